@@ -1,0 +1,1 @@
+//! callreel: records the phone calls that a provider streams over WebSocket.

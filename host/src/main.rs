@@ -1,0 +1,3 @@
+//! The `callreel` command.
+
+fn main() {}

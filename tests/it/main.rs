@@ -1,0 +1,1 @@
+//! One binary: each file is an area.
