@@ -26,7 +26,11 @@ const fn mulaw_table() -> [i16; 256] {
         let exponent = (inverted >> 4) & 7;
         let mantissa = (inverted & 15) as i32;
         let magnitude = ((2 * mantissa + 33) << (exponent + 2)) - BIAS;
-        table[code] = if inverted & 0x80 == 0 { magnitude } else { -magnitude } as i16;
+        table[code] = if inverted & 0x80 == 0 {
+            magnitude
+        } else {
+            -magnitude
+        } as i16;
         code += 1;
     }
     table
@@ -48,7 +52,11 @@ pub const fn decode_mulaw(code: u8) -> i16 {
 pub const fn encode_mulaw(sample: i16) -> u8 {
     let wide = sample as i32;
     let sign = if wide < 0 { 0x80 } else { 0 };
-    let clipped = if wide.abs() > MAGNITUDE_MAX { MAGNITUDE_MAX } else { wide.abs() };
+    let clipped = if wide.abs() > MAGNITUDE_MAX {
+        MAGNITUDE_MAX
+    } else {
+        wide.abs()
+    };
     let biased = (clipped + BIAS) as u32;
     let exponent = (24 - biased.leading_zeros()) as u8;
     let mantissa = (biased >> (exponent + 3)) as u8 & 15;
