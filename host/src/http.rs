@@ -194,7 +194,9 @@ async fn exchange(socket: TcpStream, router: Router, patience: Patience) {
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.head)
+        // The first bounds what is buffered, the second what is believed: a read may go past the first.
         .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
         .keep_alive(false)
         // A client may close its sending side once the request is out.
         .half_close(true)
