@@ -29,9 +29,9 @@ use serde_json::json;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::engine::{Connection, Engine};
@@ -41,11 +41,14 @@ use crate::twilio;
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Largest request body; a webhook's form is about 1 KiB.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Connections that have not become a call yet. Each may hold a head and a body, so this bounds their memory; a genuine
-/// one is over within milliseconds, so hundreds of calls a second fit. One more closes the oldest: whoever opens
-/// connections and says nothing keeps nobody else out.
-const CONNECTIONS_MAX: usize = 256;
-const _: () = assert!(CONNECTIONS_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
+/// Connections that have not become a call yet. Each may hold a head and a body, so this bounds their
+/// memory; a genuine one is over within milliseconds, so hundreds of calls a second fit.
+const EXCHANGES_MAX: usize = 256;
+const _: () = assert!(EXCHANGES_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
+/// When there are that many, one that is older than this gives way to the next: whoever opens
+/// connections and says nothing keeps nobody else out. Long enough that a genuine one is over, even
+/// when hundreds arrive at once on a busy machine.
+const EXCHANGE_GRACE: Duration = Duration::from_millis(250);
 /// Rest after an accept that failed for want of a resource (descriptors, mostly), so that the wait is not a spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time that a response may take to leave, beyond the time that its request may take to arrive.
@@ -112,7 +115,7 @@ pub async fn serve(
         upgrading: Arc::default(),
         config: Arc::new(config),
     });
-    let mut exchanges = Exchanges::default();
+    let mut exchanges = Exchanges::new();
     let mut starved = false;
     loop {
         let accepted = tokio::select! {
@@ -122,7 +125,9 @@ pub async fn serve(
         match accepted {
             Ok((socket, _peer)) => {
                 starved = false;
-                exchanges.admit(tokio::spawn(exchange(socket, router.clone(), patience)));
+                exchanges
+                    .admit(exchange(socket, router.clone(), patience))
+                    .await;
             }
             Err(error) if is_peers_fault(&error) => {
                 debug!(%error, "a connection was gone before it was accepted")
@@ -149,32 +154,59 @@ fn is_peers_fault(error: &io::Error) -> bool {
     )
 }
 
-/// The connections that are not calls, oldest first. *Invariant: at most [`CONNECTIONS_MAX`].*
-#[derive(Default)]
-struct Exchanges(VecDeque<JoinHandle<()>>);
+/// The connections that are not calls, oldest first. *Invariant: [`EXCHANGES_MAX`] live at most.*
+struct Exchanges {
+    places: Arc<Semaphore>,
+    tasks: VecDeque<(Instant, JoinHandle<()>)>,
+}
 
 impl Exchanges {
-    fn admit(&mut self, exchange: JoinHandle<()>) {
-        if self.0.len() == CONNECTIONS_MAX {
-            self.0.retain(|exchange| !exchange.is_finished());
+    fn new() -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(EXCHANGES_MAX)),
+            tasks: VecDeque::new(),
         }
-        if self.0.len() == CONNECTIONS_MAX
-            && let Some(oldest) = self.0.pop_front()
-        {
-            oldest.abort();
+    }
+
+    /// Runs `exchange` as soon as there is a place for it. Waits [`EXCHANGE_GRACE`] at most.
+    async fn admit(&mut self, exchange: impl Future<Output = ()> + Send + 'static) {
+        let place = self.place().await;
+        if self.tasks.len() >= EXCHANGES_MAX {
+            self.tasks.retain(|(_admitted, task)| !task.is_finished());
         }
-        self.0.push_back(exchange);
+        let task = async move {
+            exchange.await;
+            drop(place);
+        };
+        self.tasks.push_back((Instant::now(), tokio::spawn(task)));
+    }
+
+    async fn place(&mut self) -> OwnedSemaphorePermit {
+        loop {
+            let patience = match self.tasks.front() {
+                Some((admitted, _task)) => EXCHANGE_GRACE.saturating_sub(admitted.elapsed()),
+                None => EXCHANGE_GRACE,
+            };
+            if let Ok(place) = timeout(patience, Arc::clone(&self.places).acquire_owned()).await {
+                return place.expect("nobody closes the semaphore");
+            }
+            if let Some((_admitted, oldest)) = self.tasks.pop_front() {
+                oldest.abort();
+                // An abort gives the place back only when it has taken effect.
+                let _ = oldest.await;
+            }
+        }
     }
 
     async fn finish(mut self) {
         let all = async {
-            for exchange in &mut self.0 {
-                // An exchange that panicked is over, too.
-                let _ = exchange.await;
+            for (_admitted, task) in &mut self.tasks {
+                // One that panicked is over, too.
+                let _ = task.await;
             }
         };
         if timeout(FINISH_TIMEOUT, all).await.is_err() {
-            self.0.iter().for_each(JoinHandle::abort);
+            self.tasks.iter().for_each(|(_admitted, task)| task.abort());
         }
     }
 }
@@ -531,4 +563,41 @@ fn as_json(value: serde_json::Value) -> impl IntoResponse {
         [(header::CONTENT_TYPE, "application/json")],
         value.to_string(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_service::Service;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn while_draining_a_new_call_is_refused_with_503() {
+        let (phase, phases) = watch::channel(Phase::Open);
+        let mut router = router(Front {
+            phase: phases,
+            engine: Engine::default(),
+            upgrading: Arc::default(),
+            config: Arc::default(),
+        });
+        let mut ask = async |path: &str| {
+            let handshake = Request::get(path)
+                .header(header::HOST, "example.com")
+                .header(header::CONNECTION, "upgrade")
+                .header(header::UPGRADE, "websocket")
+                .header(header::SEC_WEBSOCKET_VERSION, "13")
+                .header(header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==")
+                .body(Body::empty())
+                .expect("a request");
+            router.call(handshake).await.expect("an answer").status()
+        };
+        assert_eq!(ask("/incoming-call").await, StatusCode::OK);
+        phase.send_replace(Phase::Draining);
+        assert_eq!(ask("/").await, StatusCode::OK);
+        assert_eq!(ask("/incoming-call").await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            ask(twilio::STREAM_PATH).await,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+    }
 }

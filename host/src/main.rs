@@ -10,7 +10,7 @@ use callreel::Config;
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -31,6 +31,11 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     start_log(args.log_format)?;
     let listen = args.listen;
     let config = Config::try_from(args)?;
+    if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
+        warn!(
+            "whoever reaches {listen} can record here: set --public-url and an auth token before going public"
+        );
+    }
     // HTTP is two short requests a call; the calls themselves run on the engine's own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
