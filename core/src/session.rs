@@ -117,7 +117,6 @@ pub struct Gap {
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "a start is rare, and there is no heap")]
 pub enum Event<'t> {
     /// Nothing for a recorder.
     Connected,

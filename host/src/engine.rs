@@ -100,8 +100,8 @@ pub struct Engine {
     writers: Writers,
 }
 
-/// What others may ask of the media threads.
-#[derive(Clone)]
+/// What others may ask of the media threads. The default one has none: it drops what it adopts.
+#[derive(Clone, Default)]
 pub struct Handle {
     inboxes: Arc<[Arc<Inbox>]>,
 }
@@ -648,11 +648,8 @@ impl Live {
     /// Sends our close frame. If the peer's has come, that was all; else it may answer.
     fn close(&mut self, code: ws::CloseCode, now: Instant) {
         self.send(&ws::close(code));
-        self.closing = if self.call.peer_closed() {
-            Closing::Gone
-        } else {
-            Closing::Lingering(now + LINGER)
-        };
+        self.closing =
+            if self.call.peer_closed() { Closing::Gone } else { Closing::Lingering(now + LINGER) };
     }
 
     /// Sends a control frame, or keeps it until the socket takes it.

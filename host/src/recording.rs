@@ -145,11 +145,8 @@ impl Recording {
         let key = outbox.next_key;
         outbox.next_key += 1;
         let queue = Arc::<Queue>::default();
-        let begin = Job::Begin {
-            record: Box::new(record.clone()),
-            spec,
-            queue: Arc::clone(&queue),
-        };
+        let begin =
+            Job::Begin { record: Box::new(record.clone()), spec, queue: Arc::clone(&queue) };
         outbox.post(key, begin);
         Self {
             key,
@@ -260,7 +257,14 @@ impl Recording {
     }
 
     /// Ends the recording. `done` is told when its files are finished and durable.
-    pub fn finish(mut self, end: End, stats: &Stats, outbox: &mut Outbox, now: Instant, done: Done) {
+    pub fn finish(
+        mut self,
+        end: End,
+        stats: &Stats,
+        outbox: &mut Outbox,
+        now: Instant,
+        done: Done,
+    ) {
         self.post_block(outbox, now);
         let mut record = self.record;
         record.close(end);
@@ -374,11 +378,8 @@ impl Drop for Writers {
 fn sync_until(store: &Store, stop: &(Mutex<bool>, Condvar)) {
     let mut stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
     while !*stopped {
-        stopped = stop
-            .1
-            .wait_timeout(stopped, SYNC_INTERVAL)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0;
+        stopped =
+            stop.1.wait_timeout(stopped, SYNC_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
         store.sync();
     }
 }

@@ -37,6 +37,12 @@ pub struct Config {
     pub capture_dir: Option<PathBuf>,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Self { dir: "recordings".into(), capture_dir: None }
+    }
+}
+
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -284,7 +290,9 @@ impl Names {
 
     /// Whether a finished recording, or a record on its way, has the name.
     fn is_taken(&self) -> io::Result<bool> {
-        Ok(self.wav().try_exists()? || self.json().try_exists()? || self.json_part().try_exists()?)
+        Ok(self.wav().try_exists()?
+            || self.json().try_exists()?
+            || self.json_part().try_exists()?)
     }
 }
 
