@@ -15,7 +15,7 @@ use crate::store::record::{End, What};
 /// The most bytes a message may have: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
-/// How many bytes of messages are kept for the capture until the stream has a name.
+/// How many bytes of messages wait before they go to the capture together.
 const CAPTURE_BYTES_MAX: usize = 64 * 1024;
 
 /// What a call needs of the thread it runs on.
@@ -122,7 +122,7 @@ impl Call {
     /// Posts what has waited long enough.
     pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
         if let Some(mut recording) = self.recording.take() {
-            self.keep_capture(&mut recording, outbox);
+            self.post_capture(&recording, outbox);
             recording.tend(outbox, now);
             self.recording = Some(recording);
         }
@@ -163,11 +163,7 @@ impl Call {
     }
 
     fn handle_message(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Wish {
-        if let Some(lines) = self.capture.as_mut().filter(|c| c.len() < CAPTURE_BYTES_MAX) {
-            // A line break is a blank in JSON; in a string it would be an error.
-            lines.extend(text.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }));
-            lines.push(b'\n');
-        }
+        self.capture(text, context.outbox);
         if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
             self.begin_segment(context);
         }
@@ -211,7 +207,14 @@ impl Call {
             }
             Event::Restart => {
                 drop(turn);
+                // This message, kept last, belongs to the next recording's capture.
+                let next_capture = self.capture.as_mut().map(|lines| {
+                    let ends = |byte: &u8| *byte == b'\n';
+                    let before = lines.len().saturating_sub(1);
+                    lines.split_off(lines[..before].iter().rposition(ends).map_or(0, |end| end + 1))
+                });
                 self.finish(End::Restart, context);
+                self.capture = next_capture;
                 *self.session = Session::new(Provider::Twilio);
                 return self.record(text, context);
             }
@@ -240,8 +243,8 @@ impl Call {
 
     fn finish(&mut self, end: End, context: &mut Context<'_>) {
         drain(self.session.handle_end(), self.recording.as_mut(), context);
-        if let Some(mut recording) = self.recording.take() {
-            self.keep_capture(&mut recording, context.outbox);
+        if let Some(recording) = self.recording.take() {
+            self.post_capture(&recording, context.outbox);
             let done: Done = if end == End::Restart {
                 Box::new(|_| ())
             } else {
@@ -253,7 +256,24 @@ impl Call {
         }
     }
 
-    fn keep_capture(&mut self, recording: &mut Recording, outbox: &mut Outbox) {
+    /// Keeps a message as it came, before it is decoded in place.
+    fn capture(&mut self, text: &[u8], outbox: &mut Outbox) {
+        let Some(lines) = &mut self.capture else {
+            return;
+        };
+        // A line break is a blank in JSON; in a string it would be an error.
+        lines.extend(text.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }));
+        lines.push(b'\n');
+        if lines.len() >= CAPTURE_BYTES_MAX {
+            // Without a recording there is no name to keep it under, nor a call to keep.
+            let lines = std::mem::take(lines);
+            if let Some(recording) = &self.recording {
+                recording.capture(lines, outbox);
+            }
+        }
+    }
+
+    fn post_capture(&mut self, recording: &Recording, outbox: &mut Outbox) {
         if let Some(lines) = self.capture.as_mut().filter(|lines| !lines.is_empty()) {
             recording.capture(std::mem::take(lines), outbox);
         }
