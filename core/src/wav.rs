@@ -280,10 +280,12 @@ impl<W: Write + Seek> Writer<W> {
     /// [`Error::Sink`] as the sink says.
     pub fn checkpoint(&mut self) -> Result<(), Error<W::Error>> {
         let start = header(self.spec, Length::Bytes(self.data_bytes));
-        self.sink.seek(SeekFrom::Start(0)).map_err(Error::Sink)?;
-        self.sink.write_all(&start).map_err(Error::Sink)?;
+        let rewritten =
+            self.sink.seek(SeekFrom::Start(0)).and_then(|_| self.sink.write_all(&start));
+        // Even after a failure, lest the next samples go where the header is.
         let end = u64::from(self.spec.header_bytes()) + u64::from(self.data_bytes);
-        self.sink.seek(SeekFrom::Start(end)).map_err(Error::Sink)?;
+        let returned = self.sink.seek(SeekFrom::Start(end));
+        rewritten.and(returned).map_err(Error::Sink)?;
         self.sink.flush().map_err(Error::Sink)
     }
 
