@@ -47,6 +47,8 @@ pub struct Session<const N: usize = 4096> {
     anchor: Option<u64>,
     clocks: [Clock; 2],
     sequence: Option<u64>,
+    /// Messages rejected since that number: they are not missing.
+    refused: u64,
     stats: Stats,
 }
 
@@ -91,7 +93,7 @@ pub struct Stats {
     pub before_start: u64,
     /// Messages that came after the stop.
     pub after_stop: u64,
-    /// Messages that are missing according to their sequence numbers.
+    /// Messages that never came, according to the sequence numbers of those that did.
     pub missing: u64,
     /// Messages that could not be taken, by [`PeerError::index`].
     pub rejected: [u64; PeerError::ALL.len()],
@@ -168,7 +170,7 @@ pub struct Placed {
     pub repeated: bool,
 }
 
-/// Why a message was not taken. The session is unchanged but for the count in its [`Stats`].
+/// Why a message was not taken. The session is unchanged but for what it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -208,6 +210,7 @@ impl<const N: usize> Session<N> {
             anchor: None,
             clocks: [Clock::default(); 2],
             sequence: None,
+            refused: 0,
             stats: Stats::default(),
         }
     }
@@ -281,6 +284,7 @@ impl<const N: usize> Session<N> {
             (State::Waiting, Body::Start(start)) => {
                 self.begin(start.tracks)?;
                 self.sequence = frame.sequence;
+                self.refused = 0;
                 Event::Started(start)
             }
             (_, Body::Start(_)) => Event::Restart,
@@ -412,11 +416,11 @@ impl<const N: usize> Session<N> {
             self.sequence = Some(sequence);
         } else if ahead > 0 {
             self.sequence = Some(sequence);
-            let missing = ahead.unsigned_abs() - 1;
-            self.stats.missing += missing;
-            if missing > 0 {
+            let absent = ahead.unsigned_abs() - 1;
+            self.stats.missing += absent.saturating_sub(core::mem::take(&mut self.refused));
+            if absent > 0 {
                 self.clocks.iter_mut().for_each(|clock| clock.hole = true);
-                log::debug!("{} messages are missing", missing);
+                log::debug!("{} messages are missing or were rejected", absent);
             }
         }
         // An old number again changes nothing: what it says is placed by its timestamp.
@@ -426,6 +430,7 @@ impl<const N: usize> Session<N> {
         if let Some(count) = self.stats.rejected.get_mut(error.index()) {
             *count += 1;
         }
+        self.refused += 1;
         log::debug!("rejected a message: {}", error);
         Error::Peer(error)
     }

@@ -23,7 +23,7 @@ use crate::store::Store;
 use crate::store::record::End;
 
 /// The buffer that a thread reads into: the largest message, and what may come with it.
-const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::HEADER_BYTES_MAX + 64 * 1024;
+const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 1024;
 
 /// What a connection may leave unfinished in the shared buffer's stead; more comes from the pool.
 const PARTIAL_BYTES_MAX: usize = 4 * 1024;
