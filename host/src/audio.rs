@@ -235,8 +235,7 @@ mod tests {
     fn every_sample_size_gives_the_same_mulaw() {
         let pcm8 = parse_wav(&wav(1, 1, 8000, 8, &[0x80, 0xC0, 0x40], 3)).unwrap();
         let pcm16 = parse_wav(&wav(1, 1, 8000, 16, &[0, 0, 0, 0x40, 0, 0xC0], 6)).unwrap();
-        let pcm24 =
-            parse_wav(&wav(1, 1, 8000, 24, &[9, 0, 0, 9, 0, 0x40, 9, 0, 0xC0], 9)).unwrap();
+        let pcm24 = parse_wav(&wav(1, 1, 8000, 24, &[9, 0, 0, 9, 0, 0x40, 9, 0, 0xC0], 9)).unwrap();
         let mulaw = parse_wav(&wav(7, 1, 8000, 8, pcm16.inbound(), 3)).unwrap();
         for other in [&pcm8, &pcm24, &mulaw] {
             assert_eq!(other.inbound(), pcm16.inbound());
@@ -248,7 +247,10 @@ mod tests {
     #[test]
     fn left_is_inbound_and_right_is_outbound() {
         let audio = parse_wav(&wav(7, 2, 8000, 8, &[1, 2, 3, 4], 4)).unwrap();
-        assert_eq!((&audio.inbound()[..], &audio.outbound().unwrap()[..]), (&[1, 3][..], &[2, 4][..]));
+        assert_eq!(
+            (&audio.inbound()[..], &audio.outbound().unwrap()[..]),
+            (&[1, 3][..], &[2, 4][..])
+        );
     }
 
     #[test]

@@ -16,10 +16,12 @@ use crate::audio::{self, Audio};
 
 mod args;
 mod call;
+mod copies;
 mod cue;
 mod line;
 mod messages;
 mod meter;
+mod stream;
 mod webhook;
 mod wire;
 
@@ -233,14 +235,12 @@ impl Plan {
             Action::Fault(fault, _) => Some(fault.expected_codes()),
             _ => None,
         });
-        faults.filter(|codes| *codes != [1000]).last().unwrap_or(&[1000])
+        faults.filter(|codes| *codes != [1000]).next_back().unwrap_or(&[1000])
     }
 
     fn length(&self) -> Duration {
         let of_audio = |audio: &Audio| Duration::from_micros(audio.samples() as u64 * 125);
-        self.duration
-            .or_else(|| self.audio.as_ref().map(of_audio))
-            .unwrap_or(DEFAULT_DURATION)
+        self.duration.or_else(|| self.audio.as_ref().map(of_audio)).unwrap_or(DEFAULT_DURATION)
     }
 }
 

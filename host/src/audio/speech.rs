@@ -173,7 +173,8 @@ mod tests {
     /// Mean magnitude of each 20 ms.
     fn levels(audio: &[u8]) -> Vec<u32> {
         let mean = |chunk: &[u8]| {
-            chunk.iter().map(|&code| u32::from(decode_mulaw(code).unsigned_abs())).sum::<u32>() / 160
+            chunk.iter().map(|&code| u32::from(decode_mulaw(code).unsigned_abs())).sum::<u32>()
+                / 160
         };
         audio.chunks_exact(160).map(mean).collect()
     }

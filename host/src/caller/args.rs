@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
     Cue, Error, Meter, Plan, Report, Tracks,
-    cue::{self, parse_duration, parse_dtmf, parse_mark},
+    cue::{self, parse_dtmf, parse_duration, parse_mark},
     place_metered,
 };
 use crate::audio::Audio;
@@ -266,7 +266,11 @@ fn verdict(report: &Report) -> String {
             late.p50_ms,
             late.p99_ms,
             late.worst_ms,
-            if late.p99_ms > 30.0 { " - too late for figures about the server to count" } else { "" }
+            if late.p99_ms > 30.0 {
+                " - too late for figures about the server to count"
+            } else {
+                ""
+            }
         );
     }
     for ((good, end), count) in ends(report) {

@@ -213,8 +213,8 @@ impl Line {
         self.ws.get_mut().io.tcp_mut().shutdown().await
     }
 
-    /// Resets the connection.
-    pub(super) fn reset(mut self) -> io::Result<()> {
+    /// Lets the connection be reset, not finished, when it is dropped.
+    pub(super) fn reset_on_drop(&mut self) -> io::Result<()> {
         self.ws.get_mut().io.tcp_mut().set_zero_linger()
     }
 

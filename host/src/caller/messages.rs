@@ -53,7 +53,13 @@ impl Messages {
     pub(super) fn new(ids: Ids) -> Messages {
         let stream_sid = json(&ids.stream_sid);
         let media_tail = [br#""},"streamSid":"#, stream_sid.as_slice(), b"}"].concat();
-        Messages { ids, sequence_number: 0, chunks: [0; 2], text: Vec::with_capacity(512), media_tail }
+        Messages {
+            ids,
+            sequence_number: 0,
+            chunks: [0; 2],
+            text: Vec::with_capacity(512),
+            media_tail,
+        }
     }
 
     pub(super) fn ids(&self) -> &Ids {
@@ -228,7 +234,8 @@ mod tests {
     use super::*;
 
     fn messages(account_sid: &str, call_sid: &str, stream_sid: &str) -> Messages {
-        let [account_sid, call_sid, stream_sid] = [account_sid, call_sid, stream_sid].map(str::to_owned);
+        let [account_sid, call_sid, stream_sid] =
+            [account_sid, call_sid, stream_sid].map(str::to_owned);
         Messages::new(Ids { account_sid, call_sid, stream_sid })
     }
 
@@ -251,7 +258,8 @@ mod tests {
             messages.start(&[Track::Inbound], &[]),
             br#"{"event":"start","sequenceNumber":"1","start":{"accountSid":"AC746cf1fafe4b7ce2557345ffa29c748a","streamSid":"MZ8993907d76ad521d2bfb945804e17b8f","callSid":"CAd7e3cb755dc106a0688e367b0d5f5668","tracks":["inbound"],"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1},"customParameters":{}},"streamSid":"MZ8993907d76ad521d2bfb945804e17b8f"}"#
         );
-        let media = String::from_utf8(messages.media(Track::Inbound, 155, &audio).to_vec()).unwrap();
+        let media =
+            String::from_utf8(messages.media(Track::Inbound, 155, &audio).to_vec()).unwrap();
         assert_eq!(
             media,
             format!(

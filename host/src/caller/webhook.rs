@@ -9,11 +9,7 @@ use hyper_util::rt::TokioIo;
 use sha1::Sha1;
 use url::{Host, Url};
 
-use super::{
-    Error, Plan, SIGNATURE_HEADER, Tracks, USER_AGENT,
-    line::Target,
-    messages::Ids,
-};
+use super::{Error, Plan, SIGNATURE_HEADER, Tracks, USER_AGENT, line::Target, messages::Ids};
 
 /// TwiML is a few hundred bytes; Twilio itself reads 64 KiB.
 const TWIML_BYTES_MAX: usize = 64 << 10;

@@ -15,25 +15,65 @@ pub(super) const PING: u8 = 0x9;
 /// What follows the first byte when the frame is masked.
 const MASKED: u8 = 0x80;
 
-/// Appends one masked frame; `first` is its first byte: FIN, reserved bits and opcode.
-pub(super) fn put_frame(out: &mut Vec<u8>, first: u8, mask: [u8; 4], payload: &[u8]) {
-    out.push(first);
-    put_length(out, MASKED, payload.len() as u64);
-    out.extend_from_slice(&mask);
+/// Frames that wait to be written.
+pub(super) struct Outbox {
+    pub(super) bytes: Vec<u8>,
+    /// Whether messages go out in fragments, with a ping between them.
+    pub(super) in_fragments: bool,
+    masks: fastrand::Rng,
+}
+
+impl Outbox {
+    pub(super) fn with_capacity(bytes: usize) -> Outbox {
+        let bytes = Vec::with_capacity(bytes);
+        Outbox { bytes, in_fragments: false, masks: fastrand::Rng::new() }
+    }
+
+    /// Appends one text message.
+    pub(super) fn put(&mut self, text: &[u8]) {
+        if !self.in_fragments {
+            return self.put_frame(FIN | TEXT, text);
+        }
+        let (head, rest) = text.split_at(text.len() / 3);
+        let (middle, tail) = rest.split_at(rest.len() / 2);
+        self.put_frame(TEXT, head);
+        self.put_frame(FIN | PING, b"between");
+        self.put_frame(CONTINUATION, middle);
+        self.put_frame(FIN | CONTINUATION, tail);
+    }
+
+    /// Appends one masked frame; `first` is its first byte: FIN, reserved bits and opcode.
+    pub(super) fn put_frame(&mut self, first: u8, payload: &[u8]) {
+        let mask = self.next_mask();
+        put_frame(&mut self.bytes, first, mask, payload);
+    }
+
+    /// Appends a frame without a mask, as only a server may send it.
+    pub(super) fn put_unmasked(&mut self, first: u8, payload: &[u8]) {
+        self.bytes.push(first);
+        put_length(&mut self.bytes, 0, payload.len() as u64);
+        self.bytes.extend_from_slice(payload);
+    }
+
+    /// Appends the head of a frame that declares `length` bytes, and none of them.
+    pub(super) fn put_head(&mut self, first: u8, length: u64) {
+        let mask = self.next_mask();
+        put_head(&mut self.bytes, first, mask, length);
+    }
+
+    fn next_mask(&mut self) -> [u8; 4] {
+        self.masks.u32(..).to_ne_bytes()
+    }
+}
+
+fn put_frame(out: &mut Vec<u8>, first: u8, mask: [u8; 4], payload: &[u8]) {
+    put_head(out, first, mask, payload.len() as u64);
     let payload_at = out.len();
     out.extend_from_slice(payload);
     xor(&mut out[payload_at..], mask);
 }
 
-/// Appends a frame without a mask, as only a server may send it.
-pub(super) fn put_unmasked(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
-    out.push(first);
-    put_length(out, 0, payload.len() as u64);
-    out.extend_from_slice(payload);
-}
-
-/// Appends the head of a masked frame that declares `length` bytes, and none of them.
-pub(super) fn put_head(out: &mut Vec<u8>, first: u8, mask: [u8; 4], length: u64) {
+fn put_head(out: &mut Vec<u8>, first: u8, mask: [u8; 4], length: u64) {
     out.push(first);
     put_length(out, MASKED, length);
     out.extend_from_slice(&mask);
