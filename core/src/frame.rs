@@ -45,8 +45,6 @@ pub enum PeerError {
     Base64,
     /// Arrays and objects nest deeper than [`DEPTH_MAX`].
     Depth,
-    /// The audio is not 8 kHz mono mu-law.
-    Format,
     /// Not JSON (RFC 8259).
     Json,
     /// Not an object, or one without a field that its event needs, or with one of another type, or
@@ -58,8 +56,7 @@ pub enum PeerError {
 
 impl PeerError {
     /// Every reason, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 6] =
-        [Self::Base64, Self::Depth, Self::Format, Self::Json, Self::Shape, Self::Track];
+    pub const ALL: [Self; 5] = [Self::Base64, Self::Depth, Self::Json, Self::Shape, Self::Track];
 
     /// Its place in [`ALL`](Self::ALL).
     #[must_use]
@@ -73,7 +70,6 @@ impl PeerError {
         match self {
             Self::Base64 => "base64",
             Self::Depth => "depth",
-            Self::Format => "format",
             Self::Json => "json",
             Self::Shape => "shape",
             Self::Track => "track",
@@ -86,7 +82,6 @@ impl fmt::Display for PeerError {
         f.write_str(match self {
             Self::Base64 => "the peer's payload is not padded standard base64",
             Self::Depth => "the peer's message nests too deep",
-            Self::Format => "the peer's audio is not 8 kHz mono mu-law",
             Self::Json => "the peer's message is not JSON",
             Self::Shape => "the peer's message lacks a field or has one of another type",
             Self::Track => "the peer sent audio of a track it did not announce",

@@ -59,6 +59,12 @@ pub enum Error {
         /// What is wrong with the answer.
         cause: String,
     },
+    /// All calls failed before their first message.
+    #[error("{reason}")]
+    NoCall {
+        /// What the first one failed of.
+        reason: String,
+    },
     /// There is no root certificate to check `wss` with.
     #[error("no root certificates on this machine; install ca-certificates or set SSL_CERT_FILE")]
     NoRoots,

@@ -12,7 +12,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    Cue, Error, Meter, Plan, Report, Tracks,
+    Cue, End, Error, Meter, Plan, Report, Tracks,
     cue::{self, parse_dtmf, parse_duration, parse_mark},
     place_metered,
 };
@@ -171,7 +171,8 @@ impl Args {
 /// second core is left to the server; it must not be called from within an async runtime.
 ///
 /// # Errors
-/// The arguments cannot be followed, or no call at all could begin: then the first one's reason.
+/// The arguments cannot be followed, or no call at all could begin: then the first one's reason
+/// (as JSON the failed calls are printed like others).
 pub fn run(args: &Args) -> Result<Report, Error> {
     let plan = args.plan()?;
     let meter = Meter::new(plan.calls, args.pid)
@@ -185,6 +186,11 @@ pub fn run(args: &Args) -> Result<Report, Error> {
         watched.abort();
         report
     })?;
+    if let Some(reason) = first_failure_if_all_failed(&report)
+        && !args.json
+    {
+        return Err(Error::NoCall { reason });
+    }
     let printed = if args.json { json(&report) } else { verdict(&report) };
     // Nobody is left to tell when stdout is closed; the exit code still says it all.
     let _ = io::stdout().write_all(printed.as_bytes());
@@ -239,6 +245,15 @@ impl Drop for ClearOnDrop {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
+}
+
+fn first_failure_if_all_failed(report: &Report) -> Option<String> {
+    let mut failures = report.calls.iter().map(|call| match &call.end {
+        End::Failed { error } => Some(error),
+        _ => None,
+    });
+    let first = failures.next()??.clone();
+    failures.all(|failure| failure.is_some()).then_some(first)
 }
 
 fn json(report: &Report) -> String {

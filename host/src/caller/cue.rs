@@ -37,23 +37,23 @@ pub enum Fault {
     Rst,
     /// Ends the TCP stream in the middle of a frame
     HalfFrame,
-    /// Sends a frame without a mask; the server should close with 1002
+    /// Sends a frame without a mask (the right answer is close code 1002)
     Unmasked,
-    /// Sends a frame with a reserved bit set; 1002
+    /// Sends a frame with a reserved bit set (1002)
     Rsv,
-    /// Sends a frame with a reserved opcode; 1002
+    /// Sends a frame with a reserved opcode (1002)
     ReservedOpcode,
-    /// Sends a continuation of nothing; 1002
+    /// Sends a continuation of nothing (1002)
     LoneContinuation,
-    /// Sends a ping in fragments; 1002
+    /// Sends a ping in fragments (1002)
     FragmentedControl,
-    /// Sends a text message that is no UTF-8; 1007
+    /// Sends a text message that is no UTF-8 (1007)
     BadUtf8,
-    /// Declares a frame of 2^62 bytes; 1009
+    /// Declares a frame of 2^62 bytes (1009)
     HugeFrame,
-    /// Sends nothing for VALUE (120 s) and waits for the server to give up; answers pings
+    /// Says nothing until the server gives up, for VALUE (120 s) at most
     Silent,
-    /// Answers no ping from here on (with `silent`: a peer that is gone without a word)
+    /// Answers no ping from here on; with silent: a peer that is gone
     NoPong,
     /// Sends nothing for VALUE (1 s), then all that is due in one burst
     Stall,
@@ -67,7 +67,7 @@ pub enum Fault {
     Reorder,
     /// Sends one frame twice
     Duplicate,
-    /// Lets timestamps jump forward by VALUE (60 s) from here on
+    /// Lets timestamps jump forward by VALUE (60 s)
     TimestampJump,
     /// Sends a media message whose base64 is broken
     BadBase64,
@@ -83,13 +83,13 @@ pub enum Fault {
     SecondStart,
     /// Sends start again with another stream id
     SecondStartOther,
-    /// Drops the connection, connects again and goes on with the same ids
+    /// Drops the connection and goes on on another, with the same ids
     Reconnect,
-    /// Places the same call a second time, with the same ids and audio
+    /// Places the same call again, with the same ids and audio
     Replay,
     /// Writes byte by byte
     SplitBytes,
-    /// Sends every message in three fragments with a ping between them
+    /// Sends messages in three fragments with a ping between them
     Fragments,
     /// Dribbles every frame over its 20 ms
     Slow,
@@ -173,7 +173,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 pub(super) fn help() -> String {
     let lines = Fault::value_variants().iter().map(|fault| {
         let value = fault.to_possible_value().expect("no fault is skipped");
-        format!("  {:<19} {}", value.get_name(), value.get_help().unwrap_or_default())
+        format!("{:<18} {}", value.get_name(), value.get_help().unwrap_or_default())
     });
     let lines: Vec<_> = lines.collect();
     format!(
