@@ -3,12 +3,10 @@
 //! WAV is read here and not by `hound`, which knows no mu-law; the two dozen lines it takes accept
 //! what recorders and sound tools write, unfinished files included.
 
-use std::{
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use callreel_core::g711::{SAMPLE_RATE_HZ, encode_mulaw};
 

@@ -6,13 +6,17 @@
 //!
 //! [`place`] is the library's face, [`run`] the command's.
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
 
 use serde::Serialize;
 use tokio::task::JoinSet;
 use url::Url;
 
 use crate::audio::{self, Audio};
+use crate::twilio::AuthToken;
 
 mod args;
 mod call;
@@ -30,7 +34,6 @@ pub use cue::{Action, Cue, Fault};
 pub use messages::Track;
 pub use meter::{Lateness, Meter, ServerCost};
 
-const SIGNATURE_HEADER: &str = "x-twilio-signature";
 const USER_AGENT: &str = concat!("callreel/", env!("CARGO_PKG_VERSION"));
 
 /// Length of a call with made-up audio and no duration.
@@ -180,7 +183,7 @@ pub struct Plan {
     /// Custom parameters of the stream, beside those of the TwiML.
     pub parameters: Vec<(String, String)>,
     /// Signs webhook and upgrade with this token.
-    pub auth_token: Option<String>,
+    pub auth_token: Option<AuthToken>,
     /// The URL that is signed where the server's public URL is not the one that is called.
     pub sign_url: Option<String>,
     /// What happens besides audio.
@@ -237,11 +240,11 @@ impl Plan {
 
     /// The close codes that are right in the end; empty: whatever happens is.
     fn expected_codes(&self) -> &'static [u16] {
-        let faults = self.cues.iter().filter_map(|cue| match cue.action {
+        let mut faults = self.cues.iter().filter_map(|cue| match cue.action {
             Action::Fault(fault, _) => Some(fault.expected_codes()),
             _ => None,
         });
-        faults.filter(|codes| *codes != [1000]).next_back().unwrap_or(&[1000])
+        faults.rfind(|codes| *codes != [1000]).unwrap_or(&[1000])
     }
 
     fn length(&self) -> Duration {

@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use callreel::Config;
-use callreel::caller;
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
+use callreel::{Config, caller};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};

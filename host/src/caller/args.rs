@@ -1,22 +1,18 @@
 //! `callreel call`: the command line, the progress bar and the verdict.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    io::{self, Write as _},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{
-    Cue, End, Error, Meter, Plan, Report, Tracks,
-    cue::{self, parse_dtmf, parse_duration, parse_mark},
-    place_metered,
-};
+use super::cue::{self, parse_dtmf, parse_duration, parse_mark};
+use super::{Cue, End, Error, Meter, Plan, Report, Tracks, place_metered};
 use crate::audio::Audio;
+use crate::twilio::{self, AuthToken};
 
 /// How often the progress bar moves.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -84,8 +80,8 @@ pub struct Args {
     pub parameter: Vec<(String, String)>,
 
     /// Sign webhook and upgrade with this token, as Twilio does
-    #[arg(long, value_name = "TOKEN", env = "TWILIO_AUTH_TOKEN", hide_env_values = true)]
-    pub auth_token: Option<String>,
+    #[arg(long, value_name = "TOKEN", env = "TWILIO_AUTH_TOKEN", hide_env_values = true, value_parser = parse_token)]
+    pub auth_token: Option<AuthToken>,
 
     /// The URL to sign where the server is public under another one than --url
     #[arg(long, value_name = "URL", requires = "auth_token")]
@@ -131,6 +127,10 @@ pub struct Args {
 fn parse_parameter(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a parameter is NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+fn parse_token(text: &str) -> Result<AuthToken, twilio::Error> {
+    AuthToken::new(text.to_owned())
 }
 
 impl Args {

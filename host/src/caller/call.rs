@@ -1,23 +1,19 @@
 //! One call, from the webhook to the close frame.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use callreel_core::g711::MULAW_SILENCE;
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
-use super::{
-    Action, CallReport, End, Error, Fault, Meter, Plan, Track, Tracks,
-    line::{Line, Target},
-    messages::Ids,
-    stream::{CHUNK, CHUNK_SAMPLES, Outcome, Stream},
-    webhook,
-};
+use super::line::{Line, Target};
+use super::messages::Ids;
+use super::stream::{CHUNK, CHUNK_SAMPLES, Outcome, Stream};
+use super::{Action, CallReport, End, Error, Fault, Meter, Plan, Track, Tracks, webhook};
 use crate::audio::speech;
+use crate::twilio;
 
 /// How many voices are made up; more calls than that say the same from different places on.
 const VOICES: u64 = 16;
@@ -177,8 +173,9 @@ impl<'a> Call<'a> {
             parameters.extend(answer.parameters);
             (webhook::stream_target(&crew.url, &answer.stream_url, connect)?, answer.stream_url)
         };
-        let signature = plan.auth_token.as_deref();
-        let signature = signature.map(|token| webhook::sign(token, &signed_url, &[]));
+        let upgrade_form: &[(&str, &str)] = &[];
+        let token = plan.auth_token.as_ref();
+        let signature = token.map(|token| twilio::sign(token, &signed_url, upgrade_form));
         let voices = tracks.as_slice().iter();
         let voices = voices.map(|&track| (track, crew.voice(index, track))).collect();
         let samples = plan.length().as_micros() as u64 / 125;

@@ -1,10 +1,8 @@
 //! Copies of the audio that is sent, a file a track.
 
-use std::{
-    fs::{self, File},
-    io::{BufWriter, Write as _},
-    path::{Path, PathBuf},
-};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 
 use super::{Error, Track};
 

@@ -1,6 +1,7 @@
 //! What happens in a call besides audio: digits, marks and faults, each at its time.
 
-use std::{str::FromStr, time::Duration};
+use std::str::FromStr;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use jiff::SignedDuration;

@@ -1,37 +1,31 @@
 //! One connection to a server: TCP, TLS where the URL says so, the WebSocket handshake, and after
 //! that raw frames out and the server's pings and close in.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::OnceLock,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::io;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    net::TcpStream,
-    time::{Instant, timeout, timeout_at},
-};
-use tokio_rustls::{
-    TlsConnector,
-    client::TlsStream,
-    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
-};
-use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
-    tungstenite::{
-        self, Message,
-        client::IntoClientRequest as _,
-        http::HeaderValue,
-        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
-    },
-};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
-use super::{End, Error, SIGNATURE_HEADER};
+use super::{End, Error};
+use crate::twilio::SIGNATURE_HEADER;
 
 /// How long connecting, and each handshake after it, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -225,7 +219,8 @@ impl Line {
 }
 
 fn end_of(cause: tungstenite::Error) -> End {
-    use tungstenite::{Error as Cause, error::ProtocolError};
+    use tungstenite::Error as Cause;
+    use tungstenite::error::ProtocolError;
     match cause {
         Cause::ConnectionClosed
         | Cause::AlreadyClosed

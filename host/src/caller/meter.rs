@@ -1,14 +1,11 @@
 //! What all calls of a run share: counters to watch, how late the caller itself was, and what the
 //! server's process cost.
 
-use std::{
-    fs, io,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
-};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use serde::Serialize;
 

@@ -1,17 +1,18 @@
 //! One connection's messages: audio chunk by chunk at its time, cues between them, and the end.
 
-use std::{collections::VecDeque, io, pin::Pin, time::Duration};
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::{
-    Action, CallReport, End, Error, Fault, Track,
-    call::{Call, blank_report, chunks_in, random_sid},
-    copies::Copies,
-    line::Line,
-    messages::{Ids, Messages},
-    wire::{self, Outbox},
-};
+use super::call::{Call, blank_report, chunks_in, random_sid};
+use super::copies::Copies;
+use super::line::Line;
+use super::messages::{Ids, Messages};
+use super::wire::{self, Outbox};
+use super::{Action, CallReport, End, Error, Fault, Track};
 
 /// Samples of a chunk: 20 ms.
 pub(super) const CHUNK_SAMPLES: usize = 160;

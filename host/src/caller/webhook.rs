@@ -1,15 +1,17 @@
 //! The call before its stream: the webhook is posted, and the TwiML that answers it is followed.
 
-use base64ct::{Base64, Encoding as _};
 use form_urlencoded::Serializer;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use sha1::Sha1;
 use url::{Host, Url};
 
-use super::{Error, Plan, SIGNATURE_HEADER, Tracks, USER_AGENT, line::Target, messages::Ids};
+use super::line::Target;
+use super::messages::Ids;
+use super::{Error, Plan, Tracks, USER_AGENT};
+use crate::twilio;
 
 /// TwiML is a few hundred bytes; Twilio itself reads 64 KiB.
 const TWIML_BYTES_MAX: usize = 64 << 10;
@@ -38,7 +40,7 @@ pub(super) async fn ask(webhook: &Url, plan: &Plan, ids: &Ids) -> Result<Answer,
         .header("user-agent", USER_AGENT);
     if let Some(token) = &plan.auth_token {
         let signed_url = plan.sign_url.as_deref().unwrap_or(webhook.as_str());
-        request = request.header(SIGNATURE_HEADER, sign(token, signed_url, &form));
+        request = request.header(twilio::SIGNATURE_HEADER, twilio::sign(token, signed_url, &form));
     }
     let request = request.body(Full::<Bytes>::from(body)).map_err(failed)?;
 
@@ -144,43 +146,9 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The X-Twilio-Signature of a request: HMAC-SHA1 over the URL and the form's parameters, each
-/// distinct name and value once, in byte order. A WebSocket upgrade has no form.
-pub(super) fn sign(auth_token: &str, url: &str, form: &[(&str, &str)]) -> String {
-    let mut pairs = form.to_vec();
-    pairs.sort_unstable();
-    pairs.dedup();
-    let mut mac = Hmac::<Sha1>::new_from_slice(auth_token.as_bytes()).expect("any key length");
-    mac.update(url.as_bytes());
-    for (name, value) in pairs {
-        mac.update(name.as_bytes());
-        mac.update(value.as_bytes());
-    }
-    Base64::encode_string(&mac.finalize().into_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn signatures_equal_the_reference_vectors() {
-        let form = [
-            ("CallSid", "CA1234567890ABCDE"),
-            ("Caller", "+14158675309"),
-            ("Digits", "1234"),
-            ("From", "+14158675309"),
-            ("To", "+18005551212"),
-        ];
-        let signed = sign("12345", "https://mycompany.com/myapp.php?foo=1&bar=2", &form);
-        assert_eq!(signed, "RSOYDt4T1cUTdK1PDd93/VVr8B8=");
-        let twice = [("Sid", "CA123"), ("SidAccount", "AC123"), ("Digits", "5678")];
-        let twice = [&twice[..], &[("Digits", "1234"), ("Digits", "1234")]].concat();
-        let signed = sign("12345", "https://mycompany.com/myapp.php?foo=1&bar=2", &twice);
-        assert_eq!(signed, "IK+Dwps556ElfBT0I3Rgjkr1wJU=");
-        let signed = sign("12345", "wss://example.com/media-stream", &[]);
-        assert_eq!(signed, "XFfwGS2Ev7f9qAP9MmRoMS7C724=");
-    }
 
     #[test]
     fn twiml_gives_url_track_and_parameters_unescaped() {
