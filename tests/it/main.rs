@@ -1,3 +1,4 @@
 //! One binary: each file is an area.
 
+mod caller;
 mod host;
