@@ -622,6 +622,7 @@ impl Heard {
 fn hear(stream: TcpStream, manner: Manner, ended: &Sender<Heard>) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut heard = Heard::default();
+    #[expect(clippy::result_large_err, reason = "tungstenite asks for it")]
     let note = |request: &Request, response: Response| {
         let header =
             |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
