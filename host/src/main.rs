@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
-use callreel::{Config, caller, demo};
+use callreel::{Config, caller, decode, demo};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Call(args) => {
             caller::run(&args).map(|report| report.is_good()).map_err(Into::into)
         }
+        Command::Decode(args) => decode::run(&args).map(|_| true).map_err(Into::into),
         Command::Demo(args) => show(&args).map(|()| true),
         Command::Serve(args) => serve(*args).map(|()| true),
     };
