@@ -7,4 +7,4 @@ mod hostile;
 //mod session;
 mod tidy;
 //mod wav;
-//mod ws;
+mod ws;
