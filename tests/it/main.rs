@@ -1,6 +1,6 @@
 //! One binary: each file is an area.
 
-//mod frame;
+mod frame;
 mod golden;
 mod harness;
 mod hostile;
