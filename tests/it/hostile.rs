@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::harness::messages::{CONNECTED, STOP, call, call_codes, chunk, media, start};
+use crate::harness::messages::{call, call_codes, chunk, media, start, stop};
 use crate::harness::oracle::samples;
 use crate::harness::recorder::{Core, Recorder};
 
@@ -80,7 +80,7 @@ fn table() -> Vec<(String, Vec<u8>)> {
         add("not base64", message.as_bytes());
     }
     // Each cut of two good messages. The whole ones would be taken.
-    for whole in [media("inbound", 3, 20, &chunk(9)), start(&["inbound"]), STOP.to_owned()] {
+    for whole in [media("inbound", 3, 20, &chunk(9)), start(&["inbound"]), stop(6)] {
         for end in 0..whole.len() {
             add("cut", &whole.as_bytes()[..end]);
         }
@@ -275,5 +275,4 @@ fn the_call_before_and_after_is_a_call() {
     // The table means nothing if the calls around it were broken anyway.
     let messages: Vec<Vec<u8>> = call(4).into_iter().map(String::into_bytes).collect();
     expect(&Core, "nothing hostile", &messages, &call_codes(4));
-    assert!(CONNECTED.contains("connected"));
 }

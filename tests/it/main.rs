@@ -4,7 +4,7 @@ mod frame;
 mod golden;
 mod harness;
 mod hostile;
-//mod session;
+mod session;
 mod tidy;
 //mod wav;
 mod ws;

@@ -3,8 +3,6 @@
 use base64::prelude::*;
 
 pub const CONNECTED: &str = r#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#;
-pub const STOP: &str = r#"{"event":"stop","sequenceNumber":"999","streamSid":"MZ1","stop":{"accountSid":"AC1","callSid":"CA1"}}"#;
-
 /// A start that announces `tracks`.
 pub fn start(tracks: &[&str]) -> String {
     let tracks: Vec<_> = tracks.iter().map(|track| format!("\"{track}\"")).collect();
@@ -22,6 +20,13 @@ pub fn media(track: &str, sequence: u64, timestamp_ms: u64, codes: &[u8]) -> Str
     )
 }
 
+/// A stop.
+pub fn stop(sequence: u64) -> String {
+    format!(
+        r#"{{"event":"stop","sequenceNumber":"{sequence}","streamSid":"MZ1","stop":{{"accountSid":"AC1","callSid":"CA1"}}}}"#
+    )
+}
+
 /// The codes of chunk number `index` of a call: 20 ms, different in each.
 pub fn chunk(index: u64) -> Vec<u8> {
     (0..160).map(|place| (index * 37 + place * 11 % 251) as u8).collect()
@@ -33,7 +38,7 @@ pub fn call(chunks: u64) -> Vec<String> {
     [CONNECTED.to_owned(), start(&["inbound"])]
         .into_iter()
         .chain(media)
-        .chain([STOP.to_owned()])
+        .chain([stop(chunks + 2)])
         .collect()
 }
 
