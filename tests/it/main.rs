@@ -6,5 +6,5 @@ mod harness;
 mod hostile;
 mod session;
 mod tidy;
-//mod wav;
+mod wav;
 mod ws;
