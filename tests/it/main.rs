@@ -2,4 +2,12 @@
 
 mod caller;
 mod decode;
+mod frame;
+mod golden;
+mod harness;
 mod host;
+mod hostile;
+mod session;
+mod tidy;
+mod wav;
+mod ws;
