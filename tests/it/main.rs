@@ -1,3 +1,5 @@
 //! One binary: each file is an area.
 
+mod faults;
+mod harness;
 mod host;
