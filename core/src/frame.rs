@@ -7,7 +7,6 @@ mod twilio;
 
 use core::fmt;
 
-use base64ct::Encoding as _;
 use heapless::Vec;
 
 /// How deep arrays and objects may nest; the parser recurses, and a device's stack is small.
@@ -342,31 +341,6 @@ impl Iterator for Unescape<'_> {
 pub fn parse(provider: Provider, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
     match provider {
         Provider::Twilio => twilio::parse(text),
-    }
-}
-
-/// Decodes a whole base64 payload in place. After an error its bytes are rubbish.
-fn decode_base64(payload: &mut [u8]) -> Result<&[u8], PeerError> {
-    // The bits that padding leaves over must be zero; base64ct looks at them only when it copies.
-    let stray_bits = match payload {
-        [.., a, b'=', b'='] => sextet(*a) & 0x0F,
-        [.., a, b'='] => sextet(*a) & 0x03,
-        _ => 0,
-    };
-    if stray_bits != 0 {
-        return Err(PeerError::Base64);
-    }
-    base64ct::Base64::decode_in_place(payload).map_err(|_| PeerError::Base64)
-}
-
-/// The low bits of one base64 character; any value for a byte that is none.
-fn sextet(character: u8) -> u8 {
-    let mut group = [b'A'; 4];
-    group[3] = character;
-    let mut out = [0; 3];
-    match base64ct::Base64::decode(group, &mut out) {
-        Ok([_, _, low]) => *low & 0x3F,
-        _ => 0,
     }
 }
 

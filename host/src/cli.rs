@@ -11,7 +11,7 @@ use callreel_core::wav;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{Config, engine, http, store, twilio};
+use crate::{Config, caller, engine, http, store, twilio};
 
 /// Longest `--read-interval`: it delays every checkpoint, and with it what a crash may cost.
 const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -45,6 +45,8 @@ Examples:
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Place calls as Twilio does, for tests, demos, CI and load
+    Call(Box<caller::Args>),
     /// Record calls (the default)
     Serve(Box<ServeArgs>),
 }
@@ -253,8 +255,10 @@ mod tests {
 
     fn serve_args(args: &[&str]) -> Result<ServeArgs, clap::Error> {
         let args = std::iter::once("callreel").chain(args.iter().copied()).map(OsString::from);
-        let Command::Serve(args) = Cli::from_args(args)?.command;
-        Ok(*args)
+        match Cli::from_args(args)?.command {
+            Command::Serve(args) => Ok(*args),
+            other => panic!("{other:?} is not serve"),
+        }
     }
 
     fn token_and_url(token: Option<&str>, public_url: Option<&str>) -> Result<Config, Error> {

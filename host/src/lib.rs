@@ -1,6 +1,8 @@
 //! callreel: records the phone calls that a provider streams over WebSocket.
 
+pub mod audio;
 pub mod call;
+pub mod caller;
 pub mod cli;
 pub mod engine;
 pub mod http;

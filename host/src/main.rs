@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use callreel::Config;
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
+use callreel::{Config, caller};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -16,10 +16,14 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let cli = Cli::from_args(std::env::args_os()).unwrap_or_else(|error| cli::exit(&error));
     let result = match cli.command {
-        Command::Serve(args) => serve(*args),
+        Command::Call(args) => {
+            caller::run(&args).map(|report| report.is_good()).map_err(Into::into)
+        }
+        Command::Serve(args) => serve(*args).map(|()| true),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

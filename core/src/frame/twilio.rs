@@ -6,9 +6,11 @@ use heapless::Vec;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::base64;
+
 use super::{
     Body, Dialect, Dtmf, Frame, Mark, Media, PARAMETERS_MAX, PeerError, Start, Text, Track, Tracks,
-    canonicalise, decode_base64, parse_u64,
+    canonicalise, parse_u64,
 };
 
 const DIALECT: Dialect = Dialect {
@@ -43,7 +45,7 @@ impl Found {
     fn decode(self, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
         let payload = text.get_mut(self.payload_start..self.payload_end).unwrap_or_default();
         let Self { sequence, track, chunk, timestamp_ms, .. } = self;
-        let codes = decode_base64(payload)?;
+        let codes = base64::decode_in_place(payload).ok_or(PeerError::Base64)?;
         Ok(Frame { sequence, body: Body::Media(Media { track, chunk, timestamp_ms, codes }) })
     }
 }
