@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use callreel::twilio::{AuthToken, PublicUrl, Verifier, sign};
-use callreel::{Config, http, twilio};
+use callreel::{Config, http, store, twilio};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -417,7 +417,8 @@ fn handshake(headers: &str) -> String {
 /// A whole server on a free port of loopback; it is stopped, and has to stop, when this is dropped.
 struct Server {
     address: SocketAddr,
-    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    running: Option<(oneshot::Sender<()>, JoinHandle<Result<(), callreel::Error>>)>,
+    _dir: tempfile::TempDir,
 }
 
 impl Server {
@@ -433,11 +434,13 @@ impl Server {
         let shutdown: Box<dyn Future<Output = ()> + Send + Unpin> = Box::new(Box::pin(async {
             let _ = stopped.await;
         }));
-        let config = Config { http, ..Config::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let store = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
+        let config = Config { http, store, ..Config::default() };
         let thread = std::thread::spawn(move || {
             runtime.block_on(callreel::serve(listener, config, shutdown))
         });
-        Self { address, running: Some((stop, thread)) }
+        Self { address, running: Some((stop, thread)), _dir: dir }
     }
 
     fn stop(mut self) {
@@ -448,7 +451,7 @@ impl Server {
         if let Some((stop, thread)) = self.running.take() {
             let _ = stop.send(());
             let stopped = thread.join();
-            assert!(stopped.is_ok() || std::thread::panicking(), "the server panicked");
+            assert!(matches!(stopped, Ok(Ok(()))) || std::thread::panicking(), "{stopped:?}");
         }
     }
 

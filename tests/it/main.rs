@@ -2,6 +2,7 @@
 
 mod caller;
 mod decode;
+mod faults;
 mod frame;
 mod golden;
 mod harness;
