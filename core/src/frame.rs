@@ -1,0 +1,577 @@
+//! The common vocabulary of the providers' messages.
+//!
+//! [`parse`] turns one text message of a [`Provider`] into a [`Frame`]. Wire names live in the
+//! provider's own file and nowhere else.
+
+mod twilio;
+
+use core::fmt;
+
+use base64ct::Encoding as _;
+use heapless::Vec;
+
+/// How deep arrays and objects may nest; the parser recurses, and a device's stack is small.
+pub const DEPTH_MAX: usize = 32;
+
+/// How many custom parameters of a stream are kept; the rest are counted.
+pub const PARAMETERS_MAX: usize = 32;
+
+/// Whose messages a connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Provider {
+    /// Twilio Media Streams, and those that speak its dialect.
+    Twilio,
+}
+
+impl Provider {
+    /// Its name in records and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Twilio => "twilio",
+        }
+    }
+}
+
+/// Why a peer's message was not taken. Each costs that message and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum PeerError {
+    /// The payload is not base64: standard alphabet, padded, no blanks, no stray bits (RFC 4648,
+    /// section 4).
+    Base64,
+    /// Arrays and objects nest deeper than [`DEPTH_MAX`].
+    Depth,
+    /// The audio is not 8 kHz mono mu-law.
+    Format,
+    /// Not JSON (RFC 8259).
+    Json,
+    /// Not an object, or one without a field that its event needs, or with one of another type, or
+    /// with one twice.
+    Shape,
+    /// Audio of a track that the stream did not announce.
+    Track,
+}
+
+impl PeerError {
+    /// Every reason, in the order of [`index`](Self::index).
+    pub const ALL: [Self; 6] =
+        [Self::Base64, Self::Depth, Self::Format, Self::Json, Self::Shape, Self::Track];
+
+    /// Its place in [`ALL`](Self::ALL).
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// One word for records.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Base64 => "base64",
+            Self::Depth => "depth",
+            Self::Format => "format",
+            Self::Json => "json",
+            Self::Shape => "shape",
+            Self::Track => "track",
+        }
+    }
+}
+
+impl fmt::Display for PeerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base64 => "the peer's payload is not padded standard base64",
+            Self::Depth => "the peer's message nests too deep",
+            Self::Format => "the peer's audio is not 8 kHz mono mu-law",
+            Self::Json => "the peer's message is not JSON",
+            Self::Shape => "the peer's message lacks a field or has one of another type",
+            Self::Track => "the peer sent audio of a track it did not announce",
+        })
+    }
+}
+
+impl core::error::Error for PeerError {}
+
+/// One message of a provider.
+#[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Frame<'t> {
+    /// Its number among the stream's messages, if it says so.
+    pub sequence: Option<u64>,
+    /// What it says.
+    pub body: Body<'t>,
+}
+
+/// What a message says.
+#[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a start is rare, lives on the stack for a moment, and there is no heap to box it on"
+)]
+pub enum Body<'t> {
+    /// The connection stands; nothing is known yet.
+    Connected,
+    /// A key was pressed.
+    Dtmf(Dtmf<'t>),
+    /// Audio that was sent to the call has been played.
+    Mark(Mark<'t>),
+    /// Audio.
+    Media(Media<'t>),
+    /// An event that a recorder has no use for, known or not.
+    Other,
+    /// A stream begins.
+    Start(Start<'t>),
+    /// The stream is over.
+    Stop,
+}
+
+/// A piece of a track's audio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Media<'t> {
+    /// Whose audio it is.
+    pub track: Track,
+    /// Its number among the track's (or the stream's: providers differ) chunks.
+    pub chunk: Option<u64>,
+    /// Its place in media time, in milliseconds from wherever the provider counts.
+    pub timestamp_ms: Option<u64>,
+    /// Mu-law codes, decoded from base64.
+    pub codes: &'t [u8],
+}
+
+/// A direction of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Track {
+    /// From the far party to the provider.
+    Inbound,
+    /// From the provider to the far party.
+    Outbound,
+}
+
+impl Track {
+    /// Its name in records and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// Which tracks a stream announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Tracks {
+    /// Inbound and outbound.
+    Both,
+    /// One.
+    One(Track),
+}
+
+impl Tracks {
+    /// Its channels in a recording: one for each track.
+    #[must_use]
+    pub const fn channels(self) -> u16 {
+        match self {
+            Self::Both => 2,
+            Self::One(_) => 1,
+        }
+    }
+
+    /// The channel of `track`, inbound first; `None` when it was not announced.
+    #[must_use]
+    pub fn channel(self, track: Track) -> Option<usize> {
+        match self {
+            Self::Both => Some(track as usize),
+            Self::One(announced) => (announced == track).then_some(0),
+        }
+    }
+
+    /// The tracks in the order of their channels.
+    pub fn iter(self) -> impl Iterator<Item = Track> {
+        [Track::Inbound, Track::Outbound].into_iter().filter(move |t| self.channel(*t).is_some())
+    }
+}
+
+/// What the beginning of a stream tells.
+#[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Start<'t> {
+    /// The stream's id; empty when it was not given. Not checked in any way: not fit for a path.
+    pub stream_id: Text<'t>,
+    /// The call's id.
+    pub call_id: Text<'t>,
+    /// The account's id.
+    pub account_id: Text<'t>,
+    /// The tracks that will come; inbound when none is named.
+    pub tracks: Tracks,
+    /// How the audio is encoded, in the provider's words; empty when it was not given.
+    pub encoding: Text<'t>,
+    /// Whether that is 8 kHz mono mu-law, the one format recorded.
+    pub supported: bool,
+    /// What the user gave the stream on its way, at most [`PARAMETERS_MAX`] names and values.
+    pub parameters: Vec<(Text<'t>, Text<'t>), PARAMETERS_MAX>,
+    /// How many parameters there were beyond those.
+    pub parameters_dropped: u32,
+}
+
+/// A pressed key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Dtmf<'t> {
+    /// The key, one character.
+    pub digit: Text<'t>,
+}
+
+/// The echo of a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Mark<'t> {
+    /// The name it was given.
+    pub name: Text<'t>,
+}
+
+/// A JSON string as it stands between its quotes; `Display` and [`chars`](Self::chars) undo the
+/// escapes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Text<'t>(&'t str);
+
+impl<'t> Text<'t> {
+    /// Takes the text between a JSON string's quotes.
+    #[must_use]
+    pub const fn new(escaped: &'t str) -> Self {
+        Self(escaped)
+    }
+
+    /// Whether the string is empty.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The text with its escapes left in.
+    #[must_use]
+    pub const fn as_escaped(self) -> &'t str {
+        self.0
+    }
+
+    /// The characters meant. A surrogate pair is one character; half a pair, and an escape that
+    /// JSON does not know, are U+FFFD.
+    pub fn chars(self) -> impl Iterator<Item = char> + 't {
+        Unescape(self.0)
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        self.chars().try_for_each(|character| f.write_char(character))
+    }
+}
+
+struct Unescape<'t>(&'t str);
+
+impl Unescape<'_> {
+    /// Takes four hexadecimal digits, if they stand there.
+    fn unit(&mut self) -> Option<u32> {
+        let unit = hex(self.0.as_bytes().first_chunk()?)?;
+        self.0 = self.0.get(4..)?;
+        Some(unit)
+    }
+
+    /// Takes the second half of a surrogate pair, if it stands there.
+    fn low_surrogate(&mut self) -> Option<u32> {
+        let mut ahead = Unescape(self.0.strip_prefix("\\u")?);
+        let low = ahead.unit().filter(|unit| (0xDC00..0xE000).contains(unit))?;
+        self.0 = ahead.0;
+        Some(low)
+    }
+}
+
+impl Iterator for Unescape<'_> {
+    type Item = char;
+
+    fn next(&mut self) -> Option<char> {
+        let mut take = || {
+            let character = self.0.chars().next()?;
+            self.0 = self.0.get(character.len_utf8()..)?;
+            Some(character)
+        };
+        let plain = take()?;
+        if plain != '\\' {
+            return Some(plain);
+        }
+        let code = match take() {
+            Some('b') => 0x08,
+            Some('f') => 0x0C,
+            Some('n') => 0x0A,
+            Some('r') => 0x0D,
+            Some('t') => 0x09,
+            Some('u') => match self.unit() {
+                Some(high @ 0xD800..0xDC00) => match self.low_surrogate() {
+                    Some(low) => 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00),
+                    None => high,
+                },
+                Some(unit) => unit,
+                None => return Some(char::REPLACEMENT_CHARACTER),
+            },
+            Some(same @ ('"' | '\\' | '/')) => same as u32,
+            _ => return Some(char::REPLACEMENT_CHARACTER),
+        };
+        Some(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
+    }
+}
+
+/// Reads one text message, decoding its payload in place.
+///
+/// `text` must be UTF-8, as [`ws`](crate::ws) makes sure. It is scratch: its escapes are rewritten
+/// and its payload decoded. Only a message that is not media may be parsed again.
+///
+/// We extract, we do not certify: JSON that other parsers refuse inside a field that is not used
+/// may pass. Whatever they accept within the limits is read with equal values, in any spelling:
+/// blanks, key order, escapes, numbers bare or quoted, unknown events and fields.
+///
+/// # Errors
+/// See [`PeerError`]; the message is to be counted and passed over.
+#[inline]
+pub fn parse(provider: Provider, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
+    match provider {
+        Provider::Twilio => twilio::parse(text),
+    }
+}
+
+/// Decodes a whole base64 payload in place. After an error its bytes are rubbish.
+fn decode_base64(payload: &mut [u8]) -> Result<&[u8], PeerError> {
+    // The bits that padding leaves over must be zero; base64ct looks at them only when it copies.
+    let stray_bits = match payload {
+        [.., a, b'=', b'='] => sextet(*a) & 0x0F,
+        [.., a, b'='] => sextet(*a) & 0x03,
+        _ => 0,
+    };
+    if stray_bits != 0 {
+        return Err(PeerError::Base64);
+    }
+    base64ct::Base64::decode_in_place(payload).map_err(|_| PeerError::Base64)
+}
+
+/// The low bits of one base64 character; any value for a byte that is none.
+fn sextet(character: u8) -> u8 {
+    let mut group = [b'A'; 4];
+    group[3] = character;
+    let mut out = [0; 3];
+    match base64ct::Base64::decode(group, &mut out) {
+        Ok([_, _, low]) => *low & 0x3F,
+        _ => 0,
+    }
+}
+
+/// How a provider writes what the parser reads in one spelling only.
+struct Dialect {
+    /// Keys whose values are whole numbers, bare or quoted.
+    numbers: &'static [&'static [u8]],
+    /// The key of the object whose contents are the user's own: nothing in there is ours.
+    free: &'static [u8],
+}
+
+/// Rewrites a JSON text in place so that the parser, which knows one spelling only, reads every
+/// legal one.
+///
+/// - Escaped characters that need no escape (`\/`, `\u0065`) are spelled plainly, so that keys,
+///   event names and base64 are what they mean. Others stay for [`Text`].
+/// - Numbers that stand in quotes lose them. A value that is not a whole number of 64 bits makes
+///   its key unknown, which is the same as not being there: audio with a nonsensical timestamp is
+///   still audio.
+/// - What becomes free at the end is blank.
+///
+/// Takes linear time. Text that is not JSON stays so.
+///
+/// # Errors
+/// [`PeerError::Depth`]: deeper than [`DEPTH_MAX`], before anything recurses.
+fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<(), PeerError> {
+    let mut pass = Pass { text, read: 0, write: 0 };
+    let mut depth = 0;
+    let mut free_depth = None;
+    // Where the key before the current value stands, if it is one of the numbers'.
+    let mut number_key = None;
+    let mut before_free = false;
+    while let Some(byte) = pass.peek() {
+        match byte {
+            b'"' => {
+                let string = pass.string();
+                if let Some(key) = number_key.take() {
+                    pass.unquote(string, key);
+                } else if free_depth.is_none() && pass.peek_past_blanks() == Some(b':') {
+                    let name = pass.text.get(string.clone()).unwrap_or_default();
+                    number_key = dialect.numbers.contains(&name).then_some(string.start);
+                    before_free = name == dialect.free;
+                }
+                continue;
+            }
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return Err(PeerError::Depth);
+                }
+                if core::mem::take(&mut before_free) {
+                    free_depth = Some(depth);
+                }
+                pass.hide(number_key.take());
+            }
+            b'}' | b']' => {
+                if free_depth == Some(depth) {
+                    free_depth = None;
+                }
+                depth = depth.saturating_sub(1);
+            }
+            b':' | b' ' | b'\t' | b'\n' | b'\r' => {}
+            b',' => before_free = false,
+            _ => {
+                if let Some(key) = number_key.take() {
+                    pass.number(key);
+                    continue;
+                }
+            }
+        }
+        pass.keep();
+    }
+    pass.text.get_mut(pass.write..).unwrap_or_default().fill(b' ');
+    Ok(())
+}
+
+/// *Invariant: write ≤ read ≤ text's length; what lies before `write` is rewritten.*
+struct Pass<'t> {
+    text: &'t mut [u8],
+    read: usize,
+    write: usize,
+}
+
+impl Pass<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.read).copied()
+    }
+
+    fn peek_past_blanks(&self) -> Option<u8> {
+        let rest = self.text.get(self.read..)?;
+        rest.iter().copied().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+    }
+
+    fn put(&mut self, byte: u8) {
+        if let Some(place) = self.text.get_mut(self.write) {
+            *place = byte;
+            self.write += 1;
+        }
+    }
+
+    fn keep(&mut self) {
+        if let Some(byte) = self.peek() {
+            self.read += 1;
+            self.put(byte);
+        }
+    }
+
+    /// Rewrites a string up to and with its closing quote; returns where its contents now stand.
+    fn string(&mut self) -> core::ops::Range<usize> {
+        self.keep();
+        let start = self.write;
+        loop {
+            match self.peek() {
+                None => return start..self.write,
+                Some(b'"') => {
+                    let end = self.write;
+                    self.keep();
+                    return start..end;
+                }
+                Some(b'\\') => self.escape(),
+                Some(_) => self.keep(),
+            }
+        }
+    }
+
+    /// Rewrites one escape: plainly if the character may stand by itself, else as it is.
+    fn escape(&mut self) {
+        let rest = self.text.get(self.read..).unwrap_or_default();
+        let plain = match rest {
+            [_, b'/', ..] => Some((b'/', 2)),
+            [_, b'u', a, b, c, d, ..] => match hex(&[*a, *b, *c, *d]) {
+                Some(code @ 0x20..0x7F) if !matches!(code as u8, b'"' | b'\\') => {
+                    Some((code as u8, 6))
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some((character, length)) = plain {
+            self.read += length;
+            self.put(character);
+        } else {
+            self.keep();
+            self.keep();
+        }
+    }
+
+    /// Takes the quotes off a number that was just rewritten, or hides its key.
+    fn unquote(&mut self, string: core::ops::Range<usize>, key: usize) {
+        let digits = self.text.get_mut(string.clone()).unwrap_or_default();
+        if !is_u64(digits) {
+            return self.hide(Some(key));
+        }
+        // A bare number may not begin with a zero.
+        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+        digits.get_mut(..zeros.min(digits.len() - 1)).unwrap_or_default().fill(b' ');
+        for quote in [string.start.wrapping_sub(1), string.end] {
+            if let Some(byte) = self.text.get_mut(quote) {
+                *byte = b' ';
+            }
+        }
+    }
+
+    /// Passes over a bare value; hides its key if it is not a number we can read.
+    fn number(&mut self, key: usize) {
+        let start = self.write;
+        while let Some(byte) = self.peek()
+            && !matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r' | b'"')
+        {
+            self.keep();
+        }
+        if !is_u64(self.text.get(start..self.write).unwrap_or_default()) {
+            self.hide(Some(key));
+        }
+    }
+
+    /// Makes the key whose contents begin at `key` an unknown one.
+    fn hide(&mut self, key: Option<usize>) {
+        if let Some(byte) = key.and_then(|key| self.text.get_mut(key)) {
+            *byte = b' ';
+        }
+    }
+}
+
+fn is_u64(digits: &[u8]) -> bool {
+    parse_u64(digits).is_some()
+}
+
+/// Reads decimal digits, nothing else.
+fn parse_u64(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, digit| {
+        let value = digit.wrapping_sub(b'0');
+        if value > 9 {
+            return None;
+        }
+        number.checked_mul(10)?.checked_add(u64::from(value))
+    })
+}
+
+fn hex(digits: &[u8; 4]) -> Option<u32> {
+    digits.iter().try_fold(0, |code, digit| Some(code << 4 | char::from(*digit).to_digit(16)?))
+}

@@ -1,0 +1,315 @@
+//! Twilio Media Streams. Read on 2026-11-22: <https://www.twilio.com/docs/voice/media-streams/websocket-messages>
+
+use core::fmt;
+
+use heapless::Vec;
+use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::{
+    Body, Dialect, Dtmf, Frame, Mark, Media, PARAMETERS_MAX, PeerError, Start, Text, Track, Tracks,
+    canonicalise, decode_base64, parse_u64,
+};
+
+const DIALECT: Dialect = Dialect {
+    numbers: &[b"sequenceNumber", b"chunk", b"timestamp", b"sampleRate", b"channels"],
+    free: b"customParameters",
+};
+
+pub(super) fn parse(text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
+    if let Some(found) = match_media(text) {
+        return found.decode(text);
+    }
+    canonicalise(text, &DIALECT)?;
+    if let Some(found) = parse_media(text)? {
+        return found.decode(text);
+    }
+    parse_rare(text)
+}
+
+/// A media message before its payload is decoded; the payload is a range of the text, so that the
+/// text can be changed.
+#[derive(Clone, Copy)]
+struct Found {
+    sequence: Option<u64>,
+    track: Track,
+    chunk: Option<u64>,
+    timestamp_ms: Option<u64>,
+    payload_start: usize,
+    payload_end: usize,
+}
+
+impl Found {
+    fn decode(self, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
+        let payload = text.get_mut(self.payload_start..self.payload_end).unwrap_or_default();
+        let Self { sequence, track, chunk, timestamp_ms, .. } = self;
+        let codes = decode_base64(payload)?;
+        Ok(Frame { sequence, body: Body::Media(Media { track, chunk, timestamp_ms, codes }) })
+    }
+}
+
+/// Recognises a media message in exactly the spelling that Twilio sends, byte for byte. Whatever
+/// differs is left to the parser, which must agree on everything that is accepted here.
+fn match_media(text: &[u8]) -> Option<Found> {
+    let rest = text.strip_prefix(br#"{"event":"media","sequenceNumber":""#)?;
+    let (sequence, rest) = digits(rest)?;
+    let rest = rest.strip_prefix(br#"","media":{"track":""#)?;
+    let (track, rest) = match rest.strip_prefix(b"inbound") {
+        Some(rest) => (Track::Inbound, rest),
+        None => (Track::Outbound, rest.strip_prefix(b"outbound")?),
+    };
+    let rest = rest.strip_prefix(br#"","chunk":""#)?;
+    let (chunk, rest) = digits(rest)?;
+    let rest = rest.strip_prefix(br#"","timestamp":""#)?;
+    let (timestamp_ms, rest) = digits(rest)?;
+    let rest = rest.strip_prefix(br#"","payload":""#)?;
+    let payload_start = text.len() - rest.len();
+
+    // The stream's id is short, the payload long: the end is found from behind.
+    let rest = rest.strip_suffix(br#""}"#)?;
+    let id_bytes =
+        rest.iter().rev().take_while(|b| b.is_ascii_alphanumeric() || **b == b'-').count();
+    let rest = rest.get(..rest.len() - id_bytes)?;
+    let payload = rest.strip_suffix(br#""},"streamSid":""#)?;
+    // A quote would end the string early, and a backslash spells something else.
+    let strange = |bad, byte: &u8| bad | (*byte == b'"') | (*byte == b'\\');
+    if payload.iter().fold(false, strange) {
+        return None;
+    }
+    Some(Found {
+        sequence: Some(sequence),
+        track,
+        chunk: Some(chunk),
+        timestamp_ms: Some(timestamp_ms),
+        payload_start,
+        payload_end: payload_start + payload.len(),
+    })
+}
+
+/// Takes a number as a machine prints it: no leading zero, and short enough never to overflow.
+fn digits(text: &[u8]) -> Option<(u64, &[u8])> {
+    let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, rest) = text.split_at_checked(count)?;
+    match number {
+        [] | [b'0', _, ..] => None,
+        _ if count > 19 => None,
+        _ => Some((parse_u64(number)?, rest)),
+    }
+}
+
+/// What is read of a media message; everything else in it is skipped.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireMedia<'t> {
+    event: &'t str,
+    sequence_number: Option<u64>,
+    #[serde(borrow)]
+    media: Option<WireChunk<'t>>,
+}
+
+#[derive(Deserialize)]
+struct WireChunk<'t> {
+    track: Option<&'t str>,
+    chunk: Option<u64>,
+    timestamp: Option<u64>,
+    payload: Option<&'t str>,
+}
+
+/// Reads a media message; `None` when the event is another one.
+fn parse_media(text: &[u8]) -> Result<Option<Found>, PeerError> {
+    let wire: WireMedia<'_> = from_json(text)?;
+    if wire.event != "media" {
+        return Ok(None);
+    }
+    let media = wire.media.ok_or(PeerError::Shape)?;
+    let track = match media.track {
+        None => Track::Inbound,
+        Some(name) => track(name).ok_or(PeerError::Track)?,
+    };
+    let payload = media.payload.unwrap_or_default().as_bytes();
+    // The payload borrows from the text, or is empty: its place there is a difference of addresses.
+    let payload_start =
+        (payload.as_ptr().addr().wrapping_sub(text.as_ptr().addr())).min(text.len());
+    Ok(Some(Found {
+        sequence: wire.sequence_number,
+        track,
+        chunk: media.chunk,
+        timestamp_ms: media.timestamp,
+        payload_start,
+        payload_end: payload_start + payload.len(),
+    }))
+}
+
+/// What is read of every other message.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireRare<'t> {
+    event: &'t str,
+    sequence_number: Option<u64>,
+    stream_sid: Option<&'t str>,
+    #[serde(borrow)]
+    start: Option<WireStart<'t>>,
+    #[serde(borrow)]
+    dtmf: Option<WireDtmf<'t>>,
+    #[serde(borrow)]
+    mark: Option<WireMark<'t>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireStart<'t> {
+    stream_sid: Option<&'t str>,
+    call_sid: Option<&'t str>,
+    account_sid: Option<&'t str>,
+    tracks: Option<WireTracks>,
+    #[serde(borrow)]
+    media_format: Option<WireFormat<'t>>,
+    #[serde(borrow)]
+    custom_parameters: Option<WireParameters<'t>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireFormat<'t> {
+    encoding: Option<&'t str>,
+    sample_rate: Option<u64>,
+    channels: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WireDtmf<'t> {
+    digit: &'t str,
+}
+
+#[derive(Deserialize)]
+struct WireMark<'t> {
+    name: &'t str,
+}
+
+fn parse_rare(text: &[u8]) -> Result<Frame<'_>, PeerError> {
+    let wire: WireRare<'_> = from_json(text)?;
+    let body = match wire.event {
+        "connected" => Body::Connected,
+        "start" => Body::Start(start(wire.start.ok_or(PeerError::Shape)?, wire.stream_sid)),
+        "dtmf" => {
+            let digit = Text::new(wire.dtmf.ok_or(PeerError::Shape)?.digit);
+            Body::Dtmf(Dtmf { digit })
+        }
+        "mark" => {
+            let name = Text::new(wire.mark.ok_or(PeerError::Shape)?.name);
+            Body::Mark(Mark { name })
+        }
+        "stop" => Body::Stop,
+        _ => Body::Other,
+    };
+    Ok(Frame { sequence: wire.sequence_number, body })
+}
+
+fn start<'t>(wire: WireStart<'t>, stream_sid: Option<&'t str>) -> Start<'t> {
+    let format = wire.media_format.unwrap_or_default();
+    let text = |id: Option<&'t str>| Text::new(id.unwrap_or_default());
+    let encodings = ["audio/x-mulaw", "audio/pcmu", "PCMU"];
+    // What is not said is what Twilio always sends.
+    let supported = format
+        .encoding
+        .is_none_or(|encoding| encodings.iter().any(|known| known.eq_ignore_ascii_case(encoding)))
+        && format.sample_rate.is_none_or(|rate| rate == u64::from(crate::g711::SAMPLE_RATE_HZ))
+        && format.channels.is_none_or(|channels| channels == 1);
+    let (parameters, parameters_dropped) =
+        wire.custom_parameters.map_or((Vec::new(), 0), |found| (found.kept, found.dropped));
+    Start {
+        stream_id: text(wire.stream_sid.or(stream_sid)),
+        call_id: text(wire.call_sid),
+        account_id: text(wire.account_sid),
+        tracks: wire.tracks.map_or(Tracks::One(Track::Inbound), |tracks| tracks.0),
+        encoding: text(format.encoding),
+        supported,
+        parameters,
+        parameters_dropped,
+    }
+}
+
+/// The track of that name; `…_track` is how TwiML, the REST API and DTMF messages say it.
+fn track(name: &str) -> Option<Track> {
+    match name {
+        "inbound" | "inbound_track" => Some(Track::Inbound),
+        "outbound" | "outbound_track" => Some(Track::Outbound),
+        _ => None,
+    }
+}
+
+fn from_json<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Result<T, PeerError> {
+    use serde_json_core::de::Error;
+    serde_json_core::from_slice(text).map(|(value, _)| value).map_err(|error| match error {
+        // Missing and repeated fields, and values of another type.
+        Error::CustomError | Error::InvalidType | Error::InvalidNumber => PeerError::Shape,
+        _ => PeerError::Json,
+    })
+}
+
+/// `["inbound", "outbound"]` in any order; names nobody knows are passed over.
+struct WireTracks(Tracks);
+
+impl<'de> Deserialize<'de> for WireTracks {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = WireTracks;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of track names")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<WireTracks, A::Error> {
+                let mut found = [false; 2];
+                while let Some(name) = names.next_element::<&str>()? {
+                    match track(name) {
+                        Some(Track::Inbound) => found[0] = true,
+                        Some(Track::Outbound) => found[1] = true,
+                        None => {}
+                    }
+                }
+                Ok(WireTracks(match found {
+                    [true, true] => Tracks::Both,
+                    [false, true] => Tracks::One(Track::Outbound),
+                    [_, false] => Tracks::One(Track::Inbound),
+                }))
+            }
+        }
+        deserializer.deserialize_seq(Names)
+    }
+}
+
+/// An object of strings, of which the first [`PARAMETERS_MAX`] are kept.
+struct WireParameters<'t> {
+    kept: Vec<(Text<'t>, Text<'t>), PARAMETERS_MAX>,
+    dropped: u32,
+}
+
+impl<'de: 't, 't> Deserialize<'de> for WireParameters<'t> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = WireParameters<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Self::Value, A::Error> {
+                let mut found = WireParameters { kept: Vec::new(), dropped: 0 };
+                while !found.kept.is_full() {
+                    let Some((name, value)) = pairs.next_entry::<&str, &str>()? else {
+                        return Ok(found);
+                    };
+                    let _ = found.kept.push((Text::new(name), Text::new(value)));
+                }
+                while pairs.next_entry::<&str, IgnoredAny>()?.is_some() {
+                    found.dropped = found.dropped.saturating_add(1);
+                }
+                Ok(found)
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}

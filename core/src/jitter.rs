@@ -1,0 +1,287 @@
+//! The ring in which samples wait for their place in media time.
+//!
+//! [`place`] decides where a chunk belongs; [`JitterBuffer`] holds each track's samples until no
+//! other track can add to the same instant.
+
+use crate::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
+
+/// How long a track waits for the other before silence stands in for it, in milliseconds.
+///
+/// One constant for all builds: it decides bytes.
+pub const TRACK_LAG_MS_MAX: u32 = 200;
+
+/// How far a timestamp may be off before it means something: timestamps wobble.
+pub const WOBBLE_MS_MAX: u32 = 40;
+
+/// The same when sequence numbers say that messages are missing.
+pub const WOBBLE_AT_HOLE_MS_MAX: u32 = 10;
+
+/// The longest gap that is filled; beyond it, a clock was set anew.
+pub const GAP_MS_MAX: u32 = 10_000;
+
+const TRACK_LAG: usize = samples(TRACK_LAG_MS_MAX) as usize;
+
+const _: () = assert!(WOBBLE_AT_HOLE_MS_MAX < WOBBLE_MS_MAX && WOBBLE_MS_MAX < TRACK_LAG_MS_MAX);
+const _: () = assert!(TRACK_LAG_MS_MAX < GAP_MS_MAX);
+
+/// How many samples `ms` milliseconds have.
+const fn samples(ms: u32) -> u64 {
+    ms as u64 * SAMPLE_RATE_HZ as u64 / 1000
+}
+
+/// Where a chunk belongs, seen from the end of what its track has so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// Next.
+    Append,
+    /// Next, though it belongs earlier.
+    Late,
+    /// After so many samples of silence.
+    Fill(u64),
+    /// Next; its clock jumped ahead by so many samples, and time counts from here anew.
+    Jump(u64),
+    /// Next, though it belongs so much earlier that time counts from here anew.
+    Rewind,
+}
+
+/// Compares a chunk's time with the time its track has come to, both in samples.
+pub(crate) fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
+    // Both wrap around, so the difference has a sign.
+    let ahead = time.wrapping_sub(expected).cast_signed();
+    let off = ahead.unsigned_abs();
+    let wobble = if after_hole { WOBBLE_AT_HOLE_MS_MAX } else { WOBBLE_MS_MAX };
+    if ahead > 0 {
+        match off {
+            _ if off > samples(GAP_MS_MAX) => Placement::Jump(off),
+            _ if off > samples(wobble) => Placement::Fill(off),
+            _ => Placement::Append,
+        }
+    } else {
+        match off {
+            _ if off > samples(GAP_MS_MAX) => Placement::Rewind,
+            _ if off > samples(WOBBLE_MS_MAX) => Placement::Late,
+            _ => Placement::Append,
+        }
+    }
+}
+
+/// One or two tracks' samples between the chunk they came in and the file.
+///
+/// With one track every sample is ready at once. With two, an instant is ready when both have it,
+/// or when one is [`TRACK_LAG_MS_MAX`] ahead: then silence stands in for the other.
+///
+/// `N` is how many samples it holds in all; two tracks need more than twice the lag.
+///
+/// *Invariant, in samples of a track from the next to be read: ready ≤ written ≤ N / tracks.*
+#[derive(Clone, Debug)]
+pub struct JitterBuffer<const N: usize> {
+    /// With two tracks, a half for each: rings of their own.
+    ring: [i16; N],
+    stereo: bool,
+    /// Index in each part of the sample to be read next.
+    start: usize,
+    /// Samples from there that can no longer change.
+    ready: usize,
+    /// Samples from there that each track has.
+    written: [usize; 2],
+    /// Samples that each track ever had, silence included.
+    placed: [u64; 2],
+    /// Of those, the silence that stood in for a track that has not come back yet.
+    waited: [u64; 2],
+}
+
+impl<const N: usize> Default for JitterBuffer<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> JitterBuffer<N> {
+    /// Whether `N` is enough for two tracks.
+    pub const SERVES_TWO: bool = N / 2 > TRACK_LAG;
+
+    /// An empty ring for one track.
+    #[must_use]
+    pub const fn new() -> Self {
+        const { assert!(N > 0, "a ring without room passes nothing on") };
+        Self {
+            ring: [SILENCE; N],
+            stereo: false,
+            start: 0,
+            ready: 0,
+            written: [0; 2],
+            placed: [0; 2],
+            waited: [0; 2],
+        }
+    }
+
+    /// Makes an empty ring one for two tracks; only where it [`SERVES_TWO`](Self::SERVES_TWO).
+    pub fn split(&mut self) {
+        debug_assert!(Self::SERVES_TWO && self.placed == [0; 2]);
+        self.stereo = true;
+    }
+
+    /// Samples that `track` has had so far, silence included: its place in media time.
+    #[must_use]
+    pub fn placed(&self, track: usize) -> u64 {
+        self.placed.get(track).copied().unwrap_or_default()
+    }
+
+    /// Says that `track` has come back: returns the samples of silence that stood in for it.
+    pub fn resume(&mut self, track: usize) -> u64 {
+        self.waited.get_mut(track).map(core::mem::take).unwrap_or_default()
+    }
+
+    /// Decodes as many of `codes` as fit onto the end of `track`; returns how many.
+    ///
+    /// None fit when what is ready must be read first.
+    #[inline]
+    pub fn push(&mut self, track: usize, codes: &[u8]) -> usize {
+        let (first, second) = self.grow(track, codes.len());
+        let count = first.len() + second.len();
+        let (head, tail) = codes.split_at_checked(first.len()).unwrap_or_default();
+        decode(first, head);
+        decode(second, tail);
+        self.settle();
+        count
+    }
+
+    /// Puts as much of `count` samples of silence as fits onto the end of `track`; returns how much.
+    pub fn push_silence(&mut self, track: usize, count: u64) -> usize {
+        let (first, second) = self.grow(track, usize::try_from(count).unwrap_or(usize::MAX));
+        let count = first.len() + second.len();
+        first.fill(SILENCE);
+        second.fill(SILENCE);
+        self.settle();
+        count
+    }
+
+    /// Moves samples that can no longer change to `out`, interleaved; returns how many of `out`'s
+    /// places were used, whole sample frames.
+    #[inline]
+    pub fn pop(&mut self, out: &mut [i16]) -> usize {
+        let (left, right) = self.ring.split_at(if self.stereo { N / 2 } else { N });
+        if self.stereo {
+            let count = self.ready.min(out.len() / 2);
+            let pairs = out.as_chunks_mut::<2>().0.iter_mut().take(count);
+            let (left, right) = (from(left, self.start), from(right, self.start));
+            for ((pair, left), right) in pairs.zip(left).zip(right) {
+                *pair = [*left, *right];
+            }
+            self.advance(count);
+            count * 2
+        } else {
+            let count = self.ready.min(out.len());
+            let (lower, upper) = left.split_at_checked(self.start).unwrap_or_default();
+            let first = count.min(upper.len());
+            copy(out, upper, first);
+            copy(out.get_mut(first..).unwrap_or_default(), lower, count - first);
+            self.advance(count);
+            count
+        }
+    }
+
+    /// Ends all tracks: the shorter is padded to the longer, and everything is ready.
+    pub fn finish(&mut self) {
+        self.ready = self.longest();
+        if self.stereo {
+            for track in 0..2 {
+                // A track that was there to the last is not absent when it ends a little earlier.
+                let absent = self.waited.get(track).is_some_and(|waited| *waited > 0);
+                self.stand_in(track, absent);
+            }
+        }
+    }
+
+    /// Makes ready what can no longer change.
+    #[inline]
+    fn settle(&mut self) {
+        let [left, right] = self.written;
+        if !self.stereo {
+            self.ready = left;
+            return;
+        }
+        self.ready = left.min(right).max(self.longest().saturating_sub(TRACK_LAG));
+        self.stand_in(0, true);
+        self.stand_in(1, true);
+    }
+
+    fn longest(&self) -> usize {
+        let [left, right] = self.written;
+        left.max(right)
+    }
+
+    /// Gives `track` the silence it lacks up to what is ready.
+    fn stand_in(&mut self, track: usize, absent: bool) {
+        let has = self.written.get(track).copied().unwrap_or_default();
+        let count = self.ready.saturating_sub(has);
+        if count == 0 {
+            return;
+        }
+        let (first, second) = self.grow(track, count);
+        first.fill(SILENCE);
+        second.fill(SILENCE);
+        if absent && let Some(waited) = self.waited.get_mut(track) {
+            *waited += count as u64;
+        }
+    }
+
+    /// Claims up to `count` places at the end of `track`, in two runs where they wrap around.
+    #[inline]
+    fn grow(&mut self, track: usize, count: usize) -> (&mut [i16], &mut [i16]) {
+        let (left, right) = self.ring.split_at_mut(if self.stereo { N / 2 } else { N });
+        let part = if track == 0 { left } else { right };
+        let (Some(written), Some(placed)) =
+            (self.written.get_mut(track), self.placed.get_mut(track))
+        else {
+            return Default::default();
+        };
+        let count = count.min(part.len().saturating_sub(*written));
+        let end = self.start + *written;
+        *written += count;
+        *placed += count as u64;
+        let at = if end < part.len() { end } else { end - part.len() };
+        let (lower, upper) = part.split_at_mut_checked(at).unwrap_or_default();
+        let first = count.min(upper.len());
+        (
+            upper.get_mut(..first).unwrap_or_default(),
+            lower.get_mut(..count - first).unwrap_or_default(),
+        )
+    }
+
+    #[inline]
+    fn advance(&mut self, count: usize) {
+        let room = if self.stereo { N / 2 } else { N };
+        self.ready -= count;
+        let [left, right] = &mut self.written;
+        *left -= count;
+        *right = right.saturating_sub(count);
+        let start = self.start + count;
+        // An empty ring begins anew, so that a call that keeps up touches little memory.
+        self.start = match start {
+            _ if self.longest() == 0 => 0,
+            _ if start < room => start,
+            _ => start - room,
+        };
+    }
+}
+
+const SILENCE: i16 = decode_mulaw(MULAW_SILENCE);
+
+fn decode(samples: &mut [i16], codes: &[u8]) {
+    for (sample, code) in samples.iter_mut().zip(codes) {
+        *sample = decode_mulaw(*code);
+    }
+}
+
+fn copy(out: &mut [i16], samples: &[i16], count: usize) {
+    if let (Some(out), Some(samples)) = (out.get_mut(..count), samples.get(..count)) {
+        out.copy_from_slice(samples);
+    }
+}
+
+/// The samples of one ring from `start` around.
+fn from(ring: &[i16], start: usize) -> impl Iterator<Item = &i16> {
+    let (lower, upper) = ring.split_at_checked(start).unwrap_or_default();
+    upper.iter().chain(lower)
+}

@@ -1,0 +1,301 @@
+//! WAV files: the header as a pure value, and a writer that keeps it true while the file grows.
+//!
+//! Layout (Multimedia Programming Interface 1.0, Microsoft's revisions): `RIFF`, `fmt `, for
+//! mu-law `fact`, then `data` last, so that what a crash leaves behind it is audio. The header is
+//! the one ffmpeg and SoX write, without ffmpeg's `LIST`.
+
+use embedded_io::{ErrorKind, Seek, SeekFrom, Write};
+use heapless::Vec;
+
+use crate::g711;
+
+/// The longest header: that of mu-law.
+pub const HEADER_BYTES_MAX: usize = 58;
+
+/// The most data bytes a WAV file can hold: its sizes are 32-bit numbers, all ones means unknown,
+/// and the header and a pad byte count as well.
+pub const DATA_BYTES_MAX: u32 = u32::MAX - 1 - HEADER_BYTES_MAX as u32 - 1;
+
+/// How samples are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Encoding {
+    /// G.711 mu-law, one byte a sample (format tag 7).
+    Mulaw,
+    /// Linear PCM, 16-bit little-endian (format tag 1): what every tool reads.
+    Pcm16,
+}
+
+impl Encoding {
+    /// Bytes a sample takes.
+    #[must_use]
+    pub const fn sample_bytes(self) -> u16 {
+        match self {
+            Self::Mulaw => 1,
+            Self::Pcm16 => 2,
+        }
+    }
+
+    /// The byte whose repetition is silence.
+    #[must_use]
+    pub const fn silence(self) -> u8 {
+        match self {
+            Self::Mulaw => g711::MULAW_SILENCE,
+            Self::Pcm16 => 0,
+        }
+    }
+
+    /// Stores `samples` in as many of `out`'s bytes as they take; returns how many samples fitted.
+    #[inline]
+    pub fn encode(self, samples: &[i16], out: &mut [u8]) -> usize {
+        match self {
+            Self::Mulaw => {
+                let fitting = out.iter_mut().zip(samples);
+                fitting.map(|(byte, sample)| *byte = g711::encode_mulaw(*sample)).count()
+            }
+            Self::Pcm16 => {
+                let (pairs, _) = out.as_chunks_mut::<2>();
+                let fitting = pairs.iter_mut().zip(samples);
+                fitting.map(|(pair, sample)| *pair = sample.to_le_bytes()).count()
+            }
+        }
+    }
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Spec {
+    /// Channels, interleaved: 1 or 2 for a call.
+    pub channels: u16,
+    /// Samples a second of each channel.
+    pub sample_rate_hz: u32,
+    /// How a sample is stored.
+    pub encoding: Encoding,
+}
+
+impl Spec {
+    /// Bytes of one sample of each channel.
+    #[must_use]
+    pub const fn sample_frame_bytes(self) -> u16 {
+        self.channels.saturating_mul(self.encoding.sample_bytes())
+    }
+
+    /// Length of the header that [`header`] makes for it: 44 for PCM, 58 for mu-law.
+    #[must_use]
+    pub const fn header_bytes(self) -> u32 {
+        match self.encoding {
+            Encoding::Mulaw => 58,
+            Encoding::Pcm16 => 44,
+        }
+    }
+}
+
+/// How much audio a header announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Length {
+    /// So many bytes of samples, at most [`DATA_BYTES_MAX`] (more is taken for that many).
+    Bytes(u32),
+    /// Not known: sizes of all ones, which players read up to the end of the file.
+    Unknown,
+}
+
+/// The bytes before the first sample.
+#[must_use]
+pub fn header(spec: Spec, length: Length) -> Vec<u8, HEADER_BYTES_MAX> {
+    let frame_bytes = spec.sample_frame_bytes();
+    let (riff_size, data_size) = match length {
+        Length::Bytes(bytes) => {
+            let data = bytes.min(DATA_BYTES_MAX);
+            (spec.header_bytes() - 8 + data + data % 2, data)
+        }
+        Length::Unknown => (u32::MAX, u32::MAX),
+    };
+    let mut out = Vec::new();
+    // Cannot fail: the capacity is the longest header.
+    let mut put = |bytes: &[u8]| drop(out.extend_from_slice(bytes));
+    put(b"RIFF");
+    put(&riff_size.to_le_bytes());
+    put(b"WAVEfmt ");
+    let (tag, fmt_bytes) = match spec.encoding {
+        Encoding::Mulaw => (7u16, 18u32),
+        Encoding::Pcm16 => (1, 16),
+    };
+    put(&fmt_bytes.to_le_bytes());
+    put(&tag.to_le_bytes()); // wFormatTag
+    put(&spec.channels.to_le_bytes()); // nChannels
+    put(&spec.sample_rate_hz.to_le_bytes()); // nSamplesPerSec
+    let second_bytes = spec.sample_rate_hz.saturating_mul(u32::from(frame_bytes));
+    put(&second_bytes.to_le_bytes()); // nAvgBytesPerSec
+    put(&frame_bytes.to_le_bytes()); // nBlockAlign
+    put(&(spec.encoding.sample_bytes() * 8).to_le_bytes()); // wBitsPerSample
+    if spec.encoding == Encoding::Mulaw {
+        put(&0u16.to_le_bytes()); // cbSize
+        put(b"fact");
+        put(&4u32.to_le_bytes());
+        let sample_frames = match length {
+            Length::Bytes(_) => data_size.checked_div(u32::from(frame_bytes)).unwrap_or(0),
+            Length::Unknown => u32::MAX,
+        };
+        put(&sample_frames.to_le_bytes()); // dwSampleLength, a channel
+    }
+    put(b"data");
+    put(&data_size.to_le_bytes());
+    out
+}
+
+/// Why a [`Writer`] could not write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Error<E> {
+    /// The file would pass the 4 GiB that a WAV can describe. Nothing was written: finish this file
+    /// and begin another.
+    Full,
+    /// The sink failed; how much of the last write it took is not known.
+    Sink(E),
+}
+
+impl<E: embedded_io::Error + 'static> embedded_io::Error for Error<E> {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Full => ErrorKind::OutOfMemory,
+            Self::Sink(error) => error.kind(),
+        }
+    }
+}
+
+impl<E: core::fmt::Display> core::fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Full => f.write_str("a WAV file cannot pass 4 GiB"),
+            Self::Sink(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: core::error::Error + 'static> core::error::Error for Error<E> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Full => None,
+            Self::Sink(error) => Some(error),
+        }
+    }
+}
+
+/// Writes a WAV file from its first byte to its last.
+///
+/// The header goes out first with unknown sizes, so what is there plays at every instant; a sink
+/// that can seek has the sizes made true by [`checkpoint`](Self::checkpoint) and
+/// [`finish`](Self::finish). Dropping it writes nothing more.
+///
+/// ```
+/// # fn main() -> Result<(), callreel_core::wav::Error<core::convert::Infallible>> {
+/// # struct Sink(Vec<u8>);
+/// # impl embedded_io::ErrorType for Sink { type Error = core::convert::Infallible; }
+/// # impl embedded_io::Write for Sink {
+/// #     fn write(&mut self, b: &[u8]) -> Result<usize, Self::Error> { self.0.extend(b); Ok(b.len()) }
+/// #     fn flush(&mut self) -> Result<(), Self::Error> { Ok(()) }
+/// # }
+/// # let sink = Sink(Vec::new());
+/// use callreel_core::wav::{Encoding, Spec, Writer};
+///
+/// let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
+/// let mut writer = Writer::new(sink, spec)?;
+/// writer.write(&[0, 1000, -1000])?;
+/// assert_eq!(writer.data_bytes(), 6);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Writer<W> {
+    sink: W,
+    spec: Spec,
+    data_bytes: u32,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a file in an empty sink, with a header of unknown sizes.
+    ///
+    /// # Errors
+    /// [`Error::Sink`]: the file could not be begun.
+    pub fn new(mut sink: W, spec: Spec) -> Result<Self, Error<W::Error>> {
+        sink.write_all(&header(spec, Length::Unknown)).map_err(Error::Sink)?;
+        Ok(Self { sink, spec, data_bytes: 0 })
+    }
+
+    /// Appends interleaved samples, whole sample frames of them, encoded piecewise on the stack.
+    ///
+    /// # Errors
+    /// [`Error::Full`] before anything is written; [`Error::Sink`] as the sink says.
+    pub fn write(&mut self, samples: &[i16]) -> Result<(), Error<W::Error>> {
+        let sample_bytes = u64::from(self.spec.encoding.sample_bytes());
+        self.check(samples.len() as u64 * sample_bytes)?;
+        let mut bytes = [0; 512];
+        let mut rest = samples;
+        while !rest.is_empty() {
+            let count = self.spec.encoding.encode(rest, &mut bytes);
+            let used = count * usize::from(self.spec.encoding.sample_bytes());
+            self.write_encoded(bytes.get(..used).unwrap_or_default())?;
+            rest = rest.get(count..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Appends samples that are already stored as the file stores them: whole sample frames.
+    ///
+    /// # Errors
+    /// [`Error::Full`] before anything is written; [`Error::Sink`] as the sink says.
+    pub fn write_encoded(&mut self, data: &[u8]) -> Result<(), Error<W::Error>> {
+        self.check(data.len() as u64)?;
+        self.sink.write_all(data).map_err(Error::Sink)?;
+        self.data_bytes += data.len() as u32;
+        Ok(())
+    }
+
+    /// Bytes of samples written so far.
+    #[must_use]
+    pub const fn data_bytes(&self) -> u32 {
+        self.data_bytes
+    }
+
+    /// What the file holds.
+    #[must_use]
+    pub const fn spec(&self) -> Spec {
+        self.spec
+    }
+
+    fn check(&self, more: u64) -> Result<(), Error<W::Error>> {
+        if more > u64::from(DATA_BYTES_MAX - self.data_bytes) {
+            return Err(Error::Full);
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write + Seek> Writer<W> {
+    /// Makes the sizes in the header true and returns to the end: the file up to here survives.
+    ///
+    /// # Errors
+    /// [`Error::Sink`] as the sink says.
+    pub fn checkpoint(&mut self) -> Result<(), Error<W::Error>> {
+        let start = header(self.spec, Length::Bytes(self.data_bytes));
+        self.sink.seek(SeekFrom::Start(0)).map_err(Error::Sink)?;
+        self.sink.write_all(&start).map_err(Error::Sink)?;
+        let end = u64::from(self.spec.header_bytes()) + u64::from(self.data_bytes);
+        self.sink.seek(SeekFrom::Start(end)).map_err(Error::Sink)?;
+        self.sink.flush().map_err(Error::Sink)
+    }
+
+    /// Completes the file (an odd number of bytes is padded to an even one) and gives the sink back.
+    ///
+    /// # Errors
+    /// [`Error::Sink`] as the sink says; the file is as good as its last checkpoint.
+    pub fn finish(mut self) -> Result<W, Error<W::Error>> {
+        if self.data_bytes % 2 == 1 {
+            self.sink.write_all(&[0]).map_err(Error::Sink)?;
+        }
+        self.checkpoint()?;
+        Ok(self.sink)
+    }
+}

@@ -1,0 +1,396 @@
+//! The server side of a WebSocket (RFC 6455), in place over the caller's bytes.
+//!
+//! [`Decoder`] turns what arrived on a connection after the handshake into messages; [`close`],
+//! [`ping`] and [`pong`] make the only frames a recorder sends. There is no extension and no
+//! subprotocol, nothing is copied but the fragments of a fragmented message, and no length that a
+//! peer declares is ever allocated.
+
+use base64ct::Encoding as _;
+use heapless::Vec;
+use sha1::{Digest as _, Sha1};
+
+/// The most bytes that a frame's header takes: 2, an eight-byte length, a mask.
+pub const HEADER_BYTES_MAX: usize = 14;
+
+/// The largest payload of a control frame (RFC 6455, section 5.5).
+pub const CONTROL_BYTES_MAX: usize = 125;
+
+/// A control frame ready to send, unmasked as a server's must be.
+pub type Control = Vec<u8, { CONTROL_BYTES_MAX + 2 }>;
+
+const OPCODE_CONTINUATION: u8 = 0x0;
+const OPCODE_TEXT: u8 = 0x1;
+const OPCODE_BINARY: u8 = 0x2;
+const OPCODE_CLOSE: u8 = 0x8;
+const OPCODE_PING: u8 = 0x9;
+const OPCODE_PONG: u8 = 0xA;
+
+/// Why a connection ends, as a close frame says it (RFC 6455, section 7.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct CloseCode(u16);
+
+impl CloseCode {
+    /// The purpose of the connection is fulfilled.
+    pub const NORMAL: Self = Self(1000);
+    /// The server is going down.
+    pub const GOING_AWAY: Self = Self(1001);
+    /// The peer broke the WebSocket protocol.
+    pub const PROTOCOL: Self = Self(1002);
+    /// The peer sent data of a kind that cannot be accepted.
+    pub const UNSUPPORTED: Self = Self(1003);
+    /// A text message is not UTF-8.
+    pub const NOT_UTF8: Self = Self(1007);
+    /// A message breaks the server's policy.
+    pub const POLICY: Self = Self(1008);
+    /// A message is longer than the server accepts.
+    pub const TOO_LONG: Self = Self(1009);
+    /// The server met a condition it did not expect.
+    pub const INTERNAL: Self = Self(1011);
+
+    /// The code as it stands on the wire.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// A code that a peer sent, if it is one a peer may send (RFC 6455, section 7.4).
+    const fn from_wire(code: u16) -> Option<Self> {
+        match code {
+            1000..=1003 | 1007..=1014 | 3000..=4999 => Some(Self(code)),
+            _ => None,
+        }
+    }
+}
+
+/// What a connection's bytes amount to.
+#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Event<'b> {
+    /// A whole text message: valid UTF-8, unmasked, the caller's to change.
+    Text(&'b mut [u8]),
+    /// A whole binary message.
+    Binary(&'b mut [u8]),
+    /// To be answered with [`pong`]; of several, only the last must be (RFC 6455, section 5.5.3).
+    Ping(&'b [u8]),
+    /// The answer to a ping, or a heartbeat of the peer's own.
+    Pong,
+    /// The peer closes. To be answered with [`close`], then the connection ends.
+    Close(Option<CloseCode>),
+}
+
+/// Finds the messages in a connection's bytes.
+///
+/// The caller owns one buffer a connection, of at least `message_bytes_max + HEADER_BYTES_MAX`
+/// bytes, and keeps the bytes that were not used at its start:
+///
+/// ```
+/// # fn read(into: &mut [u8]) -> usize { into[..8].copy_from_slice(&[0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2]); 8 }
+/// # const MESSAGE_BYTES_MAX: usize = 100;
+/// use callreel_core::ws::{Decoder, Event, HEADER_BYTES_MAX};
+///
+/// let mut buffer = [0; MESSAGE_BYTES_MAX + HEADER_BYTES_MAX];
+/// let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);
+/// let mut held = 0;
+/// let received = read(&mut buffer[held..]);
+/// let bytes = &mut buffer[..held + received];
+/// while let Some(event) = decoder.poll(bytes) {
+///     match event {
+///         Ok(Event::Text(text)) => assert_eq!(text, b"hi"),
+///         Ok(_) => { /* answer pings, note the close */ }
+///         Err(code) => { /* send close(code), end the connection */ }
+///     }
+/// }
+/// held = decoder.compact(bytes);
+/// # assert_eq!(held, 0);
+/// ```
+///
+/// After a close frame or an error every later byte is passed over.
+///
+/// *Invariant: message ≤ next ≤ the bytes given; `message` bytes at the start belong to a message
+/// whose last fragment has not come.*
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    message_bytes_max: usize,
+    /// Payload bytes of the unfinished message, gathered at the start of the buffer.
+    message: usize,
+    /// How many of them are known to be UTF-8.
+    valid: usize,
+    /// Where the first byte not looked at stands.
+    next: usize,
+    /// What the unfinished message is.
+    kind: Option<Kind>,
+    closed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Binary,
+}
+
+impl Decoder {
+    /// Starts a connection whose messages may have up to `message_bytes_max` bytes.
+    #[must_use]
+    pub const fn new(message_bytes_max: usize) -> Self {
+        Self { message_bytes_max, message: 0, valid: 0, next: 0, kind: None, closed: false }
+    }
+
+    /// Finds the next event, or `None` when more bytes must arrive first.
+    ///
+    /// `bytes` are those the last [`compact`](Self::compact) kept and all that came since, the same
+    /// at each call until the next `compact`. Each byte is looked at a bounded number of times.
+    ///
+    /// # Errors
+    /// The peer broke the protocol: the code to close with. Events before it stand.
+    #[inline]
+    pub fn poll<'b>(&mut self, bytes: &'b mut [u8]) -> Option<Result<Event<'b>, CloseCode>> {
+        if self.closed {
+            self.next = bytes.len();
+            return None;
+        }
+        let result = self.step(bytes);
+        if matches!(result, Some(Err(_) | Ok(Event::Close(_)))) {
+            self.closed = true;
+            self.message = 0;
+        }
+        result
+    }
+
+    /// Moves what is still needed to the start of `bytes` and says how much that is.
+    ///
+    /// To be called after [`poll`](Self::poll) returned `None`; the bytes behind are free again.
+    pub fn compact(&mut self, bytes: &mut [u8]) -> usize {
+        let rest = bytes.len().saturating_sub(self.next);
+        if rest > 0 && self.next > self.message {
+            bytes.copy_within(self.next.., self.message);
+        }
+        self.next = self.message;
+        self.message + rest
+    }
+
+    /// Whether a close frame or an error has ended the connection.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    fn step<'b>(&mut self, bytes: &'b mut [u8]) -> Option<Result<Event<'b>, CloseCode>> {
+        loop {
+            let header = match Header::parse(bytes.get(self.next..)?) {
+                Ok(header) => header?,
+                Err(code) => return Some(Err(code)),
+            };
+            if let Err(code) = self.check(&header) {
+                return Some(Err(code));
+            }
+            let start = self.next + header.bytes;
+            let end = start.checked_add(header.payload)?;
+            let payload = bytes.get_mut(start..end)?;
+            unmask(payload, header.mask);
+            self.next = end;
+            match header.opcode {
+                OPCODE_PING => return Some(Ok(Event::Ping(bytes.get(start..end)?))),
+                OPCODE_PONG => return Some(Ok(Event::Pong)),
+                OPCODE_CLOSE => return Some(closing(bytes.get(start..end)?)),
+                // A message in one frame: nothing moves.
+                OPCODE_TEXT if header.fin => {
+                    let text = bytes.get_mut(start..end)?;
+                    let event = if core::str::from_utf8(text).is_ok() {
+                        Ok(Event::Text(text))
+                    } else {
+                        Err(CloseCode::NOT_UTF8)
+                    };
+                    return Some(event);
+                }
+                OPCODE_BINARY if header.fin => {
+                    return Some(Ok(Event::Binary(bytes.get_mut(start..end)?)));
+                }
+                _ => {
+                    if let Err(code) = self.join(bytes, &header, start) {
+                        return Some(Err(code));
+                    }
+                }
+            }
+            if header.fin {
+                let whole = bytes.get_mut(..core::mem::take(&mut self.message))?;
+                self.valid = 0;
+                return match self.kind.take()? {
+                    Kind::Text => Some(Ok(Event::Text(whole))),
+                    Kind::Binary => Some(Ok(Event::Binary(whole))),
+                };
+            }
+        }
+    }
+
+    /// Holds a frame's header against what may come now, before its payload is waited for.
+    fn check(&self, header: &Header) -> Result<(), CloseCode> {
+        let expected = match header.opcode {
+            OPCODE_CONTINUATION => self.kind.is_some(),
+            OPCODE_TEXT | OPCODE_BINARY => self.kind.is_none(),
+            _ => return Ok(()),
+        };
+        if !expected {
+            return Err(CloseCode::PROTOCOL);
+        }
+        if header.payload > self.message_bytes_max.saturating_sub(self.message) {
+            return Err(CloseCode::TOO_LONG);
+        }
+        Ok(())
+    }
+
+    /// Appends a fragment, unmasked at `start`, to the message at the start of `bytes`.
+    fn join(&mut self, bytes: &mut [u8], header: &Header, start: usize) -> Result<(), CloseCode> {
+        if header.opcode != OPCODE_CONTINUATION {
+            self.kind = Some(if header.opcode == OPCODE_TEXT { Kind::Text } else { Kind::Binary });
+        }
+        let Some(fragment) = bytes.get(start..start + header.payload) else {
+            return Ok(());
+        };
+        let length = fragment.len();
+        if self.message + length <= bytes.len() {
+            bytes.copy_within(start..start + length, self.message);
+        }
+        self.message += length;
+        if self.kind == Some(Kind::Text) {
+            // A character may be cut by the end of a fragment, but not by the end of the message.
+            let unchecked = bytes.get(self.valid..self.message).unwrap_or_default();
+            match core::str::from_utf8(unchecked) {
+                Ok(_) => self.valid = self.message,
+                Err(error) if error.error_len().is_none() && !header.fin => {
+                    self.valid += error.valid_up_to();
+                }
+                Err(_) => return Err(CloseCode::NOT_UTF8),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value of `Sec-WebSocket-Accept` for a request's `Sec-WebSocket-Key` (RFC 6455, section
+/// 4.2.2), or `None` when the key is not the base64 of 16 bytes.
+#[must_use]
+pub fn accept_key(key: &[u8]) -> Option<heapless::String<28>> {
+    let mut nonce = [0; 16];
+    if base64ct::Base64::decode(key, &mut nonce).ok()?.len() != nonce.len() {
+        return None;
+    }
+    let digest =
+        Sha1::new().chain_update(key).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let mut text = [0; 28];
+    base64ct::Base64::encode(&digest.finalize(), &mut text).ok()?.try_into().ok()
+}
+
+/// A close frame with `code` and no reason.
+#[must_use]
+pub fn close(code: CloseCode) -> Control {
+    control(OPCODE_CLOSE, &code.get().to_be_bytes())
+}
+
+/// A ping without payload: the peer must answer it, so silence means that it is gone.
+#[must_use]
+pub fn ping() -> Control {
+    control(OPCODE_PING, &[])
+}
+
+/// The answer to a ping with this payload, of which at most [`CONTROL_BYTES_MAX`] bytes are taken.
+#[must_use]
+pub fn pong(payload: &[u8]) -> Control {
+    control(OPCODE_PONG, payload)
+}
+
+fn control(opcode: u8, payload: &[u8]) -> Control {
+    let payload = payload.get(..CONTROL_BYTES_MAX).unwrap_or(payload);
+    let mut frame = Control::new();
+    // Cannot fail: the capacity is the header and the largest payload.
+    let _ = frame.extend_from_slice(&[0x80 | opcode, payload.len() as u8]);
+    let _ = frame.extend_from_slice(payload);
+    frame
+}
+
+fn closing(payload: &[u8]) -> Result<Event<'static>, CloseCode> {
+    match payload {
+        [] => Ok(Event::Close(None)),
+        [high, low, reason @ ..] => {
+            let code = CloseCode::from_wire(u16::from_be_bytes([*high, *low]))
+                .ok_or(CloseCode::PROTOCOL)?;
+            core::str::from_utf8(reason).map_err(|_| CloseCode::NOT_UTF8)?;
+            Ok(Event::Close(Some(code)))
+        }
+        [_] => Err(CloseCode::PROTOCOL),
+    }
+}
+
+struct Header {
+    fin: bool,
+    opcode: u8,
+    mask: [u8; 4],
+    /// Its own length.
+    bytes: usize,
+    /// The payload's length.
+    payload: usize,
+}
+
+impl Header {
+    /// Reads a frame's header; `None` when it is not whole yet.
+    #[inline]
+    fn parse(bytes: &[u8]) -> Result<Option<Self>, CloseCode> {
+        let [first, second, rest @ ..] = bytes else {
+            return Ok(None);
+        };
+        let opcode = first & 0x0F;
+        let fin = first & 0x80 != 0;
+        let reserved_bits = first & 0x70 != 0;
+        let masked = second & 0x80 != 0;
+        let known =
+            matches!(opcode, OPCODE_CONTINUATION..=OPCODE_BINARY | OPCODE_CLOSE..=OPCODE_PONG);
+        let short = second & 0x7F;
+        let control = opcode >= OPCODE_CLOSE;
+        if reserved_bits || !masked || !known || control && (!fin || short > 125) {
+            return Err(CloseCode::PROTOCOL);
+        }
+        let (payload, length_bytes) = match short {
+            126 => {
+                let Some((length, _)) = rest.split_first_chunk::<2>() else {
+                    return Ok(None);
+                };
+                (u64::from(u16::from_be_bytes(*length)), 2)
+            }
+            127 => {
+                let Some((length, _)) = rest.split_first_chunk::<8>() else {
+                    return Ok(None);
+                };
+                (u64::from_be_bytes(*length), 8)
+            }
+            _ => (u64::from(short), 0),
+        };
+        let shortest = match payload {
+            0..=125 => 0,
+            126..=0xFFFF => 2,
+            _ => 8,
+        };
+        if length_bytes != shortest || payload > i64::MAX as u64 {
+            return Err(CloseCode::PROTOCOL);
+        }
+        let payload = usize::try_from(payload).unwrap_or(usize::MAX);
+        let after = rest.get(length_bytes..).and_then(|rest| rest.split_first_chunk::<4>());
+        let Some((mask, _)) = after else {
+            return Ok(None);
+        };
+        Ok(Some(Self { fin, opcode, mask: *mask, bytes: 6 + length_bytes, payload }))
+    }
+}
+
+/// Takes the mask off, eight bytes at a time.
+#[inline]
+fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    let narrow = u32::from_ne_bytes(mask);
+    let wide = u64::from(narrow) << 32 | u64::from(narrow);
+    let (words, rest) = payload.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= key;
+    }
+}
