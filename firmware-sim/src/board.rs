@@ -43,22 +43,38 @@ impl Register {
     }
 }
 
-/// Run-mode clock gating control 1 and 2 (5.4): UART0 and SSI0; GPIO ports A, D and G, EMAC and EPHY.
+/// Run-mode clock gating control 0 to 2 (5.4): the watchdog; UART0 and SSI0; GPIO ports A and D, EMAC
+/// and EPHY.
+const RCGC0: Register = Register::at(0x400F_E100);
 const RCGC1: Register = Register::at(0x400F_E104);
 const RCGC2: Register = Register::at(0x400F_E108);
+
+/// The watchdog (chapter 11): the second time it runs out unfed, it resets the board.
+const WDTLOAD: Register = Register::at(0x4000_0000);
+const WDTCTL: Register = Register::at(0x4000_0008);
+const WDTCTL_INTEN_RESEN: u32 = 1 << 0 | 1 << 1;
+const WATCHDOG_TICKS: u32 = SYSTEM_CLOCK_HZ * 4;
 
 static MILLISECONDS_LOW: AtomicU32 = AtomicU32::new(0);
 static MILLISECONDS_HIGH: AtomicU32 = AtomicU32::new(0);
 
-/// Starts the peripherals' clocks and the millisecond tick.
+/// Starts the peripherals' clocks, the millisecond tick and the watchdog.
 pub fn start(mut tick: SYST) {
+    RCGC0.set(1 << 3);
     RCGC1.set(1 << 0 | 1 << 4);
-    RCGC2.set(1 << 0 | 1 << 3 | 1 << 6 | 1 << 28 | 1 << 30);
+    RCGC2.set(1 << 0 | 1 << 3 | 1 << 28 | 1 << 30);
     tick.set_clock_source(SystClkSource::Core);
     tick.set_reload(SYSTEM_CLOCK_HZ / 1000 - 1);
     tick.clear_current();
     tick.enable_counter();
     tick.enable_interrupt();
+    feed_watchdog();
+    WDTCTL.write(WDTCTL_INTEN_RESEN);
+}
+
+/// Keeps the watchdog from resetting the board, which it does after 8 s without.
+pub fn feed_watchdog() {
+    WDTLOAD.write(WATCHDOG_TICKS);
 }
 
 #[exception]
@@ -111,6 +127,11 @@ pub fn paint_stack() {
             word = word.add(1);
         }
     }
+}
+
+/// How large the stack is, in bytes.
+pub fn stack_bytes() -> u32 {
+    (&raw const _stack_start as usize - &raw const _stack_end as usize) as u32
 }
 
 /// The deepest the stack has been since [`paint_stack`], in bytes.

@@ -16,7 +16,7 @@ mod repair;
 
 use embedded_sdmmc::{Block, BlockDevice, BlockIdx};
 
-pub use repair::{MARKS_BYTES, Repairs};
+pub use repair::Repairs;
 
 /// The card's block, a FAT16 sector.
 pub const BLOCK_BYTES: usize = 512;
@@ -277,9 +277,21 @@ impl File {
         }
     }
 
-    /// The bytes accepted so far.
+    /// The bytes accepted so far; there is a place on the card for each.
     pub fn size(&self) -> u32 {
         self.blocks * BLOCK_BYTES as u32 + self.tail_bytes as u32
+    }
+
+    /// Takes bytes at the end back, so that `size` remain; false if they are not in the last block.
+    pub fn truncate(&mut self, size: u32) -> bool {
+        let start = self.blocks * BLOCK_BYTES as u32;
+        if !(start..=self.size()).contains(&size) {
+            return false;
+        }
+        self.is_flushed &= size == self.size();
+        self.tail_bytes = (size - start) as usize;
+        self.tail.contents[self.tail_bytes..].fill(0);
+        true
     }
 }
 
@@ -306,14 +318,14 @@ impl Reader {
 impl<D: BlockDevice> Volume<D> {
     /// Mounts the FAT16 file system of the card's first partition and mends what a power cut left.
     ///
-    /// `marks` is memory for the time of the call: a bit a cluster. Reads each FAT once, the chains
-    /// of all files and all folders.
+    /// Reads the FATs three times at most, the chains of all files and all folders twice. Takes
+    /// 4 KB of stack.
     ///
     /// # Errors
     /// - `Card`: try again when a card may be there.
     /// - `NotFat16`, `Corrupt`: nothing was written that made it worse; the card needs a person.
     /// - `Full`: the folder for recordings does not exist and cannot be made.
-    pub fn mount(device: D, marks: &mut [u8; MARKS_BYTES]) -> Result<(Self, Repairs), D> {
+    pub fn mount(device: D) -> Result<(Self, Repairs), D> {
         let mut work = Cached::new();
         let mbr = work.load(&device, 0)?;
         let [_, _, _, _, kind, _, _, _, a, b, c, d] = mbr[446..458] else {
@@ -327,9 +339,8 @@ impl<D: BlockDevice> Volume<D> {
         let folder = Folder { first_cluster: 0, last_cluster: 0, entries_used: 0 };
         let fat = Cached::new();
         let cluster_hint = FIRST_CLUSTER;
-        let mut volume =
-            Self { device, layout, fat, work, folder, cluster_hint, clusters_free: 0 };
-        let repairs = volume.repair(marks)?;
+        let mut volume = Self { device, layout, fat, work, folder, cluster_hint, clusters_free: 0 };
+        let repairs = volume.repair()?;
         volume.open_folder()?;
         Ok((volume, repairs))
     }
@@ -347,7 +358,8 @@ impl<D: BlockDevice> Volume<D> {
 
     /// Takes as much of `bytes` as fits into the block at the file's end, and says how much.
     ///
-    /// A full block goes to the card when the next bytes come, or at a flush.
+    /// A full block goes to the card when the next bytes come, or at a flush; the cluster for what is
+    /// taken is allocated at once, so only this call finds out that the card is full.
     ///
     /// # Errors
     /// `Card` or `Full`; then nothing of `bytes` was taken, and the call may be repeated.
@@ -356,10 +368,12 @@ impl<D: BlockDevice> Volume<D> {
             if !file.is_flushed {
                 self.write_tail(file)?;
             }
+            self.reserve(file, file.blocks + 1)?;
             file.blocks += 1;
             file.tail_bytes = 0;
             file.tail.contents.fill(0);
         }
+        self.reserve(file, file.blocks)?;
         let room = &mut file.tail.contents[file.tail_bytes..];
         let taken = room.len().min(bytes.len());
         room[..taken].copy_from_slice(&bytes[..taken]);
@@ -390,7 +404,7 @@ impl<D: BlockDevice> Volume<D> {
     /// Puts all bytes accepted so far on the card, and then the size that claims them.
     ///
     /// # Errors
-    /// `Card` or `Full`; it may be repeated.
+    /// `Card`; `Full` when the folder has no place for a new file. It may be repeated.
     pub fn flush(&mut self, file: &mut File) -> Result<(), D> {
         if file.is_flushed {
             return Ok(());
@@ -492,16 +506,17 @@ impl<D: BlockDevice> Volume<D> {
         self.work.store(&self.device)
     }
 
-    fn write_tail(&mut self, file: &mut File) -> Result<(), D> {
+    fn write_tail(&mut self, file: &File) -> Result<(), D> {
         let block_in_cluster = file.blocks % self.layout.blocks_per_cluster;
-        if file.blocks / self.layout.blocks_per_cluster == file.clusters {
-            self.grow(file)?;
-        }
         let at = self.layout.data_block(file.last_cluster, block_in_cluster);
         self.write_block(at, &file.tail)
     }
 
-    fn grow(&mut self, file: &mut File) -> Result<(), D> {
+    /// Gives the file the cluster of its block `index`, before bytes for it are accepted.
+    fn reserve(&mut self, file: &mut File, index: u32) -> Result<(), D> {
+        if index / self.layout.blocks_per_cluster < file.clusters {
+            return Ok(());
+        }
         if !file.may_use_reserve && self.clusters_free <= CLUSTERS_RESERVED {
             return Err(Error::Full);
         }
@@ -643,11 +658,8 @@ impl<D: BlockDevice> Volume<D> {
         };
         let mut cursor = Cursor { cluster: first_cluster, index: 0 };
         while self.next_raw_entry(&mut cursor)?.is_some() {}
-        self.folder = Folder {
-            first_cluster,
-            last_cluster: cursor.cluster,
-            entries_used: cursor.index,
-        };
+        self.folder =
+            Folder { first_cluster, last_cluster: cursor.cluster, entries_used: cursor.index };
         Ok(())
     }
 

@@ -3,13 +3,13 @@
 use embedded_sdmmc::BlockDevice;
 use heapless::Vec;
 
-use super::{
-    BAD_CLUSTER, CHAIN_END, CLUSTERS_MAX, Cursor, Entry, FAT_ENTRIES_PER_BLOCK, FIRST_CLUSTER,
-    FOLDER, FREE, Result, Volume,
-};
+use super::{BAD_CLUSTER, CHAIN_END, Cursor, Entry, FIRST_CLUSTER, FOLDER, FREE, Result, Volume};
 
-/// Memory for a mark on each cluster that a FAT16 can have.
-pub const MARKS_BYTES: usize = (CLUSTERS_MAX as usize + 2).div_ceil(8);
+/// Memory for marks, which lies on the stack: clusters are looked at a window at a time.
+const MARKS_BYTES: usize = 4096;
+
+/// Clusters that have a mark in one window.
+const WINDOW_CLUSTERS: u32 = MARKS_BYTES as u32 * 8;
 
 /// Folders inside folders that are followed; a deeper tree is left as it is, lost clusters and all.
 const DEPTH_MAX: usize = 8;
@@ -27,21 +27,28 @@ pub struct Repairs {
     pub is_suspect: bool,
 }
 
-/// One bit for each cluster that a file or folder owns.
-struct Marks<'a>(&'a mut [u8; MARKS_BYTES]);
+/// One bit for each cluster of a window that a file or folder owns.
+struct Marks {
+    bits: [u8; MARKS_BYTES],
+    first_cluster: u32,
+}
 
-impl Marks<'_> {
-    /// Marks the cluster, and says whether it was new.
+impl Marks {
+    fn place(&self, cluster: u16) -> Option<(usize, u8)> {
+        let index = u32::from(cluster).checked_sub(self.first_cluster)?;
+        (index < WINDOW_CLUSTERS).then_some((index as usize / 8, 1 << (index % 8)))
+    }
+
+    /// Marks the cluster, and says whether that was new or outside the window.
     fn insert(&mut self, cluster: u16) -> bool {
-        let (byte, bit) = (usize::from(cluster) / 8, 1 << (cluster % 8));
-        let Some(byte) = self.0.get_mut(byte) else { return false };
-        let is_new = *byte & bit == 0;
-        *byte |= bit;
+        let Some((byte, bit)) = self.place(cluster) else { return true };
+        let is_new = self.bits[byte] & bit == 0;
+        self.bits[byte] |= bit;
         is_new
     }
 
     fn contains(&self, cluster: u16) -> bool {
-        self.0.get(usize::from(cluster) / 8).is_some_and(|byte| byte & 1 << (cluster % 8) != 0)
+        self.place(cluster).is_some_and(|(byte, bit)| self.bits[byte] & bit != 0)
     }
 }
 
@@ -49,12 +56,20 @@ impl<D: BlockDevice> Volume<D> {
     /// Makes the FATs equal, each recording's chain as long as its size, and lost clusters free.
     ///
     /// A cut during the repair is as harmless as one before it.
-    pub(super) fn repair(&mut self, marks: &mut [u8; MARKS_BYTES]) -> Result<Repairs, D> {
-        marks.fill(0);
-        let mut marks = Marks(marks);
-        let mut repairs = Repairs { fat_blocks_copied: self.equalise_fats()?, ..Repairs::default() };
-        self.mark_tree(&mut marks, &mut repairs)?;
-        self.sweep(&marks, &mut repairs)?;
+    #[inline(never)]
+    pub(super) fn repair(&mut self) -> Result<Repairs, D> {
+        let mut repairs =
+            Repairs { fat_blocks_copied: self.equalise_fats()?, ..Repairs::default() };
+        let mut hint = None;
+        self.clusters_free = 0;
+        for first_cluster in
+            (0..u32::from(self.layout.cluster_end)).step_by(WINDOW_CLUSTERS as usize)
+        {
+            let mut marks = Marks { bits: [0; MARKS_BYTES], first_cluster };
+            self.mark_tree(&mut marks, &mut repairs)?;
+            self.sweep(&marks, &mut repairs, &mut hint)?;
+        }
+        self.cluster_hint = hint.unwrap_or(FIRST_CLUSTER);
         Ok(repairs)
     }
 
@@ -97,10 +112,8 @@ impl<D: BlockDevice> Volume<D> {
                 continue;
             }
             let chain = self.mark_chain(entry.cluster, u32::MAX, marks, repairs)?;
-            let below = (
-                Cursor { cluster: entry.cluster, index: 0 },
-                is_root && entry.name == FOLDER,
-            );
+            let below =
+                (Cursor { cluster: entry.cluster, index: 0 }, is_root && entry.name == FOLDER);
             // A folder that loops back or hangs in the air is not entered.
             let is_whole = chain > 0 && !repairs.is_suspect;
             if !is_whole || path.push(below).is_err() {
@@ -144,8 +157,7 @@ impl<D: BlockDevice> Volume<D> {
         repairs: &mut Repairs,
     ) -> Result<u32, D> {
         let mut cluster = first;
-        // Ends: each turn marks a cluster that was not marked, and there are 65 524 at most.
-        for count in 1.. {
+        for count in 1..=u32::from(self.layout.cluster_end) {
             if !self.layout.holds(cluster) || !marks.insert(cluster) {
                 repairs.is_suspect = true;
                 return Ok(count - 1);
@@ -161,36 +173,41 @@ impl<D: BlockDevice> Volume<D> {
             }
             cluster = next;
         }
+        repairs.is_suspect = true;
         Ok(0)
     }
 
-    /// Frees the clusters without a mark, and counts the free ones.
-    fn sweep(&mut self, marks: &Marks, repairs: &mut Repairs) -> Result<(), D> {
-        self.clusters_free = 0;
-        let mut hint = None;
+    /// Frees the window's clusters without a mark, and counts the free ones.
+    fn sweep(
+        &mut self,
+        marks: &Marks,
+        repairs: &mut Repairs,
+        hint: &mut Option<u16>,
+    ) -> Result<(), D> {
+        let window_end = marks.first_cluster + WINDOW_CLUSTERS;
+        let end = u32::from(self.layout.cluster_end).min(window_end) as u16;
+        let first = (marks.first_cluster as u16).max(FIRST_CLUSTER);
         let mut is_changed = false;
-        for cluster in FIRST_CLUSTER..self.layout.cluster_end {
+        for cluster in first..end {
             let value = self.fat_entry(cluster)?;
-            let is_lost = value != FREE && value != BAD_CLUSTER && !marks.contains(cluster);
-            if is_lost && !repairs.is_suspect {
+            let is_owned = value == BAD_CLUSTER || marks.contains(cluster) || repairs.is_suspect;
+            let is_lost = value != FREE && !is_owned;
+            if is_lost {
                 let (_, at) = self.fat_place(cluster);
                 self.fat.block.contents[at..at + 2].copy_from_slice(&FREE.to_le_bytes());
                 repairs.clusters_freed += 1;
                 is_changed = true;
             }
-            if value == FREE || is_lost && !repairs.is_suspect {
+            if is_lost || value == FREE {
                 self.clusters_free += 1;
                 hint.get_or_insert(cluster);
             }
-            let is_block_end = u32::from(cluster) % FAT_ENTRIES_PER_BLOCK
-                == FAT_ENTRIES_PER_BLOCK - 1
-                || cluster == self.layout.cluster_end - 1;
-            if is_block_end && is_changed {
+            let (next_block, _) = self.fat_place(cluster + 1);
+            if is_changed && (self.fat.at != Some(next_block) || cluster + 1 == end) {
                 self.store_fat()?;
                 is_changed = false;
             }
         }
-        self.cluster_hint = hint.unwrap_or(FIRST_CLUSTER);
         Ok(())
     }
 }
