@@ -7,11 +7,12 @@ mod twilio;
 
 use core::fmt;
 
-use base64ct::Encoding as _;
 use heapless::Vec;
 
 /// How deep arrays and objects may nest; the parser recurses, and a device's stack is small.
 pub const DEPTH_MAX: usize = 32;
+
+const _: () = assert!(DEPTH_MAX <= u32::BITS as usize, "a bit for each level");
 
 /// How many custom parameters of a stream are kept; the rest are counted.
 pub const PARAMETERS_MAX: usize = 32;
@@ -45,8 +46,6 @@ pub enum PeerError {
     Base64,
     /// Arrays and objects nest deeper than [`DEPTH_MAX`].
     Depth,
-    /// The audio is not 8 kHz mono mu-law.
-    Format,
     /// Not JSON (RFC 8259).
     Json,
     /// Not an object, or one without a field that its event needs, or with one of another type, or
@@ -58,8 +57,7 @@ pub enum PeerError {
 
 impl PeerError {
     /// Every reason, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 6] =
-        [Self::Base64, Self::Depth, Self::Format, Self::Json, Self::Shape, Self::Track];
+    pub const ALL: [Self; 5] = [Self::Base64, Self::Depth, Self::Json, Self::Shape, Self::Track];
 
     /// Its place in [`ALL`](Self::ALL).
     #[must_use]
@@ -73,7 +71,6 @@ impl PeerError {
         match self {
             Self::Base64 => "base64",
             Self::Depth => "depth",
-            Self::Format => "format",
             Self::Json => "json",
             Self::Shape => "shape",
             Self::Track => "track",
@@ -86,7 +83,6 @@ impl fmt::Display for PeerError {
         f.write_str(match self {
             Self::Base64 => "the peer's payload is not padded standard base64",
             Self::Depth => "the peer's message nests too deep",
-            Self::Format => "the peer's audio is not 8 kHz mono mu-law",
             Self::Json => "the peer's message is not JSON",
             Self::Shape => "the peer's message lacks a field or has one of another type",
             Self::Track => "the peer sent audio of a track it did not announce",
@@ -348,31 +344,6 @@ pub fn parse(provider: Provider, text: &mut [u8]) -> Result<Frame<'_>, PeerError
     }
 }
 
-/// Decodes a whole base64 payload in place. After an error its bytes are rubbish.
-fn decode_base64(payload: &mut [u8]) -> Result<&[u8], PeerError> {
-    // The bits that padding leaves over must be zero; base64ct looks at them only when it copies.
-    let stray_bits = match payload {
-        [.., a, b'=', b'='] => sextet(*a) & 0x0F,
-        [.., a, b'='] => sextet(*a) & 0x03,
-        _ => 0,
-    };
-    if stray_bits != 0 {
-        return Err(PeerError::Base64);
-    }
-    base64ct::Base64::decode_in_place(payload).map_err(|_| PeerError::Base64)
-}
-
-/// The low bits of one base64 character; any value for a byte that is none.
-fn sextet(character: u8) -> u8 {
-    let mut group = [b'A'; 4];
-    group[3] = character;
-    let mut out = [0; 3];
-    match base64ct::Base64::decode(group, &mut out) {
-        Ok([_, _, low]) => *low & 0x3F,
-        _ => 0,
-    }
-}
-
 /// How a provider writes what the parser reads in one spelling only.
 struct Dialect {
     /// Keys whose values are whole numbers, bare or quoted.
@@ -394,10 +365,13 @@ struct Dialect {
 /// Takes linear time. Text that is not JSON stays so.
 ///
 /// # Errors
-/// [`PeerError::Depth`]: deeper than [`DEPTH_MAX`], before anything recurses.
+/// [`PeerError::Depth`]: deeper than [`DEPTH_MAX`], before anything recurses. [`PeerError::Json`]:
+/// quotes, colons and bare values stand where the depth that the parser sees could be another.
 fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<(), PeerError> {
     let mut pass = Pass { text, read: 0, write: 0 };
     let mut depth = 0;
+    // One bit for each open array (0) or object (1), the innermost lowest.
+    let mut objects = 0u32;
     let mut free_depth = None;
     // Where the key before the current value stands, if it is one of the numbers'.
     let mut number_key = None;
@@ -407,8 +381,11 @@ fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<(), PeerError> {
             b'"' => {
                 let string = pass.string();
                 if let Some(key) = number_key.take() {
+                    pass.end_value()?;
                     pass.unquote(string, key);
-                } else if free_depth.is_none() && pass.peek_past_blanks() == Some(b':') {
+                } else if objects & 1 == 0 || !pass.colon() {
+                    pass.end_value()?;
+                } else if free_depth.is_none() {
                     let name = pass.text.get(string.clone()).unwrap_or_default();
                     number_key = dialect.numbers.contains(&name).then_some(string.start);
                     before_free = name == dialect.free;
@@ -420,6 +397,7 @@ fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<(), PeerError> {
                 if depth > DEPTH_MAX {
                     return Err(PeerError::Depth);
                 }
+                objects = objects << 1 | u32::from(byte == b'{');
                 if core::mem::take(&mut before_free) {
                     free_depth = Some(depth);
                 }
@@ -430,14 +408,13 @@ fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<(), PeerError> {
                     free_depth = None;
                 }
                 depth = depth.saturating_sub(1);
+                objects >>= 1;
             }
-            b':' | b' ' | b'\t' | b'\n' | b'\r' => {}
+            b' ' | b'\t' | b'\n' | b'\r' => {}
             b',' => before_free = false,
             _ => {
-                if let Some(key) = number_key.take() {
-                    pass.number(key);
-                    continue;
-                }
+                pass.bare(number_key.take())?;
+                continue;
             }
         }
         pass.keep();
@@ -533,17 +510,40 @@ impl Pass<'_> {
         }
     }
 
-    /// Passes over a bare value; hides its key if it is not a number we can read.
-    fn number(&mut self, key: usize) {
+    /// Passes over a bare value; hides its key if that wants a number and this is none.
+    fn bare(&mut self, key: Option<usize>) -> Result<(), PeerError> {
         let start = self.write;
-        while let Some(byte) = self.peek()
-            && !matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r' | b'"')
-        {
+        while let Some(b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.') = self.peek() {
             self.keep();
         }
         if !is_u64(self.text.get(start..self.write).unwrap_or_default()) {
-            self.hide(Some(key));
+            self.hide(key);
         }
+        self.end_value()
+    }
+
+    /// Makes sure that a value ends here.
+    ///
+    /// The parser skips a bare value up to the next comma or bracket, and a quote in there begins
+    /// no string for it; after `[,` it takes a colon for such a value. What is nesting to the parser
+    /// must not be a string to us.
+    fn end_value(&self) -> Result<(), PeerError> {
+        match self.peek_past_blanks() {
+            None | Some(b',' | b'}' | b']') => Ok(()),
+            Some(_) => Err(PeerError::Json),
+        }
+    }
+
+    /// Passes over the colon that makes the string before it a key, if it comes next.
+    fn colon(&mut self) -> bool {
+        let found = self.peek_past_blanks() == Some(b':');
+        while found && self.peek() != Some(b':') {
+            self.keep();
+        }
+        if found {
+            self.keep();
+        }
+        found
     }
 
     /// Makes the key whose contents begin at `key` an unknown one.
@@ -574,4 +574,93 @@ fn parse_u64(digits: &[u8]) -> Option<u64> {
 
 fn hex(digits: &[u8; 4]) -> Option<u32> {
     digits.iter().try_fold(0, |code, digit| Some(code << 4 | char::from(*digit).to_digit(16)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+    use std::string::String;
+    use std::vec::Vec;
+
+    use super::*;
+
+    const DIALECT: Dialect = Dialect { numbers: &[b"n", b"m"], free: b"free" };
+
+    fn canonical(text: &str) -> Result<String, PeerError> {
+        let mut text = Vec::from(text);
+        canonicalise(&mut text, &DIALECT)?;
+        Ok(String::from(String::from_utf8_lossy(&text).trim_end()))
+    }
+
+    #[test]
+    fn needless_escapes_are_spelled_plainly_and_needed_ones_stay() {
+        assert_eq!(canonical(r#"{"\u0065":"\/\u002b\u0041"}"#).unwrap(), r#"{"e":"/+A"}"#);
+        let needed = r#"{"a":"\"\\\b\n\u0000\u0022\u005c\u007f\u00e9\ud83d\ude00"}"#;
+        assert_eq!(canonical(needed).unwrap(), needed);
+        assert_eq!(canonical(r#"["\\u0041","\\\u0041"]"#).unwrap(), r#"["\\u0041","\\A"]"#);
+    }
+
+    #[test]
+    fn numbers_lose_their_quotes_and_nonsense_loses_its_key() {
+        for (given, expected) in [
+            (r#"{"n":"12"}"#, r#"{"n": 12 }"#),
+            (r#"{"n" : "0012" }"#, r#"{"n" :    12  }"#),
+            (r#"{"n":"0"}"#, r#"{"n": 0 }"#),
+            (r#"{"n":"000"}"#, r#"{"n":   0 }"#),
+            (r#"{"n":18446744073709551615}"#, r#"{"n":18446744073709551615}"#),
+            (r#"{"n":18446744073709551616}"#, r#"{" ":18446744073709551616}"#),
+            (r#"{"n":"18446744073709551616"}"#, r#"{" ":"18446744073709551616"}"#),
+            (r#"{"n":-1,"m":1.5}"#, r#"{" ":-1," ":1.5}"#),
+            (r#"{"n":"","m":"1 "}"#, r#"{" ":""," ":"1 "}"#),
+            (r#"{"n":null,"m":true}"#, r#"{" ":null," ":true}"#),
+            (r#"{"n":[1],"m":{"n":"1"}}"#, r#"{" ":[1]," ":{"n": 1 }}"#),
+            (r#"{"n":"\u0031"}"#, r#"{"n": 1 }"#),
+        ] {
+            assert_eq!(canonical(given).unwrap(), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn what_the_user_named_is_not_taken_for_ours() {
+        let free = r#"{"free":{"n":"01","free":{"m":"x"}}}"#;
+        assert_eq!(canonical(free).unwrap(), free);
+        assert_eq!(
+            canonical(r#"{"free":{"n":"1"},"n":"1"}"#).unwrap(),
+            r#"{"free":{"n":"1"},"n": 1 }"#
+        );
+    }
+
+    #[test]
+    fn nothing_before_a_pile_of_brackets_hides_it_from_the_depth_limit() {
+        // A pile that the parser recursed into would overflow this stack and end the process.
+        let tokens = ["[", "{", "\"", ",", ":", "a", "5", "\\", "]", "}", " ", "\"k\":"];
+        let beginnings =
+            ["", "[", r#"{"x":"#, r#"{"x":["#, r#"{"start":{"timestamp":"5" "#, r#"{"timestamp":"#];
+        let pile = "[".repeat(700);
+        let all = move || {
+            for beginning in beginnings {
+                for number in 0..tokens.len().pow(4) {
+                    let token = |place| tokens[number / tokens.len().pow(place) % tokens.len()];
+                    let soup: String = (0..4).map(token).collect();
+                    let text = format!("{beginning}{soup}{pile}");
+                    assert!(parse(Provider::Twilio, &mut Vec::from(&*text)).is_err(), "{text}");
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().stack_size(96 << 10).spawn(all);
+        thread.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn text_means_what_json_means() {
+        let text = |escaped: &'static str| -> String { Text::new(escaped).chars().collect() };
+        assert_eq!(text(r#"a\"\\\/\b\f\n\r\tz"#), "a\"\\/\u{8}\u{c}\n\r\tz");
+        assert_eq!(text(r"\u00e9\u20ac\ud83d\ude00\uD83D\uDE00"), "é€😀😀");
+        assert_eq!(text(r"\ud83d"), "\u{fffd}");
+        assert_eq!(text(r"\ud83dx\ude00\u0041"), "\u{fffd}x\u{fffd}A");
+        assert_eq!(text(r"\ud83d\ud83d\ude00"), "\u{fffd}😀");
+        assert_eq!(text(r"\x\u12"), "\u{fffd}\u{fffd}12");
+        assert_eq!(text(r"\"), "\u{fffd}");
+        assert_eq!(format!("{}", Text::new(r"caf\u00e9")), "café");
+    }
 }

@@ -70,7 +70,7 @@ pub(crate) fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
 /// With one track every sample is ready at once. With two, an instant is ready when both have it,
 /// or when one is [`TRACK_LAG_MS_MAX`] ahead: then silence stands in for the other.
 ///
-/// `N` is how many samples it holds in all; two tracks need more than twice the lag.
+/// `N` is how many samples it holds in all; two tracks need an even number, more than twice the lag.
 ///
 /// *Invariant, in samples of a track from the next to be read: ready ≤ written ≤ N / tracks.*
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ impl<const N: usize> Default for JitterBuffer<N> {
 
 impl<const N: usize> JitterBuffer<N> {
     /// Whether `N` is enough for two tracks.
-    pub const SERVES_TWO: bool = N / 2 > TRACK_LAG;
+    pub const SERVES_TWO: bool = N.is_multiple_of(2) && N / 2 > TRACK_LAG;
 
     /// An empty ring for one track.
     #[must_use]

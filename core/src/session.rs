@@ -47,6 +47,8 @@ pub struct Session<const N: usize = 4096> {
     anchor: Option<u64>,
     clocks: [Clock; 2],
     sequence: Option<u64>,
+    /// Messages rejected since that number: they are not missing.
+    refused: u64,
     stats: Stats,
 }
 
@@ -91,7 +93,7 @@ pub struct Stats {
     pub before_start: u64,
     /// Messages that came after the stop.
     pub after_stop: u64,
-    /// Messages that are missing according to their sequence numbers.
+    /// Messages that never came, according to the sequence numbers of those that did.
     pub missing: u64,
     /// Messages that could not be taken, by [`PeerError::index`].
     pub rejected: [u64; PeerError::ALL.len()],
@@ -117,7 +119,6 @@ pub struct Gap {
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "a start is rare, and there is no heap")]
 pub enum Event<'t> {
     /// Nothing for a recorder.
     Connected,
@@ -146,6 +147,9 @@ pub enum Event<'t> {
     /// Another recording begins. This session is unchanged: drain its
     /// [`handle_end`](Session::handle_end), then hand the same text to a new one.
     Restart,
+    /// A start whose audio is not 8 kHz mono mu-law: nothing can be recorded, and the session still
+    /// waits. To be answered by closing with [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
+    Refused(Start<'t>),
     /// The recording begins.
     Started(Start<'t>),
     /// The recording is over; the rest of its samples is in this turn.
@@ -166,13 +170,12 @@ pub struct Placed {
     pub repeated: bool,
 }
 
-/// Why a message was not taken. The session is unchanged but for the count in its [`Stats`].
+/// Why a message was not taken. The session is unchanged but for what it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Error {
-    /// The peer's fault. Count it and go on; only [`PeerError::Format`] at a start leaves nothing to
-    /// go on with.
+    /// The peer's fault. Go on: it is counted, and costs nothing but the message.
     Peer(PeerError),
     /// Our fault: the session's `N` is too small for the tracks announced.
     Resource,
@@ -207,6 +210,7 @@ impl<const N: usize> Session<N> {
             anchor: None,
             clocks: [Clock::default(); 2],
             sequence: None,
+            refused: 0,
             stats: Stats::default(),
         }
     }
@@ -276,9 +280,11 @@ impl<const N: usize> Session<N> {
                 self.stats.before_start += 1;
                 Event::Premature
             }
+            (State::Waiting, Body::Start(start)) if !start.supported => Event::Refused(start),
             (State::Waiting, Body::Start(start)) => {
-                self.begin(&start)?;
+                self.begin(start.tracks)?;
                 self.sequence = frame.sequence;
+                self.refused = 0;
                 Event::Started(start)
             }
             (_, Body::Start(_)) => Event::Restart,
@@ -371,17 +377,14 @@ impl<const N: usize> Session<N> {
         placement
     }
 
-    fn begin(&mut self, start: &Start<'_>) -> Result<(), Error> {
-        if !start.supported {
-            return Err(self.reject(PeerError::Format));
-        }
-        if start.tracks == Tracks::Both {
+    fn begin(&mut self, tracks: Tracks) -> Result<(), Error> {
+        if tracks == Tracks::Both {
             if !JitterBuffer::<N>::SERVES_TWO {
                 return Err(Error::Resource);
             }
             self.jitter.split();
         }
-        self.tracks = start.tracks;
+        self.tracks = tracks;
         self.state = State::Recording;
         Ok(())
     }
@@ -413,11 +416,11 @@ impl<const N: usize> Session<N> {
             self.sequence = Some(sequence);
         } else if ahead > 0 {
             self.sequence = Some(sequence);
-            let missing = ahead.unsigned_abs() - 1;
-            self.stats.missing += missing;
-            if missing > 0 {
+            let absent = ahead.unsigned_abs() - 1;
+            self.stats.missing += absent.saturating_sub(core::mem::take(&mut self.refused));
+            if absent > 0 {
                 self.clocks.iter_mut().for_each(|clock| clock.hole = true);
-                log::debug!("{} messages are missing", missing);
+                log::debug!("{} messages are missing or were rejected", absent);
             }
         }
         // An old number again changes nothing: what it says is placed by its timestamp.
@@ -427,6 +430,7 @@ impl<const N: usize> Session<N> {
         if let Some(count) = self.stats.rejected.get_mut(error.index()) {
             *count += 1;
         }
+        self.refused += 1;
         log::debug!("rejected a message: {}", error);
         Error::Peer(error)
     }

@@ -9,11 +9,14 @@ use base64ct::Encoding as _;
 use heapless::Vec;
 use sha1::{Digest as _, Sha1};
 
-/// The most bytes that a frame's header takes: 2, an eight-byte length, a mask.
-pub const HEADER_BYTES_MAX: usize = 14;
-
 /// The largest payload of a control frame (RFC 6455, section 5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
+
+/// The room that a buffer needs beyond the longest message: a whole control frame may come before
+/// the last fragment, and is longer than any frame's header.
+pub const OVERHEAD_BYTES_MAX: usize = 2 + 4 + CONTROL_BYTES_MAX;
+
+const _: () = assert!(OVERHEAD_BYTES_MAX >= 2 + 8 + 4, "room for a header with the longest length");
 
 /// A control frame ready to send, unmasked as a server's must be.
 pub type Control = Vec<u8, { CONTROL_BYTES_MAX + 2 }>;
@@ -81,15 +84,15 @@ pub enum Event<'b> {
 
 /// Finds the messages in a connection's bytes.
 ///
-/// The caller owns one buffer a connection, of at least `message_bytes_max + HEADER_BYTES_MAX`
+/// The caller owns one buffer a connection, of at least `message_bytes_max + OVERHEAD_BYTES_MAX`
 /// bytes, and keeps the bytes that were not used at its start:
 ///
 /// ```
 /// # fn read(into: &mut [u8]) -> usize { into[..8].copy_from_slice(&[0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2]); 8 }
 /// # const MESSAGE_BYTES_MAX: usize = 100;
-/// use callreel_core::ws::{Decoder, Event, HEADER_BYTES_MAX};
+/// use callreel_core::ws::{Decoder, Event, OVERHEAD_BYTES_MAX};
 ///
-/// let mut buffer = [0; MESSAGE_BYTES_MAX + HEADER_BYTES_MAX];
+/// let mut buffer = [0; MESSAGE_BYTES_MAX + OVERHEAD_BYTES_MAX];
 /// let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);
 /// let mut held = 0;
 /// let received = read(&mut buffer[held..]);

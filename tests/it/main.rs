@@ -1,1 +1,3 @@
 //! One binary: each file is an area.
+
+mod host;

@@ -6,9 +6,11 @@ use heapless::Vec;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::base64;
+
 use super::{
     Body, Dialect, Dtmf, Frame, Mark, Media, PARAMETERS_MAX, PeerError, Start, Text, Track, Tracks,
-    canonicalise, decode_base64, parse_u64,
+    canonicalise, parse_u64,
 };
 
 const DIALECT: Dialect = Dialect {
@@ -43,7 +45,7 @@ impl Found {
     fn decode(self, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
         let payload = text.get_mut(self.payload_start..self.payload_end).unwrap_or_default();
         let Self { sequence, track, chunk, timestamp_ms, .. } = self;
-        let codes = decode_base64(payload)?;
+        let codes = base64::decode_in_place(payload).ok_or(PeerError::Base64)?;
         Ok(Frame { sequence, body: Body::Media(Media { track, chunk, timestamp_ms, codes }) })
     }
 }
@@ -97,6 +99,21 @@ fn digits(text: &[u8]) -> Option<(u64, &[u8])> {
     }
 }
 
+/// What is read of an event that is none of ours.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireOther<'t> {
+    event: &'t str,
+    sequence_number: Option<u64>,
+}
+
+/// Reads an event that is none of ours; its fields may have our fields' names and other types.
+fn parse_other(text: &[u8]) -> Option<Frame<'static>> {
+    let wire: WireOther<'_> = from_json(text).ok()?;
+    let known = ["connected", "dtmf", "mark", "media", "start", "stop"].contains(&wire.event);
+    (!known).then_some(Frame { sequence: wire.sequence_number, body: Body::Other })
+}
+
 /// What is read of a media message; everything else in it is skipped.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -117,7 +134,10 @@ struct WireChunk<'t> {
 
 /// Reads a media message; `None` when the event is another one.
 fn parse_media(text: &[u8]) -> Result<Option<Found>, PeerError> {
-    let wire: WireMedia<'_> = from_json(text)?;
+    let wire: WireMedia<'_> = match from_json(text) {
+        Err(PeerError::Shape) if parse_other(text).is_some() => return Ok(None),
+        wire => wire?,
+    };
     if wire.event != "media" {
         return Ok(None);
     }
@@ -187,7 +207,10 @@ struct WireMark<'t> {
 }
 
 fn parse_rare(text: &[u8]) -> Result<Frame<'_>, PeerError> {
-    let wire: WireRare<'_> = from_json(text)?;
+    let wire: WireRare<'_> = match from_json(text) {
+        Err(PeerError::Shape) => return parse_other(text).ok_or(PeerError::Shape),
+        wire => wire?,
+    };
     let body = match wire.event {
         "connected" => Body::Connected,
         "start" => Body::Start(start(wire.start.ok_or(PeerError::Shape)?, wire.stream_sid)),
