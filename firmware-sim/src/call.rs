@@ -1,6 +1,6 @@
 //! One call: the bytes of its connection in, its samples in a queue for whoever owns the card.
 
-use callreel_core::frame::{PeerError, Provider, Text};
+use callreel_core::frame::{Provider, Text};
 use callreel_core::session::{Error, Event, Session, Turn};
 use callreel_core::wav::Spec;
 use callreel_core::ws::{self, CloseCode, Control, Decoder};
@@ -12,7 +12,7 @@ use crate::queue::Queue;
 pub const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// Memory for the bytes of a connection.
-pub const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::HEADER_BYTES_MAX;
+pub const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX;
 
 /// The ring of a session: one track passes straight through, two wait for each other.
 pub const RING_SAMPLES: usize = if cfg!(feature = "both-tracks") { 3264 } else { 256 };
@@ -230,7 +230,7 @@ impl<'q> Call<'q> {
             Ok(Next::Begin { stream_id, call_id }) => self.begin(stream_id, call_id),
             Ok(Next::Stop) => self.stop(Ending::Stop, CloseCode::NORMAL),
             Ok(Next::Restart) => self.restart(text),
-            Err(Error::Peer(PeerError::Format) | Error::Resource) if !self.is_recording => {
+            Ok(Next::Refuse) | Err(Error::Resource) => {
                 self.close.get_or_insert(CloseCode::UNSUPPORTED);
             }
             // Counted in the session; the call goes on.
@@ -288,6 +288,7 @@ enum Next {
     Begin { stream_id: Id, call_id: Id },
     Stop,
     Restart,
+    Refuse,
 }
 
 /// Moves a turn's samples to the queue until there are none, as the session wants it.
@@ -306,6 +307,7 @@ fn drain<const R: usize, const Q: usize>(
         }
         Event::Stopped => Next::Stop,
         Event::Restart => Next::Restart,
+        Event::Refused(_) => Next::Refuse,
         _ => Next::Go,
     };
     let mut samples = [0; 256];

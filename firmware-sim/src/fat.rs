@@ -83,6 +83,18 @@ struct Layout {
 }
 
 impl Layout {
+    /// Of a card that is not mounted: no cluster at all.
+    const NONE: Self = Self {
+        fat_start: 0,
+        fat_blocks: 0,
+        fat_copies: 1,
+        root_start: 0,
+        root_blocks: 0,
+        data_start: 0,
+        blocks_per_cluster: 1,
+        cluster_end: FIRST_CLUSTER,
+    };
+
     /// Reads the BIOS parameter block of a partition that starts at `start`.
     fn parse(bpb: &[u8; BLOCK_BYTES], start: u32) -> Option<Self> {
         let byte = |at: usize| u32::from(bpb[at]);
@@ -316,18 +328,30 @@ impl Reader {
 }
 
 impl<D: BlockDevice> Volume<D> {
+    /// A volume that is not mounted: it has no files, and no room for any.
+    pub const fn new(device: D) -> Self {
+        Self {
+            device,
+            layout: Layout::NONE,
+            fat: Cached::new(),
+            work: Cached::new(),
+            folder: Folder { first_cluster: 0, last_cluster: 0, entries_used: 0 },
+            cluster_hint: FIRST_CLUSTER,
+            clusters_free: 0,
+        }
+    }
+
     /// Mounts the FAT16 file system of the card's first partition and mends what a power cut left.
     ///
-    /// Reads the FATs three times at most, the chains of all files and all folders twice. Takes
-    /// 4 KB of stack.
+    /// To be called once. For each 16 384 clusters it reads the FAT, the chains of all files and all
+    /// folders; it takes 2 KB of stack.
     ///
     /// # Errors
     /// - `Card`: try again when a card may be there.
     /// - `NotFat16`, `Corrupt`: nothing was written that made it worse; the card needs a person.
     /// - `Full`: the folder for recordings does not exist and cannot be made.
-    pub fn mount(device: D) -> Result<(Self, Repairs), D> {
-        let mut work = Cached::new();
-        let mbr = work.load(&device, 0)?;
+    pub fn mount(&mut self) -> Result<Repairs, D> {
+        let mbr = self.work.load(&self.device, 0)?;
         let [_, _, _, _, kind, _, _, _, a, b, c, d] = mbr[446..458] else {
             return Err(Error::NotFat16);
         };
@@ -335,19 +359,11 @@ impl<D: BlockDevice> Volume<D> {
             return Err(Error::NotFat16);
         }
         let start = u32::from_le_bytes([a, b, c, d]);
-        let layout = Layout::parse(work.load(&device, start)?, start).ok_or(Error::NotFat16)?;
-        let folder = Folder { first_cluster: 0, last_cluster: 0, entries_used: 0 };
-        let fat = Cached::new();
-        let cluster_hint = FIRST_CLUSTER;
-        let mut volume = Self { device, layout, fat, work, folder, cluster_hint, clusters_free: 0 };
-        let repairs = volume.repair()?;
-        volume.open_folder()?;
-        Ok((volume, repairs))
-    }
-
-    /// The card below.
-    pub fn device(&mut self) -> &mut D {
-        &mut self.device
+        let bpb = self.work.load(&self.device, start)?;
+        self.layout = Layout::parse(bpb, start).ok_or(Error::NotFat16)?;
+        let repairs = self.repair()?;
+        self.open_folder()?;
+        Ok(repairs)
     }
 
     /// Bytes that audio can still take.

@@ -30,10 +30,10 @@ const ADDRESS: Ipv4Address = Ipv4Address::new(10, 0, 2, 15);
 const GATEWAY: Ipv4Address = Ipv4Address::new(10, 0, 2, 2);
 const PREFIX_BITS: u8 = 24;
 
-/// Five media frames of 20 ms fit into a window.
-const RX_BYTES: usize = 2048;
-/// A block of the card and a response's head fit into what can be on its way.
-const TX_BYTES: usize = 1024;
+/// Three media frames of 20 ms fit into the window, five more into the connection's buffer.
+const RX_BYTES: usize = 1536;
+/// A block of the card, or a whole short answer, fits into what can be on its way.
+const TX_BYTES: usize = 768;
 
 /// A peer that answers no probe for so long is gone; probes go out twice as often.
 const PEER_TIMEOUT: Duration = Duration::from_secs(10);

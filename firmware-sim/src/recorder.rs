@@ -4,7 +4,7 @@ use core::cell::RefCell;
 use core::fmt::Write as _;
 
 use callreel_firmware_sim::call::{End, Ending, Opening, Summary};
-use callreel_firmware_sim::fat::{self, Reader};
+use callreel_firmware_sim::fat::{self, Reader, Volume};
 use callreel_firmware_sim::http::Refusal;
 use callreel_firmware_sim::store::{self, Card, Error, Kind, Recording};
 use embedded_sdmmc::Block;
@@ -62,9 +62,9 @@ impl Recorder {
         }
         let mut is_busy = false;
         for slot in 0..CALLS_MAX {
-            is_busy |= match self.recordings[slot].take() {
+            is_busy |= match self.recordings[slot] {
                 None => self.begin(slot),
-                Some(recording) => self.advance(slot, recording),
+                Some(_) => self.advance(slot),
             };
         }
         for connection in 0..=CALLS_MAX {
@@ -82,8 +82,10 @@ impl Recorder {
         }
         self.mount_at_ms = now_ms + MOUNT_INTERVAL_MS;
         self.device.forget();
-        match store::mount(self.device) {
-            Ok((volume, recovery)) => {
+        let mut card = self.card.borrow_mut();
+        let volume = card.insert(Volume::new(self.device));
+        match store::mount(volume) {
+            Ok(recovery) => {
                 let repairs = recovery.repairs;
                 defmt::info!(
                     "card ready: {=u64} s of audio free, next is {=u32}; recovered {=u32}, mended \
@@ -100,12 +102,13 @@ impl Recorder {
                 }
                 self.next_number = recovery.next_number;
                 self.status.recovered += recovery.recovered;
-                *self.card.borrow_mut() = Some(volume);
             }
             Err(error) => {
+                *card = None;
                 defmt::warn!("no card to record on: {=str}", Error::from(error).reason());
             }
         }
+        drop(card);
         self.tell();
     }
 
@@ -130,23 +133,25 @@ impl Recorder {
     }
 
     #[inline(never)]
-    fn advance(&mut self, slot: usize, mut recording: Recording<'static, Device>) -> bool {
+    fn advance(&mut self, slot: usize) -> bool {
         let mut samples = [0; STEP_SAMPLES];
         let count = self.front.borrow_mut().call(slot).pop(&mut samples);
-        if count > 0 {
-            match recording.write(&samples[..count]) {
-                Ok(()) => self.recordings[slot] = Some(recording),
-                Err(error) => self.abandon(slot, recording, error),
-            }
-            return true;
+        if count == 0 {
+            let end = self.front.borrow_mut().call(slot).take_end();
+            return end.is_some_and(|end| self.finish(slot, &end));
         }
-        let end = self.front.borrow_mut().call(slot).take_end();
-        let Some(end) = end else {
-            self.recordings[slot] = Some(recording);
-            return false;
-        };
+        let recording = self.recordings[slot].as_mut();
+        if let Some(Err(error)) = recording.map(|recording| recording.write(&samples[..count])) {
+            self.abandon(slot, error);
+        }
+        true
+    }
+
+    #[inline(never)]
+    fn finish(&mut self, slot: usize, end: &End) -> bool {
+        let Some(recording) = self.recordings[slot].take() else { return false };
         let number = recording.number();
-        match recording.finish(&end) {
+        match recording.finish(end) {
             Ok(()) => {
                 defmt::info!(
                     "call {=usize}: recording {=u32} is whole: {=str}, {=u64} media frames, \
@@ -170,15 +175,12 @@ impl Recorder {
     }
 
     /// Ends a call whose audio the card does not take, and says so in its end record if it can.
-    fn abandon(
-        &mut self,
-        slot: usize,
-        recording: Recording<'static, Device>,
-        error: Error<SdError>,
-    ) {
+    #[inline(never)]
+    fn abandon(&mut self, slot: usize, error: Error<SdError>) {
         defmt::error!("call {=usize}: ends for {=str}", slot, error.reason());
         let end = self.fail(slot, error);
-        if let Err(error) = recording.abandon(error, &end) {
+        let recording = self.recordings[slot].take();
+        if let Some(Err(error)) = recording.map(|recording| recording.abandon(error, &end)) {
             defmt::error!("call {=usize}: no end record: {=str}", slot, error.reason());
         }
         self.tell();
@@ -200,7 +202,7 @@ impl Recorder {
     fn tell(&mut self) {
         let card = self.card.borrow();
         self.status.is_ready = card.is_some();
-        self.status.bytes_free = card.as_ref().map_or(0, fat::Volume::bytes_free);
+        self.status.bytes_free = card.as_ref().map_or(0, Volume::bytes_free);
         self.front.borrow_mut().card = self.status;
     }
 

@@ -92,10 +92,10 @@ pub struct Recovery {
 ///
 /// # Errors
 /// As [`Volume::mount`].
-pub fn mount<D: BlockDevice>(device: D) -> Result<(Volume<D>, Recovery), fat::Error<D::Error>> {
-    let (mut volume, repairs) = Volume::mount(device)?;
-    let (recovered, next_number) = recover_all(&mut volume)?;
-    Ok((volume, Recovery { repairs, recovered, next_number }))
+pub fn mount<D: BlockDevice>(volume: &mut Volume<D>) -> Result<Recovery, fat::Error<D::Error>> {
+    let repairs = volume.mount()?;
+    let (recovered, next_number) = recover_all(volume)?;
+    Ok(Recovery { repairs, recovered, next_number })
 }
 
 /// Finishes what has no end record; says how many those were, and the number that is next.
@@ -104,9 +104,9 @@ pub fn mount<D: BlockDevice>(device: D) -> Result<(Volume<D>, Recovery), fat::Er
 #[inline(never)]
 fn recover_all<D: BlockDevice>(volume: &mut Volume<D>) -> Result<(u32, u32), fat::Error<D::Error>> {
     let (mut recovered, mut next_number) = (0, 1_u32);
-    // A bit for each number that has an end record. Numbers 32 768 apart share one: a recording
+    // A bit for each number that has an end record. Numbers 16 384 apart share one: a recording
     // that was cut off so long ago has been recovered long since.
-    const MARKS_BYTES: usize = 4096;
+    const MARKS_BYTES: usize = 2048;
     let mut marks = [0_u8; MARKS_BYTES];
     let bit = |number: u32| (number as usize / 8 % MARKS_BYTES, 1 << (number % 8));
     let mut cursor = volume.entries();

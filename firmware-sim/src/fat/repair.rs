@@ -6,7 +6,7 @@ use heapless::Vec;
 use super::{BAD_CLUSTER, CHAIN_END, Cursor, Entry, FIRST_CLUSTER, FOLDER, FREE, Result, Volume};
 
 /// Memory for marks, which lies on the stack: clusters are looked at a window at a time.
-const MARKS_BYTES: usize = 4096;
+const MARKS_BYTES: usize = 2048;
 
 /// Clusters that have a mark in one window.
 const WINDOW_CLUSTERS: u32 = MARKS_BYTES as u32 * 8;
