@@ -6,5 +6,7 @@
 pub mod call;
 pub mod fat;
 pub mod http;
+#[cfg(not(target_os = "none"))]
+pub mod qemu;
 pub mod queue;
 pub mod store;

@@ -57,6 +57,9 @@ fn start() -> (&'static RefCell<net::Front>, &'static mut recorder::Recorder) {
 }
 
 #[cfg(not(target_os = "none"))]
-fn main() {
-    println!("build me for thumbv7m-none-eabi");
+mod demo;
+
+#[cfg(not(target_os = "none"))]
+fn main() -> anyhow::Result<()> {
+    demo::run()
 }

@@ -153,7 +153,7 @@ fn recover<D: BlockDevice>(
     let samples = whole / u32::from(spec.sample_frame_bytes());
     let _ = writeln!(
         text,
-        r#"{{"state":"recovered","reason":"power","channels":{channels},"samples":{samples}}}"#
+        r#"{{"state":"recovered","reason":"interrupted","channels":{channels},"samples":{samples}}}"#
     );
     volume.create_small(name(number, Kind::EndRecord), text.as_bytes())?;
     Ok(true)
