@@ -170,15 +170,16 @@ impl Store {
         self.dirty.store(true, Ordering::Relaxed);
     }
 
-    /// Makes everything written so far durable, if anything was.
-    pub fn sync(&self) {
+    /// Makes everything written so far durable, if anything was; tells whether.
+    pub fn sync(&self) -> bool {
         if !self.dirty.swap(false, Ordering::Relaxed) {
-            return;
+            return false;
         }
         if let Err(error) = File::open(&self.config.dir).and_then(|dir| sync_file_system(&dir)) {
             self.sync_failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, "the disk may have lost audio: it cannot be synced");
         }
+        true
     }
 
     /// How often the directory could not be synced: a recording during which this grew is damaged.
