@@ -8,6 +8,7 @@ pub mod live;
 pub mod recording;
 pub mod store;
 pub mod twilio;
+pub mod webhook;
 
 use std::future::Future;
 use std::io;
