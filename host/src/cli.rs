@@ -222,7 +222,7 @@ impl TryFrom<ServeArgs> for Config {
                 capture: args.capture.is_some(),
                 ..engine::Config::default()
             },
-            store: store::Config { dir: args.dir, capture_dir: args.capture },
+            store: store::Config { dir: args.dir, capture_dir: args.capture, webhooks: None },
         })
     }
 }

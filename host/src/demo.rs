@@ -68,7 +68,7 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
     let config = Config {
         http: http::Config::default(),
         engine: engine::Config::default(),
-        store: store::Config { dir: args.dir.clone(), capture_dir: None },
+        store: store::Config { dir: args.dir.clone(), ..store::Config::default() },
     };
     let (end, ended) = oneshot::channel::<()>();
     let server = crate::serve(listener, config, async {

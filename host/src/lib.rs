@@ -8,9 +8,11 @@ pub mod decode;
 pub mod demo;
 pub mod engine;
 pub mod http;
+pub mod live;
 pub mod recording;
 pub mod store;
 pub mod twilio;
+pub mod webhook;
 
 use std::future::Future;
 use std::io;
@@ -21,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::engine::Engine;
 use crate::http::Phase;
+use crate::live::Board;
 use crate::store::Store;
 
 /// Everything that `serve` can be told. Each room owns its part.
@@ -59,7 +62,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let store = Arc::new(Store::open(config.store)?);
-    let engine = Engine::start(&config.engine, &store)?;
+    let board = Arc::<Board>::default();
+    let engine = Engine::start(&config.engine, &store, &board)?;
     let (phase, phases) = watch::channel(Phase::Open);
     let http = http::serve(listener, config.http, engine.handle(), phases);
     let stop = async {
