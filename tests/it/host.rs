@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use callreel::twilio::{AuthToken, PublicUrl, Verifier, sign};
-use callreel::{Config, http, twilio};
+use callreel::{Config, http, store, twilio};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -219,6 +220,21 @@ fn heads_and_bodies_have_limits() {
 }
 
 #[test]
+fn a_body_that_was_refused_may_still_be_sent() {
+    let server = Server::start(http::Config::default());
+    let mut socket = server.connect();
+    let body = "a".repeat(700_000);
+    let head = format!(
+        "POST /incoming-call HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    assert_eq!(Answer::read_head(&mut socket).status, 413);
+    // A reset now, and a client that sends before it reads would never see that answer.
+    body.as_bytes().chunks(1000).for_each(|chunk| socket.write_all(chunk).unwrap());
+}
+
+#[test]
 fn silence_and_slowness_end_a_connection() {
     let impatient = Duration::from_millis(200);
     let server = Server::start(http::Config {
@@ -418,6 +434,8 @@ fn handshake(headers: &str) -> String {
 struct Server {
     address: SocketAddr,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// Of the recordings; gone with the server.
+    _dir: TempDir,
 }
 
 impl Server {
@@ -433,11 +451,13 @@ impl Server {
         let shutdown: Box<dyn Future<Output = ()> + Send + Unpin> = Box::new(Box::pin(async {
             let _ = stopped.await;
         }));
-        let config = Config { http, ..Config::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let store = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
+        let config = Config { http, store, ..Config::default() };
         let thread = std::thread::spawn(move || {
-            runtime.block_on(callreel::serve(listener, config, shutdown))
+            runtime.block_on(callreel::serve(listener, config, shutdown)).unwrap();
         });
-        Self { address, running: Some((stop, thread)) }
+        Self { address, running: Some((stop, thread)), _dir: dir }
     }
 
     fn stop(mut self) {
