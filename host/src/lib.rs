@@ -58,6 +58,9 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let store = Arc::new(Store::open(config.store)?);
     let engine = Engine::start(&config.engine, &store)?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "listening");
+    }
     let (phase, phases) = watch::channel(Phase::Open);
     let http = http::serve(listener, config.http, engine.handle(), phases);
     let stop = async {

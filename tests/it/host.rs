@@ -338,6 +338,7 @@ fn an_upgrade_reaches_the_engine_with_the_bytes_sent_behind_it() {
     let answer = Answer::read_head(&mut socket);
     assert_eq!(answer.status, 101);
     assert_eq!(answer.header("sec-websocket-accept"), Some(ACCEPT));
+    assert_eq!(answer.header("connection"), Some("upgrade"));
     assert_eq!(answer.header("upgrade"), Some("websocket"));
     assert_eq!(answer.header("sec-websocket-protocol"), None);
     assert_eq!(answer.header("sec-websocket-extensions"), None);
