@@ -268,13 +268,13 @@ fn router(front: Front) -> Router {
         .route(twilio::STREAM_PATH, get(media_stream))
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::Method)
-        .layer(map_response(end_connection))
+        .layer(map_response(close_after))
         .with_state(front)
 }
 
-/// Lets hyper close the connection after a response. (Its `keep_alive(false)` would write
-/// `Connection: upgrade, close` into a 101, which clients refuse.)
-async fn end_connection(mut response: Response) -> Response {
+/// Closes the connection after every response but an upgrade. hyper's own switch for that would say
+/// `Connection: upgrade, close` there, which is legal, but more than strict clients expect.
+async fn close_after(mut response: Response) -> Response {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

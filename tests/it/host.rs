@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use callreel::twilio::{AuthToken, PublicUrl, Verifier, sign};
 use callreel::{Config, http, store, twilio};
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -434,9 +433,8 @@ fn handshake(headers: &str) -> String {
 /// A whole server on a free port of loopback; it is stopped, and has to stop, when this is dropped.
 struct Server {
     address: SocketAddr,
-    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
-    /// Of the recordings; gone with the server.
-    _dir: TempDir,
+    running: Option<(oneshot::Sender<()>, JoinHandle<Result<(), callreel::Error>>)>,
+    _dir: tempfile::TempDir,
 }
 
 impl Server {
@@ -456,7 +454,7 @@ impl Server {
         let store = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
         let config = Config { http, store, ..Config::default() };
         let thread = std::thread::spawn(move || {
-            runtime.block_on(callreel::serve(listener, config, shutdown)).unwrap();
+            runtime.block_on(callreel::serve(listener, config, shutdown))
         });
         Self { address, running: Some((stop, thread)), _dir: dir }
     }
@@ -469,7 +467,7 @@ impl Server {
         if let Some((stop, thread)) = self.running.take() {
             let _ = stop.send(());
             let stopped = thread.join();
-            assert!(stopped.is_ok() || std::thread::panicking(), "the server panicked");
+            assert!(matches!(stopped, Ok(Ok(()))) || std::thread::panicking(), "{stopped:?}");
         }
     }
 
