@@ -1,5 +1,5 @@
-//! Commands and settings. What a command is told becomes each room's own `Config`, all of it valid, before anything
-//! is opened or bound.
+//! Commands and settings. What a command is told becomes each room's own `Config`, all of it valid,
+//! before anything is opened or bound.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -141,8 +141,8 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_READ_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = read_interval)]
     pub read_interval: Duration,
 
-    /// Also keep every stream's frames in this directory, as .jsonl for `decode` and for bug reports.
-    /// They are personal data
+    /// Also keep every stream's frames in this directory, as .jsonl for `decode` and for bug
+    /// reports. They are personal data
     #[arg(long, env = "CALLREEL_CAPTURE", value_name = "DIR")]
     pub capture: Option<PathBuf>,
 

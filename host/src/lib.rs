@@ -64,6 +64,9 @@ pub async fn serve(
     let store = Arc::new(Store::open(config.store)?);
     let board = Arc::<Board>::default();
     let engine = Engine::start(&config.engine, &store, &board)?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "listening");
+    }
     let (phase, phases) = watch::channel(Phase::Open);
     let http = http::serve(listener, config.http, engine.handle(), phases);
     let stop = async {

@@ -49,7 +49,6 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         let stop = termination().context("cannot listen for signals")?;
         let listener =
             TcpListener::bind(listen).await.map_err(|error| explain_bind(listen, &error))?;
-        info!(address = %listener.local_addr()?, "listening");
         Ok(callreel::serve(listener, config, stop).await?)
     })
 }
@@ -60,7 +59,8 @@ fn show(args: &demo::Args) -> anyhow::Result<()> {
     Ok(runtime.block_on(demo::run(args, stop))?)
 }
 
-/// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas between them.
+/// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas
+/// between them.
 fn start_log(format: LogFormat) -> anyhow::Result<()> {
     let directives = std::env::var("CALLREEL_LOG").unwrap_or_else(|_| "info".to_owned());
     let filter = EnvFilter::try_new(&directives).with_context(|| {
@@ -74,8 +74,8 @@ fn start_log(format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resolves at the first SIGINT or SIGTERM. Later ones change nothing (tokio's handlers stay for good): a shutdown is
-/// bounded, and cutting it short would cost audio.
+/// Resolves at the first SIGINT or SIGTERM. Later ones change nothing (tokio's handlers stay for
+/// good): a shutdown is bounded, and cutting it short would cost audio.
 fn termination() -> io::Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
