@@ -1,6 +1,6 @@
 //! The ring in which samples wait for their place in media time.
 //!
-//! [`place`] decides where a chunk belongs; [`JitterBuffer`] holds each track's samples until no
+//! `place` decides where a chunk belongs; [`JitterBuffer`] holds each track's samples until no
 //! other track can add to the same instant.
 
 use crate::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};

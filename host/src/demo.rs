@@ -1,6 +1,6 @@
 //! `callreel demo`: the whole thing on one machine, with nobody's account.
 //!
-//! A server on loopback, calls placed at it by the [caller](crate::caller), and every recording held
+//! A server on loopback, calls placed at it by the [`caller`], and every recording held
 //! against what was sent, sample by sample.
 
 use std::fs;
