@@ -11,7 +11,7 @@ use callreel_core::wav;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{Config, caller, decode, engine, http, store, twilio};
+use crate::{Config, caller, decode, demo, engine, http, store, twilio};
 
 /// Longest `--read-interval`: it delays every checkpoint, and with it what a crash may cost.
 const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -49,6 +49,8 @@ pub enum Command {
     Call(Box<caller::Args>),
     /// Turn stored mu-law or captured frames into WAV
     Decode(decode::Args),
+    /// Record a few calls on this machine, with nobody's account, and check them
+    Demo(demo::Args),
     /// Record calls (the default)
     Serve(Box<ServeArgs>),
 }

@@ -14,8 +14,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{Request, State};
+use axum::http::HeaderValue;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use callreel_core::ws;
@@ -220,7 +222,6 @@ async fn exchange(socket: TcpStream, router: Router, patience: Patience) {
         // The first bounds what is buffered, the second what is believed: a read may go past the first.
         .max_buf_size(HEAD_BYTES_MAX)
         .max_header_size(HEAD_BYTES_MAX)
-        .keep_alive(false)
         // A client may close its sending side once the request is out.
         .half_close(true)
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
@@ -263,7 +264,17 @@ fn router(front: Front) -> Router {
         .route(twilio::STREAM_PATH, get(media_stream))
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::Method)
+        .layer(map_response(close_after))
         .with_state(front)
+}
+
+/// Closes the connection after every response but an upgrade. hyper's own switch for that would say
+/// `Connection: upgrade, close` there, which is legal, but more than strict clients expect.
+async fn close_after(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn root() -> impl IntoResponse {

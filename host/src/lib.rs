@@ -5,6 +5,7 @@ pub mod call;
 pub mod caller;
 pub mod cli;
 pub mod decode;
+pub mod demo;
 pub mod engine;
 pub mod http;
 pub mod recording;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
-use callreel::{Config, caller, decode};
+use callreel::{Config, caller, decode, demo};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             caller::run(&args).map(|report| report.is_good()).map_err(Into::into)
         }
         Command::Decode(args) => decode::run(&args).map(|_| true).map_err(Into::into),
+        Command::Demo(args) => show(&args).map(|()| true),
         Command::Serve(args) => serve(*args).map(|()| true),
     };
     match result {
@@ -51,6 +52,12 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         info!(address = %listener.local_addr()?, "listening");
         Ok(callreel::serve(listener, config, stop).await?)
     })
+}
+
+fn show(args: &demo::Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let stop = async { drop(tokio::signal::ctrl_c().await) };
+    Ok(runtime.block_on(demo::run(args, stop))?)
 }
 
 /// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas between them.
