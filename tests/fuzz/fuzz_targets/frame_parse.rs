@@ -15,7 +15,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 fuzz_target!(|text: &str| {
     let found = said(text);
     // A blank leaves it to the parser.
-    let parsed = said(&format!("{text} "));
+    let parsed = said(&format!(" {text}"));
     assert_eq!(parsed, found);
     let Ok(node) = serde_json::from_str::<Node>(text) else { return };
     if node.depth() <= DEPTH_MAX
