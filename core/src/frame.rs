@@ -7,7 +7,6 @@ mod twilio;
 
 use core::fmt;
 
-use base64ct::Encoding as _;
 use heapless::Vec;
 
 /// How deep arrays and objects may nest; the parser recurses, and a device's stack is small.
@@ -16,7 +15,9 @@ pub const DEPTH_MAX: usize = 32;
 const _: () = assert!(DEPTH_MAX <= u32::BITS as usize, "a bit for each level");
 
 /// How many custom parameters of a stream are kept; the rest are counted.
-pub const PARAMETERS_MAX: usize = 32;
+///
+/// Fewer on a microcontroller: while a start is parsed they are on the stack several times over.
+pub const PARAMETERS_MAX: usize = if cfg!(target_pointer_width = "64") { 32 } else { 8 };
 
 /// Whose messages a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,8 +48,6 @@ pub enum PeerError {
     Base64,
     /// Arrays and objects nest deeper than [`DEPTH_MAX`].
     Depth,
-    /// The audio is not 8 kHz mono mu-law.
-    Format,
     /// Not JSON (RFC 8259).
     Json,
     /// Not an object, or one without a field that its event needs, or with one of another type, or
@@ -60,8 +59,7 @@ pub enum PeerError {
 
 impl PeerError {
     /// Every reason, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 6] =
-        [Self::Base64, Self::Depth, Self::Format, Self::Json, Self::Shape, Self::Track];
+    pub const ALL: [Self; 5] = [Self::Base64, Self::Depth, Self::Json, Self::Shape, Self::Track];
 
     /// Its place in [`ALL`](Self::ALL).
     #[must_use]
@@ -75,7 +73,6 @@ impl PeerError {
         match self {
             Self::Base64 => "base64",
             Self::Depth => "depth",
-            Self::Format => "format",
             Self::Json => "json",
             Self::Shape => "shape",
             Self::Track => "track",
@@ -88,7 +85,6 @@ impl fmt::Display for PeerError {
         f.write_str(match self {
             Self::Base64 => "the peer's payload is not padded standard base64",
             Self::Depth => "the peer's message nests too deep",
-            Self::Format => "the peer's audio is not 8 kHz mono mu-law",
             Self::Json => "the peer's message is not JSON",
             Self::Shape => "the peer's message lacks a field or has one of another type",
             Self::Track => "the peer sent audio of a track it did not announce",
@@ -347,31 +343,6 @@ impl Iterator for Unescape<'_> {
 pub fn parse(provider: Provider, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
     match provider {
         Provider::Twilio => twilio::parse(text),
-    }
-}
-
-/// Decodes a whole base64 payload in place. After an error its bytes are rubbish.
-fn decode_base64(payload: &mut [u8]) -> Result<&[u8], PeerError> {
-    // The bits that padding leaves over must be zero; base64ct looks at them only when it copies.
-    let stray_bits = match payload {
-        [.., a, b'=', b'='] => sextet(*a) & 0x0F,
-        [.., a, b'='] => sextet(*a) & 0x03,
-        _ => 0,
-    };
-    if stray_bits != 0 {
-        return Err(PeerError::Base64);
-    }
-    base64ct::Base64::decode_in_place(payload).map_err(|_| PeerError::Base64)
-}
-
-/// The low bits of one base64 character; any value for a byte that is none.
-fn sextet(character: u8) -> u8 {
-    let mut group = [b'A'; 4];
-    group[3] = character;
-    let mut out = [0; 3];
-    match base64ct::Base64::decode(group, &mut out) {
-        Ok([_, _, low]) => *low & 0x3F,
-        _ => 0,
     }
 }
 

@@ -26,6 +26,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod base64;
 pub mod frame;
 pub mod g711;
 pub mod jitter;

@@ -119,7 +119,6 @@ pub struct Gap {
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "a start is rare, and there is no heap")]
 pub enum Event<'t> {
     /// Nothing for a recorder.
     Connected,
@@ -148,6 +147,9 @@ pub enum Event<'t> {
     /// Another recording begins. This session is unchanged: drain its
     /// [`handle_end`](Session::handle_end), then hand the same text to a new one.
     Restart,
+    /// A start whose audio is not 8 kHz mono mu-law: nothing can be recorded, and the session still
+    /// waits. To be answered by closing with [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
+    Refused(Start<'t>),
     /// The recording begins.
     Started(Start<'t>),
     /// The recording is over; the rest of its samples is in this turn.
@@ -173,8 +175,7 @@ pub struct Placed {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Error {
-    /// The peer's fault. Count it and go on; only [`PeerError::Format`] at a start leaves nothing to
-    /// go on with.
+    /// The peer's fault. Go on: it is counted, and costs nothing but the message.
     Peer(PeerError),
     /// Our fault: the session's `N` is too small for the tracks announced.
     Resource,
@@ -279,8 +280,9 @@ impl<const N: usize> Session<N> {
                 self.stats.before_start += 1;
                 Event::Premature
             }
+            (State::Waiting, Body::Start(start)) if !start.supported => Event::Refused(start),
             (State::Waiting, Body::Start(start)) => {
-                self.begin(&start)?;
+                self.begin(start.tracks)?;
                 self.sequence = frame.sequence;
                 self.refused = 0;
                 Event::Started(start)
@@ -375,17 +377,14 @@ impl<const N: usize> Session<N> {
         placement
     }
 
-    fn begin(&mut self, start: &Start<'_>) -> Result<(), Error> {
-        if !start.supported {
-            return Err(self.reject(PeerError::Format));
-        }
-        if start.tracks == Tracks::Both {
+    fn begin(&mut self, tracks: Tracks) -> Result<(), Error> {
+        if tracks == Tracks::Both {
             if !JitterBuffer::<N>::SERVES_TWO {
                 return Err(Error::Resource);
             }
             self.jitter.split();
         }
-        self.tracks = start.tracks;
+        self.tracks = tracks;
         self.state = State::Recording;
         Ok(())
     }

@@ -281,24 +281,32 @@ impl<W: Write + Seek> Writer<W> {
     /// must succeed before anything more is written.
     pub fn checkpoint(&mut self) -> Result<(), Error<W::Error>> {
         let start = header(self.spec, Length::Bytes(self.data_bytes));
-        let rewritten =
-            self.sink.seek(SeekFrom::Start(0)).and_then(|_| self.sink.write_all(&start));
-        // Even after a failure, lest the next samples go where the header is.
         let end = u64::from(self.spec.header_bytes()) + u64::from(self.data_bytes);
-        let returned = self.sink.seek(SeekFrom::Start(end));
-        rewritten.and(returned).map_err(Error::Sink)?;
-        self.sink.flush().map_err(Error::Sink)
+        self.sink.seek(SeekFrom::Start(0)).map_err(Error::Sink)?;
+        let written = self.sink.write_all(&start);
+        // Whatever became of the header, the next samples belong at the end.
+        self.sink.seek(SeekFrom::Start(end)).map_err(Error::Sink)?;
+        written.and_then(|()| self.sink.flush()).map_err(Error::Sink)
     }
 
-    /// Completes the file (an odd number of bytes is padded to an even one) and gives the sink back.
+    /// Completes the file: the sizes, and a pad byte after an odd number of bytes. What is written
+    /// later takes the pad's place, so a failed `seal` may be tried again.
+    ///
+    /// # Errors
+    /// [`Error::Sink`] as the sink says; the file is as good as its last checkpoint.
+    pub fn seal(&mut self) -> Result<(), Error<W::Error>> {
+        if self.data_bytes % 2 == 1 {
+            self.sink.write_all(&[0]).map_err(Error::Sink)?;
+        }
+        self.checkpoint()
+    }
+
+    /// Completes the file and gives the sink back.
     ///
     /// # Errors
     /// [`Error::Sink`] as the sink says; the file is as good as its last checkpoint.
     pub fn finish(mut self) -> Result<W, Error<W::Error>> {
-        if self.data_bytes % 2 == 1 {
-            self.sink.write_all(&[0]).map_err(Error::Sink)?;
-        }
-        self.checkpoint()?;
+        self.seal()?;
         Ok(self.sink)
     }
 }

@@ -1,3 +1,105 @@
 //! The `callreel` command.
 
-fn main() {}
+use std::future::Future;
+use std::io::{self, ErrorKind, IsTerminal};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
+use callreel::{Config, caller, decode, demo};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::from_args(std::env::args_os()).unwrap_or_else(|error| cli::exit(&error));
+    let result = match cli.command {
+        Command::Call(args) => {
+            caller::run(&args).map(|report| report.is_good()).map_err(Into::into)
+        }
+        Command::Decode(args) => decode::run(&args).map(|_| true).map_err(Into::into),
+        Command::Demo(args) => show(&args).map(|()| true),
+        Command::Serve(args) => serve(*args).map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    start_log(args.log_format)?;
+    let listen = args.listen;
+    let config = Config::try_from(args)?;
+    if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
+        warn!(
+            "whoever reaches {listen} can record here: set --public-url and an auth token before going public"
+        );
+    }
+    // HTTP is two short requests a call; the calls themselves run on the engine's own threads.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let stop = termination().context("cannot listen for signals")?;
+        let listener =
+            TcpListener::bind(listen).await.map_err(|error| explain_bind(listen, &error))?;
+        Ok(callreel::serve(listener, config, stop).await?)
+    })
+}
+
+fn show(args: &demo::Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let stop = async { drop(tokio::signal::ctrl_c().await) };
+    Ok(runtime.block_on(demo::run(args, stop))?)
+}
+
+/// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas
+/// between them.
+fn start_log(format: LogFormat) -> anyhow::Result<()> {
+    let directives = std::env::var("CALLREEL_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = EnvFilter::try_new(&directives).with_context(|| {
+        format!("CALLREEL_LOG={directives:?} is not a level like info or debug")
+    })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Human => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// Resolves at the first SIGINT or SIGTERM. Later ones change nothing (tokio's handlers stay for
+/// good): a shutdown is bounded, and cutting it short would cost audio.
+fn termination() -> io::Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        };
+        info!(signal = name, "finishing every call, then stopping");
+    })
+}
+
+fn explain_bind(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => {
+            "another program uses the port: stop it, or choose another port with --listen"
+        }
+        ErrorKind::AddrNotAvailable => {
+            "no network interface has that address: choose another with --listen"
+        }
+        ErrorKind::PermissionDenied => {
+            "ports below 1024 need privileges: choose another port with --listen"
+        }
+        _ => return anyhow!("cannot listen on {address}: {error}"),
+    };
+    anyhow!("cannot listen on {address}: {advice}")
+}

@@ -1,8 +1,12 @@
 //! One binary: each file is an area.
 
+mod caller;
+mod decode;
+mod faults;
 mod frame;
 mod golden;
 mod harness;
+mod host;
 mod hostile;
 mod session;
 mod tidy;

@@ -246,9 +246,12 @@ fn a_rejected_message_changes_nothing_and_is_counted_once() {
 
 #[test]
 fn an_unsupported_format_begins_nothing() {
-    let unsupported = start(&["inbound"]).replace("8000", "16000");
-    let (recordings, errors) = record::<4096>(&[unsupported], 512);
-    assert_eq!((recordings, errors), (vec![], vec![Error::Peer(PeerError::Format)]));
+    let mut session: Session = Session::new(Provider::Twilio);
+    let mut unsupported = start(&["inbound"]).replace("8000", "16000").into_bytes();
+    let turn = session.handle_message(&mut unsupported).unwrap();
+    assert!(matches!(turn.event(), Event::Refused(start) if !start.supported));
+    drop(turn);
+    assert_eq!(session.spec(), None);
 }
 
 #[test]

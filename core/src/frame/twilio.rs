@@ -6,9 +6,11 @@ use heapless::Vec;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::base64;
+
 use super::{
     Body, Dialect, Dtmf, Frame, Mark, Media, PARAMETERS_MAX, PeerError, Start, Text, Track, Tracks,
-    canonicalise, decode_base64, parse_u64,
+    canonicalise, parse_u64,
 };
 
 const DIALECT: Dialect = Dialect {
@@ -43,7 +45,7 @@ impl Found {
     fn decode(self, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
         let payload = text.get_mut(self.payload_start..self.payload_end).unwrap_or_default();
         let Self { sequence, track, chunk, timestamp_ms, .. } = self;
-        let codes = decode_base64(payload)?;
+        let codes = base64::decode_in_place(payload).ok_or(PeerError::Base64)?;
         Ok(Frame { sequence, body: Body::Media(Media { track, chunk, timestamp_ms, codes }) })
     }
 }
@@ -131,6 +133,9 @@ struct WireChunk<'t> {
 }
 
 /// Reads a media message; `None` when the event is another one.
+// Out of line, as is `parse_rare`: the stack of the frames that come fifty times a second stays small.
+#[cold]
+#[inline(never)]
 fn parse_media(text: &[u8]) -> Result<Option<Found>, PeerError> {
     let wire: WireMedia<'_> = match from_json(text) {
         Err(PeerError::Shape) if parse_other(text).is_some() => return Ok(None),
@@ -204,6 +209,8 @@ struct WireMark<'t> {
     name: &'t str,
 }
 
+#[cold]
+#[inline(never)]
 fn parse_rare(text: &[u8]) -> Result<Frame<'_>, PeerError> {
     let wire: WireRare<'_> = match from_json(text) {
         Err(PeerError::Shape) => return parse_other(text).ok_or(PeerError::Shape),

@@ -1,0 +1,268 @@
+//! Call audio as mu-law: read from a file, or made up.
+//!
+//! WAV is read here and not by `hound`, which knows no mu-law; the two dozen lines it takes accept
+//! what recorders and sound tools write, unfinished files included.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use callreel_core::g711::{SAMPLE_RATE_HZ, encode_mulaw};
+
+mod speech;
+
+pub use speech::speech;
+
+/// The largest audio file that is read: 36 hours of mu-law.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// What the name of a raw mu-law file ends in.
+pub const MULAW_EXTENSIONS: [&str; 5] = ["ul", "ulaw", "mulaw", "pcmu", "raw"];
+
+/// What went wrong with an audio file; the message names the file and the way out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {}: {cause}", .path.display())]
+    Read {
+        /// The file that was asked for.
+        path: PathBuf,
+        /// What the operating system says.
+        cause: std::io::Error,
+    },
+    /// The file can be read, but is not audio we can send.
+    #[error("{}: {reason}", .path.display())]
+    Unfit {
+        /// The file that was asked for.
+        path: PathBuf,
+        /// What it is instead, and what to do.
+        reason: String,
+    },
+}
+
+/// Audio of one call, mu-law at 8 kHz: one track, or two of one length.
+#[derive(Clone, Debug)]
+pub struct Audio {
+    inbound: Arc<[u8]>,
+    outbound: Option<Arc<[u8]>>,
+}
+
+impl Audio {
+    /// Audio of one track.
+    pub fn mono(inbound: impl Into<Arc<[u8]>>) -> Audio {
+        Audio { inbound: inbound.into(), outbound: None }
+    }
+
+    /// Audio of two tracks; the shorter one is followed by silence up to the length of the other.
+    pub fn stereo(mut inbound: Vec<u8>, mut outbound: Vec<u8>) -> Audio {
+        let samples = inbound.len().max(outbound.len());
+        inbound.resize(samples, callreel_core::g711::MULAW_SILENCE);
+        outbound.resize(samples, callreel_core::g711::MULAW_SILENCE);
+        Audio { inbound: inbound.into(), outbound: Some(outbound.into()) }
+    }
+
+    /// Reads a WAV file (PCM of 8 to 32 bits or mu-law, mono or stereo, 8 kHz) or raw mu-law.
+    ///
+    /// What begins with `RIFF` is a WAV, whatever its name. Everything else must have a name that
+    /// says mu-law (see [`MULAW_EXTENSIONS`]), since raw audio cannot be told from any other file.
+    /// A stereo file's left channel is the inbound track.
+    ///
+    /// # Errors
+    /// The file cannot be read, is empty, or is audio of another kind: the message says which.
+    pub fn read(path: &Path) -> Result<Audio, Error> {
+        let bytes = read_bounded(path)?;
+        let unfit = |reason: String| Error::Unfit { path: path.to_owned(), reason };
+        let audio = if bytes.starts_with(b"RIFF") {
+            parse_wav(&bytes).map_err(unfit)?
+        } else if has_mulaw_name(path) {
+            Audio::mono(bytes)
+        } else {
+            return Err(unfit(format!(
+                "neither a WAV file nor named like raw mu-law (.{}); convert it: {CONVERT}",
+                MULAW_EXTENSIONS.join(", .")
+            )));
+        };
+        if audio.samples() == 0 {
+            return Err(unfit("it holds no audio".to_owned()));
+        }
+        Ok(audio)
+    }
+
+    /// Samples of each track.
+    pub fn samples(&self) -> usize {
+        self.inbound.len()
+    }
+
+    /// The inbound track.
+    pub fn inbound(&self) -> &Arc<[u8]> {
+        &self.inbound
+    }
+
+    /// The outbound track, where there are two.
+    pub fn outbound(&self) -> Option<&Arc<[u8]>> {
+        self.outbound.as_ref()
+    }
+}
+
+/// Whether the file's name says that it is raw mu-law.
+pub fn has_mulaw_name(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    MULAW_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
+}
+
+const CONVERT: &str = "ffmpeg -i IN -ar 8000 -c:a pcm_s16le OUT.wav";
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |cause| Error::Read { path: path.to_owned(), cause };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let reason = "larger than 1 GiB, which is 36 hours of mu-law; cut it".to_owned();
+        return Err(Error::Unfit { path: path.to_owned(), reason });
+    }
+    Ok(bytes)
+}
+
+/// The part of a `fmt ` chunk that decides how samples are read.
+#[derive(Clone, Copy)]
+struct Format {
+    tag: u16,
+    channels: usize,
+    bits: u16,
+}
+
+fn parse_wav(bytes: &[u8]) -> Result<Audio, String> {
+    if bytes.get(8..12) != Some(b"WAVE") {
+        return Err("begins with RIFF but is no WAV file".to_owned());
+    }
+    let mut format = None;
+    let mut rest = bytes.get(12..).unwrap_or_default();
+    while let Some((id, size)) = chunk_head(rest) {
+        let body = &rest[8..];
+        match &id {
+            b"fmt " => format = Some(parse_format(body)?),
+            b"data" => {
+                let format = format.ok_or("its audio comes before its format; it is damaged")?;
+                // An unfinished recording says 0xFFFFFFFF: its data goes on to the end.
+                return Ok(split_channels(&body[..size.min(body.len())], format));
+            }
+            _ => {}
+        }
+        let padded = size.saturating_add(size & 1);
+        rest = body.get(padded..).unwrap_or_default();
+    }
+    Err("it has no data chunk; it is damaged".to_owned())
+}
+
+fn chunk_head(bytes: &[u8]) -> Option<([u8; 4], usize)> {
+    let (id, rest) = bytes.split_first_chunk::<4>()?;
+    let (size, _) = rest.split_first_chunk::<4>()?;
+    Some((*id, u32::from_le_bytes(*size) as usize))
+}
+
+fn parse_format(body: &[u8]) -> Result<Format, String> {
+    const PCM: u16 = 1;
+    const MULAW: u16 = 7;
+    const EXTENSIBLE: u16 = 0xFFFE;
+    let word = |at: usize| {
+        let bytes = body.get(at..at + 2).ok_or("its format chunk is cut short; it is damaged")?;
+        Ok::<u16, String>(u16::from_le_bytes([bytes[0], bytes[1]]))
+    };
+    let tag = match word(0)? {
+        EXTENSIBLE => word(24)?,
+        tag => tag,
+    };
+    let (channels, bits) = (word(2)?, word(14)?);
+    let sample_rate_hz = u32::from(word(4)?) | u32::from(word(6)?) << 16;
+    if !matches!((tag, bits), (PCM, 8 | 16 | 24 | 32) | (MULAW, 8)) {
+        return Err(format!("WAV of format {tag} with {bits} bits; convert it: {CONVERT}"));
+    }
+    if sample_rate_hz != SAMPLE_RATE_HZ {
+        return Err(format!("{sample_rate_hz} Hz where calls have 8000; convert it: {CONVERT}"));
+    }
+    if !matches!(channels, 1 | 2) {
+        return Err(format!("{channels} channels where calls have one or two; convert it"));
+    }
+    Ok(Format { tag, channels: usize::from(channels), bits })
+}
+
+fn split_channels(data: &[u8], format: Format) -> Audio {
+    let sample_bytes = usize::from(format.bits / 8);
+    let to_mulaw: fn(&[u8]) -> u8 = match (format.tag, format.bits) {
+        (7, _) => |sample| sample[0],
+        (_, 8) => |sample| encode_mulaw((i16::from(sample[0]) - 128) << 8),
+        _ => |sample| {
+            let [.., low, high] = *sample else { unreachable!("16 bits and more") };
+            encode_mulaw(i16::from_le_bytes([low, high]))
+        },
+    };
+    let frames = data.chunks_exact(sample_bytes * format.channels);
+    if format.channels == 1 {
+        return Audio::mono(frames.map(to_mulaw).collect::<Vec<_>>());
+    }
+    let (left, right) = frames
+        .map(|frame| frame.split_at(sample_bytes))
+        .map(|(left, right)| (to_mulaw(left), to_mulaw(right)))
+        .unzip();
+    Audio::stereo(left, right)
+}
+
+#[cfg(test)]
+mod tests {
+    use callreel_core::g711::decode_mulaw;
+
+    use super::*;
+
+    fn wav(tag: u16, channels: u16, rate: u32, bits: u16, data: &[u8], data_size: u32) -> Vec<u8> {
+        let mut bytes = b"RIFF\xFF\xFF\xFF\xFFWAVELIST\x03\0\0\0odd\0fmt \x10\0\0\0".to_vec();
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(channels.to_le_bytes());
+        bytes.extend(rate.to_le_bytes());
+        bytes.extend([0; 6]);
+        bytes.extend(bits.to_le_bytes());
+        bytes.extend(b"data");
+        bytes.extend(data_size.to_le_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    #[test]
+    fn every_sample_size_gives_the_same_mulaw() {
+        let pcm8 = parse_wav(&wav(1, 1, 8000, 8, &[0x80, 0xC0, 0x40], 3)).unwrap();
+        let pcm16 = parse_wav(&wav(1, 1, 8000, 16, &[0, 0, 0, 0x40, 0, 0xC0], 6)).unwrap();
+        let pcm24 = parse_wav(&wav(1, 1, 8000, 24, &[9, 0, 0, 9, 0, 0x40, 9, 0, 0xC0], 9)).unwrap();
+        let mulaw = parse_wav(&wav(7, 1, 8000, 8, pcm16.inbound(), 3)).unwrap();
+        for other in [&pcm8, &pcm24, &mulaw] {
+            assert_eq!(other.inbound(), pcm16.inbound());
+        }
+        assert_eq!(decode_mulaw(pcm16.inbound()[0]), 0);
+        assert!((i32::from(decode_mulaw(pcm16.inbound()[1])) - 0x4000).abs() < 512);
+    }
+
+    #[test]
+    fn left_is_inbound_and_right_is_outbound() {
+        let audio = parse_wav(&wav(7, 2, 8000, 8, &[1, 2, 3, 4], 4)).unwrap();
+        assert_eq!(
+            (&audio.inbound()[..], &audio.outbound().unwrap()[..]),
+            (&[1, 3][..], &[2, 4][..])
+        );
+    }
+
+    #[test]
+    fn an_unfinished_wav_is_read_to_its_end() {
+        let audio = parse_wav(&wav(7, 1, 8000, 8, &[1, 2, 3], u32::MAX)).unwrap();
+        assert_eq!(&audio.inbound()[..], [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_refused_with_the_way_out() {
+        let refusal = |bytes: Vec<u8>| parse_wav(&bytes).unwrap_err();
+        assert!(refusal(wav(1, 1, 44_100, 16, &[], 0)).contains("-ar 8000"));
+        assert!(refusal(wav(3, 1, 8000, 32, &[], 0)).contains("format 3"));
+        assert!(refusal(wav(1, 6, 8000, 16, &[], 0)).contains("6 channels"));
+        assert!(refusal(b"RIFF\0\0\0\0WAVE".to_vec()).contains("no data chunk"));
+    }
+}

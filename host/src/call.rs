@@ -1,0 +1,312 @@
+//! One connection: the bytes of its WebSocket in, recordings and their end records out.
+
+use std::time::Instant;
+
+use callreel_core::frame::Provider;
+use callreel_core::g711::SAMPLE_RATE_HZ;
+use callreel_core::session::{Error, Event, Session, Stats, Turn};
+use callreel_core::{wav, ws};
+use tracing::Span;
+
+use crate::recording::{Done, Outbox, Recording};
+use crate::store::Record;
+use crate::store::record::{End, What};
+
+/// The most bytes a message may have: Exotel sends 133 KB of base64 at once.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// How many bytes of messages wait before they go to the capture together.
+const CAPTURE_BYTES_MAX: usize = 64 * 1024;
+
+/// What a call needs of the thread it runs on.
+pub struct Context<'c> {
+    /// Room for samples between the session and the recording.
+    pub samples: &'c mut [i16],
+    /// Where recordings go.
+    pub outbox: &'c mut Outbox,
+    /// What to store samples as.
+    pub encoding: wav::Encoding,
+    /// How long a file's samples may get before the recording goes on in the next file.
+    pub segment_bytes_max: u64,
+    /// The time of this look at the sockets.
+    pub now: Instant,
+    /// Makes what is to be called when the connection's last recording is finished.
+    pub done: &'c dyn Fn() -> Done,
+}
+
+/// What a connection wants after some of its bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wish {
+    /// More bytes.
+    GoOn,
+    /// To be closed with this code; at once, or when its recording is finished.
+    Close(ws::CloseCode),
+}
+
+/// One connection's way from WebSocket to recordings.
+pub struct Call {
+    decoder: ws::Decoder,
+    session: Box<Session>,
+    /// What of the session's counts has been added to everybody's.
+    counted: Stats,
+    recording: Option<Recording>,
+    /// How it ended, once it has.
+    ended: Option<End>,
+    /// A recording is on its way to the disk; the connection may close when it is there.
+    is_finishing: bool,
+    /// The answer to the last ping.
+    pong: Option<ws::Control>,
+    /// The peer's close frame has come.
+    peer_closed: bool,
+    capture: Option<Vec<u8>>,
+    span: Span,
+}
+
+impl Call {
+    /// A connection whose handshake is done. With `capture`, messages are kept as they come.
+    #[must_use]
+    pub fn new(peer: std::net::SocketAddr, capture: bool) -> Self {
+        Self {
+            decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
+            session: Box::new(Session::new(Provider::Twilio)),
+            counted: Stats::default(),
+            recording: None,
+            ended: None,
+            is_finishing: false,
+            pong: None,
+            peer_closed: false,
+            capture: capture.then(Vec::new),
+            span: tracing::info_span!("call", %peer, provider = Provider::Twilio.name()),
+        }
+    }
+
+    /// Takes the connection's bytes; returns how many of them, now at the start, must come again.
+    pub fn handle_bytes(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> (usize, Wish) {
+        let mut wish = Wish::GoOn;
+        while let Some(event) = self.decoder.poll(bytes) {
+            let asked = match event {
+                Ok(ws::Event::Text(text)) if self.ended.is_none() => {
+                    let span = self.span.clone();
+                    span.in_scope(|| self.handle_message(text, context))
+                }
+                // A recorder has no use for binary messages or for what follows the end.
+                Ok(ws::Event::Text(_) | ws::Event::Binary(_) | ws::Event::Pong) => Wish::GoOn,
+                Ok(ws::Event::Ping(payload)) => {
+                    self.pong = Some(ws::pong(payload));
+                    Wish::GoOn
+                }
+                Ok(ws::Event::Close(code)) => {
+                    self.peer_closed = true;
+                    self.end(End::Close, context);
+                    Wish::Close(code.unwrap_or(ws::CloseCode::NORMAL))
+                }
+                Err(code) => {
+                    self.end(End::Protocol, context);
+                    Wish::Close(code)
+                }
+            };
+            if asked != Wish::GoOn && wish == Wish::GoOn {
+                wish = asked;
+            }
+        }
+        (self.decoder.compact(bytes), wish)
+    }
+
+    /// Ends the connection's recording, if it has one. Whatever comes later is passed over.
+    pub fn end(&mut self, end: End, context: &mut Context<'_>) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.ended = Some(end);
+        let span = self.span.clone();
+        span.in_scope(|| self.finish(end, context));
+    }
+
+    /// Posts what has waited long enough.
+    pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
+        outbox.board().counters.add(self.session.stats(), &mut self.counted);
+        if let Some(mut recording) = self.recording.take() {
+            self.post_capture(&recording, outbox);
+            recording.tend(self.session.stats(), outbox, now);
+            self.recording = Some(recording);
+        }
+    }
+
+    /// Whether the peer is to be held back, because the disk is behind.
+    pub fn is_held_back(&mut self, now: Instant) -> bool {
+        self.recording.as_mut().is_some_and(|recording| recording.is_full(now))
+    }
+
+    /// The answer to the last ping, if there is one to send.
+    pub fn take_pong(&mut self) -> Option<ws::Control> {
+        self.pong.take()
+    }
+
+    /// Whether its recording has ended.
+    #[must_use]
+    pub const fn is_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Whether a recording of it is on its way to the disk.
+    #[must_use]
+    pub const fn is_finishing(&self) -> bool {
+        self.is_finishing
+    }
+
+    /// Whether the peer has sent its close frame.
+    #[must_use]
+    pub const fn peer_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    /// How long its recording has been going on.
+    #[must_use]
+    pub fn elapsed(&self, now: Instant) -> std::time::Duration {
+        self.recording.as_ref().map(|recording| recording.elapsed(now)).unwrap_or_default()
+    }
+
+    fn handle_message(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Wish {
+        self.capture(text, context.outbox);
+        if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
+            self.begin_segment(context);
+        }
+        self.record(text, context)
+    }
+
+    fn record(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Wish {
+        let turn = match self.session.handle_message(text) {
+            Ok(turn) => turn,
+            Err(Error::Peer(error)) => {
+                tracing::debug!(%error, "rejected a message");
+                return Wish::GoOn;
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot record a stream");
+                return Wish::Close(ws::CloseCode::INTERNAL);
+            }
+        };
+        let event = |recording: &mut Option<Recording>, at: u64, what: What| {
+            if let Some(recording) = recording {
+                recording.add_event(at, what);
+            }
+        };
+        match turn.event() {
+            Event::Started(start) => {
+                let record = Record::new(Provider::Twilio, start, context.encoding);
+                tracing::info!(stream = ?record.stream_id, call = ?record.call_id, "recording began");
+                let channels = start.tracks.channels();
+                self.recording = Some(context.begin(record, channels, 0));
+            }
+            Event::Refused(start) => {
+                tracing::warn!("refused a stream: its audio is not 8 kHz mono mu-law");
+                context.outbox.refuse(Record::new(Provider::Twilio, start, context.encoding));
+                return Wish::Close(ws::CloseCode::UNSUPPORTED);
+            }
+            Event::Dtmf { digit, at } => {
+                event(&mut self.recording, *at, What::Dtmf(digit.to_string()));
+            }
+            Event::Mark { name, at } => {
+                event(&mut self.recording, *at, What::Mark(name.to_string()));
+            }
+            Event::Restart => {
+                drop(turn);
+                // This message, kept last, belongs to the next recording's capture.
+                let next_capture = self.capture.as_mut().map(|lines| {
+                    let ends = |byte: &u8| *byte == b'\n';
+                    let before = lines.len().saturating_sub(1);
+                    lines.split_off(lines[..before].iter().rposition(ends).map_or(0, |end| end + 1))
+                });
+                self.finish(End::Restart, context);
+                self.capture = next_capture;
+                *self.session = Session::new(Provider::Twilio);
+                self.counted = Stats::default();
+                return self.record(text, context);
+            }
+            Event::Stopped => {
+                drain(turn, self.recording.as_mut(), context);
+                self.end(End::Stop, context);
+                return Wish::Close(ws::CloseCode::NORMAL);
+            }
+            _ => {}
+        }
+        drain(turn, self.recording.as_mut(), context);
+        Wish::GoOn
+    }
+
+    /// Goes on in another file, since this one is as long as a WAV may be.
+    fn begin_segment(&mut self, context: &mut Context<'_>) {
+        let Some(full) = self.recording.take() else {
+            return;
+        };
+        let record = full.record().next_segment();
+        let next = context.begin(record, full.channels(), full.end_sample());
+        let nobody = Box::new(|_| ());
+        full.finish(End::Segment, self.session.stats(), context.outbox, context.now, nobody);
+        self.recording = Some(next);
+    }
+
+    fn finish(&mut self, end: End, context: &mut Context<'_>) {
+        drain(self.session.handle_end(), self.recording.as_mut(), context);
+        context.outbox.board().counters.add(self.session.stats(), &mut self.counted);
+        if let Some(recording) = self.recording.take() {
+            self.post_capture(&recording, context.outbox);
+            let done: Done = if end == End::Restart {
+                Box::new(|_| ())
+            } else {
+                self.is_finishing = true;
+                (context.done)()
+            };
+            recording.finish(end, self.session.stats(), context.outbox, context.now, done);
+            tracing::info!(?end, "recording ended");
+        }
+    }
+
+    /// Keeps a message as it came, before it is decoded in place.
+    fn capture(&mut self, text: &[u8], outbox: &mut Outbox) {
+        let Some(lines) = &mut self.capture else {
+            return;
+        };
+        // A line break is a blank in JSON; in a string it would be an error.
+        lines.extend(text.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }));
+        lines.push(b'\n');
+        if lines.len() >= CAPTURE_BYTES_MAX {
+            // Without a recording there is no name to keep it under, nor a call to keep.
+            let lines = std::mem::take(lines);
+            if let Some(recording) = &self.recording {
+                recording.capture(lines, outbox);
+            }
+        }
+    }
+
+    fn post_capture(&mut self, recording: &Recording, outbox: &mut Outbox) {
+        if let Some(lines) = self.capture.as_mut().filter(|lines| !lines.is_empty()) {
+            recording.capture(std::mem::take(lines), outbox);
+        }
+    }
+}
+
+impl Context<'_> {
+    fn begin(&mut self, record: Record, channels: u16, first_sample: u64) -> Recording {
+        let spec = wav::Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding: self.encoding };
+        Recording::begin(self.outbox, record, spec, first_sample, self.now)
+    }
+}
+
+/// Moves all that a turn yields to the recording.
+fn drain<const N: usize>(
+    mut turn: Turn<'_, '_, N>,
+    recording: Option<&mut Recording>,
+    context: &mut Context<'_>,
+) {
+    let Some(recording) = recording else {
+        return;
+    };
+    turn.gaps().for_each(|gap| recording.add_gap(gap));
+    loop {
+        match turn.poll_pcm(context.samples) {
+            0 => return,
+            count => recording.append(&context.samples[..count], context.outbox, context.now),
+        }
+    }
+}

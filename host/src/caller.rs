@@ -1,0 +1,385 @@
+//! The other side: a Twilio look-alike that places calls.
+//!
+//! It sends what Twilio sends, in Twilio's spelling and at Twilio's pace, with signatures where a
+//! token is given and with faults where they are asked for. Users try their deployment with it, CI
+//! runs it, and callreel's own tests and load runs have no other client.
+//!
+//! [`place`] is the library's face, [`run`] the command's.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+use url::Url;
+
+use crate::audio::{self, Audio};
+use crate::twilio::AuthToken;
+
+mod args;
+mod call;
+mod copies;
+mod cue;
+mod line;
+mod messages;
+mod meter;
+mod stream;
+mod webhook;
+mod wire;
+
+pub use args::{Args, run};
+pub use cue::{Action, Cue, Fault};
+pub use messages::Track;
+pub use meter::{Lateness, Meter, ServerCost};
+
+const USER_AGENT: &str = concat!("callreel/", env!("CARGO_PKG_VERSION"));
+
+/// Length of a call with made-up audio and no duration.
+const DEFAULT_DURATION: Duration = Duration::from_secs(10);
+
+/// What went wrong with a call, or with all of them; one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The audio file is missing or unfit.
+    #[error(transparent)]
+    Audio(#[from] audio::Error),
+    /// Nobody answers.
+    #[error("cannot connect to {address}: {cause}; is the server running there?")]
+    Connect {
+        /// Where to.
+        address: String,
+        /// What the operating system or TLS says.
+        cause: io::Error,
+    },
+    /// Somebody answers, but does not speak WebSocket.
+    #[error("no WebSocket handshake with {address}: {cause}")]
+    Handshake {
+        /// Who answered.
+        address: String,
+        /// What is wrong with the answer.
+        cause: String,
+    },
+    /// All calls failed before their first message.
+    #[error("{reason}")]
+    NoCall {
+        /// What the first one failed of.
+        reason: String,
+    },
+    /// There is no root certificate to check `wss` with.
+    #[error("no root certificates on this machine; install ca-certificates or set SSL_CERT_FILE")]
+    NoRoots,
+    /// The process to measure is not there.
+    #[error("cannot measure process {pid}: {cause}")]
+    Process {
+        /// The process.
+        pid: u32,
+        /// What the operating system says.
+        cause: io::Error,
+    },
+    /// The server answered with another status than the one that was hoped for.
+    #[error("refused with status {status}{line}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The first line of the body, after a colon.
+        line: String,
+    },
+    /// The copy of what is sent cannot be written.
+    #[error("cannot save what is sent to {}: {cause}", .path.display())]
+    Save {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        cause: io::Error,
+    },
+    /// The URL is none that can be called.
+    #[error("`{url}` is no URL to call; give ws://, wss://, http:// or https://")]
+    Url {
+        /// The URL.
+        url: String,
+    },
+    /// The webhook's answer cannot be followed.
+    #[error("the webhook failed: {cause}")]
+    Webhook {
+        /// Why.
+        cause: String,
+    },
+}
+
+impl Error {
+    /// A refusal, with the first line of its body made fit for a terminal.
+    fn refused(status: u16, body: &[u8]) -> Error {
+        const LINE_CHARS_MAX: usize = 200;
+        let body = String::from_utf8_lossy(body);
+        let line = body.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+        let line: String = line.chars().filter(|c| !c.is_control()).take(LINE_CHARS_MAX).collect();
+        let line = if line.is_empty() { line } else { format!(": {line}") };
+        Error::Refused { status, line }
+    }
+}
+
+/// Which tracks a call has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Tracks {
+    /// What the far party says
+    Inbound,
+    /// What the far party hears
+    Outbound,
+    /// Both, as two different voices
+    Both,
+}
+
+impl Tracks {
+    fn as_slice(self) -> &'static [Track] {
+        match self {
+            Tracks::Inbound => &[Track::Inbound],
+            Tracks::Outbound => &[Track::Outbound],
+            Tracks::Both => &[Track::Inbound, Track::Outbound],
+        }
+    }
+}
+
+/// What to call, how often, with what, and what should go wrong.
+///
+/// ```no_run
+/// # async fn example() {
+/// use callreel::caller::{Plan, Tracks, place};
+///
+/// let mut plan = Plan::new("ws://127.0.0.1:5050/media-stream");
+/// plan.calls = 3;
+/// plan.tracks = Some(Tracks::Both);
+/// let report = place(&plan).await.unwrap();
+/// assert!(report.is_good());
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// `ws` or `wss`: the stream itself; `http` or `https`: the webhook whose TwiML is followed.
+    pub url: String,
+    /// `HOST:PORT` that TCP connects to for the stream, without TLS (as behind a tunnel or proxy
+    /// that ends it), or `tls://HOST:PORT`.
+    pub connect: Option<String>,
+    /// How many calls.
+    pub calls: u32,
+    /// What is said; `None`: made up, another voice in every call.
+    pub audio: Option<Audio>,
+    /// Which tracks; `None`: what the TwiML says, else as many as the audio has.
+    pub tracks: Option<Tracks>,
+    /// Length of a call; audio is cut or repeated to it. `None`: the audio's, or 10 s.
+    pub duration: Option<Duration>,
+    /// Frames go as fast as the server takes them, not fifty a second.
+    pub flood: bool,
+    /// The time over which calls begin; `None`: 2 ms a call.
+    pub ramp: Option<Duration>,
+    /// Account id of every call; `None`: a random one.
+    pub account_sid: Option<String>,
+    /// Call id of every call; `None`: random ones.
+    pub call_sid: Option<String>,
+    /// Stream id of every call; `None`: random ones.
+    pub stream_sid: Option<String>,
+    /// Custom parameters of the stream, beside those of the TwiML.
+    pub parameters: Vec<(String, String)>,
+    /// Signs webhook and upgrade with this token.
+    pub auth_token: Option<AuthToken>,
+    /// The URL that is signed where the server's public URL is not the one that is called.
+    pub sign_url: Option<String>,
+    /// What happens besides audio.
+    pub cues: Vec<Cue>,
+    /// Media time of the first frame; `None`: one of those seen in captures.
+    pub first_timestamp_ms: Option<u64>,
+    /// Writes the mu-law of each stream and track to `<streamSid>[.outbound].ulaw` in here, each
+    /// chunk once, in the order sent.
+    pub save_sent: Option<PathBuf>,
+    /// How long the server may take to close after `stop`.
+    pub patience: Duration,
+    /// Chooses the made-up voices.
+    pub seed: u64,
+}
+
+impl Plan {
+    /// One call with made-up audio of 10 s at real pace.
+    pub fn new(url: impl Into<String>) -> Plan {
+        Plan {
+            url: url.into(),
+            connect: None,
+            calls: 1,
+            audio: None,
+            tracks: None,
+            duration: None,
+            flood: false,
+            ramp: None,
+            account_sid: None,
+            call_sid: None,
+            stream_sid: None,
+            parameters: Vec::new(),
+            auth_token: None,
+            sign_url: None,
+            cues: Vec::new(),
+            first_timestamp_ms: None,
+            save_sent: None,
+            patience: Duration::from_secs(10),
+            seed: 0,
+        }
+    }
+
+    /// Adds a fault, as `--fault` spells it.
+    ///
+    /// # Errors
+    /// There is no such fault, or its time cannot be read.
+    pub fn fault(&mut self, fault: &str) -> Result<(), String> {
+        self.cues.push(fault.parse()?);
+        Ok(())
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.cues.iter().any(|cue| matches!(cue.action, Action::Fault(other, _) if other == fault))
+    }
+
+    /// The close codes that are right in the end; empty: whatever happens is.
+    fn expected_codes(&self) -> &'static [u16] {
+        let mut faults = self.cues.iter().filter_map(|cue| match cue.action {
+            Action::Fault(fault, _) => Some(fault.expected_codes()),
+            _ => None,
+        });
+        faults.rfind(|codes| *codes != [1000]).unwrap_or(&[1000])
+    }
+
+    fn length(&self) -> Duration {
+        let of_audio = |audio: &Audio| Duration::from_micros(audio.samples() as u64 * 125);
+        self.duration.or_else(|| self.audio.as_ref().map(of_audio)).unwrap_or(DEFAULT_DURATION)
+    }
+}
+
+/// How a call ended, seen from the caller.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum End {
+    /// The server sent a close frame (1005: one without a code).
+    Closed {
+        /// The close code.
+        code: u16,
+        /// The close reason.
+        reason: String,
+    },
+    /// The caller cut the connection, as it was asked to.
+    CutOff,
+    /// The server ended the TCP stream without a close frame.
+    Dropped,
+    /// The call never began.
+    Failed {
+        /// Why.
+        error: String,
+    },
+    /// The connection was reset.
+    Reset,
+    /// The server did not end the call in time.
+    StillOpen,
+    /// The server broke the WebSocket protocol.
+    Unintelligible {
+        /// How.
+        error: String,
+    },
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Closed { code, reason } if reason.is_empty() => write!(f, "closed with {code}"),
+            End::Closed { code, reason } => write!(f, "closed with {code} ({reason})"),
+            End::CutOff => f.write_str("cut off by the caller"),
+            End::Dropped => f.write_str("dropped by the server without a close frame"),
+            End::Failed { error } => write!(f, "failed: {error}"),
+            End::Reset => f.write_str("reset"),
+            End::StillOpen => f.write_str("not closed by the server in time"),
+            End::Unintelligible { error } => write!(f, "ended by a protocol error: {error}"),
+        }
+    }
+}
+
+/// What became of one connection.
+#[derive(Clone, Debug, Serialize)]
+pub struct CallReport {
+    /// Which of the plan's calls, from 0; a reconnect or replay has a report of its own.
+    pub call_index: u32,
+    /// The stream's id.
+    pub stream_sid: String,
+    /// The call's id.
+    pub call_sid: String,
+    /// Media frames sent.
+    pub frames_sent: u64,
+    /// Samples sent, both tracks together, each chunk counted once.
+    pub samples_sent: u64,
+    /// Whether `stop` was sent.
+    pub stopped: bool,
+    /// How it ended.
+    pub end: End,
+    /// From `stop` to the end.
+    pub close_lag_ms: Option<f64>,
+    /// Whether it ended as it should have.
+    pub good: bool,
+}
+
+/// What became of a plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// One entry a connection, in the order of the calls.
+    pub calls: Vec<CallReport>,
+    /// Media frames sent.
+    pub frames_sent: u64,
+    /// From the first connection to the last end.
+    pub seconds: f64,
+    /// How late the caller itself was; nothing in a flood.
+    pub lateness: Lateness,
+    /// What the server's process cost, if it was asked for and all calls were up at one time.
+    pub server: Option<ServerCost>,
+}
+
+impl Report {
+    /// Whether every call ended as it should have.
+    pub fn is_good(&self) -> bool {
+        self.calls.iter().all(|call| call.good)
+    }
+}
+
+/// Places the plan's calls and waits until they are over.
+///
+/// What befalls a single call is in its report; it is no error here. Costs one task a call on the
+/// runtime it is called from; on one core about a thousand calls can be paced.
+///
+/// # Errors
+/// The URL cannot be called.
+pub async fn place(plan: &Plan) -> Result<Report, Error> {
+    let meter = Meter::new(plan.calls, None).expect("no process to look for");
+    place_metered(plan, Arc::new(meter)).await
+}
+
+/// [`place`], with counters that can be watched meanwhile; `meter` must be made for as many calls.
+///
+/// # Errors
+/// As for [`place`].
+pub async fn place_metered(plan: &Plan, meter: Arc<Meter>) -> Result<Report, Error> {
+    let url = Url::parse(&plan.url).map_err(|_| Error::Url { url: plan.url.clone() })?;
+    if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") || url.host().is_none() {
+        return Err(Error::Url { url: plan.url.clone() });
+    }
+    let begun = tokio::time::Instant::now();
+    let crew = Arc::new(call::Crew::new(plan.clone(), url, meter.clone(), begun));
+    let mut calls = JoinSet::new();
+    for index in 0..plan.calls {
+        calls.spawn(call::run(crew.clone(), index));
+    }
+    let mut reports: Vec<CallReport> = calls.join_all().await.into_iter().flatten().collect();
+    // Stable: a call's reconnects stay in their order.
+    reports.sort_by_key(|report| report.call_index);
+    Ok(Report {
+        frames_sent: reports.iter().map(|report| report.frames_sent).sum(),
+        calls: reports,
+        seconds: begun.elapsed().as_secs_f64(),
+        lateness: meter.lateness(),
+        server: meter.server_cost(),
+    })
+}

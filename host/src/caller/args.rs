@@ -1,0 +1,328 @@
+//! `callreel call`: the command line, the progress bar and the verdict.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::cue::{self, parse_dtmf, parse_duration, parse_mark};
+use super::{Cue, End, Error, Meter, Plan, Report, Tracks, place_metered};
+use crate::audio::Audio;
+use crate::twilio::{self, AuthToken};
+
+/// How often the progress bar moves.
+const REDRAW: Duration = Duration::from_millis(200);
+
+/// Places calls as Twilio does: a look-alike for tests, demos, CI and load.
+///
+/// Exit code 0 means that every call ended as it should have: closed by the server with 1000
+/// after stop, or as the fault demands.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  callreel call                            one made-up call of 10 s to a server on this machine
+  callreel call greeting.wav --tracks both
+  callreel call --url http://127.0.0.1:5050/incoming-call
+  callreel call --calls 100 --duration 1m --save-sent sent
+  callreel call --fault gap=500ms@2s --fault rst@5s")]
+pub struct Args {
+    /// WAV (8 kHz; PCM or mu-law; mono or stereo) or raw mu-law (.ulaw); none: made-up speech,
+    /// another voice in every call
+    pub audio: Option<PathBuf>,
+
+    /// ws/wss: the stream itself; http/https: the webhook, whose TwiML is followed
+    #[arg(long, default_value = "ws://127.0.0.1:5050/media-stream")]
+    pub url: String,
+
+    /// Connect to this address instead of the stream URL's host, without TLS, as the proxy in
+    /// front of the server does; tls://HOST:PORT keeps TLS
+    #[arg(long, value_name = "HOST:PORT")]
+    pub connect: Option<String>,
+
+    /// How many calls
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub calls: u32,
+
+    /// Length of a call, like 10s or 2m; audio is cut or repeated to it [default: the audio's
+    /// length, or 10s]
+    #[arg(long, value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// Which tracks [default: both for a stereo file or where the TwiML says so, else inbound]
+    #[arg(long)]
+    pub tracks: Option<Tracks>,
+
+    /// Send as fast as the server takes it, not 50 frames a second
+    #[arg(long)]
+    pub flood: bool,
+
+    /// Time over which the calls begin [default: 2 ms a call]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub ramp: Option<Duration>,
+
+    /// Stream id, the same for all calls [default: random]
+    #[arg(long, value_name = "ID")]
+    pub stream_sid: Option<String>,
+
+    /// Call id, the same for all calls [default: random]
+    #[arg(long, value_name = "ID")]
+    pub call_sid: Option<String>,
+
+    /// Account id [default: random]
+    #[arg(long, value_name = "ID")]
+    pub account_sid: Option<String>,
+
+    /// Custom parameter of the stream; may be given again
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_parameter)]
+    pub parameter: Vec<(String, String)>,
+
+    /// Sign webhook and upgrade with this token, as Twilio does
+    #[arg(long, value_name = "TOKEN", env = "TWILIO_AUTH_TOKEN", hide_env_values = true, value_parser = parse_token)]
+    pub auth_token: Option<AuthToken>,
+
+    /// The URL to sign where the server is public under another one than --url
+    #[arg(long, value_name = "URL", requires = "auth_token")]
+    pub sign_url: Option<String>,
+
+    /// Press a key: DIGIT[@TIME]; may be given again
+    #[arg(long, value_name = "DIGIT[@TIME]", value_parser = parse_dtmf)]
+    pub dtmf: Vec<Cue>,
+
+    /// Send a mark: NAME[@TIME]; may be given again
+    #[arg(long, value_name = "NAME[@TIME]", value_parser = parse_mark)]
+    pub mark: Vec<Cue>,
+
+    /// Make something go wrong, like rst or gap=500ms@2s; may be given again; --help lists all
+    #[arg(long, value_name = "FAULT", long_help = cue::help())]
+    pub fault: Vec<Cue>,
+
+    /// Media time of the first frame, in ms [default: one seen in captures, 52 to 171]
+    #[arg(long, value_name = "MS")]
+    pub first_timestamp: Option<u64>,
+
+    /// Keep the mu-law that is sent: DIR/<streamSid>[.outbound].ulaw
+    #[arg(long, value_name = "DIR")]
+    pub save_sent: Option<PathBuf>,
+
+    /// How long the server may take to close after stop
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub patience: Duration,
+
+    /// Measure this process (the server): CPU time a frame, memory a call
+    #[arg(long)]
+    pub pid: Option<u32>,
+
+    /// Choose other made-up voices
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Print the verdict as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a parameter is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn parse_token(text: &str) -> Result<AuthToken, twilio::Error> {
+    AuthToken::new(text.to_owned())
+}
+
+impl Args {
+    /// The plan these arguments make; reads the audio file.
+    ///
+    /// # Errors
+    /// The audio file cannot be read or is unfit.
+    pub fn plan(&self) -> Result<Plan, Error> {
+        let args = self.clone();
+        let audio = args.audio.as_deref().map(Audio::read).transpose()?;
+        Ok(Plan {
+            url: args.url,
+            connect: args.connect,
+            calls: args.calls,
+            audio,
+            tracks: args.tracks,
+            duration: args.duration,
+            flood: args.flood,
+            ramp: args.ramp,
+            account_sid: args.account_sid,
+            call_sid: args.call_sid,
+            stream_sid: args.stream_sid,
+            parameters: args.parameter,
+            auth_token: args.auth_token,
+            sign_url: args.sign_url,
+            cues: [args.dtmf, args.mark, args.fault].concat(),
+            first_timestamp_ms: args.first_timestamp,
+            save_sent: args.save_sent,
+            patience: args.patience,
+            seed: args.seed,
+        })
+    }
+}
+
+/// Runs `callreel call`: places the calls, shows progress on a terminal, prints the verdict.
+///
+/// Ctrl-C lets all calls stop in good order. Everything runs on the calling thread, so that a
+/// second core is left to the server; it must not be called from within an async runtime.
+///
+/// # Errors
+/// The arguments cannot be followed, or no call at all could begin: then the first one's reason
+/// (as JSON the failed calls are printed like others).
+pub fn run(args: &Args) -> Result<Report, Error> {
+    let plan = args.plan()?;
+    let meter = Meter::new(plan.calls, args.pid)
+        .map_err(|cause| Error::Process { pid: args.pid.unwrap_or_default(), cause })?;
+    let meter = Arc::new(meter);
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let report = runtime.expect("a process can have one more epoll").block_on(async {
+        let watched = tokio::spawn(watch(meter.clone(), progress_bar(&plan)));
+        let report = place_metered(&plan, meter).await;
+        watched.abort();
+        report
+    })?;
+    if let Some(reason) = first_failure_if_all_failed(&report)
+        && !args.json
+    {
+        return Err(Error::NoCall { reason });
+    }
+    let printed = if args.json { json(&report) } else { verdict(&report) };
+    // Nobody is left to tell when stdout is closed; the exit code still says it all.
+    let _ = io::stdout().write_all(printed.as_bytes());
+    Ok(report)
+}
+
+/// A thousand calls are a thousand sockets, and as many files where copies are kept.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Too few descriptors show up as calls that fail, with the system's own words.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+fn progress_bar(plan: &Plan) -> ProgressBar {
+    const STYLE: &str = "{msg} [{wide_bar}] {elapsed} of {prefix}";
+    let tracks = plan.tracks.map_or(1, |tracks| tracks.as_slice().len() as u64);
+    let frames = plan.length().as_millis() as u64 / 20 * u64::from(plan.calls) * tracks;
+    // Draws on stderr, and only if that is a terminal.
+    let bar = ProgressBar::new(frames);
+    bar.set_style(ProgressStyle::with_template(STYLE).expect("the template is well formed"));
+    bar.set_prefix(if plan.flood { "flood".to_owned() } else { format!("{:?}", plan.length()) });
+    bar
+}
+
+/// Moves the bar and listens for Ctrl-C until it is aborted.
+async fn watch(meter: Arc<Meter>, bar: ProgressBar) {
+    let cleared = ClearOnDrop(bar);
+    let mut redraw = tokio::time::interval(REDRAW);
+    loop {
+        tokio::select! {
+            _ = redraw.tick() => {
+                let live = meter.calls_settled().saturating_sub(meter.calls_over());
+                cleared.0.set_message(format!("{live} calls, {} over", meter.calls_over()));
+                cleared.0.set_position(meter.frames_sent());
+            }
+            _ = tokio::signal::ctrl_c() => {
+                if meter.is_hung_up() {
+                    // Asked twice: the user does not want to wait for anybody.
+                    std::process::exit(130);
+                }
+                meter.hang_up();
+            }
+        }
+    }
+}
+
+struct ClearOnDrop(ProgressBar);
+
+impl Drop for ClearOnDrop {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn first_failure_if_all_failed(report: &Report) -> Option<String> {
+    let mut failures = report.calls.iter().map(|call| match &call.end {
+        End::Failed { error } => Some(error),
+        _ => None,
+    });
+    let first = failures.next()??.clone();
+    failures.all(|failure| failure.is_some()).then_some(first)
+}
+
+fn json(report: &Report) -> String {
+    let mut text = serde_json::to_string_pretty(report).expect("a report always has a JSON form");
+    text.push('\n');
+    text
+}
+
+fn verdict(report: &Report) -> String {
+    let mut text = String::new();
+    let calls = report.calls.len();
+    let rate = report.frames_sent as f64 / report.seconds;
+    let _ = writeln!(
+        text,
+        "{calls} call{}, {} frames sent in {:.1} s ({rate:.0} frames/s)",
+        if calls == 1 { "" } else { "s" },
+        report.frames_sent,
+        report.seconds,
+    );
+    let late = &report.lateness;
+    if late.worst_ms > 0.0 {
+        let _ = writeln!(
+            text,
+            "own lateness: p50 {:.1} ms, p99 {:.1} ms, worst {:.1} ms{}",
+            late.p50_ms,
+            late.p99_ms,
+            late.worst_ms,
+            if late.p99_ms > 30.0 {
+                " - too late for figures about the server to count"
+            } else {
+                ""
+            }
+        );
+    }
+    for ((good, end), count) in ends(report) {
+        let _ = writeln!(text, "{} {count} x {end}", if good { "ok  " } else { "BAD " });
+    }
+    if let Some(lag_ms) = close_lag_p99_ms(report) {
+        let _ = writeln!(text, "from stop to close: p99 {lag_ms:.1} ms");
+    }
+    if let Some(cost) = &report.server {
+        let _ = writeln!(
+            text,
+            "process {}: {:.2} us a frame, {:.3} cores, {:.1} KiB a call over {:.1} s with all \
+             calls up (caller: {:.2} us a frame)",
+            cost.pid,
+            cost.cpu_us_per_frame,
+            cost.cores,
+            cost.kib_per_call,
+            cost.window_s,
+            cost.caller_cpu_us_per_frame,
+        );
+    }
+    text
+}
+
+/// How calls ended, and how many so; the bad ones first.
+fn ends(report: &Report) -> BTreeMap<(bool, String), usize> {
+    let mut ends = BTreeMap::new();
+    for call in &report.calls {
+        let after = if call.stopped { " after stop" } else { "" };
+        *ends.entry((call.good, format!("{}{after}", call.end))).or_insert(0) += 1;
+    }
+    ends
+}
+
+fn close_lag_p99_ms(report: &Report) -> Option<f64> {
+    let mut lags: Vec<f64> = report.calls.iter().filter_map(|call| call.close_lag_ms).collect();
+    lags.sort_by(f64::total_cmp);
+    let at = (lags.len() * 99).div_ceil(100).checked_sub(1)?;
+    lags.get(at).copied()
+}

@@ -1,0 +1,299 @@
+//! One call, from the webhook to the close frame.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use callreel_core::g711::MULAW_SILENCE;
+use tokio::time::{Instant, sleep_until};
+use url::Url;
+
+use super::line::{Line, Target};
+use super::messages::Ids;
+use super::stream::{CHUNK, CHUNK_SAMPLES, Outcome, Stream};
+use super::{Action, CallReport, End, Error, Fault, Meter, Plan, Track, Tracks, webhook};
+use crate::audio::speech;
+use crate::twilio;
+
+/// How many voices are made up; more calls than that say the same from different places on.
+const VOICES: u64 = 16;
+
+/// Length of a made-up voice before it repeats.
+const VOICE_SAMPLES: usize = 30 * 8000;
+
+/// What all calls share.
+pub(super) struct Crew {
+    pub(super) plan: Plan,
+    pub(super) meter: Arc<Meter>,
+    pub(super) begun: Instant,
+    url: Url,
+    voices: Mutex<Vec<Option<Arc<[u8]>>>>,
+}
+
+impl Crew {
+    pub(super) fn new(plan: Plan, url: Url, meter: Arc<Meter>, begun: Instant) -> Crew {
+        let voices = Mutex::new(vec![None; VOICES as usize]);
+        Crew { plan, meter, begun, url, voices }
+    }
+
+    /// The audio of a call's track.
+    fn voice(&self, index: u32, track: Track) -> Voice {
+        let given = self.plan.audio.as_ref().and_then(|audio| match track {
+            Track::Inbound => Some(audio.inbound()),
+            // A call of the outbound track alone says what there is.
+            Track::Outbound if self.plan.tracks == Some(Tracks::Outbound) => {
+                Some(audio.outbound().unwrap_or(audio.inbound()))
+            }
+            Track::Outbound => audio.outbound(),
+        });
+        if let Some(audio) = given {
+            return Voice { audio: audio.clone(), offset: 0 };
+        }
+        let number = u64::from(index) * 2 + track as u64;
+        let mut voices = self.voices.lock().expect("no holder panics");
+        let seed = self.plan.seed.wrapping_mul(VOICES).wrapping_add(number % VOICES);
+        let audio = voices[(number % VOICES) as usize]
+            .get_or_insert_with(|| speech(seed, VOICE_SAMPLES).into())
+            .clone();
+        // 7919 is prime to the voice's length, so that no two calls begin at one place.
+        let offset = (number / VOICES) as usize * 7919 % VOICE_SAMPLES;
+        Voice { audio, offset }
+    }
+
+    fn ids(&self) -> Ids {
+        let plan = &self.plan;
+        Ids {
+            account_sid: plan.account_sid.clone().unwrap_or_else(|| random_sid("AC")),
+            call_sid: plan.call_sid.clone().unwrap_or_else(|| random_sid("CA")),
+            stream_sid: plan.stream_sid.clone().unwrap_or_else(|| random_sid("MZ")),
+        }
+    }
+}
+
+pub(super) fn random_sid(prefix: &str) -> String {
+    format!("{prefix}{:032x}", fastrand::u128(..))
+}
+
+/// A track's audio, repeated without end.
+pub(super) struct Voice {
+    audio: Arc<[u8]>,
+    offset: usize,
+}
+
+impl Voice {
+    pub(super) fn fill(&self, at: u64, chunk: &mut [u8]) {
+        let Ok(length) = u64::try_from(self.audio.len()) else { unreachable!("64 bits") };
+        if length == 0 {
+            return chunk.fill(MULAW_SILENCE);
+        }
+        let mut from = ((at + self.offset as u64) % length) as usize;
+        let mut filled = 0;
+        while filled < chunk.len() {
+            let count = (chunk.len() - filled).min(self.audio.len() - from);
+            chunk[filled..filled + count].copy_from_slice(&self.audio[from..from + count]);
+            filled += count;
+            from = 0;
+        }
+    }
+}
+
+/// Places one call of a plan; returns a report for each connection it took.
+pub(super) async fn run(crew: Arc<Crew>, index: u32) -> Vec<CallReport> {
+    let ramp = crew.plan.ramp.unwrap_or(Duration::from_millis(2) * crew.plan.calls);
+    sleep_until(crew.begun + ramp * index / crew.plan.calls).await;
+
+    let ids = crew.ids();
+    let mut reports = Vec::new();
+    match Call::prepare(&crew, index, ids.clone()).await {
+        Ok(mut call) => call.run(&mut reports).await,
+        Err(error) => {
+            crew.meter.call_settled();
+            reports.push(failure(index, &ids, &error));
+        }
+    }
+    crew.meter.call_over();
+    reports
+}
+
+fn failure(call_index: u32, ids: &Ids, error: &Error) -> CallReport {
+    let end = End::Failed { error: error.to_string() };
+    CallReport { end, ..blank_report(call_index, ids) }
+}
+
+pub(super) fn blank_report(call_index: u32, ids: &Ids) -> CallReport {
+    CallReport {
+        call_index,
+        stream_sid: ids.stream_sid.clone(),
+        call_sid: ids.call_sid.clone(),
+        frames_sent: 0,
+        samples_sent: 0,
+        stopped: false,
+        end: End::CutOff,
+        close_lag_ms: None,
+        good: false,
+    }
+}
+
+/// What stays the same over all connections of one call.
+pub(super) struct Call<'a> {
+    pub(super) crew: &'a Crew,
+    pub(super) index: u32,
+    pub(super) ids: Ids,
+    pub(super) tracks: Tracks,
+    pub(super) parameters: Vec<(String, String)>,
+    pub(super) voices: Vec<(Track, Voice)>,
+    /// Samples of each track.
+    pub(super) samples: u64,
+    /// Recordings begun: a reconnect, a replay or a second start begins another one.
+    pub(super) recordings: u32,
+    target: Target,
+    signature: Option<String>,
+    settled: bool,
+}
+
+impl<'a> Call<'a> {
+    async fn prepare(crew: &'a Crew, index: u32, ids: Ids) -> Result<Call<'a>, Error> {
+        let plan = &crew.plan;
+        let of_audio = match plan.audio.as_ref().and_then(|audio| audio.outbound()) {
+            Some(_) => Tracks::Both,
+            None => Tracks::Inbound,
+        };
+        let mut tracks = plan.tracks.unwrap_or(of_audio);
+        let mut parameters = plan.parameters.clone();
+        let connect = plan.connect.as_deref();
+        let (target, signed_url) = if crew.url.scheme().starts_with("ws") {
+            let target = match connect {
+                Some(connect) => Target::through(crew.url.clone(), connect),
+                None => Target::new(crew.url.clone()),
+            };
+            (target, plan.sign_url.clone().unwrap_or_else(|| plan.url.clone()))
+        } else {
+            let answer = webhook::ask(&crew.url, plan, &ids).await?;
+            tracks = plan.tracks.or(answer.tracks).unwrap_or(tracks);
+            parameters.extend(answer.parameters);
+            (webhook::stream_target(&crew.url, &answer.stream_url, connect)?, answer.stream_url)
+        };
+        let upgrade_form: &[(&str, &str)] = &[];
+        let token = plan.auth_token.as_ref();
+        let signature = token.map(|token| twilio::sign(token, &signed_url, upgrade_form));
+        let voices = tracks.as_slice().iter();
+        let voices = voices.map(|&track| (track, crew.voice(index, track))).collect();
+        let samples = plan.length().as_micros() as u64 / 125;
+        Ok(Call {
+            crew,
+            index,
+            ids,
+            tracks,
+            parameters,
+            voices,
+            samples,
+            recordings: 0,
+            target,
+            signature,
+            settled: false,
+        })
+    }
+
+    async fn run(&mut self, reports: &mut Vec<CallReport>) {
+        let mut cues = self.schedule();
+        let mut replays = u32::from(self.crew.plan.has(Fault::Replay));
+        let mut first_chunk = 0;
+        loop {
+            let (report, outcome) = self.connection(first_chunk, &mut cues).await;
+            reports.push(report);
+            match outcome {
+                Outcome::Reconnect(chunk) => first_chunk = chunk,
+                Outcome::Over(_) if replays > 0 => {
+                    replays -= 1;
+                    first_chunk = 0;
+                    cues = self.schedule();
+                }
+                Outcome::Over(_) => break,
+            }
+        }
+        self.crew.meter.call_stopping();
+    }
+
+    /// The cues by the number of the chunk they come before.
+    fn schedule(&self) -> VecDeque<(u64, Action)> {
+        let half = self.chunks() / 2;
+        let mut cues: Vec<_> = self
+            .crew
+            .plan
+            .cues
+            .iter()
+            .map(|cue| {
+                (cue.at.map_or_else(|| usual_chunk(&cue.action, half), chunks_in), &cue.action)
+            })
+            .map(|(chunk, action)| (chunk, action.clone()))
+            .collect();
+        cues.sort_by_key(|&(chunk, _)| chunk);
+        cues.into()
+    }
+
+    pub(super) fn chunks(&self) -> u64 {
+        self.samples.div_ceil(CHUNK_SAMPLES as u64)
+    }
+
+    async fn connection(
+        &mut self,
+        first_chunk: u64,
+        cues: &mut VecDeque<(u64, Action)>,
+    ) -> (CallReport, Outcome) {
+        let line = Line::connect(&self.target, self.signature.as_deref()).await;
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => {
+                self.settle();
+                let report = failure(self.index, &self.ids, &error);
+                return (report, Outcome::Over(End::Failed { error: error.to_string() }));
+            }
+        };
+        let mut stream = Stream::new(self, line, first_chunk);
+        let outcome = stream.run(first_chunk, cues).await;
+        let mut report = stream.report;
+        report.end = match &outcome {
+            Outcome::Over(end) => end.clone(),
+            Outcome::Reconnect(_) => End::CutOff,
+        };
+        report.good = match &outcome {
+            Outcome::Over(_) => self.is_good(&report),
+            Outcome::Reconnect(_) => true,
+        };
+        (report, outcome)
+    }
+
+    fn is_good(&self, report: &CallReport) -> bool {
+        let expected = self.crew.plan.expected_codes();
+        let may_end_early = self.crew.plan.has(Fault::StopMissing);
+        match report.end {
+            End::Failed { .. } => false,
+            _ if expected.is_empty() => true,
+            End::Closed { code, .. } => {
+                expected.contains(&code) && (report.stopped || may_end_early || code != 1000)
+            }
+            _ => false,
+        }
+    }
+
+    /// Tells the meter that the call is up, or never will be; once.
+    pub(super) fn settle(&mut self) {
+        if !self.settled {
+            self.settled = true;
+            self.crew.meter.call_settled();
+        }
+    }
+}
+
+/// The chunk that a cue without a time comes before.
+fn usual_chunk(action: &Action, half: u64) -> u64 {
+    use Fault::{Fragments, NoPong, Slow, SplitBytes};
+    match action {
+        Action::Fault(Fragments | NoPong | Slow | SplitBytes, _) => 0,
+        _ => half,
+    }
+}
+
+pub(super) fn chunks_in(time: Duration) -> u64 {
+    (time.as_micros() / CHUNK.as_micros()) as u64
+}

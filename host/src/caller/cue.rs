@@ -1,0 +1,229 @@
+//! What happens in a call besides audio: digits, marks and faults, each at its time.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use jiff::SignedDuration;
+
+/// Something to do when a call has lasted for a certain media time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cue {
+    /// When, in media time. `None`: at once for faults of delivery, else half-way through the call.
+    pub at: Option<Duration>,
+    /// What.
+    pub action: Action,
+}
+
+/// What a cue asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// The far party presses a key.
+    Dtmf(char),
+    /// Twilio says that audio up to a mark of this name was played.
+    Mark(String),
+    /// Something goes wrong; the time is the fault's own measure, where it has one.
+    Fault(Fault, Option<Duration>),
+}
+
+/// Everything that can be made to go wrong. The doc comments are what `--help` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Ends with a close frame (1000) but no stop
+    StopMissing,
+    /// Ends the TCP stream (FIN) without stop or close
+    Fin,
+    /// Resets the TCP connection
+    Rst,
+    /// Ends the TCP stream in the middle of a frame
+    HalfFrame,
+    /// Sends a frame without a mask (the right answer is close code 1002)
+    Unmasked,
+    /// Sends a frame with a reserved bit set (1002)
+    Rsv,
+    /// Sends a frame with a reserved opcode (1002)
+    ReservedOpcode,
+    /// Sends a continuation of nothing (1002)
+    LoneContinuation,
+    /// Sends a ping in fragments (1002)
+    FragmentedControl,
+    /// Sends a text message that is no UTF-8 (1007)
+    BadUtf8,
+    /// Declares a frame of 2^62 bytes (1009)
+    HugeFrame,
+    /// Says nothing until the server gives up, for VALUE (120 s) at most
+    Silent,
+    /// Answers no ping from here on; with silent: a peer that is gone
+    NoPong,
+    /// Sends nothing for VALUE (1 s), then all that is due in one burst
+    Stall,
+    /// Loses VALUE (300 ms) of media and their numbers
+    Gap,
+    /// Loses VALUE (300 ms) of media, but no number
+    GapNoHole,
+    /// Sends one frame VALUE (300 ms) late
+    Late,
+    /// Swaps two neighbouring frames
+    Reorder,
+    /// Sends one frame twice
+    Duplicate,
+    /// Lets timestamps jump forward by VALUE (60 s)
+    TimestampJump,
+    /// Sends a media message whose base64 is broken
+    BadBase64,
+    /// Sends a message that is not JSON
+    BadJson,
+    /// Sends a binary message
+    Binary,
+    /// Sends media before start
+    MediaBeforeStart,
+    /// Sends media after stop
+    MediaAfterStop,
+    /// Sends start again with the same ids
+    SecondStart,
+    /// Sends start again with another stream id
+    SecondStartOther,
+    /// Drops the connection and goes on on another, with the same ids
+    Reconnect,
+    /// Places the same call again, with the same ids and audio
+    Replay,
+    /// Writes byte by byte
+    SplitBytes,
+    /// Sends messages in three fragments with a ping between them
+    Fragments,
+    /// Dribbles every frame over its 20 ms
+    Slow,
+}
+
+impl Fault {
+    /// How long the fault lasts, or how far it reaches, unless told.
+    pub(super) fn default_measure(self) -> Duration {
+        match self {
+            Fault::Silent => Duration::from_secs(120),
+            Fault::TimestampJump => Duration::from_secs(60),
+            Fault::Stall => Duration::from_secs(1),
+            _ => Duration::from_millis(300),
+        }
+    }
+
+    /// The close codes a server may end the call with; empty: any ending is right.
+    pub(super) fn expected_codes(self) -> &'static [u16] {
+        match self {
+            Fault::Fin | Fault::Rst | Fault::HalfFrame | Fault::Silent => &[],
+            Fault::Unmasked
+            | Fault::Rsv
+            | Fault::ReservedOpcode
+            | Fault::LoneContinuation
+            | Fault::FragmentedControl => &[1002],
+            Fault::BadUtf8 => &[1007],
+            Fault::HugeFrame => &[1009],
+            Fault::Binary => &[1000, 1003],
+            Fault::BadJson => &[1000, 1007, 1008],
+            _ => &[1000],
+        }
+    }
+
+    fn name(self) -> String {
+        let value = self.to_possible_value().expect("no fault is skipped");
+        value.get_name().to_owned()
+    }
+}
+
+impl FromStr for Cue {
+    type Err = String;
+
+    /// Parses a fault: `NAME[=DURATION][@TIME]`.
+    fn from_str(text: &str) -> Result<Cue, String> {
+        let (fault, at) = split_time(text)?;
+        let (name, measure) = match fault.split_once('=') {
+            Some((name, measure)) => (name, Some(parse_duration(measure)?)),
+            None => (fault, None),
+        };
+        let fault = Fault::from_str(name, false)
+            .map_err(|_| format!("no such fault; known are {}", names().join(", ")))?;
+        Ok(Cue { at, action: Action::Fault(fault, measure) })
+    }
+}
+
+/// Parses `DIGIT[@TIME]`.
+pub(super) fn parse_dtmf(text: &str) -> Result<Cue, String> {
+    let (digit, at) = split_time(text)?;
+    match digit.parse() {
+        Ok(digit @ ('0'..='9' | '*' | '#' | 'A'..='D')) => {
+            Ok(Cue { at, action: Action::Dtmf(digit) })
+        }
+        _ => Err("a key is one of 0-9 * # A-D, as in 1@2s".to_owned()),
+    }
+}
+
+/// Parses `NAME[@TIME]`.
+pub(super) fn parse_mark(text: &str) -> Result<Cue, String> {
+    let (name, at) = split_time(text)?;
+    Ok(Cue { at, action: Action::Mark(name.to_owned()) })
+}
+
+/// Parses a duration as people write it: `10s`, `1m 30s`, `500ms`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration: SignedDuration =
+        text.parse().map_err(|_| format!("`{text}` is no duration like 10s, 500ms or 1m 30s"))?;
+    Duration::try_from(duration).map_err(|_| format!("`{text}` is negative"))
+}
+
+/// One line a fault, for `--help`.
+pub(super) fn help() -> String {
+    let lines = Fault::value_variants().iter().map(|fault| {
+        let value = fault.to_possible_value().expect("no fault is skipped");
+        format!("{:<18} {}", value.get_name(), value.get_help().unwrap_or_default())
+    });
+    let lines: Vec<_> = lines.collect();
+    format!(
+        "Makes something go wrong: NAME[=VALUE][@TIME], TIME and VALUE like 2s or 300ms; may be \
+         given again. Without TIME it happens half-way through the call, or, where it is a way of \
+         writing, from the start:\n{}",
+        lines.join("\n")
+    )
+}
+
+fn split_time(text: &str) -> Result<(&str, Option<Duration>), String> {
+    match text.rsplit_once('@') {
+        Some((what, at)) => Ok((what, Some(parse_duration(at)?))),
+        None => Ok((text, None)),
+    }
+}
+
+fn names() -> Vec<String> {
+    Fault::value_variants().iter().map(|fault| fault.name()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_may_have_a_measure_and_a_time() {
+        let parse = |text: &str| text.parse::<Cue>();
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        let gap = |measure, at| Ok(Cue { at, action: Action::Fault(Fault::Gap, measure) });
+        assert_eq!(parse("gap"), gap(None, None));
+        assert_eq!(parse("gap=500ms"), gap(Some(ms(500)), None));
+        assert_eq!(parse("gap@1.5s"), gap(None, Some(ms(1500))));
+        assert_eq!(parse("gap=500ms@1m"), gap(Some(ms(500)), Some(s(60))));
+        assert!(parse("gpa").unwrap_err().contains("gap-no-hole"));
+        assert!(parse("gap@soon").unwrap_err().contains("`soon` is no duration"));
+    }
+
+    #[test]
+    fn keys_and_marks_may_have_a_time() {
+        let digit = Cue { at: Some(Duration::from_secs(2)), action: Action::Dtmf('#') };
+        assert_eq!(parse_dtmf("#@2s"), Ok(digit));
+        assert!(parse_dtmf("12").is_err());
+        let mark = Cue { at: None, action: Action::Mark("said hello".to_owned()) };
+        assert_eq!(parse_mark("said hello"), Ok(mark));
+    }
+
+    #[test]
+    fn help_has_a_line_for_every_fault() {
+        assert_eq!(help().lines().count(), 1 + Fault::value_variants().len());
+    }
+}

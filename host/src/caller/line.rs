@@ -1,0 +1,305 @@
+//! One connection to a server: TCP, TLS where the URL says so, the WebSocket handshake, and after
+//! that raw frames out and the server's pings and close in.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use url::Url;
+
+use super::{End, Error};
+use crate::twilio::SIGNATURE_HEADER;
+
+/// How long connecting, and each handshake after it, may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Read buffer of one connection: the server sends little to a recorder's caller.
+const READ_BUFFER_BYTES: usize = 4096;
+
+/// How many of the server's messages are taken between two of our frames at most.
+const HEARD_AT_ONCE_MAX: usize = 64;
+
+/// Close code that stands for a close frame without a code (RFC 6455, 7.1.5).
+const NO_STATUS_CODE: u16 = 1005;
+
+/// Where a connection goes to.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) url: Url,
+    /// `HOST:PORT` that TCP connects to, instead of the URL's own.
+    connect: Option<String>,
+    pub(super) tls: bool,
+}
+
+impl Target {
+    /// Goes where the URL says.
+    pub(super) fn new(url: Url) -> Target {
+        let tls = matches!(url.scheme(), "wss" | "https");
+        Target { url, connect: None, tls }
+    }
+
+    /// Goes to `connect` instead: `HOST:PORT`, where TLS has ended already, or `tls://HOST:PORT`.
+    pub(super) fn through(url: Url, connect: &str) -> Target {
+        let (address, tls) = match connect.strip_prefix("tls://") {
+            Some(address) => (address, true),
+            None => (connect, false),
+        };
+        Target { url, connect: Some(address.to_owned()), tls }
+    }
+
+    /// `HOST:PORT` that TCP connects to.
+    pub(super) fn address(&self) -> String {
+        let port = self.url.port_or_known_default().unwrap_or(80);
+        let host = self.url.host_str().unwrap_or_default();
+        self.connect.clone().unwrap_or_else(|| format!("{host}:{port}"))
+    }
+
+    pub(super) async fn open(&self) -> Result<Socket, Error> {
+        let address = self.address();
+        let failed = |cause| Error::Connect { address: address.clone(), cause };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s");
+        let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect(&address)).await;
+        let tcp = tcp.unwrap_or_else(|_| Err(late())).map_err(failed)?;
+        // A frame is one packet: waiting for more to send with it would spoil the pace.
+        tcp.set_nodelay(true).map_err(failed)?;
+        if !self.tls {
+            return Ok(Socket { io: Io::Plain(tcp), mute: false });
+        }
+        let host = self.url.host_str().unwrap_or_default().to_owned();
+        let name = ServerName::try_from(host).map_err(|e| failed(io::Error::other(e)))?;
+        let tls = timeout(CONNECT_TIMEOUT, connector()?.connect(name, tcp)).await;
+        let tls = tls.unwrap_or_else(|_| Err(late())).map_err(failed)?;
+        Ok(Socket { io: Io::Tls(Box::new(tls)), mute: false })
+    }
+}
+
+/// The TLS client, with the machine's own root certificates (or those of `SSL_CERT_FILE`).
+fn connector() -> Result<TlsConnector, Error> {
+    static CONFIG: OnceLock<TlsConnector> = OnceLock::new();
+    if let Some(connector) = CONFIG.get() {
+        return Ok(connector.clone());
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(Error::NoRoots);
+    }
+    let config = ClientConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(CONFIG.get_or_init(|| TlsConnector::from(std::sync::Arc::new(config))).clone())
+}
+
+/// An open connection after its WebSocket handshake.
+///
+/// *Invariant:* between two calls no frame is half written, except where a fault wants that; so
+/// tungstenite may write its pongs and closes whenever it is polled.
+pub(super) struct Line {
+    ws: WebSocketStream<Socket>,
+    /// The close frame heard so far.
+    closed: Option<End>,
+}
+
+impl Line {
+    /// Connects and shakes hands.
+    ///
+    /// # Errors
+    /// No connection, no TLS, or an answer that is not 101 (with its status and first line).
+    pub(super) async fn connect(target: &Target, signature: Option<&str>) -> Result<Line, Error> {
+        let handshake = |cause| Error::Handshake { address: target.address(), cause };
+        let mut request =
+            target.url.as_str().into_client_request().map_err(|e| handshake(e.to_string()))?;
+        let headers = request.headers_mut();
+        headers.insert("user-agent", HeaderValue::from_static(super::USER_AGENT));
+        if let Some(signature) = signature {
+            let value = HeaderValue::from_str(signature).expect("base64 is visible ASCII");
+            headers.insert(SIGNATURE_HEADER, value);
+        }
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+        let socket = target.open().await?;
+        let shaken = client_async_with_config(request, socket, Some(config));
+        match timeout(CONNECT_TIMEOUT, shaken).await {
+            Ok(Ok((ws, _))) => Ok(Line { ws, closed: None }),
+            Ok(Err(tungstenite::Error::Http(response))) => {
+                let body = response.body().as_deref().unwrap_or_default();
+                Err(Error::refused(response.status().as_u16(), body))
+            }
+            Ok(Err(cause)) => Err(handshake(cause.to_string())),
+            Err(_) => Err(handshake("no answer within 10 s".to_owned())),
+        }
+    }
+
+    /// Writes bytes as they are, past tungstenite.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.ws.get_mut().io.write_all(bytes).await
+    }
+
+    /// Takes what the server has sent so far, without waiting; pings are answered.
+    ///
+    /// Returns how the call ended, if it did.
+    pub(super) fn hear(&mut self) -> Option<End> {
+        for _ in 0..HEARD_AT_ONCE_MAX {
+            let heard = self.ws.next().now_or_never()?;
+            if let Some(end) = self.take(heard) {
+                return Some(end);
+            }
+        }
+        None
+    }
+
+    /// Waits for the server to end the call, and answers its close frame.
+    ///
+    /// A server that sent a close frame and leaves TCP open counts as closed.
+    pub(super) async fn ending(&mut self, within: Duration) -> End {
+        let deadline = Instant::now() + within;
+        while let Ok(heard) = timeout_at(deadline, self.ws.next()).await {
+            if let Some(end) = self.take(heard) {
+                return end;
+            }
+        }
+        self.closed.take().unwrap_or(End::StillOpen)
+    }
+
+    fn take(&mut self, heard: Option<tungstenite::Result<Message>>) -> Option<End> {
+        match heard {
+            Some(Ok(Message::Close(frame))) => {
+                self.closed = Some(match frame {
+                    Some(CloseFrame { code, reason }) => {
+                        End::Closed { code: code.into(), reason: reason.as_str().to_owned() }
+                    }
+                    None => End::Closed { code: NO_STATUS_CODE, reason: String::new() },
+                });
+                None
+            }
+            Some(Ok(_)) => None,
+            Some(Err(cause)) => Some(self.closed.take().unwrap_or_else(|| end_of(cause))),
+            None => Some(self.closed.take().unwrap_or(End::Dropped)),
+        }
+    }
+
+    /// Sends a close frame of our own.
+    pub(super) async fn close(&mut self, code: u16) -> io::Result<()> {
+        let frame = CloseFrame { code: CloseCode::from(code), reason: "".into() };
+        self.ws.close(Some(frame)).await.map_err(io::Error::other)
+    }
+
+    /// Ends our direction of the TCP stream.
+    pub(super) async fn finish_writing(&mut self) -> io::Result<()> {
+        self.ws.get_mut().io.tcp_mut().shutdown().await
+    }
+
+    /// Lets the connection be reset, not finished, when it is dropped.
+    pub(super) fn reset_on_drop(&mut self) -> io::Result<()> {
+        self.ws.get_mut().io.tcp_mut().set_zero_linger()
+    }
+
+    /// Lets every pong and close vanish before it is sent, or no longer.
+    pub(super) fn mute_answers(&mut self, mute: bool) {
+        self.ws.get_mut().mute = mute;
+    }
+}
+
+fn end_of(cause: tungstenite::Error) -> End {
+    use tungstenite::Error as Cause;
+    use tungstenite::error::ProtocolError;
+    match cause {
+        Cause::ConnectionClosed
+        | Cause::AlreadyClosed
+        | Cause::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Dropped,
+        Cause::Io(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => End::Dropped,
+        Cause::Io(_) => End::Reset,
+        other => End::Unintelligible { error: other.to_string() },
+    }
+}
+
+/// The byte stream under the WebSocket; through its `AsyncWrite` only tungstenite writes.
+pub(super) struct Socket {
+    io: Io,
+    mute: bool,
+}
+
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Io {
+    fn tcp_mut(&mut self) -> &mut TcpStream {
+        match self {
+            Io::Plain(tcp) => tcp,
+            Io::Tls(tls) => tls.get_mut().0,
+        }
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Io::Plain(tcp) => tcp.write_all(bytes).await,
+            Io::Tls(tls) => {
+                tls.write_all(bytes).await?;
+                tls.flush().await
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Io::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.mute {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        match &mut self.io {
+            Io::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Io::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Io::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Io::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Commands and settings. What a command is told becomes each room's own `Config`, all of it valid,
+//! before anything is opened or bound.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use callreel_core::wav;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{Config, caller, decode, demo, engine, http, store, twilio};
+
+/// Longest `--read-interval`: it delays every checkpoint, and with it what a crash may cost.
+const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// Records phone calls that a provider streams over WebSocket.
+#[derive(Debug, Parser)]
+#[command(name = "callreel", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  callreel                                    Record on 0.0.0.0:5050 into ./recordings
+  callreel serve --help                       See what can be set, each also by CALLREEL_...
+  CALLREEL_LOG=debug callreel                 Log more: error, warn, info (default), debug, trace";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  Try it; without a token anybody who finds the address can record:
+    callreel serve --dir recordings
+    ngrok http 5050     # then set the number's webhook to https://<name>.ngrok.app/incoming-call
+
+  In public: only what Twilio has signed for this address gets in.
+    TWILIO_AUTH_TOKEN=... callreel serve --public-url https://calls.example.com
+
+  CALLREEL_LOG=debug (or error, warn, info, callreel::http=debug) chooses what is logged.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Place calls as Twilio does, for tests, demos, CI and load
+    Call(Box<caller::Args>),
+    /// Turn stored mu-law or captured frames into WAV
+    Decode(decode::Args),
+    /// Record a few calls on this machine, with nobody's account, and check them
+    Demo(demo::Args),
+    /// Record calls (the default)
+    Serve(Box<ServeArgs>),
+}
+
+impl Cli {
+    /// Reads a command line, its first item the program's name.
+    ///
+    /// # Errors
+    /// clap's, which for `--help` and `--version` is not a failure. Hand it to [`exit`].
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut args: Vec<OsString> = args.into_iter().collect();
+        let is_about_the_whole =
+            |arg: &OsString| ["-h", "--help", "-V", "--version"].iter().any(|option| arg == option);
+        let names_a_command = args.get(1).is_some_and(|arg| {
+            is_about_the_whole(arg) || !arg.as_encoded_bytes().starts_with(b"-")
+        });
+        if !names_a_command {
+            args.insert(args.len().min(1), "serve".into());
+        }
+        Self::try_parse_from(args)
+    }
+}
+
+/// Prints what clap has to say and ends the process: 0 after help, 2 after a mistake.
+///
+/// A value that cannot be used is one line; other mistakes come with clap's hints.
+pub fn exit(error: &clap::Error) -> ! {
+    if error.kind() == ErrorKind::ValueValidation {
+        let text = error.to_string();
+        eprintln!("{}", text.lines().next().unwrap_or_default());
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
+}
+
+/// Settings of `callreel serve`.
+#[derive(Args, Debug)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub struct ServeArgs {
+    /// Address of the public listener: /, /incoming-call and /media-stream
+    #[arg(
+        long,
+        env = "CALLREEL_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:5050"
+    )]
+    pub listen: SocketAddr,
+
+    /// Directory of the recordings; made if it is not there
+    #[arg(long, env = "CALLREEL_DIR", value_name = "DIR", default_value = "recordings")]
+    pub dir: PathBuf,
+
+    /// Sample format of the WAV files; mulaw takes half the disk, but fewer programs read it
+    #[arg(long, env = "CALLREEL_FORMAT", value_enum, default_value_t)]
+    pub format: Format,
+
+    /// Address at which Twilio reaches this server; a path in it is one that your proxy strips.
+    /// Without it, the stream's host is taken from the Host header
+    #[arg(long, env = "CALLREEL_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<twilio::PublicUrl>,
+
+    /// Twilio's auth token: refuse every request that is not signed with it for the public URL.
+    /// Better kept in CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN, since others can see a command line
+    #[arg(long, env = "CALLREEL_AUTH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub auth_token: Option<String>,
+
+    /// Said to the caller before the stream begins; empty says nothing
+    #[arg(long, env = "CALLREEL_GREETING", value_name = "TEXT", default_value_t = twilio::Texts::default().greeting)]
+    pub greeting: twilio::Text,
+
+    /// Said to the caller last, after a second's pause; empty says nothing
+    #[arg(long, env = "CALLREEL_READY", value_name = "TEXT", default_value_t = twilio::Texts::default().ready)]
+    pub ready: twilio::Text,
+
+    /// Calls recorded at one time; one more is refused with 503 [default: no limit]
+    #[arg(long, env = "CALLREEL_MAX_CALLS", value_name = "COUNT")]
+    pub max_calls: Option<NonZeroUsize>,
+
+    /// End a call when it is this old
+    #[arg(long, env = "CALLREEL_MAX_DURATION", value_name = "DURATION", default_value = "24h", value_parser = positive)]
+    pub max_duration: Duration,
+
+    /// End a call whose peer has been silent, answering no ping, for this long
+    #[arg(long, env = "CALLREEL_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = positive)]
+    pub idle_timeout: Duration,
+
+    /// Time between two reads of one call; 0 reads at once, at several times the CPU
+    #[arg(long, env = "CALLREEL_READ_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = read_interval)]
+    pub read_interval: Duration,
+
+    /// Also keep every stream's frames in this directory, as .jsonl for `decode` and for bug
+    /// reports. They are personal data
+    #[arg(long, env = "CALLREEL_CAPTURE", value_name = "DIR")]
+    pub capture: Option<PathBuf>,
+
+    /// How log lines look on standard error
+    #[arg(long, env = "CALLREEL_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// Sample format of the WAV files.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Format {
+    /// 16-bit PCM, which everything reads.
+    #[default]
+    Pcm16,
+    /// G.711 mu-law, as it came.
+    Mulaw,
+}
+
+impl From<Format> for wav::Encoding {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Pcm16 => Self::Pcm16,
+            Format::Mulaw => Self::Mulaw,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// For a person.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Settings that are fine one by one, but not together.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The auth token is not one.
+    #[error(transparent)]
+    Token(#[from] twilio::Error),
+    /// Signatures are made for a URL, which only the user knows.
+    #[error(
+        "an auth token is set (--auth-token, CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN) but no --public-url: Twilio \
+         signs for the address it calls, so give that, like --public-url https://calls.example.com"
+    )]
+    TokenWithoutPublicUrl,
+}
+
+impl TryFrom<ServeArgs> for Config {
+    type Error = Error;
+
+    /// Distributes the settings to the rooms. Reads TWILIO_AUTH_TOKEN if no other token is given.
+    fn try_from(args: ServeArgs) -> Result<Self, Error> {
+        let token = args.auth_token.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok());
+        let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &args.public_url) {
+            (None, _) => None,
+            (Some(token), Some(public_url)) => {
+                Some(twilio::Verifier::new(token, public_url.clone()))
+            }
+            (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
+        };
+        let texts = twilio::Texts { greeting: args.greeting, ready: args.ready };
+        Ok(Config {
+            http: http::Config {
+                twilio: twilio::Config { texts, public_url: args.public_url, verifier },
+                calls_max: args.max_calls.map(NonZeroUsize::get),
+                ..http::Config::default()
+            },
+            engine: engine::Config {
+                read_interval: args.read_interval,
+                idle_timeout: args.idle_timeout,
+                max_duration: args.max_duration,
+                encoding: args.format.into(),
+                capture: args.capture.is_some(),
+                ..engine::Config::default()
+            },
+            store: store::Config { dir: args.dir, capture_dir: args.capture, webhooks: None },
+        })
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let parsed = text.parse::<jiff::SignedDuration>().ok();
+    parsed
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or_else(|| "give a number with its unit, like 100ms, 60s or 24h".to_owned())
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than 0".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn read_interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        duration if duration > READ_INTERVAL_MAX => {
+            Err(format!("must not be longer than {READ_INTERVAL_MAX:?}"))
+        }
+        duration => Ok(duration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve_args(args: &[&str]) -> Result<ServeArgs, clap::Error> {
+        let args = std::iter::once("callreel").chain(args.iter().copied()).map(OsString::from);
+        match Cli::from_args(args)?.command {
+            Command::Serve(args) => Ok(*args),
+            other => panic!("{other:?} is not serve"),
+        }
+    }
+
+    fn token_and_url(token: Option<&str>, public_url: Option<&str>) -> Result<Config, Error> {
+        let mut args = serve_args(&["--greeting", "Hello"]).unwrap();
+        args.auth_token = token.map(str::to_owned);
+        args.public_url = public_url.map(|url| url.parse().unwrap());
+        args.try_into()
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_without_a_command_are_those_of_serve() {
+        for args in [&["--max-calls", "3"][..], &["serve", "--max-calls", "3"]] {
+            assert_eq!(serve_args(args).unwrap().max_calls, NonZeroUsize::new(3));
+        }
+        assert_eq!(serve_args(&["--help"]).unwrap_err().kind(), ErrorKind::DisplayHelp);
+        assert_eq!(serve_args(&["nonsense"]).unwrap_err().kind(), ErrorKind::InvalidSubcommand);
+    }
+
+    #[test]
+    fn durations_have_units_and_limits() {
+        assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86400)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        for text in ["", "5", "-5s", "5 parsecs", "99999999999999999999h"] {
+            duration(text).unwrap_err();
+        }
+        positive("0s").unwrap_err();
+        read_interval("2s").unwrap_err();
+    }
+
+    #[test]
+    fn a_bad_value_is_named_in_the_first_line() {
+        for (args, words) in [
+            (
+                ["--public-url", "ftp://example.com"],
+                "--public-url <URL>': must be the address at which Twilio",
+            ),
+            (["--listen", "5050"], "--listen <ADDRESS:PORT>'"),
+            (["--max-calls", "0"], "--max-calls <COUNT>'"),
+            (["--idle-timeout", "0"], "must be longer than 0"),
+            (["--greeting", "\u{7}"], "control characters"),
+        ] {
+            let error = serve_args(&args).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ValueValidation);
+            let text = error.to_string();
+            assert!(text.lines().next().unwrap().contains(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_asks_for_a_public_url() {
+        let error = token_and_url(Some("12345"), None).unwrap_err().to_string();
+        assert!(error.contains("--public-url") && !error.contains("12345"), "{error}");
+        assert!(token_and_url(Some(""), Some("https://example.com")).is_err());
+        let config = token_and_url(Some("12345"), Some("https://example.com")).unwrap();
+        assert!(config.http.twilio.verifier.is_some());
+    }
+}

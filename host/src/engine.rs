@@ -1,0 +1,679 @@
+//! The media threads: the only ones that read calls.
+//!
+//! A recorder has no deadline: the kernel keeps what arrives. So a thread sleeps between two looks
+//! at its sockets and then reads each that has something once, ten frames at a time, into one buffer
+//! that all its calls share. That costs a fifth of reading each frame when it comes.
+
+use std::collections::HashMap;
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use callreel_core::{wav, ws};
+use hyper::body::Bytes;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::call::{Call, Context, MESSAGE_BYTES_MAX, Wish};
+use crate::live::Board;
+use crate::recording::{Outbox, Outcome, Writers};
+use crate::store::Store;
+use crate::store::record::End;
+
+/// The buffer that a thread reads into: the largest message, and what may come with it.
+const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 1024;
+
+/// What a connection may leave unfinished in the shared buffer's stead; more comes from the pool.
+const PARTIAL_BYTES_MAX: usize = 4 * 1024;
+
+/// What all unfinished messages longer than that may take together.
+const POOL_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How much of one connection is read before the others have their turn.
+const TURN_BYTES_MAX: usize = 1024 * 1024;
+
+/// How often calls are looked after: blocks posted, peers pinged.
+const TEND_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a peer may take to close after we did.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long calls may take to finish when the recorder stops.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(8);
+
+/// Samples between a session and its recording.
+const SAMPLES: usize = 4096;
+
+const WAKER: Token = Token(usize::MAX);
+
+/// How calls are read.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long a thread sleeps between two looks at its sockets; zero: it waits for each frame.
+    pub read_interval: Duration,
+    /// How long a peer may be silent, pongs included.
+    pub idle_timeout: Duration,
+    /// How long a recording may get.
+    pub max_duration: Duration,
+    /// What samples are stored as.
+    pub encoding: wav::Encoding,
+    /// Whether the messages of each stream are kept as well.
+    pub capture: bool,
+    /// How many threads read calls.
+    pub threads: usize,
+    /// How long a file's samples may get before a recording goes on in the next.
+    pub segment_bytes_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            read_interval: Duration::from_millis(100),
+            idle_timeout: Duration::from_secs(60),
+            max_duration: Duration::from_secs(24 * 60 * 60),
+            encoding: wav::Encoding::Pcm16,
+            capture: false,
+            threads: thread::available_parallelism().map_or(1, usize::from),
+            // One read may bring the largest message, and that five seconds' worth of a gap.
+            segment_bytes_max: u64::from(wav::DATA_BYTES_MAX) - (16 << 20),
+        }
+    }
+}
+
+/// A connection whose handshake is done.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket; non-blocking.
+    pub stream: std::net::TcpStream,
+    /// What came with the handshake's last bytes.
+    pub already_read: Bytes,
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+}
+
+/// The media threads and the writers behind them.
+pub struct Engine {
+    handle: Handle,
+    threads: Vec<JoinHandle<()>>,
+    writers: Writers,
+}
+
+/// What others may ask of the media threads. The default one has none: it drops what it adopts.
+#[derive(Clone, Default)]
+pub struct Handle {
+    inboxes: Arc<[Arc<Inbox>]>,
+}
+
+/// Where a media thread finds what others want of it.
+struct Inbox {
+    letters: Mutex<Vec<Letter>>,
+    /// Connections that are the thread's, or on their way to it.
+    connections: AtomicUsize,
+    is_draining: AtomicBool,
+    bell: Bell,
+}
+
+/// Wakes a media thread, which sleeps in one of two ways.
+struct Bell {
+    sleeper: Mutex<Option<Thread>>,
+    waker: Waker,
+    waits_for_sockets: bool,
+}
+
+enum Letter {
+    Adopt(Connection),
+    Finished { token: usize, outcome: Outcome },
+    Drain,
+}
+
+impl Engine {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The system gives no thread or no poll.
+    pub fn start(config: &Config, store: &Arc<Store>, board: &Arc<Board>) -> io::Result<Self> {
+        let count = config.threads.max(1);
+        let (writers, outboxes) = Writers::start(store, board, count)?;
+        let pool = Arc::<AtomicUsize>::default();
+        let mut threads = Vec::new();
+        let mut inboxes = Vec::new();
+        for (index, outbox) in outboxes.into_iter().enumerate() {
+            let poll = Poll::new()?;
+            let inbox = Arc::new(Inbox {
+                letters: Mutex::default(),
+                connections: AtomicUsize::new(0),
+                is_draining: AtomicBool::new(false),
+                bell: Bell {
+                    sleeper: Mutex::default(),
+                    waker: Waker::new(poll.registry(), WAKER)?,
+                    waits_for_sockets: config.read_interval.is_zero(),
+                },
+            });
+            let reader = Reader {
+                inbox: Arc::clone(&inbox),
+                poll,
+                live: HashMap::new(),
+                ready: Vec::new(),
+                is_busy: false,
+                next_token: 0,
+                buffer: vec![0; BUFFER_BYTES],
+                samples: vec![0; SAMPLES],
+                outbox,
+                pool: Arc::clone(&pool),
+                config: config.clone(),
+                drain_until: None,
+            };
+            let builder = thread::Builder::new().name(format!("media-{index}"));
+            threads.push(builder.spawn(move || reader.run())?);
+            inboxes.push(inbox);
+        }
+        Ok(Self { handle: Handle { inboxes: inboxes.into() }, threads, writers })
+    }
+
+    /// What others may ask of the threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Finishes every call and ends the threads; waits for it, at most some ten seconds unless the
+    /// disk hangs.
+    pub fn drain(self) {
+        for inbox in self.handle.inboxes.iter() {
+            inbox.is_draining.store(true, Ordering::Relaxed);
+            inbox.post(Letter::Drain);
+        }
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+        self.writers.join();
+    }
+}
+
+impl Handle {
+    /// Gives a connection to the thread that has the fewest.
+    pub fn adopt(&self, connection: Connection) {
+        let idlest = self.inboxes.iter().min_by_key(|i| i.connections.load(Ordering::Relaxed));
+        if let Some(inbox) = idlest {
+            inbox.connections.fetch_add(1, Ordering::Relaxed);
+            inbox.post(Letter::Adopt(connection));
+        }
+    }
+
+    /// Connections that the threads have.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.inboxes.iter().map(|inbox| inbox.connections.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Inbox {
+    fn post(&self, letter: Letter) {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
+        self.bell.ring();
+    }
+
+    fn take(&self) -> Vec<Letter> {
+        std::mem::take(&mut self.letters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Bell {
+    fn ring(&self) {
+        if self.waits_for_sockets {
+            // It cannot fail but for want of memory; the thread looks around soon in any case.
+            let _ = self.waker.wake();
+        } else if let Some(sleeper) =
+            self.sleeper.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+        {
+            sleeper.unpark();
+        }
+    }
+}
+
+/// A media thread.
+struct Reader {
+    inbox: Arc<Inbox>,
+    poll: Poll,
+    live: HashMap<usize, Live>,
+    /// Tokens of the connections that have something to read.
+    ready: Vec<usize>,
+    /// One of them has so much that the others must not sleep for it.
+    is_busy: bool,
+    /// Tokens are never used twice: a letter may come for a connection that is gone.
+    next_token: usize,
+    buffer: Vec<u8>,
+    samples: Vec<i16>,
+    outbox: Outbox,
+    pool: Arc<AtomicUsize>,
+    config: Config,
+    drain_until: Option<Instant>,
+}
+
+/// A connection on its thread.
+struct Live {
+    stream: TcpStream,
+    call: Call,
+    /// The start of a message whose rest has not come.
+    partial: Vec<u8>,
+    /// What the pool gave for it.
+    pooled: usize,
+    /// Its token is among the ready ones.
+    is_ready: bool,
+    /// The peer will send no more, or the connection is broken: to be read to its end.
+    is_ending: bool,
+    last_heard: Instant,
+    /// A ping of ours has not been answered.
+    pinged: bool,
+    /// Bytes of control frames that the socket did not take yet.
+    unsent: Vec<u8>,
+    closing: Closing,
+}
+
+enum Closing {
+    No,
+    /// With this code, when the recording is finished.
+    WhenFinished(ws::CloseCode),
+    /// Our close frame is out; the peer's is waited for until then.
+    Lingering(Instant),
+    /// To be dropped.
+    Gone,
+}
+
+impl Reader {
+    fn run(mut self) {
+        *self.inbox.bell.sleeper.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(thread::current());
+        let mut events = Events::with_capacity(1024);
+        let mut tended = Instant::now();
+        loop {
+            self.sleep(&mut events);
+            self.note_ready(&events);
+            let now = Instant::now();
+            self.read_ready(now);
+            if now - tended >= TEND_INTERVAL {
+                tended = now;
+                self.tend(now);
+            }
+            self.outbox.send();
+            if self.drain_until.is_some_and(|until| self.live.is_empty() || now >= until) {
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until the next look at the sockets, reading letters meanwhile; then puts what the
+    /// sockets have to say into `events`.
+    fn sleep(&mut self, events: &mut Events) {
+        let interval = self.config.read_interval;
+        let mut timeout = Duration::ZERO;
+        if interval.is_zero() {
+            timeout = match (self.is_busy, self.ready.is_empty()) {
+                (true, _) => Duration::ZERO,
+                (false, false) => Duration::from_millis(5),
+                (false, true) => TEND_INTERVAL,
+            };
+        } else {
+            let until = Instant::now() + interval;
+            loop {
+                self.read_letters();
+                let rest = until.saturating_duration_since(Instant::now());
+                if rest.is_zero() || self.is_busy {
+                    break;
+                }
+                thread::park_timeout(rest);
+            }
+        }
+        if let Err(error) = self.poll.poll(events, Some(timeout))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            tracing::error!(%error, "cannot wait for sockets");
+            thread::sleep(TEND_INTERVAL);
+        }
+        self.read_letters();
+    }
+
+    fn note_ready(&mut self, events: &Events) {
+        for event in events {
+            let token = event.token().0;
+            if let Some(live) = self.live.get_mut(&token) {
+                live.is_ending |= event.is_read_closed() || event.is_error();
+                if !std::mem::replace(&mut live.is_ready, true) {
+                    self.ready.push(token);
+                }
+            }
+        }
+    }
+
+    fn read_letters(&mut self) {
+        for letter in self.inbox.take() {
+            match letter {
+                Letter::Adopt(connection) => self.adopt(connection),
+                Letter::Finished { token, outcome } => {
+                    let code = match outcome {
+                        Outcome::Published => None,
+                        Outcome::Left => Some(ws::CloseCode::INTERNAL),
+                    };
+                    if let Some(live) = self.live.get_mut(&token) {
+                        if let Closing::WhenFinished(wished) = live.closing {
+                            live.close(code.unwrap_or(wished), Instant::now());
+                        }
+                        self.drop_if_gone(token);
+                    }
+                }
+                Letter::Drain => self.drain(),
+            }
+        }
+    }
+
+    fn adopt(&mut self, connection: Connection) {
+        let token = self.next_token;
+        self.next_token += 1;
+        let mut stream = TcpStream::from_std(connection.stream);
+        let interest = Interest::READABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, Token(token), interest) {
+            tracing::error!(%error, peer = %connection.peer, "cannot watch a connection");
+            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let live = Live {
+            stream,
+            call: Call::new(connection.peer, self.config.capture),
+            partial: connection.already_read.to_vec(),
+            pooled: 0,
+            is_ready: true,
+            is_ending: false,
+            last_heard: Instant::now(),
+            pinged: false,
+            unsent: Vec::new(),
+            closing: Closing::No,
+        };
+        self.live.insert(token, live);
+        self.ready.push(token);
+        if self.drain_until.is_some() {
+            self.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, Instant::now());
+        }
+    }
+
+    /// Reads each connection that has something, once.
+    fn read_ready(&mut self, now: Instant) {
+        self.is_busy = false;
+        for token in std::mem::take(&mut self.ready) {
+            let more = self.read(token, now);
+            if let Some(live) = self.live.get_mut(&token) {
+                live.is_ready = more != More::No;
+                self.is_busy |= more == More::AtOnce;
+                if live.is_ready {
+                    self.ready.push(token);
+                }
+            }
+            self.drop_if_gone(token);
+        }
+    }
+
+    /// Reads what one connection has, and lets its call take it.
+    fn read(&mut self, token: usize, now: Instant) -> More {
+        let mut turn = 0;
+        loop {
+            let Some(live) = self.live.get_mut(&token) else {
+                return More::No;
+            };
+            if live.call.is_held_back(now) || !live.grow(&self.pool) {
+                return More::Later;
+            }
+            let (result, room) = live.receive(&mut self.buffer);
+            let received = match result {
+                Ok(0) => return self.end_of_stream(token, End::Disconnect, now),
+                Ok(received) => received,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => continue,
+                    // What came with the handshake has not been looked at yet.
+                    io::ErrorKind::WouldBlock if turn == 0 && !live.partial.is_empty() => 0,
+                    io::ErrorKind::WouldBlock => return More::No,
+                    _ => return self.end_of_stream(token, End::Reset, now),
+                },
+            };
+            let is_ending = live.is_ending;
+            self.take(token, received, now);
+            turn += received;
+            // A read that left room emptied the socket; what comes later is told of anew.
+            if received < room && !is_ending {
+                return More::No;
+            }
+            if turn >= TURN_BYTES_MAX {
+                return More::AtOnce;
+            }
+        }
+    }
+
+    /// Lets a call take `received` new bytes, behind those of its unfinished message.
+    fn take(&mut self, token: usize, received: usize, now: Instant) {
+        let inbox = Arc::clone(&self.inbox);
+        let done = || -> crate::recording::Done {
+            let inbox = Arc::clone(&inbox);
+            Box::new(move |outcome| inbox.post(Letter::Finished { token, outcome }))
+        };
+        let Some(live) = self.live.get_mut(&token) else {
+            return;
+        };
+        let mut context = Context {
+            samples: &mut self.samples,
+            outbox: &mut self.outbox,
+            encoding: self.config.encoding,
+            segment_bytes_max: self.config.segment_bytes_max,
+            now,
+            done: &done,
+        };
+        if received > 0 {
+            live.last_heard = now;
+            live.pinged = false;
+        }
+        let held = live.partial.len();
+        let wish = if live.pooled == 0 {
+            let bytes = &mut self.buffer[..held + received];
+            let (kept, wish) = live.call.handle_bytes(bytes, &mut context);
+            live.partial.clear();
+            live.partial.extend_from_slice(&bytes[..kept]);
+            wish
+        } else {
+            let (kept, wish) = live.call.handle_bytes(&mut live.partial, &mut context);
+            live.partial.truncate(kept);
+            wish
+        };
+        live.shrink(&self.pool);
+        if let Some(pong) = live.call.take_pong() {
+            live.send_pong(&pong);
+        }
+        if let Wish::Close(code) = wish {
+            live.close_when_finished(code, now);
+        }
+        if live.call.peer_closed() && matches!(live.closing, Closing::Lingering(_)) {
+            live.closing = Closing::Gone;
+        }
+    }
+
+    /// The connection is over as far as the peer is concerned.
+    fn end_of_stream(&mut self, token: usize, end: End, now: Instant) -> More {
+        self.end(token, end, ws::CloseCode::NORMAL, now);
+        if let Some(live) = self.live.get_mut(&token) {
+            // Its recording is finished without it.
+            live.closing = Closing::Gone;
+        }
+        More::No
+    }
+
+    /// Ends a connection from our side.
+    fn end(&mut self, token: usize, end: End, code: ws::CloseCode, now: Instant) {
+        let inbox = Arc::clone(&self.inbox);
+        let done = || -> crate::recording::Done {
+            let inbox = Arc::clone(&inbox);
+            Box::new(move |outcome| inbox.post(Letter::Finished { token, outcome }))
+        };
+        let Some(live) = self.live.get_mut(&token) else {
+            return;
+        };
+        let mut context = Context {
+            samples: &mut self.samples,
+            outbox: &mut self.outbox,
+            encoding: self.config.encoding,
+            segment_bytes_max: self.config.segment_bytes_max,
+            now,
+            done: &done,
+        };
+        live.call.end(end, &mut context);
+        live.close_when_finished(code, now);
+    }
+
+    /// Looks after every call: what has waited is posted, who is silent is asked, who is gone goes.
+    fn tend(&mut self, now: Instant) {
+        let tokens: Vec<usize> = self.live.keys().copied().collect();
+        for token in tokens {
+            let Some(live) = self.live.get_mut(&token) else {
+                continue;
+            };
+            live.call.tend(&mut self.outbox, now);
+            live.flush();
+            let silent = now - live.last_heard;
+            let is_old = live.call.elapsed(now) >= self.config.max_duration;
+            match live.closing {
+                Closing::No if silent >= self.config.idle_timeout => {
+                    self.end(token, End::Idle, ws::CloseCode::POLICY, now);
+                }
+                Closing::No if is_old => {
+                    self.end(token, End::MaxDuration, ws::CloseCode::POLICY, now);
+                }
+                Closing::No if silent >= self.config.idle_timeout / 2 && !live.pinged => {
+                    live.pinged = true;
+                    live.send(&ws::ping());
+                }
+                Closing::Lingering(until) if now >= until => live.closing = Closing::Gone,
+                _ => {}
+            }
+            self.drop_if_gone(token);
+        }
+    }
+
+    /// Reads what has arrived and then ends every call.
+    fn drain(&mut self) {
+        let now = Instant::now();
+        self.drain_until = Some(now + DRAIN_PATIENCE);
+        let tokens: Vec<usize> = self.live.keys().copied().collect();
+        for token in tokens {
+            // What the kernel holds, but not what a flood goes on to bring.
+            let _ = (0..16).find(|_| self.read(token, now) != More::AtOnce);
+            self.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, now);
+            self.drop_if_gone(token);
+        }
+        self.outbox.send();
+    }
+
+    fn drop_if_gone(&mut self, token: usize) {
+        if self.live.get(&token).is_some_and(|live| matches!(live.closing, Closing::Gone))
+            && let Some(mut live) = self.live.remove(&token)
+        {
+            live.partial.clear();
+            live.shrink(&self.pool);
+            let _ = self.poll.registry().deregister(&mut live.stream);
+            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether a connection has more to read.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum More {
+    /// Not that we know: we will be told.
+    No,
+    /// After the next sleep: something has to make room first.
+    Later,
+    /// Yes, when the others have had their turn.
+    AtOnce,
+}
+
+impl Live {
+    /// Makes room for the rest of a long message, if the pool has it.
+    fn grow(&mut self, pool: &AtomicUsize) -> bool {
+        const STEP: usize = 64 * 1024;
+        if self.partial.len() <= PARTIAL_BYTES_MAX || self.partial.len() < self.pooled {
+            return true;
+        }
+        if pool.fetch_add(STEP, Ordering::Relaxed) + STEP > POOL_BYTES_MAX {
+            pool.fetch_sub(STEP, Ordering::Relaxed);
+            return false;
+        }
+        self.pooled += STEP;
+        self.partial.reserve_exact(self.pooled - self.partial.len());
+        true
+    }
+
+    /// Gives back to the pool what a finished message took.
+    fn shrink(&mut self, pool: &AtomicUsize) {
+        if self.pooled > 0 && self.partial.len() <= PARTIAL_BYTES_MAX {
+            pool.fetch_sub(std::mem::take(&mut self.pooled), Ordering::Relaxed);
+        }
+        if self.pooled == 0 && self.partial.capacity() > PARTIAL_BYTES_MAX {
+            self.partial.shrink_to_fit();
+        }
+    }
+
+    /// Reads once, behind the unfinished message: into `shared`, to whose start it is copied, or
+    /// into its own memory if that came from the pool. Also tells how much there was room for.
+    fn receive(&mut self, shared: &mut [u8]) -> (io::Result<usize>, usize) {
+        let held = self.partial.len();
+        if self.pooled == 0 {
+            shared[..held].copy_from_slice(&self.partial);
+            let room = &mut shared[held..];
+            let length = room.len();
+            return (self.stream.read(room), length);
+        }
+        self.partial.resize(self.pooled, 0);
+        let result = self.stream.read(&mut self.partial[held..]);
+        self.partial.truncate(held + result.as_ref().copied().unwrap_or(0));
+        (result, self.pooled - held)
+    }
+
+    fn close_when_finished(&mut self, code: ws::CloseCode, now: Instant) {
+        if !matches!(self.closing, Closing::No) {
+            return;
+        }
+        if self.call.is_finishing() {
+            self.closing = Closing::WhenFinished(code);
+        } else {
+            self.close(code, now);
+        }
+    }
+
+    /// Sends our close frame. If the peer's has come, that was all; else it may answer.
+    fn close(&mut self, code: ws::CloseCode, now: Instant) {
+        self.send(&ws::close(code));
+        self.closing =
+            if self.call.peer_closed() { Closing::Gone } else { Closing::Lingering(now + LINGER) };
+    }
+
+    /// Sends a control frame, or keeps it until the socket takes it.
+    fn send(&mut self, frame: &[u8]) {
+        self.unsent.extend_from_slice(frame);
+        self.flush();
+    }
+
+    /// Answers a ping, unless an earlier answer still waits: a peer that does not read gets no more.
+    fn send_pong(&mut self, pong: &[u8]) {
+        if self.unsent.is_empty() {
+            self.send(pong);
+        }
+    }
+
+    fn flush(&mut self) {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Full, or broken: reading will tell.
+                Err(_) => return,
+            }
+        }
+    }
+}

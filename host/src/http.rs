@@ -1,0 +1,558 @@
+//! The public listener: every URL it answers, in one table, and the loop that carries one request a
+//! connection.
+//!
+//! A call makes two requests here, the webhook and the upgrade to a WebSocket; after that its
+//! socket belongs to the [`Engine`](crate::engine::Engine). So a connection is closed after its
+//! response: reuse would buy nothing, no idle socket is left to hold up a shutdown, and what
+//! somebody smuggles behind a request is never read.
+
+use std::collections::VecDeque;
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, HttpBody, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use callreel_core::ws;
+use http_body_util::LengthLimitError;
+use hyper::body::Bytes;
+use hyper::server::conn::http1;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use crate::engine::{Connection, Handle};
+use crate::twilio;
+
+/// Largest request head; Twilio's own stay below 2 KiB.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Largest request body; a webhook's form is about 1 KiB.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Connections that have not become a call yet. Each may hold a head and a body, so this bounds
+/// their memory; a genuine one is over within milliseconds, so hundreds of calls a second fit.
+const EXCHANGES_MAX: usize = 256;
+const _: () = assert!(EXCHANGES_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
+/// When there are that many, one that is older than this gives way to the next: whoever opens
+/// connections and says nothing keeps nobody else out. Long enough that a genuine one is over, even
+/// when hundreds arrive at once on a busy machine.
+const EXCHANGE_GRACE: Duration = Duration::from_millis(250);
+/// Rest after an accept that failed for want of a resource (descriptors, mostly), so that the wait
+/// is not a spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time that a response may take to leave, beyond the time that its request may take to arrive.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long, and how much, is read and thrown away after a response, because closing a socket with
+/// unread bytes sends a reset, which can overtake the response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: u64 = 1024 * 1024;
+/// How long a shutdown waits for requests that are half read.
+const FINISH_TIMEOUT: Duration = Duration::from_millis(250);
+/// When a caller that is refused for want of room may try again.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// The public listener's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// TwiML and signatures.
+    pub twilio: twilio::Config,
+    /// Calls recorded at one time; one more is refused with 503.
+    pub calls_max: Option<usize>,
+    /// Time for a connection's first byte and the rest of the head to arrive.
+    pub head_timeout: Duration,
+    /// Time for the whole body to arrive.
+    pub body_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            twilio: twilio::Config::default(),
+            calls_max: None,
+            // Together below 30 s, the longest that a connection without a call may live.
+            head_timeout: Duration::from_secs(15),
+            body_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the listener does with new requests. It only ever moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Calls are taken.
+    Open,
+    /// Calls are being finished; new ones are refused with 503.
+    Draining,
+    /// No connection is accepted any more.
+    Closed,
+}
+
+/// Serves the public URLs until `phase` is [`Phase::Closed`] or its sender is gone.
+pub async fn serve(
+    listener: TcpListener,
+    config: Config,
+    engine: Handle,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let patience = Patience { head: config.head_timeout, body: config.body_timeout };
+    let router = router(Front {
+        phase: phase.clone(),
+        engine,
+        upgrading: Arc::default(),
+        config: Arc::new(config),
+    });
+    let mut exchanges = Exchanges::new();
+    let mut starved = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
+        };
+        match accepted {
+            Ok((socket, _peer)) => {
+                starved = false;
+                exchanges.admit(exchange(socket, router.clone(), patience)).await;
+            }
+            Err(error) if is_peers_fault(&error) => {
+                debug!(%error, "a connection was gone before it was accepted")
+            }
+            Err(error) => {
+                if !starved {
+                    warn!(%error, "cannot accept connections; trying again until it works");
+                }
+                starved = true;
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    exchanges.finish().await;
+}
+
+fn is_peers_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// The connections that are not calls, oldest first. *Invariant: [`EXCHANGES_MAX`] live at most.*
+struct Exchanges {
+    places: Arc<Semaphore>,
+    tasks: VecDeque<(Instant, JoinHandle<()>)>,
+}
+
+impl Exchanges {
+    fn new() -> Self {
+        Self { places: Arc::new(Semaphore::new(EXCHANGES_MAX)), tasks: VecDeque::new() }
+    }
+
+    /// Runs `exchange` as soon as there is a place for it. Waits [`EXCHANGE_GRACE`] at most.
+    async fn admit(&mut self, exchange: impl Future<Output = ()> + Send + 'static) {
+        let place = self.place().await;
+        if self.tasks.len() >= EXCHANGES_MAX {
+            self.tasks.retain(|(_admitted, task)| !task.is_finished());
+        }
+        let task = async move {
+            exchange.await;
+            drop(place);
+        };
+        self.tasks.push_back((Instant::now(), tokio::spawn(task)));
+    }
+
+    async fn place(&mut self) -> OwnedSemaphorePermit {
+        loop {
+            let patience = match self.tasks.front() {
+                Some((admitted, _task)) => EXCHANGE_GRACE.saturating_sub(admitted.elapsed()),
+                None => EXCHANGE_GRACE,
+            };
+            if let Ok(place) = timeout(patience, Arc::clone(&self.places).acquire_owned()).await {
+                return place.expect("nobody closes the semaphore");
+            }
+            if let Some((_admitted, oldest)) = self.tasks.pop_front() {
+                oldest.abort();
+                // An abort gives the place back only when it has taken effect.
+                let _ = oldest.await;
+            }
+        }
+    }
+
+    async fn finish(mut self) {
+        let all = async {
+            for (_admitted, task) in &mut self.tasks {
+                // One that panicked is over, too.
+                let _ = task.await;
+            }
+        };
+        if timeout(FINISH_TIMEOUT, all).await.is_err() {
+            self.tasks.iter().for_each(|(_admitted, task)| task.abort());
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Patience {
+    head: Duration,
+    body: Duration,
+}
+
+/// Carries one request and its response over `socket`, then closes it, unless it became a
+/// WebSocket.
+async fn exchange(socket: TcpStream, router: Router, patience: Patience) {
+    if let Err(error) = socket.set_nodelay(true) {
+        debug!(%error, "a connection was gone before it was served");
+        return;
+    }
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience.head)
+        // The first bounds what is buffered, the second what is believed: a read may go past the
+        // first.
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        // A client may close its sending side once the request is out.
+        .half_close(true)
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
+        .with_upgrades();
+    match timeout(patience.head + patience.body + RESPONSE_TIMEOUT, &mut connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a request failed"),
+        Err(_elapsed) => debug!("a response was not taken in time"),
+    }
+    // The socket of an upgraded connection is not here any more.
+    if let Some(parts) = connection.into_parts() {
+        linger(parts.io.into_inner()).await;
+    }
+}
+
+async fn linger(mut socket: TcpStream) {
+    let rest = async {
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
+    };
+    // Whatever happens, the next step is to drop the socket.
+    let _ = timeout(LINGER_TIMEOUT, rest).await;
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Front {
+    phase: watch::Receiver<Phase>,
+    engine: Handle,
+    /// Upgrades that were granted and have not reached the engine yet.
+    upgrading: Arc<AtomicUsize>,
+    config: Arc<Config>,
+}
+
+/// Every public URL.
+fn router(front: Front) -> Router {
+    Router::new()
+        .route("/", get(root))
+        .route("/incoming-call", get(incoming_call).post(incoming_call))
+        .route(twilio::STREAM_PATH, get(media_stream))
+        .fallback(async || Refusal::NotFound)
+        .method_not_allowed_fallback(async || Refusal::Method)
+        .layer(map_response(close_after))
+        .with_state(front)
+}
+
+/// Closes the connection after every response but an upgrade. hyper's own switch for that would say
+/// `Connection: upgrade, close` there, which is legal, but more than strict clients expect.
+async fn close_after(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn root() -> impl IntoResponse {
+    as_json(json!({ "message": "callreel is running: point a Twilio number at /incoming-call" }))
+}
+
+async fn incoming_call(State(front): State<Front>, request: Request) -> Result<Response, Refusal> {
+    front.refuse_unless_open()?;
+    let (head, body) = request.into_parts();
+    let body = read_body(body, front.config.body_timeout).await?;
+    let twilio = &front.config.twilio;
+    if let Some(verifier) = &twilio.verifier {
+        let webhook = twilio::Webhook {
+            path_and_query: path_and_query(&head),
+            content_type: only(&head.headers, &header::CONTENT_TYPE),
+            body: &body,
+        };
+        verifier.verify_webhook(&webhook, signature(&head)).map_err(refuse_forgery)?;
+    }
+    let stream_url = match &twilio.public_url {
+        Some(public_url) => public_url.stream_url(),
+        None => stream_url_from_host(&head)?,
+    };
+    let twiml = twilio::twiml(&twilio.texts, &stream_url);
+    Ok(([(header::CONTENT_TYPE, "application/xml")], twiml).into_response())
+}
+
+async fn media_stream(State(front): State<Front>, request: Request) -> Result<Response, Refusal> {
+    let has_body = !request.body().is_end_stream();
+    let (mut head, _body) = request.into_parts();
+    let accept = check_handshake(&head, has_body)?;
+    if let Some(verifier) = &front.config.twilio.verifier {
+        verifier.verify_upgrade(path_and_query(&head), signature(&head)).map_err(refuse_forgery)?;
+    }
+    front.refuse_unless_open()?;
+    let slot = front.reserve()?;
+    let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
+    tokio::spawn(hand_over(on_upgrade, front.engine, slot));
+    let headers = [
+        (header::CONNECTION, "upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+/// Gives the engine the socket as soon as hyper has sent the 101.
+async fn hand_over(on_upgrade: OnUpgrade, engine: Handle, _slot: Slot) {
+    let upgraded = match on_upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => return debug!(%error, "a stream was gone before it began"),
+    };
+    let parts =
+        upgraded.downcast::<TokioIo<TcpStream>>().expect("`exchange` serves nothing but TcpStream");
+    let socket = parts.io.into_inner();
+    match socket.peer_addr().and_then(|peer| Ok((peer, socket.into_std()?))) {
+        Ok((peer, stream)) => {
+            engine.adopt(Connection { stream, already_read: parts.read_buf, peer })
+        }
+        Err(error) => debug!(%error, "a stream was gone before it began"),
+    }
+}
+
+impl Front {
+    fn refuse_unless_open(&self) -> Result<(), Refusal> {
+        if *self.phase.borrow() == Phase::Open { Ok(()) } else { Err(Refusal::Draining) }
+    }
+
+    /// Sets one call's place aside until the engine counts it.
+    fn reserve(&self) -> Result<Slot, Refusal> {
+        // A slot is given back after the engine has counted its call, so reading in this order
+        // misses none.
+        let upgrading_before = self.upgrading.fetch_add(1, Ordering::SeqCst);
+        let slot = Slot(Arc::clone(&self.upgrading));
+        let calls = self.engine.connection_count() + upgrading_before;
+        match self.config.calls_max {
+            Some(calls_max) if calls >= calls_max => {
+                info!(calls, "a call was refused: --max-calls is reached");
+                Err(Refusal::Full)
+            }
+            _ => Ok(slot),
+        }
+    }
+}
+
+/// A place among the upgrades under way; dropping it gives it back.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn read_body(body: Body, patience: Duration) -> Result<Bytes, Refusal> {
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(Refusal::BodyTooLarge);
+    }
+    match timeout(patience, to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) if error.source().is_some_and(|source| source.is::<LengthLimitError>()) => {
+            Err(Refusal::BodyTooLarge)
+        }
+        Ok(Err(_broken)) => Err(Refusal::Body),
+        Err(_elapsed) => Err(Refusal::BodyTooSlow),
+    }
+}
+
+/// Checks RFC 6455, section 4.2.1, and gives the value of Sec-WebSocket-Accept.
+fn check_handshake(head: &Parts, has_body: bool) -> Result<heapless::String<28>, Refusal> {
+    let headers = &head.headers;
+    if headers.contains_key(header::ORIGIN) {
+        return Err(Refusal::Browser);
+    }
+    let is_upgrade = head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && has_token(headers, &header::UPGRADE, "websocket")
+        && has_token(headers, &header::CONNECTION, "upgrade");
+    if !is_upgrade {
+        return Err(Refusal::NotAnUpgrade);
+    }
+    if only(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
+        return Err(Refusal::WebSocketVersion);
+    }
+    if has_body {
+        return Err(Refusal::UpgradeWithBody);
+    }
+    let key = only(headers, &header::SEC_WEBSOCKET_KEY).ok_or(Refusal::WebSocketKey)?;
+    ws::accept_key(key.as_bytes()).ok_or(Refusal::WebSocketKey)
+}
+
+fn stream_url_from_host(head: &Parts) -> Result<String, Refusal> {
+    // A request line that names a host of its own would leave two to choose from.
+    if head.uri.authority().is_some() {
+        return Err(Refusal::Host);
+    }
+    let host = only(&head.headers, &header::HOST).ok_or(Refusal::Host)?;
+    twilio::stream_url_from_host(host).map_err(|_| Refusal::Host)
+}
+
+fn path_and_query(head: &Parts) -> &str {
+    head.uri.path_and_query().map_or("/", |path_and_query| path_and_query.as_str())
+}
+
+fn signature(head: &Parts) -> Option<&str> {
+    only(&head.headers, &HeaderName::from_static(twilio::SIGNATURE_HEADER))
+}
+
+/// Gives a header's value if it is there once and is visible ASCII.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok(),
+        _ => None,
+    }
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+fn refuse_forgery(rejected: twilio::Rejected) -> Refusal {
+    warn!("refused a request: {rejected}");
+    Refusal::Forged
+}
+
+/// Why a request gets no answer of its own. The text is all that the peer is told.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the request body is malformed")]
+    Body,
+    #[error("the request body is larger than {BODY_BYTES_MAX} bytes")]
+    BodyTooLarge,
+    #[error("the request body took too long")]
+    BodyTooSlow,
+    #[error("media streams are not for browsers")]
+    Browser,
+    #[error("shutting down: no new calls are taken")]
+    Draining,
+    #[error("the request is not signed for this server")]
+    Forged,
+    #[error("no more calls can be recorded at this time")]
+    Full,
+    #[error("the Host header is missing, doubled or malformed")]
+    Host,
+    #[error("method not allowed")]
+    Method,
+    #[error("this is a WebSocket: connect to it with wss:// or ws://")]
+    NotAnUpgrade,
+    #[error("not found")]
+    NotFound,
+    #[error("a WebSocket handshake has no body")]
+    UpgradeWithBody,
+    #[error("Sec-WebSocket-Key must be there once, as the base64 of 16 bytes")]
+    WebSocketKey,
+    #[error("Sec-WebSocket-Version must be 13")]
+    WebSocketVersion,
+}
+
+impl Refusal {
+    fn status(self) -> StatusCode {
+        match self {
+            Refusal::Body | Refusal::Host | Refusal::UpgradeWithBody | Refusal::WebSocketKey => {
+                StatusCode::BAD_REQUEST
+            }
+            Refusal::Browser | Refusal::Forged => StatusCode::FORBIDDEN,
+            Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::NotAnUpgrade | Refusal::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
+            Refusal::Draining | Refusal::Full => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response =
+            (self.status(), as_json(json!({ "detail": self.to_string() }))).into_response();
+        let headers = response.headers_mut();
+        match self.status() {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+            }
+            StatusCode::UPGRADE_REQUIRED => {
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+fn as_json(value: serde_json::Value) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_service::Service;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn while_draining_a_new_call_is_refused_with_503() {
+        let (phase, phases) = watch::channel(Phase::Open);
+        let mut router = router(Front {
+            phase: phases,
+            engine: Handle::default(),
+            upgrading: Arc::default(),
+            config: Arc::default(),
+        });
+        let mut ask = async |path: &str| {
+            let handshake = Request::get(path)
+                .header(header::HOST, "example.com")
+                .header(header::CONNECTION, "upgrade")
+                .header(header::UPGRADE, "websocket")
+                .header(header::SEC_WEBSOCKET_VERSION, "13")
+                .header(header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==")
+                .body(Body::empty())
+                .expect("a request");
+            router.call(handshake).await.expect("an answer").status()
+        };
+        assert_eq!(ask("/incoming-call").await, StatusCode::OK);
+        phase.send_replace(Phase::Draining);
+        assert_eq!(ask("/").await, StatusCode::OK);
+        assert_eq!(ask("/incoming-call").await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(twilio::STREAM_PATH).await, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

@@ -1,0 +1,397 @@
+//! The directory: where recordings lie, under which names, and how they get there.
+//!
+//! `<dir>/<date>/<id>.wav` and `.json` are finished and never touched again. `.wav.part` and
+//! `.json.part` are being recorded, or were when the recorder was interrupted: the next start
+//! finishes them. Anything else is somebody else's and left alone.
+
+pub mod catalog;
+pub mod record;
+mod recover;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+pub use self::record::Record;
+use self::record::Wav;
+use crate::webhook;
+
+/// The longest id taken from the wire as it is.
+const ID_BYTES_MAX: usize = 128;
+
+/// How many recordings of one id a day may have.
+const SAME_ID_MAX: u32 = 10_000;
+
+/// The file whose lock says that the directory is in use.
+const LOCK_FILE: &str = ".callreel.lock";
+
+/// Where recordings go.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory; made if it is not there.
+    pub dir: PathBuf,
+    /// Where the frames of each stream are kept as well, if at all.
+    pub capture_dir: Option<PathBuf>,
+    /// Who is to be told of each finished recording, if anybody.
+    pub webhooks: Option<webhook::Queue>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { dir: "recordings".into(), capture_dir: None, webhooks: None }
+    }
+}
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another process records there.
+    #[error("another callreel is recording to {}: stop it, or choose another --dir", .0.display())]
+    InUse(PathBuf),
+    /// It cannot be made, read or written.
+    #[error("cannot record to {}: {source} (choose another --dir, or mend its permissions)", dir.display())]
+    Unusable {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A directory that this process alone records to.
+#[derive(Debug)]
+pub struct Store {
+    config: Config,
+    /// Holds the lock for as long as the store lives.
+    _lock: File,
+    /// Something was written since the last sync.
+    dirty: AtomicBool,
+    /// How often a sync failed: what was written before it may be lost.
+    sync_failures: AtomicU64,
+}
+
+impl Store {
+    /// Locks the directory, making it if need be, and finishes what an earlier run left unfinished.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::Unusable`]: nothing was changed in the directory.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let dir = config.dir.clone();
+        let unusable = |source| Error::Unusable { dir: dir.clone(), source };
+        create_dir(&dir).map_err(unusable)?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        let lock = options.open(dir.join(LOCK_FILE)).map_err(unusable)?;
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => Error::InUse(dir.clone()),
+            fs::TryLockError::Error(source) => unusable(source),
+        })?;
+        if let Some(capture_dir) = &config.capture_dir {
+            create_dir(capture_dir)
+                .map_err(|source| Error::Unusable { dir: capture_dir.clone(), source })?;
+        }
+        let store = Self {
+            config,
+            _lock: lock,
+            dirty: AtomicBool::new(false),
+            sync_failures: AtomicU64::new(0),
+        };
+        recover::recover(&store).map_err(unusable)?;
+        Ok(store)
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.config.dir
+    }
+
+    /// Begins a recording: claims a name that nothing in the directory has, and its empty file.
+    ///
+    /// # Errors
+    /// What the system says; nothing is left behind.
+    pub fn create(&self, stream_id: &str, started_at: Timestamp) -> io::Result<Part> {
+        let dir = self.config.dir.join(started_at.strftime("%Y-%m-%d").to_string());
+        if !dir.is_dir() {
+            create_dir(&dir)?;
+            sync_dir(&self.config.dir)?;
+        }
+        let base = safe_id(stream_id);
+        for number in 1..=SAME_ID_MAX {
+            let id = if number == 1 { base.clone() } else { format!("{base}-{number}") };
+            let names = Names { dir: dir.clone(), id };
+            if names.is_taken()? {
+                continue;
+            }
+            let mut options = private();
+            match options.create_new(true).read(true).open(names.wav_part()) {
+                Ok(file) if names.is_taken()? => {
+                    // The one who had the name finished between our two looks.
+                    drop(file);
+                    fs::remove_file(names.wav_part())?;
+                }
+                Ok(file) => {
+                    let webhooks = self.config.webhooks.clone();
+                    return Ok(Part { names, file, record_published: false, webhooks });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("too many recordings of one stream id today"))
+    }
+
+    /// Writes the record of a call of which there is nothing to hear.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn publish_failure(&self, record: &mut Record) -> io::Result<()> {
+        let part = self.create(&record.stream_id, record.started_at)?;
+        record.id.clone_from(&part.names.id);
+        part.write_record(record)?;
+        fs::remove_file(part.names.wav_part())?;
+        self.config.webhooks.iter().for_each(|webhooks| webhooks.post(record));
+        rename_new(&part.names.json_part(), &part.names.json())?;
+        sync_dir(&part.names.dir)?;
+        self.config.webhooks.iter().for_each(webhook::Queue::wake);
+        Ok(())
+    }
+
+    /// Opens the file that the frames of the recording `id` are kept in, if they are to be kept.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn create_capture(&self, id: &str) -> io::Result<Option<File>> {
+        let Some(dir) = &self.config.capture_dir else {
+            return Ok(None);
+        };
+        let mut options = private();
+        options.append(true).create(true).open(dir.join(format!("{id}.jsonl"))).map(Some)
+    }
+
+    /// Notes that something was written, for the next [`sync`](Self::sync).
+    pub fn set_dirty(&self) {
+        self.dirty.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes everything written so far durable, if anything was; tells whether.
+    pub fn sync(&self) -> bool {
+        if !self.dirty.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        if let Err(error) = File::open(&self.config.dir).and_then(|dir| sync_file_system(&dir)) {
+            self.sync_failures.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%error, "the disk may have lost audio: it cannot be synced");
+        }
+        true
+    }
+
+    /// How often the directory could not be synced: a recording during which this grew is damaged.
+    #[must_use]
+    pub fn sync_failures(&self) -> u64 {
+        self.sync_failures.load(Ordering::Relaxed)
+    }
+}
+
+/// A recording's file while it is being recorded.
+#[derive(Debug)]
+pub struct Part {
+    names: Names,
+    file: File,
+    /// The record has its final name already; only the WAV's is missing.
+    record_published: bool,
+    webhooks: Option<webhook::Queue>,
+}
+
+impl Part {
+    /// The recording's name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.names.id
+    }
+
+    /// The file, open for reading and writing.
+    #[must_use]
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives the name back, with all that was begun under it.
+    pub fn discard(&self) {
+        for path in [self.names.wav_part(), self.names.json_part(), self.names.json_temporary()] {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Writes the record as far as it is known, so that a crash keeps it.
+    ///
+    /// # Errors
+    /// What the system says; the record written before is still there.
+    pub fn write_record(&self, record: &Record) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(record)?;
+        text.push(b'\n');
+        let temporary = self.names.json_temporary();
+        let mut file = private().create(true).truncate(true).open(&temporary)?;
+        file.write_all(&text)?;
+        if record.state != record::State::Recording {
+            file.sync_all()?;
+        }
+        fs::rename(temporary, self.names.json_part())
+    }
+
+    /// Gives the finished WAV and its record their final names, durably. May be called again after
+    /// an error.
+    ///
+    /// The order is what a crash is measured by: the WAV's bytes, then the record, then the WAV's
+    /// name.
+    ///
+    /// # Errors
+    /// What the system says; nothing that was there before is replaced.
+    pub fn publish(&mut self, record: &mut Record) -> io::Result<()> {
+        if !self.record_published {
+            let (bytes, sha256) = digest(&self.file)?;
+            record.id.clone_from(&self.names.id);
+            let file = format!("{}.wav", self.names.id);
+            record.wav = Some(Wav { file, bytes, sha256 });
+            self.write_record(record)?;
+            // Before the name that makes it final: a crash may tell twice, but not never.
+            self.webhooks.iter().for_each(|webhooks| webhooks.post(record));
+            rename_new(&self.names.json_part(), &self.names.json())?;
+            self.record_published = true;
+        }
+        rename_new(&self.names.wav_part(), &self.names.wav())?;
+        sync_dir(&self.names.dir)?;
+        self.webhooks.iter().for_each(webhook::Queue::wake);
+        Ok(())
+    }
+}
+
+/// The names of one recording's files.
+#[derive(Clone, Debug)]
+struct Names {
+    dir: PathBuf,
+    id: String,
+}
+
+impl Names {
+    fn with(&self, ending: &str) -> PathBuf {
+        self.dir.join(format!("{}{ending}", self.id))
+    }
+
+    fn wav(&self) -> PathBuf {
+        self.with(".wav")
+    }
+
+    fn wav_part(&self) -> PathBuf {
+        self.with(".wav.part")
+    }
+
+    fn json(&self) -> PathBuf {
+        self.with(".json")
+    }
+
+    fn json_part(&self) -> PathBuf {
+        self.with(".json.part")
+    }
+
+    fn json_temporary(&self) -> PathBuf {
+        self.with(".json.tmp")
+    }
+
+    /// Whether a finished recording, or a record on its way, has the name.
+    fn is_taken(&self) -> io::Result<bool> {
+        Ok(self.wav().try_exists()?
+            || self.json().try_exists()?
+            || self.json_part().try_exists()?)
+    }
+}
+
+/// A file name for a stream's id: the id itself where it is harmless, else a digest of it.
+fn safe_id(stream_id: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_name = (1..=ID_BYTES_MAX).contains(&stream_id.len())
+        && stream_id.chars().all(harmless)
+        && !stream_id.starts_with(['.', '-']);
+    if is_name {
+        return stream_id.to_owned();
+    }
+    if stream_id.is_empty() {
+        return "stream".to_owned();
+    }
+    format!("stream-{}", &hex(&Sha256::digest(stream_id))[..32])
+}
+
+/// A file that only its owner may read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+fn create_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Renames a file unless the new name is taken.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system can; a link cannot replace anything either.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Makes the names in a directory durable.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(target_os = "linux")]
+fn sync_file_system(dir: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(dir)?)
+}
+
+/// Elsewhere one call for one file system does not exist.
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system(_dir: &File) -> io::Result<()> {
+    rustix::fs::sync();
+    Ok(())
+}
+
+/// Length and SHA-256 of a whole file.
+fn digest(file: &File) -> io::Result<(u64, String)> {
+    use std::os::unix::fs::FileExt as _;
+    struct From<'f>(&'f File, u64);
+    impl io::Read for From<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.read_at(into, self.1)?;
+            self.1 += count as u64;
+            Ok(count)
+        }
+    }
+    let mut source = From(file, 0);
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok((source.1, hex(&hash.finalize()))),
+            Ok(count) => hash.update(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,176 @@
+//! What an interrupted run left unfinished is finished at the next start.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use callreel_core::frame::Provider;
+use callreel_core::g711::SAMPLE_RATE_HZ;
+use callreel_core::wav::{self, Encoding, Length, Spec};
+use jiff::Timestamp;
+
+use super::record::{End, State};
+use super::{Names, Part, Record, Store, rename_new, sync_dir};
+
+/// Finishes every orphan in the store's directories. One that cannot be finished stays as it is and
+/// is told of in the log: it must not keep the recorder from its work.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(super) fn recover(store: &Store) -> io::Result<()> {
+    for day in fs::read_dir(store.dir())? {
+        let day = day?;
+        if !day.file_type()?.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(day.path())? {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                continue;
+            };
+            let recovered = if let Some(id) = name.strip_suffix(".wav.part") {
+                recover_wav(store, &Names { dir: day.path(), id: id.to_owned() })
+            } else if let Some(id) = name.strip_suffix(".json.part") {
+                recover_record(&Names { dir: day.path(), id: id.to_owned() })
+            } else {
+                continue;
+            };
+            match recovered {
+                Ok(true) => tracing::info!(file = ?name, "finished an interrupted recording"),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(file = ?name, %error, "cannot finish an interrupted recording");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finishes one WAV with its record; whether it was ours to finish.
+fn recover_wav(store: &Store, names: &Names) -> io::Result<bool> {
+    let file = File::options().read(true).write(true).open(names.wav_part())?;
+    let known = read_record(&names.json());
+    let published = known.is_some();
+    let mut record = known
+        .or_else(|| read_record(&names.json_part()))
+        .unwrap_or_else(|| Record::unknown(Provider::Twilio, modified(&file)));
+    let Some(spec) = spec_of(&file, &record)? else {
+        return Ok(false);
+    };
+    let webhooks = store.config.webhooks.clone();
+    let mut part = Part { names: names.clone(), file, record_published: published, webhooks };
+    if !published {
+        let samples = mend(part.file(), spec)?;
+        record.set_samples(samples);
+        record.close(End::None);
+        record.ended_at = modified(part.file());
+        record.elapsed_ms = elapsed_ms(&record);
+        record.state = State::Recovered;
+        record.format.channels = spec.channels;
+    }
+    part.publish(&mut record)?;
+    Ok(true)
+}
+
+/// Publishes a record that has no WAV, or clears one away whose recording is finished.
+fn recover_record(names: &Names) -> io::Result<bool> {
+    if names.wav_part().try_exists()? {
+        return Ok(false); // Finished together with its WAV.
+    }
+    let Some(record) = read_record(&names.json_part()) else {
+        return Ok(false);
+    };
+    if names.json().try_exists()? || names.wav().try_exists()? {
+        fs::remove_file(names.json_part())?;
+        return Ok(false);
+    }
+    if record.state == State::Recording {
+        return Ok(false);
+    }
+    rename_new(&names.json_part(), &names.json())?;
+    sync_dir(&names.dir)?;
+    Ok(true)
+}
+
+fn read_record(path: &Path) -> Option<Record> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// What an unfinished file holds, if its header is one of ours: of any length, or cut short.
+fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
+    let mut start = [0; wav::HEADER_BYTES_MAX];
+    let length = read_start(file, &mut start)?;
+    let announced = record.format.encoding.as_str();
+    let encodings = match announced {
+        "mulaw" => [Encoding::Mulaw, Encoding::Pcm16],
+        _ => [Encoding::Pcm16, Encoding::Mulaw],
+    };
+    let channels = if record.format.channels == 2 { [2, 1] } else { [1, 2] };
+    let specs = encodings.into_iter().flat_map(|encoding| {
+        channels.map(|channels| Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding })
+    });
+    Ok(specs.into_iter().find(|spec| is_header(*spec, &start[..length])))
+}
+
+/// Whether `start` is the beginning of a file of this kind, whatever sizes it announces.
+fn is_header(spec: Spec, start: &[u8]) -> bool {
+    let expected = wav::header(spec, Length::Unknown);
+    let sizes: &[std::ops::Range<usize>] = match spec.encoding {
+        Encoding::Mulaw => &[4..8, 46..50, 54..58],
+        Encoding::Pcm16 => &[4..8, 40..44],
+    };
+    let is_size = |index: usize| sizes.iter().any(|size| size.contains(&index));
+    let mut pairs = expected.iter().zip(start).enumerate();
+    pairs.all(|(index, (expected, found))| expected == found || is_size(index))
+}
+
+/// Makes the header true for what the file holds; returns the samples of each channel.
+fn mend(file: &File, spec: Spec) -> io::Result<u64> {
+    let header_bytes = u64::from(spec.header_bytes());
+    let frame_bytes = u64::from(spec.sample_frame_bytes());
+    let mut there = file.metadata()?.len().saturating_sub(header_bytes);
+    if there % 2 == 0 && announced_bytes(file, spec)?.checked_add(1) == Some(there) {
+        there -= 1; // The pad byte of a file that was all but finished is no sample.
+    }
+    let samples = there.min(u64::from(wav::DATA_BYTES_MAX)) / frame_bytes;
+    let data_bytes = samples * frame_bytes;
+    // A torn last sample goes; an odd length is padded as the format asks.
+    file.set_len(header_bytes + data_bytes + data_bytes % 2)?;
+    let length = Length::Bytes(u32::try_from(data_bytes).unwrap_or(wav::DATA_BYTES_MAX));
+    file.write_all_at(&wav::header(spec, length), 0)?;
+    file.sync_all()?;
+    Ok(samples)
+}
+
+/// The data size in the header, the last four bytes before the data.
+fn announced_bytes(file: &File, spec: Spec) -> io::Result<u64> {
+    let mut size = [0; 4];
+    match file.read_exact_at(&mut size, u64::from(spec.header_bytes()) - 4) {
+        Ok(()) => Ok(u64::from(u32::from_le_bytes(size))),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_start(file: &File, into: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < into.len() {
+        match file.read_at(&mut into[length..], length as u64)? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    Ok(length)
+}
+
+fn modified(file: &File) -> Timestamp {
+    let time = file.metadata().and_then(|metadata| metadata.modified());
+    time.ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or_else(Timestamp::now)
+}
+
+fn elapsed_ms(record: &Record) -> u64 {
+    let elapsed = record.ended_at.duration_since(record.started_at);
+    u64::try_from(elapsed.as_millis()).unwrap_or(0)
+}

@@ -1,0 +1,749 @@
+//! What is Twilio's but not a media frame: TwiML, and X-Twilio-Signature. Pure functions; nothing
+//! here does I/O.
+//!
+//! Sources: Twilio's "Webhooks security", "Secure your media streams" and TwiML `<Stream>` pages.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use axum::http::Uri;
+use axum::http::uri::Authority;
+use base64ct::{Base64, Encoding};
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+/// Twilio reads at most this much of one `<Say>`.
+const TEXT_CHARS_MAX: usize = 4096;
+/// Longest name that DNS can carry.
+const HOST_BYTES_MAX: usize = 253;
+/// Where the stream is, below the public URL. Part of the TwiML, so it never changes.
+pub const STREAM_PATH: &str = "/media-stream";
+/// The header that proves that a request was made by the holder of the auth token.
+pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
+
+/// What a caller hears, and who is believed to be Twilio.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// What is said before the stream begins.
+    pub texts: Texts,
+    /// The address at which Twilio reaches this server; without it the TwiML follows the Host
+    /// header.
+    pub public_url: Option<PublicUrl>,
+    /// Checks every webhook and every upgrade. Without it, anybody is let in.
+    pub verifier: Option<Verifier>,
+}
+
+/// The two sentences before the stream begins, a pause between them. An empty one is left out.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    /// Said first.
+    pub greeting: Text,
+    /// Said last: from here on the caller is heard.
+    pub ready: Text,
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self {
+            greeting: Text(
+                "Please wait while we connect your call to the AI voice assistant.".into(),
+            ),
+            ready: Text("Okay, you can start talking now.".into()),
+        }
+    }
+}
+
+/// A text that XML can carry and that Twilio says whole.
+#[derive(Clone, Debug)]
+pub struct Text(String);
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Text {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let unspeakable = |c: char| {
+            (c < ' ' && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{fffe}' | '\u{ffff}')
+        };
+        if text.chars().any(unspeakable) {
+            return Err(Error::TextCharacter);
+        }
+        if text.chars().count() > TEXT_CHARS_MAX {
+            return Err(Error::TextLength);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Why a setting or a Host header cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Neither a name nor an address with an optional port.
+    #[error("not a host name or address, with or without a port")]
+    Host,
+    /// Not `http`, `https`, `ws` or `wss`, or no URL at all.
+    #[error(
+        "must be the address at which Twilio reaches this server, like https://calls.example.com"
+    )]
+    PublicUrl,
+    /// A part that Twilio cannot be told, or that a signature cannot cover.
+    #[error("must hold scheme, host, port and path only: no user, password, query or fragment")]
+    PublicUrlParts,
+    /// A character that no XML document may hold.
+    #[error("must not hold control characters")]
+    TextCharacter,
+    /// Longer than Twilio says.
+    #[error("must not be longer than {TEXT_CHARS_MAX} characters, Twilio's limit")]
+    TextLength,
+    /// An empty token lets everybody sign; one with blanks is not what Twilio has.
+    #[error(
+        "the auth token is empty or holds blanks: copy it from the Twilio console, or unset it"
+    )]
+    Token,
+}
+
+/// The address at which Twilio reaches this server, as it was given:
+/// `scheme://host[:port][/prefix]`.
+///
+/// A path prefix is one that a proxy strips before it passes a request on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    encrypted: bool,
+    host: String,
+    port: Option<u16>,
+    /// Empty, or begins with a slash and does not end with one.
+    prefix: String,
+}
+
+impl PublicUrl {
+    /// Gives the URL of the media stream: always `wss`, since Twilio opens nothing else.
+    pub fn stream_url(&self) -> String {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("wss://{}{port}{}{STREAM_PATH}", self.host, self.prefix)
+    }
+
+    /// Gives the spellings of one URL that Twilio may have signed: it is inconsistent about the
+    /// port.
+    fn spellings(&self, scheme: Scheme, path_and_query: &str) -> [String; 3] {
+        let spell = |port: Option<u16>| {
+            let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+            format!("{}://{}{port}{}{path_and_query}", scheme.name(), self.host, self.prefix)
+        };
+        [spell(self.port), spell(None), spell(Some(scheme.default_port()))]
+    }
+}
+
+impl FromStr for PublicUrl {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        // `Uri` drops a fragment without a word.
+        if text.contains(['#', '?', '@']) {
+            return Err(Error::PublicUrlParts);
+        }
+        let uri: Uri = text.parse().map_err(|_| Error::PublicUrl)?;
+        let encrypted = match uri.scheme_str() {
+            Some("https" | "wss") => true,
+            Some("http" | "ws") => false,
+            _ => return Err(Error::PublicUrl),
+        };
+        let (host, port) =
+            host_and_port(uri.authority().map_or("", Authority::as_str)).ok_or(Error::PublicUrl)?;
+        let prefix = uri.path().trim_end_matches('/').to_owned();
+        Ok(Self { encrypted, host: host.to_owned(), port, prefix })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Scheme {
+    Http,
+    Https,
+    Wss,
+}
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::Wss => "wss",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https | Scheme::Wss => 443,
+        }
+    }
+}
+
+/// Gives the URL of the media stream on the host that a Host header names: lower case, its port
+/// dropped.
+///
+/// # Errors
+/// [`Error::Host`] unless the value is a name of letters, digits, `-`, `_` and `.`, an IPv4 address
+/// or a bracketed IPv6 address, with an optional port. So no character that XML or a URL would have
+/// to escape comes through.
+pub fn stream_url_from_host(host: &str) -> Result<String, Error> {
+    let (host, _port) = host_and_port(host).ok_or(Error::Host)?;
+    Ok(format!("wss://{}{STREAM_PATH}", host.to_ascii_lowercase()))
+}
+
+/// Splits `host[:port]`; the brackets of an IPv6 address stay.
+fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let host_bytes = match text.strip_prefix('[') {
+        Some(rest) => rest.find(']')? + 2,
+        None => text.find(':').unwrap_or(text.len()),
+    };
+    let (host, port) = text.split_at(host_bytes);
+    let port = match port.strip_prefix(':') {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse().ok()?)
+        }
+        None if port.is_empty() => None,
+        _ => return None,
+    };
+    is_host(host).then_some((host, port))
+}
+
+fn is_host(text: &str) -> bool {
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    name.len() <= HOST_BYTES_MAX && name.split('.').all(is_label)
+}
+
+/// Gives the TwiML that says the texts and then connects the call to `stream_url`.
+///
+/// With the default texts it equals, byte for byte, what Twilio's Python library renders.
+pub fn twiml(texts: &Texts, stream_url: &str) -> String {
+    let say = |text: &Text| match text.0.as_str() {
+        "" => String::new(),
+        text => format!("<Say>{}</Say>", escape_text(text)),
+    };
+    let (greeting, ready) = (say(&texts.greeting), say(&texts.ready));
+    let pause =
+        if greeting.is_empty() || ready.is_empty() { "" } else { r#"<Pause length="1" />"# };
+    let url = escape_attribute(stream_url);
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?><Response>{greeting}{pause}{ready}<Connect><Stream url="{url}" /></Connect></Response>"#
+    )
+}
+
+fn escape_text(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn escape_attribute(text: &str) -> String {
+    escape_text(text)
+        .replace('"', "&quot;")
+        .replace('\t', "&#09;")
+        .replace('\n', "&#10;")
+        .replace('\r', "&#13;")
+}
+
+/// The secret that Twilio and its customer share. Never shown, not even by `Debug`.
+#[derive(Clone)]
+pub struct AuthToken(String);
+
+impl AuthToken {
+    /// Takes the token as the Twilio console shows it.
+    ///
+    /// # Errors
+    /// [`Error::Token`] if it is empty (everybody could sign with that) or holds blanks.
+    pub fn new(token: String) -> Result<Self, Error> {
+        if token.is_empty() || token.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(Error::Token);
+        }
+        Ok(Self(token))
+    }
+}
+
+impl fmt::Debug for AuthToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthToken(..)")
+    }
+}
+
+/// Signs a request as Twilio does: the base64 of HMAC-SHA1 over the exact URL and the sorted,
+/// distinct parameters.
+///
+/// `params` are the decoded fields of a form body in any order; none for GET and for WebSocket
+/// upgrades.
+pub fn sign(token: &AuthToken, url: &str, params: &[(impl AsRef<str>, impl AsRef<str>)]) -> String {
+    let params = params.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
+    Base64::encode_string(&mac(token, url, &params).finalize().into_bytes())
+}
+
+type Params<'a> = BTreeSet<(&'a str, &'a str)>;
+
+fn mac(token: &AuthToken, url: &str, params: &Params<'_>) -> Hmac<Sha1> {
+    let mut mac =
+        Hmac::<Sha1>::new_from_slice(token.0.as_bytes()).expect("HMAC takes a key of any length");
+    mac.update(url.as_bytes());
+    for (name, value) in params {
+        mac.update(name.as_bytes());
+        mac.update(value.as_bytes());
+    }
+    mac
+}
+
+/// Decides whether a request was made by the holder of the auth token, for the configured public
+/// URL.
+///
+/// Neither Host nor X-Forwarded-* has a say. A signature holds no time and no nonce: a genuine
+/// request may be repeated, so what it is answered with has to be harmless.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    token: AuthToken,
+    public_url: PublicUrl,
+}
+
+/// A request to a webhook, as it was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Webhook<'a> {
+    /// Path and query with their percent-encoding untouched.
+    pub path_and_query: &'a str,
+    /// Value of Content-Type.
+    pub content_type: Option<&'a str>,
+    /// The whole body.
+    pub body: &'a [u8],
+}
+
+impl Verifier {
+    /// Trusts requests for `public_url` that are signed with `token`.
+    pub fn new(token: AuthToken, public_url: PublicUrl) -> Self {
+        Self { token, public_url }
+    }
+
+    /// Checks a webhook.
+    ///
+    /// # Errors
+    /// [`Rejected`] says why, and which URL was checked.
+    pub fn verify_webhook(
+        &self,
+        webhook: &Webhook<'_>,
+        signature: Option<&str>,
+    ) -> Result<(), Rejected> {
+        let scheme = if self.public_url.encrypted { Scheme::Https } else { Scheme::Http };
+        let reject = |reason| self.reject(reason, scheme, webhook.path_and_query);
+        let fields: Vec<(Cow<'_, str>, Cow<'_, str>)> =
+            match signed_part(webhook).map_err(reject)? {
+                SignedPart::Form => form_urlencoded::parse(webhook.body).collect(),
+                SignedPart::Url => Vec::new(),
+            };
+        let params = fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
+        self.verify(scheme, webhook.path_and_query, &params, signature).map_err(reject)
+    }
+
+    /// Checks a WebSocket upgrade, which Twilio signs over the `wss` URL that the TwiML named.
+    ///
+    /// # Errors
+    /// [`Rejected`] says why, and which URL was checked.
+    pub fn verify_upgrade(
+        &self,
+        path_and_query: &str,
+        signature: Option<&str>,
+    ) -> Result<(), Rejected> {
+        self.verify(Scheme::Wss, path_and_query, &Params::new(), signature)
+            .map_err(|reason| self.reject(reason, Scheme::Wss, path_and_query))
+    }
+
+    fn verify(
+        &self,
+        scheme: Scheme,
+        path_and_query: &str,
+        params: &Params<'_>,
+        signature: Option<&str>,
+    ) -> Result<(), Reason> {
+        let signature = signature.ok_or(Reason::Missing)?;
+        let mut buffer = [0; 20];
+        let signature = Base64::decode(signature, &mut buffer).map_err(|_| Reason::Malformed)?;
+        let genuine = self
+            .public_url
+            .spellings(scheme, path_and_query)
+            .iter()
+            .any(|url| mac(&self.token, url, params).verify_slice(signature).is_ok());
+        if genuine { Ok(()) } else { Err(Reason::Mismatch) }
+    }
+
+    fn reject(&self, reason: Reason, scheme: Scheme, path_and_query: &str) -> Rejected {
+        let [url, ..] = self.public_url.spellings(scheme, path_and_query);
+        Rejected { reason, url: loggable(&url) }
+    }
+}
+
+/// What the signature of a webhook covers besides the URL.
+enum SignedPart {
+    Form,
+    Url,
+}
+
+fn signed_part(webhook: &Webhook<'_>) -> Result<SignedPart, Reason> {
+    let query = webhook.path_and_query.split_once('?').map_or("", |(_path, query)| query);
+    let declared =
+        form_urlencoded::parse(query.as_bytes()).find(|(name, _value)| name == "bodySHA256");
+    if let Some((_name, declared)) = declared {
+        let digest: String =
+            Sha256::digest(webhook.body).iter().map(|byte| format!("{byte:02x}")).collect();
+        return if declared.eq_ignore_ascii_case(&digest) {
+            Ok(SignedPart::Url)
+        } else {
+            Err(Reason::Body)
+        };
+    }
+    let media_type =
+        webhook.content_type.and_then(|value| value.split(';').next()).unwrap_or("").trim();
+    if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        Ok(SignedPart::Form)
+    } else if webhook.body.is_empty() {
+        Ok(SignedPart::Url)
+    } else {
+        Err(Reason::UnsignedBody)
+    }
+}
+
+/// A request that is not shown to come from the holder of the auth token.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}; the URL that was checked is {url}")]
+pub struct Rejected {
+    reason: Reason,
+    url: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Reason {
+    #[error("the body does not have the bodySHA256 of the URL")]
+    Body,
+    #[error("X-Twilio-Signature is not the base64 of 20 bytes, or is there twice")]
+    Malformed,
+    #[error("X-Twilio-Signature is for another URL, another token or other parameters")]
+    Mismatch,
+    #[error("X-Twilio-Signature is missing")]
+    Missing,
+    #[error("the body is neither a form nor covered by a bodySHA256 in the URL")]
+    UnsignedBody,
+}
+
+/// Makes a URL fit for a log: values of the query (phone numbers among them) are left out, and
+/// nothing that could end the line or steer a terminal stays.
+fn loggable(url: &str) -> String {
+    const BYTES_MAX: usize = 512;
+    let (path, query) =
+        url.split_once('?').map_or((url, None), |(path, query)| (path, Some(query)));
+    let names = query.map(|query| {
+        let name = |field: &str| match field.split_once('=') {
+            Some((name, _value)) => format!("{name}=.."),
+            None => field.to_owned(),
+        };
+        format!("?{}", query.split('&').map(name).collect::<Vec<_>>().join("&"))
+    });
+    let line: String = format!("{path}{}", names.unwrap_or_default()).escape_default().collect();
+    // After `escape_default` every character is one byte.
+    if line.len() > BYTES_MAX { format!("{}..", &line[..BYTES_MAX]) } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL: &str = "https://mycompany.com/myapp.php?foo=1&bar=2";
+    const PARAMS: [(&str, &str); 5] = [
+        ("CallSid", "CA1234567890ABCDE"),
+        ("Caller", "+14158675309"),
+        ("Digits", "1234"),
+        ("From", "+14158675309"),
+        ("To", "+18005551212"),
+    ];
+    const NONE: [(&str, &str); 0] = [];
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+    const BODY_SHA256: &str = "0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620";
+    const BODY: &[u8] = br#"{"property": "value", "boolean": true}"#;
+
+    fn token() -> AuthToken {
+        AuthToken::new("12345".into()).unwrap()
+    }
+
+    fn verifier(public_url: &str) -> Verifier {
+        Verifier::new(token(), public_url.parse().unwrap())
+    }
+
+    fn form(
+        path_and_query: &str,
+        params: &[(&str, &str)],
+        public_url: &str,
+        signature: &str,
+    ) -> Result<(), Rejected> {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(params).finish();
+        let webhook = Webhook {
+            path_and_query,
+            content_type: Some("application/x-www-form-urlencoded; charset=UTF-8"),
+            body: body.as_bytes(),
+        };
+        verifier(public_url).verify_webhook(&webhook, Some(signature))
+    }
+
+    #[test]
+    fn signatures_equal_those_of_twilios_own_library() {
+        let docs = [
+            ("CallSid", "CA1234567890ABCDE"),
+            ("Caller", "+12349013030"),
+            ("Digits", "1234"),
+            ("From", "+12349013030"),
+            ("To", "+18005551212"),
+        ];
+        let repeated = [
+            ("Sid", "CA123"),
+            ("SidAccount", "AC123"),
+            ("Digits", "5678"),
+            ("Digits", "1234"),
+            ("Digits", "1234"),
+        ];
+        let hashed = format!("{URL}&bodySHA256={BODY_SHA256}");
+        let vectors: [(&str, Pairs, &str); 10] = [
+            (URL, &PARAMS, "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
+            (
+                "https://mycompany.com:443/myapp.php?foo=1&bar=2",
+                &PARAMS,
+                "kvajT1Ptam85bY51eRf/AJRuM3w=",
+            ),
+            (
+                "http://mycompany.com:80/myapp.php?foo=1&bar=2",
+                &PARAMS,
+                "0ZXoZLH/DfblKGATFgpif+LLRf4=",
+            ),
+            (
+                "http://mycompany.com:1234/myapp.php?foo=1&bar=2",
+                &PARAMS,
+                "Zmvh+3yNM1Phv2jhDCwEM3q5ebU=",
+            ),
+            (URL, &docs, "0/KCTR6DLpKmkAf8muzZqo1nDgQ="),
+            (URL, &repeated, "IK+Dwps556ElfBT0I3Rgjkr1wJU="),
+            (&hashed, &NONE, "a9nBmqA0ju/hNViExpshrM61xv4="),
+            ("wss://example.com/media-stream", &NONE, "XFfwGS2Ev7f9qAP9MmRoMS7C724="),
+            ("wss://example.com:443/media-stream", &NONE, "55OA2CdDEK8djZDRLLS9pHUR+JI="),
+            ("https://example.com/media-stream", &NONE, "+Nt/WUHH2g+0+t2rLN3k9fNhfEw="),
+        ];
+        for (url, params, signature) in vectors {
+            assert_eq!(sign(&token(), url, params), signature, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_form_is_accepted_with_and_without_its_port() {
+        let path = "/myapp.php?foo=1&bar=2";
+        for (public_url, signature) in [
+            ("https://mycompany.com", "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
+            ("https://mycompany.com", "kvajT1Ptam85bY51eRf/AJRuM3w="),
+            ("https://mycompany.com:443", "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
+            ("https://mycompany.com:8443", "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
+            ("wss://mycompany.com/", "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
+            ("http://mycompany.com", "0ZXoZLH/DfblKGATFgpif+LLRf4="),
+            ("http://mycompany.com:1234", "Zmvh+3yNM1Phv2jhDCwEM3q5ebU="),
+        ] {
+            form(path, &PARAMS, public_url, signature)
+                .unwrap_or_else(|rejected| panic!("{public_url}: {rejected}"));
+        }
+    }
+
+    #[test]
+    fn anything_but_the_signed_request_is_rejected() {
+        let (path, signature) = ("/myapp.php?foo=1&bar=2", "RSOYDt4T1cUTdK1PDd93/VVr8B8=");
+        let other_params = [PARAMS.as_slice(), &[("Extra", "")]].concat();
+        let rejected = [
+            form(path, &PARAMS, "http://mycompany.com", signature),
+            form(path, &PARAMS, "https://mycompany.com.evil.example", signature),
+            form(path, &PARAMS, "https://mycompany.com/prefix", signature),
+            form("/myapp.php?bar=2&foo=1", &PARAMS, "https://mycompany.com", signature),
+            form("/myapp.php/?foo=1&bar=2", &PARAMS, "https://mycompany.com", signature),
+            form(path, &PARAMS[1..], "https://mycompany.com", signature),
+            form(path, &other_params, "https://mycompany.com", signature),
+            form(path, &PARAMS, "https://mycompany.com", "RSOYDt4T1cUTdK1PDd93/VVr8B8"),
+            form(path, &PARAMS, "https://mycompany.com", "RSOYDt4T1cUTdK1PDd93/VVr8A=="),
+            form(path, &PARAMS, "https://mycompany.com", ""),
+        ];
+        for (index, result) in rejected.into_iter().enumerate() {
+            result.expect_err(&format!("row {index}"));
+        }
+        let unsigned = Webhook { path_and_query: path, content_type: None, body: b"" };
+        verifier("https://mycompany.com").verify_webhook(&unsigned, None).unwrap_err();
+    }
+
+    #[test]
+    fn a_json_body_must_have_the_digest_that_the_url_names() {
+        let path = format!("/myapp.php?foo=1&bar=2&bodySHA256={BODY_SHA256}");
+        let verify = |path_and_query: &str, body: &[u8], signature: &str| {
+            let webhook = Webhook { path_and_query, content_type: Some("application/json"), body };
+            verifier("https://mycompany.com").verify_webhook(&webhook, Some(signature))
+        };
+        verify(&path, BODY, "a9nBmqA0ju/hNViExpshrM61xv4=").unwrap();
+        verify(&path, b"{}", "a9nBmqA0ju/hNViExpshrM61xv4=").unwrap_err();
+        let unhashed = sign(&token(), URL, &NONE);
+        verify("/myapp.php?foo=1&bar=2", b"", &unhashed).unwrap();
+        verify("/myapp.php?foo=1&bar=2", BODY, &unhashed).unwrap_err();
+    }
+
+    #[test]
+    fn an_upgrade_is_signed_over_its_wss_url_only() {
+        let verify = |signature| {
+            verifier("https://example.com").verify_upgrade("/media-stream", Some(signature))
+        };
+        verify("XFfwGS2Ev7f9qAP9MmRoMS7C724=").unwrap();
+        verify("55OA2CdDEK8djZDRLLS9pHUR+JI=").unwrap();
+        verify("+Nt/WUHH2g+0+t2rLN3k9fNhfEw=").unwrap_err();
+        verifier("https://example.com").verify_upgrade("/media-stream", None).unwrap_err();
+    }
+
+    #[test]
+    fn blank_and_repeated_form_values_are_signed_as_twilio_does() {
+        // The decoded values: '+' is a blank, an empty value counts, repeats do not.
+        let signed = [("A", " x "), ("B", ""), ("C", "+1")];
+        let signature = sign(&token(), "https://example.com/in", &signed);
+        let webhook = Webhook {
+            path_and_query: "/in",
+            content_type: Some("application/x-www-form-urlencoded"),
+            body: b"C=%2B1&B=&A=+x+&C=%2B1",
+        };
+        verifier("https://example.com").verify_webhook(&webhook, Some(&signature)).unwrap();
+    }
+
+    #[test]
+    fn a_rejection_names_the_url_but_no_secret_and_no_phone_number() {
+        let forged = "/in\u{1b}[2J\u{202e}?From=%2B14158675309&x&To=+1\n2026 INFO all is well";
+        let rejected = verifier("https://example.com:8443/calls")
+            .verify_upgrade(forged, Some("c2VjcmV0"))
+            .unwrap_err();
+        assert_eq!(
+            rejected.to_string(),
+            "X-Twilio-Signature is for another URL, another token or other parameters; the URL that was checked is \
+             wss://example.com:8443/calls/in\\u{1b}[2J\\u{202e}?From=..&x&To=.."
+        );
+        assert_eq!(format!("{:?}", token()), "AuthToken(..)");
+    }
+
+    #[test]
+    fn the_default_twiml_is_byte_for_byte_what_twilios_library_renders() {
+        let twiml = twiml(&Texts::default(), &stream_url_from_host("example.ngrok.app").unwrap());
+        assert_eq!(twiml.len(), 253 + "example.ngrok.app".len());
+        let digest: String =
+            Sha256::digest(&twiml).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, "d7580a3d15c1b0182a4c8476c58351f5cc1d55e3d5a07e91e4cca34493c067e9");
+    }
+
+    #[test]
+    fn texts_are_escaped_and_empty_ones_left_out() {
+        let texts =
+            Texts { greeting: "<Hangup/> & \"hi\"".parse().unwrap(), ready: "".parse().unwrap() };
+        assert_eq!(
+            twiml(&texts, "wss://h/\"\n<"),
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Say>&lt;Hangup/&gt; &amp; \"hi\"</Say>\
+             <Connect><Stream url=\"wss://h/&quot;&#10;&lt;\" /></Connect></Response>"
+        );
+        assert_eq!("bell \u{7}".parse::<Text>().unwrap_err(), Error::TextCharacter);
+        assert_eq!("x".repeat(4097).parse::<Text>().unwrap_err(), Error::TextLength);
+    }
+
+    #[test]
+    fn the_host_header_is_lower_cased_and_loses_its_port() {
+        for (host, url) in [
+            ("Example.COM", "wss://example.com/media-stream"),
+            ("example.com:5050", "wss://example.com/media-stream"),
+            ("127.0.0.1:80", "wss://127.0.0.1/media-stream"),
+            ("[2001:DB8::1]:5050", "wss://[2001:db8::1]/media-stream"),
+            ("under_score.example.", "wss://under_score.example./media-stream"),
+        ] {
+            assert_eq!(stream_url_from_host(host).unwrap(), url);
+        }
+    }
+
+    #[test]
+    fn a_malformed_host_header_is_refused() {
+        let long = "a".repeat(3000);
+        for host in [
+            "",
+            ":80",
+            "a..b",
+            ".a",
+            "a b",
+            "a:",
+            "a:b",
+            "a:+1",
+            "a:99999",
+            "a:1:2",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[]",
+            "[x]",
+            "user@host",
+            "a/b",
+            "a\"b",
+            "a'b",
+            "<b>",
+            "a&b",
+            "a%22",
+            "a\r\nb",
+            "a\0b",
+            "ä.example",
+            &long,
+        ] {
+            assert_eq!(stream_url_from_host(host), Err(Error::Host), "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_public_url_keeps_host_port_and_prefix_and_always_streams_over_wss() {
+        for (public_url, stream_url) in [
+            ("https://Calls.example.com", "wss://Calls.example.com/media-stream"),
+            ("HTTP://example.com:8080/", "wss://example.com:8080/media-stream"),
+            ("ws://[::1]:80/a/b/", "wss://[::1]:80/a/b/media-stream"),
+            ("wss://example.com:443/twilio", "wss://example.com:443/twilio/media-stream"),
+        ] {
+            assert_eq!(public_url.parse::<PublicUrl>().unwrap().stream_url(), stream_url);
+        }
+    }
+
+    #[test]
+    fn a_public_url_that_twilio_cannot_use_is_refused() {
+        for url in [
+            "",
+            "example.com",
+            "example.com:443",
+            "/calls",
+            "ftp://example.com",
+            "https://",
+            "https://:443",
+            "https://ä.de",
+            "https://a b",
+        ] {
+            assert_eq!(url.parse::<PublicUrl>(), Err(Error::PublicUrl), "{url:?}");
+        }
+        for url in
+            ["https://user:pass@example.com", "https://example.com/?a=1", "https://example.com/#x"]
+        {
+            assert_eq!(url.parse::<PublicUrl>(), Err(Error::PublicUrlParts), "{url:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_twilios_is_refused() {
+        for token in ["", " ", "12345\n", "12 345"] {
+            assert_eq!(AuthToken::new(token.into()).unwrap_err(), Error::Token);
+        }
+    }
+}
