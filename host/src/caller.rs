@@ -51,7 +51,7 @@ pub enum Error {
     Connect {
         /// Where to.
         address: String,
-        /// What the operating system or TLS says.
+        /// What the operating system says.
         cause: io::Error,
     },
     /// Somebody answers, but does not speak WebSocket.
@@ -93,6 +93,16 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What the operating system says.
+        cause: io::Error,
+    },
+    /// Somebody answers, but there is no encrypted connection.
+    #[error(
+        "no TLS with {address}: {cause}; to trust a certificate of your own, set SSL_CERT_FILE"
+    )]
+    Tls {
+        /// Who answered.
+        address: String,
+        /// What TLS says.
         cause: io::Error,
     },
     /// The URL is none that can be called.
