@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
-use callreel::{Config, caller, decode, demo};
+use callreel::{Config, Listeners, caller, decode, demo};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
     start_log(args.log_format)?;
-    let listen = args.listen;
+    let (listen, admin) = (args.listen, args.admin.0);
     let config = Config::try_from(args)?;
     if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
         warn!(
@@ -47,9 +47,15 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let stop = termination().context("cannot listen for signals")?;
-        let listener =
-            TcpListener::bind(listen).await.map_err(|error| explain_bind(listen, &error))?;
-        Ok(callreel::serve(listener, config, stop).await?)
+        let public = bind(listen, "--listen").await?;
+        let admin = match admin {
+            Some(address) => Some(bind(address, "--admin").await?),
+            None => None,
+        };
+        if let Some(admin) = &admin {
+            info!("console at http://{}/", admin.local_addr()?);
+        }
+        Ok(callreel::serve(Listeners { public, admin }, config, stop).await?)
     })
 }
 
@@ -88,18 +94,18 @@ fn termination() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-fn explain_bind(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| explain_bind(address, option, &error))
+}
+
+fn explain_bind(address: SocketAddr, option: &str, error: &io::Error) -> anyhow::Error {
     let advice = match error.kind() {
         ErrorKind::AddrInUse => {
-            "another program uses the port: stop it, or choose another port with --listen"
+            "another program uses the port: stop it, or choose another port with"
         }
-        ErrorKind::AddrNotAvailable => {
-            "no network interface has that address: choose another with --listen"
-        }
-        ErrorKind::PermissionDenied => {
-            "ports below 1024 need privileges: choose another port with --listen"
-        }
+        ErrorKind::AddrNotAvailable => "no network interface has that address: choose another with",
+        ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose another port with",
         _ => return anyhow!("cannot listen on {address}: {error}"),
     };
-    anyhow!("cannot listen on {address}: {advice}")
+    anyhow!("cannot listen on {address}: {advice} {option}")
 }

@@ -22,6 +22,8 @@ const TEXT_CHARS_MAX: usize = 4096;
 const HOST_BYTES_MAX: usize = 253;
 /// Where the stream is, below the public URL. Part of the TwiML, so it never changes.
 pub const STREAM_PATH: &str = "/media-stream";
+/// Where the webhook is, below the public URL.
+pub const WEBHOOK_PATH: &str = "/incoming-call";
 /// The header that proves that a request was made by the holder of the auth token.
 pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 
@@ -129,6 +131,14 @@ impl PublicUrl {
     pub fn stream_url(&self) -> String {
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
         format!("wss://{}{port}{}{STREAM_PATH}", self.host, self.prefix)
+    }
+
+    /// Gives the URL to enter as the webhook of a number.
+    #[must_use]
+    pub fn webhook_url(&self) -> String {
+        let scheme = if self.encrypted { "https" } else { "http" };
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{scheme}://{}{port}{}{WEBHOOK_PATH}", self.host, self.prefix)
     }
 
     /// Gives the spellings of one URL that Twilio may have signed: it is inconsistent about the

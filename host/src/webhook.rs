@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,9 @@ pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
 /// The longest pause between two tries of one message.
 const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// The pause before the second try.
+pub const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long the server has for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -173,7 +176,8 @@ struct KeptData {
 impl Queue {
     /// A queue for the recordings in `store_dir`.
     #[must_use]
-    pub fn new(store_dir: PathBuf) -> Self {
+    pub fn new(store_dir: &Path) -> Self {
+        let store_dir = store_dir.to_owned();
         Self(Arc::new(Shared { store_dir, bell: Notify::new(), health: Mutex::default() }))
     }
 
