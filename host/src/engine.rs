@@ -597,14 +597,17 @@ impl Live {
     /// Makes room for the rest of a long message, if the pool has it.
     fn grow(&mut self, pool: &AtomicUsize) -> bool {
         const STEP: usize = 64 * 1024;
-        if self.partial.len() <= PARTIAL_BYTES_MAX || self.partial.len() < self.pooled {
+        let is_short = self.pooled == 0 && self.partial.len() <= PARTIAL_BYTES_MAX;
+        if is_short || self.partial.len() < self.pooled {
             return true;
         }
-        if pool.fetch_add(STEP, Ordering::Relaxed) + STEP > POOL_BYTES_MAX {
-            pool.fetch_sub(STEP, Ordering::Relaxed);
+        // One read into the shared buffer may have brought more than a step.
+        let more = self.partial.len() + STEP - self.pooled;
+        if pool.fetch_add(more, Ordering::Relaxed) + more > POOL_BYTES_MAX {
+            pool.fetch_sub(more, Ordering::Relaxed);
             return false;
         }
-        self.pooled += STEP;
+        self.pooled += more;
         self.partial.reserve_exact(self.pooled - self.partial.len());
         true
     }

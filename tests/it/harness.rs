@@ -8,4 +8,5 @@ pub mod oracle;
 pub mod peer;
 pub mod process;
 pub mod recorder;
+pub mod served;
 pub mod shelf;

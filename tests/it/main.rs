@@ -8,6 +8,7 @@ mod golden;
 mod harness;
 mod host;
 mod hostile;
+mod serve;
 mod session;
 mod tidy;
 mod wav;
