@@ -18,6 +18,9 @@ const DIALECT: Dialect = Dialect {
     free: b"customParameters",
 };
 
+/// How long Twilio's ids are; others' may be of any length.
+const SID_BYTES: usize = 34;
+
 pub(super) fn parse(text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
     if let Some(found) = match_media(text) {
         return found.decode(text);
@@ -69,7 +72,12 @@ fn match_media(text: &[u8]) -> Option<Found> {
 
     // The stream's id is short, the payload long: the end is found from behind.
     let rest = rest.strip_suffix(br#""}"#)?;
-    let id_start = rest.iter().rposition(|byte| *byte == b'"')? + 1;
+    let usual =
+        rest.len().checked_sub(SID_BYTES).filter(|at| rest.get(at.wrapping_sub(1)) == Some(&b'"'));
+    let id_start = match usual {
+        Some(start) => start,
+        None => rest.iter().rposition(|byte| *byte == b'"')? + 1,
+    };
     let (rest, id) = rest.split_at_checked(id_start)?;
     let payload = rest.strip_suffix(br#""},"streamSid":""#)?;
     if !is_plain(payload) || !is_plain(id) {
@@ -100,32 +108,26 @@ fn digits(text: &[u8]) -> Option<(u64, &[u8])> {
     }
 }
 
-/// Whether a JSON string of these bytes means just them, told many at a time: no quote, no
+/// Whether a JSON string of these bytes means just them, told a machine word at a time: no quote, no
 /// backslash, and neither what comes before `#` nor what is not ASCII, which is not looked into.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
-    const fn each(byte: u8) -> u32 {
-        u32::MAX / 255 * byte as u32
+    const WORD: usize = size_of::<usize>();
+    const fn each(byte: u8) -> usize {
+        usize::MAX / 255 * byte as usize
     }
-    const HIGH: u32 = each(0x80);
-    let mut plain = [HIGH; 4];
-    let mut look = |block: &[u8; 16]| {
-        for (plain, word) in plain.iter_mut().zip(block.as_chunks().0) {
-            let word = u32::from_le_bytes(*word);
-            let reaches_hash = (word | HIGH) - each(b'#');
-            let is_no_backslash = (word ^ each(b'\\')).wrapping_add(each(0x7F));
-            *plain &= reaches_hash & is_no_backslash & !word;
-        }
+    const HIGH: usize = each(0x80);
+    let plain = |all, word: &[u8; WORD]| {
+        let word = usize::from_le_bytes(*word);
+        let reaches_hash = (word | HIGH) - each(b'#');
+        let is_no_backslash = (word ^ each(b'\\')).wrapping_add(each(0x7F));
+        all & reaches_hash & is_no_backslash & !word
     };
-    text.as_chunks().0.iter().for_each(&mut look);
-    if let Some(last) = text.last_chunk() {
-        look(last);
-    } else {
-        let mut last = [b'A'; 16];
-        last.iter_mut().zip(text).for_each(|(last, byte)| *last = *byte);
-        look(&last);
-    }
-    plain == [HIGH; 4]
+    let Some(last) = text.last_chunk() else {
+        return text.iter().all(|byte| matches!(byte, b'#'..=b'[' | b']'..=0x7F));
+    };
+    // The last word may have been looked at before.
+    plain(text.as_chunks().0.iter().fold(HIGH, plain), last) == HIGH
 }
 
 /// What is read of an event that is none of ours.
