@@ -215,6 +215,24 @@ impl<const N: usize> Session<N> {
         }
     }
 
+    /// The same session with another ring, an empty one: for one that waits, and whose ring does not
+    /// serve the tracks of its start ([`Error::Resource`]). Then it takes the same text again.
+    #[must_use]
+    pub fn with_ring<const M: usize>(self) -> Session<M> {
+        debug_assert!(self.state == State::Waiting, "what the ring holds would be lost");
+        Session {
+            provider: self.provider,
+            state: self.state,
+            tracks: self.tracks,
+            jitter: JitterBuffer::new(),
+            anchor: self.anchor,
+            clocks: self.clocks,
+            sequence: self.sequence,
+            refused: self.refused,
+            stats: self.stats,
+        }
+    }
+
     /// Takes one text message: UTF-8, whole, its bytes free to be rewritten.
     ///
     /// # Errors
