@@ -52,9 +52,10 @@ impl Setup {
     pub fn through(wrapper: &[&str], dir: &Path) -> Self {
         let mut words = wrapper.iter().map(OsStr::new).chain([callreel().as_os_str()]);
         let mut command = Command::new(words.next().expect("there is a program"));
-        command.args(words).args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--dir"]);
-        command.arg(dir);
+        command.args(words).args(["serve", "--listen", "127.0.0.1:0", "--dir"]).arg(dir);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        // Its port is one that all tests would share; an argument may still ask for it.
+        command.env("CALLREEL_ADMIN", "off");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Self { command, dir: dir.to_owned() }
     }
