@@ -1,6 +1,8 @@
 //! One binary: each file is an area.
 
+mod admin;
 mod caller;
+mod console;
 mod decode;
 mod faults;
 mod frame;
