@@ -99,7 +99,10 @@ pub fn make_card(path: &Path, mebibytes: u32) -> io::Result<()> {
     let file = File::create(path)?;
     file.set_len(u64::from(mebibytes) << 20)?;
     let tool = mkfs().ok_or_else(|| io::Error::other("mkfs.vfat is not installed"))?;
+    // By itself it takes clusters of 2 KB, too few of them for a FAT16 on so small a card.
+    let cluster: &[&str] = if mebibytes < 16 { &["-s", "1"] } else { &[] };
     let output = Command::new(tool)
+        .args(cluster)
         .args(["-F", "16", "--offset", &first_block.to_string()])
         .arg(path)
         .arg(((blocks - first_block) / 2).to_string())
@@ -156,7 +159,11 @@ impl Appliance {
         let until = Instant::now() + BOOT_MAX;
         let port = appliance.patiently(until, || forwarded_port(&control))?;
         appliance.address.set_port(port);
-        appliance.serial = Some(UnixStream::connect(&serial)?);
+        let serial = UnixStream::connect(&serial)?;
+        // QEMU writes the log to its file and to here; unread, it would stand still.
+        let mut unread = serial.try_clone()?;
+        std::thread::spawn(move || io::copy(&mut unread, &mut io::sink()));
+        appliance.serial = Some(serial);
         let address = appliance.address;
         appliance.patiently(until, || match get(address, "/")? {
             (200, health) if card.is_none() || is_ready(&health) => Ok(()),
@@ -179,10 +186,23 @@ impl Appliance {
 
     /// Asks it for a path; returns the status and the body.
     ///
+    /// While all calls are being made one connection is left for this, so a request on the heels of
+    /// another may find none; it is tried again.
+    ///
     /// # Errors
     /// No answer, or half of one.
     pub fn get(&self, path: &str) -> io::Result<(u16, Vec<u8>)> {
-        get(self.address, path)
+        let until = Instant::now() + REQUEST_MAX;
+        loop {
+            match get(self.address, path) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ConnectionReset && Instant::now() < until =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Sends bytes to its serial line, where an image with `fault-injection` takes commands.
