@@ -27,7 +27,7 @@ use callreel_core::session::{Event, Session};
 use callreel_core::wav::{self, Encoding, Length, Spec};
 use callreel_firmware_sim::call::{End, Ending, Id, MESSAGE_BYTES_MAX, Opening, Summary};
 use callreel_firmware_sim::fat::Volume;
-use callreel_firmware_sim::qemu::{self, Appliance};
+use callreel_firmware_sim::qemu::{self, Appliance, Program};
 use callreel_firmware_sim::store::{self, Recording};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
@@ -62,6 +62,8 @@ fn main() {
         Trial::test("a_card_stalled_for_long_loses_what_it_counts", a_long_stall),
         Trial::test("a_card_that_refuses_writes_ends_the_call_and_recovers", a_broken_card),
         Trial::test("the_image_keeps_its_budgets", the_image_keeps_its_budgets),
+        Trial::test("a_media_frame_keeps_its_budget_of_instructions", instructions_a_frame),
+        Trial::test("the_path_of_a_media_frame_cannot_panic", a_media_frame_cannot_panic),
     ];
     let trials = trials.map(|trial| trial.with_ignored_flag(missing.is_some())).into();
     libtest_mimic::run(&arguments, trials).exit();
@@ -372,19 +374,57 @@ fn the_image_keeps_its_budgets() -> Outcome {
     ensure(stack <= budget("stack_bytes_peak_max")?, || format!("stack: {stack} bytes"))
 }
 
+fn instructions_a_frame() -> Outcome {
+    let mut checksums = Vec::new();
+    for (target, board, limit) in [
+        (qemu::TARGET, "lm3s6965evb", "core_instructions_a_frame_max"),
+        ("thumbv6m-none-eabi", "microbit", "core_instructions_a_frame_max_m0"),
+    ] {
+        let probe = Program { name: "probe", target, ..Program::APPLIANCE };
+        let image = image(&format!("probe-{board}.elf"), probe)?;
+        let said = qemu::run_counted(&image, board)?;
+        ensure(said == qemu::run_counted(&image, board)?, || "two runs differ".into())?;
+        let figure = |name: &str| -> Result<u64, Failed> {
+            let mut lines = said.lines().filter_map(|line| line.split_once(" = "));
+            let value = lines.find(|(key, _)| *key == name).map(|(_, value)| value.parse());
+            Ok(value.ok_or_else(|| format!("no {name} in {said:?}"))??)
+        };
+        let stages = ["ws", "message", "wav"].map(figure);
+        let total = stages.into_iter().sum::<Result<u64, Failed>>()?;
+        println!("{board}: {total} instructions a frame\n{said}");
+        ensure(figure("samples")? == 80_000, || said.clone())?;
+        ensure(total <= budget(limit)?, || format!("{board}: {total} instructions"))?;
+        checksums.push(figure("checksum")?);
+    }
+    ensure(checksums[0] == checksums[1], || "two processors, two recordings".into())
+}
+
+fn a_media_frame_cannot_panic() -> Outcome {
+    let probe = Program {
+        name: "probe",
+        features: "prove-panic-free",
+        rustflags: "--cfg callreel_frequent_only",
+        ..Program::APPLIANCE
+    };
+    image("probe-panic-free.elf", probe)?;
+    Ok(())
+}
+
 // The bench.
 
-static IMAGE: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| image("", "appliance.elf"));
-static FAULTY: LazyLock<Result<PathBuf, String>> =
-    LazyLock::new(|| image("fault-injection", "faulty.elf"));
+static IMAGE: LazyLock<Result<PathBuf, String>> =
+    LazyLock::new(|| image("appliance.elf", Program::APPLIANCE));
+static FAULTY: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+    image("faulty.elf", Program { features: "fault-injection", ..Program::APPLIANCE })
+});
 /// Cargo builds one image at a time anyway; the copy has to be of the right one.
 static BUILDING: Mutex<()> = Mutex::new(());
 
-fn image(features: &str, name: &str) -> Result<PathBuf, String> {
+fn image(name: &str, program: Program<'_>) -> Result<PathBuf, String> {
     let _guard = BUILDING.lock();
-    let into = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    qemu::build("callreel-firmware-sim", qemu::TARGET, features, into, name)
-        .map_err(|error| error.to_string())
+    let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    program.build(&image).map_err(|error| error.to_string())?;
+    Ok(image)
 }
 
 fn place(name: &str) -> std::io::Result<PathBuf> {
