@@ -1,6 +1,6 @@
 //! `callreel demo`: the whole thing on one machine, with nobody's account.
 //!
-//! A server on loopback, calls placed at it by the [caller](crate::caller), and every recording held
+//! A server on loopback, calls placed at it by the [`caller`], and every recording held
 //! against what was sent, sample by sample.
 
 use std::fs;
@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::caller::{self, CallReport, Plan, Track, Tracks, place};
-use crate::{Config, engine, http, store};
+use crate::{Config, Listeners, store};
 
 /// Settings of `callreel demo`.
 #[derive(clap::Args, Debug)]
@@ -65,19 +65,20 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
     // Its own settings, its own port: a server may run beside it, and no token is looked for.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let url = format!("ws://{}/media-stream", listener.local_addr()?);
-    let config = Config {
-        http: http::Config::default(),
-        engine: engine::Config::default(),
-        store: store::Config { dir: args.dir.clone(), capture_dir: None },
-    };
+    let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let console = format!("http://{}/", admin.local_addr()?);
+    let store = store::Config { dir: args.dir.clone(), ..store::Config::default() };
+    let config = Config { store, ..Config::default() };
     let (end, ended) = oneshot::channel::<()>();
-    let server = crate::serve(listener, config, async {
+    let listeners = Listeners { public: listener, admin: Some(admin) };
+    let server = crate::serve(listeners, config, async {
         let _ = ended.await;
     });
     let show = async {
         let wrong = record(args, &url).await;
         if matches!(wrong, Ok(0)) && !args.once {
-            println!("\nStill recording: place another call with\n  callreel call --url {url}");
+            println!("\nSee and hear them: {console}");
+            println!("Still recording: place another call with\n  callreel call --url {url}");
             println!("Ctrl-C ends the demo. The recordings stay.");
             stop.await;
         }

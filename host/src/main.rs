@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
-use callreel::{Config, caller, demo};
+use callreel::{Config, Listeners, caller, decode, demo};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Call(args) => {
             caller::run(&args).map(|report| report.is_good()).map_err(Into::into)
         }
+        Command::Decode(args) => decode::run(&args).map(|_| true).map_err(Into::into),
         Command::Demo(args) => show(&args).map(|()| true),
         Command::Serve(args) => serve(*args).map(|()| true),
     };
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
     start_log(args.log_format)?;
-    let listen = args.listen;
+    let (listen, admin) = (args.listen, args.admin.0);
     let config = Config::try_from(args)?;
     if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
         warn!(
@@ -46,10 +47,15 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let stop = termination().context("cannot listen for signals")?;
-        let listener =
-            TcpListener::bind(listen).await.map_err(|error| explain_bind(listen, &error))?;
-        info!(address = %listener.local_addr()?, "listening");
-        Ok(callreel::serve(listener, config, stop).await?)
+        let public = bind(listen, "--listen").await?;
+        let admin = match admin {
+            Some(address) => Some(bind(address, "--admin").await?),
+            None => None,
+        };
+        if let Some(admin) = &admin {
+            info!("console at http://{}/", admin.local_addr()?);
+        }
+        Ok(callreel::serve(Listeners { public, admin }, config, stop).await?)
     })
 }
 
@@ -59,7 +65,8 @@ fn show(args: &demo::Args) -> anyhow::Result<()> {
     Ok(runtime.block_on(demo::run(args, stop))?)
 }
 
-/// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas between them.
+/// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas
+/// between them.
 fn start_log(format: LogFormat) -> anyhow::Result<()> {
     let directives = std::env::var("CALLREEL_LOG").unwrap_or_else(|_| "info".to_owned());
     let filter = EnvFilter::try_new(&directives).with_context(|| {
@@ -73,8 +80,8 @@ fn start_log(format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resolves at the first SIGINT or SIGTERM. Later ones change nothing (tokio's handlers stay for good): a shutdown is
-/// bounded, and cutting it short would cost audio.
+/// Resolves at the first SIGINT or SIGTERM. Later ones change nothing (tokio's handlers stay for
+/// good): a shutdown is bounded, and cutting it short would cost audio.
 fn termination() -> io::Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -87,18 +94,18 @@ fn termination() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-fn explain_bind(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| explain_bind(address, option, &error))
+}
+
+fn explain_bind(address: SocketAddr, option: &str, error: &io::Error) -> anyhow::Error {
     let advice = match error.kind() {
         ErrorKind::AddrInUse => {
-            "another program uses the port: stop it, or choose another port with --listen"
+            "another program uses the port: stop it, or choose another port with"
         }
-        ErrorKind::AddrNotAvailable => {
-            "no network interface has that address: choose another with --listen"
-        }
-        ErrorKind::PermissionDenied => {
-            "ports below 1024 need privileges: choose another port with --listen"
-        }
+        ErrorKind::AddrNotAvailable => "no network interface has that address: choose another with",
+        ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose another port with",
         _ => return anyhow!("cannot listen on {address}: {error}"),
     };
-    anyhow!("cannot listen on {address}: {advice}")
+    anyhow!("cannot listen on {address}: {advice} {option}")
 }

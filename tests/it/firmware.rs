@@ -7,7 +7,7 @@
 
 #[path = "harness/disk.rs"]
 mod disk;
-#[path = "harness/peer.rs"]
+#[path = "harness/device_peer.rs"]
 mod peer;
 
 use std::cell::RefCell;

@@ -30,7 +30,7 @@ pub(super) fn recover(store: &Store) -> io::Result<()> {
                 continue;
             };
             let recovered = if let Some(id) = name.strip_suffix(".wav.part") {
-                recover_wav(&Names { dir: day.path(), id: id.to_owned() })
+                recover_wav(store, &Names { dir: day.path(), id: id.to_owned() })
             } else if let Some(id) = name.strip_suffix(".json.part") {
                 recover_record(&Names { dir: day.path(), id: id.to_owned() })
             } else {
@@ -49,7 +49,7 @@ pub(super) fn recover(store: &Store) -> io::Result<()> {
 }
 
 /// Finishes one WAV with its record; whether it was ours to finish.
-fn recover_wav(names: &Names) -> io::Result<bool> {
+fn recover_wav(store: &Store, names: &Names) -> io::Result<bool> {
     let file = File::options().read(true).write(true).open(names.wav_part())?;
     let known = read_record(&names.json());
     let published = known.is_some();
@@ -59,7 +59,8 @@ fn recover_wav(names: &Names) -> io::Result<bool> {
     let Some(spec) = spec_of(&file, &record)? else {
         return Ok(false);
     };
-    let mut part = Part { names: names.clone(), file, record_published: published };
+    let webhooks = store.config.webhooks.clone();
+    let mut part = Part { names: names.clone(), file, record_published: published, webhooks };
     if !published {
         let samples = mend(part.file(), spec)?;
         record.set_samples(samples);

@@ -1,62 +1,242 @@
-//! A provider's end of a connection, for tests that need every byte in their hands.
+//! The far end of a stream by raw bytes, so that it can end, break and lie in every way.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+use base64::prelude::*;
+use callreel_core::g711;
+use rustix::net::sockopt;
 
-/// A WebSocket whose text messages go out as written.
-pub struct Peer(TcpStream);
+use super::process::Server;
+
+pub const CONTINUATION: u8 = 0x0;
+pub const TEXT: u8 = 0x1;
+pub const CLOSE: u8 = 0x8;
+pub const PING: u8 = 0x9;
+pub const PONG: u8 = 0xA;
+/// Set in the first byte of a message's last frame.
+pub const FIN: u8 = 0x80;
+
+/// The example of RFC 6455, section 1.3.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+
+/// A stream with one inbound track. It remembers the audio it has sent.
+pub struct Peer {
+    pub socket: TcpStream,
+    pub stream_id: String,
+    sequence: u64,
+    /// Every mu-law code sent.
+    pub codes: Vec<u8>,
+}
 
 impl Peer {
-    /// Connects; `Err` says the status of a refusal.
-    pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(ANSWER_MAX))?;
-        stream.set_nodelay(true)?;
-        write!(
-            stream,
-            "GET /media-stream HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: \
-             Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Version: 13\r\n\r\n"
-        )?;
+    /// Does the handshake, and sends nothing.
+    pub fn connect(server: &Server, stream_id: &str) -> Self {
+        Self::try_connect(server, stream_id, "").unwrap_or_else(|status| panic!("{status}"))
+    }
+
+    /// Does the handshake with headers of its own; gives the status if that is not 101.
+    pub fn try_connect(server: &Server, stream_id: &str, headers: &str) -> Result<Self, u16> {
+        let mut socket = server.connect();
+        let request = format!(
+            "GET /media-stream HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{headers}\r\n"
+        );
+        socket.write_all(request.as_bytes()).expect("the handshake is sent");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            stream.read_exact(&mut byte)?;
+            socket.read_exact(&mut byte).expect("the handshake is answered");
             head.push(byte[0]);
         }
-        let head = String::from_utf8_lossy(&head).into_owned();
-        if !head.starts_with("HTTP/1.1 101 ") || !head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") {
-            return Err(io::Error::other(head.lines().next().unwrap_or_default().to_owned()));
+        let head = String::from_utf8(head).expect("ASCII");
+        match head.get(9..12) {
+            Some("101") => {
+                let stream_id = stream_id.to_owned();
+                Ok(Self { socket, stream_id, sequence: 0, codes: Vec::new() })
+            }
+            status => Err(status.and_then(|s| s.parse().ok()).expect("a status")),
         }
-        Ok(Self(stream))
     }
 
-    /// Sends one text message in one frame.
-    pub fn send(&mut self, text: &str) -> io::Result<()> {
-        let mask = [0x12, 0x34, 0x56, 0x78];
-        let length = u16::try_from(text.len()).expect("short messages");
-        let mut frame = vec![0x81];
-        if length < 126 {
-            frame.push(0x80 | length as u8);
-        } else {
-            frame.push(0x80 | 126);
-            frame.extend(length.to_be_bytes());
-        }
-        frame.extend(mask);
-        frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
-        self.0.write_all(&frame)
+    /// Connects and starts a stream.
+    pub fn call(server: &Server, stream_id: &str) -> Self {
+        let mut peer = Self::connect(server, stream_id);
+        peer.start(&[]);
+        peer
     }
 
-    /// Waits for the close frame, and says its code.
-    pub fn close_code(mut self) -> io::Result<u16> {
-        let mut answer = Vec::new();
-        self.0.read_to_end(&mut answer)?;
-        match answer[..] {
-            [.., 0x88, 2, high, low] => Ok(u16::from_be_bytes([high, low])),
-            _ => Err(io::Error::other(format!("no close frame but {answer:?}"))),
+    /// Sends the messages that a stream begins with.
+    pub fn start(&mut self, parameters: &[(&str, &str)]) {
+        self.text(r#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#);
+        let start = self.start_message(parameters);
+        self.text(&start);
+    }
+
+    pub fn start_message(&mut self, parameters: &[(&str, &str)]) -> String {
+        self.sequence += 1;
+        let parameters: serde_json::Map<_, _> =
+            parameters.iter().map(|(name, value)| (name.to_string(), (*value).into())).collect();
+        let parameters = serde_json::Value::from(parameters);
+        let (sequence, id) = (self.sequence, &self.stream_id);
+        format!(
+            r#"{{"event":"start","sequenceNumber":"{sequence}","start":{{"accountSid":"AC1","streamSid":"{id}","callSid":"CA{id}","tracks":["inbound"],"mediaFormat":{{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}},"customParameters":{parameters}}},"streamSid":"{id}"}}"#
+        )
+    }
+
+    /// Sends so much audio at once, in frames of 20 ms, each unlike the others.
+    pub fn say(&mut self, duration: Duration) {
+        let mut bytes = Vec::new();
+        for _ in 0..duration.as_millis() / 20 {
+            bytes.extend(frame(FIN | TEXT, self.next_media().as_bytes()));
+        }
+        self.send(&bytes);
+    }
+
+    /// The next media message, remembered as sent.
+    pub fn next_media(&mut self) -> String {
+        let chunk = self.codes.len() as u64 / 160;
+        let codes = chunk_codes(&self.stream_id, chunk);
+        self.codes.extend(&codes);
+        self.sequence += 1;
+        let (sequence, id, payload) =
+            (self.sequence, &self.stream_id, BASE64_STANDARD.encode(codes));
+        format!(
+            r#"{{"event":"media","sequenceNumber":"{sequence}","media":{{"track":"inbound","chunk":"{}","timestamp":"{}","payload":"{payload}"}},"streamSid":"{id}"}}"#,
+            chunk + 1,
+            chunk * 20,
+        )
+    }
+
+    /// A media message that is not to arrive whole.
+    pub fn lost_media(&mut self) -> String {
+        let known = self.codes.len();
+        let message = self.next_media();
+        self.codes.truncate(known);
+        message
+    }
+
+    pub fn stop(&mut self) {
+        self.sequence += 1;
+        let (sequence, id) = (self.sequence, &self.stream_id);
+        let stop = format!(
+            r#"{{"event":"stop","sequenceNumber":"{sequence}","streamSid":"{id}","stop":{{"accountSid":"AC1","callSid":"CA{id}"}}}}"#
+        );
+        self.text(&stop);
+    }
+
+    pub fn text(&mut self, text: &str) {
+        self.send(&frame(FIN | TEXT, text.as_bytes()));
+    }
+
+    pub fn close(&mut self, code: u16) {
+        self.send(&frame(FIN | CLOSE, &code.to_be_bytes()));
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).expect("the server reads");
+    }
+
+    /// Waits until the server has read all that was sent.
+    pub fn sync(&mut self) {
+        let ping = frame(FIN | PING, &(self.codes.len() as u32).to_be_bytes());
+        self.send(&ping);
+        loop {
+            match self.receive() {
+                Some((PONG, payload)) if payload == ping_payload(self.codes.len()) => return,
+                Some((PING | PONG, _)) => {}
+                other => panic!("no pong but {other:?}"),
+            }
         }
     }
+
+    /// The next frame of the server: opcode and payload; `None` at the end of the connection.
+    pub fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut header = [0; 2];
+        self.socket.read_exact(&mut header).ok()?;
+        assert!(header[0] & 0xF0 == FIN && header[1] < 126, "a frame no server of ours sends");
+        let mut payload = vec![0; usize::from(header[1])];
+        self.socket.read_exact(&mut payload).ok()?;
+        Some((header[0] & 0x0F, payload))
+    }
+
+    /// Reads to the server's close frame and gives its code; `None` if the connection ends without.
+    pub fn close_code(&mut self) -> Option<u16> {
+        loop {
+            match self.receive()? {
+                (CLOSE, payload) => {
+                    return payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                }
+                (PING | PONG, _) => {}
+                other => panic!("not a recorder's frame: {other:?}"),
+            }
+        }
+    }
+
+    /// Stops, and waits for the close frame, which means that it is all on the disk.
+    pub fn finish(mut self) -> Self {
+        self.stop();
+        assert_eq!(self.close_code(), Some(1000));
+        self
+    }
+
+    /// Ends the sending side.
+    pub fn fin(&mut self) {
+        self.socket.shutdown(Shutdown::Write).expect("the socket is open");
+    }
+
+    /// Ends the connection by a reset.
+    pub fn reset(self) -> Vec<i16> {
+        let pcm = self.pcm();
+        sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO)).expect("a TCP socket");
+        drop(self.socket);
+        pcm
+    }
+
+    /// What a perfect recording of it holds.
+    pub fn pcm(&self) -> Vec<i16> {
+        pcm(&self.codes)
+    }
+}
+
+/// What codes sound like.
+pub fn pcm(codes: &[u8]) -> Vec<i16> {
+    codes.iter().map(|code| g711::decode_mulaw(*code)).collect()
+}
+
+/// The audio of one chunk: tells which stream and which chunk it is.
+pub fn chunk_codes(stream_id: &str, chunk: u64) -> [u8; 160] {
+    let seed = stream_id.bytes().fold(chunk, |seed, byte| seed.wrapping_mul(131) + u64::from(byte));
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    std::array::from_fn(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    })
+}
+
+/// A frame with `first` as its first byte, its length in the shortest form, masked.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        length @ 0..=125 => bytes.push(0x80 | length as u8),
+        length @ 126..=0xFFFF => {
+            bytes.push(0x80 | 126);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            bytes.push(0x80 | 127);
+            bytes.extend((length as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(MASK);
+    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes
+}
+
+fn ping_payload(count: usize) -> [u8; 4] {
+    (count as u32).to_be_bytes()
 }

@@ -1,0 +1,196 @@
+//! kill -9 at any instant: what was sent up to a second before it is in a playable file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{CHUNK, SECOND, heard_call, stream_id};
+use crate::harness::peer::Peer;
+use crate::harness::process::{Server, Setup};
+use crate::harness::shelf;
+
+/// The goal at default settings; the promise is twice that.
+const LOSS_MAX: Duration = SECOND;
+
+/// Calls of one round.
+const CALLS: usize = 5;
+
+#[test]
+fn a_kill_at_any_instant_costs_at_most_the_last_second() {
+    let long = std::env::var_os("CALLREEL_LONG").is_some();
+    let (rounds, lanes) = if long { (500, 8) } else { (20, 4) };
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let lane = |lane: usize| {
+        let mut random = fastrand::Rng::with_seed(seed.wrapping_add(lane as u64));
+        (lane..rounds).step_by(lanes).map(|_| round(&mut random)).max().unwrap_or_default()
+    };
+    let worst = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..lanes).map(|number| scope.spawn(move || lane(number))).collect();
+        lanes.into_iter().map(|lane| lane.join().unwrap()).max().unwrap()
+    });
+    eprintln!("kill -9: {rounds} rounds of {CALLS} calls, the worst loss is {worst:?}");
+    assert!(worst <= LOSS_MAX, "{worst:?} of a call are lost");
+}
+
+/// What became of one call, as its peer knows it.
+struct Sent {
+    peer: Peer,
+    /// The recorder said that it is finished.
+    closed: bool,
+}
+
+/// Kills a server with calls, then its successors while they recover; gives the worst loss.
+fn round(random: &mut fastrand::Rng) -> Duration {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let calls: Vec<Peer> = (0..CALLS).map(|n| Peer::call(&server, &stream_id(n))).collect();
+    let length = Duration::from_millis(random.u64(100..2500));
+    // Two of them stop shortly before the kill, so that it finds them being finished.
+    let stop_before = random.u64(0..30);
+    let sent: Vec<Sent> = thread::scope(|scope| {
+        let calls = calls.into_iter().enumerate().map(|(number, peer)| {
+            let stops = (number < 2).then(|| length.saturating_sub(ms(stop_before)));
+            scope.spawn(move || talk(peer, stops))
+        });
+        let calls: Vec<_> = calls.collect();
+        thread::sleep(length);
+        server.kill();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    let finished = finished_files(dir.path());
+    for _ in 0..random.usize(0..3) {
+        let mut successor = Setup::new(dir.path()).spawn();
+        thread::sleep(Duration::from_micros(random.u64(0..30_000)));
+        successor.kill();
+    }
+    let mut server = Server::start(dir.path());
+    assert_eq!(server.stop().0.code(), Some(0));
+    check(dir.path(), &sent, &finished)
+}
+
+/// Talks at the pace of speech until the server is gone, or until it is time to stop.
+fn talk(mut peer: Peer, stop: Option<Duration>) -> Sent {
+    use std::io::Write as _;
+    let began = Instant::now();
+    for chunk in 1.. {
+        let known = peer.codes.len();
+        let media = peer.next_media();
+        let bytes = crate::harness::peer::frame(0x81, media.as_bytes());
+        if peer.socket.write_all(&bytes).is_err() {
+            peer.codes.truncate(known);
+            return Sent { peer, closed: false };
+        }
+        if stop.is_some_and(|stop| began.elapsed() >= stop) {
+            let stop = crate::harness::peer::frame(0x81, br#"{"event":"stop"}"#);
+            let closed = peer.socket.write_all(&stop).is_ok() && peer.close_code() == Some(1000);
+            return Sent { peer, closed };
+        }
+        thread::sleep((chunk * CHUNK).saturating_sub(began.elapsed()));
+    }
+    unreachable!("a call ends before its number of chunks does")
+}
+
+fn check(dir: &Path, sent: &[Sent], finished: &BTreeMap<PathBuf, Vec<u8>>) -> Duration {
+    assert_eq!(shelf::unfinished(dir), Vec::<PathBuf>::new());
+    let after = shelf::contents(dir);
+    assert!(finished.iter().all(|(path, bytes)| after[path] == *bytes), "a finished file changed");
+    let recordings = shelf::finished(dir);
+    assert!(recordings.len() <= sent.len(), "a call has two recordings");
+    let mut worst = Duration::ZERO;
+    for Sent { peer, closed } in sent {
+        let pcm = peer.pcm();
+        let Some(recording) = recordings.get(&peer.stream_id) else {
+            assert!(!closed, "a finished recording is gone");
+            worst = worst.max(ms(pcm.len() as u64 / 8));
+            continue;
+        };
+        let (samples, state) = (recording.samples(), recording.word("state"));
+        assert!(pcm.starts_with(samples), "not what was sent");
+        assert_eq!(recording.word("call_id"), format!("CA{}", peer.stream_id));
+        if *closed || state == "complete" {
+            assert_eq!((state, samples.len()), ("complete", pcm.len()));
+        } else {
+            assert!(matches!(state, "recovered" | "partial"), "{state}");
+        }
+        worst = worst.max(ms((pcm.len() - samples.len()) as u64 / 8));
+    }
+    worst
+}
+
+#[test]
+fn a_second_server_on_a_directory_refuses_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let peer = heard_call(&server, 1);
+    let (code, said) = Setup::new(dir.path()).refuse();
+    assert_eq!(code, Some(1));
+    let errors: Vec<_> = said.iter().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{said:?}");
+    assert!(errors[0].contains("another callreel is recording to"), "{errors:?}");
+    peer.finish();
+    // The lock goes with its process, however that ends.
+    server.kill();
+    Server::start(dir.path());
+}
+
+#[test]
+fn files_that_are_not_ours_are_never_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let day = dir.path().join("2026-01-02");
+    fs::create_dir_all(dir.path().join("music")).unwrap();
+    fs::create_dir(&day).unwrap();
+    let names = [
+        "notes.txt",
+        "2026-01-02/foreign.wav.part",
+        "2026-01-02/foreign.json",
+        "2026-01-02/foreign.json.part",
+        "2026-01-02/cut.json.part",
+        "2026-01-02/other.wav",
+        "2026-01-02/other.json.tmp",
+        "music/song.wav.part",
+        "music/song.json.part",
+    ];
+    for (number, name) in names.iter().enumerate() {
+        let text: &[u8] = match number {
+            7 => b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\xff\xff\xff\xff12345",
+            _ => b"RIFF something else",
+        };
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    std::os::unix::fs::symlink(dir.path().join("notes.txt"), day.join("link.wav.part")).unwrap();
+    let before = shelf::contents(dir.path());
+    let mut server = Server::start(dir.path());
+    heard_call(&server, 1).finish();
+    server.stop();
+    let after = shelf::contents(dir.path());
+    for (path, bytes) in &before {
+        assert!(after.get(path) == Some(bytes), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    for unusable in [Path::new("/proc/self"), &file] {
+        let (code, said) = Setup::new(unusable).refuse();
+        assert_eq!(code, Some(1), "{said:?}");
+        let errors: Vec<_> = said.iter().filter(|line| line.starts_with("error: ")).collect();
+        assert!(errors.len() == 1 && errors[0].contains("choose another --dir"), "{said:?}");
+    }
+}
+
+/// Everything that has its final name.
+fn finished_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = shelf::contents(dir);
+    all.retain(|path, _| path.extension().is_some_and(|e| e == "wav" || e == "json"));
+    all
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}

@@ -1,0 +1,264 @@
+//! The real program as a process: started, watched by its log, sent signals, never outliving its test.
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Far above what anything here takes on a busy machine, far below a hang.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where cargo has put the program, built first if need be.
+pub fn callreel() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--package", "callreel", "--bin", "callreel"]);
+        cargo.args(["--message-format", "json"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        let built = cargo.stderr(Stdio::inherit()).output().expect("cargo runs");
+        assert!(built.status.success(), "cargo cannot build callreel");
+        let messages = String::from_utf8(built.stdout).expect("cargo writes UTF-8");
+        let executable = messages.lines().rev().find_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            message["executable"].as_str().map(PathBuf::from)
+        });
+        executable.expect("cargo names the program it built")
+    })
+}
+
+/// How a server is to be started.
+pub struct Setup {
+    command: Command,
+    dir: PathBuf,
+}
+
+impl Setup {
+    /// `callreel serve` into `dir`, on a free port of loopback, with nothing of our environment.
+    pub fn new(dir: &Path) -> Self {
+        Self::through(&[], dir)
+    }
+
+    /// The same by way of another program, whose arguments end with callreel's.
+    pub fn through(wrapper: &[&str], dir: &Path) -> Self {
+        let mut words = wrapper.iter().map(OsStr::new).chain([callreel().as_os_str()]);
+        let mut command = Command::new(words.next().expect("there is a program"));
+        command.args(words).args(["serve", "--listen", "127.0.0.1:0", "--dir"]).arg(dir);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        // Many servers run at one time; the console has tests of its own.
+        command.env("CALLREEL_ADMIN", "off");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self { command, dir: dir.to_owned() }
+    }
+
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Starts it, and waits until it listens.
+    pub fn start(self) -> Server {
+        let mut server = self.spawn();
+        server.wait_until_it_listens();
+        server
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn spawn(mut self) -> Server {
+        let mut child = self.command.spawn().expect("callreel starts");
+        let stderr = child.stderr.take().expect("its standard error is ours");
+        let log = Arc::<Log>::default();
+        let lines = Arc::clone(&log);
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                lines.push(String::from_utf8_lossy(&line).into_owned());
+            }
+            lines.end();
+        });
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Server { child, address, dir: self.dir, log, reader: Some(reader) }
+    }
+
+    /// Starts it where it must refuse; gives its exit code and what it said.
+    pub fn refuse(self) -> (Option<i32>, Vec<String>) {
+        let mut server = self.spawn();
+        let status = server.wait(PATIENCE);
+        (status.code(), server.log_lines())
+    }
+}
+
+/// A running `callreel serve`; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    pub dir: PathBuf,
+    log: Arc<Log>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(dir: &Path) -> Self {
+        Setup::new(dir).start()
+    }
+
+    pub fn wait_until_it_listens(&mut self) {
+        let line = self.wait_for_log("listening address=");
+        let address = line.rsplit("address=").next().expect("it was found");
+        self.address = address.trim().parse().expect("an address");
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the process is ours");
+    }
+
+    /// Kills it as the system would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        assert_eq!(self.wait(PATIENCE).signal(), Some(9));
+    }
+
+    /// Asks it to stop, and gives its exit status and how long it took.
+    pub fn stop(&mut self) -> (ExitStatus, Duration) {
+        let asked = Instant::now();
+        self.signal(Signal::TERM);
+        (self.wait(PATIENCE), asked.elapsed())
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let status = eventually(patience, "the process ends", || {
+            self.child.try_wait().expect("the process is ours")
+        });
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the log is read");
+        }
+        status
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the process is ours").is_none()
+    }
+
+    /// Waits until a line of the log holds `text`; gives the line.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        self.log.wait_for(text).unwrap_or_else(|| {
+            panic!("{text:?} is not in the log:\n{}", self.log_lines().join("\n"))
+        })
+    }
+
+    pub fn log_lines(&self) -> Vec<String> {
+        self.log.lines.lock().unwrap().0.clone()
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.address).expect("the server listens");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket
+    }
+
+    /// Sends a request as it is; gives the status of the answer and all of it.
+    pub fn ask(&self, request: &str) -> (u16, String) {
+        let mut socket = self.connect();
+        // The server may have answered and closed before it was all sent.
+        let _ = socket.write_all(request.as_bytes());
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.get(9..12).and_then(|digits| digits.parse().ok());
+        (status.unwrap_or_else(|| panic!("no answer: {answer:?}")), answer)
+    }
+
+    pub fn get(&self, path: &str) -> u16 {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).0
+    }
+
+    /// Resident memory in bytes: now, or its peak.
+    pub fn memory(&self, line: &str) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find(|l| l.starts_with(line)).expect("Linux tells");
+        let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+        kib.expect("in KiB") * 1024
+    }
+
+    /// Processor time it has used.
+    pub fn cpu(&self) -> Duration {
+        let stat = self.proc("stat");
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("Linux tells").split(' ').collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.child.id());
+        std::fs::read_to_string(path).expect("Linux tells of our processes")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the log of the server:\n{}", self.log_lines().join("\n"));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process has written so far, and whether it has ended.
+#[derive(Default)]
+struct Log {
+    lines: Mutex<(Vec<String>, bool)>,
+    changed: Condvar,
+}
+
+impl Log {
+    fn push(&self, line: String) {
+        self.lines.lock().unwrap().0.push(line);
+        self.changed.notify_all();
+    }
+
+    fn end(&self) {
+        self.lines.lock().unwrap().1 = true;
+        self.changed.notify_all();
+    }
+
+    fn wait_for(&self, text: &str) -> Option<String> {
+        let found = |lines: &[String]| lines.iter().find(|line| line.contains(text)).cloned();
+        let lines = self.lines.lock().unwrap();
+        let waits = |(lines, ended): &mut (Vec<String>, bool)| !*ended && found(lines).is_none();
+        let (lines, _) = self.changed.wait_timeout_while(lines, PATIENCE, waits).unwrap();
+        found(&lines.0)
+    }
+}
+
+/// Looks again and again until there is something, for what cannot tell us.
+pub fn eventually<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + patience;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "not within {patience:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,108 @@
+//! What lies in a directory of recordings, read by its own strict eyes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::process::eventually;
+
+/// A finished recording ought to be there this soon after its end.
+pub const FINISH_MAX: Duration = Duration::from_secs(5);
+
+/// A finished recording.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    pub record: Value,
+    /// `None` if the record says that there is no file.
+    pub samples: Option<Vec<i16>>,
+}
+
+impl Finished {
+    /// One field of the record that is a word.
+    pub fn word(&self, field: &str) -> &str {
+        self.record[field].as_str().unwrap_or_default()
+    }
+
+    pub fn samples(&self) -> &[i16] {
+        self.samples.as_deref().expect("there is a file")
+    }
+
+    /// How it is, and how it ended.
+    pub fn state(&self) -> (&str, &str) {
+        (self.word("state"), self.word("end"))
+    }
+}
+
+/// Every finished recording, by its id.
+///
+/// # Panics
+/// When one of them is not as it must be.
+pub fn finished(dir: &Path) -> BTreeMap<String, Finished> {
+    let mut all = BTreeMap::new();
+    for path in files(dir) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let Some(id) = name.strip_suffix(".json") else {
+            continue;
+        };
+        let record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).expect("JSON");
+        assert_eq!(record["id"], id);
+        let wav = path.with_file_name(format!("{id}.wav"));
+        if record.get("wav").is_some() && !wav.exists() {
+            continue; // The record comes first; its file is about to.
+        }
+        let samples = record.get("wav").map(|_| pcm_of(&fs::read(&wav).unwrap()));
+        if let Some(samples) = &samples {
+            assert_eq!(record["samples"], samples.len(), "{name}");
+        }
+        all.insert(id.to_owned(), Finished { record, samples });
+    }
+    all
+}
+
+/// Waits for the recording `id`, no longer than it may take.
+pub fn wait_for(dir: &Path, id: &str) -> Finished {
+    eventually(FINISH_MAX, id, || finished(dir).remove(id))
+}
+
+/// Files whose recording is not finished, or that nobody has cleared away.
+pub fn unfinished(dir: &Path) -> Vec<PathBuf> {
+    let is_left = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "part" || extension == "tmp")
+    };
+    files(dir).into_iter().filter(is_left).collect()
+}
+
+/// Everything below a directory, with its bytes.
+pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+/// The paths of all files below a directory; what vanishes meanwhile is not among them.
+pub fn files(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries.map_while(Result::ok) {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files(&entry.path())),
+            Ok(_) => found.push(entry.path()),
+            Err(_) => {}
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The samples of a mono WAV whose every header field is right.
+pub fn pcm_of(wav: &[u8]) -> Vec<i16> {
+    let number = |at: usize| u32::from_le_bytes(wav[at..at + 4].try_into().unwrap()) as usize;
+    assert!(wav.len() >= 44, "{} bytes are no WAV", wav.len());
+    let expected: &[u8] = b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data";
+    assert_eq!((&wav[..4], &wav[8..40]), (&b"RIFF"[..], expected));
+    assert_eq!((number(4), number(40)), (wav.len() - 8, wav.len() - 44));
+    wav[44..].chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
+}
