@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -125,6 +125,23 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_MAX_CALLS", value_name = "COUNT")]
     pub max_calls: Option<NonZeroUsize>,
 
+    /// Calls that may begin in one second; one more is refused with 503 [default: no limit]
+    #[arg(long, env = "CALLREEL_MAX_NEW_CALLS", value_name = "COUNT")]
+    pub max_new_calls: Option<NonZeroU32>,
+
+    /// Refuse new calls with 503 while less than this is free on the disk, so that those being
+    /// recorded have room [default: 64MiB, or a twentieth of a smaller disk]
+    #[arg(long, env = "CALLREEL_KEEP_FREE", value_name = "SIZE", value_parser = size)]
+    pub keep_free: Option<u64>,
+
+    /// While less than --keep-free is free, remove the oldest finished recordings
+    #[arg(long, env = "CALLREEL_MAKE_ROOM")]
+    pub make_room: bool,
+
+    /// Remove finished recordings when they are older than this [default: keep them]
+    #[arg(long, env = "CALLREEL_KEEP_DAYS", value_name = "DAYS")]
+    pub keep_days: Option<NonZeroU32>,
+
     /// End a call when it is this old
     #[arg(long, env = "CALLREEL_MAX_DURATION", value_name = "DURATION", default_value = "24h", value_parser = positive)]
     pub max_duration: Duration,
@@ -208,6 +225,7 @@ impl TryFrom<ServeArgs> for Config {
             http: http::Config {
                 twilio: twilio::Config { texts, public_url: args.public_url, verifier },
                 calls_max: args.max_calls.map(NonZeroUsize::get),
+                calls_per_second_max: args.max_new_calls.map(NonZeroU32::get),
                 ..http::Config::default()
             },
             engine: engine::Config {
@@ -218,7 +236,13 @@ impl TryFrom<ServeArgs> for Config {
                 capture: args.capture.is_some(),
                 ..engine::Config::default()
             },
-            store: store::Config { dir: args.dir, capture_dir: args.capture },
+            store: store::Config {
+                dir: args.dir,
+                capture_dir: args.capture,
+                keep_free: args.keep_free,
+                make_room: args.make_room,
+                keep_days: args.keep_days.map(NonZeroU32::get),
+            },
         })
     }
 }
@@ -238,6 +262,27 @@ fn positive(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("must be longer than 0".to_owned()),
         duration => Ok(duration),
     }
+}
+
+/// Bytes: a number, alone or with a decimal (kB, MB ..) or binary (KiB, MiB ..) unit.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 10] = [
+        ("", 1),
+        ("B", 1),
+        ("kB", 1000),
+        ("MB", 1000 * 1000),
+        ("GB", 1000 * 1000 * 1000),
+        ("TB", 1000 * 1000 * 1000 * 1000),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+    ];
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()));
+    let bytes = unit.and_then(|(_, bytes)| number.parse::<u64>().ok()?.checked_mul(*bytes));
+    bytes.ok_or_else(|| "give a number with its unit, like 500MB or 10GiB".to_owned())
 }
 
 fn read_interval(text: &str) -> Result<Duration, String> {
@@ -295,6 +340,18 @@ mod tests {
         }
         positive("0s").unwrap_err();
         read_interval("2s").unwrap_err();
+    }
+
+    #[test]
+    fn sizes_have_decimal_and_binary_units() {
+        for (text, bytes) in
+            [("0", 0), ("17", 17), ("500MB", 500_000_000), ("64 mib", 64 << 20), ("1TiB", 1 << 40)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MB", "-1", "1.5GB", "1 parsec", "99999999TiB"] {
+            size(text).unwrap_err();
+        }
     }
 
     #[test]

@@ -104,6 +104,7 @@ pub struct Engine {
 #[derive(Clone, Default)]
 pub struct Handle {
     inboxes: Arc<[Arc<Inbox>]>,
+    is_disk_full: Arc<AtomicBool>,
 }
 
 /// Where a media thread finds what others want of it.
@@ -169,7 +170,8 @@ impl Engine {
             threads.push(builder.spawn(move || reader.run())?);
             inboxes.push(inbox);
         }
-        Ok(Self { handle: Handle { inboxes: inboxes.into() }, threads, writers })
+        let handle = Handle { inboxes: inboxes.into(), is_disk_full: store.is_full() };
+        Ok(Self { handle, threads, writers })
     }
 
     /// What others may ask of the threads.
@@ -200,6 +202,12 @@ impl Handle {
             inbox.connections.fetch_add(1, Ordering::Relaxed);
             inbox.post(Letter::Adopt(connection));
         }
+    }
+
+    /// Whether a new call would take the room that is kept for those that are being recorded.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        self.is_disk_full.load(Ordering::Relaxed)
     }
 
     /// Connections that the threads have.

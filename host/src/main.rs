@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
 use callreel::{Config, caller};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
     start_log(args.log_format)?;
     let listen = args.listen;
-    let config = Config::try_from(args)?;
+    let mut config = Config::try_from(args)?;
+    share_descriptors(&mut config, raise_descriptor_limit());
     if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
         warn!(
             "whoever reaches {listen} can record here: set --public-url and an auth token before going public"
@@ -50,6 +52,34 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         info!(address = %listener.local_addr()?, "listening");
         Ok(callreel::serve(listener, config, stop).await?)
     })
+}
+
+/// Raises the limit of file descriptors as far as the system lets us, and gives it.
+fn raise_descriptor_limit() -> u64 {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limits.maximum,
+        Err(_) => limits.current,
+    };
+    current.unwrap_or(u64::MAX)
+}
+
+/// Takes no more calls than there are descriptors for: one that is accepted is recorded.
+fn share_descriptors(config: &mut Config, descriptors: u64) {
+    /// Listeners, polls, the log, the lock, and what is opened for a moment.
+    const OTHERS: usize = 32;
+    /// Its socket, its file twice, and its capture.
+    const PER_CALL: usize = 4;
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let exchanges = config.http.exchanges_max.min(descriptors / 8).max(1);
+    let rest = descriptors.saturating_sub(exchanges).saturating_sub(OTHERS);
+    let calls_max = (rest / PER_CALL).max(1);
+    config.http.exchanges_max = exchanges;
+    if config.http.calls_max.is_none_or(|wished| wished > calls_max) {
+        info!(calls_max, descriptors, "the limit of open files (ulimit -n) limits the calls");
+        config.http.calls_max = Some(calls_max);
+    }
 }
 
 /// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas between them.

@@ -19,14 +19,14 @@ use callreel_core::session::{Gap, Stats};
 use callreel_core::wav::{self, Spec};
 
 use crate::store::record::{End, What};
-use crate::store::{Part, Record, Store};
+use crate::store::{Left, Part, Record, Store};
 
 /// The most audio a block holds. A crash loses what is in the block.
 pub const BLOCK_MS_MAX: u64 = 800;
 
 /// The longest time a block waits for more audio; with the pause between two looks at it, it is
 /// written before [`BLOCK_MS_MAX`] are over.
-pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(600);
+pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(500);
 
 /// How much audio may wait for a disk that does not take it.
 pub const QUEUE_MS_MAX: u64 = 10_000;
@@ -40,10 +40,14 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the writer waits after the disk refused something.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a recording that has ended may wait for the disk before it is left to recovery.
+/// How long a recording that has ended may wait for the disk before its memory is taken back: what
+/// is on the disk is finished when that is possible again.
 const FINISH_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often everything written is made durable.
+/// The same when the recorder has been told to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often everything written is made durable, and the store looked after.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The largest amplitude of a track on which nothing is to be heard: the codes next to zero.
@@ -54,7 +58,7 @@ const SILENT_MAX: u16 = 8;
 pub enum Outcome {
     /// It is on the disk under its name.
     Published,
-    /// It could not be finished; the next start will.
+    /// The disk does not let it be finished yet.
     Left,
 }
 
@@ -100,6 +104,17 @@ enum Job {
     Capture(Vec<u8>),
     Finish { record: Box<Record>, done: Done },
     Refuse(Box<Record>),
+}
+
+impl Job {
+    /// How much audio it holds that the disk has not taken.
+    fn audio_bytes(&self) -> u64 {
+        match self {
+            Self::Append(block) => block.len() as u64,
+            Self::Silence(rest) => *rest,
+            _ => 0,
+        }
+    }
 }
 
 /// Where a media thread posts what is to be written. Posts go out together, so that the writer
@@ -330,12 +345,14 @@ impl Recording {
 /// The threads that own the files.
 pub struct Writers {
     threads: Vec<JoinHandle<()>>,
-    syncer: Option<JoinHandle<()>>,
+    /// They end when they are told to.
+    keepers: Vec<JoinHandle<()>>,
     stop: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Writers {
-    /// Starts `count` writers, each with an outbox for one media thread, and the syncer.
+    /// Starts `count` writers, each with an outbox for one media thread, and those that look after
+    /// the store.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -344,16 +361,21 @@ impl Writers {
         let mut outboxes = Vec::new();
         for index in 0..count {
             let (sender, receiver) = mpsc::channel();
-            let writer = Writer { store: Arc::clone(store), spools: HashMap::new() };
+            let store = Arc::clone(store);
+            let writer = Writer { store, spools: HashMap::new(), patience: FINISH_PATIENCE };
             let builder = thread::Builder::new().name(format!("writer-{index}"));
             threads.push(builder.spawn(move || writer.run(&receiver))?);
             outboxes.push(Outbox { sender, jobs: Vec::new(), next_key: 0 });
         }
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let builder = thread::Builder::new().name("syncer".to_owned());
-        let (store, stopped) = (Arc::clone(store), Arc::clone(&stop));
-        let syncer = builder.spawn(move || sync_until(&store, &stopped))?;
-        Ok((Self { threads, syncer: Some(syncer), stop }, outboxes))
+        // Two, so that nothing the one has to wait for keeps audio from becoming durable.
+        let mut keepers = Vec::new();
+        for (name, duty) in [("syncer", Store::sync as fn(&Store)), ("keeper", Store::tend)] {
+            let builder = thread::Builder::new().name(name.to_owned());
+            let (store, stopped) = (Arc::clone(store), Arc::clone(&stop));
+            keepers.push(builder.spawn(move || every_second(&stopped, || duty(&store)))?);
+        }
+        Ok((Self { threads, keepers, stop }, outboxes))
     }
 
     /// Waits until everything posted is written, which is soon after the last outbox is gone.
@@ -368,25 +390,33 @@ impl Drop for Writers {
     fn drop(&mut self) {
         *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.1.notify_all();
-        if let Some(syncer) = self.syncer.take() {
-            let _ = syncer.join();
+        for keeper in self.keepers.drain(..) {
+            let _ = keeper.join();
         }
     }
 }
 
-/// Makes everything written durable once a second.
-fn sync_until(store: &Store, stop: &(Mutex<bool>, Condvar)) {
+/// Does its duty once a second, and once more when it is to stop.
+fn every_second(stop: &(Mutex<bool>, Condvar), duty: impl Fn()) {
     let mut stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
     while !*stopped {
         stopped =
             stop.1.wait_timeout(stopped, SYNC_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
-        store.sync();
+        let last = *stopped;
+        drop(stopped);
+        duty();
+        stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last {
+            return;
+        }
     }
 }
 
 struct Writer {
     store: Arc<Store>,
     spools: HashMap<u64, Spool>,
+    /// How long a recording that has ended may wait for the disk.
+    patience: Duration,
 }
 
 /// One recording's file and what has not been written to it.
@@ -426,6 +456,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => {
                     let wait = retry_at.map(|at| at.saturating_duration_since(Instant::now()));
                     thread::sleep(wait.unwrap_or_default());
+                    self.patience = STOP_PATIENCE;
                     // Nobody is left to end what has not ended.
                     self.spools.retain(|_, spool| spool.is_ending());
                 }
@@ -444,7 +475,8 @@ impl Writer {
         match job {
             Job::Refuse(mut record) => {
                 if let Err(error) = self.store.publish_failure(&mut record) {
-                    tracing::error!(%error, "cannot write the record of a refused stream");
+                    tracing::error!(%error, "cannot write the record of a refused stream yet");
+                    self.store.leave(Left { record: *record, part: None });
                 }
                 return;
             }
@@ -493,16 +525,14 @@ impl Writer {
                         tracing::error!(%error, "the disk does not take audio; trying again");
                         now
                     });
-                    if spool.is_ending_with(&job) && now - since >= FINISH_PATIENCE {
-                        tracing::error!(%error, "a recording is left for the next start to finish");
-                        spool.jobs.push_front(job);
-                        if let Some(Job::Finish { done, .. }) = spool.jobs.pop_back() {
-                            done(Outcome::Left);
+                    spool.jobs.push_front(job);
+                    if spool.is_ending() && now - since >= self.patience {
+                        tracing::error!(%error, "a recording waits for the disk to be finished");
+                        if let Some(spool) = self.spools.remove(&key) {
+                            spool.leave(&self.store, &error);
                         }
-                        self.spools.remove(&key);
                         return;
                     }
-                    spool.jobs.push_front(job);
                     spool.retry_at = Some(now + RETRY_INTERVAL);
                     return;
                 }
@@ -517,8 +547,23 @@ impl Spool {
         matches!(self.jobs.back(), Some(Job::Finish { .. }))
     }
 
-    fn is_ending_with(&self, job: &Job) -> bool {
-        matches!(self.jobs.back().unwrap_or(job), Job::Finish { .. })
+    /// Leaves the recording to the store, without what only memory holds of it.
+    fn leave(mut self, store: &Store, error: &io::Error) {
+        let Some(Job::Finish { mut record, done }) = self.jobs.pop_back() else {
+            return;
+        };
+        let lost_bytes: u64 = self.jobs.iter().map(Job::audio_bytes).sum();
+        if lost_bytes > 0 {
+            let frame_bytes = u64::from(record.format.frame_bytes());
+            record.lost_ms += crate::store::record::ms(lost_bytes / frame_bytes).max(1);
+            record.damage(&format!("the disk did not take the end: {error}"));
+        }
+        let part = self.open.map(|open| open.part);
+        if part.is_none() {
+            record.fail(&format!("the disk did not take any of it: {error}"));
+        }
+        store.leave(Left { record: *record, part });
+        done(Outcome::Left);
     }
 
     /// Does one thing, or nothing: what failed may be done again.
@@ -533,20 +578,27 @@ impl Spool {
         };
         match job {
             Job::Append(block) => {
-                open.append(block)?;
-                self.queue.bytes.fetch_sub(block.len() as u64, Ordering::Relaxed);
+                if !block.is_empty() {
+                    open.writer.write_encoded(block).map_err(to_io)?;
+                    self.queue.bytes.fetch_sub(block.len() as u64, Ordering::Relaxed);
+                    // What is written is not written again when the checkpoint fails.
+                    block.clear();
+                }
+                // A disk that is behind gets one checkpoint for all that waits.
+                if !matches!(self.jobs.front(), Some(Job::Append(_))) {
+                    open.writer.checkpoint().map_err(to_io)?;
+                }
             }
             Job::Silence(rest) => open.append_silence(rest)?,
             Job::Note(record) => {
                 open.part.id().clone_into(&mut record.id);
                 record.set_samples(open.samples());
-                open.part.write_record(record)?;
-            }
-            Job::Capture(lines) => {
-                if let Some(file) = &mut open.capture {
-                    io::Write::write_all(file, lines)?;
+                // Audio does not wait for it: there will be another, or the end.
+                if let Err(error) = open.part.write_record(record) {
+                    tracing::debug!(%error, "cannot note what happened in a call");
                 }
             }
+            Job::Capture(lines) => open.capture(lines),
             Job::Finish { record, .. } => open.finish(record, store)?,
             Job::Begin { .. } | Job::Refuse(_) => {}
         }
@@ -574,12 +626,23 @@ impl Open {
         let mut record = record.clone();
         part.id().clone_into(&mut record.id);
         part.write_record(&record)?;
-        Ok((writer, store.create_capture(part.id())?))
+        let capture = store.create_capture(part.id()).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot capture a stream; recording it all the same");
+            None
+        });
+        Ok((writer, capture))
     }
 
-    fn append(&mut self, block: &[u8]) -> io::Result<()> {
-        self.writer.write_encoded(block).map_err(to_io)?;
-        self.writer.checkpoint().map_err(to_io)
+    /// Keeps messages, all of them or none: the recording does not wait for them.
+    fn capture(&mut self, lines: &[u8]) {
+        let Some(file) = &mut self.capture else {
+            return;
+        };
+        let length = file.metadata().map(|metadata| metadata.len());
+        if let Err(error) = io::Write::write_all(file, lines) {
+            tracing::error!(%error, bytes = lines.len(), "messages are missing in a capture");
+            let _ = length.and_then(|length| file.set_len(length));
+        }
     }
 
     /// Appends silence; what of it is written is taken off `rest`.
@@ -611,6 +674,7 @@ impl Open {
             self.sealed = true;
         }
         record.set_samples(self.samples());
+        store.rescue(&mut self.part, record)?;
         self.part.publish(record)
     }
 }

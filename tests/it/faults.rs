@@ -1,6 +1,7 @@
 //! What a user may rely on when something fails: every promise, measured against the real program.
 
 mod crash;
+mod disk;
 mod endings;
 
 use std::time::Duration;

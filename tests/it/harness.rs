@@ -1,5 +1,6 @@
 //! What the areas share.
 
+pub mod disk;
 pub mod peer;
 pub mod process;
 pub mod shelf;

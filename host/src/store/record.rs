@@ -349,6 +349,13 @@ impl Record {
         });
     }
 
+    /// Says that there is no file, and why.
+    pub fn fail(&mut self, reason: &str) {
+        self.state = State::Failed;
+        self.reason = Some(reason.to_owned());
+        self.set_samples(0);
+    }
+
     /// Sets how long the file's audio is.
     pub fn set_samples(&mut self, samples: u64) {
         self.samples = samples;
@@ -357,6 +364,12 @@ impl Record {
 }
 
 impl Format {
+    /// Bytes of one sample of each channel.
+    #[must_use]
+    pub fn frame_bytes(&self) -> u16 {
+        self.channels.max(1) * if self.encoding == "mulaw" { 1 } else { 2 }
+    }
+
     fn new(tracks: Tracks, encoding: wav::Encoding) -> Self {
         let encoding = match encoding {
             wav::Encoding::Mulaw => "mulaw",

@@ -106,3 +106,8 @@ pub fn pcm_of(wav: &[u8]) -> Vec<i16> {
     assert_eq!((number(4), number(40)), (wav.len() - 8, wav.len() - 44));
     wav[44..].chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
 }
+
+/// The ids of all finished recordings, in order.
+pub fn finished_ids(dir: &Path) -> Vec<String> {
+    finished(dir).into_keys().collect()
+}

@@ -1,0 +1,136 @@
+//! A disk that fails when it is told to, and remembers what was done to it.
+//!
+//! A small C library between the program and libc (`disk.c`); std and rustix with `use-libc` both
+//! go through there. It would not see a static binary, io_uring or mmap.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::process::Setup;
+
+/// The rules and the log of one server's disk.
+pub struct Disk {
+    home: tempfile::TempDir,
+    rules: String,
+}
+
+/// Something done to the disk that succeeded.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub at_ms: u64,
+    pub kind: String,
+    pub path: PathBuf,
+    pub to: PathBuf,
+    pub offset: u64,
+    pub data: Vec<u8>,
+}
+
+impl Disk {
+    pub fn new() -> Self {
+        Self { home: tempfile::tempdir().unwrap(), rules: String::new() }
+    }
+
+    /// Puts it between a server and its directory.
+    pub fn under(&self, setup: Setup, dir: &Path) -> Setup {
+        setup
+            .env("LD_PRELOAD", library())
+            .env("DISK_DIR", dir)
+            .env("DISK_RULES", self.home.path().join("rules"))
+            .env("DISK_LOG", self.home.path().join("log"))
+    }
+
+    /// From now on: the operations numbered `nth`, counted from 1, of those of this kind (`*`: any)
+    /// on paths with `path` in them (`*`: any) fail with `errno`.
+    pub fn fail(
+        &mut self,
+        path: &str,
+        kind: &str,
+        nth: std::ops::RangeInclusive<u64>,
+        errno: Errno,
+    ) {
+        self.add(path, kind, nth, "error", errno.raw_os_error().into());
+    }
+
+    /// They take so many milliseconds.
+    pub fn delay(&mut self, path: &str, kind: &str, nth: std::ops::RangeInclusive<u64>, ms: i64) {
+        self.add(path, kind, nth, "delay", ms);
+    }
+
+    /// They write no more than so many bytes.
+    pub fn shorten(&mut self, path: &str, nth: std::ops::RangeInclusive<u64>, bytes: i64) {
+        self.add(path, "write", nth, "short", bytes);
+    }
+
+    /// From now on everything works.
+    pub fn heal(&mut self) {
+        self.rules.clear();
+        self.save();
+    }
+
+    fn add(
+        &mut self,
+        path: &str,
+        kind: &str,
+        nth: std::ops::RangeInclusive<u64>,
+        what: &str,
+        value: i64,
+    ) {
+        let to = (*nth.end()).min(i64::MAX as u64);
+        writeln!(self.rules, "{path} {kind} {} {to} {what} {value}", nth.start()).unwrap();
+        self.save();
+    }
+
+    /// In one step, so that nobody reads half a rule.
+    fn save(&self) {
+        let path = self.home.path().join("rules");
+        fs::write(path.with_extension("new"), &self.rules).unwrap();
+        fs::rename(path.with_extension("new"), path).unwrap();
+    }
+
+    /// What was done so far, in order.
+    pub fn operations(&self) -> Vec<Operation> {
+        let log = fs::read(self.home.path().join("log")).unwrap_or_default();
+        let mut rest = log.as_slice();
+        let mut operations = Vec::new();
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line = str::from_utf8(&rest[..end]).expect("our own log");
+            let words: Vec<&str> = line.split(' ').collect();
+            let number = |word: &str| word.parse::<u64>().expect("a number");
+            let length = number(words[5]) as usize;
+            let Some(data) = rest.get(end + 1..end + 1 + length) else {
+                break;
+            };
+            operations.push(Operation {
+                at_ms: number(words[0]),
+                kind: words[1].to_owned(),
+                path: words[2].into(),
+                to: words[3].into(),
+                offset: number(words[4]),
+                data: data.to_vec(),
+            });
+            rest = &rest[end + 1 + length..];
+        }
+        operations
+    }
+}
+
+pub use rustix::io::Errno;
+
+/// The library, built once.
+fn library() -> &'static Path {
+    static BUILT: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = BUILT.get_or_init(|| {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("disk.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/harness/disk.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&path).arg(source).arg("-ldl");
+        let built = compiler.status().expect("a C compiler is installed: apt-get install gcc");
+        assert!(built.success(), "disk.c does not compile");
+        (home, path)
+    });
+    path
+}
