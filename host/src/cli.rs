@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use callreel_core::wav;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{Config, caller, engine, http, store, twilio};
+use crate::{Config, caller, engine, http, repair, store, twilio};
 
 /// Longest `--read-interval`: it delays every checkpoint, and with it what a crash may cost.
 const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -47,6 +48,8 @@ Examples:
 pub enum Command {
     /// Place calls as Twilio does, for tests, demos, CI and load
     Call(Box<caller::Args>),
+    /// Make WAV files playable that were not finished or have a wrong header
+    Repair(repair::Args),
     /// Record calls (the default)
     Serve(Box<ServeArgs>),
 }
@@ -112,6 +115,11 @@ pub struct ServeArgs {
     /// Better kept in CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN, since others can see a command line
     #[arg(long, env = "CALLREEL_AUTH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub auth_token: Option<String>,
+
+    /// Record only streams that show the one-time token which /incoming-call gave their call less than a
+    /// minute ago. The webhook and the stream must reach this same process
+    #[arg(long, env = "CALLREEL_STREAM_TOKEN")]
+    pub stream_token: bool,
 
     /// Said to the caller before the stream begins; empty says nothing
     #[arg(long, env = "CALLREEL_GREETING", value_name = "TEXT", default_value_t = twilio::Texts::default().greeting)]
@@ -199,6 +207,9 @@ pub enum Error {
     /// The auth token is not one.
     #[error(transparent)]
     Token(#[from] twilio::Error),
+    /// The system gives no random numbers.
+    #[error("cannot make a key for stream tokens: {0}")]
+    StreamToken(#[from] std::io::Error),
     /// Signatures are made for a URL, which only the user knows.
     #[error(
         "an auth token is set (--auth-token, CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN) but no --public-url: Twilio \
@@ -220,10 +231,19 @@ impl TryFrom<ServeArgs> for Config {
             }
             (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
         };
+        let stream_tokens = match args.stream_token {
+            true => Some(Arc::new(twilio::StreamTokens::new()?)),
+            false => None,
+        };
         let texts = twilio::Texts { greeting: args.greeting, ready: args.ready };
         Ok(Config {
             http: http::Config {
-                twilio: twilio::Config { texts, public_url: args.public_url, verifier },
+                twilio: twilio::Config {
+                    texts,
+                    public_url: args.public_url,
+                    verifier,
+                    stream_tokens: stream_tokens.clone(),
+                },
                 calls_max: args.max_calls.map(NonZeroUsize::get),
                 calls_per_second_max: args.max_new_calls.map(NonZeroU32::get),
                 ..http::Config::default()
@@ -234,6 +254,7 @@ impl TryFrom<ServeArgs> for Config {
                 max_duration: args.max_duration,
                 encoding: args.format.into(),
                 capture: args.capture.is_some(),
+                stream_tokens,
                 ..engine::Config::default()
             },
             store: store::Config {

@@ -316,19 +316,26 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
     let (head, body) = request.into_parts();
     let body = read_body(body, front.config.body_timeout).await?;
     let twilio = &front.config.twilio;
+    let webhook = twilio::Webhook {
+        path_and_query: path_and_query(&head),
+        content_type: only(&head.headers, &header::CONTENT_TYPE),
+        body: &body,
+    };
     if let Some(verifier) = &twilio.verifier {
-        let webhook = twilio::Webhook {
-            path_and_query: path_and_query(&head),
-            content_type: only(&head.headers, &header::CONTENT_TYPE),
-            body: &body,
-        };
         verifier.verify_webhook(&webhook, signature(&head)).map_err(refuse_forgery)?;
     }
     let stream_url = match &twilio.public_url {
         Some(public_url) => public_url.stream_url(),
         None => stream_url_from_host(&head)?,
     };
-    let twiml = twilio::twiml(&twilio.texts, &stream_url);
+    let token = match &twilio.stream_tokens {
+        None => None,
+        Some(tokens) => {
+            let call_id = webhook.call_id().ok_or(Refusal::CallSid)?;
+            Some(tokens.issue(&call_id, Instant::now().into_std()).map_err(|_| Refusal::Full)?)
+        }
+    };
+    let twiml = twilio::twiml(&twilio.texts, &stream_url, token.as_deref());
     Ok(([(header::CONTENT_TYPE, "application/xml")], twiml).into_response())
 }
 
@@ -494,6 +501,8 @@ enum Refusal {
     BodyTooSlow,
     #[error("media streams are not for browsers")]
     Browser,
+    #[error("the CallSid is missing")]
+    CallSid,
     #[error("shutting down: no new calls are taken")]
     Draining,
     #[error("the request is not signed for this server")]
@@ -519,9 +528,11 @@ enum Refusal {
 impl Refusal {
     fn status(self) -> StatusCode {
         match self {
-            Refusal::Body | Refusal::Host | Refusal::UpgradeWithBody | Refusal::WebSocketKey => {
-                StatusCode::BAD_REQUEST
-            }
+            Refusal::Body
+            | Refusal::CallSid
+            | Refusal::Host
+            | Refusal::UpgradeWithBody
+            | Refusal::WebSocketKey => StatusCode::BAD_REQUEST,
             Refusal::Browser | Refusal::Forged => StatusCode::FORBIDDEN,
             Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod engine;
 pub mod http;
 pub mod recording;
+pub mod repair;
 pub mod store;
 pub mod twilio;
 
@@ -39,9 +40,9 @@ pub enum Error {
     /// The directory cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The system gives no threads.
-    #[error("cannot start the media threads: {0}")]
-    Threads(#[from] io::Error),
+    /// The system gives no threads, or no socket.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
 }
 
 /// Records calls until `shutdown` resolves, then finishes every call and returns.
@@ -58,6 +59,8 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let store = Arc::new(Store::open(config.store)?);
     let engine = Engine::start(&config.engine, &store)?;
+    // Whoever waits for this line finds what was interrupted before finished.
+    tracing::info!(address = %listener.local_addr()?, "listening");
     let (phase, phases) = watch::channel(Phase::Open);
     let http = http::serve(listener, config.http, engine.handle(), phases);
     let stop = async {

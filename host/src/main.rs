@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
-use callreel::{Config, caller};
+use callreel::{Config, caller, repair};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Call(args) => {
             caller::run(&args).map(|report| report.is_good()).map_err(Into::into)
         }
+        Command::Repair(args) => Ok(repair::run(&args)),
         Command::Serve(args) => serve(*args).map(|()| true),
     };
     match result {
@@ -49,7 +50,6 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         let stop = termination().context("cannot listen for signals")?;
         let listener =
             TcpListener::bind(listen).await.map_err(|error| explain_bind(listen, &error))?;
-        info!(address = %listener.local_addr()?, "listening");
         Ok(callreel::serve(listener, config, stop).await?)
     })
 }

@@ -107,13 +107,8 @@ enum Job {
 }
 
 impl Job {
-    /// How much audio it holds that the disk has not taken.
-    fn audio_bytes(&self) -> u64 {
-        match self {
-            Self::Append(block) => block.len() as u64,
-            Self::Silence(rest) => *rest,
-            _ => 0,
-        }
+    const fn is_audio(&self) -> bool {
+        matches!(self, Self::Append(_) | Self::Silence(_))
     }
 }
 
@@ -423,6 +418,8 @@ struct Writer {
 struct Spool {
     jobs: VecDeque<Job>,
     queue: Arc<Queue>,
+    /// Its name and its file, as long as the disk has let us do no more.
+    claimed: Option<Part>,
     open: Option<Open>,
     retry_at: Option<Instant>,
     failing_since: Option<Instant>,
@@ -484,6 +481,7 @@ impl Writer {
                 let spool = Spool {
                     queue: Arc::clone(queue),
                     jobs: VecDeque::new(),
+                    claimed: None,
                     open: None,
                     retry_at: None,
                     failing_since: None,
@@ -547,20 +545,36 @@ impl Spool {
         matches!(self.jobs.back(), Some(Job::Finish { .. }))
     }
 
+    fn begin(&mut self, store: &Store, record: &Record, spec: Spec) -> io::Result<()> {
+        let part = match self.claimed.take() {
+            Some(part) if part.is_in_place()? => part,
+            _ => store.create(&record.stream_id, record.started_at)?,
+        };
+        match Open::begin_in(&part, store, record, spec) {
+            Ok((writer, capture)) => {
+                let sync_failures = store.sync_failures();
+                self.open = Some(Open { part, writer, capture, sync_failures, sealed: false });
+                Ok(())
+            }
+            Err(error) => {
+                self.claimed = Some(part);
+                Err(error)
+            }
+        }
+    }
+
     /// Leaves the recording to the store, without what only memory holds of it.
     fn leave(mut self, store: &Store, error: &io::Error) {
         let Some(Job::Finish { mut record, done }) = self.jobs.pop_back() else {
             return;
         };
-        let lost_bytes: u64 = self.jobs.iter().map(Job::audio_bytes).sum();
-        if lost_bytes > 0 {
-            let frame_bytes = u64::from(record.format.frame_bytes());
-            record.lost_ms += crate::store::record::ms(lost_bytes / frame_bytes).max(1);
-            record.damage(&format!("the disk did not take the end: {error}"));
-        }
-        let part = self.open.map(|open| open.part);
-        if part.is_none() {
-            record.fail(&format!("the disk did not take any of it: {error}"));
+        let part = self.open.map(|open| open.part).or(self.claimed);
+        match part {
+            Some(_) if self.jobs.iter().any(Job::is_audio) => {
+                record.damage(&format!("the disk did not take the end: {error}"));
+            }
+            Some(_) => {}
+            None => record.fail(&format!("the disk did not take any of it: {error}")),
         }
         store.leave(Left { record: *record, part });
         done(Outcome::Left);
@@ -570,8 +584,7 @@ impl Spool {
     fn perform(&mut self, job: &mut Job, store: &Store) -> io::Result<()> {
         store.set_dirty();
         if let Job::Begin { record, spec, .. } = job {
-            self.open = Some(Open::begin(store, record, *spec)?);
-            return Ok(());
+            return self.begin(store, record, *spec);
         }
         let Some(open) = &mut self.open else {
             return Ok(());
@@ -607,14 +620,6 @@ impl Spool {
 }
 
 impl Open {
-    fn begin(store: &Store, record: &Record, spec: Spec) -> io::Result<Self> {
-        let part = store.create(&record.stream_id, record.started_at)?;
-        let begun = Self::begin_in(&part, store, record, spec);
-        let (writer, capture) = begun.inspect_err(|_| part.discard())?;
-        let sync_failures = store.sync_failures();
-        Ok(Self { part, writer, capture, sync_failures, sealed: false })
-    }
-
     fn begin_in(
         part: &Part,
         store: &Store,

@@ -29,7 +29,7 @@ const ID_BYTES_MAX: usize = 128;
 const SAME_ID_MAX: u32 = 10_000;
 
 /// The file whose lock says that the directory is in use.
-const LOCK_FILE: &str = ".callreel.lock";
+pub(crate) const LOCK_FILE: &str = ".callreel.lock";
 
 /// Where recordings go.
 #[derive(Clone, Debug)]
@@ -292,7 +292,10 @@ impl Part {
     }
 
     /// Whether the file is still the one that has its name.
-    fn is_in_place(&self) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// What the system says: nobody knows.
+    pub fn is_in_place(&self) -> io::Result<bool> {
         let ours = self.file.metadata()?;
         match fs::symlink_metadata(self.names.wav_part()) {
             Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
@@ -302,7 +305,7 @@ impl Part {
     }
 
     /// Gives the name back, with all that was begun under it.
-    pub fn discard(&self) {
+    fn discard(&self) {
         for path in [self.names.wav_part(), self.names.json_part(), self.names.json_temporary()] {
             let _ = fs::remove_file(path);
         }
@@ -403,7 +406,7 @@ fn safe_id(stream_id: &str) -> String {
 }
 
 /// A file that only its owner may read.
-fn private() -> OpenOptions {
+pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);
     options
@@ -414,7 +417,7 @@ fn create_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Renames a file unless the new name is taken.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Not every file system can; a link cannot replace anything either.

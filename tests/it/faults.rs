@@ -3,6 +3,7 @@
 mod crash;
 mod disk;
 mod endings;
+mod host;
 
 use std::time::Duration;
 

@@ -67,8 +67,7 @@ pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
     if !part.record_published
         && let Some(spec) = spec_of(&part.file, record)?
     {
-        let samples = mend(&part.file, spec)?;
-        record.set_samples(samples);
+        record.cut(mend(&part.file, spec)?);
     }
     part.publish(record)
 }

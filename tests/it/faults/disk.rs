@@ -39,8 +39,8 @@ fn whichever_single_operation_fails_the_recording_is_whole() {
                 state => panic!("{errno}: {} is {state}", peer.stream_id),
             }
         }
-        // The WAV's only one: the record's is tried again with the whole of the record.
-        assert_eq!(damaged, 1, "{errno}");
+        // The WAV's only sync; the record's is tried again with the whole of the record.
+        assert_eq!(damaged, usize::from(errno != Errno::INTR), "{errno}");
         assert!(shelf::unfinished(dir.path()).is_empty());
     }
 }
@@ -165,12 +165,7 @@ fn what_a_full_disk_does_not_take_in_time_is_told_in_the_record_without_a_restar
     let disk = SmallDisk::mount();
     let server = Setup::new(&disk.dir()).args(&["--keep-free", "0"]).start();
     let mut begun = heard_call(&server, 1);
-    eventually(PATIENCE, "the first second is written", || {
-        shelf::unfinished(&disk.dir())
-            .iter()
-            .any(|p| fs::metadata(p).is_ok_and(|m| m.len() > 16_000))
-            .then_some(())
-    });
+    wait_until_a_second_is_written(&disk.dir());
     let known = begun.codes.len();
     disk.fill(0);
     begun.say(2 * SECOND);
@@ -187,10 +182,10 @@ fn what_a_full_disk_does_not_take_in_time_is_told_in_the_record_without_a_restar
     assert!(recording.word("reason").contains("No space left"), "{}", recording.word("reason"));
     let samples = recording.samples();
     assert!(samples.len() >= known && begun.pcm().starts_with(samples));
-    let lost_ms = (begun.codes.len() - samples.len()) as u64 / 8;
+    let lost_ms = (begun.codes.len() - samples.len()).div_ceil(8);
     assert_eq!(recording.record["lost_ms"], lost_ms);
     let recording = shelf::wait_for(&disk.dir(), &unbegun.stream_id);
-    assert_eq!((recording.word("state"), &recording.samples), ("failed", &None));
+    assert_eq!((recording.word("state"), recording.samples().len()), ("partial", 0));
     assert!(recording.record["lost_ms"].as_u64() >= Some(1000), "{:?}", recording.record);
     assert!(shelf::unfinished(&disk.dir()).is_empty());
     heard_call(&server, 3).finish();
@@ -201,6 +196,7 @@ fn a_stop_with_a_full_disk_takes_no_more_than_ten_seconds_and_the_next_start_fin
     let disk = SmallDisk::mount();
     let mut server = Setup::new(&disk.dir()).args(&["--keep-free", "0"]).start();
     let mut peer = heard_call(&server, 1);
+    wait_until_a_second_is_written(&disk.dir());
     disk.fill(0);
     peer.say(3 * SECOND);
     peer.sync();
@@ -212,7 +208,7 @@ fn a_stop_with_a_full_disk_takes_no_more_than_ten_seconds_and_the_next_start_fin
     let server = Server::start(&disk.dir());
     let recording = &shelf::finished(&disk.dir())[&peer.stream_id];
     assert_eq!(recording.word("state"), "recovered");
-    assert!(recording.samples().len() >= 4000 && peer.pcm().starts_with(recording.samples()));
+    assert!(recording.samples().len() >= 8000 && peer.pcm().starts_with(recording.samples()));
     drop(server);
 }
 
@@ -337,6 +333,14 @@ fn a_broken_disk_of_one_call_is_no_business_of_the_others() {
     disk.heal();
     assert_eq!(broken.close_code(), Some(1000));
     assert!(shelf::finished(dir.path())[&broken.stream_id].samples() == broken.pcm());
+}
+
+/// Waits for the first block of a call to be on the disk.
+fn wait_until_a_second_is_written(dir: &Path) {
+    let is_there = |path: &std::path::PathBuf| fs::metadata(path).is_ok_and(|m| m.len() > 16_000);
+    eventually(PATIENCE, "a second is written", || {
+        shelf::unfinished(dir).iter().any(is_there).then_some(())
+    });
 }
 
 /// A finished call of this length; gives its id.

@@ -151,10 +151,6 @@ impl Server {
         status
     }
 
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("the process is ours").is_none()
-    }
-
     /// Waits until a line of the log holds `text`; gives the line.
     pub fn wait_for_log(&self, text: &str) -> String {
         self.log.wait_for(text).unwrap_or_else(|| {
@@ -198,6 +194,13 @@ impl Server {
         kib.expect("in KiB") * 1024
     }
 
+    /// A limit that the system holds it to: soft, hard and unit.
+    pub fn limit(&self, name: &str) -> String {
+        let limits = self.proc("limits");
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
+        line.trim_start().to_owned()
+    }
+
     /// Processor time it has used.
     pub fn cpu(&self) -> Duration {
         let stat = self.proc("stat");
@@ -215,7 +218,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("the log of the server:\n{}", self.log_lines().join("\n"));
+            let lines = self.log_lines();
+            let last = &lines[lines.len().saturating_sub(20)..];
+            eprintln!("the end of the server's log:\n{}", last.join("\n"));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -48,6 +48,9 @@ pub fn finished(dir: &Path) -> BTreeMap<String, Finished> {
             continue;
         };
         let record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).expect("JSON");
+        if record.get("schema").is_none() {
+            continue; // Not ours.
+        }
         assert_eq!(record["id"], id);
         let wav = path.with_file_name(format!("{id}.wav"));
         if record.get("wav").is_some() && !wav.exists() {
