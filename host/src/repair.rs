@@ -186,13 +186,12 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
     let riff_bytes = u64::from(number(&start, 4).unwrap_or_default());
     let is_measured = announced > 0 && announced <= there;
     if is_measured && fault.is_none() {
-        let end = data_start + announced + announced % 2;
-        let is_whole = riff_bytes + 8 == file_bytes || riff_bytes + 8 == end;
-        if is_whole && announced.is_multiple_of(frame_bytes) {
+        if riff_bytes + 8 == file_bytes && announced.is_multiple_of(frame_bytes) {
             return Ok(None);
         }
         // An unfinished file of ours has more than its last checkpoint says, and nothing but audio.
-        if end < file_bytes && !is_ours(&start[..chunks.data]) && riff_bytes + 8 != file_bytes {
+        let end = data_start + announced + announced % 2;
+        if end < file_bytes && !is_ours(&start[..chunks.data]) {
             return Err(Refusal::Tail);
         }
     }

@@ -4,6 +4,7 @@ mod crash;
 mod disk;
 mod endings;
 mod host;
+mod power;
 
 use std::time::Duration;
 

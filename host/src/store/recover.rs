@@ -136,8 +136,10 @@ fn read_record(path: &Path) -> Option<Record> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// What an unfinished file holds, if its header is one of ours: of any length, or cut short.
+/// What an unfinished file holds, if its header is one of ours: of any length, or cut short. In one
+/// whose record is there, what a power loss left of the header may be zeros.
 fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
+    let is_known = !record.id.is_empty();
     let mut start = [0; wav::HEADER_BYTES_MAX];
     let length = read_start(file, &mut start)?;
     let announced = record.format.encoding.as_str();
@@ -149,11 +151,11 @@ fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
     let specs = encodings.into_iter().flat_map(|encoding| {
         channels.map(|channels| Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding })
     });
-    Ok(specs.into_iter().find(|spec| is_header(*spec, &start[..length])))
+    Ok(specs.into_iter().find(|spec| is_header(*spec, &start[..length], is_known)))
 }
 
 /// Whether `start` is the beginning of a file of this kind, whatever sizes it announces.
-fn is_header(spec: Spec, start: &[u8]) -> bool {
+fn is_header(spec: Spec, start: &[u8], may_be_zero: bool) -> bool {
     let expected = wav::header(spec, Length::Unknown);
     let sizes: &[std::ops::Range<usize>] = match spec.encoding {
         Encoding::Mulaw => &[4..8, 46..50, 54..58],
@@ -161,7 +163,9 @@ fn is_header(spec: Spec, start: &[u8]) -> bool {
     };
     let is_size = |index: usize| sizes.iter().any(|size| size.contains(&index));
     let mut pairs = expected.iter().zip(start).enumerate();
-    pairs.all(|(index, (expected, found))| expected == found || is_size(index))
+    pairs.all(|(index, (expected, found))| {
+        expected == found || is_size(index) || may_be_zero && *found == 0
+    })
 }
 
 /// Makes the header true for what the file holds; returns the samples of each channel.

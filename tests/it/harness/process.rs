@@ -39,7 +39,6 @@ pub fn callreel() -> &'static Path {
 /// How a server is to be started.
 pub struct Setup {
     command: Command,
-    dir: PathBuf,
 }
 
 impl Setup {
@@ -55,7 +54,7 @@ impl Setup {
         command.args(words).args(["serve", "--listen", "127.0.0.1:0", "--dir"]).arg(dir);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        Self { command, dir: dir.to_owned() }
+        Self { command }
     }
 
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -88,7 +87,7 @@ impl Setup {
             lines.end();
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Server { child, address, dir: self.dir, log, reader: Some(reader) }
+        Server { child, address, log, reader: Some(reader) }
     }
 
     /// Starts it where it must refuse; gives its exit code and what it said.
@@ -103,7 +102,6 @@ impl Setup {
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
-    pub dir: PathBuf,
     log: Arc<Log>,
     reader: Option<JoinHandle<()>>,
 }
@@ -114,9 +112,10 @@ impl Server {
     }
 
     pub fn wait_until_it_listens(&mut self) {
-        let line = self.wait_for_log("listening address=");
-        let address = line.rsplit("address=").next().expect("it was found");
-        self.address = address.trim().parse().expect("an address");
+        let line = self.wait_for_log("listening");
+        let (_, port) = line.rsplit_once("127.0.0.1:").expect("the line names the address");
+        let digits = port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len());
+        self.address.set_port(port[..digits].parse().expect("a port"));
     }
 
     pub fn pid(&self) -> Pid {
