@@ -15,7 +15,9 @@ pub const DEPTH_MAX: usize = 32;
 const _: () = assert!(DEPTH_MAX <= u32::BITS as usize, "a bit for each level");
 
 /// How many custom parameters of a stream are kept; the rest are counted.
-pub const PARAMETERS_MAX: usize = 32;
+///
+/// Fewer on a microcontroller: while a start is parsed they are on the stack several times over.
+pub const PARAMETERS_MAX: usize = if cfg!(target_pointer_width = "64") { 32 } else { 8 };
 
 /// Whose messages a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

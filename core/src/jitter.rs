@@ -1,6 +1,6 @@
 //! The ring in which samples wait for their place in media time.
 //!
-//! [`place`] decides where a chunk belongs; [`JitterBuffer`] holds each track's samples until no
+//! `place` decides where a chunk belongs; [`JitterBuffer`] holds each track's samples until no
 //! other track can add to the same instant.
 
 use crate::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
@@ -284,4 +284,142 @@ fn copy(out: &mut [i16], samples: &[i16], count: usize) {
 fn from(ring: &[i16], start: usize) -> impl Iterator<Item = &i16> {
     let (lower, upper) = ring.split_at_checked(start).unwrap_or_default();
     upper.iter().chain(lower)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// A ring that just serves two tracks.
+    const SMALL: usize = 2 * TRACK_LAG + 2;
+
+    fn pop_all<const N: usize>(jitter: &mut JitterBuffer<N>) -> Vec<i16> {
+        let mut out = vec![0; N + 1];
+        let count = jitter.pop(&mut out);
+        out.truncate(count);
+        check(jitter);
+        out
+    }
+
+    fn check<const N: usize>(jitter: &JitterBuffer<N>) {
+        let room = if jitter.stereo { N / 2 } else { N };
+        let tracks = if jitter.stereo { 0..2 } else { 0..1 };
+        for track in tracks {
+            let written = jitter.written[track];
+            assert!(jitter.ready <= written && written <= room, "{jitter:?}");
+        }
+        assert!(jitter.start < room, "{jitter:?}");
+    }
+
+    #[test]
+    fn placement_changes_at_exactly_the_named_distances() {
+        let at = |ahead: i64, hole| place(1_000_000u64.strict_add_signed(ahead), 1_000_000, hole);
+        for (ahead, after_hole, expected) in [
+            (0, false, Placement::Append),
+            (320, false, Placement::Append),
+            (321, false, Placement::Fill(321)),
+            (80, true, Placement::Append),
+            (81, true, Placement::Fill(81)),
+            (80_000, false, Placement::Fill(80_000)),
+            (80_001, false, Placement::Jump(80_001)),
+            (80_001, true, Placement::Jump(80_001)),
+            (-320, false, Placement::Append),
+            (-320, true, Placement::Append),
+            (-321, false, Placement::Late),
+            (-80_000, false, Placement::Late),
+            (-80_001, false, Placement::Rewind),
+        ] {
+            assert_eq!(at(ahead, after_hole), expected, "{ahead} {after_hole}");
+        }
+        // Time wraps around.
+        assert_eq!(place(100, u64::MAX - 300, false), Placement::Fill(401));
+        assert_eq!(place(u64::MAX - 300, 100, false), Placement::Late);
+        assert_eq!(place(1 << 63, 0, false), Placement::Rewind);
+    }
+
+    #[test]
+    fn one_track_is_ready_at_once_and_wraps_around_in_order() {
+        let mut jitter: JitterBuffer<7> = JitterBuffer::new();
+        let codes: Vec<u8> = (0..=255).collect();
+        let mut rest = &codes[..];
+        let mut out = Vec::new();
+        for step in [3, 5, 2, 7, 1, 9].into_iter().cycle().take(90) {
+            let count = jitter.push(0, &rest[..step.min(rest.len())]);
+            rest = &rest[count..];
+            check(&jitter);
+            let mut some = [0; 4];
+            let count = jitter.pop(&mut some);
+            out.extend(&some[..count]);
+            check(&jitter);
+        }
+        assert!(rest.is_empty());
+        out.extend(pop_all(&mut jitter));
+        let expected: Vec<i16> = codes.into_iter().map(decode_mulaw).collect();
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn a_track_waits_for_the_other_for_exactly_the_lag() {
+        let mut jitter: JitterBuffer<4096> = JitterBuffer::new();
+        jitter.split();
+        assert_eq!(jitter.push(0, &[0; TRACK_LAG]), TRACK_LAG);
+        assert_eq!(pop_all(&mut jitter), []);
+        assert_eq!(jitter.placed(1), 0);
+        jitter.push(0, &[0]);
+        assert_eq!(pop_all(&mut jitter), [decode_mulaw(0), 0]);
+        assert_eq!((jitter.placed(0), jitter.placed(1)), (TRACK_LAG as u64 + 1, 1));
+        assert_eq!((jitter.resume(1), jitter.resume(1), jitter.resume(0)), (1, 0, 0));
+        // What comes goes behind the silence.
+        jitter.push(1, &[1, 2]);
+        let expected = [0, 1, 0, 2].map(decode_mulaw);
+        assert_eq!(pop_all(&mut jitter), expected);
+    }
+
+    #[test]
+    fn the_end_pads_the_shorter_track() {
+        let mut jitter: JitterBuffer<4096> = JitterBuffer::new();
+        jitter.split();
+        jitter.push(0, &[0; 3]);
+        jitter.push(1, &[1]);
+        assert_eq!(pop_all(&mut jitter).len(), 2);
+        jitter.finish();
+        assert_eq!(pop_all(&mut jitter), [decode_mulaw(0), 0, decode_mulaw(0), 0]);
+        assert_eq!((jitter.placed(0), jitter.placed(1)), (3, 3));
+        // It was there to the last.
+        assert_eq!(jitter.resume(1), 0);
+    }
+
+    #[test]
+    fn two_tracks_keep_their_samples_apart_in_the_smallest_ring() {
+        let mut jitter: JitterBuffer<SMALL> = JitterBuffer::new();
+        jitter.split();
+        let mut out = Vec::new();
+        let (mut left, mut right) = (0, 0);
+        for round in 0..400 {
+            let count = [TRACK_LAG / 2, 1, 333, TRACK_LAG][round % 4];
+            left += jitter.push(0, &vec![0x10; count]);
+            check(&jitter);
+            right += jitter.push(1, &vec![0x90; count]);
+            check(&jitter);
+            out.extend(pop_all(&mut jitter));
+        }
+        jitter.finish();
+        out.extend(pop_all(&mut jitter));
+        assert_eq!((left, right), (out.len() / 2, out.len() / 2));
+        let (pairs, _) = out.as_chunks::<2>();
+        assert!(pairs.iter().all(|pair| *pair == [decode_mulaw(0x10), decode_mulaw(0x90)]));
+    }
+
+    #[test]
+    fn only_an_even_ring_beyond_twice_the_lag_serves_two() {
+        const {
+            assert!(JitterBuffer::<SMALL>::SERVES_TWO);
+            assert!(!JitterBuffer::<{ SMALL + 1 }>::SERVES_TWO);
+            assert!(!JitterBuffer::<{ SMALL - 2 }>::SERVES_TWO);
+            assert!(!JitterBuffer::<1>::SERVES_TWO);
+        }
+    }
 }

@@ -277,7 +277,8 @@ impl<W: Write + Seek> Writer<W> {
     /// Makes the sizes in the header true and returns to the end: the file up to here survives.
     ///
     /// # Errors
-    /// [`Error::Sink`] as the sink says.
+    /// [`Error::Sink`] as the sink says; where the sink stands is not known then, so a checkpoint
+    /// must succeed before anything more is written.
     pub fn checkpoint(&mut self) -> Result<(), Error<W::Error>> {
         let start = header(self.spec, Length::Bytes(self.data_bytes));
         let end = u64::from(self.spec.header_bytes()) + u64::from(self.data_bytes);

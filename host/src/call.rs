@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use callreel_core::frame::Provider;
 use callreel_core::g711::SAMPLE_RATE_HZ;
-use callreel_core::session::{Error, Event, Session, Turn};
+use callreel_core::session::{Error, Event, Session, Stats, Turn};
 use callreel_core::{wav, ws};
 use tracing::Span;
 
@@ -50,6 +50,8 @@ pub enum Wish {
 pub struct Call {
     decoder: ws::Decoder,
     session: Box<Session>,
+    /// What of the session's counts has been added to everybody's.
+    counted: Stats,
     recording: Option<Recording>,
     /// How it ended, once it has.
     ended: Option<End>,
@@ -70,6 +72,7 @@ impl Call {
         Self {
             decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
             session: Box::new(Session::new(Provider::Twilio)),
+            counted: Stats::default(),
             recording: None,
             ended: None,
             is_finishing: false,
@@ -124,9 +127,10 @@ impl Call {
 
     /// Posts what has waited long enough.
     pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
+        outbox.board().counters.add(self.session.stats(), &mut self.counted);
         if let Some(mut recording) = self.recording.take() {
             self.post_capture(&recording, outbox);
-            recording.tend(outbox, now);
+            recording.tend(self.session.stats(), outbox, now);
             self.recording = Some(recording);
         }
     }
@@ -226,6 +230,7 @@ impl Call {
                 self.finish(End::Restart, context);
                 self.capture = next_capture;
                 *self.session = Session::new(Provider::Twilio);
+                self.counted = Stats::default();
                 return self.record(text, context);
             }
             Event::Stopped => {
@@ -253,6 +258,7 @@ impl Call {
 
     fn finish(&mut self, end: End, context: &mut Context<'_>) {
         drain(self.session.handle_end(), self.recording.as_mut(), context);
+        context.outbox.board().counters.add(self.session.stats(), &mut self.counted);
         if let Some(recording) = self.recording.take() {
             self.post_capture(&recording, context.outbox);
             let done: Done = if end == End::Restart {

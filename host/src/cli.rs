@@ -1,5 +1,5 @@
-//! Commands and settings. What a command is told becomes each room's own `Config`, all of it valid, before anything
-//! is opened or bound.
+//! Commands and settings. What a command is told becomes each room's own `Config`, all of it valid,
+//! before anything is opened or bound.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use callreel_core::wav;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{Config, caller, engine, http, repair, store, twilio};
+use crate::{Config, admin, caller, decode, demo, engine, http, repair, store, twilio, webhook};
 
 /// Longest `--read-interval`: it delays every checkpoint, and with it what a crash may cost.
 const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -48,6 +48,10 @@ Examples:
 pub enum Command {
     /// Place calls as Twilio does, for tests, demos, CI and load
     Call(Box<caller::Args>),
+    /// Turn stored mu-law or captured frames into WAV
+    Decode(decode::Args),
+    /// Record a few calls on this machine, with nobody's account, and check them
+    Demo(demo::Args),
     /// Make WAV files playable that were not finished or have a wrong header
     Repair(repair::Args),
     /// Record calls (the default)
@@ -162,15 +166,49 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_READ_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = read_interval)]
     pub read_interval: Duration,
 
-    /// Also keep every stream's frames in this directory, as .jsonl for `decode` and for bug reports.
-    /// They are personal data
+    /// Also keep every stream's frames in this directory, as .jsonl for `decode` and for bug
+    /// reports. They are personal data
     #[arg(long, env = "CALLREEL_CAPTURE", value_name = "DIR")]
     pub capture: Option<PathBuf>,
+
+    /// Address of the admin listener: console, API and metrics; `off` for none. Any other than
+    /// loopback demands --admin-token
+    #[arg(
+        long,
+        env = "CALLREEL_ADMIN",
+        value_name = "ADDRESS:PORT|off",
+        default_value = "127.0.0.1:5051",
+        value_parser = admin_address
+    )]
+    pub admin: AdminAddress,
+
+    /// What whoever uses the admin listener must show: people at a login page, programs as a bearer
+    /// token. Better kept in CALLREEL_ADMIN_TOKEN, since others can see a command line
+    #[arg(long, env = "CALLREEL_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub admin_token: Option<String>,
+
+    /// Let the console and the API delete recordings
+    #[arg(long, env = "CALLREEL_ALLOW_DELETE")]
+    pub allow_delete: bool,
+
+    /// Post every finished recording's end record to this address (Standard Webhooks), again until
+    /// it is taken, for three days. Demands --webhook-secret
+    #[arg(long, env = "CALLREEL_WEBHOOK", value_name = "URL")]
+    pub webhook: Option<webhook::Url>,
+
+    /// What webhook messages are signed with: whsec_ and the base64 of 24 to 64 random bytes.
+    /// Better kept in CALLREEL_WEBHOOK_SECRET
+    #[arg(long, env = "CALLREEL_WEBHOOK_SECRET", value_name = "SECRET", hide_env_values = true)]
+    pub webhook_secret: Option<String>,
 
     /// How log lines look on standard error
     #[arg(long, env = "CALLREEL_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 }
+
+/// Where the admin listener is, if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdminAddress(pub Option<SocketAddr>);
 
 /// Sample format of the WAV files.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -204,6 +242,15 @@ pub enum LogFormat {
 /// Settings that are fine one by one, but not together.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// What is on the admin listener is nobody else's business.
+    #[error(
+        "--admin {0} can be reached from other machines, so it needs a token: set CALLREEL_ADMIN_TOKEN, for example \
+         to the output of `openssl rand -hex 16`"
+    )]
+    AdminWithoutToken(SocketAddr),
+    /// The admin token is not fit to be one.
+    #[error(transparent)]
+    AdminToken(#[from] admin::TokenError),
     /// The auth token is not one.
     #[error(transparent)]
     Token(#[from] twilio::Error),
@@ -216,6 +263,9 @@ pub enum Error {
          signs for the address it calls, so give that, like --public-url https://calls.example.com"
     )]
     TokenWithoutPublicUrl,
+    /// The webhook's secret is not fit to be one, or missing.
+    #[error(transparent)]
+    WebhookSecret(#[from] webhook::Error),
 }
 
 impl TryFrom<ServeArgs> for Config {
@@ -235,8 +285,24 @@ impl TryFrom<ServeArgs> for Config {
             true => Some(Arc::new(twilio::StreamTokens::new()?)),
             false => None,
         };
+        let admin_token = args.admin_token.map(admin::Token::new).transpose()?;
+        if let (AdminAddress(Some(address)), None) = (args.admin, &admin_token)
+            && !address.ip().is_loopback()
+        {
+            return Err(Error::AdminWithoutToken(address));
+        }
+        let webhook = match args.webhook {
+            None => None,
+            Some(url) => Some(webhook::Config {
+                url,
+                secret: webhook::Secret::new(args.webhook_secret.as_deref().unwrap_or_default())?,
+                first_pause: webhook::FIRST_PAUSE,
+            }),
+        };
         let texts = twilio::Texts { greeting: args.greeting, ready: args.ready };
         Ok(Config {
+            admin: admin::Config { token: admin_token, allows_delete: args.allow_delete },
+            webhook,
             http: http::Config {
                 twilio: twilio::Config {
                     texts,
@@ -263,9 +329,18 @@ impl TryFrom<ServeArgs> for Config {
                 keep_free: args.keep_free,
                 make_room: args.make_room,
                 keep_days: args.keep_days.map(NonZeroU32::get),
+                webhooks: None,
             },
         })
     }
+}
+
+fn admin_address(text: &str) -> Result<AdminAddress, String> {
+    if text == "off" {
+        return Ok(AdminAddress(None));
+    }
+    let address = text.parse().map_err(|_| "give an address like 127.0.0.1:5051, or off")?;
+    Ok(AdminAddress(Some(address)))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -392,6 +467,19 @@ mod tests {
             let text = error.to_string();
             assert!(text.lines().next().unwrap().contains(words), "{text}");
         }
+    }
+
+    #[test]
+    fn an_admin_address_that_others_reach_asks_for_a_token() {
+        let config = |args: &[&str]| Config::try_from(serve_args(args).unwrap());
+        let error = config(&["--admin", "0.0.0.0:5051"]).unwrap_err().to_string();
+        assert!(error.contains("CALLREEL_ADMIN_TOKEN") && error.lines().count() == 1, "{error}");
+        config(&["--admin", "0.0.0.0:5051", "--admin-token", "0123456789abcdef"]).unwrap();
+        config(&["--admin", "0.0.0.0:5051", "--admin-token", "short"]).unwrap_err();
+        for address in ["127.0.0.1:5051", "[::1]:0", "off"] {
+            config(&["--admin", address]).unwrap();
+        }
+        config(&["--webhook", "https://example.com/"]).unwrap_err();
     }
 
     #[test]

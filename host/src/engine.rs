@@ -19,6 +19,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::call::{Call, Context, MESSAGE_BYTES_MAX, Wish};
+use crate::live::Board;
 use crate::recording::{Outbox, Outcome, Writers};
 use crate::store::Store;
 use crate::store::record::End;
@@ -142,9 +143,9 @@ impl Engine {
     ///
     /// # Errors
     /// The system gives no thread or no poll.
-    pub fn start(config: &Config, store: &Arc<Store>) -> io::Result<Self> {
+    pub fn start(config: &Config, store: &Arc<Store>, board: &Arc<Board>) -> io::Result<Self> {
         let count = config.threads.max(1);
-        let (writers, outboxes) = Writers::start(store, count)?;
+        let (writers, outboxes) = Writers::start(store, board, count)?;
         let pool = Arc::<Pool>::default();
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();

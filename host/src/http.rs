@@ -1,8 +1,10 @@
-//! The public listener: every URL it answers, in one table, and the loop that carries one request a connection.
+//! The public listener: every URL it answers, in one table, and the loop that carries one request a
+//! connection.
 //!
-//! A call makes two requests here, the webhook and the upgrade to a WebSocket; after that its socket belongs to the
-//! [`Engine`](crate::engine::Engine). So a connection is closed after its response: reuse would buy nothing, no idle socket is left to hold
-//! up a shutdown, and what somebody smuggles behind a request is never read.
+//! A call makes two requests here, the webhook and the upgrade to a WebSocket; after that its
+//! socket belongs to the [`Engine`](crate::engine::Engine). So a connection is closed after its
+//! response: reuse would buy nothing, no idle socket is left to hold up a shutdown, and what
+//! somebody smuggles behind a request is never read.
 
 use std::collections::VecDeque;
 use std::error::Error as _;
@@ -15,7 +17,8 @@ use axum::Router;
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use callreel_core::ws;
@@ -47,12 +50,13 @@ const _: () = assert!(EXCHANGES_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 
 /// connections and says nothing keeps nobody else out. Long enough that a genuine one is over, even
 /// when hundreds arrive at once on a busy machine.
 const EXCHANGE_GRACE: Duration = Duration::from_millis(250);
-/// Rest after an accept that failed for want of a resource (descriptors, mostly), so that the wait is not a spin.
+/// Rest after an accept that failed for want of a resource (descriptors, mostly), so that the wait
+/// is not a spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time that a response may take to leave, beyond the time that its request may take to arrive.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long, and how much, is read and thrown away after a response, because closing a socket with unread bytes sends
-/// a reset, which can overtake the response.
+/// How long, and how much, is read and thrown away after a response, because closing a socket with
+/// unread bytes sends a reset, which can overtake the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 /// How long a shutdown waits for requests that are half read.
@@ -223,7 +227,8 @@ struct Patience {
     body: Duration,
 }
 
-/// Carries one request and its response over `socket`, then closes it, unless it became a WebSocket.
+/// Carries one request and its response over `socket`, then closes it, unless it became a
+/// WebSocket.
 async fn exchange(socket: TcpStream, router: Router, patience: Patience) {
     if let Err(error) = socket.set_nodelay(true) {
         debug!(%error, "a connection was gone before it was served");
@@ -232,10 +237,10 @@ async fn exchange(socket: TcpStream, router: Router, patience: Patience) {
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.head)
-        // The first bounds what is buffered, the second what is believed: a read may go past the first.
+        // The first bounds what is buffered, the second what is believed: a read may go past the
+        // first.
         .max_buf_size(HEAD_BYTES_MAX)
         .max_header_size(HEAD_BYTES_MAX)
-        .keep_alive(false)
         // A client may close its sending side once the request is out.
         .half_close(true)
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
@@ -304,7 +309,17 @@ fn router(front: Front) -> Router {
         .route(twilio::STREAM_PATH, get(media_stream))
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::Method)
+        .layer(map_response(close_after))
         .with_state(front)
+}
+
+/// Closes the connection after every response but an upgrade. hyper's own switch for that would say
+/// `Connection: upgrade, close` there, which is legal, but more than strict clients expect.
+async fn close_after(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn root() -> impl IntoResponse {
@@ -390,7 +405,8 @@ impl Front {
             info!("a call was refused: --max-new-calls is reached");
             return Err(Refusal::Full);
         }
-        // A slot is given back after the engine has counted its call, so reading in this order misses none.
+        // A slot is given back after the engine has counted its call, so reading in this order
+        // misses none.
         let upgrading_before = self.upgrading.fetch_add(1, Ordering::SeqCst);
         let slot = Slot(Arc::clone(&self.upgrading));
         let calls = self.engine.connection_count() + upgrading_before;
@@ -551,11 +567,11 @@ impl IntoResponse for Refusal {
         let headers = response.headers_mut();
         match self.status() {
             StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.parse().expect("digits"));
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
             }
             StatusCode::UPGRADE_REQUIRED => {
-                headers.insert(header::UPGRADE, "websocket".parse().expect("a token"));
-                headers.insert(header::SEC_WEBSOCKET_VERSION, "13".parse().expect("digits"));
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
             _ => {}
         }

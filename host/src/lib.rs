@@ -1,36 +1,64 @@
 //! callreel: records the phone calls that a provider streams over WebSocket.
 
+pub mod admin;
 pub mod audio;
 pub mod call;
 pub mod caller;
 pub mod cli;
+pub mod decode;
+pub mod demo;
 pub mod engine;
 pub mod http;
+pub mod live;
+pub mod metrics;
 pub mod recording;
 pub mod repair;
 pub mod store;
 pub mod twilio;
+pub mod webhook;
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::engine::Engine;
 use crate::http::Phase;
+use crate::live::Board;
 use crate::store::Store;
+use crate::twilio::PublicUrl;
 
 /// Everything that `serve` can be told. Each room owns its part.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// The admin listener.
+    pub admin: admin::Config,
     /// The public listener.
     pub http: http::Config,
     /// The media threads.
     pub engine: engine::Config,
     /// The recordings.
     pub store: store::Config,
+    /// Whom to tell of finished recordings, if anybody.
+    pub webhook: Option<webhook::Config>,
+}
+
+/// Where a recorder is reached.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For providers.
+    pub public: TcpListener,
+    /// For those who run it, if it is to be seen at all.
+    pub admin: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(public: TcpListener) -> Self {
+        Self { public, admin: None }
+    }
 }
 
 /// Why nothing is recorded.
@@ -47,29 +75,55 @@ pub enum Error {
 
 /// Records calls until `shutdown` resolves, then finishes every call and returns.
 ///
-/// The listener is the caller's, so a test binds port 0. While calls are being finished, new ones
+/// The listeners are the caller's, so a test binds port 0. While calls are being finished, new ones
 /// are refused with 503.
 ///
 /// # Errors
 /// Before anything is recorded: the directory, or the system, does not let us.
 pub async fn serve(
-    listener: TcpListener,
-    config: Config,
+    listeners: impl Into<Listeners>,
+    mut config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    let listeners = listeners.into();
+    let webhooks = config.webhook.is_some().then(|| webhook::Queue::new(&config.store.dir));
+    config.store.webhooks.clone_from(&webhooks);
     let store = Arc::new(Store::open(config.store)?);
-    let engine = Engine::start(&config.engine, &store)?;
+    let board = Arc::<Board>::default();
+    let engine = Engine::start(&config.engine, &store, &board)?;
     // Whoever waits for this line finds what was interrupted before finished.
-    tracing::info!(address = %listener.local_addr()?, "listening");
+    if let Ok(address) = listeners.public.local_addr() {
+        tracing::info!(%address, "listening");
+    }
     let (phase, phases) = watch::channel(Phase::Open);
-    let http = http::serve(listener, config.http, engine.handle(), phases);
+    let sources = admin::Sources {
+        board,
+        store,
+        webhooks: webhooks.clone(),
+        public_address: listeners.public.local_addr()?,
+        webhook_url: config.http.twilio.public_url.as_ref().map(PublicUrl::webhook_url),
+    };
+    let admin = async {
+        if let Some(listener) = listeners.admin {
+            admin::serve(listener, config.admin, sources, phases.clone()).await;
+        }
+    };
+    let delivery = config.webhook.zip(webhooks);
+    let delivery = delivery
+        .map(|(config, queue)| tokio::spawn(webhook::deliver(config, queue)).abort_handle());
+    let http = http::serve(listeners.public, config.http, engine.handle(), phases.clone());
     let stop = async {
         shutdown.await;
+        let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
         phase.send_replace(Phase::Draining);
         // It waits for calls to be finished; a panic in there has been reported already.
         let _ = tokio::task::spawn_blocking(|| engine.drain()).await;
         phase.send_replace(Phase::Closed);
     };
-    tokio::join!(http, stop);
+    // Only a service manager that asked to be told hears of it.
+    let _ = sd_notify::notify(false, &[NotifyState::Ready]);
+    tokio::join!(http, admin, stop);
+    // What it has not delivered, the next start will.
+    delivery.iter().for_each(tokio::task::AbortHandle::abort);
     Ok(())
 }

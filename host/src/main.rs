@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
-use callreel::{Config, caller, repair};
+use callreel::{Config, Listeners, caller, decode, demo, repair};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +20,8 @@ fn main() -> ExitCode {
         Command::Call(args) => {
             caller::run(&args).map(|report| report.is_good()).map_err(Into::into)
         }
+        Command::Decode(args) => decode::run(&args).map(|_| true).map_err(Into::into),
+        Command::Demo(args) => show(&args).map(|()| true),
         Command::Repair(args) => Ok(repair::run(&args)),
         Command::Serve(args) => serve(*args).map(|()| true),
     };
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
     start_log(args.log_format)?;
-    let listen = args.listen;
+    let (listen, admin) = (args.listen, args.admin.0);
     let mut config = Config::try_from(args)?;
     share_descriptors(&mut config, raise_descriptor_limit());
     if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
@@ -48,10 +50,22 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let stop = termination().context("cannot listen for signals")?;
-        let listener =
-            TcpListener::bind(listen).await.map_err(|error| explain_bind(listen, &error))?;
-        Ok(callreel::serve(listener, config, stop).await?)
+        let public = bind(listen, "--listen").await?;
+        let admin = match admin {
+            Some(address) => Some(bind(address, "--admin").await?),
+            None => None,
+        };
+        if let Some(admin) = &admin {
+            info!("console at http://{}/", admin.local_addr()?);
+        }
+        Ok(callreel::serve(Listeners { public, admin }, config, stop).await?)
     })
+}
+
+fn show(args: &demo::Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let stop = async { drop(tokio::signal::ctrl_c().await) };
+    Ok(runtime.block_on(demo::run(args, stop))?)
 }
 
 /// Raises the limit of file descriptors as far as the system lets us, and gives it.
@@ -82,7 +96,8 @@ fn share_descriptors(config: &mut Config, descriptors: u64) {
     }
 }
 
-/// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas between them.
+/// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas
+/// between them.
 fn start_log(format: LogFormat) -> anyhow::Result<()> {
     let directives = std::env::var("CALLREEL_LOG").unwrap_or_else(|_| "info".to_owned());
     let filter = EnvFilter::try_new(&directives).with_context(|| {
@@ -96,8 +111,8 @@ fn start_log(format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resolves at the first SIGINT or SIGTERM. Later ones change nothing (tokio's handlers stay for good): a shutdown is
-/// bounded, and cutting it short would cost audio.
+/// Resolves at the first SIGINT or SIGTERM. Later ones change nothing (tokio's handlers stay for
+/// good): a shutdown is bounded, and cutting it short would cost audio.
 fn termination() -> io::Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -110,18 +125,18 @@ fn termination() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-fn explain_bind(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| explain_bind(address, option, &error))
+}
+
+fn explain_bind(address: SocketAddr, option: &str, error: &io::Error) -> anyhow::Error {
     let advice = match error.kind() {
         ErrorKind::AddrInUse => {
-            "another program uses the port: stop it, or choose another port with --listen"
+            "another program uses the port: stop it, or choose another port with"
         }
-        ErrorKind::AddrNotAvailable => {
-            "no network interface has that address: choose another with --listen"
-        }
-        ErrorKind::PermissionDenied => {
-            "ports below 1024 need privileges: choose another port with --listen"
-        }
+        ErrorKind::AddrNotAvailable => "no network interface has that address: choose another with",
+        ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose another port with",
         _ => return anyhow!("cannot listen on {address}: {error}"),
     };
-    anyhow!("cannot listen on {address}: {advice}")
+    anyhow!("cannot listen on {address}: {advice} {option}")
 }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use callreel_core::session::{Gap, Stats};
 use callreel_core::wav::{self, Spec};
 
+use crate::live::{Board, Tap};
 use crate::store::record::{End, What};
 use crate::store::{Left, Part, Record, Store};
 
@@ -72,6 +73,7 @@ pub struct Recording {
     /// Where in the session the file begins.
     first_sample: u64,
     queue: Arc<Queue>,
+    tap: Tap,
     record: Record,
     began: Instant,
     /// Encoded samples not posted yet.
@@ -119,6 +121,7 @@ pub struct Outbox {
     jobs: Vec<(u64, Job)>,
     /// Keys are this plus a multiple of the number of writers.
     next_key: u64,
+    board: Arc<Board>,
 }
 
 impl Outbox {
@@ -132,6 +135,12 @@ impl Outbox {
             // A writer ends after all its outboxes; there is nobody to tell.
             let _ = self.sender.send(std::mem::take(&mut self.jobs));
         }
+    }
+
+    /// Where what is done is shown.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
     }
 
     /// Writes the record of a stream that cannot be recorded.
@@ -163,6 +172,7 @@ impl Recording {
             spec,
             first_sample,
             queue,
+            tap: outbox.board.begin(&record),
             record,
             began: now,
             block: Vec::new(),
@@ -180,6 +190,7 @@ impl Recording {
     /// Appends interleaved samples. Never waits.
     pub fn append(&mut self, samples: &[i16], outbox: &mut Outbox, now: Instant) {
         self.listen(samples);
+        self.tap.append(samples);
         let sample_bytes = usize::from(self.spec.encoding.sample_bytes());
         let start = self.block.len();
         self.block.resize(start + samples.len() * sample_bytes, 0);
@@ -193,7 +204,8 @@ impl Recording {
 
     /// Posts what has waited long enough, and the record if something happened. To be called a few
     /// times a second.
-    pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
+    pub fn tend(&mut self, stats: &Stats, outbox: &mut Outbox, now: Instant) {
+        self.tap.show(stats);
         if self.block_began.is_some_and(|began| now - began >= BLOCK_AGE_MAX) {
             self.post_block(outbox, now);
         }
@@ -226,13 +238,14 @@ impl Recording {
     /// Notes a gap.
     pub fn add_gap(&mut self, gap: &Gap) {
         let at = gap.at.saturating_sub(self.first_sample);
-        self.record.add_gap(&Gap { at, ..*gap });
+        self.tap.show_gap(&self.record.add_gap(&Gap { at, ..*gap }));
         self.to_note = true;
     }
 
     /// Notes a key or a mark at `at` samples.
     pub fn add_event(&mut self, at: u64, what: What) {
-        self.record.add_event(at.saturating_sub(self.first_sample), what);
+        let event = self.record.add_event(at.saturating_sub(self.first_sample), what);
+        self.tap.show_event(&event);
         self.to_note = true;
     }
 
@@ -301,11 +314,13 @@ impl Recording {
         let block = std::mem::take(&mut self.block);
         let length = block.len() as u64;
         let queued = self.queue.bytes.load(Ordering::Relaxed);
+        self.tap.count_block(length, queued + length);
         let stuck = !self.is_full(now) && self.full_since.is_some();
         // Whoever floods us is held back between two reads, so a queue may pass its mark by as much
         // as one read brings; a disk that is stuck gets no more than the mark.
         if stuck && queued + length > self.bytes_of(QUEUE_MS_MAX) {
             self.lost_bytes += length;
+            self.tap.count_lost(length / u64::from(self.spec.sample_frame_bytes()));
             outbox.post(self.key, Job::Silence(length));
         } else {
             self.queue.bytes.fetch_add(length, Ordering::Relaxed);
@@ -351,25 +366,39 @@ impl Writers {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn start(store: &Arc<Store>, count: usize) -> io::Result<(Self, Vec<Outbox>)> {
+    pub fn start(
+        store: &Arc<Store>,
+        board: &Arc<Board>,
+        count: usize,
+    ) -> io::Result<(Self, Vec<Outbox>)> {
         let mut threads = Vec::new();
         let mut outboxes = Vec::new();
         for index in 0..count {
             let (sender, receiver) = mpsc::channel();
-            let store = Arc::clone(store);
-            let writer = Writer { store, spools: HashMap::new(), patience: FINISH_PATIENCE };
+            let writer = Writer {
+                store: Arc::clone(store),
+                board: Arc::clone(board),
+                spools: HashMap::new(),
+                patience: FINISH_PATIENCE,
+            };
             let builder = thread::Builder::new().name(format!("writer-{index}"));
             threads.push(builder.spawn(move || writer.run(&receiver))?);
-            outboxes.push(Outbox { sender, jobs: Vec::new(), next_key: 0 });
+            let board = Arc::clone(board);
+            outboxes.push(Outbox { sender, jobs: Vec::new(), next_key: 0, board });
         }
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let (synced, board) = (Arc::clone(store), Arc::clone(board));
+        let sync = move || {
+            let began = Instant::now();
+            if synced.sync() {
+                board.counters.sync_time.add(began.elapsed());
+            }
+        };
+        let kept = Arc::clone(store);
+        let keep = move || kept.tend();
         // Two, so that nothing the one has to wait for keeps audio from becoming durable.
-        let mut keepers = Vec::new();
-        for (name, duty) in [("syncer", Store::sync as fn(&Store)), ("keeper", Store::tend)] {
-            let builder = thread::Builder::new().name(name.to_owned());
-            let (store, stopped) = (Arc::clone(store), Arc::clone(&stop));
-            keepers.push(builder.spawn(move || every_second(&stopped, || duty(&store)))?);
-        }
+        let keepers =
+            vec![every_second("syncer", &stop, sync)?, every_second("keeper", &stop, keep)?];
         Ok((Self { threads, keepers, stop }, outboxes))
     }
 
@@ -391,24 +420,29 @@ impl Drop for Writers {
     }
 }
 
-/// Does its duty once a second, and once more when it is to stop.
-fn every_second(stop: &(Mutex<bool>, Condvar), duty: impl Fn()) {
-    let mut stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
-    while !*stopped {
-        stopped =
-            stop.1.wait_timeout(stopped, SYNC_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
-        let last = *stopped;
-        drop(stopped);
-        duty();
-        stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last {
-            return;
+/// Starts a thread that does its duty once a second, and once more when it is to stop.
+fn every_second(
+    name: &str,
+    stop: &Arc<(Mutex<bool>, Condvar)>,
+    duty: impl Fn() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let stop = Arc::clone(stop);
+    let until_stopped = move || {
+        let (stopped, changed) = &*stop;
+        let mut is_last = false;
+        while !is_last {
+            let guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = changed.wait_timeout_while(guard, SYNC_INTERVAL, |stopped| !*stopped);
+            is_last = *waited.unwrap_or_else(PoisonError::into_inner).0;
+            duty();
         }
-    }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(until_stopped)
 }
 
 struct Writer {
     store: Arc<Store>,
+    board: Arc<Board>,
     spools: HashMap<u64, Spool>,
     /// How long a recording that has ended may wait for the disk.
     patience: Duration,
@@ -471,9 +505,12 @@ impl Writer {
     fn take(&mut self, key: u64, job: Job) {
         match job {
             Job::Refuse(mut record) => {
-                if let Err(error) = self.store.publish_failure(&mut record) {
-                    tracing::error!(%error, "cannot write the record of a refused stream yet");
-                    self.store.leave(Left { record: *record, part: None });
+                match self.store.publish_failure(&mut record) {
+                    Ok(()) => self.board.publish(&record),
+                    Err(error) => {
+                        tracing::error!(%error, "cannot write the record of a refused stream yet");
+                        self.store.leave(Left { record: *record, part: None });
+                    }
                 }
                 return;
             }
@@ -506,12 +543,13 @@ impl Writer {
         };
         spool.retry_at = None;
         while let Some(mut job) = spool.jobs.pop_front() {
-            match spool.perform(&mut job, &self.store) {
+            match spool.perform(&mut job, &self.store, &self.board) {
                 Ok(()) => {
                     if spool.failing_since.take().is_some() {
                         tracing::info!("the disk takes audio again");
                     }
-                    if let Job::Finish { done, .. } = job {
+                    if let Job::Finish { record, done } = job {
+                        self.board.publish(&record);
                         done(Outcome::Published);
                         self.spools.remove(&key);
                         return;
@@ -581,7 +619,7 @@ impl Spool {
     }
 
     /// Does one thing, or nothing: what failed may be done again.
-    fn perform(&mut self, job: &mut Job, store: &Store) -> io::Result<()> {
+    fn perform(&mut self, job: &mut Job, store: &Store, board: &Board) -> io::Result<()> {
         store.set_dirty();
         if let Job::Begin { record, spec, .. } = job {
             return self.begin(store, record, *spec);
@@ -592,7 +630,9 @@ impl Spool {
         match job {
             Job::Append(block) => {
                 if !block.is_empty() {
+                    let began = Instant::now();
                     open.writer.write_encoded(block).map_err(to_io)?;
+                    board.counters.write_time.add(began.elapsed());
                     self.queue.bytes.fetch_sub(block.len() as u64, Ordering::Relaxed);
                     // What is written is not written again when the checkpoint fails.
                     block.clear();

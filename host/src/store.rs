@@ -4,6 +4,7 @@
 //! `.json.part` are being recorded, or were when the recorder was interrupted: the next start
 //! finishes them. Anything else is somebody else's and left alone.
 
+pub mod catalog;
 mod keep;
 pub mod record;
 mod recover;
@@ -21,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use self::record::Record;
 use self::record::Wav;
+use crate::webhook;
 
 /// The longest id taken from the wire as it is.
 const ID_BYTES_MAX: usize = 128;
@@ -45,6 +47,8 @@ pub struct Config {
     pub make_room: bool,
     /// Finished recordings that ended so long ago are removed.
     pub keep_days: Option<u32>,
+    /// Who is to be told of each finished recording, if anybody.
+    pub webhooks: Option<webhook::Queue>,
 }
 
 impl Default for Config {
@@ -55,6 +59,7 @@ impl Default for Config {
             keep_free: None,
             make_room: false,
             keep_days: None,
+            webhooks: None,
         }
     }
 }
@@ -174,7 +179,10 @@ impl Store {
                     drop(file);
                     fs::remove_file(names.wav_part())?;
                 }
-                Ok(file) => return Ok(Part { names, file, record_published: false }),
+                Ok(file) => {
+                    let webhooks = self.config.webhooks.clone();
+                    return Ok(Part { names, file, record_published: false, webhooks });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -191,8 +199,11 @@ impl Store {
         record.id.clone_from(&part.names.id);
         part.write_record(record)?;
         fs::remove_file(part.names.wav_part())?;
+        self.config.webhooks.iter().for_each(|webhooks| webhooks.post(record));
         rename_new(&part.names.json_part(), &part.names.json())?;
-        sync_dir(&part.names.dir)
+        sync_dir(&part.names.dir)?;
+        self.config.webhooks.iter().for_each(webhook::Queue::wake);
+        Ok(())
     }
 
     /// Sees to it that a recording's file is still under its name, and else copies it to a new one:
@@ -251,15 +262,16 @@ impl Store {
         self.dirty.store(true, Ordering::Relaxed);
     }
 
-    /// Makes everything written so far durable, if anything was.
-    pub fn sync(&self) {
+    /// Makes everything written so far durable, if anything was; tells whether.
+    pub fn sync(&self) -> bool {
         if !self.dirty.swap(false, Ordering::Relaxed) {
-            return;
+            return false;
         }
         if let Err(error) = sync_file_system(&self.lock) {
             self.sync_failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, "the disk may have lost audio: it cannot be synced");
         }
+        true
     }
 
     /// How often the directory could not be synced: a recording during which this grew is damaged.
@@ -276,6 +288,7 @@ pub struct Part {
     file: File,
     /// The record has its final name already; only the WAV's is missing.
     record_published: bool,
+    webhooks: Option<webhook::Queue>,
 }
 
 impl Part {
@@ -342,11 +355,15 @@ impl Part {
             let file = format!("{}.wav", self.names.id);
             record.wav = Some(Wav { file, bytes, sha256 });
             self.write_record(record)?;
+            // Before the name that makes it final: a crash may tell twice, but not never.
+            self.webhooks.iter().for_each(|webhooks| webhooks.post(record));
             rename_new(&self.names.json_part(), &self.names.json())?;
             self.record_published = true;
         }
         rename_new(&self.names.wav_part(), &self.names.wav())?;
-        sync_dir(&self.names.dir)
+        sync_dir(&self.names.dir)?;
+        self.webhooks.iter().for_each(webhook::Queue::wake);
+        Ok(())
     }
 }
 

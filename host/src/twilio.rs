@@ -1,4 +1,5 @@
-//! What is Twilio's but not a media frame: TwiML, and X-Twilio-Signature. Pure functions; nothing here does I/O.
+//! What is Twilio's but not a media frame: TwiML, and X-Twilio-Signature. Pure functions; nothing
+//! here does I/O.
 //!
 //! Sources: Twilio's "Webhooks security", "Secure your media streams" and TwiML `<Stream>` pages.
 
@@ -25,6 +26,8 @@ const TEXT_CHARS_MAX: usize = 4096;
 const HOST_BYTES_MAX: usize = 253;
 /// Where the stream is, below the public URL. Part of the TwiML, so it never changes.
 pub const STREAM_PATH: &str = "/media-stream";
+/// Where the webhook is, below the public URL.
+pub const WEBHOOK_PATH: &str = "/incoming-call";
 /// The header that proves that a request was made by the holder of the auth token.
 pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 
@@ -33,7 +36,8 @@ pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 pub struct Config {
     /// What is said before the stream begins.
     pub texts: Texts,
-    /// The address at which Twilio reaches this server; without it the TwiML follows the Host header.
+    /// The address at which Twilio reaches this server; without it the TwiML follows the Host
+    /// header.
     pub public_url: Option<PublicUrl>,
     /// Checks every webhook and every upgrade. Without it, anybody is let in.
     pub verifier: Option<Verifier>,
@@ -115,7 +119,8 @@ pub enum Error {
     Token,
 }
 
-/// The address at which Twilio reaches this server, as it was given: `scheme://host[:port][/prefix]`.
+/// The address at which Twilio reaches this server, as it was given:
+/// `scheme://host[:port][/prefix]`.
 ///
 /// A path prefix is one that a proxy strips before it passes a request on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +139,16 @@ impl PublicUrl {
         format!("wss://{}{port}{}{STREAM_PATH}", self.host, self.prefix)
     }
 
-    /// Gives the spellings of one URL that Twilio may have signed: it is inconsistent about the port.
+    /// Gives the URL to enter as the webhook of a number.
+    #[must_use]
+    pub fn webhook_url(&self) -> String {
+        let scheme = if self.encrypted { "https" } else { "http" };
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{scheme}://{}{port}{}{WEBHOOK_PATH}", self.host, self.prefix)
+    }
+
+    /// Gives the spellings of one URL that Twilio may have signed: it is inconsistent about the
+    /// port.
     fn spellings(&self, scheme: Scheme, path_and_query: &str) -> [String; 3] {
         let spell = |port: Option<u16>| {
             let port = port.map(|port| format!(":{port}")).unwrap_or_default();
@@ -189,11 +203,13 @@ impl Scheme {
     }
 }
 
-/// Gives the URL of the media stream on the host that a Host header names: lower case, its port dropped.
+/// Gives the URL of the media stream on the host that a Host header names: lower case, its port
+/// dropped.
 ///
 /// # Errors
-/// [`Error::Host`] unless the value is a name of letters, digits, `-`, `_` and `.`, an IPv4 address or a bracketed
-/// IPv6 address, with an optional port. So no character that XML or a URL would have to escape comes through.
+/// [`Error::Host`] unless the value is a name of letters, digits, `-`, `_` and `.`, an IPv4 address
+/// or a bracketed IPv6 address, with an optional port. So no character that XML or a URL would have
+/// to escape comes through.
 pub fn stream_url_from_host(host: &str) -> Result<String, Error> {
     let (host, _port) = host_and_port(host).ok_or(Error::Host)?;
     Ok(format!("wss://{}{STREAM_PATH}", host.to_ascii_lowercase()))
@@ -287,9 +303,11 @@ impl fmt::Debug for AuthToken {
     }
 }
 
-/// Signs a request as Twilio does: the base64 of HMAC-SHA1 over the exact URL and the sorted, distinct parameters.
+/// Signs a request as Twilio does: the base64 of HMAC-SHA1 over the exact URL and the sorted,
+/// distinct parameters.
 ///
-/// `params` are the decoded fields of a form body in any order; none for GET and for WebSocket upgrades.
+/// `params` are the decoded fields of a form body in any order; none for GET and for WebSocket
+/// upgrades.
 pub fn sign(token: &AuthToken, url: &str, params: &[(impl AsRef<str>, impl AsRef<str>)]) -> String {
     let params = params.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
     Base64::encode_string(&mac(token, url, &params).finalize().into_bytes())
@@ -308,10 +326,11 @@ fn mac(token: &AuthToken, url: &str, params: &Params<'_>) -> Hmac<Sha1> {
     mac
 }
 
-/// Decides whether a request was made by the holder of the auth token, for the configured public URL.
+/// Decides whether a request was made by the holder of the auth token, for the configured public
+/// URL.
 ///
-/// Neither Host nor X-Forwarded-* has a say. A signature holds no time and no nonce: a genuine request may be
-/// repeated, so what it is answered with has to be harmless.
+/// Neither Host nor X-Forwarded-* has a say. A signature holds no time and no nonce: a genuine
+/// request may be repeated, so what it is answered with has to be harmless.
 #[derive(Clone, Debug)]
 pub struct Verifier {
     token: AuthToken,
@@ -545,8 +564,8 @@ enum Reason {
     UnsignedBody,
 }
 
-/// Makes a URL fit for a log: values of the query (phone numbers among them) are left out, and nothing that could
-/// end the line or steer a terminal stays.
+/// Makes a URL fit for a log: values of the query (phone numbers among them) are left out, and
+/// nothing that could end the line or steer a terminal stays.
 fn loggable(url: &str) -> String {
     const BYTES_MAX: usize = 512;
     let (path, query) =

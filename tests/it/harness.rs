@@ -1,6 +1,12 @@
-//! What the areas share.
+//! What the areas share: the messages of a provider, the bytes of a WebSocket client, a recorder of
+//! core's parts, the fixtures, other people's tools as judges, and the running program.
 
+pub mod client;
 pub mod disk;
+pub mod fixtures;
+pub mod messages;
+pub mod oracle;
 pub mod peer;
 pub mod process;
+pub mod recorder;
 pub mod shelf;

@@ -219,6 +219,21 @@ fn heads_and_bodies_have_limits() {
 }
 
 #[test]
+fn a_body_that_was_refused_may_still_be_sent() {
+    let server = Server::start(http::Config::default());
+    let mut socket = server.connect();
+    let body = "a".repeat(700_000);
+    let head = format!(
+        "POST /incoming-call HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    assert_eq!(Answer::read_head(&mut socket).status, 413);
+    // A reset now, and a client that sends before it reads would never see that answer.
+    body.as_bytes().chunks(1000).for_each(|chunk| socket.write_all(chunk).unwrap());
+}
+
+#[test]
 fn silence_and_slowness_end_a_connection() {
     let impatient = Duration::from_millis(200);
     let server = Server::start(http::Config {
@@ -322,6 +337,7 @@ fn an_upgrade_reaches_the_engine_with_the_bytes_sent_behind_it() {
     let answer = Answer::read_head(&mut socket);
     assert_eq!(answer.status, 101);
     assert_eq!(answer.header("sec-websocket-accept"), Some(ACCEPT));
+    assert_eq!(answer.header("connection"), Some("upgrade"));
     assert_eq!(answer.header("upgrade"), Some("websocket"));
     assert_eq!(answer.header("sec-websocket-protocol"), None);
     assert_eq!(answer.header("sec-websocket-extensions"), None);

@@ -133,6 +133,9 @@ struct WireChunk<'t> {
 }
 
 /// Reads a media message; `None` when the event is another one.
+// Out of line, as is `parse_rare`: the stack of the frames that come fifty times a second stays small.
+#[cold]
+#[inline(never)]
 fn parse_media(text: &[u8]) -> Result<Option<Found>, PeerError> {
     let wire: WireMedia<'_> = match from_json(text) {
         Err(PeerError::Shape) if parse_other(text).is_some() => return Ok(None),
@@ -206,6 +209,8 @@ struct WireMark<'t> {
     name: &'t str,
 }
 
+#[cold]
+#[inline(never)]
 fn parse_rare(text: &[u8]) -> Result<Frame<'_>, PeerError> {
     let wire: WireRare<'_> = match from_json(text) {
         Err(PeerError::Shape) => return parse_other(text).ok_or(PeerError::Shape),

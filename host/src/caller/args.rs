@@ -87,11 +87,11 @@ pub struct Args {
     #[arg(long, value_name = "URL", requires = "auth_token")]
     pub sign_url: Option<String>,
 
-    /// Press a key: DIGIT[@TIME]; may be given again
+    /// Press a key: DIGIT or DIGIT@TIME; may be given again
     #[arg(long, value_name = "DIGIT[@TIME]", value_parser = parse_dtmf)]
     pub dtmf: Vec<Cue>,
 
-    /// Send a mark: NAME[@TIME]; may be given again
+    /// Send a mark: NAME or NAME@TIME; may be given again
     #[arg(long, value_name = "NAME[@TIME]", value_parser = parse_mark)]
     pub mark: Vec<Cue>,
 
@@ -103,7 +103,7 @@ pub struct Args {
     #[arg(long, value_name = "MS")]
     pub first_timestamp: Option<u64>,
 
-    /// Keep the mu-law that is sent: DIR/<streamSid>[.outbound].ulaw
+    /// Keep the mu-law that is sent, a file a track: STREAM_SID.ulaw, STREAM_SID.outbound.ulaw
     #[arg(long, value_name = "DIR")]
     pub save_sent: Option<PathBuf>,
 

@@ -291,28 +291,32 @@ impl Record {
         }
     }
 
-    /// Notes a gap.
-    pub fn add_gap(&mut self, gap: &Gap) {
-        self.missing_ms += ms(gap.missing);
-        if self.gaps.len() == LIST_MAX {
-            self.gaps_dropped += 1;
-            return;
-        }
-        self.gaps.push(GapRecord {
+    /// Notes a gap, and gives it back as it is noted.
+    pub fn add_gap(&mut self, gap: &Gap) -> GapRecord {
+        let gap = GapRecord {
             track: gap.track.name().to_owned(),
             at_ms: ms(gap.at),
             missing_ms: ms(gap.missing),
             filled_ms: ms(gap.filled),
-        });
+        };
+        self.missing_ms += gap.missing_ms;
+        if self.gaps.len() < LIST_MAX {
+            self.gaps.push(gap.clone());
+        } else {
+            self.gaps_dropped += 1;
+        }
+        gap
     }
 
-    /// Notes a key or a mark at `at` samples.
-    pub fn add_event(&mut self, at: u64, what: What) {
-        if self.events.len() == LIST_MAX {
+    /// Notes a key or a mark at `at` samples, and gives it back as it is noted.
+    pub fn add_event(&mut self, at: u64, what: What) -> EventRecord {
+        let event = EventRecord { at_ms: ms(at), what };
+        if self.events.len() < LIST_MAX {
+            self.events.push(event.clone());
+        } else {
             self.events_dropped += 1;
-            return;
         }
-        self.events.push(EventRecord { at_ms: ms(at), what });
+        event
     }
 
     /// Takes over what a session counted.

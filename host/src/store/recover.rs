@@ -23,21 +23,21 @@ const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 /// The directory cannot be read.
 pub(super) fn recover(store: &Store) -> io::Result<()> {
     for day in days_of(store.dir())? {
-        if let Err(error) = recover_day(&day) {
+        if let Err(error) = recover_day(store, &day) {
             tracing::error!(dir = ?day, %error, "cannot look for interrupted recordings");
         }
     }
     Ok(())
 }
 
-fn recover_day(day: &Path) -> io::Result<()> {
+fn recover_day(store: &Store, day: &Path) -> io::Result<()> {
     for entry in fs::read_dir(day)? {
         let entry = entry?;
         let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
             continue;
         };
         let recovered = if let Some(id) = name.strip_suffix(".wav.part") {
-            recover_wav(&Names { dir: day.to_owned(), id: id.to_owned() })
+            recover_wav(store, &Names { dir: day.to_owned(), id: id.to_owned() })
         } else if let Some(id) = name.strip_suffix(".json.part") {
             recover_record(&Names { dir: day.to_owned(), id: id.to_owned() })
         } else {
@@ -73,7 +73,7 @@ pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
 }
 
 /// Finishes one WAV with its record; whether it was ours to finish.
-fn recover_wav(names: &Names) -> io::Result<bool> {
+fn recover_wav(store: &Store, names: &Names) -> io::Result<bool> {
     let mut options = File::options();
     // A link that somebody put there leads to a file that is not ours.
     let options = options.read(true).write(true).custom_flags(NO_FOLLOW);
@@ -91,7 +91,8 @@ fn recover_wav(names: &Names) -> io::Result<bool> {
     let Some(spec) = spec_of(&file, &record)? else {
         return Ok(false);
     };
-    let mut part = Part { names: names.clone(), file, record_published: published };
+    let webhooks = store.config.webhooks.clone();
+    let mut part = Part { names: names.clone(), file, record_published: published, webhooks };
     // A record that says how it ended was written when the file was whole and durable.
     if !published && record.state == State::Recording {
         let samples = mend(part.file(), spec)?;

@@ -1,0 +1,146 @@
+//! The lm3s6965 evaluation board: which clocks run, what time it is, how much stack was ever used.
+//!
+//! Section numbers are those of the Stellaris LM3S6965 data sheet (DS-LM3S6965).
+
+use core::ptr;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use cortex_m::peripheral::{SCB, SYST, syst::SystClkSource};
+use cortex_m_rt::exception;
+
+/// The system clock after reset, which firmware and QEMU leave as it is: SysTick counts at this rate.
+const SYSTEM_CLOCK_HZ: u32 = 12_500_000;
+
+/// What unused stack is filled with before `main` uses any.
+const PAINT: u32 = 0x5AFE_57AC;
+
+/// A memory-mapped register of this board.
+#[derive(Clone, Copy)]
+pub struct Register(usize);
+
+impl Register {
+    /// Names the register at `address`, which must be one of this board's, 4-byte aligned.
+    pub const fn at(address: usize) -> Self {
+        assert!(address >= 0x4000_0000 && address < 0x4010_0000 && address.is_multiple_of(4));
+        Self(address)
+    }
+
+    /// Reads the register; for a FIFO this takes a word out.
+    pub fn read(self) -> u32 {
+        // SAFETY: `at` admits only the peripheral bus, where an access never touches Rust's memory.
+        unsafe { ptr::read_volatile(self.0 as *const u32) }
+    }
+
+    /// Writes the register.
+    pub fn write(self, value: u32) {
+        // SAFETY: as in `read`.
+        unsafe { ptr::write_volatile(self.0 as *mut u32, value) }
+    }
+
+    /// Sets the bits of `mask` and leaves the others.
+    pub fn set(self, mask: u32) {
+        self.write(self.read() | mask);
+    }
+}
+
+/// Run-mode clock gating control 0 to 2 (5.4): the watchdog; UART0 and SSI0; GPIO ports A and D, EMAC
+/// and EPHY.
+const RCGC0: Register = Register::at(0x400F_E100);
+const RCGC1: Register = Register::at(0x400F_E104);
+const RCGC2: Register = Register::at(0x400F_E108);
+
+/// The watchdog (chapter 11): the second time it runs out unfed, it resets the board.
+const WDTLOAD: Register = Register::at(0x4000_0000);
+const WDTCTL: Register = Register::at(0x4000_0008);
+const WDTCTL_INTEN_RESEN: u32 = 1 << 0 | 1 << 1;
+const WATCHDOG_TICKS: u32 = SYSTEM_CLOCK_HZ * 4;
+
+static MILLISECONDS_LOW: AtomicU32 = AtomicU32::new(0);
+static MILLISECONDS_HIGH: AtomicU32 = AtomicU32::new(0);
+
+/// Starts the peripherals' clocks, the millisecond tick and the watchdog.
+pub fn start(mut tick: SYST) {
+    RCGC0.set(1 << 3);
+    RCGC1.set(1 << 0 | 1 << 4);
+    RCGC2.set(1 << 0 | 1 << 3 | 1 << 28 | 1 << 30);
+    tick.set_clock_source(SystClkSource::Core);
+    tick.set_reload(SYSTEM_CLOCK_HZ / 1000 - 1);
+    tick.clear_current();
+    tick.enable_counter();
+    tick.enable_interrupt();
+    feed_watchdog();
+    WDTCTL.write(WDTCTL_INTEN_RESEN);
+}
+
+/// Keeps the watchdog from resetting the board, which it does after 8 s without.
+pub fn feed_watchdog() {
+    WDTLOAD.write(WATCHDOG_TICKS);
+}
+
+#[exception]
+fn SysTick() {
+    let low = MILLISECONDS_LOW.load(Relaxed).wrapping_add(1);
+    if low == 0 {
+        MILLISECONDS_HIGH.store(MILLISECONDS_HIGH.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+    MILLISECONDS_LOW.store(low, Relaxed);
+}
+
+/// Milliseconds since reset; never goes back, and outlives the 49.7 days of 32 bits.
+pub fn uptime_ms() -> u64 {
+    loop {
+        let high = MILLISECONDS_HIGH.load(Relaxed);
+        let low = MILLISECONDS_LOW.load(Relaxed);
+        if high == MILLISECONDS_HIGH.load(Relaxed) {
+            return u64::from(high) << 32 | u64::from(low);
+        }
+    }
+}
+
+/// Sleeps until the next interrupt, at most a millisecond away.
+pub fn sleep() {
+    cortex_m::asm::wfi();
+}
+
+/// Restarts the board (system control block, AIRCR.SYSRESETREQ).
+pub fn reset() -> ! {
+    SCB::sys_reset()
+}
+
+unsafe extern "C" {
+    static mut _stack_start: u32;
+    static mut _stack_end: u32;
+}
+
+/// Fills the stack below the caller with a pattern, for [`stack_bytes_peak`].
+///
+/// To be called once, first thing in `main`.
+pub fn paint_stack() {
+    // Below the frames of `main` and of this function, which are in use.
+    let margin_bytes = 256;
+    let end = (cortex_m::register::msp::read() as usize - margin_bytes) as *mut u32;
+    let mut word = &raw mut _stack_end;
+    while word < end {
+        // SAFETY: from the stack's end to below the stack pointer nothing is alive.
+        unsafe {
+            ptr::write_volatile(word, PAINT);
+            word = word.add(1);
+        }
+    }
+}
+
+/// How large the stack is, in bytes.
+pub fn stack_bytes() -> u32 {
+    (&raw const _stack_start as usize - &raw const _stack_end as usize) as u32
+}
+
+/// The deepest the stack has been since [`paint_stack`], in bytes.
+pub fn stack_bytes_peak() -> u32 {
+    let start = &raw const _stack_start;
+    let mut word = &raw const _stack_end;
+    // SAFETY: the range is the stack's own RAM; reading a word of it races with nothing.
+    while word < start && unsafe { ptr::read_volatile(word) } == PAINT {
+        word = word.wrapping_add(1);
+    }
+    (start as usize - word as usize) as u32
+}

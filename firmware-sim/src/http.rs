@@ -1,0 +1,113 @@
+//! The little HTTP an appliance needs: four things to ask for, one head at a time.
+
+use callreel_core::ws;
+use heapless::String;
+
+/// More header lines than this are refused; a tunnel or proxy adds a dozen.
+const HEADERS_MAX: usize = 32;
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// `GET /`: how the appliance is.
+    Status,
+    /// `GET /recordings`: what is on the card.
+    List,
+    /// `GET /recordings/<name>`: one file.
+    File(&'a str),
+    /// `GET /media-stream` as a WebSocket: a call; with the value for `Sec-WebSocket-Accept`.
+    Call(String<28>),
+}
+
+/// Why a request is not served: a status line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal(pub &'static str);
+
+impl Refusal {
+    /// The head is not HTTP.
+    pub const MALFORMED: Self = Self("400 Bad Request");
+    /// There is nothing of that name.
+    pub const NOT_FOUND: Self = Self("404 Not Found");
+    /// Only `GET` is served.
+    pub const METHOD: Self = Self("405 Method Not Allowed");
+    /// The head did not come in time.
+    pub const TOO_SLOW: Self = Self("408 Request Timeout");
+    /// `/media-stream` is a WebSocket of version 13.
+    pub const UPGRADE: Self = Self("426 Upgrade Required");
+    /// The head is longer than the buffer, or has too many lines.
+    pub const TOO_LONG: Self = Self("431 Request Header Fields Too Large");
+    /// As many calls as there is memory for, or no card.
+    pub const BUSY: Self = Self("503 Service Unavailable");
+}
+
+/// Reads a request's head: `None` while it is not whole, else what it asks for and its length.
+///
+/// # Errors
+/// The status line to answer with; the connection is of no further use.
+pub fn parse(bytes: &[u8]) -> Result<Option<(Request<'_>, usize)>, Refusal> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut headers);
+    let length = match head.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TOO_LONG),
+        Err(_) => return Err(Refusal::MALFORMED),
+    };
+    let target = head.path.ok_or(Refusal::MALFORMED)?;
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    if head.method != Some("GET") {
+        return Err(Refusal::METHOD);
+    }
+    let request = match path {
+        "/" => Request::Status,
+        "/recordings" => Request::List,
+        "/media-stream" => Request::Call(upgrade(head.headers)?),
+        _ => Request::File(path.strip_prefix("/recordings/").ok_or(Refusal::NOT_FOUND)?),
+    };
+    Ok(Some((request, length)))
+}
+
+/// The opening handshake of RFC 6455, section 4.2.1.
+fn upgrade(headers: &[httparse::Header<'_>]) -> Result<String<28>, Refusal> {
+    let named = |name: &str| {
+        let mut found = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+        found.next().map(|header| header.value)
+    };
+    let has_token = |name: &str, token: &str| {
+        let value = named(name).and_then(|value| core::str::from_utf8(value).ok());
+        value.is_some_and(|value| value.split(',').any(|v| v.trim().eq_ignore_ascii_case(token)))
+    };
+    let is_websocket = has_token("upgrade", "websocket") && has_token("connection", "upgrade");
+    if !is_websocket || named("sec-websocket-version") != Some(b"13") {
+        return Err(Refusal::UPGRADE);
+    }
+    named("sec-websocket-key").and_then(ws::accept_key).ok_or(Refusal::MALFORMED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_waited_for_and_then_routed() {
+        let head = b"GET /recordings/R0000001.WAV?x=1 HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(parse(&head[..20]), Ok(None));
+        assert_eq!(parse(head), Ok(Some((Request::File("R0000001.WAV"), head.len()))));
+        assert_eq!(parse(b"GET /nothing HTTP/1.1\r\n\r\n"), Err(Refusal::NOT_FOUND));
+        assert_eq!(parse(b"POST / HTTP/1.1\r\n\r\n"), Err(Refusal::METHOD));
+        assert_eq!(parse(b"\x16\x03\x01\x02"), Err(Refusal::MALFORMED));
+    }
+
+    #[test]
+    fn the_handshake_of_the_rfc_is_answered_and_half_of_it_is_not() {
+        let head = "GET /media-stream HTTP/1.1\r\nUpgrade: WebSocket\r\nConnection: keep-alive, \
+                    Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                    Sec-WebSocket-Version: 13\r\n\r\n";
+        let accept = String::try_from("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=").unwrap();
+        assert_eq!(parse(head.as_bytes()), Ok(Some((Request::Call(accept), head.len()))));
+        let plain = b"GET /media-stream HTTP/1.1\r\n\r\n";
+        assert_eq!(parse(plain), Err(Refusal::UPGRADE));
+        let keyless = head.replace("dGhlIHNhbXBsZSBub25jZQ==", "short");
+        assert_eq!(parse(keyless.as_bytes()), Err(Refusal::MALFORMED));
+    }
+}

@@ -1,0 +1,397 @@
+//! The network's side: sockets, HTTP, and each call from its connection to its queue.
+
+use core::fmt::Write as _;
+
+use callreel_core::ws;
+use callreel_firmware_sim::call::{BUFFER_BYTES, Call, Ending, QUEUE_SAMPLES};
+use callreel_firmware_sim::fat::{Cursor, Reader};
+use callreel_firmware_sim::http::{self, Refusal, Request};
+use callreel_firmware_sim::queue::Queue;
+use callreel_firmware_sim::store;
+use heapless::String;
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::socket::tcp;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address};
+use static_cell::{ConstStaticCell, StaticCell};
+
+use crate::board;
+use crate::enet::Enet;
+
+/// Calls at once.
+pub const CALLS_MAX: usize = if cfg!(feature = "both-tracks") { 2 } else { 3 };
+
+/// Connections at once: one more, for HTTP and for refusals. Beyond it the peer gets a RST.
+const CONNECTIONS_MAX: usize = CALLS_MAX + 1;
+
+const PORT: u16 = 80;
+const MAC: [u8; 6] = [0x02, 0x43, 0x52, 0x00, 0x00, 0x01];
+const ADDRESS: Ipv4Address = Ipv4Address::new(10, 0, 2, 15);
+const GATEWAY: Ipv4Address = Ipv4Address::new(10, 0, 2, 2);
+const PREFIX_BITS: u8 = 24;
+
+/// Three media frames of 20 ms fit into the window, five more into the connection's buffer.
+const RX_BYTES: usize = 1536;
+/// A block of the card, or a whole short answer, fits into what can be on its way.
+const TX_BYTES: usize = 768;
+
+/// A peer that answers no probe for so long is gone; probes go out twice as often.
+const PEER_TIMEOUT: Duration = Duration::from_secs(10);
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// A peer that is there but says nothing: before its request, in a call, while we send or close.
+const HEAD_MS_MAX: u64 = 10_000;
+const CALL_IDLE_MS_MAX: u64 = 60_000;
+const SEND_MS_MAX: u64 = 20_000;
+const CLOSE_MS_MAX: u64 = 3_000;
+
+/// What a connection is about.
+enum Phase {
+    Listening,
+    /// A request's head is coming.
+    Head,
+    /// The card's side has something to send.
+    Serving(Job),
+    /// It is a call, whose recording may still be under way.
+    Calling(usize),
+    /// All is said; the peer may read the rest.
+    Closing,
+}
+
+/// What the card's side is to send next.
+#[derive(Clone, Copy)]
+pub enum Job {
+    /// The file of this name, from its head on.
+    Open([u8; 11]),
+    /// The rest of a file.
+    Send(Reader),
+    /// The list of recordings, from its head on.
+    List,
+    /// The rest of the list; whether an entry has been sent.
+    Entries(Cursor, bool),
+}
+
+struct Connection {
+    handle: SocketHandle,
+    phase: Phase,
+    buffer: &'static mut [u8; BUFFER_BYTES],
+    held: usize,
+    /// When it last did something worth waiting for.
+    active_ms: u64,
+}
+
+struct Slot {
+    call: &'static mut Call<'static>,
+    is_used: bool,
+    is_connected: bool,
+}
+
+/// What the card's side tells the network's for `GET /`.
+#[derive(Clone, Copy, Default)]
+pub struct CardStatus {
+    pub is_ready: bool,
+    pub bytes_free: u64,
+    pub recorded: u32,
+    pub recovered: u32,
+}
+
+/// All connections and calls. [`poll`](Self::poll) never waits.
+pub struct Front {
+    enet: &'static mut Enet,
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    connections: [Connection; CONNECTIONS_MAX],
+    slots: [Slot; CALLS_MAX],
+    refused: u32,
+    /// Kept by the card's side.
+    pub card: CardStatus,
+}
+
+type Windows = ([u8; RX_BYTES], [u8; TX_BYTES]);
+
+static ENET: ConstStaticCell<Enet> = ConstStaticCell::new(Enet::new());
+static SOCKETS: ConstStaticCell<[SocketStorage<'static>; CONNECTIONS_MAX]> =
+    ConstStaticCell::new([SocketStorage::EMPTY; CONNECTIONS_MAX]);
+static WINDOWS: ConstStaticCell<[Windows; CONNECTIONS_MAX]> =
+    ConstStaticCell::new([([0; RX_BYTES], [0; TX_BYTES]); CONNECTIONS_MAX]);
+static BUFFERS: ConstStaticCell<[[u8; BUFFER_BYTES]; CONNECTIONS_MAX]> =
+    ConstStaticCell::new([[0; BUFFER_BYTES]; CONNECTIONS_MAX]);
+static QUEUES: ConstStaticCell<[Queue<QUEUE_SAMPLES>; CALLS_MAX]> =
+    ConstStaticCell::new([const { Queue::new() }; CALLS_MAX]);
+static CALLS: [StaticCell<Call<'static>>; CALLS_MAX] = [const { StaticCell::new() }; CALLS_MAX];
+
+impl Front {
+    /// Switches the network on. To be called once.
+    pub fn start() -> Self {
+        let enet = ENET.take();
+        enet.start(MAC);
+        let hardware = EthernetAddress(MAC).into();
+        let mut interface = Interface::new(Config::new(hardware), enet, now());
+        interface.update_ip_addrs(|addresses| {
+            // There is room for two.
+            let _ = addresses.push(IpCidr::new(ADDRESS.into(), PREFIX_BITS));
+        });
+        let _ = interface.routes_mut().add_default_ipv4_route(GATEWAY);
+        let mut sockets = SocketSet::new(&mut SOCKETS.take()[..]);
+        let mut parts = WINDOWS.take().iter_mut().zip(BUFFERS.take());
+        let connections = [(); CONNECTIONS_MAX].map(|()| {
+            let ((rx, tx), buffer) = parts.next().expect("as many as connections");
+            let handle = sockets.add(socket(rx, tx));
+            Connection { handle, phase: Phase::Listening, buffer, held: 0, active_ms: 0 }
+        });
+        let mut parts = CALLS.iter().zip(QUEUES.take());
+        let slots = [(); CALLS_MAX].map(|()| {
+            let (call, queue) = parts.next().expect("as many as calls");
+            let call = call.init_with(|| Call::new(queue));
+            Slot { call, is_used: false, is_connected: false }
+        });
+        Self {
+            enet,
+            interface,
+            sockets,
+            connections,
+            slots,
+            refused: 0,
+            card: CardStatus::default(),
+        }
+    }
+
+    /// Moves frames, bytes and messages on as far as they go now.
+    pub fn poll(&mut self) {
+        self.interface.poll(now(), self.enet, &mut self.sockets);
+        for index in 0..CONNECTIONS_MAX {
+            self.serve(index);
+        }
+        for slot in &mut self.slots {
+            slot.is_used &= slot.is_connected || slot.call.close_code().is_none();
+        }
+    }
+
+    /// Whether a frame waits to be taken.
+    pub fn has_work(&self) -> bool {
+        self.enet.has_frame()
+    }
+
+    /// Whether no call is being made or recorded.
+    pub fn is_idle(&self) -> bool {
+        self.slots.iter().all(|slot| !slot.is_used)
+    }
+
+    /// The call in a slot, for the card's side.
+    pub fn call(&mut self, slot: usize) -> &mut Call<'static> {
+        self.slots[slot].call
+    }
+
+    /// What a connection wants from the card, if it has room for `bytes` of it.
+    pub fn job(&mut self, connection: usize, bytes: usize) -> Option<Job> {
+        let Connection { handle, phase: Phase::Serving(job), .. } = self.connections[connection]
+        else {
+            return None;
+        };
+        let socket = self.sockets.get::<tcp::Socket>(handle);
+        (socket.send_capacity() - socket.send_queue() >= bytes).then_some(job)
+    }
+
+    /// Sends bytes for which there is room, and says what comes next; `None` closes.
+    pub fn send(&mut self, connection: usize, bytes: &[u8], next: Option<Job>) {
+        let connection = &mut self.connections[connection];
+        let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
+        if !matches!(connection.phase, Phase::Serving(_)) {
+            return;
+        }
+        connection.active_ms = board::uptime_ms();
+        let is_sent = socket.send_slice(bytes) == Ok(bytes.len());
+        connection.phase = match next {
+            Some(job) if is_sent => Phase::Serving(job),
+            _ => {
+                socket.close();
+                Phase::Closing
+            }
+        };
+    }
+
+    fn serve(&mut self, index: usize) {
+        let now_ms = board::uptime_ms();
+        let connection = &mut self.connections[index];
+        let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
+        let idle_ms = now_ms.saturating_sub(connection.active_ms);
+        match connection.phase {
+            Phase::Listening if socket.is_listening() => {}
+            Phase::Listening if socket.state() == tcp::State::Established => {
+                connection.phase = Phase::Head;
+                connection.held = 0;
+                connection.active_ms = now_ms;
+            }
+            Phase::Listening if socket.is_open() => {}
+            Phase::Listening => {
+                // Cannot fail: the socket is closed and the port is not zero.
+                let _ = socket.listen(PORT);
+            }
+            Phase::Head => self.serve_head(index, idle_ms),
+            Phase::Calling(slot) => self.serve_call(index, slot, now_ms),
+            Phase::Serving(_) => {
+                if idle_ms > SEND_MS_MAX || !socket.may_send() {
+                    socket.abort();
+                    connection.phase = Phase::Listening;
+                }
+            }
+            Phase::Closing => {
+                let _ = socket.recv(|bytes| (bytes.len(), ()));
+                // Both sides have closed, or the peer will not: either way this socket is the only
+                // place for the next connection.
+                let is_over = socket.state() == tcp::State::TimeWait || idle_ms > CLOSE_MS_MAX;
+                if is_over {
+                    socket.abort();
+                }
+                if is_over || !socket.is_open() {
+                    connection.phase = Phase::Listening;
+                }
+            }
+        }
+    }
+
+    fn serve_head(&mut self, index: usize, idle_ms: u64) {
+        let connection = &mut self.connections[index];
+        let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
+        let received = socket.recv_slice(&mut connection.buffer[connection.held..]).unwrap_or(0);
+        connection.held += received;
+        match http::parse(&connection.buffer[..connection.held]) {
+            Ok(None) if !socket.may_recv() => {
+                socket.close();
+                connection.phase = Phase::Closing;
+            }
+            Ok(None) if connection.held == BUFFER_BYTES => self.refuse(index, Refusal::TOO_LONG),
+            Ok(None) if idle_ms > HEAD_MS_MAX => self.refuse(index, Refusal::TOO_SLOW),
+            Ok(None) => {}
+            Ok(Some((Request::Status, _))) => self.send_status(index),
+            Ok(Some((Request::List, _))) => connection.phase = Phase::Serving(Job::List),
+            Ok(Some((Request::File(name), _))) => match store::parse_url_name(name) {
+                Some(name) => connection.phase = Phase::Serving(Job::Open(name)),
+                None => self.refuse(index, Refusal::NOT_FOUND),
+            },
+            Ok(Some((Request::Call(accept), length))) => self.accept(index, &accept, length),
+            Err(refusal) => self.refuse(index, refusal),
+        }
+    }
+
+    fn accept(&mut self, index: usize, accept: &str, head_bytes: usize) {
+        let free = self.slots.iter().position(|slot| !slot.is_used);
+        let Some(slot) = free.filter(|_| self.card.is_ready) else {
+            self.refused += 1;
+            return self.refuse(index, Refusal::BUSY);
+        };
+        let connection = &mut self.connections[index];
+        let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
+        for part in [
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: ",
+            accept,
+            "\r\n\r\n",
+        ] {
+            // Fits: nothing was sent before.
+            let _ = socket.send_slice(part.as_bytes());
+        }
+        connection.buffer.copy_within(head_bytes..connection.held, 0);
+        connection.held -= head_bytes;
+        connection.active_ms = board::uptime_ms();
+        connection.phase = Phase::Calling(slot);
+        self.slots[slot].call.reset();
+        self.slots[slot].is_used = true;
+        self.slots[slot].is_connected = true;
+    }
+
+    fn serve_call(&mut self, index: usize, slot: usize, now_ms: u64) {
+        let connection = &mut self.connections[index];
+        let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
+        let slot = &mut self.slots[slot];
+        loop {
+            let room = &mut connection.buffer[connection.held..];
+            let received = socket.recv_slice(room).unwrap_or(0);
+            let bytes = &mut connection.buffer[..connection.held + received];
+            let held = slot.call.handle_bytes(bytes, now_ms);
+            if received > 0 || held < connection.held {
+                connection.active_ms = now_ms;
+            }
+            connection.held = held;
+            if received == 0 {
+                break;
+            }
+        }
+        if let Some(pong) = slot.call.take_pong() {
+            // No room means that the peer reads nothing; then it does not wait for a pong either.
+            let _ = socket.send_slice(&pong);
+        }
+        if !socket.may_recv() && connection.held == 0 || !socket.may_send() {
+            slot.call.end(Ending::Closed);
+        }
+        let is_waiting_for_us = connection.held > 0;
+        if now_ms.saturating_sub(connection.active_ms) > CALL_IDLE_MS_MAX && !is_waiting_for_us {
+            slot.call.end(Ending::Silent);
+        }
+        if let Some(code) = slot.call.close_code() {
+            let _ = socket.send_slice(&ws::close(code));
+            socket.close();
+            slot.is_connected = false;
+            connection.active_ms = now_ms;
+            connection.phase = Phase::Closing;
+        }
+    }
+
+    fn send_status(&mut self, index: usize) {
+        let mut text = String::<400>::new();
+        let calls = self.slots.iter().filter(|slot| slot.is_used).count();
+        let card = self.card;
+        // Fits with every number at its largest.
+        let _ = writeln!(
+            text,
+            r#"{{"message":"callreel appliance is running","uptime_ms":{},"calls":{calls},"calls_max":{CALLS_MAX},"refused":{},"card_ready":{},"card_bytes_free":{},"recorded":{},"recovered":{},"stack_bytes":{},"stack_bytes_peak":{}}}"#,
+            board::uptime_ms(),
+            self.refused,
+            card.is_ready,
+            card.bytes_free,
+            card.recorded,
+            card.recovered,
+            board::stack_bytes(),
+            board::stack_bytes_peak(),
+        );
+        self.reply(index, "200 OK", "application/json", &text);
+    }
+
+    fn refuse(&mut self, index: usize, refusal: Refusal) {
+        self.reply(index, refusal.0, "text/plain", "");
+    }
+
+    fn reply(&mut self, index: usize, status: &str, kind: &str, body: &str) {
+        let head = response_head(status, kind, Some(body.len() as u32));
+        let connection = &mut self.connections[index];
+        let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
+        // Fits: nothing was sent before.
+        let _ = socket.send_slice(head.as_bytes());
+        let _ = socket.send_slice(body.as_bytes());
+        socket.close();
+        connection.active_ms = board::uptime_ms();
+        connection.phase = Phase::Closing;
+    }
+}
+
+/// The head of a response; without a length its body ends with the connection.
+pub fn response_head(status: &str, kind: &str, body_bytes: Option<u32>) -> String<160> {
+    let mut head = String::new();
+    // Fits: the longest status and type are ours.
+    let _ = write!(head, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\n");
+    if let Some(bytes) = body_bytes {
+        let _ = write!(head, "Content-Length: {bytes}\r\n");
+    }
+    let _ = head.push_str("\r\n");
+    head
+}
+
+fn socket<'a>(rx: &'a mut [u8], tx: &'a mut [u8]) -> tcp::Socket<'a> {
+    let mut socket = tcp::Socket::new(tcp::SocketBuffer::new(rx), tcp::SocketBuffer::new(tx));
+    socket.set_timeout(Some(PEER_TIMEOUT));
+    socket.set_keep_alive(Some(PROBE_INTERVAL));
+    socket
+}
+
+fn now() -> Instant {
+    Instant::from_millis(i64::try_from(board::uptime_ms()).unwrap_or(i64::MAX))
+}

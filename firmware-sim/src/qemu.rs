@@ -1,0 +1,272 @@
+//! The host's side: builds the image, makes a card, boots both in QEMU and talks to them.
+//!
+//! For whoever runs the appliance without the board: `cargo run -p callreel-firmware-sim`, and the
+//! tests. It needs `qemu-system-arm`, `mkfs.vfat` (dosfstools) and the target `thumbv7m-none-eabi`.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The target of the appliance's processor.
+pub const TARGET: &str = "thumbv7m-none-eabi";
+
+/// Where the card's only partition starts, in bytes: `mdir -i card.img@@1M`.
+pub const PARTITION_OFFSET: u64 = 1 << 20;
+
+/// How long the appliance may take until it answers.
+const BOOT_MAX: Duration = Duration::from_secs(30);
+
+/// How long it may take to answer a request.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
+
+/// What is missing on this machine to run the appliance, in words for its user.
+#[must_use]
+pub fn missing() -> Option<String> {
+    let runs = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+        output.is_ok_and(|output| output.status.success()).then_some(())
+    };
+    if runs("qemu-system-arm", &["--version"]).is_none() {
+        return Some("qemu-system-arm is not installed (Debian: qemu-system-arm)".into());
+    }
+    if mkfs().is_none() {
+        return Some("mkfs.vfat is not installed (Debian: dosfstools)".into());
+    }
+    let libdir =
+        Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
+    let libdir = libdir.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    if !libdir.is_ok_and(|libdir| Path::new(&libdir).exists()) {
+        return Some(format!("the target is not installed: rustup target add {TARGET}"));
+    }
+    None
+}
+
+/// A tool of dosfstools; Debian keeps them out of a user's path.
+#[must_use]
+pub fn dosfstool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    places.map(|place| place.join(name)).find(|tool| tool.exists())
+}
+
+fn mkfs() -> Option<PathBuf> {
+    dosfstool("mkfs.vfat")
+}
+
+/// Builds a program of this crate for `target` and returns a copy of its ELF under `name` in `into`.
+///
+/// # Errors
+/// The build failed; cargo has said why on stderr.
+pub fn build(
+    program: &str,
+    target: &str,
+    features: &str,
+    into: &Path,
+    name: &str,
+) -> io::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target_dir = into.join("build");
+    let status = Command::new(cargo)
+        .current_dir(&workspace)
+        .args(["build", "--quiet", "--package", "callreel-firmware-sim", "--bin", program])
+        .args(["--target", target, "--profile", "firmware", "--features", features])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        // What a cargo that runs this program has set is not meant for the image.
+        .env_remove("RUSTFLAGS")
+        .status()?;
+    if !status.success() {
+        return Err(io::Error::other(format!("cannot build {program} for {target}")));
+    }
+    let image = into.join(name);
+    fs::copy(target_dir.join(target).join("firmware").join(program), &image)?;
+    Ok(image)
+}
+
+/// Makes a card of `mebibytes` (a power of two, as QEMU wants it) with an empty FAT16 in a partition.
+///
+/// # Errors
+/// The file cannot be written, or mkfs.vfat failed.
+pub fn make_card(path: &Path, mebibytes: u32) -> io::Result<()> {
+    let blocks = mebibytes * 2048;
+    let first_block = (PARTITION_OFFSET / 512) as u32;
+    let file = File::create(path)?;
+    file.set_len(u64::from(mebibytes) << 20)?;
+    let tool = mkfs().ok_or_else(|| io::Error::other("mkfs.vfat is not installed"))?;
+    let output = Command::new(tool)
+        .args(["-F", "16", "--offset", &first_block.to_string()])
+        .arg(path)
+        .arg(((blocks - first_block) / 2).to_string())
+        .output()?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(io::Error::other(reason));
+    }
+    let mut entry = [0; 16];
+    entry[4] = 0x0E; // FAT16, addressed by block
+    entry[8..12].copy_from_slice(&first_block.to_le_bytes());
+    entry[12..].copy_from_slice(&(blocks - first_block).to_le_bytes());
+    file.write_all_at(&entry, 446)?;
+    file.write_all_at(&[0x55, 0xAA], 510)
+}
+
+/// An appliance that runs. Dropping it pulls the plug.
+pub struct Appliance {
+    qemu: Child,
+    address: SocketAddr,
+    serial: Option<UnixStream>,
+}
+
+impl Appliance {
+    /// Boots `image` with `card`, on a free port of the loopback; its log goes to `log`, as defmt
+    /// frames. Returns when it answers, and has mounted the card.
+    ///
+    /// # Errors
+    /// QEMU cannot be run, or the appliance does not answer in time.
+    pub fn boot(image: &Path, card: Option<&Path>, log: &Path) -> io::Result<Self> {
+        let socket = |kind: &str| log.with_extension(kind);
+        let (control, serial) = (socket("qmp"), socket("uart"));
+        for stale in [&control, &serial, &log.to_path_buf()] {
+            if stale.exists() {
+                fs::remove_file(stale)?;
+            }
+        }
+        let listening = |path: &Path| format!("{},server=on,wait=off", path.display());
+        let mut command = Command::new("qemu-system-arm");
+        command
+            .args(["-machine", "lm3s6965evb", "-display", "none", "-monitor", "none", "-kernel"])
+            .arg(image)
+            .args(["-qmp", &format!("unix:{}", listening(&control))])
+            .arg("-chardev")
+            .arg(format!("socket,id=log,path={},logfile={}", listening(&serial), log.display()))
+            .args(["-serial", "chardev:log", "-nic"])
+            .arg("user,restrict=on,hostfwd=tcp:127.0.0.1:0-10.0.2.15:80");
+        if let Some(card) = card {
+            command.arg("-drive").arg(format!("if=sd,format=raw,file={}", card.display()));
+        }
+        let qemu = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut appliance = Self { qemu, address, serial: None };
+        let until = Instant::now() + BOOT_MAX;
+        let port = appliance.patiently(until, || forwarded_port(&control))?;
+        appliance.address.set_port(port);
+        appliance.serial = Some(UnixStream::connect(&serial)?);
+        let address = appliance.address;
+        appliance.patiently(until, || match get(address, "/")? {
+            (200, health) if card.is_none() || is_ready(&health) => Ok(()),
+            _ => Err(io::Error::other("the appliance does not get ready for its card")),
+        })?;
+        Ok(appliance)
+    }
+
+    /// Where it listens on this machine.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL to stream a call to.
+    #[must_use]
+    pub fn stream_url(&self) -> String {
+        format!("ws://{}/media-stream", self.address)
+    }
+
+    /// Asks it for a path; returns the status and the body.
+    ///
+    /// # Errors
+    /// No answer, or half of one.
+    pub fn get(&self, path: &str) -> io::Result<(u16, Vec<u8>)> {
+        get(self.address, path)
+    }
+
+    /// Sends bytes to its serial line, where an image with `fault-injection` takes commands.
+    ///
+    /// # Errors
+    /// QEMU is gone.
+    pub fn send_serial(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.serial.as_mut().ok_or(io::ErrorKind::NotConnected)?.write_all(bytes)
+    }
+
+    /// Pulls the plug: what the card was given is on it, and nothing else.
+    pub fn cut_power(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        // Already gone is as good.
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+
+    /// Tries until it works, the time is over or QEMU is gone.
+    fn patiently<T>(
+        &mut self,
+        until: Instant,
+        mut attempt: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            match attempt() {
+                Ok(value) => return Ok(value),
+                Err(error) if Instant::now() > until => return Err(error),
+                Err(_) if self.qemu.try_wait()?.is_some() => {
+                    return Err(io::Error::other("QEMU ended at once; run it by hand to see why"));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Asks QEMU which port it has taken, which is the only way to have one nobody else has.
+fn forwarded_port(control: &Path) -> io::Result<u16> {
+    let stream = UnixStream::connect(control)?;
+    stream.set_read_timeout(Some(REQUEST_MAX))?;
+    let mut answers = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    answers.read_line(&mut line)?;
+    for command in [
+        r#"{"execute":"qmp_capabilities"}"#,
+        r#"{"execute":"human-monitor-command","arguments":{"command-line":"info usernet"}}"#,
+    ] {
+        (&stream).write_all(command.as_bytes())?;
+        line.clear();
+        answers.read_line(&mut line)?;
+    }
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let port = words.windows(2).find(|pair| pair[0] == "127.0.0.1").map(|pair| pair[1].parse());
+    port.and_then(Result::ok).ok_or_else(|| io::Error::other("QEMU forwards no port"))
+}
+
+fn is_ready(health: &[u8]) -> bool {
+    String::from_utf8_lossy(health).contains(r#""card_ready":true"#)
+}
+
+fn get(address: SocketAddr, path: &str) -> io::Result<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(REQUEST_MAX))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let half = || io::Error::new(io::ErrorKind::UnexpectedEof, "half an answer");
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(half)?;
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let body = answer.split_off(end + 4);
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(half)?;
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    if length.is_some_and(|length| length.parse() != Ok(body.len())) {
+        return Err(half());
+    }
+    Ok((status, body))
+}

@@ -1,0 +1,287 @@
+//! The card's side: takes each call's samples from its queue to its file, and files to downloads.
+
+use core::cell::RefCell;
+use core::fmt::Write as _;
+
+use callreel_firmware_sim::call::{End, Ending, Opening, Summary};
+use callreel_firmware_sim::fat::{self, Reader, Volume};
+use callreel_firmware_sim::http::Refusal;
+use callreel_firmware_sim::store::{self, Card, Error, Kind, Recording};
+use embedded_sdmmc::Block;
+use embedded_sdmmc::sdcard::spi::Error as SdError;
+use heapless::String;
+
+use crate::board;
+use crate::card::PatientCard;
+use crate::net::{CALLS_MAX, CardStatus, Front, Job, response_head};
+
+type Device = &'static PatientCard;
+
+/// How often a card is looked for while there is none.
+const MOUNT_INTERVAL_MS: u64 = 2000;
+
+/// Samples moved in one go: a block of the card.
+const STEP_SAMPLES: usize = 256;
+
+/// Room that a download needs in its socket: a block, or a response's head.
+const SEND_BYTES: usize = fat::BLOCK_BYTES;
+
+/// The recordings under way. Whatever it waits for, the network's side goes on.
+pub struct Recorder {
+    front: &'static RefCell<Front>,
+    device: Device,
+    card: &'static Card<Device>,
+    recordings: [Option<Recording<'static, Device>>; CALLS_MAX],
+    next_number: u32,
+    mount_at_ms: u64,
+    status: CardStatus,
+}
+
+impl Recorder {
+    /// A recorder that looks for its card at the first step.
+    pub fn new(
+        front: &'static RefCell<Front>,
+        device: Device,
+        card: &'static Card<Device>,
+    ) -> Self {
+        Self {
+            front,
+            device,
+            card,
+            recordings: [const { None }; CALLS_MAX],
+            next_number: 1,
+            mount_at_ms: 0,
+            status: CardStatus::default(),
+        }
+    }
+
+    /// Does a bounded piece of each thing that waits, and says whether there was any.
+    pub fn step(&mut self) -> bool {
+        if self.card.borrow().is_none() {
+            self.look_for_card();
+        }
+        let mut is_busy = false;
+        for slot in 0..CALLS_MAX {
+            is_busy |= match self.recordings[slot] {
+                None => self.begin(slot),
+                Some(_) => self.advance(slot),
+            };
+        }
+        for connection in 0..=CALLS_MAX {
+            is_busy |= self.serve(connection);
+        }
+        is_busy
+    }
+
+    /// Not inlined, like the other steps: the stack is as deep as one of them, not as all.
+    #[inline(never)]
+    fn look_for_card(&mut self) {
+        let now_ms = board::uptime_ms();
+        if now_ms < self.mount_at_ms || self.recordings.iter().any(Option::is_some) {
+            return;
+        }
+        self.mount_at_ms = now_ms + MOUNT_INTERVAL_MS;
+        self.device.forget();
+        let mut card = self.card.borrow_mut();
+        let volume = card.insert(Volume::new(self.device));
+        match store::mount(volume) {
+            Ok(recovery) => {
+                let repairs = recovery.repairs;
+                defmt::info!(
+                    "card ready: {=u64} s of audio free, next is {=u32}; recovered {=u32}, mended \
+                     {=u32} FAT blocks, {=u32} chains, {=u32} clusters",
+                    volume.bytes_free() / 16_000,
+                    recovery.next_number,
+                    recovery.recovered,
+                    repairs.fat_blocks_copied,
+                    repairs.files_trimmed,
+                    repairs.clusters_freed
+                );
+                if repairs.is_suspect {
+                    defmt::warn!("the file system has faults of its own: check the card with fsck");
+                }
+                self.next_number = recovery.next_number;
+                self.status.recovered += recovery.recovered;
+            }
+            Err(error) => {
+                *card = None;
+                defmt::warn!("no card to record on: {=str}", Error::from(error).reason());
+            }
+        }
+        drop(card);
+        self.tell();
+    }
+
+    #[inline(never)]
+    fn begin(&mut self, slot: usize) -> bool {
+        let opening = self.front.borrow_mut().call(slot).take_opening();
+        let Some(opening) = opening else { return false };
+        let Opening { spec, .. } = opening;
+        let number = self.next_number;
+        match Recording::begin(self.card, number, opening) {
+            Ok(recording) => {
+                defmt::info!("call {=usize}: recording {=u32}, {}", slot, number, spec);
+                self.next_number += 1;
+                self.recordings[slot] = Some(recording);
+            }
+            Err(error) => {
+                defmt::error!("call {=usize}: cannot record: {=str}", slot, error.reason());
+                self.fail(slot, error);
+            }
+        }
+        true
+    }
+
+    #[inline(never)]
+    fn advance(&mut self, slot: usize) -> bool {
+        let mut samples = [0; STEP_SAMPLES];
+        let count = self.front.borrow_mut().call(slot).pop(&mut samples);
+        if count == 0 {
+            let end = self.front.borrow_mut().call(slot).take_end();
+            return end.is_some_and(|end| self.finish(slot, &end));
+        }
+        let recording = self.recordings[slot].as_mut();
+        if let Some(Err(error)) = recording.map(|recording| recording.write(&samples[..count])) {
+            self.abandon(slot, error);
+        }
+        true
+    }
+
+    #[inline(never)]
+    fn finish(&mut self, slot: usize, end: &End) -> bool {
+        let Some(recording) = self.recordings[slot].take() else { return false };
+        let number = recording.number();
+        match recording.finish(end) {
+            Ok(()) => {
+                defmt::info!(
+                    "call {=usize}: recording {=u32} is whole: {=str}, {=u64} media frames, \
+                     {=u64} gaps, {=u64} samples lost",
+                    slot,
+                    number,
+                    end.ending.reason(),
+                    end.summary.media,
+                    end.summary.gaps,
+                    end.summary.lost
+                );
+                self.status.recorded += 1;
+            }
+            Err(error) => {
+                defmt::error!("call {=usize}: cannot finish: {=str}", slot, error.reason());
+                self.fail(slot, error);
+            }
+        }
+        self.tell();
+        true
+    }
+
+    /// Ends a call whose audio the card does not take, and says so in its end record if it can.
+    #[inline(never)]
+    fn abandon(&mut self, slot: usize, error: Error<SdError>) {
+        defmt::error!("call {=usize}: ends for {=str}", slot, error.reason());
+        let end = self.fail(slot, error);
+        let recording = self.recordings[slot].take();
+        if let Some(Err(error)) = recording.map(|recording| recording.abandon(error, &end)) {
+            defmt::error!("call {=usize}: no end record: {=str}", slot, error.reason());
+        }
+        self.tell();
+    }
+
+    /// Ends the call, and lets go of a card that failed so that it is looked for anew.
+    fn fail(&mut self, slot: usize, error: Error<SdError>) -> End {
+        if matches!(error, Error::Fat(fat::Error::Card(_))) {
+            *self.card.borrow_mut() = None;
+            self.mount_at_ms = board::uptime_ms() + MOUNT_INTERVAL_MS;
+            self.tell();
+        }
+        let mut front = self.front.borrow_mut();
+        front.call(slot).fail();
+        let nothing = End { ending: Ending::Closed, summary: Summary::default() };
+        front.call(slot).take_end().unwrap_or(nothing)
+    }
+
+    fn tell(&mut self) {
+        let card = self.card.borrow();
+        self.status.is_ready = card.is_some();
+        self.status.bytes_free = card.as_ref().map_or(0, Volume::bytes_free);
+        self.front.borrow_mut().card = self.status;
+    }
+
+    /// Sends the next piece of what a connection asked for.
+    #[inline(never)]
+    fn serve(&mut self, connection: usize) -> bool {
+        let job = self.front.borrow_mut().job(connection, SEND_BYTES);
+        let Some(job) = job else { return false };
+        let mut block = Block::new();
+        let (bytes, next) = match self.answer(job, &mut block) {
+            Ok((bytes, next)) => (bytes, next),
+            Err(error) => {
+                defmt::warn!("a download ends for {=str}", error.reason());
+                (0, None)
+            }
+        };
+        self.front.borrow_mut().send(connection, &block.contents[..bytes], next);
+        true
+    }
+
+    /// Puts the answer's next piece into `block`; says its length and what comes then.
+    fn answer(
+        &mut self,
+        job: Job,
+        block: &mut Block,
+    ) -> Result<(usize, Option<Job>), Error<SdError>> {
+        let mut card = self.card.borrow_mut();
+        let Some(volume) = card.as_mut() else {
+            let head = response_head(Refusal::BUSY.0, "text/plain", Some(0));
+            return Ok((put(block, &head), None));
+        };
+        match job {
+            Job::Open(name) => {
+                let Some(entry) = volume.find(name)? else {
+                    let head = response_head(Refusal::NOT_FOUND.0, "text/plain", Some(0));
+                    return Ok((put(block, &head), None));
+                };
+                let is_audio = name.ends_with(b"WAV");
+                let kind = if is_audio { "audio/wav" } else { "application/json" };
+                let head = response_head("200 OK", kind, Some(entry.size));
+                Ok((put(block, &head), Some(Job::Send(Reader::new(&entry)))))
+            }
+            Job::Send(mut reader) => {
+                let bytes = volume.read(&mut reader, block)?;
+                Ok((bytes, (reader.bytes_left() > 0).then_some(Job::Send(reader))))
+            }
+            Job::List => {
+                let mut head = response_head("200 OK", "application/json", None);
+                // Fits: the head without a length leaves room.
+                let _ = head.push('[');
+                Ok((put(block, &head), Some(Job::Entries(volume.entries(), false))))
+            }
+            Job::Entries(mut cursor, has_sent) => {
+                while let Some(entry) = volume.next_entry(&mut cursor)? {
+                    let Some((number, Kind::Audio)) = store::parse_name(&entry.name) else {
+                        continue;
+                    };
+                    let comma = if has_sent { "," } else { "" };
+                    let numbers = self.recordings.iter().flatten().map(Recording::number);
+                    let is_recording = numbers.into_iter().any(|open| open == number);
+                    let mut text = String::<100>::new();
+                    // Fits: two numbers of at most ten digits.
+                    let _ = write!(
+                        text,
+                        r#"{comma}{{"name":"R{number:07}.wav","bytes":{},"recording":{is_recording}}}"#,
+                        entry.size
+                    );
+                    return Ok((put(block, &text), Some(Job::Entries(cursor, true))));
+                }
+                Ok((put(block, "]\n"), None))
+            }
+        }
+    }
+}
+
+fn put(block: &mut Block, text: &str) -> usize {
+    let room = block.contents.get_mut(..text.len());
+    room.map_or(0, |room| {
+        room.copy_from_slice(text.as_bytes());
+        text.len()
+    })
+}

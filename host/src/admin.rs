@@ -1,0 +1,223 @@
+//! The admin listener: console, API, events, metrics and health, for those who run the recorder.
+//!
+//! It reads what recordings show of themselves (see [`live`](crate::live)) and the finished ones in
+//! the store; nothing that happens here, or that a client does not do, holds a recording up.
+
+mod access;
+mod api;
+mod assets;
+mod events;
+mod health;
+mod stream;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use crate::http::Phase;
+use crate::live::Board;
+use crate::store::Store;
+use crate::{metrics, webhook};
+
+pub use access::{Token, TokenError};
+
+/// Connections at one time; each may be a browser that listens in.
+const CONNECTIONS_MAX: usize = 512;
+
+/// Largest request head.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Time for a request's head to arrive, and the longest time between two requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Requests that read files at one time; more wait for their turn.
+const READERS_MAX: usize = 4;
+
+/// Rest after an accept that failed for want of a resource.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The admin listener's settings.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// What everybody must show. Without it only loopback names reach the listener.
+    pub token: Option<Token>,
+    /// Whether recordings may be deleted.
+    pub allows_delete: bool,
+}
+
+/// What the listener shows.
+#[derive(Debug)]
+pub struct Sources {
+    /// The live recordings and the counters.
+    pub board: Arc<Board>,
+    /// The finished ones.
+    pub store: Arc<Store>,
+    /// What is to be told to somebody's server, if anything.
+    pub webhooks: Option<webhook::Queue>,
+    /// Where calls come in.
+    pub public_address: SocketAddr,
+    /// Where the provider reaches it, if that is known.
+    pub webhook_url: Option<String>,
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Admin(Arc<Shared>);
+
+struct Shared {
+    config: Config,
+    sources: Sources,
+    watch: events::Watch,
+    phase: watch::Receiver<Phase>,
+    readers: Semaphore,
+    process: metrics::Process,
+    began: Instant,
+}
+
+impl std::ops::Deref for Admin {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// Serves until `phase` is [`Phase::Closed`] or its sender is gone.
+pub async fn serve(
+    listener: TcpListener,
+    config: Config,
+    sources: Sources,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let admin = Admin(Arc::new(Shared {
+        config,
+        sources,
+        watch: events::Watch::default(),
+        phase: phase.clone(),
+        readers: Semaphore::new(READERS_MAX),
+        process: metrics::Process::default(),
+        began: Instant::now(),
+    }));
+    // Whatever runs in here ends with it.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(events::watch(admin.clone()));
+    let router = router(admin);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_ended) = tasks.join_next() => continue,
+            _ = phase.wait_for(|phase| *phase == Phase::Closed) => return,
+        };
+        match (accepted, Arc::clone(&places).try_acquire_owned()) {
+            (Ok((socket, _peer)), Ok(place)) => {
+                tasks.spawn(converse(socket, router.clone(), place));
+            }
+            (Ok(_), Err(_)) => warn!("an admin connection was closed: there are too many"),
+            (Err(error), _) => {
+                debug!(%error, "cannot accept an admin connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Carries one connection's requests.
+async fn converse(socket: TcpStream, router: Router, _place: OwnedSemaphorePermit) {
+    let _ = socket.set_nodelay(true);
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "an admin connection failed");
+    }
+}
+
+/// Every URL of the admin listener.
+fn router(admin: Admin) -> Router {
+    let api = Router::new()
+        .route("/api/v1/calls", get(api::calls))
+        .route("/api/v1/calls/{key}", get(api::call))
+        .route("/api/v1/calls/{key}/listen", get(api::listen))
+        .route("/api/v1/events", get(events::stream))
+        .route("/api/v1/recordings", get(api::recordings))
+        .route("/api/v1/recordings/{day}/{id}", get(api::recording).delete(api::delete))
+        .route("/api/v1/recordings/{day}/{id}/audio", get(api::audio))
+        .route("/api/v1/recordings/{day}/{id}/peaks", get(api::peaks))
+        .route("/api/v1/status", get(api::status))
+        .route("/metrics", get(api::metrics));
+    Router::new()
+        .merge(api)
+        .route("/", get(assets::index))
+        .route("/console/{file}", get(assets::file))
+        .route("/openapi.json", get(assets::openapi))
+        .route("/healthz", get(health::alive))
+        .route("/login", get(access::login_page).post(access::login))
+        .route("/logout", post(access::logout))
+        .route("/readyz", get(health::ready))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
+        })
+        .layer(axum::middleware::from_fn_with_state(admin.clone(), access::guard))
+        .with_state(admin)
+}
+
+/// An error in the form of RFC 9457.
+#[derive(Debug)]
+struct Problem {
+    status: StatusCode,
+    detail: String,
+}
+
+impl Problem {
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into() }
+    }
+
+    fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// The disk, most likely. The system's words go to the log: they may name paths.
+    fn internal(error: impl fmt::Display) -> Self {
+        tracing::error!(%error, "an admin request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "it failed; the recorder's log says why")
+    }
+}
+
+impl From<std::io::Error> for Problem {
+    fn from(error: std::io::Error) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason(),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let headers = [(header::CONTENT_TYPE, "application/problem+json")];
+        (self.status, headers, body.to_string()).into_response()
+    }
+}

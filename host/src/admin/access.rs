@@ -1,0 +1,262 @@
+//! Who may use the admin listener.
+//!
+//! Without a token it answers to loopback names alone, so that a page in a browser cannot reach it
+//! by a name of its own that leads to 127.0.0.1. With one, everybody shows it: people at the login
+//! page, for a cookie, programs in every request. Requests that another site's page makes are
+//! refused in either case.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use jiff::Timestamp;
+use sha2::Sha256;
+
+use super::{Admin, Problem, assets};
+
+const COOKIE: &str = "callreel";
+
+/// How long a login lasts.
+const SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A login takes this long when the token is wrong, which bounds guessing.
+const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(500);
+
+const LOGIN_BYTES_MAX: usize = 4096;
+
+/// Answers that need no token: they tell nothing of calls.
+const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/login", "/openapi.json"];
+
+/// What may be loaded by the console's pages: their own files and nothing else.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self'; connect-src 'self'; media-src 'self'; form-action 'self'; base-uri 'none'; \
+    frame-ancestors 'none'";
+
+/// What whoever uses the admin listener must show.
+#[derive(Clone)]
+pub struct Token(String);
+
+/// Why a token cannot be one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "the admin token must be 16 to 256 visible ASCII characters: make one with `openssl rand -hex 16`"
+)]
+pub struct TokenError;
+
+impl Token {
+    /// Takes a token that is hard to guess.
+    ///
+    /// # Errors
+    /// It is short, or cannot be sent in a header.
+    pub fn new(token: String) -> Result<Self, TokenError> {
+        let is_fit =
+            (16..=256).contains(&token.len()) && token.chars().all(|c| c.is_ascii_graphic());
+        if is_fit { Ok(Self(token)) } else { Err(TokenError) }
+    }
+
+    /// Compares in a time that says nothing of the token.
+    fn is(&self, shown: &str) -> bool {
+        let digest = self.mac(shown).finalize().into_bytes();
+        self.mac(&self.0).verify_slice(&digest).is_ok()
+    }
+
+    /// A cookie's value that is good until then, in seconds of Unix time.
+    fn cookie(&self, until_s: i64) -> String {
+        let mac = self.mac(&format!("console until {until_s}")).finalize().into_bytes();
+        let digits: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{until_s}.{digits}")
+    }
+
+    fn is_cookie(&self, value: &str, now_s: i64) -> bool {
+        let until_s = value.split('.').next().and_then(|until| until.parse().ok());
+        until_s.is_some_and(|until_s| now_s < until_s && self.is_same(value, &self.cookie(until_s)))
+    }
+
+    fn is_same(&self, a: &str, b: &str) -> bool {
+        let digest = self.mac(a).finalize().into_bytes();
+        self.mac(b).verify_slice(&digest).is_ok()
+    }
+
+    fn mac(&self, text: &str) -> Hmac<Sha256> {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(self.0.as_bytes()).expect("HMAC takes any key");
+        mac.update(text.as_bytes());
+        mac
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// Lets a request through, or does not; makes every answer safe to show.
+pub async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let mut response = match refusal(&admin, &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn refusal(admin: &Admin, request: &Request) -> Option<Response> {
+    let headers = request.headers();
+    let token = admin.config.token.as_ref();
+    if token.is_none() && !is_loopback(host(headers)) {
+        let detail = "without --admin-token this listener answers to localhost and 127.0.0.1 only";
+        return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response());
+    }
+    if is_foreign(request) {
+        let detail = "another site's page may not do this";
+        return Some(Problem::new(StatusCode::FORBIDDEN, detail).into_response());
+    }
+    let path = request.uri().path();
+    let needs_token = !PUBLIC.contains(&path) && !path.starts_with("/console/");
+    let token = token.filter(|_| needs_token)?;
+    if is_authorised(token, headers) {
+        return None;
+    }
+    if path == "/" {
+        return Some(Redirect::to("/login").into_response());
+    }
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "log in, or send the admin token");
+    Some(([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response())
+}
+
+fn is_authorised(token: &Token, headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if let Some(authorization) = text(header::AUTHORIZATION) {
+        let shown = authorization.split_once(' ');
+        return shown.is_some_and(|(scheme, shown)| {
+            scheme.eq_ignore_ascii_case("bearer") && token.is(shown.trim())
+        });
+    }
+    let now_s = Timestamp::now().as_second();
+    let cookies = text(header::COOKIE).unwrap_or_default().split(';');
+    let mut pairs = cookies.filter_map(|cookie| cookie.trim().split_once('='));
+    pairs.any(|(name, value)| name == COOKIE && token.is_cookie(value, now_s))
+}
+
+/// Whether the page of another site made this request. Browsers say so; programs do not, and need
+/// not, since no site can make them send anything.
+fn is_foreign(request: &Request) -> bool {
+    let headers = request.headers();
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    // A link from elsewhere may lead here, but not do anything.
+    let is_visit = request.method() == Method::GET && text("sec-fetch-mode") == Some("navigate");
+    if is_visit {
+        return false;
+    }
+    if let Some(site) = text("sec-fetch-site") {
+        return !matches!(site, "same-origin" | "none");
+    }
+    text("origin").is_some_and(|origin| {
+        origin.split_once("://").map(|(_scheme, authority)| authority) != host(headers)
+    })
+}
+
+fn host(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::HOST).iter();
+    match (values.next(), values.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        _ => None,
+    }
+}
+
+fn is_loopback(host: Option<&str>) -> bool {
+    let authority: Option<Authority> = host.and_then(|host| host.parse().ok());
+    authority.is_some_and(|authority| {
+        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let address: Option<IpAddr> = name.parse().ok();
+        name.eq_ignore_ascii_case("localhost") || address.is_some_and(|ip| ip.is_loopback())
+    })
+}
+
+/// The page that asks for the token.
+pub async fn login_page() -> Response {
+    assets::login("").into_response()
+}
+
+/// Gives a cookie for the token.
+pub async fn login(State(admin): State<Admin>, request: Request) -> Result<Response, Problem> {
+    let read = tokio::time::timeout(
+        Duration::from_secs(10),
+        to_bytes(request.into_body(), LOGIN_BYTES_MAX),
+    );
+    let body = match read.await {
+        Ok(Ok(body)) => body,
+        _ => return Err(Problem::bad_request("send a form with the field `token`")),
+    };
+    let Some(token) = &admin.config.token else {
+        return Ok(Redirect::to("/").into_response());
+    };
+    let mut fields = form_urlencoded::parse(&body);
+    let shown = fields.find(|(name, _)| name == "token").map(|(_, value)| value);
+    if !shown.is_some_and(|shown| token.is(shown.trim())) {
+        tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
+        tracing::warn!("somebody tried to log in with a wrong admin token");
+        let page = assets::login("That is not the token this recorder was started with.");
+        return Ok((StatusCode::UNAUTHORIZED, page).into_response());
+    }
+    let session_s = SESSION.as_secs();
+    let value = token.cookie(Timestamp::now().as_second() + session_s.cast_signed());
+    Ok((set_cookie(&value, session_s), Redirect::to("/")).into_response())
+}
+
+/// Takes the cookie back.
+pub async fn logout() -> Response {
+    (set_cookie("", 0), Redirect::to("/login")).into_response()
+}
+
+fn set_cookie(value: &str, max_age_s: u64) -> [(HeaderName, String); 1] {
+    let cookie =
+        format!("{COOKIE}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Strict");
+    [(header::SET_COOKIE, cookie)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_loopback() {
+        for host in ["localhost", "LOCALHOST:5051", "127.0.0.1:1", "127.9.9.9", "[::1]:5051"] {
+            assert!(is_loopback(Some(host)), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "10.0.0.1", "127.0.0.1.nip.io", ""] {
+            assert!(!is_loopback(Some(host)), "{host}");
+        }
+        assert!(!is_loopback(None));
+    }
+
+    #[test]
+    fn a_cookie_is_good_until_its_time_and_for_its_token() {
+        let token = Token::new("0123456789abcdef".to_owned()).unwrap();
+        let other = Token::new("0123456789abcdeF".to_owned()).unwrap();
+        let cookie = token.cookie(1000);
+        assert!(token.is_cookie(&cookie, 999));
+        assert!(!token.is_cookie(&cookie, 1000));
+        assert!(!other.is_cookie(&cookie, 999));
+        assert!(!token.is_cookie(&cookie.replacen("1000", "9000", 1), 999));
+        assert!(token.is("0123456789abcdef") && !token.is("0123456789abcde"));
+        assert!(Token::new("short".to_owned()).is_err());
+    }
+}

@@ -1,0 +1,484 @@
+//! The JSON API below `/api/v1`, and the metrics.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use callreel_core::g711::SAMPLE_RATE_HZ;
+use callreel_core::wav::{self, Encoding, Spec};
+use hyper::body::Bytes;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Admin, Problem, health, stream};
+use crate::http::Phase;
+use crate::metrics::{self, Process, Scrape};
+use crate::store::catalog::{Cursor, Filter, Key, parse_day};
+use crate::store::record::{Record, State as RecordState};
+use crate::{twilio, webhook};
+
+/// Recordings on one page, if nothing is said and at most.
+const PAGE: usize = 50;
+const PAGE_MAX: usize = 200;
+
+/// Columns of an outline, if nothing is said and at most.
+const COLUMNS: usize = 800;
+const COLUMNS_MAX: usize = 4000;
+
+/// How often a listener gets what there is to hear.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What of a file is sent at once.
+const PIECE_BYTES: u64 = 64 * 1024;
+
+/// Longest text to search for.
+const SEARCH_BYTES_MAX: usize = 200;
+
+/// What is wrong with a path that names nothing.
+const NO_RECORDING: &str = "there is no such recording";
+
+/// A recording in a list.
+#[derive(Serialize)]
+pub struct Summary {
+    day: Date,
+    id: String,
+    state: RecordState,
+    end: crate::store::record::End,
+    reason: Option<String>,
+    provider: String,
+    stream_id: String,
+    call_id: String,
+    account_id: String,
+    parameters: BTreeMap<String, String>,
+    tracks: Vec<String>,
+    started_at: Timestamp,
+    ended_at: Timestamp,
+    duration_ms: u64,
+    gaps: u64,
+    missing_ms: u64,
+    lost_ms: u64,
+    late: u64,
+    /// Of the WAV; absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+}
+
+impl Summary {
+    /// The summary of a published record.
+    pub fn of(record: &Record) -> Self {
+        Self {
+            day: Key::of(record).day(),
+            id: record.id.clone(),
+            state: record.state,
+            end: record.end,
+            reason: record.reason.clone(),
+            provider: record.provider.clone(),
+            stream_id: record.stream_id.clone(),
+            call_id: record.call_id.clone(),
+            account_id: record.account_id.clone(),
+            parameters: record.parameters.clone(),
+            tracks: record.tracks.clone(),
+            started_at: record.started_at,
+            ended_at: record.ended_at,
+            duration_ms: record.duration_ms,
+            gaps: record.gaps.len() as u64 + record.gaps_dropped,
+            missing_ms: record.missing_ms,
+            lost_ms: record.lost_ms,
+            late: record.frames.late,
+            bytes: record.wav.as_ref().map(|wav| wav.bytes),
+        }
+    }
+}
+
+/// How the recorder is.
+#[derive(Serialize)]
+pub struct Status {
+    version: &'static str,
+    uptime_s: u64,
+    calls: usize,
+    is_draining: bool,
+    /// CPUs in use: 1.0 is one whole one.
+    cpus: f64,
+    cpus_total: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<health::Disk>,
+    allows_delete: bool,
+    has_token: bool,
+    stream_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_url: Option<String>,
+    /// How the webhook of finished recordings fares, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<webhook::Health>,
+}
+
+impl Admin {
+    /// How the recorder is.
+    pub async fn status(&self) -> Status {
+        let store = Arc::clone(&self.sources.store);
+        // The disk may be stuck; the page should say so rather than stop.
+        let look = tokio::task::spawn_blocking(move || health::disk(store.dir()));
+        let disk = tokio::time::timeout(Duration::from_secs(1), look).await;
+        let mut address = self.sources.public_address;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.began.elapsed().as_secs(),
+            calls: self.sources.board.count(),
+            is_draining: *self.phase.borrow() != Phase::Open,
+            cpus: (self.process.cpus() * 1000.0).round() / 1000.0,
+            cpus_total: std::thread::available_parallelism().map_or(1, usize::from),
+            disk: disk.ok().and_then(Result::ok).flatten(),
+            allows_delete: self.config.allows_delete,
+            has_token: self.config.token.is_some(),
+            stream_url: format!("ws://{address}{}", twilio::STREAM_PATH),
+            webhook_url: self.sources.webhook_url.clone(),
+            webhook: self.sources.webhooks.as_ref().map(webhook::Queue::health),
+        }
+    }
+
+    /// Reads files, when it is this request's turn, on a thread that may wait for them.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&crate::store::Store) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let _turn = self.readers.acquire().await.map_err(Problem::internal)?;
+        let store = Arc::clone(&self.sources.store);
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        Ok(done.map_err(Problem::internal)??)
+    }
+
+    async fn record(&self, key: &Key) -> Result<Record, Problem> {
+        let wanted = key.clone();
+        let record = self.read(move |store| store.record(&wanted)).await?;
+        record.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, NO_RECORDING))
+    }
+}
+
+/// `GET /api/v1/status`.
+pub async fn status(State(admin): State<Admin>) -> Response {
+    as_json(&admin.status().await)
+}
+
+/// `GET /api/v1/calls`.
+pub async fn calls(State(admin): State<Admin>) -> Response {
+    as_json(&json!({ "calls": admin.watch.calls() }))
+}
+
+/// `GET /api/v1/calls/{key}`.
+pub async fn call(
+    State(admin): State<Admin>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let key = call_key(path)?;
+    Ok(as_json(&admin.watch.call(key).ok_or_else(no_call)?))
+}
+
+#[derive(Deserialize)]
+pub struct ListenQuery {
+    track: Option<String>,
+}
+
+/// `GET /api/v1/calls/{key}/listen`: a WAV that goes on while the call does.
+pub async fn listen(
+    State(admin): State<Admin>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<ListenQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let entry = admin.sources.board.entry(call_key(path)?).ok_or_else(no_call)?;
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let tracks = &entry.record.tracks;
+    let channels = match query.track.as_deref() {
+        None | Some("both") => 0..tracks.len().clamp(1, 2),
+        Some(name) => {
+            let index = tracks.iter().position(|track| track == name);
+            let index = index
+                .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the call has no such track"))?;
+            index..index + 1
+        }
+    };
+    let spec = Spec {
+        channels: channels.len() as u16,
+        sample_rate_hz: SAMPLE_RATE_HZ,
+        encoding: Encoding::Pcm16,
+    };
+    let mut listener = entry.listen();
+    let body = stream::body(async move |feed| {
+        feed.send(wav::header(spec, wav::Length::Unknown).to_vec()).await?;
+        let mut ticks = tokio::time::interval(LISTEN_INTERVAL);
+        let mut heard = Vec::new();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = feed.gone() => return Ok(()),
+            }
+            heard.clear();
+            let goes_on = listener.poll(&mut heard);
+            let samples = heard.iter().flat_map(|frame| &frame[channels.clone()]);
+            let bytes: Vec<u8> = samples.flat_map(|sample| sample.to_le_bytes()).collect();
+            if !bytes.is_empty() {
+                feed.send(bytes).await?;
+            }
+            if !goes_on {
+                return Ok(());
+            }
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "audio/wav")], body).into_response())
+}
+
+#[derive(Deserialize)]
+pub struct ListQuery {
+    q: Option<String>,
+    state: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+impl ListQuery {
+    fn filter(&self) -> Result<Filter, Problem> {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let day = |text: &Option<String>| match given(text) {
+            None => Ok(None),
+            Some(text) => match parse_day(&text) {
+                Some(day) => Ok(Some(day)),
+                None => Err(Problem::bad_request("`from` and `to` are days like 2026-11-22")),
+            },
+        };
+        let state = match given(&self.state) {
+            None => None,
+            Some(state) => Some(serde_json::from_value(Value::String(state)).map_err(|_| {
+                Problem::bad_request("`state` is complete, partial, recovered or failed")
+            })?),
+        };
+        let text = given(&self.q).map(|text| text.trim().to_owned());
+        if text.as_ref().is_some_and(|text| text.len() > SEARCH_BYTES_MAX) {
+            return Err(Problem::bad_request("`q` is too long"));
+        }
+        Ok(Filter { text, state, from: day(&self.from)?, to: day(&self.to)? })
+    }
+}
+
+/// `GET /api/v1/recordings`.
+pub async fn recordings(
+    State(admin): State<Admin>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let filter = query.filter()?;
+    let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    let after: Option<Cursor> = match query.cursor.as_deref().filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => {
+            Some(text.parse().map_err(|()| Problem::bad_request("that is not a cursor of ours"))?)
+        }
+    };
+    let page = admin.read(move |store| store.list(&filter, after.as_ref(), limit)).await?;
+    let recordings: Vec<Summary> = page.records.iter().map(Summary::of).collect();
+    let next = page.next.map(|cursor| cursor.to_string());
+    Ok(as_json(&json!({ "recordings": recordings, "next": next })))
+}
+
+/// `GET /api/v1/recordings/{day}/{id}`: the end record.
+pub async fn recording(
+    State(admin): State<Admin>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, Problem> {
+    Ok(as_json(&admin.record(&recording_key(path)?).await?))
+}
+
+/// `DELETE /api/v1/recordings/{day}/{id}`.
+pub async fn delete(
+    State(admin): State<Admin>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, Problem> {
+    let key = recording_key(path)?;
+    if !admin.config.allows_delete {
+        let detail = "recordings can be deleted only when the recorder runs with --allow-delete";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    let unwanted = key.clone();
+    if !admin.read(move |store| store.delete(&unwanted)).await? {
+        return Err(Problem::new(StatusCode::NOT_FOUND, NO_RECORDING));
+    }
+    tracing::info!(day = %key.day(), id = key.id(), "a recording was deleted through the API");
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+#[derive(Deserialize)]
+pub struct PeaksQuery {
+    columns: Option<usize>,
+}
+
+/// `GET /api/v1/recordings/{day}/{id}/peaks`: what its waveform looks like.
+pub async fn peaks(
+    State(admin): State<Admin>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<PeaksQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let key = recording_key(path)?;
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let columns = query.columns.unwrap_or(COLUMNS).clamp(1, COLUMNS_MAX);
+    let record = admin.record(&key).await?;
+    let peaks = admin.read(move |store| store.peaks(&key, &record, columns)).await?;
+    Ok(as_json(&peaks.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "it has no audio"))?))
+}
+
+/// `GET /api/v1/recordings/{day}/{id}/audio`: the WAV, or a part of it.
+pub async fn audio(
+    State(admin): State<Admin>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let key = recording_key(path)?;
+    let record = admin.record(&key).await?;
+    let (opened, name) = (key.clone(), format!("{}.wav", key.id()));
+    let file = admin.read(move |store| store.open_wav(&opened)).await?;
+    let (Some(file), Some(wav)) = (file, record.wav) else {
+        return Err(Problem::new(StatusCode::NOT_FOUND, "it has no audio"));
+    };
+    let etag = format!("\"{}\"", wav.sha256);
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let head = [
+        (header::ACCEPT_RANGES, "bytes".to_owned()),
+        (header::CACHE_CONTROL, "private, no-cache".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("inline; filename=\"{name}\"")),
+        (header::CONTENT_TYPE, "audio/wav".to_owned()),
+        (header::ETAG, etag.clone()),
+    ];
+    let is_etag = |tag: &str| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*";
+    if text(header::IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(is_etag)) {
+        return Ok((StatusCode::NOT_MODIFIED, head).into_response());
+    }
+    let is_same = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
+    let asked = text(header::RANGE).filter(|_| is_same);
+    let (status, range) = match asked.and_then(|text| parse_range(text, wav.bytes)) {
+        None => (StatusCode::OK, 0..wav.bytes),
+        Some(Some(range)) => (StatusCode::PARTIAL_CONTENT, range),
+        Some(None) => {
+            let range = [(header::CONTENT_RANGE, format!("bytes */{}", wav.bytes))];
+            let detail = "the recording is shorter than that";
+            let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, detail);
+            return Ok((range, problem).into_response());
+        }
+    };
+    let length = [(header::CONTENT_LENGTH, (range.end - range.start).to_string())];
+    let part = format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), wav.bytes);
+    let body = file_body(file, range);
+    let mut response = (status, head, length, body).into_response();
+    if status == StatusCode::PARTIAL_CONTENT {
+        let part = part.parse().map_err(Problem::internal)?;
+        response.headers_mut().insert(header::CONTENT_RANGE, part);
+    }
+    Ok(response)
+}
+
+/// `GET /metrics`.
+pub async fn metrics(State(admin): State<Admin>) -> Response {
+    let status = admin.status().await;
+    let scrape = Scrape {
+        board: Arc::clone(&admin.sources.board),
+        disk_free_bytes: status.disk.map(|disk| disk.free_bytes),
+        is_draining: status.is_draining,
+        cpu_time: Process::cpu_time(),
+        webhook: status.webhook,
+    };
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], scrape.into_text()).into_response()
+}
+
+fn file_body(file: File, range: std::ops::Range<u64>) -> Body {
+    let file = Arc::new(file);
+    stream::body(async move |feed| {
+        let mut at = range.start;
+        while at < range.end {
+            let length = (range.end - at).min(PIECE_BYTES) as usize;
+            let file = Arc::clone(&file);
+            let read = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; length];
+                file.read_exact_at(&mut piece, at).map(|()| piece)
+            });
+            // The length is announced already: to stop short tells the client.
+            let Ok(Ok(piece)) = read.await else {
+                return Ok(());
+            };
+            at += length as u64;
+            feed.send(Bytes::from(piece)).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Reads a Range header for `length` bytes: `None` if it is not one we serve in part, `Some(None)`
+/// if there is nothing there.
+fn parse_range(text: &str, length: u64) -> Option<Option<std::ops::Range<u64>>> {
+    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
+    let number = |text: &str| -> Option<Option<u64>> {
+        let text = text.trim();
+        if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
+    };
+    let range = match (number(first)?, number(last)?) {
+        (None, None) => return None,
+        (None, Some(count)) => length.saturating_sub(count)..length,
+        (Some(first), None) => first..length,
+        (Some(first), Some(last)) if first > last => return None,
+        (Some(first), Some(last)) => first..last.saturating_add(1).min(length),
+    };
+    Some(Some(range).filter(|range| range.start < range.end))
+}
+
+fn call_key(path: Result<Path<String>, PathRejection>) -> Result<u64, Problem> {
+    let key = path.ok().and_then(|Path(key)| key.parse().ok());
+    key.ok_or_else(no_call)
+}
+
+fn no_call() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is no such call now; see the recordings")
+}
+
+fn recording_key(path: Result<Path<(String, String)>, PathRejection>) -> Result<Key, Problem> {
+    let key = path.ok().and_then(|Path((day, id))| Key::new(&day, &id));
+    key.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, NO_RECORDING))
+}
+
+fn as_json(value: &impl Serialize) -> Response {
+    let text = serde_json::to_string(value).expect("these are plain values");
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_is_served_in_part_and_anything_else_whole() {
+        for (text, expected) in [
+            ("bytes=0-0", Some(Some(0..1))),
+            ("bytes=10-", Some(Some(10..100))),
+            ("bytes=-10", Some(Some(90..100))),
+            ("bytes=-1000", Some(Some(0..100))),
+            ("bytes=90-1000", Some(Some(90..100))),
+            ("bytes=100-", Some(None)),
+            ("bytes=-0", Some(None)),
+            ("bytes=5-4", None),
+            ("bytes=0-1,5-6", None),
+            ("bytes=-", None),
+            ("items=0-1", None),
+        ] {
+            assert_eq!(parse_range(text, 100), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The console's files, which are part of the program.
+
+use axum::extract::Path;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use sha2::{Digest as _, Sha256};
+
+use super::Problem;
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+/// Name, type and content of each file below `/console/`.
+const FILES: [(&str, &str, &str); 9] = [
+    ("app.js", SCRIPT, include_str!("../console/app.js")),
+    ("dom.js", SCRIPT, include_str!("../console/dom.js")),
+    ("icon.svg", SVG, include_str!("../console/icon.svg")),
+    ("listen.js", SCRIPT, include_str!("../console/listen.js")),
+    ("live.js", SCRIPT, include_str!("../console/live.js")),
+    ("player.js", SCRIPT, include_str!("../console/player.js")),
+    ("recordings.js", SCRIPT, include_str!("../console/recordings.js")),
+    ("style.css", CSS, include_str!("../console/style.css")),
+    ("theme.js", SCRIPT, include_str!("../console/theme.js")),
+];
+
+const INDEX: &str = include_str!("../console/index.html");
+const LOGIN: &str = include_str!("../console/login.html");
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Where the login page says what went wrong.
+const LOGIN_NOTE: &str = "<!-- note -->";
+
+/// The console.
+pub async fn index(headers: HeaderMap) -> Response {
+    unless_known(&headers, HTML, INDEX)
+}
+
+/// One of the console's files.
+pub async fn file(headers: HeaderMap, Path(name): Path<String>) -> Result<Response, Problem> {
+    let file = FILES.iter().find(|(file, ..)| *file == name);
+    let (_, content_type, content) =
+        file.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the console has no such file"))?;
+    Ok(unless_known(&headers, content_type, content))
+}
+
+/// What the API looks like, for programs.
+pub async fn openapi(headers: HeaderMap) -> Response {
+    unless_known(&headers, "application/json", OPENAPI)
+}
+
+/// The login page, with a note.
+pub fn login(note: &str) -> Html<String> {
+    Html(LOGIN.replace(LOGIN_NOTE, note))
+}
+
+/// The content, unless the client has it. It changes with the program only, so a digest names it.
+fn unless_known(headers: &HeaderMap, content_type: &str, content: &'static str) -> Response {
+    let digest = Sha256::digest(content);
+    let digits: String = digest[..12].iter().map(|byte| format!("{byte:02x}")).collect();
+    let etag = format!("\"{digits}\"");
+    let is_known = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|tags| tags.to_str().ok())
+        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == etag));
+    let head = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::ETAG, &etag),
+    ];
+    if is_known {
+        return (StatusCode::NOT_MODIFIED, head).into_response();
+    }
+    (head, content).into_response()
+}

@@ -1,0 +1,296 @@
+//! One look at all live recordings, several times a second, for everybody who watches.
+//!
+//! What changed goes to each stream of server-sent events; who falls behind gets the whole picture
+//! anew instead of what was missed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Admin, api, stream};
+use crate::live::{Entry, Moment};
+use crate::store::record::{What, ms};
+
+/// How often the live recordings are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Looks between two reports of disk and CPU, which also show that the recorder is there.
+const STATUS_LOOKS: u32 = 10;
+
+/// What of a call's moments is kept for those who come later.
+const MOMENTS_KEPT: usize = 50;
+
+/// Events that a slow stream may be behind.
+const BACKLOG_MAX: usize = 256;
+
+/// What the last look saw, and who is to be told of the next.
+pub struct Watch {
+    calls: Mutex<BTreeMap<u64, Seen>>,
+    told: broadcast::Sender<Arc<str>>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { calls: Mutex::default(), told: broadcast::channel(BACKLOG_MAX).0 }
+    }
+}
+
+/// A live recording at the last look.
+struct Seen {
+    entry: Arc<Entry>,
+    levels: Vec<u16>,
+    gaps: u64,
+    missing_ms: u64,
+    moments: VecDeque<MomentView>,
+}
+
+/// A live recording, as the API shows it.
+#[derive(Serialize)]
+pub struct CallView {
+    key: String,
+    provider: String,
+    stream_id: String,
+    call_id: String,
+    account_id: String,
+    parameters: BTreeMap<String, String>,
+    tracks: Vec<String>,
+    started_at: Timestamp,
+    #[serde(flatten)]
+    progress: ProgressView,
+    moments: Vec<MomentView>,
+}
+
+/// What of a live recording changes all the time.
+#[derive(Serialize)]
+struct ProgressView {
+    duration_ms: u64,
+    elapsed_ms: u64,
+    /// The largest amplitude of each track since the look before, 0 to 32768.
+    levels: Vec<u16>,
+    frames: u64,
+    late: u64,
+    missing: u64,
+    rejected: u64,
+    gaps: u64,
+    missing_ms: u64,
+}
+
+#[derive(Serialize)]
+struct LevelView {
+    key: String,
+    #[serde(flatten)]
+    progress: ProgressView,
+}
+
+/// A gap, a key or a mark.
+#[derive(Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum MomentView {
+    Gap { at_ms: u64, track: String, missing_ms: u64, filled_ms: u64 },
+    Dtmf { at_ms: u64, value: String },
+    Mark { at_ms: u64, value: String },
+}
+
+impl MomentView {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Gap { .. } => "gap",
+            Self::Dtmf { .. } => "dtmf",
+            Self::Mark { .. } => "mark",
+        }
+    }
+}
+
+impl From<Moment> for MomentView {
+    fn from(moment: Moment) -> Self {
+        match moment {
+            Moment::Gap(gap) => Self::Gap {
+                at_ms: gap.at_ms,
+                track: gap.track,
+                missing_ms: gap.missing_ms,
+                filled_ms: gap.filled_ms,
+            },
+            Moment::Event(event) => match event.what {
+                What::Dtmf(value) => Self::Dtmf { at_ms: event.at_ms, value },
+                What::Mark(value) => Self::Mark { at_ms: event.at_ms, value },
+            },
+        }
+    }
+}
+
+impl Seen {
+    fn new(entry: Arc<Entry>) -> Self {
+        let levels = vec![0; usize::from(entry.record.format.channels)];
+        Self { entry, levels, gaps: 0, missing_ms: 0, moments: VecDeque::new() }
+    }
+
+    /// Looks again; gives what happened since.
+    fn look(&mut self) -> Vec<MomentView> {
+        let peaks = self.entry.take_peaks();
+        self.levels.iter_mut().zip(peaks).for_each(|(level, peak)| *level = peak);
+        let news: Vec<MomentView> =
+            self.entry.take_moments().into_iter().map(MomentView::from).collect();
+        for moment in &news {
+            if let MomentView::Gap { missing_ms, .. } = moment {
+                self.gaps += 1;
+                self.missing_ms += missing_ms;
+            }
+            if self.moments.len() == MOMENTS_KEPT {
+                self.moments.pop_front();
+            }
+            self.moments.push_back(moment.clone());
+        }
+        news
+    }
+
+    fn progress(&self) -> ProgressView {
+        let progress = self.entry.progress();
+        ProgressView {
+            duration_ms: ms(progress.samples),
+            elapsed_ms: self.entry.began.elapsed().as_millis() as u64,
+            levels: self.levels.clone(),
+            frames: progress.frames,
+            late: progress.late,
+            missing: progress.missing,
+            rejected: progress.rejected,
+            gaps: self.gaps,
+            missing_ms: self.missing_ms,
+        }
+    }
+
+    fn view(&self) -> CallView {
+        let record = &self.entry.record;
+        CallView {
+            key: self.entry.key.to_string(),
+            provider: record.provider.clone(),
+            stream_id: record.stream_id.clone(),
+            call_id: record.call_id.clone(),
+            account_id: record.account_id.clone(),
+            parameters: record.parameters.clone(),
+            tracks: record.tracks.clone(),
+            started_at: record.started_at,
+            progress: self.progress(),
+            moments: self.moments.iter().cloned().collect(),
+        }
+    }
+}
+
+impl Watch {
+    /// The live recordings, as the last look saw them.
+    pub fn calls(&self) -> Vec<CallView> {
+        self.lock().values().map(Seen::view).collect()
+    }
+
+    /// One of them.
+    pub fn call(&self, key: u64) -> Option<CallView> {
+        self.lock().get(&key).map(Seen::view)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Seen>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: &str, data: &impl Serialize) {
+        if self.told.receiver_count() > 0 {
+            // Nobody may have stayed meanwhile.
+            let _ = self.told.send(text_of(event, data).into());
+        }
+    }
+
+    /// Looks at every live recording and tells what changed.
+    fn look(&self, entries: Vec<Arc<Entry>>) {
+        let mut calls = self.lock();
+        let live: BTreeMap<u64, Arc<Entry>> =
+            entries.into_iter().map(|entry| (entry.key, entry)).collect();
+        let ended: Vec<u64> = calls.keys().filter(|key| !live.contains_key(key)).copied().collect();
+        for key in ended {
+            // What happened last is told before the end.
+            if let Some(mut seen) = calls.remove(&key) {
+                self.tell_moments(key, seen.look());
+                self.tell("ended", &json!({ "key": key.to_string() }));
+            }
+        }
+        for (key, entry) in live {
+            let is_new = !calls.contains_key(&key);
+            let seen = calls.entry(key).or_insert_with(|| Seen::new(entry));
+            let news = seen.look();
+            if is_new {
+                self.tell("started", &seen.view());
+            } else {
+                self.tell_moments(key, news);
+            }
+        }
+        if self.told.receiver_count() > 0 && !calls.is_empty() {
+            let levels: Vec<LevelView> = calls
+                .iter()
+                .map(|(key, seen)| LevelView { key: key.to_string(), progress: seen.progress() })
+                .collect();
+            self.tell("level", &json!({ "calls": levels }));
+        }
+    }
+
+    fn tell_moments(&self, key: u64, moments: Vec<MomentView>) {
+        for moment in moments {
+            self.tell(moment.kind(), &json!({ "key": key.to_string(), "moment": moment }));
+        }
+    }
+}
+
+/// Looks until it is dropped.
+pub async fn watch(admin: Admin) {
+    let mut ticks = interval(LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for look in 0u32.. {
+        ticks.tick().await;
+        let board = &admin.sources.board;
+        admin.watch.look(board.entries());
+        for record in board.take_published() {
+            admin.watch.tell("published", &api::Summary::of(&record));
+        }
+        if look % STATUS_LOOKS == 0 && admin.watch.told.receiver_count() > 0 {
+            admin.watch.tell("status", &admin.status().await);
+        }
+    }
+}
+
+/// `GET /api/v1/events`.
+pub async fn stream(State(admin): State<Admin>) -> Response {
+    let mut told = admin.watch.told.subscribe();
+    let body = stream::body(async move |feed| {
+        let picture = async || {
+            let (status, calls) = (admin.status().await, admin.watch.calls());
+            text_of("hello", &json!({ "status": status, "calls": calls }))
+        };
+        feed.send(format!("retry: 1000\n\n{}", picture().await)).await?;
+        loop {
+            let event = tokio::select! {
+                event = told.recv() => event,
+                () = feed.gone() => return Ok(()),
+            };
+            match event {
+                Ok(event) => feed.send(String::from(&*event)).await?,
+                Err(RecvError::Lagged(_)) => {
+                    told = told.resubscribe();
+                    feed.send(picture().await).await?;
+                }
+                Err(RecvError::Closed) => return Ok(()),
+            }
+        }
+    });
+    ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+}
+
+fn text_of(event: &str, data: &impl Serialize) -> String {
+    let data = serde_json::to_string(data).expect("these are plain values");
+    format!("event: {event}\ndata: {data}\n\n")
+}

@@ -1,0 +1,44 @@
+//! Answers that go on: events, live audio, files. A client that takes nothing for a while is let go.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use futures_util::StreamExt as _;
+use futures_util::stream::poll_fn;
+use hyper::body::Bytes;
+use tokio::sync::mpsc;
+
+/// Pieces that wait for the client.
+const PIECES_MAX: usize = 8;
+
+/// How long a client may take nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The writing end of an answer.
+pub struct Feed(mpsc::Sender<Bytes>);
+
+/// The client is gone, or as good as that.
+pub struct Gone;
+
+impl Feed {
+    /// Sends a piece as soon as there is room for it.
+    pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Gone> {
+        self.0.send_timeout(piece.into(), PATIENCE).await.map_err(|_| Gone)
+    }
+
+    /// Resolves when the client is gone.
+    pub async fn gone(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// An answer that `produce` writes until it returns, or the client is gone.
+pub fn body<F>(produce: impl FnOnce(Feed) -> F) -> Body
+where
+    F: Future<Output = Result<(), Gone>> + Send + 'static,
+{
+    let (sender, mut receiver) = mpsc::channel(PIECES_MAX);
+    tokio::spawn(produce(Feed(sender)));
+    Body::from_stream(poll_fn(move |cx| receiver.poll_recv(cx)).map(Ok::<_, Infallible>))
+}

@@ -1,0 +1,573 @@
+//! `callreel decode`: stored call audio to WAV, as `ffmpeg -f mulaw -ar 8000 -ac 1` makes it, sample
+//! by sample.
+//!
+//! The input is raw mu-law, or a capture: the messages of calls, one a line, which go through the
+//! very [`Session`] that records live calls.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use callreel_core::frame::Provider;
+use callreel_core::g711::{SAMPLE_RATE_HZ, decode_mulaw};
+use callreel_core::session::{self, Event, Session, Turn};
+use callreel_core::wav::{self, Encoding, Length, Spec};
+
+use crate::audio::{MULAW_EXTENSIONS, has_mulaw_name};
+use crate::cli::Format;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 256 << 10;
+
+/// Samples taken from a session at once.
+const POLL_SAMPLES: usize = 512;
+
+/// Bytes gathered for one write.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// The longest line of a capture: far above the longest message that is recorded. A longer one is
+/// skipped and counted.
+const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// Turns raw mu-law or a capture of frames into WAV, sample by sample as ffmpeg does.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  callreel decode call.ulaw -o call.wav
+  cat call.ulaw | callreel decode - -o - | aplay
+  callreel decode capture.jsonl -o call.wav --stream MZ8993907d76ad521d2bfb945804e17b8f")]
+pub struct Args {
+    /// Raw mu-law at 8 kHz, or a capture of frames, one JSON message a line; - reads standard input
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+
+    /// Where the WAV goes; - writes standard output. Further calls of a capture go to OUT-2.wav and
+    /// so on. What is there already is never overwritten
+    #[arg(long, short, value_name = "OUT")]
+    pub output: PathBuf,
+
+    /// Only this stream of a capture
+    #[arg(long, value_name = "ID")]
+    pub stream: Option<String>,
+
+    /// Sample format of the WAV
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+
+    /// What IN holds [default: told from its first bytes and its name]
+    #[arg(long = "input", value_enum, value_name = "KIND")]
+    pub kind: Option<Kind>,
+}
+
+/// What an input holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// Raw mu-law, one byte a sample, mono.
+    Mulaw,
+    /// Messages of calls, one JSON value a line.
+    Jsonl,
+}
+
+/// A WAV that was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decoded {
+    /// Where; `-` for standard output.
+    pub path: PathBuf,
+    /// The stream's id; empty for raw mu-law.
+    pub stream_id: String,
+    /// Samples of each channel.
+    pub samples: u64,
+    /// Channels.
+    pub channels: u16,
+    /// Lines of the capture that could not be taken, after the call before and up to this one's end.
+    pub rejected: u64,
+}
+
+/// Why there is no WAV; one line that names the file and the way out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The output is there already.
+    #[error("{} exists and is not overwritten: remove it, or choose another name", .0.display())]
+    Exists(PathBuf),
+    /// The input has no call, or not the one asked for.
+    #[error("{}: {reason}", .path.display())]
+    NoCall {
+        /// The input.
+        path: PathBuf,
+        /// What was found instead.
+        reason: String,
+    },
+    /// The input cannot be read.
+    #[error("cannot read {}: {cause}", .path.display())]
+    Read {
+        /// The input.
+        path: PathBuf,
+        /// What the operating system says.
+        cause: io::Error,
+    },
+    /// More than a WAV can hold.
+    #[error("{}: a WAV cannot pass 4 GiB; {advice}", .path.display())]
+    TooLong {
+        /// The output.
+        path: PathBuf,
+        /// What can be done.
+        advice: &'static str,
+    },
+    /// The input is of another kind.
+    #[error("{}: {reason}", .path.display())]
+    Unfit {
+        /// The input.
+        path: PathBuf,
+        /// What it is, and what to do.
+        reason: String,
+    },
+    /// The output cannot be written.
+    #[error("cannot write {}: {cause}", .path.display())]
+    Write {
+        /// The output.
+        path: PathBuf,
+        /// What the operating system says.
+        cause: io::Error,
+    },
+}
+
+/// Runs `callreel decode`; says on standard error what came of it, if that is not plain.
+///
+/// A WAV that could not be completed is removed again.
+///
+/// # Errors
+/// See [`Error`].
+pub fn run(args: &Args) -> Result<Vec<Decoded>, Error> {
+    let mut input = Input::open(&args.input)?;
+    let kind = match args.kind {
+        Some(kind) => kind,
+        None => tell_kind(&args.input, input.peek()?)?,
+    };
+    let encoding = args.format.into();
+    let decoded = match kind {
+        Kind::Mulaw => vec![decode_raw(&mut input, &args.output, encoding)?],
+        Kind::Jsonl => decode_capture(&mut input, args, encoding)?,
+    };
+    for call in decoded.iter().filter(|call| call.rejected > 0) {
+        let (path, count) = (call.path.display(), call.rejected);
+        eprintln!("{path}: {count} of the call's lines could not be taken");
+    }
+    Ok(decoded)
+}
+
+/// Tells what a file holds by its first bytes, and where they say nothing by its name.
+fn tell_kind(path: &Path, start: &[u8]) -> Result<Kind, Error> {
+    const OTHERS: [(&[u8], &str); 7] = [
+        (b"RIFF", "a WAV file"),
+        (b"RF64", "a WAV file"),
+        (b".snd", "an AU file: skip its header"),
+        (b"OggS", "an Ogg file"),
+        (b"fLaC", "a FLAC file"),
+        (b"ID3", "an MP3 file"),
+        (b"caff", "a CAF file"),
+    ];
+    let unfit = |reason| Err(Error::Unfit { path: path.to_owned(), reason });
+    if let Some((magic, what)) = OTHERS.iter().find(|(magic, _)| start.starts_with(magic)) {
+        let magic = String::from_utf8_lossy(magic);
+        return unfit(format!("not a mu-law file: it begins with {magic}, it is {what}"));
+    }
+    let mut text = start.iter().filter(|byte| !byte.is_ascii_whitespace());
+    if text.next() == Some(&b'{') && text.next() == Some(&b'"') {
+        return Ok(Kind::Jsonl);
+    }
+    let is_stdin = path == Path::new("-");
+    if is_stdin || has_mulaw_name(path) {
+        return Ok(Kind::Mulaw);
+    }
+    unfit(format!(
+        "neither a capture nor named like raw mu-law (.{}); if it is raw mu-law, say --input mulaw",
+        MULAW_EXTENSIONS.join(", .")
+    ))
+}
+
+/// The input, its name, and its length where that can be known.
+struct Input {
+    path: PathBuf,
+    length: Option<u64>,
+    reader: BufReader<File>,
+}
+
+impl Input {
+    fn open(path: &Path) -> Result<Input, Error> {
+        let failed = |cause| Error::Read { path: path.to_owned(), cause };
+        let mut file = if path == Path::new("-") {
+            File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?)
+        } else {
+            File::open(path).map_err(failed)?
+        };
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(failed(ErrorKind::IsADirectory.into()));
+        }
+        // Standard input may be a file that somebody has read a part of.
+        let length = match file.stream_position() {
+            Ok(position) if metadata.is_file() => metadata.len().checked_sub(position),
+            _ => None,
+        };
+        let reader = BufReader::with_capacity(READ_BYTES, file);
+        Ok(Input { path: path.to_owned(), length, reader })
+    }
+
+    /// The next bytes, none only at the end; more of them once they are consumed.
+    fn peek(&mut self) -> Result<&[u8], Error> {
+        let path = &self.path;
+        loop {
+            // Asked twice, for the borrow checker's sake: the second time nothing is read.
+            match self.reader.fill_buf().map(<[u8]>::len) {
+                Ok(_) => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(cause) => return Err(Error::Read { path: path.clone(), cause }),
+            }
+        }
+        Ok(self.reader.buffer())
+    }
+
+    /// Reads one line into `line`, without its end; `None` at the end of the input, `Some(false)`
+    /// for a line too long, of which only the beginning is there.
+    fn next_line(&mut self, line: &mut Vec<u8>) -> Result<Option<bool>, Error> {
+        line.clear();
+        let mut fits = true;
+        loop {
+            let bytes = self.peek()?;
+            if bytes.is_empty() {
+                return Ok((!line.is_empty()).then_some(fits));
+            }
+            let end = bytes.iter().position(|&byte| byte == b'\n');
+            let part = &bytes[..end.unwrap_or(bytes.len())];
+            let room = LINE_BYTES_MAX - line.len();
+            fits &= part.len() <= room;
+            line.extend_from_slice(&part[..part.len().min(room)]);
+            let used = part.len() + usize::from(end.is_some());
+            self.reader.consume(used);
+            if end.is_some() {
+                return Ok(Some(fits));
+            }
+        }
+    }
+}
+
+fn decode_raw(input: &mut Input, output: &Path, encoding: Encoding) -> Result<Decoded, Error> {
+    let spec = Spec { channels: 1, sample_rate_hz: SAMPLE_RATE_HZ, encoding };
+    let sample_bytes = u64::from(spec.sample_frame_bytes());
+    let expected_bytes = input.length.map(|length| length.saturating_mul(sample_bytes));
+    let mut wav = Output::create(output.to_owned(), spec, expected_bytes)?;
+    let mut pcm = vec![0; if encoding == Encoding::Pcm16 { 2 * READ_BYTES } else { 0 }];
+    let mut samples = 0;
+    loop {
+        let codes = input.peek()?;
+        if codes.is_empty() {
+            break;
+        }
+        match encoding {
+            Encoding::Mulaw => wav.write(codes)?,
+            Encoding::Pcm16 => wav.write(decode(codes, &mut pcm))?,
+        }
+        let count = codes.len();
+        samples += count as u64;
+        input.reader.consume(count);
+    }
+    wav.finish()?;
+    Ok(Decoded {
+        path: output.to_owned(),
+        stream_id: String::new(),
+        samples,
+        channels: 1,
+        rejected: 0,
+    })
+}
+
+/// Decodes codes to the little-endian samples of a WAV; `pcm` has two bytes for each.
+fn decode<'a>(codes: &[u8], pcm: &'a mut [u8]) -> &'a [u8] {
+    let pcm = &mut pcm[..2 * codes.len()];
+    for (sample, &code) in pcm.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
+        *sample = decode_mulaw(code).to_le_bytes();
+    }
+    pcm
+}
+
+fn decode_capture(
+    input: &mut Input,
+    args: &Args,
+    encoding: Encoding,
+) -> Result<Vec<Decoded>, Error> {
+    let mut capture = Capture::new(args, encoding);
+    let mut line = Vec::new();
+    while let Some(fits) = input.next_line(&mut line)? {
+        if fits && !line.trim_ascii().is_empty() {
+            capture.take(&mut line)?;
+        } else if !fits {
+            capture.rejected += 1;
+        }
+    }
+    capture.finish_call()?;
+    capture.into_decoded(input)
+}
+
+/// A capture on its way to WAVs, call by call.
+struct Capture<'a> {
+    args: &'a Args,
+    encoding: Encoding,
+    session: Box<Session>,
+    /// The call that is written now, and what is known of it.
+    current: Option<(Output, Decoded)>,
+    decoded: Vec<Decoded>,
+    /// Whether another call can be written: beside a file it can, after a pipe's only WAV it cannot.
+    has_room: bool,
+    streams: Vec<String>,
+    rejected: u64,
+    lines: u64,
+}
+
+impl<'a> Capture<'a> {
+    fn new(args: &'a Args, encoding: Encoding) -> Capture<'a> {
+        Capture {
+            args,
+            encoding,
+            session: Box::new(Session::new(Provider::Twilio)),
+            current: None,
+            decoded: Vec::new(),
+            has_room: true,
+            streams: Vec::new(),
+            rejected: 0,
+            lines: 0,
+        }
+    }
+
+    fn take(&mut self, line: &mut [u8]) -> Result<(), Error> {
+        self.lines += 1;
+        if str::from_utf8(line).is_err() {
+            self.rejected += 1;
+            return Ok(());
+        }
+        // A start that follows a call is taken once to end it and once to begin its own.
+        if self.take_once(line)? {
+            self.finish_call()?;
+            *self.session = Session::new(Provider::Twilio);
+            self.take_once(line)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a message; whether it begins another call and has to be given to a new session.
+    fn take_once(&mut self, line: &mut [u8]) -> Result<bool, Error> {
+        let turn = match self.session.handle_message(line) {
+            Ok(turn) => turn,
+            Err(session::Error::Peer(_)) => {
+                self.rejected += 1;
+                return Ok(false);
+            }
+            Err(error) => {
+                return Err(unfit(self.args, error.to_string()));
+            }
+        };
+        match turn.event() {
+            Event::Restart => return Ok(true),
+            Event::Refused(start) => {
+                let reason = format!("its stream is not 8 kHz mono mu-law but {}", start.encoding);
+                return Err(unfit(self.args, reason));
+            }
+            Event::Started(start) => {
+                let stream_id = start.stream_id.to_string();
+                let channels = start.tracks.channels();
+                drain(turn, self.current.as_mut())?;
+                self.begin_call(stream_id, channels)?;
+            }
+            _ => drain(turn, self.current.as_mut())?,
+        }
+        Ok(false)
+    }
+
+    fn begin_call(&mut self, stream_id: String, channels: u16) -> Result<(), Error> {
+        let is_wanted = self.args.stream.as_ref().is_none_or(|wanted| *wanted == stream_id);
+        if is_wanted && self.has_room {
+            let path = numbered(&self.args.output, self.decoded.len() + 1);
+            let encoding = self.encoding;
+            let spec = Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding };
+            let output = Output::create(path.clone(), spec, None)?;
+            self.has_room = output.is_new;
+            let stream_id = stream_id.clone();
+            let call = Decoded { path, stream_id, samples: 0, channels, rejected: 0 };
+            self.current = Some((output, call));
+        }
+        self.streams.push(stream_id);
+        Ok(())
+    }
+
+    /// Ends the call that is written now, if there is one.
+    fn finish_call(&mut self) -> Result<(), Error> {
+        drain(self.session.handle_end(), self.current.as_mut())?;
+        if let Some((output, call)) = self.current.take() {
+            output.finish()?;
+            self.decoded.push(Decoded { rejected: std::mem::take(&mut self.rejected), ..call });
+        }
+        Ok(())
+    }
+
+    fn into_decoded(self, input: &Input) -> Result<Vec<Decoded>, Error> {
+        let no_call = |reason| Err(Error::NoCall { path: input.path.clone(), reason });
+        match (&self.args.stream, self.streams.len(), self.decoded.len()) {
+            (_, 0, _) => no_call(format!("no start of a call in its {} lines", self.lines)),
+            (Some(wanted), _, 0) => {
+                no_call(format!("no stream {wanted}; it has {}", self.streams.join(", ")))
+            }
+            (None, calls, 1) if calls > 1 => {
+                eprintln!(
+                    "{}: {} more calls; choose one with --stream ID: {}",
+                    input.path.display(),
+                    calls - 1,
+                    self.streams.join(", ")
+                );
+                Ok(self.decoded)
+            }
+            _ => Ok(self.decoded),
+        }
+    }
+}
+
+fn unfit(args: &Args, reason: String) -> Error {
+    Error::Unfit { path: args.input.clone(), reason }
+}
+
+/// Moves all that a turn yields to the call that is written, if one is.
+fn drain<const N: usize>(
+    mut turn: Turn<'_, '_, N>,
+    mut current: Option<&mut (Output, Decoded)>,
+) -> Result<(), Error> {
+    let mut samples = [0; POLL_SAMPLES];
+    let mut bytes = [0; 2 * POLL_SAMPLES];
+    loop {
+        let count = turn.poll_pcm(&mut samples);
+        if count == 0 {
+            return Ok(());
+        }
+        if let Some((output, call)) = &mut current {
+            let encoding = output.spec.encoding;
+            encoding.encode(&samples[..count], &mut bytes);
+            output.write(&bytes[..count * usize::from(encoding.sample_bytes())])?;
+            call.samples += count as u64 / u64::from(call.channels);
+        }
+    }
+}
+
+/// The name of a capture's n-th WAV: `OUT.wav`, `OUT-2.wav` and so on.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    if number == 1 {
+        return path.to_owned();
+    }
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{number}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+/// A WAV on its way to a file or a pipe.
+///
+/// A new file is removed when this is dropped before [`finish`](Self::finish).
+struct Output {
+    path: PathBuf,
+    file: BufWriter<File>,
+    spec: Spec,
+    data_bytes: u64,
+    /// What the header says.
+    length: Length,
+    is_new: bool,
+}
+
+impl Output {
+    /// Begins a WAV; its header is right from the start where `expected_bytes` are known.
+    fn create(path: PathBuf, spec: Spec, expected_bytes: Option<u64>) -> Result<Output, Error> {
+        let length = match expected_bytes {
+            Some(bytes) if bytes > u64::from(wav::DATA_BYTES_MAX) => {
+                return Err(too_long(path, spec));
+            }
+            Some(bytes) => Length::Bytes(bytes as u32),
+            None => Length::Unknown,
+        };
+        let (file, is_new) = create_or_open(&path)?;
+        let file = BufWriter::with_capacity(WRITE_BYTES, file);
+        let mut output = Output { path, file, spec, data_bytes: 0, length, is_new };
+        let header = wav::header(spec, length);
+        output.file.write_all(&header).map_err(|cause| output.failed(cause))?;
+        Ok(output)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.data_bytes += bytes.len() as u64;
+        if self.data_bytes > u64::from(wav::DATA_BYTES_MAX) {
+            return Err(too_long(self.path.clone(), self.spec));
+        }
+        self.file.write_all(bytes).map_err(|cause| self.failed(cause))
+    }
+
+    /// Pads the data to an even length, and corrects the header of a file.
+    ///
+    /// A redirected standard output keeps its sizes of all ones: it may be open for appending.
+    fn finish(mut self) -> Result<(), Error> {
+        self.complete().map_err(|cause| self.failed(cause))?;
+        self.is_new = false;
+        Ok(())
+    }
+
+    fn complete(&mut self) -> io::Result<()> {
+        if self.data_bytes % 2 == 1 {
+            self.file.write_all(&[0])?;
+        }
+        let length = Length::Bytes(self.data_bytes as u32);
+        if self.length != length && self.is_new {
+            self.file.seek(SeekFrom::Start(0))?;
+            self.file.write_all(&wav::header(self.spec, length))?;
+        }
+        self.file.flush()
+    }
+
+    fn failed(&self, cause: io::Error) -> Error {
+        Error::Write { path: self.path.clone(), cause }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if self.is_new {
+            // What is left over is a nuisance, not a loss: the first error is the one to report.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Opens standard output, a pipe or a device, or creates a file; whether it is a new file.
+fn create_or_open(path: &Path) -> Result<(File, bool), Error> {
+    let failed = |cause| Error::Write { path: path.to_owned(), cause };
+    if path == Path::new("-") {
+        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
+        return Ok((File::from(stdout), false));
+    }
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(file) => Ok((file, true)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+                return Err(Error::Exists(path.to_owned()));
+            }
+            let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+            Ok((file, false))
+        }
+        Err(cause) => Err(failed(cause)),
+    }
+}
+
+fn too_long(path: PathBuf, spec: Spec) -> Error {
+    let advice = match spec.encoding {
+        Encoding::Pcm16 => "use --format mulaw, or decode in parts",
+        Encoding::Mulaw => "decode in parts",
+    };
+    Error::TooLong { path, advice }
+}

@@ -1,0 +1,164 @@
+//! `callreel demo`: the whole thing on one machine, with nobody's account.
+//!
+//! A server on loopback, calls placed at it by the [`caller`], and every recording held
+//! against what was sent, sample by sample.
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use callreel_core::g711::decode_mulaw;
+use callreel_core::wav::{self, Length, Spec};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::caller::{self, CallReport, Plan, Track, Tracks, place};
+use crate::{Config, Listeners, store};
+
+/// Settings of `callreel demo`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Directory of the demo's recordings; made if it is not there
+    #[arg(long, value_name = "DIR", default_value = "callreel-demo")]
+    pub dir: PathBuf,
+
+    /// Calls to place at one time; every second one has both tracks
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub calls: u32,
+
+    /// Length of each call in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+
+    /// End when the recordings are checked, instead of serving on until Ctrl-C
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Why there is nothing to show.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The calls could not be placed.
+    #[error(transparent)]
+    Caller(#[from] caller::Error),
+    /// No port, or no room for the copies of what is sent.
+    #[error("the demo cannot run here: {0}")]
+    Machine(#[from] io::Error),
+    /// Nothing can be recorded.
+    #[error(transparent)]
+    Recorder(#[from] crate::Error),
+    /// A recording is not what was sent. That is a bug: please report it.
+    #[error("{0} of the recordings are not what was sent; this is a bug, please report it")]
+    Wrong(usize),
+}
+
+/// Records a few calls, says where they are and whether they are right, and goes on serving until
+/// `stop` resolves, if that is wanted.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    // Its own settings, its own port: a server may run beside it, and no token is looked for.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let url = format!("ws://{}/media-stream", listener.local_addr()?);
+    let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let console = format!("http://{}/", admin.local_addr()?);
+    let store = store::Config { dir: args.dir.clone(), ..store::Config::default() };
+    let config = Config { store, ..Config::default() };
+    let (end, ended) = oneshot::channel::<()>();
+    let listeners = Listeners { public: listener, admin: Some(admin) };
+    let server = crate::serve(listeners, config, async {
+        let _ = ended.await;
+    });
+    let show = async {
+        let wrong = record(args, &url).await;
+        if matches!(wrong, Ok(0)) && !args.once {
+            println!("\nSee and hear them: {console}");
+            println!("Still recording: place another call with\n  callreel call --url {url}");
+            println!("Ctrl-C ends the demo. The recordings stay.");
+            stop.await;
+        }
+        // The server is gone already if it could not start.
+        let _ = end.send(());
+        wrong
+    };
+    let (served, wrong) = tokio::join!(server, show);
+    served?;
+    match wrong? {
+        0 => Ok(()),
+        wrong => Err(Error::Wrong(wrong)),
+    }
+}
+
+/// Places the calls and checks what was recorded; returns how many recordings are wrong.
+async fn record(args: &Args, url: &str) -> Result<usize, Error> {
+    let sent = tempfile::tempdir()?;
+    let plan = |calls, tracks, seed| Plan {
+        calls,
+        tracks: Some(tracks),
+        duration: Some(Duration::from_secs(args.seconds)),
+        save_sent: Some(sent.path().to_owned()),
+        seed,
+        ..Plan::new(url)
+    };
+    println!("callreel demo: placing {} calls of {} s at {url}", args.calls, args.seconds);
+    let mono = plan(args.calls.div_ceil(2), Tracks::Inbound, 1);
+    let stereo = plan(args.calls / 2, Tracks::Both, 2);
+    let (mono, stereo) = tokio::try_join!(place(&mono), place(&stereo))?;
+    let mut wrong = 0;
+    println!("\n  tracks  length  recording");
+    for call in mono.calls.iter().chain(&stereo.calls) {
+        match check(call, &args.dir, sent.path()) {
+            Ok((path, tracks, seconds)) => {
+                println!("  {tracks:>6}  {seconds:>4.1} s  {} = what was sent", path.display());
+            }
+            Err(why) => {
+                wrong += 1;
+                println!("  WRONG: stream {}: {why}", call.stream_sid);
+            }
+        }
+    }
+    println!("\nBeside each .wav, its .json tells how the call went. Listen with any player.");
+    Ok(wrong)
+}
+
+/// Compares one recording with what was sent; returns its path, its tracks and its seconds.
+fn check(call: &CallReport, dir: &Path, sent: &Path) -> Result<(PathBuf, usize, f64), String> {
+    if !call.good {
+        return Err(call.end.to_string());
+    }
+    let name = format!("{}.wav", call.stream_sid);
+    let path = find(dir, &name).ok_or("there is no recording of it")?;
+    let found = fs::read(&path).map_err(|error| error.to_string())?;
+    let tracks: Vec<Vec<u8>> = [Track::Inbound, Track::Outbound]
+        .into_iter()
+        .filter_map(|track| {
+            let side = if track == Track::Outbound { ".outbound" } else { "" };
+            fs::read(sent.join(format!("{}{side}.ulaw", call.stream_sid))).ok()
+        })
+        .collect();
+    let samples = tracks.iter().map(Vec::len).max().unwrap_or(0);
+    let expected: Vec<u8> = (0..samples)
+        .flat_map(|index| tracks.iter().map(move |track| track.get(index).copied()))
+        .flat_map(|code| code.map_or(0, decode_mulaw).to_le_bytes())
+        .collect();
+    let spec = Spec {
+        channels: tracks.len() as u16,
+        sample_rate_hz: callreel_core::g711::SAMPLE_RATE_HZ,
+        encoding: wav::Encoding::Pcm16,
+    };
+    let header = wav::header(spec, Length::Bytes(expected.len() as u32));
+    if found != [&header[..], &expected].concat() {
+        return Err(format!("{} is not what was sent", path.display()));
+    }
+    Ok((path, tracks.len(), samples as f64 / f64::from(spec.sample_rate_hz)))
+}
+
+fn find(dir: &Path, name: &str) -> Option<PathBuf> {
+    let days = fs::read_dir(dir).ok()?;
+    days.filter_map(Result::ok).map(|day| day.path().join(name)).find(|path| path.is_file())
+}

@@ -1,0 +1,199 @@
+//! What Prometheus scrapes. Every label's values are in this file: none comes from a call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use callreel_core::frame::PeerError;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::live::{BUCKETS_US, Board, Histogram, STATES};
+use crate::store::record::State;
+use crate::webhook::Health;
+
+/// The type of the text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the metrics are made of.
+#[derive(Debug)]
+pub struct Scrape {
+    /// The counters and the live recordings.
+    pub board: Arc<Board>,
+    /// Room on the disk, if it is known.
+    pub disk_free_bytes: Option<u64>,
+    /// No new calls are taken.
+    pub is_draining: bool,
+    /// CPU time of the process.
+    pub cpu_time: Duration,
+    /// How the webhook fares, if there is one.
+    pub webhook: Option<Health>,
+}
+
+impl Scrape {
+    /// Writes them as text.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("a string takes any text");
+        text
+    }
+}
+
+type Result = std::fmt::Result;
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result {
+        let mut to = Metrics(encoder);
+        let counters = &self.board.counters;
+        to.gauge("callreel_calls", "Recordings that go on now", self.board.count() as f64)?;
+        to.counter("callreel_calls_begun", "Recordings that began", &counters.begun)?;
+        to.family(
+            "callreel_recordings",
+            "Finished recordings, by how good they are",
+            "state",
+            STATES.iter().map(|state| state_name(*state)).zip(&counters.finished),
+        )?;
+        to.counter("callreel_frames", "Media messages whose audio is recorded", &counters.frames)?;
+        to.counter("callreel_frames_late", "Of those, late ones", &counters.late)?;
+        to.counter("callreel_frames_missing", "Messages that never came", &counters.missing)?;
+        let dropped = [
+            ("after_stop", &counters.after_stop),
+            ("before_start", &counters.before_start),
+            ("repeated", &counters.repeated),
+        ];
+        let rejected = PeerError::ALL.iter().map(|reason| reason.name()).zip(&counters.rejected);
+        to.family(
+            "callreel_frames_rejected",
+            "Messages that are in no recording, by reason",
+            "reason",
+            rejected.chain(dropped),
+        )?;
+        to.counter("callreel_audio_bytes", "Bytes of samples recorded", &counters.audio_bytes)?;
+        to.counter("callreel_gaps", "Gaps in media time", &counters.gaps)?;
+        to.counter("callreel_missing_milliseconds", "Their length", &counters.missing_ms)?;
+        let lost_ms = AtomicU64::new(counters.lost_us.load(Ordering::Relaxed).div_ceil(1000));
+        let lost = "Audio that arrived and became silence, because the disk did not take it";
+        to.counter("callreel_lost_milliseconds", lost, &lost_ms)?;
+        let queue = counters.queue_bytes_max.load(Ordering::Relaxed);
+        to.gauge(
+            "callreel_queue_high_water_bytes",
+            "The most audio of one recording that ever waited for the disk",
+            queue as f64,
+        )?;
+        let write = "Time to write one block and its header";
+        to.histogram("callreel_write_seconds", write, &counters.write_time)?;
+        let sync = "Time to make all that was written durable";
+        to.histogram("callreel_sync_seconds", sync, &counters.sync_time)?;
+        if let Some(free_bytes) = self.disk_free_bytes {
+            to.gauge("callreel_disk_free_bytes", "Room for recordings", free_bytes as f64)?;
+        }
+        let draining = f64::from(u8::from(self.is_draining));
+        to.gauge("callreel_draining", "1 when no new calls are taken", draining)?;
+        if let Some(webhook) = &self.webhook {
+            let pending = webhook.pending as f64;
+            to.gauge("callreel_webhook_pending", "Messages not taken yet", pending)?;
+            let delivered = AtomicU64::new(webhook.delivered);
+            to.counter("callreel_webhook_delivered", "Messages taken", &delivered)?;
+            let given_up = AtomicU64::new(webhook.given_up);
+            to.counter("callreel_webhook_given_up", "Messages given up", &given_up)?;
+        }
+        to.seconds("process_cpu_seconds", "CPU time of the process", self.cpu_time)?;
+        to.build()
+    }
+}
+
+struct Metrics<'e>(DescriptorEncoder<'e>);
+
+impl Metrics<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> Result {
+        let to = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(value).encode(to)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: &AtomicU64) -> Result {
+        let to = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value.load(Ordering::Relaxed)).encode(to)
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: Duration) -> Result {
+        let to = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value.as_secs_f64()).encode(to)
+    }
+
+    fn family<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl Iterator<Item = (&'static str, &'v AtomicU64)>,
+    ) -> Result {
+        let mut to = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in values {
+            let count = ConstCounter::new(count.load(Ordering::Relaxed));
+            count.encode(to.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> Result {
+        let mut to = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let (counts, sum) = histogram.read();
+        let longest = BUCKETS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = longest.zip(counts).collect();
+        to.encode_histogram::<NoLabelSet>(sum.as_secs_f64(), counts.iter().sum(), &buckets, None)
+    }
+
+    fn build(&mut self) -> Result {
+        let name = "callreel_build_info";
+        let mut to = self.0.encode_descriptor(name, "What runs", None, MetricType::Gauge)?;
+        let labels = [("version", env!("CARGO_PKG_VERSION"))];
+        ConstGauge::new(1u64).encode(to.encode_family(&labels)?)
+    }
+}
+
+const fn state_name(state: State) -> &'static str {
+    match state {
+        State::Complete => "complete",
+        State::Failed => "failed",
+        State::Partial => "partial",
+        State::Recording => "recording",
+        State::Recovered => "recovered",
+    }
+}
+
+/// The process's use of the machine.
+#[derive(Debug, Default)]
+pub struct Process(std::sync::Mutex<Option<(std::time::Instant, Duration, f64)>>);
+
+impl Process {
+    /// CPU time so far.
+    #[must_use]
+    pub fn cpu_time() -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    }
+
+    /// CPUs in use since about a second ago: 1.0 is one whole one.
+    #[must_use]
+    pub fn cpus(&self) -> f64 {
+        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (now, used) = (std::time::Instant::now(), Self::cpu_time());
+        let (then, used_then, cpus) = last.unwrap_or((now, used, 0.0));
+        let elapsed = now - then;
+        if elapsed < Duration::from_secs(1) {
+            *last = Some((then, used_then, cpus));
+            return cpus;
+        }
+        let cpus = (used.saturating_sub(used_then)).as_secs_f64() / elapsed.as_secs_f64();
+        *last = Some((now, used, cpus));
+        cpus
+    }
+}

@@ -1,0 +1,403 @@
+//! What the directory holds: finished recordings, found and read but for [`Store::delete`] never
+//! changed. The directory itself is the index, so nothing can be out of step with it.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::str::FromStr;
+
+use callreel_core::g711::decode_mulaw;
+use callreel_core::wav::{Encoding, Spec};
+use jiff::civil::Date;
+use serde::Serialize;
+
+use super::record::State;
+use super::{ID_BYTES_MAX, Names, Record, Store};
+
+/// Records read for one page of a search, at most; the next page goes on from there.
+const SCAN_MAX: usize = 5000;
+
+/// The largest record that is read.
+const RECORD_BYTES_MAX: u64 = 4 << 20;
+
+/// What of a file's samples is read for its peaks, at most. Longer files are sampled.
+const PEAK_BYTES_MAX: u64 = 64 << 20;
+
+/// Names a finished recording: the day it began, UTC, and the name of its files.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Key {
+    day: Date,
+    id: String,
+}
+
+impl Key {
+    /// Reads a key; `None` for anything that cannot be a recording's name. What is read is safe to
+    /// build a path of.
+    #[must_use]
+    pub fn new(day: &str, id: &str) -> Option<Self> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        // A name that is taken has a number appended.
+        let is_id = (1..=ID_BYTES_MAX + 8).contains(&id.len())
+            && id.chars().all(is_plain)
+            && !id.starts_with(['.', '-']);
+        Some(Self { day: parse_day(day).filter(|_| is_id)?, id: id.to_owned() })
+    }
+
+    /// The key of a record that is published.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        let day = record.started_at.to_zoned(jiff::tz::TimeZone::UTC).date();
+        Self { day, id: record.id.clone() }
+    }
+
+    /// The day, UTC.
+    #[must_use]
+    pub const fn day(&self) -> Date {
+        self.day
+    }
+
+    /// The name of the files.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// Reads `YYYY-MM-DD` and nothing else.
+#[must_use]
+pub fn parse_day(text: &str) -> Option<Date> {
+    let day: Date = text.parse().ok()?;
+    (day.to_string() == text).then_some(day)
+}
+
+/// Which recordings to list; all of it must be met.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Part of an id or of a parameter's name or value, in any case.
+    pub text: Option<String>,
+    /// How good it is.
+    pub state: Option<State>,
+    /// The first day, UTC.
+    pub from: Option<Date>,
+    /// The last day, UTC.
+    pub to: Option<Date>,
+}
+
+/// Where a page ended: the next one begins behind it, even if recordings came or went meanwhile.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cursor {
+    day: Date,
+    published_ns: i128,
+    id: String,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}~{}~{}", self.day, self.published_ns, self.id)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.splitn(3, '~');
+        let mut part = || parts.next().ok_or(());
+        let (day, published_ns, id) = (part()?, part()?, part()?);
+        let key = Key::new(day, id).ok_or(())?;
+        Ok(Self { day: key.day, published_ns: published_ns.parse().map_err(|_| ())?, id: key.id })
+    }
+}
+
+/// Some of the recordings, newest first.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Their records.
+    pub records: Vec<Record>,
+    /// Where to go on, if there may be more. A page may be short, even empty, and not the last.
+    pub next: Option<Cursor>,
+}
+
+/// A recording's outline.
+#[derive(Debug, Serialize)]
+pub struct Peaks {
+    /// How many columns each channel has.
+    pub columns: usize,
+    /// The file was too long to be read whole: peaks between what was read are missing.
+    pub is_sampled: bool,
+    /// One for each track, in the order of the channels.
+    pub channels: Vec<ChannelPeaks>,
+}
+
+/// A channel's lowest and highest sample in each column, by 256.
+#[derive(Debug, Default, Serialize)]
+pub struct ChannelPeaks {
+    /// −128 to 0.
+    pub low: Vec<i8>,
+    /// 0 to 127.
+    pub high: Vec<i8>,
+}
+
+impl Store {
+    /// Lists finished recordings: the latest day first, in a day the one finished last.
+    ///
+    /// Costs a look at each name of the days it passes and a read of each record it considers.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        count_max: usize,
+    ) -> io::Result<Page> {
+        let mut page = Page::default();
+        let mut scanned = 0;
+        for day in self.days(filter, after)? {
+            for (published_ns, id) in self.names_of(day)? {
+                let is_behind = |cursor: &Cursor| {
+                    day < cursor.day || (published_ns, &id) < (cursor.published_ns, &cursor.id)
+                };
+                if !after.is_none_or(is_behind) {
+                    continue;
+                }
+                if page.records.len() == count_max || scanned == SCAN_MAX {
+                    return Ok(page);
+                }
+                scanned += 1;
+                let key = Key { day, id };
+                // One that went meanwhile, or is not a record of ours, is passed over.
+                if let Ok(Some(record)) = self.record(&key)
+                    && filter.is_met_by(&record)
+                {
+                    page.records.push(record);
+                }
+                page.next = Some(Cursor { day, published_ns, id: key.id });
+            }
+        }
+        page.next = None;
+        Ok(page)
+    }
+
+    /// Reads one finished recording's record.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not a record.
+    pub fn record(&self, key: &Key) -> io::Result<Option<Record>> {
+        let Some(file) = found(File::open(self.names(key).json()))? else {
+            return Ok(None);
+        };
+        let mut text = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(file, RECORD_BYTES_MAX), &mut text)?;
+        let record: Record = serde_json::from_slice(&text)?;
+        Ok((record.id == key.id).then_some(record))
+    }
+
+    /// Opens one finished recording's WAV.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_wav(&self, key: &Key) -> io::Result<Option<File>> {
+        found(File::open(self.names(key).wav()))
+    }
+
+    /// Deletes a finished recording; whether there was one. Its record goes last, so that what is
+    /// interrupted can be done again.
+    ///
+    /// # Errors
+    /// It cannot be deleted.
+    pub fn delete(&self, key: &Key) -> io::Result<bool> {
+        let names = self.names(key);
+        if names.json_part().try_exists()? || names.wav_part().try_exists()? {
+            return Ok(false);
+        }
+        found(fs::remove_file(names.wav()))?;
+        let was_there = found(fs::remove_file(names.json()))?.is_some();
+        found(super::sync_dir(&names.dir))?;
+        Ok(was_there)
+    }
+
+    /// Reads the outline of a finished recording, in `columns` columns at most.
+    ///
+    /// # Errors
+    /// Its WAV cannot be read.
+    pub fn peaks(&self, key: &Key, record: &Record, columns: usize) -> io::Result<Option<Peaks>> {
+        let Some(file) = self.open_wav(key)? else {
+            return Ok(None);
+        };
+        let encoding = match record.format.encoding.as_str() {
+            "mulaw" => Encoding::Mulaw,
+            _ => Encoding::Pcm16,
+        };
+        let channels = if record.format.channels == 2 { 2 } else { 1 };
+        let spec = Spec { channels, sample_rate_hz: record.format.sample_rate_hz, encoding };
+        Outline { file, spec, samples: record.samples }.read(columns).map(Some)
+    }
+
+    fn names(&self, key: &Key) -> Names {
+        Names { dir: self.dir().join(key.day.to_string()), id: key.id.clone() }
+    }
+
+    fn days(&self, filter: &Filter, after: Option<&Cursor>) -> io::Result<Vec<Date>> {
+        let mut days = Vec::new();
+        for entry in fs::read_dir(self.dir())? {
+            let name = entry?.file_name();
+            let Some(day) = name.to_str().and_then(parse_day) else {
+                continue;
+            };
+            let is_asked_for = filter.from.is_none_or(|from| day >= from)
+                && filter.to.is_none_or(|to| day <= to)
+                && after.is_none_or(|cursor| day <= cursor.day);
+            if is_asked_for {
+                days.push(day);
+            }
+        }
+        days.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(days)
+    }
+
+    /// The records of a day by when they were published, the latest first.
+    fn names_of(&self, day: Date) -> io::Result<Vec<(i128, String)>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.dir().join(day.to_string()))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+                continue;
+            };
+            if Key::new(&day.to_string(), id).is_some()
+                && let Some(metadata) = found(entry.metadata())?
+            {
+                let ns = i128::from(metadata.mtime()) * 1_000_000_000;
+                names.push((ns + i128::from(metadata.mtime_nsec()), id.to_owned()));
+            }
+        }
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(names)
+    }
+}
+
+impl Filter {
+    fn is_met_by(&self, record: &Record) -> bool {
+        self.state.is_none_or(|state| record.state == state)
+            && self.text.as_ref().is_none_or(|text| {
+                let text = text.to_lowercase();
+                let holds = |field: &String| field.to_lowercase().contains(&text);
+                [&record.id, &record.stream_id, &record.call_id, &record.account_id]
+                    .into_iter()
+                    .any(holds)
+                    || record.parameters.iter().any(|(name, value)| holds(name) || holds(value))
+            })
+    }
+}
+
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A WAV of ours, to be drawn.
+struct Outline {
+    file: File,
+    spec: Spec,
+    samples: u64,
+}
+
+impl Outline {
+    fn read(&self, columns: usize) -> io::Result<Peaks> {
+        let frame_bytes = u64::from(self.spec.sample_frame_bytes());
+        let columns = columns.min(usize::try_from(self.samples).unwrap_or(columns));
+        let room = PEAK_BYTES_MAX / frame_bytes / (columns.max(1) as u64);
+        let mut channels: Vec<ChannelPeaks> = Vec::new();
+        channels.resize_with(usize::from(self.spec.channels), ChannelPeaks::default);
+        let mut buffer = vec![0; 64 * 1024];
+        let mut is_sampled = false;
+        for column in 0..columns as u64 {
+            let place = |column: u64| {
+                (u128::from(self.samples) * u128::from(column) / columns as u128) as u64
+            };
+            let (from, to) = (place(column), place(column + 1));
+            is_sampled |= to - from > room;
+            let peaks = self.peaks(from, to.min(from + room), &mut buffer)?;
+            for (channel, (low, high)) in channels.iter_mut().zip(peaks) {
+                channel.low.push((low >> 8) as i8);
+                channel.high.push((high >> 8) as i8);
+            }
+        }
+        Ok(Peaks { columns, is_sampled, channels })
+    }
+
+    /// The lowest and highest sample of each channel between two sample frames.
+    fn peaks(&self, from: u64, to: u64, buffer: &mut [u8]) -> io::Result<[(i16, i16); 2]> {
+        let frame_bytes = u64::from(self.spec.sample_frame_bytes());
+        let mut peaks = [(0, 0); 2];
+        let mut at = u64::from(self.spec.header_bytes()) + from * frame_bytes;
+        let end = u64::from(self.spec.header_bytes()) + to * frame_bytes;
+        while at < end {
+            let wanted = (end - at).min(buffer.len() as u64) as usize;
+            let bytes = &mut buffer[..wanted];
+            self.file.read_exact_at(bytes, at)?;
+            at += wanted as u64;
+            let mut note = |index: usize, sample: i16| {
+                let (low, high) = &mut peaks[index % usize::from(self.spec.channels)];
+                *low = sample.min(*low);
+                *high = sample.max(*high);
+            };
+            match self.spec.encoding {
+                Encoding::Mulaw => {
+                    bytes.iter().enumerate().for_each(|(i, code)| note(i, decode_mulaw(*code)));
+                }
+                Encoding::Pcm16 => {
+                    let samples = bytes.as_chunks::<2>().0.iter();
+                    samples.enumerate().for_each(|(i, two)| note(i, i16::from_le_bytes(*two)));
+                }
+            }
+        }
+        Ok(peaks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_never_a_path() {
+        assert!(Key::new("2026-11-22", "MZ0123.a_b-2").is_some());
+        for (day, id) in [
+            ("2026-11-22", ""),
+            ("2026-11-22", ".."),
+            ("2026-11-22", "../x"),
+            ("2026-11-22", "a/b"),
+            ("2026-11-22", "a\0"),
+            ("2026-11-22", "-rf"),
+            ("2026-11-22", "ä"),
+            ("..", "MZ1"),
+            ("2026-13-01", "MZ1"),
+            ("2026-1-1", "MZ1"),
+            ("20261122", "MZ1"),
+            ("2026-11-22/..", "MZ1"),
+            ("+002026-11-22", "MZ1"),
+        ] {
+            assert_eq!(Key::new(day, id), None, "{day} {id}");
+        }
+        assert!(Key::new("2026-11-22", &"a".repeat(200)).is_none());
+    }
+
+    #[test]
+    fn a_cursor_survives_its_text() {
+        let cursor: Cursor = "2026-11-22~1795376740123456789~MZ1~".parse().unwrap_or(Cursor {
+            day: "2026-11-22".parse().unwrap(),
+            published_ns: 1_795_376_740_123_456_789,
+            id: "MZ1".to_owned(),
+        });
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for text in ["", "2026-11-22", "2026-11-22~1~../x", "2026-11-22~x~MZ1"] {
+            assert_eq!(text.parse::<Cursor>(), Err(()));
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! Tells somebody's server of each finished recording, as Standard Webhooks has it: signed, and
+//! again until it is taken.
+//!
+//! What is to be told is a file from the moment a recording is published until the server has
+//! answered with 2xx, so neither a restart nor an outage loses it: delivery is at least once, and
+//! `webhook-id` stays the same. Nothing here is waited for by a recording.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64ct::{Base64, Encoding as _};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::Sha256;
+use tokio::sync::Notify;
+use ureq::http::Uri;
+
+use crate::store::Record;
+use crate::store::record::State;
+
+/// How long a message is tried for. Then the recording's own record is all there is.
+pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+
+/// The longest pause between two tries of one message.
+const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// The pause before the second try.
+pub const FIRST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long the server has for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Messages looked at in one round, oldest first.
+const ROUND_MAX: usize = 1000;
+
+/// The pause after a round that left something.
+const ROUND_PAUSE: Duration = Duration::from_millis(500);
+
+/// The directory of the messages, in that of the recordings.
+const DIR: &str = ".webhooks";
+
+/// What a secret begins with.
+const SECRET_PREFIX: &str = "whsec_";
+
+/// Whom to tell, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to post messages.
+    pub url: Url,
+    /// What to sign them with.
+    pub secret: Secret,
+    /// The pause before the second try; each further one is twice as long.
+    pub first_pause: Duration,
+}
+
+/// An `http` or `https` address.
+#[derive(Clone, Debug)]
+pub struct Url(Uri);
+
+/// What both sides know, and nobody else.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+/// Why a setting cannot be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// Too short to be safe, or not in the form that the standard has.
+    #[error(
+        "the webhook secret must be whsec_ and the base64 of 24 to 64 random bytes: \
+         make one with `echo whsec_$(openssl rand -base64 32)`"
+    )]
+    Secret,
+    /// Not a web address.
+    #[error("must be an address to post to, like https://example.com/hooks/callreel")]
+    Url,
+}
+
+impl std::str::FromStr for Url {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let uri: Uri = text.parse().map_err(|_| Error::Url)?;
+        let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+        if is_web && uri.host().is_some() { Ok(Self(uri)) } else { Err(Error::Url) }
+    }
+}
+
+impl Secret {
+    /// Reads a secret as the standard writes it.
+    ///
+    /// # Errors
+    /// [`Error::Secret`].
+    pub fn new(text: &str) -> Result<Self, Error> {
+        let key = text
+            .strip_prefix(SECRET_PREFIX)
+            .and_then(|key| Base64::decode_vec(key).ok())
+            .filter(|key| (24..=64).contains(&key.len()))
+            .ok_or(Error::Secret)?;
+        Ok(Self(key))
+    }
+
+    /// The `webhook-signature` of a message.
+    #[must_use]
+    pub fn sign(&self, id: &str, timestamp_s: i64, body: &str) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes any key");
+        mac.update(format!("{id}.{timestamp_s}.{body}").as_bytes());
+        format!("v1,{}", Base64::encode_string(&mac.finalize().into_bytes()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Where publishers leave what is to be told, and where the delivery finds it.
+#[derive(Clone, Debug)]
+pub struct Queue(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    store_dir: PathBuf,
+    bell: Notify,
+    health: Mutex<Health>,
+}
+
+/// How the delivery fares.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Health {
+    /// Messages that wait, up to a thousand.
+    pub pending: u64,
+    /// Messages that were taken since the start.
+    pub delivered: u64,
+    /// Messages that were given up since the start.
+    pub given_up: u64,
+    /// Why the last try failed; absent after one that did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Since when all tries have failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
+}
+
+/// A message, as it is kept and sent.
+#[derive(Serialize)]
+struct Message<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    timestamp: Timestamp,
+    data: &'a Record,
+}
+
+/// What the delivery must know of a message.
+#[derive(Deserialize)]
+struct Kept<'a> {
+    timestamp: Timestamp,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct KeptData {
+    started_at: Timestamp,
+    wav: Option<crate::store::record::Wav>,
+}
+
+impl Queue {
+    /// A queue for the recordings in `store_dir`.
+    #[must_use]
+    pub fn new(store_dir: &Path) -> Self {
+        let store_dir = store_dir.to_owned();
+        Self(Arc::new(Shared { store_dir, bell: Notify::new(), health: Mutex::default() }))
+    }
+
+    /// Leaves a message about a recording whose record is about to get its final name. What cannot
+    /// be written is logged: the recording itself matters more.
+    pub fn post(&self, record: &Record) {
+        if let Err(error) = self.write(record) {
+            tracing::error!(%error, recording = record.id, "cannot keep a webhook message");
+        }
+    }
+
+    /// Wakes the delivery.
+    pub fn wake(&self) {
+        self.0.bell.notify_one();
+    }
+
+    /// How the delivery fares.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Health> {
+        self.0.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.0.store_dir.join(DIR)
+    }
+
+    fn write(&self, record: &Record) -> io::Result<()> {
+        let kind = match record.state {
+            State::Failed => "recording.failed",
+            _ => "recording.finished",
+        };
+        let message = Message { kind, timestamp: Timestamp::now(), data: record };
+        let text = serde_json::to_vec(&message)?;
+        let dir = self.dir();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let name = format!("msg_{}_{}", record.started_at.strftime("%Y-%m-%d"), record.id);
+        let temporary = dir.join(format!("{name}.tmp"));
+        let mut options = fs::OpenOptions::new();
+        let mut file =
+            options.create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(temporary, dir.join(format!("{name}.json")))?;
+        fs::File::open(dir)?.sync_all()
+    }
+
+    /// The ids of the messages that wait, oldest first.
+    fn pending(&self) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.dir()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) {
+                let modified = entry.metadata().and_then(|metadata| metadata.modified());
+                ids.push((modified.ok(), id.to_owned()));
+            }
+        }
+        ids.sort_unstable();
+        ids.truncate(ROUND_MAX);
+        Ok(ids.into_iter().map(|(_modified, id)| id).collect())
+    }
+}
+
+/// Delivers what waits, and what comes, until it is dropped.
+pub async fn deliver(config: Config, queue: Queue) {
+    let agent = ureq::Agent::config_builder()
+        .timeout_global(Some(ANSWER_TIMEOUT))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .user_agent(concat!("callreel/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .new_agent();
+    let mut courier = Courier { config, agent, queue, tries: HashMap::new() };
+    loop {
+        let round = tokio::task::spawn_blocking(move || {
+            let left = courier.deliver_due();
+            (courier, left)
+        });
+        // Only a panic, reported already, ends it.
+        let Ok((back, left)) = round.await else {
+            return;
+        };
+        courier = back;
+        let bell = Arc::clone(&courier.queue.0);
+        let pause = if left { ROUND_PAUSE } else { PAUSE_MAX };
+        let _ = tokio::time::timeout(pause, bell.bell.notified()).await;
+    }
+}
+
+struct Courier {
+    config: Config,
+    agent: ureq::Agent,
+    queue: Queue,
+    /// Messages that were not taken: how often, and when to try next.
+    tries: HashMap<String, (u32, Instant)>,
+}
+
+enum Answer {
+    Taken,
+    /// The server is there but did not take it.
+    Refused(String),
+    /// Nobody is there: others need not be tried now.
+    Unreachable(String),
+}
+
+impl Courier {
+    /// Tries each message that is due once; whether any is left.
+    fn deliver_due(&mut self) -> bool {
+        let ids = self.queue.pending().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read the webhook messages");
+            Vec::new()
+        });
+        self.queue.lock().pending = ids.len() as u64;
+        self.tries.retain(|id, _| ids.contains(id));
+        let mut left = false;
+        let mut unreachable = None;
+        for id in ids {
+            let now = Instant::now();
+            if self.tries.get(&id).is_some_and(|(_, next)| *next > now) {
+                left = true;
+                continue;
+            }
+            let answer = match &unreachable {
+                Some(error) => Answer::Unreachable(String::clone(error)),
+                None => match self.attempt(&id) {
+                    Ok(Some(answer)) => answer,
+                    Ok(None) => {
+                        left = true; // Not published yet.
+                        continue;
+                    }
+                    Err(error) => Answer::Refused(format!("cannot read the message: {error}")),
+                },
+            };
+            if let Answer::Unreachable(error) = &answer {
+                unreachable = Some(error.clone());
+            }
+            left |= !self.settle(&id, answer);
+        }
+        left
+    }
+
+    /// Tries one message, unless its recording is not published yet.
+    fn attempt(&self, id: &str) -> io::Result<Option<Answer>> {
+        let body = fs::read_to_string(self.path(id))?;
+        let kept: Kept<'_> = serde_json::from_str(&body)?;
+        let data: KeptData = serde_json::from_str(kept.data.get())?;
+        if let Some(wav) = data.wav {
+            let day = data.started_at.strftime("%Y-%m-%d").to_string();
+            let is_old = Timestamp::now().duration_since(kept.timestamp).as_secs() > 60;
+            if !is_old && !self.queue.0.store_dir.join(day).join(wav.file).try_exists()? {
+                return Ok(None);
+            }
+        }
+        let now = Timestamp::now().as_second();
+        let response = self
+            .agent
+            .post(&self.config.url.0)
+            .header("content-type", "application/json")
+            .header("webhook-id", id)
+            .header("webhook-timestamp", now.to_string())
+            .header("webhook-signature", self.config.secret.sign(id, now, &body))
+            .send(body.as_str());
+        Ok(Some(match response {
+            Ok(response) if response.status().is_success() => Answer::Taken,
+            Ok(response) => Answer::Refused(format!("it answered {}", response.status())),
+            Err(error) => Answer::Unreachable(error.to_string()),
+        }))
+    }
+
+    /// Clears a message away that was taken or is too old; whether it is gone.
+    fn settle(&mut self, id: &str, answer: Answer) -> bool {
+        let (Answer::Refused(error) | Answer::Unreachable(error)) = answer else {
+            self.remove(id);
+            let mut health = self.queue.lock();
+            health.delivered += 1;
+            if health.failing_since.take().is_some() {
+                tracing::info!("the webhook works again");
+            }
+            health.error = None;
+            return true;
+        };
+        let mut health = self.queue.lock();
+        if health.failing_since.is_none() {
+            tracing::warn!(error, "the webhook does not take messages; trying again for 3 days");
+            health.failing_since = Some(Timestamp::now());
+        }
+        health.error = Some(error);
+        drop(health);
+        let written = fs::metadata(self.path(id)).and_then(|metadata| metadata.modified());
+        let age = written.ok().and_then(|written| written.elapsed().ok()).unwrap_or_default();
+        if age >= GIVE_UP_AFTER {
+            tracing::error!(message = id, "gave up a webhook message after 3 days");
+            self.remove(id);
+            self.queue.lock().given_up += 1;
+            return true;
+        }
+        let count = self.tries.get(id).map_or(0, |(count, _)| *count);
+        let pause = self.config.first_pause.saturating_mul(1 << count.min(20)).min(PAUSE_MAX);
+        // Servers that come back should not be met by everybody at once.
+        let pause = pause.mul_f64(0.8 + 0.4 * fastrand::f64());
+        self.tries.insert(id.to_owned(), (count + 1, Instant::now() + pause));
+        false
+    }
+
+    fn remove(&mut self, id: &str) {
+        self.tries.remove(id);
+        let mut health = self.queue.lock();
+        health.pending = health.pending.saturating_sub(1);
+        drop(health);
+        if let Err(error) = fs::remove_file(self.path(id)) {
+            tracing::error!(%error, "cannot remove a webhook message; it will be sent again");
+        }
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.queue.dir().join(format!("{id}.json"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_is_that_of_the_standards_own_example() {
+        let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signature =
+            secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        assert_eq!(format!("{secret:?}"), "Secret(..)");
+    }
+
+    #[test]
+    fn a_secret_or_url_that_is_none_is_refused() {
+        for text in ["", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_c2hvcnQ=", "whsec_?"]
+        {
+            assert_eq!(Secret::new(text).unwrap_err(), Error::Secret);
+        }
+        for text in ["", "example.com", "ftp://example.com", "/hooks", "https://"] {
+            assert_eq!(text.parse::<Url>().unwrap_err(), Error::Url, "{text}");
+        }
+    }
+}

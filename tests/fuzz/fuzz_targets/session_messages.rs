@@ -1,0 +1,237 @@
+//! Whatever is said in whatever order: no audio is lost, the figures add up, both channels are of
+//! one length.
+
+#![no_main]
+
+use arbitrary::Arbitrary;
+use base64::prelude::*;
+use callreel_core::frame::{PeerError, Provider};
+use callreel_core::session::{Error, Event, Gap, Session, Turn};
+use libfuzzer_sys::fuzz_target;
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    out_places: u8,
+    messages: Vec<Message>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Message {
+    Media(Media),
+    /// The message before once more.
+    Again,
+    Mark,
+    Start {
+        inbound: bool,
+        outbound: bool,
+    },
+    Stop,
+    Text(String),
+    /// Media whose turn is dropped.
+    Undrained(Media),
+}
+
+#[derive(Arbitrary, Debug)]
+struct Media {
+    outbound: bool,
+    sequence: Option<u8>,
+    time: Time,
+    length: Length,
+    valid: bool,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Time {
+    Any(u64),
+    Near(u16),
+    None,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Length {
+    Long(u16),
+    Short(u8),
+}
+
+fuzz_target!(|input: Input| {
+    // Filling costs time: ten seconds each.
+    if input.messages.len() <= 40 {
+        run::<4096>(&input);
+        run::<3202>(&input);
+        run::<7>(&input);
+    }
+});
+
+fn run<const N: usize>(input: &Input) {
+    let mut state: State<N> = State::new(usize::from(input.out_places) + 2);
+    let mut last = String::new();
+    for message in &input.messages {
+        let (text, drained) = match message {
+            Message::Again => (last.clone(), true),
+            Message::Mark => (r#"{"event":"mark","mark":{"name":"m"}}"#.to_owned(), true),
+            Message::Media(media) => (media.text(), true),
+            Message::Start { inbound, outbound } => (start(*inbound, *outbound), true),
+            Message::Stop => (r#"{"event":"stop"}"#.to_owned(), true),
+            Message::Text(text) => (text.clone(), true),
+            Message::Undrained(media) => (media.text(), false),
+        };
+        state.take(&text, drained);
+        last = text;
+    }
+    state.end();
+}
+
+fn start(inbound: bool, outbound: bool) -> String {
+    let tracks: &[&str] = match (inbound, outbound) {
+        (true, true) => &["inbound", "outbound"],
+        (false, true) => &["outbound"],
+        _ => &["inbound"],
+    };
+    format!(r#"{{"event":"start","start":{{"tracks":{tracks:?}}}}}"#)
+}
+
+impl Media {
+    fn text(&self) -> String {
+        let length = match self.length {
+            Length::Long(length) => usize::from(length) / 8,
+            Length::Short(length) => usize::from(length),
+        };
+        // Not silence, so that audio can be told from what was filled in.
+        let payload = BASE64_STANDARD.encode(vec![0x21 + self.outbound as u8; length]);
+        let timestamp = match self.time {
+            Time::Any(time) => format!(r#""timestamp":"{time}","#),
+            Time::Near(time) => format!(r#""timestamp":{},"#, time / 16),
+            Time::None => String::new(),
+        };
+        let sequence = self.sequence.map(|s| format!(r#""sequenceNumber":"{s}","#));
+        let track = if self.outbound { "outbound" } else { "inbound" };
+        let stray = if self.valid { "" } else { "!" };
+        format!(
+            r#"{{"event":"media",{}"media":{{"track":"{track}",{timestamp}"payload":"{payload}{stray}"}}}}"#,
+            sequence.unwrap_or_default()
+        )
+    }
+}
+
+/// A session and what must be true of it.
+struct State<const N: usize> {
+    session: Session<N>,
+    out: Vec<i16>,
+    samples: Vec<i16>,
+    gaps: Vec<Gap>,
+    taken: [usize; 2],
+    messages: u64,
+    others: u64,
+    media: u64,
+    undrained: u64,
+}
+
+impl<const N: usize> State<N> {
+    fn new(out_places: usize) -> Self {
+        Self {
+            session: Session::new(Provider::Twilio),
+            out: vec![0; out_places],
+            samples: Vec::new(),
+            gaps: Vec::new(),
+            taken: [0; 2],
+            messages: 0,
+            others: 0,
+            media: 0,
+            undrained: 0,
+        }
+    }
+
+    fn take(&mut self, text: &str, drained: bool) {
+        let mut text = text.as_bytes().to_vec();
+        let before = (*self.session.stats(), self.session.spec());
+        self.messages += 1;
+        let taken = match self.session.handle_message(&mut text) {
+            Ok(turn) => {
+                self.gaps.extend(turn.gaps());
+                let restart = matches!(turn.event(), Event::Restart);
+                match turn.event() {
+                    Event::Media(placed) => {
+                        self.media += u64::from(!placed.repeated);
+                        if drained {
+                            self.taken[placed.track as usize] += placed.samples;
+                        } else {
+                            self.undrained += placed.samples as u64;
+                        }
+                    }
+                    Event::Premature => {}
+                    _ => self.others += 1,
+                }
+                if drained {
+                    drain(turn, &mut self.out, &mut self.samples);
+                }
+                Ok(restart)
+            }
+            Err(error) => Err(error),
+        };
+        let restart = match taken {
+            Ok(restart) => restart,
+            Err(error) => {
+                let (mut stats, spec) = before;
+                match error {
+                    Error::Peer(error) => stats.rejected[error.index()] += 1,
+                    _ => self.others += 1,
+                }
+                assert_eq!((*self.session.stats(), self.session.spec()), (stats, spec));
+                return;
+            }
+        };
+        let stats = *self.session.stats();
+        assert_eq!((stats.media, stats.undrained), (self.media, self.undrained));
+        if restart {
+            let places = self.out.len();
+            std::mem::replace(self, Self::new(places)).end();
+            let again = core::str::from_utf8(&text).unwrap().to_owned();
+            self.take(&again, drained);
+        }
+    }
+
+    fn end(mut self) {
+        let turn = self.session.handle_end();
+        self.gaps.extend(turn.gaps());
+        drain(turn, &mut self.out, &mut self.samples);
+        drain(self.session.handle_end(), &mut self.out, &mut self.samples);
+
+        let stats = *self.session.stats();
+        let rejected: u64 = PeerError::ALL.iter().map(|error| stats.rejected[error.index()]).sum();
+        assert!(stats.late <= stats.media);
+        let counted = stats.media + stats.repeated + stats.before_start + rejected;
+        assert_eq!(counted + self.others, self.messages, "{stats:?}");
+        let Some(spec) = self.session.spec() else {
+            assert!(self.samples.is_empty());
+            return;
+        };
+        let channels = usize::from(spec.channels);
+        assert_eq!(self.samples.len() % channels, 0);
+        for (channel, track) in self.session.tracks().iter().enumerate() {
+            let samples = || self.samples.iter().skip(channel).step_by(channels);
+            let heard = samples().filter(|sample| **sample != 0).count();
+            assert_eq!(heard, self.taken[track as usize], "{track:?}");
+            let filled = |gap: &&Gap| gap.track == track;
+            let filled: u64 = self.gaps.iter().filter(filled).map(|gap| gap.filled).sum();
+            let padding = samples().count() as i64 - heard as i64 - filled as i64;
+            // What an undrained turn should have filled is missing, too.
+            if self.undrained == 0 {
+                let padding_max = if channels == 2 { 1600 } else { 0 };
+                assert!((0..=padding_max).contains(&padding), "{track:?} {padding}");
+            }
+            for gap in &self.gaps {
+                assert!(gap.missing > 0 && gap.filled <= gap.missing);
+            }
+        }
+    }
+}
+
+fn drain<const N: usize>(mut turn: Turn<'_, '_, N>, out: &mut [i16], samples: &mut Vec<i16>) {
+    loop {
+        let count = turn.poll_pcm(out);
+        if count == 0 {
+            return;
+        }
+        samples.extend(&out[..count]);
+    }
+}

@@ -1,0 +1,132 @@
+//! Each fixture becomes the WAV beside it, and other people's tools read in it what was sent.
+
+use std::fs;
+
+use base64::prelude::*;
+use callreel_core::frame::Track;
+use serde_json::Value;
+
+use crate::harness::client;
+use crate::harness::fixtures::{self, Fixture};
+use crate::harness::oracle;
+use crate::harness::recorder::{Core, Recorder, Recording, connection};
+
+#[test]
+fn every_fixture_becomes_the_wav_beside_it() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let fixtures = fixtures::twilio();
+    assert!(!fixtures.is_empty());
+    for fixture in &fixtures {
+        let made = Core.record(&fixture.messages());
+        for (index, wav) in made.iter().enumerate() {
+            let path = fixture.wav(index);
+            if update {
+                fs::write(&path, wav).unwrap();
+            }
+            let golden = fs::read(&path).unwrap_or_default();
+            assert!(*wav == golden, "{}: differs from {}", fixture.name, path.display());
+        }
+        let more = fixture.wav(made.len());
+        assert!(!more.exists(), "{}: nothing became {}", fixture.name, more.display());
+    }
+}
+
+#[test]
+fn every_recording_holds_what_was_sent_as_ffmpeg_decodes_it() {
+    let mut codes = Vec::new();
+    let mut heard = Vec::new();
+    for fixture in fixtures::twilio() {
+        let recordings = record(&fixture);
+        let calls = payloads(&fixture.messages());
+        assert_eq!(recordings.len(), calls.len(), "{}", fixture.name);
+        for (recording, tracks) in recordings.iter().zip(calls) {
+            let announced = [Track::Inbound, Track::Outbound].into_iter().zip(tracks);
+            let announced = announced.filter_map(|(track, sent)| Some((track, sent?)));
+            for (channel, (track, sent)) in announced.enumerate() {
+                let mut samples = outside_gaps(recording, channel, track);
+                let padding = samples.split_off(sent.len().min(samples.len()));
+                assert!(padding.iter().all(|sample| *sample == 0), "{}", fixture.name);
+                heard.push((fixture.name.clone(), track, sent.len(), samples));
+                codes.extend(sent);
+            }
+        }
+    }
+    let mut decoded = oracle::ffmpeg_mulaw(&codes);
+    for (name, track, count, samples) in heard {
+        let expected: Vec<_> = decoded.drain(..count).collect();
+        assert!(samples == expected, "{name}: {track:?} is not what was sent");
+    }
+}
+
+#[test]
+fn other_tools_read_the_same_samples_in_every_recording() {
+    let all = fixtures::twilio();
+    for channels in [1, 2] {
+        let recordings = all.iter().flat_map(record).filter(|r| r.spec.channels == channels);
+        let (wavs, expected): (Vec<_>, Vec<_>) =
+            recordings.map(|recording| (recording.wav(), recording.samples)).unzip();
+        let wavs = wavs.iter().map(Vec::as_slice);
+        let wavs = oracle::Wavs::new(&format!("golden-{channels}"), wavs);
+        assert!(wavs.ffmpeg() == expected, "ffmpeg reads other samples");
+        assert!(wavs.hound() == expected, "hound reads other samples");
+        let row = expected.concat();
+        assert!(wavs.sox() == row, "SoX reads other samples");
+        assert!(wavs.python(channels) == row, "Python reads other samples");
+    }
+}
+
+fn record(fixture: &Fixture) -> Vec<Recording> {
+    let bytes: Vec<u8> = fixture.messages().iter().flat_map(client::text).collect();
+    connection(&[&bytes], 256 << 10)
+}
+
+/// A channel without the silence that its gaps say was filled in.
+fn outside_gaps(recording: &Recording, channel: usize, track: Track) -> Vec<i16> {
+    let mut samples = recording.channel(channel);
+    for gap in recording.gaps.iter().rev().filter(|gap| gap.track == track) {
+        let filled = gap.at as usize..(gap.at + gap.filled) as usize;
+        assert!(samples.drain(filled).all(|sample| sample == 0), "{gap:?} is not silent");
+    }
+    samples
+}
+
+/// By other means than core's: the codes of each stream's tracks, `None` for one not announced.
+fn payloads(messages: &[Vec<u8>]) -> Vec<[Option<Vec<u8>>; 2]> {
+    let names = ["inbound", "outbound"];
+    let mut streams: Vec<[Option<Vec<u8>>; 2]> = Vec::new();
+    let mut recording = false;
+    let mut last = None;
+    for message in messages {
+        let value: Value = serde_json::from_slice(message).expect("a fixture is JSON");
+        match value["event"].as_str() {
+            Some("start") => {
+                let format = &value["start"]["mediaFormat"]["encoding"];
+                recording = format.as_str().is_none_or(|encoding| encoding == "audio/x-mulaw");
+                if recording {
+                    let inbound = Value::from(vec!["inbound"]);
+                    let tracks = value["start"]["tracks"].as_array();
+                    let announced = tracks.or(inbound.as_array()).expect("is an array");
+                    streams.push(names.map(|name| announced.contains(&name.into()).then(Vec::new)));
+                }
+            }
+            Some("stop") => recording = false,
+            Some("media") if recording && last != Some(message) => {
+                let track = value["media"]["track"].as_str().unwrap_or("inbound");
+                let index = names.iter().position(|name| *name == track);
+                let payload = value["media"]["payload"].as_str().unwrap_or("!");
+                if let Some(codes) = streams.last_mut().and_then(|s| s[index.unwrap()].as_mut()) {
+                    codes.extend(BASE64_STANDARD.decode(payload).unwrap_or_default());
+                }
+            }
+            _ => {}
+        }
+        last = Some(message);
+    }
+    streams
+}
+
+#[test]
+fn the_mulaw_table_is_that_of_ffmpeg_on_all_256_codes() {
+    let codes: Vec<u8> = (0..=255).collect();
+    assert_eq!(callreel_core::g711::MULAW_TABLE.to_vec(), oracle::ffmpeg_mulaw(&codes));
+}

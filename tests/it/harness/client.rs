@@ -1,0 +1,42 @@
+//! The bytes of a WebSocket client, lawful or not.
+
+pub const CONTINUATION: u8 = 0x0;
+pub const TEXT: u8 = 0x1;
+pub const BINARY: u8 = 0x2;
+pub const CLOSE: u8 = 0x8;
+pub const PING: u8 = 0x9;
+pub const PONG: u8 = 0xA;
+
+/// Set in the first byte of a message's last frame.
+pub const FIN: u8 = 0x80;
+
+const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+
+/// A frame with `first` as its first byte, its length in the shortest form, masked.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    masked_frame(first, payload, MASK)
+}
+
+/// A [`frame`] with a mask of its own.
+pub fn masked_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        length @ 0..=125 => bytes.push(0x80 | length as u8),
+        length @ 126..=0xFFFF => {
+            bytes.push(0x80 | 126);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            bytes.push(0x80 | 127);
+            bytes.extend((length as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(mask);
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes
+}
+
+/// A text message in one frame.
+pub fn text(payload: impl AsRef<[u8]>) -> Vec<u8> {
+    frame(FIN | TEXT, payload.as_ref())
+}

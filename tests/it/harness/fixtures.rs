@@ -1,0 +1,44 @@
+//! The scenarios in `tests/fixtures`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A provider's messages and, beside them, what becomes of them.
+pub struct Fixture {
+    /// Its scenario.
+    pub name: String,
+    messages: PathBuf,
+}
+
+impl Fixture {
+    /// Its messages in order.
+    pub fn messages(&self) -> Vec<Vec<u8>> {
+        let text = fs::read_to_string(&self.messages).expect("a fixture is readable");
+        text.lines().map(|line| line.as_bytes().to_vec()).collect()
+    }
+
+    /// Where the WAV of its recording `index` stands.
+    pub fn wav(&self, index: usize) -> PathBuf {
+        let suffix = if index == 0 { String::new() } else { format!("-{}", index + 1) };
+        self.messages.with_file_name(format!("{}{suffix}.wav", self.name))
+    }
+}
+
+/// Twilio's fixtures, in the order of their names.
+pub fn twilio() -> Vec<Fixture> {
+    let mut found: Vec<_> = fs::read_dir(directory().join("twilio"))
+        .expect("the fixtures are there")
+        .map(|entry| entry.expect("a directory is readable").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+        .map(|messages| {
+            let name = messages.file_stem().expect("has a name").to_string_lossy().into_owned();
+            Fixture { name, messages }
+        })
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+pub fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}

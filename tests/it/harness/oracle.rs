@@ -1,0 +1,118 @@
+//! Other people's tools as judges, run as processes.
+//!
+//! A tool that is missing fails the test that needs it: a proof that was skipped is none.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Runs `program` with `input` on its standard input; returns its standard output.
+///
+/// # Panics
+/// When it is not installed or fails, with what to do or what it said.
+pub fn run(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let spawned = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => panic!("cannot run {program} ({error}): apt-get install {program}"),
+    };
+    let mut stdin = child.stdin.take().expect("was piped");
+    let output = std::thread::scope(|scope| {
+        // A tool may stop reading when it has what it wants.
+        scope.spawn(move || stdin.write_all(input).ok());
+        child.wait_with_output().expect("a child can be waited for")
+    });
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    output.stdout
+}
+
+/// The samples that ffmpeg decodes from raw mu-law.
+pub fn ffmpeg_mulaw(codes: &[u8]) -> Vec<i16> {
+    let arguments = "-v error -f mulaw -ar 8000 -ac 1 -i pipe:0 -f s16le -c:a pcm_s16le pipe:1";
+    samples(&run("ffmpeg", &words(arguments), codes))
+}
+
+/// WAV files that tools are asked to read, all at once: to start one takes longer than to read.
+pub struct Wavs {
+    paths: Vec<String>,
+}
+
+impl Wavs {
+    /// Writes them to a folder of their own, called `area`.
+    pub fn new<'w>(area: &str, wavs: impl IntoIterator<Item = &'w [u8]>) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(area);
+        fs::create_dir_all(&folder).expect("the target's folder is writable");
+        let write = |(index, wav): (usize, &[u8])| {
+            let path = folder.join(format!("{index}.wav"));
+            fs::write(&path, wav).expect("the target's folder is writable");
+            path.to_str().expect("a path of ours is UTF-8").to_owned()
+        };
+        Self { paths: wavs.into_iter().enumerate().map(write).collect() }
+    }
+
+    /// The samples of each that ffmpeg reads.
+    pub fn ffmpeg(&self) -> Vec<Vec<i16>> {
+        let mut arguments = words("-v error -y");
+        for path in &self.paths {
+            arguments.extend(["-i", path]);
+        }
+        let outputs = self.paths.iter().enumerate();
+        let outputs: Vec<_> =
+            outputs.map(|(index, path)| (format!("{index}:a"), format!("{path}.s16"))).collect();
+        for (input, output) in &outputs {
+            arguments.extend(["-map", input, "-c:a", "pcm_s16le", "-f", "s16le", output]);
+        }
+        run("ffmpeg", &arguments, &[]);
+        let read = |(_, path): &(_, String)| fs::read(path).expect("ffmpeg wrote it");
+        outputs.iter().map(|output| samples(&read(output))).collect()
+    }
+
+    /// The samples of all in a row that SoX reads; all must have as many channels.
+    pub fn sox(&self) -> Vec<i16> {
+        let mut arguments = vec!["-V1"];
+        arguments.extend(self.paths.iter().map(String::as_str));
+        arguments.extend(words("-t raw -e signed -b 16 -L -"));
+        samples(&run("sox", &arguments, &[]))
+    }
+
+    /// The samples of all in a row that Python's `wave` reads; all must have `channels` channels
+    /// of 16 bits at 8 kHz.
+    pub fn python(&self, channels: u16) -> Vec<i16> {
+        let program = "import sys, wave
+for path in sys.argv[2:]:
+    w = wave.open(path)
+    assert w.getparams()[:3] == (int(sys.argv[1]), 2, 8000), w.getparams()
+    sys.stdout.buffer.write(w.readframes(w.getnframes()))";
+        let channels = channels.to_string();
+        let mut arguments = vec!["-c", program, &channels];
+        arguments.extend(self.paths.iter().map(String::as_str));
+        samples(&run("python3", &arguments, &[]))
+    }
+
+    /// The samples of each that hound reads.
+    pub fn hound(&self) -> Vec<Vec<i16>> {
+        let read = |path| {
+            let reader = hound::WavReader::open(path).expect("hound reads the header");
+            reader.into_samples().collect::<Result<_, _>>().expect("hound reads the samples")
+        };
+        self.paths.iter().map(read).collect()
+    }
+}
+
+/// Takes little-endian bytes for samples.
+pub fn samples(bytes: &[u8]) -> Vec<i16> {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    assert!(rest.is_empty(), "half a sample");
+    pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect()
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split_whitespace().collect()
+}

@@ -1,0 +1,237 @@
+//! The smallest recorder that can be made of core's parts, and what tests ask of any recorder.
+
+use std::convert::Infallible;
+
+use callreel_core::frame::Provider;
+use callreel_core::session::{Error, Event, Gap, Session, Stats};
+use callreel_core::wav;
+use callreel_core::ws::{self, CloseCode};
+use embedded_io::{ErrorType, Seek, SeekFrom, Write};
+
+use super::client;
+
+/// Something that records calls: core, or a server around it.
+pub trait Recorder {
+    /// Sends `messages` on one connection, each as a text message, then ends it; returns the WAV
+    /// files of its streams in the order of their starts.
+    fn record(&self, messages: &[Vec<u8>]) -> Vec<Vec<u8>>;
+}
+
+/// Core with nothing around it.
+pub struct Core;
+
+impl Recorder for Core {
+    fn record(&self, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let bytes: Vec<u8> = messages.iter().flat_map(client::text).collect();
+        connection(&[&bytes], 256 << 10).into_iter().map(|recording| recording.wav()).collect()
+    }
+}
+
+/// What one session made of its messages.
+#[derive(Debug, PartialEq)]
+pub struct Recording {
+    pub spec: wav::Spec,
+    /// Interleaved.
+    pub samples: Vec<i16>,
+    pub stats: Stats,
+    pub gaps: Vec<Gap>,
+    /// Whether a stop came.
+    pub stopped: bool,
+    /// What was pressed or came back, and at which sample.
+    pub cues: Vec<(String, u64)>,
+}
+
+impl Recording {
+    /// The file, written as the server and the device write it.
+    pub fn wav(&self) -> Vec<u8> {
+        let mut writer = wav::Writer::new(Sink::default(), self.spec).unwrap();
+        for samples in self.samples.chunks(400) {
+            writer.write(samples).unwrap();
+        }
+        writer.finish().unwrap().bytes
+    }
+
+    /// The samples of one channel.
+    pub fn channel(&self, index: usize) -> Vec<i16> {
+        self.samples.iter().skip(index).step_by(usize::from(self.spec.channels)).copied().collect()
+    }
+}
+
+/// Feeds a connection's bytes, as they were received, to a decoder and sessions.
+///
+/// # Panics
+/// When an invariant of the decoder does not hold.
+pub fn connection(received: &[&[u8]], message_bytes_max: usize) -> Vec<Recording> {
+    let mut recordings = Vec::new();
+    let mut session: Session = Session::new(Provider::Twilio);
+    let mut tape = Tape::default();
+    decode(received, message_bytes_max, |event| {
+        if let Ok(ws::Event::Text(text)) = event {
+            take(&mut session, &mut tape, text, &mut recordings);
+        }
+    });
+    tape.drain(session.handle_end(), usize::MAX);
+    recordings.extend(tape.recording(&session));
+    recordings
+}
+
+/// Hands a decoder what was received, piece by piece, in a buffer of the documented size, and its
+/// events to `handle`; returns what it kept at the end.
+///
+/// # Panics
+/// When an invariant of the decoder does not hold.
+pub fn decode(
+    received: &[&[u8]],
+    message_bytes_max: usize,
+    mut handle: impl FnMut(Result<ws::Event<'_>, CloseCode>),
+) -> usize {
+    let mut decoder = ws::Decoder::new(message_bytes_max);
+    let mut buffer = vec![0; message_bytes_max + ws::OVERHEAD_BYTES_MAX];
+    let mut held = 0;
+    for mut piece in received.iter().copied() {
+        while !piece.is_empty() {
+            let room = &mut buffer[held..];
+            assert!(!room.is_empty(), "the buffer is full and the decoder waits");
+            let count = room.len().min(piece.len());
+            room[..count].copy_from_slice(&piece[..count]);
+            piece = &piece[count..];
+            let bytes = &mut buffer[..held + count];
+            while let Some(event) = decoder.poll(bytes) {
+                assert_eq!(decoder.is_closed(), matches!(event, Err(_) | Ok(ws::Event::Close(_))));
+                handle(event);
+            }
+            held = decoder.compact(bytes);
+        }
+    }
+    held
+}
+
+/// Feeds messages to sessions with `N` samples' room, `out_places` samples at a time.
+pub fn record<const N: usize>(
+    messages: &[impl AsRef<[u8]>],
+    out_places: usize,
+) -> (Vec<Recording>, Vec<Error>) {
+    let mut recordings = Vec::new();
+    let mut errors = Vec::new();
+    let mut session: Session<N> = Session::new(Provider::Twilio);
+    let mut tape = Tape { out_places, ..Tape::default() };
+    for message in messages {
+        let mut text = message.as_ref().to_vec();
+        errors.extend(take(&mut session, &mut tape, &mut text, &mut recordings));
+    }
+    tape.drain(session.handle_end(), usize::MAX);
+    recordings.extend(tape.recording(&session));
+    (recordings, errors)
+}
+
+/// The only recording of messages that are all taken.
+pub fn record_one(messages: &[impl AsRef<[u8]>]) -> Recording {
+    let (mut recordings, errors) = record::<4096>(messages, 512);
+    assert_eq!((recordings.len(), errors), (1, vec![]));
+    recordings.remove(0)
+}
+
+fn take<const N: usize>(
+    session: &mut Session<N>,
+    tape: &mut Tape,
+    text: &mut [u8],
+    recordings: &mut Vec<Recording>,
+) -> Option<Error> {
+    let restart = match session.handle_message(text) {
+        Ok(turn) => {
+            let restart = matches!(turn.event(), Event::Restart);
+            tape.drain(turn, usize::MAX);
+            restart
+        }
+        Err(error) => return Some(error),
+    };
+    if !restart {
+        return None;
+    }
+    tape.drain(session.handle_end(), usize::MAX);
+    recordings.extend(core::mem::take(tape).recording(session));
+    *session = Session::new(Provider::Twilio);
+    take(session, tape, text, recordings)
+}
+
+/// What comes out of one session.
+struct Tape {
+    out_places: usize,
+    samples: Vec<i16>,
+    gaps: Vec<Gap>,
+    stopped: bool,
+    cues: Vec<(String, u64)>,
+}
+
+impl Default for Tape {
+    fn default() -> Self {
+        Self { out_places: 512, samples: vec![], gaps: vec![], stopped: false, cues: vec![] }
+    }
+}
+
+impl Tape {
+    fn drain<const N: usize>(
+        &mut self,
+        mut turn: callreel_core::session::Turn<'_, '_, N>,
+        polls_max: usize,
+    ) {
+        match turn.event() {
+            Event::Stopped => self.stopped = true,
+            Event::Dtmf { digit, at } => self.cues.push((format!("digit {digit}"), *at)),
+            Event::Mark { name, at } => self.cues.push((format!("mark {name}"), *at)),
+            _ => {}
+        }
+        self.gaps.extend(turn.gaps().copied());
+        let mut out = vec![0; self.out_places];
+        for _ in 0..polls_max {
+            match turn.poll_pcm(&mut out) {
+                0 => return,
+                count => self.samples.extend(&out[..count]),
+            }
+        }
+    }
+
+    fn recording<const N: usize>(self, session: &Session<N>) -> Option<Recording> {
+        let Self { samples, gaps, stopped, cues, .. } = self;
+        let stats = *session.stats();
+        session.spec().map(|spec| Recording { spec, samples, stats, gaps, stopped, cues })
+    }
+}
+
+/// A file in memory.
+#[derive(Debug, Default)]
+pub struct Sink {
+    pub bytes: Vec<u8>,
+    position: usize,
+}
+
+impl ErrorType for Sink {
+    type Error = Infallible;
+}
+
+impl Write for Sink {
+    fn write(&mut self, data: &[u8]) -> Result<usize, Infallible> {
+        let end = self.position + data.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes[self.position..end].copy_from_slice(data);
+        self.position = end;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+impl Seek for Sink {
+    fn seek(&mut self, to: SeekFrom) -> Result<u64, Infallible> {
+        self.position = match to {
+            SeekFrom::Start(place) => place as usize,
+            SeekFrom::End(offset) => self.bytes.len().strict_add_signed(offset as isize),
+            SeekFrom::Current(offset) => self.position.strict_add_signed(offset as isize),
+        };
+        Ok(self.position as u64)
+    }
+}

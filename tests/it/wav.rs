@@ -1,0 +1,244 @@
+//! WAV files: their bytes, and what a sink that fails leaves behind.
+
+use callreel_core::g711::{decode_mulaw, encode_mulaw};
+use callreel_core::wav::{
+    DATA_BYTES_MAX, Encoding, Error, HEADER_BYTES_MAX, Length, Spec, Writer, header,
+};
+use embedded_io::{ErrorKind, ErrorType, Seek, SeekFrom, Write};
+use proptest::prelude::*;
+
+use crate::harness::oracle::{Wavs, samples};
+use crate::harness::recorder::Sink;
+
+const MONO: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
+const STEREO: Spec = Spec { channels: 2, ..MONO };
+const MULAW: Spec = Spec { encoding: Encoding::Mulaw, ..MONO };
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.as_chunks().0.iter().map(byte).collect()
+}
+
+#[test]
+fn the_pcm_header_is_that_of_ffmpeg_bitexact_and_sox() {
+    let expected = "52494646 24020000 57415645 666d7420 10000000 0100 0100 401f0000 803e0000 0200
+        1000 64617461 00020000";
+    assert_eq!(header(MONO, Length::Bytes(512)), hex(expected)[..]);
+    let expected = "52494646 ffffffff 57415645 666d7420 10000000 0100 0200 401f0000 007d0000 0400
+        1000 64617461 ffffffff";
+    assert_eq!(header(STEREO, Length::Unknown), hex(expected)[..]);
+}
+
+#[test]
+fn the_mulaw_header_has_an_18_byte_format_and_a_fact() {
+    let expected = "52494646 32010000 57415645 666d7420 12000000 0700 0100 401f0000 401f0000 0100
+        0800 0000 66616374 04000000 ff000000 64617461 ff000000";
+    // 255 bytes and their pad: RIFF counts it, data does not.
+    assert_eq!(header(MULAW, Length::Bytes(255)), hex(expected)[..]);
+    let unknown = header(MULAW, Length::Unknown);
+    assert_eq!((unknown.len(), &unknown[4..8]), (58, &[0xFF; 4][..]));
+    assert_eq!((&unknown[46..50], &unknown[54..]), (&[0xFF; 4][..], &[0xFF; 4][..]));
+    // The fact counts the samples of one channel.
+    let stereo = header(Spec { channels: 2, ..MULAW }, Length::Bytes(300));
+    assert_eq!(stereo[46..50], 150u32.to_le_bytes());
+}
+
+#[test]
+fn a_header_is_as_long_as_its_spec_says_and_its_sizes_never_wrap() {
+    for spec in [MONO, STEREO, MULAW, Spec { channels: 2, ..MULAW }] {
+        for data in [0, 1, 2, 1 << 31, DATA_BYTES_MAX - 1, DATA_BYTES_MAX, u32::MAX] {
+            let header = header(spec, Length::Bytes(data));
+            assert_eq!(header.len() as u32, spec.header_bytes());
+            assert!(header.len() <= HEADER_BYTES_MAX);
+            let size = |at: usize| u32::from_le_bytes(*header[at..].first_chunk().unwrap());
+            let data = data.min(DATA_BYTES_MAX);
+            assert_eq!(size(header.len() - 4), data);
+            let file_bytes = u64::from(spec.header_bytes()) + u64::from(data + data % 2);
+            assert_eq!(u64::from(size(4)) + 8, file_bytes);
+            assert_ne!(size(4), u32::MAX, "all ones means unknown");
+        }
+    }
+}
+
+#[test]
+fn other_tools_read_finished_and_unfinished_files() {
+    let written: Vec<i16> = (0..801).map(|i| decode_mulaw((i % 127) as u8)).collect();
+    let finished = |spec| {
+        let mut writer = Writer::new(Sink::default(), spec).unwrap();
+        writer.write(&written).unwrap();
+        writer.finish().unwrap().bytes
+    };
+    let mut unfinished = header(MONO, Length::Unknown).to_vec();
+    unfinished.extend(written.iter().flat_map(|sample| sample.to_le_bytes()));
+    let (pcm, mulaw) = (finished(MONO), finished(MULAW));
+    assert_eq!((pcm.len(), mulaw.len()), (44 + 1602, 58 + 802));
+
+    let wavs = Wavs::new("wav", [&pcm[..], &mulaw, &unfinished]);
+    assert!(wavs.ffmpeg().iter().all(|read| *read == written));
+    assert_eq!(wavs.sox(), [&written[..]; 3].concat());
+    let wavs = Wavs::new("wav-pcm", [&pcm[..]]);
+    assert_eq!((wavs.hound().concat(), wavs.python(1)), (written.clone(), written));
+}
+
+#[test]
+fn nothing_is_written_past_4_gib() {
+    // A sink that only counts, so that the wall is really met.
+    struct Count(u64);
+    impl ErrorType for Count {
+        type Error = core::convert::Infallible;
+    }
+    impl Write for Count {
+        fn write(&mut self, data: &[u8]) -> Result<usize, Self::Error> {
+            self.0 += data.len() as u64;
+            Ok(data.len())
+        }
+        fn flush(&mut self) -> Result<(), Self::Error> {
+            Ok(())
+        }
+    }
+    let mut sink = Count(0);
+    let mut writer = Writer::new(&mut sink, STEREO).unwrap();
+    let block = vec![0; 1 << 24];
+    let whole = DATA_BYTES_MAX as usize / block.len();
+    for _ in 0..whole {
+        writer.write_encoded(&block).unwrap();
+    }
+    assert_eq!(writer.write_encoded(&block), Err(Error::Full));
+    assert_eq!(writer.write(&vec![0; block.len() / 2]), Err(Error::Full));
+    let rest = (DATA_BYTES_MAX - writer.data_bytes()) as usize / 4 * 4;
+    writer.write_encoded(&block[..rest]).unwrap();
+    assert_eq!(writer.write(&[0; 2]), Err(Error::Full));
+    let data = writer.data_bytes();
+    assert!(data <= DATA_BYTES_MAX && DATA_BYTES_MAX - data < 4);
+    assert_eq!(sink.0, 44 + u64::from(data));
+}
+
+/// A file in memory whose operation number `fails_at` fails, a write after half of its bytes.
+#[derive(Default)]
+struct Failing {
+    file: Sink,
+    operations: usize,
+    fails_at: Option<usize>,
+}
+
+impl Failing {
+    fn operate(&mut self) -> Result<(), ErrorKind> {
+        let fails = self.fails_at == Some(self.operations);
+        self.operations += 1;
+        if fails { Err(ErrorKind::Other) } else { Ok(()) }
+    }
+}
+
+impl ErrorType for Failing {
+    type Error = ErrorKind;
+}
+
+impl Write for Failing {
+    fn write(&mut self, data: &[u8]) -> Result<usize, ErrorKind> {
+        let result = self.operate();
+        let data = if result.is_err() { &data[..data.len() / 2] } else { data };
+        let Ok(count) = self.file.write(data);
+        result.map(|()| count)
+    }
+
+    fn flush(&mut self) -> Result<(), ErrorKind> {
+        self.operate()
+    }
+}
+
+impl Seek for Failing {
+    fn seek(&mut self, to: SeekFrom) -> Result<u64, ErrorKind> {
+        self.operate()?;
+        let Ok(position) = self.file.seek(to);
+        Ok(position)
+    }
+}
+
+#[test]
+fn whatever_operation_fails_the_audio_before_it_stays_in_place() {
+    let block = |index: i16| vec![index * 100 + 1; 50];
+    // Blocks with a checkpoint after every second, which is tried again when it fails; returns the
+    // sink, the blocks written and whether anything failed.
+    let record = |fails_at: Option<usize>| {
+        let mut sink = Failing { fails_at, ..Failing::default() };
+        let mut blocks = 0;
+        let mut failed = false;
+        if let Ok(mut writer) = Writer::new(&mut sink, MONO) {
+            for index in 0..4 {
+                match writer.write(&block(index)) {
+                    Ok(()) => blocks += 1,
+                    Err(error) => {
+                        assert_eq!(error, Error::Sink(ErrorKind::Other));
+                        failed = true;
+                        break;
+                    }
+                }
+                if index % 2 == 1 && writer.checkpoint().is_err() {
+                    failed = true;
+                    writer.checkpoint().unwrap();
+                }
+            }
+        } else {
+            failed = true;
+        }
+        (sink, blocks, failed)
+    };
+    let (sink, blocks, failed) = record(None);
+    assert_eq!((blocks, failed), (4, false));
+    for fails_at in 0..sink.operations {
+        let (sink, blocks, failed) = record(Some(fails_at));
+        assert!(failed, "operation {fails_at} was hidden");
+        let expected: Vec<i16> = (0..blocks).flat_map(block).collect();
+        let bytes = sink.file.bytes;
+        let data = samples(&bytes[bytes.len().min(44)..]);
+        assert!(data.starts_with(&expected), "operation {fails_at}");
+    }
+}
+
+#[test]
+fn a_sink_that_fails_while_a_file_is_finished_says_so() {
+    for spec in [MONO, MULAW] {
+        let finish = |fails_at: Option<usize>| {
+            let sink = Failing { fails_at, ..Failing::default() };
+            let mut writer = Writer::new(sink, spec).unwrap();
+            writer.write(&[1, 2, 3]).unwrap();
+            writer.finish()
+        };
+        let operations = finish(None).ok().unwrap().operations;
+        // The header and the samples took two.
+        for fails_at in 2..operations {
+            assert_eq!(finish(Some(fails_at)).err(), Some(Error::Sink(ErrorKind::Other)));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_in_any_pieces_is_read_back(
+        written in proptest::collection::vec(any::<i16>(), 0..2000),
+        piece in 1..700usize,
+        checkpoints in any::<bool>(),
+        mulaw in any::<bool>(),
+    ) {
+        let spec = if mulaw { MULAW } else { MONO };
+        let mut writer = Writer::new(Sink::default(), spec).unwrap();
+        for samples in written.chunks(piece) {
+            writer.write(samples).unwrap();
+            if checkpoints {
+                writer.checkpoint().unwrap();
+            }
+        }
+        let data_bytes = writer.data_bytes();
+        let bytes = writer.finish().unwrap().bytes;
+        prop_assert_eq!(&bytes[..spec.header_bytes() as usize], &header(spec, Length::Bytes(data_bytes))[..]);
+        let data = &bytes[spec.header_bytes() as usize..];
+        if mulaw {
+            let codes: Vec<u8> = written.iter().map(|sample| encode_mulaw(*sample)).collect();
+            prop_assert_eq!(&data[..codes.len()], &codes);
+            prop_assert_eq!(&data[codes.len()..], &[0][..codes.len() % 2]);
+        } else {
+            prop_assert_eq!(samples(data), written);
+        }
+    }
+}
