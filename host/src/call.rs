@@ -11,6 +11,7 @@ use tracing::Span;
 use crate::recording::{Done, Outbox, Recording};
 use crate::store::Record;
 use crate::store::record::{End, What};
+use crate::twilio::{STREAM_TOKEN, StreamTokens};
 
 /// The most bytes a message may have: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -28,6 +29,8 @@ pub struct Context<'c> {
     pub encoding: wav::Encoding,
     /// How long a file's samples may get before the recording goes on in the next file.
     pub segment_bytes_max: u64,
+    /// What a stream has to show at its start, if anything.
+    pub stream_tokens: Option<&'c StreamTokens>,
     /// The time of this look at the sockets.
     pub now: Instant,
     /// Makes what is to be called when the connection's last recording is finished.
@@ -77,6 +80,8 @@ impl Line {
 enum Next {
     GoOn,
     Close(ws::CloseCode),
+    /// End the connection: it may not be recorded.
+    Refuse,
     /// End the recording and take the message again, with a new session.
     Restart,
     /// End the recording.
@@ -239,6 +244,11 @@ impl Call {
                 self.counted = Stats::default();
                 self.record(text, context)
             }
+            Next::Refuse => {
+                self.capture = None;
+                self.ended = Some(End::Refused);
+                Wish::Close(ws::CloseCode::POLICY)
+            }
             Next::Stop => {
                 self.end(End::Stop, context);
                 Wish::Close(ws::CloseCode::NORMAL)
@@ -306,6 +316,14 @@ impl Call {
 }
 
 impl Context<'_> {
+    /// Whether the stream may be recorded; takes its token, which nobody is to read, off the record.
+    fn admits(&self, record: &mut Record) -> bool {
+        let token = record.parameters.remove(STREAM_TOKEN);
+        self.stream_tokens.is_none_or(|tokens| {
+            token.is_some_and(|token| tokens.redeem(&record.call_id, &token, self.now))
+        })
+    }
+
     fn begin(&mut self, record: Record, channels: u16, first_sample: u64) -> Recording {
         let spec = wav::Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding: self.encoding };
         Recording::begin(self.outbox, record, spec, first_sample, self.now)
@@ -333,7 +351,11 @@ fn follow<const N: usize>(
     let mut next = Next::GoOn;
     match turn.event() {
         Event::Started(start) => {
-            let record = Record::new(Provider::Twilio, start, context.encoding);
+            let mut record = Record::new(Provider::Twilio, start, context.encoding);
+            if !context.admits(&mut record) {
+                tracing::warn!("refused a stream: it shows no fresh token of its call");
+                return Next::Refuse;
+            }
             tracing::info!(stream = ?record.stream_id, call = ?record.call_id, "recording began");
             *recording = Some(context.begin(record, start.tracks.channels(), 0));
         }

@@ -3,15 +3,16 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use callreel_core::wav;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{Config, admin, caller, decode, demo, engine, http, store, twilio, webhook};
+use crate::{Config, admin, caller, decode, demo, engine, http, repair, store, twilio, webhook};
 
 /// Longest `--read-interval`: it delays every checkpoint, and with it what a crash may cost.
 const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -51,6 +52,8 @@ pub enum Command {
     Decode(decode::Args),
     /// Record a few calls on this machine, with nobody's account, and check them
     Demo(demo::Args),
+    /// Make WAV files playable that were not finished or have a wrong header
+    Repair(repair::Args),
     /// Record calls (the default)
     Serve(Box<ServeArgs>),
 }
@@ -117,6 +120,11 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_AUTH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub auth_token: Option<String>,
 
+    /// Record only streams that show the one-time token which /incoming-call gave their call less than a
+    /// minute ago. The webhook and the stream must reach this same process
+    #[arg(long, env = "CALLREEL_STREAM_TOKEN")]
+    pub stream_token: bool,
+
     /// Said to the caller before the stream begins; empty says nothing
     #[arg(long, env = "CALLREEL_GREETING", value_name = "TEXT", default_value_t = twilio::Texts::default().greeting)]
     pub greeting: twilio::Text,
@@ -128,6 +136,23 @@ pub struct ServeArgs {
     /// Calls recorded at one time; one more is refused with 503 [default: no limit]
     #[arg(long, env = "CALLREEL_MAX_CALLS", value_name = "COUNT")]
     pub max_calls: Option<NonZeroUsize>,
+
+    /// Calls that may begin in one second; one more is refused with 503 [default: no limit]
+    #[arg(long, env = "CALLREEL_MAX_NEW_CALLS", value_name = "COUNT")]
+    pub max_new_calls: Option<NonZeroU32>,
+
+    /// Refuse new calls with 503 while less than this is free on the disk, so that those being
+    /// recorded have room [default: 64MiB, or a twentieth of a smaller disk]
+    #[arg(long, env = "CALLREEL_KEEP_FREE", value_name = "SIZE", value_parser = size)]
+    pub keep_free: Option<u64>,
+
+    /// While less than --keep-free is free, remove the oldest finished recordings
+    #[arg(long, env = "CALLREEL_MAKE_ROOM")]
+    pub make_room: bool,
+
+    /// Remove finished recordings when they are older than this [default: keep them]
+    #[arg(long, env = "CALLREEL_KEEP_DAYS", value_name = "DAYS")]
+    pub keep_days: Option<NonZeroU32>,
 
     /// End a call when it is this old
     #[arg(long, env = "CALLREEL_MAX_DURATION", value_name = "DURATION", default_value = "24h", value_parser = positive)]
@@ -229,6 +254,9 @@ pub enum Error {
     /// The auth token is not one.
     #[error(transparent)]
     Token(#[from] twilio::Error),
+    /// The system gives no random numbers.
+    #[error("cannot make a key for stream tokens: {0}")]
+    StreamToken(#[from] std::io::Error),
     /// Signatures are made for a URL, which only the user knows.
     #[error(
         "an auth token is set (--auth-token, CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN) but no --public-url: Twilio \
@@ -253,6 +281,10 @@ impl TryFrom<ServeArgs> for Config {
             }
             (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
         };
+        let stream_tokens = match args.stream_token {
+            true => Some(Arc::new(twilio::StreamTokens::new()?)),
+            false => None,
+        };
         let admin_token = args.admin_token.map(admin::Token::new).transpose()?;
         if let (AdminAddress(Some(address)), None) = (args.admin, &admin_token)
             && !address.ip().is_loopback()
@@ -272,8 +304,14 @@ impl TryFrom<ServeArgs> for Config {
             admin: admin::Config { token: admin_token, allows_delete: args.allow_delete },
             webhook,
             http: http::Config {
-                twilio: twilio::Config { texts, public_url: args.public_url, verifier },
+                twilio: twilio::Config {
+                    texts,
+                    public_url: args.public_url,
+                    verifier,
+                    stream_tokens: stream_tokens.clone(),
+                },
                 calls_max: args.max_calls.map(NonZeroUsize::get),
+                calls_per_second_max: args.max_new_calls.map(NonZeroU32::get),
                 ..http::Config::default()
             },
             engine: engine::Config {
@@ -282,9 +320,17 @@ impl TryFrom<ServeArgs> for Config {
                 max_duration: args.max_duration,
                 encoding: args.format.into(),
                 capture: args.capture.is_some(),
+                stream_tokens,
                 ..engine::Config::default()
             },
-            store: store::Config { dir: args.dir, capture_dir: args.capture, webhooks: None },
+            store: store::Config {
+                dir: args.dir,
+                capture_dir: args.capture,
+                keep_free: args.keep_free,
+                make_room: args.make_room,
+                keep_days: args.keep_days.map(NonZeroU32::get),
+                webhooks: None,
+            },
         })
     }
 }
@@ -312,6 +358,27 @@ fn positive(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("must be longer than 0".to_owned()),
         duration => Ok(duration),
     }
+}
+
+/// Bytes: a number, alone or with a decimal (kB, MB ..) or binary (KiB, MiB ..) unit.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 10] = [
+        ("", 1),
+        ("B", 1),
+        ("kB", 1000),
+        ("MB", 1000 * 1000),
+        ("GB", 1000 * 1000 * 1000),
+        ("TB", 1000 * 1000 * 1000 * 1000),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+    ];
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()));
+    let bytes = unit.and_then(|(_, bytes)| number.parse::<u64>().ok()?.checked_mul(*bytes));
+    bytes.ok_or_else(|| "give a number with its unit, like 500MB or 10GiB".to_owned())
 }
 
 fn read_interval(text: &str) -> Result<Duration, String> {
@@ -369,6 +436,18 @@ mod tests {
         }
         positive("0s").unwrap_err();
         read_interval("2s").unwrap_err();
+    }
+
+    #[test]
+    fn sizes_have_decimal_and_binary_units() {
+        for (text, bytes) in
+            [("0", 0), ("17", 17), ("500MB", 500_000_000), ("64 mib", 64 << 20), ("1TiB", 1 << 40)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MB", "-1", "1.5GB", "1 parsec", "99999999TiB"] {
+            size(text).unwrap_err();
+        }
     }
 
     #[test]

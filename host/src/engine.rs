@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
@@ -22,6 +23,7 @@ use crate::live::Board;
 use crate::recording::{Outbox, Outcome, Writers};
 use crate::store::Store;
 use crate::store::record::End;
+use crate::twilio::StreamTokens;
 
 /// The buffer that a thread reads into: the largest message, and what may come with it.
 const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 1024;
@@ -31,6 +33,9 @@ const PARTIAL_BYTES_MAX: usize = 4 * 1024;
 
 /// What all unfinished messages longer than that may take together.
 const POOL_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The steps in which they take it.
+const POOL_STEP_BYTES: usize = 64 * 1024;
 
 /// How much of one connection is read before the others have their turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
@@ -62,6 +67,8 @@ pub struct Config {
     pub encoding: wav::Encoding,
     /// Whether the messages of each stream are kept as well.
     pub capture: bool,
+    /// What a stream has to show at its start, if anything.
+    pub stream_tokens: Option<Arc<StreamTokens>>,
     /// How many threads read calls.
     pub threads: usize,
     /// How long a file's samples may get before a recording goes on in the next.
@@ -76,6 +83,7 @@ impl Default for Config {
             max_duration: Duration::from_secs(24 * 60 * 60),
             encoding: wav::Encoding::Pcm16,
             capture: false,
+            stream_tokens: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
             // One read may bring the largest message, and that five seconds' worth of a gap.
             segment_bytes_max: u64::from(wav::DATA_BYTES_MAX) - (16 << 20),
@@ -105,6 +113,7 @@ pub struct Engine {
 #[derive(Clone, Default)]
 pub struct Handle {
     inboxes: Arc<[Arc<Inbox>]>,
+    is_disk_full: Arc<AtomicBool>,
 }
 
 /// Where a media thread finds what others want of it.
@@ -137,7 +146,7 @@ impl Engine {
     pub fn start(config: &Config, store: &Arc<Store>, board: &Arc<Board>) -> io::Result<Self> {
         let count = config.threads.max(1);
         let (writers, outboxes) = Writers::start(store, board, count)?;
-        let pool = Arc::<AtomicUsize>::default();
+        let pool = Arc::<Pool>::default();
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
         for (index, outbox) in outboxes.into_iter().enumerate() {
@@ -170,7 +179,8 @@ impl Engine {
             threads.push(builder.spawn(move || reader.run())?);
             inboxes.push(inbox);
         }
-        Ok(Self { handle: Handle { inboxes: inboxes.into() }, threads, writers })
+        let handle = Handle { inboxes: inboxes.into(), is_disk_full: store.is_full() };
+        Ok(Self { handle, threads, writers })
     }
 
     /// What others may ask of the threads.
@@ -201,6 +211,12 @@ impl Handle {
             inbox.connections.fetch_add(1, Ordering::Relaxed);
             inbox.post(Letter::Adopt(connection));
         }
+    }
+
+    /// Whether a new call would take the room that is kept for those that are being recorded.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        self.is_disk_full.load(Ordering::Relaxed)
     }
 
     /// Connections that the threads have.
@@ -234,6 +250,28 @@ impl Bell {
     }
 }
 
+/// Memory for messages that are longer than [`PARTIAL_BYTES_MAX`] and not whole yet.
+#[derive(Default)]
+struct Pool(AtomicUsize);
+
+impl Pool {
+    /// Whether what one more read may leave could take it past its bound. Threads that ask at the same
+    /// time may pass it by one read each.
+    fn is_scarce(&self) -> bool {
+        self.0.load(Ordering::Relaxed) + BUFFER_BYTES + POOL_STEP_BYTES > POOL_BYTES_MAX
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if bytes > 0 {
+            self.0.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A media thread.
 struct Reader {
     inbox: Arc<Inbox>,
@@ -248,7 +286,7 @@ struct Reader {
     buffer: Vec<u8>,
     samples: Vec<i16>,
     outbox: Outbox,
-    pool: Arc<AtomicUsize>,
+    pool: Arc<Pool>,
     config: Config,
     drain_until: Option<Instant>,
 }
@@ -379,7 +417,7 @@ impl Reader {
             self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        let live = Live {
+        let mut live = Live {
             stream,
             call: Call::new(connection.peer, self.config.capture),
             partial: connection.already_read.to_vec(),
@@ -391,6 +429,7 @@ impl Reader {
             unsent: Vec::new(),
             closing: Closing::No,
         };
+        live.settle(&self.pool);
         self.live.insert(token, live);
         self.ready.push(token);
         if self.drain_until.is_some() {
@@ -402,7 +441,8 @@ impl Reader {
     fn read_ready(&mut self, now: Instant) {
         self.is_busy = false;
         for token in std::mem::take(&mut self.ready) {
-            let more = self.read(token, now);
+            let more = self.guarded(token, now, |reader| reader.read(token, now));
+            let more = more.unwrap_or(More::No);
             if let Some(live) = self.live.get_mut(&token) {
                 live.is_ready = more != More::No;
                 self.is_busy |= more == More::AtOnce;
@@ -412,6 +452,29 @@ impl Reader {
             }
             self.drop_if_gone(token);
         }
+    }
+
+    /// Does something for one connection. A mistake of ours in it costs that connection, none of the
+    /// others, and none of its audio.
+    fn guarded<T>(
+        &mut self,
+        token: usize,
+        now: Instant,
+        work: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        // Everything that the work may leave half done belongs to the connection that is given up.
+        let result = catch_unwind(AssertUnwindSafe(|| work(self)));
+        if result.is_err() {
+            tracing::error!("a bug ended a call: please report it with the lines above");
+            let end = || self.end(token, End::Internal, ws::CloseCode::INTERNAL, now);
+            if catch_unwind(AssertUnwindSafe(end)).is_err()
+                && let Some(live) = self.live.get_mut(&token)
+            {
+                live.closing = Closing::Gone;
+            }
+            self.drop_if_gone(token);
+        }
+        result.ok()
     }
 
     /// Reads what one connection has, and lets its call take it.
@@ -424,7 +487,7 @@ impl Reader {
             if live.call.is_held_back(now) || !live.grow(&self.pool) {
                 return More::Later;
             }
-            let (result, room) = live.receive(&mut self.buffer);
+            let (result, room) = live.receive(&mut self.buffer, &self.pool);
             let received = match result {
                 Ok(0) => return self.end_of_stream(token, End::Disconnect, now),
                 Ok(received) => received,
@@ -464,6 +527,7 @@ impl Reader {
             outbox: &mut self.outbox,
             encoding: self.config.encoding,
             segment_bytes_max: self.config.segment_bytes_max,
+            stream_tokens: self.config.stream_tokens.as_deref(),
             now,
             done: &done,
         };
@@ -483,7 +547,7 @@ impl Reader {
             live.partial.truncate(kept);
             wish
         };
-        live.shrink(&self.pool);
+        live.settle(&self.pool);
         if let Some(pong) = live.call.take_pong() {
             live.send_pong(&pong);
         }
@@ -520,6 +584,7 @@ impl Reader {
             outbox: &mut self.outbox,
             encoding: self.config.encoding,
             segment_bytes_max: self.config.segment_bytes_max,
+            stream_tokens: self.config.stream_tokens.as_deref(),
             now,
             done: &done,
         };
@@ -531,28 +596,32 @@ impl Reader {
     fn tend(&mut self, now: Instant) {
         let tokens: Vec<usize> = self.live.keys().copied().collect();
         for token in tokens {
-            let Some(live) = self.live.get_mut(&token) else {
-                continue;
-            };
-            live.call.tend(&mut self.outbox, now);
-            live.flush();
-            let silent = now - live.last_heard;
-            let is_old = live.call.elapsed(now) >= self.config.max_duration;
-            match live.closing {
-                Closing::No if silent >= self.config.idle_timeout => {
-                    self.end(token, End::Idle, ws::CloseCode::POLICY, now);
-                }
-                Closing::No if is_old => {
-                    self.end(token, End::MaxDuration, ws::CloseCode::POLICY, now);
-                }
-                Closing::No if silent >= self.config.idle_timeout / 2 && !live.pinged => {
-                    live.pinged = true;
-                    live.send(&ws::ping());
-                }
-                Closing::Lingering(until) if now >= until => live.closing = Closing::Gone,
-                _ => {}
-            }
+            self.guarded(token, now, |reader| reader.tend_one(token, now));
             self.drop_if_gone(token);
+        }
+    }
+
+    fn tend_one(&mut self, token: usize, now: Instant) {
+        let Some(live) = self.live.get_mut(&token) else {
+            return;
+        };
+        live.call.tend(&mut self.outbox, now);
+        live.flush();
+        let silent = now - live.last_heard;
+        let is_old = live.call.elapsed(now) >= self.config.max_duration;
+        match live.closing {
+            Closing::No if silent >= self.config.idle_timeout => {
+                self.end(token, End::Idle, ws::CloseCode::POLICY, now);
+            }
+            Closing::No if is_old => {
+                self.end(token, End::MaxDuration, ws::CloseCode::POLICY, now);
+            }
+            Closing::No if silent >= self.config.idle_timeout / 2 && !live.pinged => {
+                live.pinged = true;
+                live.send(&ws::ping());
+            }
+            Closing::Lingering(until) if now >= until => live.closing = Closing::Gone,
+            _ => {}
         }
     }
 
@@ -563,8 +632,10 @@ impl Reader {
         let tokens: Vec<usize> = self.live.keys().copied().collect();
         for token in tokens {
             // What the kernel holds, but not what a flood goes on to bring.
-            let _ = (0..16).find(|_| self.read(token, now) != More::AtOnce);
-            self.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, now);
+            self.guarded(token, now, |reader| {
+                let _ = (0..16).find(|_| reader.read(token, now) != More::AtOnce);
+                reader.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, now);
+            });
             self.drop_if_gone(token);
         }
         self.outbox.send();
@@ -575,7 +646,7 @@ impl Reader {
             && let Some(mut live) = self.live.remove(&token)
         {
             live.partial.clear();
-            live.shrink(&self.pool);
+            live.settle(&self.pool);
             let _ = self.poll.registry().deregister(&mut live.stream);
             self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
         }
@@ -594,41 +665,47 @@ enum More {
 }
 
 impl Live {
-    /// Makes room for the rest of a long message, if the pool has it.
-    fn grow(&mut self, pool: &AtomicUsize) -> bool {
-        const STEP: usize = 64 * 1024;
-        let is_short = self.pooled == 0 && self.partial.len() <= PARTIAL_BYTES_MAX;
-        if is_short || self.partial.len() < self.pooled {
-            return true;
+    /// Makes room for more of an unfinished message; whether there is any.
+    fn grow(&mut self, pool: &Pool) -> bool {
+        if self.pooled == 0 {
+            return self.partial.len() < PARTIAL_BYTES_MAX || !pool.is_scarce();
         }
-        // One read into the shared buffer may have brought more than a step.
-        let more = self.partial.len() + STEP - self.pooled;
-        if pool.fetch_add(more, Ordering::Relaxed) + more > POOL_BYTES_MAX {
-            pool.fetch_sub(more, Ordering::Relaxed);
-            return false;
+        if self.partial.len() == self.pooled {
+            if pool.is_scarce() {
+                return false;
+            }
+            pool.add(POOL_STEP_BYTES);
+            self.pooled += POOL_STEP_BYTES;
+            self.partial.reserve_exact(self.pooled - self.partial.len());
         }
-        self.pooled += more;
-        self.partial.reserve_exact(self.pooled - self.partial.len());
         true
     }
 
-    /// Gives back to the pool what a finished message took.
-    fn shrink(&mut self, pool: &AtomicUsize) {
-        if self.pooled > 0 && self.partial.len() <= PARTIAL_BYTES_MAX {
-            pool.fetch_sub(std::mem::take(&mut self.pooled), Ordering::Relaxed);
-        }
-        if self.pooled == 0 && self.partial.capacity() > PARTIAL_BYTES_MAX {
-            self.partial.shrink_to_fit();
+    /// Squares with the pool what is kept of an unfinished message.
+    fn settle(&mut self, pool: &Pool) {
+        if self.partial.len() <= PARTIAL_BYTES_MAX {
+            pool.give_back(std::mem::take(&mut self.pooled));
+            if self.partial.capacity() > PARTIAL_BYTES_MAX {
+                self.partial.shrink_to_fit();
+            }
+        } else if self.pooled == 0 {
+            self.pooled = (self.partial.len() + 1).next_multiple_of(POOL_STEP_BYTES);
+            pool.add(self.pooled);
+            self.partial.reserve_exact(self.pooled - self.partial.len());
         }
     }
 
     /// Reads once, behind the unfinished message: into `shared`, to whose start it is copied, or
     /// into its own memory if that came from the pool. Also tells how much there was room for.
-    fn receive(&mut self, shared: &mut [u8]) -> (io::Result<usize>, usize) {
+    ///
+    /// What it leaves is kept in any case, so when the pool is scarce no more is read than may be
+    /// kept without it.
+    fn receive(&mut self, shared: &mut [u8], pool: &Pool) -> (io::Result<usize>, usize) {
         let held = self.partial.len();
         if self.pooled == 0 {
             shared[..held].copy_from_slice(&self.partial);
-            let room = &mut shared[held..];
+            let end = if pool.is_scarce() { PARTIAL_BYTES_MAX } else { shared.len() };
+            let room = &mut shared[held..end];
             let length = room.len();
             return (self.stream.read(room), length);
         }

@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::error::Error as _;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -43,8 +43,7 @@ use crate::twilio;
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Largest request body; a webhook's form is about 1 KiB.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Connections that have not become a call yet. Each may hold a head and a body, so this bounds
-/// their memory; a genuine one is over within milliseconds, so hundreds of calls a second fit.
+/// The most connections that have not become a call yet.
 const EXCHANGES_MAX: usize = 256;
 const _: () = assert!(EXCHANGES_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
 /// When there are that many, one that is older than this gives way to the next: whoever opens
@@ -72,6 +71,12 @@ pub struct Config {
     pub twilio: twilio::Config,
     /// Calls recorded at one time; one more is refused with 503.
     pub calls_max: Option<usize>,
+    /// Calls that may begin in a second; one more is refused with 503.
+    pub calls_per_second_max: Option<u32>,
+    /// Connections that have not become a call yet, at one time. Each may hold a head and a body, so
+    /// this bounds their memory; a genuine one is over within milliseconds, so the default serves
+    /// hundreds of calls a second.
+    pub exchanges_max: usize,
     /// Time for a connection's first byte and the rest of the head to arrive.
     pub head_timeout: Duration,
     /// Time for the whole body to arrive.
@@ -83,6 +88,8 @@ impl Default for Config {
         Self {
             twilio: twilio::Config::default(),
             calls_max: None,
+            calls_per_second_max: None,
+            exchanges_max: EXCHANGES_MAX,
             // Together below 30 s, the longest that a connection without a call may live.
             head_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(10),
@@ -109,13 +116,14 @@ pub async fn serve(
     mut phase: watch::Receiver<Phase>,
 ) {
     let patience = Patience { head: config.head_timeout, body: config.body_timeout };
+    let mut exchanges = Exchanges::new(config.exchanges_max.clamp(1, EXCHANGES_MAX));
     let router = router(Front {
         phase: phase.clone(),
         engine,
         upgrading: Arc::default(),
+        pace: Arc::new(Mutex::new(Pace::new(config.calls_per_second_max))),
         config: Arc::new(config),
     });
-    let mut exchanges = Exchanges::new();
     let mut starved = false;
     loop {
         let accepted = tokio::select! {
@@ -135,6 +143,8 @@ pub async fn serve(
                     warn!(%error, "cannot accept connections; trying again until it works");
                 }
                 starved = true;
+                // Those that say nothing hold descriptors, too.
+                exchanges.evict_oldest().await;
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -152,21 +162,22 @@ fn is_peers_fault(error: &io::Error) -> bool {
     )
 }
 
-/// The connections that are not calls, oldest first. *Invariant: [`EXCHANGES_MAX`] live at most.*
+/// The connections that are not calls, oldest first. *Invariant: `count_max` live at most.*
 struct Exchanges {
+    count_max: usize,
     places: Arc<Semaphore>,
     tasks: VecDeque<(Instant, JoinHandle<()>)>,
 }
 
 impl Exchanges {
-    fn new() -> Self {
-        Self { places: Arc::new(Semaphore::new(EXCHANGES_MAX)), tasks: VecDeque::new() }
+    fn new(count_max: usize) -> Self {
+        Self { count_max, places: Arc::new(Semaphore::new(count_max)), tasks: VecDeque::new() }
     }
 
     /// Runs `exchange` as soon as there is a place for it. Waits [`EXCHANGE_GRACE`] at most.
     async fn admit(&mut self, exchange: impl Future<Output = ()> + Send + 'static) {
         let place = self.place().await;
-        if self.tasks.len() >= EXCHANGES_MAX {
+        if self.tasks.len() >= self.count_max {
             self.tasks.retain(|(_admitted, task)| !task.is_finished());
         }
         let task = async move {
@@ -185,11 +196,15 @@ impl Exchanges {
             if let Ok(place) = timeout(patience, Arc::clone(&self.places).acquire_owned()).await {
                 return place.expect("nobody closes the semaphore");
             }
-            if let Some((_admitted, oldest)) = self.tasks.pop_front() {
-                oldest.abort();
-                // An abort gives the place back only when it has taken effect.
-                let _ = oldest.await;
-            }
+            self.evict_oldest().await;
+        }
+    }
+
+    async fn evict_oldest(&mut self) {
+        if let Some((_admitted, oldest)) = self.tasks.pop_front() {
+            oldest.abort();
+            // An abort gives the place back only when it has taken effect.
+            let _ = oldest.await;
         }
     }
 
@@ -257,7 +272,33 @@ struct Front {
     engine: Handle,
     /// Upgrades that were granted and have not reached the engine yet.
     upgrading: Arc<AtomicUsize>,
+    pace: Arc<Mutex<Pace>>,
     config: Arc<Config>,
+}
+
+/// How many calls may begin in a second: a bucket that fills evenly and holds a second's worth.
+struct Pace {
+    per_second: Option<f64>,
+    calls: f64,
+    filled: Instant,
+}
+
+impl Pace {
+    fn new(calls_per_second_max: Option<u32>) -> Self {
+        let per_second = calls_per_second_max.map(f64::from);
+        Self { per_second, calls: per_second.unwrap_or_default(), filled: Instant::now() }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        let Some(per_second) = self.per_second else {
+            return true;
+        };
+        let since = now.duration_since(std::mem::replace(&mut self.filled, now));
+        self.calls = (self.calls + per_second * since.as_secs_f64()).min(per_second);
+        let admits = self.calls >= 1.0;
+        self.calls -= f64::from(u8::from(admits));
+        admits
+    }
 }
 
 /// Every public URL.
@@ -290,19 +331,26 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
     let (head, body) = request.into_parts();
     let body = read_body(body, front.config.body_timeout).await?;
     let twilio = &front.config.twilio;
+    let webhook = twilio::Webhook {
+        path_and_query: path_and_query(&head),
+        content_type: only(&head.headers, &header::CONTENT_TYPE),
+        body: &body,
+    };
     if let Some(verifier) = &twilio.verifier {
-        let webhook = twilio::Webhook {
-            path_and_query: path_and_query(&head),
-            content_type: only(&head.headers, &header::CONTENT_TYPE),
-            body: &body,
-        };
         verifier.verify_webhook(&webhook, signature(&head)).map_err(refuse_forgery)?;
     }
     let stream_url = match &twilio.public_url {
         Some(public_url) => public_url.stream_url(),
         None => stream_url_from_host(&head)?,
     };
-    let twiml = twilio::twiml(&twilio.texts, &stream_url);
+    let token = match &twilio.stream_tokens {
+        None => None,
+        Some(tokens) => {
+            let call_id = webhook.call_id().ok_or(Refusal::CallSid)?;
+            Some(tokens.issue(&call_id, Instant::now().into_std()).map_err(|_| Refusal::Full)?)
+        }
+    };
+    let twiml = twilio::twiml(&twilio.texts, &stream_url, token.as_deref());
     Ok(([(header::CONTENT_TYPE, "application/xml")], twiml).into_response())
 }
 
@@ -349,6 +397,14 @@ impl Front {
 
     /// Sets one call's place aside until the engine counts it.
     fn reserve(&self) -> Result<Slot, Refusal> {
+        if self.engine.is_disk_full() {
+            info!("a call was refused: less is free on the disk than --keep-free");
+            return Err(Refusal::Full);
+        }
+        if !self.pace.lock().unwrap_or_else(PoisonError::into_inner).admits(Instant::now()) {
+            info!("a call was refused: --max-new-calls is reached");
+            return Err(Refusal::Full);
+        }
         // A slot is given back after the engine has counted its call, so reading in this order
         // misses none.
         let upgrading_before = self.upgrading.fetch_add(1, Ordering::SeqCst);
@@ -461,6 +517,8 @@ enum Refusal {
     BodyTooSlow,
     #[error("media streams are not for browsers")]
     Browser,
+    #[error("the CallSid is missing")]
+    CallSid,
     #[error("shutting down: no new calls are taken")]
     Draining,
     #[error("the request is not signed for this server")]
@@ -486,9 +544,11 @@ enum Refusal {
 impl Refusal {
     fn status(self) -> StatusCode {
         match self {
-            Refusal::Body | Refusal::Host | Refusal::UpgradeWithBody | Refusal::WebSocketKey => {
-                StatusCode::BAD_REQUEST
-            }
+            Refusal::Body
+            | Refusal::CallSid
+            | Refusal::Host
+            | Refusal::UpgradeWithBody
+            | Refusal::WebSocketKey => StatusCode::BAD_REQUEST,
             Refusal::Browser | Refusal::Forged => StatusCode::FORBIDDEN,
             Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -536,6 +596,7 @@ mod tests {
             phase: phases,
             engine: Handle::default(),
             upgrading: Arc::default(),
+            pace: Arc::new(Mutex::new(Pace::new(None))),
             config: Arc::default(),
         });
         let mut ask = async |path: &str| {

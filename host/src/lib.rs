@@ -12,6 +12,7 @@ pub mod http;
 pub mod live;
 pub mod metrics;
 pub mod recording;
+pub mod repair;
 pub mod store;
 pub mod twilio;
 pub mod webhook;
@@ -67,9 +68,9 @@ pub enum Error {
     /// The directory cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The system gives no threads.
-    #[error("cannot start the media threads: {0}")]
-    Threads(#[from] io::Error),
+    /// The system gives no threads, or no socket.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
 }
 
 /// Records calls until `shutdown` resolves, then finishes every call and returns.
@@ -90,6 +91,7 @@ pub async fn serve(
     let store = Arc::new(Store::open(config.store)?);
     let board = Arc::<Board>::default();
     let engine = Engine::start(&config.engine, &store, &board)?;
+    // Whoever waits for this line finds what was interrupted before finished.
     if let Ok(address) = listeners.public.local_addr() {
         tracing::info!(%address, "listening");
     }

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
-use callreel::{Config, Listeners, caller, decode, demo};
+use callreel::{Config, Listeners, caller, decode, demo, repair};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         }
         Command::Decode(args) => decode::run(&args).map(|_| true).map_err(Into::into),
         Command::Demo(args) => show(&args).map(|()| true),
+        Command::Repair(args) => Ok(repair::run(&args)),
         Command::Serve(args) => serve(*args).map(|()| true),
     };
     match result {
@@ -36,7 +38,8 @@ fn main() -> ExitCode {
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
     start_log(args.log_format)?;
     let (listen, admin) = (args.listen, args.admin.0);
-    let config = Config::try_from(args)?;
+    let mut config = Config::try_from(args)?;
+    share_descriptors(&mut config, raise_descriptor_limit());
     if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
         warn!(
             "whoever reaches {listen} can record here: set --public-url and an auth token before going public"
@@ -63,6 +66,34 @@ fn show(args: &demo::Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let stop = async { drop(tokio::signal::ctrl_c().await) };
     Ok(runtime.block_on(demo::run(args, stop))?)
+}
+
+/// Raises the limit of file descriptors as far as the system lets us, and gives it.
+fn raise_descriptor_limit() -> u64 {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limits.maximum,
+        Err(_) => limits.current,
+    };
+    current.unwrap_or(u64::MAX)
+}
+
+/// Takes no more calls than there are descriptors for: one that is accepted is recorded.
+fn share_descriptors(config: &mut Config, descriptors: u64) {
+    /// Listeners, polls, the log, the lock, and what is opened for a moment.
+    const OTHERS: usize = 32;
+    /// Its socket, its file twice, and its capture.
+    const PER_CALL: usize = 4;
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let exchanges = config.http.exchanges_max.min(descriptors / 8).max(1);
+    let rest = descriptors.saturating_sub(exchanges).saturating_sub(OTHERS);
+    let calls_max = (rest / PER_CALL).max(1);
+    config.http.exchanges_max = exchanges;
+    if config.http.calls_max.is_none_or(|wished| wished > calls_max) {
+        info!(calls_max, descriptors, "the limit of open files (ulimit -n) limits the calls");
+        config.http.calls_max = Some(calls_max);
+    }
 }
 
 /// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas

@@ -20,7 +20,7 @@ use callreel_core::wav::{self, Spec};
 
 use crate::live::{Board, Tap};
 use crate::store::record::{End, What};
-use crate::store::{Part, Record, Store};
+use crate::store::{Left, Part, Record, Store};
 
 /// The most audio a block holds. A crash loses what is in the block.
 pub const BLOCK_MS_MAX: u64 = 800;
@@ -30,7 +30,7 @@ const BLOCK_STEP_MS: u64 = 200;
 
 /// The longest time a block waits for more audio; with the pause between two looks at it, it is
 /// written before [`BLOCK_MS_MAX`] are over.
-pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(600);
+pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(500);
 
 /// How much audio may wait for a disk that does not take it.
 pub const QUEUE_MS_MAX: u64 = 10_000;
@@ -44,10 +44,14 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the writer waits after the disk refused something.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a recording that has ended may wait for the disk before it is left to recovery.
+/// How long a recording that has ended may wait for the disk before its memory is taken back: what
+/// is on the disk is finished when that is possible again.
 const FINISH_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often everything written is made durable.
+/// The same when the recorder has been told to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often everything written is made durable, and the store looked after.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The largest amplitude of a track on which nothing is to be heard: the codes next to zero.
@@ -58,7 +62,7 @@ const SILENT_MAX: u16 = 8;
 pub enum Outcome {
     /// It is on the disk under its name.
     Published,
-    /// It could not be finished; the next start will.
+    /// The disk does not let it be finished yet.
     Left,
 }
 
@@ -105,6 +109,12 @@ enum Job {
     Capture(Vec<u8>),
     Finish { record: Box<Record>, done: Done },
     Refuse(Box<Record>),
+}
+
+impl Job {
+    const fn is_audio(&self) -> bool {
+        matches!(self, Self::Append(_) | Self::Silence(_))
+    }
 }
 
 /// Where a media thread posts what is to be written. Posts go out together, so that the writer
@@ -352,12 +362,14 @@ impl Recording {
 /// The threads that own the files.
 pub struct Writers {
     threads: Vec<JoinHandle<()>>,
-    syncer: Option<JoinHandle<()>>,
+    /// They end when they are told to.
+    keepers: Vec<JoinHandle<()>>,
     stop: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Writers {
-    /// Starts `count` writers, each with an outbox for one media thread, and the syncer.
+    /// Starts `count` writers, each with an outbox for one media thread, and those that look after
+    /// the store.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -370,18 +382,31 @@ impl Writers {
         let mut outboxes = Vec::new();
         for index in 0..count {
             let (sender, receiver) = mpsc::channel();
-            let (store, spools) = (Arc::clone(store), HashMap::new());
-            let writer = Writer { store, board: Arc::clone(board), spools };
+            let writer = Writer {
+                store: Arc::clone(store),
+                board: Arc::clone(board),
+                spools: HashMap::new(),
+                patience: FINISH_PATIENCE,
+            };
             let builder = thread::Builder::new().name(format!("writer-{index}"));
             threads.push(builder.spawn(move || writer.run(&receiver))?);
             let board = Arc::clone(board);
             outboxes.push(Outbox { sender, jobs: Vec::new(), next_key: 0, board });
         }
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let builder = thread::Builder::new().name("syncer".to_owned());
-        let (store, board, stopped) = (Arc::clone(store), Arc::clone(board), Arc::clone(&stop));
-        let syncer = builder.spawn(move || sync_until(&store, &board, &stopped))?;
-        Ok((Self { threads, syncer: Some(syncer), stop }, outboxes))
+        let (synced, board) = (Arc::clone(store), Arc::clone(board));
+        let sync = move || {
+            let began = Instant::now();
+            if synced.sync() {
+                board.counters.sync_time.add(began.elapsed());
+            }
+        };
+        let kept = Arc::clone(store);
+        let keep = move || kept.tend();
+        // Two, so that nothing the one has to wait for keeps audio from becoming durable.
+        let keepers =
+            vec![every_second("syncer", &stop, sync)?, every_second("keeper", &stop, keep)?];
+        Ok((Self { threads, keepers, stop }, outboxes))
     }
 
     /// Waits until everything posted is written, which is soon after the last outbox is gone.
@@ -396,35 +421,46 @@ impl Drop for Writers {
     fn drop(&mut self) {
         *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.1.notify_all();
-        if let Some(syncer) = self.syncer.take() {
-            let _ = syncer.join();
+        for keeper in self.keepers.drain(..) {
+            let _ = keeper.join();
         }
     }
 }
 
-/// Makes everything written durable once a second.
-fn sync_until(store: &Store, board: &Board, stop: &(Mutex<bool>, Condvar)) {
-    let mut stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
-    while !*stopped {
-        stopped =
-            stop.1.wait_timeout(stopped, SYNC_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
-        let began = Instant::now();
-        if store.sync() {
-            board.counters.sync_time.add(began.elapsed());
+/// Starts a thread that does its duty once a second, and once more when it is to stop.
+fn every_second(
+    name: &str,
+    stop: &Arc<(Mutex<bool>, Condvar)>,
+    duty: impl Fn() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let stop = Arc::clone(stop);
+    let until_stopped = move || {
+        let (stopped, changed) = &*stop;
+        let mut is_last = false;
+        while !is_last {
+            let guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = changed.wait_timeout_while(guard, SYNC_INTERVAL, |stopped| !*stopped);
+            is_last = *waited.unwrap_or_else(PoisonError::into_inner).0;
+            duty();
         }
-    }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(until_stopped)
 }
 
 struct Writer {
     store: Arc<Store>,
     board: Arc<Board>,
     spools: HashMap<u64, Spool>,
+    /// How long a recording that has ended may wait for the disk.
+    patience: Duration,
 }
 
 /// One recording's file and what has not been written to it.
 struct Spool {
     jobs: VecDeque<Job>,
     queue: Arc<Queue>,
+    /// Its name and its file, as long as the disk has let us do no more.
+    claimed: Option<Part>,
     open: Option<Open>,
     retry_at: Option<Instant>,
     failing_since: Option<Instant>,
@@ -458,6 +494,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => {
                     let wait = retry_at.map(|at| at.saturating_duration_since(Instant::now()));
                     thread::sleep(wait.unwrap_or_default());
+                    self.patience = STOP_PATIENCE;
                     // Nobody is left to end what has not ended.
                     self.spools.retain(|_, spool| spool.is_ending());
                 }
@@ -478,7 +515,8 @@ impl Writer {
                 match self.store.publish_failure(&mut record) {
                     Ok(()) => self.board.publish(&record),
                     Err(error) => {
-                        tracing::error!(%error, "cannot write the record of a refused stream");
+                        tracing::error!(%error, "cannot write the record of a refused stream yet");
+                        self.store.leave(Left { record: *record, part: None });
                     }
                 }
                 return;
@@ -487,6 +525,7 @@ impl Writer {
                 let spool = Spool {
                     queue: Arc::clone(queue),
                     jobs: VecDeque::new(),
+                    claimed: None,
                     open: None,
                     retry_at: None,
                     failing_since: None,
@@ -529,16 +568,14 @@ impl Writer {
                         tracing::error!(%error, "the disk does not take audio; trying again");
                         now
                     });
-                    if spool.is_ending_with(&job) && now - since >= FINISH_PATIENCE {
-                        tracing::error!(%error, "a recording is left for the next start to finish");
-                        spool.jobs.push_front(job);
-                        if let Some(Job::Finish { done, .. }) = spool.jobs.pop_back() {
-                            done(Outcome::Left);
+                    spool.jobs.push_front(job);
+                    if spool.is_ending() && now - since >= self.patience {
+                        tracing::error!(%error, "a recording waits for the disk to be finished");
+                        if let Some(spool) = self.spools.remove(&key) {
+                            spool.leave(&self.store, &error);
                         }
-                        self.spools.remove(&key);
                         return;
                     }
-                    spool.jobs.push_front(job);
                     spool.retry_at = Some(now + RETRY_INTERVAL);
                     return;
                 }
@@ -553,38 +590,75 @@ impl Spool {
         matches!(self.jobs.back(), Some(Job::Finish { .. }))
     }
 
-    fn is_ending_with(&self, job: &Job) -> bool {
-        matches!(self.jobs.back().unwrap_or(job), Job::Finish { .. })
+    fn begin(&mut self, store: &Store, record: &Record, spec: Spec) -> io::Result<()> {
+        let part = match self.claimed.take() {
+            Some(part) if part.is_in_place()? => part,
+            _ => store.create(&record.stream_id, record.started_at)?,
+        };
+        match Open::begin_in(&part, store, record, spec) {
+            Ok((writer, capture)) => {
+                let sync_failures = store.sync_failures();
+                self.open = Some(Open { part, writer, capture, sync_failures, sealed: false });
+                Ok(())
+            }
+            Err(error) => {
+                self.claimed = Some(part);
+                Err(error)
+            }
+        }
+    }
+
+    /// Leaves the recording to the store, without what only memory holds of it.
+    fn leave(mut self, store: &Store, error: &io::Error) {
+        let Some(Job::Finish { mut record, done }) = self.jobs.pop_back() else {
+            return;
+        };
+        let part = self.open.map(|open| open.part).or(self.claimed);
+        match part {
+            Some(_) if self.jobs.iter().any(Job::is_audio) => {
+                record.damage(&format!("the disk did not take the end: {error}"));
+            }
+            Some(_) => {}
+            None => record.fail(&format!("the disk did not take any of it: {error}")),
+        }
+        store.leave(Left { record: *record, part });
+        done(Outcome::Left);
     }
 
     /// Does one thing, or nothing: what failed may be done again.
     fn perform(&mut self, job: &mut Job, store: &Store, board: &Board) -> io::Result<()> {
         store.set_dirty();
         if let Job::Begin { record, spec, .. } = job {
-            self.open = Some(Open::begin(store, record, *spec)?);
-            return Ok(());
+            return self.begin(store, record, *spec);
         }
         let Some(open) = &mut self.open else {
             return Ok(());
         };
         match job {
             Job::Append(block) => {
-                let began = Instant::now();
-                open.append(block)?;
-                board.counters.write_time.add(began.elapsed());
-                self.queue.bytes.fetch_sub(block.len() as u64, Ordering::Relaxed);
+                if !block.is_empty() {
+                    let began = Instant::now();
+                    open.writer.write_encoded(block).map_err(to_io)?;
+                    board.counters.write_time.add(began.elapsed());
+                    self.queue.bytes.fetch_sub(block.len() as u64, Ordering::Relaxed);
+                    // What is written is not written again when the checkpoint fails.
+                    block.clear();
+                }
+                // A disk that is behind gets one checkpoint for all that waits.
+                if !matches!(self.jobs.front(), Some(Job::Append(_))) {
+                    open.writer.checkpoint().map_err(to_io)?;
+                }
             }
             Job::Silence(rest) => open.append_silence(rest)?,
             Job::Note(record) => {
                 open.part.id().clone_into(&mut record.id);
                 record.set_samples(open.samples());
-                open.part.write_record(record)?;
-            }
-            Job::Capture(lines) => {
-                if let Some(file) = &mut open.capture {
-                    io::Write::write_all(file, lines)?;
+                // Audio does not wait for it: there will be another, or the end.
+                if let Err(error) = open.part.write_record(record) {
+                    tracing::debug!(%error, "cannot note what happened in a call");
                 }
             }
+            Job::Capture(lines) => open.capture(lines),
             Job::Finish { record, .. } => open.finish(record, store)?,
             Job::Begin { .. } | Job::Refuse(_) => {}
         }
@@ -593,14 +667,6 @@ impl Spool {
 }
 
 impl Open {
-    fn begin(store: &Store, record: &Record, spec: Spec) -> io::Result<Self> {
-        let part = store.create(&record.stream_id, record.started_at)?;
-        let begun = Self::begin_in(&part, store, record, spec);
-        let (writer, capture) = begun.inspect_err(|_| part.discard())?;
-        let sync_failures = store.sync_failures();
-        Ok(Self { part, writer, capture, sync_failures, sealed: false })
-    }
-
     fn begin_in(
         part: &Part,
         store: &Store,
@@ -612,12 +678,23 @@ impl Open {
         let mut record = record.clone();
         part.id().clone_into(&mut record.id);
         part.write_record(&record)?;
-        Ok((writer, store.create_capture(part.id())?))
+        let capture = store.create_capture(part.id()).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot capture a stream; recording it all the same");
+            None
+        });
+        Ok((writer, capture))
     }
 
-    fn append(&mut self, block: &[u8]) -> io::Result<()> {
-        self.writer.write_encoded(block).map_err(to_io)?;
-        self.writer.checkpoint().map_err(to_io)
+    /// Keeps messages, all of them or none: the recording does not wait for them.
+    fn capture(&mut self, lines: &[u8]) {
+        let Some(file) = &mut self.capture else {
+            return;
+        };
+        let length = file.metadata().map(|metadata| metadata.len());
+        if let Err(error) = io::Write::write_all(file, lines) {
+            tracing::error!(%error, bytes = lines.len(), "messages are missing in a capture");
+            let _ = length.and_then(|length| file.set_len(length));
+        }
     }
 
     /// Appends silence; what of it is written is taken off `rest`.
@@ -649,6 +726,7 @@ impl Open {
             self.sealed = true;
         }
         record.set_samples(self.samples());
+        store.rescue(&mut self.part, record)?;
         self.part.publish(record)
     }
 }

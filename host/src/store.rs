@@ -5,14 +5,17 @@
 //! finishes them. Anything else is somebody else's and left alone.
 
 pub mod catalog;
+mod keep;
 pub mod record;
 mod recover;
 
+use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -28,7 +31,7 @@ const ID_BYTES_MAX: usize = 128;
 const SAME_ID_MAX: u32 = 10_000;
 
 /// The file whose lock says that the directory is in use.
-const LOCK_FILE: &str = ".callreel.lock";
+pub(crate) const LOCK_FILE: &str = ".callreel.lock";
 
 /// Where recordings go.
 #[derive(Clone, Debug)]
@@ -37,13 +40,27 @@ pub struct Config {
     pub dir: PathBuf,
     /// Where the frames of each stream are kept as well, if at all.
     pub capture_dir: Option<PathBuf>,
+    /// No new recording while less than this is free on the disk, in bytes; without it, while less
+    /// than 64 MiB or a twentieth of a smaller disk is.
+    pub keep_free: Option<u64>,
+    /// Whether the oldest finished recordings are removed while less than that is free.
+    pub make_room: bool,
+    /// Finished recordings that ended so long ago are removed.
+    pub keep_days: Option<u32>,
     /// Who is to be told of each finished recording, if anybody.
     pub webhooks: Option<webhook::Queue>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { dir: "recordings".into(), capture_dir: None, webhooks: None }
+        Self {
+            dir: "recordings".into(),
+            capture_dir: None,
+            keep_free: None,
+            make_room: false,
+            keep_days: None,
+            webhooks: None,
+        }
     }
 }
 
@@ -68,13 +85,32 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Store {
     config: Config,
-    /// Holds the lock for as long as the store lives.
-    _lock: File,
+    /// Holds the lock for as long as the store lives. On the recordings' file system, it also stands
+    /// for that when it is synced: no descriptor has to be had first, and no error goes unseen.
+    lock: File,
     /// Something was written since the last sync.
     dirty: AtomicBool,
     /// How often a sync failed: what was written before it may be lost.
     sync_failures: AtomicU64,
+    /// Less is free than is to be kept free.
+    is_full: Arc<AtomicBool>,
+    /// How often it was looked after.
+    ticks: AtomicU32,
+    /// What the disk did not let us finish while it was waited for.
+    left: Mutex<VecDeque<Left>>,
 }
+
+/// A recording that has ended and could not be finished: what is to be done when the disk is back.
+#[derive(Debug)]
+pub struct Left {
+    /// What is known of it.
+    pub record: Record,
+    /// Its files, if the disk let us begin them.
+    pub part: Option<Part>,
+}
+
+/// How many recordings may be left to be finished later. Each holds its record and a descriptor.
+const LEFT_MAX: usize = 256;
 
 impl Store {
     /// Locks the directory, making it if need be, and finishes what an earlier run left unfinished.
@@ -98,11 +134,15 @@ impl Store {
         }
         let store = Self {
             config,
-            _lock: lock,
+            lock,
             dirty: AtomicBool::new(false),
             sync_failures: AtomicU64::new(0),
+            is_full: Arc::default(),
+            ticks: AtomicU32::new(0),
+            left: Mutex::default(),
         };
         recover::recover(&store).map_err(unusable)?;
+        store.tend();
         Ok(store)
     }
 
@@ -118,9 +158,12 @@ impl Store {
     /// What the system says; nothing is left behind.
     pub fn create(&self, stream_id: &str, started_at: Timestamp) -> io::Result<Part> {
         let dir = self.config.dir.join(started_at.strftime("%Y-%m-%d").to_string());
-        if !dir.is_dir() {
-            create_dir(&dir)?;
-            sync_dir(&self.config.dir)?;
+        // Never the directory above it: when that is gone, somebody has moved or unmounted it, and
+        // will want to put it back.
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Ok(()) => sync_dir(&self.config.dir)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
         }
         let base = safe_id(stream_id);
         for number in 1..=SAME_ID_MAX {
@@ -163,6 +206,45 @@ impl Store {
         Ok(())
     }
 
+    /// Sees to it that a recording's file is still under its name, and else copies it to a new one:
+    /// somebody removed or moved its directory meanwhile, but what was recorded is still there to be
+    /// read.
+    ///
+    /// # Errors
+    /// What the system says; `part` is as it was.
+    pub fn rescue(&self, part: &mut Part, record: &Record) -> io::Result<()> {
+        if part.record_published || part.is_in_place()? {
+            return Ok(());
+        }
+        let mut copy = self.create(&record.stream_id, record.started_at)?;
+        let mut source = &part.file;
+        let copied = source.rewind().and_then(|()| io::copy(&mut source, &mut copy.file));
+        if let Err(error) = copied.and_then(|_| copy.file.sync_all()) {
+            copy.discard();
+            return Err(error);
+        }
+        tracing::warn!(from = ?part.id(), to = ?copy.id(), "a file was taken away while it was recorded: copied it");
+        *part = copy;
+        Ok(())
+    }
+
+    /// Takes over a recording that could not be finished, to finish it when the disk is back. Of too
+    /// many, the oldest is left to the next start.
+    pub fn leave(&self, left: Left) {
+        let mut all = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() == LEFT_MAX {
+            all.pop_front();
+            tracing::error!("too many recordings wait for the disk: the next start finishes one");
+        }
+        all.push_back(left);
+    }
+
+    /// Whether less is free than is to be kept free, as it was a second ago.
+    #[must_use]
+    pub fn is_full(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_full)
+    }
+
     /// Opens the file that the frames of the recording `id` are kept in, if they are to be kept.
     ///
     /// # Errors
@@ -185,7 +267,7 @@ impl Store {
         if !self.dirty.swap(false, Ordering::Relaxed) {
             return false;
         }
-        if let Err(error) = File::open(&self.config.dir).and_then(|dir| sync_file_system(&dir)) {
+        if let Err(error) = sync_file_system(&self.lock) {
             self.sync_failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, "the disk may have lost audio: it cannot be synced");
         }
@@ -222,8 +304,21 @@ impl Part {
         &self.file
     }
 
+    /// Whether the file is still the one that has its name.
+    ///
+    /// # Errors
+    /// What the system says: nobody knows.
+    pub fn is_in_place(&self) -> io::Result<bool> {
+        let ours = self.file.metadata()?;
+        match fs::symlink_metadata(self.names.wav_part()) {
+            Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gives the name back, with all that was begun under it.
-    pub fn discard(&self) {
+    fn discard(&self) {
         for path in [self.names.wav_part(), self.names.json_part(), self.names.json_temporary()] {
             let _ = fs::remove_file(path);
         }
@@ -328,7 +423,7 @@ fn safe_id(stream_id: &str) -> String {
 }
 
 /// A file that only its owner may read.
-fn private() -> OpenOptions {
+pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);
     options
@@ -339,7 +434,7 @@ fn create_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Renames a file unless the new name is taken.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Not every file system can; a link cannot replace anything either.
@@ -357,13 +452,13 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
-fn sync_file_system(dir: &File) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(dir)?)
+fn sync_file_system(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(file)?)
 }
 
 /// Elsewhere one call for one file system does not exist.
 #[cfg(not(target_os = "linux"))]
-fn sync_file_system(_dir: &File) -> io::Result<()> {
+fn sync_file_system(_file: &File) -> io::Result<()> {
     rustix::fs::sync();
     Ok(())
 }

@@ -4,14 +4,18 @@
 //! Sources: Twilio's "Webhooks security", "Secure your media streams" and TwiML `<Stream>` pages.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::io;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::http::Uri;
 use axum::http::uri::Authority;
 use base64ct::{Base64, Encoding};
+use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -37,6 +41,8 @@ pub struct Config {
     pub public_url: Option<PublicUrl>,
     /// Checks every webhook and every upgrade. Without it, anybody is let in.
     pub verifier: Option<Verifier>,
+    /// Gives every call a token that its stream has to show. The engine redeems them.
+    pub stream_tokens: Option<Arc<StreamTokens>>,
 }
 
 /// The two sentences before the stream begins, a pause between them. An empty one is left out.
@@ -240,8 +246,9 @@ fn is_host(text: &str) -> bool {
 
 /// Gives the TwiML that says the texts and then connects the call to `stream_url`.
 ///
-/// With the default texts it equals, byte for byte, what Twilio's Python library renders.
-pub fn twiml(texts: &Texts, stream_url: &str) -> String {
+/// With the default texts it equals, byte for byte, what Twilio's Python library renders. A stream
+/// token becomes a parameter that Twilio hands on in the stream's start message.
+pub fn twiml(texts: &Texts, stream_url: &str, stream_token: Option<&str>) -> String {
     let say = |text: &Text| match text.0.as_str() {
         "" => String::new(),
         text => format!("<Say>{}</Say>", escape_text(text)),
@@ -250,8 +257,14 @@ pub fn twiml(texts: &Texts, stream_url: &str) -> String {
     let pause =
         if greeting.is_empty() || ready.is_empty() { "" } else { r#"<Pause length="1" />"# };
     let url = escape_attribute(stream_url);
+    let stream = match stream_token {
+        None => format!(r#"<Stream url="{url}" />"#),
+        Some(token) => format!(
+            r#"<Stream url="{url}"><Parameter name="{STREAM_TOKEN}" value="{token}" /></Stream>"#
+        ),
+    };
     format!(
-        r#"<?xml version="1.0" encoding="UTF-8"?><Response>{greeting}{pause}{ready}<Connect><Stream url="{url}" /></Connect></Response>"#
+        r#"<?xml version="1.0" encoding="UTF-8"?><Response>{greeting}{pause}{ready}<Connect>{stream}</Connect></Response>"#
     )
 }
 
@@ -324,6 +337,96 @@ pub struct Verifier {
     public_url: PublicUrl,
 }
 
+/// One-time tokens that tie a stream to the webhook of its call.
+///
+/// A signature has no nonce, so a stream's signed upgrade may be repeated by whoever has seen it; a
+/// token is good for one stream of one call for [`STREAM_TOKEN_AGE_MAX`]. It is made with a key that
+/// only this process has: webhook and stream must come to the same one.
+pub struct StreamTokens {
+    key: [u8; 32],
+    began: Instant,
+    /// Those redeemed, oldest first, until they are too old to be redeemed again.
+    redeemed: Mutex<VecDeque<(u64, [u8; 16])>>,
+}
+
+/// The parameter that a token travels in.
+pub const STREAM_TOKEN: &str = "callreel_token";
+
+/// How long a token is good: the call rings, is answered, and the greeting is said meanwhile.
+pub const STREAM_TOKEN_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// How many tokens may be redeemed within that time; one more is refused.
+const REDEEMED_MAX: usize = 65_536;
+
+impl StreamTokens {
+    /// Makes a key.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn new() -> io::Result<Self> {
+        let key = random()?;
+        Ok(Self { key, began: Instant::now(), redeemed: Mutex::default() })
+    }
+
+    /// Makes a token for a call.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn issue(&self, call_id: &str, now: Instant) -> io::Result<String> {
+        let nonce: [u8; 16] = random()?;
+        let expires = (now + STREAM_TOKEN_AGE_MAX).duration_since(self.began).as_secs();
+        let mac = self.mac(call_id, expires, &nonce).finalize().into_bytes();
+        Ok(BASE64URL_NOPAD.encode(&[&expires.to_be_bytes(), &nonce[..], &mac].concat()))
+    }
+
+    /// Whether the token is this call's, fresh, and shown for the first time.
+    pub fn redeem(&self, call_id: &str, token: &str, now: Instant) -> bool {
+        let Ok(bytes) = BASE64URL_NOPAD.decode(token.as_bytes()) else {
+            return false;
+        };
+        let Some((expires, rest)) = bytes.split_first_chunk() else {
+            return false;
+        };
+        let Some((nonce, mac)) = rest.split_first_chunk() else {
+            return false;
+        };
+        let (now, expires) =
+            (now.duration_since(self.began).as_secs(), u64::from_be_bytes(*expires));
+        if self.mac(call_id, expires, nonce).verify_slice(mac).is_err() || now >= expires {
+            return false;
+        }
+        let mut redeemed = self.redeemed.lock().unwrap_or_else(PoisonError::into_inner);
+        redeemed.retain(|(expires, _)| now < *expires);
+        let is_new = redeemed.iter().all(|(_, known)| known != nonce);
+        if is_new && redeemed.len() < REDEEMED_MAX {
+            redeemed.push_back((expires, *nonce));
+            return true;
+        }
+        false
+    }
+
+    fn mac(&self, call_id: &str, expires: u64, nonce: &[u8; 16]) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes any key");
+        mac.update(&expires.to_be_bytes());
+        mac.update(nonce);
+        mac.update(call_id.as_bytes());
+        mac
+    }
+}
+
+impl fmt::Debug for StreamTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StreamTokens(..)")
+    }
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    // Up to 256 bytes come whole (getrandom(2)).
+    if count == N { Ok(bytes) } else { Err(io::Error::other("too few random numbers")) }
+}
+
 /// A request to a webhook, as it was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Webhook<'a> {
@@ -333,6 +436,17 @@ pub struct Webhook<'a> {
     pub content_type: Option<&'a str>,
     /// The whole body.
     pub body: &'a [u8],
+}
+
+impl Webhook<'_> {
+    /// The call it is about: of a form, or of a query.
+    pub fn call_id(&self) -> Option<String> {
+        let query = self.path_and_query.split_once('?').map_or("", |(_path, query)| query);
+        let fields =
+            form_urlencoded::parse(self.body).chain(form_urlencoded::parse(query.as_bytes()));
+        let mut ids = fields.filter(|(name, value)| name == "CallSid" && !value.is_empty());
+        ids.next().map(|(_name, value)| value.into_owned())
+    }
 }
 
 impl Verifier {
@@ -509,6 +623,24 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_token_is_good_once_for_its_call_for_a_minute() {
+        let tokens = StreamTokens::new().unwrap();
+        let now = Instant::now();
+        let token = tokens.issue("CA1", now).unwrap();
+        let other = tokens.issue("CA1", now).unwrap();
+        assert_ne!(token, other);
+        assert!(!tokens.redeem("CA2", &token, now));
+        assert!(!StreamTokens::new().unwrap().redeem("CA1", &token, now));
+        for wrong in ["", "a", &token[1..], &format!("{token}AA"), &token.replace('A', "B")] {
+            assert!(wrong == token || !tokens.redeem("CA1", wrong, now), "{wrong}");
+        }
+        assert!(tokens.redeem("CA1", &token, now));
+        assert!(!tokens.redeem("CA1", &token, now));
+        assert!(!tokens.redeem("CA1", &other, now + STREAM_TOKEN_AGE_MAX));
+        assert!(tokens.redeem("CA1", &other, now + STREAM_TOKEN_AGE_MAX - Duration::from_secs(2)));
+    }
+
+    #[test]
     fn signatures_equal_those_of_twilios_own_library() {
         let docs = [
             ("CallSid", "CA1234567890ABCDE"),
@@ -648,7 +780,8 @@ mod tests {
 
     #[test]
     fn the_default_twiml_is_byte_for_byte_what_twilios_library_renders() {
-        let twiml = twiml(&Texts::default(), &stream_url_from_host("example.ngrok.app").unwrap());
+        let twiml =
+            twiml(&Texts::default(), &stream_url_from_host("example.ngrok.app").unwrap(), None);
         assert_eq!(twiml.len(), 253 + "example.ngrok.app".len());
         let digest: String =
             Sha256::digest(&twiml).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -660,7 +793,7 @@ mod tests {
         let texts =
             Texts { greeting: "<Hangup/> & \"hi\"".parse().unwrap(), ready: "".parse().unwrap() };
         assert_eq!(
-            twiml(&texts, "wss://h/\"\n<"),
+            twiml(&texts, "wss://h/\"\n<", None),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Say>&lt;Hangup/&gt; &amp; \"hi\"</Say>\
              <Connect><Stream url=\"wss://h/&quot;&#10;&lt;\" /></Connect></Response>"
         );

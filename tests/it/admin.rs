@@ -366,8 +366,11 @@ fn metrics_count_what_was_recorded() {
     assert_eq!(recorder.get("/readyz").status, 200);
 }
 
+/// The headers and the body of a request.
+type Request = (BTreeMap<String, String>, String);
+
 /// A web server that answers each request with the next status; tells what it got.
-fn receiver(statuses: Vec<u16>) -> (String, mpsc::Receiver<(BTreeMap<String, String>, String)>) {
+fn receiver(statuses: Vec<u16>) -> (String, mpsc::Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let (sender, received) = mpsc::channel();

@@ -1,7 +1,10 @@
 //! What a user may rely on when something fails: every promise, measured against the real program.
 
 mod crash;
+mod disk;
 mod endings;
+mod host;
+mod power;
 
 use std::time::Duration;
 

@@ -5,8 +5,8 @@
 //! `CALLREEL_LONG=1` cuts the power 50 times instead of 5. `CALLREEL_PYTHON` names a Python that has
 //! `websockets`.
 
-#[path = "harness/disk.rs"]
-mod disk;
+#[path = "harness/card.rs"]
+mod card;
 #[path = "harness/device_peer.rs"]
 mod peer;
 
@@ -32,7 +32,7 @@ use callreel_firmware_sim::store::{self, Recording};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
-use disk::Disk;
+use card::Disk;
 use peer::Peer;
 
 type Outcome = Result<(), Failed>;
@@ -272,7 +272,7 @@ fn a_cut_after_each_write() -> Outcome {
             }
         }
         if let Some(write) = writes.get(count) {
-            disk::apply(&mut card, write);
+            card::apply(&mut card, write);
         }
     }
     Ok(())
@@ -808,7 +808,7 @@ fn mount(disk: &Disk) -> Result<(), String> {
 }
 
 /// Two calls of a few seconds, in turn, and their end records.
-fn record_two_calls(disk: &Disk) -> Result<(), store::Error<disk::PowerCut>> {
+fn record_two_calls(disk: &Disk) -> Result<(), store::Error<card::PowerCut>> {
     let card = RefCell::new(Some(Volume::new(disk)));
     store::mount(card.borrow_mut().as_mut().expect("just made"))?;
     let opening = || Opening { spec: MONO, stream_id: Id::default(), call_id: Id::default() };

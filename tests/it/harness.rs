@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod disk;
 pub mod fixtures;
 pub mod messages;
 pub mod oracle;

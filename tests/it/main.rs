@@ -2,6 +2,7 @@
 
 mod admin;
 mod caller;
+mod conformance;
 mod console;
 mod decode;
 mod faults;
@@ -10,8 +11,10 @@ mod golden;
 mod harness;
 mod host;
 mod hostile;
+mod repair;
 mod serve;
 mod session;
 mod tidy;
+mod trust;
 mod wav;
 mod ws;

@@ -106,6 +106,8 @@ pub enum End {
     Disconnect,
     /// Nothing came for the idle timeout.
     Idle,
+    /// A mistake of the recorder's.
+    Internal,
     /// The longest duration was reached.
     MaxDuration,
     /// It has not ended, or nobody was there to see it.
@@ -134,6 +136,7 @@ impl End {
             Self::Close => "the peer closed the connection without a stop",
             Self::Disconnect => "the peer disconnected without a stop",
             Self::Idle => "nothing came for the idle timeout",
+            Self::Internal => "the recorder made a mistake",
             Self::MaxDuration => "the longest duration was reached",
             Self::None => "the recorder was interrupted",
             Self::Protocol => "the peer broke the WebSocket protocol",
@@ -351,6 +354,20 @@ impl Record {
             Some(known) => format!("{known}; {reason}"),
             None => reason.to_owned(),
         });
+    }
+
+    /// Says that there is no file, and why.
+    pub fn fail(&mut self, reason: &str) {
+        self.state = State::Failed;
+        self.reason = Some(reason.to_owned());
+        self.cut(0);
+    }
+
+    /// Says that of its samples only so many are in the file.
+    pub fn cut(&mut self, samples: u64) {
+        let lost = self.samples.saturating_sub(samples);
+        self.lost_ms += lost.div_ceil(u64::from(SAMPLE_RATE_HZ / 1000));
+        self.set_samples(samples);
     }
 
     /// Sets how long the file's audio is.

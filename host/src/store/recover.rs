@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use callreel_core::frame::Provider;
@@ -10,8 +10,11 @@ use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{self, Encoding, Length, Spec};
 use jiff::Timestamp;
 
+use super::keep::days_of;
 use super::record::{End, State};
-use super::{Names, Part, Record, Store, rename_new, sync_dir};
+use super::{Left, Names, Part, Record, Store, rename_new, sync_dir};
+
+const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
 /// Finishes every orphan in the store's directories. One that cannot be finished stays as it is and
 /// is told of in the log: it must not keep the recorder from its work.
@@ -19,38 +22,67 @@ use super::{Names, Part, Record, Store, rename_new, sync_dir};
 /// # Errors
 /// The directory cannot be read.
 pub(super) fn recover(store: &Store) -> io::Result<()> {
-    for day in fs::read_dir(store.dir())? {
-        let day = day?;
-        if !day.file_type()?.is_dir() {
-            continue;
+    for day in days_of(store.dir())? {
+        if let Err(error) = recover_day(store, &day) {
+            tracing::error!(dir = ?day, %error, "cannot look for interrupted recordings");
         }
-        for entry in fs::read_dir(day.path())? {
-            let entry = entry?;
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
-                continue;
-            };
-            let recovered = if let Some(id) = name.strip_suffix(".wav.part") {
-                recover_wav(store, &Names { dir: day.path(), id: id.to_owned() })
-            } else if let Some(id) = name.strip_suffix(".json.part") {
-                recover_record(&Names { dir: day.path(), id: id.to_owned() })
-            } else {
-                continue;
-            };
-            match recovered {
-                Ok(true) => tracing::info!(file = ?name, "finished an interrupted recording"),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::error!(file = ?name, %error, "cannot finish an interrupted recording");
-                }
+    }
+    Ok(())
+}
+
+fn recover_day(store: &Store, day: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(day)? {
+        let entry = entry?;
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+            continue;
+        };
+        let recovered = if let Some(id) = name.strip_suffix(".wav.part") {
+            recover_wav(store, &Names { dir: day.to_owned(), id: id.to_owned() })
+        } else if let Some(id) = name.strip_suffix(".json.part") {
+            recover_record(&Names { dir: day.to_owned(), id: id.to_owned() })
+        } else {
+            continue;
+        };
+        match recovered {
+            Ok(true) => tracing::info!(file = ?name, "finished an interrupted recording"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(file = ?name, %error, "cannot finish an interrupted recording");
             }
         }
     }
     Ok(())
 }
 
+/// Finishes a recording that the disk refused to finish while its record was known.
+///
+/// # Errors
+/// What the system says; it may be tried again.
+pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
+    let Left { record, part } = left;
+    let Some(part) = part else {
+        return store.publish_failure(record);
+    };
+    store.rescue(part, record)?;
+    if !part.record_published
+        && let Some(spec) = spec_of(&part.file, record)?
+    {
+        record.cut(mend(&part.file, spec)?);
+    }
+    part.publish(record)
+}
+
 /// Finishes one WAV with its record; whether it was ours to finish.
 fn recover_wav(store: &Store, names: &Names) -> io::Result<bool> {
-    let file = File::options().read(true).write(true).open(names.wav_part())?;
+    let mut options = File::options();
+    // A link that somebody put there leads to a file that is not ours.
+    let options = options.read(true).write(true).custom_flags(NO_FOLLOW);
+    let file = match options.open(names.wav_part()) {
+        Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::LOOP) => {
+            return Ok(false);
+        }
+        file => file?,
+    };
     let known = read_record(&names.json());
     let published = known.is_some();
     let mut record = known
@@ -61,7 +93,8 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<bool> {
     };
     let webhooks = store.config.webhooks.clone();
     let mut part = Part { names: names.clone(), file, record_published: published, webhooks };
-    if !published {
+    // A record that says how it ended was written when the file was whole and durable.
+    if !published && record.state == State::Recording {
         let samples = mend(part.file(), spec)?;
         record.set_samples(samples);
         record.close(End::None);
@@ -82,11 +115,17 @@ fn recover_record(names: &Names) -> io::Result<bool> {
     let Some(record) = read_record(&names.json_part()) else {
         return Ok(false);
     };
-    if names.json().try_exists()? || names.wav().try_exists()? {
+    if record.id != names.id {
+        return Ok(false);
+    }
+    if names.json().try_exists()? {
         fs::remove_file(names.json_part())?;
         return Ok(false);
     }
     if record.state == State::Recording {
+        if names.wav().try_exists()? {
+            fs::remove_file(names.json_part())?;
+        }
         return Ok(false);
     }
     rename_new(&names.json_part(), &names.json())?;
@@ -98,8 +137,10 @@ fn read_record(path: &Path) -> Option<Record> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// What an unfinished file holds, if its header is one of ours: of any length, or cut short.
+/// What an unfinished file holds, if its header is one of ours: of any length, or cut short. In one
+/// whose record is there, what a power loss left of the header may be zeros.
 fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
+    let is_known = !record.id.is_empty();
     let mut start = [0; wav::HEADER_BYTES_MAX];
     let length = read_start(file, &mut start)?;
     let announced = record.format.encoding.as_str();
@@ -111,11 +152,11 @@ fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
     let specs = encodings.into_iter().flat_map(|encoding| {
         channels.map(|channels| Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding })
     });
-    Ok(specs.into_iter().find(|spec| is_header(*spec, &start[..length])))
+    Ok(specs.into_iter().find(|spec| is_header(*spec, &start[..length], is_known)))
 }
 
 /// Whether `start` is the beginning of a file of this kind, whatever sizes it announces.
-fn is_header(spec: Spec, start: &[u8]) -> bool {
+fn is_header(spec: Spec, start: &[u8], may_be_zero: bool) -> bool {
     let expected = wav::header(spec, Length::Unknown);
     let sizes: &[std::ops::Range<usize>] = match spec.encoding {
         Encoding::Mulaw => &[4..8, 46..50, 54..58],
@@ -123,7 +164,9 @@ fn is_header(spec: Spec, start: &[u8]) -> bool {
     };
     let is_size = |index: usize| sizes.iter().any(|size| size.contains(&index));
     let mut pairs = expected.iter().zip(start).enumerate();
-    pairs.all(|(index, (expected, found))| expected == found || is_size(index))
+    pairs.all(|(index, (expected, found))| {
+        expected == found || is_size(index) || may_be_zero && *found == 0
+    })
 }
 
 /// Makes the header true for what the file holds; returns the samples of each channel.

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{CHUNK, SECOND, heard_call, stream_id};
+use super::{CHUNK, heard_call, stream_id};
 use crate::harness::peer::Peer;
 use crate::harness::process::{Server, Setup};
 use crate::harness::shelf;
 
-/// The goal at default settings; the promise is twice that.
-const LOSS_MAX: Duration = SECOND;
+/// The promise at default settings. The goal is half of it, and reached unless the machine is busy
+/// with something else.
+const LOSS_MAX: Duration = Duration::from_secs(2);
 
 /// Calls of one round.
 const CALLS: usize = 5;

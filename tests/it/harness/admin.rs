@@ -4,7 +4,6 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use callreel::caller::{Plan, Report, place};
@@ -24,7 +23,7 @@ pub struct Recorder {
     pub admin: SocketAddr,
     pub dir: Arc<TempDir>,
     runtime: Arc<Runtime>,
-    running: Option<(oneshot::Sender<()>, JoinHandle<Result<(), callreel::Error>>)>,
+    running: Option<super::served::Running>,
 }
 
 impl Recorder {

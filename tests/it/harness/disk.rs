@@ -1,83 +1,136 @@
-//! A card in memory that remembers each write, so that power can be cut between any two.
+//! A disk that fails when it is told to, and remembers what was done to it.
+//!
+//! A small C library between the program and libc (`disk.c`); std and rustix with `use-libc` both
+//! go through there. It would not see a static binary, io_uring or mmap.
 
-use std::cell::{Cell, RefCell};
-use std::fmt;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 
-use embedded_sdmmc::{Block, BlockCount, BlockDevice, BlockIdx};
+use super::process::Setup;
 
-const BLOCK_BYTES: usize = 512;
-
-/// One block written: where, and what.
-pub type Written = (u32, [u8; BLOCK_BYTES]);
-
-/// A card; use `&Disk` as the device.
+/// The rules and the log of one server's disk.
 pub struct Disk {
-    bytes: RefCell<Vec<u8>>,
-    writes: RefCell<Vec<Written>>,
-    writes_left: Cell<usize>,
+    home: tempfile::TempDir,
+    rules: String,
 }
 
-/// The power is gone: nothing is written any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PowerCut;
-
-impl fmt::Display for PowerCut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the power is gone")
-    }
+/// Something done to the disk that succeeded.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub at_ms: u64,
+    pub kind: String,
+    pub path: PathBuf,
+    pub to: PathBuf,
+    pub offset: u64,
+    pub data: Vec<u8>,
 }
-
-impl std::error::Error for PowerCut {}
 
 impl Disk {
-    /// A card of these bytes.
-    pub fn new(bytes: Vec<u8>) -> Self {
-        let writes = RefCell::new(Vec::new());
-        Self { bytes: RefCell::new(bytes), writes, writes_left: Cell::new(usize::MAX) }
+    pub fn new() -> Self {
+        Self { home: tempfile::tempdir().unwrap(), rules: String::new() }
     }
 
-    /// Lets only so many more writes through.
-    pub fn cut_after(self, writes: usize) -> Self {
-        self.writes_left.set(writes);
-        self
+    /// Puts it between a server and its directory.
+    pub fn under(&self, setup: Setup, dir: &Path) -> Setup {
+        setup
+            .env("LD_PRELOAD", library())
+            .env("DISK_DIR", dir)
+            .env("DISK_RULES", self.home.path().join("rules"))
+            .env("DISK_LOG", self.home.path().join("log"))
     }
 
-    /// What is on it, and what was written to it, in order.
-    pub fn into_parts(self) -> (Vec<u8>, Vec<Written>) {
-        (self.bytes.into_inner(), self.writes.into_inner())
+    /// From now on: the operations numbered `nth`, counted from 1, of those of this kind (`*`: any)
+    /// on paths with `path` in them (`*`: any) fail with `errno`.
+    pub fn fail(
+        &mut self,
+        path: &str,
+        kind: &str,
+        nth: std::ops::RangeInclusive<u64>,
+        errno: Errno,
+    ) {
+        self.add(path, kind, nth, "error", errno.raw_os_error().into());
+    }
+
+    /// They take so many milliseconds.
+    pub fn delay(&mut self, path: &str, kind: &str, nth: std::ops::RangeInclusive<u64>, ms: i64) {
+        self.add(path, kind, nth, "delay", ms);
+    }
+
+    /// They write no more than so many bytes.
+    pub fn shorten(&mut self, path: &str, nth: std::ops::RangeInclusive<u64>, bytes: i64) {
+        self.add(path, "write", nth, "short", bytes);
+    }
+
+    /// From now on everything works.
+    pub fn heal(&mut self) {
+        self.rules.clear();
+        self.save();
+    }
+
+    fn add(
+        &mut self,
+        path: &str,
+        kind: &str,
+        nth: std::ops::RangeInclusive<u64>,
+        what: &str,
+        value: i64,
+    ) {
+        let to = (*nth.end()).min(i64::MAX as u64);
+        writeln!(self.rules, "{path} {kind} {} {to} {what} {value}", nth.start()).unwrap();
+        self.save();
+    }
+
+    /// In one step, so that nobody reads half a rule.
+    fn save(&self) {
+        let path = self.home.path().join("rules");
+        fs::write(path.with_extension("new"), &self.rules).unwrap();
+        fs::rename(path.with_extension("new"), path).unwrap();
+    }
+
+    /// What was done so far, in order.
+    pub fn operations(&self) -> Vec<Operation> {
+        let log = fs::read(self.home.path().join("log")).unwrap_or_default();
+        let mut rest = log.as_slice();
+        let mut operations = Vec::new();
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line = str::from_utf8(&rest[..end]).expect("our own log");
+            let words: Vec<&str> = line.split(' ').collect();
+            let number = |word: &str| word.parse::<u64>().expect("a number");
+            let length = number(words[5]) as usize;
+            let Some(data) = rest.get(end + 1..end + 1 + length) else {
+                break;
+            };
+            operations.push(Operation {
+                at_ms: number(words[0]),
+                kind: words[1].to_owned(),
+                path: words[2].into(),
+                to: words[3].into(),
+                offset: number(words[4]),
+                data: data.to_vec(),
+            });
+            rest = &rest[end + 1 + length..];
+        }
+        operations
     }
 }
 
-/// Applies a write to a card's bytes.
-pub fn apply(bytes: &mut [u8], (block, contents): &Written) {
-    let start = *block as usize * BLOCK_BYTES;
-    bytes[start..start + BLOCK_BYTES].copy_from_slice(contents);
-}
+pub use rustix::io::Errno;
 
-impl BlockDevice for &Disk {
-    type Error = PowerCut;
-
-    fn read(&self, blocks: &mut [Block], start: BlockIdx) -> Result<(), PowerCut> {
-        let bytes = self.bytes.borrow();
-        let from = start.0 as usize * BLOCK_BYTES;
-        for (block, contents) in blocks.iter_mut().zip(bytes[from..].chunks_exact(BLOCK_BYTES)) {
-            block.contents.copy_from_slice(contents);
-        }
-        Ok(())
-    }
-
-    fn write(&self, blocks: &[Block], start: BlockIdx) -> Result<(), PowerCut> {
-        for (block, at) in blocks.iter().zip(start.0..) {
-            let left = self.writes_left.get().checked_sub(1).ok_or(PowerCut)?;
-            self.writes_left.set(left);
-            let written = (at, block.contents);
-            apply(&mut self.bytes.borrow_mut(), &written);
-            self.writes.borrow_mut().push(written);
-        }
-        Ok(())
-    }
-
-    fn num_blocks(&self) -> Result<BlockCount, PowerCut> {
-        Ok(BlockCount((self.bytes.borrow().len() / BLOCK_BYTES) as u32))
-    }
+/// The library, built once.
+fn library() -> &'static Path {
+    static BUILT: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = BUILT.get_or_init(|| {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("disk.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/harness/disk.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&path).arg(source).arg("-ldl");
+        let built = compiler.status().expect("a C compiler is installed: apt-get install gcc");
+        assert!(built.success(), "disk.c does not compile");
+        (home, path)
+    });
+    path
 }

@@ -39,7 +39,6 @@ pub fn callreel() -> &'static Path {
 /// How a server is to be started.
 pub struct Setup {
     command: Command,
-    dir: PathBuf,
 }
 
 impl Setup {
@@ -57,7 +56,7 @@ impl Setup {
         // Many servers run at one time; the console has tests of its own.
         command.env("CALLREEL_ADMIN", "off");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        Self { command, dir: dir.to_owned() }
+        Self { command }
     }
 
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -90,7 +89,7 @@ impl Setup {
             lines.end();
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Server { child, address, dir: self.dir, log, reader: Some(reader) }
+        Server { child, address, log, reader: Some(reader) }
     }
 
     /// Starts it where it must refuse; gives its exit code and what it said.
@@ -105,7 +104,6 @@ impl Setup {
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
-    pub dir: PathBuf,
     log: Arc<Log>,
     reader: Option<JoinHandle<()>>,
 }
@@ -116,9 +114,10 @@ impl Server {
     }
 
     pub fn wait_until_it_listens(&mut self) {
-        let line = self.wait_for_log("listening address=");
-        let address = line.rsplit("address=").next().expect("it was found");
-        self.address = address.trim().parse().expect("an address");
+        let line = self.wait_for_log("listening");
+        let (_, port) = line.rsplit_once("127.0.0.1:").expect("the line names the address");
+        let digits = port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len());
+        self.address.set_port(port[..digits].parse().expect("a port"));
     }
 
     pub fn pid(&self) -> Pid {
@@ -151,10 +150,6 @@ impl Server {
             reader.join().expect("the log is read");
         }
         status
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("the process is ours").is_none()
     }
 
     /// Waits until a line of the log holds `text`; gives the line.
@@ -200,6 +195,13 @@ impl Server {
         kib.expect("in KiB") * 1024
     }
 
+    /// A limit that the system holds it to: soft, hard and unit.
+    pub fn limit(&self, name: &str) -> String {
+        let limits = self.proc("limits");
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
+        line.trim_start().to_owned()
+    }
+
     /// Processor time it has used.
     pub fn cpu(&self) -> Duration {
         let stat = self.proc("stat");
@@ -217,7 +219,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("the log of the server:\n{}", self.log_lines().join("\n"));
+            let lines = self.log_lines();
+            let last = &lines[lines.len().saturating_sub(20)..];
+            eprintln!("the end of the server's log:\n{}", last.join("\n"));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

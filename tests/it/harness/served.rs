@@ -19,10 +19,13 @@ use super::recorder::Recorder;
 /// Far above what anything here takes, far below a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A server's thread, and what ends it.
+pub type Running = (oneshot::Sender<()>, JoinHandle<Result<(), callreel::Error>>);
+
 /// A server on a port and in a directory of its own, for as long as it lives.
 pub struct Served {
     address: SocketAddr,
-    running: Option<(oneshot::Sender<()>, JoinHandle<Result<(), callreel::Error>>)>,
+    running: Option<Running>,
     dir: tempfile::TempDir,
 }
 

@@ -48,6 +48,9 @@ pub fn finished(dir: &Path) -> BTreeMap<String, Finished> {
             continue;
         };
         let record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).expect("JSON");
+        if record.get("schema").is_none() {
+            continue; // Not ours.
+        }
         assert_eq!(record["id"], id);
         let wav = path.with_file_name(format!("{id}.wav"));
         if record.get("wav").is_some() && !wav.exists() {
@@ -105,4 +108,9 @@ pub fn pcm_of(wav: &[u8]) -> Vec<i16> {
     assert_eq!((&wav[..4], &wav[8..40]), (&b"RIFF"[..], expected));
     assert_eq!((number(4), number(40)), (wav.len() - 8, wav.len() - 44));
     wav[44..].chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
+}
+
+/// The ids of all finished recordings, in order.
+pub fn finished_ids(dir: &Path) -> Vec<String> {
+    finished(dir).into_keys().collect()
 }

@@ -1,0 +1,368 @@
+//! `callreel repair`: WAV files whose header does not say what they hold.
+//!
+//! Three kinds are understood: recordings that nobody finished, sizes that are zero, unknown or
+//! beyond the end of the file, and the header of a much-copied recorder for Node.js that calls mu-law
+//! a format of 4 bits. A file that is none of them is left alone, and so is every original: what is
+//! repaired is a copy beside it.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use callreel_core::wav::{self, Encoding, Length, Spec};
+
+use crate::store::{LOCK_FILE, private, rename_new};
+
+/// How deep directories are looked into.
+const DEPTH_MAX: usize = 8;
+
+/// Where the samples must begin: nothing we know puts more before them.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// The ending of a repaired copy.
+const REPAIRED: &str = ".repaired.wav";
+
+/// Settings of `callreel repair`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// A WAV file (.wav, .wav.part), or a directory of them
+    #[arg(value_name = "FILE|DIR", required = true)]
+    pub paths: Vec<PathBuf>,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Repairs what can be repaired and says so on standard output; whether nothing was refused.
+pub fn run(args: &Args) -> bool {
+    let mut counts = [0; 3];
+    for path in &args.paths {
+        repair_below(path, args.dry_run, 0, &mut counts);
+    }
+    let [good, repaired, refused] = counts;
+    let done = if args.dry_run { "to be repaired" } else { "repaired" };
+    println!("{good} good, {repaired} {done}, {refused} left alone");
+    refused == 0
+}
+
+fn repair_below(path: &Path, dry_run: bool, depth: usize, counts: &mut [usize; 3]) {
+    let is_named = depth == 0;
+    let result = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() && depth < DEPTH_MAX => {
+            return repair_dir(path, dry_run, depth, counts);
+        }
+        Ok(metadata) if metadata.is_file() && (is_named || is_candidate(path)) => {
+            repair(path, dry_run)
+        }
+        Ok(_) if !is_named => return,
+        Ok(_) => Err(Refusal::NotAFile),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(Outcome::Good) => counts[0] += 1,
+        Ok(Outcome::Repaired { copy, fault }) => {
+            println!("{}: {fault}; repaired as {}", path.display(), copy.display());
+            counts[1] += 1;
+        }
+        Err(refusal) => {
+            println!("{}: left alone: {refusal}", path.display());
+            counts[2] += 1;
+        }
+    }
+}
+
+fn repair_dir(dir: &Path, dry_run: bool, depth: usize, counts: &mut [usize; 3]) {
+    let mut paths: Vec<PathBuf> = match fs::read_dir(dir) {
+        Ok(entries) => entries.map_while(Result::ok).map(|entry| entry.path()).collect(),
+        Err(error) => {
+            println!("{}: left alone: {error}", dir.display());
+            counts[2] += 1;
+            return;
+        }
+    };
+    paths.sort();
+    for path in paths {
+        repair_below(&path, dry_run, depth + 1, counts);
+    }
+}
+
+/// Whether a file in a directory is one to look at.
+fn is_candidate(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let name = name.to_ascii_lowercase();
+    (name.ends_with(".wav") || name.ends_with(".wav.part")) && !name.ends_with(REPAIRED)
+}
+
+/// What became of a file.
+#[derive(Debug)]
+enum Outcome {
+    /// There is nothing to repair.
+    Good,
+    Repaired {
+        copy: PathBuf,
+        fault: Fault,
+    },
+}
+
+/// Why a file is left alone.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("there is a repaired copy already: {}", .0.display())]
+    Copied(PathBuf),
+    #[error("it holds no audio")]
+    Empty,
+    #[error(
+        "its format (tag {tag}, {bits} bits, {frame_bytes} bytes a sample frame) contradicts itself"
+    )]
+    Format { tag: u16, bits: u16, frame_bytes: u16 },
+    #[error("callreel is recording in its directory: a file that is being written needs no repair")]
+    InUse,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("it has no format and data chunks where a WAV has them")]
+    NoChunks,
+    #[error("it is not a file")]
+    NotAFile,
+    #[error("it is not a RIFF WAVE file")]
+    NotWave,
+    #[error("something that is no chunk follows its samples")]
+    Tail,
+    #[error("it is too long for a WAV")]
+    TooLong,
+}
+
+/// What is wrong with a header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+enum Fault {
+    #[error("its header calls 8-bit mu-law a format of 4 bits")]
+    FourBits,
+    #[error("its sizes are not those of the file")]
+    Sizes,
+}
+
+fn repair(path: &Path, dry_run: bool) -> Result<Outcome, Refusal> {
+    if is_in_use(path) {
+        return Err(Refusal::InUse);
+    }
+    let mut file = File::open(path)?;
+    let Some(Repair { header, data, fault }) = diagnose(&mut file)? else {
+        return Ok(Outcome::Good);
+    };
+    let copy = copy_name(path);
+    if copy.try_exists()? {
+        return Err(Refusal::Copied(copy));
+    }
+    if !dry_run {
+        write_copy(&mut file, &header, data, &copy)?;
+    }
+    Ok(Outcome::Repaired { copy, fault })
+}
+
+/// What makes a file good: another header before some of its bytes.
+#[derive(Debug)]
+struct Repair {
+    header: Vec<u8>,
+    data: std::ops::Range<u64>,
+    fault: Fault,
+}
+
+/// Finds out what is wrong with a file; `None`: nothing.
+fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
+    let file_bytes = file.metadata()?.len();
+    let mut start = Vec::new();
+    io::Read::by_ref(file).take(HEADER_BYTES_MAX as u64).read_to_end(&mut start)?;
+    if start.get(..4) != Some(b"RIFF") || start.get(8..12) != Some(b"WAVE") {
+        return Err(Refusal::NotWave);
+    }
+    let chunks = Chunks::find(&start).ok_or(Refusal::NoChunks)?;
+    let format = Format::read(&start[chunks.format..]).ok_or(Refusal::NoChunks)?;
+    let fault = format.fault()?;
+    let frame_bytes = if fault.is_some() { 1 } else { u64::from(format.frame_bytes) };
+
+    let (data_start, announced) = (chunks.data as u64, u64::from(chunks.data_bytes));
+    let there = file_bytes - data_start;
+    let riff_bytes = u64::from(number(&start, 4).unwrap_or_default());
+    let is_measured = announced > 0 && announced <= there;
+    if is_measured && fault.is_none() {
+        if riff_bytes + 8 == file_bytes && announced.is_multiple_of(frame_bytes) {
+            return Ok(None);
+        }
+        // An unfinished file of ours has more than its last checkpoint says, and nothing but audio.
+        let end = data_start + announced + announced % 2;
+        if end < file_bytes && !is_ours(&start[..chunks.data]) {
+            return Err(Refusal::Tail);
+        }
+    }
+    if there < frame_bytes {
+        return Err(Refusal::Empty);
+    }
+    let is_trusted = is_measured
+        && match fault {
+            // That recorder writes the size of some other file first, and nothing behind the samples.
+            Some(Fault::FourBits) => announced + announced % 2 == there,
+            _ => !is_ours(&start[..chunks.data]),
+        };
+    let data_bytes = if is_trusted { announced } else { there } / frame_bytes * frame_bytes;
+    let size = u32::try_from(data_bytes).ok().filter(|size| *size <= wav::DATA_BYTES_MAX);
+    let size = size.ok_or(Refusal::TooLong)?;
+    let header = match fault {
+        Some(_) => mulaw_header(size),
+        None => true_header(&start[..chunks.data], size, frame_bytes, chunks.fact),
+    };
+    let fault = fault.unwrap_or(Fault::Sizes);
+    Ok(Some(Repair { header, data: data_start..data_start + data_bytes, fault }))
+}
+
+/// Where a WAV's parts stand.
+struct Chunks {
+    /// What the format chunk holds.
+    format: usize,
+    /// The sample count, if there is one.
+    fact: Option<usize>,
+    /// The first sample.
+    data: usize,
+    /// How much the header says there is.
+    data_bytes: u32,
+}
+
+impl Chunks {
+    fn find(start: &[u8]) -> Option<Self> {
+        let (mut format, mut fact) = (None, None);
+        let mut at = 12;
+        loop {
+            let (name, bytes) = (start.get(at..at + 4)?, number(start, at + 4)?);
+            let content = at + 8;
+            match name {
+                b"data" => {
+                    return Some(Self { format: format?, fact, data: content, data_bytes: bytes });
+                }
+                b"fmt " => format = Some(content),
+                b"fact" if bytes == 4 => fact = Some(content),
+                _ => {}
+            }
+            at = content.checked_add(usize::try_from(bytes).ok()?)?;
+            at += at % 2;
+        }
+    }
+}
+
+/// The fields of a format chunk.
+struct Format {
+    tag: u16,
+    channels: u16,
+    sample_rate_hz: u32,
+    second_bytes: u32,
+    frame_bytes: u16,
+    bits: u16,
+}
+
+impl Format {
+    fn read(chunk: &[u8]) -> Option<Self> {
+        let short = |at: usize| Some(u16::from_le_bytes(*chunk.get(at..)?.first_chunk()?));
+        Some(Self {
+            tag: short(0)?,
+            channels: short(2)?,
+            sample_rate_hz: number(chunk, 4)?,
+            second_bytes: number(chunk, 8)?,
+            frame_bytes: short(12)?,
+            bits: short(14)?,
+        })
+    }
+
+    /// The one wrong format that is known, or that there is none.
+    fn fault(&self) -> Result<Option<Fault>, Refusal> {
+        let Self { tag, channels, sample_rate_hz, second_bytes, frame_bytes, bits } = *self;
+        if (tag, channels, sample_rate_hz, second_bytes, frame_bytes, bits)
+            == (7, 1, 8000, 16_000, 2, 4)
+        {
+            return Ok(Some(Fault::FourBits));
+        }
+        let is_sound = matches!(tag, 1 | 3 | 6 | 7 | 0xFFFE)
+            && (1..=64).contains(&channels)
+            && bits > 0
+            && u32::from(frame_bytes) == u32::from(channels) * u32::from(bits.div_ceil(8))
+            && second_bytes == sample_rate_hz.saturating_mul(u32::from(frame_bytes));
+        if is_sound { Ok(None) } else { Err(Refusal::Format { tag, bits, frame_bytes }) }
+    }
+}
+
+/// Whether a header is one that callreel writes, whatever its sizes.
+fn is_ours(header: &[u8]) -> bool {
+    [1, 2].into_iter().any(|channels| {
+        [(Encoding::Pcm16, 40), (Encoding::Mulaw, 46)].into_iter().any(|(encoding, sizes)| {
+            let spec = Spec { channels, sample_rate_hz: 8000, encoding };
+            let ours = wav::header(spec, Length::Unknown);
+            let is_size =
+                |at: usize| (4..8).contains(&at) || at >= sizes && !(50..54).contains(&at);
+            let mut pairs = ours.iter().zip(header).enumerate();
+            ours.len() == header.len()
+                && pairs.all(|(at, (ours, found))| ours == found || is_size(at))
+        })
+    })
+}
+
+fn mulaw_header(data_bytes: u32) -> Vec<u8> {
+    let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Mulaw };
+    wav::header(spec, Length::Bytes(data_bytes)).to_vec()
+}
+
+/// The same header with true sizes.
+fn true_header(header: &[u8], data_bytes: u32, frame_bytes: u64, fact: Option<usize>) -> Vec<u8> {
+    let mut header = header.to_vec();
+    let riff_bytes = (header.len() as u32 - 8).saturating_add(data_bytes + data_bytes % 2);
+    let end = header.len();
+    header[4..8].copy_from_slice(&riff_bytes.to_le_bytes());
+    header[end - 4..].copy_from_slice(&data_bytes.to_le_bytes());
+    if let Some(fact) = fact {
+        let frames = u64::from(data_bytes) / frame_bytes;
+        header[fact..fact + 4].copy_from_slice(&(frames as u32).to_le_bytes());
+    }
+    header
+}
+
+fn write_copy(
+    file: &mut File,
+    header: &[u8],
+    data: std::ops::Range<u64>,
+    copy: &Path,
+) -> Result<(), Refusal> {
+    let temporary = copy.with_extension("wav.tmp");
+    let written = (|| {
+        let mut out = private().create_new(true).open(&temporary)?;
+        out.write_all(header)?;
+        file.seek(SeekFrom::Start(data.start))?;
+        let bytes = data.end - data.start;
+        io::copy(&mut file.take(bytes), &mut out)?;
+        out.write_all(&[0][..usize::from(!bytes.is_multiple_of(2))])?;
+        out.sync_all()?;
+        rename_new(&temporary, copy)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    Ok(written?)
+}
+
+/// `a.wav` and `a.wav.part` become `a.repaired.wav`.
+fn copy_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(".part").unwrap_or(&name);
+    let stem = stem.strip_suffix(".wav").or_else(|| stem.strip_suffix(".WAV")).unwrap_or(stem);
+    path.with_file_name(format!("{stem}{REPAIRED}"))
+}
+
+/// Whether a recorder has locked the directory above the file's day.
+fn is_in_use(path: &Path) -> bool {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    path.ancestors().skip(1).take(2).any(|dir| {
+        let lock = File::open(dir.join(LOCK_FILE));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)))
+    })
+}
+
+/// A 32-bit number of a RIFF file.
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}

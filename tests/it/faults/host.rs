@@ -1,0 +1,199 @@
+//! Want of descriptors and hostile peers: nobody else's call notices.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use super::{CHUNK, SECOND, heard_call, stream_id};
+use crate::harness::peer::{CONTINUATION, FIN, PING, Peer, TEXT, frame};
+use crate::harness::process::{Server, Setup, eventually};
+use crate::harness::shelf;
+
+const MIB: u64 = 1024 * 1024;
+
+/// What any attack may add to the memory of a server whose disk works.
+const GROWTH_MAX: u64 = 64 * MIB;
+
+#[test]
+fn descriptors_are_raised_to_the_limit_and_never_run_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrapper = ["sh", "-c", "ulimit -Sn 40; ulimit -Hn 128; exec \"$0\" \"$@\""];
+    let server = Setup::through(&wrapper, dir.path()).start();
+    assert!(server.limit("Max open files").starts_with("128 "));
+    let mut calls = vec![heard_call(&server, 0)];
+    let idle: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
+    let before = (server.cpu(), Instant::now());
+    while let Ok(mut peer) = Peer::try_connect(&server, &stream_id(calls.len()), "") {
+        peer.start(&[]);
+        calls.push(peer);
+    }
+    assert!(calls.len() >= 16, "{} calls are few for 128 descriptors", calls.len());
+    let asked = Instant::now();
+    assert_eq!(server.get("/"), 200);
+    assert!(asked.elapsed() < 2 * SECOND, "{:?}", asked.elapsed());
+    for _ in 0..20 {
+        calls.iter_mut().for_each(|peer| peer.say(CHUNK));
+        std::thread::sleep(CHUNK);
+    }
+    let (cpu, elapsed) = (server.cpu() - before.0, before.1.elapsed());
+    assert!(cpu.as_secs_f64() < 0.6 * elapsed.as_secs_f64() + 0.1, "{cpu:?} in {elapsed:?}");
+    for peer in calls.into_iter().map(Peer::finish) {
+        assert!(shelf::finished(dir.path())[&peer.stream_id].samples() == peer.pcm());
+    }
+    drop(idle);
+    eventually(5 * SECOND, "calls are taken again", || {
+        Peer::try_connect(&server, &stream_id(99), "").ok()
+    });
+}
+
+#[test]
+fn when_the_system_has_no_descriptor_left_it_waits_and_does_not_spin() {
+    use rustix::process::{Resource, Rlimit};
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut call = heard_call(&server, 1);
+    // Fewer than it has open: not even one more can be had.
+    let none = Rlimit { current: Some(4), maximum: Some(20_000) };
+    let usual = rustix::process::prlimit(Some(server.pid()), Resource::Nofile, none).unwrap();
+    let waiting = server.connect();
+    server.wait_for_log("cannot accept connections");
+    let before = (server.cpu(), Instant::now());
+    for _ in 0..50 {
+        call.say(CHUNK);
+        std::thread::sleep(CHUNK);
+    }
+    let (cpu, elapsed) = (server.cpu() - before.0, before.1.elapsed());
+    eprintln!("EMFILE: {cpu:?} of a processor in {elapsed:?}");
+    assert!(cpu.as_secs_f64() < 0.6 * elapsed.as_secs_f64());
+    call.stop();
+    rustix::process::prlimit(Some(server.pid()), Resource::Nofile, usual).unwrap();
+    let restored = Instant::now();
+    assert_eq!(call.close_code(), Some(1000));
+    assert_eq!(server.get("/"), 200);
+    assert!(restored.elapsed() < shelf::FINISH_MAX, "{:?}", restored.elapsed());
+    let recording = &shelf::finished(dir.path())[&call.stream_id];
+    assert_eq!(recording.state(), ("complete", "stop"));
+    assert!(recording.samples() == call.pcm());
+    drop(waiting);
+}
+
+#[test]
+fn one_call_more_than_may_begin_in_a_second_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path()).args(&["--max-new-calls", "3"]).start();
+    let connect = |number| Peer::try_connect(&server, &stream_id(number), "");
+    let began = Instant::now();
+    let taken: Vec<_> = (0..20).map_while(|number| connect(number).ok()).collect();
+    let most = 3 + (began.elapsed().as_secs_f64() * 3.0) as usize + 1;
+    assert!((3..=most).contains(&taken.len()), "{} calls in {:?}", taken.len(), began.elapsed());
+    eventually(2 * SECOND, "another is taken", || connect(99).ok());
+}
+
+#[test]
+fn no_attack_takes_much_memory_or_a_sample_of_another_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    type Attack = (&'static str, fn(&mut Peer) -> std::io::Result<()>);
+    let attacks: [Attack; 7] = [
+        ("a declared length of 2^62", |peer| {
+            let mut head = vec![FIN | TEXT, 0xFF];
+            head.extend((1u64 << 62).to_be_bytes());
+            peer.socket.write_all(&[&head[..], &[0; 4]].concat())
+        }),
+        ("endless fragments", |peer| {
+            let fragment = frame(CONTINUATION, &[b'a'; 32 * 1024]);
+            peer.socket.write_all(&frame(TEXT, b"a"))?;
+            (0..64).try_for_each(|_| peer.socket.write_all(&fragment))
+        }),
+        ("empty fragments", |peer| {
+            peer.socket.write_all(&frame(TEXT, b""))?;
+            let many = frame(CONTINUATION, b"").repeat(10_000);
+            (0..6).try_for_each(|_| peer.socket.write_all(&many))
+        }),
+        ("pings, and no reader", |peer| {
+            let many = frame(FIN | PING, &[0; 125]).repeat(500);
+            (0..20).try_for_each(|_| peer.socket.write_all(&many))
+        }),
+        ("junk messages", |peer| {
+            let many = frame(FIN | TEXT, b"{\"event\":\"junk\"}").repeat(5_000);
+            (0..6).try_for_each(|_| peer.socket.write_all(&many))
+        }),
+        ("a message that is never finished", |peer| {
+            let mut head = vec![FIN | TEXT, 0xFF];
+            head.extend((250u64 * 1024).to_be_bytes());
+            peer.socket.write_all(&[&head[..], &[0; 4], &[b' '; 249 * 1024]].concat())
+        }),
+        ("brackets and long numbers", |peer| {
+            let deep = frame(FIN | TEXT, &[b'['; 200 * 1024]);
+            let long = frame(FIN | TEXT, format!("{{\"a\":{}}}", "9".repeat(200_000)).as_bytes());
+            (0..5).try_for_each(|_| peer.socket.write_all(&[&deep[..], &long].concat()))
+        }),
+    ];
+    let mut victims: Vec<Peer> = (0..4).map(|number| heard_call(&server, number)).collect();
+    let before = server.memory("VmHWM");
+    let mut attackers = Vec::new();
+    for (number, (name, attack)) in attacks.iter().enumerate() {
+        for copy in 0..4 {
+            let mut peer = heard_call(&server, 100 * (number + 1) + copy);
+            let short = Some(Duration::from_millis(200));
+            peer.socket.set_write_timeout(short).unwrap();
+            // It may be closed, held back or borne, but no more than that.
+            let _ = attack(&mut peer);
+            attackers.push(peer);
+        }
+        victims.iter_mut().for_each(|peer| peer.say(SECOND));
+        let asked = Instant::now();
+        assert_eq!(server.get("/"), 200, "{name}");
+        assert!(asked.elapsed() < 2 * SECOND, "{name}: GET / took {:?}", asked.elapsed());
+    }
+    let growth = server.memory("VmHWM").saturating_sub(before);
+    eprintln!("28 attackers: the server grew by {} KiB", growth / 1024);
+    assert!(growth <= GROWTH_MAX, "{} MiB", growth / MIB);
+    for peer in victims.into_iter().map(Peer::finish) {
+        let recording = &shelf::finished(dir.path())[&peer.stream_id];
+        assert!(recording.samples() == peer.pcm());
+    }
+    // What the attackers had said before is kept, too.
+    let said = SECOND.as_millis() as usize * 8;
+    let ids: Vec<String> = attackers.iter().map(|peer| peer.stream_id.clone()).collect();
+    drop(attackers);
+    for id in ids {
+        assert_eq!(shelf::wait_for(dir.path(), &id).samples().len(), said);
+    }
+}
+
+#[test]
+fn a_long_call_takes_no_more_memory_than_a_short_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    heard_call(&server, 0).finish();
+    let mut peer = heard_call(&server, 1);
+    let before = server.memory("VmHWM");
+    // Forty minutes.
+    for _ in 0..40 {
+        peer.say(60 * SECOND);
+    }
+    let peer = peer.finish();
+    let growth = server.memory("VmHWM").saturating_sub(before);
+    eprintln!("a call of forty minutes: the server grew by {} KiB", growth / 1024);
+    assert!(growth <= 24 * MIB, "{} KiB", growth / 1024);
+    assert!(shelf::finished(dir.path())[&peer.stream_id].samples() == peer.pcm());
+}
+
+#[test]
+fn a_live_call_takes_at_most_24_kib() {
+    const CALLS: usize = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut warm: Vec<Peer> = (0..20).map(|number| heard_call(&server, number)).collect();
+    let before = server.memory("VmRSS");
+    let mut calls: Vec<Peer> =
+        (0..CALLS).map(|n| Peer::call(&server, &stream_id(100 + n))).collect();
+    for _ in 0..100 {
+        calls.iter_mut().chain(&mut warm).for_each(|peer| peer.say(CHUNK));
+        std::thread::sleep(CHUNK);
+    }
+    let per_call = server.memory("VmRSS").saturating_sub(before) / CALLS as u64;
+    eprintln!("a live call: {} KiB", per_call / 1024);
+    assert!(per_call <= 24 * 1024, "{per_call} bytes");
+}

@@ -1,0 +1,155 @@
+//! `callreel repair`: what it makes playable, and what it leaves alone. ffprobe is the judge.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use callreel_core::wav::{self, Encoding, Length, Spec};
+
+use crate::harness::peer::Peer;
+use crate::harness::process::{PATIENCE, Server, callreel, eventually};
+use crate::harness::shelf;
+
+const PCM: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
+const MULAW: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Mulaw };
+
+/// One second of samples, as bytes.
+fn second(spec: Spec) -> Vec<u8> {
+    (0..8000 * u32::from(spec.sample_frame_bytes())).map(|byte| (byte * 7) as u8).collect()
+}
+
+fn file(header: &[u8], data: &[u8]) -> Vec<u8> {
+    [header, data].concat()
+}
+
+/// A header whose RIFF and data sizes are these.
+fn header_of(spec: Spec, riff: u32, data: u32) -> Vec<u8> {
+    let mut header = wav::header(spec, Length::Unknown).to_vec();
+    let end = header.len();
+    header[4..8].copy_from_slice(&riff.to_le_bytes());
+    header[end - 4..].copy_from_slice(&data.to_le_bytes());
+    header
+}
+
+/// The 58 bytes that a much-copied recorder for Node.js begins with.
+fn four_bit_header(data: u32) -> Vec<u8> {
+    let mut header = b"RIFF\xf7\x5b\0\0WAVEfmt \x12\0\0\0\x07\0\x01\0".to_vec();
+    header.extend(8000u32.to_le_bytes());
+    header.extend(16_000u32.to_le_bytes());
+    header.extend(b"\x02\0\x04\0\0\0fact\x04\0\0\0\xc5\x5b\0\0data");
+    header.extend(data.to_le_bytes());
+    header
+}
+
+#[test]
+fn what_was_not_finished_or_has_a_wrong_header_gets_a_playable_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pcm, mulaw) = (second(PCM), second(MULAW));
+    let cases = [
+        ("unknown.wav.part", file(&header_of(PCM, u32::MAX, u32::MAX), &pcm), "pcm_s16le"),
+        ("checkpoint.wav.part", file(&header_of(PCM, 36 + 8000, 8000), &pcm), "pcm_s16le"),
+        (
+            "torn.wav.part",
+            file(&header_of(PCM, u32::MAX, u32::MAX), &[&pcm[..], &[1]].concat()),
+            "pcm_s16le",
+        ),
+        ("zero.wav", file(&header_of(PCM, 0, 0), &pcm), "pcm_s16le"),
+        ("beyond.wav", file(&header_of(PCM, 36 + 99_999, 99_999), &pcm), "pcm_s16le"),
+        ("sox.wav", file(&header_of(PCM, 0x7FFF_F024, 0x7FFF_F000), &pcm), "pcm_s16le"),
+        ("riff.wav", file(&header_of(PCM, 0, 16_000), &pcm), "pcm_s16le"),
+        ("mulaw.wav.part", file(&header_of(MULAW, u32::MAX, u32::MAX), &mulaw), "pcm_mulaw"),
+        ("npm-stopped.wav", file(&four_bit_header(8000), &mulaw), "pcm_mulaw"),
+        ("npm-crashed.wav", file(&four_bit_header(23_493), &mulaw), "pcm_mulaw"),
+    ];
+    for (name, bytes, _) in &cases {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let (code, said) = repair(&["--dry-run"], dir.path());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("0 good, 10 to be repaired, 0 left alone"), "{said}");
+    assert_eq!(shelf::files(dir.path()).len(), cases.len());
+    let (code, said) = repair(&[], dir.path());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("0 good, 10 repaired, 0 left alone"), "{said}");
+    for (name, bytes, codec) in &cases {
+        assert!(fs::read(dir.path().join(name)).unwrap() == *bytes, "{name} was changed");
+        let stem = name.split('.').next().unwrap();
+        let copy = dir.path().join(format!("{stem}.repaired.wav"));
+        assert_eq!(probe(&copy), format!("{codec},8000,1,1.000000"), "{name}");
+        let data = if *codec == "pcm_mulaw" { &mulaw } else { &pcm };
+        let header = if *codec == "pcm_mulaw" { 58 } else { 44 };
+        assert!(fs::read(&copy).unwrap()[header..] == data[..], "{name}");
+        // Nothing is left to repair in it.
+        assert_eq!(repair(&[], &copy), (Some(0), "1 good, 0 repaired, 0 left alone\n".to_owned()));
+    }
+    let (code, said) = repair(&[], dir.path());
+    assert_eq!(code, Some(1));
+    assert!(said.contains("there is a repaired copy already"), "{said}");
+}
+
+#[test]
+fn what_is_good_or_not_understood_is_left_alone_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let pcm = second(PCM);
+    let good = file(&wav::header(PCM, Length::Bytes(16_000)), &pcm);
+    let with_list =
+        [&good[..4], &(36u32 + 16_000 + 12).to_le_bytes(), &good[8..], b"LIST\x04\0\0\0INFO"]
+            .concat();
+    let stretched = file(&header_of(PCM, 36 + 8000, 8000), &pcm);
+    let mut wide = stretched.clone();
+    wide[34] = 4;
+    let mut fast = stretched.clone();
+    fast[24..28].copy_from_slice(&16_000u32.to_le_bytes());
+    fast[28..32].copy_from_slice(&32_000u32.to_le_bytes());
+    let cases: [(&str, &[u8], &str); 8] = [
+        ("good.wav", &good, "1 good"),
+        ("list.wav", &with_list, "1 good"),
+        ("text.wav", b"not a wave at all", "not a RIFF WAVE"),
+        ("empty.wav", b"", "not a RIFF WAVE"),
+        ("short.wav", &good[..30], "no format and data chunks"),
+        ("silent.wav", &header_of(PCM, u32::MAX, u32::MAX), "holds no audio"),
+        ("wide.wav", &wide, "contradicts itself"),
+        ("tail.wav", &fast, "something that is no chunk follows"),
+    ];
+    for (name, bytes, reason) in cases {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let (code, said) = repair(&[], &path);
+        assert!(said.contains(reason), "{name}: {said}");
+        assert_eq!(code, Some(i32::from(!reason.contains("good"))), "{name}");
+    }
+    assert_eq!(shelf::files(dir.path()).len(), cases.len());
+}
+
+#[test]
+fn a_file_that_is_being_recorded_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let mut peer = Peer::call(&server, "MZ1");
+    peer.say(std::time::Duration::from_secs(2));
+    eventually(PATIENCE, "its file has audio", || {
+        let files = shelf::unfinished(dir.path());
+        files.iter().any(|path| path.metadata().is_ok_and(|m| m.len() > 44)).then_some(())
+    });
+    let (code, said) = repair(&[], dir.path());
+    assert_eq!(code, Some(1));
+    assert!(said.contains("callreel is recording in its directory"), "{said}");
+    server.kill();
+    let (code, said) = repair(&[], dir.path());
+    assert_eq!(code, Some(0), "{said}");
+}
+
+fn repair(options: &[&str], path: &Path) -> (Option<i32>, String) {
+    let output = Command::new(callreel()).arg("repair").args(options).arg(path).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// Codec, rate, channels and duration, as ffprobe sees them without a complaint.
+fn probe(path: &Path) -> String {
+    let mut ffprobe = Command::new("ffprobe");
+    ffprobe.args(["-v", "warning", "-of", "csv=p=0"]);
+    ffprobe.args(["-show_entries", "stream=codec_name,sample_rate,channels,duration"]);
+    let output = ffprobe.arg(path).output().expect("ffprobe is installed: apt-get install ffmpeg");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
