@@ -238,7 +238,8 @@ impl Bell {
 struct Reader {
     inbox: Arc<Inbox>,
     poll: Poll,
-    live: HashMap<usize, Live>,
+    /// Boxed: the map has room for twice as many.
+    live: HashMap<usize, Box<Live>>,
     /// Tokens of the connections that have something to read.
     ready: Vec<usize>,
     /// One of them has so much that the others must not sleep for it.
@@ -391,7 +392,7 @@ impl Reader {
             unsent: Vec::new(),
             closing: Closing::No,
         };
-        self.live.insert(token, live);
+        self.live.insert(token, Box::new(live));
         self.ready.push(token);
         if self.drain_until.is_some() {
             self.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, Instant::now());

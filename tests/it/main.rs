@@ -1,5 +1,6 @@
 //! One binary: each file is an area.
 
+mod budget;
 mod caller;
 mod decode;
 mod faults;
