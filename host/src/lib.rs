@@ -89,6 +89,7 @@ pub async fn serve(
     config.store.webhooks.clone_from(&webhooks);
     let store = Arc::new(Store::open(config.store)?);
     let board = Arc::<Board>::default();
+    board.count_recovered(store.recovered());
     let engine = Engine::start(&config.engine, &store, &board)?;
     if let Ok(address) = listeners.public.local_addr() {
         tracing::info!(%address, "listening");

@@ -74,6 +74,8 @@ pub struct Store {
     dirty: AtomicBool,
     /// How often a sync failed: what was written before it may be lost.
     sync_failures: AtomicU64,
+    /// Recordings that the start finished.
+    recovered: AtomicU64,
 }
 
 impl Store {
@@ -101,6 +103,7 @@ impl Store {
             _lock: lock,
             dirty: AtomicBool::new(false),
             sync_failures: AtomicU64::new(0),
+            recovered: AtomicU64::new(0),
         };
         recover::recover(&store).map_err(unusable)?;
         Ok(store)
@@ -190,6 +193,12 @@ impl Store {
             tracing::error!(%error, "the disk may have lost audio: it cannot be synced");
         }
         true
+    }
+
+    /// How many recordings of an earlier run were finished when this one began.
+    #[must_use]
+    pub fn recovered(&self) -> u64 {
+        self.recovered.load(Ordering::Relaxed)
     }
 
     /// How often the directory could not be synced: a recording during which this grew is damaged.
