@@ -146,6 +146,13 @@ impl Board {
         }
     }
 
+    /// Counts what an earlier run left and the start finished.
+    pub fn count_recovered(&self, count: u64) {
+        if let Some(index) = STATES.iter().position(|state| *state == State::Recovered) {
+            self.counters.finished[index].fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
     /// Takes the records of what was finished since the last call; one caller only.
     #[must_use]
     pub fn take_published(&self) -> VecDeque<Record> {

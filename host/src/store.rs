@@ -98,6 +98,8 @@ pub struct Store {
     ticks: AtomicU32,
     /// What the disk did not let us finish while it was waited for.
     left: Mutex<VecDeque<Left>>,
+    /// Recordings that the start finished.
+    recovered: AtomicU64,
 }
 
 /// A recording that has ended and could not be finished: what is to be done when the disk is back.
@@ -140,6 +142,7 @@ impl Store {
             is_full: Arc::default(),
             ticks: AtomicU32::new(0),
             left: Mutex::default(),
+            recovered: AtomicU64::new(0),
         };
         recover::recover(&store).map_err(unusable)?;
         store.tend();
@@ -272,6 +275,12 @@ impl Store {
             tracing::error!(%error, "the disk may have lost audio: it cannot be synced");
         }
         true
+    }
+
+    /// How many recordings of an earlier run were finished when this one began.
+    #[must_use]
+    pub fn recovered(&self) -> u64 {
+        self.recovered.load(Ordering::Relaxed)
     }
 
     /// How often the directory could not be synced: a recording during which this grew is damaged.

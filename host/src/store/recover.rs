@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use callreel_core::frame::Provider;
 use callreel_core::g711::SAMPLE_RATE_HZ;
@@ -39,12 +40,15 @@ fn recover_day(store: &Store, day: &Path) -> io::Result<()> {
         let recovered = if let Some(id) = name.strip_suffix(".wav.part") {
             recover_wav(store, &Names { dir: day.to_owned(), id: id.to_owned() })
         } else if let Some(id) = name.strip_suffix(".json.part") {
-            recover_record(&Names { dir: day.to_owned(), id: id.to_owned() })
+            recover_record(store, &Names { dir: day.to_owned(), id: id.to_owned() })
         } else {
             continue;
         };
         match recovered {
-            Ok(true) => tracing::info!(file = ?name, "finished an interrupted recording"),
+            Ok(true) => {
+                store.recovered.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(file = ?name, "finished an interrupted recording");
+            }
             Ok(false) => {}
             Err(error) => {
                 tracing::error!(file = ?name, %error, "cannot finish an interrupted recording");
@@ -108,7 +112,7 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<bool> {
 }
 
 /// Publishes a record that has no WAV, or clears one away whose recording is finished.
-fn recover_record(names: &Names) -> io::Result<bool> {
+fn recover_record(store: &Store, names: &Names) -> io::Result<bool> {
     if names.wav_part().try_exists()? {
         return Ok(false); // Finished together with its WAV.
     }
@@ -128,6 +132,7 @@ fn recover_record(names: &Names) -> io::Result<bool> {
         }
         return Ok(false);
     }
+    store.config.webhooks.iter().for_each(|webhooks| webhooks.post(&record));
     rename_new(&names.json_part(), &names.json())?;
     sync_dir(&names.dir)?;
     Ok(true)
