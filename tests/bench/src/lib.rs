@@ -16,7 +16,7 @@ pub const START: &str = r#"{"event":"start","sequenceNumber":"1","start":{"accou
 #[must_use]
 pub fn media(index: u64) -> String {
     // A generator of Lehmer's, seeded by the index: any codes do, as long as they differ.
-    let mut state = (index + 1) * 0x9E37_79B9 | 1;
+    let mut state = ((index + 1) * 0x9E37_79B9) | 1;
     let codes: [u8; CODES] = std::array::from_fn(|_| {
         state = state * 48_271 % 0x7FFF_FFFF;
         (state >> 8) as u8
