@@ -272,7 +272,7 @@ const SILENCE: i16 = decode_mulaw(MULAW_SILENCE);
 /// Codes decoded in one go: fewer tests where there are many registers.
 const BLOCK: usize = if cfg!(target_pointer_width = "64") { 16 } else { 1 };
 
-/// Decodes as many codes as there is room for samples, which must be all.
+/// Decodes each code to the sample at its place; there are as many of both.
 fn decode(samples: &mut [i16], codes: &[u8]) {
     debug_assert_eq!(samples.len(), codes.len());
     let (blocks, rest) = samples.as_chunks_mut::<BLOCK>();
