@@ -15,7 +15,7 @@ pub const MESSAGE_BYTES_MAX: usize = 2048;
 pub const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX;
 
 /// The ring of a session: one track passes straight through, two wait for each other.
-pub const RING_SAMPLES: usize = if cfg!(feature = "both-tracks") { 3264 } else { 256 };
+pub const RING_SAMPLES: usize = if cfg!(feature = "both-tracks") { 3204 } else { 256 };
 
 /// The queue to the card: half a second of each track, and a message's worth more.
 pub const QUEUE_SAMPLES: usize = if cfg!(feature = "both-tracks") { 8000 } else { 4000 } + ROOM_MIN;
