@@ -103,7 +103,7 @@ pub struct End {
 /// One connection's call, and the recording it is making.
 ///
 /// The network's side feeds [`handle_bytes`](Self::handle_bytes) and [`end`](Self::end); the card's
-/// side takes [`opening`](Self::opening), then samples, then [`take_end`](Self::take_end). A second
+/// side takes [`take_opening`](Self::take_opening), then samples, then [`take_end`](Self::take_end). A second
 /// recording on the connection begins only when the first was taken to its end.
 pub struct Call<'q> {
     decoder: Decoder,
