@@ -14,8 +14,13 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // The only thumbv6m board here is the micro:bit, for the probe.
     let is_microbit = env::var("TARGET").is_ok_and(|target| target.starts_with("thumbv6m"));
-    let memory: &[u8] =
-        if is_microbit { include_bytes!("memory-microbit.x") } else { include_bytes!("memory.x") };
+    let memory =
+        if is_microbit { include_str!("memory-microbit.x") } else { include_str!("memory.x") };
+    // A session with the ring for two tracks is made on the stack.
+    let memory = match env::var_os("CARGO_FEATURE_BOTH_TRACKS") {
+        Some(_) => memory.replace("STACK_SIZE = 10K", "STACK_SIZE = 20K"),
+        None => memory.to_owned(),
+    };
     fs::write(out.join("memory.x"), memory).expect("OUT_DIR is writable");
     println!("cargo::rustc-link-search={}", out.display());
     // defmt leaves out what is below `error` unless told; a level in the environment wins.

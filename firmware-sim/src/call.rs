@@ -15,7 +15,7 @@ pub const MESSAGE_BYTES_MAX: usize = 2048;
 pub const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX;
 
 /// The ring of a session: one track passes straight through, two wait for each other.
-pub const RING_SAMPLES: usize = if cfg!(feature = "both-tracks") { 3264 } else { 256 };
+pub const RING_SAMPLES: usize = if cfg!(feature = "both-tracks") { 3204 } else { 256 };
 
 /// The queue to the card: half a second of each track, and a message's worth more.
 pub const QUEUE_SAMPLES: usize = if cfg!(feature = "both-tracks") { 8000 } else { 4000 } + ROOM_MIN;
@@ -103,7 +103,7 @@ pub struct End {
 /// One connection's call, and the recording it is making.
 ///
 /// The network's side feeds [`handle_bytes`](Self::handle_bytes) and [`end`](Self::end); the card's
-/// side takes [`opening`](Self::opening), then samples, then [`take_end`](Self::take_end). A second
+/// side takes [`take_opening`](Self::take_opening), then samples, then [`take_end`](Self::take_end). A second
 /// recording on the connection begins only when the first was taken to its end.
 pub struct Call<'q> {
     decoder: Decoder,

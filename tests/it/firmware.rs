@@ -5,40 +5,42 @@
 //! `CALLREEL_LONG=1` cuts the power 50 times instead of 5. `CALLREEL_PYTHON` names a Python that has
 //! `websockets`.
 
+#[path = "harness/bench.rs"]
+mod bench;
 #[path = "harness/card.rs"]
 mod card;
+#[path = "harness/conversation.rs"]
+mod conversation;
 #[path = "harness/device_peer.rs"]
-mod peer;
+mod device_peer;
+#[path = "harness/fixtures.rs"]
+mod fixtures;
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
-use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use base64ct::{Base64, Encoding as _};
 use callreel::caller::{self, Plan};
-use callreel_core::frame::Provider;
 use callreel_core::g711::decode_mulaw;
-use callreel_core::session::{Event, Session};
-use callreel_core::wav::{self, Encoding, Length, Spec};
 use callreel_firmware_sim::call::{End, Ending, Id, MESSAGE_BYTES_MAX, Opening, Summary};
 use callreel_firmware_sim::fat::Volume;
-use callreel_firmware_sim::qemu::{self, Appliance, Program};
+use callreel_firmware_sim::qemu::{self, Program};
 use callreel_firmware_sim::store::{self, Recording};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
+use bench::{Bench, IMAGE, budget, check_volume, ensure, image, place, sections};
 use card::Disk;
-use peer::Peer;
+use conversation::{MONO, STOP, codes_of, media, mono_file, start, voice};
+use device_peer::Peer;
 
 type Outcome = Result<(), Failed>;
 
 const CALLS_MAX: usize = 3;
-const MONO: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -49,7 +51,9 @@ fn main() {
         std::process::exit(1);
     }
     let trials = [
-        Trial::test("same_messages_give_the_same_file_as_on_a_host", same_messages),
+        Trial::test("every_fixture_gives_the_same_file_as_on_a_host", fixtures_of_one_track),
+        Trial::test("so_does_every_fixture_of_two_tracks", fixtures_of_two_tracks),
+        Trial::test("a_gap_longer_than_the_queue_becomes_silence", a_long_gap),
         Trial::test("a_python_client_is_recorded_at_real_pace", a_python_client),
         Trial::test("three_calls_and_a_download_at_once_lose_nothing", calls_and_a_download),
         Trial::test("a_call_too_many_is_refused_and_costs_nobody_anything", a_call_too_many),
@@ -71,27 +75,64 @@ fn main() {
 
 // What a user relies on.
 
-fn same_messages() -> Outcome {
-    let bench = Bench::boot("same", 64)?;
-    let mut number = 0;
-    for (name, messages) in scenarios()? {
-        let expected = recordings_on_a_host(&messages);
+fn fixtures_of_one_track() -> Outcome {
+    let bench = Bench::boot("mono", 64)?;
+    play_fixtures(&bench, |channels| channels < 2)?;
+    bench.check_card()
+}
+
+fn fixtures_of_two_tracks() -> Outcome {
+    let bench = Bench::with_both_tracks("stereo")?;
+    play_fixtures(&bench, |channels| channels == 2)
+}
+
+/// Sends each fixture whose recording has channels of the right number, and whose messages are not
+/// too long for a device.
+fn play_fixtures(bench: &Bench, is_meant: impl Fn(u8) -> bool) -> Outcome {
+    let mut played = 0;
+    for fixture in fixtures::twilio() {
+        let messages = fixture.messages();
+        let expected: Vec<Vec<u8>> =
+            (0..).map_while(|index| fs::read(fixture.wav(index)).ok()).collect();
+        let channels = expected.first().map_or(0, |file| file[22]);
+        let fits = messages.iter().all(|message| message.len() <= MESSAGE_BYTES_MAX);
+        if !fits || !is_meant(channels) {
+            continue;
+        }
+        let before = bench.recordings()?;
         let mut peer = Peer::connect(bench.appliance.address())?;
         for message in &messages {
-            peer.send(message)?;
+            // One that is refused is closed before all is said.
+            let _ = peer.send(&String::from_utf8_lossy(message));
         }
-        if messages.last().is_some_and(|last| last.contains("\"stop\"")) {
-            peer.close_code()?;
-        } else {
-            drop(peer);
+        peer.hang_up();
+        bench.await_health(|health| health["calls"] == 0)?;
+        let name = &fixture.name;
+        ensure(bench.recordings()? == before + expected.len(), || format!("{name}: how many?"))?;
+        for (number, file) in (before as u32 + 1..).zip(&expected) {
+            let is_same = bench.wav(number)? == *file;
+            ensure(is_same, || format!("{name}: another file than on a host"))?;
         }
-        for file in expected {
-            number += 1;
-            bench.finished(number)?;
-            ensure(bench.wav(number)? == file, || format!("{name}: another file than on a host"))?;
-        }
+        played += 1;
     }
-    bench.check_card()
+    ensure(played > 0, || "no fixture was played".into())
+}
+
+fn a_long_gap() -> Outcome {
+    let bench = Bench::boot("gap", 64)?;
+    let mut peer = Peer::connect(bench.appliance.address())?;
+    peer.send(&start(1))?;
+    for frame in (0..20).chain(420..440) {
+        peer.send(&media(frame, &voice(1, frame)))?;
+    }
+    peer.send(STOP)?;
+    ensure(peer.close_code()? == 1000, || "another close code".into())?;
+    let silence = [0xFF; 160];
+    let heard = |frame| if (20..420).contains(&frame) { silence } else { voice(1, frame) };
+    let codes: Vec<u8> = (0..440).flat_map(heard).collect();
+    ensure(bench.wav(1)? == mono_file(&codes), || "not the silence that was meant".into())?;
+    let record = bench.end_record(1)?;
+    ensure(record["gaps"] == 1 && record["filled"] == 64_000, || record.to_string())
 }
 
 fn a_python_client() -> Outcome {
@@ -410,214 +451,10 @@ fn a_media_frame_cannot_panic() -> Outcome {
     Ok(())
 }
 
-// The bench.
-
-static IMAGE: LazyLock<Result<PathBuf, String>> =
-    LazyLock::new(|| image("appliance.elf", Program::APPLIANCE));
-static FAULTY: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
-    image("faulty.elf", Program { features: "fault-injection", ..Program::APPLIANCE })
-});
-/// Cargo builds one image at a time anyway; the copy has to be of the right one.
-static BUILDING: Mutex<()> = Mutex::new(());
-
-fn image(name: &str, program: Program<'_>) -> Result<PathBuf, String> {
-    let _guard = BUILDING.lock();
-    let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    program.build(&image).map_err(|error| error.to_string())?;
-    Ok(image)
-}
-
-fn place(name: &str) -> std::io::Result<PathBuf> {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware").join(name);
-    if place.exists() {
-        fs::remove_dir_all(&place)?;
-    }
-    fs::create_dir_all(&place)?;
-    Ok(place)
-}
-
-/// A running appliance, its card and its log.
-struct Bench {
-    appliance: Appliance,
-    image: PathBuf,
-    place: PathBuf,
-}
-
-impl Bench {
-    fn boot(name: &str, card_mebibytes: u32) -> Result<Self, Failed> {
-        Self::start(&IMAGE, name, Some(card_mebibytes))
-    }
-
-    fn with_faults(name: &str) -> Result<Self, Failed> {
-        Self::start(&FAULTY, name, Some(64))
-    }
-
-    fn without_card(name: &str) -> Result<Self, Failed> {
-        Self::start(&IMAGE, name, None)
-    }
-
-    fn start(
-        image: &Result<PathBuf, String>,
-        name: &str,
-        card_mebibytes: Option<u32>,
-    ) -> Result<Self, Failed> {
-        let image = image.clone()?;
-        let place = place(name)?;
-        let card = place.join("card.img");
-        if let Some(mebibytes) = card_mebibytes {
-            qemu::make_card(&card, mebibytes)?;
-        }
-        let card = card_mebibytes.map(|_| card.as_path());
-        let appliance = Appliance::boot(&image, card, &place.join("log.defmt"))?;
-        Ok(Self { appliance, image, place })
-    }
-
-    fn cut_power_and_boot(self) -> Result<Self, Failed> {
-        let Self { appliance, image, place } = self;
-        appliance.cut_power();
-        let card = place.join("card.img");
-        let appliance = Appliance::boot(&image, Some(&card), &place.join("log.defmt"))?;
-        Ok(Self { appliance, image, place })
-    }
-
-    /// Cuts the power and looks at the card with the tool that everybody has.
-    fn check_card(self) -> Outcome {
-        self.appliance.cut_power();
-        let card = fs::read(self.place.join("card.img"))?;
-        check_volume(&card, &self.place, "at the end")
-    }
-
-    fn health(&self) -> Result<Value, Failed> {
-        Ok(serde_json::from_slice(&self.appliance.get("/")?.1)?)
-    }
-
-    fn wav(&self, number: u32) -> Result<Vec<u8>, Failed> {
-        let (status, body) = self.appliance.get(&format!("/recordings/R{number:07}.wav"))?;
-        ensure(status == 200, || format!("recording {number}: HTTP {status}"))?;
-        Ok(body)
-    }
-
-    fn end_record(&self, number: u32) -> Result<Value, Failed> {
-        let (status, body) = self.appliance.get(&format!("/recordings/R{number:07}.json"))?;
-        ensure(status == 200, || format!("end record {number}: HTTP {status}"))?;
-        Ok(serde_json::from_slice(&body)?)
-    }
-
-    /// Waits for a recording's end record.
-    fn finished(&self, number: u32) -> Outcome {
-        let path = format!("/recordings/R{number:07}.json");
-        poll(|| Ok(self.appliance.get(&path)?.0 == 200))
-    }
-
-    fn await_health(&self, is_met: impl Fn(&Value) -> bool) -> Outcome {
-        poll(|| Ok(is_met(&self.health()?)))
-    }
-
-    /// Waits until the list has a recording of at least so many bytes.
-    fn await_bytes(&self, number: usize, bytes: u64) -> Outcome {
-        poll(|| {
-            let list: Value = serde_json::from_slice(&self.appliance.get("/recordings")?.1)?;
-            Ok(list[number - 1]["bytes"].as_u64() >= Some(bytes))
-        })
-    }
-}
-
-/// Asks again and again until it is so, for a minute at most.
-fn poll(mut is_met: impl FnMut() -> Result<bool, Failed>) -> Outcome {
-    let until = Instant::now() + Duration::from_secs(60);
-    while Instant::now() < until {
-        if is_met()? {
-            return Ok(());
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    Err("it did not happen in time".into())
-}
-
-fn ensure(is_so: bool, complaint: impl FnOnce() -> String) -> Outcome {
-    if is_so { Ok(()) } else { Err(complaint().into()) }
-}
-
-fn budget(name: &str) -> Result<u64, Failed> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware-sim/budgets.toml");
-    let text = fs::read_to_string(path)?;
-    let lines = text.lines().filter_map(|line| line.split_once(" = "));
-    let value = lines.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.parse());
-    Ok(value.ok_or_else(|| format!("no budget {name}"))??)
-}
-
-struct Sections {
-    code: u64,
-    data: u64,
-    zeroed: u64,
-}
-
-fn sections(elf: &[u8]) -> Result<Sections, Failed> {
-    use object::{Object, ObjectSection, SectionFlags, SectionKind};
-
-    let file = object::File::parse(elf)?;
-    let mut sizes = Sections { code: 0, data: 0, zeroed: 0 };
-    for section in file.sections() {
-        let SectionFlags::Elf { sh_flags } = section.flags() else { continue };
-        if sh_flags & u64::from(object::elf::SHF_ALLOC) == 0 {
-            continue;
-        }
-        match section.kind() {
-            SectionKind::UninitializedData => sizes.zeroed += section.size(),
-            _ if section.address() >= 0x2000_0000 => sizes.data += section.size(),
-            _ => sizes.code += section.size(),
-        }
-    }
-    Ok(sizes)
-}
-
 // Calls.
 
-const STOP: &str = r#"{"event":"stop","sequenceNumber":"99999"}"#;
-
-fn start(index: usize) -> String {
-    format!(
-        r#"{{"event":"start","sequenceNumber":"1","start":{{"streamSid":"MZ{index}","callSid":"CA{index}","tracks":["inbound"]}}}}"#
-    )
-}
-
-/// A media message exactly as Twilio spells it.
-fn media(frame: usize, codes: &[u8]) -> String {
-    let payload = Base64::encode_string(codes);
-    let (sequence, chunk, timestamp) = (frame + 2, frame + 1, frame * 20);
-    format!(
-        r#"{{"event":"media","sequenceNumber":"{sequence}","media":{{"track":"inbound","chunk":"{chunk}","timestamp":"{timestamp}","payload":"{payload}"}},"streamSid":"MZ"}}"#
-    )
-}
-
-/// The 20 ms of a call that no other call and no other frame has.
-fn voice(call: usize, frame: usize) -> [u8; 160] {
-    let mut state = (call as u32 * 100_003 + frame as u32 + 1).wrapping_mul(2_654_435_761);
-    [(); 160].map(|()| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    })
-}
-
-fn codes_of(call: usize, samples: usize) -> Vec<u8> {
-    let mut codes: Vec<u8> =
-        (0..samples.div_ceil(160)).flat_map(|frame| voice(call, frame)).collect();
-    codes.truncate(samples);
-    codes
-}
-
-fn mono_file(codes: &[u8]) -> Vec<u8> {
-    let samples: Vec<i16> = codes.iter().map(|&code| decode_mulaw(code)).collect();
-    file(MONO, &samples)
-}
-
-fn file(spec: Spec, samples: &[i16]) -> Vec<u8> {
-    let header = wav::header(spec, Length::Bytes(samples.len() as u32 * 2));
-    header.into_iter().chain(samples.iter().flat_map(|sample| sample.to_le_bytes())).collect()
-}
-
 /// Talks at real pace until the other end is gone; returns when it began.
-fn talk_until_cut(address: std::net::SocketAddr, call: usize) -> std::io::Result<Instant> {
+fn talk_until_cut(address: SocketAddr, call: usize) -> std::io::Result<Instant> {
     let mut peer = Peer::connect(address)?;
     let begun = Instant::now();
     peer.send(&start(call))?;
@@ -688,120 +525,7 @@ fn check_stalled(bench: &Bench, is_right: impl Fn(&Value, &[u8], &[u8]) -> bool)
     Ok(())
 }
 
-/// Conversations that are recorded in one way only.
-fn scenarios() -> Result<Vec<(String, Vec<String>)>, Failed> {
-    let frames = |range: std::ops::Range<usize>| range.map(|n| media(n, &voice(1, n)));
-    let with_start = |rest: Vec<String>| [vec![start(1)], rest].concat();
-    let stop = || STOP.to_owned();
-    let gap: Vec<String> = frames(0..20).chain(frames(420..440)).chain([stop()]).collect();
-    let late = frames(0..20).chain(frames(10..12)).chain(frames(20..30)).chain([stop()]).collect();
-    let repeated = frames(0..9).flat_map(|frame| [frame.clone(), frame]).chain([stop()]).collect();
-    let restart = frames(0..30).chain([start(2)]).chain(frames(50..60)).chain([stop()]).collect();
-    let respelt = frames(0..20).map(|m| m.replace('/', r"\/").replace("\":", "\" : "));
-    let respelt = respelt.chain([stop()]).collect();
-    let bad = frames(0..9).flat_map(|m| [m.replace("\"payload\":\"", "\"payload\":\"*"), m]);
-    let bad = bad.chain([stop()]).collect();
-    let mut all = vec![
-        ("plain".into(), with_start(frames(0..100).chain([stop()]).collect())),
-        ("gap of eight seconds".into(), with_start(gap)),
-        ("late".into(), with_start(late)),
-        ("repeated".into(), with_start(repeated)),
-        ("a second start".into(), with_start(restart)),
-        ("another spelling".into(), with_start(respelt)),
-        ("bad base64".into(), with_start(bad)),
-        ("no stop".into(), with_start(frames(0..33).collect())),
-        ("no audio".into(), with_start(vec![stop()])),
-    ];
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/twilio");
-    for entry in fs::read_dir(&fixtures).into_iter().flatten() {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "jsonl") {
-            let messages: Vec<String> =
-                fs::read_to_string(&path)?.lines().map(Into::into).collect();
-            let both = messages.iter().any(|m| m.contains("outbound"));
-            if !both && messages.iter().all(|message| message.len() <= MESSAGE_BYTES_MAX) {
-                all.push((path.display().to_string(), messages));
-            }
-        }
-    }
-    Ok(all)
-}
-
-/// What core makes of the messages on this machine.
-fn recordings_on_a_host(messages: &[String]) -> Vec<Vec<u8>> {
-    let mut session: Session = Session::new(Provider::Twilio);
-    let mut files = Vec::new();
-    let mut samples = Vec::new();
-    let mut out = [0; 777];
-    for message in messages {
-        let mut text = message.clone().into_bytes();
-        let is_restart = match session.handle_message(&mut text) {
-            Ok(mut turn) => {
-                let is_restart = matches!(turn.event(), Event::Restart);
-                loop {
-                    match turn.poll_pcm(&mut out) {
-                        0 => break is_restart,
-                        count => samples.extend_from_slice(&out[..count]),
-                    }
-                }
-            }
-            Err(_) => false,
-        };
-        if is_restart {
-            files.push(finish(&mut session, &mut samples));
-            session = Session::new(Provider::Twilio);
-            let _ = session.handle_message(&mut text);
-        }
-    }
-    files.push(finish(&mut session, &mut samples));
-    files
-}
-
-fn finish(session: &mut Session, samples: &mut Vec<i16>) -> Vec<u8> {
-    let mut out = [0; 777];
-    let mut turn = session.handle_end();
-    loop {
-        match turn.poll_pcm(&mut out) {
-            0 => break,
-            count => samples.extend_from_slice(&out[..count]),
-        }
-    }
-    drop(turn);
-    file(session.spec().expect("it has started"), &std::mem::take(samples))
-}
-
 // Cards.
-
-/// Runs `fsck.vfat` on the card, and plays every recording on it.
-fn check_volume(card: &[u8], place: &Path, when: &str) -> Outcome {
-    let volume = place.join("volume.img");
-    fs::write(&volume, &card[qemu::PARTITION_OFFSET as usize..])?;
-    let fsck = qemu::dosfstool("fsck.vfat").ok_or("fsck.vfat is not installed (dosfstools)")?;
-    let output = Command::new(fsck).arg("-n").arg(&volume).output()?;
-    ensure(output.status.success(), || {
-        let mut text = String::new();
-        let _ = write!(text, "{when}: {}", String::from_utf8_lossy(&output.stdout));
-        text
-    })?;
-    let disk = Disk::new(card.to_vec());
-    let mut volume = Volume::new(&disk);
-    let repairs = volume.mount().map_err(|error| format!("{when}: {error:?}"))?;
-    ensure(repairs == Default::default(), || format!("{when}: {repairs:?} after a repair"))?;
-    let mut cursor = volume.entries();
-    while let Some(entry) = volume.next_entry(&mut cursor).map_err(|e| format!("{when}: {e:?}"))? {
-        if !entry.name.ends_with(b"WAV") {
-            continue;
-        }
-        let mut reader = callreel_firmware_sim::fat::Reader::new(&entry);
-        let mut block = embedded_sdmmc::Block::new();
-        volume.read(&mut reader, &mut block).map_err(|e| format!("{when}: {e:?}"))?;
-        let header = wav::header(MONO, Length::Bytes(entry.size.saturating_sub(44)));
-        ensure(entry.size >= 44 && block.contents[..44] == header[..], || {
-            format!("{when}: a recording of {} bytes does not say so", entry.size)
-        })?;
-    }
-    Ok(())
-}
 
 fn mount(disk: &Disk) -> Result<(), String> {
     store::mount(&mut Volume::new(disk)).map(drop).map_err(|error| format!("{error:?}"))

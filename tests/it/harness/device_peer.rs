@@ -1,7 +1,7 @@
 //! A provider's end of a connection, for tests that need every byte in their hands.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -48,6 +48,12 @@ impl Peer {
         frame.extend(mask);
         frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
         self.0.write_all(&frame)
+    }
+
+    /// Says that no more will come, and waits until the other end is gone as well.
+    pub fn hang_up(mut self) {
+        let _ = self.0.shutdown(Shutdown::Write);
+        let _ = io::copy(&mut self.0, &mut io::sink());
     }
 
     /// Waits for the close frame, and says its code.

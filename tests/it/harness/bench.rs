@@ -1,0 +1,233 @@
+//! A running appliance to test: its image, its card, its log.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{LazyLock, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use callreel_core::wav::{self, Length};
+use callreel_firmware_sim::fat::{Reader, Volume};
+use callreel_firmware_sim::qemu::{self, Appliance, Program};
+use embedded_sdmmc::Block;
+use libtest_mimic::Failed;
+use serde_json::Value;
+
+use crate::Outcome;
+use crate::conversation::MONO;
+use crate::disk::Disk;
+
+/// The appliance as it is delivered.
+pub static IMAGE: LazyLock<Result<PathBuf, String>> =
+    LazyLock::new(|| image("appliance.elf", Program::APPLIANCE));
+static STEREO: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+    image("both-tracks.elf", Program { features: "both-tracks", ..Program::APPLIANCE })
+});
+static FAULTY: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+    image("faulty.elf", Program { features: "fault-injection", ..Program::APPLIANCE })
+});
+/// Cargo builds one image at a time anyway; the copy has to be of the right one.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+/// Builds a program once for all trials, or finds it built.
+pub fn image(name: &str, program: Program<'_>) -> Result<PathBuf, String> {
+    let _guard = BUILDING.lock();
+    let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    program.build(&image).map_err(|error| error.to_string())?;
+    Ok(image)
+}
+
+/// An empty folder for a trial.
+pub fn place(name: &str) -> std::io::Result<PathBuf> {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware").join(name);
+    if place.exists() {
+        fs::remove_dir_all(&place)?;
+    }
+    fs::create_dir_all(&place)?;
+    Ok(place)
+}
+
+/// A running appliance, its card and its log.
+pub struct Bench {
+    pub appliance: Appliance,
+    image: PathBuf,
+    pub place: PathBuf,
+}
+
+impl Bench {
+    pub fn boot(name: &str, card_mebibytes: u32) -> Result<Self, Failed> {
+        Self::start(&IMAGE, name, Some(card_mebibytes))
+    }
+
+    pub fn with_faults(name: &str) -> Result<Self, Failed> {
+        Self::start(&FAULTY, name, Some(64))
+    }
+
+    pub fn with_both_tracks(name: &str) -> Result<Self, Failed> {
+        Self::start(&STEREO, name, Some(64))
+    }
+
+    pub fn without_card(name: &str) -> Result<Self, Failed> {
+        Self::start(&IMAGE, name, None)
+    }
+
+    fn start(
+        image: &Result<PathBuf, String>,
+        name: &str,
+        card_mebibytes: Option<u32>,
+    ) -> Result<Self, Failed> {
+        let image = image.clone()?;
+        let place = place(name)?;
+        let card = place.join("card.img");
+        if let Some(mebibytes) = card_mebibytes {
+            qemu::make_card(&card, mebibytes)?;
+        }
+        let card = card_mebibytes.map(|_| card.as_path());
+        let appliance = Appliance::boot(&image, card, &place.join("log.defmt"))?;
+        Ok(Self { appliance, image, place })
+    }
+
+    pub fn cut_power_and_boot(self) -> Result<Self, Failed> {
+        let Self { appliance, image, place } = self;
+        appliance.cut_power();
+        let card = place.join("card.img");
+        let appliance = Appliance::boot(&image, Some(&card), &place.join("log.defmt"))?;
+        Ok(Self { appliance, image, place })
+    }
+
+    /// Cuts the power and looks at the card with the tool that everybody has.
+    pub fn check_card(self) -> Outcome {
+        self.appliance.cut_power();
+        let card = fs::read(self.place.join("card.img"))?;
+        check_volume(&card, &self.place, "at the end")
+    }
+
+    pub fn health(&self) -> Result<Value, Failed> {
+        Ok(serde_json::from_slice(&self.appliance.get("/")?.1)?)
+    }
+
+    pub fn wav(&self, number: u32) -> Result<Vec<u8>, Failed> {
+        let (status, body) = self.appliance.get(&format!("/recordings/R{number:07}.wav"))?;
+        ensure(status == 200, || format!("recording {number}: HTTP {status}"))?;
+        Ok(body)
+    }
+
+    pub fn end_record(&self, number: u32) -> Result<Value, Failed> {
+        let (status, body) = self.appliance.get(&format!("/recordings/R{number:07}.json"))?;
+        ensure(status == 200, || format!("end record {number}: HTTP {status}"))?;
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// How many recordings the card has.
+    pub fn recordings(&self) -> Result<usize, Failed> {
+        let list: Value = serde_json::from_slice(&self.appliance.get("/recordings")?.1)?;
+        Ok(list.as_array().map_or(0, Vec::len))
+    }
+
+    /// Waits for a recording's end record.
+    pub fn finished(&self, number: u32) -> Outcome {
+        let path = format!("/recordings/R{number:07}.json");
+        poll(|| Ok(self.appliance.get(&path)?.0 == 200))
+    }
+
+    pub fn await_health(&self, is_met: impl Fn(&Value) -> bool) -> Outcome {
+        poll(|| Ok(is_met(&self.health()?)))
+    }
+
+    /// Waits until the list has a recording of at least so many bytes.
+    pub fn await_bytes(&self, number: usize, bytes: u64) -> Outcome {
+        poll(|| {
+            let list: Value = serde_json::from_slice(&self.appliance.get("/recordings")?.1)?;
+            Ok(list[number - 1]["bytes"].as_u64() >= Some(bytes))
+        })
+    }
+}
+
+/// Asks again and again until it is so, for a minute at most.
+pub fn poll(mut is_met: impl FnMut() -> Result<bool, Failed>) -> Outcome {
+    let until = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < until {
+        if is_met()? {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Err("it did not happen in time".into())
+}
+
+/// Fails with the complaint unless it is so.
+pub fn ensure(is_so: bool, complaint: impl FnOnce() -> String) -> Outcome {
+    if is_so { Ok(()) } else { Err(complaint().into()) }
+}
+
+/// A figure of `firmware-sim/budgets.toml`.
+pub fn budget(name: &str) -> Result<u64, Failed> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware-sim/budgets.toml");
+    let text = fs::read_to_string(path)?;
+    let lines = text.lines().filter_map(|line| line.split_once(" = "));
+    let value = lines.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.parse());
+    Ok(value.ok_or_else(|| format!("no budget {name}"))??)
+}
+
+/// What an image takes, in bytes.
+pub struct Sections {
+    /// Code and constants.
+    pub code: u64,
+    /// Statics with initial values, in flash and in RAM.
+    pub data: u64,
+    /// Statics that begin as zeros.
+    pub zeroed: u64,
+}
+
+/// Adds up an image's sections.
+pub fn sections(elf: &[u8]) -> Result<Sections, Failed> {
+    use object::{Object, ObjectSection, SectionFlags, SectionKind};
+
+    let file = object::File::parse(elf)?;
+    let mut sizes = Sections { code: 0, data: 0, zeroed: 0 };
+    for section in file.sections() {
+        let SectionFlags::Elf { sh_flags } = section.flags() else { continue };
+        if sh_flags & u64::from(object::elf::SHF_ALLOC) == 0 {
+            continue;
+        }
+        match section.kind() {
+            SectionKind::UninitializedData => sizes.zeroed += section.size(),
+            _ if section.address() >= 0x2000_0000 => sizes.data += section.size(),
+            _ => sizes.code += section.size(),
+        }
+    }
+    Ok(sizes)
+}
+
+/// Runs `fsck.vfat` on the card, and plays every recording on it.
+pub fn check_volume(card: &[u8], place: &Path, when: &str) -> Outcome {
+    let volume = place.join("volume.img");
+    fs::write(&volume, &card[qemu::PARTITION_OFFSET as usize..])?;
+    let fsck = qemu::dosfstool("fsck.vfat").ok_or("fsck.vfat is not installed (dosfstools)")?;
+    let output = Command::new(fsck).arg("-n").arg(&volume).output()?;
+    ensure(output.status.success(), || {
+        let mut text = String::new();
+        let _ = write!(text, "{when}: {}", String::from_utf8_lossy(&output.stdout));
+        text
+    })?;
+    let disk = Disk::new(card.to_vec());
+    let mut volume = Volume::new(&disk);
+    let repairs = volume.mount().map_err(|error| format!("{when}: {error:?}"))?;
+    ensure(repairs == Default::default(), || format!("{when}: {repairs:?} after a repair"))?;
+    let mut cursor = volume.entries();
+    while let Some(entry) = volume.next_entry(&mut cursor).map_err(|e| format!("{when}: {e:?}"))? {
+        if !entry.name.ends_with(b"WAV") {
+            continue;
+        }
+        let mut reader = Reader::new(&entry);
+        let mut block = Block::new();
+        volume.read(&mut reader, &mut block).map_err(|e| format!("{when}: {e:?}"))?;
+        let header = wav::header(MONO, Length::Bytes(entry.size.saturating_sub(44)));
+        ensure(entry.size >= 44 && block.contents[..44] == header[..], || {
+            format!("{when}: a recording of {} bytes does not say so", entry.size)
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! Calls whose every byte is known beforehand.
+
+use base64ct::{Base64, Encoding as _};
+use callreel_core::g711::decode_mulaw;
+use callreel_core::wav::{self, Encoding, Length, Spec};
+
+/// A recording of one track.
+pub const MONO: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
+
+/// The message that ends a call.
+pub const STOP: &str = r#"{"event":"stop","sequenceNumber":"99999"}"#;
+
+/// The message that begins a call of the inbound track.
+pub fn start(index: usize) -> String {
+    format!(
+        r#"{{"event":"start","sequenceNumber":"1","start":{{"streamSid":"MZ{index}","callSid":"CA{index}","tracks":["inbound"]}}}}"#
+    )
+}
+
+/// A media message exactly as Twilio spells it.
+pub fn media(frame: usize, codes: &[u8]) -> String {
+    let payload = Base64::encode_string(codes);
+    let (sequence, chunk, timestamp) = (frame + 2, frame + 1, frame * 20);
+    format!(
+        r#"{{"event":"media","sequenceNumber":"{sequence}","media":{{"track":"inbound","chunk":"{chunk}","timestamp":"{timestamp}","payload":"{payload}"}},"streamSid":"MZ"}}"#
+    )
+}
+
+/// The 20 ms of a call that no other call and no other frame has.
+pub fn voice(call: usize, frame: usize) -> [u8; 160] {
+    let mut state = (call as u32 * 100_003 + frame as u32 + 1).wrapping_mul(2_654_435_761);
+    [(); 160].map(|()| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    })
+}
+
+/// The first samples of a call, as codes.
+pub fn codes_of(call: usize, samples: usize) -> Vec<u8> {
+    let mut codes: Vec<u8> =
+        (0..samples.div_ceil(160)).flat_map(|frame| voice(call, frame)).collect();
+    codes.truncate(samples);
+    codes
+}
+
+/// The file that these codes of one track make.
+pub fn mono_file(codes: &[u8]) -> Vec<u8> {
+    let header = wav::header(MONO, Length::Bytes(codes.len() as u32 * 2));
+    let samples = codes.iter().flat_map(|&code| decode_mulaw(code).to_le_bytes());
+    header.into_iter().chain(samples).collect()
+}
