@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -86,7 +85,6 @@ pub const STATES: [State; 4] = [State::Complete, State::Partial, State::Recovere
 impl Board {
     /// Adds a recording that begins now, of so many channels.
     pub fn begin(self: &Arc<Self>, record: &Record) -> Tap {
-        let (sender, receiver) = mpsc::sync_channel(MOMENTS_MAX);
         let entry = Arc::new(Entry {
             key: self.next_key.fetch_add(1, Ordering::Relaxed),
             record: record.clone(),
@@ -98,7 +96,7 @@ impl Board {
             late: AtomicU64::new(0),
             missing: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
-            moments: Mutex::new(receiver),
+            moments: Mutex::default(),
             listeners: AtomicUsize::new(0),
             ring: OnceLock::new(),
         });
@@ -108,7 +106,6 @@ impl Board {
         Tap {
             board: Arc::clone(self),
             entry,
-            moments: sender,
             channels,
             lows: [0; LANES],
             highs: [0; LANES],
@@ -193,7 +190,7 @@ pub struct Entry {
     late: AtomicU64,
     missing: AtomicU64,
     rejected: AtomicU64,
-    moments: Mutex<Receiver<Moment>>,
+    moments: Mutex<VecDeque<Moment>>,
     listeners: AtomicUsize,
     ring: OnceLock<Ring>,
 }
@@ -243,8 +240,8 @@ impl Entry {
 
     /// Takes what happened since the last call; one caller only.
     #[must_use]
-    pub fn take_moments(&self) -> Vec<Moment> {
-        self.moments.lock().unwrap_or_else(PoisonError::into_inner).try_iter().collect()
+    pub fn take_moments(&self) -> VecDeque<Moment> {
+        std::mem::take(&mut self.moments.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Begins to listen to it.
@@ -262,7 +259,6 @@ impl Entry {
 pub struct Tap {
     board: Arc<Board>,
     entry: Arc<Entry>,
-    moments: SyncSender<Moment>,
     channels: usize,
     /// The lowest and highest samples since they were last shown, by place in a group of
     /// [`LANES`]: a loop of that form is one the compiler makes SIMD of.
@@ -276,6 +272,15 @@ const LANES: usize = 8;
 type Lanes = [i16; LANES];
 
 impl Tap {
+    /// Shows something, unless too much waits to be seen or is being looked at right now.
+    fn show_moment(&self, moment: Moment) {
+        if let Ok(mut moments) = self.entry.moments.try_lock()
+            && moments.len() < MOMENTS_MAX
+        {
+            moments.push_back(moment);
+        }
+    }
+
     /// Sees interleaved samples.
     pub fn append(&mut self, samples: &[i16]) {
         self.samples += (samples.len() / self.channels) as u64;
@@ -305,12 +310,12 @@ impl Tap {
     pub fn show_gap(&self, gap: &GapRecord) {
         self.board.counters.gaps.fetch_add(1, Ordering::Relaxed);
         self.board.counters.missing_ms.fetch_add(gap.missing_ms, Ordering::Relaxed);
-        let _ = self.moments.try_send(Moment::Gap(gap.clone()));
+        self.show_moment(Moment::Gap(gap.clone()));
     }
 
     /// Shows a key or a mark, if there is room.
     pub fn show_event(&self, event: &EventRecord) {
-        let _ = self.moments.try_send(Moment::Event(event.clone()));
+        self.show_moment(Moment::Event(event.clone()));
     }
 
     /// Counts a block that went to the writer, when `queued` bytes wait there.
