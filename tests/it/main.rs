@@ -12,6 +12,7 @@ mod hostile;
 mod repair;
 mod session;
 mod tidy;
+mod timing;
 mod trust;
 mod wav;
 mod ws;
