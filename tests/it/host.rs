@@ -430,10 +430,13 @@ fn handshake(headers: &str) -> String {
     )
 }
 
+/// How it is stopped, and what it then gives.
+type Running = (oneshot::Sender<()>, JoinHandle<Result<(), callreel::Error>>);
+
 /// A whole server on a free port of loopback; it is stopped, and has to stop, when this is dropped.
 struct Server {
     address: SocketAddr,
-    running: Option<(oneshot::Sender<()>, JoinHandle<Result<(), callreel::Error>>)>,
+    running: Option<Running>,
     _dir: tempfile::TempDir,
 }
 
