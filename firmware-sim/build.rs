@@ -7,11 +7,16 @@ use std::{env, fs};
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=memory.x");
+    println!("cargo::rerun-if-changed=memory-microbit.x");
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return;
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    fs::write(out.join("memory.x"), include_bytes!("memory.x")).expect("OUT_DIR is writable");
+    // The only thumbv6m board here is the micro:bit, for the probe.
+    let is_microbit = env::var("TARGET").is_ok_and(|target| target.starts_with("thumbv6m"));
+    let memory: &[u8] =
+        if is_microbit { include_bytes!("memory-microbit.x") } else { include_bytes!("memory.x") };
+    fs::write(out.join("memory.x"), memory).expect("OUT_DIR is writable");
     println!("cargo::rustc-link-search={}", out.display());
     // defmt leaves out what is below `error` unless told; a level in the environment wins.
     println!("cargo::rerun-if-env-changed=DEFMT_LOG");

@@ -107,9 +107,12 @@ pub struct Frame<'t> {
 /// What a message says.
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a start is rare, lives on the stack for a moment, and there is no heap to box it on"
+#[cfg_attr(
+    target_pointer_width = "64",
+    expect(
+        clippy::large_enum_variant,
+        reason = "a start is rare, lives on the stack for a moment, and there is no heap to box it on"
+    )
 )]
 pub enum Body<'t> {
     /// The connection stands; nothing is known yet.

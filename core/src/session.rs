@@ -1,6 +1,6 @@
 //! A call as a state machine: messages in, samples that can no longer change out.
 
-use crate::frame::{self, Body, Media, PeerError, Provider, Start, Text, Track, Tracks};
+use crate::frame::{self, Body, Frame, Media, PeerError, Provider, Start, Text, Track, Tracks};
 use crate::g711::SAMPLE_RATE_HZ;
 use crate::jitter::{JitterBuffer, Placement, place};
 use crate::log;
@@ -215,6 +215,24 @@ impl<const N: usize> Session<N> {
         }
     }
 
+    /// The same session with another ring, an empty one: for one that waits, and whose ring does not
+    /// serve the tracks of its start ([`Error::Resource`]). Then it takes the same text again.
+    #[must_use]
+    pub fn with_ring<const M: usize>(self) -> Session<M> {
+        debug_assert!(self.state == State::Waiting, "what the ring holds would be lost");
+        Session {
+            provider: self.provider,
+            state: self.state,
+            tracks: self.tracks,
+            jitter: JitterBuffer::new(),
+            anchor: self.anchor,
+            clocks: self.clocks,
+            sequence: self.sequence,
+            refused: self.refused,
+            stats: self.stats,
+        }
+    }
+
     /// Takes one text message: UTF-8, whole, its bytes free to be rewritten.
     ///
     /// # Errors
@@ -225,7 +243,8 @@ impl<const N: usize> Session<N> {
         text: &'t mut [u8],
     ) -> Result<Turn<'s, 't, N>, Error> {
         match frame::parse(self.provider, text) {
-            Ok(frame) => self.handle_frame(frame),
+            Ok(Frame { sequence, body: Body::Media(media) }) => self.handle_media(sequence, &media),
+            Ok(frame) => self.handle_rare(frame),
             Err(error) => Err(self.reject(error)),
         }
     }
@@ -264,22 +283,36 @@ impl<const N: usize> Session<N> {
         &self.stats
     }
 
-    fn handle_frame<'s, 't>(
+    fn handle_media<'s, 't>(
         &'s mut self,
-        frame: frame::Frame<'t>,
+        sequence: Option<u64>,
+        media: &Media<'t>,
     ) -> Result<Turn<'s, 't, N>, Error> {
         let mut pending = Pending::default();
-        let mut gaps = [None; 2];
-        let event = match (self.state, frame.body) {
-            (State::Recording, Body::Media(media)) => {
-                let (placed, gap) = self.handle_media(frame.sequence, &media, &mut pending)?;
-                gaps = [gap, None];
-                Event::Media(placed)
-            }
-            (State::Waiting, Body::Media(_)) => {
+        let mut gap = None;
+        let event = match self.state {
+            State::Waiting => {
                 self.stats.before_start += 1;
                 Event::Premature
             }
+            State::Recording => {
+                let (placed, ended) = self.take_media(sequence, media, &mut pending)?;
+                gap = ended;
+                Event::Media(placed)
+            }
+            State::Ended => {
+                self.stats.after_stop += 1;
+                Event::Ignored
+            }
+        };
+        Ok(Turn { session: self, event, gaps: [gap, None], pending })
+    }
+
+    // Apart from media, of which there are fifty a second: a start is large and moved about.
+    #[cold]
+    fn handle_rare<'s, 't>(&'s mut self, frame: Frame<'t>) -> Result<Turn<'s, 't, N>, Error> {
+        let mut gaps = [None; 2];
+        let event = match (self.state, frame.body) {
             (State::Waiting, Body::Start(start)) if !start.supported => Event::Refused(start),
             (State::Waiting, Body::Start(start)) => {
                 self.begin(start.tracks)?;
@@ -309,10 +342,10 @@ impl<const N: usize> Session<N> {
                 }
             }
         };
-        Ok(Turn { session: self, event, gaps, pending })
+        Ok(Turn { session: self, event, gaps, pending: Pending::default() })
     }
 
-    fn handle_media<'t>(
+    fn take_media<'t>(
         &mut self,
         sequence: Option<u64>,
         media: &Media<'t>,

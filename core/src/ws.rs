@@ -251,7 +251,7 @@ impl Decoder {
             return Ok(());
         };
         let length = fragment.len();
-        if self.message + length <= bytes.len() {
+        if bytes.len().checked_sub(length).is_some_and(|room| self.message <= room) {
             bytes.copy_within(start..start + length, self.message);
         }
         self.message += length;

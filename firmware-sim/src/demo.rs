@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use callreel::caller::{self, Plan};
 use callreel_core::g711::{SAMPLE_RATE_HZ, decode_mulaw};
 use callreel_core::wav::{self, Encoding, Length, Spec};
-use callreel_firmware_sim::qemu::{self, Appliance};
+use callreel_firmware_sim::qemu::{self, Appliance, Program};
 
 const CARD_MEBIBYTES: u32 = 64;
 const CALL: Duration = Duration::from_secs(5);
@@ -26,8 +26,8 @@ pub fn run() -> anyhow::Result<()> {
     let (card, log) = (place.join("card.img"), place.join("log.defmt"));
 
     println!("building the image for {} ...", qemu::TARGET);
-    let image =
-        qemu::build("callreel-firmware-sim", qemu::TARGET, "", &place, "callreel-appliance.elf")?;
+    let image = place.join("callreel-appliance.elf");
+    Program::APPLIANCE.build(&image)?;
     qemu::make_card(&card, CARD_MEBIBYTES).context("cannot make a card")?;
     let appliance = Appliance::boot(&image, Some(&card), &log).context("cannot boot")?;
     println!("a Cortex-M3 with 64 KB of RAM answers on http://{}/", appliance.address());

@@ -46,10 +46,54 @@ pub enum Wish {
     Close(ws::CloseCode),
 }
 
+/// Samples in the ring of a session with one track; a chunk longer than that comes in pieces.
+const RING_OF_ONE: usize = 512;
+
+/// A session with as much memory as its tracks need. Most calls have one.
+enum Line {
+    One(Box<Session<RING_OF_ONE>>),
+    Both(Box<Session>),
+}
+
+impl Line {
+    fn new() -> Self {
+        Self::One(Box::new(Session::new(Provider::Twilio)))
+    }
+
+    fn stats(&self) -> &Stats {
+        match self {
+            Self::One(session) => session.stats(),
+            Self::Both(session) => session.stats(),
+        }
+    }
+
+    /// Goes on with room for both tracks.
+    fn widen(&mut self) {
+        if let Self::One(session) = self {
+            let session = std::mem::replace(&mut **session, Session::new(Provider::Twilio));
+            *self = Self::Both(Box::new(session.with_ring()));
+        }
+    }
+}
+
+/// What is to be done after a message.
+enum Next {
+    GoOn,
+    Close(ws::CloseCode),
+    /// End the connection: it may not be recorded.
+    Refuse,
+    /// End the recording and take the message again, with a new session.
+    Restart,
+    /// End the recording.
+    Stop,
+    /// Take the message again, with room for both tracks.
+    Widen,
+}
+
 /// One connection's way from WebSocket to recordings.
 pub struct Call {
     decoder: ws::Decoder,
-    session: Box<Session>,
+    session: Line,
     /// What of the session's counts has been added to everybody's.
     counted: Stats,
     recording: Option<Recording>,
@@ -71,7 +115,7 @@ impl Call {
     pub fn new(peer: std::net::SocketAddr, capture: bool) -> Self {
         Self {
             decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
-            session: Box::new(Session::new(Provider::Twilio)),
+            session: Line::new(),
             counted: Stats::default(),
             recording: None,
             ended: None,
@@ -85,12 +129,13 @@ impl Call {
 
     /// Takes the connection's bytes; returns how many of them, now at the start, must come again.
     pub fn handle_bytes(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> (usize, Wish) {
+        let span = self.span.clone();
+        let _entered = span.enter();
         let mut wish = Wish::GoOn;
         while let Some(event) = self.decoder.poll(bytes) {
             let asked = match event {
                 Ok(ws::Event::Text(text)) if self.ended.is_none() => {
-                    let span = self.span.clone();
-                    span.in_scope(|| self.handle_message(text, context))
+                    self.handle_message(text, context)
                 }
                 // A recorder has no use for binary messages or for what follows the end.
                 Ok(ws::Event::Text(_) | ws::Event::Binary(_) | ws::Event::Pong) => Wish::GoOn,
@@ -178,49 +223,15 @@ impl Call {
     }
 
     fn record(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Wish {
-        let turn = match self.session.handle_message(text) {
-            Ok(turn) => turn,
-            Err(Error::Peer(error)) => {
-                tracing::debug!(%error, "rejected a message");
-                return Wish::GoOn;
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot record a stream");
-                return Wish::Close(ws::CloseCode::INTERNAL);
-            }
+        let recording = &mut self.recording;
+        let next = match &mut self.session {
+            Line::One(session) => follow(session.handle_message(text), recording, context),
+            Line::Both(session) => follow(session.handle_message(text), recording, context),
         };
-        let event = |recording: &mut Option<Recording>, at: u64, what: What| {
-            if let Some(recording) = recording {
-                recording.add_event(at, what);
-            }
-        };
-        match turn.event() {
-            Event::Started(start) => {
-                let mut record = Record::new(Provider::Twilio, start, context.encoding);
-                if !context.admits(&mut record) {
-                    tracing::warn!("refused a stream: it shows no fresh token of its call");
-                    drop(turn);
-                    self.capture = None;
-                    self.ended = Some(End::Refused);
-                    return Wish::Close(ws::CloseCode::POLICY);
-                }
-                tracing::info!(stream = ?record.stream_id, call = ?record.call_id, "recording began");
-                let channels = start.tracks.channels();
-                self.recording = Some(context.begin(record, channels, 0));
-            }
-            Event::Refused(start) => {
-                tracing::warn!("refused a stream: its audio is not 8 kHz mono mu-law");
-                context.outbox.refuse(Record::new(Provider::Twilio, start, context.encoding));
-                return Wish::Close(ws::CloseCode::UNSUPPORTED);
-            }
-            Event::Dtmf { digit, at } => {
-                event(&mut self.recording, *at, What::Dtmf(digit.to_string()));
-            }
-            Event::Mark { name, at } => {
-                event(&mut self.recording, *at, What::Mark(name.to_string()));
-            }
-            Event::Restart => {
-                drop(turn);
+        match next {
+            Next::GoOn => Wish::GoOn,
+            Next::Close(code) => Wish::Close(code),
+            Next::Restart => {
                 // This message, kept last, belongs to the next recording's capture.
                 let next_capture = self.capture.as_mut().map(|lines| {
                     let ends = |byte: &u8| *byte == b'\n';
@@ -229,19 +240,24 @@ impl Call {
                 });
                 self.finish(End::Restart, context);
                 self.capture = next_capture;
-                *self.session = Session::new(Provider::Twilio);
+                self.session = Line::new();
                 self.counted = Stats::default();
-                return self.record(text, context);
+                self.record(text, context)
             }
-            Event::Stopped => {
-                drain(turn, self.recording.as_mut(), context);
+            Next::Refuse => {
+                self.capture = None;
+                self.ended = Some(End::Refused);
+                Wish::Close(ws::CloseCode::POLICY)
+            }
+            Next::Stop => {
                 self.end(End::Stop, context);
-                return Wish::Close(ws::CloseCode::NORMAL);
+                Wish::Close(ws::CloseCode::NORMAL)
             }
-            _ => {}
+            Next::Widen => {
+                self.session.widen();
+                self.record(text, context)
+            }
         }
-        drain(turn, self.recording.as_mut(), context);
-        Wish::GoOn
     }
 
     /// Goes on in another file, since this one is as long as a WAV may be.
@@ -257,7 +273,10 @@ impl Call {
     }
 
     fn finish(&mut self, end: End, context: &mut Context<'_>) {
-        drain(self.session.handle_end(), self.recording.as_mut(), context);
+        match &mut self.session {
+            Line::One(session) => drain(session.handle_end(), self.recording.as_mut(), context),
+            Line::Both(session) => drain(session.handle_end(), self.recording.as_mut(), context),
+        }
         context.outbox.board().counters.add(self.session.stats(), &mut self.counted);
         if let Some(recording) = self.recording.take() {
             self.post_capture(&recording, context.outbox);
@@ -309,6 +328,58 @@ impl Context<'_> {
         let spec = wav::Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding: self.encoding };
         Recording::begin(self.outbox, record, spec, first_sample, self.now)
     }
+}
+
+/// Does what a message means for the recording.
+fn follow<const N: usize>(
+    taken: Result<Turn<'_, '_, N>, Error>,
+    recording: &mut Option<Recording>,
+    context: &mut Context<'_>,
+) -> Next {
+    let turn = match taken {
+        Ok(turn) => turn,
+        Err(Error::Peer(error)) => {
+            tracing::debug!(%error, "rejected a message");
+            return Next::GoOn;
+        }
+        Err(Error::Resource) if N == RING_OF_ONE => return Next::Widen,
+        Err(error) => {
+            tracing::error!(%error, "cannot record a stream");
+            return Next::Close(ws::CloseCode::INTERNAL);
+        }
+    };
+    let mut next = Next::GoOn;
+    match turn.event() {
+        Event::Started(start) => {
+            let mut record = Record::new(Provider::Twilio, start, context.encoding);
+            if !context.admits(&mut record) {
+                tracing::warn!("refused a stream: it shows no fresh token of its call");
+                return Next::Refuse;
+            }
+            tracing::info!(stream = ?record.stream_id, call = ?record.call_id, "recording began");
+            *recording = Some(context.begin(record, start.tracks.channels(), 0));
+        }
+        Event::Refused(start) => {
+            tracing::warn!("refused a stream: its audio is not 8 kHz mono mu-law");
+            context.outbox.refuse(Record::new(Provider::Twilio, start, context.encoding));
+            return Next::Close(ws::CloseCode::UNSUPPORTED);
+        }
+        Event::Dtmf { digit, at } => {
+            if let Some(recording) = recording {
+                recording.add_event(*at, What::Dtmf(digit.to_string()));
+            }
+        }
+        Event::Mark { name, at } => {
+            if let Some(recording) = recording {
+                recording.add_event(*at, What::Mark(name.to_string()));
+            }
+        }
+        Event::Restart => return Next::Restart,
+        Event::Stopped => next = Next::Stop,
+        _ => {}
+    }
+    drain(turn, recording.as_mut(), context);
+    next
 }
 
 /// Moves all that a turn yields to the recording.

@@ -51,7 +51,7 @@ pub enum Error {
     Connect {
         /// Where to.
         address: String,
-        /// What the operating system or TLS says.
+        /// What the operating system says.
         cause: io::Error,
     },
     /// Somebody answers, but does not speak WebSocket.
@@ -93,6 +93,16 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What the operating system says.
+        cause: io::Error,
+    },
+    /// Somebody answers, but there is no encrypted connection.
+    #[error(
+        "no TLS with {address}: {cause}; to trust a certificate of your own, set SSL_CERT_FILE"
+    )]
+    Tls {
+        /// Who answered.
+        address: String,
+        /// What TLS says.
         cause: io::Error,
     },
     /// The URL is none that can be called.
@@ -190,8 +200,8 @@ pub struct Plan {
     pub cues: Vec<Cue>,
     /// Media time of the first frame; `None`: one of those seen in captures.
     pub first_timestamp_ms: Option<u64>,
-    /// Writes the mu-law of each stream and track to `<streamSid>[.outbound].ulaw` in here, each
-    /// chunk once, in the order sent.
+    /// Writes the mu-law of each stream and track to `<streamSid>[-<n>][.outbound].ulaw` in here,
+    /// each chunk once, in the order sent; `n` from 2 on where an id comes again.
     pub save_sent: Option<PathBuf>,
     /// How long the server may take to close after `stop`.
     pub patience: Duration,
@@ -366,8 +376,8 @@ pub async fn place_metered(plan: &Plan, meter: Arc<Meter>) -> Result<Report, Err
     if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") || url.host().is_none() {
         return Err(Error::Url { url: plan.url.clone() });
     }
-    let begun = tokio::time::Instant::now();
-    let crew = Arc::new(call::Crew::new(plan.clone(), url, meter.clone(), begun));
+    let crew = Arc::new(call::Crew::new(plan.clone(), url, meter.clone()));
+    let begun = crew.begun;
     let mut calls = JoinSet::new();
     for index in 0..plan.calls {
         calls.spawn(call::run(crew.clone(), index));

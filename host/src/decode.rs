@@ -17,8 +17,8 @@ use callreel_core::wav::{self, Encoding, Length, Spec};
 use crate::audio::{MULAW_EXTENSIONS, has_mulaw_name};
 use crate::cli::Format;
 
-/// Bytes read at once.
-const READ_BYTES: usize = 256 << 10;
+/// Bytes read at once: few enough that a short file touches little memory.
+const READ_BYTES: usize = 32 << 10;
 
 /// Samples taken from a session at once.
 const POLL_SAMPLES: usize = 512;

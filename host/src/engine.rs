@@ -40,6 +40,9 @@ const TURN_BYTES_MAX: usize = 1024 * 1024;
 /// How often calls are looked after: blocks posted, peers pinged.
 const TEND_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a thread sleeps at most while a connection waits for the disk or for memory.
+const RETRY_INTERVAL: Duration = Duration::from_millis(2);
+
 /// How long a peer may take to close after we did.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -251,7 +254,8 @@ impl Bell {
 struct Reader {
     inbox: Arc<Inbox>,
     poll: Poll,
-    live: HashMap<usize, Live>,
+    /// Boxed: the map has room for twice as many.
+    live: HashMap<usize, Box<Live>>,
     /// Tokens of the connections that have something to read.
     ready: Vec<usize>,
     /// One of them has so much that the others must not sleep for it.
@@ -326,11 +330,13 @@ impl Reader {
         if interval.is_zero() {
             timeout = match (self.is_busy, self.ready.is_empty()) {
                 (true, _) => Duration::ZERO,
-                (false, false) => Duration::from_millis(5),
+                (false, false) => RETRY_INTERVAL,
                 (false, true) => TEND_INTERVAL,
             };
         } else {
-            let until = Instant::now() + interval;
+            let waits = !self.ready.is_empty();
+            let until =
+                Instant::now() + if waits { RETRY_INTERVAL.min(interval) } else { interval };
             loop {
                 self.read_letters();
                 let rest = until.saturating_duration_since(Instant::now());
@@ -405,7 +411,7 @@ impl Reader {
             closing: Closing::No,
         };
         live.settle(&self.pool);
-        self.live.insert(token, live);
+        self.live.insert(token, Box::new(live));
         self.ready.push(token);
         if self.drain_until.is_some() {
             self.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, Instant::now());
@@ -633,7 +639,7 @@ impl Reader {
 enum More {
     /// Not that we know: we will be told.
     No,
-    /// After the next sleep: something has to make room first.
+    /// After a short sleep: something has to make room first.
     Later,
     /// Yes, when the others have had their turn.
     AtOnce,

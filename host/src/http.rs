@@ -177,6 +177,10 @@ impl Exchanges {
     /// Runs `exchange` as soon as there is a place for it. Waits [`EXCHANGE_GRACE`] at most.
     async fn admit(&mut self, exchange: impl Future<Output = ()> + Send + 'static) {
         let place = self.place().await;
+        // Whoever holds a handle holds the whole task, finished or not.
+        while self.tasks.front().is_some_and(|(_admitted, task)| task.is_finished()) {
+            self.tasks.pop_front();
+        }
         if self.tasks.len() >= self.count_max {
             self.tasks.retain(|(_admitted, task)| !task.is_finished());
         }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,7 @@ pub const STATES: [State; 4] = [State::Complete, State::Partial, State::Recovere
 impl Board {
     /// Adds a recording that begins now, of so many channels.
     pub fn begin(self: &Arc<Self>, record: &Record) -> Tap {
+        let (sender, receiver) = mpsc::channel();
         let entry = Arc::new(Entry {
             key: self.next_key.fetch_add(1, Ordering::Relaxed),
             record: record.clone(),
@@ -96,7 +98,8 @@ impl Board {
             late: AtomicU64::new(0),
             missing: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
-            moments: Mutex::default(),
+            moments: Mutex::new(receiver),
+            moments_waiting: AtomicUsize::new(0),
             listeners: AtomicUsize::new(0),
             ring: OnceLock::new(),
         });
@@ -106,6 +109,7 @@ impl Board {
         Tap {
             board: Arc::clone(self),
             entry,
+            moments: sender,
             channels,
             lows: [0; LANES],
             highs: [0; LANES],
@@ -190,7 +194,9 @@ pub struct Entry {
     late: AtomicU64,
     missing: AtomicU64,
     rejected: AtomicU64,
-    moments: Mutex<VecDeque<Moment>>,
+    moments: Mutex<Receiver<Moment>>,
+    /// How many of them wait; a channel with that bound would take its room at once, for every call.
+    moments_waiting: AtomicUsize,
     listeners: AtomicUsize,
     ring: OnceLock<Ring>,
 }
@@ -240,8 +246,11 @@ impl Entry {
 
     /// Takes what happened since the last call; one caller only.
     #[must_use]
-    pub fn take_moments(&self) -> VecDeque<Moment> {
-        std::mem::take(&mut self.moments.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn take_moments(&self) -> Vec<Moment> {
+        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken: Vec<Moment> = moments.try_iter().collect();
+        self.moments_waiting.fetch_sub(taken.len(), Ordering::Relaxed);
+        taken
     }
 
     /// Begins to listen to it.
@@ -259,6 +268,7 @@ impl Entry {
 pub struct Tap {
     board: Arc<Board>,
     entry: Arc<Entry>,
+    moments: Sender<Moment>,
     channels: usize,
     /// The lowest and highest samples since they were last shown, by place in a group of
     /// [`LANES`]: a loop of that form is one the compiler makes SIMD of.
@@ -272,15 +282,6 @@ const LANES: usize = 8;
 type Lanes = [i16; LANES];
 
 impl Tap {
-    /// Shows something, unless too much waits to be seen or is being looked at right now.
-    fn show_moment(&self, moment: Moment) {
-        if let Ok(mut moments) = self.entry.moments.try_lock()
-            && moments.len() < MOMENTS_MAX
-        {
-            moments.push_back(moment);
-        }
-    }
-
     /// Sees interleaved samples.
     pub fn append(&mut self, samples: &[i16]) {
         self.samples += (samples.len() / self.channels) as u64;
@@ -310,12 +311,20 @@ impl Tap {
     pub fn show_gap(&self, gap: &GapRecord) {
         self.board.counters.gaps.fetch_add(1, Ordering::Relaxed);
         self.board.counters.missing_ms.fetch_add(gap.missing_ms, Ordering::Relaxed);
-        self.show_moment(Moment::Gap(gap.clone()));
+        self.show_moment(|| Moment::Gap(gap.clone()));
     }
 
     /// Shows a key or a mark, if there is room.
     pub fn show_event(&self, event: &EventRecord) {
-        self.show_moment(Moment::Event(event.clone()));
+        self.show_moment(|| Moment::Event(event.clone()));
+    }
+
+    fn show_moment(&self, moment: impl FnOnce() -> Moment) {
+        // Only this thread adds, so it never passes the mark.
+        if self.entry.moments_waiting.load(Ordering::Relaxed) < MOMENTS_MAX {
+            self.entry.moments_waiting.fetch_add(1, Ordering::Relaxed);
+            let _ = self.moments.send(moment());
+        }
     }
 
     /// Counts a block that went to the writer, when `queued` bytes wait there.

@@ -27,6 +27,9 @@ use crate::store::{Left, Part, Record, Store};
 /// The most audio a block holds. A crash loses what is in the block.
 pub const BLOCK_MS_MAX: u64 = 800;
 
+/// How much room a block gets at a time: what it does not fill is memory that every call takes.
+const BLOCK_STEP_MS: u64 = 200;
+
 /// The longest time a block waits for more audio; with the pause between two looks at it, it is
 /// written before [`BLOCK_MS_MAX`] are over.
 pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(500);
@@ -195,10 +198,9 @@ impl Recording {
         self.tap.append(samples);
         let sample_bytes = usize::from(self.spec.encoding.sample_bytes());
         let start = self.block.len();
-        if start == 0 {
-            // What an unhurried call fills; doubling would keep as much again.
-            self.block
-                .reserve_exact(self.bytes_of(BLOCK_AGE_MAX.as_millis() as u64 + 100) as usize);
+        let step = self.bytes_of(BLOCK_STEP_MS) as usize;
+        if self.block.capacity() - start < samples.len() * sample_bytes {
+            self.block.reserve_exact((samples.len() * sample_bytes).max(step));
         }
         self.block.resize(start + samples.len() * sample_bytes, 0);
         self.spec.encoding.encode(samples, &mut self.block[start..]);

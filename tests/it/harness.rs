@@ -1,6 +1,7 @@
 //! What the areas share: the messages of a provider, the bytes of a WebSocket client, a recorder of
 //! core's parts, the fixtures, other people's tools as judges, and the running program.
 
+pub mod admin;
 pub mod client;
 pub mod disk;
 pub mod fixtures;
@@ -9,4 +10,5 @@ pub mod oracle;
 pub mod peer;
 pub mod process;
 pub mod recorder;
+pub mod served;
 pub mod shelf;

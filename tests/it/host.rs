@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use callreel::twilio::{AuthToken, PublicUrl, Verifier, sign};
@@ -430,13 +429,10 @@ fn handshake(headers: &str) -> String {
     )
 }
 
-/// How it is stopped, and what it then gives.
-type Running = (oneshot::Sender<()>, JoinHandle<Result<(), callreel::Error>>);
-
 /// A whole server on a free port of loopback; it is stopped, and has to stop, when this is dropped.
 struct Server {
     address: SocketAddr,
-    running: Option<Running>,
+    running: Option<crate::harness::served::Running>,
     _dir: tempfile::TempDir,
 }
 

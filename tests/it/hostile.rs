@@ -7,11 +7,14 @@ use std::path::PathBuf;
 use crate::harness::messages::{call, call_codes, chunk, media, start, stop};
 use crate::harness::oracle::samples;
 use crate::harness::recorder::{Core, Recorder};
+use crate::harness::served::{Served, at_once};
 
 #[test]
 fn a_hostile_message_costs_nothing_but_itself() {
+    let served = Served::start(at_once());
     for (name, message) in table() {
         survives(&Core, &name, &message);
+        survives(&served, &name, &message);
     }
 }
 
@@ -22,10 +25,12 @@ fn the_json_suite_costs_nothing_but_itself() {
         return;
     };
     let entries = fs::read_dir(&directory).expect("CALLREEL_JSON_SUITE is a folder");
+    let served = Served::start(at_once());
     let mut sent = 0;
     for path in entries.map(|entry| entry.expect("a folder is readable").path()) {
         let message = fs::read(&path).expect("a message is readable");
         survives(&Core, &path.display().to_string(), &message);
+        survives(&served, &path.display().to_string(), &message);
         sent += 1;
     }
     assert!(sent > 0, "CALLREEL_JSON_SUITE is empty");

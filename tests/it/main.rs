@@ -1,7 +1,10 @@
 //! One binary: each file is an area.
 
+mod admin;
+mod budget;
 mod caller;
 mod conformance;
+mod console;
 mod decode;
 mod faults;
 mod frame;
@@ -10,6 +13,7 @@ mod harness;
 mod host;
 mod hostile;
 mod repair;
+mod serve;
 mod session;
 mod tidy;
 mod timing;

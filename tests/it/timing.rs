@@ -75,6 +75,7 @@ fn program() -> PathBuf {
         "--release",
         "--package",
         "callreel-bench",
+        "--no-default-features",
         "--bin",
         "constant_time",
         "--message-format",

@@ -10,7 +10,7 @@ use crate::base64;
 
 use super::{
     Body, Dialect, Dtmf, Frame, Mark, Media, PARAMETERS_MAX, PeerError, Start, Text, Track, Tracks,
-    canonicalise, parse_u64,
+    canonicalise,
 };
 
 const DIALECT: Dialect = Dialect {
@@ -18,9 +18,16 @@ const DIALECT: Dialect = Dialect {
     free: b"customParameters",
 };
 
+/// How long Twilio's ids are; others' may be of any length.
+const SID_BYTES: usize = 34;
+
+#[expect(unexpected_cfgs, reason = "only the firmware's proof that media cannot panic sets it")]
 pub(super) fn parse(text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
     if let Some(found) = match_media(text) {
         return found.decode(text);
+    }
+    if cfg!(callreel_frequent_only) {
+        return Err(PeerError::Shape);
     }
     canonicalise(text, &DIALECT)?;
     if let Some(found) = parse_media(text)? {
@@ -69,13 +76,15 @@ fn match_media(text: &[u8]) -> Option<Found> {
 
     // The stream's id is short, the payload long: the end is found from behind.
     let rest = rest.strip_suffix(br#""}"#)?;
-    let id_bytes =
-        rest.iter().rev().take_while(|b| b.is_ascii_alphanumeric() || **b == b'-').count();
-    let rest = rest.get(..rest.len() - id_bytes)?;
+    let usual =
+        rest.len().checked_sub(SID_BYTES).filter(|at| rest.get(at.wrapping_sub(1)) == Some(&b'"'));
+    let id_start = match usual {
+        Some(start) => start,
+        None => rest.iter().rposition(|byte| *byte == b'"')? + 1,
+    };
+    let (rest, id) = rest.split_at_checked(id_start)?;
     let payload = rest.strip_suffix(br#""},"streamSid":""#)?;
-    // A quote would end the string early, and a backslash spells something else.
-    let strange = |bad, byte: &u8| bad | (*byte == b'"') | (*byte == b'\\');
-    if payload.iter().fold(false, strange) {
+    if !is_plain(payload) || !is_plain(id) {
         return None;
     }
     Some(Found {
@@ -89,14 +98,40 @@ fn match_media(text: &[u8]) -> Option<Found> {
 }
 
 /// Takes a number as a machine prints it: no leading zero, and short enough never to overflow.
+#[inline]
 fn digits(text: &[u8]) -> Option<(u64, &[u8])> {
-    let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (number, rest) = text.split_at_checked(count)?;
-    match number {
-        [] | [b'0', _, ..] => None,
-        _ if count > 19 => None,
-        _ => Some((parse_u64(number)?, rest)),
+    let mut number = 0u64;
+    let mut rest = text;
+    while let [digit @ b'0'..=b'9', behind @ ..] = rest {
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+        rest = behind;
     }
+    match (text, text.len() - rest.len()) {
+        (_, 0) | (_, 20..) | ([b'0', ..], 2..) => None,
+        _ => Some((number, rest)),
+    }
+}
+
+/// Whether a JSON string of these bytes means just them, told a machine word at a time: no quote, no
+/// backslash, and neither what comes before `#` nor what is not ASCII, which is not looked into.
+#[inline]
+fn is_plain(text: &[u8]) -> bool {
+    const WORD: usize = size_of::<usize>();
+    const fn each(byte: u8) -> usize {
+        usize::MAX / 255 * byte as usize
+    }
+    const HIGH: usize = each(0x80);
+    let plain = |all, word: &[u8; WORD]| {
+        let word = usize::from_le_bytes(*word);
+        let reaches_hash = (word | HIGH) - each(b'#');
+        let is_no_backslash = (word ^ each(b'\\')).wrapping_add(each(0x7F));
+        all & reaches_hash & is_no_backslash & !word
+    };
+    let Some(last) = text.last_chunk() else {
+        return text.iter().all(|byte| matches!(byte, b'#'..=b'[' | b']'..=0x7F));
+    };
+    // The last word may have been looked at before.
+    plain(text.as_chunks().0.iter().fold(HIGH, plain), last) == HIGH
 }
 
 /// What is read of an event that is none of ours.

@@ -1,7 +1,7 @@
 //! One call, from the webhook to the close frame.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use callreel_core::g711::MULAW_SILENCE;
@@ -16,7 +16,7 @@ use crate::audio::speech;
 use crate::twilio;
 
 /// How many voices are made up; more calls than that say the same from different places on.
-const VOICES: u64 = 16;
+const VOICES: usize = 16;
 
 /// Length of a made-up voice before it repeats.
 const VOICE_SAMPLES: usize = 30 * 8000;
@@ -27,13 +27,24 @@ pub(super) struct Crew {
     pub(super) meter: Arc<Meter>,
     pub(super) begun: Instant,
     url: Url,
-    voices: Mutex<Vec<Option<Arc<[u8]>>>>,
+    voices: [OnceLock<Arc<[u8]>>; VOICES],
 }
 
 impl Crew {
-    pub(super) fn new(plan: Plan, url: Url, meter: Arc<Meter>, begun: Instant) -> Crew {
-        let voices = Mutex::new(vec![None; VOICES as usize]);
-        Crew { plan, meter, begun, url, voices }
+    pub(super) fn new(plan: Plan, url: Url, meter: Arc<Meter>) -> Crew {
+        let voices = std::array::from_fn(|_| OnceLock::new());
+        Crew { plan, meter, begun: Instant::now(), url, voices }.rehearse()
+    }
+
+    /// Makes up the voices before the first call, since it takes milliseconds that would make
+    /// calls late; then the run begins.
+    fn rehearse(mut self) -> Crew {
+        let tracks = self.plan.calls as usize * 2;
+        if self.plan.audio.is_none() {
+            (0..tracks.min(VOICES)).for_each(|number| drop(self.made_up(number)));
+        }
+        self.begun = Instant::now();
+        self
     }
 
     /// The audio of a call's track.
@@ -49,15 +60,16 @@ impl Crew {
         if let Some(audio) = given {
             return Voice { audio: audio.clone(), offset: 0 };
         }
-        let number = u64::from(index) * 2 + track as u64;
-        let mut voices = self.voices.lock().expect("no holder panics");
-        let seed = self.plan.seed.wrapping_mul(VOICES).wrapping_add(number % VOICES);
-        let audio = voices[(number % VOICES) as usize]
-            .get_or_insert_with(|| speech(seed, VOICE_SAMPLES).into())
-            .clone();
+        // Every other call is between a high voice and a low one, not a low one and a high one.
+        let number = index as usize * 2 + (track as usize ^ (index as usize & 1));
         // 7919 is prime to the voice's length, so that no two calls begin at one place.
-        let offset = (number / VOICES) as usize * 7919 % VOICE_SAMPLES;
-        Voice { audio, offset }
+        let offset = number / VOICES * 7919 % VOICE_SAMPLES;
+        Voice { audio: self.made_up(number % VOICES), offset }
+    }
+
+    fn made_up(&self, number: usize) -> Arc<[u8]> {
+        let seed = self.plan.seed.wrapping_mul(VOICES as u64).wrapping_add(number as u64);
+        self.voices[number].get_or_init(|| speech(seed, VOICE_SAMPLES).into()).clone()
     }
 
     fn ids(&self) -> Ids {
@@ -144,8 +156,6 @@ pub(super) struct Call<'a> {
     pub(super) voices: Vec<(Track, Voice)>,
     /// Samples of each track.
     pub(super) samples: u64,
-    /// Recordings begun: a reconnect, a replay or a second start begins another one.
-    pub(super) recordings: u32,
     target: Target,
     signature: Option<String>,
     settled: bool,
@@ -187,7 +197,6 @@ impl<'a> Call<'a> {
             parameters,
             voices,
             samples,
-            recordings: 0,
             target,
             signature,
             settled: false,

@@ -1,12 +1,15 @@
 //! Copies of the audio that is sent, a file a track.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::{Error, Track};
 
 const BUFFER_BYTES: usize = 16 << 10;
+
+/// How many recordings of one stream id are kept beside each other.
+const RECORDINGS_MAX: u32 = 100_000;
 
 /// The files of one recording; none where no copies are wanted.
 #[derive(Default)]
@@ -15,24 +18,33 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Creates `<streamSid>[-<recording>][.outbound].ulaw` for each track; the number from the
-    /// second recording of a stream on.
+    /// Creates `<streamSid>[-<n>][.outbound].ulaw` for each track, `n` from 2 on where a stream of
+    /// that id has been kept before. Nothing is overwritten.
     pub(super) fn create(
         directory: &Path,
         stream_sid: &str,
-        recording: u32,
         tracks: &[Track],
     ) -> Result<Copies, Error> {
-        let number = if recording > 1 { format!("-{recording}") } else { String::new() };
-        let mut files = Vec::new();
-        for &track in tracks {
+        let path = |number: u32, track: Track| {
+            let number = if number > 1 { format!("-{number}") } else { String::new() };
             let side = if track == Track::Outbound { ".outbound" } else { "" };
-            let path = directory.join(format!("{stream_sid}{number}{side}.ulaw"));
-            let file = fs::create_dir_all(directory).and_then(|()| File::create(&path));
-            let file = file.map_err(|cause| Error::Save { path: path.clone(), cause })?;
-            files.push((track, path, BufWriter::with_capacity(BUFFER_BYTES, file)));
+            directory.join(format!("{stream_sid}{number}{side}.ulaw"))
+        };
+        let failed = |path: &Path, cause| Error::Save { path: path.to_owned(), cause };
+        fs::create_dir_all(directory).map_err(|cause| failed(directory, cause))?;
+        for number in 1..=RECORDINGS_MAX {
+            let files = tracks.iter().map(|&track| {
+                let path = path(number, track);
+                let file = File::create_new(&path).map_err(|cause| failed(&path, cause))?;
+                Ok((track, path, BufWriter::with_capacity(BUFFER_BYTES, file)))
+            });
+            match files.collect() {
+                Ok(files) => return Ok(Copies { files }),
+                Err(Error::Save { cause, .. }) if cause.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
         }
-        Ok(Copies { files })
+        Err(failed(directory, ErrorKind::AlreadyExists.into()))
     }
 
     pub(super) fn write(&mut self, track: Track, payload: &[u8]) -> Result<(), Error> {

@@ -85,7 +85,9 @@ impl Target {
         let host = self.url.host_str().unwrap_or_default().to_owned();
         let name = ServerName::try_from(host).map_err(|e| failed(io::Error::other(e)))?;
         let tls = timeout(CONNECT_TIMEOUT, connector()?.connect(name, tcp)).await;
-        let tls = tls.unwrap_or_else(|_| Err(late())).map_err(failed)?;
+        let tls = tls
+            .unwrap_or_else(|_| Err(late()))
+            .map_err(|cause| Error::Tls { address: address.clone(), cause })?;
         Ok(Socket { io: Io::Tls(Box::new(tls)), mute: false })
     }
 }

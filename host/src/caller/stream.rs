@@ -179,9 +179,8 @@ impl<'c, 'a> Stream<'c, 'a> {
         let tracks = self.call.tracks.as_slice();
         self.outbox.put(self.messages.start(tracks, &self.call.parameters));
         if let Some(directory) = &self.call.crew.plan.save_sent {
-            self.call.recordings += 1;
             let stream_sid = &self.messages.ids().stream_sid;
-            self.copies = Copies::create(directory, stream_sid, self.call.recordings, tracks)?;
+            self.copies = Copies::create(directory, stream_sid, tracks)?;
         }
         Ok(())
     }
@@ -456,5 +455,38 @@ impl From<io::Error> for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure::Save(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_stay_within_a_millisecond_and_do_not_stand_still() {
+        let wobbles: Vec<u64> = (0..1000).map(wobble_ms).collect();
+        assert_eq!(wobbles[0], 1);
+        for wobble in 0..=2 {
+            assert!(wobbles.iter().filter(|&&other| other == wobble).count() > 250);
+        }
+    }
+
+    #[test]
+    fn the_turns_of_many_calls_are_spread_over_the_20_ms() {
+        let begun = Instant::now();
+        let now = begun + Duration::from_millis(1234);
+        let mut turns: Vec<Duration> =
+            (0..1000).map(|index| next_slot(begun, index, now) - now).collect();
+        turns.sort_unstable();
+        let gaps = turns.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(turns[0] > Duration::ZERO && turns[999] <= 2 * CHUNK);
+        assert!(gaps.max().unwrap() < Duration::from_micros(100));
+    }
+
+    #[test]
+    fn a_call_keeps_its_turn_however_late_it_connects() {
+        let begun = Instant::now();
+        let turn = |late_ms| next_slot(begun, 7, begun + Duration::from_millis(late_ms)) - begun;
+        assert_eq!((turn(500) - turn(0)).as_micros() % CHUNK.as_micros(), 0);
     }
 }

@@ -1,1 +1,160 @@
+// The page: what the recorder tells goes to the views, and the address chooses the view.
 
+import { $, ask, bytes, count, el, say, setText } from "./dom.js";
+import * as live from "./live.js";
+import * as recordings from "./recordings.js";
+
+/** The recorder says something every two seconds; silence for this long means that it is lost. */
+const SILENCE_MAX_MS = 7000;
+
+let heard = performance.now();
+let everRecorded = false;
+let source = null;
+
+function connect() {
+  source = new EventSource("/api/v1/events");
+  const on = (name, handle) => source.addEventListener(name, (event) => {
+    heard = performance.now();
+    $("lost").hidden = true;
+    document.body.classList.remove("stale");
+    handle(JSON.parse(event.data));
+  });
+  on("hello", ({ status, calls }) => {
+    showStatus(status);
+    live.showAll(calls);
+    showLive();
+    recordings.load().then(() => {
+      everRecorded ||= !recordings.isEmpty();
+      showLive();
+      route();
+    });
+  });
+  on("status", showStatus);
+  on("started", (call) => {
+    live.add(call);
+    everRecorded = true;
+    showLive();
+    say("A call began");
+  });
+  on("level", ({ calls }) => live.look(calls));
+  for (const name of ["gap", "dtmf", "mark"]) on(name, ({ key, moment }) => live.addMoment(key, moment));
+  on("ended", ({ key }) => {
+    live.remove(key);
+    showLive();
+  });
+  on("published", (recording) => {
+    everRecorded = true;
+    recordings.arrive(recording);
+    showLive();
+    say(`A recording is finished: ${recording.state}`);
+  });
+  source.addEventListener("error", async () => {
+    showLost();
+    if (source.readyState !== EventSource.CLOSED) return;
+    // Refused, not broken: asking tells whether it is for want of a login.
+    await ask("/api/v1/status").catch(() => {});
+    setTimeout(connect, 2000);
+  });
+}
+
+function showLost() {
+  $("lost").hidden = false;
+  document.body.classList.add("stale");
+}
+
+function showStatus(status) {
+  setText($("vital-disk"), status.disk ? bytes(status.disk.free_bytes) : "no answer");
+  const isLow = !status.disk || status.disk.free_bytes < 1e9;
+  $("vital-disk").classList.toggle("bad", isLow);
+  setText($("vital-cpu"), `${((100 * status.cpus) / status.cpus_total).toFixed(status.cpus < 0.1 ? 1 : 0)} %`);
+  $("draining").hidden = !status.is_draining;
+  const hook = status.webhook;
+  $("webhook-failing").hidden = !hook?.failing_since;
+  if (hook?.failing_since) {
+    $("webhook-failing").replaceChildren(
+      el("strong", {}, "The webhook does not take messages."),
+      ` ${count(hook.pending, "message waits", "messages wait")} and will be tried again: ${hook.error ?? "no answer"}`);
+  }
+  recordings.configure({ allowsDelete: status.allows_delete });
+  $("logout").hidden = !status.has_token;
+  setText($("about"), `callreel ${status.version}`);
+  showWays(status);
+}
+
+/** What to do on an empty console. */
+function showWays(status) {
+  const isDefault = new URL(status.stream_url).port === "5050";
+  show("try-command", isDefault ? "callreel call" : `callreel call --url ${status.stream_url}`);
+  if (status.webhook_url) {
+    setText($("twilio-how"), "Set your number’s “A call comes in” webhook to:");
+    show("twilio-url", status.webhook_url);
+  } else {
+    const { port } = new URL(status.stream_url);
+    setText($("twilio-how"), "Make this machine reachable, then set your number’s “A call comes in” webhook to https://‹your address›/incoming-call:");
+    show("twilio-url", `ngrok http ${port}`);
+  }
+}
+
+function show(id, text) {
+  const code = $(id);
+  if (code.textContent === text) return;
+  code.textContent = text;
+  if (!navigator.clipboard || code.nextSibling) return;
+  const button = el("button.plain", { type: "button" }, "Copy");
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(code.textContent);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
+  code.after(button);
+}
+
+function showLive() {
+  const calls = live.callCount();
+  $("live-count").hidden = calls === 0;
+  setText($("live-count"), String(calls));
+  setText($("live-lead"), calls ? `${count(calls, "call is", "calls are")} being recorded` : "");
+  $("welcome").hidden = everRecorded || calls > 0;
+  $("live-none").hidden = !everRecorded || calls > 0;
+  document.title = calls ? `● ${calls} · callreel` : "callreel";
+}
+
+function route() {
+  const [view, ...rest] = location.hash.slice(1).split("/");
+  const isRecordings = view === "recordings";
+  $("view-live").hidden = isRecordings;
+  $("view-recordings").hidden = !isRecordings;
+  for (const [id, isHere] of [["tab-live", !isRecordings], ["tab-recordings", isRecordings]]) {
+    if (isHere) $(id).setAttribute("aria-current", "page");
+    else $(id).removeAttribute("aria-current");
+  }
+  if (isRecordings && rest.length === 2) recordings.reveal(rest.map(decodeURIComponent).join("/"));
+  if (!isRecordings) live.redraw();
+}
+
+let typing = 0;
+$("filters").addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(recordings.load, 200);
+});
+$("filters").addEventListener("submit", (event) => {
+  event.preventDefault();
+  recordings.load();
+});
+$("more").addEventListener("click", recordings.loadMore);
+addEventListener("hashchange", route);
+addEventListener("resize", live.redraw);
+addEventListener("themechange", live.redraw);
+addEventListener("keydown", (event) => {
+  if (event.key === "/" && !event.target.closest("input, select, textarea")) {
+    event.preventDefault();
+    location.hash = "#recordings";
+    route();
+    $("filters").elements.q.focus();
+  }
+});
+setInterval(() => {
+  if (performance.now() - heard > SILENCE_MAX_MS) showLost();
+}, 1000);
+route();
+connect();

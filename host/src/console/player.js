@@ -1,1 +1,264 @@
+// One finished recording: its waveform, its player and what is known of it.
 
+import { $, ask, bytes, canvasOf, clock, colour, confirmTwice, count, el, say, setText, span, time } from "./dom.js";
+
+const SPEEDS = [1, 1.5, 2, 0.75];
+const END_WORDS = {
+  close: "the peer closed the stream",
+  disconnect: "the peer disconnected",
+  idle: "nothing came any more",
+  max_duration: "the longest duration was reached",
+  none: "nobody saw the end",
+  protocol: "the peer broke the protocol",
+  refused: "its audio could not be recorded",
+  reset: "the connection was reset",
+  restart: "another stream began on the connection",
+  segment: "it goes on in the next file",
+  shutdown: "the recorder was stopped",
+  stop: "the provider said stop",
+};
+let playing = null;
+
+export const pathOf = (recording) =>
+  `/api/v1/recordings/${recording.day}/${encodeURIComponent(recording.id)}`;
+
+export class Player {
+  #peaks = null;
+  #frame = 0;
+
+  constructor(summary, { allowsDelete, onDelete }) {
+    this.summary = summary;
+    this.path = pathOf(summary);
+    this.element = el("div.player", { role: "group", "aria-label": "Recording" }, el("p.quiet", {}, "Reading …"));
+    this.allowsDelete = allowsDelete;
+    this.onDelete = onDelete;
+    this.onTheme = () => this.draw();
+    this.sized = new ResizeObserver(() => this.draw());
+    addEventListener("themechange", this.onTheme);
+    this.#load().catch((error) => this.element.replaceChildren(el("p.error", {}, error.message)));
+  }
+
+  close() {
+    this.audio?.pause();
+    this.sized.disconnect();
+    removeEventListener("themechange", this.onTheme);
+  }
+
+  async #load() {
+    const record = await ask(this.path);
+    this.record = record;
+    const parts = [];
+    if (record.wav) parts.push(this.#stage());
+    const notes = verdicts(record);
+    if (notes.length) parts.push(el("ul.verdicts", {}, ...notes.map(([kind, text]) => el(`li.${kind}`, {}, text))));
+    parts.push(this.#actions(), facts(record));
+    this.element.replaceChildren(...parts);
+    if (!record.wav) return;
+    this.sized.observe(this.canvas);
+    this.#peaks = await ask(`${this.path}/peaks?columns=1200`);
+    this.element.dataset.drawn = "yes";
+    this.draw();
+  }
+
+  #stage() {
+    const { record } = this;
+    this.audio = el("audio", { preload: "metadata", src: `${this.path}/audio` });
+    this.canvas = el("canvas.wave");
+    this.wave = el("div.stage", {
+      tabIndex: 0, role: "slider", "aria-label": "Position", "aria-valuemin": "0",
+      "aria-valuemax": String(Math.round(record.duration_ms / 1000)),
+    }, this.canvas, this.#moments());
+    this.button = el("button.play", { type: "button", "aria-label": "Play" });
+    this.position = el("span.position");
+    this.speed = el("button.plain.speed", { type: "button" }, "1×");
+    this.speed.setAttribute("aria-label", "Speed");
+    this.button.addEventListener("click", () => this.#toggle());
+    this.speed.addEventListener("click", () => {
+      const next = SPEEDS[(SPEEDS.indexOf(this.audio.playbackRate) + 1) % SPEEDS.length];
+      this.audio.playbackRate = next;
+      this.speed.textContent = `${next}×`;
+    });
+    for (const event of ["play", "pause", "ended", "seeked", "timeupdate", "loadedmetadata"]) {
+      this.audio.addEventListener(event, () => this.#show());
+    }
+    this.audio.addEventListener("error", () => setText(this.position, "the audio cannot be played"));
+    this.#listenForSeeks();
+    this.#show();
+    const legend = record.tracks.length > 1
+      ? el("span.legend", {}, ...record.tracks.map((track, index) =>
+          el(`span.${index === 0 ? "inbound" : "outbound"}`, {}, track)))
+      : null;
+    return el("div", {}, this.wave,
+      el("div.transport", {}, this.button, this.position, this.speed, el("span.grow"), legend), this.audio);
+  }
+
+  /** Keys and marks, as words that can be reached with a pointer. */
+  #moments() {
+    const { record } = this;
+    const items = record.events.slice(0, 200).map((event) => {
+      const words = event.dtmf ?? event.mark ?? "";
+      const item = el(`li.${event.dtmf ? "dtmf" : "mark"}`,
+        { title: `${event.dtmf ? "key" : "mark"} ${words} at ${clock(event.at_ms)}` }, words.slice(0, 16));
+      item.style.left = `${(100 * event.at_ms) / Math.max(1, record.duration_ms)}%`;
+      return item;
+    });
+    return el("ul.moments", {}, ...items);
+  }
+
+  #listenForSeeks() {
+    const seek = (event) => {
+      const box = this.wave.getBoundingClientRect();
+      this.#seek((Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)) * this.record.duration_ms) / 1000);
+    };
+    this.wave.addEventListener("pointerdown", (event) => {
+      this.wave.setPointerCapture(event.pointerId);
+      seek(event);
+      this.wave.addEventListener("pointermove", seek);
+      const end = () => this.wave.removeEventListener("pointermove", seek);
+      this.wave.addEventListener("pointerup", end, { once: true });
+      this.wave.addEventListener("pointercancel", end, { once: true });
+    });
+    this.wave.addEventListener("keydown", (event) => {
+      const now = this.audio.currentTime;
+      const places = {
+        ArrowLeft: now - 5, ArrowRight: now + 5, ArrowDown: now - 5, ArrowUp: now + 5,
+        PageDown: now - 30, PageUp: now + 30, Home: 0, End: this.record.duration_ms / 1000,
+      };
+      if (event.key === " " || event.key === "Enter") this.#toggle();
+      else if (event.key in places) this.#seek(places[event.key]);
+      else return;
+      event.preventDefault();
+    });
+  }
+
+  #seek(seconds) {
+    this.audio.currentTime = Math.min(Math.max(0, seconds), this.record.duration_ms / 1000);
+    this.#show();
+  }
+
+  #toggle() {
+    if (!this.audio.paused) {
+      this.audio.pause();
+      return;
+    }
+    if (playing && playing !== this.audio) playing.pause();
+    playing = this.audio;
+    this.audio.play().catch((error) => setText(this.position, error.message));
+  }
+
+  #show() {
+    const { audio } = this;
+    this.button.setAttribute("aria-label", audio.paused ? "Play" : "Pause");
+    this.button.dataset.state = audio.paused ? "paused" : "playing";
+    setText(this.position, `${clock(audio.currentTime * 1000)} / ${clock(this.record.duration_ms)}`);
+    this.wave.setAttribute("aria-valuenow", String(Math.round(audio.currentTime)));
+    this.wave.setAttribute("aria-valuetext", `${clock(audio.currentTime * 1000)} of ${clock(this.record.duration_ms)}`);
+    cancelAnimationFrame(this.#frame);
+    this.draw();
+    if (!audio.paused) this.#frame = requestAnimationFrame(() => this.#show());
+  }
+
+  draw() {
+    if (!this.canvas?.clientWidth) return;
+    const { context, width, height } = canvasOf(this.canvas);
+    const { record } = this;
+    const x = (ms) => (width * ms) / Math.max(1, record.duration_ms);
+    context.fillStyle = colour("gap");
+    for (const gap of record.gaps) {
+      // What was closed up has no width in the file, but should be seen.
+      context.fillRect(x(gap.at_ms), 0, Math.max(2, x(gap.filled_ms)), height);
+    }
+    const played = x(this.audio.currentTime * 1000);
+    const channels = this.#peaks?.channels ?? [];
+    channels.forEach((channel, index) => {
+      const lane = height / channels.length;
+      const middle = lane * (index + 0.5);
+      const step = width / Math.max(1, channel.low.length);
+      const name = index === 0 ? "inbound" : "outbound";
+      channel.low.forEach((low, column) => {
+        const left = column * step;
+        // Telephone speech is quiet: a root makes it visible without hiding what is loud.
+        const scale = (value) => Math.sqrt(Math.abs(value) / 128) * (lane / 2 - 3);
+        const top = middle - Math.max(0.5, scale(channel.high[column]));
+        context.fillStyle = colour(left < played ? name : `${name}-dim`);
+        context.fillRect(left, top, Math.max(0.6, step * 0.8), middle + Math.max(0.5, scale(low)) - top);
+      });
+    });
+    context.fillStyle = colour("ink");
+    for (const event of record.events) context.fillRect(x(event.at_ms), 0, 1, height);
+    context.fillStyle = colour("accent");
+    context.fillRect(Math.min(played, width - 2), 0, 2, height);
+  }
+
+  #actions() {
+    const { record, summary } = this;
+    const save = (href, name, text) => el("a.button", { href, download: name }, text);
+    const actions = el("div.actions");
+    if (record.wav) actions.append(save(`${this.path}/audio`, record.wav.file, `Save WAV, ${bytes(record.wav.bytes)}`));
+    actions.append(save(this.path, `${record.id}.json`, "Save record"));
+    if (this.allowsDelete) {
+      const button = el("button.button.quietdanger", { type: "button" }, "Delete …");
+      button.addEventListener("click", () => this.#delete(summary));
+      actions.append(button);
+    }
+    return actions;
+  }
+
+  async #delete(summary) {
+    const name = summary.call_id || summary.id;
+    const agreed = await confirmTwice(
+      { title: "Delete this recording?", text: `${name}, ${clock(summary.duration_ms)}, ${time(summary.started_at)}.`, yes: "Delete" },
+      { title: "Really delete it?", text: "The audio and its record are gone for good.", yes: "Yes, delete for good" },
+    );
+    if (!agreed) return;
+    try {
+      await ask(this.path, { method: "DELETE" });
+      say("The recording is deleted");
+      this.onDelete();
+    } catch (error) {
+      this.element.prepend(el("p.error", { role: "alert" }, error.message));
+    }
+  }
+}
+
+/** What a listener should know before trusting the audio. */
+function verdicts(record) {
+  const notes = [];
+  if (record.reason) notes.push([record.state === "failed" ? "bad" : "warn", capital(record.reason)]);
+  if (record.lost_ms) notes.push(["bad", `${span(record.lost_ms)} arrived and became silence: the disk did not take them`]);
+  for (const track of record.silent_tracks) notes.push(["warn", `Nothing was ever heard on ${track}`]);
+  if (record.equal_channels) notes.push(["warn", "Both channels are the same to the bit, which two parties never are"]);
+  if (record.missing_ms) {
+    const filled = record.gaps.reduce((sum, gap) => sum + gap.filled_ms, 0);
+    const gaps = record.gaps.length + record.gaps_dropped;
+    notes.push(["warn", `${count(gaps, "gap", "gaps")}: ${span(record.missing_ms)} never came, ${span(filled)} of it silence in the file`]);
+  }
+  const drift = record.elapsed_ms - record.duration_ms;
+  if (record.wav && record.state !== "recovered" && Math.abs(drift) > Math.max(2000, record.elapsed_ms / 20)) {
+    notes.push(["warn", `The audio is ${span(Math.abs(drift))} ${drift > 0 ? "shorter" : "longer"} than the call took`]);
+  }
+  if (!notes.length) notes.push(["fine", "Everything that arrived is in the file"]);
+  return notes;
+}
+
+function facts(record) {
+  const { frames } = record;
+  const rejected = Object.entries(frames.rejected).map(([reason, n]) => `${n} ${reason}`).join(", ");
+  const rows = [
+    ["Call", record.call_id, true],
+    ["Stream", record.stream_id, true],
+    ["Account", record.account_id, true],
+    ["Provider", record.provider],
+    ["Began", new Date(record.started_at).toLocaleString()],
+    ["Ended", `${new Date(record.ended_at).toLocaleString()}: ${END_WORDS[record.end] ?? record.end}`],
+    ["Tracks", record.tracks.join(", ")],
+    ["Frames", [`${frames.received} recorded`, frames.late && `${frames.late} late`, frames.repeated && `${frames.repeated} repeated`,
+      frames.missing && `${frames.missing} missing`, rejected && `rejected: ${rejected}`].filter(Boolean).join(", ")],
+    ...Object.entries(record.parameters).map(([name, value]) => [name, value, true]),
+    ["SHA-256", record.wav?.sha256, true],
+  ];
+  return el("dl.details", {}, ...rows.filter(([, value]) => value).map(([name, value, isCode]) =>
+    el("div", {}, el("dt", {}, name), el(isCode ? "dd.code" : "dd", {}, value))));
+}
+
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -1,1 +1,186 @@
+// The finished recordings: by day, newest first, searched on the server.
 
+import { $, ask, clock, count, el, setText, span, time } from "./dom.js";
+import { Player } from "./player.js";
+
+const PAGE = 50;
+/** Pages that are asked for without a click when a search finds little. */
+const PAGES_AT_ONCE = 20;
+const STATES = { complete: "Complete", partial: "Partial", recovered: "Recovered", failed: "Failed" };
+
+const rows = new Map();
+const days = new Map();
+let next = null;
+let turn = 0;
+let open = null;
+let settings = { allowsDelete: false };
+
+export const configure = (wished) => { settings = wished; };
+export const isEmpty = () => rows.size === 0;
+const keyOf = (recording) => `${recording.day}/${recording.id}`;
+
+/** Reads the first page for what is asked for. */
+export async function load() {
+  turn += 1;
+  next = null;
+  await read(turn, true);
+}
+
+export async function loadMore() {
+  await read(turn, false);
+}
+
+async function read(mine, isFirst) {
+  $("more").disabled = true;
+  try {
+    for (let page = 0; page < PAGES_AT_ONCE; page += 1) {
+      const answer = await ask(`/api/v1/recordings?${query()}`);
+      if (mine !== turn) return;
+      if (isFirst && page === 0) clear();
+      answer.recordings.forEach(add);
+      next = answer.next;
+      if (!next || answer.recordings.length) break;
+    }
+    showEnd();
+  } catch (error) {
+    if (mine === turn) showNone(`The recordings cannot be read: ${error.message}`);
+  } finally {
+    $("more").disabled = false;
+  }
+}
+
+function query() {
+  const wanted = new URLSearchParams({ limit: String(PAGE) });
+  for (const [name, value] of new FormData($("filters"))) if (value) wanted.set(name, value);
+  if (next) wanted.set("cursor", next);
+  return wanted;
+}
+
+const isFiltered = () => [...new FormData($("filters")).values()].some(Boolean);
+
+/** A recording that was just finished: shown if it is what is asked for. */
+export function arrive(recording) {
+  const wanted = Object.fromEntries(new FormData($("filters")));
+  const words = [recording.id, recording.call_id, recording.stream_id, recording.account_id,
+    ...Object.entries(recording.parameters).flat()].join("\n").toLowerCase();
+  const isWanted = (!wanted.q || words.includes(wanted.q.trim().toLowerCase()))
+    && (!wanted.state || wanted.state === recording.state)
+    && (!wanted.from || recording.day >= wanted.from) && (!wanted.to || recording.day <= wanted.to);
+  if (isWanted) add(recording, true);
+  showEnd();
+}
+
+function clear() {
+  close();
+  rows.clear();
+  days.clear();
+  $("days").replaceChildren();
+}
+
+function showEnd() {
+  $("more").hidden = !next;
+  if (rows.size) $("recordings-none").hidden = true;
+  else showNone(isFiltered() ? "No recording matches." : "There is no recording yet.");
+}
+
+function showNone(text) {
+  $("recordings-none").hidden = false;
+  setText($("recordings-none"), text);
+}
+
+function add(recording, isNew = false) {
+  const key = keyOf(recording);
+  if (rows.has(key)) return;
+  const row = rowOf(recording);
+  if (isNew) row.classList.add("new");
+  rows.set(key, row);
+  const day = dayOf(recording.started_at);
+  // Newest first; nearly always the right place is the first or the last.
+  const later = [...day.list.children].find((other) => other.dataset.started < recording.started_at);
+  day.list.insertBefore(row, later ?? null);
+  setText(day.count, count(day.list.children.length, "recording", "recordings"));
+}
+
+function dayOf(iso) {
+  const date = new Date(iso);
+  const name = `${date.getFullYear()}-${String(date.getMonth() + 1).padStart(2, "0")}-${String(date.getDate()).padStart(2, "0")}`;
+  let day = days.get(name);
+  if (!day) {
+    day = { list: el("ul.rows"), count: el("span.count") };
+    day.element = el("section.day", { "data-day": name }, el("h2", {}, dayWords(date), day.count), day.list);
+    days.set(name, day);
+    const later = [...$("days").children].find((other) => other.dataset.day < name);
+    $("days").insertBefore(day.element, later ?? null);
+  }
+  return day;
+}
+
+function dayWords(date) {
+  const midnight = (day) => new Date(day.getFullYear(), day.getMonth(), day.getDate());
+  const ago = Math.round((midnight(new Date()) - midnight(date)) / 86_400_000);
+  if (ago === 0) return "Today";
+  if (ago === 1) return "Yesterday";
+  return date.toLocaleDateString(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+}
+
+function rowOf(recording) {
+  const notes = [];
+  if (recording.missing_ms) notes.push(`${span(recording.missing_ms)} missing`);
+  if (recording.lost_ms) notes.push(`${span(recording.lost_ms)} lost`);
+  const parameters = Object.entries(recording.parameters).slice(0, 3);
+  const id = recording.call_id || recording.stream_id || recording.id;
+  const button = el("button.row", { type: "button", "aria-expanded": "false" },
+    el("span.when", {}, time(recording.started_at)),
+    el(`span.state.${recording.state}`, { title: recording.reason }, STATES[recording.state] ?? recording.state),
+    el("span.what", {}, el("span.id", { title: id }, id),
+      ...parameters.map(([name, value]) => el("span.tag", {}, el("b", {}, name), ` ${value}`))),
+    el("span.notes", {}, notes.join(", ")),
+    el("span.tracks", {}, recording.tracks.length > 1 ? "both sides" : (recording.tracks[0] ?? "")),
+    el("span.length", {}, clock(recording.duration_ms)));
+  const row = el("li", { "data-started": recording.started_at, "data-key": keyOf(recording) }, button);
+  button.addEventListener("click", () => {
+    const isOpen = open?.row === row;
+    close();
+    history.replaceState(null, "", isOpen ? "#recordings" : `#recordings/${keyOf(recording)}`);
+    if (!isOpen) unfold(row, recording);
+  });
+  return row;
+}
+
+function unfold(row, recording) {
+  const player = new Player(recording, {
+    allowsDelete: settings.allowsDelete,
+    onDelete: () => {
+      close();
+      rows.delete(keyOf(recording));
+      const day = row.closest(".day");
+      row.remove();
+      if (!day.querySelector("li")) {
+        days.delete(day.dataset.day);
+        day.remove();
+      }
+      showEnd();
+    },
+  });
+  row.append(player.element);
+  row.firstChild.setAttribute("aria-expanded", "true");
+  row.classList.add("open");
+  open = { row, player };
+}
+
+function close() {
+  if (!open) return;
+  open.player.close();
+  open.player.element.remove();
+  open.row.firstChild.setAttribute("aria-expanded", "false");
+  open.row.classList.remove("open");
+  open = null;
+}
+
+/** Opens the recording that the address names, if it is on the page. */
+export function reveal(key) {
+  const row = rows.get(key);
+  if (!row || open?.row === row) return;
+  row.firstChild.click();
+  row.scrollIntoView({ block: "nearest" });
+}

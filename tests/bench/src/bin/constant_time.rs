@@ -27,7 +27,8 @@ fn main() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 56) as u8
     });
-    let mut text = Base64::encode_string(&codes).into_bytes();
+    let mut text = [0; PAYLOAD_BYTES.div_ceil(3) * 4];
+    Base64::encode(&codes, &mut text).expect("there is room");
     let (body, _last) = text.split_at_mut(PAYLOAD_BYTES.div_ceil(3) * 4 - LAST_GROUP_CHARS);
     if matches!(seed.as_str(), "undefined" | "table") {
         make_undefined(body);

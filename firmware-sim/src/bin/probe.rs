@@ -1,0 +1,227 @@
+//! Core alone on a microcontroller: how many instructions a media frame costs, stage by stage, and
+//! that its way cannot panic.
+//!
+//! Run under `qemu-system-arm -icount shift=0` each instruction takes a nanosecond of SysTick's
+//! time, so the figures are the same from run to run. They are printed over semihosting, a
+//! `name = instructions` a line, then a checksum of the WAV that came out.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod device {
+    use core::cell::Cell;
+    use core::convert::Infallible;
+    use core::hint::black_box;
+    use core::panic::PanicInfo;
+
+    use callreel_core::frame::Provider;
+    use callreel_core::session::Session;
+    use callreel_core::wav::{Encoding, Spec, Writer};
+    use callreel_core::ws::{Decoder, Event};
+    use cortex_m::peripheral::SYST;
+    use cortex_m::peripheral::syst::SystClkSource;
+    use cortex_m_semihosting::{debug, syscall1};
+    use embedded_io::{ErrorType, Write};
+
+    /// SysTick runs at 12.5 MHz on lm3s6965evb and at 16 MHz on microbit, QEMU's processors at 1 GHz.
+    const INSTRUCTIONS_PER_TICK_X2: u32 = if cfg!(target_has_atomic = "ptr") { 160 } else { 125 };
+
+    const FRAMES: u32 = 500;
+    const START: &[u8; 101] = br#"{"event":"start","sequenceNumber":"1","start":{"streamSid":"MZ","callSid":"CA","tracks":["inbound"]}}"#;
+    const MESSAGE_BYTES_MAX: usize = 512;
+    const HEADER_BYTES: usize = 8;
+    const WAV_SAMPLES: usize = 256;
+
+    /// The checksum of what would be on the card (FNV-1a).
+    struct Sum<'a>(&'a Cell<u32>);
+
+    impl ErrorType for Sum<'_> {
+        type Error = Infallible;
+    }
+
+    impl Write for Sum<'_> {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+            for &byte in bytes {
+                self.0.set((self.0.get() ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> Result<(), Infallible> {
+            Ok(())
+        }
+    }
+
+    /// A masked WebSocket frame with a media message as Twilio spells it.
+    struct Wire {
+        bytes: [u8; HEADER_BYTES + MESSAGE_BYTES_MAX],
+        used: usize,
+    }
+
+    impl Wire {
+        fn new() -> Self {
+            Self { bytes: [0; HEADER_BYTES + MESSAGE_BYTES_MAX], used: 0 }
+        }
+
+        fn put(&mut self, text: &[u8]) {
+            for &byte in text {
+                if let Some(place) = self.bytes.get_mut(self.used) {
+                    *place = byte;
+                    self.used += 1;
+                }
+            }
+        }
+
+        fn put_number(&mut self, number: u32) {
+            let (digits, first) = decimal(number);
+            self.put(digits.get(first..).unwrap_or_default());
+        }
+
+        fn media(&mut self, frame: u32) {
+            self.used = HEADER_BYTES;
+            self.put(br#"{"event":"media","sequenceNumber":""#);
+            self.put_number(10_000 + frame);
+            self.put(br#"","media":{"track":"inbound","chunk":""#);
+            self.put_number(10_000 + frame);
+            self.put(br#"","timestamp":""#);
+            self.put_number(100_000 + frame * 20);
+            self.put(br#"","payload":""#);
+            for letter in 0..212_u32 {
+                let index = (letter * 7 + frame) % 64;
+                let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+                let letter = alphabet.get(index as usize).copied().unwrap_or(b'A');
+                self.put(&[letter]);
+            }
+            self.put(br#"AA==""#);
+            self.put(br#"},"streamSid":"MZ00000000000000000000000000000000"}"#);
+            let payload = self.used - HEADER_BYTES;
+            let mask = [1, 2, 3, 4];
+            let [high, low] = (payload as u16).to_be_bytes();
+            let [a, b, c, d] = mask;
+            let text = self.bytes.get_mut(HEADER_BYTES..self.used).unwrap_or_default();
+            text.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
+            let head = [0x81, 0x80 | 126, high, low, a, b, c, d];
+            for (place, byte) in self.bytes.iter_mut().zip(head) {
+                *place = byte;
+            }
+        }
+
+        fn frame(&mut self) -> &mut [u8] {
+            self.bytes.get_mut(..self.used).unwrap_or_default()
+        }
+    }
+
+    struct Ticks(u32);
+
+    impl Ticks {
+        /// Counts what `work` takes. SysTick counts down, and wraps after a second.
+        fn add<T>(&mut self, work: impl FnOnce() -> T) -> T {
+            let before = SYST::get_current();
+            let result = work();
+            self.0 += before.wrapping_sub(SYST::get_current()) & 0x00FF_FFFF;
+            result
+        }
+
+        fn print(&self, name: &[u8]) {
+            say(name, self.0 * INSTRUCTIONS_PER_TICK_X2 / (2 * FRAMES));
+        }
+    }
+
+    #[cortex_m_rt::entry]
+    fn main() -> ! {
+        if let Some(mut peripherals) = cortex_m::Peripherals::take() {
+            peripherals.SYST.set_clock_source(SystClkSource::Core);
+            peripherals.SYST.set_reload(0x00FF_FFFF);
+            peripherals.SYST.clear_current();
+            peripherals.SYST.enable_counter();
+        }
+        measure();
+        debug::exit(debug::EXIT_SUCCESS);
+        loop {
+            cortex_m::asm::wfi();
+        }
+    }
+
+    fn measure() {
+        let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
+        let mut wire = Wire::new();
+        let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);
+        let mut session: Session<256> = Session::new(Provider::Twilio);
+        let sum = Cell::new(0x811C_9DC5);
+        let Ok(mut writer) = Writer::new(Sum(&sum), spec) else { return };
+        let mut start = *START;
+        let _ = session.handle_message(black_box(&mut start));
+        let (mut ws, mut message, mut wav) = (Ticks(0), Ticks(0), Ticks(0));
+        let mut samples = [0; WAV_SAMPLES];
+        for frame in 0..FRAMES {
+            wire.media(frame);
+            let bytes = wire.frame();
+            let event = ws.add(|| decoder.poll(bytes));
+            let Some(Ok(Event::Text(text))) = event else { continue };
+            let count = message.add(|| {
+                let mut turn = session.handle_message(text).ok()?;
+                let count = turn.poll_pcm(&mut samples);
+                turn.poll_pcm(&mut []);
+                Some(count)
+            });
+            let recorded = samples.get(..count.unwrap_or(0)).unwrap_or_default();
+            let _ = wav.add(|| writer.write(recorded));
+            ws.add(|| decoder.compact(wire.frame()));
+        }
+        ws.print(b"ws");
+        message.print(b"message");
+        wav.print(b"wav");
+        say(b"samples", writer.data_bytes() / 2);
+        say(b"media", session.stats().media as u32);
+        say(b"message_bytes", (wire.used - HEADER_BYTES) as u32);
+        say(b"checksum", sum.get());
+    }
+
+    /// Prints `name = value`, without the formatting machinery, which can panic.
+    fn say(name: &[u8], value: u32) {
+        let (digits, first) = decimal(value);
+        for part in [name, b" = ", digits.get(first..).unwrap_or_default(), b"\n"] {
+            for &byte in part {
+                // SAFETY: SYS_WRITEC reads one byte at the address given.
+                unsafe { syscall1!(WRITEC, &raw const byte) };
+            }
+        }
+    }
+
+    fn decimal(mut number: u32) -> ([u8; 10], usize) {
+        let mut digits = [b'0'; 10];
+        let mut first = 10;
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+            first -= 1;
+            if number == 0 {
+                break;
+            }
+        }
+        (digits, first)
+    }
+
+    /// With `prove-panic-free` a probe that can get here does not link. That build leaves out the
+    /// parser for all spellings but the commonest (`--cfg callreel_frequent_only`): serde-json-core
+    /// can panic on paper.
+    #[panic_handler]
+    fn panic(_: &PanicInfo) -> ! {
+        #[cfg(feature = "prove-panic-free")]
+        {
+            unsafe extern "C" {
+                fn the_path_of_a_media_frame_can_panic() -> !;
+            }
+            // SAFETY: there is no such function, so this is never linked, let alone run.
+            unsafe { the_path_of_a_media_frame_can_panic() }
+        }
+        #[cfg(not(feature = "prove-panic-free"))]
+        loop {
+            debug::exit(debug::EXIT_FAILURE);
+        }
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    println!("build this for a microcontroller; see budgets.toml");
+}

@@ -1,0 +1,97 @@
+//! Turns media messages into samples, for an instruction counter to watch:
+//! `valgrind --tool=callgrind target/release/pipeline session 1000`.
+//!
+//! Whatever the number of messages asked for, as many are made: the difference between two runs is
+//! what those messages cost, to the instruction.
+
+use std::hint::black_box;
+
+use callreel_bench::{CODES, START, masked, media};
+use callreel_core::frame::Provider;
+use callreel_core::session::Session;
+use callreel_core::ws::{Decoder, Event};
+
+/// Messages that are made.
+const MESSAGES: u64 = 2000;
+
+/// Room for one read's messages.
+const READ: usize = 10;
+
+type Way = (&'static str, fn(usize));
+
+#[cfg(not(feature = "peers"))]
+const WAYS: [Way; 2] = [("session", session), ("websocket", websocket)];
+#[cfg(feature = "peers")]
+const WAYS: [Way; 4] = [
+    ("session", session),
+    ("websocket", websocket),
+    ("obvious", |count| peer(count, callreel_bench::peers::obvious)),
+    ("fastest", |count| peer(count, callreel_bench::peers::fastest)),
+];
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let (way, count) = (args.next().unwrap_or_default(), args.next().and_then(|n| n.parse().ok()));
+    let way = WAYS.iter().find(|(name, _)| *name == way);
+    let (Some((_, run)), Some(count @ 0..=MESSAGES)) = (way, count) else {
+        let names = WAYS.map(|(name, _)| name).join("|");
+        eprintln!("usage: pipeline {names} COUNT, of at most {MESSAGES} messages");
+        std::process::exit(2);
+    };
+    run(count as usize);
+}
+
+/// Text to samples.
+fn session(count: usize) {
+    let mut session: Session = Session::new(Provider::Twilio);
+    begin(&mut session);
+    let mut texts: Vec<String> = (0..MESSAGES).map(media).collect();
+    let mut samples = [0; 4096];
+    for text in texts.drain(..count) {
+        let mut text = text.into_bytes();
+        take(&mut session, &mut text, &mut samples);
+        // Freed by nobody: an allocator's instructions are not ours.
+        std::mem::forget(text);
+    }
+}
+
+/// A connection's bytes to samples, ten messages at a time.
+fn websocket(count: usize) {
+    let mut session: Session = Session::new(Provider::Twilio);
+    begin(&mut session);
+    let mut decoder = Decoder::new(64 * 1024);
+    let messages: Vec<Vec<u8>> = (0..MESSAGES).map(|index| masked(&media(index))).collect();
+    let mut reads: Vec<Vec<u8>> = messages.chunks(READ).map(<[_]>::concat).collect();
+    let mut samples = [0; 4096];
+    for bytes in &mut reads[..count / READ] {
+        while let Some(event) = decoder.poll(bytes) {
+            match event {
+                Ok(Event::Text(text)) => take(&mut session, text, &mut samples),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(decoder.compact(bytes), 0);
+    }
+}
+
+#[cfg(feature = "peers")]
+fn peer(count: usize, decode: fn(&str, &mut [i16]) -> usize) {
+    let texts: Vec<String> = (0..MESSAGES).map(media).collect();
+    let mut samples = [0; 4096];
+    for text in &texts[..count] {
+        assert_eq!(decode(text, &mut samples), CODES);
+        black_box(&samples);
+    }
+}
+
+fn begin(session: &mut Session) {
+    let mut text = START.as_bytes().to_vec();
+    drop(session.handle_message(&mut text).expect("it is a start"));
+}
+
+fn take(session: &mut Session, text: &mut [u8], samples: &mut [i16]) {
+    let mut turn = session.handle_message(text).expect("it is a media message");
+    assert_eq!(turn.poll_pcm(samples), CODES);
+    drop(turn);
+    black_box(&samples);
+}

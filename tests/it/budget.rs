@@ -1,0 +1,56 @@
+//! What a media message may cost, in instructions: they repeat to the unit, times do not.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Messages of the shorter run, and by how many more the longer one has.
+const MESSAGES: u64 = 1000;
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_media_message_takes_no_more_instructions_than_budgeted() {
+    let pipeline = build_pipeline();
+    for way in ["session", "websocket"] {
+        let (fewer, more) = (count(&pipeline, way, MESSAGES), count(&pipeline, way, 2 * MESSAGES));
+        let each = (more - fewer) / MESSAGES;
+        let max = budget(&format!("{way}_instructions_max"));
+        assert!(each <= max, "{way}: {each} instructions a message, {max} in budgets.toml");
+        // A budget that is far above what is needed guards nothing.
+        assert!(each >= max - max / 20, "{way}: only {each}; lower the {max} in budgets.toml");
+    }
+}
+
+/// Builds core alone, without the crates it is compared with.
+fn build_pipeline() -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--release", "--package", "callreel-bench", "--bin", "pipeline"]);
+    cargo.args(["--no-default-features", "--message-format", "json"]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let built = cargo.stderr(Stdio::inherit()).output().expect("cargo runs");
+    assert!(built.status.success(), "cargo cannot build the pipeline");
+    let messages = String::from_utf8(built.stdout).expect("cargo writes UTF-8");
+    let executable = messages.lines().rev().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    executable.expect("cargo names the program it built")
+}
+
+/// Instructions of a whole run.
+fn count(pipeline: &Path, way: &str, messages: u64) -> u64 {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    valgrind.arg(pipeline).args([way, &messages.to_string()]);
+    let output = valgrind.output().expect("valgrind counts instructions: install it");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let collected = said.lines().find_map(|line| line.split_once("Collected : ")?.1.parse().ok());
+    collected.unwrap_or_else(|| panic!("no count in what valgrind says: {said}"))
+}
+
+fn budget(name: &str) -> u64 {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("budgets.toml");
+    let budgets = std::fs::read_to_string(path).expect("budgets.toml is there");
+    let figure = budgets.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+    figure.and_then(|figure| figure.parse().ok()).expect("budgets.toml has each figure")
+}

@@ -1,0 +1,307 @@
+//! The console, as a person meets it: in Chromium.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use callreel::admin::{Config, Token};
+use callreel::audio::Audio;
+use callreel::caller::{Action, Cue};
+use serde_json::{Value, json};
+use thirtyfour::{
+    By, CapabilitiesHelper as _, ChromiumLikeCapabilities as _, DesiredCapabilities, WebDriver,
+};
+
+use crate::harness::admin::{Recorder, pitch, shelve, tone};
+use crate::harness::process::PATIENCE;
+
+/// A browser of its own for each test; gone when dropped.
+struct Browser {
+    driver: WebDriver,
+    chromedriver: Child,
+    port: u16,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    async fn open(recorder: &Recorder, path: &str) -> Self {
+        let port = {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().port()
+        };
+        let chromedriver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the console is tested in Chromium: apt-get install chromium chromium-driver");
+        let profile = tempfile::tempdir().unwrap();
+        let mut wishes = DesiredCapabilities::chrome();
+        for arg in [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--window-size=1200,900",
+            &format!("--user-data-dir={}", profile.path().display()),
+        ] {
+            wishes.add_arg(arg).unwrap();
+        }
+        let logs = json!({ "browser": "ALL", "performance": "ALL" });
+        wishes.set("goog:loggingPrefs", logs).unwrap();
+        let url = format!("http://127.0.0.1:{port}");
+        let began = Instant::now();
+        let driver = loop {
+            match WebDriver::new(&url, wishes.clone()).await {
+                Ok(driver) => break driver,
+                Err(error) => {
+                    assert!(began.elapsed() < PATIENCE, "no browser: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        driver.goto(recorder.url(path)).await.unwrap();
+        Self { driver, chromedriver, port, _profile: profile }
+    }
+
+    async fn eval(&self, script: &str) -> Value {
+        self.driver.execute(script, Vec::new()).await.unwrap().json().clone()
+    }
+
+    /// Waits until an expression is true.
+    async fn wait(&self, expression: &str) {
+        let began = Instant::now();
+        while self.eval(&format!("return Boolean({expression})")).await != json!(true) {
+            assert!(began.elapsed() < PATIENCE, "never true: {expression}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn click(&self, css: &str) {
+        self.driver.find(By::Css(css)).await.unwrap().click().await.unwrap();
+    }
+
+    /// The browser's own log since the last call.
+    fn log(&self, kind: &str) -> Vec<Value> {
+        let session = self.driver.session_id();
+        let url = format!("http://127.0.0.1:{}/session/{session}/se/log", self.port);
+        let body = json!({ "type": kind }).to_string();
+        let text = ureq::post(url)
+            .header("content-type", "application/json")
+            .send(body)
+            .unwrap()
+            .body_mut()
+            .read_to_string()
+            .unwrap();
+        let mut answer: Value = serde_json::from_str(&text).unwrap();
+        serde_json::from_value(answer["value"].take()).unwrap()
+    }
+
+    /// Nothing was complained about, and nothing was asked of anybody else.
+    fn assert_clean(&self, recorder: &Recorder) {
+        let mut complaints = self.log("browser");
+        // How fast it draws for this test, which reads pixels, is no concern of the page's.
+        complaints.retain(|entry| entry["source"] != "rendering");
+        assert!(complaints.is_empty(), "{complaints:#?}");
+        let mut requests = 0;
+        for entry in self.log("performance") {
+            let event: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
+            if event["message"]["method"] == "Network.requestWillBeSent" {
+                let request = &event["message"]["params"];
+                // The page that a browser has before it is sent anywhere.
+                if request["documentURL"].as_str().unwrap().starts_with("chrome://") {
+                    continue;
+                }
+                let url = request["request"]["url"].as_str().unwrap();
+                assert!(url.starts_with(&recorder.url("/")) || url.starts_with("data:"), "{url}");
+                requests += 1;
+            }
+        }
+        assert!(requests > 5);
+    }
+
+    async fn close(self) {
+        let _ = self.driver.clone().quit().await;
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.chromedriver.kill();
+        let _ = self.chromedriver.wait();
+    }
+}
+
+fn open() -> Config {
+    Config { allows_delete: true, ..Config::default() }
+}
+
+#[test]
+fn the_first_call_appears_moves_is_heard_and_becomes_a_recording() {
+    let recorder = Recorder::start(open());
+    recorder.block_on(async {
+        let browser = Browser::open(&recorder, "/").await;
+        browser.wait("document.getElementById('welcome').checkVisibility()").await;
+        let command =
+            browser.eval("return document.getElementById('try-command').textContent").await;
+        assert_eq!(command, format!("callreel call --url ws://{}/media-stream", recorder.public));
+        let mut plan = recorder.plan();
+        // Loud and soft by turns, so that the meter moves.
+        let (loud, soft) = (tone(1010.0, Duration::from_millis(900)), vec![0xFF; 4800]);
+        plan.audio = Some(Audio::mono([loud, soft].concat()));
+        plan.duration = Some(Duration::from_secs(12));
+        plan.fault("gap=1s@4s").unwrap();
+        plan.cues.push(Cue { at: Some(Duration::from_secs(2)), action: Action::Dtmf('7') });
+        let placed = recorder.place_meanwhile(plan);
+        browser.wait("document.querySelector('.card')").await;
+        browser.wait("!document.getElementById('welcome').checkVisibility()").await;
+        let bar = "new DOMMatrix(getComputedStyle(document.querySelector('.meter i')).transform).a";
+        browser.wait(&format!("{bar} > 0.7")).await;
+        browser.wait(&format!("{bar} < 0.3")).await;
+        browser.wait("document.querySelector('.card kbd')?.textContent === '7'").await;
+        browser
+            .eval(
+                "window.heard = []; window.ahead = [];\
+                 const start = AudioBufferSourceNode.prototype.start;\
+                 AudioBufferSourceNode.prototype.start = function (when) {\
+                   window.ahead.push(when - this.context.currentTime);\
+                   window.heard.push(...this.buffer.getChannelData(0));\
+                   return start.call(this, when);\
+                 };",
+            )
+            .await;
+        browser.click(".card .listen").await;
+        browser.wait("window.heard.length > 16000").await;
+        let heard = browser.eval("return window.heard.filter((s) => s !== 0)").await;
+        let samples: Vec<i16> = heard
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|sample| (sample.as_f64().unwrap() * 32768.0) as i16)
+            .collect();
+        assert!((pitch(&samples) - 1010.0).abs() < 50.0, "{} Hz", pitch(&samples));
+        let ahead = browser.eval("return Math.max(...window.ahead)").await;
+        assert!(ahead.as_f64().unwrap() < 0.8, "{ahead} s");
+        browser.click(".card .listen").await;
+        browser.wait("document.querySelector('.fact.warn')?.textContent.includes('1 gap')").await;
+        assert!(placed.await.unwrap().is_good());
+        browser.wait("!document.querySelector('.card')").await;
+        browser.click("#tab-recordings").await;
+        browser.wait("document.querySelectorAll('.row').length === 1").await;
+        browser.assert_clean(&recorder);
+        browser.close().await;
+    });
+}
+
+#[test]
+fn a_recording_is_found_drawn_played_sought_and_deleted_when_asked_twice() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    (1..=3).for_each(|n| shelve(dir.path(), &format!("2026-01-0{n}"), &format!("MZold{n}")));
+    let recorder = Recorder::start_in(dir, open(), None);
+    let mut plan = recorder.plan();
+    plan.flood = true;
+    plan.duration = Some(Duration::from_secs(20));
+    plan.parameters = vec![("tenant".into(), "Acme".into())];
+    plan.fault("gap=2s@5s").unwrap();
+    plan.cues
+        .push(Cue { at: Some(Duration::from_secs(12)), action: Action::Mark("greeting".into()) });
+    assert!(recorder.place(&plan).is_good());
+    recorder.wait_for_recordings(4);
+    recorder.block_on(async {
+        let browser = Browser::open(&recorder, "/#recordings").await;
+        browser.wait("document.querySelectorAll('.row').length === 4").await;
+        browser.wait("document.querySelectorAll('#days > section').length === 4").await;
+        let search = browser.driver.find(By::Css("input[type=search]")).await.unwrap();
+        search.send_keys("nobody").await.unwrap();
+        browser.wait("document.getElementById('recordings-none').checkVisibility()").await;
+        search.clear().await.unwrap();
+        search.send_keys("acme").await.unwrap();
+        browser.wait("document.querySelectorAll('.row').length === 1").await;
+        browser.click(".row").await;
+        browser.wait("document.querySelector('.player')?.dataset.drawn").await;
+        let coloured = "(() => { const c = document.querySelector('.wave'); \
+            const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
+            return (x) => { let n = 0; const col = Math.floor(c.width * x); \
+              for (let y = 0; y < c.height; y += 1) if (d[4 * (y * c.width + col) + 3]) n += 1; \
+              return n / c.height; }; })()";
+        // Shaded from top to bottom where media is missing, and nowhere else.
+        browser.wait(&format!("{coloured}(0.30) === 1")).await;
+        let speech = browser
+            .eval(&format!(
+                "const at = {coloured}; let n = 0; \
+            for (let x = 0.5; x < 0.9; x += 0.005) n += at(x) > 0.2 && at(x) < 1; return n"
+            ))
+            .await;
+        assert!(speech.as_u64().unwrap() > 10, "{speech} columns of speech");
+        browser.wait("document.querySelector('.moments .mark').textContent === 'greeting'").await;
+        browser.click(".play").await;
+        browser.wait("document.querySelector('audio').currentTime > 0.3").await;
+        // The middle of the stage.
+        browser.click(".stage").await;
+        browser.wait("Math.abs(document.querySelector('audio').currentTime - 10) < 3").await;
+        browser.wait("document.querySelector('.play').dataset.state === 'playing'").await;
+        browser.click(".play").await;
+        let dark = "document.documentElement.dataset.theme === 'dark'";
+        let before = browser.eval(&format!("return {dark}")).await;
+        browser.click("#theme").await;
+        browser.wait(&format!("({dark}) !== {before}")).await;
+        let paper = "getComputedStyle(document.body).backgroundColor";
+        let changed = browser.eval(&format!("return {paper}")).await;
+        browser.click("#theme").await;
+        browser.wait(&format!("{paper} !== {changed}")).await;
+        browser.driver.set_window_rect(0, 0, 400, 800).await.unwrap();
+        browser.wait("document.documentElement.scrollWidth <= innerWidth").await;
+        browser.driver.set_window_rect(0, 0, 1200, 900).await.unwrap();
+        browser.click(".quietdanger").await;
+        browser.click("#confirm-yes").await;
+        browser
+            .wait("document.getElementById('confirm-title').textContent.startsWith('Really')")
+            .await;
+        browser.wait("document.getElementById('confirm').open").await;
+        browser.click("#confirm-yes").await;
+        browser.wait("document.querySelectorAll('.row').length === 0").await;
+        browser.assert_clean(&recorder);
+        browser.close().await;
+    });
+    assert_eq!(recorder.wait_for_recordings(3).len(), 3);
+}
+
+#[test]
+fn a_lost_recorder_is_seen() {
+    let mut recorder = Recorder::start(open());
+    let browser = recorder.block_on(Browser::open(&recorder, "/"));
+    recorder.block_on(browser.wait("document.getElementById('try-command').textContent"));
+    assert_eq!(
+        recorder.block_on(browser.eval("return document.getElementById('lost').hidden")),
+        true
+    );
+    recorder.stop();
+    recorder.block_on(browser.wait("document.getElementById('lost').checkVisibility()"));
+    recorder.block_on(browser.close());
+}
+
+#[test]
+fn people_log_in_with_the_token() {
+    let token = "0123456789abcdef0123456789abcdef";
+    let recorder =
+        Recorder::start(Config { token: Some(Token::new(token.into()).unwrap()), ..open() });
+    recorder.block_on(async {
+        let browser = Browser::open(&recorder, "/").await;
+        browser.wait("location.pathname === '/login'").await;
+        for (shown, then) in [
+            ("wrong", "document.querySelector('.error').textContent.includes('not the token')"),
+            (token, "location.pathname === '/' && document.getElementById('welcome')?.checkVisibility()"),
+        ] {
+            let field = browser.driver.find(By::Id("token")).await.unwrap();
+            field.send_keys(shown).await.unwrap();
+            browser.click("button").await;
+            browser.wait(then).await;
+        }
+        browser.close().await;
+    });
+}

@@ -1,0 +1,825 @@
+//! The appliance, from outside: QEMU runs the image, tests are its provider, its browser and the
+//! hand on its plug.
+//!
+//! Without QEMU these show as ignored; with `CALLREEL_REQUIRE_SIM=1` that is a failure.
+//! `CALLREEL_LONG=1` cuts the power 50 times instead of 5. `CALLREEL_PYTHON` names a Python that has
+//! `websockets`.
+
+#[path = "harness/card.rs"]
+mod card;
+#[path = "harness/device_peer.rs"]
+mod peer;
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{LazyLock, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64ct::{Base64, Encoding as _};
+use callreel::caller::{self, Plan};
+use callreel_core::frame::Provider;
+use callreel_core::g711::decode_mulaw;
+use callreel_core::session::{Event, Session};
+use callreel_core::wav::{self, Encoding, Length, Spec};
+use callreel_firmware_sim::call::{End, Ending, Id, MESSAGE_BYTES_MAX, Opening, Summary};
+use callreel_firmware_sim::fat::Volume;
+use callreel_firmware_sim::qemu::{self, Appliance, Program};
+use callreel_firmware_sim::store::{self, Recording};
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::Value;
+
+use card::Disk;
+use peer::Peer;
+
+type Outcome = Result<(), Failed>;
+
+const CALLS_MAX: usize = 3;
+const MONO: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let missing = qemu::missing();
+    let is_required = std::env::var_os("CALLREEL_REQUIRE_SIM").is_some();
+    if let (Some(missing), true) = (&missing, is_required) {
+        eprintln!("CALLREEL_REQUIRE_SIM is set, but {missing}");
+        std::process::exit(1);
+    }
+    let trials = [
+        Trial::test("same_messages_give_the_same_file_as_on_a_host", same_messages),
+        Trial::test("a_python_client_is_recorded_at_real_pace", a_python_client),
+        Trial::test("three_calls_and_a_download_at_once_lose_nothing", calls_and_a_download),
+        Trial::test("a_call_too_many_is_refused_and_costs_nobody_anything", a_call_too_many),
+        Trial::test("nonsense_does_not_stop_it", nonsense_does_not_stop_it),
+        Trial::test("a_power_cut_costs_two_seconds_at_most", a_power_cut),
+        Trial::test("power_may_go_between_any_two_writes", a_cut_after_each_write),
+        Trial::test("a_full_card_ends_the_call_with_a_reason", a_full_card),
+        Trial::test("without_a_card_calls_are_refused", without_a_card),
+        Trial::test("a_card_stalled_for_250_ms_loses_nothing", a_short_stall),
+        Trial::test("a_card_stalled_for_long_loses_what_it_counts", a_long_stall),
+        Trial::test("a_card_that_refuses_writes_ends_the_call_and_recovers", a_broken_card),
+        Trial::test("the_image_keeps_its_budgets", the_image_keeps_its_budgets),
+        Trial::test("a_media_frame_keeps_its_budget_of_instructions", instructions_a_frame),
+        Trial::test("the_path_of_a_media_frame_cannot_panic", a_media_frame_cannot_panic),
+    ];
+    let trials = trials.map(|trial| trial.with_ignored_flag(missing.is_some())).into();
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+// What a user relies on.
+
+fn same_messages() -> Outcome {
+    let bench = Bench::boot("same", 64)?;
+    let mut number = 0;
+    for (name, messages) in scenarios()? {
+        let expected = recordings_on_a_host(&messages);
+        let mut peer = Peer::connect(bench.appliance.address())?;
+        for message in &messages {
+            peer.send(message)?;
+        }
+        if messages.last().is_some_and(|last| last.contains("\"stop\"")) {
+            peer.close_code()?;
+        } else {
+            drop(peer);
+        }
+        for file in expected {
+            number += 1;
+            bench.finished(number)?;
+            ensure(bench.wav(number)? == file, || format!("{name}: another file than on a host"))?;
+        }
+    }
+    bench.check_card()
+}
+
+fn a_python_client() -> Outcome {
+    let bench = Bench::boot("python", 64)?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/harness/websockets_call.py");
+    let python = std::env::var("CALLREEL_PYTHON").unwrap_or_else(|_| "python3".into());
+    let sent = bench.place.join("python.ulaw");
+    let status = Command::new(python)
+        .args([script.as_os_str(), bench.appliance.stream_url().as_ref(), "3".as_ref()])
+        .arg(&sent)
+        .status()?;
+    ensure(status.success(), || "the Python client failed; has it `websockets`?".into())?;
+    ensure(bench.wav(1)? == mono_file(&fs::read(sent)?), || "another recording".into())
+}
+
+fn calls_and_a_download() -> Outcome {
+    let bench = Bench::boot("three", 64)?;
+    place_calls(&bench, 1, 20)?;
+    let sent = thread::scope(|scope| {
+        let calls = scope.spawn(|| place_calls(&bench, CALLS_MAX as u32, 6));
+        let mut downloads = 0;
+        while !calls.is_finished() {
+            let first = bench.wav(1)?;
+            ensure(first.len() == 44 + 20 * 16_000, || "half a download".into())?;
+            downloads += 1;
+        }
+        ensure(downloads > 1, || format!("{downloads} downloads beside the calls"))?;
+        calls.join().expect("no panic")
+    })?;
+    let mut recorded = Vec::new();
+    for number in 2..2 + CALLS_MAX as u32 {
+        let record = bench.end_record(number)?;
+        ensure(record["state"] == "complete" && record["lost"] == 0, || record.to_string())?;
+        recorded.push(bench.wav(number)?);
+    }
+    for codes in sent {
+        ensure(recorded.contains(&mono_file(&codes)), || "a call's audio is not there".into())?;
+    }
+    bench.check_card()
+}
+
+fn a_call_too_many() -> Outcome {
+    let bench = Bench::boot("refused", 64)?;
+    let mut peers = Vec::new();
+    for index in 0..CALLS_MAX {
+        let mut peer = Peer::connect(bench.appliance.address())?;
+        peer.send(&start(index))?;
+        peers.push(peer);
+    }
+    let refusal = Peer::connect(bench.appliance.address()).err().map(|error| error.to_string());
+    ensure(refusal.as_deref() == Some("HTTP/1.1 503 Service Unavailable"), || {
+        format!("the call too many got {refusal:?}")
+    })?;
+    for (index, mut peer) in peers.into_iter().enumerate() {
+        for frame in 0..50 {
+            peer.send(&media(frame, &voice(index, frame)))?;
+        }
+        peer.send(STOP)?;
+        ensure(peer.close_code()? == 1000, || "another close code".into())?;
+    }
+    for number in 1..=CALLS_MAX as u32 {
+        ensure(bench.end_record(number)?["samples"] == 8000, || "audio is missing".into())?;
+    }
+    let mut peer = Peer::connect(bench.appliance.address())?;
+    peer.send(&start(9))?;
+    Ok(())
+}
+
+fn nonsense_does_not_stop_it() -> Outcome {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    let bench = Bench::boot("nonsense", 64)?;
+    let address = bench.appliance.address();
+    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(5000));
+    for (request, status) in [
+        ("\x16\x03\x01 TLS is not spoken here\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\n\r\n", "405"),
+        ("GET /media-stream HTTP/1.1\r\n\r\n", "426"),
+        ("GET /recordings/../secret HTTP/1.1\r\n\r\n", "404"),
+        ("GET /recordings/R9999999.wav HTTP/1.1\r\n\r\n", "404"),
+        (&long, "431"),
+    ] {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        // It may answer, and close, before it has read all.
+        let _ = stream.write_all(request.as_bytes());
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer)?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        ensure(answer == format!("HTTP/1.1 {status}"), || format!("{status}: {answer:?}"))?;
+    }
+    let deep = format!(r#"{{"event":"x","a":{}"#, "[".repeat(1900));
+    let mut peer = Peer::connect(address)?;
+    for message in [&deep, "null", "{", r#"{"event":"media","media":{"payload":"=="}}"#, &start(0)]
+    {
+        peer.send(message)?;
+    }
+    peer.send(&media(0, &voice(0, 0)))?;
+    peer.send(STOP)?;
+    ensure(peer.close_code()? == 1000, || "nonsense ended the call".into())?;
+    ensure(bench.end_record(1)?["samples"] == 160, || "audio is missing".into())?;
+    // Longer than the device takes: refused, and nobody else hears of it.
+    let mut peer = Peer::connect(address)?;
+    peer.send(&"x".repeat(MESSAGE_BYTES_MAX + 1))?;
+    ensure(peer.close_code()? == 1009, || "a message too long was not refused".into())?;
+    ensure(bench.health()?["uptime_ms"].as_u64() > Some(0), || "it is gone".into())
+}
+
+fn a_power_cut() -> Outcome {
+    let cuts = if std::env::var_os("CALLREEL_LONG").is_some() { 50 } else { 5 };
+    let mut bench = Bench::boot("power", 64)?;
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    let mut random = 0x2545_F491_u32;
+    for cut in 0..cuts {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let life = Duration::from_millis(2200 + u64::from(random >> 16) % 2500);
+        let begun = Instant::now();
+        let address = bench.appliance.address();
+        let talkers: Vec<_> = (0..CALLS_MAX)
+            .map(|index| thread::spawn(move || talk_until_cut(address, cut * 10 + index)))
+            .collect();
+        thread::sleep(life.saturating_sub(begun.elapsed()));
+        bench = bench.cut_power_and_boot()?;
+        let firsts: Vec<Instant> = talkers
+            .into_iter()
+            .map(|talker| talker.join().expect("no panic"))
+            .collect::<std::io::Result<_>>()?;
+        ensure(firsts.len() == CALLS_MAX, || "a call did not begin".into())?;
+        for (number, file) in (1..).zip(&kept) {
+            ensure(bench.wav(number)? == *file, || format!("recording {number} has changed"))?;
+        }
+        let mut indices = Vec::new();
+        for number in kept.len() as u32 + 1..=(kept.len() + CALLS_MAX) as u32 {
+            let file = bench.wav(number)?;
+            let samples = (file.len() - 44) / 2;
+            let promised = (life.as_millis() as usize).saturating_sub(2000 + 300) * 8;
+            ensure(samples >= promised, || {
+                format!("recording {number} has {samples} samples after {life:?}")
+            })?;
+            let index = (0..CALLS_MAX)
+                .find(|index| mono_file(&codes_of(cut * 10 + index, samples)) == file);
+            let index = index.ok_or_else(|| format!("recording {number} is not what was sent"))?;
+            indices.push(index);
+            ensure(bench.end_record(number)?["state"] == "recovered", || "no record".into())?;
+            kept.push(file);
+        }
+        indices.sort_unstable();
+        ensure(indices == [0, 1, 2], || "two recordings of one call".into())?;
+    }
+    bench.check_card()
+}
+
+/// The same without QEMU, for every write: the store of the image over a card in memory.
+fn a_cut_after_each_write() -> Outcome {
+    let place = place("writes")?;
+    let image = place.join("card.img");
+    qemu::make_card(&image, 8)?;
+    let blank = fs::read(&image)?;
+    let disk = Disk::new(blank.clone());
+    record_two_calls(&disk).map_err(|error| format!("{error:?}"))?;
+    let (_, writes) = disk.into_parts();
+    let mut card = blank;
+    for count in 0..=writes.len() {
+        let cut = Disk::new(card.clone());
+        mount(&cut).map_err(|error| format!("after {count} writes: {error}"))?;
+        let (mended, repair_writes) = cut.into_parts();
+        check_volume(&mended, &place, &format!("after {count} writes"))?;
+        // The power may go again while that is being mended.
+        if count % 16 == 0 {
+            for again in 0..repair_writes.len() {
+                let cut = Disk::new(card.clone()).cut_after(again);
+                ensure(mount(&cut).is_err(), || "the second cut did not happen".into())?;
+                let twice = Disk::new(cut.into_parts().0);
+                mount(&twice)?;
+                let name = format!("after {count} writes and {again} of the repair");
+                check_volume(&twice.into_parts().0, &place, &name)?;
+            }
+        }
+        if let Some(write) = writes.get(count) {
+            card::apply(&mut card, write);
+        }
+    }
+    Ok(())
+}
+
+fn a_full_card() -> Outcome {
+    let bench = Bench::boot("full", 8)?;
+    let mut peer = Peer::connect(bench.appliance.address())?;
+    peer.send(&start(0))?;
+    let free = bench.health()?["card_bytes_free"].as_u64().unwrap_or(0);
+    let frames = free as usize / 320 + 100;
+    let mut sent = Vec::new();
+    for frame in 0..frames {
+        let chunk = voice(0, frame);
+        // The device may close before the last one.
+        if peer.send(&media(frame, &chunk)).is_err() {
+            break;
+        }
+        sent.extend(chunk);
+    }
+    bench.finished(1)?;
+    let record = bench.end_record(1)?;
+    ensure(record["state"] == "partial" && record["reason"] == "card-full", || record.to_string())?;
+    let file = bench.wav(1)?;
+    let samples = (file.len() - 44) / 2;
+    ensure(file.len() as u64 + 4096 > free, || format!("{samples} samples in {free} bytes"))?;
+    ensure(file == mono_file(&sent[..samples]), || "the file is not what was sent".into())?;
+    ensure(bench.appliance.get("/recordings")?.0 == 200, || "it does not list".into())?;
+    bench.check_card()
+}
+
+fn without_a_card() -> Outcome {
+    let bench = Bench::without_card("cardless")?;
+    let refusal = Peer::connect(bench.appliance.address()).err().map(|error| error.to_string());
+    ensure(refusal.is_some_and(|text| text.contains("503")), || "a call was taken".into())?;
+    ensure(bench.appliance.get("/recordings")?.0 == 503, || "it lists what is not there".into())?;
+    ensure(bench.health()?["card_ready"] == false, || "it believes in a card".into())
+}
+
+fn a_short_stall() -> Outcome {
+    let mut bench = Bench::with_faults("stall")?;
+    stalled_calls(&mut bench, b"1")?;
+    check_stalled(&bench, |record, file, expected| {
+        record["state"] == "complete" && record["lost"] == 0 && file == expected
+    })
+}
+
+fn a_long_stall() -> Outcome {
+    let mut bench = Bench::with_faults("stalled")?;
+    stalled_calls(&mut bench, b"e")?;
+    check_stalled(&bench, |record, file, expected| {
+        let lost = record["lost"].as_u64().unwrap_or(0) as usize;
+        let pairs = file.chunks_exact(2).zip(expected.chunks_exact(2));
+        let changed: Vec<&[u8]> = pairs.filter(|(a, b)| a != b).map(|(a, _)| a).collect();
+        // A sample in a hundred of what was lost was zero anyway.
+        file.len() == expected.len()
+            && (lost > 0) == (record["state"] == "partial")
+            && changed.iter().all(|sample| *sample == [0, 0])
+            && (changed.len()..=changed.len() + lost / 50).contains(&lost)
+    })
+}
+
+fn a_broken_card() -> Outcome {
+    let mut bench = Bench::with_faults("broken")?;
+    let mut peer = Peer::connect(bench.appliance.address())?;
+    peer.send(&start(0))?;
+    for frame in 0..100 {
+        peer.send(&media(frame, &voice(0, frame)))?;
+    }
+    bench.await_bytes(1, 16_000)?;
+    bench.appliance.send_serial(b"!")?;
+    for frame in 100..200 {
+        // The device may close at any of them.
+        let _ = peer.send(&media(frame, &voice(0, frame)));
+    }
+    ensure(peer.close_code()? == 1011, || "the call did not end for an error of ours".into())?;
+    ensure(bench.health()?["card_ready"] == false, || "it believes in the card".into())?;
+    bench.appliance.send_serial(b".")?;
+    bench.await_health(|health| health["card_ready"] == true)?;
+    ensure(bench.end_record(1)?["state"] == "recovered", || "no record".into())?;
+    let file = bench.wav(1)?;
+    let samples = (file.len() - 44) / 2;
+    ensure(samples >= 8000, || format!("only {samples} samples"))?;
+    ensure(file == mono_file(&codes_of(0, samples)), || "not what was sent".into())
+}
+
+fn the_image_keeps_its_budgets() -> Outcome {
+    let budget = |name: &str| budget(name);
+    let sections = sections(&fs::read(IMAGE.as_ref().map_err(Clone::clone)?)?)?;
+    let flash = sections.code + sections.data;
+    let ram = sections.data + sections.zeroed;
+    println!("flash {flash} bytes, static RAM {ram} bytes");
+    ensure(flash <= budget("flash_bytes_max")?, || format!("flash: {flash} bytes"))?;
+    ensure(ram <= budget("static_ram_bytes_max")?, || format!("static RAM: {ram} bytes"))?;
+    let mut bench = Bench::with_faults("budgets")?;
+    stalled_calls(&mut bench, b"2")?;
+    let stack = bench.health()?["stack_bytes_peak"].as_u64().unwrap_or(u64::MAX);
+    println!("stack {stack} bytes at most");
+    ensure(stack <= budget("stack_bytes_peak_max")?, || format!("stack: {stack} bytes"))
+}
+
+fn instructions_a_frame() -> Outcome {
+    let mut checksums = Vec::new();
+    for (target, board, limit) in [
+        (qemu::TARGET, "lm3s6965evb", "core_instructions_a_frame_max"),
+        ("thumbv6m-none-eabi", "microbit", "core_instructions_a_frame_max_m0"),
+    ] {
+        let probe = Program { name: "probe", target, ..Program::APPLIANCE };
+        let image = image(&format!("probe-{board}.elf"), probe)?;
+        let said = qemu::run_counted(&image, board)?;
+        ensure(said == qemu::run_counted(&image, board)?, || "two runs differ".into())?;
+        let figure = |name: &str| -> Result<u64, Failed> {
+            let mut lines = said.lines().filter_map(|line| line.split_once(" = "));
+            let value = lines.find(|(key, _)| *key == name).map(|(_, value)| value.parse());
+            Ok(value.ok_or_else(|| format!("no {name} in {said:?}"))??)
+        };
+        let stages = ["ws", "message", "wav"].map(figure);
+        let total = stages.into_iter().sum::<Result<u64, Failed>>()?;
+        println!("{board}: {total} instructions a frame\n{said}");
+        ensure(figure("samples")? == 80_000, || said.clone())?;
+        ensure(total <= budget(limit)?, || format!("{board}: {total} instructions"))?;
+        checksums.push(figure("checksum")?);
+    }
+    ensure(checksums[0] == checksums[1], || "two processors, two recordings".into())
+}
+
+fn a_media_frame_cannot_panic() -> Outcome {
+    let probe = Program {
+        name: "probe",
+        features: "prove-panic-free",
+        rustflags: "--cfg callreel_frequent_only",
+        ..Program::APPLIANCE
+    };
+    image("probe-panic-free.elf", probe)?;
+    Ok(())
+}
+
+// The bench.
+
+static IMAGE: LazyLock<Result<PathBuf, String>> =
+    LazyLock::new(|| image("appliance.elf", Program::APPLIANCE));
+static FAULTY: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+    image("faulty.elf", Program { features: "fault-injection", ..Program::APPLIANCE })
+});
+/// Cargo builds one image at a time anyway; the copy has to be of the right one.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+fn image(name: &str, program: Program<'_>) -> Result<PathBuf, String> {
+    let _guard = BUILDING.lock();
+    let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    program.build(&image).map_err(|error| error.to_string())?;
+    Ok(image)
+}
+
+fn place(name: &str) -> std::io::Result<PathBuf> {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware").join(name);
+    if place.exists() {
+        fs::remove_dir_all(&place)?;
+    }
+    fs::create_dir_all(&place)?;
+    Ok(place)
+}
+
+/// A running appliance, its card and its log.
+struct Bench {
+    appliance: Appliance,
+    image: PathBuf,
+    place: PathBuf,
+}
+
+impl Bench {
+    fn boot(name: &str, card_mebibytes: u32) -> Result<Self, Failed> {
+        Self::start(&IMAGE, name, Some(card_mebibytes))
+    }
+
+    fn with_faults(name: &str) -> Result<Self, Failed> {
+        Self::start(&FAULTY, name, Some(64))
+    }
+
+    fn without_card(name: &str) -> Result<Self, Failed> {
+        Self::start(&IMAGE, name, None)
+    }
+
+    fn start(
+        image: &Result<PathBuf, String>,
+        name: &str,
+        card_mebibytes: Option<u32>,
+    ) -> Result<Self, Failed> {
+        let image = image.clone()?;
+        let place = place(name)?;
+        let card = place.join("card.img");
+        if let Some(mebibytes) = card_mebibytes {
+            qemu::make_card(&card, mebibytes)?;
+        }
+        let card = card_mebibytes.map(|_| card.as_path());
+        let appliance = Appliance::boot(&image, card, &place.join("log.defmt"))?;
+        Ok(Self { appliance, image, place })
+    }
+
+    fn cut_power_and_boot(self) -> Result<Self, Failed> {
+        let Self { appliance, image, place } = self;
+        appliance.cut_power();
+        let card = place.join("card.img");
+        let appliance = Appliance::boot(&image, Some(&card), &place.join("log.defmt"))?;
+        Ok(Self { appliance, image, place })
+    }
+
+    /// Cuts the power and looks at the card with the tool that everybody has.
+    fn check_card(self) -> Outcome {
+        self.appliance.cut_power();
+        let card = fs::read(self.place.join("card.img"))?;
+        check_volume(&card, &self.place, "at the end")
+    }
+
+    fn health(&self) -> Result<Value, Failed> {
+        Ok(serde_json::from_slice(&self.appliance.get("/")?.1)?)
+    }
+
+    fn wav(&self, number: u32) -> Result<Vec<u8>, Failed> {
+        let (status, body) = self.appliance.get(&format!("/recordings/R{number:07}.wav"))?;
+        ensure(status == 200, || format!("recording {number}: HTTP {status}"))?;
+        Ok(body)
+    }
+
+    fn end_record(&self, number: u32) -> Result<Value, Failed> {
+        let (status, body) = self.appliance.get(&format!("/recordings/R{number:07}.json"))?;
+        ensure(status == 200, || format!("end record {number}: HTTP {status}"))?;
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// Waits for a recording's end record.
+    fn finished(&self, number: u32) -> Outcome {
+        let path = format!("/recordings/R{number:07}.json");
+        poll(|| Ok(self.appliance.get(&path)?.0 == 200))
+    }
+
+    fn await_health(&self, is_met: impl Fn(&Value) -> bool) -> Outcome {
+        poll(|| Ok(is_met(&self.health()?)))
+    }
+
+    /// Waits until the list has a recording of at least so many bytes.
+    fn await_bytes(&self, number: usize, bytes: u64) -> Outcome {
+        poll(|| {
+            let list: Value = serde_json::from_slice(&self.appliance.get("/recordings")?.1)?;
+            Ok(list[number - 1]["bytes"].as_u64() >= Some(bytes))
+        })
+    }
+}
+
+/// Asks again and again until it is so, for a minute at most.
+fn poll(mut is_met: impl FnMut() -> Result<bool, Failed>) -> Outcome {
+    let until = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < until {
+        if is_met()? {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Err("it did not happen in time".into())
+}
+
+fn ensure(is_so: bool, complaint: impl FnOnce() -> String) -> Outcome {
+    if is_so { Ok(()) } else { Err(complaint().into()) }
+}
+
+fn budget(name: &str) -> Result<u64, Failed> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware-sim/budgets.toml");
+    let text = fs::read_to_string(path)?;
+    let lines = text.lines().filter_map(|line| line.split_once(" = "));
+    let value = lines.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.parse());
+    Ok(value.ok_or_else(|| format!("no budget {name}"))??)
+}
+
+struct Sections {
+    code: u64,
+    data: u64,
+    zeroed: u64,
+}
+
+fn sections(elf: &[u8]) -> Result<Sections, Failed> {
+    use object::{Object, ObjectSection, SectionFlags, SectionKind};
+
+    let file = object::File::parse(elf)?;
+    let mut sizes = Sections { code: 0, data: 0, zeroed: 0 };
+    for section in file.sections() {
+        let SectionFlags::Elf { sh_flags } = section.flags() else { continue };
+        if sh_flags & u64::from(object::elf::SHF_ALLOC) == 0 {
+            continue;
+        }
+        match section.kind() {
+            SectionKind::UninitializedData => sizes.zeroed += section.size(),
+            _ if section.address() >= 0x2000_0000 => sizes.data += section.size(),
+            _ => sizes.code += section.size(),
+        }
+    }
+    Ok(sizes)
+}
+
+// Calls.
+
+const STOP: &str = r#"{"event":"stop","sequenceNumber":"99999"}"#;
+
+fn start(index: usize) -> String {
+    format!(
+        r#"{{"event":"start","sequenceNumber":"1","start":{{"streamSid":"MZ{index}","callSid":"CA{index}","tracks":["inbound"]}}}}"#
+    )
+}
+
+/// A media message exactly as Twilio spells it.
+fn media(frame: usize, codes: &[u8]) -> String {
+    let payload = Base64::encode_string(codes);
+    let (sequence, chunk, timestamp) = (frame + 2, frame + 1, frame * 20);
+    format!(
+        r#"{{"event":"media","sequenceNumber":"{sequence}","media":{{"track":"inbound","chunk":"{chunk}","timestamp":"{timestamp}","payload":"{payload}"}},"streamSid":"MZ"}}"#
+    )
+}
+
+/// The 20 ms of a call that no other call and no other frame has.
+fn voice(call: usize, frame: usize) -> [u8; 160] {
+    let mut state = (call as u32 * 100_003 + frame as u32 + 1).wrapping_mul(2_654_435_761);
+    [(); 160].map(|()| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    })
+}
+
+fn codes_of(call: usize, samples: usize) -> Vec<u8> {
+    let mut codes: Vec<u8> =
+        (0..samples.div_ceil(160)).flat_map(|frame| voice(call, frame)).collect();
+    codes.truncate(samples);
+    codes
+}
+
+fn mono_file(codes: &[u8]) -> Vec<u8> {
+    let samples: Vec<i16> = codes.iter().map(|&code| decode_mulaw(code)).collect();
+    file(MONO, &samples)
+}
+
+fn file(spec: Spec, samples: &[i16]) -> Vec<u8> {
+    let header = wav::header(spec, Length::Bytes(samples.len() as u32 * 2));
+    header.into_iter().chain(samples.iter().flat_map(|sample| sample.to_le_bytes())).collect()
+}
+
+/// Talks at real pace until the other end is gone; returns when it began.
+fn talk_until_cut(address: std::net::SocketAddr, call: usize) -> std::io::Result<Instant> {
+    let mut peer = Peer::connect(address)?;
+    let begun = Instant::now();
+    peer.send(&start(call))?;
+    for frame in 0.. {
+        if peer.send(&media(frame, &voice(call, frame))).is_err() {
+            break;
+        }
+        let due = begun + Duration::from_millis(20) * (frame as u32 + 1);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    Ok(begun)
+}
+
+/// Places calls as `callreel call` does, at real pace; returns the mu-law of each.
+fn place_calls(bench: &Bench, calls: u32, seconds: u64) -> Result<Vec<Vec<u8>>, Failed> {
+    let sent = bench.place.join(format!("sent-{calls}"));
+    fs::create_dir_all(&sent)?;
+    let plan = Plan {
+        calls,
+        duration: Some(Duration::from_secs(seconds)),
+        flood: calls == 1,
+        save_sent: Some(sent.clone()),
+        ..Plan::new(bench.appliance.stream_url())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(caller::place(&plan))?;
+    ensure(report.is_good(), || format!("{report:?}"))?;
+    let path = |sid: &str| sent.join(format!("{sid}.ulaw"));
+    report.calls.iter().map(|call| Ok(fs::read(path(&call.stream_sid))?)).collect()
+}
+
+/// Frames of a call in the middle of which the card stalls: eight seconds.
+const STALLED_FRAMES: usize = 400;
+
+/// Three calls at real pace, in the middle of which the card stalls.
+fn stalled_calls(bench: &mut Bench, stall: &[u8]) -> Outcome {
+    let address = bench.appliance.address();
+    let talk = move |call| -> std::io::Result<u16> {
+        let mut peer = Peer::connect(address)?;
+        peer.send(&start(call))?;
+        let begun = Instant::now();
+        for frame in 0..STALLED_FRAMES {
+            peer.send(&media(frame, &voice(call, frame)))?;
+            let due = begun + Duration::from_millis(20) * (frame as u32 + 1);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        peer.send(STOP)?;
+        peer.close_code()
+    };
+    let calls = [0, 1, 2].map(|call| thread::spawn(move || talk(call)));
+    bench.await_bytes(CALLS_MAX, 20_000)?;
+    bench.appliance.send_serial(stall)?;
+    for call in calls {
+        ensure(call.join().expect("no panic")? == 1000, || "another close code".into())?;
+    }
+    Ok(())
+}
+
+/// Holds each recording against its call: the one with the same first half second.
+fn check_stalled(bench: &Bench, is_right: impl Fn(&Value, &[u8], &[u8]) -> bool) -> Outcome {
+    let calls = [0, 1, 2].map(|call| mono_file(&codes_of(call, STALLED_FRAMES * 160)));
+    for number in 1..=CALLS_MAX as u32 {
+        let (record, file) = (bench.end_record(number)?, bench.wav(number)?);
+        let expected = calls.iter().find(|expected| expected[44..8044] == file[44..8044]);
+        let expected = expected.ok_or("a recording of nobody")?;
+        ensure(is_right(&record, &file, expected), || format!("{number}: {record}"))?;
+    }
+    Ok(())
+}
+
+/// Conversations that are recorded in one way only.
+fn scenarios() -> Result<Vec<(String, Vec<String>)>, Failed> {
+    let frames = |range: std::ops::Range<usize>| range.map(|n| media(n, &voice(1, n)));
+    let with_start = |rest: Vec<String>| [vec![start(1)], rest].concat();
+    let stop = || STOP.to_owned();
+    let gap: Vec<String> = frames(0..20).chain(frames(420..440)).chain([stop()]).collect();
+    let late = frames(0..20).chain(frames(10..12)).chain(frames(20..30)).chain([stop()]).collect();
+    let repeated = frames(0..9).flat_map(|frame| [frame.clone(), frame]).chain([stop()]).collect();
+    let restart = frames(0..30).chain([start(2)]).chain(frames(50..60)).chain([stop()]).collect();
+    let respelt = frames(0..20).map(|m| m.replace('/', r"\/").replace("\":", "\" : "));
+    let respelt = respelt.chain([stop()]).collect();
+    let bad = frames(0..9).flat_map(|m| [m.replace("\"payload\":\"", "\"payload\":\"*"), m]);
+    let bad = bad.chain([stop()]).collect();
+    let mut all = vec![
+        ("plain".into(), with_start(frames(0..100).chain([stop()]).collect())),
+        ("gap of eight seconds".into(), with_start(gap)),
+        ("late".into(), with_start(late)),
+        ("repeated".into(), with_start(repeated)),
+        ("a second start".into(), with_start(restart)),
+        ("another spelling".into(), with_start(respelt)),
+        ("bad base64".into(), with_start(bad)),
+        ("no stop".into(), with_start(frames(0..33).collect())),
+        ("no audio".into(), with_start(vec![stop()])),
+    ];
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/twilio");
+    for entry in fs::read_dir(&fixtures).into_iter().flatten() {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            let messages: Vec<String> =
+                fs::read_to_string(&path)?.lines().map(Into::into).collect();
+            let both = messages.iter().any(|m| m.contains("outbound"));
+            if !both && messages.iter().all(|message| message.len() <= MESSAGE_BYTES_MAX) {
+                all.push((path.display().to_string(), messages));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// What core makes of the messages on this machine.
+fn recordings_on_a_host(messages: &[String]) -> Vec<Vec<u8>> {
+    let mut session: Session = Session::new(Provider::Twilio);
+    let mut files = Vec::new();
+    let mut samples = Vec::new();
+    let mut out = [0; 777];
+    for message in messages {
+        let mut text = message.clone().into_bytes();
+        let is_restart = match session.handle_message(&mut text) {
+            Ok(mut turn) => {
+                let is_restart = matches!(turn.event(), Event::Restart);
+                loop {
+                    match turn.poll_pcm(&mut out) {
+                        0 => break is_restart,
+                        count => samples.extend_from_slice(&out[..count]),
+                    }
+                }
+            }
+            Err(_) => false,
+        };
+        if is_restart {
+            files.push(finish(&mut session, &mut samples));
+            session = Session::new(Provider::Twilio);
+            let _ = session.handle_message(&mut text);
+        }
+    }
+    files.push(finish(&mut session, &mut samples));
+    files
+}
+
+fn finish(session: &mut Session, samples: &mut Vec<i16>) -> Vec<u8> {
+    let mut out = [0; 777];
+    let mut turn = session.handle_end();
+    loop {
+        match turn.poll_pcm(&mut out) {
+            0 => break,
+            count => samples.extend_from_slice(&out[..count]),
+        }
+    }
+    drop(turn);
+    file(session.spec().expect("it has started"), &std::mem::take(samples))
+}
+
+// Cards.
+
+/// Runs `fsck.vfat` on the card, and plays every recording on it.
+fn check_volume(card: &[u8], place: &Path, when: &str) -> Outcome {
+    let volume = place.join("volume.img");
+    fs::write(&volume, &card[qemu::PARTITION_OFFSET as usize..])?;
+    let fsck = qemu::dosfstool("fsck.vfat").ok_or("fsck.vfat is not installed (dosfstools)")?;
+    let output = Command::new(fsck).arg("-n").arg(&volume).output()?;
+    ensure(output.status.success(), || {
+        let mut text = String::new();
+        let _ = write!(text, "{when}: {}", String::from_utf8_lossy(&output.stdout));
+        text
+    })?;
+    let disk = Disk::new(card.to_vec());
+    let mut volume = Volume::new(&disk);
+    let repairs = volume.mount().map_err(|error| format!("{when}: {error:?}"))?;
+    ensure(repairs == Default::default(), || format!("{when}: {repairs:?} after a repair"))?;
+    let mut cursor = volume.entries();
+    while let Some(entry) = volume.next_entry(&mut cursor).map_err(|e| format!("{when}: {e:?}"))? {
+        if !entry.name.ends_with(b"WAV") {
+            continue;
+        }
+        let mut reader = callreel_firmware_sim::fat::Reader::new(&entry);
+        let mut block = embedded_sdmmc::Block::new();
+        volume.read(&mut reader, &mut block).map_err(|e| format!("{when}: {e:?}"))?;
+        let header = wav::header(MONO, Length::Bytes(entry.size.saturating_sub(44)));
+        ensure(entry.size >= 44 && block.contents[..44] == header[..], || {
+            format!("{when}: a recording of {} bytes does not say so", entry.size)
+        })?;
+    }
+    Ok(())
+}
+
+fn mount(disk: &Disk) -> Result<(), String> {
+    store::mount(&mut Volume::new(disk)).map(drop).map_err(|error| format!("{error:?}"))
+}
+
+/// Two calls of a few seconds, in turn, and their end records.
+fn record_two_calls(disk: &Disk) -> Result<(), store::Error<card::PowerCut>> {
+    let card = RefCell::new(Some(Volume::new(disk)));
+    store::mount(card.borrow_mut().as_mut().expect("just made"))?;
+    let opening = || Opening { spec: MONO, stream_id: Id::default(), call_id: Id::default() };
+    let mut first = Recording::begin(&card, 1, opening())?;
+    let mut second = Recording::begin(&card, 2, opening())?;
+    for frame in 0..120 {
+        let samples = voice(0, frame).map(decode_mulaw);
+        first.write(&samples)?;
+        second.write(&samples)?;
+    }
+    let end = End { ending: Ending::Stop, summary: Summary::default() };
+    first.finish(&end)?;
+    second.finish(&end)
+}

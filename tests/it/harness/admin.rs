@@ -1,0 +1,189 @@
+//! A recorder in this process with its admin listener, an HTTP client for it, and calls to it.
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use callreel::caller::{Plan, Report, place};
+use callreel::{Config, Listeners, admin, store, webhook};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use ureq::http::Response;
+
+use super::process::{PATIENCE, eventually};
+
+/// A running recorder; stopped when dropped.
+pub struct Recorder {
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    pub dir: Arc<TempDir>,
+    runtime: Arc<Runtime>,
+    running: Option<super::served::Running>,
+}
+
+impl Recorder {
+    pub fn start(admin: admin::Config) -> Self {
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), admin, None)
+    }
+
+    pub fn start_in(
+        dir: Arc<TempDir>,
+        admin: admin::Config,
+        webhook: Option<webhook::Config>,
+    ) -> Self {
+        let builder = &mut tokio::runtime::Builder::new_multi_thread();
+        let runtime = Arc::new(builder.worker_threads(2).enable_all().build().unwrap());
+        let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let (public, console) = (bind(), bind());
+        let addresses = (public.local_addr().unwrap(), console.local_addr().unwrap());
+        let store = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
+        let config = Config { admin, store, webhook, ..Config::default() };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let listeners = Listeners { public, admin: Some(console) };
+        let serving = Arc::clone(&runtime);
+        let thread = std::thread::spawn(move || {
+            serving.block_on(callreel::serve(listeners, config, async {
+                let _ = stopped.await;
+            }))
+        });
+        let (public, admin) = addresses;
+        Self { public, admin, dir, runtime, running: Some((stop, thread)) }
+    }
+
+    pub fn stop(&mut self) {
+        if let Some((stop, thread)) = self.running.take() {
+            let _ = stop.send(());
+            let served = thread.join();
+            assert!(std::thread::panicking() || matches!(served, Ok(Ok(()))), "it failed");
+        }
+    }
+
+    /// What calls are to be placed to.
+    pub fn plan(&self) -> Plan {
+        Plan::new(format!("ws://{}/media-stream", self.public))
+    }
+
+    /// Places calls and waits for their end.
+    pub fn place(&self, plan: &Plan) -> Report {
+        self.runtime.block_on(place(plan)).unwrap()
+    }
+
+    /// Places calls that go on meanwhile.
+    pub fn place_meanwhile(&self, plan: Plan) -> tokio::task::JoinHandle<Report> {
+        self.runtime.spawn(async move { place(&plan).await.unwrap() })
+    }
+
+    /// Runs something that waits for the network.
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.admin)
+    }
+
+    /// Asks with some headers.
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_global(Some(PATIENCE))
+            .build()
+            .new_agent();
+        let mut request = ureq::http::Request::builder().method(method).uri(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::read(agent.run(request.body(()).unwrap()).unwrap())
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[])
+    }
+
+    /// Asks until the answer is what is waited for.
+    pub fn wait_for<T>(&self, path: &str, look: impl Fn(&Value) -> Option<T>) -> T {
+        eventually(PATIENCE, path, || look(&self.get(path).json()))
+    }
+
+    /// Waits for so many finished recordings; gives their summaries, newest first.
+    pub fn wait_for_recordings(&self, count: usize) -> Vec<Value> {
+        self.wait_for("/api/v1/recordings", |answer| {
+            let recordings = answer["recordings"].as_array()?;
+            (recordings.len() >= count).then(|| recordings.clone())
+        })
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    fn read(response: Response<ureq::Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        let mut bytes = Vec::new();
+        body.into_reader().take(64 << 20).read_to_end(&mut bytes).unwrap();
+        Self { status: parts.status.as_u16(), headers: parts.headers, body: bytes }
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.text()))
+    }
+}
+
+/// A second of a tone of so many Hz, as mu-law.
+pub fn tone(hz: f64, duration: Duration) -> Vec<u8> {
+    let count = (duration.as_secs_f64() * 8000.0) as usize;
+    let sample = |index: usize| {
+        let angle = index as f64 / 8000.0 * hz * std::f64::consts::TAU;
+        callreel_core::g711::encode_mulaw((angle.sin() * 12_000.0) as i16)
+    };
+    (0..count).map(sample).collect()
+}
+
+/// How many Hz a tone has, by its changes of sign.
+pub fn pitch(samples: &[i16]) -> f64 {
+    let changes = samples.windows(2).filter(|two| (two[0] < 0) != (two[1] < 0)).count();
+    changes as f64 / 2.0 / (samples.len() as f64 / 8000.0)
+}
+
+/// Makes a finished recording of the given id and day, as an earlier run would have left it.
+pub fn shelve(dir: &Path, day: &str, id: &str) {
+    let record = serde_json::json!({
+        "schema": 1, "recorder": "callreel", "id": id, "state": "complete", "end": "stop",
+        "provider": "twilio", "stream_id": id, "call_id": format!("CA-{id}"), "account_id": "AC1",
+        "parameters": {"number": id}, "parameters_dropped": 0,
+        "started_at": format!("{day}T12:00:00Z"), "ended_at": format!("{day}T12:00:01Z"),
+        "tracks": ["inbound"], "format": {"encoding": "pcm16", "sample_rate_hz": 8000, "channels": 1},
+        "samples": 0, "duration_ms": 0, "elapsed_ms": 0,
+        "frames": {"received": 0, "late": 0, "repeated": 0, "before_start": 0, "after_stop": 0,
+            "missing": 0, "rejected": {}},
+        "gaps": [], "gaps_dropped": 0, "missing_ms": 0, "events": [], "events_dropped": 0,
+        "lost_ms": 0, "silent_tracks": [], "equal_channels": false,
+    });
+    let day = dir.join(day);
+    std::fs::create_dir_all(&day).unwrap();
+    std::fs::write(day.join(format!("{id}.json")), record.to_string()).unwrap();
+}

@@ -1,0 +1,62 @@
+//! A provider's end of a connection, for tests that need every byte in their hands.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// A WebSocket whose text messages go out as written.
+pub struct Peer(TcpStream);
+
+impl Peer {
+    /// Connects; `Err` says the status of a refusal.
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
+        stream.set_nodelay(true)?;
+        write!(
+            stream,
+            "GET /media-stream HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: \
+             Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Version: 13\r\n\r\n"
+        )?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        if !head.starts_with("HTTP/1.1 101 ") || !head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") {
+            return Err(io::Error::other(head.lines().next().unwrap_or_default().to_owned()));
+        }
+        Ok(Self(stream))
+    }
+
+    /// Sends one text message in one frame.
+    pub fn send(&mut self, text: &str) -> io::Result<()> {
+        let mask = [0x12, 0x34, 0x56, 0x78];
+        let length = u16::try_from(text.len()).expect("short messages");
+        let mut frame = vec![0x81];
+        if length < 126 {
+            frame.push(0x80 | length as u8);
+        } else {
+            frame.push(0x80 | 126);
+            frame.extend(length.to_be_bytes());
+        }
+        frame.extend(mask);
+        frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+        self.0.write_all(&frame)
+    }
+
+    /// Waits for the close frame, and says its code.
+    pub fn close_code(mut self) -> io::Result<u16> {
+        let mut answer = Vec::new();
+        self.0.read_to_end(&mut answer)?;
+        match answer[..] {
+            [.., 0x88, 2, high, low] => Ok(u16::from_be_bytes([high, low])),
+            _ => Err(io::Error::other(format!("no close frame but {answer:?}"))),
+        }
+    }
+}
