@@ -4,6 +4,8 @@
 //! at its sockets and then reads each that has something once, ten frames at a time, into one buffer
 //! that all its calls share. That costs a fifth of reading each frame when it comes.
 
+mod pool;
+
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -18,6 +20,7 @@ use hyper::body::Bytes;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use self::pool::Pool;
 use crate::call::{Call, Context, MESSAGE_BYTES_MAX, Wish};
 use crate::live::Board;
 use crate::recording::{Outbox, Outcome, Writers};
@@ -30,12 +33,6 @@ const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 10
 
 /// What a connection may leave unfinished in the shared buffer's stead; more comes from the pool.
 const PARTIAL_BYTES_MAX: usize = 4 * 1024;
-
-/// What all unfinished messages longer than that may take together.
-const POOL_BYTES_MAX: usize = 32 * 1024 * 1024;
-
-/// The steps in which they take it.
-const POOL_STEP_BYTES: usize = 64 * 1024;
 
 /// How much of one connection is read before the others have their turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
@@ -249,28 +246,6 @@ impl Bell {
             self.sleeper.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
         {
             sleeper.unpark();
-        }
-    }
-}
-
-/// Memory for messages that are longer than [`PARTIAL_BYTES_MAX`] and not whole yet.
-#[derive(Default)]
-struct Pool(AtomicUsize);
-
-impl Pool {
-    /// Whether what one more read may leave could take it past its bound. Threads that ask at the same
-    /// time may pass it by one read each.
-    fn is_scarce(&self) -> bool {
-        self.0.load(Ordering::Relaxed) + BUFFER_BYTES + POOL_STEP_BYTES > POOL_BYTES_MAX
-    }
-
-    fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn give_back(&self, bytes: usize) {
-        if bytes > 0 {
-            self.0.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 }
@@ -680,8 +655,7 @@ impl Live {
             if pool.is_scarce() {
                 return false;
             }
-            pool.add(POOL_STEP_BYTES);
-            self.pooled += POOL_STEP_BYTES;
+            self.pooled += pool.add(pool::STEP_BYTES);
             self.partial.reserve_exact(self.pooled - self.partial.len());
         }
         true
@@ -695,8 +669,7 @@ impl Live {
                 self.partial.shrink_to_fit();
             }
         } else if self.pooled == 0 {
-            self.pooled = (self.partial.len() + 1).next_multiple_of(POOL_STEP_BYTES);
-            pool.add(self.pooled);
+            self.pooled = pool.add((self.partial.len() + 1).next_multiple_of(pool::STEP_BYTES));
             self.partial.reserve_exact(self.pooled - self.partial.len());
         }
     }

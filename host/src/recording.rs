@@ -6,9 +6,10 @@
 //! header, so the file plays at every instant; a third kind of thread makes all files durable once
 //! a second.
 
+mod file;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use callreel_core::session::{Gap, Stats};
 use callreel_core::wav::{self, Spec};
 
+use self::file::PartFile;
 use crate::live::{Board, Tap};
 use crate::store::record::{End, What};
 use crate::store::{Left, Part, Record, Store};
@@ -673,7 +675,7 @@ impl Open {
         record: &Record,
         spec: Spec,
     ) -> io::Result<(wav::Writer<PartFile>, Option<std::fs::File>)> {
-        let file = PartFile { file: part.file().try_clone()?, position: 0 };
+        let file = PartFile::new(part.file().try_clone()?);
         let writer = wav::Writer::new(file, spec).map_err(to_io)?;
         let mut record = record.clone();
         part.id().clone_into(&mut record.id);
@@ -728,43 +730,6 @@ impl Open {
         record.set_samples(self.samples());
         store.rescue(&mut self.part, record)?;
         self.part.publish(record)
-    }
-}
-
-/// A file that is written where the position says, in one system call each time.
-struct PartFile {
-    file: std::fs::File,
-    position: u64,
-}
-
-impl embedded_io::ErrorType for PartFile {
-    type Error = io::Error;
-}
-
-impl embedded_io::Write for PartFile {
-    /// Takes all of `bytes` or, after an error, none as far as the position is concerned: the same
-    /// bytes may be written again.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all_at(bytes, self.position)?;
-        self.position += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl embedded_io::Seek for PartFile {
-    fn seek(&mut self, to: embedded_io::SeekFrom) -> io::Result<u64> {
-        self.position = match to {
-            embedded_io::SeekFrom::Start(position) => position,
-            embedded_io::SeekFrom::Current(step) => self.position.saturating_add_signed(step),
-            embedded_io::SeekFrom::End(step) => {
-                self.file.metadata()?.len().saturating_add_signed(step)
-            }
-        };
-        Ok(self.position)
     }
 }
 

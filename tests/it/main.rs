@@ -16,6 +16,7 @@ mod repair;
 mod serve;
 mod session;
 mod tidy;
+mod timing;
 mod trust;
 mod wav;
 mod ws;

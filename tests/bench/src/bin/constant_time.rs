@@ -1,0 +1,78 @@
+//! One payload, decoded, for valgrind to look at: base64 and mu-law take the same steps whatever they
+//! decode.
+//!
+//! `constant_time SEED` decodes a payload made from the seed, to have its instructions counted by
+//! callgrind. `constant_time undefined` tells memcheck that the payload's characters are undefined, so
+//! that it reports each branch and each address that depends on one; `constant_time table` also looks
+//! the codes up.
+
+use std::hint::black_box;
+
+use base64ct::{Base64, Encoding as _};
+use callreel_core::g711;
+
+#[path = "../../../../core/src/base64.rs"]
+mod base64;
+
+/// A frame of 20 ms.
+const PAYLOAD_BYTES: usize = 160;
+
+/// `base64ct` decodes the last group, and shows by a branch whether that is padded.
+const LAST_GROUP_CHARS: usize = 4;
+
+fn main() {
+    let seed = std::env::args().nth(1).unwrap_or_default();
+    let mut state = seed.bytes().fold(1u64, |sum, byte| sum * 131 + u64::from(byte));
+    let codes: [u8; PAYLOAD_BYTES] = std::array::from_fn(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    });
+    let mut text = [0; PAYLOAD_BYTES.div_ceil(3) * 4];
+    Base64::encode(&codes, &mut text).expect("there is room");
+    let (body, _last) = text.split_at_mut(PAYLOAD_BYTES.div_ceil(3) * 4 - LAST_GROUP_CHARS);
+    if matches!(seed.as_str(), "undefined" | "table") {
+        make_undefined(body);
+    }
+    let decoded = decode(black_box(&mut text));
+    if seed != "undefined" {
+        black_box(to_samples(black_box(decoded)));
+    }
+}
+
+#[inline(never)]
+fn decode(text: &mut [u8]) -> &[u8] {
+    base64::decode_in_place(text).expect("it is base64")
+}
+
+#[inline(never)]
+fn to_samples(codes: &[u8]) -> [i16; PAYLOAD_BYTES] {
+    let mut samples = [0; PAYLOAD_BYTES];
+    for (sample, code) in samples.iter_mut().zip(codes) {
+        *sample = g711::decode_mulaw(*code);
+    }
+    samples
+}
+
+/// Memcheck's client request MAKE_MEM_UNDEFINED (valgrind.h, memcheck.h); nothing outside valgrind.
+#[cfg(target_arch = "x86_64")]
+fn make_undefined(bytes: &mut [u8]) {
+    const MAKE_MEM_UNDEFINED: usize = 0x4D43_0001;
+    let request = [MAKE_MEM_UNDEFINED, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0];
+    let mut result = 0usize;
+    // SAFETY: the rotations add up to two whole turns and rbx is exchanged with itself, so to a
+    // processor this does nothing; valgrind reads the six words at rax and sets rdx.
+    unsafe {
+        std::arch::asm!(
+            "rol rdi, 3", "rol rdi, 13", "rol rdi, 61", "rol rdi, 51", "xchg rbx, rbx",
+            in("rax") request.as_ptr(),
+            inout("rdx") result,
+            inout("rdi") 0usize => _,
+        );
+    }
+    black_box(result);
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn make_undefined(_bytes: &mut [u8]) {
+    unimplemented!("the request is spelled for x86-64 only");
+}

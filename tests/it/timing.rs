@@ -1,0 +1,93 @@
+//! Constant time, shown by valgrind on the release build: the steps of base64 and mu-law do not depend
+//! on what is decoded.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[test]
+fn a_payload_of_one_length_always_takes_the_same_number_of_instructions() {
+    let program = program();
+    let counts: Vec<[u64; 2]> = ["a", "b", "zero", "12345", "ff"]
+        .map(|seed| {
+            let home = tempfile::tempdir().unwrap();
+            let out = home.path().join("callgrind.out");
+            let mut valgrind =
+                valgrind(&["--tool=callgrind", "--compress-strings=no", "--compress-pos=no"]);
+            valgrind.arg(format!("--callgrind-out-file={}", out.display()));
+            let output = valgrind.arg(&program).arg(seed).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let annotated = Command::new("callgrind_annotate")
+                .args(["--inclusive=yes", "--threshold=100"])
+                .arg(&out)
+                .output()
+                .unwrap();
+            let text = String::from_utf8(annotated.stdout).unwrap();
+            ["constant_time::decode ", "constant_time::to_samples "]
+                .map(|name| instructions(&text, name))
+        })
+        .into();
+    eprintln!("instructions of base64 and mu-law, 160 bytes: {counts:?}");
+    assert!(counts.iter().all(|count| *count == counts[0] && count[0] > 500), "{counts:?}");
+}
+
+#[test]
+fn no_branch_and_no_address_in_base64_depends_on_the_payload_but_the_verdict() {
+    let program = program();
+    let reports = |what: &str| {
+        let output = valgrind(&[]).arg(&program).arg(what).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let count = said.matches("   at 0x").count();
+        (count, said)
+    };
+    // Whether it was base64 at all is no secret: the one branch is the caller's on the result.
+    let (count, said) = reports("undefined");
+    assert!(count == 1 && said.contains("expect<&[u8]>"), "{said}");
+    // The table of mu-law is another matter: which of its cache lines is touched tells of the sample.
+    let (count, said) = reports("table");
+    assert!(count > 1 && said.contains("Use of uninitialised value"), "{said}");
+}
+
+fn valgrind(args: &[&str]) -> Command {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(args);
+    assert!(valgrind.get_program() == "valgrind" && on_path(), "apt-get install valgrind");
+    valgrind
+}
+
+fn on_path() -> bool {
+    Command::new("valgrind").arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// The number before the first line that names this function.
+fn instructions(annotated: &str, name: &str) -> u64 {
+    let line = annotated.lines().find(|line| line.contains(name.trim()));
+    let line = line.unwrap_or_else(|| panic!("{name} is not in:\n{annotated}"));
+    let digits: String =
+        line.trim().chars().take_while(|c| *c != ' ').filter(char::is_ascii_digit).collect();
+    digits.parse().expect("a count")
+}
+
+fn program() -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "build",
+        "--release",
+        "--package",
+        "callreel-bench",
+        "--no-default-features",
+        "--bin",
+        "constant_time",
+        "--message-format",
+        "json",
+    ]);
+    let built =
+        cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR"))).output().expect("cargo runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let messages = String::from_utf8(built.stdout).unwrap();
+    let executable = messages.lines().rev().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    executable.expect("cargo names the program it built")
+}
