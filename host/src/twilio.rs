@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt;
 use std::io;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 use axum::http::Uri;
 use axum::http::uri::Authority;
@@ -422,9 +422,8 @@ impl fmt::Debug for StreamTokens {
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    // Up to 256 bytes come whole (getrandom(2)).
-    if count == N { Ok(bytes) } else { Err(io::Error::other("too few random numbers")) }
+    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// A request to a webhook, as it was sent.

@@ -16,8 +16,8 @@ use libtest_mimic::Failed;
 use serde_json::Value;
 
 use crate::Outcome;
+use crate::card::Disk;
 use crate::conversation::MONO;
-use crate::disk::Disk;
 
 /// The appliance as it is delivered.
 pub static IMAGE: LazyLock<Result<PathBuf, String>> =
