@@ -236,14 +236,15 @@ impl Front {
             }
             Phase::Closing => {
                 let _ = socket.recv(|bytes| (bytes.len(), ()));
-                // Both sides have closed, or the peer will not: either way this socket is the only
-                // place for the next connection.
+                // Both sides have closed, or the peer will not: either way there is no memory to
+                // wait in TIME-WAIT, and the next connection may be on its way.
                 let is_over = socket.state() == tcp::State::TimeWait || idle_ms > CLOSE_MS_MAX;
                 if is_over {
                     socket.abort();
                 }
                 if is_over || !socket.is_open() {
                     connection.phase = Phase::Listening;
+                    let _ = socket.listen(PORT);
                 }
             }
         }

@@ -226,9 +226,7 @@ impl Appliance {
         let until = Instant::now() + REQUEST_MAX;
         loop {
             match get(self.address, path) {
-                Err(error)
-                    if error.kind() == io::ErrorKind::ConnectionReset && Instant::now() < until =>
-                {
+                Err(error) if is_refusal(&error) && Instant::now() < until => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 result => return result,
@@ -298,6 +296,11 @@ fn forwarded_port(control: &Path) -> io::Result<u16> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let port = words.windows(2).find(|pair| pair[0] == "127.0.0.1").map(|pair| pair[1].parse());
     port.and_then(Result::ok).ok_or_else(|| io::Error::other("QEMU forwards no port"))
+}
+
+/// Whether the connection was reset, before or after something was written to it.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 fn is_ready(health: &[u8]) -> bool {
