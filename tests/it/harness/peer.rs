@@ -8,19 +8,11 @@ use base64::prelude::*;
 use callreel_core::g711;
 use rustix::net::sockopt;
 
+pub use super::client::{CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame};
 use super::process::Server;
-
-pub const CONTINUATION: u8 = 0x0;
-pub const TEXT: u8 = 0x1;
-pub const CLOSE: u8 = 0x8;
-pub const PING: u8 = 0x9;
-pub const PONG: u8 = 0xA;
-/// Set in the first byte of a message's last frame.
-pub const FIN: u8 = 0x80;
 
 /// The example of RFC 6455, section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
 /// A stream with one inbound track. It remembers the audio it has sent.
 pub struct Peer {
@@ -216,25 +208,6 @@ pub fn chunk_codes(stream_id: &str, chunk: u64) -> [u8; 160] {
         state ^= state << 17;
         (state >> 32) as u8
     })
-}
-
-/// A frame with `first` as its first byte, its length in the shortest form, masked.
-pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match payload.len() {
-        length @ 0..=125 => bytes.push(0x80 | length as u8),
-        length @ 126..=0xFFFF => {
-            bytes.push(0x80 | 126);
-            bytes.extend((length as u16).to_be_bytes());
-        }
-        length => {
-            bytes.push(0x80 | 127);
-            bytes.extend((length as u64).to_be_bytes());
-        }
-    }
-    bytes.extend(MASK);
-    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
-    bytes
 }
 
 fn ping_payload(count: usize) -> [u8; 4] {
