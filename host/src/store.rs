@@ -72,12 +72,12 @@ pub enum Error {
     #[error("another callreel is recording to {}: stop it, or choose another --dir", .0.display())]
     InUse(PathBuf),
     /// It cannot be made, read or written.
-    #[error("cannot record to {}: {source} (choose another --dir, or mend its permissions)", dir.display())]
+    #[error("cannot record to {}: {cause} (choose another --dir, or mend its permissions)", dir.display())]
     Unusable {
         /// The directory.
         dir: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -121,18 +121,18 @@ impl Store {
     /// [`Error::InUse`], [`Error::Unusable`]: nothing was changed in the directory.
     pub fn open(config: Config) -> Result<Self, Error> {
         let dir = config.dir.clone();
-        let unusable = |source| Error::Unusable { dir: dir.clone(), source };
+        let unusable = |cause| Error::Unusable { dir: dir.clone(), cause };
         create_dir(&dir).map_err(unusable)?;
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600);
         let lock = options.open(dir.join(LOCK_FILE)).map_err(unusable)?;
         lock.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => Error::InUse(dir.clone()),
-            fs::TryLockError::Error(source) => unusable(source),
+            fs::TryLockError::Error(cause) => unusable(cause),
         })?;
         if let Some(capture_dir) = &config.capture_dir {
             create_dir(capture_dir)
-                .map_err(|source| Error::Unusable { dir: capture_dir.clone(), source })?;
+                .map_err(|cause| Error::Unusable { dir: capture_dir.clone(), cause })?;
         }
         let store = Self {
             config,
