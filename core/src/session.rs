@@ -97,7 +97,7 @@ pub struct Stats {
     pub missing: u64,
     /// Messages that could not be taken, by [`PeerError::index`].
     pub rejected: [u64; PeerError::ALL.len()],
-    /// Samples lost because a [`Turn`] was dropped before it was drained.
+    /// Samples, a gap's silence included, lost because a [`Turn`] was dropped before it was drained.
     pub undrained: u64,
 }
 
@@ -515,7 +515,7 @@ impl<'t, const N: usize> Turn<'_, 't, N> {
 
 impl<const N: usize> Drop for Turn<'_, '_, N> {
     fn drop(&mut self) {
-        self.session.stats.undrained += self.pending.codes.len() as u64;
+        self.session.stats.undrained += self.pending.silence + self.pending.codes.len() as u64;
     }
 }
 
