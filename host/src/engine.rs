@@ -8,7 +8,7 @@ mod pool;
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +36,10 @@ const PARTIAL_BYTES_MAX: usize = 4 * 1024;
 
 /// How much of one connection is read before the others have their turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
+
+/// A turn that brought as much, some six seconds of a call, comes from a peer that does not send at
+/// the pace of speech.
+const FLOOD_BYTES_MIN: usize = 64 * 1024;
 
 /// How often calls are looked after: blocks posted, peers pinged.
 const TEND_INTERVAL: Duration = Duration::from_millis(100);
@@ -483,9 +487,10 @@ impl Reader {
             let is_ending = live.is_ending;
             self.take(token, received, now);
             turn += received;
-            // A read that left room emptied the socket; what comes later is told of anew.
+            // A read that left room emptied the socket; what comes later is told of anew. Who sends
+            // so much waits for nothing but us, and does not have to.
             if received < room && !is_ending {
-                return More::No;
+                return if turn < FLOOD_BYTES_MIN { More::No } else { More::AtOnce };
             }
             if turn >= TURN_BYTES_MAX {
                 return More::AtOnce;
@@ -705,11 +710,12 @@ impl Live {
         }
     }
 
-    /// Sends our close frame. If the peer's has come, that was all; else it may answer.
+    /// Sends our close frame, and nothing after it. If the peer's has come, that was all; else it may
+    /// answer.
     fn close(&mut self, code: ws::CloseCode, now: Instant) {
-        self.send(&ws::close(code));
         self.closing =
             if self.call.peer_closed() { Closing::Gone } else { Closing::Lingering(now + LINGER) };
+        self.send(&ws::close(code));
     }
 
     /// Sends a control frame, or keeps it until the socket takes it.
@@ -733,6 +739,10 @@ impl Live {
                 // Full, or broken: reading will tell.
                 Err(_) => return,
             }
+        }
+        if matches!(self.closing, Closing::Lingering(_)) {
+            // The peer need not wait for the next look at its answer to know that this is the end.
+            let _ = self.stream.shutdown(Shutdown::Write);
         }
     }
 }
