@@ -3,8 +3,9 @@
 //! A media thread fills blocks of encoded samples and posts them to a writer thread, which owns the
 //! file. What the disk does not take waits in the recording's own queue, of at most
 //! [`QUEUE_MS_MAX`] of audio; the writer tries again until it is taken. A block is followed by its
-//! header, so the file plays at every instant; a third kind of thread makes all files durable once
-//! a second.
+//! header, so the file plays at every instant. Finishing a file means to read it again and to wait
+//! for the disk several times: beside each writer a finisher does that. Another thread makes all
+//! files durable once a second.
 
 mod file;
 
@@ -104,13 +105,22 @@ struct Queue {
 
 /// Something for a writer to do.
 enum Job {
-    Begin { record: Box<Record>, spec: Spec, queue: Arc<Queue> },
+    Begin {
+        record: Box<Record>,
+        spec: Spec,
+        queue: Arc<Queue>,
+    },
     Append(Vec<u8>),
     Silence(u64),
     Note(Box<Record>),
     Capture(Vec<u8>),
-    Finish { record: Box<Record>, done: Done },
+    Finish {
+        record: Box<Record>,
+        done: Done,
+    },
     Refuse(Box<Record>),
+    /// A recording with nothing but its finish left to do, for a finisher.
+    HandOver(Box<Spool>),
 }
 
 impl Job {
@@ -382,16 +392,22 @@ impl Writers {
     ) -> io::Result<(Self, Vec<Outbox>)> {
         let mut threads = Vec::new();
         let mut outboxes = Vec::new();
-        for index in 0..count {
+        let mut start = |name: String, finisher| {
             let (sender, receiver) = mpsc::channel();
             let writer = Writer {
                 store: Arc::clone(store),
                 board: Arc::clone(board),
                 spools: HashMap::new(),
+                finisher,
                 patience: FINISH_PATIENCE,
             };
-            let builder = thread::Builder::new().name(format!("writer-{index}"));
+            let builder = thread::Builder::new().name(name);
             threads.push(builder.spawn(move || writer.run(&receiver))?);
+            io::Result::Ok(sender)
+        };
+        for index in 0..count {
+            let finisher = start(format!("finisher-{index}"), None)?;
+            let sender = start(format!("writer-{index}"), Some(finisher))?;
             let board = Arc::clone(board);
             outboxes.push(Outbox { sender, jobs: Vec::new(), next_key: 0, board });
         }
@@ -453,6 +469,8 @@ struct Writer {
     store: Arc<Store>,
     board: Arc<Board>,
     spools: HashMap<u64, Spool>,
+    /// Who finishes what this one has written; a finisher has none.
+    finisher: Option<Sender<Vec<(u64, Job)>>>,
     /// How long a recording that has ended may wait for the disk.
     patience: Duration,
 }
@@ -534,6 +552,11 @@ impl Writer {
                 };
                 self.spools.insert(key, spool);
             }
+            Job::HandOver(spool) => {
+                self.spools.insert(key, *spool);
+                self.advance(key);
+                return;
+            }
             _ => {}
         }
         let Some(spool) = self.spools.get_mut(&key) else {
@@ -552,6 +575,14 @@ impl Writer {
         };
         spool.retry_at = None;
         while let Some(mut job) = spool.jobs.pop_front() {
+            if let (Job::Finish { .. }, Some(finisher)) = (&job, &self.finisher) {
+                spool.jobs.push_front(job);
+                if let Some(spool) = self.spools.remove(&key) {
+                    // It ends after its writer.
+                    let _ = finisher.send(vec![(key, Job::HandOver(Box::new(spool)))]);
+                }
+                return;
+            }
             match spool.perform(&mut job, &self.store, &self.board) {
                 Ok(()) => {
                     if spool.failing_since.take().is_some() {
@@ -662,7 +693,7 @@ impl Spool {
             }
             Job::Capture(lines) => open.capture(lines),
             Job::Finish { record, .. } => open.finish(record, store)?,
-            Job::Begin { .. } | Job::Refuse(_) => {}
+            Job::Begin { .. } | Job::HandOver(_) | Job::Refuse(_) => {}
         }
         Ok(())
     }
