@@ -122,11 +122,14 @@ mod tests {
         assert_eq!(decode_in_place(&mut in_place), expected, "{text:?}");
     }
 
+    /// Miri, which looks at each memory access, gets through a sample of it.
+    const STEP: usize = if cfg!(miri) { 41 } else { 1 };
+
     #[test]
     fn every_byte_at_every_place_is_taken_as_base64ct_takes_it() {
         let good = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/AAAA";
         for place in 0..good.len() {
-            for byte in 0..=u8::MAX {
+            for byte in (0..=u8::MAX).step_by(STEP) {
                 let mut text = *good;
                 text[place] = byte;
                 agree(&text);
@@ -136,7 +139,7 @@ mod tests {
 
     #[test]
     fn every_pair_of_bytes_in_a_group_is_taken_as_base64ct_takes_it() {
-        for pair in 0..=u16::MAX {
+        for pair in (0..=u16::MAX).step_by(STEP * STEP) {
             let [a, b] = pair.to_be_bytes();
             for group in [[a, b, b'A', b'A'], [b'A', a, b, b'A'], [b'A', b'A', a, b]] {
                 agree(&[group, *b"AAAA"].concat());
@@ -148,7 +151,7 @@ mod tests {
     #[test]
     fn texts_of_every_length_are_taken_as_base64ct_takes_them() {
         let bytes: Vec<u8> = (0..200u32).map(|i| (i * i * 7 + i) as u8).collect();
-        for length in 0..bytes.len() {
+        for length in (0..bytes.len()).step_by(STEP) {
             let mut text = std::vec![0; 300];
             let text = Base64::encode(&bytes[..length], &mut text).unwrap().as_bytes();
             agree(text);

@@ -642,9 +642,11 @@ mod tests {
         let beginnings =
             ["", "[", r#"{"x":"#, r#"{"x":["#, r#"{"start":{"timestamp":"5" "#, r#"{"timestamp":"#];
         let pile = "[".repeat(700);
+        // Miri gets through a sample of them.
+        let step = if cfg!(miri) { 5003 } else { 1 };
         let all = move || {
             for beginning in beginnings {
-                for number in 0..tokens.len().pow(4) {
+                for number in (0..tokens.len().pow(4)).step_by(step) {
                     let token = |place| tokens[number / tokens.len().pow(place) % tokens.len()];
                     let soup: String = (0..4).map(token).collect();
                     let text = format!("{beginning}{soup}{pile}");

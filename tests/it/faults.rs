@@ -5,6 +5,7 @@ mod disk;
 mod endings;
 mod host;
 mod power;
+mod soak;
 
 use std::time::Duration;
 

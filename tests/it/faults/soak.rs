@@ -1,0 +1,142 @@
+//! Many calls that begin and end at any time, most of them badly: no recording is wrong, and memory
+//! stays where it was.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use callreel_core::g711::decode_mulaw;
+
+use crate::harness::process::{Server, callreel, eventually};
+use crate::harness::shelf;
+
+/// How a call may go wrong without losing audio that was sent.
+const FAULTS: [&str; 27] = [
+    "bad-base64",
+    "bad-json",
+    "bad-utf8",
+    "binary",
+    "duplicate",
+    "fin",
+    "fragmented-control",
+    "fragments",
+    "gap",
+    "gap-no-hole",
+    "half-frame",
+    "huge-frame",
+    "late",
+    "lone-continuation",
+    "media-after-stop",
+    "media-before-start",
+    "no-pong",
+    "reorder",
+    "reserved-opcode",
+    "rst",
+    "rsv",
+    "slow",
+    "split-bytes",
+    "stall",
+    "stop-missing",
+    "timestamp-jump",
+    "unmasked",
+];
+
+/// How much more memory the second half may take than the first: what an allocator keeps.
+const GROWTH_MAX: u64 = 8 << 20;
+
+#[test]
+fn calls_that_begin_and_end_at_random_are_all_right_and_memory_stays_flat() {
+    let long = std::env::var_os("CALLREEL_LONG").is_some();
+    // Lanes, calls in each, and how long they go on.
+    let (lanes, calls, time) = if long { (12, 25, 600) } else { (3, 5, 15) };
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start(home.path());
+    let (began, time) = (Instant::now(), Duration::from_secs(time));
+    let mut peaks = [0; 2];
+    let checked: usize = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..lanes)
+            .map(|lane| {
+                let mut random = fastrand::Rng::with_seed(seed.wrapping_add(lane));
+                let (server, home) = (&server, home.path());
+                scope.spawn(move || {
+                    let mut checked = 0;
+                    while began.elapsed() < time {
+                        checked += place_and_check(server, home, calls, &mut random);
+                    }
+                    checked
+                })
+            })
+            .collect();
+        while lanes.iter().any(|lane| !lane.is_finished()) {
+            let half = usize::from(began.elapsed() > time / 2);
+            peaks[half] = peaks[half].max(server.memory("VmRSS"));
+            thread::sleep(Duration::from_millis(100));
+        }
+        lanes.into_iter().map(|lane| lane.join().unwrap()).sum()
+    });
+    let mib = peaks.map(|peak| peak >> 20);
+    eprintln!("soak: {checked} recordings, all right; at most {mib:?} MiB in each half");
+    assert!(peaks[1] <= peaks[0] + GROWTH_MAX, "{mib:?} MiB");
+}
+
+/// Some calls with one fault, as long as each other, begun over as long again: the product's own
+/// caller places them and keeps what it sends. Gives how many recordings were compared with that.
+fn place_and_check(
+    server: &Server,
+    home: &Path,
+    calls: usize,
+    random: &mut fastrand::Rng,
+) -> usize {
+    let fault = FAULTS[random.usize(..FAULTS.len())];
+    let duration = format!("{}ms", 1000 + 20 * random.u64(0..400));
+    let sent = tempfile::tempdir().unwrap();
+    let output = Command::new(callreel())
+        .args(["call", "--url", &format!("ws://{}/media-stream", server.address), "--json"])
+        .args(["--calls", &calls.to_string(), "--duration", &duration, "--ramp", &duration])
+        .args(["--fault", fault, "--seed", &random.u32(..).to_string()])
+        .arg("--save-sent")
+        .arg(sent.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{fault}: {said}\n{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    let files = shelf::files(sent.path());
+    assert_eq!(files.len(), calls, "{fault}");
+    for file in &files {
+        let id = file.file_stem().unwrap().to_str().unwrap();
+        check(home, id, fault, &fs::read(file).unwrap());
+    }
+    files.len()
+}
+
+/// Compares a recording with what was sent, and clears it away.
+fn check(home: &Path, id: &str, fault: &str, codes: &[u8]) {
+    // Its name comes last.
+    let name = format!("{id}.wav");
+    let wav = eventually(shelf::FINISH_MAX, &name, || {
+        shelf::files(home).into_iter().find(|path| path.ends_with(&name))
+    });
+    let json = wav.with_extension("json");
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    let mut samples = shelf::pcm_of(&fs::read(&wav).unwrap());
+    assert_eq!(record["samples"], samples.len(), "{fault}: {record}");
+    for gap in record["gaps"].as_array().unwrap().iter().rev() {
+        let at = |field: &str| gap[field].as_u64().unwrap() as usize * 8;
+        let filled = at("at_ms")..at("at_ms") + at("filled_ms");
+        assert!(samples.drain(filled).all(|sample| sample == 0), "{fault}: {record}");
+    }
+    let expected: Vec<i16> = codes.iter().copied().map(decode_mulaw).collect();
+    // A reset may overtake audio.
+    let is_right = samples == expected || (fault == "rst" && expected.starts_with(&samples));
+    assert!(is_right, "{fault}: {} of {} samples: {record}", samples.len(), codes.len());
+    fs::remove_file(wav).unwrap();
+    fs::remove_file(json).unwrap();
+}
