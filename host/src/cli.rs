@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use callreel_core::wav;
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::{Config, admin, caller, decode, demo, engine, http, repair, store, twilio, webhook};
 
@@ -47,15 +47,40 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Place calls as Twilio does, for tests, demos, CI and load
-    Call(Box<caller::Args>),
+    Call(Deferred<caller::Args>),
     /// Turn stored mu-law or captured frames into WAV
-    Decode(decode::Args),
+    Decode(Deferred<decode::Args>),
     /// Record a few calls on this machine, with nobody's account, and check them
-    Demo(demo::Args),
+    Demo(Deferred<demo::Args>),
     /// Make WAV files playable that were not finished or have a wrong header
-    Repair(repair::Args),
+    Repair(Deferred<repair::Args>),
     /// Record calls (the default)
-    Serve(Box<ServeArgs>),
+    Serve(Deferred<ServeArgs>),
+}
+
+/// A command's arguments, which clap is told of only when that command is used: to tell it of all
+/// takes as long as to decode a short call.
+#[derive(Debug)]
+pub struct Deferred<A>(pub Box<A>);
+
+impl<A: Args> Args for Deferred<A> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.defer(A::augment_args)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command.defer(A::augment_args_for_update)
+    }
+}
+
+impl<A: Args> FromArgMatches for Deferred<A> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        A::from_arg_matches(matches).map(|args| Self(Box::new(args)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
 }
 
 impl Cli {
@@ -397,7 +422,7 @@ mod tests {
     fn serve_args(args: &[&str]) -> Result<ServeArgs, clap::Error> {
         let args = std::iter::once("callreel").chain(args.iter().copied()).map(OsString::from);
         match Cli::from_args(args)?.command {
-            Command::Serve(args) => Ok(*args),
+            Command::Serve(args) => Ok(*args.0),
             other => panic!("{other:?} is not serve"),
         }
     }

@@ -18,12 +18,12 @@ fn main() -> ExitCode {
     let cli = Cli::from_args(std::env::args_os()).unwrap_or_else(|error| cli::exit(&error));
     let result = match cli.command {
         Command::Call(args) => {
-            caller::run(&args).map(|report| report.is_good()).map_err(Into::into)
+            caller::run(&args.0).map(|report| report.is_good()).map_err(Into::into)
         }
-        Command::Decode(args) => decode::run(&args).map(|_| true).map_err(Into::into),
-        Command::Demo(args) => show(&args).map(|()| true),
-        Command::Repair(args) => Ok(repair::run(&args)),
-        Command::Serve(args) => serve(*args).map(|()| true),
+        Command::Decode(args) => decode::run(&args.0).map(|_| true).map_err(Into::into),
+        Command::Demo(args) => show(&args.0).map(|()| true),
+        Command::Repair(args) => Ok(repair::run(&args.0)),
+        Command::Serve(args) => serve(*args.0).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
