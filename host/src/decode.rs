@@ -18,7 +18,7 @@ use crate::audio::{MULAW_EXTENSIONS, has_mulaw_name};
 use crate::cli::Format;
 
 /// Bytes read at once: few enough that a short file touches little memory.
-const READ_BYTES: usize = 32 << 10;
+const READ_BYTES: usize = 16 << 10;
 
 /// Samples taken from a session at once.
 const POLL_SAMPLES: usize = 512;
