@@ -52,6 +52,7 @@ const RCGC2: Register = Register::at(0x400F_E108);
 /// The watchdog (chapter 11): the second time it runs out unfed, it resets the board.
 const WDTLOAD: Register = Register::at(0x4000_0000);
 const WDTCTL: Register = Register::at(0x4000_0008);
+const WDTICR: Register = Register::at(0x4000_000C);
 const WDTCTL_INTEN_RESEN: u32 = 1 << 0 | 1 << 1;
 const WATCHDOG_TICKS: u32 = SYSTEM_CLOCK_HZ * 4;
 
@@ -68,13 +69,14 @@ pub fn start(mut tick: SYST) {
     tick.clear_current();
     tick.enable_counter();
     tick.enable_interrupt();
-    feed_watchdog();
+    WDTLOAD.write(WATCHDOG_TICKS);
     WDTCTL.write(WDTCTL_INTEN_RESEN);
 }
 
 /// Keeps the watchdog from resetting the board, which it does after 8 s without.
 pub fn feed_watchdog() {
-    WDTLOAD.write(WATCHDOG_TICKS);
+    // Any value; it begins anew, and forgets having run out once.
+    WDTICR.write(0);
 }
 
 #[exception]

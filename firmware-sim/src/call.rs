@@ -229,7 +229,12 @@ impl<'q> Call<'q> {
             Ok(Next::Go) => {}
             Ok(Next::Begin { stream_id, call_id }) => self.begin(stream_id, call_id),
             Ok(Next::Stop) => self.stop(Ending::Stop, CloseCode::NORMAL),
-            Ok(Next::Restart) => self.restart(text),
+            Ok(Next::Restart) => {
+                self.finish(Ending::Restart);
+                self.session = Session::new(Provider::Twilio);
+                // No deeper than this: a new session's first start is no restart.
+                self.handle_text(text);
+            }
             Ok(Next::Refuse) | Err(Error::Resource) => {
                 self.close.get_or_insert(CloseCode::UNSUPPORTED);
             }
@@ -247,15 +252,6 @@ impl<'q> Call<'q> {
         let Some(spec) = self.session.spec() else { return };
         self.is_recording = true;
         self.opening = Some(Opening { spec, stream_id, call_id });
-    }
-
-    /// Finishes this recording and begins the next with the same message.
-    fn restart(&mut self, text: &mut [u8]) {
-        self.finish(Ending::Restart);
-        self.session = Session::new(Provider::Twilio);
-        if let Ok(Next::Begin { stream_id, call_id }) = self.take_message(text) {
-            self.begin(stream_id, call_id);
-        }
     }
 
     fn stop(&mut self, ending: Ending, code: CloseCode) {

@@ -1,7 +1,9 @@
-//! A card that misbehaves on command, for tests: bytes on the serial line say how.
+//! A card that misbehaves on command, and firmware that does, for tests: bytes on the serial line
+//! say how.
 //!
 //! `1` to `9`: after the next write busy for as many quarters of a second, `a` to `z`: whole
-//! seconds; `!`: refuses all writes; `?`: is not there; `.`: is well again.
+//! seconds; `!`: refuses all writes; `?`: is not there; `.`: is well again. The firmware, when it
+//! next comes to the card: `#` panics, `@` stands still.
 
 use crate::{board, log};
 
@@ -64,6 +66,10 @@ impl Fault {
             b'!' => self.refuses_writes = true,
             b'?' => self.is_gone = true,
             b'.' => *self = Self::new(),
+            b'#' => panic!("told to"),
+            b'@' => loop {
+                core::hint::spin_loop();
+            },
             _ => {}
         }
     }

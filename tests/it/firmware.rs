@@ -9,12 +9,20 @@
 mod bench;
 #[path = "harness/card.rs"]
 mod card;
+#[path = "harness/client.rs"]
+#[expect(dead_code, reason = "these tests send what is lawful, or raw bytes")]
+mod client;
 #[path = "harness/conversation.rs"]
 mod conversation;
 #[path = "harness/device_peer.rs"]
 mod device_peer;
 #[path = "harness/fixtures.rs"]
 mod fixtures;
+#[path = "harness/recorder.rs"]
+#[expect(dead_code, reason = "these tests ask core for files alone")]
+mod recorder;
+#[path = "harness/seeds.rs"]
+mod seeds;
 
 use std::cell::RefCell;
 use std::fs;
@@ -58,7 +66,10 @@ fn main() {
         Trial::test("three_calls_and_a_download_at_once_lose_nothing", calls_and_a_download),
         Trial::test("a_call_too_many_is_refused_and_costs_nobody_anything", a_call_too_many),
         Trial::test("nonsense_does_not_stop_it", nonsense_does_not_stop_it),
+        Trial::test("what_fuzzers_say_costs_nothing_but_itself", what_fuzzers_say),
         Trial::test("a_power_cut_costs_two_seconds_at_most", a_power_cut),
+        Trial::test("a_panic_restarts_it_and_is_logged", a_panic),
+        Trial::test("a_main_loop_that_stands_still_is_restarted", a_standstill),
         Trial::test("power_may_go_between_any_two_writes", a_cut_after_each_write),
         Trial::test("a_full_card_ends_the_call_with_a_reason", a_full_card),
         Trial::test("without_a_card_calls_are_refused", without_a_card),
@@ -234,11 +245,136 @@ fn nonsense_does_not_stop_it() -> Outcome {
     peer.send(STOP)?;
     ensure(peer.close_code()? == 1000, || "nonsense ended the call".into())?;
     ensure(bench.end_record(1)?["samples"] == 160, || "audio is missing".into())?;
+    // A second stream that cannot be recorded ends the connection, and the first is kept.
+    let mut peer = Peer::connect(address)?;
+    let alaw = r#"{"event":"start","start":{"mediaFormat":{"encoding":"audio/x-alaw"}}}"#;
+    for message in [&start(0), &media(0, &voice(0, 0)), alaw] {
+        peer.send(message)?;
+    }
+    ensure(peer.close_code()? == 1003, || "another close code for a-law".into())?;
+    let record = bench.end_record(2)?;
+    ensure(record["reason"] == "restart" && record["samples"] == 160, || record.to_string())?;
     // Longer than the device takes: refused, and nobody else hears of it.
     let mut peer = Peer::connect(address)?;
     peer.send(&"x".repeat(MESSAGE_BYTES_MAX + 1))?;
     ensure(peer.close_code()? == 1009, || "a message too long was not refused".into())?;
     ensure(bench.health()?["uptime_ms"].as_u64() > Some(0), || "it is gone".into())
+}
+
+/// Each message in the middle of a call; what is no message as a connection's bytes, too, and as a
+/// request. What core makes of the same bytes on a host is what the card must have.
+fn what_fuzzers_say() -> Outcome {
+    let bench = Bench::boot("seeds", 64)?;
+    let mut said = Conversation::new(&bench);
+    for message in seeds::messages()? {
+        said.hold_call(&client::text(&message), &String::from_utf8_lossy(&message))?;
+    }
+    for (name, bytes) in seeds::bytes()? {
+        said.hold_call(&bytes, &name)?;
+        said.ask(&bytes, &name)?;
+    }
+    bench.check_card()
+}
+
+/// One connection after the other, with one device that must not restart.
+struct Conversation<'b> {
+    bench: &'b Bench,
+    recorded: usize,
+    uptime_ms: u64,
+}
+
+impl<'b> Conversation<'b> {
+    fn new(bench: &'b Bench) -> Self {
+        Self { bench, recorded: 0, uptime_ms: 0 }
+    }
+
+    /// Sends `odd` on a WebSocket between the frames of a call.
+    fn hold_call(&mut self, odd: &[u8], name: &str) -> Outcome {
+        let frame = |frame: usize| media(frame, &voice(self.recorded, frame));
+        let before: Vec<String> = [start(0)].into_iter().chain((0..5).map(frame)).collect();
+        let after: Vec<String> = (5..10).map(frame).chain([STOP.to_owned()]).collect();
+        let mut bytes: Vec<u8> = before.iter().flat_map(client::text).collect();
+        bytes.extend(odd);
+        bytes.extend(after.iter().flat_map(client::text));
+        let mut peer = Peer::connect(self.bench.appliance.address())?;
+        // The device may close before it has read all.
+        let _ = peer.send_bytes(&bytes);
+        peer.hang_up();
+        self.await_quiet(name)?;
+        let expected = recorder::connection(&[&bytes], MESSAGE_BYTES_MAX);
+        for recording in expected.iter().filter(|recording| recording.spec == MONO) {
+            self.recorded += 1;
+            let is_same = self.bench.wav(self.recorded as u32)? == recording.wav();
+            ensure(is_same, || format!("{name}: another file than on a host"))?;
+        }
+        ensure(self.bench.recordings()? == self.recorded, || format!("{name}: how many?"))
+    }
+
+    /// Sends bytes where a request is due.
+    fn ask(&mut self, bytes: &[u8], name: &str) -> Outcome {
+        use std::io::{Read, Write};
+
+        let mut stream = std::net::TcpStream::connect(self.bench.appliance.address())?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        // It may reset a connection of which it has not read all.
+        let _ = stream.read_to_end(&mut answer);
+        ensure(!answer.starts_with(b"HTTP/1.1 2"), || format!("{name}: taken for a request"))?;
+        self.await_quiet(name)
+    }
+
+    /// Waits until no call is left; the device must not have restarted meanwhile.
+    fn await_quiet(&mut self, name: &str) -> Outcome {
+        self.bench.await_health(|health| health["calls"] == 0)?;
+        let uptime_ms = self.bench.health()?["uptime_ms"].as_u64().unwrap_or(0);
+        ensure(uptime_ms > self.uptime_ms, || format!("{name}: it restarted"))?;
+        self.uptime_ms = uptime_ms;
+        Ok(())
+    }
+}
+
+fn a_panic() -> Outcome {
+    let mut bench = Bench::with_faults("panic")?;
+    restarts_within(&mut bench, b"#", Duration::from_secs(2))?;
+    let log = fs::read(bench.place.join("log.defmt"))?;
+    let place = b"src/fault.rs";
+    ensure(log.windows(place.len()).any(|bytes| bytes == place), || "no place in the log".into())
+}
+
+fn a_standstill() -> Outcome {
+    let mut bench = Bench::with_faults("standstill")?;
+    restarts_within(&mut bench, b"@", Duration::from_secs(10))
+}
+
+/// Has the firmware fail in the middle of a call; it must come back by itself in time, with all of
+/// the call's audio that was older than two seconds.
+fn restarts_within(bench: &mut Bench, command: &[u8], time_max: Duration) -> Outcome {
+    let address = bench.appliance.address();
+    let talker = thread::spawn(move || talk_until_cut(address, 0));
+    bench.await_bytes(1, 60_000)?;
+    let log = bench.place.join("log.defmt");
+    let logged_bytes = fs::metadata(&log)?.len();
+    bench.appliance.send_serial(command)?;
+    let failed = Instant::now();
+    // It would hear of a request only when its peer tries again.
+    bench::poll(|| Ok(fs::metadata(&log)?.len() > logged_bytes))?;
+    let time = failed.elapsed();
+    println!("it speaks again after {time:?}");
+    bench.await_health(|health| health["recovered"] == 1 && health["calls"] == 0)?;
+    ensure(time < time_max, || format!("it took {time:?}"))?;
+    let begun = talker.join().expect("no panic")?;
+    ensure(bench.end_record(1)?["state"] == "recovered", || "no record".into())?;
+    let file = bench.wav(1)?;
+    let samples = (file.len() - 44) / 2;
+    let promised = ((failed - begun).as_millis() as usize - 2000) * 8;
+    ensure(samples >= promised, || format!("{samples} samples, not {promised}"))?;
+    ensure(file == mono_file(&codes_of(0, samples)), || "not what was sent".into())?;
+    let mut peer = Peer::connect(address)?;
+    peer.send(&start(1))?;
+    peer.send(STOP)?;
+    ensure(peer.close_code()? == 1000, || "it takes no more calls".into())
 }
 
 fn a_power_cut() -> Outcome {

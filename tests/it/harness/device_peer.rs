@@ -50,6 +50,11 @@ impl Peer {
         self.0.write_all(&frame)
     }
 
+    /// Sends bytes as they are.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
     /// Says that no more will come, and waits until the other end is gone as well.
     pub fn hang_up(mut self) {
         let _ = self.0.shutdown(Shutdown::Write);
