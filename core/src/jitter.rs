@@ -70,13 +70,14 @@ pub(crate) fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
 /// With one track every sample is ready at once. With two, an instant is ready when both have it,
 /// or when one is [`TRACK_LAG_MS_MAX`] ahead: then silence stands in for the other.
 ///
-/// `N` is how many samples it holds in all; two tracks need an even number, more than twice the lag.
+/// `N` is how many samples it holds in all, as mu-law codes of a byte each; two tracks need an even
+/// number, more than twice the lag.
 ///
 /// *Invariant, in samples of a track from the next to be read: ready ≤ written ≤ N / tracks.*
 #[derive(Clone, Debug)]
 pub struct JitterBuffer<const N: usize> {
     /// With two tracks, a half for each: rings of their own.
-    ring: [i16; N],
+    ring: [u8; N],
     stereo: bool,
     /// Index in each part of the sample to be read next.
     start: usize,
@@ -105,7 +106,8 @@ impl<const N: usize> JitterBuffer<N> {
     pub const fn new() -> Self {
         const { assert!(N > 0, "a ring without room passes nothing on") };
         Self {
-            ring: [SILENCE; N],
+            // Zeros, so that a static takes no room in flash; a place is written before it is read.
+            ring: [0; N],
             stereo: false,
             start: 0,
             ready: 0,
@@ -113,6 +115,15 @@ impl<const N: usize> JitterBuffer<N> {
             placed: [0; 2],
             waited: [0; 2],
         }
+    }
+
+    /// Makes it empty again, for one track, in place.
+    pub fn clear(&mut self) {
+        let Self { ring: _, stereo, start, ready, written, placed, waited } = self;
+        *stereo = false;
+        (*start, *ready) = (0, 0);
+        *written = [0; 2];
+        (*placed, *waited) = ([0; 2], [0; 2]);
     }
 
     /// Makes an empty ring one for two tracks; only where it [`SERVES_TWO`](Self::SERVES_TWO).
@@ -132,7 +143,7 @@ impl<const N: usize> JitterBuffer<N> {
         self.waited.get_mut(track).map(core::mem::take).unwrap_or_default()
     }
 
-    /// Decodes as many of `codes` as fit onto the end of `track`; returns how many.
+    /// Puts as many of `codes` as fit onto the end of `track`; returns how many.
     ///
     /// None fit when what is ready must be read first.
     #[inline]
@@ -141,9 +152,26 @@ impl<const N: usize> JitterBuffer<N> {
         let count = first.len() + second.len();
         let codes = codes.get(..count).unwrap_or_default();
         let (head, tail) = codes.split_at_checked(first.len()).unwrap_or_default();
-        decode(first, head);
-        decode(second, tail);
+        copy(first, head);
+        copy(second, tail);
         self.settle();
+        count
+    }
+
+    /// Decodes codes of the only track straight to `out`, if none wait before them; returns how many.
+    ///
+    /// The same as a push and a pop, without the way through the ring.
+    #[inline]
+    pub fn pass(&mut self, codes: &[u8], out: &mut [i16]) -> usize {
+        if self.stereo || self.ready > 0 {
+            return 0;
+        }
+        let count = codes.len().min(out.len());
+        if let (Some(codes), Some(out)) = (codes.get(..count), out.get_mut(..count)) {
+            decode(out, codes);
+        }
+        let [placed, _] = &mut self.placed;
+        *placed += count as u64;
         count
     }
 
@@ -151,14 +179,14 @@ impl<const N: usize> JitterBuffer<N> {
     pub fn push_silence(&mut self, track: usize, count: u64) -> usize {
         let (first, second) = self.grow(track, usize::try_from(count).unwrap_or(usize::MAX));
         let count = first.len() + second.len();
-        first.fill(SILENCE);
-        second.fill(SILENCE);
+        first.fill(MULAW_SILENCE);
+        second.fill(MULAW_SILENCE);
         self.settle();
         count
     }
 
-    /// Moves samples that can no longer change to `out`, interleaved; returns how many of `out`'s
-    /// places were used, whole sample frames.
+    /// Decodes what can no longer change to `out`, interleaved; returns how many of `out`'s places
+    /// were used, whole sample frames.
     #[inline]
     pub fn pop(&mut self, out: &mut [i16]) -> usize {
         let (left, right) = self.ring.split_at(if self.stereo { N / 2 } else { N });
@@ -167,7 +195,7 @@ impl<const N: usize> JitterBuffer<N> {
             let pairs = out.as_chunks_mut::<2>().0.iter_mut().take(count);
             let (left, right) = (from(left, self.start), from(right, self.start));
             for ((pair, left), right) in pairs.zip(left).zip(right) {
-                *pair = [*left, *right];
+                *pair = [*left, *right].map(decode_mulaw);
             }
             self.advance(count);
             count * 2
@@ -175,8 +203,10 @@ impl<const N: usize> JitterBuffer<N> {
             let count = self.ready.min(out.len());
             let (lower, upper) = left.split_at_checked(self.start).unwrap_or_default();
             let first = count.min(upper.len());
-            copy(out, upper, first);
-            copy(out.get_mut(first..).unwrap_or_default(), lower, count - first);
+            let out = out.get_mut(..count).unwrap_or_default();
+            let (head, tail) = out.split_at_mut_checked(first).unwrap_or_default();
+            decode(head, upper.get(..first).unwrap_or_default());
+            decode(tail, lower.get(..count - first).unwrap_or_default());
             self.advance(count);
             count
         }
@@ -220,8 +250,8 @@ impl<const N: usize> JitterBuffer<N> {
             return;
         }
         let (first, second) = self.grow(track, count);
-        first.fill(SILENCE);
-        second.fill(SILENCE);
+        first.fill(MULAW_SILENCE);
+        second.fill(MULAW_SILENCE);
         if absent && let Some(waited) = self.waited.get_mut(track) {
             *waited += count as u64;
         }
@@ -229,7 +259,7 @@ impl<const N: usize> JitterBuffer<N> {
 
     /// Claims up to `count` places at the end of `track`, in two runs where they wrap around.
     #[inline]
-    fn grow(&mut self, track: usize, count: usize) -> (&mut [i16], &mut [i16]) {
+    fn grow(&mut self, track: usize, count: usize) -> (&mut [u8], &mut [u8]) {
         let (left, right) = self.ring.split_at_mut(if self.stereo { N / 2 } else { N });
         let part = if track == 0 { left } else { right };
         let (Some(written), Some(placed)) =
@@ -267,8 +297,6 @@ impl<const N: usize> JitterBuffer<N> {
     }
 }
 
-const SILENCE: i16 = decode_mulaw(MULAW_SILENCE);
-
 /// Codes decoded in one go: fewer tests where there are many registers.
 const BLOCK: usize = if cfg!(target_pointer_width = "64") { 16 } else { 1 };
 
@@ -285,14 +313,16 @@ fn decode(samples: &mut [i16], codes: &[u8]) {
     }
 }
 
-fn copy(out: &mut [i16], samples: &[i16], count: usize) {
-    if let (Some(out), Some(samples)) = (out.get_mut(..count), samples.get(..count)) {
-        out.copy_from_slice(samples);
+/// Copies as many codes as there are of both, which the compiler then need not be told.
+fn copy(places: &mut [u8], codes: &[u8]) {
+    let count = places.len().min(codes.len());
+    if let (Some(places), Some(codes)) = (places.get_mut(..count), codes.get(..count)) {
+        places.copy_from_slice(codes);
     }
 }
 
-/// The samples of one ring from `start` around.
-fn from(ring: &[i16], start: usize) -> impl Iterator<Item = &i16> {
+/// The codes of one ring from `start` around.
+fn from(ring: &[u8], start: usize) -> impl Iterator<Item = &u8> {
     let (lower, upper) = ring.split_at_checked(start).unwrap_or_default();
     upper.iter().chain(lower)
 }

@@ -145,7 +145,8 @@ pub enum Event<'t> {
     /// Audio before the start: counted, not recorded.
     Premature,
     /// Another recording begins. This session is unchanged: drain its
-    /// [`handle_end`](Session::handle_end), then hand the same text to a new one.
+    /// [`handle_end`](Session::handle_end), [`reset`](Session::reset) it, and hand it the same text
+    /// again.
     Restart,
     /// A start whose audio is not 8 kHz mono mu-law: nothing can be recorded, and the session still
     /// waits. To be answered by closing with [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
@@ -213,6 +214,20 @@ impl<const N: usize> Session<N> {
             refused: 0,
             stats: Stats::default(),
         }
+    }
+
+    /// Makes it wait for a start again, in place: nothing as large as its ring passes the stack.
+    pub fn reset(&mut self) {
+        let Self { provider: _, state, tracks, jitter, anchor, clocks, sequence, refused, stats } =
+            self;
+        *state = State::Waiting;
+        *tracks = Tracks::One(Track::Inbound);
+        jitter.clear();
+        *anchor = None;
+        *clocks = [Clock::default(); 2];
+        *sequence = None;
+        *refused = 0;
+        *stats = Stats::default();
     }
 
     /// The same session with another ring, an empty one: for one that waits, and whose ring does not
@@ -503,7 +518,7 @@ impl<'t, const N: usize> Turn<'_, 't, N> {
     /// `out` must have room for one sample frame at least; a chunk of any length comes out in pieces.
     #[inline]
     pub fn poll_pcm(&mut self, out: &mut [i16]) -> usize {
-        let mut used = 0;
+        let mut used = self.pending.pass(&mut self.session.jitter, out);
         loop {
             used += self.session.jitter.pop(out.get_mut(used..).unwrap_or_default());
             if !self.pending.push(&mut self.session.jitter) {
@@ -528,6 +543,17 @@ struct Pending<'t> {
 }
 
 impl Pending<'_> {
+    /// Takes codes that wait for nothing straight to `out`; returns how many.
+    #[inline]
+    fn pass<const N: usize>(&mut self, jitter: &mut JitterBuffer<N>, out: &mut [i16]) -> usize {
+        if self.silence > 0 {
+            return 0;
+        }
+        let count = jitter.pass(self.codes, out);
+        self.codes = self.codes.get(count..).unwrap_or_default();
+        count
+    }
+
     /// Puts as much as fits into the ring; whether anything did.
     #[inline]
     fn push<const N: usize>(&mut self, jitter: &mut JitterBuffer<N>) -> bool {
