@@ -16,11 +16,6 @@ fn main() {
     let is_microbit = env::var("TARGET").is_ok_and(|target| target.starts_with("thumbv6m"));
     let memory =
         if is_microbit { include_str!("memory-microbit.x") } else { include_str!("memory.x") };
-    // A session with the ring for two tracks is made on the stack.
-    let memory = match env::var_os("CARGO_FEATURE_BOTH_TRACKS") {
-        Some(_) => memory.replace("STACK_SIZE = 10K", "STACK_SIZE = 20K"),
-        None => memory.to_owned(),
-    };
     fs::write(out.join("memory.x"), memory).expect("OUT_DIR is writable");
     println!("cargo::rustc-link-search={}", out.display());
     // defmt leaves out what is below `error` unless told; a level in the environment wins.

@@ -141,7 +141,7 @@ impl<'q> Call<'q> {
     pub fn reset(&mut self) {
         self.queue.clear();
         self.decoder = Decoder::new(MESSAGE_BYTES_MAX);
-        self.session = Session::new(Provider::Twilio);
+        self.session.reset();
         self.opening = None;
         self.end = None;
         self.summary = Summary::default();
@@ -231,8 +231,8 @@ impl<'q> Call<'q> {
             Ok(Next::Stop) => self.stop(Ending::Stop, CloseCode::NORMAL),
             Ok(Next::Restart) => {
                 self.finish(Ending::Restart);
-                self.session = Session::new(Provider::Twilio);
-                // No deeper than this: a new session's first start is no restart.
+                self.session.reset();
+                // No deeper than this: a session's first start is no restart.
                 self.handle_text(text);
             }
             Ok(Next::Refuse) | Err(Error::Resource) => {

@@ -19,7 +19,7 @@ use crate::board;
 use crate::enet::Enet;
 
 /// Calls at once.
-pub const CALLS_MAX: usize = if cfg!(feature = "both-tracks") { 1 } else { 3 };
+pub const CALLS_MAX: usize = if cfg!(feature = "both-tracks") { 2 } else { 3 };
 
 /// Connections at once: one more, for HTTP and for refusals. Beyond it the peer gets a RST.
 const CONNECTIONS_MAX: usize = CALLS_MAX + 1;

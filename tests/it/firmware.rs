@@ -41,14 +41,19 @@ use callreel_firmware_sim::store::{self, Recording};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
-use bench::{Bench, IMAGE, budget, check_volume, ensure, image, place, sections};
+use bench::{Bench, IMAGE, STEREO, budget, check_volume, ensure, image, place, sections};
 use card::Disk;
-use conversation::{MONO, STOP, codes_of, media, mono_file, start, voice};
+use conversation::{
+    BOTH, INBOUND, MONO, STOP, codes_of, media, media_of, mono_file, start, start_of, stereo_file,
+    voice,
+};
 use device_peer::Peer;
 
 type Outcome = Result<(), Failed>;
 
 const CALLS_MAX: usize = 3;
+/// Calls at once of the image that records both tracks.
+const STEREO_CALLS_MAX: usize = 2;
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -61,6 +66,7 @@ fn main() {
     let trials = [
         Trial::test("every_fixture_gives_the_same_file_as_on_a_host", fixtures_of_one_track),
         Trial::test("so_does_every_fixture_of_two_tracks", fixtures_of_two_tracks),
+        Trial::test("two_calls_of_two_tracks_lose_nothing_to_a_stall", two_calls_of_two_tracks),
         Trial::test("a_gap_longer_than_the_queue_becomes_silence", a_long_gap),
         Trial::test("a_python_client_is_recorded_at_real_pace", a_python_client),
         Trial::test("three_calls_and_a_download_at_once_lose_nothing", calls_and_a_download),
@@ -129,6 +135,25 @@ fn play_fixtures(bench: &Bench, is_meant: impl Fn(u8) -> bool) -> Outcome {
     ensure(played > 0, || "no fixture was played".into())
 }
 
+/// With both tracks there is room for two calls, and no more stack is needed than for three of one.
+fn two_calls_of_two_tracks() -> Outcome {
+    let mut bench = Bench::with_both_tracks_and_faults("stereo-calls")?;
+    let calls = talk_to(&bench, STEREO_CALLS_MAX, BOTH)?;
+    bench.await_bytes(STEREO_CALLS_MAX, 40_000)?;
+    bench.appliance.send_serial(b"1")?;
+    hang_up(calls)?;
+    let expected = [0, 1].map(|call| {
+        let [inbound, outbound] =
+            [0, 1].map(|channel| codes_of(voice_of(call, channel), TALK_FRAMES * 160));
+        stereo_file(&inbound, &outbound)
+    });
+    let recorded = [bench.wav(1)?, bench.wav(2)?];
+    ensure(expected.iter().all(|file| recorded.contains(file)), || "audio is not there".into())?;
+    let stack = bench.health()?["stack_bytes_peak"].as_u64().unwrap_or(u64::MAX);
+    println!("both tracks: stack {stack} bytes at most");
+    ensure(stack <= budget("stack_bytes_peak_max")?, || format!("stack: {stack} bytes"))
+}
+
 fn a_long_gap() -> Outcome {
     let bench = Bench::boot("gap", 64)?;
     let mut peer = Peer::connect(bench.appliance.address())?;
@@ -164,7 +189,7 @@ fn calls_and_a_download() -> Outcome {
     place_calls(&bench, 1, 20)?;
     let mut expected: Vec<_> =
         place_calls(&bench, CALLS_MAX as u32, 4)?.iter().map(|codes| mono_file(codes)).collect();
-    let calls = talk_to(&bench)?;
+    let calls = talk_to(&bench, CALLS_MAX, INBOUND)?;
     let mut downloads = 0;
     while !calls.iter().all(thread::JoinHandle::is_finished) {
         let first = bench.wav(1)?;
@@ -536,13 +561,14 @@ fn a_broken_card() -> Outcome {
 }
 
 fn the_image_keeps_its_budgets() -> Outcome {
-    let budget = |name: &str| budget(name);
-    let sections = sections(&fs::read(IMAGE.as_ref().map_err(Clone::clone)?)?)?;
-    let flash = sections.code + sections.data;
-    let ram = sections.data + sections.zeroed;
-    println!("flash {flash} bytes, static RAM {ram} bytes");
-    ensure(flash <= budget("flash_bytes_max")?, || format!("flash: {flash} bytes"))?;
-    ensure(ram <= budget("static_ram_bytes_max")?, || format!("static RAM: {ram} bytes"))?;
+    for (name, image) in [("one track", &IMAGE), ("both tracks", &STEREO)] {
+        let sections = sections(&fs::read(image.as_ref().map_err(Clone::clone)?)?)?;
+        let flash = sections.code + sections.data;
+        let ram = sections.data + sections.zeroed;
+        println!("{name}: flash {flash} bytes, static RAM {ram} bytes");
+        ensure(flash <= budget("flash_bytes_max")?, || format!("flash: {flash} bytes"))?;
+        ensure(ram <= budget("static_ram_bytes_max")?, || format!("static RAM: {ram} bytes"))?;
+    }
     let mut bench = Bench::with_faults("budgets")?;
     stalled_calls(&mut bench, b"2")?;
     let stack = bench.health()?["stack_bytes_peak"].as_u64().unwrap_or(u64::MAX);
@@ -626,18 +652,21 @@ const TALK_FRAMES: usize = 400;
 
 type Talk = thread::JoinHandle<std::io::Result<u16>>;
 
-/// Places three calls at real pace. All are connected when it returns: a request over HTTP would
-/// take the place of one that is not.
-fn talk_to(bench: &Bench) -> Result<Vec<Talk>, Failed> {
-    let peers: Vec<Peer> = (0..CALLS_MAX)
+/// Places calls at real pace. All are connected when it returns: a request over HTTP would take the
+/// place of one that is not.
+fn talk_to(bench: &Bench, calls: usize, tracks: &'static [&str]) -> Result<Vec<Talk>, Failed> {
+    let peers: Vec<Peer> = (0..calls)
         .map(|_| Peer::connect(bench.appliance.address()))
         .collect::<std::io::Result<_>>()?;
     let calls = peers.into_iter().enumerate().map(|(call, mut peer)| {
         thread::spawn(move || {
-            peer.send(&start(call))?;
+            peer.send(&start_of(call, tracks))?;
             let begun = Instant::now();
             for frame in 0..TALK_FRAMES {
-                peer.send(&media(frame, &voice(call, frame)))?;
+                for channel in 0..tracks.len() {
+                    let codes = voice(voice_of(call, channel), frame);
+                    peer.send(&media_of(tracks, channel, frame, &codes))?;
+                }
                 let due = begun + Duration::from_millis(20) * (frame as u32 + 1);
                 thread::sleep(due.saturating_duration_since(Instant::now()));
             }
@@ -646,6 +675,11 @@ fn talk_to(bench: &Bench) -> Result<Vec<Talk>, Failed> {
         })
     });
     Ok(calls.collect())
+}
+
+/// Whose voice is on a channel of one of [`talk_to`]'s calls.
+fn voice_of(call: usize, channel: usize) -> usize {
+    call + 100 * channel
 }
 
 /// Waits until the calls have ended as they should.
@@ -658,7 +692,7 @@ fn hang_up(calls: Vec<Talk>) -> Outcome {
 
 /// Three calls at real pace, in the middle of which the card stalls.
 fn stalled_calls(bench: &mut Bench, stall: &[u8]) -> Outcome {
-    let calls = talk_to(bench)?;
+    let calls = talk_to(bench, CALLS_MAX, INBOUND)?;
     bench.await_bytes(CALLS_MAX, 20_000)?;
     bench.appliance.send_serial(stall)?;
     hang_up(calls)

@@ -22,11 +22,16 @@ use crate::conversation::MONO;
 /// The appliance as it is delivered.
 pub static IMAGE: LazyLock<Result<PathBuf, String>> =
     LazyLock::new(|| image("appliance.elf", Program::APPLIANCE));
-static STEREO: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+/// The same for calls of two tracks.
+pub static STEREO: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     image("both-tracks.elf", Program { features: "both-tracks", ..Program::APPLIANCE })
 });
 static FAULTY: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     image("faulty.elf", Program { features: "fault-injection", ..Program::APPLIANCE })
+});
+static FAULTY_STEREO: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+    let features = "both-tracks,fault-injection";
+    image("faulty-both-tracks.elf", Program { features, ..Program::APPLIANCE })
 });
 /// Cargo builds one image at a time anyway; the copy has to be of the right one.
 static BUILDING: Mutex<()> = Mutex::new(());
@@ -67,6 +72,10 @@ impl Bench {
 
     pub fn with_both_tracks(name: &str) -> Result<Self, Failed> {
         Self::start(&STEREO, name, Some(64))
+    }
+
+    pub fn with_both_tracks_and_faults(name: &str) -> Result<Self, Failed> {
+        Self::start(&FAULTY_STEREO, name, Some(64))
     }
 
     pub fn without_card(name: &str) -> Result<Self, Failed> {

@@ -10,19 +10,36 @@ pub const MONO: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encod
 /// The message that ends a call.
 pub const STOP: &str = r#"{"event":"stop","sequenceNumber":"99999"}"#;
 
+/// The tracks of a call that has one.
+pub const INBOUND: &[&str] = &["inbound"];
+
+/// The tracks of a call that has two.
+pub const BOTH: &[&str] = &["inbound", "outbound"];
+
 /// The message that begins a call of the inbound track.
 pub fn start(index: usize) -> String {
+    start_of(index, INBOUND)
+}
+
+/// The message that begins a call of these tracks.
+pub fn start_of(index: usize, tracks: &[&str]) -> String {
     format!(
-        r#"{{"event":"start","sequenceNumber":"1","start":{{"streamSid":"MZ{index}","callSid":"CA{index}","tracks":["inbound"]}}}}"#
+        r#"{{"event":"start","sequenceNumber":"1","start":{{"streamSid":"MZ{index}","callSid":"CA{index}","tracks":{tracks:?}}}}}"#
     )
 }
 
-/// A media message exactly as Twilio spells it.
+/// A media message of the inbound track exactly as Twilio spells it.
 pub fn media(frame: usize, codes: &[u8]) -> String {
+    media_of(INBOUND, 0, frame, codes)
+}
+
+/// The media message of `tracks`'s `channel`, whose tracks take turns.
+pub fn media_of(tracks: &[&str], channel: usize, frame: usize, codes: &[u8]) -> String {
     let payload = Base64::encode_string(codes);
-    let (sequence, chunk, timestamp) = (frame + 2, frame + 1, frame * 20);
+    let sequence = frame * tracks.len() + channel + 2;
+    let (track, chunk, timestamp) = (tracks[channel], frame + 1, frame * 20);
     format!(
-        r#"{{"event":"media","sequenceNumber":"{sequence}","media":{{"track":"inbound","chunk":"{chunk}","timestamp":"{timestamp}","payload":"{payload}"}},"streamSid":"MZ"}}"#
+        r#"{{"event":"media","sequenceNumber":"{sequence}","media":{{"track":"{track}","chunk":"{chunk}","timestamp":"{timestamp}","payload":"{payload}"}},"streamSid":"MZ"}}"#
     )
 }
 
@@ -47,5 +64,13 @@ pub fn codes_of(call: usize, samples: usize) -> Vec<u8> {
 pub fn mono_file(codes: &[u8]) -> Vec<u8> {
     let header = wav::header(MONO, Length::Bytes(codes.len() as u32 * 2));
     let samples = codes.iter().flat_map(|&code| decode_mulaw(code).to_le_bytes());
+    header.into_iter().chain(samples).collect()
+}
+
+/// The file that these codes of two tracks make.
+pub fn stereo_file(inbound: &[u8], outbound: &[u8]) -> Vec<u8> {
+    let header = wav::header(Spec { channels: 2, ..MONO }, Length::Bytes(inbound.len() as u32 * 4));
+    let pairs = inbound.iter().zip(outbound).flat_map(|(&left, &right)| [left, right]);
+    let samples = pairs.flat_map(|code| decode_mulaw(code).to_le_bytes());
     header.into_iter().chain(samples).collect()
 }
