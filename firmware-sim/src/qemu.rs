@@ -154,6 +154,7 @@ pub fn make_card(path: &Path, mebibytes: u32) -> io::Result<()> {
 pub struct Appliance {
     qemu: Child,
     address: SocketAddr,
+    control: PathBuf,
     serial: Option<UnixStream>,
 }
 
@@ -164,6 +165,24 @@ impl Appliance {
     /// # Errors
     /// QEMU cannot be run, or the appliance does not answer in time.
     pub fn boot(image: &Path, card: Option<&Path>, log: &Path) -> io::Result<Self> {
+        Self::boot_with(&[], image, card, log)
+    }
+
+    /// The same where an instruction takes a nanosecond, for [`instructions`](Self::instructions):
+    /// a processor of 1 GHz in its own eyes, which is slower than the clock on the wall.
+    ///
+    /// # Errors
+    /// As for [`boot`](Self::boot).
+    pub fn boot_counted(image: &Path, card: Option<&Path>, log: &Path) -> io::Result<Self> {
+        Self::boot_with(&["-icount", "shift=0"], image, card, log)
+    }
+
+    fn boot_with(
+        options: &[&str],
+        image: &Path,
+        card: Option<&Path>,
+        log: &Path,
+    ) -> io::Result<Self> {
         let socket = |kind: &str| log.with_extension(kind);
         let (control, serial) = (socket("qmp"), socket("uart"));
         for stale in [&control, &serial, &log.to_path_buf()] {
@@ -174,6 +193,7 @@ impl Appliance {
         let listening = |path: &Path| format!("{},server=on,wait=off", path.display());
         let mut command = Command::new("qemu-system-arm");
         command
+            .args(options)
             .args(["-machine", "lm3s6965evb", "-display", "none", "-monitor", "none", "-kernel"])
             .arg(image)
             .args(["-qmp", &format!("unix:{}", listening(&control))])
@@ -186,8 +206,9 @@ impl Appliance {
         }
         let qemu = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut appliance = Self { qemu, address, serial: None };
+        let mut appliance = Self { qemu, address, control, serial: None };
         let until = Instant::now() + BOOT_MAX;
+        let control = appliance.control.clone();
         let port = appliance.patiently(until, || forwarded_port(&control))?;
         appliance.address.set_port(port);
         let serial = UnixStream::connect(&serial)?;
@@ -242,6 +263,19 @@ impl Appliance {
         self.serial.as_mut().ok_or(io::ErrorKind::NotConnected)?.write_all(bytes)
     }
 
+    /// How many instructions it has executed since it was booted counted; waiting for an interrupt
+    /// takes none.
+    ///
+    /// # Errors
+    /// QEMU is gone.
+    pub fn instructions(&self) -> io::Result<u64> {
+        let answer = ask(&self.control, r#"{"execute":"query-replay"}"#)?;
+        let count = answer.split_once(r#""icount": "#).map(|(_, rest)| rest);
+        let count = count.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        let count = count.and_then(|digits| digits.parse().ok());
+        count.ok_or_else(|| io::Error::other("QEMU does not count"))
+    }
+
     /// Pulls the plug: what the card was given is on it, and nothing else.
     pub fn cut_power(mut self) {
         self.stop();
@@ -280,22 +314,27 @@ impl Drop for Appliance {
 
 /// Asks QEMU which port it has taken, which is the only way to have one nobody else has.
 fn forwarded_port(control: &Path) -> io::Result<u16> {
+    let command =
+        r#"{"execute":"human-monitor-command","arguments":{"command-line":"info usernet"}}"#;
+    let answer = ask(control, command)?;
+    let words: Vec<&str> = answer.split_whitespace().collect();
+    let port = words.windows(2).find(|pair| pair[0] == "127.0.0.1").map(|pair| pair[1].parse());
+    port.and_then(Result::ok).ok_or_else(|| io::Error::other("QEMU forwards no port"))
+}
+
+/// Gives QEMU a command over its control socket, and returns its answer: a line.
+fn ask(control: &Path, command: &str) -> io::Result<String> {
     let stream = UnixStream::connect(control)?;
     stream.set_read_timeout(Some(REQUEST_MAX))?;
     let mut answers = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     answers.read_line(&mut line)?;
-    for command in [
-        r#"{"execute":"qmp_capabilities"}"#,
-        r#"{"execute":"human-monitor-command","arguments":{"command-line":"info usernet"}}"#,
-    ] {
+    for command in [r#"{"execute":"qmp_capabilities"}"#, command] {
         (&stream).write_all(command.as_bytes())?;
         line.clear();
         answers.read_line(&mut line)?;
     }
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let port = words.windows(2).find(|pair| pair[0] == "127.0.0.1").map(|pair| pair[1].parse());
-    port.and_then(Result::ok).ok_or_else(|| io::Error::other("QEMU forwards no port"))
+    Ok(line)
 }
 
 /// Whether the connection was reset, before or after something was written to it.

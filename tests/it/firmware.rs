@@ -84,6 +84,7 @@ fn main() {
         Trial::test("a_card_that_refuses_writes_ends_the_call_and_recovers", a_broken_card),
         Trial::test("the_image_keeps_its_budgets", the_image_keeps_its_budgets),
         Trial::test("a_media_frame_keeps_its_budget_of_instructions", instructions_a_frame),
+        Trial::test("so_does_a_media_frame_from_the_network_to_the_card", instructions_in_all),
         Trial::test("the_path_of_a_media_frame_cannot_panic", a_media_frame_cannot_panic),
     ];
     let trials = trials.map(|trial| trial.with_ignored_flag(missing.is_some())).into();
@@ -599,6 +600,26 @@ fn instructions_a_frame() -> Outcome {
         checksums.push(figure("checksum")?);
     }
     ensure(checksums[0] == checksums[1], || "two processors, two recordings".into())
+}
+
+/// What three calls at real pace take more than none, so the figure hardly changes from run to run.
+fn instructions_in_all() -> Outcome {
+    let bench = Bench::counted("counted")?;
+    let reading = || -> Result<(u64, u64), Failed> {
+        let uptime_ms = bench.health()?["uptime_ms"].as_u64().unwrap_or(0);
+        Ok((bench.appliance.instructions()?, uptime_ms))
+    };
+    let booted = reading()?;
+    thread::sleep(Duration::from_secs(2));
+    let idle = reading()?;
+    hang_up(talk_to(&bench, CALLS_MAX, INBOUND)?)?;
+    let done = reading()?;
+    let idle_a_ms = (idle.0 - booted.0) / (idle.1 - booted.1);
+    let all = done.0 - idle.0 - idle_a_ms * (done.1 - idle.1);
+    let each = all / (CALLS_MAX * TALK_FRAMES) as u64;
+    println!("network to card: {each} instructions a frame; {idle_a_ms} a ms without a call");
+    let max = budget("appliance_instructions_a_frame_max")?;
+    ensure(each <= max, || format!("{each} instructions"))
 }
 
 fn a_media_frame_cannot_panic() -> Outcome {

@@ -63,26 +63,32 @@ pub struct Bench {
 
 impl Bench {
     pub fn boot(name: &str, card_mebibytes: u32) -> Result<Self, Failed> {
-        Self::start(&IMAGE, name, Some(card_mebibytes))
+        Self::start(Appliance::boot, &IMAGE, name, Some(card_mebibytes))
+    }
+
+    /// One whose instructions are counted.
+    pub fn counted(name: &str) -> Result<Self, Failed> {
+        Self::start(Appliance::boot_counted, &IMAGE, name, Some(64))
     }
 
     pub fn with_faults(name: &str) -> Result<Self, Failed> {
-        Self::start(&FAULTY, name, Some(64))
+        Self::start(Appliance::boot, &FAULTY, name, Some(64))
     }
 
     pub fn with_both_tracks(name: &str) -> Result<Self, Failed> {
-        Self::start(&STEREO, name, Some(64))
+        Self::start(Appliance::boot, &STEREO, name, Some(64))
     }
 
     pub fn with_both_tracks_and_faults(name: &str) -> Result<Self, Failed> {
-        Self::start(&FAULTY_STEREO, name, Some(64))
+        Self::start(Appliance::boot, &FAULTY_STEREO, name, Some(64))
     }
 
     pub fn without_card(name: &str) -> Result<Self, Failed> {
-        Self::start(&IMAGE, name, None)
+        Self::start(Appliance::boot, &IMAGE, name, None)
     }
 
     fn start(
+        boot: fn(&Path, Option<&Path>, &Path) -> std::io::Result<Appliance>,
         image: &Result<PathBuf, String>,
         name: &str,
         card_mebibytes: Option<u32>,
@@ -94,7 +100,7 @@ impl Bench {
             qemu::make_card(&card, mebibytes)?;
         }
         let card = card_mebibytes.map(|_| card.as_path());
-        let appliance = Appliance::boot(&image, card, &place.join("log.defmt"))?;
+        let appliance = boot(&image, card, &place.join("log.defmt"))?;
         Ok(Self { appliance, image, place })
     }
 
