@@ -119,7 +119,7 @@ fn is_sending() -> bool {
 }
 
 /// A received frame.
-pub struct Received<'a>(&'a [u8]);
+pub struct Received<'a>(pub &'a [u8]);
 
 impl phy::RxToken for Received<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {

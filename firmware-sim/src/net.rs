@@ -16,12 +16,13 @@ use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address};
 use static_cell::{ConstStaticCell, StaticCell};
 
 use crate::board;
+use crate::door::Door;
 use crate::enet::Enet;
 
 /// Calls at once.
 pub const CALLS_MAX: usize = if cfg!(feature = "both-tracks") { 2 } else { 3 };
 
-/// Connections at once: one more, for HTTP and for refusals. Beyond it the peer gets a RST.
+/// Connections at once: one more, for HTTP and for refusals. Beyond it peers wait at the door.
 const CONNECTIONS_MAX: usize = CALLS_MAX + 1;
 
 const PORT: u16 = 80;
@@ -43,6 +44,8 @@ const HEAD_MS_MAX: u64 = 10_000;
 const CALL_IDLE_MS_MAX: u64 = 60_000;
 const SEND_MS_MAX: u64 = 20_000;
 const CLOSE_MS_MAX: u64 = 3_000;
+/// The same for who is in no call, while somebody waits at the door.
+const GIVE_WAY_MS: u64 = 500;
 
 /// What a connection is about.
 enum Phase {
@@ -96,7 +99,7 @@ pub struct CardStatus {
 
 /// All connections and calls. [`poll`](Self::poll) never waits.
 pub struct Front {
-    enet: &'static mut Enet,
+    door: Door,
     interface: Interface,
     sockets: SocketSet<'static>,
     connections: [Connection; CONNECTIONS_MAX],
@@ -125,7 +128,8 @@ impl Front {
         let enet = ENET.take();
         enet.start(MAC);
         let hardware = EthernetAddress(MAC).into();
-        let mut interface = Interface::new(Config::new(hardware), enet, now());
+        let mut door = Door::new(enet);
+        let mut interface = Interface::new(Config::new(hardware), &mut door, now());
         interface.update_ip_addrs(|addresses| {
             // There is room for two.
             let _ = addresses.push(IpCidr::new(ADDRESS.into(), PREFIX_BITS));
@@ -145,7 +149,7 @@ impl Front {
             Slot { call, is_used: false, is_connected: false }
         });
         Self {
-            enet,
+            door,
             interface,
             sockets,
             connections,
@@ -157,7 +161,9 @@ impl Front {
 
     /// Moves frames, bytes and messages on as far as they go now.
     pub fn poll(&mut self) {
-        self.interface.poll(now(), self.enet, &mut self.sockets);
+        let is_open = self.is_listening();
+        self.door.set_open(is_open);
+        self.interface.poll(now(), &mut self.door, &mut self.sockets);
         for index in 0..CONNECTIONS_MAX {
             self.serve(index);
         }
@@ -166,9 +172,14 @@ impl Front {
         }
     }
 
-    /// Whether a frame waits to be taken.
+    /// Whether a frame waits to be taken, or a peer that may come in.
     pub fn has_work(&self) -> bool {
-        self.enet.has_frame()
+        self.door.has_frame() || self.door.is_waited_at() && self.is_listening()
+    }
+
+    fn is_listening(&self) -> bool {
+        let mut sockets = self.sockets.iter();
+        sockets.any(|(_, smoltcp::socket::Socket::Tcp(socket))| socket.is_listening())
     }
 
     /// Whether no call is being made or recorded.
@@ -214,6 +225,7 @@ impl Front {
         let connection = &mut self.connections[index];
         let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
         let idle_ms = now_ms.saturating_sub(connection.active_ms);
+        let is_in_the_way = idle_ms > GIVE_WAY_MS && self.door.is_waited_at();
         match connection.phase {
             Phase::Listening if socket.is_listening() => {}
             Phase::Listening if socket.state() == tcp::State::Established => {
@@ -226,10 +238,11 @@ impl Front {
                 // Cannot fail: the socket is closed and the port is not zero.
                 let _ = socket.listen(PORT);
             }
+            Phase::Head if is_in_the_way => self.refuse(index, Refusal::TOO_SLOW),
             Phase::Head => self.serve_head(index, idle_ms),
             Phase::Calling(slot) => self.serve_call(index, slot, now_ms),
             Phase::Serving(_) => {
-                if idle_ms > SEND_MS_MAX || !socket.may_send() {
+                if idle_ms > SEND_MS_MAX || is_in_the_way || !socket.may_send() {
                     socket.abort();
                     connection.phase = Phase::Listening;
                 }
@@ -238,7 +251,9 @@ impl Front {
                 let _ = socket.recv(|bytes| (bytes.len(), ()));
                 // Both sides have closed, or the peer will not: either way there is no memory to
                 // wait in TIME-WAIT, and the next connection may be on its way.
-                let is_over = socket.state() == tcp::State::TimeWait || idle_ms > CLOSE_MS_MAX;
+                let is_over = socket.state() == tcp::State::TimeWait
+                    || idle_ms > CLOSE_MS_MAX
+                    || is_in_the_way;
                 if is_over {
                     socket.abort();
                 }
@@ -266,12 +281,20 @@ impl Front {
             Ok(Some((Request::Status, _))) => self.send_status(index),
             Ok(Some((Request::List, _))) => connection.phase = Phase::Serving(Job::List),
             Ok(Some((Request::File(name), _))) => match store::parse_url_name(name) {
-                Some(name) => connection.phase = Phase::Serving(Job::Open(name)),
+                // With two, a call might have to wait as long as one of them takes.
+                Some(_) if self.is_downloading() => self.refuse(index, Refusal::BUSY),
+                Some(name) => self.connections[index].phase = Phase::Serving(Job::Open(name)),
                 None => self.refuse(index, Refusal::NOT_FOUND),
             },
             Ok(Some((Request::Call(accept), length))) => self.accept(index, &accept, length),
             Err(refusal) => self.refuse(index, refusal),
         }
+    }
+
+    fn is_downloading(&self) -> bool {
+        let is_file = |job| matches!(job, Job::Open(_) | Job::Send(_));
+        let is = |phase: &Phase| matches!(phase, Phase::Serving(job) if is_file(*job));
+        self.connections.iter().any(|connection| is(&connection.phase))
     }
 
     fn accept(&mut self, index: usize, accept: &str, head_bytes: usize) {

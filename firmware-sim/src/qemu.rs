@@ -238,8 +238,7 @@ impl Appliance {
 
     /// Asks it for a path; returns the status and the body.
     ///
-    /// While all calls are being made one connection is left for this, so a request on the heels of
-    /// another may find none; it is tried again.
+    /// When it restarts in the middle it is asked again.
     ///
     /// # Errors
     /// No answer, or half of one.

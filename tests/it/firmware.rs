@@ -29,6 +29,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,7 @@ fn main() {
         Trial::test("a_python_client_is_recorded_at_real_pace", a_python_client),
         Trial::test("three_calls_and_a_download_at_once_lose_nothing", calls_and_a_download),
         Trial::test("a_call_too_many_is_refused_and_costs_nobody_anything", a_call_too_many),
+        Trial::test("no_poller_and_no_idler_keeps_a_call_out", no_poller_keeps_a_call_out),
         Trial::test("nonsense_does_not_stop_it", nonsense_does_not_stop_it),
         Trial::test("what_fuzzers_say_costs_nothing_but_itself", what_fuzzers_say),
         Trial::test("a_power_cut_costs_two_seconds_at_most", a_power_cut),
@@ -235,6 +237,55 @@ fn a_call_too_many() -> Outcome {
     let mut peer = Peer::connect(bench.appliance.address())?;
     peer.send(&start(9))?;
     Ok(())
+}
+
+/// Nobody but a call may have a connection for long when another peer wants one.
+fn no_poller_keeps_a_call_out() -> Outcome {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    let bench = Bench::boot("poller", 64)?;
+    let address = bench.appliance.address();
+    place_calls(&bench, 1, 120)?;
+    let mut download = TcpStream::connect(address)?;
+    write!(download, "GET /recordings/R0000001.wav HTTP/1.1\r\n\r\n")?;
+    download.read_exact(&mut [0; 12])?;
+    let second = bench.appliance.get("/recordings/R0000001.wav")?.0;
+    ensure(second == 503, || format!("a second download at once got {second}"))?;
+    drop(download);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let poller = || {
+            let mut answers = 0;
+            while !is_over.load(Relaxed) {
+                answers += usize::from(bench.appliance.get("/")?.0 == 200);
+            }
+            std::io::Result::Ok(answers)
+        };
+        let pollers = [scope.spawn(poller), scope.spawn(poller)];
+        let calls = (0..10).try_for_each(|round| {
+            // Each says nothing, and would be waited for.
+            let idlers = if round < 5 { 0 } else { 2 };
+            let idlers: Vec<TcpStream> =
+                (0..idlers).map(|_| TcpStream::connect(address)).collect::<std::io::Result<_>>()?;
+            let begun = Instant::now();
+            let peers: Vec<Peer> =
+                (0..CALLS_MAX).map(|_| Peer::connect(address)).collect::<std::io::Result<_>>()?;
+            println!("{} idlers: three calls after {:?}", idlers.len(), begun.elapsed());
+            for mut peer in peers {
+                peer.send(&start(round))?;
+                peer.send(STOP)?;
+                ensure(peer.close_code()? == 1000, || "another close code".into())?;
+            }
+            Ok(())
+        });
+        is_over.store(true, Relaxed);
+        for poller in pollers {
+            let answers = poller.join().expect("no panic")?;
+            ensure(answers > 20, || format!("only {answers} answers"))?;
+        }
+        calls
+    })
 }
 
 fn nonsense_does_not_stop_it() -> Outcome {
@@ -673,8 +724,7 @@ const TALK_FRAMES: usize = 400;
 
 type Talk = thread::JoinHandle<std::io::Result<u16>>;
 
-/// Places calls at real pace. All are connected when it returns: a request over HTTP would take the
-/// place of one that is not.
+/// Places calls at real pace. All are connected when it returns.
 fn talk_to(bench: &Bench, calls: usize, tracks: &'static [&str]) -> Result<Vec<Talk>, Failed> {
     let peers: Vec<Peer> = (0..calls)
         .map(|_| Peer::connect(bench.appliance.address()))
