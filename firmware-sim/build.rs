@@ -6,16 +6,20 @@ use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=memory.x");
-    println!("cargo::rerun-if-changed=memory-microbit.x");
+    for map in ["memory.x", "memory-microbit.x", "memory-virt.x"] {
+        println!("cargo::rerun-if-changed={map}");
+    }
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return;
     }
+    let target = env::var("TARGET").expect("cargo sets TARGET");
+    let memory = match target {
+        // The probe's boards: the only ones here with these processors.
+        _ if target.starts_with("riscv32") => include_str!("memory-virt.x"),
+        _ if target.starts_with("thumbv6m") => include_str!("memory-microbit.x"),
+        _ => include_str!("memory.x"),
+    };
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    // The only thumbv6m board here is the micro:bit, for the probe.
-    let is_microbit = env::var("TARGET").is_ok_and(|target| target.starts_with("thumbv6m"));
-    let memory =
-        if is_microbit { include_str!("memory-microbit.x") } else { include_str!("memory.x") };
     fs::write(out.join("memory.x"), memory).expect("OUT_DIR is writable");
     println!("cargo::rustc-link-search={}", out.display());
     // defmt leaves out what is below `error` unless told; a level in the environment wins.
@@ -23,7 +27,10 @@ fn main() {
     if env::var_os("DEFMT_LOG").is_none() {
         println!("cargo::rustc-env=DEFMT_LOG=info");
     }
-    for argument in ["--nmagic", "-Tlink.x", "-Tdefmt.x"] {
+    // cortex-m-rt's script asks for memory.x itself.
+    let scripts: &[&str] =
+        if target.starts_with("riscv32") { &["-Tmemory.x"] } else { &["-Tlink.x", "-Tdefmt.x"] };
+    for argument in scripts.iter().chain(&["--nmagic"]) {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
 }

@@ -1,10 +1,17 @@
 //! Core alone on a microcontroller: how many instructions a media frame costs, stage by stage, and
 //! that its way cannot panic.
 //!
-//! Run under `qemu-system-arm -icount shift=0` each instruction takes a nanosecond of SysTick's
-//! time, so the figures are the same from run to run. They are printed over semihosting, a
+//! Run under QEMU with `-icount shift=0` each instruction takes a nanosecond of the processor's time,
+//! so the figures are the same from run to run. They are printed over semihosting, a
 //! `name = instructions` a line, then a checksum of the WAV that came out.
 #![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(all(target_os = "none", target_arch = "arm"))]
+#[path = "arm.rs"]
+mod processor;
+#[cfg(all(target_os = "none", target_arch = "riscv32"))]
+#[path = "riscv.rs"]
+mod processor;
 
 #[cfg(target_os = "none")]
 mod device {
@@ -17,13 +24,9 @@ mod device {
     use callreel_core::session::Session;
     use callreel_core::wav::{Encoding, Spec, Writer};
     use callreel_core::ws::{Decoder, Event};
-    use cortex_m::peripheral::SYST;
-    use cortex_m::peripheral::syst::SystClkSource;
-    use cortex_m_semihosting::{debug, syscall1};
     use embedded_io::{ErrorType, Write};
 
-    /// SysTick runs at 12.5 MHz on lm3s6965evb and at 16 MHz on microbit, QEMU's processors at 1 GHz.
-    const INSTRUCTIONS_PER_TICK_X2: u32 = if cfg!(target_has_atomic = "ptr") { 160 } else { 125 };
+    use crate::processor;
 
     const FRAMES: u32 = 500;
     const START: &[u8; 101] = br#"{"event":"start","sequenceNumber":"1","start":{"streamSid":"MZ","callSid":"CA","tracks":["inbound"]}}"#;
@@ -113,35 +116,21 @@ mod device {
     struct Ticks(u32);
 
     impl Ticks {
-        /// Counts what `work` takes. SysTick counts down, and wraps after a second.
+        /// Counts what `work` takes: less than what the counter holds.
         fn add<T>(&mut self, work: impl FnOnce() -> T) -> T {
-            let before = SYST::get_current();
+            let before = processor::ticks();
             let result = work();
-            self.0 += before.wrapping_sub(SYST::get_current()) & 0x00FF_FFFF;
+            self.0 += processor::ticks().wrapping_sub(before) & processor::TICKS_MASK;
             result
         }
 
         fn print(&self, name: &[u8]) {
-            say(name, self.0 * INSTRUCTIONS_PER_TICK_X2 / (2 * FRAMES));
+            say(name, self.0 * processor::INSTRUCTIONS_PER_TICK_X2 / (2 * FRAMES));
         }
     }
 
-    #[cortex_m_rt::entry]
-    fn main() -> ! {
-        if let Some(mut peripherals) = cortex_m::Peripherals::take() {
-            peripherals.SYST.set_clock_source(SystClkSource::Core);
-            peripherals.SYST.set_reload(0x00FF_FFFF);
-            peripherals.SYST.clear_current();
-            peripherals.SYST.enable_counter();
-        }
-        measure();
-        debug::exit(debug::EXIT_SUCCESS);
-        loop {
-            cortex_m::asm::wfi();
-        }
-    }
-
-    fn measure() {
+    /// Prints what there is to know.
+    pub fn measure() {
         let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
         let mut wire = Wire::new();
         let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);
@@ -181,8 +170,7 @@ mod device {
         let (digits, first) = decimal(value);
         for part in [name, b" = ", digits.get(first..).unwrap_or_default(), b"\n"] {
             for &byte in part {
-                // SAFETY: SYS_WRITEC reads one byte at the address given.
-                unsafe { syscall1!(WRITEC, &raw const byte) };
+                processor::print(byte);
             }
         }
     }
@@ -215,9 +203,7 @@ mod device {
             unsafe { the_path_of_a_media_frame_can_panic() }
         }
         #[cfg(not(feature = "prove-panic-free"))]
-        loop {
-            debug::exit(debug::EXIT_FAILURE);
-        }
+        processor::exit(false)
     }
 }
 
