@@ -173,6 +173,12 @@ impl<'q> Call<'q> {
         self.decoder.compact(bytes)
     }
 
+    /// Whether the card keeps it from taking messages, or did so when it was last asked to.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.end.is_some() || self.full_since_ms.is_some()
+    }
+
     /// Ends the call from outside: the connection broke, or nothing came for too long.
     pub fn end(&mut self, ending: Ending) {
         self.stop(ending, CloseCode::GOING_AWAY);

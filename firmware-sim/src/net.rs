@@ -228,7 +228,8 @@ impl Front {
         let is_in_the_way = idle_ms > GIVE_WAY_MS && self.door.is_waited_at();
         match connection.phase {
             Phase::Listening if socket.is_listening() => {}
-            Phase::Listening if socket.state() == tcp::State::Established => {
+            // Who has sent all and closed its side may be there at once.
+            Phase::Listening if socket.may_recv() || socket.state() == tcp::State::CloseWait => {
                 connection.phase = Phase::Head;
                 connection.held = 0;
                 connection.active_ms = now_ms;
@@ -344,12 +345,13 @@ impl Front {
             // No room means that the peer reads nothing; then it does not wait for a pong either.
             let _ = socket.send_slice(&pong);
         }
-        if !socket.may_recv() && connection.held == 0 || !socket.may_send() {
-            slot.call.end(Ending::Closed);
-        }
-        let is_waiting_for_us = connection.held > 0;
-        if now_ms.saturating_sub(connection.active_ms) > CALL_IDLE_MS_MAX && !is_waiting_for_us {
-            slot.call.end(Ending::Silent);
+        // What a call holds while the card is behind it still takes; half a frame nobody will finish.
+        if !slot.call.is_behind() {
+            if !socket.may_recv() || !socket.may_send() {
+                slot.call.end(Ending::Closed);
+            } else if now_ms.saturating_sub(connection.active_ms) > CALL_IDLE_MS_MAX {
+                slot.call.end(Ending::Silent);
+            }
         }
         if let Some(code) = slot.call.close_code() {
             let _ = socket.send_slice(&ws::close(code));

@@ -126,15 +126,15 @@ fn play_fixtures(bench: &Bench, is_meant: impl Fn(u8) -> bool) -> Outcome {
         if !fits || !is_meant(channels) {
             continue;
         }
+        let name = &fixture.name;
         let before = bench.recordings()?;
         let mut peer = Peer::connect(bench.appliance.address())?;
         for message in &messages {
             // One that is refused is closed before all is said.
             let _ = peer.send(&String::from_utf8_lossy(message));
         }
-        peer.hang_up();
+        peer.hang_up().map_err(|error| format!("{name}: {error}"))?;
         bench.await_health(|health| health["calls"] == 0)?;
-        let name = &fixture.name;
         ensure(bench.recordings()? == before + expected.len(), || format!("{name}: how many?"))?;
         for (number, file) in (before as u32 + 1..).zip(&expected) {
             let is_same = bench.wav(number)? == *file;
@@ -383,7 +383,7 @@ impl<'b> Conversation<'b> {
         let mut peer = Peer::connect(self.bench.appliance.address())?;
         // The device may close before it has read all.
         let _ = peer.send_bytes(&bytes);
-        peer.hang_up();
+        peer.hang_up().map_err(|error| format!("{name}: {error}"))?;
         self.await_quiet(name)?;
         let expected = recorder::connection(&[&bytes], MESSAGE_BYTES_MAX);
         for recording in expected.iter().filter(|recording| recording.spec == MONO) {
@@ -403,8 +403,11 @@ impl<'b> Conversation<'b> {
         let _ = stream.write_all(bytes);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
-        // It may reset a connection of which it has not read all.
-        let _ = stream.read_to_end(&mut answer);
+        match stream.read_to_end(&mut answer) {
+            // It need not have read all.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+            result => result.map(drop).map_err(|error| format!("{name}: {error}"))?,
+        }
         ensure(!answer.starts_with(b"HTTP/1.1 2"), || format!("{name}: taken for a request"))?;
         self.await_quiet(name)
     }
