@@ -338,6 +338,13 @@ fn nonsense_does_not_stop_it() -> Outcome {
     ensure(peer.close_code()? == 1003, || "another close code for a-law".into())?;
     let record = bench.end_record(2)?;
     ensure(record["reason"] == "restart" && record["samples"] == 160, || record.to_string())?;
+    // Half a frame is no reason to wait for the rest from a peer that has closed.
+    let mut peer = Peer::connect(address)?;
+    peer.send(&start(0))?;
+    peer.send_bytes(&client::text("half")[..5])?;
+    peer.hang_up()?;
+    bench.finished(3)?;
+    ensure(bench.end_record(3)?["reason"] == "closed", || "another reason".into())?;
     // Longer than the device takes: refused, and nobody else hears of it.
     let mut peer = Peer::connect(address)?;
     peer.send(&"x".repeat(MESSAGE_BYTES_MAX + 1))?;
