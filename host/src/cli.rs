@@ -368,7 +368,8 @@ fn admin_address(text: &str) -> Result<AdminAddress, String> {
     Ok(AdminAddress(Some(address)))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A duration as people write it: `10s`, `1m 30s`, `500ms`, `0`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::cue::{self, parse_dtmf, parse_duration, parse_mark};
+use super::cue::{self, parse_dtmf, parse_mark};
 use super::{Cue, End, Error, Meter, Plan, Report, Tracks, place_metered};
 use crate::audio::Audio;
+use crate::cli;
 use crate::twilio::{self, AuthToken};
 
 /// How often the progress bar moves.
@@ -48,7 +49,7 @@ pub struct Args {
 
     /// Length of a call, like 10s or 2m; audio is cut or repeated to it [default: the audio's
     /// length, or 10s]
-    #[arg(long, value_parser = parse_duration)]
+    #[arg(long, value_parser = cli::duration)]
     pub duration: Option<Duration>,
 
     /// Which tracks [default: both for a stereo file or where the TwiML says so, else inbound]
@@ -60,7 +61,7 @@ pub struct Args {
     pub flood: bool,
 
     /// Time over which the calls begin [default: 2 ms a call]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = cli::duration)]
     pub ramp: Option<Duration>,
 
     /// Stream id, the same for all calls [default: random]
@@ -108,7 +109,7 @@ pub struct Args {
     pub save_sent: Option<PathBuf>,
 
     /// How long the server may take to close after stop
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = cli::duration)]
     pub patience: Duration,
 
     /// Measure this process (the server): CPU time a frame, memory a call

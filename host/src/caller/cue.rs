@@ -4,7 +4,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use jiff::SignedDuration;
+
+use crate::cli;
 
 /// Something to do when a call has lasted for a certain media time.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,11 +164,9 @@ pub(super) fn parse_mark(text: &str) -> Result<Cue, String> {
     Ok(Cue { at, action: Action::Mark(name.to_owned()) })
 }
 
-/// Parses a duration as people write it: `10s`, `1m 30s`, `500ms`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration: SignedDuration =
-        text.parse().map_err(|_| format!("`{text}` is no duration like 10s, 500ms or 1m 30s"))?;
-    Duration::try_from(duration).map_err(|_| format!("`{text}` is negative"))
+/// Parses a duration that is part of a cue.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    cli::duration(text).map_err(|advice| format!("`{text}` is no duration: {advice}"))
 }
 
 /// One line a fault, for `--help`.
