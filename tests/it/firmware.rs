@@ -14,6 +14,8 @@ mod card;
 mod client;
 #[path = "harness/conversation.rs"]
 mod conversation;
+#[path = "firmware/costs.rs"]
+mod costs;
 #[path = "harness/device_peer.rs"]
 mod device_peer;
 #[path = "harness/fixtures.rs"]
@@ -23,13 +25,14 @@ mod fixtures;
 mod recorder;
 #[path = "harness/seeds.rs"]
 mod seeds;
+#[path = "firmware/strangers.rs"]
+mod strangers;
 
 use std::cell::RefCell;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,12 +40,12 @@ use callreel::caller::{self, Plan};
 use callreel_core::g711::decode_mulaw;
 use callreel_firmware_sim::call::{End, Ending, Id, MESSAGE_BYTES_MAX, Opening, Summary};
 use callreel_firmware_sim::fat::Volume;
-use callreel_firmware_sim::qemu::{self, Program};
+use callreel_firmware_sim::qemu;
 use callreel_firmware_sim::store::{self, Recording};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
-use bench::{Bench, IMAGE, STEREO, budget, check_volume, ensure, image, place, sections};
+use bench::{Bench, budget, check_volume, ensure, place};
 use card::Disk;
 use conversation::{
     BOTH, INBOUND, MONO, STOP, codes_of, media, media_of, mono_file, start, start_of, stereo_file,
@@ -73,9 +76,12 @@ fn main() {
         Trial::test("a_python_client_is_recorded_at_real_pace", a_python_client),
         Trial::test("three_calls_and_a_download_at_once_lose_nothing", calls_and_a_download),
         Trial::test("a_call_too_many_is_refused_and_costs_nobody_anything", a_call_too_many),
-        Trial::test("no_poller_and_no_idler_keeps_a_call_out", no_poller_keeps_a_call_out),
-        Trial::test("nonsense_does_not_stop_it", nonsense_does_not_stop_it),
-        Trial::test("what_fuzzers_say_costs_nothing_but_itself", what_fuzzers_say),
+        Trial::test(
+            "no_poller_and_no_idler_keeps_a_call_out",
+            strangers::no_poller_keeps_a_call_out,
+        ),
+        Trial::test("nonsense_does_not_stop_it", strangers::nonsense_does_not_stop_it),
+        Trial::test("what_fuzzers_say_costs_nothing_but_itself", strangers::what_fuzzers_say),
         Trial::test("a_power_cut_costs_two_seconds_at_most", a_power_cut),
         Trial::test("a_panic_restarts_it_and_is_logged", a_panic),
         Trial::test("a_main_loop_that_stands_still_is_restarted", a_standstill),
@@ -85,12 +91,15 @@ fn main() {
         Trial::test("a_card_stalled_for_250_ms_loses_nothing", a_short_stall),
         Trial::test("a_card_stalled_for_long_loses_what_it_counts", a_long_stall),
         Trial::test("a_card_that_refuses_writes_ends_the_call_and_recovers", a_broken_card),
-        Trial::test("the_image_keeps_its_budgets", the_image_keeps_its_budgets),
-        Trial::test("a_media_frame_keeps_its_budget_of_instructions", instructions_a_frame),
-        Trial::test("a_media_frame_keeps_its_budget_on_a_riscv", instructions_on_riscv)
+        Trial::test("the_image_keeps_its_budgets", costs::the_image_keeps_its_budgets),
+        Trial::test("a_media_frame_keeps_its_budget_of_instructions", costs::instructions_a_frame),
+        Trial::test("a_media_frame_keeps_its_budget_on_a_riscv", costs::instructions_on_riscv)
             .with_ignored_flag(no_riscv),
-        Trial::test("a_media_frame_keeps_its_budget_from_network_to_card", instructions_in_all),
-        Trial::test("the_path_of_a_media_frame_cannot_panic", a_media_frame_cannot_panic),
+        Trial::test(
+            "a_media_frame_keeps_its_budget_from_network_to_card",
+            costs::instructions_in_all,
+        ),
+        Trial::test("the_path_of_a_media_frame_cannot_panic", costs::a_media_frame_cannot_panic),
     ];
     let may_run = |trial: Trial| {
         let is_ignored = trial.has_ignored_flag() || missing.is_some();
@@ -246,189 +255,6 @@ fn a_call_too_many() -> Outcome {
     Ok(())
 }
 
-/// Nobody but a call may have a connection for long when another peer wants one.
-fn no_poller_keeps_a_call_out() -> Outcome {
-    use std::io::{Read, Write};
-    use std::net::TcpStream;
-
-    let bench = Bench::boot("poller", 64)?;
-    let address = bench.appliance.address();
-    place_calls(&bench, 1, 120)?;
-    let mut download = TcpStream::connect(address)?;
-    write!(download, "GET /recordings/R0000001.wav HTTP/1.1\r\n\r\n")?;
-    download.read_exact(&mut [0; 12])?;
-    let second = bench.appliance.get("/recordings/R0000001.wav")?.0;
-    ensure(second == 503, || format!("a second download at once got {second}"))?;
-    drop(download);
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let poller = || {
-            let mut answers = 0;
-            while !is_over.load(Relaxed) {
-                answers += usize::from(bench.appliance.get("/")?.0 == 200);
-            }
-            std::io::Result::Ok(answers)
-        };
-        let pollers = [scope.spawn(poller), scope.spawn(poller)];
-        let calls = (0..10).try_for_each(|round| {
-            // Each says nothing, and would be waited for.
-            let idlers = if round < 5 { 0 } else { 2 };
-            let idlers: Vec<TcpStream> =
-                (0..idlers).map(|_| TcpStream::connect(address)).collect::<std::io::Result<_>>()?;
-            let begun = Instant::now();
-            let peers: Vec<Peer> =
-                (0..CALLS_MAX).map(|_| Peer::connect(address)).collect::<std::io::Result<_>>()?;
-            println!("{} idlers: three calls after {:?}", idlers.len(), begun.elapsed());
-            for mut peer in peers {
-                peer.send(&start(round))?;
-                peer.send(STOP)?;
-                ensure(peer.close_code()? == 1000, || "another close code".into())?;
-            }
-            Ok(())
-        });
-        is_over.store(true, Relaxed);
-        for poller in pollers {
-            let answers = poller.join().expect("no panic")?;
-            ensure(answers > 20, || format!("only {answers} answers"))?;
-        }
-        calls
-    })
-}
-
-fn nonsense_does_not_stop_it() -> Outcome {
-    use std::io::{Read, Write};
-    use std::net::TcpStream;
-
-    let bench = Bench::boot("nonsense", 64)?;
-    let address = bench.appliance.address();
-    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(5000));
-    for (request, status) in [
-        ("\x16\x03\x01 TLS is not spoken here\r\n\r\n", "400"),
-        ("POST / HTTP/1.1\r\n\r\n", "405"),
-        ("GET /media-stream HTTP/1.1\r\n\r\n", "426"),
-        ("GET /recordings/../secret HTTP/1.1\r\n\r\n", "404"),
-        ("GET /recordings/R9999999.wav HTTP/1.1\r\n\r\n", "404"),
-        (&long, "431"),
-    ] {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        // It may answer, and close, before it has read all.
-        let _ = stream.write_all(request.as_bytes());
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer)?;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        ensure(answer == format!("HTTP/1.1 {status}"), || format!("{status}: {answer:?}"))?;
-    }
-    let deep = format!(r#"{{"event":"x","a":{}"#, "[".repeat(1900));
-    let mut peer = Peer::connect(address)?;
-    for message in [&deep, "null", "{", r#"{"event":"media","media":{"payload":"=="}}"#, &start(0)]
-    {
-        peer.send(message)?;
-    }
-    peer.send(&media(0, &voice(0, 0)))?;
-    peer.send(STOP)?;
-    ensure(peer.close_code()? == 1000, || "nonsense ended the call".into())?;
-    ensure(bench.end_record(1)?["samples"] == 160, || "audio is missing".into())?;
-    // A second stream that cannot be recorded ends the connection, and the first is kept.
-    let mut peer = Peer::connect(address)?;
-    let alaw = r#"{"event":"start","start":{"mediaFormat":{"encoding":"audio/x-alaw"}}}"#;
-    for message in [&start(0), &media(0, &voice(0, 0)), alaw] {
-        peer.send(message)?;
-    }
-    ensure(peer.close_code()? == 1003, || "another close code for a-law".into())?;
-    let record = bench.end_record(2)?;
-    ensure(record["reason"] == "restart" && record["samples"] == 160, || record.to_string())?;
-    // Half a frame is no reason to wait for the rest from a peer that has closed.
-    let mut peer = Peer::connect(address)?;
-    peer.send(&start(0))?;
-    peer.send_bytes(&client::text("half")[..5])?;
-    peer.hang_up()?;
-    bench.finished(3)?;
-    ensure(bench.end_record(3)?["reason"] == "closed", || "another reason".into())?;
-    // Longer than the device takes: refused, and nobody else hears of it.
-    let mut peer = Peer::connect(address)?;
-    peer.send(&"x".repeat(MESSAGE_BYTES_MAX + 1))?;
-    ensure(peer.close_code()? == 1009, || "a message too long was not refused".into())?;
-    ensure(bench.health()?["uptime_ms"].as_u64() > Some(0), || "it is gone".into())
-}
-
-/// Each message in the middle of a call; what is no message as a connection's bytes, too, and as a
-/// request. What core makes of the same bytes on a host is what the card must have.
-fn what_fuzzers_say() -> Outcome {
-    let bench = Bench::boot("seeds", 64)?;
-    let mut said = Conversation::new(&bench);
-    for message in seeds::messages()? {
-        said.hold_call(&client::text(&message), &String::from_utf8_lossy(&message))?;
-    }
-    for (name, bytes) in seeds::bytes()? {
-        said.hold_call(&bytes, &name)?;
-        said.ask(&bytes, &name)?;
-    }
-    bench.check_card()
-}
-
-/// One connection after the other, with one device that must not restart.
-struct Conversation<'b> {
-    bench: &'b Bench,
-    recorded: usize,
-    uptime_ms: u64,
-}
-
-impl<'b> Conversation<'b> {
-    fn new(bench: &'b Bench) -> Self {
-        Self { bench, recorded: 0, uptime_ms: 0 }
-    }
-
-    /// Sends `odd` on a WebSocket between the frames of a call.
-    fn hold_call(&mut self, odd: &[u8], name: &str) -> Outcome {
-        let frame = |frame: usize| media(frame, &voice(self.recorded, frame));
-        let before: Vec<String> = [start(0)].into_iter().chain((0..5).map(frame)).collect();
-        let after: Vec<String> = (5..10).map(frame).chain([STOP.to_owned()]).collect();
-        let mut bytes: Vec<u8> = before.iter().flat_map(client::text).collect();
-        bytes.extend(odd);
-        bytes.extend(after.iter().flat_map(client::text));
-        let mut peer = Peer::connect(self.bench.appliance.address())?;
-        // The device may close before it has read all.
-        let _ = peer.send_bytes(&bytes);
-        peer.hang_up().map_err(|error| format!("{name}: {error}"))?;
-        self.await_quiet(name)?;
-        let expected = recorder::connection(&[&bytes], MESSAGE_BYTES_MAX);
-        for recording in expected.iter().filter(|recording| recording.spec == MONO) {
-            self.recorded += 1;
-            let is_same = self.bench.wav(self.recorded as u32)? == recording.wav();
-            ensure(is_same, || format!("{name}: another file than on a host"))?;
-        }
-        ensure(self.bench.recordings()? == self.recorded, || format!("{name}: how many?"))
-    }
-
-    /// Sends bytes where a request is due.
-    fn ask(&mut self, bytes: &[u8], name: &str) -> Outcome {
-        use std::io::{Read, Write};
-
-        let mut stream = std::net::TcpStream::connect(self.bench.appliance.address())?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let _ = stream.write_all(bytes);
-        let _ = stream.shutdown(std::net::Shutdown::Write);
-        let mut answer = Vec::new();
-        match stream.read_to_end(&mut answer) {
-            // It need not have read all.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
-            result => result.map(drop).map_err(|error| format!("{name}: {error}"))?,
-        }
-        ensure(!answer.starts_with(b"HTTP/1.1 2"), || format!("{name}: taken for a request"))?;
-        self.await_quiet(name)
-    }
-
-    /// Waits until no call is left; the device must not have restarted meanwhile.
-    fn await_quiet(&mut self, name: &str) -> Outcome {
-        self.bench.await_health(|health| health["calls"] == 0)?;
-        let uptime_ms = self.bench.health()?["uptime_ms"].as_u64().unwrap_or(0);
-        ensure(uptime_ms > self.uptime_ms, || format!("{name}: it restarted"))?;
-        self.uptime_ms = uptime_ms;
-        Ok(())
-    }
-}
-
 fn a_panic() -> Outcome {
     let mut bench = Bench::with_faults("panic")?;
     restarts_within(&mut bench, b"#", Duration::from_secs(2))?;
@@ -459,6 +285,9 @@ fn restarts_within(bench: &mut Bench, command: &[u8], time_max: Duration) -> Out
     bench.await_health(|health| health["recovered"] == 1 && health["calls"] == 0)?;
     ensure(time < time_max, || format!("it took {time:?}"))?;
     let begun = talker.join().expect("no panic")?;
+    let stack = bench.health()?["stack_bytes_peak"].as_u64().unwrap_or(u64::MAX);
+    println!("recovering takes {stack} bytes of stack at most");
+    ensure(stack <= budget("stack_bytes_peak_max")?, || format!("stack: {stack} bytes"))?;
     ensure(bench.end_record(1)?["state"] == "recovered", || "no record".into())?;
     let file = bench.wav(1)?;
     let samples = (file.len() - 44) / 2;
@@ -627,85 +456,6 @@ fn a_broken_card() -> Outcome {
     let samples = (file.len() - 44) / 2;
     ensure(samples >= 8000, || format!("only {samples} samples"))?;
     ensure(file == mono_file(&codes_of(0, samples)), || "not what was sent".into())
-}
-
-fn the_image_keeps_its_budgets() -> Outcome {
-    for (name, image) in [("one track", &IMAGE), ("both tracks", &STEREO)] {
-        let sections = sections(&fs::read(image.as_ref().map_err(Clone::clone)?)?)?;
-        let flash = sections.code + sections.data;
-        let ram = sections.data + sections.zeroed;
-        println!("{name}: flash {flash} bytes, static RAM {ram} bytes");
-        ensure(flash <= budget("flash_bytes_max")?, || format!("flash: {flash} bytes"))?;
-        ensure(ram <= budget("static_ram_bytes_max")?, || format!("static RAM: {ram} bytes"))?;
-    }
-    let mut bench = Bench::with_faults("budgets")?;
-    stalled_calls(&mut bench, b"2")?;
-    let stack = bench.health()?["stack_bytes_peak"].as_u64().unwrap_or(u64::MAX);
-    println!("stack {stack} bytes at most");
-    ensure(stack <= budget("stack_bytes_peak_max")?, || format!("stack: {stack} bytes"))
-}
-
-fn instructions_a_frame() -> Outcome {
-    let m3 = probe(qemu::TARGET, "lm3s6965evb", "core_instructions_a_frame_max")?;
-    let m0 = probe("thumbv6m-none-eabi", "microbit", "core_instructions_a_frame_max_m0")?;
-    ensure(m3 == m0, || "two processors, two recordings".into())
-}
-
-fn instructions_on_riscv() -> Outcome {
-    let m3 = probe(qemu::TARGET, "lm3s6965evb", "core_instructions_a_frame_max")?;
-    let target = "riscv32imac-unknown-none-elf";
-    let riscv = probe(target, "virt", "core_instructions_a_frame_max_riscv")?;
-    ensure(m3 == riscv, || "two processors, two recordings".into())
-}
-
-/// Runs core alone on a board and holds it to its budget; returns the checksum of its recording.
-fn probe(target: &str, board: &str, limit: &str) -> Result<u64, Failed> {
-    let probe = Program { name: "probe", target, ..Program::APPLIANCE };
-    let image = image(&format!("probe-{board}.elf"), probe)?;
-    let said = qemu::run_counted(&image, board)?;
-    ensure(said == qemu::run_counted(&image, board)?, || "two runs differ".into())?;
-    let figure = |name: &str| -> Result<u64, Failed> {
-        let mut lines = said.lines().filter_map(|line| line.split_once(" = "));
-        let value = lines.find(|(key, _)| *key == name).map(|(_, value)| value.parse());
-        Ok(value.ok_or_else(|| format!("no {name} in {said:?}"))??)
-    };
-    let stages = ["ws", "message", "wav"].map(figure);
-    let total = stages.into_iter().sum::<Result<u64, Failed>>()?;
-    println!("{board}: {total} instructions a frame\n{said}");
-    ensure(figure("samples")? == 80_000, || said.clone())?;
-    ensure(total <= budget(limit)?, || format!("{board}: {total} instructions"))?;
-    figure("checksum")
-}
-
-/// What three calls at real pace take more than none, so the figure hardly changes from run to run.
-fn instructions_in_all() -> Outcome {
-    let bench = Bench::counted("counted")?;
-    let reading = || -> Result<(u64, u64), Failed> {
-        let uptime_ms = bench.health()?["uptime_ms"].as_u64().unwrap_or(0);
-        Ok((bench.appliance.instructions()?, uptime_ms))
-    };
-    let booted = reading()?;
-    thread::sleep(Duration::from_secs(2));
-    let idle = reading()?;
-    hang_up(talk_to(&bench, CALLS_MAX, INBOUND)?)?;
-    let done = reading()?;
-    let idle_a_ms = (idle.0 - booted.0) / (idle.1 - booted.1);
-    let all = done.0 - idle.0 - idle_a_ms * (done.1 - idle.1);
-    let each = all / (CALLS_MAX * TALK_FRAMES) as u64;
-    println!("network to card: {each} instructions a frame; {idle_a_ms} a ms without a call");
-    let max = budget("appliance_instructions_a_frame_max")?;
-    ensure(each <= max, || format!("{each} instructions"))
-}
-
-fn a_media_frame_cannot_panic() -> Outcome {
-    let probe = Program {
-        name: "probe",
-        features: "prove-panic-free",
-        rustflags: "--cfg callreel_frequent_only",
-        ..Program::APPLIANCE
-    };
-    image("probe-panic-free.elf", probe)?;
-    Ok(())
 }
 
 // Calls.

@@ -1,0 +1,91 @@
+//! What the image and a media frame cost, held to `firmware-sim/budgets.toml`.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use callreel_firmware_sim::qemu::{self, Program};
+use libtest_mimic::Failed;
+
+use super::bench::{Bench, IMAGE, STEREO, budget, ensure, image, sections};
+use super::conversation::INBOUND;
+use super::{CALLS_MAX, Outcome, TALK_FRAMES, hang_up, stalled_calls, talk_to};
+
+pub fn the_image_keeps_its_budgets() -> Outcome {
+    for (name, image) in [("one track", &IMAGE), ("both tracks", &STEREO)] {
+        let sections = sections(&fs::read(image.as_ref().map_err(Clone::clone)?)?)?;
+        let flash = sections.code + sections.data;
+        let ram = sections.data + sections.zeroed;
+        println!("{name}: flash {flash} bytes, static RAM {ram} bytes");
+        ensure(flash <= budget("flash_bytes_max")?, || format!("flash: {flash} bytes"))?;
+        ensure(ram <= budget("static_ram_bytes_max")?, || format!("static RAM: {ram} bytes"))?;
+    }
+    let mut bench = Bench::with_faults("budgets")?;
+    stalled_calls(&mut bench, b"2")?;
+    let stack = bench.health()?["stack_bytes_peak"].as_u64().unwrap_or(u64::MAX);
+    println!("stack {stack} bytes at most");
+    ensure(stack <= budget("stack_bytes_peak_max")?, || format!("stack: {stack} bytes"))
+}
+
+pub fn instructions_a_frame() -> Outcome {
+    let m3 = probe(qemu::TARGET, "lm3s6965evb", "core_instructions_a_frame_max")?;
+    let m0 = probe("thumbv6m-none-eabi", "microbit", "core_instructions_a_frame_max_m0")?;
+    ensure(m3 == m0, || "two processors, two recordings".into())
+}
+
+pub fn instructions_on_riscv() -> Outcome {
+    let m3 = probe(qemu::TARGET, "lm3s6965evb", "core_instructions_a_frame_max")?;
+    let target = "riscv32imac-unknown-none-elf";
+    let riscv = probe(target, "virt", "core_instructions_a_frame_max_riscv")?;
+    ensure(m3 == riscv, || "two processors, two recordings".into())
+}
+
+/// Runs core alone on a board and holds it to its budget; returns the checksum of its recording.
+fn probe(target: &str, board: &str, limit: &str) -> Result<u64, Failed> {
+    let probe = Program { name: "probe", target, ..Program::APPLIANCE };
+    let image = image(&format!("probe-{board}.elf"), probe)?;
+    let said = qemu::run_counted(&image, board)?;
+    ensure(said == qemu::run_counted(&image, board)?, || "two runs differ".into())?;
+    let figure = |name: &str| -> Result<u64, Failed> {
+        let mut lines = said.lines().filter_map(|line| line.split_once(" = "));
+        let value = lines.find(|(key, _)| *key == name).map(|(_, value)| value.parse());
+        Ok(value.ok_or_else(|| format!("no {name} in {said:?}"))??)
+    };
+    let stages = ["ws", "message", "wav"].map(figure);
+    let total = stages.into_iter().sum::<Result<u64, Failed>>()?;
+    println!("{board}: {total} instructions a frame\n{said}");
+    ensure(figure("samples")? == 80_000, || said.clone())?;
+    ensure(total <= budget(limit)?, || format!("{board}: {total} instructions"))?;
+    figure("checksum")
+}
+
+/// What three calls at real pace take more than none, so the figure hardly changes from run to run.
+pub fn instructions_in_all() -> Outcome {
+    let bench = Bench::counted("counted")?;
+    let reading = || -> Result<(u64, u64), Failed> {
+        let uptime_ms = bench.health()?["uptime_ms"].as_u64().unwrap_or(0);
+        Ok((bench.appliance.instructions()?, uptime_ms))
+    };
+    let booted = reading()?;
+    thread::sleep(Duration::from_secs(2));
+    let idle = reading()?;
+    hang_up(talk_to(&bench, CALLS_MAX, INBOUND)?)?;
+    let done = reading()?;
+    let idle_a_ms = (idle.0 - booted.0) / (idle.1 - booted.1);
+    let all = done.0 - idle.0 - idle_a_ms * (done.1 - idle.1);
+    let each = all / (CALLS_MAX * TALK_FRAMES) as u64;
+    println!("network to card: {each} instructions a frame; {idle_a_ms} a ms without a call");
+    let max = budget("appliance_instructions_a_frame_max")?;
+    ensure(each <= max, || format!("{each} instructions"))
+}
+
+pub fn a_media_frame_cannot_panic() -> Outcome {
+    let probe = Program {
+        name: "probe",
+        features: "prove-panic-free",
+        rustflags: "--cfg callreel_frequent_only",
+        ..Program::APPLIANCE
+    };
+    image("probe-panic-free.elf", probe)?;
+    Ok(())
+}
