@@ -23,7 +23,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use self::pool::Pool;
 use crate::call::{Call, Context, MESSAGE_BYTES_MAX, Wish};
 use crate::live::Board;
-use crate::recording::{Outbox, Outcome, Writers};
+use crate::recording::{Done, Outbox, Outcome, Writers};
 use crate::store::Store;
 use crate::store::record::End;
 use crate::twilio::StreamTokens;
@@ -498,15 +498,17 @@ impl Reader {
         }
     }
 
-    /// Lets a call take `received` new bytes, behind those of its unfinished message.
-    fn take(&mut self, token: usize, received: usize, now: Instant) {
-        let inbox = Arc::clone(&self.inbox);
-        let done = || -> crate::recording::Done {
-            let inbox = Arc::clone(&inbox);
+    /// Does something with a call that needs what its thread has for all of them.
+    fn with_call<T>(
+        &mut self,
+        token: usize,
+        now: Instant,
+        work: impl FnOnce(&mut Live, &mut [u8], &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let inbox = &self.inbox;
+        let done = || -> Done {
+            let inbox = Arc::clone(inbox);
             Box::new(move |outcome| inbox.post(Letter::Finished { token, outcome }))
-        };
-        let Some(live) = self.live.get_mut(&token) else {
-            return;
         };
         let mut context = Context {
             samples: &mut self.samples,
@@ -517,32 +519,40 @@ impl Reader {
             now,
             done: &done,
         };
-        if received > 0 {
-            live.last_heard = now;
-            live.pinged = false;
-        }
-        let held = live.partial.len();
-        let wish = if live.pooled == 0 {
-            let bytes = &mut self.buffer[..held + received];
-            let (kept, wish) = live.call.handle_bytes(bytes, &mut context);
-            live.partial.clear();
-            live.partial.extend_from_slice(&bytes[..kept]);
-            wish
-        } else {
-            let (kept, wish) = live.call.handle_bytes(&mut live.partial, &mut context);
-            live.partial.truncate(kept);
-            wish
-        };
-        live.settle(&self.pool);
-        if let Some(pong) = live.call.take_pong() {
-            live.send_pong(&pong);
-        }
-        if let Wish::Close(code) = wish {
-            live.close_when_finished(code, now);
-        }
-        if live.call.peer_closed() && matches!(live.closing, Closing::Lingering(_)) {
-            live.closing = Closing::Gone;
-        }
+        self.live.get_mut(&token).map(|live| work(live, &mut self.buffer, &mut context))
+    }
+
+    /// Lets a call take `received` new bytes, behind those of its unfinished message.
+    fn take(&mut self, token: usize, received: usize, now: Instant) {
+        let pool = Arc::clone(&self.pool);
+        self.with_call(token, now, |live, buffer, context| {
+            if received > 0 {
+                live.last_heard = now;
+                live.pinged = false;
+            }
+            let held = live.partial.len();
+            let wish = if live.pooled == 0 {
+                let bytes = &mut buffer[..held + received];
+                let (kept, wish) = live.call.handle_bytes(bytes, context);
+                live.partial.clear();
+                live.partial.extend_from_slice(&bytes[..kept]);
+                wish
+            } else {
+                let (kept, wish) = live.call.handle_bytes(&mut live.partial, context);
+                live.partial.truncate(kept);
+                wish
+            };
+            live.settle(&pool);
+            if let Some(pong) = live.call.take_pong() {
+                live.send_pong(&pong);
+            }
+            if let Wish::Close(code) = wish {
+                live.close_when_finished(code, now);
+            }
+            if live.call.peer_closed() && matches!(live.closing, Closing::Lingering(_)) {
+                live.closing = Closing::Gone;
+            }
+        });
     }
 
     /// The connection is over as far as the peer is concerned.
@@ -557,25 +567,10 @@ impl Reader {
 
     /// Ends a connection from our side.
     fn end(&mut self, token: usize, end: End, code: ws::CloseCode, now: Instant) {
-        let inbox = Arc::clone(&self.inbox);
-        let done = || -> crate::recording::Done {
-            let inbox = Arc::clone(&inbox);
-            Box::new(move |outcome| inbox.post(Letter::Finished { token, outcome }))
-        };
-        let Some(live) = self.live.get_mut(&token) else {
-            return;
-        };
-        let mut context = Context {
-            samples: &mut self.samples,
-            outbox: &mut self.outbox,
-            encoding: self.config.encoding,
-            segment_bytes_max: self.config.segment_bytes_max,
-            stream_tokens: self.config.stream_tokens.as_deref(),
-            now,
-            done: &done,
-        };
-        live.call.end(end, &mut context);
-        live.close_when_finished(code, now);
+        self.with_call(token, now, |live, _, context| {
+            live.call.end(end, context);
+            live.close_when_finished(code, now);
+        });
     }
 
     /// Looks after every call: what has waited is posted, who is silent is asked, who is gone goes.
