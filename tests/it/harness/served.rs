@@ -54,12 +54,13 @@ impl Served {
 
     /// The end records of all finished recordings with their paths, in the order of their starts.
     pub fn records(&self) -> Vec<(PathBuf, Value)> {
-        let days = fs::read_dir(self.dir.path()).unwrap().map(|day| day.unwrap().path());
-        let files = days
-            .filter(|day| day.is_dir())
-            .flat_map(|day| fs::read_dir(day).unwrap().map(|file| file.unwrap().path()));
-        let mut records: Vec<_> = files
-            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        self.records_but(&BTreeSet::new())
+    }
+
+    /// The same without some, which are not read: there may be thousands.
+    fn records_but(&self, known: &BTreeSet<PathBuf>) -> Vec<(PathBuf, Value)> {
+        let new = self.paths().filter(|path| !known.contains(path));
+        let mut records: Vec<_> = new
             .map(|path| {
                 let record = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
                 (path, record)
@@ -70,9 +71,16 @@ impl Served {
         records
     }
 
+    fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let days = fs::read_dir(self.dir.path()).unwrap().map(|day| day.unwrap().path());
+        days.filter(|day| day.is_dir())
+            .flat_map(|day| fs::read_dir(day).unwrap().map(|file| file.unwrap().path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+    }
+
     /// Sends messages on one connection and closes it; the records of what came of them.
     pub fn send(&self, messages: &[Vec<u8>]) -> Vec<(PathBuf, Value)> {
-        let known: BTreeSet<_> = self.records().into_iter().map(|(path, _)| path).collect();
+        let known = self.paths().collect();
         let mut socket = TcpStream::connect(self.address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let handshake = "GET /media-stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
@@ -87,8 +95,7 @@ impl Served {
         let mut answer = Vec::new();
         let _ = socket.read_to_end(&mut answer);
         assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
-        let records = self.records();
-        records.into_iter().filter(|(path, _)| !known.contains(path)).collect()
+        self.records_but(&known)
     }
 }
 
