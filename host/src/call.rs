@@ -1,5 +1,6 @@
 //! One connection: the bytes of its WebSocket in, recordings and their end records out.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use callreel_core::frame::Provider;
@@ -7,6 +8,7 @@ use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::{Error, Event, Session, Stats, Turn};
 use callreel_core::{wav, ws};
 use tracing::Span;
+use tracing::field::{Empty, debug};
 
 use crate::recording::{Done, Outbox, Recording};
 use crate::store::Record;
@@ -106,13 +108,15 @@ pub struct Call {
     /// The peer's close frame has come.
     peer_closed: bool,
     capture: Option<Vec<u8>>,
+    peer: SocketAddr,
+    /// What log lines say they are about.
     span: Span,
 }
 
 impl Call {
     /// A connection whose handshake is done. With `capture`, messages are kept as they come.
     #[must_use]
-    pub fn new(peer: std::net::SocketAddr, capture: bool) -> Self {
+    pub fn new(peer: SocketAddr, capture: bool) -> Self {
         Self {
             decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
             session: Line::new(),
@@ -123,14 +127,14 @@ impl Call {
             pong: None,
             peer_closed: false,
             capture: capture.then(Vec::new),
-            span: tracing::info_span!("call", %peer, provider = Provider::Twilio.name()),
+            peer,
+            span: span_of(peer),
         }
     }
 
     /// Takes the connection's bytes; returns how many of them, now at the start, must come again.
     pub fn handle_bytes(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> (usize, Wish) {
-        let span = self.span.clone();
-        let _entered = span.enter();
+        let mut span = self.span.clone().entered();
         let mut wish = Wish::GoOn;
         while let Some(event) = self.decoder.poll(bytes) {
             let asked = match event {
@@ -155,6 +159,10 @@ impl Call {
             };
             if asked != Wish::GoOn && wish == Wish::GoOn {
                 wish = asked;
+            }
+            // Another stream has begun.
+            if *span != self.span {
+                span = self.span.clone().entered();
             }
         }
         (self.decoder.compact(bytes), wish)
@@ -242,7 +250,9 @@ impl Call {
                 self.capture = next_capture;
                 self.session = Line::new();
                 self.counted = Stats::default();
-                self.record(text, context)
+                self.span = span_of(self.peer);
+                let span = self.span.clone();
+                span.in_scope(|| self.record(text, context))
             }
             Next::Refuse => {
                 self.capture = None;
@@ -330,6 +340,12 @@ impl Context<'_> {
     }
 }
 
+/// What the log lines of one stream have in common. Its ids are known when it starts.
+fn span_of(peer: SocketAddr) -> Span {
+    let provider = Provider::Twilio.name();
+    tracing::info_span!(parent: None, "call", %peer, provider, stream = Empty, call = Empty)
+}
+
 /// Does what a message means for the recording.
 fn follow<const N: usize>(
     taken: Result<Turn<'_, '_, N>, Error>,
@@ -356,7 +372,9 @@ fn follow<const N: usize>(
                 tracing::warn!("refused a stream: it shows no fresh token of its call");
                 return Next::Refuse;
             }
-            tracing::info!(stream = ?record.stream_id, call = ?record.call_id, "recording began");
+            let span = Span::current();
+            span.record("stream", debug(&record.stream_id)).record("call", debug(&record.call_id));
+            tracing::info!("recording began");
             *recording = Some(context.begin(record, start.tracks.channels(), 0));
         }
         Event::Refused(start) => {

@@ -116,25 +116,36 @@ fn what_comes_before_the_start_or_after_the_stop_is_not_recorded() {
 
 #[test]
 fn another_start_on_the_connection_is_another_recording() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
-    let mut peer = heard_call(&server, 1);
-    let first = peer.pcm();
-    peer.codes.clear();
-    peer.start(&[]);
-    peer.say(2 * SECOND);
-    let second = peer.pcm();
-    peer.codes.clear();
-    peer.stream_id = stream_id(2);
-    peer.start(&[]);
-    peer.say(SECOND);
-    let peer = peer.finish();
-    let finished = shelf::finished(dir.path());
-    let again = format!("{}-2", stream_id(1));
-    assert_eq!(finished[&stream_id(1)].state(), ("partial", "restart"));
-    assert!(finished[&stream_id(1)].samples() == first);
-    assert!(finished[&again].samples() == second);
-    assert!(finished[&stream_id(2)].samples() == peer.pcm());
+    for format in ["human", "json"] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Setup::new(dir.path()).args(&["--log-format", format]).start();
+        let mut peer = heard_call(&server, 1);
+        let first = peer.pcm();
+        peer.codes.clear();
+        peer.start(&[]);
+        peer.say(2 * SECOND);
+        let second = peer.pcm();
+        peer.codes.clear();
+        peer.stream_id = stream_id(2);
+        peer.start(&[]);
+        peer.say(SECOND);
+        let peer = peer.finish();
+        let finished = shelf::finished(dir.path());
+        let again = format!("{}-2", stream_id(1));
+        assert_eq!(finished[&stream_id(1)].state(), ("partial", "restart"));
+        assert!(finished[&stream_id(1)].samples() == first);
+        assert!(finished[&again].samples() == second);
+        assert!(finished[&stream_id(2)].samples() == peer.pcm());
+        // Every line says whose it is.
+        let lines = server.log_lines();
+        let lines: Vec<&String> = lines.iter().filter(|line| line.contains("recording ")).collect();
+        assert_eq!(lines.len(), 6, "{lines:#?}");
+        for (line, number) in lines.into_iter().zip([1, 1, 1, 1, 2, 2]) {
+            let (own, other) = (stream_id(number), stream_id(3 - number));
+            let ids = [own.clone(), format!("CA{own}")];
+            assert!(ids.iter().all(|id| line.contains(id)) && !line.contains(&other), "{line}");
+        }
+    }
 }
 
 #[test]
