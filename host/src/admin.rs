@@ -38,6 +38,11 @@ pub use access::{Token, TokenError};
 /// Connections at one time; each may be a browser that listens in.
 const CONNECTIONS_MAX: usize = 512;
 
+/// What may wait in the system for a client that does not read, beyond what it has room for. Without
+/// a bound it is megabytes, minutes of a stuck listener's audio.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 16 * 1024;
+
 /// Largest request head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -85,6 +90,7 @@ struct Shared {
     phase: watch::Receiver<Phase>,
     readers: Semaphore,
     process: metrics::Process,
+    cpus_total: usize,
     began: Instant,
 }
 
@@ -110,6 +116,8 @@ pub async fn serve(
         phase: phase.clone(),
         readers: Semaphore::new(READERS_MAX),
         process: metrics::Process::default(),
+        // Looked up once: it costs several files.
+        cpus_total: std::thread::available_parallelism().map_or(1, usize::from),
         began: Instant::now(),
     }));
     // Whatever runs in here ends with it.
@@ -121,7 +129,7 @@ pub async fn serve(
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_ended) = tasks.join_next() => continue,
-            _ = phase.wait_for(|phase| *phase == Phase::Closed) => return,
+            _ = phase.wait_for(|phase| *phase == Phase::Closed) => return tasks.shutdown().await,
         };
         match (accepted, Arc::clone(&places).try_acquire_owned()) {
             (Ok((socket, _peer)), Ok(place)) => {
@@ -139,6 +147,8 @@ pub async fn serve(
 /// Carries one connection's requests.
 async fn converse(socket: TcpStream, router: Router, _place: OwnedSemaphorePermit) {
     let _ = socket.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

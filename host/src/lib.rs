@@ -90,7 +90,7 @@ pub async fn serve(
     config.store.webhooks.clone_from(&webhooks);
     let store = Arc::new(Store::open(config.store)?);
     let board = Arc::<Board>::default();
-    board.count_recovered(store.recovered());
+    store.take_finished().iter().for_each(|record| board.publish(record));
     let engine = Engine::start(&config.engine, &store, &board)?;
     // Whoever waits for this line finds what was interrupted before finished.
     if let Ok(address) = listeners.public.local_addr() {

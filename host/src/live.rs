@@ -18,8 +18,9 @@ use callreel_core::session::Stats;
 use crate::store::Record;
 use crate::store::record::{EventRecord, GapRecord, State};
 
-/// How much audio a tap keeps for its listeners, in sample frames: two seconds.
-pub const TAP_SAMPLES: usize = 2 * SAMPLE_RATE_HZ as usize;
+/// How much audio a tap keeps for its listeners, in sample frames: two seconds. A power of two, so
+/// that a place in it is found without a division.
+pub const TAP_SAMPLES: usize = (2 * SAMPLE_RATE_HZ as usize).next_power_of_two();
 
 /// Gaps, keys and marks on their way from one recording to those who watch.
 const MOMENTS_MAX: usize = 64;
@@ -146,13 +147,6 @@ impl Board {
         }
     }
 
-    /// Counts what an earlier run left and the start finished.
-    pub fn count_recovered(&self, count: u64) {
-        if let Some(index) = STATES.iter().position(|state| *state == State::Recovered) {
-            self.counters.finished[index].fetch_add(count, Ordering::Relaxed);
-        }
-    }
-
     /// Takes the records of what was finished since the last call; one caller only.
     #[must_use]
     pub fn take_published(&self) -> VecDeque<Record> {
@@ -254,6 +248,9 @@ impl Entry {
     /// Takes what happened since the last call; one caller only.
     #[must_use]
     pub fn take_moments(&self) -> Vec<Moment> {
+        if self.moments_waiting.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
+        }
         let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
         let taken: Vec<Moment> = moments.try_iter().collect();
         self.moments_waiting.fetch_sub(taken.len(), Ordering::Relaxed);

@@ -412,15 +412,18 @@ impl Writers {
             outboxes.push(Outbox { sender, jobs: Vec::new(), next_key: 0, board });
         }
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let (synced, board) = (Arc::clone(store), Arc::clone(board));
+        let (synced, kept) = (Arc::clone(store), Arc::clone(store));
+        let (board, shown) = (Arc::clone(board), Arc::clone(board));
         let sync = move || {
             let began = Instant::now();
             if synced.sync() {
                 board.counters.sync_time.add(began.elapsed());
             }
         };
-        let kept = Arc::clone(store);
-        let keep = move || kept.tend();
+        let keep = move || {
+            kept.tend();
+            kept.take_finished().iter().for_each(|record| shown.publish(record));
+        };
         // Two, so that nothing the one has to wait for keeps audio from becoming durable.
         let keepers =
             vec![every_second("syncer", &stop, sync)?, every_second("keeper", &stop, keep)?];

@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -94,12 +95,25 @@ pub struct Store {
     sync_failures: AtomicU64,
     /// Less is free than is to be kept free.
     is_full: Arc<AtomicBool>,
+    /// When the disk last said how much room there is, and what it said.
+    room: Mutex<Option<(Instant, Room)>>,
     /// How often it was looked after.
     ticks: AtomicU32,
     /// What the disk did not let us finish while it was waited for.
     left: Mutex<VecDeque<Left>>,
-    /// Recordings that the start finished.
-    recovered: AtomicU64,
+    /// What was finished here rather than by a writer, until somebody shows it.
+    finished: Mutex<Vec<Record>>,
+}
+
+/// Room on the disk of the recordings, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Free to us.
+    pub free: u64,
+    /// All there is.
+    pub total: u64,
+    /// While less than this is free, no new call is taken.
+    pub keep_free: u64,
 }
 
 /// A recording that has ended and could not be finished: what is to be done when the disk is back.
@@ -142,7 +156,8 @@ impl Store {
             is_full: Arc::default(),
             ticks: AtomicU32::new(0),
             left: Mutex::default(),
-            recovered: AtomicU64::new(0),
+            room: Mutex::default(),
+            finished: Mutex::default(),
         };
         recover::recover(&store).map_err(unusable)?;
         store.tend();
@@ -277,10 +292,15 @@ impl Store {
         true
     }
 
-    /// How many recordings of an earlier run were finished when this one began.
+    /// Takes the records of what was finished since the last call by nobody who shows it: what an
+    /// earlier run had left, and what the disk did not let a writer finish.
     #[must_use]
-    pub fn recovered(&self) -> u64 {
-        self.recovered.load(Ordering::Relaxed)
+    pub fn take_finished(&self) -> Vec<Record> {
+        std::mem::take(&mut self.finished.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note_finished(&self, record: Record) {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(record);
     }
 
     /// How often the directory could not be synced: a recording during which this grew is damaged.

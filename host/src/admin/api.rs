@@ -18,8 +18,10 @@ use hyper::body::Bytes;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::time::{MissedTickBehavior, interval_at};
 
+use super::events::CallView;
 use super::{Admin, Problem, health, stream};
 use crate::http::Phase;
 use crate::metrics::{self, Process, Scrape};
@@ -35,8 +37,8 @@ const PAGE_MAX: usize = 200;
 const COLUMNS: usize = 800;
 const COLUMNS_MAX: usize = 4000;
 
-/// How often a listener gets what there is to hear.
-const LISTEN_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a listener gets what there is to hear: as often as media threads look at their sockets.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What of a file is sent at once.
 const PIECE_BYTES: u64 = 64 * 1024;
@@ -47,6 +49,33 @@ const SEARCH_BYTES_MAX: usize = 200;
 /// What is wrong with a path that names nothing.
 const NO_RECORDING: &str = "there is no such recording";
 
+/// Whose recording it is: what is known from the start on.
+#[derive(Serialize)]
+pub struct Head {
+    provider: String,
+    stream_id: String,
+    call_id: String,
+    account_id: String,
+    parameters: BTreeMap<String, String>,
+    tracks: Vec<String>,
+    started_at: Timestamp,
+}
+
+impl Head {
+    /// The head of a record.
+    pub fn of(record: &Record) -> Self {
+        Self {
+            provider: record.provider.clone(),
+            stream_id: record.stream_id.clone(),
+            call_id: record.call_id.clone(),
+            account_id: record.account_id.clone(),
+            parameters: record.parameters.clone(),
+            tracks: record.tracks.clone(),
+            started_at: record.started_at,
+        }
+    }
+}
+
 /// A recording in a list.
 #[derive(Serialize)]
 pub struct Summary {
@@ -55,13 +84,8 @@ pub struct Summary {
     state: RecordState,
     end: crate::store::record::End,
     reason: Option<String>,
-    provider: String,
-    stream_id: String,
-    call_id: String,
-    account_id: String,
-    parameters: BTreeMap<String, String>,
-    tracks: Vec<String>,
-    started_at: Timestamp,
+    #[serde(flatten)]
+    head: Head,
     ended_at: Timestamp,
     duration_ms: u64,
     gaps: u64,
@@ -82,13 +106,7 @@ impl Summary {
             state: record.state,
             end: record.end,
             reason: record.reason.clone(),
-            provider: record.provider.clone(),
-            stream_id: record.stream_id.clone(),
-            call_id: record.call_id.clone(),
-            account_id: record.account_id.clone(),
-            parameters: record.parameters.clone(),
-            tracks: record.tracks.clone(),
-            started_at: record.started_at,
+            head: Head::of(record),
             ended_at: record.ended_at,
             duration_ms: record.duration_ms,
             gaps: record.gaps.len() as u64 + record.gaps_dropped,
@@ -124,11 +142,7 @@ pub struct Status {
 
 impl Admin {
     /// How the recorder is.
-    pub async fn status(&self) -> Status {
-        let store = Arc::clone(&self.sources.store);
-        // The disk may be stuck; the page should say so rather than stop.
-        let look = tokio::task::spawn_blocking(move || health::disk(store.dir()));
-        let disk = tokio::time::timeout(Duration::from_secs(1), look).await;
+    pub fn status(&self) -> Status {
         let mut address = self.sources.public_address;
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -137,16 +151,21 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: self.began.elapsed().as_secs(),
             calls: self.sources.board.count(),
-            is_draining: *self.phase.borrow() != Phase::Open,
+            is_draining: self.is_draining(),
             cpus: (self.process.cpus() * 1000.0).round() / 1000.0,
-            cpus_total: std::thread::available_parallelism().map_or(1, usize::from),
-            disk: disk.ok().and_then(Result::ok).flatten(),
+            cpus_total: self.cpus_total,
+            disk: self.sources.store.room().map(health::Disk::from),
             allows_delete: self.config.allows_delete,
             has_token: self.config.token.is_some(),
             stream_url: format!("ws://{address}{}", twilio::STREAM_PATH),
             webhook_url: self.sources.webhook_url.clone(),
             webhook: self.sources.webhooks.as_ref().map(webhook::Queue::health),
         }
+    }
+
+    /// Whether no new calls are taken because the recorder stops.
+    pub fn is_draining(&self) -> bool {
+        *self.phase.borrow() != Phase::Open
     }
 
     /// Reads files, when it is this request's turn, on a thread that may wait for them.
@@ -169,12 +188,16 @@ impl Admin {
 
 /// `GET /api/v1/status`.
 pub async fn status(State(admin): State<Admin>) -> Response {
-    as_json(&admin.status().await)
+    as_json(&admin.status())
 }
 
 /// `GET /api/v1/calls`.
 pub async fn calls(State(admin): State<Admin>) -> Response {
-    as_json(&json!({ "calls": admin.watch.calls() }))
+    #[derive(Serialize)]
+    struct Calls {
+        calls: Vec<CallView>,
+    }
+    as_json(&Calls { calls: admin.watch.calls() })
 }
 
 /// `GET /api/v1/calls/{key}`.
@@ -217,7 +240,9 @@ pub async fn listen(
     let mut listener = entry.listen();
     let body = stream::body(async move |feed| {
         feed.send(wav::header(spec, wav::Length::Unknown).to_vec()).await?;
-        let mut ticks = tokio::time::interval(LISTEN_INTERVAL);
+        // All listeners at the same instants, so that they cost one wake-up.
+        let mut ticks = interval_at(admin.began.into(), LISTEN_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut heard = Vec::new();
         loop {
             tokio::select! {
@@ -226,8 +251,12 @@ pub async fn listen(
             }
             heard.clear();
             let goes_on = listener.poll(&mut heard);
-            let samples = heard.iter().flat_map(|frame| &frame[channels.clone()]);
-            let bytes: Vec<u8> = samples.flat_map(|sample| sample.to_le_bytes()).collect();
+            let mut bytes = Vec::with_capacity(heard.len() * channels.len() * 2);
+            for frame in &heard {
+                for sample in &frame[channels.clone()] {
+                    bytes.extend_from_slice(&sample.to_le_bytes());
+                }
+            }
             if !bytes.is_empty() {
                 feed.send(bytes).await?;
             }
@@ -288,9 +317,14 @@ pub async fn recordings(
         }
     };
     let page = admin.read(move |store| store.list(&filter, after.as_ref(), limit)).await?;
-    let recordings: Vec<Summary> = page.records.iter().map(Summary::of).collect();
+    #[derive(Serialize)]
+    struct Recordings {
+        recordings: Vec<Summary>,
+        next: Option<String>,
+    }
+    let recordings = page.records.iter().map(Summary::of).collect();
     let next = page.next.map(|cursor| cursor.to_string());
-    Ok(as_json(&json!({ "recordings": recordings, "next": next })))
+    Ok(as_json(&Recordings { recordings, next }))
 }
 
 /// `GET /api/v1/recordings/{day}/{id}`: the end record.
@@ -389,13 +423,12 @@ pub async fn audio(
 
 /// `GET /metrics`.
 pub async fn metrics(State(admin): State<Admin>) -> Response {
-    let status = admin.status().await;
     let scrape = Scrape {
         board: Arc::clone(&admin.sources.board),
-        disk_free_bytes: status.disk.map(|disk| disk.free_bytes),
-        is_draining: status.is_draining,
+        disk_free_bytes: admin.sources.store.room().map(|room| room.free),
+        is_draining: admin.is_draining(),
         cpu_time: Process::cpu_time(),
-        webhook: status.webhook,
+        webhook: admin.sources.webhooks.as_ref().map(webhook::Queue::health),
     };
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], scrape.into_text()).into_response()
 }

@@ -1,7 +1,8 @@
 //! One look at all live recordings, several times a second, for everybody who watches.
 //!
 //! What changed goes to each stream of server-sent events; who falls behind gets the whole picture
-//! anew instead of what was missed.
+//! anew instead of what was missed. Levels are different: a stream takes the latest when it can, and
+//! they are written down for the first that does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +11,14 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
+use hyper::body::Bytes;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::api::Head;
 use super::{Admin, api, stream};
 use crate::live::{Entry, Moment};
 use crate::store::record::{What, ms};
@@ -36,12 +38,21 @@ const BACKLOG_MAX: usize = 256;
 /// What the last look saw, and who is to be told of the next.
 pub struct Watch {
     calls: Mutex<BTreeMap<u64, Seen>>,
-    told: broadcast::Sender<Arc<str>>,
+    told: broadcast::Sender<Bytes>,
+    /// The number of the last look at which there was something to see.
+    looks: tokio::sync::watch::Sender<u64>,
+    /// The levels of a look that somebody has asked for, and its number.
+    levels: Mutex<(u64, Bytes)>,
 }
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { calls: Mutex::default(), told: broadcast::channel(BACKLOG_MAX).0 }
+        Self {
+            calls: Mutex::default(),
+            told: broadcast::channel(BACKLOG_MAX).0,
+            looks: tokio::sync::watch::Sender::new(0),
+            levels: Mutex::default(),
+        }
     }
 }
 
@@ -58,13 +69,8 @@ struct Seen {
 #[derive(Serialize)]
 pub struct CallView {
     key: String,
-    provider: String,
-    stream_id: String,
-    call_id: String,
-    account_id: String,
-    parameters: BTreeMap<String, String>,
-    tracks: Vec<String>,
-    started_at: Timestamp,
+    #[serde(flatten)]
+    head: Head,
     #[serde(flatten)]
     progress: ProgressView,
     moments: Vec<MomentView>,
@@ -83,6 +89,11 @@ struct ProgressView {
     rejected: u64,
     gaps: u64,
     missing_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Levels {
+    calls: Vec<LevelView>,
 }
 
 #[derive(Serialize)]
@@ -169,16 +180,9 @@ impl Seen {
     }
 
     fn view(&self) -> CallView {
-        let record = &self.entry.record;
         CallView {
             key: self.entry.key.to_string(),
-            provider: record.provider.clone(),
-            stream_id: record.stream_id.clone(),
-            call_id: record.call_id.clone(),
-            account_id: record.account_id.clone(),
-            parameters: record.parameters.clone(),
-            tracks: record.tracks.clone(),
-            started_at: record.started_at,
+            head: Head::of(&self.entry.record),
             progress: self.progress(),
             moments: self.moments.iter().cloned().collect(),
         }
@@ -203,16 +207,15 @@ impl Watch {
     fn tell(&self, event: &str, data: &impl Serialize) {
         if self.told.receiver_count() > 0 {
             // Nobody may have stayed meanwhile.
-            let _ = self.told.send(text_of(event, data).into());
+            let _ = self.told.send(text_of(event, data));
         }
     }
 
-    /// Looks at every live recording and tells what changed.
+    /// Looks at every live recording, in the order of their keys, and tells what changed.
     fn look(&self, entries: Vec<Arc<Entry>>) {
         let mut calls = self.lock();
-        let live: BTreeMap<u64, Arc<Entry>> =
-            entries.into_iter().map(|entry| (entry.key, entry)).collect();
-        let ended: Vec<u64> = calls.keys().filter(|key| !live.contains_key(key)).copied().collect();
+        let is_live = |key: &u64| entries.binary_search_by_key(key, |entry| entry.key).is_ok();
+        let ended: Vec<u64> = calls.keys().filter(|key| !is_live(key)).copied().collect();
         for key in ended {
             // What happened last is told before the end.
             if let Some(mut seen) = calls.remove(&key) {
@@ -220,7 +223,8 @@ impl Watch {
                 self.tell("ended", &json!({ "key": key.to_string() }));
             }
         }
-        for (key, entry) in live {
+        for entry in entries {
+            let key = entry.key;
             let is_new = !calls.contains_key(&key);
             let seen = calls.entry(key).or_insert_with(|| Seen::new(entry));
             let news = seen.look();
@@ -230,13 +234,25 @@ impl Watch {
                 self.tell_moments(key, news);
             }
         }
-        if self.told.receiver_count() > 0 && !calls.is_empty() {
-            let levels: Vec<LevelView> = calls
-                .iter()
-                .map(|(key, seen)| LevelView { key: key.to_string(), progress: seen.progress() })
-                .collect();
-            self.tell("level", &json!({ "calls": levels }));
+        if !calls.is_empty() {
+            self.looks.send_modify(|look| *look += 1);
         }
+    }
+
+    /// The levels that the last look saw, as an event.
+    fn levels(&self) -> Bytes {
+        let mut told = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+        let look = *self.looks.borrow();
+        if told.0 != look {
+            let calls = self.lock();
+            let level = |(key, seen): (&u64, &Seen)| LevelView {
+                key: key.to_string(),
+                progress: seen.progress(),
+            };
+            let levels = Levels { calls: calls.iter().map(level).collect() };
+            *told = (look, text_of("level", &levels));
+        }
+        told.1.clone()
     }
 
     fn tell_moments(&self, key: u64, moments: Vec<MomentView>) {
@@ -258,30 +274,39 @@ pub async fn watch(admin: Admin) {
             admin.watch.tell("published", &api::Summary::of(&record));
         }
         if look % STATUS_LOOKS == 0 && admin.watch.told.receiver_count() > 0 {
-            admin.watch.tell("status", &admin.status().await);
+            admin.watch.tell("status", &admin.status());
         }
     }
+}
+
+/// All there is to see, for who comes new.
+#[derive(Serialize)]
+struct Picture {
+    status: api::Status,
+    calls: Vec<CallView>,
 }
 
 /// `GET /api/v1/events`.
 pub async fn stream(State(admin): State<Admin>) -> Response {
     let mut told = admin.watch.told.subscribe();
+    let mut looks = admin.watch.looks.subscribe();
     let body = stream::body(async move |feed| {
-        let picture = async || {
-            let (status, calls) = (admin.status().await, admin.watch.calls());
-            text_of("hello", &json!({ "status": status, "calls": calls }))
-        };
-        feed.send(format!("retry: 1000\n\n{}", picture().await)).await?;
+        let picture =
+            || text_of("hello", &Picture { status: admin.status(), calls: admin.watch.calls() });
+        feed.send("retry: 1000\n\n").await?;
+        feed.send(picture()).await?;
         loop {
             let event = tokio::select! {
+                biased;
                 event = told.recv() => event,
+                _ = looks.changed() => Ok(admin.watch.levels()),
                 () = feed.gone() => return Ok(()),
             };
             match event {
-                Ok(event) => feed.send(String::from(&*event)).await?,
+                Ok(event) => feed.send(event).await?,
                 Err(RecvError::Lagged(_)) => {
                     told = told.resubscribe();
-                    feed.send(picture().await).await?;
+                    feed.send(picture()).await?;
                 }
                 Err(RecvError::Closed) => return Ok(()),
             }
@@ -290,7 +315,7 @@ pub async fn stream(State(admin): State<Admin>) -> Response {
     ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 
-fn text_of(event: &str, data: &impl Serialize) -> String {
+fn text_of(event: &str, data: &impl Serialize) -> Bytes {
     let data = serde_json::to_string(data).expect("these are plain values");
-    format!("event: {event}\ndata: {data}\n\n")
+    format!("event: {event}\ndata: {data}\n\n").into()
 }

@@ -3,20 +3,17 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use rustix::fs::statvfs;
 use serde::Serialize;
 use serde_json::json;
 
 use super::Admin;
-use crate::http::Phase;
-
-/// Less free disk than this is as good as none: ten calls fill it in an hour.
-const FREE_BYTES_MIN: u64 = 256 << 20;
+use crate::store::Room;
 
 /// A disk that does not answer in this time is stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -31,15 +28,14 @@ pub struct Disk {
     pub free_bytes: u64,
     /// What there is.
     pub total_bytes: u64,
+    /// While less than this is free, no new call is taken.
+    pub keep_free_bytes: u64,
 }
 
-/// Looks at the disk; `None` if it does not say.
-pub fn disk(dir: &Path) -> Option<Disk> {
-    let stat = statvfs(dir).ok()?;
-    Some(Disk {
-        free_bytes: stat.f_bavail * stat.f_frsize,
-        total_bytes: stat.f_blocks * stat.f_frsize,
-    })
+impl From<Room> for Disk {
+    fn from(room: Room) -> Self {
+        Self { free_bytes: room.free, total_bytes: room.total, keep_free_bytes: room.keep_free }
+    }
 }
 
 /// The process answers.
@@ -50,20 +46,20 @@ pub async fn alive() -> Response {
 /// It takes calls, and its disk takes audio.
 pub async fn ready(State(admin): State<Admin>) -> Response {
     let mut faults = Vec::new();
-    if *admin.phase.borrow() != Phase::Open {
+    if admin.is_draining() {
         faults.push("it is draining: no new calls are taken");
     }
-    let dir = admin.sources.store.dir().to_owned();
-    let look = tokio::task::spawn_blocking(move || (probe(&dir), disk(&dir)));
-    match tokio::time::timeout(PATIENCE, look).await {
-        Ok(Ok((probed, disk))) => {
-            if let Err(error) = probed {
-                tracing::warn!(%error, "not ready: the directory cannot be written to");
-                faults.push("the directory of the recordings cannot be written to");
-            }
-            if disk.is_none_or(|disk| disk.free_bytes < FREE_BYTES_MIN) {
-                faults.push("less than 256 MiB of disk are free");
-            }
+    let store = &admin.sources.store;
+    if store.is_full().load(Ordering::Relaxed) {
+        faults.push("less disk is free than --keep-free: no new calls are taken");
+    }
+    let dir = store.dir().to_owned();
+    let probe = tokio::task::spawn_blocking(move || probe(&dir));
+    match tokio::time::timeout(PATIENCE, probe).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(%error, "not ready: the directory cannot be written to");
+            faults.push("the directory of the recordings cannot be written to");
         }
         _ => faults.push("the disk does not answer"),
     }

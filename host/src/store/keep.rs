@@ -6,13 +6,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::recover::finish_left;
-use super::{Names, Record, Store};
+use super::{Names, Record, Room, Store};
 
 /// What is kept free unless the user says so: an hour of eight calls.
 const KEEP_FREE_DEFAULT: u64 = 64 * 1024 * 1024;
+
+/// A disk that has not said for so long how much room there is does not answer.
+const ROOM_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// At how many of the calls of [`Store::tend`] it is looked for what is too old: a minute's.
 const LOOK_EVERY: u32 = 60;
@@ -39,7 +42,8 @@ impl Store {
             };
             match finish_left(self, &mut left) {
                 Ok(()) => {
-                    tracing::info!(id = ?left.record.id, "finished a recording that the disk had refused")
+                    tracing::info!(id = ?left.record.id, "finished a recording that the disk had refused");
+                    self.note_finished(left.record);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the disk still refuses to finish a recording");
@@ -51,7 +55,7 @@ impl Store {
     }
 
     fn watch_room(&self) {
-        let Ok((free, keep_free)) = self.room() else {
+        let Ok(Room { free, keep_free, .. }) = self.look_for_room() else {
             return; // Whoever took the directory away will bring it back; calls wait for it.
         };
         let is_full = free < keep_free;
@@ -68,12 +72,21 @@ impl Store {
         }
     }
 
-    /// Bytes that are free, and how many are to be.
-    fn room(&self) -> io::Result<(u64, u64)> {
+    /// The room on the disk, as it was a second ago; `None` if the disk does not say. Never waits.
+    #[must_use]
+    pub fn room(&self) -> Option<Room> {
+        let last = *self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        last.filter(|(at, _)| at.elapsed() < ROOM_AGE_MAX).map(|(_, room)| room)
+    }
+
+    fn look_for_room(&self) -> io::Result<Room> {
         let disk = rustix::fs::statvfs(self.dir())?;
-        let twentieth = disk.f_blocks.saturating_mul(disk.f_frsize) / 20;
-        let keep_free = self.config.keep_free.unwrap_or(KEEP_FREE_DEFAULT.min(twentieth));
-        Ok((disk.f_bavail.saturating_mul(disk.f_frsize), keep_free))
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let keep_free = self.config.keep_free.unwrap_or(KEEP_FREE_DEFAULT.min(total / 20));
+        let room = Room { free: disk.f_bavail.saturating_mul(disk.f_frsize), total, keep_free };
+        let now = Instant::now();
+        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, room));
+        Ok(room)
     }
 
     /// Removes what ended too long ago.
@@ -90,7 +103,7 @@ impl Store {
     /// Removes what is oldest as long as there is too little room.
     fn make_room(&self) {
         if self.config.make_room {
-            let is_short = || self.room().is_ok_and(|(free, keep_free)| free < keep_free);
+            let is_short = || self.look_for_room().is_ok_and(|room| room.free < room.keep_free);
             self.remove_while(|_| is_short().then_some("less is free than --keep-free"));
         }
     }

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use callreel_core::frame::Provider;
 use callreel_core::g711::SAMPLE_RATE_HZ;
@@ -45,11 +44,11 @@ fn recover_day(store: &Store, day: &Path) -> io::Result<()> {
             continue;
         };
         match recovered {
-            Ok(true) => {
-                store.recovered.fetch_add(1, Ordering::Relaxed);
+            Ok(Some(record)) => {
                 tracing::info!(file = ?name, "finished an interrupted recording");
+                store.note_finished(record);
             }
-            Ok(false) => {}
+            Ok(None) => {}
             Err(error) => {
                 tracing::error!(file = ?name, %error, "cannot finish an interrupted recording");
             }
@@ -76,14 +75,14 @@ pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
     part.publish(record)
 }
 
-/// Finishes one WAV with its record; whether it was ours to finish.
-fn recover_wav(store: &Store, names: &Names) -> io::Result<bool> {
+/// Finishes one WAV with its record, if it was ours to finish.
+fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
     let mut options = File::options();
     // A link that somebody put there leads to a file that is not ours.
     let options = options.read(true).write(true).custom_flags(NO_FOLLOW);
     let file = match options.open(names.wav_part()) {
         Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::LOOP) => {
-            return Ok(false);
+            return Ok(None);
         }
         file => file?,
     };
@@ -93,7 +92,7 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<bool> {
         .or_else(|| read_record(&names.json_part()))
         .unwrap_or_else(|| Record::unknown(Provider::Twilio, modified(&file)));
     let Some(spec) = spec_of(&file, &record)? else {
-        return Ok(false);
+        return Ok(None);
     };
     let webhooks = store.config.webhooks.clone();
     let mut part = Part { names: names.clone(), file, record_published: published, webhooks };
@@ -108,34 +107,34 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<bool> {
         record.format.channels = spec.channels;
     }
     part.publish(&mut record)?;
-    Ok(true)
+    Ok(Some(record))
 }
 
 /// Publishes a record that has no WAV, or clears one away whose recording is finished.
-fn recover_record(store: &Store, names: &Names) -> io::Result<bool> {
+fn recover_record(store: &Store, names: &Names) -> io::Result<Option<Record>> {
     if names.wav_part().try_exists()? {
-        return Ok(false); // Finished together with its WAV.
+        return Ok(None); // Finished together with its WAV.
     }
     let Some(record) = read_record(&names.json_part()) else {
-        return Ok(false);
+        return Ok(None);
     };
     if record.id != names.id {
-        return Ok(false);
+        return Ok(None);
     }
     if names.json().try_exists()? {
         fs::remove_file(names.json_part())?;
-        return Ok(false);
+        return Ok(None);
     }
     if record.state == State::Recording {
         if names.wav().try_exists()? {
             fs::remove_file(names.json_part())?;
         }
-        return Ok(false);
+        return Ok(None);
     }
     store.config.webhooks.iter().for_each(|webhooks| webhooks.post(&record));
     rename_new(&names.json_part(), &names.json())?;
     sync_dir(&names.dir)?;
-    Ok(true)
+    Ok(Some(record))
 }
 
 fn read_record(path: &Path) -> Option<Record> {

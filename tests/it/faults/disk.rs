@@ -2,6 +2,7 @@
 //! disk takes again is whole.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -163,7 +164,8 @@ fn a_full_disk_costs_nothing_when_there_is_room_again_in_time() {
 #[test]
 fn what_a_full_disk_does_not_take_in_time_is_told_in_the_record_without_a_restart() {
     let disk = SmallDisk::mount();
-    let server = Setup::new(&disk.dir()).args(&["--keep-free", "0"]).start();
+    let options = ["--keep-free", "0", "--admin", "127.0.0.1:0"];
+    let server = Setup::new(&disk.dir()).args(&options).start();
     let mut begun = heard_call(&server, 1);
     wait_until_a_second_is_written(&disk.dir());
     let known = begun.codes.len();
@@ -176,6 +178,9 @@ fn what_a_full_disk_does_not_take_in_time_is_told_in_the_record_without_a_restar
         peer.socket.set_read_timeout(Some(2 * PATIENCE)).unwrap();
         assert_eq!(peer.close_code(), Some(1011));
     }
+    let events = BufReader::new(server.begin_to_ask_admin("/api/v1/events"));
+    let mut told = events.lines().map(|line| line.expect("they go on"));
+    assert!(told.any(|line| line == "event: hello"));
     disk.clear();
     let recording = shelf::wait_for(&disk.dir(), &begun.stream_id);
     assert_eq!(recording.state(), ("partial", "stop"));
@@ -188,6 +193,11 @@ fn what_a_full_disk_does_not_take_in_time_is_told_in_the_record_without_a_restar
     assert_eq!((recording.word("state"), recording.samples().len()), ("partial", 0));
     assert!(recording.record["lost_ms"].as_u64() >= Some(1000), "{:?}", recording.record);
     assert!(shelf::unfinished(&disk.dir()).is_empty());
+    // Who watches is told, late as it is.
+    for _ in 0..2 {
+        assert!(told.any(|line| line == "event: published"));
+    }
+    assert_eq!(server.metric("callreel_recordings_total{state=\"partial\"}"), 2.0);
     heard_call(&server, 3).finish();
 }
 
@@ -215,10 +225,14 @@ fn a_stop_with_a_full_disk_takes_no_more_than_ten_seconds_and_the_next_start_fin
 #[test]
 fn too_little_room_refuses_new_calls_before_the_running_ones_suffer() {
     let disk = SmallDisk::mount();
-    let server = Setup::new(&disk.dir()).args(&["--keep-free", "1MiB"]).start();
+    let options = ["--keep-free", "1MiB", "--admin", "127.0.0.1:0"];
+    let server = Setup::new(&disk.dir()).args(&options).start();
+    assert_eq!(server.ask_admin("/readyz").0, 200);
     let mut running = heard_call(&server, 1);
     disk.fill(600 * 1024);
     server.wait_for_log("new calls are refused");
+    let (status, why) = server.ask_admin("/readyz");
+    assert!(status == 503 && why.contains("--keep-free"), "{why}");
     assert_eq!(Peer::try_connect(&server, &stream_id(2), "").err(), Some(503));
     running.say(3 * SECOND);
     let running = running.finish();
@@ -228,6 +242,7 @@ fn too_little_room_refuses_new_calls_before_the_running_ones_suffer() {
     eventually(FINISH_MAX, "calls are taken", || {
         Peer::try_connect(&server, &stream_id(2), "").ok()
     });
+    assert_eq!(server.ask_admin("/readyz").0, 200);
     eprintln!("low water: calls were taken {:?} after there was room", cleared.elapsed());
 }
 

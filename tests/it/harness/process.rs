@@ -1,5 +1,6 @@
 //! The real program as a process: started, watched by its log, sent signals, never outliving its test.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -171,16 +172,42 @@ impl Server {
         socket
     }
 
+    /// Where its console and API are.
+    pub fn admin_address(&self) -> SocketAddr {
+        let line = self.wait_for_log("console at http://");
+        let (_, address) = line.rsplit_once("http://").expect("the line names the address");
+        address.trim_end_matches('/').parse().expect("an address")
+    }
+
+    /// Sends a request to the admin listener, and leaves the answer unread.
+    pub fn begin_to_ask_admin(&self, path: &str) -> TcpStream {
+        let mut socket = TcpStream::connect(self.admin_address()).expect("it listens");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        write!(socket, "GET {path} {head}").unwrap();
+        socket
+    }
+
+    /// Asks the admin listener; gives the status of the answer and all of it.
+    pub fn ask_admin(&self, path: &str) -> (u16, String) {
+        answer_of(self.begin_to_ask_admin(path))
+    }
+
+    /// One of the figures at `/metrics`.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.ask_admin("/metrics");
+        let line =
+            text.lines().find(|line| line.strip_prefix(name).is_some_and(|l| l.starts_with(' ')));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        value.unwrap_or_else(|| panic!("{name} is not in {text}"))
+    }
+
     /// Sends a request as it is; gives the status of the answer and all of it.
     pub fn ask(&self, request: &str) -> (u16, String) {
         let mut socket = self.connect();
         // The server may have answered and closed before it was all sent.
         let _ = socket.write_all(request.as_bytes());
-        let mut answer = Vec::new();
-        let _ = socket.read_to_end(&mut answer);
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let status = answer.get(9..12).and_then(|digits| digits.parse().ok());
-        (status.unwrap_or_else(|| panic!("no answer: {answer:?}")), answer)
+        answer_of(socket)
     }
 
     pub fn get(&self, path: &str) -> u16 {
@@ -210,6 +237,22 @@ impl Server {
         Duration::from_millis(ticks * 10)
     }
 
+    /// Processor time by kind of thread: threads are named like `media-0`.
+    pub fn cpu_by_threads(&self) -> BTreeMap<String, Duration> {
+        let mut kinds = BTreeMap::new();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        for task in tasks.expect("Linux tells of our processes").map_while(Result::ok) {
+            // One that has ended meanwhile is passed over.
+            let read =
+                |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let (name, spent) = (read("comm"), read("schedstat"));
+            let kind = name.trim_end().trim_end_matches(|c: char| c == '-' || c.is_ascii_digit());
+            let ns = spent.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0);
+            *kinds.entry(kind.to_owned()).or_default() += Duration::from_nanos(ns);
+        }
+        kinds
+    }
+
     fn proc(&self, file: &str) -> String {
         let path = format!("/proc/{}/{file}", self.child.id());
         std::fs::read_to_string(path).expect("Linux tells of our processes")
@@ -226,6 +269,14 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn answer_of(mut socket: TcpStream) -> (u16, String) {
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.get(9..12).and_then(|digits| digits.parse().ok());
+    (status.unwrap_or_else(|| panic!("no answer: {answer:?}")), answer)
 }
 
 /// What a process has written so far, and whether it has ended.
