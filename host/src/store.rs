@@ -101,6 +101,8 @@ pub struct Store {
     ticks: AtomicU32,
     /// What the disk did not let us finish while it was waited for.
     left: Mutex<VecDeque<Left>>,
+    /// What a listing need not look at again.
+    listed: Mutex<Option<catalog::Listed>>,
     /// What was finished here rather than by a writer, until somebody shows it.
     finished: Mutex<Vec<Record>>,
 }
@@ -157,6 +159,7 @@ impl Store {
             ticks: AtomicU32::new(0),
             left: Mutex::default(),
             room: Mutex::default(),
+            listed: Mutex::default(),
             finished: Mutex::default(),
         };
         recover::recover(&store).map_err(unusable)?;

@@ -1,22 +1,30 @@
 //! What the directory holds: finished recordings, found and read but for [`Store::delete`] never
 //! changed. The directory itself is the index, so nothing can be out of step with it.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::str::FromStr;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use callreel_core::g711::decode_mulaw;
 use callreel_core::wav::{Encoding, Spec};
 use jiff::civil::Date;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::record::State;
-use super::{ID_BYTES_MAX, Names, Record, Store};
+use super::{ID_BYTES_MAX, Record, Store};
 
 /// Records read for one page of a search, at most; the next page goes on from there.
 const SCAN_MAX: usize = 5000;
+
+/// A directory that changed less than this before it was read may have changed again at what is, by
+/// its clock, the same time.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// The largest record that is read.
 const RECORD_BYTES_MAX: u64 = 4 << 20;
@@ -36,12 +44,7 @@ impl Key {
     /// build a path of.
     #[must_use]
     pub fn new(day: &str, id: &str) -> Option<Self> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        // A name that is taken has a number appended.
-        let is_id = (1..=ID_BYTES_MAX + 8).contains(&id.len())
-            && id.chars().all(is_plain)
-            && !id.starts_with(['.', '-']);
-        Some(Self { day: parse_day(day).filter(|_| is_id)?, id: id.to_owned() })
+        Some(Self { day: parse_day(day).filter(|_| is_id(id))?, id: id.to_owned() })
     }
 
     /// The key of a record that is published.
@@ -62,6 +65,15 @@ impl Key {
     pub fn id(&self) -> &str {
         &self.id
     }
+}
+
+/// Whether a text is one that we give files for their names.
+fn is_id(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    // A name that is taken has a number appended.
+    (1..=ID_BYTES_MAX + 8).contains(&text.len())
+        && text.chars().all(is_plain)
+        && !text.starts_with(['.', '-'])
 }
 
 /// Reads `YYYY-MM-DD` and nothing else.
@@ -119,6 +131,19 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
+/// A day's records by when they were published, in nanoseconds of Unix time, the latest first.
+type Names = Arc<Vec<(i128, String)>>;
+
+/// The day that was listed last. A day may have a hundred thousand recordings: to look at each takes
+/// half a second, and what is finished does not change.
+#[derive(Debug)]
+pub struct Listed {
+    day: Date,
+    /// When the directory had changed last, if that was long enough before it was read.
+    settled: Option<SystemTime>,
+    names: Names,
+}
+
 /// A recording's outline.
 #[derive(Debug, Serialize)]
 pub struct Peaks {
@@ -155,9 +180,9 @@ impl Store {
         let mut page = Page::default();
         let mut scanned = 0;
         for day in self.days(filter, after)? {
-            for (published_ns, id) in self.names_of(day)? {
+            for (published_ns, id) in self.names_of(day)?.iter() {
                 let is_behind = |cursor: &Cursor| {
-                    day < cursor.day || (published_ns, &id) < (cursor.published_ns, &cursor.id)
+                    day < cursor.day || (published_ns, id) < (&cursor.published_ns, &cursor.id)
                 };
                 if !after.is_none_or(is_behind) {
                     continue;
@@ -166,14 +191,15 @@ impl Store {
                     return Ok(page);
                 }
                 scanned += 1;
-                let key = Key { day, id };
+                let key = Key { day, id: id.clone() };
                 // One that went meanwhile, or is not a record of ours, is passed over.
-                if let Ok(Some(record)) = self.record(&key)
-                    && filter.is_met_by(&record)
+                if let Ok(Some(text)) = self.text(&key)
+                    && filter.may_be_met_by(&text)
+                    && let Ok(Some(record)) = key.parse(&text)
                 {
                     page.records.push(record);
                 }
-                page.next = Some(Cursor { day, published_ns, id: key.id });
+                page.next = Some(Cursor { day, published_ns: *published_ns, id: key.id });
             }
         }
         page.next = None;
@@ -185,13 +211,19 @@ impl Store {
     /// # Errors
     /// It cannot be read, or is not a record.
     pub fn record(&self, key: &Key) -> io::Result<Option<Record>> {
+        match self.text(key)? {
+            Some(text) => key.parse(&text),
+            None => Ok(None),
+        }
+    }
+
+    fn text(&self, key: &Key) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = found(File::open(self.names(key).json()))? else {
             return Ok(None);
         };
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(4096);
         io::Read::read_to_end(&mut io::Read::take(file, RECORD_BYTES_MAX), &mut text)?;
-        let record: Record = serde_json::from_slice(&text)?;
-        Ok((record.id == key.id).then_some(record))
+        Ok(Some(text))
     }
 
     /// Opens one finished recording's WAV.
@@ -235,8 +267,8 @@ impl Store {
         Outline { file, spec, samples: record.samples }.read(columns).map(Some)
     }
 
-    fn names(&self, key: &Key) -> Names {
-        Names { dir: self.dir().join(key.day.to_string()), id: key.id.clone() }
+    fn names(&self, key: &Key) -> super::Names {
+        super::Names { dir: self.dir().join(key.day.to_string()), id: key.id.clone() }
     }
 
     fn days(&self, filter: &Filter, after: Option<&Cursor>) -> io::Result<Vec<Date>> {
@@ -257,16 +289,27 @@ impl Store {
         Ok(days)
     }
 
-    /// The records of a day by when they were published, the latest first.
-    fn names_of(&self, day: Date) -> io::Result<Vec<(i128, String)>> {
+    fn names_of(&self, day: Date) -> io::Result<Names> {
+        let dir = self.dir().join(day.to_string());
+        let changed = fs::metadata(&dir)?.modified()?;
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = listed.as_ref().filter(|listed| listed.day == day);
+        if let Some(last) = last.filter(|last| last.settled == Some(changed)) {
+            return Ok(Arc::clone(&last.names));
+        }
+        let is_settled = changed.elapsed().is_ok_and(|elapsed| elapsed >= SETTLED_AFTER);
+        let known = last.map(|last| Arc::clone(&last.names)).unwrap_or_default();
+        let known: HashMap<&str, i128> = known.iter().map(|(ns, id)| (id.as_str(), *ns)).collect();
         let mut names = Vec::new();
-        for entry in fs::read_dir(self.dir().join(day.to_string()))? {
+        for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let name = entry.file_name();
             let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
                 continue;
             };
-            if Key::new(&day.to_string(), id).is_some()
+            if let Some(published_ns) = known.get(id) {
+                names.push((*published_ns, id.to_owned()));
+            } else if is_id(id)
                 && let Some(metadata) = found(entry.metadata())?
             {
                 let ns = i128::from(metadata.mtime()) * 1_000_000_000;
@@ -274,19 +317,53 @@ impl Store {
             }
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
+        let names = Names::new(names);
+        let settled = is_settled.then_some(changed);
+        *listed = Some(Listed { day, settled, names: Arc::clone(&names) });
         Ok(names)
     }
 }
 
+impl Key {
+    /// Reads the record of this name; `None` if it is another's.
+    fn parse(&self, text: &[u8]) -> io::Result<Option<Record>> {
+        let record: Record = serde_json::from_slice(text)?;
+        Ok((record.id == self.id).then_some(record))
+    }
+}
+
+/// What of a record is searched: thousands are looked through for one page, and few of them shown.
+#[derive(Deserialize)]
+struct Searched<'t> {
+    state: State,
+    #[serde(borrow)]
+    id: Cow<'t, str>,
+    #[serde(borrow)]
+    stream_id: Cow<'t, str>,
+    #[serde(borrow)]
+    call_id: Cow<'t, str>,
+    #[serde(borrow)]
+    account_id: Cow<'t, str>,
+    #[serde(borrow)]
+    parameters: BTreeMap<Cow<'t, str>, Cow<'t, str>>,
+}
+
 impl Filter {
-    fn is_met_by(&self, record: &Record) -> bool {
+    /// Whether a record, if this is one, is among what is looked for.
+    fn may_be_met_by(&self, text: &[u8]) -> bool {
+        if self.text.is_none() && self.state.is_none() {
+            return true;
+        }
+        let Ok(record) = serde_json::from_slice::<Searched<'_>>(text) else {
+            return false;
+        };
         self.state.is_none_or(|state| record.state == state)
             && self.text.as_ref().is_none_or(|text| {
                 let text = text.to_lowercase();
-                let holds = |field: &String| field.to_lowercase().contains(&text);
+                let holds = |field: &str| field.to_lowercase().contains(&text);
                 [&record.id, &record.stream_id, &record.call_id, &record.account_id]
                     .into_iter()
-                    .any(holds)
+                    .any(|field| holds(field))
                     || record.parameters.iter().any(|(name, value)| holds(name) || holds(value))
             })
     }
