@@ -150,6 +150,9 @@ fn the_first_call_appears_moves_is_heard_and_becomes_a_recording() {
         let command =
             browser.eval("return document.getElementById('try-command').textContent").await;
         assert_eq!(command, format!("callreel call --url ws://{}/media-stream", recorder.public));
+        browser.driver.set_window_rect(0, 0, 400, 800).await.unwrap();
+        browser.wait("document.documentElement.scrollWidth <= innerWidth").await;
+        browser.driver.set_window_rect(0, 0, 1200, 900).await.unwrap();
         let mut plan = recorder.plan();
         // Loud and soft by turns, so that the meter moves.
         let (loud, soft) = (tone(1010.0, Duration::from_millis(900)), vec![0xFF; 4800]);

@@ -64,8 +64,10 @@ function showLost() {
 
 function showStatus(status) {
   setText($("vital-disk"), status.disk ? bytes(status.disk.free_bytes) : "no answer");
-  const isLow = !status.disk || status.disk.free_bytes < 1e9;
+  const isFull = status.disk?.free_bytes < status.disk?.keep_free_bytes;
+  const isLow = !status.disk || isFull || status.disk.free_bytes < 1e9;
   $("vital-disk").classList.toggle("bad", isLow);
+  $("disk-full").hidden = !isFull;
   setText($("vital-cpu"), `${((100 * status.cpus) / status.cpus_total).toFixed(status.cpus < 0.1 ? 1 : 0)} %`);
   $("draining").hidden = !status.is_draining;
   const hook = status.webhook;

@@ -193,7 +193,7 @@ class Card {
   #start() {
     listening?.stop();
     this.listen.setAttribute("aria-pressed", "true");
-    this.listen.textContent = "Listening";
+    this.listen.textContent = "Stop";
     const session = new Listening(this.call.key, this.track.value, () => {
       if (listening === session) listening = null;
       this.listen.setAttribute("aria-pressed", "false");

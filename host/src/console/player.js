@@ -164,14 +164,15 @@ export class Player {
     const { record } = this;
     const x = (ms) => (width * ms) / Math.max(1, record.duration_ms);
     context.fillStyle = colour("gap");
+    const lane = height / Math.max(1, record.tracks.length);
     for (const gap of record.gaps) {
+      const top = lane * Math.max(0, record.tracks.indexOf(gap.track));
       // What was closed up has no width in the file, but should be seen.
-      context.fillRect(x(gap.at_ms), 0, Math.max(2, x(gap.filled_ms)), height);
+      context.fillRect(x(gap.at_ms), top, Math.max(2, x(gap.filled_ms)), lane);
     }
     const played = x(this.audio.currentTime * 1000);
     const channels = this.#peaks?.channels ?? [];
     channels.forEach((channel, index) => {
-      const lane = height / channels.length;
       const middle = lane * (index + 0.5);
       const step = width / Math.max(1, channel.low.length);
       const name = index === 0 ? "inbound" : "outbound";
@@ -229,9 +230,15 @@ function verdicts(record) {
   for (const track of record.silent_tracks) notes.push(["warn", `Nothing was ever heard on ${track}`]);
   if (record.equal_channels) notes.push(["warn", "Both channels are the same to the bit, which two parties never are"]);
   if (record.missing_ms) {
-    const filled = record.gaps.reduce((sum, gap) => sum + gap.filled_ms, 0);
-    const gaps = record.gaps.length + record.gaps_dropped;
-    notes.push(["warn", `${count(gaps, "gap", "gaps")}: ${span(record.missing_ms)} never came, ${span(filled)} of it silence in the file`]);
+    const total = (gaps, name) => gaps.reduce((sum, gap) => sum + gap[name], 0);
+    for (const track of record.tracks) {
+      const gaps = record.gaps.filter((gap) => gap.track === track);
+      if (!gaps.length) continue;
+      const [missing, filled] = [total(gaps, "missing_ms"), total(gaps, "filled_ms")];
+      const rest = filled === missing ? "silence in the file" : `${span(filled)} of it silence in the file, the rest closed up`;
+      notes.push(["warn", `${count(gaps.length, "gap", "gaps")} on ${track}: ${span(missing)} never came, ${rest}`]);
+    }
+    if (record.gaps_dropped) notes.push(["warn", `${count(record.gaps_dropped, "more gap", "more gaps")}; ${span(record.missing_ms)} missing in all`]);
   }
   const drift = record.elapsed_ms - record.duration_ms;
   if (record.wav && record.state !== "recovered" && Math.abs(drift) > Math.max(2000, record.elapsed_ms / 20)) {
