@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64ct::{Base64, Encoding as _};
 use callreel::admin::{Config, Token};
@@ -15,7 +17,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 
 use crate::harness::admin::{Answer, Recorder, pitch, shelve, tone};
-use crate::harness::process::{PATIENCE, Setup, eventually};
+use crate::harness::peer::Peer;
+use crate::harness::process::{PATIENCE, Server, Setup, eventually};
+use crate::harness::shelf;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -229,6 +233,20 @@ fn recordings_are_paged_newest_first_and_found() {
         let page = recorder.get(&format!("/api/v1/recordings?limit=100&{query}")).json();
         assert_eq!(page["recordings"].as_array().unwrap().len(), count, "{query}");
     }
+    // A folder is looked at again when somebody has changed it.
+    let day = recorder.dir.path().join("2026-01-05");
+    std::fs::File::open(&day).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let ids = || -> BTreeSet<String> {
+        let page = recorder.get("/api/v1/recordings?from=2026-01-05").json();
+        let ids = page["recordings"].as_array().unwrap().iter().map(|found| found["id"].clone());
+        ids.map(|id| id.as_str().unwrap().to_owned()).collect()
+    };
+    let mut expected = ids();
+    assert!(expected.len() == 5 && expected.remove("MZ04"));
+    std::fs::remove_file(day.join("MZ04.json")).unwrap();
+    shelve(recorder.dir.path(), "2026-01-05", "MZnew");
+    expected.insert("MZnew".to_owned());
+    assert_eq!(ids(), expected);
     for query in ["state=fine", "from=yesterday", "cursor=x", "limit=x"] {
         let answer = recorder.get(&format!("/api/v1/recordings?{query}"));
         assert_eq!(answer.status, 400, "{query}");
@@ -444,6 +462,30 @@ fn a_webhook_is_signed_and_tried_again_across_a_restart() {
 }
 
 #[test]
+fn what_an_earlier_run_left_is_counted_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let mut peer = Peer::call(&server, "MZleft");
+    peer.say(Duration::from_secs(1));
+    let is_heard = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|file| file.len() > 8000);
+    eventually(PATIENCE, "half a second is on the disk", || {
+        shelf::unfinished(dir.path()).iter().any(is_heard).then_some(())
+    });
+    server.kill();
+    let (url, received) = receiver(vec![204]);
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let options = ["--admin", "127.0.0.1:0", "--webhook", &url, "--webhook-secret", secret];
+    let server = Setup::new(dir.path()).args(&options).start();
+    assert_eq!(server.metric("callreel_recordings_total{state=\"recovered\"}"), 1.0);
+    let (_, body) = received.recv_timeout(PATIENCE).unwrap();
+    let message: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (&message["data"]["id"], &message["data"]["state"]),
+        (&json!("MZleft"), &json!("recovered"))
+    );
+}
+
+#[test]
 fn listeners_that_do_not_read_cost_no_sample() {
     let recorder = Recorder::start(open());
     let mut plan = recorder.plan();
@@ -559,62 +601,67 @@ fn check(description: &Value, item: &Value, method: &str, answer: &Answer, path:
     }
 }
 
-/// Side by side: 300 paced calls with nobody watching, and the same with 20 stuck listeners and ten
-/// scrapes a second. Prints the CPU time a frame of both.
+/// Side by side, at one time: a recorder of 300 paced calls that nobody watches, and one with 20
+/// listeners that do not read and ten scrapes a second. Prints what a frame costs each of them.
 #[test]
-#[ignore = "takes two minutes of an idle machine; run with --release --ignored --nocapture"]
+#[ignore = "takes a minute of an idle machine; run with --release --ignored --nocapture"]
 fn watching_costs_recordings_nothing() {
-    let measure = |is_watched: bool| -> f64 {
-        let dir = tempfile::tempdir().unwrap();
-        let server = Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]).start();
-        let line = server.wait_for_log("console at http://");
-        let admin = line.rsplit("http://").next().unwrap().trim_end_matches('/').to_owned();
-        let ask = |path: &str| {
-            let mut socket = TcpStream::connect(&admin).unwrap();
-            write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                .unwrap();
-            socket
-        };
-        let mut command = std::process::Command::new(crate::harness::process::callreel());
-        command.args(["call", "--calls", "300", "--duration", "40s", "--ramp", "2s", "--url"]);
+    let dirs = [(); 2].map(|()| tempfile::tempdir_in("/dev/shm").unwrap());
+    let servers =
+        dirs.each_ref().map(|dir| Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]).start());
+    let mut calls = servers.each_ref().map(|server| {
+        let mut command = Command::new(crate::harness::process::callreel());
+        command.args(["call", "--calls", "300", "--duration", "45s", "--ramp", "2s", "--url"]);
         command.arg(format!("ws://{}/media-stream", server.address));
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-        let mut calls = command.spawn().unwrap();
-        let read = |path: &str| {
-            let mut text = String::new();
-            ask(path).read_to_string(&mut text).unwrap();
-            text
-        };
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    });
+    for server in &servers {
         eventually(PATIENCE, "300 calls", || {
-            read("/metrics").contains("callreel_calls 300.0").then_some(())
+            (server.metric("callreel_calls") == 300.0).then_some(())
         });
-        let stuck: Vec<TcpStream> = (0..if is_watched { 20 } else { 0 })
-            .map(|key| match key % 2 {
-                0 => ask("/api/v1/events"),
-                _ => ask(&format!("/api/v1/calls/{key}/listen")),
-            })
-            .collect();
-        let frames = || -> f64 {
-            let text = read("/metrics");
-            let line = text.lines().find(|line| line.starts_with("callreel_frames_total")).unwrap();
-            line.rsplit(' ').next().unwrap().parse().unwrap()
-        };
-        let (cpu, frames_before, began) = (server.cpu(), frames(), Instant::now());
-        while began.elapsed() < Duration::from_secs(25) {
-            if is_watched {
-                read("/metrics");
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        let cost = (server.cpu() - cpu).as_secs_f64() / (frames() - frames_before);
-        assert!(calls.wait().unwrap().success());
-        let text = read("/metrics");
-        assert!(text.contains("callreel_lost_milliseconds_total 0\n"), "{text}");
-        assert!(text.contains("callreel_recordings_total{state=\"complete\"} 300\n"), "{text}");
-        assert!(text.contains("callreel_frames_total 600000\n"), "{text}");
-        drop(stuck);
-        cost * 1e6
+    }
+    let watched = &servers[1];
+    let paths = ["/api/v1/events", "/api/v1/calls/1/listen"];
+    let stuck: Vec<TcpStream> =
+        paths.iter().cycle().take(20).map(|path| watched.begin_to_ask_admin(path)).collect();
+    let spent = || {
+        servers
+            .each_ref()
+            .map(|server| (server.cpu_by_threads(), server.metric("callreel_frames_total")))
     };
-    let (alone, watched) = (measure(false), measure(true));
-    println!("CPU a frame: {alone:.2} µs alone, {watched:.2} µs watched");
+    let before = spent();
+    // On one connection, as Prometheus does.
+    let prometheus = ureq::Agent::new_with_defaults();
+    let metrics = format!("http://{}/metrics", watched.admin_address());
+    let began = Instant::now();
+    for scrape in 1..=300 {
+        prometheus.get(&metrics).call().unwrap().body_mut().read_to_string().unwrap();
+        let due = scrape * Duration::from_millis(100);
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
+    }
+    let after = spent();
+    let costs = [0, 1].map(|server| -> BTreeMap<String, f64> {
+        let ((before, frames_before), (after, frames)) = (&before[server], &after[server]);
+        let frames = frames - frames_before;
+        let cost = |(kind, time): (&String, &Duration)| {
+            let time = *time - before.get(kind).copied().unwrap_or_default();
+            (kind.clone(), time.as_secs_f64() * 1e6 / frames)
+        };
+        after.iter().map(cost).collect()
+    });
+    println!("CPU a frame in microseconds: alone, watched");
+    for (kind, watched) in &costs[1] {
+        let alone = costs[0].get(kind).copied().unwrap_or_default();
+        println!("{kind:>20} {alone:6.3} {watched:6.3}");
+    }
+    let [alone, watched] = costs.each_ref().map(|kinds| kinds.values().sum::<f64>());
+    println!("{:>20} {alone:6.3} {watched:6.3} {:+.1} %", "all", 100.0 * (watched / alone - 1.0));
+    for (server, calls) in servers.iter().zip(&mut calls) {
+        assert!(calls.wait().unwrap().success());
+        assert_eq!(server.metric("callreel_lost_milliseconds_total"), 0.0);
+        assert_eq!(server.metric("callreel_recordings_total{state=\"complete\"}"), 300.0);
+        assert_eq!(server.metric("callreel_frames_total"), 300.0 * 45.0 * 50.0);
+    }
+    drop(stuck);
+    assert!(watched < 1.1 * alone);
 }
