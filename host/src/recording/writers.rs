@@ -1,0 +1,433 @@
+//! The threads that own the files: writers, a finisher beside each, and those that look after the
+//! store.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use callreel_core::wav::{self, Spec};
+
+use super::file::PartFile;
+use super::{Job, Outbox, Outcome, Queue};
+use crate::live::Board;
+use crate::store::{Left, Part, Record, Store};
+
+/// How long the writer waits after the disk refused something.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a recording that has ended may wait for the disk before its memory is taken back: what
+/// is on the disk is finished when that is possible again.
+const FINISH_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same when the recorder has been told to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often everything written is made durable, and the store looked after.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The threads that own the files.
+pub struct Writers {
+    threads: Vec<JoinHandle<()>>,
+    /// They end when they are told to.
+    keepers: Vec<JoinHandle<()>>,
+    stop: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Writers {
+    /// Starts `count` writers, each with an outbox for one media thread, and those that look after
+    /// the store.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start(
+        store: &Arc<Store>,
+        board: &Arc<Board>,
+        count: usize,
+    ) -> io::Result<(Self, Vec<Outbox>)> {
+        let mut threads = Vec::new();
+        let mut outboxes = Vec::new();
+        let mut start = |name: String, finisher| {
+            let (sender, receiver) = mpsc::channel();
+            let writer = Writer {
+                store: Arc::clone(store),
+                board: Arc::clone(board),
+                spools: HashMap::new(),
+                finisher,
+                patience: FINISH_PATIENCE,
+            };
+            let builder = thread::Builder::new().name(name);
+            threads.push(builder.spawn(move || writer.run(&receiver))?);
+            io::Result::Ok(sender)
+        };
+        for index in 0..count {
+            let finisher = start(format!("finisher-{index}"), None)?;
+            let sender = start(format!("writer-{index}"), Some(finisher))?;
+            let board = Arc::clone(board);
+            outboxes.push(Outbox { sender, jobs: Vec::new(), next_key: 0, board });
+        }
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let (synced, kept) = (Arc::clone(store), Arc::clone(store));
+        let (board, shown) = (Arc::clone(board), Arc::clone(board));
+        let sync = move || {
+            let began = Instant::now();
+            if synced.sync() {
+                board.counters.sync_time.add(began.elapsed());
+            }
+        };
+        let keep = move || {
+            kept.tend();
+            kept.take_finished().iter().for_each(|record| shown.publish(record));
+        };
+        // Two, so that nothing the one has to wait for keeps audio from becoming durable.
+        let keepers =
+            vec![every_second("syncer", &stop, sync)?, every_second("keeper", &stop, keep)?];
+        Ok((Self { threads, keepers, stop }, outboxes))
+    }
+
+    /// Waits until everything posted is written, which is soon after the last outbox is gone.
+    pub fn join(mut self) {
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        for keeper in self.keepers.drain(..) {
+            let _ = keeper.join();
+        }
+    }
+}
+
+/// Starts a thread that does its duty once a second, and once more when it is to stop.
+fn every_second(
+    name: &str,
+    stop: &Arc<(Mutex<bool>, Condvar)>,
+    duty: impl Fn() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let stop = Arc::clone(stop);
+    let until_stopped = move || {
+        let (stopped, changed) = &*stop;
+        let mut is_last = false;
+        while !is_last {
+            let guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = changed.wait_timeout_while(guard, SYNC_INTERVAL, |stopped| !*stopped);
+            is_last = *waited.unwrap_or_else(PoisonError::into_inner).0;
+            duty();
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(until_stopped)
+}
+
+struct Writer {
+    store: Arc<Store>,
+    board: Arc<Board>,
+    spools: HashMap<u64, Spool>,
+    /// Who finishes what this one has written; a finisher has none.
+    finisher: Option<Sender<Vec<(u64, Job)>>>,
+    /// How long a recording that has ended may wait for the disk.
+    patience: Duration,
+}
+
+/// One recording's file and what has not been written to it.
+pub struct Spool {
+    jobs: VecDeque<Job>,
+    queue: Arc<Queue>,
+    /// Its name and its file, as long as the disk has let us do no more.
+    claimed: Option<Part>,
+    open: Option<Open>,
+    retry_at: Option<Instant>,
+    failing_since: Option<Instant>,
+}
+
+struct Open {
+    part: Part,
+    writer: wav::Writer<PartFile>,
+    capture: Option<std::fs::File>,
+    sync_failures: u64,
+    /// The data is whole and durable; only names are missing.
+    sealed: bool,
+}
+
+impl Writer {
+    fn run(mut self, receiver: &Receiver<Vec<(u64, Job)>>) {
+        loop {
+            let retry_at = self.spools.values().filter_map(|spool| spool.retry_at).min();
+            let received = match retry_at {
+                None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match received {
+                Ok(jobs) => {
+                    for (key, job) in jobs {
+                        self.take(key, job);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) if self.spools.is_empty() => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let wait = retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+                    thread::sleep(wait.unwrap_or_default());
+                    self.patience = STOP_PATIENCE;
+                    // Nobody is left to end what has not ended.
+                    self.spools.retain(|_, spool| spool.is_ending());
+                }
+            }
+            let now = Instant::now();
+            let due = |spool: &Spool| spool.retry_at.is_some_and(|at| at <= now);
+            let due: Vec<u64> =
+                self.spools.iter().filter(|(_, spool)| due(spool)).map(|(key, _)| *key).collect();
+            for key in due {
+                self.advance(key);
+            }
+        }
+    }
+
+    fn take(&mut self, key: u64, job: Job) {
+        match job {
+            Job::Refuse(mut record) => {
+                match self.store.publish_failure(&mut record) {
+                    Ok(()) => self.board.publish(&record),
+                    Err(error) => {
+                        tracing::error!(%error, "cannot write the record of a refused stream yet");
+                        self.store.leave(Left { record: *record, part: None });
+                    }
+                }
+                return;
+            }
+            Job::Begin { ref queue, .. } => {
+                let spool = Spool {
+                    queue: Arc::clone(queue),
+                    jobs: VecDeque::new(),
+                    claimed: None,
+                    open: None,
+                    retry_at: None,
+                    failing_since: None,
+                };
+                self.spools.insert(key, spool);
+            }
+            Job::HandOver(spool) => {
+                self.spools.insert(key, *spool);
+                self.advance(key);
+                return;
+            }
+            _ => {}
+        }
+        let Some(spool) = self.spools.get_mut(&key) else {
+            return; // Given up.
+        };
+        spool.jobs.push_back(job);
+        if spool.retry_at.is_none() {
+            self.advance(key);
+        }
+    }
+
+    /// Does what a spool has to do, until the disk refuses.
+    fn advance(&mut self, key: u64) {
+        let Some(spool) = self.spools.get_mut(&key) else {
+            return;
+        };
+        spool.retry_at = None;
+        while let Some(mut job) = spool.jobs.pop_front() {
+            if let (Job::Finish { .. }, Some(finisher)) = (&job, &self.finisher) {
+                spool.jobs.push_front(job);
+                if let Some(spool) = self.spools.remove(&key) {
+                    // It ends after its writer.
+                    let _ = finisher.send(vec![(key, Job::HandOver(Box::new(spool)))]);
+                }
+                return;
+            }
+            match spool.perform(&mut job, &self.store, &self.board) {
+                Ok(()) => {
+                    if spool.failing_since.take().is_some() {
+                        tracing::info!("the disk takes audio again");
+                    }
+                    if let Job::Finish { record, done } = job {
+                        self.board.publish(&record);
+                        done(Outcome::Published);
+                        self.spools.remove(&key);
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let now = Instant::now();
+                    let since = *spool.failing_since.get_or_insert_with(|| {
+                        tracing::error!(%error, "the disk does not take audio; trying again");
+                        now
+                    });
+                    spool.jobs.push_front(job);
+                    if spool.is_ending() && now - since >= self.patience {
+                        tracing::error!(%error, "a recording waits for the disk to be finished");
+                        if let Some(spool) = self.spools.remove(&key) {
+                            spool.leave(&self.store, &error);
+                        }
+                        return;
+                    }
+                    spool.retry_at = Some(now + RETRY_INTERVAL);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Spool {
+    /// Whether the end is already posted.
+    fn is_ending(&self) -> bool {
+        matches!(self.jobs.back(), Some(Job::Finish { .. }))
+    }
+
+    fn begin(&mut self, store: &Store, record: &Record, spec: Spec) -> io::Result<()> {
+        let part = match self.claimed.take() {
+            Some(part) if part.is_in_place()? => part,
+            _ => store.create(&record.stream_id, record.started_at)?,
+        };
+        match Open::begin_in(&part, store, record, spec) {
+            Ok((writer, capture)) => {
+                let sync_failures = store.sync_failures();
+                self.open = Some(Open { part, writer, capture, sync_failures, sealed: false });
+                Ok(())
+            }
+            Err(error) => {
+                self.claimed = Some(part);
+                Err(error)
+            }
+        }
+    }
+
+    /// Leaves the recording to the store, without what only memory holds of it.
+    fn leave(mut self, store: &Store, error: &io::Error) {
+        let Some(Job::Finish { mut record, done }) = self.jobs.pop_back() else {
+            return;
+        };
+        let part = self.open.map(|open| open.part).or(self.claimed);
+        match part {
+            Some(_) if self.jobs.iter().any(Job::is_audio) => {
+                record.damage(&format!("the disk did not take the end: {error}"));
+            }
+            Some(_) => {}
+            None => record.fail(&format!("the disk did not take any of it: {error}")),
+        }
+        store.leave(Left { record: *record, part });
+        done(Outcome::Left);
+    }
+
+    /// Does one thing, or nothing: what failed may be done again.
+    fn perform(&mut self, job: &mut Job, store: &Store, board: &Board) -> io::Result<()> {
+        store.set_dirty();
+        if let Job::Begin { record, spec, .. } = job {
+            return self.begin(store, record, *spec);
+        }
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        match job {
+            Job::Append(block) => {
+                if !block.is_empty() {
+                    let began = Instant::now();
+                    open.writer.write_encoded(block).map_err(to_io)?;
+                    board.counters.write_time.add(began.elapsed());
+                    self.queue.bytes.fetch_sub(block.len() as u64, Ordering::Relaxed);
+                    // What is written is not written again when the checkpoint fails.
+                    block.clear();
+                }
+                // A disk that is behind gets one checkpoint for all that waits.
+                if !matches!(self.jobs.front(), Some(Job::Append(_))) {
+                    open.writer.checkpoint().map_err(to_io)?;
+                }
+            }
+            Job::Silence(rest) => open.append_silence(rest)?,
+            Job::Note(record) => {
+                open.part.id().clone_into(&mut record.id);
+                record.set_samples(open.samples());
+                // Audio does not wait for it: there will be another, or the end.
+                if let Err(error) = open.part.write_record(record) {
+                    tracing::debug!(%error, "cannot note what happened in a call");
+                }
+            }
+            Job::Capture(lines) => open.capture(lines),
+            Job::Finish { record, .. } => open.finish(record, store)?,
+            Job::Begin { .. } | Job::HandOver(_) | Job::Refuse(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    fn begin_in(
+        part: &Part,
+        store: &Store,
+        record: &Record,
+        spec: Spec,
+    ) -> io::Result<(wav::Writer<PartFile>, Option<std::fs::File>)> {
+        let file = PartFile::new(part.file().try_clone()?);
+        let writer = wav::Writer::new(file, spec).map_err(to_io)?;
+        let mut record = record.clone();
+        part.id().clone_into(&mut record.id);
+        part.write_record(&record)?;
+        let capture = store.create_capture(part.id()).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot capture a stream; recording it all the same");
+            None
+        });
+        Ok((writer, capture))
+    }
+
+    /// Keeps messages, all of them or none: the recording does not wait for them.
+    fn capture(&mut self, lines: &[u8]) {
+        let Some(file) = &mut self.capture else {
+            return;
+        };
+        let length = file.metadata().map(|metadata| metadata.len());
+        if let Err(error) = io::Write::write_all(file, lines) {
+            tracing::error!(%error, bytes = lines.len(), "messages are missing in a capture");
+            let _ = length.and_then(|length| file.set_len(length));
+        }
+    }
+
+    /// Appends silence; what of it is written is taken off `rest`.
+    fn append_silence(&mut self, rest: &mut u64) -> io::Result<()> {
+        let block = [self.writer.spec().encoding.silence(); 4096];
+        while *rest > 0 {
+            let length = (*rest).min(block.len() as u64);
+            self.writer.write_encoded(&block[..length as usize]).map_err(to_io)?;
+            *rest -= length;
+        }
+        self.writer.checkpoint().map_err(to_io)
+    }
+
+    fn samples(&self) -> u64 {
+        u64::from(self.writer.data_bytes()) / u64::from(self.writer.spec().sample_frame_bytes())
+    }
+
+    fn finish(&mut self, record: &mut Record, store: &Store) -> io::Result<()> {
+        if !self.sealed {
+            self.writer.seal().map_err(to_io)?;
+            // A failed sync may have dropped what it was to write; another that succeeds says
+            // nothing about it.
+            if let Err(error) = self.part.file().sync_all() {
+                tracing::error!(%error, "a recording may be damaged: it cannot be synced");
+                record.damage("the disk failed to make it durable");
+            } else if store.sync_failures() != self.sync_failures {
+                record.damage("the disk failed to make some of it durable");
+            }
+            self.sealed = true;
+        }
+        record.set_samples(self.samples());
+        store.rescue(&mut self.part, record)?;
+        self.part.publish(record)
+    }
+}
+
+fn to_io(error: wav::Error<io::Error>) -> io::Error {
+    match error {
+        wav::Error::Sink(error) => error,
+        error => io::Error::other(error.to_string()),
+    }
+}
