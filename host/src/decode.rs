@@ -23,8 +23,8 @@ const READ_BYTES: usize = 16 << 10;
 /// Samples taken from a session at once.
 const POLL_SAMPLES: usize = 512;
 
-/// Bytes gathered for one write.
-const WRITE_BYTES: usize = 64 << 10;
+/// Bytes gathered for one write: what is decoded from one read goes out uncopied.
+const WRITE_BYTES: usize = 2 * READ_BYTES;
 
 /// The longest line of a capture: far above the longest message that is recorded. A longer one is
 /// skipped and counted.

@@ -37,9 +37,10 @@ const PARTIAL_BYTES_MAX: usize = 4 * 1024;
 /// How much of one connection is read before the others have their turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
 
-/// A turn that brought as much, some six seconds of a call, comes from a peer that does not send at
-/// the pace of speech.
-const FLOOD_BYTES_MIN: usize = 64 * 1024;
+/// A turn that brought as much comes from a peer that does not send at the pace of speech: so much,
+/// or four times what two tracks bring between two looks.
+const FLOOD_BYTES_MIN: usize = 16 * 1024;
+const FLOOD_BYTES_PER_MS: usize = 160;
 
 /// How often calls are looked after: blocks posted, peers pinged.
 const TEND_INTERVAL: Duration = Duration::from_millis(100);
@@ -490,12 +491,17 @@ impl Reader {
             // A read that left room emptied the socket; what comes later is told of anew. Who sends
             // so much waits for nothing but us, and does not have to.
             if received < room && !is_ending {
-                return if turn < FLOOD_BYTES_MIN { More::No } else { More::AtOnce };
+                return if self.is_flood(turn) { More::AtOnce } else { More::No };
             }
             if turn >= TURN_BYTES_MAX {
                 return More::AtOnce;
             }
         }
+    }
+
+    fn is_flood(&self, turn_bytes: usize) -> bool {
+        let interval_ms = self.config.read_interval.as_millis() as usize;
+        turn_bytes >= FLOOD_BYTES_MIN.max(interval_ms * FLOOD_BYTES_PER_MS)
     }
 
     /// Does something with a call that needs what its thread has for all of them.
