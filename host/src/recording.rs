@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use callreel_core::session::{Gap, Stats};
 use callreel_core::wav::Spec;
+use tracing::Span;
 
 use self::writers::Spool;
 pub use self::writers::Writers;
@@ -95,6 +96,7 @@ enum Job {
         record: Box<Record>,
         spec: Spec,
         queue: Arc<Queue>,
+        span: Span,
     },
     Append(Vec<u8>),
     Silence(u64),
@@ -153,7 +155,7 @@ impl Outbox {
 
 impl Recording {
     /// Begins a recording of what `spec` says, from the session's sample `first_sample` on; the
-    /// writer makes its file.
+    /// writer makes its file, and logs in the span that this is called in.
     #[must_use]
     pub fn begin(
         outbox: &mut Outbox,
@@ -165,8 +167,12 @@ impl Recording {
         let key = outbox.next_key;
         outbox.next_key += 1;
         let queue = Arc::<Queue>::default();
-        let begin =
-            Job::Begin { record: Box::new(record.clone()), spec, queue: Arc::clone(&queue) };
+        let begin = Job::Begin {
+            record: Box::new(record.clone()),
+            spec,
+            queue: Arc::clone(&queue),
+            span: Span::current(),
+        };
         outbox.post(key, begin);
         Self {
             key,

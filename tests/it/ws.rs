@@ -148,7 +148,8 @@ fn what_breaks_the_protocol_ends_the_connection_with_1002() {
 
 #[test]
 fn every_close_code_that_a_peer_may_send_is_told_and_others_are_1002() {
-    for code in 0..=u16::MAX {
+    // Miri gets through a sample of them.
+    for code in (0..=u16::MAX).step_by(if cfg!(miri) { 499 } else { 1 }) {
         let allowed = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
         let expected = if allowed { Said::Close(Some(code)) } else { Said::Error(1002) };
         assert_eq!(events(&frame(FIN | CLOSE, &code.to_be_bytes())), [expected]);

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use callreel_core::wav::{self, Spec};
+use tracing::Span;
 
 use super::file::PartFile;
 use super::{Job, Outbox, Outcome, Queue};
@@ -138,6 +139,8 @@ struct Writer {
 
 /// One recording's file and what has not been written to it.
 pub struct Spool {
+    /// The call's.
+    span: Span,
     jobs: VecDeque<Job>,
     queue: Arc<Queue>,
     /// Its name and its file, as long as the disk has let us do no more.
@@ -202,8 +205,9 @@ impl Writer {
                 }
                 return;
             }
-            Job::Begin { ref queue, .. } => {
+            Job::Begin { ref queue, ref span, .. } => {
                 let spool = Spool {
+                    span: span.clone(),
                     queue: Arc::clone(queue),
                     jobs: VecDeque::new(),
                     claimed: None,
@@ -234,6 +238,7 @@ impl Writer {
         let Some(spool) = self.spools.get_mut(&key) else {
             return;
         };
+        let _entered = spool.span.clone().entered();
         spool.retry_at = None;
         while let Some(mut job) = spool.jobs.pop_front() {
             if let (Job::Finish { .. }, Some(finisher)) = (&job, &self.finisher) {

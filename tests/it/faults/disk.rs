@@ -143,7 +143,8 @@ fn a_full_disk_costs_nothing_when_there_is_room_again_in_time() {
         peer.say(5 * SECOND);
         peer.sync();
     });
-    server.wait_for_log("the disk does not take audio");
+    let line = server.wait_for_log("the disk does not take audio");
+    assert!(line.contains(&stream_id(0)[..30]), "whose audio? {line}");
     peers.iter_mut().for_each(Peer::stop);
     assert_eq!(server.get("/"), 200);
     assert!(shelf::finished(&disk.dir()).is_empty());
