@@ -18,7 +18,7 @@ fn only_a_providers_own_file_knows_its_field_names() {
             "host/src/caller",
             "host/src/twilio.rs",
             "/src/demo.rs",
-            "/src/probe/",
+            "/src/bin/probe/",
         ];
         if speaks.iter().any(|home| path.contains(home)) {
             continue;
