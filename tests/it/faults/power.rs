@@ -123,7 +123,11 @@ impl Platter {
         let Operation { kind, path, to, offset, data, .. } = operation;
         match kind.as_str() {
             "mkdir" => drop(self.dirs.insert(path.clone())),
-            "create" => drop(self.files.entry(path.clone()).or_default()),
+            "create" => {
+                // Who made its directory may come to write that down later.
+                self.dirs.extend(path.parent().map(Path::to_owned));
+                self.files.entry(path.clone()).or_default();
+            }
             "empty" => drop(self.files.insert(path.clone(), Contents::default())),
             "write" => {
                 let contents = self.files.entry(path.clone()).or_default();
