@@ -56,7 +56,7 @@ pub enum Outcome {
     Left,
 }
 
-/// Told when a recording is finished, on a writer's thread: it must not wait.
+/// Told when a recording is finished, on the thread that finished it: it must not wait.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
 
 /// One recording, as the media thread that feeds it sees it.

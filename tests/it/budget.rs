@@ -1,7 +1,9 @@
 //! What a media message may cost, in instructions: they repeat to the unit, times do not.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::process;
 
 /// Messages of the shorter run, and by how many more the longer one has.
 const MESSAGES: u64 = 1000;
@@ -9,7 +11,7 @@ const MESSAGES: u64 = 1000;
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn a_media_message_takes_no_more_instructions_than_budgeted() {
-    let pipeline = build_pipeline();
+    let pipeline = process::bench("pipeline");
     for way in ["session", "websocket"] {
         let (fewer, more) = (count(&pipeline, way, MESSAGES), count(&pipeline, way, 2 * MESSAGES));
         let each = (more - fewer) / MESSAGES;
@@ -18,22 +20,6 @@ fn a_media_message_takes_no_more_instructions_than_budgeted() {
         // A budget that is far above what is needed guards nothing.
         assert!(each >= max - max / 20, "{way}: only {each}; lower the {max} in budgets.toml");
     }
-}
-
-/// Builds core alone, without the crates it is compared with.
-fn build_pipeline() -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--package", "callreel-bench", "--bin", "pipeline"]);
-    cargo.args(["--no-default-features", "--message-format", "json"]);
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    let built = cargo.stderr(Stdio::inherit()).output().expect("cargo runs");
-    assert!(built.status.success(), "cargo cannot build the pipeline");
-    let messages = String::from_utf8(built.stdout).expect("cargo writes UTF-8");
-    let executable = messages.lines().rev().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
-    });
-    executable.expect("cargo names the program it built")
 }
 
 /// Instructions of a whole run.

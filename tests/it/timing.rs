@@ -1,12 +1,13 @@
 //! Constant time, shown by valgrind on the release build: the steps of base64 and mu-law do not depend
 //! on what is decoded.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::harness::process;
 
 #[test]
 fn a_payload_of_one_length_always_takes_the_same_number_of_instructions() {
-    let program = program();
+    let program = process::bench("constant_time");
     let counts: Vec<[u64; 2]> = ["a", "b", "zero", "12345", "ff"]
         .map(|seed| {
             let home = tempfile::tempdir().unwrap();
@@ -32,7 +33,7 @@ fn a_payload_of_one_length_always_takes_the_same_number_of_instructions() {
 
 #[test]
 fn no_branch_and_no_address_in_base64_depends_on_the_payload_but_the_verdict() {
-    let program = program();
+    let program = process::bench("constant_time");
     let reports = |what: &str| {
         let output = valgrind(&[]).arg(&program).arg(what).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -66,28 +67,4 @@ fn instructions(annotated: &str, name: &str) -> u64 {
     let digits: String =
         line.trim().chars().take_while(|c| *c != ' ').filter(char::is_ascii_digit).collect();
     digits.parse().expect("a count")
-}
-
-fn program() -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args([
-        "build",
-        "--release",
-        "--package",
-        "callreel-bench",
-        "--no-default-features",
-        "--bin",
-        "constant_time",
-        "--message-format",
-        "json",
-    ]);
-    let built =
-        cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR"))).output().expect("cargo runs");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let messages = String::from_utf8(built.stdout).unwrap();
-    let executable = messages.lines().rev().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
-    });
-    executable.expect("cargo names the program it built")
 }

@@ -20,21 +20,29 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub fn callreel() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--package", "callreel", "--bin", "callreel"]);
-        cargo.args(["--message-format", "json"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        let built = cargo.stderr(Stdio::inherit()).output().expect("cargo runs");
-        assert!(built.status.success(), "cargo cannot build callreel");
-        let messages = String::from_utf8(built.stdout).expect("cargo writes UTF-8");
-        let executable = messages.lines().rev().find_map(|line| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            message["executable"].as_str().map(PathBuf::from)
-        });
-        executable.expect("cargo names the program it built")
+        let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
+        build(&[&["--package", "callreel", "--bin", "callreel"], profile].concat())
     })
+}
+
+/// Has cargo build what `arguments` say, one program; gives where it is.
+pub fn build(arguments: &[&str]) -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.arg("build").args(arguments).args(["--message-format", "json"]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let built = cargo.stderr(Stdio::inherit()).output().expect("cargo runs");
+    assert!(built.status.success(), "cargo cannot build {arguments:?}");
+    let messages = String::from_utf8(built.stdout).expect("cargo writes UTF-8");
+    let executable = messages.lines().rev().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    executable.expect("cargo names the program it built")
+}
+
+/// A program of the benches, with core alone and without the crates it is compared with.
+pub fn bench(program: &str) -> PathBuf {
+    build(&["--release", "--package", "callreel-bench", "--no-default-features", "--bin", program])
 }
 
 /// How a server is to be started.
