@@ -190,7 +190,7 @@ impl Decoder {
             let start = self.next + header.bytes;
             let end = start.checked_add(header.payload)?;
             let payload = bytes.get_mut(start..end)?;
-            unmask(payload, header.mask);
+            let is_ascii = unmask(payload, header.mask);
             self.next = end;
             match header.opcode {
                 OPCODE_PING => return Some(Ok(Event::Ping(bytes.get(start..end)?))),
@@ -199,7 +199,7 @@ impl Decoder {
                 // A message in one frame: nothing moves.
                 OPCODE_TEXT if header.fin => {
                     let text = bytes.get_mut(start..end)?;
-                    let event = if core::str::from_utf8(text).is_ok() {
+                    let event = if is_ascii || core::str::from_utf8(text).is_ok() {
                         Ok(Event::Text(text))
                     } else {
                         Err(CloseCode::NOT_UTF8)
@@ -384,16 +384,22 @@ impl Header {
     }
 }
 
-/// Takes the mask off, eight bytes at a time.
+/// Takes the mask off, eight bytes at a time; whether nothing but ASCII came to light, which needs no
+/// closer look.
 #[inline]
-fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+fn unmask(payload: &mut [u8], mask: [u8; 4]) -> bool {
     let narrow = u32::from_ne_bytes(mask);
     let wide = u64::from(narrow) << 32 | u64::from(narrow);
     let (words, rest) = payload.as_chunks_mut::<8>();
+    let mut all = 0;
     for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+        let plain = u64::from_ne_bytes(*word) ^ wide;
+        all |= plain;
+        *word = plain.to_ne_bytes();
     }
     for (byte, key) in rest.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= key;
+        all |= u64::from(*byte);
     }
+    all & 0x8080_8080_8080_8080 == 0
 }
