@@ -3,7 +3,7 @@
 //! `place` decides where a chunk belongs; [`JitterBuffer`] holds each track's samples until no
 //! other track can add to the same instant.
 
-use crate::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
+use crate::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw, decode_mulaw_all};
 
 /// How long a track waits for the other before silence stands in for it, in milliseconds.
 ///
@@ -62,6 +62,45 @@ pub(crate) fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
             _ if off > samples(WOBBLE_MS_MAX) => Placement::Late,
             _ => Placement::Append,
         }
+    }
+}
+
+/// What a sample leaves the ring as: 16-bit PCM, or the mu-law code that it came as.
+pub trait Sample: Copy + sealed::Sealed {
+    /// The sample of a code.
+    fn from_mulaw(code: u8) -> Self;
+
+    /// The samples of `codes`, of which there are as many as there is room for.
+    fn from_mulaw_all(codes: &[u8], samples: &mut [Self]);
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for i16 {}
+    impl Sealed for u8 {}
+}
+
+impl Sample for i16 {
+    #[inline]
+    fn from_mulaw(code: u8) -> Self {
+        decode_mulaw(code)
+    }
+
+    #[inline]
+    fn from_mulaw_all(codes: &[u8], samples: &mut [Self]) {
+        decode_mulaw_all(codes, samples);
+    }
+}
+
+impl Sample for u8 {
+    #[inline]
+    fn from_mulaw(code: u8) -> Self {
+        code
+    }
+
+    #[inline]
+    fn from_mulaw_all(codes: &[u8], samples: &mut [Self]) {
+        copy(samples, codes);
     }
 }
 
@@ -158,17 +197,17 @@ impl<const N: usize> JitterBuffer<N> {
         count
     }
 
-    /// Decodes codes of the only track straight to `out`, if none wait before them; returns how many.
+    /// Moves codes of the only track straight to `out`, if none wait before them; returns how many.
     ///
     /// The same as a push and a pop, without the way through the ring.
     #[inline]
-    pub fn pass(&mut self, codes: &[u8], out: &mut [i16]) -> usize {
+    pub fn pass<S: Sample>(&mut self, codes: &[u8], out: &mut [S]) -> usize {
         if self.stereo || self.ready > 0 {
             return 0;
         }
         let count = codes.len().min(out.len());
         if let (Some(codes), Some(out)) = (codes.get(..count), out.get_mut(..count)) {
-            decode(out, codes);
+            S::from_mulaw_all(codes, out);
         }
         let [placed, _] = &mut self.placed;
         *placed += count as u64;
@@ -185,17 +224,17 @@ impl<const N: usize> JitterBuffer<N> {
         count
     }
 
-    /// Decodes what can no longer change to `out`, interleaved; returns how many of `out`'s places
-    /// were used, whole sample frames.
+    /// Moves what can no longer change to `out`, interleaved; returns how many of `out`'s places were
+    /// used, whole sample frames.
     #[inline]
-    pub fn pop(&mut self, out: &mut [i16]) -> usize {
+    pub fn pop<S: Sample>(&mut self, out: &mut [S]) -> usize {
         let (left, right) = self.ring.split_at(if self.stereo { N / 2 } else { N });
         if self.stereo {
             let count = self.ready.min(out.len() / 2);
             let pairs = out.as_chunks_mut::<2>().0.iter_mut().take(count);
             let (left, right) = (from(left, self.start), from(right, self.start));
             for ((pair, left), right) in pairs.zip(left).zip(right) {
-                *pair = [*left, *right].map(decode_mulaw);
+                *pair = [*left, *right].map(S::from_mulaw);
             }
             self.advance(count);
             count * 2
@@ -205,8 +244,8 @@ impl<const N: usize> JitterBuffer<N> {
             let first = count.min(upper.len());
             let out = out.get_mut(..count).unwrap_or_default();
             let (head, tail) = out.split_at_mut_checked(first).unwrap_or_default();
-            decode(head, upper.get(..first).unwrap_or_default());
-            decode(tail, lower.get(..count - first).unwrap_or_default());
+            S::from_mulaw_all(upper.get(..first).unwrap_or_default(), head);
+            S::from_mulaw_all(lower.get(..count - first).unwrap_or_default(), tail);
             self.advance(count);
             count
         }
@@ -294,22 +333,6 @@ impl<const N: usize> JitterBuffer<N> {
             _ if start < room => start,
             _ => start - room,
         };
-    }
-}
-
-/// Codes decoded in one go: fewer tests where there are many registers.
-const BLOCK: usize = if cfg!(target_pointer_width = "64") { 16 } else { 1 };
-
-/// Decodes each code to the sample at its place; there are as many of both.
-fn decode(samples: &mut [i16], codes: &[u8]) {
-    debug_assert_eq!(samples.len(), codes.len());
-    let (blocks, rest) = samples.as_chunks_mut::<BLOCK>();
-    let (code_blocks, rest_codes) = codes.as_chunks::<BLOCK>();
-    for (samples, codes) in blocks.iter_mut().zip(code_blocks) {
-        *samples = codes.map(decode_mulaw);
-    }
-    for (sample, code) in rest.iter_mut().zip(rest_codes) {
-        *sample = decode_mulaw(*code);
     }
 }
 

@@ -7,8 +7,8 @@
 //! them a file. Everything works in place, in memory that the caller owns. Whoever calls does the
 //! reading and the writing: a server's threads or a microcontroller's main loop.
 //!
-//! The rule to keep: after each message, [`poll_pcm`](session::Turn::poll_pcm) until it returns
-//! zero.
+//! The rule to keep: after each message, [`poll_pcm`](session::Turn::poll_pcm) (or
+//! [`poll_mulaw`](session::Turn::poll_mulaw)) until it returns zero.
 //!
 //! Words: a *frame* is a provider's JSON message, a *sample* one value of one channel, a *sample
 //! frame* one value of each channel, a *track* a direction of the call, a *chunk* the audio of one

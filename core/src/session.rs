@@ -2,7 +2,7 @@
 
 use crate::frame::{self, Body, Frame, Media, PeerError, Provider, Start, Text, Track, Tracks};
 use crate::g711::SAMPLE_RATE_HZ;
-use crate::jitter::{JitterBuffer, Placement, place};
+use crate::jitter::{JitterBuffer, Placement, Sample, place};
 use crate::log;
 use crate::wav;
 
@@ -75,7 +75,7 @@ struct Fingerprint {
     sequence: u64,
     chunk: Option<u64>,
     timestamp_ms: Option<u64>,
-    codes: u64,
+    codes: (usize, usize),
 }
 
 /// What happened so far. Counters only grow.
@@ -489,7 +489,8 @@ const SEQUENCE_JUMP_MAX: u64 = 60_000;
 
 /// One message taken: what it meant, and the samples that can no longer change because of it.
 ///
-/// Call [`poll_pcm`](Self::poll_pcm) until it returns zero. The borrow sees to it that nothing else
+/// Call [`poll_pcm`](Self::poll_pcm) or [`poll_mulaw`](Self::poll_mulaw) until it returns zero. The
+/// borrow sees to it that nothing else
 /// happens before; what a dropped turn still held is lost and counted in [`Stats::undrained`].
 #[must_use = "its samples are lost unless poll_pcm is called until it returns zero"]
 #[derive(Debug)]
@@ -518,6 +519,18 @@ impl<'t, const N: usize> Turn<'_, 't, N> {
     /// `out` must have room for one sample frame at least; a chunk of any length comes out in pieces.
     #[inline]
     pub fn poll_pcm(&mut self, out: &mut [i16]) -> usize {
+        self.poll(out)
+    }
+
+    /// The same samples as the mu-law codes that they came as: half the memory, and a recorder that
+    /// keeps some of them for a while need not decode them before it writes them down.
+    #[inline]
+    pub fn poll_mulaw(&mut self, out: &mut [u8]) -> usize {
+        self.poll(out)
+    }
+
+    #[inline]
+    fn poll<S: Sample>(&mut self, out: &mut [S]) -> usize {
         let mut used = self.pending.pass(&mut self.session.jitter, out);
         loop {
             used += self.session.jitter.pop(out.get_mut(used..).unwrap_or_default());
@@ -545,7 +558,11 @@ struct Pending<'t> {
 impl Pending<'_> {
     /// Takes codes that wait for nothing straight to `out`; returns how many.
     #[inline]
-    fn pass<const N: usize>(&mut self, jitter: &mut JitterBuffer<N>, out: &mut [i16]) -> usize {
+    fn pass<const N: usize, S: Sample>(
+        &mut self,
+        jitter: &mut JitterBuffer<N>,
+        out: &mut [S],
+    ) -> usize {
         if self.silence > 0 {
             return 0;
         }
@@ -573,13 +590,16 @@ impl Pending<'_> {
 
 impl Fingerprint {
     fn new(sequence: u64, media: &Media<'_>) -> Self {
-        // Not a cipher: whoever makes two chunks with one sum and one number harms their own call.
-        let mix =
-            |sum: u64, word: u64| (sum.rotate_left(5) ^ word).wrapping_mul(0x517C_C1B7_2722_0A95);
-        let (words, rest) = media.codes.as_chunks::<8>();
-        let sum =
-            words.iter().fold(media.codes.len() as u64, |s, w| mix(s, u64::from_le_bytes(*w)));
-        let codes = rest.iter().fold(sum, |sum, byte| mix(sum, u64::from(*byte)));
+        // Fletcher's sums, by words. Not a cipher: whoever makes two chunks of one number with the
+        // same sums harms their own call.
+        let (words, rest) = media.codes.as_chunks();
+        let mut codes = (media.codes.len(), 0usize);
+        let mut add = |word| {
+            codes.0 = codes.0.wrapping_add(word);
+            codes.1 = codes.1.wrapping_add(codes.0);
+        };
+        words.iter().for_each(|word| add(usize::from_le_bytes(*word)));
+        rest.iter().for_each(|byte| add(usize::from(*byte)));
         Self { sequence, chunk: media.chunk, timestamp_ms: media.timestamp_ms, codes }
     }
 }

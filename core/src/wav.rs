@@ -60,6 +60,26 @@ impl Encoding {
             }
         }
     }
+
+    /// Stores the samples of mu-law `codes`, as [`encode`](Self::encode) would; returns how many
+    /// fitted.
+    pub fn encode_mulaw(self, codes: &[u8], out: &mut [u8]) -> usize {
+        let room = out.len() / usize::from(self.sample_bytes());
+        match self {
+            Self::Mulaw => {
+                for (byte, code) in out.iter_mut().zip(codes) {
+                    // Negative zero is written as zero is.
+                    *byte = if *code == 0x7F { g711::MULAW_SILENCE } else { *code };
+                }
+            }
+            Self::Pcm16 => {
+                for (pair, code) in out.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
+                    *pair = g711::decode_one_of_many(*code).to_le_bytes();
+                }
+            }
+        }
+        codes.len().min(room)
+    }
 }
 
 /// What a file holds.
@@ -229,13 +249,30 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// [`Error::Full`] before anything is written; [`Error::Sink`] as the sink says.
     pub fn write(&mut self, samples: &[i16]) -> Result<(), Error<W::Error>> {
-        let sample_bytes = u64::from(self.spec.encoding.sample_bytes());
-        self.check(samples.len() as u64 * sample_bytes)?;
+        self.write_by(samples, Encoding::encode)
+    }
+
+    /// Appends the samples of interleaved mu-law codes, whole sample frames of them.
+    ///
+    /// # Errors
+    /// [`Error::Full`] before anything is written; [`Error::Sink`] as the sink says.
+    pub fn write_mulaw(&mut self, codes: &[u8]) -> Result<(), Error<W::Error>> {
+        self.write_by(codes, Encoding::encode_mulaw)
+    }
+
+    #[inline]
+    fn write_by<S>(
+        &mut self,
+        samples: &[S],
+        encode: impl Fn(Encoding, &[S], &mut [u8]) -> usize,
+    ) -> Result<(), Error<W::Error>> {
+        let sample_bytes = self.spec.encoding.sample_bytes();
+        self.check(samples.len() as u64 * u64::from(sample_bytes))?;
         let mut bytes = [0; 512];
         let mut rest = samples;
         while !rest.is_empty() {
-            let count = self.spec.encoding.encode(rest, &mut bytes);
-            let used = count * usize::from(self.spec.encoding.sample_bytes());
+            let count = encode(self.spec.encoding, rest, &mut bytes);
+            let used = count * usize::from(sample_bytes);
             self.write_encoded(bytes.get(..used).unwrap_or_default())?;
             rest = rest.get(count..).unwrap_or_default();
         }

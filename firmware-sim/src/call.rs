@@ -205,8 +205,8 @@ impl<'q> Call<'q> {
         self.opening.take()
     }
 
-    /// Takes samples of the recording; zero means that none are there now.
-    pub fn pop(&mut self, out: &mut [i16]) -> usize {
+    /// Takes samples of the recording, as mu-law codes; zero means that none are there now.
+    pub fn pop(&mut self, out: &mut [u8]) -> usize {
         self.queue.pop(out)
     }
 
@@ -312,11 +312,11 @@ fn drain<const R: usize, const Q: usize>(
         Event::Refused(_) => Next::Refuse,
         _ => Next::Go,
     };
-    let mut samples = [0; 256];
+    let mut codes = [0; 256];
     loop {
-        match turn.poll_pcm(&mut samples) {
+        match turn.poll_mulaw(&mut codes) {
             0 => return next,
-            count => queue.push(&samples[..count]),
+            count => queue.push(&codes[..count]),
         }
     }
 }

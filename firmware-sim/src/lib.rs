@@ -19,7 +19,7 @@
 //!     let mut decoder = ws::Decoder::new(MESSAGE_BYTES_MAX);
 //!     let mut session: Session<256> = Session::new(Provider::Twilio);
 //!     let mut writer = None;
-//!     let (mut held, mut samples, mut is_over) = (0, [0; 256], false);
+//!     let (mut held, mut codes, mut is_over) = (0, [0; 256], false);
 //!     while !is_over {
 //!         let received = connection.read(&mut buffer[held..]).ok()?;
 //!         is_over = received == 0;
@@ -29,8 +29,9 @@
 //!             let Ok(mut turn) = session.handle_message(text) else { continue };
 //!             let (starts, stops) =
 //!                 (matches!(turn.event(), Event::Started(_)), matches!(turn.event(), Event::Stopped));
-//!             while let count @ 1.. = turn.poll_pcm(&mut samples) {
-//!                 writer.as_mut().map(|writer: &mut wav::Writer<F>| writer.write(&samples[..count]));
+//!             while let count @ 1.. = turn.poll_mulaw(&mut codes) {
+//!                 let codes = &codes[..count];
+//!                 writer.as_mut().map(|writer: &mut wav::Writer<F>| writer.write_mulaw(codes));
 //!             }
 //!             drop(turn);
 //!             if starts {

@@ -1,6 +1,6 @@
 //! The second of audio between a call and the card: what rides out the card's stalls.
 
-use callreel_core::g711::{MULAW_SILENCE, decode_mulaw, encode_mulaw};
+use callreel_core::g711::MULAW_SILENCE;
 use heapless::Deque;
 
 /// Silences that the queue holds beside its samples.
@@ -9,11 +9,9 @@ const SILENCES_MAX: usize = 8;
 /// What is worth a silence's place: a block of the jitter buffer, not a pause between syllables.
 const SILENCE_SAMPLES_MIN: usize = 128;
 
-/// A queue of a recording's samples, interleaved if there are two channels.
+/// A queue of a recording's samples as mu-law codes, interleaved if there are two channels.
 ///
-/// It keeps mu-law codes, half the memory of samples and the same audio: every sample of a call was
-/// a code before, and `decode(encode(decode(code)))` is `decode(code)` for all 256. Long silence is
-/// kept as a number, so that a gap of seconds takes no room.
+/// Long silence is kept as a number, so that a gap of seconds takes no room.
 ///
 /// *Invariant: popped ≤ each silence's place, in order, ≤ pushed; what is pushed comes out, in
 /// number and order, and what was refused comes out as silence.*
@@ -59,29 +57,26 @@ impl<const N: usize> Queue<N> {
         self.lost
     }
 
-    /// Appends samples; what finds no room is replaced by as much silence, and counted.
-    pub fn push(&mut self, samples: &[i16]) {
-        self.pushed += samples.len() as u64;
-        if samples.len() >= SILENCE_SAMPLES_MIN && samples.iter().all(|&sample| sample == 0) {
-            return self.push_silence(samples.len());
+    /// Appends codes; what finds no room is replaced by as much silence, and counted.
+    pub fn push(&mut self, codes: &[u8]) {
+        self.pushed += codes.len() as u64;
+        let is_long = codes.len() >= SILENCE_SAMPLES_MIN;
+        if is_long && codes.iter().all(|&code| is_silence(code)) {
+            return self.push_silence(codes.len());
         }
-        if samples.len() > self.room() {
-            self.lost += samples.len() as u64;
-            return self.push_silence(samples.len());
+        if codes.len() > self.room() {
+            self.lost += codes.len() as u64;
+            return self.push_silence(codes.len());
         }
-        let mut end = self.start + self.length;
-        for &sample in samples {
-            if end >= N {
-                end -= N;
-            }
-            self.codes[end] = encode_mulaw(sample);
-            end += 1;
-        }
-        self.length += samples.len();
+        let end = (self.start + self.length) % N;
+        let (first, second) = codes.split_at(codes.len().min(N - end));
+        self.codes[end..end + first.len()].copy_from_slice(first);
+        self.codes[..second.len()].copy_from_slice(second);
+        self.length += codes.len();
     }
 
-    /// Moves the oldest samples to `out` and says how many; zero means that none are left.
-    pub fn pop(&mut self, out: &mut [i16]) -> usize {
+    /// Moves the oldest codes to `out` and says how many; zero means that none are left.
+    pub fn pop(&mut self, out: &mut [u8]) -> usize {
         let mut used = 0;
         while used < out.len() {
             let room = &mut out[used..];
@@ -89,7 +84,7 @@ impl<const N: usize> Queue<N> {
                 Some(silence) if silence.after == 0 => {
                     let taken =
                         room.len().min(usize::try_from(silence.samples).unwrap_or(usize::MAX));
-                    room[..taken].fill(decode_mulaw(MULAW_SILENCE));
+                    room[..taken].fill(MULAW_SILENCE);
                     silence.samples -= taken as u64;
                     if silence.samples == 0 {
                         self.silences.pop_front();
@@ -104,10 +99,7 @@ impl<const N: usize> Queue<N> {
             if taken == 0 {
                 break;
             }
-            let codes = &self.codes[self.start..self.start + taken];
-            for (sample, &code) in room.iter_mut().zip(codes) {
-                *sample = decode_mulaw(code);
-            }
+            room[..taken].copy_from_slice(&self.codes[self.start..self.start + taken]);
             if let Some(silence) = self.silences.front_mut() {
                 silence.after -= taken;
             }
@@ -141,6 +133,11 @@ impl<const N: usize> Queue<N> {
     }
 }
 
+/// Positive zero, or negative.
+const fn is_silence(code: u8) -> bool {
+    code | 0x80 == MULAW_SILENCE
+}
+
 impl<const N: usize> Default for Queue<N> {
     fn default() -> Self {
         Self::new()
@@ -151,21 +148,21 @@ impl<const N: usize> Default for Queue<N> {
 mod tests {
     use super::*;
 
-    fn drain<const N: usize>(queue: &mut Queue<N>) -> Vec<i16> {
-        let mut samples = Vec::new();
+    fn drain<const N: usize>(queue: &mut Queue<N>) -> Vec<u8> {
+        let mut codes = Vec::new();
         let mut out = [1; 7];
         loop {
             match queue.pop(&mut out) {
-                0 => return samples,
-                count => samples.extend_from_slice(&out[..count]),
+                0 => return codes,
+                count => codes.extend_from_slice(&out[..count]),
             }
         }
     }
 
     #[test]
-    fn samples_come_out_as_they_went_in_round_and_round() {
+    fn codes_come_out_as_they_went_in_round_and_round() {
         let mut queue = Queue::<100>::new();
-        let voice: Vec<i16> = (0..=u8::MAX).map(decode_mulaw).collect();
+        let voice: Vec<u8> = (0..=u8::MAX).collect();
         for piece in voice.chunks(33).cycle().take(100) {
             queue.push(piece);
             assert_eq!(drain(&mut queue), piece);
@@ -177,11 +174,12 @@ mod tests {
     fn silence_takes_no_room_and_stays_in_its_place() {
         let mut queue = Queue::<10>::new();
         let mut expected = Vec::new();
-        for sample in [132, 148, 164] {
-            for piece in [vec![sample; 3], vec![0; 4000], vec![0; 4000]] {
-                queue.push(&piece);
-                expected.extend(piece);
-            }
+        for code in [0x10, 0x20, 0x90] {
+            queue.push(&[code; 3]);
+            queue.push(&[0xFF; 4000]);
+            queue.push(&[0x7F; 4000]);
+            expected.extend([code; 3]);
+            expected.extend([0xFF; 8000]);
         }
         assert_eq!((queue.room(), queue.lost()), (1, 0));
         assert_eq!(drain(&mut queue), expected);
@@ -190,10 +188,10 @@ mod tests {
     #[test]
     fn what_finds_no_room_is_counted_and_becomes_silence_of_its_length() {
         let mut queue = Queue::<10>::new();
-        queue.push(&[132; 8]);
-        queue.push(&[148; 5]);
-        queue.push(&[164; 2]);
+        queue.push(&[0x10; 8]);
+        queue.push(&[0x20; 5]);
+        queue.push(&[0x30; 2]);
         assert_eq!((queue.lost(), queue.pushed()), (5, 15));
-        assert_eq!(drain(&mut queue), [[132; 8].as_slice(), &[0; 5], &[164; 2]].concat());
+        assert_eq!(drain(&mut queue), [[0x10; 8].as_slice(), &[0xFF; 5], &[0x30; 2]].concat());
     }
 }

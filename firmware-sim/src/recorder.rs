@@ -134,14 +134,14 @@ impl Recorder {
 
     #[inline(never)]
     fn advance(&mut self, slot: usize) -> bool {
-        let mut samples = [0; STEP_SAMPLES];
-        let count = self.front.borrow_mut().call(slot).pop(&mut samples);
+        let mut codes = [0; STEP_SAMPLES];
+        let count = self.front.borrow_mut().call(slot).pop(&mut codes);
         if count == 0 {
             let end = self.front.borrow_mut().call(slot).take_end();
             return end.is_some_and(|end| self.finish(slot, &end));
         }
         let recording = self.recordings[slot].as_mut();
-        if let Some(Err(error)) = recording.map(|recording| recording.write(&samples[..count])) {
+        if let Some(Err(error)) = recording.map(|recording| recording.write(&codes[..count])) {
             self.abandon(slot, error);
         }
         true

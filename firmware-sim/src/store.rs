@@ -252,12 +252,12 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         self.number
     }
 
-    /// Appends samples, and makes the file whole again when enough have come.
+    /// Appends the samples of mu-law codes, and makes the file whole again when enough have come.
     ///
     /// # Errors
     /// As [`Error`]; the file stays as of its last checkpoint.
-    pub fn write(&mut self, samples: &[i16]) -> Result<(), Error<D::Error>> {
-        self.writer.write(samples)?;
+    pub fn write(&mut self, codes: &[u8]) -> Result<(), Error<D::Error>> {
+        self.writer.write_mulaw(codes)?;
         let spec = self.writer.spec();
         let bytes_per_ms = spec.sample_rate_hz / 1000 * u32::from(spec.sample_frame_bytes());
         let open_bytes = self.writer.data_bytes() - self.checkpointed_bytes;

@@ -37,7 +37,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use callreel::caller::{self, Plan};
-use callreel_core::g711::decode_mulaw;
 use callreel_firmware_sim::call::{End, Ending, Id, MESSAGE_BYTES_MAX, Opening, Summary};
 use callreel_firmware_sim::fat::Volume;
 use callreel_firmware_sim::qemu;
@@ -569,9 +568,9 @@ fn record_two_calls(disk: &Disk) -> Result<(), store::Error<card::PowerCut>> {
     let mut first = Recording::begin(&card, 1, opening())?;
     let mut second = Recording::begin(&card, 2, opening())?;
     for frame in 0..120 {
-        let samples = voice(0, frame).map(decode_mulaw);
-        first.write(&samples)?;
-        second.write(&samples)?;
+        let codes = voice(0, frame);
+        first.write(&codes)?;
+        second.write(&codes)?;
     }
     let end = End { ending: Ending::Stop, summary: Summary::default() };
     first.finish(&end)?;

@@ -63,11 +63,16 @@ fn a_header_is_as_long_as_its_spec_says_and_its_sizes_never_wrap() {
 
 #[test]
 fn other_tools_read_finished_and_unfinished_files() {
-    let written: Vec<i16> = (0..801).map(|i| decode_mulaw((i % 127) as u8)).collect();
+    let codes: Vec<u8> = (0..801).map(|i| i as u8).collect();
+    let written: Vec<i16> = codes.iter().map(|code| decode_mulaw(*code)).collect();
     let finished = |spec| {
         let mut writer = Writer::new(Sink::default(), spec).unwrap();
         writer.write(&written).unwrap();
-        writer.finish().unwrap().bytes
+        let by_samples = writer.finish().unwrap().bytes;
+        let mut writer = Writer::new(Sink::default(), spec).unwrap();
+        codes.chunks(300).for_each(|codes| writer.write_mulaw(codes).unwrap());
+        assert_eq!(writer.finish().unwrap().bytes, by_samples);
+        by_samples
     };
     let mut unfinished = header(MONO, Length::Unknown).to_vec();
     unfinished.extend(written.iter().flat_map(|sample| sample.to_le_bytes()));

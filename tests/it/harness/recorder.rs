@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use callreel_core::frame::Provider;
+use callreel_core::g711::decode_mulaw;
 use callreel_core::session::{Error, Event, Gap, Session, Stats};
 use callreel_core::wav;
 use callreel_core::ws::{self, CloseCode};
@@ -157,6 +158,7 @@ fn take<const N: usize>(
 /// What comes out of one session.
 struct Tape {
     out_places: usize,
+    asks_for_codes: bool,
     samples: Vec<i16>,
     gaps: Vec<Gap>,
     stopped: bool,
@@ -165,7 +167,14 @@ struct Tape {
 
 impl Default for Tape {
     fn default() -> Self {
-        Self { out_places: 512, samples: vec![], gaps: vec![], stopped: false, cues: vec![] }
+        Self {
+            out_places: 512,
+            asks_for_codes: false,
+            samples: vec![],
+            gaps: vec![],
+            stopped: false,
+            cues: vec![],
+        }
     }
 }
 
@@ -182,11 +191,21 @@ impl Tape {
             _ => {}
         }
         self.gaps.extend(turn.gaps().copied());
-        let mut out = vec![0; self.out_places];
+        let (mut out, mut codes) = (vec![0; self.out_places], vec![0; self.out_places]);
         for _ in 0..polls_max {
-            match turn.poll_pcm(&mut out) {
-                0 => return,
-                count => self.samples.extend(&out[..count]),
+            // By turns: whoever asks for codes gets the same samples.
+            self.asks_for_codes = !self.asks_for_codes;
+            let count = if self.asks_for_codes {
+                let count = turn.poll_mulaw(&mut codes);
+                self.samples.extend(codes[..count].iter().map(|code| decode_mulaw(*code)));
+                count
+            } else {
+                let count = turn.poll_pcm(&mut out);
+                self.samples.extend(&out[..count]);
+                count
+            };
+            if count == 0 {
+                return;
             }
         }
     }

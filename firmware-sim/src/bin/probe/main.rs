@@ -15,7 +15,7 @@ mod processor;
 
 #[cfg(target_os = "none")]
 mod device {
-    use core::cell::Cell;
+    use core::cell::RefCell;
     use core::convert::Infallible;
     use core::hint::black_box;
     use core::panic::PanicInfo;
@@ -32,19 +32,40 @@ mod device {
     const START: &[u8; 101] = br#"{"event":"start","sequenceNumber":"1","start":{"streamSid":"MZ","callSid":"CA","tracks":["inbound"]}}"#;
     const MESSAGE_BYTES_MAX: usize = 512;
     const HEADER_BYTES: usize = 8;
-    const WAV_SAMPLES: usize = 256;
+    const CODES: usize = 256;
+    const BLOCK_BYTES: usize = 512;
 
-    /// The checksum of what would be on the card (FNV-1a).
-    struct Sum<'a>(&'a Cell<u32>);
+    /// What has been written of the file since it was last looked at, as it would go to a card.
+    struct Block {
+        bytes: [u8; BLOCK_BYTES],
+        used: usize,
+    }
 
-    impl ErrorType for Sum<'_> {
+    impl Block {
+        /// Adds what it holds to a checksum (FNV-1a), and empties it.
+        fn sum_up(&mut self, sum: &mut u32) {
+            for &byte in self.bytes.get(..self.used).unwrap_or_default() {
+                *sum = (*sum ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+            }
+            self.used = 0;
+        }
+    }
+
+    /// A block that a writer writes to.
+    struct Sink<'a>(&'a RefCell<Block>);
+
+    impl ErrorType for Sink<'_> {
         type Error = Infallible;
     }
 
-    impl Write for Sum<'_> {
+    impl Write for Sink<'_> {
         fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
-            for &byte in bytes {
-                self.0.set((self.0.get() ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+            if let Ok(mut block) = self.0.try_borrow_mut() {
+                let used = block.used;
+                if let Some(room) = block.bytes.get_mut(used..used + bytes.len()) {
+                    room.copy_from_slice(bytes);
+                    block.used += bytes.len();
+                }
             }
             Ok(bytes.len())
         }
@@ -135,26 +156,32 @@ mod device {
         let mut wire = Wire::new();
         let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);
         let mut session: Session<256> = Session::new(Provider::Twilio);
-        let sum = Cell::new(0x811C_9DC5);
-        let Ok(mut writer) = Writer::new(Sum(&sum), spec) else { return };
+        let block = RefCell::new(Block { bytes: [0; BLOCK_BYTES], used: 0 });
+        let mut sum = 0x811C_9DC5;
+        let Ok(mut writer) = Writer::new(Sink(&block), spec) else { return };
         let mut start = *START;
         let _ = session.handle_message(black_box(&mut start));
         let (mut ws, mut message, mut wav) = (Ticks(0), Ticks(0), Ticks(0));
-        let mut samples = [0; WAV_SAMPLES];
+        let mut codes = [0; CODES];
         for frame in 0..FRAMES {
             wire.media(frame);
             let bytes = wire.frame();
             let event = ws.add(|| decoder.poll(bytes));
             let Some(Ok(Event::Text(text))) = event else { continue };
-            let count = message.add(|| {
-                let mut turn = session.handle_message(text).ok()?;
-                let count = turn.poll_pcm(&mut samples);
-                turn.poll_pcm(&mut []);
-                Some(count)
+            let count = message.add(|| match &mut session.handle_message(text) {
+                Ok(turn) => {
+                    let count = turn.poll_mulaw(&mut codes);
+                    turn.poll_mulaw(&mut []);
+                    count
+                }
+                Err(_) => 0,
             });
-            let recorded = samples.get(..count.unwrap_or(0)).unwrap_or_default();
-            let _ = wav.add(|| writer.write(recorded));
+            let recorded = codes.get(..count).unwrap_or_default();
+            let _ = wav.add(|| writer.write_mulaw(recorded));
             ws.add(|| decoder.compact(wire.frame()));
+            if let Ok(mut block) = block.try_borrow_mut() {
+                block.sum_up(&mut sum);
+            }
         }
         ws.print(b"ws");
         message.print(b"message");
@@ -162,7 +189,7 @@ mod device {
         say(b"samples", writer.data_bytes() / 2);
         say(b"media", session.stats().media as u32);
         say(b"message_bytes", (wire.used - HEADER_BYTES) as u32);
-        say(b"checksum", sum.get());
+        say(b"checksum", sum);
     }
 
     /// Prints `name = value`, without the formatting machinery, which can panic.
