@@ -23,8 +23,8 @@ const CAPTURE_BYTES_MAX: usize = 64 * 1024;
 
 /// What a call needs of the thread it runs on.
 pub struct Context<'c> {
-    /// Room for samples between the session and the recording.
-    pub samples: &'c mut [i16],
+    /// Room for mu-law codes between the session and the recording.
+    pub codes: &'c mut [u8],
     /// Where recordings go.
     pub outbox: &'c mut Outbox,
     /// What to store samples as.
@@ -48,8 +48,9 @@ pub enum Wish {
     Close(ws::CloseCode),
 }
 
-/// Samples in the ring of a session with one track; a chunk longer than that comes in pieces.
-const RING_OF_ONE: usize = 512;
+/// Samples in the ring of a session with one track, whose audio passes it by: only the silence of a
+/// gap goes through it, in pieces.
+const RING_OF_ONE: usize = 64;
 
 /// A session with as much memory as its tracks need. Most calls have one.
 enum Line {
@@ -134,7 +135,6 @@ impl Call {
 
     /// Takes the connection's bytes; returns how many of them, now at the start, must come again.
     pub fn handle_bytes(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> (usize, Wish) {
-        let mut span = self.span.clone().entered();
         let mut wish = Wish::GoOn;
         while let Some(event) = self.decoder.poll(bytes) {
             let asked = match event {
@@ -160,10 +160,6 @@ impl Call {
             if asked != Wish::GoOn && wish == Wish::GoOn {
                 wish = asked;
             }
-            // Another stream has begun.
-            if *span != self.span {
-                span = self.span.clone().entered();
-            }
         }
         (self.decoder.compact(bytes), wish)
     }
@@ -174,8 +170,7 @@ impl Call {
             return;
         }
         self.ended = Some(end);
-        let span = self.span.clone();
-        span.in_scope(|| self.finish(end, context));
+        self.finish(end, context);
     }
 
     /// Posts what has waited long enough.
@@ -231,10 +226,10 @@ impl Call {
     }
 
     fn record(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Wish {
-        let recording = &mut self.recording;
-        let next = match &mut self.session {
-            Line::One(session) => follow(session.handle_message(text), recording, context),
-            Line::Both(session) => follow(session.handle_message(text), recording, context),
+        let Self { session, recording, span, .. } = self;
+        let next = match session {
+            Line::One(session) => follow(session.handle_message(text), recording, span, context),
+            Line::Both(session) => follow(session.handle_message(text), recording, span, context),
         };
         match next {
             Next::GoOn => Wish::GoOn,
@@ -251,8 +246,7 @@ impl Call {
                 self.session = Line::new();
                 self.counted = Stats::default();
                 self.span = span_of(self.peer);
-                let span = self.span.clone();
-                span.in_scope(|| self.record(text, context))
+                self.record(text, context)
             }
             Next::Refuse => {
                 self.capture = None;
@@ -275,6 +269,7 @@ impl Call {
         let Some(full) = self.recording.take() else {
             return;
         };
+        let _entered = self.span.enter();
         let record = full.record().next_segment();
         let next = context.begin(record, full.channels(), full.end_sample());
         let nobody = Box::new(|_| ());
@@ -283,6 +278,7 @@ impl Call {
     }
 
     fn finish(&mut self, end: End, context: &mut Context<'_>) {
+        let _entered = self.span.clone().entered();
         match &mut self.session {
             Line::One(session) => drain(session.handle_end(), self.recording.as_mut(), context),
             Line::Both(session) => drain(session.handle_end(), self.recording.as_mut(), context),
@@ -350,8 +346,12 @@ fn span_of(peer: SocketAddr) -> Span {
 fn follow<const N: usize>(
     taken: Result<Turn<'_, '_, N>, Error>,
     recording: &mut Option<Recording>,
+    span: &Span,
     context: &mut Context<'_>,
 ) -> Next {
+    // Of audio there is nothing to log, and entering a span is not for nothing.
+    let is_audio = matches!(&taken, Ok(turn) if matches!(turn.event(), Event::Media(_)));
+    let _entered = (!is_audio).then(|| span.enter());
     let turn = match taken {
         Ok(turn) => turn,
         Err(Error::Peer(error)) => {
@@ -372,7 +372,6 @@ fn follow<const N: usize>(
                 tracing::warn!("refused a stream: it shows no fresh token of its call");
                 return Next::Refuse;
             }
-            let span = Span::current();
             span.record("stream", debug(&record.stream_id)).record("call", debug(&record.call_id));
             tracing::info!("recording began");
             *recording = Some(context.begin(record, start.tracks.channels(), 0));
@@ -411,9 +410,9 @@ fn drain<const N: usize>(
     };
     turn.gaps().for_each(|gap| recording.add_gap(gap));
     loop {
-        match turn.poll_pcm(context.samples) {
+        match turn.poll_mulaw(context.codes) {
             0 => return,
-            count => recording.append(&context.samples[..count], context.outbox, context.now),
+            count => recording.append(&context.codes[..count], context.outbox, context.now),
         }
     }
 }

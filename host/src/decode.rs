@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use callreel_core::frame::Provider;
-use callreel_core::g711::{SAMPLE_RATE_HZ, decode_mulaw};
+use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::{self, Event, Session, Turn};
 use callreel_core::wav::{self, Encoding, Length, Spec};
 
@@ -267,7 +267,10 @@ fn decode_raw(input: &mut Input, output: &Path, encoding: Encoding) -> Result<De
         }
         match encoding {
             Encoding::Mulaw => wav.write(codes)?,
-            Encoding::Pcm16 => wav.write(decode(codes, &mut pcm))?,
+            Encoding::Pcm16 => {
+                encoding.encode_mulaw(codes, &mut pcm);
+                wav.write(&pcm[..2 * codes.len()])?;
+            }
         }
         let count = codes.len();
         samples += count as u64;
@@ -281,15 +284,6 @@ fn decode_raw(input: &mut Input, output: &Path, encoding: Encoding) -> Result<De
         channels: 1,
         rejected: 0,
     })
-}
-
-/// Decodes codes to the little-endian samples of a WAV; `pcm` has two bytes for each.
-fn decode<'a>(codes: &[u8], pcm: &'a mut [u8]) -> &'a [u8] {
-    let pcm = &mut pcm[..2 * codes.len()];
-    for (sample, &code) in pcm.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
-        *sample = decode_mulaw(code).to_le_bytes();
-    }
-    pcm
 }
 
 fn decode_capture(
@@ -440,16 +434,16 @@ fn drain<const N: usize>(
     mut turn: Turn<'_, '_, N>,
     mut current: Option<&mut (Output, Decoded)>,
 ) -> Result<(), Error> {
-    let mut samples = [0; POLL_SAMPLES];
+    let mut codes = [0; POLL_SAMPLES];
     let mut bytes = [0; 2 * POLL_SAMPLES];
     loop {
-        let count = turn.poll_pcm(&mut samples);
+        let count = turn.poll_mulaw(&mut codes);
         if count == 0 {
             return Ok(());
         }
         if let Some((output, call)) = &mut current {
             let encoding = output.spec.encoding;
-            encoding.encode(&samples[..count], &mut bytes);
+            encoding.encode_mulaw(&codes[..count], &mut bytes);
             output.write(&bytes[..count * usize::from(encoding.sample_bytes())])?;
             call.samples += count as u64 / u64::from(call.channels);
         }

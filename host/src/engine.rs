@@ -54,8 +54,8 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long calls may take to finish when the recorder stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(8);
 
-/// Samples between a session and its recording.
-const SAMPLES: usize = 4096;
+/// Mu-law codes between a session and its recording.
+const CODES: usize = 4096;
 
 const WAKER: Token = Token(usize::MAX);
 
@@ -173,8 +173,9 @@ impl Engine {
                 ready: Vec::new(),
                 is_busy: false,
                 next_token: 0,
+                looked: Instant::now(),
                 buffer: vec![0; BUFFER_BYTES],
-                samples: vec![0; SAMPLES],
+                codes: vec![0; CODES],
                 outbox,
                 pool: Arc::clone(&pool),
                 config: config.clone(),
@@ -267,8 +268,10 @@ struct Reader {
     is_busy: bool,
     /// Tokens are never used twice: a letter may come for a connection that is gone.
     next_token: usize,
+    /// When it looked at its sockets last.
+    looked: Instant,
     buffer: Vec<u8>,
-    samples: Vec<i16>,
+    codes: Vec<u8>,
     outbox: Outbox,
     pool: Arc<Pool>,
     config: Config,
@@ -288,6 +291,8 @@ struct Live {
     /// The peer will send no more, or the connection is broken: to be read to its end.
     is_ending: bool,
     last_heard: Instant,
+    /// When it was looked after last.
+    tended: Instant,
     /// A ping of ours has not been answered.
     pinged: bool,
     /// Bytes of control frames that the socket did not take yet.
@@ -315,6 +320,7 @@ impl Reader {
             self.sleep(&mut events);
             self.note_ready(&events);
             let now = Instant::now();
+            self.looked = now;
             self.read_ready(now);
             if now - tended >= TEND_INTERVAL {
                 tended = now;
@@ -340,8 +346,11 @@ impl Reader {
             };
         } else {
             let waits = !self.ready.is_empty();
-            let until =
-                Instant::now() + if waits { RETRY_INTERVAL.min(interval) } else { interval };
+            // From look to look: what a look takes does not come on top.
+            let until = match waits {
+                true => Instant::now() + RETRY_INTERVAL.min(interval),
+                false => self.looked + interval,
+            };
             loop {
                 self.read_letters();
                 let rest = until.saturating_duration_since(Instant::now());
@@ -411,6 +420,7 @@ impl Reader {
             is_ready: true,
             is_ending: false,
             last_heard: Instant::now(),
+            tended: Instant::now(),
             pinged: false,
             unsent: Vec::new(),
             closing: Closing::No,
@@ -427,7 +437,12 @@ impl Reader {
     fn read_ready(&mut self, now: Instant) {
         self.is_busy = false;
         for token in std::mem::take(&mut self.ready) {
-            let more = self.guarded(token, now, |reader| reader.read(token, now));
+            let more = self.guarded(token, now, |reader| {
+                let more = reader.read(token, now);
+                // While all of it is at hand.
+                reader.tend_one(token, now);
+                more
+            });
             let more = more.unwrap_or(More::No);
             if let Some(live) = self.live.get_mut(&token) {
                 live.is_ready = more != More::No;
@@ -517,7 +532,7 @@ impl Reader {
             Box::new(move |outcome| inbox.post(Letter::Finished { token, outcome }))
         };
         let mut context = Context {
-            samples: &mut self.samples,
+            codes: &mut self.codes,
             outbox: &mut self.outbox,
             encoding: self.config.encoding,
             segment_bytes_max: self.config.segment_bytes_max,
@@ -541,6 +556,7 @@ impl Reader {
                 let bytes = &mut buffer[..held + received];
                 let (kept, wish) = live.call.handle_bytes(bytes, context);
                 live.partial.clear();
+                live.partial.reserve_exact(kept);
                 live.partial.extend_from_slice(&bytes[..kept]);
                 wish
             } else {
@@ -579,7 +595,8 @@ impl Reader {
         });
     }
 
-    /// Looks after every call: what has waited is posted, who is silent is asked, who is gone goes.
+    /// Looks after every call that brought nothing of late: what has waited is posted, who is silent is
+    /// asked, who is gone goes.
     fn tend(&mut self, now: Instant) {
         let tokens: Vec<usize> = self.live.keys().copied().collect();
         for token in tokens {
@@ -589,9 +606,11 @@ impl Reader {
     }
 
     fn tend_one(&mut self, token: usize, now: Instant) {
-        let Some(live) = self.live.get_mut(&token) else {
+        let is_due = |live: &&mut Box<Live>| now - live.tended >= TEND_INTERVAL / 2;
+        let Some(live) = self.live.get_mut(&token).filter(is_due) else {
             return;
         };
+        live.tended = now;
         live.call.tend(&mut self.outbox, now);
         live.flush();
         let silent = now - live.last_heard;

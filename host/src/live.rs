@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use callreel_core::frame::PeerError;
-use callreel_core::g711::SAMPLE_RATE_HZ;
+use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
 use callreel_core::session::Stats;
 
 use crate::store::Record;
@@ -86,11 +86,11 @@ pub const STATES: [State; 4] = [State::Complete, State::Partial, State::Recovere
 
 impl Board {
     /// Adds a recording that begins now, of so many channels.
-    pub fn begin(self: &Arc<Self>, record: &Record) -> Tap {
-        let (sender, receiver) = mpsc::channel();
+    pub fn begin(self: &Arc<Self>, record: Arc<Record>) -> Tap {
+        let channels = usize::from(record.format.channels);
         let entry = Arc::new(Entry {
             key: self.next_key.fetch_add(1, Ordering::Relaxed),
-            record: record.clone(),
+            record,
             began: Instant::now(),
             is_ended: AtomicBool::new(false),
             samples: AtomicU64::new(0),
@@ -99,23 +99,14 @@ impl Board {
             late: AtomicU64::new(0),
             missing: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
-            moments: Mutex::new(receiver),
+            moments: OnceLock::new(),
             moments_waiting: AtomicUsize::new(0),
             listeners: AtomicUsize::new(0),
             ring: OnceLock::new(),
         });
         self.counters.begun.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(entry.key, Arc::clone(&entry));
-        let channels = usize::from(record.format.channels);
-        Tap {
-            board: Arc::clone(self),
-            entry,
-            moments: sender,
-            channels,
-            lows: [0; LANES],
-            highs: [0; LANES],
-            samples: 0,
-        }
+        Tap { board: Arc::clone(self), entry, channels, loudest: [0; LANES], samples: 0 }
     }
 
     /// The live recordings, oldest first.
@@ -185,7 +176,7 @@ pub struct Entry {
     /// Names it among all recordings of this process.
     pub key: u64,
     /// What was known when it began.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// When it began.
     pub began: Instant,
     is_ended: AtomicBool,
@@ -195,8 +186,9 @@ pub struct Entry {
     late: AtomicU64,
     missing: AtomicU64,
     rejected: AtomicU64,
-    moments: Mutex<Receiver<Moment>>,
-    /// How many of them wait; a channel with that bound would take its room at once, for every call.
+    /// Made for the first of them: most calls have none, and a channel is half a kilobyte.
+    moments: OnceLock<(Sender<Moment>, Mutex<Receiver<Moment>>)>,
+    /// How many of them wait.
     moments_waiting: AtomicUsize,
     listeners: AtomicUsize,
     ring: OnceLock<Ring>,
@@ -248,10 +240,10 @@ impl Entry {
     /// Takes what happened since the last call; one caller only.
     #[must_use]
     pub fn take_moments(&self) -> Vec<Moment> {
-        if self.moments_waiting.load(Ordering::Relaxed) == 0 {
+        let Some((_, moments)) = self.moments.get() else {
             return Vec::new();
-        }
-        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        };
+        let moments = moments.lock().unwrap_or_else(PoisonError::into_inner);
         let taken: Vec<Moment> = moments.try_iter().collect();
         self.moments_waiting.fetch_sub(taken.len(), Ordering::Relaxed);
         taken
@@ -272,38 +264,39 @@ impl Entry {
 pub struct Tap {
     board: Arc<Board>,
     entry: Arc<Entry>,
-    moments: Sender<Moment>,
     channels: usize,
-    /// The lowest and highest samples since they were last shown, by place in a group of
-    /// [`LANES`]: a loop of that form is one the compiler makes SIMD of.
-    lows: Lanes,
-    highs: Lanes,
+    /// The loudest codes since they were last shown, by place in a group of [`LANES`]: a loop of that
+    /// form is one the compiler makes SIMD of.
+    loudest: Lanes,
     samples: u64,
 }
 
 /// A whole number of sample frames of either kind.
-const LANES: usize = 8;
-type Lanes = [i16; LANES];
+const LANES: usize = 16;
+
+/// Codes by their loudness: without the sign, and turned round, since the larger code is the quieter.
+type Lanes = [u8; LANES];
 
 impl Tap {
-    /// Sees interleaved samples.
-    pub fn append(&mut self, samples: &[i16]) {
-        self.samples += (samples.len() / self.channels) as u64;
-        (self.lows, self.highs) = extremes(samples, self.lows, self.highs);
+    /// Sees interleaved samples, as mu-law codes.
+    pub fn append(&mut self, codes: &[u8]) {
+        self.samples += (codes.len() / self.channels) as u64;
+        self.loudest = loudest(codes, self.loudest);
         if self.entry.listeners.load(Ordering::Relaxed) > 0
             && let Some(ring) = self.entry.ring.get()
         {
-            ring.push(samples, self.channels);
+            ring.push(codes, self.channels);
         }
     }
 
     /// Shows how far it has come. To be called a few times a second.
     pub fn show(&mut self, stats: &Stats) {
-        for lane in 0..LANES {
-            let peak = self.highs[lane].unsigned_abs().max(self.lows[lane].unsigned_abs());
-            self.entry.peaks[lane % self.channels].fetch_max(peak, Ordering::Relaxed);
+        for (channel, peak) in self.entry.peaks.iter().enumerate().take(self.channels) {
+            let lanes = self.loudest.iter().skip(channel).step_by(self.channels);
+            let loudest = MULAW_SILENCE - lanes.max().copied().unwrap_or_default();
+            peak.fetch_max(decode_mulaw(loudest).unsigned_abs(), Ordering::Relaxed);
         }
-        (self.lows, self.highs) = Default::default();
+        self.loudest = Lanes::default();
         self.entry.samples.store(self.samples, Ordering::Relaxed);
         self.entry.frames.store(stats.media, Ordering::Relaxed);
         self.entry.late.store(stats.late, Ordering::Relaxed);
@@ -327,7 +320,11 @@ impl Tap {
         // Only this thread adds, so it never passes the mark.
         if self.entry.moments_waiting.load(Ordering::Relaxed) < MOMENTS_MAX {
             self.entry.moments_waiting.fetch_add(1, Ordering::Relaxed);
-            let _ = self.moments.send(moment());
+            let (moments, _) = self.entry.moments.get_or_init(|| {
+                let (sender, receiver) = mpsc::channel();
+                (sender, Mutex::new(receiver))
+            });
+            let _ = moments.send(moment());
         }
     }
 
@@ -344,19 +341,18 @@ impl Tap {
     }
 }
 
-/// The lowest and highest samples by lane, those before included.
-fn extremes(samples: &[i16], mut lows: Lanes, mut highs: Lanes) -> (Lanes, Lanes) {
+/// The loudest codes by lane, those before included.
+fn loudest(codes: &[u8], mut loudest: Lanes) -> Lanes {
     let mut measure = |group: &Lanes| {
-        lows = std::array::from_fn(|lane| lows[lane].min(group[lane]));
-        highs = std::array::from_fn(|lane| highs[lane].max(group[lane]));
+        loudest = std::array::from_fn(|lane| loudest[lane].max(!group[lane] & 0x7F));
     };
-    let (groups, rest) = samples.as_chunks::<LANES>();
+    let (groups, rest) = codes.as_chunks::<LANES>();
     groups.iter().for_each(&mut measure);
-    // Zeros change nothing that began with zero.
-    let mut last = Lanes::default();
+    // Silence changes nothing that began with it.
+    let mut last = [MULAW_SILENCE; LANES];
     last[..rest.len()].copy_from_slice(rest);
     measure(&last);
-    (lows, highs)
+    loudest
 }
 
 impl Drop for Tap {
@@ -386,11 +382,11 @@ impl Ring {
         &self.frames[(place % TAP_SAMPLES as u64) as usize]
     }
 
-    fn push(&self, samples: &[i16], channels: usize) {
+    fn push(&self, codes: &[u8], channels: usize) {
         let mut head = self.head.load(Ordering::Relaxed);
-        for frame in samples.chunks_exact(channels) {
-            let left = u32::from(frame[0].cast_unsigned());
-            let right = u32::from(frame.get(1).copied().unwrap_or(0).cast_unsigned());
+        for frame in codes.chunks_exact(channels) {
+            let sample = |code: &u8| u32::from(decode_mulaw(*code).cast_unsigned());
+            let (left, right) = (sample(&frame[0]), frame.get(1).map_or(0, sample));
             self.at(head).store(left | right << 16, Ordering::Relaxed);
             head += 1;
         }
@@ -464,27 +460,27 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use callreel_core::frame::Provider;
+    use callreel_core::g711::encode_mulaw;
 
     use super::*;
 
-    fn stereo() -> Record {
+    fn stereo() -> Arc<Record> {
         let mut record = Record::unknown(Provider::Twilio, jiff::Timestamp::now());
         record.format.channels = 2;
-        record
+        Arc::new(record)
     }
 
     #[test]
     fn a_peak_is_that_of_its_channel_since_the_last_look() {
         let board = Arc::<Board>::default();
-        let mut tap = board.begin(&stereo());
-        let mut samples = [0; 50];
-        samples[40] = -900;
-        samples[49] = 70;
-        tap.append(&samples);
-        tap.append(&[5, i16::MIN]);
+        let mut tap = board.begin(stereo());
+        let mut codes = [0xFF; 50];
+        (codes[40], codes[41], codes[49]) = (encode_mulaw(-900), encode_mulaw(70), 0x7F);
+        tap.append(&codes);
+        tap.append(&[0x7F, 0x00]);
         tap.show(&Stats::default());
         let entry = board.entry(0).unwrap();
-        assert_eq!(entry.take_peaks(), [900, 32768]);
+        assert_eq!(entry.take_peaks(), [decode_mulaw(encode_mulaw(900)).unsigned_abs(), 32124]);
         assert_eq!(entry.take_peaks(), [0, 0]);
         assert_eq!(entry.progress().samples, 26);
     }
@@ -492,28 +488,28 @@ mod tests {
     #[test]
     fn a_listener_hears_what_comes_after_it_and_skips_what_it_did_not_fetch() {
         let board = Arc::<Board>::default();
-        let mut tap = board.begin(&stereo());
-        tap.append(&[1, 2]);
+        let mut tap = board.begin(stereo());
+        tap.append(&[0x10, 0x20]);
         let mut listener = board.entry(0).unwrap().listen();
         let mut heard = Vec::new();
-        tap.append(&[3, -4, 5, -6]);
+        tap.append(&[0x00, 0x90, 0x30, 0xFF]);
         assert!(listener.poll(&mut heard));
-        assert_eq!(heard, [[3, -4], [5, -6]]);
+        assert_eq!(heard, [[0x00, 0x90], [0x30, 0xFF]].map(|pair: [u8; 2]| pair.map(decode_mulaw)));
         heard.clear();
         tap.append(&vec![9; 2 * (TAP_SAMPLES / 2 + 1)]);
         tap.append(&[]);
         assert!(listener.poll(&mut heard));
         assert!(heard.is_empty());
-        tap.append(&[7, 8]);
+        tap.append(&[0x80, 0x80]);
         drop(tap);
         assert!(!listener.poll(&mut heard));
-        assert_eq!((heard.as_slice(), board.count()), ([[7, 8]].as_slice(), 0));
+        assert_eq!((heard.as_slice(), board.count()), ([[32124; 2]].as_slice(), 0));
     }
 
     #[test]
     fn stuck_watchers_do_not_hold_a_recording_up() {
         let board = Arc::<Board>::default();
-        let tap = board.begin(&stereo());
+        let tap = board.begin(stereo());
         let event =
             EventRecord { at_ms: 0, what: crate::store::record::What::Dtmf("1".to_owned()) };
         for _ in 0..1000 {

@@ -1,7 +1,7 @@
 //! A recording on its way to the disk: an `append` that never waits, and the threads that do.
 //!
-//! A media thread fills blocks of encoded samples and posts them to a writer thread, which owns the
-//! file. What the disk does not take waits in the recording's own queue, of at most
+//! A media thread fills blocks of mu-law codes, half the memory of samples, and posts them to a writer
+//! thread, which owns the file and makes of them what is to be in it. What the disk does not take waits in the recording's own queue, of at most
 //! [`QUEUE_MS_MAX`] of audio; the writer tries again until it is taken. A block is followed by its
 //! header, so the file plays at every instant. Finishing a file means to read it again and to wait
 //! for the disk several times: beside each writer a finisher does that. Another thread makes all
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use callreel_core::g711::decode_mulaw;
 use callreel_core::session::{Gap, Stats};
 use callreel_core::wav::Spec;
 use tracing::Span;
@@ -67,16 +68,19 @@ pub struct Recording {
     first_sample: u64,
     queue: Arc<Queue>,
     tap: Tap,
-    record: Record,
+    /// Shared with those who watch until something happens that is worth writing down.
+    record: Arc<Record>,
     began: Instant,
-    /// Encoded samples not posted yet.
+    /// Codes not posted yet.
     block: Vec<u8>,
     block_began: Option<Instant>,
-    /// Bytes of samples posted or in the block.
-    data_bytes: u64,
+    /// Samples, of all channels together, that are posted or in the block.
+    samples: u64,
+    /// The queue may be full: it was when the last block was posted, and nobody else fills it.
+    may_be_full: bool,
     full_since: Option<Instant>,
-    /// Bytes that became silence because the queue was full.
-    lost_bytes: u64,
+    /// Of those, the ones that became silence because the queue was full.
+    lost: u64,
     noted: Option<Instant>,
     to_note: bool,
     heard: [bool; 2],
@@ -86,19 +90,21 @@ pub struct Recording {
 /// What a writer and a media thread share of one recording.
 #[derive(Debug, Default)]
 struct Queue {
-    /// Bytes posted that the disk has not taken.
-    bytes: AtomicU64,
+    /// Samples posted that the disk has not taken.
+    samples: AtomicU64,
 }
 
 /// Something for a writer to do.
 enum Job {
     Begin {
-        record: Box<Record>,
+        record: Arc<Record>,
         spec: Spec,
         queue: Arc<Queue>,
         span: Span,
     },
+    /// Mu-law codes.
     Append(Vec<u8>),
+    /// So many samples of silence.
     Silence(u64),
     Note(Box<Record>),
     Capture(Vec<u8>),
@@ -167,8 +173,9 @@ impl Recording {
         let key = outbox.next_key;
         outbox.next_key += 1;
         let queue = Arc::<Queue>::default();
+        let record = Arc::new(record);
         let begin = Job::Begin {
-            record: Box::new(record.clone()),
+            record: Arc::clone(&record),
             spec,
             queue: Arc::clone(&queue),
             span: Span::current(),
@@ -179,14 +186,15 @@ impl Recording {
             spec,
             first_sample,
             queue,
-            tap: outbox.board.begin(&record),
+            tap: outbox.board.begin(Arc::clone(&record)),
             record,
             began: now,
             block: Vec::new(),
             block_began: None,
-            data_bytes: 0,
+            samples: 0,
+            may_be_full: false,
             full_since: None,
-            lost_bytes: 0,
+            lost: 0,
             noted: Some(now),
             to_note: false,
             heard: [false; 2],
@@ -194,21 +202,18 @@ impl Recording {
         }
     }
 
-    /// Appends interleaved samples. Never waits.
-    pub fn append(&mut self, samples: &[i16], outbox: &mut Outbox, now: Instant) {
-        self.listen(samples);
-        self.tap.append(samples);
-        let sample_bytes = usize::from(self.spec.encoding.sample_bytes());
-        let start = self.block.len();
-        let step = self.bytes_of(BLOCK_STEP_MS) as usize;
-        if self.block.capacity() - start < samples.len() * sample_bytes {
-            self.block.reserve_exact((samples.len() * sample_bytes).max(step));
+    /// Appends interleaved samples, as mu-law codes. Never waits.
+    pub fn append(&mut self, codes: &[u8], outbox: &mut Outbox, now: Instant) {
+        self.listen(codes);
+        self.tap.append(codes);
+        if self.block.capacity() - self.block.len() < codes.len() {
+            let step = self.samples_in(BLOCK_STEP_MS) as usize;
+            self.block.reserve_exact(codes.len().max(step));
         }
-        self.block.resize(start + samples.len() * sample_bytes, 0);
-        self.spec.encoding.encode(samples, &mut self.block[start..]);
-        self.data_bytes += (samples.len() * sample_bytes) as u64;
+        self.block.extend_from_slice(codes);
+        self.samples += codes.len() as u64;
         self.block_began.get_or_insert(now);
-        if self.block.len() as u64 >= self.bytes_of(BLOCK_MS_MAX) {
+        if self.block.len() as u64 >= self.samples_in(BLOCK_MS_MAX) {
             self.post_block(outbox, now);
         }
     }
@@ -221,12 +226,12 @@ impl Recording {
             self.post_block(outbox, now);
         }
         // A record is not worth a place in the queue of a disk that is behind.
-        let is_behind = self.queue.bytes.load(Ordering::Relaxed) > 0;
+        let is_behind = self.queue.samples.load(Ordering::Relaxed) > 0;
         let is_due = self.noted.is_none_or(|noted| now - noted >= NOTE_INTERVAL);
         if self.to_note && is_due && !is_behind {
             self.to_note = false;
             self.noted = Some(now);
-            outbox.post(self.key, Job::Note(Box::new(self.record.clone())));
+            outbox.post(self.key, Job::Note(Box::new(Record::clone(&self.record))));
         }
     }
 
@@ -234,7 +239,11 @@ impl Recording {
     /// audio is taken again, as silence if need be: a peer held back for long loses it anyway, and
     /// does not say so.
     pub fn is_full(&mut self, now: Instant) -> bool {
-        if self.queue.bytes.load(Ordering::Relaxed) < self.bytes_of(QUEUE_MS_MAX) {
+        if self.may_be_full {
+            let queued = self.queue.samples.load(Ordering::Relaxed);
+            self.may_be_full = queued >= self.samples_in(QUEUE_MS_MAX);
+        }
+        if !self.may_be_full {
             self.full_since = None;
             return false;
         }
@@ -249,13 +258,14 @@ impl Recording {
     /// Notes a gap.
     pub fn add_gap(&mut self, gap: &Gap) {
         let at = gap.at.saturating_sub(self.first_sample);
-        self.tap.show_gap(&self.record.add_gap(&Gap { at, ..*gap }));
+        self.tap.show_gap(&Arc::make_mut(&mut self.record).add_gap(&Gap { at, ..*gap }));
         self.to_note = true;
     }
 
     /// Notes a key or a mark at `at` samples.
     pub fn add_event(&mut self, at: u64, what: What) {
-        let event = self.record.add_event(at.saturating_sub(self.first_sample), what);
+        let at = at.saturating_sub(self.first_sample);
+        let event = Arc::make_mut(&mut self.record).add_event(at, what);
         self.tap.show_event(&event);
         self.to_note = true;
     }
@@ -268,7 +278,7 @@ impl Recording {
 
     /// What is known of it so far.
     #[must_use]
-    pub const fn record(&self) -> &Record {
+    pub fn record(&self) -> &Record {
         &self.record
     }
 
@@ -281,13 +291,13 @@ impl Recording {
     /// The session's sample that comes next.
     #[must_use]
     pub fn end_sample(&self) -> u64 {
-        self.first_sample + self.data_bytes / u64::from(self.spec.sample_frame_bytes())
+        self.first_sample + self.samples / u64::from(self.spec.channels)
     }
 
     /// Whether its file has more than so many bytes of samples.
     #[must_use]
-    pub const fn is_longer_than(&self, bytes: u64) -> bool {
-        self.data_bytes > bytes
+    pub fn is_longer_than(&self, bytes: u64) -> bool {
+        self.samples * u64::from(self.spec.encoding.sample_bytes()) > bytes
     }
 
     /// Ends the recording. `done` is told when its files are finished and durable.
@@ -300,20 +310,20 @@ impl Recording {
         done: Done,
     ) {
         self.post_block(outbox, now);
-        let mut record = self.record;
+        let mut record = Arc::unwrap_or_clone(self.record);
         record.close(end);
         record.set_stats(stats);
         record.elapsed_ms = (now - self.began).as_millis() as u64;
-        let frame_bytes = u64::from(self.spec.sample_frame_bytes());
-        record.set_samples(self.data_bytes / frame_bytes);
-        if self.lost_bytes > 0 {
-            record.lost_ms = crate::store::record::ms(self.lost_bytes / frame_bytes).max(1);
+        let channels = u64::from(self.spec.channels);
+        record.set_samples(self.samples / channels);
+        if self.lost > 0 {
+            record.lost_ms = crate::store::record::ms(self.lost / channels).max(1);
             record.damage("the disk was too slow or full: some audio became silence");
         }
         let tracks = record.tracks.iter().zip(self.heard);
         record.silent_tracks =
             tracks.filter(|(_, heard)| !heard).map(|(track, _)| track.clone()).collect();
-        record.equal_channels = self.spec.channels == 2 && self.data_bytes > 0 && !self.different;
+        record.equal_channels = self.spec.channels == 2 && self.samples > 0 && !self.different;
         outbox.post(self.key, Job::Finish { record: Box::new(record), done });
     }
 
@@ -324,41 +334,43 @@ impl Recording {
         }
         let block = std::mem::take(&mut self.block);
         let length = block.len() as u64;
-        let queued = self.queue.bytes.load(Ordering::Relaxed);
-        self.tap.count_block(length, queued + length);
+        let queued = self.queue.samples.load(Ordering::Relaxed);
+        self.tap
+            .count_block(length * u64::from(self.spec.encoding.sample_bytes()), queued + length);
         let stuck = !self.is_full(now) && self.full_since.is_some();
         // Whoever floods us is held back between two reads, so a queue may pass its mark by as much
         // as one read brings; a disk that is stuck gets no more than the mark.
-        if stuck && queued + length > self.bytes_of(QUEUE_MS_MAX) {
-            self.lost_bytes += length;
-            self.tap.count_lost(length / u64::from(self.spec.sample_frame_bytes()));
+        if stuck && queued + length > self.samples_in(QUEUE_MS_MAX) {
+            self.lost += length;
+            self.tap.count_lost(length / u64::from(self.spec.channels));
             outbox.post(self.key, Job::Silence(length));
         } else {
-            self.queue.bytes.fetch_add(length, Ordering::Relaxed);
+            self.queue.samples.fetch_add(length, Ordering::Relaxed);
+            self.may_be_full |= queued + length >= self.samples_in(QUEUE_MS_MAX);
             outbox.post(self.key, Job::Append(block));
         }
     }
 
     /// Remembers whether anything is to be heard, and whether the channels differ.
-    fn listen(&mut self, samples: &[i16]) {
-        let is_sound = |sample: &i16| sample.unsigned_abs() > SILENT_MAX;
+    fn listen(&mut self, codes: &[u8]) {
+        let is_sound = |code: &u8| decode_mulaw(*code).unsigned_abs() > SILENT_MAX;
         if self.spec.channels == 1 {
-            self.heard[0] = self.heard[0] || samples.iter().any(is_sound);
+            self.heard[0] = self.heard[0] || codes.iter().any(is_sound);
             return;
         }
-        for [left, right] in samples.as_chunks::<2>().0 {
+        for [left, right] in codes.as_chunks::<2>().0 {
             if self.heard == [true; 2] && self.different {
                 return;
             }
             self.heard[0] |= is_sound(left);
             self.heard[1] |= is_sound(right);
-            self.different |= left != right;
+            // Zero has two codes.
+            self.different |= decode_mulaw(*left) != decode_mulaw(*right);
         }
     }
 
-    fn bytes_of(&self, ms: u64) -> u64 {
-        let per_second =
-            u64::from(self.spec.sample_rate_hz) * u64::from(self.spec.sample_frame_bytes());
-        per_second * ms / 1000
+    /// How many samples of all channels are in so much time.
+    fn samples_in(&self, ms: u64) -> u64 {
+        u64::from(self.spec.sample_rate_hz) * u64::from(self.spec.channels) * ms / 1000
     }
 }

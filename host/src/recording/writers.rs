@@ -57,6 +57,8 @@ impl Writers {
                 store: Arc::clone(store),
                 board: Arc::clone(board),
                 spools: HashMap::new(),
+                retry_at: None,
+                encoded: Vec::new(),
                 finisher,
                 patience: FINISH_PATIENCE,
             };
@@ -130,7 +132,12 @@ fn every_second(
 struct Writer {
     store: Arc<Store>,
     board: Arc<Board>,
-    spools: HashMap<u64, Spool>,
+    /// Boxed: the map has room for twice as many.
+    spools: HashMap<u64, Box<Spool>>,
+    /// When a spool that the disk refused is to try again, or earlier.
+    retry_at: Option<Instant>,
+    /// Room for a block as it stands in the file.
+    encoded: Vec<u8>,
     /// Who finishes what this one has written; a finisher has none.
     finisher: Option<Sender<Vec<(u64, Job)>>>,
     /// How long a recording that has ended may wait for the disk.
@@ -162,8 +169,7 @@ struct Open {
 impl Writer {
     fn run(mut self, receiver: &Receiver<Vec<(u64, Job)>>) {
         loop {
-            let retry_at = self.spools.values().filter_map(|spool| spool.retry_at).min();
-            let received = match retry_at {
+            let received = match self.retry_at {
                 None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
@@ -176,21 +182,30 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if self.spools.is_empty() => return,
                 Err(RecvTimeoutError::Disconnected) => {
-                    let wait = retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+                    let wait = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
                     thread::sleep(wait.unwrap_or_default());
                     self.patience = STOP_PATIENCE;
                     // Nobody is left to end what has not ended.
                     self.spools.retain(|_, spool| spool.is_ending());
                 }
             }
-            let now = Instant::now();
-            let due = |spool: &Spool| spool.retry_at.is_some_and(|at| at <= now);
-            let due: Vec<u64> =
-                self.spools.iter().filter(|(_, spool)| due(spool)).map(|(key, _)| *key).collect();
-            for key in due {
-                self.advance(key);
-            }
+            self.retry();
         }
+    }
+
+    /// Lets those try again whose time has come.
+    fn retry(&mut self) {
+        let now = Instant::now();
+        if self.retry_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let due = |spool: &Spool| spool.retry_at.is_some_and(|at| at <= now);
+        let due: Vec<u64> =
+            self.spools.iter().filter(|(_, spool)| due(spool)).map(|(key, _)| *key).collect();
+        for key in due {
+            self.advance(key);
+        }
+        self.retry_at = self.spools.values().filter_map(|spool| spool.retry_at).min();
     }
 
     fn take(&mut self, key: u64, job: Job) {
@@ -215,10 +230,10 @@ impl Writer {
                     retry_at: None,
                     failing_since: None,
                 };
-                self.spools.insert(key, spool);
+                self.spools.insert(key, Box::new(spool));
             }
             Job::HandOver(spool) => {
-                self.spools.insert(key, *spool);
+                self.spools.insert(key, spool);
                 self.advance(key);
                 return;
             }
@@ -245,11 +260,11 @@ impl Writer {
                 spool.jobs.push_front(job);
                 if let Some(spool) = self.spools.remove(&key) {
                     // It ends after its writer.
-                    let _ = finisher.send(vec![(key, Job::HandOver(Box::new(spool)))]);
+                    let _ = finisher.send(vec![(key, Job::HandOver(spool))]);
                 }
                 return;
             }
-            match spool.perform(&mut job, &self.store, &self.board) {
+            match spool.perform(&mut job, &mut self.encoded, &self.store, &self.board) {
                 Ok(()) => {
                     if spool.failing_since.take().is_some() {
                         tracing::info!("the disk takes audio again");
@@ -275,11 +290,15 @@ impl Writer {
                         }
                         return;
                     }
-                    spool.retry_at = Some(now + RETRY_INTERVAL);
+                    let at = now + RETRY_INTERVAL;
+                    spool.retry_at = Some(at);
+                    self.retry_at = Some(self.retry_at.map_or(at, |earliest| earliest.min(at)));
                     return;
                 }
             }
         }
+        // What the queue has grown to is not needed again until the disk is behind.
+        spool.jobs = VecDeque::new();
     }
 }
 
@@ -325,7 +344,13 @@ impl Spool {
     }
 
     /// Does one thing, or nothing: what failed may be done again.
-    fn perform(&mut self, job: &mut Job, store: &Store, board: &Board) -> io::Result<()> {
+    fn perform(
+        &mut self,
+        job: &mut Job,
+        encoded: &mut Vec<u8>,
+        store: &Store,
+        board: &Board,
+    ) -> io::Result<()> {
         store.set_dirty();
         if let Job::Begin { record, spec, .. } = job {
             return self.begin(store, record, *spec);
@@ -337,9 +362,9 @@ impl Spool {
             Job::Append(block) => {
                 if !block.is_empty() {
                     let began = Instant::now();
-                    open.writer.write_encoded(block).map_err(to_io)?;
+                    open.append(block, encoded)?;
                     board.counters.write_time.add(began.elapsed());
-                    self.queue.bytes.fetch_sub(block.len() as u64, Ordering::Relaxed);
+                    self.queue.samples.fetch_sub(block.len() as u64, Ordering::Relaxed);
                     // What is written is not written again when the checkpoint fails.
                     block.clear();
                 }
@@ -396,13 +421,25 @@ impl Open {
         }
     }
 
-    /// Appends silence; what of it is written is taken off `rest`.
+    /// Appends the samples of `codes`, all or none, by way of `encoded`.
+    fn append(&mut self, codes: &[u8], encoded: &mut Vec<u8>) -> io::Result<()> {
+        let encoding = self.writer.spec().encoding;
+        encoded.resize(codes.len() * usize::from(encoding.sample_bytes()), 0);
+        encoding.encode_mulaw(codes, encoded);
+        self.writer.write_encoded(encoded).map_err(to_io)
+    }
+
+    /// Appends samples of silence; what of it is written is taken off `rest`.
     fn append_silence(&mut self, rest: &mut u64) -> io::Result<()> {
-        let block = [self.writer.spec().encoding.silence(); 4096];
+        let encoding = self.writer.spec().encoding;
+        let block = [encoding.silence(); 4096];
+        let sample_bytes = u64::from(encoding.sample_bytes());
         while *rest > 0 {
-            let length = (*rest).min(block.len() as u64);
-            self.writer.write_encoded(&block[..length as usize]).map_err(to_io)?;
-            *rest -= length;
+            let samples = (*rest).min(block.len() as u64 / sample_bytes);
+            self.writer
+                .write_encoded(&block[..(samples * sample_bytes) as usize])
+                .map_err(to_io)?;
+            *rest -= samples;
         }
         self.writer.checkpoint().map_err(to_io)
     }
