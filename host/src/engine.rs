@@ -4,11 +4,12 @@
 //! at its sockets and then reads each that has something once, ten frames at a time, into one buffer
 //! that all its calls share. That costs a fifth of reading each frame when it comes.
 
+mod connection;
 mod pool;
 
 use std::collections::HashMap;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ use hyper::body::Bytes;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use self::connection::{Closing, Live};
 use self::pool::Pool;
 use crate::call::{Call, Context, MESSAGE_BYTES_MAX, Wish};
 use crate::live::Board;
@@ -30,9 +32,6 @@ use crate::twilio::StreamTokens;
 
 /// The buffer that a thread reads into: the largest message, and what may come with it.
 const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 1024;
-
-/// What a connection may leave unfinished in the shared buffer's stead; more comes from the pool.
-const PARTIAL_BYTES_MAX: usize = 4 * 1024;
 
 /// How much of one connection is read before the others have their turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
@@ -47,9 +46,6 @@ const TEND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a thread sleeps at most while a connection waits for the disk or for memory.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
-
-/// How long a peer may take to close after we did.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// How long calls may take to finish when the recorder stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(8);
@@ -276,38 +272,6 @@ struct Reader {
     pool: Arc<Pool>,
     config: Config,
     drain_until: Option<Instant>,
-}
-
-/// A connection on its thread.
-struct Live {
-    stream: TcpStream,
-    call: Call,
-    /// The start of a message whose rest has not come.
-    partial: Vec<u8>,
-    /// What the pool gave for it.
-    pooled: usize,
-    /// Its token is among the ready ones.
-    is_ready: bool,
-    /// The peer will send no more, or the connection is broken: to be read to its end.
-    is_ending: bool,
-    last_heard: Instant,
-    /// When it was looked after last.
-    tended: Instant,
-    /// A ping of ours has not been answered.
-    pinged: bool,
-    /// Bytes of control frames that the socket did not take yet.
-    unsent: Vec<u8>,
-    closing: Closing,
-}
-
-enum Closing {
-    No,
-    /// With this code, when the recording is finished.
-    WhenFinished(ws::CloseCode),
-    /// Our close frame is out; the peer's is waited for until then.
-    Lingering(Instant),
-    /// To be dropped.
-    Gone,
 }
 
 impl Reader {
@@ -668,101 +632,4 @@ enum More {
     Later,
     /// Yes, when the others have had their turn.
     AtOnce,
-}
-
-impl Live {
-    /// Makes room for more of an unfinished message; whether there is any.
-    fn grow(&mut self, pool: &Pool) -> bool {
-        if self.pooled == 0 {
-            return self.partial.len() < PARTIAL_BYTES_MAX || !pool.is_scarce();
-        }
-        if self.partial.len() == self.pooled {
-            if pool.is_scarce() {
-                return false;
-            }
-            self.pooled += pool.add(pool::STEP_BYTES);
-            self.partial.reserve_exact(self.pooled - self.partial.len());
-        }
-        true
-    }
-
-    /// Squares with the pool what is kept of an unfinished message.
-    fn settle(&mut self, pool: &Pool) {
-        if self.partial.len() <= PARTIAL_BYTES_MAX {
-            pool.give_back(std::mem::take(&mut self.pooled));
-            if self.partial.capacity() > PARTIAL_BYTES_MAX {
-                self.partial.shrink_to_fit();
-            }
-        } else if self.pooled == 0 {
-            self.pooled = pool.add((self.partial.len() + 1).next_multiple_of(pool::STEP_BYTES));
-            self.partial.reserve_exact(self.pooled - self.partial.len());
-        }
-    }
-
-    /// Reads once, behind the unfinished message: into `shared`, to whose start it is copied, or
-    /// into its own memory if that came from the pool. Also tells how much there was room for.
-    ///
-    /// What it leaves is kept in any case, so when the pool is scarce no more is read than may be
-    /// kept without it.
-    fn receive(&mut self, shared: &mut [u8], pool: &Pool) -> (io::Result<usize>, usize) {
-        let held = self.partial.len();
-        if self.pooled == 0 {
-            shared[..held].copy_from_slice(&self.partial);
-            let end = if pool.is_scarce() { PARTIAL_BYTES_MAX } else { shared.len() };
-            let room = &mut shared[held..end];
-            let length = room.len();
-            return (self.stream.read(room), length);
-        }
-        self.partial.resize(self.pooled, 0);
-        let result = self.stream.read(&mut self.partial[held..]);
-        self.partial.truncate(held + result.as_ref().copied().unwrap_or(0));
-        (result, self.pooled - held)
-    }
-
-    fn close_when_finished(&mut self, code: ws::CloseCode, now: Instant) {
-        if !matches!(self.closing, Closing::No) {
-            return;
-        }
-        if self.call.is_finishing() {
-            self.closing = Closing::WhenFinished(code);
-        } else {
-            self.close(code, now);
-        }
-    }
-
-    /// Sends our close frame, and nothing after it. If the peer's has come, that was all; else it may
-    /// answer.
-    fn close(&mut self, code: ws::CloseCode, now: Instant) {
-        self.closing =
-            if self.call.peer_closed() { Closing::Gone } else { Closing::Lingering(now + LINGER) };
-        self.send(&ws::close(code));
-    }
-
-    /// Sends a control frame, or keeps it until the socket takes it.
-    fn send(&mut self, frame: &[u8]) {
-        self.unsent.extend_from_slice(frame);
-        self.flush();
-    }
-
-    /// Answers a ping, unless an earlier answer still waits: a peer that does not read gets no more.
-    fn send_pong(&mut self, pong: &[u8]) {
-        if self.unsent.is_empty() {
-            self.send(pong);
-        }
-    }
-
-    fn flush(&mut self) {
-        while !self.unsent.is_empty() {
-            match self.stream.write(&self.unsent) {
-                Ok(sent) => drop(self.unsent.drain(..sent)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Full, or broken: reading will tell.
-                Err(_) => return,
-            }
-        }
-        if matches!(self.closing, Closing::Lingering(_)) {
-            // The peer need not wait for the next look at its answer to know that this is the end.
-            let _ = self.stream.shutdown(Shutdown::Write);
-        }
-    }
 }

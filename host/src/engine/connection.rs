@@ -1,0 +1,146 @@
+//! One connection on its media thread: its socket, its call, and what of both is unfinished.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use callreel_core::ws;
+use mio::net::TcpStream;
+
+use super::pool::{self, Pool};
+use crate::call::Call;
+
+/// What a connection may leave unfinished in the shared buffer's stead; more comes from the pool.
+const PARTIAL_BYTES_MAX: usize = 4 * 1024;
+
+/// How long a peer may take to close after we did.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection on its thread.
+pub struct Live {
+    pub stream: TcpStream,
+    pub call: Call,
+    /// The start of a message whose rest has not come.
+    pub partial: Vec<u8>,
+    /// What the pool gave for it.
+    pub pooled: usize,
+    /// Its token is among the ready ones.
+    pub is_ready: bool,
+    /// The peer will send no more, or the connection is broken: to be read to its end.
+    pub is_ending: bool,
+    pub last_heard: Instant,
+    /// When it was looked after last.
+    pub tended: Instant,
+    /// A ping of ours has not been answered.
+    pub pinged: bool,
+    /// Bytes of control frames that the socket did not take yet.
+    pub unsent: Vec<u8>,
+    pub closing: Closing,
+}
+
+pub enum Closing {
+    No,
+    /// With this code, when the recording is finished.
+    WhenFinished(ws::CloseCode),
+    /// Our close frame is out; the peer's is waited for until then.
+    Lingering(Instant),
+    /// To be dropped.
+    Gone,
+}
+
+impl Live {
+    /// Makes room for more of an unfinished message; whether there is any.
+    pub fn grow(&mut self, pool: &Pool) -> bool {
+        if self.pooled == 0 {
+            return self.partial.len() < PARTIAL_BYTES_MAX || !pool.is_scarce();
+        }
+        if self.partial.len() == self.pooled {
+            if pool.is_scarce() {
+                return false;
+            }
+            self.pooled += pool.add(pool::STEP_BYTES);
+            self.partial.reserve_exact(self.pooled - self.partial.len());
+        }
+        true
+    }
+
+    /// Squares with the pool what is kept of an unfinished message.
+    pub fn settle(&mut self, pool: &Pool) {
+        if self.partial.len() <= PARTIAL_BYTES_MAX {
+            pool.give_back(std::mem::take(&mut self.pooled));
+            if self.partial.capacity() > PARTIAL_BYTES_MAX {
+                self.partial.shrink_to_fit();
+            }
+        } else if self.pooled == 0 {
+            self.pooled = pool.add((self.partial.len() + 1).next_multiple_of(pool::STEP_BYTES));
+            self.partial.reserve_exact(self.pooled - self.partial.len());
+        }
+    }
+
+    /// Reads once, behind the unfinished message: into `shared`, to whose start it is copied, or
+    /// into its own memory if that came from the pool. Also tells how much there was room for.
+    ///
+    /// What it leaves is kept in any case, so when the pool is scarce no more is read than may be
+    /// kept without it.
+    pub fn receive(&mut self, shared: &mut [u8], pool: &Pool) -> (io::Result<usize>, usize) {
+        let held = self.partial.len();
+        if self.pooled == 0 {
+            shared[..held].copy_from_slice(&self.partial);
+            let end = if pool.is_scarce() { PARTIAL_BYTES_MAX } else { shared.len() };
+            let room = &mut shared[held..end];
+            let length = room.len();
+            return (self.stream.read(room), length);
+        }
+        self.partial.resize(self.pooled, 0);
+        let result = self.stream.read(&mut self.partial[held..]);
+        self.partial.truncate(held + result.as_ref().copied().unwrap_or(0));
+        (result, self.pooled - held)
+    }
+
+    pub fn close_when_finished(&mut self, code: ws::CloseCode, now: Instant) {
+        if !matches!(self.closing, Closing::No) {
+            return;
+        }
+        if self.call.is_finishing() {
+            self.closing = Closing::WhenFinished(code);
+        } else {
+            self.close(code, now);
+        }
+    }
+
+    /// Sends our close frame, and nothing after it. If the peer's has come, that was all; else it may
+    /// answer.
+    pub fn close(&mut self, code: ws::CloseCode, now: Instant) {
+        self.closing =
+            if self.call.peer_closed() { Closing::Gone } else { Closing::Lingering(now + LINGER) };
+        self.send(&ws::close(code));
+    }
+
+    /// Sends a control frame, or keeps it until the socket takes it.
+    pub fn send(&mut self, frame: &[u8]) {
+        self.unsent.extend_from_slice(frame);
+        self.flush();
+    }
+
+    /// Answers a ping, unless an earlier answer still waits: a peer that does not read gets no more.
+    pub fn send_pong(&mut self, pong: &[u8]) {
+        if self.unsent.is_empty() {
+            self.send(pong);
+        }
+    }
+
+    pub fn flush(&mut self) {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Full, or broken: reading will tell.
+                Err(_) => return,
+            }
+        }
+        if matches!(self.closing, Closing::Lingering(_)) {
+            // The peer need not wait for the next look at its answer to know that this is the end.
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+    }
+}
