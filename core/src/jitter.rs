@@ -3,7 +3,7 @@
 //! `place` decides where a chunk belongs; [`JitterBuffer`] holds each track's samples until no
 //! other track can add to the same instant.
 
-use crate::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw, decode_mulaw_all};
+use crate::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_one_of_many};
 
 /// How long a track waits for the other before silence stands in for it, in milliseconds.
 ///
@@ -69,9 +69,6 @@ pub(crate) fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
 pub trait Sample: Copy + sealed::Sealed {
     /// The sample of a code.
     fn from_mulaw(code: u8) -> Self;
-
-    /// The samples of `codes`, of which there are as many as there is room for.
-    fn from_mulaw_all(codes: &[u8], samples: &mut [Self]);
 }
 
 mod sealed {
@@ -83,12 +80,7 @@ mod sealed {
 impl Sample for i16 {
     #[inline]
     fn from_mulaw(code: u8) -> Self {
-        decode_mulaw(code)
-    }
-
-    #[inline]
-    fn from_mulaw_all(codes: &[u8], samples: &mut [Self]) {
-        decode_mulaw_all(codes, samples);
+        decode_one_of_many(code)
     }
 }
 
@@ -96,11 +88,6 @@ impl Sample for u8 {
     #[inline]
     fn from_mulaw(code: u8) -> Self {
         code
-    }
-
-    #[inline]
-    fn from_mulaw_all(codes: &[u8], samples: &mut [Self]) {
-        copy(samples, codes);
     }
 }
 
@@ -207,7 +194,7 @@ impl<const N: usize> JitterBuffer<N> {
         }
         let count = codes.len().min(out.len());
         if let (Some(codes), Some(out)) = (codes.get(..count), out.get_mut(..count)) {
-            S::from_mulaw_all(codes, out);
+            make(codes, out);
         }
         let [placed, _] = &mut self.placed;
         *placed += count as u64;
@@ -244,8 +231,8 @@ impl<const N: usize> JitterBuffer<N> {
             let first = count.min(upper.len());
             let out = out.get_mut(..count).unwrap_or_default();
             let (head, tail) = out.split_at_mut_checked(first).unwrap_or_default();
-            S::from_mulaw_all(upper.get(..first).unwrap_or_default(), head);
-            S::from_mulaw_all(lower.get(..count - first).unwrap_or_default(), tail);
+            make(upper.get(..first).unwrap_or_default(), head);
+            make(lower.get(..count - first).unwrap_or_default(), tail);
             self.advance(count);
             count
         }
@@ -336,6 +323,15 @@ impl<const N: usize> JitterBuffer<N> {
     }
 }
 
+/// Makes the sample of each code at its place; there are as many of both.
+#[inline]
+fn make<S: Sample>(codes: &[u8], samples: &mut [S]) {
+    debug_assert_eq!(samples.len(), codes.len());
+    for (sample, code) in samples.iter_mut().zip(codes) {
+        *sample = S::from_mulaw(*code);
+    }
+}
+
 /// Copies as many codes as there are of both, which the compiler then need not be told.
 fn copy(places: &mut [u8], codes: &[u8]) {
     let count = places.len().min(codes.len());
@@ -356,6 +352,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
+    use crate::g711::decode_mulaw;
 
     /// A ring that just serves two tracks.
     const SMALL: usize = 2 * TRACK_LAG + 2;

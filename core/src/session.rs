@@ -490,9 +490,9 @@ const SEQUENCE_JUMP_MAX: u64 = 60_000;
 /// One message taken: what it meant, and the samples that can no longer change because of it.
 ///
 /// Call [`poll_pcm`](Self::poll_pcm) or [`poll_mulaw`](Self::poll_mulaw) until it returns zero. The
-/// borrow sees to it that nothing else
-/// happens before; what a dropped turn still held is lost and counted in [`Stats::undrained`].
-#[must_use = "its samples are lost unless poll_pcm is called until it returns zero"]
+/// borrow sees to it that nothing else happens before; what a dropped turn still held is lost and
+/// counted in [`Stats::undrained`].
+#[must_use = "its samples are lost unless it is polled until it returns zero"]
 #[derive(Debug)]
 pub struct Turn<'s, 't, const N: usize> {
     session: &'s mut Session<N>,
@@ -531,10 +531,13 @@ impl<'t, const N: usize> Turn<'_, 't, N> {
 
     #[inline]
     fn poll<S: Sample>(&mut self, out: &mut [S]) -> usize {
-        let mut used = self.pending.pass(&mut self.session.jitter, out);
+        let jitter = &mut self.session.jitter;
+        let mut used = 0;
         loop {
-            used += self.session.jitter.pop(out.get_mut(used..).unwrap_or_default());
-            if !self.pending.push(&mut self.session.jitter) {
+            used += self.pending.pass(jitter, out.get_mut(used..).unwrap_or_default());
+            used += jitter.pop(out.get_mut(used..).unwrap_or_default());
+            // What finds no place in `out` waits where it is: it can pass the ring by next time.
+            if used == out.len() || !self.pending.push(jitter) {
                 return used;
             }
         }
@@ -590,16 +593,18 @@ impl Pending<'_> {
 
 impl Fingerprint {
     fn new(sequence: u64, media: &Media<'_>) -> Self {
-        // Fletcher's sums, by words. Not a cipher: whoever makes two chunks of one number with the
-        // same sums harms their own call.
+        // By machine words. Not a cipher: whoever makes two chunks of one number with the same sums
+        // harms their own call.
+        const ODD: usize = 0x517C_C1B7_2722_0A95_u64 as usize;
         let (words, rest) = media.codes.as_chunks();
-        let mut codes = (media.codes.len(), 0usize);
-        let mut add = |word| {
-            codes.0 = codes.0.wrapping_add(word);
-            codes.1 = codes.1.wrapping_add(codes.0);
+        let (mut sum, mut sums) = (media.codes.len(), 0usize);
+        let mut add = |word: usize| {
+            sum = (sum.rotate_left(5) ^ word).wrapping_mul(ODD);
+            sums = sums.rotate_left(7).wrapping_add(sum);
         };
         words.iter().for_each(|word| add(usize::from_le_bytes(*word)));
         rest.iter().for_each(|byte| add(usize::from(*byte)));
+        let codes = (sum, sums);
         Self { sequence, chunk: media.chunk, timestamp_ms: media.timestamp_ms, codes }
     }
 }

@@ -41,7 +41,8 @@ const TURN_BYTES_MAX: usize = 1024 * 1024;
 const FLOOD_BYTES_MIN: usize = 16 * 1024;
 const FLOOD_BYTES_PER_MS: usize = 160;
 
-/// How often calls are looked after: blocks posted, peers pinged.
+/// How often calls are looked after that bring nothing: blocks posted, peers pinged. Those that bring
+/// something are when they are read, if it was not half as long ago.
 const TEND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a thread sleeps at most while a connection waits for the disk or for memory.
@@ -58,7 +59,7 @@ const WAKER: Token = Token(usize::MAX);
 /// How calls are read.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How long a thread sleeps between two looks at its sockets; zero: it waits for each frame.
+    /// The time from one look at the sockets to the next; zero: a thread waits for each frame.
     pub read_interval: Duration,
     /// How long a peer may be silent, pongs included.
     pub idle_timeout: Duration,
@@ -376,19 +377,8 @@ impl Reader {
             self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        let mut live = Live {
-            stream,
-            call: Call::new(connection.peer, self.config.capture),
-            partial: connection.already_read.to_vec(),
-            pooled: 0,
-            is_ready: true,
-            is_ending: false,
-            last_heard: Instant::now(),
-            tended: Instant::now(),
-            pinged: false,
-            unsent: Vec::new(),
-            closing: Closing::No,
-        };
+        let call = Call::new(connection.peer, self.config.capture);
+        let mut live = Live::new(stream, call, &connection.already_read);
         live.settle(&self.pool);
         self.live.insert(token, Box::new(live));
         self.ready.push(token);
@@ -519,9 +509,7 @@ impl Reader {
             let wish = if live.pooled == 0 {
                 let bytes = &mut buffer[..held + received];
                 let (kept, wish) = live.call.handle_bytes(bytes, context);
-                live.partial.clear();
-                live.partial.reserve_exact(kept);
-                live.partial.extend_from_slice(&bytes[..kept]);
+                live.keep(&bytes[..kept]);
                 wish
             } else {
                 let (kept, wish) = live.call.handle_bytes(&mut live.partial, context);
@@ -562,16 +550,15 @@ impl Reader {
     /// Looks after every call that brought nothing of late: what has waited is posted, who is silent is
     /// asked, who is gone goes.
     fn tend(&mut self, now: Instant) {
-        let tokens: Vec<usize> = self.live.keys().copied().collect();
-        for token in tokens {
+        let due = self.live.iter().filter(|(_, live)| live.is_due(now));
+        for token in due.map(|(token, _)| *token).collect::<Vec<_>>() {
             self.guarded(token, now, |reader| reader.tend_one(token, now));
             self.drop_if_gone(token);
         }
     }
 
     fn tend_one(&mut self, token: usize, now: Instant) {
-        let is_due = |live: &&mut Box<Live>| now - live.tended >= TEND_INTERVAL / 2;
-        let Some(live) = self.live.get_mut(&token).filter(is_due) else {
+        let Some(live) = self.live.get_mut(&token).filter(|live| live.is_due(now)) else {
             return;
         };
         live.tended = now;

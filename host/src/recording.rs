@@ -1,8 +1,8 @@
 //! A recording on its way to the disk: an `append` that never waits, and the threads that do.
 //!
 //! A media thread fills blocks of mu-law codes, half the memory of samples, and posts them to a writer
-//! thread, which owns the file and makes of them what is to be in it. What the disk does not take waits in the recording's own queue, of at most
-//! [`QUEUE_MS_MAX`] of audio; the writer tries again until it is taken. A block is followed by its
+//! thread, which owns the file and makes of them what is to be in it. What the disk does not take
+//! waits in the recording's own queue, of at most [`QUEUE_MS_MAX`] of audio; the writer tries again until it is taken. A block is followed by its
 //! header, so the file plays at every instant. Finishing a file means to read it again and to wait
 //! for the disk several times: beside each writer a finisher does that. Another thread makes all
 //! files durable once a second.
@@ -30,7 +30,7 @@ use crate::store::record::{End, What};
 pub const BLOCK_MS_MAX: u64 = 800;
 
 /// How much room a block gets at a time: what it does not fill is memory that every call takes.
-const BLOCK_STEP_MS: u64 = 200;
+const BLOCK_STEP_MS: u64 = 100;
 
 /// The longest time a block waits for more audio; with the pause between two looks at it, it is
 /// written before [`BLOCK_MS_MAX`] are over.
@@ -45,8 +45,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// How often a record may be written while recording.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The largest amplitude of a track on which nothing is to be heard: the codes next to zero.
-const SILENT_MAX: u16 = 8;
+/// The codes, but for the sign, of a track on which nothing is to be heard: this and those above it,
+/// zero and what is next to it.
+const SILENT_MIN: u8 = 0x7E;
 
 /// What became of a recording.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,11 +77,11 @@ pub struct Recording {
     block_began: Option<Instant>,
     /// Samples, of all channels together, that are posted or in the block.
     samples: u64,
+    /// Of those, the ones that became silence because the queue was full.
+    lost: u64,
     /// The queue may be full: it was when the last block was posted, and nobody else fills it.
     may_be_full: bool,
     full_since: Option<Instant>,
-    /// Of those, the ones that became silence because the queue was full.
-    lost: u64,
     noted: Option<Instant>,
     to_note: bool,
     heard: [bool; 2],
@@ -353,7 +354,7 @@ impl Recording {
 
     /// Remembers whether anything is to be heard, and whether the channels differ.
     fn listen(&mut self, codes: &[u8]) {
-        let is_sound = |code: &u8| decode_mulaw(*code).unsigned_abs() > SILENT_MAX;
+        let is_sound = |code: &u8| code & 0x7F < SILENT_MIN;
         if self.spec.channels == 1 {
             self.heard[0] = self.heard[0] || codes.iter().any(is_sound);
             return;

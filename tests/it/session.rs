@@ -125,6 +125,16 @@ fn an_exact_repeat_is_dropped_and_anything_less_is_kept() {
         assert_eq!(recording.stats.repeated, 0);
         assert!(recording.samples.len() > 460);
     }
+    // Two bits that a plain sum would take for none.
+    for (first, second) in
+        (0..16).flat_map(|first| (first + 1..32).map(move |second| (first, second)))
+    {
+        let mut other = chunk(0);
+        (other[first], other[second]) = (other[first] ^ 0x80, other[second] ^ 0x80);
+        let recording =
+            record_one(&messages(&["inbound"], [one(), media("inbound", 2, 0, &other)]));
+        assert_eq!((recording.samples.len(), recording.stats.repeated), (320, 0));
+    }
     // Without a sequence number nothing is a repeat: silence looks alike.
     let nameless = || r#"{"event":"media","media":{"payload":"/////w=="}}"#.to_owned();
     let recording = record_one(&messages(&["inbound"], [nameless(), nameless()]));

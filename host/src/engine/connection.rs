@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use callreel_core::ws;
 use mio::net::TcpStream;
 
+use super::TEND_INTERVAL;
 use super::pool::{self, Pool};
 use crate::call::Call;
 
@@ -34,7 +35,7 @@ pub struct Live {
     /// A ping of ours has not been answered.
     pub pinged: bool,
     /// Bytes of control frames that the socket did not take yet.
-    pub unsent: Vec<u8>,
+    unsent: Vec<u8>,
     pub closing: Closing,
 }
 
@@ -49,6 +50,35 @@ pub enum Closing {
 }
 
 impl Live {
+    /// A connection whose handshake is done, and what came with its last bytes; to be read.
+    pub fn new(stream: TcpStream, call: Call, already_read: &[u8]) -> Self {
+        Self {
+            stream,
+            call,
+            partial: already_read.to_vec(),
+            pooled: 0,
+            is_ready: true,
+            is_ending: false,
+            last_heard: Instant::now(),
+            tended: Instant::now(),
+            pinged: false,
+            unsent: Vec::new(),
+            closing: Closing::No,
+        }
+    }
+
+    /// Whether it is time to look after it.
+    pub fn is_due(&self, now: Instant) -> bool {
+        now - self.tended >= TEND_INTERVAL / 2
+    }
+
+    /// Keeps the start of a message in memory of its own.
+    pub fn keep(&mut self, partial: &[u8]) {
+        self.partial.clear();
+        self.partial.reserve_exact(partial.len());
+        self.partial.extend_from_slice(partial);
+    }
+
     /// Makes room for more of an unfinished message; whether there is any.
     pub fn grow(&mut self, pool: &Pool) -> bool {
         if self.pooled == 0 {

@@ -227,7 +227,12 @@ impl Record {
     #[must_use]
     pub fn new(provider: Provider, start: &Start<'_>, encoding: wav::Encoding) -> Self {
         let now = Timestamp::now();
-        let text = |text: callreel_core::frame::Text<'_>| text.to_string();
+        // Every live call has these in memory: no more than they need.
+        let text = |text: callreel_core::frame::Text<'_>| {
+            let mut text = text.to_string();
+            text.shrink_to_fit();
+            text
+        };
         let parameters = start.parameters.iter().map(|(name, value)| (text(*name), text(*value)));
         Self {
             parameters: parameters.collect(),

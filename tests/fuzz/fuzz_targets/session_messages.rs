@@ -6,6 +6,7 @@
 use arbitrary::Arbitrary;
 use base64::prelude::*;
 use callreel_core::frame::{PeerError, Provider};
+use callreel_core::g711::decode_mulaw_all;
 use callreel_core::session::{Error, Event, Gap, Session, Turn};
 use libfuzzer_sys::fuzz_target;
 
@@ -148,7 +149,13 @@ impl<const N: usize> State<N> {
     fn new(out_places: usize) -> Self {
         Self {
             session: Session::new(Provider::Twilio),
-            drained: Drained { out: vec![0; out_places], samples: 0, heard: [0; 2] },
+            drained: Drained {
+                out: vec![0; out_places],
+                codes: vec![0; out_places],
+                asks_for_codes: false,
+                samples: 0,
+                heard: [0; 2],
+            },
             gaps: Vec::new(),
             taken: [0; 2],
             messages: 0,
@@ -249,6 +256,8 @@ impl<const N: usize> State<N> {
 /// What came out of a session.
 struct Drained {
     out: Vec<i16>,
+    codes: Vec<u8>,
+    asks_for_codes: bool,
     samples: usize,
     /// Samples of each channel that are not silence.
     heard: [usize; 2],
@@ -258,10 +267,18 @@ impl Drained {
     fn drain<const N: usize>(&mut self, mut turn: Turn<'_, '_, N>, channels: u16) {
         let is_heard = |sample: &&i16| **sample != 0;
         loop {
-            let samples = match turn.poll_pcm(&mut self.out) {
-                0 => return,
-                count => &self.out[..count],
+            let count = if self.asks_for_codes {
+                let count = turn.poll_mulaw(&mut self.codes);
+                decode_mulaw_all(&self.codes[..count], &mut self.out);
+                count
+            } else {
+                turn.poll_pcm(&mut self.out)
             };
+            if count == 0 {
+                return;
+            }
+            self.asks_for_codes = !self.asks_for_codes;
+            let samples = &self.out[..count];
             self.samples += samples.len();
             if channels == 1 {
                 self.heard[0] += samples.iter().filter(is_heard).count();

@@ -194,7 +194,6 @@ impl Tape {
         let (mut out, mut codes) = (vec![0; self.out_places], vec![0; self.out_places]);
         for _ in 0..polls_max {
             // By turns: whoever asks for codes gets the same samples.
-            self.asks_for_codes = !self.asks_for_codes;
             let count = if self.asks_for_codes {
                 let count = turn.poll_mulaw(&mut codes);
                 self.samples.extend(codes[..count].iter().map(|code| decode_mulaw(*code)));
@@ -207,6 +206,7 @@ impl Tape {
             if count == 0 {
                 return;
             }
+            self.asks_for_codes = !self.asks_for_codes;
         }
     }
 

@@ -2,14 +2,15 @@
 //! decode.
 //!
 //! `constant_time SEED` decodes a payload made from the seed, to have its instructions counted by
-//! callgrind. `constant_time undefined` tells memcheck that the payload's characters are undefined, so
-//! that it reports each branch and each address that depends on one; `constant_time samples` also makes
-//! samples of the codes, `constant_time table` does that by the table.
+//! callgrind. The other words tell memcheck that the payload's characters are undefined, so that it
+//! reports each branch and each address that depends on one: `bytes` and `words` decode base64 the two
+//! ways that core has, `samples` and `wav` go on to samples and to the bytes of a file, and `table` looks
+//! the samples up.
 
 use std::hint::black_box;
 
 use base64ct::{Base64, Encoding as _};
-use callreel_core::g711;
+use callreel_core::{g711, wav};
 
 #[path = "../../../../core/src/base64.rs"]
 mod base64;
@@ -30,14 +31,26 @@ fn main() {
     let mut text = [0; PAYLOAD_BYTES.div_ceil(3) * 4];
     Base64::encode(&codes, &mut text).expect("there is room");
     let (body, _last) = text.split_at_mut(PAYLOAD_BYTES.div_ceil(3) * 4 - LAST_GROUP_CHARS);
-    if matches!(seed.as_str(), "undefined" | "samples" | "table") {
+    if matches!(seed.as_str(), "bytes" | "words" | "samples" | "wav" | "table") {
         make_undefined(body);
     }
-    let decoded = decode(black_box(&mut text));
+    let decoded = match seed.as_str() {
+        "words" => base64::decode_by_words(black_box(&mut text)).expect("it is base64"),
+        "bytes" => base64::decode_by_bytes(black_box(&mut text)).expect("it is base64"),
+        _ => decode(black_box(&mut text)),
+    };
+    let decoded = black_box(decoded);
     match seed.as_str() {
-        "undefined" => {}
-        "table" => drop(black_box(look_up(black_box(decoded)))),
-        _ => drop(black_box(to_samples(black_box(decoded)))),
+        "bytes" | "words" => {}
+        "wav" => {
+            let mut file = [0; 2 * PAYLOAD_BYTES];
+            black_box(wav::Encoding::Pcm16.encode_mulaw(decoded, &mut file));
+            black_box(&file);
+            black_box(wav::Encoding::Mulaw.encode_mulaw(decoded, &mut file));
+            black_box(&file);
+        }
+        "table" => drop(black_box(look_up(decoded))),
+        _ => drop(black_box(to_samples(decoded))),
     }
 }
 
