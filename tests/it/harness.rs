@@ -11,4 +11,5 @@ pub mod peer;
 pub mod process;
 pub mod recorder;
 pub mod served;
+pub mod serving;
 pub mod shelf;

@@ -1,14 +1,13 @@
 //! The public listener, by raw sockets: what it answers, and what it survives.
 
-use std::future::Future;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use callreel::twilio::{AuthToken, PublicUrl, Verifier, sign};
 use callreel::{Config, http, store, twilio};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+
+use crate::harness::serving::Serving;
 
 /// Far above what anything here takes, far below a hang.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -273,7 +272,7 @@ fn silent_connections_keep_nobody_out() {
 #[test]
 fn a_shutdown_does_not_wait_for_idle_sockets() {
     let server = Server::start(http::Config::default());
-    let (address, silent) = (server.address, server.connect());
+    let (address, silent) = (server.serving.public, server.connect());
     let mut half = server.connect();
     half.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     // Its answer shows that the two before it were accepted.
@@ -429,49 +428,26 @@ fn handshake(headers: &str) -> String {
     )
 }
 
-/// A whole server on a free port of loopback; it is stopped, and has to stop, when this is dropped.
+/// A server in a directory of its own.
 struct Server {
-    address: SocketAddr,
-    running: Option<crate::harness::served::Running>,
+    serving: Serving,
     _dir: tempfile::TempDir,
 }
 
 impl Server {
     fn start(http: http::Config) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let shutdown: Box<dyn Future<Output = ()> + Send + Unpin> = Box::new(Box::pin(async {
-            let _ = stopped.await;
-        }));
         let dir = tempfile::tempdir().unwrap();
         let store = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
         let config = Config { http, store, ..Config::default() };
-        let thread = std::thread::spawn(move || {
-            runtime.block_on(callreel::serve(listener, config, shutdown))
-        });
-        Self { address, running: Some((stop, thread)), _dir: dir }
+        Self { serving: Serving::start(config), _dir: dir }
     }
 
     fn stop(mut self) {
-        self.stop_once();
-    }
-
-    fn stop_once(&mut self) {
-        if let Some((stop, thread)) = self.running.take() {
-            let _ = stop.send(());
-            let stopped = thread.join();
-            assert!(matches!(stopped, Ok(Ok(()))) || std::thread::panicking(), "{stopped:?}");
-        }
+        self.serving.stop();
     }
 
     fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.address).unwrap();
+        let socket = TcpStream::connect(self.serving.public).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
         socket
@@ -492,12 +468,6 @@ impl Server {
         let mut socket = self.connect();
         socket.write_all(request.as_bytes()).unwrap();
         (Answer::read_head(&mut socket), socket)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop_once();
     }
 }
 

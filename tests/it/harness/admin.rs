@@ -7,23 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callreel::caller::{Plan, Report, place};
-use callreel::{Config, Listeners, admin, store, webhook};
+use callreel::{Config, admin, store, webhook};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 use ureq::http::Response;
 
 use super::process::{PATIENCE, eventually};
+use super::serving::Serving;
 
 /// A running recorder; stopped when dropped.
 pub struct Recorder {
+    serving: Serving,
     pub public: SocketAddr,
     pub admin: SocketAddr,
     pub dir: Arc<TempDir>,
-    runtime: Arc<Runtime>,
-    running: Option<super::served::Running>,
 }
 
 impl Recorder {
@@ -36,31 +33,13 @@ impl Recorder {
         admin: admin::Config,
         webhook: Option<webhook::Config>,
     ) -> Self {
-        let builder = &mut tokio::runtime::Builder::new_multi_thread();
-        let runtime = Arc::new(builder.worker_threads(2).enable_all().build().unwrap());
-        let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let (public, console) = (bind(), bind());
-        let addresses = (public.local_addr().unwrap(), console.local_addr().unwrap());
         let store = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
-        let config = Config { admin, store, webhook, ..Config::default() };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let listeners = Listeners { public, admin: Some(console) };
-        let serving = Arc::clone(&runtime);
-        let thread = std::thread::spawn(move || {
-            serving.block_on(callreel::serve(listeners, config, async {
-                let _ = stopped.await;
-            }))
-        });
-        let (public, admin) = addresses;
-        Self { public, admin, dir, runtime, running: Some((stop, thread)) }
+        let serving = Serving::start(Config { admin, store, webhook, ..Config::default() });
+        Self { public: serving.public, admin: serving.admin, serving, dir }
     }
 
     pub fn stop(&mut self) {
-        if let Some((stop, thread)) = self.running.take() {
-            let _ = stop.send(());
-            let served = thread.join();
-            assert!(std::thread::panicking() || matches!(served, Ok(Ok(()))), "it failed");
-        }
+        self.serving.stop();
     }
 
     /// What calls are to be placed to.
@@ -70,17 +49,17 @@ impl Recorder {
 
     /// Places calls and waits for their end.
     pub fn place(&self, plan: &Plan) -> Report {
-        self.runtime.block_on(place(plan)).unwrap()
+        self.serving.runtime.block_on(place(plan)).unwrap()
     }
 
     /// Places calls that go on meanwhile.
     pub fn place_meanwhile(&self, plan: Plan) -> tokio::task::JoinHandle<Report> {
-        self.runtime.spawn(async move { place(&plan).await.unwrap() })
+        self.serving.runtime.spawn(async move { place(&plan).await.unwrap() })
     }
 
     /// Runs something that waits for the network.
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
-        self.runtime.block_on(work)
+        self.serving.runtime.block_on(work)
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -117,12 +96,6 @@ impl Recorder {
             let recordings = answer["recordings"].as_array()?;
             (recordings.len() >= count).then(|| recordings.clone())
         })
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 

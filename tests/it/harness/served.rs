@@ -3,29 +3,23 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use callreel::{Config, engine, store};
 use serde_json::Value;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 use super::client;
 use super::recorder::Recorder;
+use super::serving::Serving;
 
 /// Far above what anything here takes, far below a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server's thread, and what ends it.
-pub type Running = (oneshot::Sender<()>, JoinHandle<Result<(), callreel::Error>>);
-
-/// A server on a port and in a directory of its own, for as long as it lives.
+/// A server in a directory of its own, for as long as it lives.
 pub struct Served {
-    address: SocketAddr,
-    running: Option<Running>,
+    serving: Serving,
     dir: tempfile::TempDir,
 }
 
@@ -35,21 +29,12 @@ impl Served {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
         let config = Config { engine, store, ..Config::default() };
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            let shutdown = async { drop(stopped.await) };
-            runtime.block_on(callreel::serve(listener, config, shutdown))
-        });
-        Self { address, running: Some((stop, thread)), dir }
+        Self { serving: Serving::start(config), dir }
     }
 
     /// Where streams go.
     pub fn url(&self) -> String {
-        format!("ws://{}/media-stream", self.address)
+        format!("ws://{}/media-stream", self.serving.public)
     }
 
     /// The end records of all finished recordings with their paths, in the order of their starts.
@@ -81,7 +66,7 @@ impl Served {
     /// Sends messages on one connection and closes it; the records of what came of them.
     pub fn send(&self, messages: &[Vec<u8>]) -> Vec<(PathBuf, Value)> {
         let known = self.paths().collect();
-        let mut socket = TcpStream::connect(self.address).unwrap();
+        let mut socket = TcpStream::connect(self.serving.public).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let handshake = "GET /media-stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -103,16 +88,6 @@ impl Recorder for Served {
     fn record(&self, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let paths = self.send(messages).into_iter().map(|(path, _)| path.with_extension("wav"));
         paths.filter_map(|path| fs::read(path).ok()).collect()
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        if let Some((stop, thread)) = self.running.take() {
-            let _ = stop.send(());
-            let ended = thread.join();
-            assert!(matches!(ended, Ok(Ok(()))) || std::thread::panicking(), "{ended:?}");
-        }
     }
 }
 

@@ -1,0 +1,59 @@
+//! The server in this process, on free ports of the loopback.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use callreel::{Config, Listeners};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+/// A whole server; it is stopped, and has to stop, when this is dropped.
+pub struct Serving {
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    /// What it runs on; others may run there as well.
+    pub runtime: Arc<Runtime>,
+    running: Option<Running>,
+}
+
+/// Its thread, and what ends it.
+struct Running {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<Result<(), callreel::Error>>,
+}
+
+impl Serving {
+    pub fn start(config: Config) -> Self {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = Arc::new(runtime.worker_threads(2).enable_all().build().unwrap());
+        let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let (public, console) = (bind(), bind());
+        let addresses = (public.local_addr().unwrap(), console.local_addr().unwrap());
+        let listeners = Listeners { public, admin: Some(console) };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = Arc::clone(&runtime);
+        let thread = std::thread::spawn(move || {
+            let shutdown = async { drop(stopped.await) };
+            serving.block_on(callreel::serve(listeners, config, shutdown))
+        });
+        let (public, admin) = addresses;
+        Self { public, admin, runtime, running: Some(Running { stop, thread }) }
+    }
+
+    /// Tells it to stop and waits until it has.
+    pub fn stop(&mut self) {
+        if let Some(Running { stop, thread }) = self.running.take() {
+            let _ = stop.send(());
+            let stopped = thread.join();
+            assert!(matches!(stopped, Ok(Ok(()))) || std::thread::panicking(), "{stopped:?}");
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
