@@ -85,6 +85,8 @@ enum Next {
     Close(ws::CloseCode),
     /// End the connection: it may not be recorded.
     Refuse,
+    /// End the connection when the record is written that says why nothing was recorded.
+    Unsupported,
     /// End the recording and take the message again, with a new session.
     Restart,
     /// End the recording.
@@ -253,6 +255,10 @@ impl Call {
                 self.ended = Some(End::Refused);
                 Wish::Close(ws::CloseCode::POLICY)
             }
+            Next::Unsupported => {
+                self.is_finishing = true;
+                Wish::Close(ws::CloseCode::UNSUPPORTED)
+            }
             Next::Stop => {
                 self.end(End::Stop, context);
                 Wish::Close(ws::CloseCode::NORMAL)
@@ -378,8 +384,9 @@ fn follow<const N: usize>(
         }
         Event::Refused(start) => {
             tracing::warn!("refused a stream: its audio is not 8 kHz mono mu-law");
-            context.outbox.refuse(Record::new(Provider::Twilio, start, context.encoding));
-            return Next::Close(ws::CloseCode::UNSUPPORTED);
+            let record = Record::new(Provider::Twilio, start, context.encoding);
+            context.outbox.refuse(record, (context.done)());
+            return Next::Unsupported;
         }
         Event::Dtmf { digit, at } => {
             if let Some(recording) = recording {

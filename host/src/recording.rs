@@ -113,7 +113,10 @@ enum Job {
         record: Box<Record>,
         done: Done,
     },
-    Refuse(Box<Record>),
+    Refuse {
+        record: Box<Record>,
+        done: Done,
+    },
     /// A recording with nothing but its finish left to do, for a finisher.
     HandOver(Box<Spool>),
 }
@@ -153,10 +156,10 @@ impl Outbox {
         &self.board
     }
 
-    /// Writes the record of a stream that cannot be recorded.
-    pub fn refuse(&mut self, mut record: Record) {
+    /// Writes the record of a stream that cannot be recorded. `done` is told when it is written.
+    pub fn refuse(&mut self, mut record: Record, done: Done) {
         record.close(End::Refused);
-        self.post(self.next_key, Job::Refuse(Box::new(record)));
+        self.post(self.next_key, Job::Refuse { record: Box::new(record), done });
     }
 }
 

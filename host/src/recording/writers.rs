@@ -208,14 +208,19 @@ impl Writer {
         self.retry_at = self.spools.values().filter_map(|spool| spool.retry_at).min();
     }
 
+    /// Takes what is to be done, but for what is done at once.
     fn take(&mut self, key: u64, job: Job) {
         match job {
-            Job::Refuse(mut record) => {
+            Job::Refuse { mut record, done } => {
                 match self.store.publish_failure(&mut record) {
-                    Ok(()) => self.board.publish(&record),
+                    Ok(()) => {
+                        self.board.publish(&record);
+                        done(Outcome::Published);
+                    }
                     Err(error) => {
                         tracing::error!(%error, "cannot write the record of a refused stream yet");
                         self.store.leave(Left { record: *record, part: None });
+                        done(Outcome::Left);
                     }
                 }
                 return;
@@ -384,7 +389,7 @@ impl Spool {
             }
             Job::Capture(lines) => open.capture(lines),
             Job::Finish { record, .. } => open.finish(record, store)?,
-            Job::Begin { .. } | Job::HandOver(_) | Job::Refuse(_) => {}
+            Job::Begin { .. } | Job::HandOver(_) | Job::Refuse { .. } => {}
         }
         Ok(())
     }
