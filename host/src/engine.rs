@@ -41,8 +41,8 @@ const TURN_BYTES_MAX: usize = 1024 * 1024;
 const FLOOD_BYTES_MIN: usize = 16 * 1024;
 const FLOOD_BYTES_PER_MS: usize = 160;
 
-/// How often calls are looked after that bring nothing: blocks posted, peers pinged. Those that bring
-/// something are when they are read, if it was not half as long ago.
+/// How often calls are looked after: blocks posted, peers pinged. A call that brings something is
+/// looked after when it is read, but not twice in half of this; the others have a pass of their own.
 const TEND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a thread sleeps at most while a connection waits for the disk or for memory.
