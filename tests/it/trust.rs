@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::harness::peer::{FIN, Peer, TEXT, frame};
-use crate::harness::process::{Server, Setup};
+use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -146,8 +146,11 @@ fn files_are_their_owners_alone_and_not_to_be_had_on_the_public_listener() {
     let mut peer = Peer::call(&server, "MZ1");
     peer.say(std::time::Duration::from_secs(1));
     peer.finish();
-    let mut all = shelf::files(dir.path());
-    assert!(all.len() >= 5, "{all:?}");
+    let ends = ["MZ1.wav", "MZ1.json", "MZ2.wav.part", "MZ1.jsonl", "MZ2.jsonl"];
+    let mut all = eventually(PATIENCE, "one is finished, one is being recorded", || {
+        let all = shelf::files(dir.path());
+        ends.iter().all(|end| all.iter().any(|path| path.ends_with(end))).then_some(all)
+    });
     let day = shelf::files(&recordings)[1].parent().unwrap().to_owned();
     for path in &all {
         let mode = path.metadata().unwrap().permissions().mode() & 0o777;
