@@ -89,7 +89,7 @@ fn only_what_twilios_own_library_signs_for_the_public_url_gets_in() {
 #[test]
 fn a_stream_token_is_asked_for_at_the_start_and_good_once() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Setup::new(dir.path()).args(&["--stream-token"]).start();
+    let mut server = Setup::new(dir.path()).args(&["--stream-token"]).start();
     let token = |call_id: &str| {
         let body = format!("CallSid={call_id}");
         let (status, twiml) = server.ask(&format!(
@@ -125,6 +125,7 @@ fn a_stream_token_is_asked_for_at_the_start_and_good_once() {
     assert_eq!(finished.len(), 1);
     assert!(finished["MZ1"].samples() == peer.pcm());
     assert_eq!(finished["MZ1"].record["parameters"], serde_json::json!({ "name": "value" }));
+    server.stop();
     let everything = [
         server.log_lines().join("\n"),
         shelf::contents(dir.path()).values().map(|bytes| String::from_utf8_lossy(bytes)).collect(),

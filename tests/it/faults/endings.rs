@@ -118,7 +118,7 @@ fn what_comes_before_the_start_or_after_the_stop_is_not_recorded() {
 fn another_start_on_the_connection_is_another_recording() {
     for format in ["human", "json"] {
         let dir = tempfile::tempdir().unwrap();
-        let server = Setup::new(dir.path()).args(&["--log-format", format]).start();
+        let mut server = Setup::new(dir.path()).args(&["--log-format", format]).start();
         let mut peer = heard_call(&server, 1);
         let first = peer.pcm();
         peer.codes.clear();
@@ -137,6 +137,7 @@ fn another_start_on_the_connection_is_another_recording() {
         assert!(finished[&again].samples() == second);
         assert!(finished[&stream_id(2)].samples() == peer.pcm());
         // Every line says whose it is.
+        server.stop();
         let lines = server.log_lines();
         let lines: Vec<&String> = lines.iter().filter(|line| line.contains("recording ")).collect();
         assert_eq!(lines.len(), 6, "{lines:#?}");
