@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
@@ -451,7 +452,7 @@ fn safe_id(stream_id: &str) -> String {
     if stream_id.is_empty() {
         return "stream".to_owned();
     }
-    format!("stream-{}", &hex(&Sha256::digest(stream_id))[..32])
+    format!("stream-{}", &HEXLOWER.encode(&Sha256::digest(stream_id))[..32])
 }
 
 /// A file that only its owner may read.
@@ -511,14 +512,10 @@ fn digest(file: &File) -> io::Result<(u64, String)> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match source.read(&mut buffer) {
-            Ok(0) => return Ok((source.1, hex(&hash.finalize()))),
+            Ok(0) => return Ok((source.1, HEXLOWER.encode(&hash.finalize()))),
             Ok(count) => hash.update(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,17 +5,17 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::io;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{fmt, fs};
 
 use axum::http::Uri;
 use axum::http::uri::Authority;
 use base64ct::{Base64, Encoding};
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -422,7 +422,7 @@ impl fmt::Debug for StreamTokens {
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
+    getrandom::fill(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -522,8 +522,7 @@ fn signed_part(webhook: &Webhook<'_>) -> Result<SignedPart, Reason> {
     let declared =
         form_urlencoded::parse(query.as_bytes()).find(|(name, _value)| name == "bodySHA256");
     if let Some((_name, declared)) = declared {
-        let digest: String =
-            Sha256::digest(webhook.body).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = HEXLOWER.encode(&Sha256::digest(webhook.body));
         return if declared.eq_ignore_ascii_case(&digest) {
             Ok(SignedPart::Url)
         } else {
@@ -782,8 +781,7 @@ mod tests {
         let twiml =
             twiml(&Texts::default(), &stream_url_from_host("example.ngrok.app").unwrap(), None);
         assert_eq!(twiml.len(), 253 + "example.ngrok.app".len());
-        let digest: String =
-            Sha256::digest(&twiml).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = HEXLOWER.encode(&Sha256::digest(&twiml));
         assert_eq!(digest, "d7580a3d15c1b0182a4c8476c58351f5cc1d55e3d5a07e91e4cca34493c067e9");
     }
 

@@ -15,6 +15,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use sha2::Sha256;
@@ -70,8 +71,7 @@ impl Token {
     /// A cookie's value that is good until then, in seconds of Unix time.
     fn cookie(&self, until_s: i64) -> String {
         let mac = self.mac(&format!("console until {until_s}")).finalize().into_bytes();
-        let digits: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{until_s}.{digits}")
+        format!("{until_s}.{}", HEXLOWER.encode(&mac))
     }
 
     fn is_cookie(&self, value: &str, now_s: i64) -> bool {

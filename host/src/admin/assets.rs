@@ -3,6 +3,7 @@
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::Problem;
@@ -58,8 +59,7 @@ pub fn login(note: &str) -> Html<String> {
 /// The content, unless the client has it. It changes with the program only, so a digest names it.
 fn unless_known(headers: &HeaderMap, content_type: &str, content: &'static str) -> Response {
     let digest = Sha256::digest(content);
-    let digits: String = digest[..12].iter().map(|byte| format!("{byte:02x}")).collect();
-    let etag = format!("\"{digits}\"");
+    let etag = format!("\"{}\"", HEXLOWER.encode(&digest[..12]));
     let is_known = headers
         .get(header::IF_NONE_MATCH)
         .and_then(|tags| tags.to_str().ok())
