@@ -260,7 +260,10 @@ impl<const N: usize> Session<N> {
         match frame::parse(self.provider, text) {
             Ok(Frame { sequence, body: Body::Media(media) }) => self.handle_media(sequence, &media),
             Ok(frame) => self.handle_rare(frame),
-            Err(error) => Err(self.reject(error)),
+            Err(error) => {
+                self.refused += 1;
+                Err(self.reject(error))
+            }
         }
     }
 
@@ -366,10 +369,11 @@ impl<const N: usize> Session<N> {
         media: &Media<'t>,
         pending: &mut Pending<'t>,
     ) -> Result<(Placed, Option<Gap>), Error> {
+        // It came, even if it is of a track that nobody announced.
+        self.note_sequence(sequence);
         let Some(channel) = self.tracks.channel(media.track) else {
             return Err(self.reject(PeerError::Track));
         };
-        self.note_sequence(sequence);
         let mut placed =
             Placed { track: media.track, samples: media.codes.len(), late: false, repeated: false };
         let fingerprint = sequence.map(|sequence| Fingerprint::new(sequence, media));
@@ -478,7 +482,6 @@ impl<const N: usize> Session<N> {
         if let Some(count) = self.stats.rejected.get_mut(error.index()) {
             *count += 1;
         }
-        self.refused += 1;
         log::debug!("rejected a message: {}", error);
         Error::Peer(error)
     }
@@ -516,7 +519,8 @@ impl<'t, const N: usize> Turn<'_, 't, N> {
     /// Moves samples to `out`, interleaved (inbound first), whole sample frames; returns how many
     /// places were used. Zero means drained.
     ///
-    /// `out` must have room for one sample frame at least; a chunk of any length comes out in pieces.
+    /// A chunk of any length comes out in pieces. `out` must have room for one sample frame, which is
+    /// two samples if there are two tracks: with less, zero means nothing and the audio is lost.
     #[inline]
     pub fn poll_pcm(&mut self, out: &mut [i16]) -> usize {
         self.poll(out)

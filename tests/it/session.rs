@@ -206,6 +206,25 @@ fn a_ring_too_small_for_two_tracks_says_so_and_changes_nothing() {
 }
 
 #[test]
+fn a_track_that_nobody_announced_is_rejected_and_leaves_no_hole_in_the_other() {
+    let frame = |track, number: u64, second| media(track, number + 2, second, &chunk(number));
+    let both = (0..10).flat_map(|number| {
+        // As late as a chunk may be where nothing is missing.
+        let wobble = if number % 2 == 1 { 30 } else { 0 };
+        [
+            frame("inbound", 2 * number, 20 * number + wobble),
+            frame("outbound", 2 * number + 1, 20 * number),
+        ]
+    });
+    let (recordings, errors) = record::<4096>(&messages(&["inbound"], both), 64);
+    assert_eq!(errors, [Error::Peer(PeerError::Track); 10]);
+    let recording = &recordings[0];
+    assert_eq!((&recording.gaps[..], recording.stats.missing), (&[][..], 0));
+    let inbound: Vec<u8> = (0..10).flat_map(|number| chunk(2 * number)).collect();
+    assert_eq!(recording.samples, decoded(&inbound));
+}
+
+#[test]
 fn media_before_start_and_after_stop_is_counted_not_recorded() {
     let mut all = vec![media("inbound", 1, 0, &chunk(9)), stop(1)];
     all.extend(call(3));
