@@ -273,6 +273,24 @@ fn a_recording_is_deleted_only_where_that_is_allowed() {
 }
 
 #[test]
+fn what_is_not_ours_is_not_deleted() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let day = dir.path().join("2026-01-01");
+    std::fs::create_dir(&day).unwrap();
+    for (name, content) in
+        [("song.wav", "RIFF"), ("other.wav", "RIFF"), ("other.json", "{\"id\":\"other\"}")]
+    {
+        std::fs::write(day.join(name), content).unwrap();
+    }
+    let recorder = Recorder::start_in(dir, open(), None);
+    for id in ["song", "other"] {
+        let answer = recorder.ask("DELETE", &format!("/api/v1/recordings/2026-01-01/{id}"), &[]);
+        assert_eq!(answer.status, 404, "{id}");
+    }
+    assert_eq!(shelf::files(&day).len(), 3);
+}
+
+#[test]
 fn no_path_leads_out_of_the_directory() {
     let recorder = Recorder::start(open());
     let secret = recorder.dir.path().parent().unwrap().join("callreel-secret.json");

@@ -234,20 +234,19 @@ impl Store {
         found(File::open(self.names(key).wav()))
     }
 
-    /// Deletes a finished recording; whether there was one. Its record goes last, so that what is
-    /// interrupted can be done again.
+    /// Deletes a finished recording; whether there was one. Files that are not ours stay.
     ///
     /// # Errors
     /// It cannot be deleted.
     pub fn delete(&self, key: &Key) -> io::Result<bool> {
         let names = self.names(key);
-        if names.json_part().try_exists()? || names.wav_part().try_exists()? {
+        let is_unfinished = names.json_part().try_exists()? || names.wav_part().try_exists()?;
+        if is_unfinished || !super::keep::is_ours(&names) {
             return Ok(false);
         }
-        found(fs::remove_file(names.wav()))?;
-        let was_there = found(fs::remove_file(names.json()))?.is_some();
+        super::keep::remove(&names)?;
         found(super::sync_dir(&names.dir))?;
-        Ok(was_there)
+        Ok(true)
     }
 
     /// Reads the outline of a finished recording, in `columns` columns at most.

@@ -33,11 +33,12 @@ impl Store {
         self.watch_room();
     }
 
-    /// Finishes what was left, until the disk refuses again.
+    /// Tries once to finish each that was left: one that can never be finished keeps no other.
     fn finish_left(&self) {
-        loop {
-            let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(mut left) = left else {
+        let waiting = || self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = waiting().len();
+        for _ in 0..count {
+            let Some(mut left) = waiting().pop_front() else {
                 return;
             };
             match finish_left(self, &mut left) {
@@ -47,8 +48,7 @@ impl Store {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the disk still refuses to finish a recording");
-                    self.left.lock().unwrap_or_else(PoisonError::into_inner).push_front(left);
-                    return;
+                    waiting().push_back(left);
                 }
             }
         }
@@ -97,31 +97,40 @@ impl Store {
         let Some(horizon) = SystemTime::now().checked_sub(DAY * days) else {
             return;
         };
-        self.remove_while(|ended| (ended < horizon).then_some("it is older than --keep-days"));
+        self.remove_while("it is older than --keep-days", |ended, _| ended < horizon);
     }
 
-    /// Removes what is oldest as long as there is too little room.
+    /// Removes what is oldest, as much as there is too little room.
     fn make_room(&self) {
-        if self.config.make_room {
-            let is_short = || self.look_for_room().is_ok_and(|room| room.free < room.keep_free);
-            self.remove_while(|_| is_short().then_some("less is free than --keep-free"));
+        if self.config.make_room
+            && let Ok(Room { free, keep_free, .. }) = self.look_for_room()
+        {
+            // Not by looking again after each: some file systems free later what was removed.
+            let short = keep_free.saturating_sub(free);
+            self.remove_while("less is free than --keep-free", |_, removed| removed < short);
         }
     }
 
-    /// Removes finished recordings, oldest first, until there is no reason to remove the next.
-    fn remove_while(&self, reason: impl Fn(SystemTime) -> Option<&'static str>) {
+    /// Removes finished recordings, oldest first, until one is not to be removed: told by when it
+    /// ended, and by how many bytes were removed before it.
+    fn remove_while(&self, reason: &str, is_to_go: impl Fn(SystemTime, u64) -> bool) {
+        let mut removed = 0;
         for day in days_of(self.dir()).unwrap_or_default() {
-            let Some(date) = date_of(&day).filter(|began| reason(*began).is_some()) else {
+            let Some(date) = date_of(&day).filter(|began| is_to_go(*began, removed)) else {
                 return; // What began later has ended later.
             };
             let mut recordings = finished_in(&day).unwrap_or_default();
             recordings.sort_by_key(|(_, ended)| *ended);
             for (names, ended) in recordings {
-                let Some(reason) = reason(ended) else {
+                if !is_to_go(ended, removed) {
                     break;
-                };
+                }
+                let bytes = fs::metadata(names.wav()).map_or(0, |wav| wav.len());
                 match remove(&names) {
-                    Ok(()) => tracing::warn!(id = names.id, reason, "removed a recording"),
+                    Ok(()) => {
+                        removed += bytes;
+                        tracing::warn!(id = names.id, reason, "removed a recording");
+                    }
                     Err(error) => {
                         tracing::error!(id = names.id, %error, "cannot remove a recording")
                     }
@@ -173,13 +182,15 @@ fn finished_in(day: &Path) -> io::Result<Vec<(Names, SystemTime)>> {
     Ok(recordings)
 }
 
-fn is_ours(names: &Names) -> bool {
+/// Whether a record is there that is one of ours.
+pub(super) fn is_ours(names: &Names) -> bool {
     let text = fs::read(names.json()).unwrap_or_default();
     serde_json::from_slice::<Record>(&text).is_ok_and(|record| record.id == names.id)
 }
 
-/// The record goes last: it says what the WAV is.
-fn remove(names: &Names) -> io::Result<()> {
+/// Removes a finished recording. Its record goes last: it says what the WAV is, and what is
+/// interrupted can be done again.
+pub(super) fn remove(names: &Names) -> io::Result<()> {
     match fs::remove_file(names.wav()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
