@@ -215,15 +215,22 @@ impl Store {
     /// Writes the record of a call of which there is nothing to hear.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says; nothing is left behind.
     pub fn publish_failure(&self, record: &mut Record) -> io::Result<()> {
         let part = self.create(&record.stream_id, record.started_at)?;
         record.id.clone_from(&part.names.id);
-        part.write_record(record)?;
-        fs::remove_file(part.names.wav_part())?;
-        self.config.webhooks.iter().for_each(|webhooks| webhooks.post(record));
-        rename_new(&part.names.json_part(), &part.names.json())?;
-        sync_dir(&part.names.dir)?;
+        let published = part.write_record(record).and_then(|()| {
+            fs::remove_file(part.names.wav_part())?;
+            self.config.webhooks.iter().for_each(|webhooks| webhooks.post(record));
+            rename_new(&part.names.json_part(), &part.names.json())
+        });
+        if let Err(error) = published {
+            part.discard();
+            return Err(error);
+        }
+        if let Err(error) = sync_dir(&part.names.dir) {
+            tracing::error!(%error, "a power loss may take the record of a call with no audio");
+        }
         self.config.webhooks.iter().for_each(webhook::Queue::wake);
         Ok(())
     }

@@ -94,6 +94,24 @@ fn a_sync_that_fails_is_never_tried_again_and_called_good() {
 }
 
 #[test]
+fn a_refusal_that_cannot_be_written_down_is_written_down_once_when_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = Disk::new();
+    disk.fail(".json.tmp", "write", ALL, Errno::NOSPC);
+    let setup = Setup::new(dir.path()).env("CALLREEL_LOG", "debug");
+    let server = disk.under(setup, dir.path()).start();
+    let mut peer = Peer::connect(&server, &stream_id(1));
+    let foreign = peer.start_message(&[]).replace("audio/x-mulaw", "audio/x-alaw");
+    peer.text(&foreign);
+    assert_eq!(peer.close_code(), Some(1011));
+    server.wait_for_log("the disk still refuses");
+    assert!(shelf::unfinished(dir.path()).is_empty());
+    disk.heal();
+    assert_eq!(shelf::wait_for(dir.path(), &stream_id(1)).state(), ("failed", "refused"));
+    assert_eq!(shelf::finished_ids(dir.path()), [stream_id(1)]);
+}
+
+#[test]
 fn short_writes_are_no_loss() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = Disk::new();
