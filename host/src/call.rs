@@ -179,7 +179,7 @@ impl Call {
     pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
         outbox.board().counters.add(self.session.stats(), &mut self.counted);
         if let Some(mut recording) = self.recording.take() {
-            self.post_capture(&recording, outbox);
+            self.post_capture(&mut recording, outbox);
             recording.tend(self.session.stats(), outbox, now);
             self.recording = Some(recording);
         }
@@ -290,8 +290,8 @@ impl Call {
             Line::Both(session) => drain(session.handle_end(), self.recording.as_mut(), context),
         }
         context.outbox.board().counters.add(self.session.stats(), &mut self.counted);
-        if let Some(recording) = self.recording.take() {
-            self.post_capture(&recording, context.outbox);
+        if let Some(mut recording) = self.recording.take() {
+            self.post_capture(&mut recording, context.outbox);
             let done: Done = if end == End::Restart {
                 Box::new(|_| ())
             } else {
@@ -308,19 +308,20 @@ impl Call {
         let Some(lines) = &mut self.capture else {
             return;
         };
-        // A line break is a blank in JSON; in a string it would be an error.
-        lines.extend(text.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }));
-        lines.push(b'\n');
-        if lines.len() >= CAPTURE_BYTES_MAX {
+        // Before this message, which may be the next recording's.
+        if lines.len() + text.len() >= CAPTURE_BYTES_MAX {
             // Without a recording there is no name to keep it under, nor a call to keep.
             let lines = std::mem::take(lines);
-            if let Some(recording) = &self.recording {
+            if let Some(recording) = &mut self.recording {
                 recording.capture(lines, outbox);
             }
         }
+        // A line break is a blank in JSON; in a string it would be an error.
+        lines.extend(text.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }));
+        lines.push(b'\n');
     }
 
-    fn post_capture(&mut self, recording: &Recording, outbox: &mut Outbox) {
+    fn post_capture(&mut self, recording: &mut Recording, outbox: &mut Outbox) {
         if let Some(lines) = self.capture.as_mut().filter(|lines| !lines.is_empty()) {
             recording.capture(std::mem::take(lines), outbox);
         }

@@ -79,6 +79,10 @@ pub struct Recording {
     samples: u64,
     /// Of those, the ones that became silence because the queue was full.
     lost: u64,
+    /// Of the lost ones, those whose silence is not posted yet: a disk that is stuck gets no more jobs.
+    silence: u64,
+    /// Messages are missing in its capture.
+    capture_is_torn: bool,
     /// The queue may be full: it was when the last block was posted, and nobody else fills it.
     may_be_full: bool,
     full_since: Option<Instant>,
@@ -199,6 +203,8 @@ impl Recording {
             may_be_full: false,
             full_since: None,
             lost: 0,
+            silence: 0,
+            capture_is_torn: false,
             noted: Some(now),
             to_note: false,
             heard: [false; 2],
@@ -254,9 +260,14 @@ impl Recording {
         now - *self.full_since.get_or_insert(now) < STUCK_AFTER
     }
 
-    /// Keeps one message of the stream, as the provider sent it.
-    pub fn capture(&self, lines: Vec<u8>, outbox: &mut Outbox) {
-        outbox.post(self.key, Job::Capture(lines));
+    /// Keeps messages of the stream, as the provider sent them, but not while the queue is full: they
+    /// have no bound of their own.
+    pub fn capture(&mut self, lines: Vec<u8>, outbox: &mut Outbox) {
+        if !self.may_be_full {
+            outbox.post(self.key, Job::Capture(lines));
+        } else if !std::mem::replace(&mut self.capture_is_torn, true) {
+            tracing::error!("messages are missing in a capture: the disk is behind");
+        }
     }
 
     /// Notes a gap.
@@ -272,12 +283,6 @@ impl Recording {
         let event = Arc::make_mut(&mut self.record).add_event(at, what);
         self.tap.show_event(&event);
         self.to_note = true;
-    }
-
-    /// How long it has been recording.
-    #[must_use]
-    pub fn elapsed(&self, now: Instant) -> Duration {
-        now - self.began
     }
 
     /// What is known of it so far.
@@ -314,6 +319,7 @@ impl Recording {
         done: Done,
     ) {
         self.post_block(outbox, now);
+        self.post_silence(outbox);
         let mut record = Arc::unwrap_or_clone(self.record);
         record.close(end);
         record.set_stats(stats);
@@ -346,12 +352,20 @@ impl Recording {
         // as one read brings; a disk that is stuck gets no more than the mark.
         if stuck && queued + length > self.samples_in(QUEUE_MS_MAX) {
             self.lost += length;
+            self.silence += length;
             self.tap.count_lost(length / u64::from(self.spec.channels));
-            outbox.post(self.key, Job::Silence(length));
         } else {
+            self.post_silence(outbox);
             self.queue.samples.fetch_add(length, Ordering::Relaxed);
             self.may_be_full |= queued + length >= self.samples_in(QUEUE_MS_MAX);
             outbox.post(self.key, Job::Append(block));
+        }
+    }
+
+    fn post_silence(&mut self, outbox: &mut Outbox) {
+        match std::mem::take(&mut self.silence) {
+            0 => {}
+            samples => outbox.post(self.key, Job::Silence(samples)),
         }
     }
 

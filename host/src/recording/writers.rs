@@ -155,6 +155,8 @@ pub struct Spool {
     open: Option<Open>,
     retry_at: Option<Instant>,
     failing_since: Option<Instant>,
+    /// When its end was posted, once it was.
+    ended: Option<Instant>,
 }
 
 struct Open {
@@ -186,7 +188,7 @@ impl Writer {
                     thread::sleep(wait.unwrap_or_default());
                     self.patience = STOP_PATIENCE;
                     // Nobody is left to end what has not ended.
-                    self.spools.retain(|_, spool| spool.is_ending());
+                    self.spools.retain(|_, spool| spool.ended.is_some());
                 }
             }
             self.retry();
@@ -211,6 +213,11 @@ impl Writer {
     /// Takes what is to be done, but for what is done at once.
     fn take(&mut self, key: u64, job: Job) {
         match job {
+            // Audio does not wait until its record is durable.
+            Job::Refuse { .. } if let Some(finisher) = &self.finisher => {
+                let _ = finisher.send(vec![(key, job)]);
+                return;
+            }
             Job::Refuse { mut record, done } => {
                 match self.store.publish_failure(&mut record) {
                     Ok(()) => {
@@ -234,6 +241,7 @@ impl Writer {
                     open: None,
                     retry_at: None,
                     failing_since: None,
+                    ended: None,
                 };
                 self.spools.insert(key, Box::new(spool));
             }
@@ -247,6 +255,9 @@ impl Writer {
         let Some(spool) = self.spools.get_mut(&key) else {
             return; // Given up.
         };
+        if matches!(job, Job::Finish { .. }) {
+            spool.ended = Some(Instant::now());
+        }
         spool.jobs.push_back(job);
         if spool.retry_at.is_none() {
             self.advance(key);
@@ -288,7 +299,8 @@ impl Writer {
                         now
                     });
                     spool.jobs.push_front(job);
-                    if spool.is_ending() && now - since >= self.patience {
+                    let waits_since = spool.ended.map(|ended| ended.max(since));
+                    if waits_since.is_some_and(|since| now - since >= self.patience) {
                         tracing::error!(%error, "a recording waits for the disk to be finished");
                         if let Some(spool) = self.spools.remove(&key) {
                             spool.leave(&self.store, &error);
@@ -308,11 +320,6 @@ impl Writer {
 }
 
 impl Spool {
-    /// Whether the end is already posted.
-    fn is_ending(&self) -> bool {
-        matches!(self.jobs.back(), Some(Job::Finish { .. }))
-    }
-
     fn begin(&mut self, store: &Store, record: &Record, spec: Spec) -> io::Result<()> {
         let part = match self.claimed.take() {
             Some(part) if part.is_in_place()? => part,
