@@ -195,12 +195,6 @@ impl Call {
         self.pong.take()
     }
 
-    /// Whether its recording has ended.
-    #[must_use]
-    pub const fn is_ended(&self) -> bool {
-        self.ended.is_some()
-    }
-
     /// Whether a recording of it is on its way to the disk.
     #[must_use]
     pub const fn is_finishing(&self) -> bool {
@@ -211,12 +205,6 @@ impl Call {
     #[must_use]
     pub const fn peer_closed(&self) -> bool {
         self.peer_closed
-    }
-
-    /// How long its recording has been going on.
-    #[must_use]
-    pub fn elapsed(&self, now: Instant) -> std::time::Duration {
-        self.recording.as_ref().map(|recording| recording.elapsed(now)).unwrap_or_default()
     }
 
     fn handle_message(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Wish {

@@ -63,7 +63,7 @@ pub struct Config {
     pub read_interval: Duration,
     /// How long a peer may be silent, pongs included.
     pub idle_timeout: Duration,
-    /// How long a recording may get.
+    /// How long a call may last, from its handshake on.
     pub max_duration: Duration,
     /// What samples are stored as.
     pub encoding: wav::Encoding,
@@ -439,10 +439,19 @@ impl Reader {
             let Some(live) = self.live.get_mut(&token) else {
                 return More::No;
             };
-            if live.call.is_held_back(now) || !live.grow(&self.pool) {
+            if live.call.is_held_back(now) {
+                // It is not the peer who is silent.
+                live.last_heard = now;
                 return More::Later;
             }
-            let (result, room) = live.receive(&mut self.buffer, &self.pool);
+            let (result, room) = match live.grow(&self.pool) {
+                true => live.receive(&mut self.buffer, &self.pool),
+                false => return More::Later,
+            };
+            if room == 0 {
+                // Another thread took the rest of the pool just now: this is no end of the stream.
+                return More::Later;
+            }
             let received = match result {
                 Ok(0) => return self.end_of_stream(token, End::Disconnect, now),
                 Ok(received) => received,
@@ -565,7 +574,7 @@ impl Reader {
         live.call.tend(&mut self.outbox, now);
         live.flush();
         let silent = now - live.last_heard;
-        let is_old = live.call.elapsed(now) >= self.config.max_duration;
+        let is_old = now - live.began >= self.config.max_duration;
         match live.closing {
             Closing::No if silent >= self.config.idle_timeout => {
                 self.end(token, End::Idle, ws::CloseCode::POLICY, now);

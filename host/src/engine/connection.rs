@@ -29,6 +29,7 @@ pub struct Live {
     pub is_ready: bool,
     /// The peer will send no more, or the connection is broken: to be read to its end.
     pub is_ending: bool,
+    pub began: Instant,
     pub last_heard: Instant,
     /// When it was looked after last.
     pub tended: Instant,
@@ -52,6 +53,7 @@ pub enum Closing {
 impl Live {
     /// A connection whose handshake is done, and what came with its last bytes; to be read.
     pub fn new(stream: TcpStream, call: Call, already_read: &[u8]) -> Self {
+        let now = Instant::now();
         Self {
             stream,
             call,
@@ -59,8 +61,9 @@ impl Live {
             pooled: 0,
             is_ready: true,
             is_ending: false,
-            last_heard: Instant::now(),
-            tended: Instant::now(),
+            began: now,
+            last_heard: now,
+            tended: now,
             pinged: false,
             unsent: Vec::new(),
             closing: Closing::No,

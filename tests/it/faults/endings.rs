@@ -1,5 +1,6 @@
 //! However a call ends, what had arrived is a finished WAV within five seconds, and stays as it is.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -183,6 +184,46 @@ fn the_longest_duration_ends_a_call_and_keeps_it() {
     let recording = shelf::wait_for(dir.path(), &peer.stream_id);
     assert_eq!(recording.state(), ("partial", "max_duration"));
     assert!(recording.samples() == peer.pcm());
+}
+
+#[test]
+fn a_peer_that_only_sends_pings_is_not_kept_for_longer_than_a_call_may_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path()).args(&["--max-duration", "1s"]).start();
+    let mut peer = Peer::connect(&server, &stream_id(1));
+    peer.sync();
+    assert_eq!(peer.close_code(), Some(1008));
+    // A second start is no way round it.
+    let mut peer = heard_call(&server, 2);
+    for _ in 0..75 {
+        let start = peer.start_message(&[]);
+        // It may have been closed already.
+        let _ = peer.socket.write_all(&frame(FIN | TEXT, start.as_bytes()));
+        std::thread::sleep(CHUNK);
+    }
+    assert_eq!(peer.close_code(), Some(1008));
+}
+
+#[test]
+fn nothing_is_recorded_on_a_connection_whose_stream_was_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut peer = Peer::connect(&server, &stream_id(1));
+    let good = peer.start_message(&[]);
+    let foreign = good.replace("audio/x-mulaw", "audio/x-alaw");
+    // In one piece, so that it is read before the refusal is on the disk.
+    let mut all: Vec<u8> = [&foreign, &foreign, &good]
+        .into_iter()
+        .flat_map(|m| frame(FIN | TEXT, m.as_bytes()))
+        .collect();
+    all.extend(frame(FIN | TEXT, peer.lost_media().as_bytes()));
+    peer.send(&all);
+    assert_eq!(peer.close_code(), Some(1003));
+    let finished = shelf::finished(dir.path());
+    assert_eq!(finished.keys().collect::<Vec<_>>(), [&stream_id(1)]);
+    let refused = &finished[&stream_id(1)];
+    assert_eq!((refused.state(), &refused.samples), (("failed", "refused"), &None));
+    assert!(shelf::unfinished(dir.path()).is_empty());
 }
 
 #[test]
