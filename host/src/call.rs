@@ -244,6 +244,7 @@ impl Call {
                 Wish::Close(ws::CloseCode::POLICY)
             }
             Next::Unsupported => {
+                self.ended = Some(End::Refused);
                 self.is_finishing = true;
                 Wish::Close(ws::CloseCode::UNSUPPORTED)
             }
