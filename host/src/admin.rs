@@ -89,6 +89,8 @@ struct Shared {
     watch: events::Watch,
     phase: watch::Receiver<Phase>,
     readers: Semaphore,
+    /// Held while it is tried whether the disk takes anything.
+    probing: Arc<tokio::sync::Mutex<()>>,
     process: metrics::Process,
     cpus_total: usize,
     began: Instant,
@@ -115,6 +117,7 @@ pub async fn serve(
         watch: events::Watch::default(),
         phase: phase.clone(),
         readers: Semaphore::new(READERS_MAX),
+        probing: Arc::default(),
         process: metrics::Process::default(),
         // Looked up once: it costs several files.
         cpus_total: std::thread::available_parallelism().map_or(1, usize::from),

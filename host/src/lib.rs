@@ -20,10 +20,11 @@ pub mod webhook;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::thread;
 
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::engine::Engine;
 use crate::http::Phase;
@@ -117,8 +118,17 @@ pub async fn serve(
         shutdown.await;
         let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
         phase.send_replace(Phase::Draining);
-        // It waits for calls to be finished; a panic in there has been reported already.
-        let _ = tokio::task::spawn_blocking(|| engine.drain()).await;
+        // It waits for calls to be finished, on a thread that nobody else can keep busy.
+        let (drained, is_drained) = oneshot::channel();
+        let drain = move || {
+            engine.drain();
+            let _ = drained.send(());
+        };
+        match thread::Builder::new().name("drain".to_owned()).spawn(drain) {
+            // A panic in there has been reported already.
+            Ok(_) => drop(is_drained.await),
+            Err(error) => tracing::error!(%error, "calls are left to the next start to finish"),
+        }
         phase.send_replace(Phase::Closed);
     };
     // Only a service manager that asked to be told hears of it.

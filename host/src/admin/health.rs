@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -53,8 +54,16 @@ pub async fn ready(State(admin): State<Admin>) -> Response {
     if store.is_full().load(Ordering::Relaxed) {
         faults.push("less disk is free than --keep-free: no new calls are taken");
     }
-    let dir = store.dir().to_owned();
-    let probe = tokio::task::spawn_blocking(move || probe(&dir));
+    let probe = async {
+        // One at a time: a disk that hangs is to hold up one thread, not one for each who asks.
+        let turn = Arc::clone(&admin.probing).lock_owned().await;
+        let dir = store.dir().to_owned();
+        let probed = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            probe(&dir)
+        });
+        probed.await
+    };
     match tokio::time::timeout(PATIENCE, probe).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(error))) => {
