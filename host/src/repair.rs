@@ -329,8 +329,9 @@ fn write_copy(
     copy: &Path,
 ) -> Result<(), Refusal> {
     let temporary = copy.with_extension("wav.tmp");
+    // If it is there it is not ours to remove.
+    let mut out = private().create_new(true).open(&temporary)?;
     let written = (|| {
-        let mut out = private().create_new(true).open(&temporary)?;
         out.write_all(header)?;
         file.seek(SeekFrom::Start(data.start))?;
         let bytes = data.end - data.start;

@@ -122,6 +122,18 @@ fn what_is_good_or_not_understood_is_left_alone_with_a_reason() {
 }
 
 #[test]
+fn what_another_repair_is_writing_is_left_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = dir.path().join("call.wav.part");
+    fs::write(&broken, file(&header_of(PCM, u32::MAX, u32::MAX), &second(PCM))).unwrap();
+    let theirs = dir.path().join("call.repaired.wav.tmp");
+    fs::write(&theirs, "half").unwrap();
+    let (code, said) = repair(&[], &broken);
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(fs::read(theirs).unwrap(), b"half");
+}
+
+#[test]
 fn a_file_that_is_being_recorded_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path());
