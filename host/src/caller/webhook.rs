@@ -1,5 +1,7 @@
 //! The call before its stream: the webhook is posted, and the TwiML that answers it is followed.
 
+use std::time::Duration;
+
 use form_urlencoded::Serializer;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::Request;
@@ -15,6 +17,10 @@ use crate::twilio;
 
 /// TwiML is a few hundred bytes; Twilio itself reads 64 KiB.
 const TWIML_BYTES_MAX: usize = 64 << 10;
+
+/// How long Twilio waits for a webhook's answer.
+/// <https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides>
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a webhook's TwiML asks for.
 #[derive(Debug, PartialEq)]
@@ -55,6 +61,9 @@ pub(super) async fn ask(webhook: &Url, plan: &Plan, ids: &Ids) -> Result<Answer,
     let (status, body) = tokio::select! {
         answer = exchange => answer?,
         Err(cause) = connection => return Err(failed(cause)),
+        () = tokio::time::sleep(PATIENCE) => {
+            return Err(failed(format!("no answer in {} s", PATIENCE.as_secs())));
+        }
     };
     if status != 200 {
         return Err(Error::refused(status, &body));
