@@ -158,7 +158,8 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_READY", value_name = "TEXT", default_value_t = twilio::Texts::default().ready)]
     pub ready: twilio::Text,
 
-    /// Calls recorded at one time; one more is refused with 503 [default: no limit]
+    /// Calls recorded at one time; one more is refused with 503 [default: as many as the limit of open
+    /// files (ulimit -n) allows]
     #[arg(long, env = "CALLREEL_MAX_CALLS", value_name = "COUNT")]
     pub max_calls: Option<NonZeroUsize>,
 
