@@ -154,7 +154,7 @@ impl Seen {
         for moment in &news {
             if let MomentView::Gap { missing_ms, .. } = moment {
                 self.gaps += 1;
-                self.missing_ms += missing_ms;
+                self.missing_ms = self.missing_ms.saturating_add(*missing_ms);
             }
             if self.moments.len() == MOMENTS_KEPT {
                 self.moments.pop_front();

@@ -304,7 +304,7 @@ impl Record {
             missing_ms: ms(gap.missing),
             filled_ms: ms(gap.filled),
         };
-        self.missing_ms += gap.missing_ms;
+        self.missing_ms = self.missing_ms.saturating_add(gap.missing_ms);
         if self.gaps.len() < LIST_MAX {
             self.gaps.push(gap.clone());
         } else {
