@@ -59,8 +59,6 @@ pub struct Counters {
     pub repeated: AtomicU64,
     /// Media messages before a start.
     pub before_start: AtomicU64,
-    /// Messages after a stop.
-    pub after_stop: AtomicU64,
     /// Messages that never came, by their sequence numbers.
     pub missing: AtomicU64,
     /// Messages that could not be taken, by [`PeerError::index`].
@@ -161,7 +159,6 @@ impl Counters {
         add(&self.late, stats.late, counted.late);
         add(&self.repeated, stats.repeated, counted.repeated);
         add(&self.before_start, stats.before_start, counted.before_start);
-        add(&self.after_stop, stats.after_stop, counted.after_stop);
         add(&self.missing, stats.missing, counted.missing);
         for (index, total) in self.rejected.iter().enumerate() {
             add(total, stats.rejected[index], counted.rejected[index]);

@@ -64,11 +64,7 @@ impl Collector for Scrape {
         to.counter("callreel_frames", "Media messages whose audio is recorded", &counters.frames)?;
         to.counter("callreel_frames_late", "Of those, late ones", &counters.late)?;
         to.counter("callreel_frames_missing", "Messages that never came", &counters.missing)?;
-        let dropped = [
-            ("after_stop", &counters.after_stop),
-            ("before_start", &counters.before_start),
-            ("repeated", &counters.repeated),
-        ];
+        let dropped = [("before_start", &counters.before_start), ("repeated", &counters.repeated)];
         let rejected = PeerError::ALL.iter().map(|reason| reason.name()).zip(&counters.rejected);
         to.family(
             "callreel_frames_rejected",

@@ -170,8 +170,6 @@ pub struct Frames {
     pub repeated: u64,
     /// Dropped: they came before the start.
     pub before_start: u64,
-    /// Dropped: they came after the stop.
-    pub after_stop: u64,
     /// Never came, by the sequence numbers.
     pub missing: u64,
     /// Could not be taken, by reason.
@@ -332,7 +330,6 @@ impl Record {
             late: stats.late,
             repeated: stats.repeated,
             before_start: stats.before_start,
-            after_stop: stats.after_stop,
             missing: stats.missing,
             rejected: reasons.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
         };

@@ -151,7 +151,7 @@ pub fn shelve(dir: &Path, day: &str, id: &str) {
         "started_at": format!("{day}T12:00:00Z"), "ended_at": format!("{day}T12:00:01Z"),
         "tracks": ["inbound"], "format": {"encoding": "pcm16", "sample_rate_hz": 8000, "channels": 1},
         "samples": 0, "duration_ms": 0, "elapsed_ms": 0,
-        "frames": {"received": 0, "late": 0, "repeated": 0, "before_start": 0, "after_stop": 0,
+        "frames": {"received": 0, "late": 0, "repeated": 0, "before_start": 0,
             "missing": 0, "rejected": {}},
         "gaps": [], "gaps_dropped": 0, "missing_ms": 0, "events": [], "events_dropped": 0,
         "lost_ms": 0, "silent_tracks": [], "equal_channels": false,
