@@ -29,8 +29,11 @@ use crate::webhook;
 /// The longest id taken from the wire as it is.
 const ID_BYTES_MAX: usize = 128;
 
-/// How many recordings of one id a day may have.
-const SAME_ID_MAX: u32 = 10_000;
+/// How often others may be quicker to take the name that we found free.
+const CLAIMS_MAX: usize = 100;
+
+/// The largest record that is read.
+const RECORD_BYTES_MAX: u64 = 4 << 20;
 
 /// The file whose lock says that the directory is in use.
 pub(crate) const LOCK_FILE: &str = ".callreel.lock";
@@ -73,6 +76,16 @@ pub enum Error {
     /// Another process records there.
     #[error("another callreel is recording to {}: stop it, or choose another --dir", .0.display())]
     InUse(PathBuf),
+    /// More is to be kept free than there is.
+    #[error("--keep-free is {keep_free} bytes, but the disk of {} has {total} in all: no call could ever be taken", dir.display())]
+    KeepFree {
+        /// The directory.
+        dir: PathBuf,
+        /// What is to be kept free.
+        keep_free: u64,
+        /// What the disk has.
+        total: u64,
+    },
     /// It cannot be made, read or written.
     #[error("cannot record to {}: {cause} (choose another --dir, or mend its permissions)", dir.display())]
     Unusable {
@@ -163,6 +176,10 @@ impl Store {
             listed: Mutex::default(),
             finished: Mutex::default(),
         };
+        let Room { keep_free, total, .. } = store.look_for_room().map_err(unusable)?;
+        if keep_free >= total && keep_free > 0 {
+            return Err(Error::KeepFree { dir, keep_free, total });
+        }
         recover::recover(&store).map_err(unusable)?;
         store.tend();
         Ok(store)
@@ -188,12 +205,13 @@ impl Store {
             Err(error) => return Err(error),
         }
         let base = safe_id(stream_id);
-        for number in 1..=SAME_ID_MAX {
+        let named = |number| {
             let id = if number == 1 { base.clone() } else { format!("{base}-{number}") };
-            let names = Names { dir: dir.clone(), id };
-            if names.is_taken()? {
-                continue;
-            }
+            Names { dir: dir.clone(), id }
+        };
+        for _ in 0..CLAIMS_MAX {
+            let is_in_use = |names: &Names| Ok(is_there(&names.wav_part())? || names.is_taken()?);
+            let names = named(first_free(|number| is_in_use(&named(number)))?);
             let mut options = private();
             match options.create_new(true).read(true).open(names.wav_part()) {
                 Ok(file) if names.is_taken()? => {
@@ -203,13 +221,15 @@ impl Store {
                 }
                 Ok(file) => {
                     let webhooks = self.config.webhooks.clone();
-                    return Ok(Part { names, file, record_published: false, webhooks });
+                    let (record_published, wav_published) = (false, false);
+                    return Ok(Part { names, file, record_published, wav_published, webhooks });
                 }
+                // Another has just taken it.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(io::Error::other("too many recordings of one stream id today"))
+        Err(io::Error::other("others were always quicker to take a name"))
     }
 
     /// Writes the record of a call of which there is nothing to hear.
@@ -258,11 +278,13 @@ impl Store {
     }
 
     /// Takes over a recording that could not be finished, to finish it when the disk is back. Of too
-    /// many, the oldest is left to the next start.
+    /// many, the oldest whose file the next start can finish is left to that.
     pub fn leave(&self, left: Left) {
         let mut all = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() == LEFT_MAX {
-            all.pop_front();
+        if all.len() >= LEFT_MAX
+            && let Some(oldest) = all.iter().position(|left| left.part.is_some())
+        {
+            all.remove(oldest);
             tracing::error!("too many recordings wait for the disk: the next start finishes one");
         }
         all.push_back(left);
@@ -326,8 +348,10 @@ impl Store {
 pub struct Part {
     names: Names,
     file: File,
-    /// The record has its final name already; only the WAV's is missing.
+    /// The record has its final name already.
     record_published: bool,
+    /// So has the WAV; only its directory is to be made durable.
+    wav_published: bool,
     webhooks: Option<webhook::Queue>,
 }
 
@@ -400,7 +424,10 @@ impl Part {
             rename_new(&self.names.json_part(), &self.names.json())?;
             self.record_published = true;
         }
-        rename_new(&self.names.wav_part(), &self.names.wav())?;
+        if !self.wav_published {
+            rename_new(&self.names.wav_part(), &self.names.wav())?;
+            self.wav_published = true;
+        }
         sync_dir(&self.names.dir)?;
         self.webhooks.iter().for_each(webhook::Queue::wake);
         Ok(())
@@ -441,10 +468,51 @@ impl Names {
 
     /// Whether a finished recording, or a record on its way, has the name.
     fn is_taken(&self) -> io::Result<bool> {
-        Ok(self.wav().try_exists()?
-            || self.json().try_exists()?
-            || self.json_part().try_exists()?)
+        Ok(is_there(&self.wav())? || is_there(&self.json())? || is_there(&self.json_part())?)
     }
+}
+
+/// Whether anything has this name, be it a link to nowhere.
+fn is_there(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The first number that is not taken if all before it are, else one that is not; in few looks.
+fn first_free(is_taken: impl Fn(u64) -> io::Result<bool>) -> io::Result<u64> {
+    let (mut taken, mut free) = (0, 1);
+    while is_taken(free)? {
+        (taken, free) = (free, free * 2);
+    }
+    while free - taken > 1 {
+        let middle = taken + (free - taken) / 2;
+        if is_taken(middle)? {
+            taken = middle;
+        } else {
+            free = middle;
+        }
+    }
+    Ok(free)
+}
+
+/// Opens a file to read it, but nothing that only looks like one: a pipe would keep us for ever.
+fn open_file(path: &Path) -> io::Result<File> {
+    let no_wait = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it is not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Reads a record, or as much of it as any record has.
+fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(4096);
+    open_file(path)?.take(RECORD_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// A file name for a stream's id: the id itself where it is harmless, else a digest of it.

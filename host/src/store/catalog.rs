@@ -17,7 +17,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use super::record::State;
-use super::{ID_BYTES_MAX, Record, Store};
+use super::{ID_BYTES_MAX, Record, Store, open_file, read_small};
 
 /// Records read for one page of a search, at most; the next page goes on from there.
 const SCAN_MAX: usize = 5000;
@@ -25,9 +25,6 @@ const SCAN_MAX: usize = 5000;
 /// A directory that changed less than this before it was read may have changed again at what is, by
 /// its clock, the same time.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
-
-/// The largest record that is read.
-const RECORD_BYTES_MAX: u64 = 4 << 20;
 
 /// What of a file's samples is read for its peaks, at most. Longer files are sampled.
 const PEAK_BYTES_MAX: u64 = 64 << 20;
@@ -218,12 +215,7 @@ impl Store {
     }
 
     fn text(&self, key: &Key) -> io::Result<Option<Vec<u8>>> {
-        let Some(file) = found(File::open(self.names(key).json()))? else {
-            return Ok(None);
-        };
-        let mut text = Vec::with_capacity(4096);
-        io::Read::read_to_end(&mut io::Read::take(file, RECORD_BYTES_MAX), &mut text)?;
-        Ok(Some(text))
+        found(read_small(&self.names(key).json()))
     }
 
     /// Opens one finished recording's WAV.
@@ -231,7 +223,7 @@ impl Store {
     /// # Errors
     /// It cannot be opened.
     pub fn open_wav(&self, key: &Key) -> io::Result<Option<File>> {
-        found(File::open(self.names(key).wav()))
+        found(open_file(&self.names(key).wav()))
     }
 
     /// Deletes a finished recording; whether there was one. Files that are not ours stay.
@@ -241,7 +233,7 @@ impl Store {
     pub fn delete(&self, key: &Key) -> io::Result<bool> {
         let names = self.names(key);
         let is_unfinished = names.json_part().try_exists()? || names.wav_part().try_exists()?;
-        if is_unfinished || !super::keep::is_ours(&names) {
+        if is_unfinished || super::keep::our_record(&names).is_none() {
             return Ok(false);
         }
         super::keep::remove(&names)?;
@@ -273,14 +265,15 @@ impl Store {
     fn days(&self, filter: &Filter, after: Option<&Cursor>) -> io::Result<Vec<Date>> {
         let mut days = Vec::new();
         for entry in fs::read_dir(self.dir())? {
-            let name = entry?.file_name();
+            let entry = entry?;
+            let name = entry.file_name();
             let Some(day) = name.to_str().and_then(parse_day) else {
                 continue;
             };
             let is_asked_for = filter.from.is_none_or(|from| day >= from)
                 && filter.to.is_none_or(|to| day <= to)
                 && after.is_none_or(|cursor| day <= cursor.day);
-            if is_asked_for {
+            if is_asked_for && entry.file_type()?.is_dir() {
                 days.push(day);
             }
         }

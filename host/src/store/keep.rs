@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::recover::finish_left;
-use super::{Names, Record, Room, Store};
+use super::{Names, Record, Room, Store, read_small};
 
 /// What is kept free unless the user says so: an hour of eight calls.
 const KEEP_FREE_DEFAULT: u64 = 64 * 1024 * 1024;
@@ -79,7 +79,7 @@ impl Store {
         last.filter(|(at, _)| at.elapsed() < ROOM_AGE_MAX).map(|(_, room)| room)
     }
 
-    fn look_for_room(&self) -> io::Result<Room> {
+    pub(super) fn look_for_room(&self) -> io::Result<Room> {
         let disk = rustix::fs::statvfs(self.dir())?;
         let total = disk.f_blocks.saturating_mul(disk.f_frsize);
         let keep_free = self.config.keep_free.unwrap_or(KEEP_FREE_DEFAULT.min(total / 20));
@@ -163,29 +163,29 @@ pub(super) fn days_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(days)
 }
 
-/// A day's finished recordings and when each was finished: those whose record is one of ours.
+/// A day's finished recordings and when each ended: those whose record is one of ours.
 fn finished_in(day: &Path) -> io::Result<Vec<(Names, SystemTime)>> {
     let mut recordings = Vec::new();
     for entry in fs::read_dir(day)? {
-        let entry = entry?;
-        let name = entry.file_name();
+        let name = entry?.file_name();
         let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
             continue;
         };
         let names = Names { dir: day.to_owned(), id: id.to_owned() };
         // One that is being finished has its record, but not its WAV.
-        let is_whole = !names.wav_part().try_exists()?;
-        if is_whole && is_ours(&names) {
-            recordings.push((names, entry.metadata()?.modified()?));
+        if !names.wav_part().try_exists()?
+            && let Some(record) = our_record(&names)
+        {
+            recordings.push((names, record.ended_at.into()));
         }
     }
     Ok(recordings)
 }
 
-/// Whether a record is there that is one of ours.
-pub(super) fn is_ours(names: &Names) -> bool {
-    let text = fs::read(names.json()).unwrap_or_default();
-    serde_json::from_slice::<Record>(&text).is_ok_and(|record| record.id == names.id)
+/// The record of that name, if it is one of ours.
+pub(super) fn our_record(names: &Names) -> Option<Record> {
+    let record: Record = serde_json::from_slice(&read_small(&names.json()).ok()?).ok()?;
+    (record.id == names.id).then_some(record)
 }
 
 /// Removes a finished recording. Its record goes last: it says what the WAV is, and what is

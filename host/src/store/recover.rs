@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use callreel_core::frame::Provider;
@@ -12,9 +12,7 @@ use jiff::Timestamp;
 
 use super::keep::days_of;
 use super::record::{End, State};
-use super::{Left, Names, Part, Record, Store, rename_new, sync_dir};
-
-const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+use super::{Left, Names, Part, Record, Store, read_small, rename_new, sync_dir};
 
 /// Finishes every orphan in the store's directories. One that cannot be finished stays as it is and
 /// is told of in the log: it must not keep the recorder from its work.
@@ -77,15 +75,11 @@ pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
 
 /// Finishes one WAV with its record, if it was ours to finish.
 fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
-    let mut options = File::options();
     // A link that somebody put there leads to a file that is not ours.
-    let options = options.read(true).write(true).custom_flags(NO_FOLLOW);
-    let file = match options.open(names.wav_part()) {
-        Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::LOOP) => {
-            return Ok(None);
-        }
-        file => file?,
-    };
+    if !fs::symlink_metadata(names.wav_part())?.is_file() {
+        return Ok(None);
+    }
+    let file = File::options().read(true).write(true).open(names.wav_part())?;
     let known = read_record(&names.json());
     let published = known.is_some();
     let mut record = known
@@ -95,7 +89,13 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
         return Ok(None);
     };
     let webhooks = store.config.webhooks.clone();
-    let mut part = Part { names: names.clone(), file, record_published: published, webhooks };
+    let mut part = Part {
+        names: names.clone(),
+        file,
+        record_published: published,
+        wav_published: false,
+        webhooks,
+    };
     // A record that says how it ended was written when the file was whole and durable.
     if !published && record.state == State::Recording {
         let samples = mend(part.file(), spec)?;
@@ -138,7 +138,7 @@ fn recover_record(store: &Store, names: &Names) -> io::Result<Option<Record>> {
 }
 
 fn read_record(path: &Path) -> Option<Record> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    serde_json::from_slice(&read_small(path).ok()?).ok()
 }
 
 /// What an unfinished file holds, if its header is one of ours: of any length, or cut short. In one

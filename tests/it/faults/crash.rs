@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -170,6 +171,45 @@ fn files_that_are_not_ours_are_never_touched() {
     for (path, bytes) in &before {
         assert!(after.get(path) == Some(bytes), "{}", path.display());
     }
+}
+
+#[test]
+fn a_pipe_where_a_file_is_looked_for_keeps_nobody_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let day = dir.path().join("2026-01-02");
+    fs::create_dir(&day).unwrap();
+    fs::write(dir.path().join("2026-01-01"), "no directory").unwrap();
+    for name in ["a.json", "b.json.part", "c.wav.part", "d.wav"] {
+        let made = Command::new("mkfifo").arg(day.join(name)).status();
+        assert!(made.is_ok_and(|status| status.success()));
+    }
+    let options = ["--admin", "127.0.0.1:0", "--keep-days", "3"];
+    let mut server = Setup::new(dir.path()).args(&options).start();
+    let (status, list) = server.ask_admin("/api/v1/recordings");
+    assert!(status == 200 && list.contains("\"recordings\":[]"), "{list}");
+    assert_eq!(server.ask_admin("/api/v1/recordings/2026-01-02/a").0, 404);
+    assert_eq!(server.stop().0.code(), Some(0));
+}
+
+#[test]
+fn what_was_amiss_is_known_after_a_crash_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let mut peer = heard_call(&server, 1);
+    let again = peer.next_media();
+    peer.text(&again);
+    peer.text(&again);
+    peer.text("{\"event\":");
+    eventually(PATIENCE, "it is written down", || {
+        let texts =
+            shelf::unfinished(dir.path()).into_iter().filter_map(|path| fs::read(path).ok());
+        texts.map(|text| String::from_utf8_lossy(&text).contains("\"json\": 1")).find(|is| *is)
+    });
+    server.kill();
+    let server = Server::start(dir.path());
+    let frames = &shelf::finished(dir.path())[&peer.stream_id].record["frames"];
+    assert_eq!((&frames["repeated"], &frames["rejected"]["json"]), (&json!(1), &json!(1)));
+    drop(server);
 }
 
 #[test]

@@ -112,6 +112,36 @@ fn a_refusal_that_cannot_be_written_down_is_written_down_once_when_it_can() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_synced_once_is_synced_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = Disk::new();
+    let server = disk.under(Setup::new(dir.path()), dir.path()).start();
+    let peer = heard_call(&server, 1);
+    let day = shelf::unfinished(dir.path())[0].parent().unwrap().to_owned();
+    let day = day.file_name().unwrap().to_str().unwrap();
+    // After the WAV and its record.
+    disk.fail(day, "sync", 3..=3, Errno::IO);
+    let peer = peer.finish();
+    let recording = &shelf::finished(dir.path())[&peer.stream_id];
+    assert_eq!(recording.state(), ("complete", "stop"));
+    assert!(recording.samples() == peer.pcm());
+    assert!(shelf::unfinished(dir.path()).is_empty());
+}
+
+#[test]
+fn to_keep_more_free_than_there_is_is_refused_and_removes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let kept = call_of(&server, 1, SECOND);
+    server.stop();
+    let options = ["--keep-free", "1000TiB", "--make-room"];
+    let (code, log) = Setup::new(dir.path()).args(&options).refuse();
+    assert_eq!(code, Some(1));
+    assert!(log.last().is_some_and(|line| line.contains("--keep-free")), "{log:?}");
+    assert_eq!(shelf::finished_ids(dir.path()), [kept]);
+}
+
+#[test]
 fn short_writes_are_no_loss() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = Disk::new();
@@ -292,19 +322,26 @@ fn recordings_older_than_the_days_to_keep_are_removed_and_nothing_else() {
     let today = shelf::files(dir.path())[1].parent().unwrap().to_owned();
     let past = dir.path().join("2026-01-02");
     fs::create_dir(&past).unwrap();
-    let long_ago = std::time::SystemTime::now() - Duration::from_secs(40 * 24 * 3600);
     for ending in ["wav", "json"] {
-        let path = past.join(format!("{old}.{ending}"));
-        fs::rename(today.join(format!("{old}.{ending}")), &path).unwrap();
-        fs::File::open(&path).unwrap().set_modified(long_ago).unwrap();
+        fs::rename(today.join(format!("{old}.{ending}")), past.join(format!("{old}.{ending}")))
+            .unwrap();
     }
+    // Copied since, as its files' times say, but recorded then.
+    let path = past.join(format!("{old}.json"));
+    let mut record: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    record["ended_at"] = "2026-01-02T03:04:05Z".into();
+    let ended = std::time::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
+    let days = ended.elapsed().unwrap().as_secs() / (24 * 3600);
+    fs::write(&path, record.to_string()).unwrap();
     let foreign = past.join("foreign.json");
     fs::write(&foreign, "{}").unwrap();
-    fs::File::open(&foreign).unwrap().set_modified(long_ago).unwrap();
-    let mut server = Setup::new(dir.path()).args(&["--keep-days", "50"]).start();
+    fs::File::open(&foreign).unwrap().set_modified(ended).unwrap();
+    let keep = |days: u64| Setup::new(dir.path()).args(&["--keep-days", &days.to_string()]).start();
+    let mut server = keep(days + 10);
     server.stop();
     assert_eq!(shelf::finished_ids(dir.path()), [&*old, &*new]);
-    let mut server = Setup::new(dir.path()).args(&["--keep-days", "30"]).start();
+    let mut server = keep(days - 10);
     server.wait_for_log("removed a recording");
     server.stop();
     assert_eq!(shelf::finished_ids(dir.path()), [&*new]);
