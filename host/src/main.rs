@@ -48,7 +48,7 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     // HTTP is two short requests a call; the calls themselves run on the engine's own threads.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let stop = termination().context("cannot listen for signals")?;
         let public = bind(listen, "--listen").await?;
         let admin = match admin {
@@ -59,7 +59,10 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
             info!("console at http://{}/", admin.local_addr()?);
         }
         Ok(callreel::serve(Listeners { public, admin }, config, stop).await?)
-    })
+    });
+    // Every call is finished. Whoever waits for a webhook's server or for a file is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 fn show(args: &demo::Args) -> anyhow::Result<()> {

@@ -480,6 +480,24 @@ fn a_webhook_is_signed_and_tried_again_across_a_restart() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_a_webhooks_server() {
+    let dir = tempfile::tempdir().unwrap();
+    // Connections are made, and nothing is ever answered.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let options = ["--webhook", &url, "--webhook-secret", secret];
+    let mut server = Setup::new(dir.path()).args(&options).start();
+    let mut peer = Peer::call(&server, "MZ1");
+    peer.say(Duration::from_secs(1));
+    peer.finish();
+    silent.set_nonblocking(true).unwrap();
+    let _asked = eventually(PATIENCE, "its server is asked", || silent.accept().ok());
+    let (status, took) = server.stop();
+    assert!(status.code() == Some(0) && took < Duration::from_secs(10), "{status}, {took:?}");
+}
+
+#[test]
 fn what_an_earlier_run_left_is_counted_and_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path());
