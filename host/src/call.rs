@@ -3,20 +3,23 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use callreel_core::frame::Provider;
+use callreel_core::frame::{Provider, Text};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::{Error, Event, Session, Stats, Turn};
 use callreel_core::{wav, ws};
 use tracing::Span;
 use tracing::field::{Empty, debug};
 
-use crate::recording::{Done, Outbox, Recording};
+use crate::recording::{Done, Finishing, Outbox, Recording, STUCK_AFTER};
 use crate::store::Record;
 use crate::store::record::{End, What};
 use crate::twilio::{STREAM_TOKEN, StreamTokens};
 
 /// The most bytes a message may have: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// How much is kept of the name of a mark.
+const TEXT_CHARS_MAX: usize = 256;
 
 /// How many bytes of messages wait before they go to the capture together.
 const CAPTURE_BYTES_MAX: usize = 64 * 1024;
@@ -102,6 +105,12 @@ pub struct Call {
     /// What of the session's counts has been added to everybody's.
     counted: Stats,
     recording: Option<Recording>,
+    /// The one before it on this connection, and since when that is being finished. As long as it is,
+    /// messages are left unread: a peer is not to begin recordings faster than the disk takes them.
+    before: Option<(Finishing, Instant)>,
+    has_unread: bool,
+    /// When a message came last.
+    heard: Instant,
     /// How it ended, once it has.
     ended: Option<End>,
     /// A recording is on its way to the disk; the connection may close when it is there.
@@ -125,6 +134,9 @@ impl Call {
             session: Line::new(),
             counted: Stats::default(),
             recording: None,
+            before: None,
+            has_unread: false,
+            heard: Instant::now(),
             ended: None,
             is_finishing: false,
             pong: None,
@@ -138,7 +150,9 @@ impl Call {
     /// Takes the connection's bytes; returns how many of them, now at the start, must come again.
     pub fn handle_bytes(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> (usize, Wish) {
         let mut wish = Wish::GoOn;
-        while let Some(event) = self.decoder.poll(bytes) {
+        while self.before.is_none()
+            && let Some(event) = self.decoder.poll(bytes)
+        {
             let asked = match event {
                 Ok(ws::Event::Text(text)) if self.ended.is_none() => {
                     self.handle_message(text, context)
@@ -163,6 +177,7 @@ impl Call {
                 wish = asked;
             }
         }
+        self.has_unread = self.before.is_some();
         (self.decoder.compact(bytes), wish)
     }
 
@@ -185,8 +200,32 @@ impl Call {
         }
     }
 
+    /// Whether a recording is going on.
+    #[must_use]
+    pub const fn is_recording(&self) -> bool {
+        self.recording.is_some()
+    }
+
+    /// When a message came last: in whole, and to be read.
+    #[must_use]
+    pub const fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    /// Whether it left messages unread that it can take when it is held back no more.
+    #[must_use]
+    pub const fn has_unread(&self) -> bool {
+        self.has_unread
+    }
+
     /// Whether the peer is to be held back, because the disk is behind.
     pub fn is_held_back(&mut self, now: Instant) -> bool {
+        if let Some((finishing, since)) = &self.before {
+            if !finishing.is_over() && now - *since < STUCK_AFTER {
+                return true;
+            }
+            self.before = None;
+        }
         self.recording.as_mut().is_some_and(|recording| recording.is_full(now))
     }
 
@@ -208,6 +247,7 @@ impl Call {
     }
 
     fn handle_message(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Wish {
+        self.heard = context.now;
         self.capture(text, context.outbox);
         if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
             self.begin_segment(context);
@@ -287,7 +327,11 @@ impl Call {
                 self.is_finishing = true;
                 (context.done)()
             };
-            recording.finish(end, self.session.stats(), context.outbox, context.now, done);
+            let stats = self.session.stats();
+            let finishing = recording.finish(end, stats, context.outbox, context.now, done);
+            if end == End::Restart {
+                self.before = Some((finishing, context.now));
+            }
             tracing::info!(?end, "recording ended");
         }
     }
@@ -330,6 +374,11 @@ impl Context<'_> {
         let spec = wav::Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding: self.encoding };
         Recording::begin(self.outbox, record, spec, first_sample, self.now)
     }
+}
+
+/// A text of the peer's as far as it is kept of a key or a mark, of which there may be many.
+fn short(text: &Text<'_>) -> String {
+    text.chars().take(TEXT_CHARS_MAX).collect()
 }
 
 /// What the log lines of one stream have in common. Its ids are known when it starts.
@@ -380,12 +429,12 @@ fn follow<const N: usize>(
         }
         Event::Dtmf { digit, at } => {
             if let Some(recording) = recording {
-                recording.add_event(*at, What::Dtmf(digit.to_string()));
+                recording.add_event(*at, What::Dtmf(short(digit)));
             }
         }
         Event::Mark { name, at } => {
             if let Some(recording) = recording {
-                recording.add_event(*at, What::Mark(name.to_string()));
+                recording.add_event(*at, What::Mark(short(name)));
             }
         }
         Event::Restart => return Next::Restart,

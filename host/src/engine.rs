@@ -45,6 +45,9 @@ const FLOOD_BYTES_PER_MS: usize = 160;
 /// looked after when it is read, but not twice in half of this; the others have a pass of their own.
 const TEND_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How many sockets one question to the system tells of.
+const EVENTS_MAX: usize = 1024;
+
 /// How long a thread sleeps at most while a connection waits for the disk or for memory.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -279,11 +282,10 @@ impl Reader {
     fn run(mut self) {
         *self.inbox.bell.sleeper.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(thread::current());
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(EVENTS_MAX);
         let mut tended = Instant::now();
         loop {
             self.sleep(&mut events);
-            self.note_ready(&events);
             let now = Instant::now();
             self.looked = now;
             self.read_ready(now);
@@ -298,8 +300,7 @@ impl Reader {
         }
     }
 
-    /// Sleeps until the next look at the sockets, reading letters meanwhile; then puts what the
-    /// sockets have to say into `events`.
+    /// Sleeps until the next look at the sockets, reading letters meanwhile; then looks.
     fn sleep(&mut self, events: &mut Events) {
         let interval = self.config.read_interval;
         let mut timeout = Duration::ZERO;
@@ -325,13 +326,28 @@ impl Reader {
                 thread::park_timeout(rest);
             }
         }
-        if let Err(error) = self.poll.poll(events, Some(timeout))
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            tracing::error!(%error, "cannot wait for sockets");
-            thread::sleep(TEND_INTERVAL);
-        }
+        self.look(events, timeout);
         self.read_letters();
+    }
+
+    /// Waits for sockets, and notes all that have something: nobody is called silent unheard.
+    fn look(&mut self, events: &mut Events, mut timeout: Duration) {
+        for _ in 0..=self.live.len() / EVENTS_MAX {
+            while let Err(error) = self.poll.poll(events, Some(timeout)) {
+                // A pause of the whole process interrupts the waiting; sockets have more to say then.
+                timeout = Duration::ZERO;
+                if error.kind() != io::ErrorKind::Interrupted {
+                    tracing::error!(%error, "cannot wait for sockets");
+                    thread::sleep(TEND_INTERVAL);
+                    return;
+                }
+            }
+            self.note_ready(events);
+            if events.iter().count() < EVENTS_MAX {
+                return;
+            }
+            timeout = Duration::ZERO;
+        }
     }
 
     fn note_ready(&mut self, events: &Events) {
@@ -443,6 +459,11 @@ impl Reader {
                 // It is not the peer who is silent.
                 live.last_heard = now;
                 return More::Later;
+            }
+            if live.call.has_unread() {
+                live.recall(&mut self.buffer);
+                self.take(token, 0, now);
+                continue;
             }
             let (result, room) = match live.grow(&self.pool) {
                 true => live.receive(&mut self.buffer, &self.pool),
@@ -575,8 +596,14 @@ impl Reader {
         live.flush();
         let silent = now - live.last_heard;
         let is_old = now - live.began >= self.config.max_duration;
+        let patience = self.config.idle_timeout;
+        // One that says something, but begins nothing, or takes room for a message that never ends.
+        let is_pretending = !live.call.is_recording() && now - live.began >= patience
+            || live.pooled > 0
+                && now - live.call.heard() >= patience
+                && !live.call.is_held_back(now);
         match live.closing {
-            Closing::No if silent >= self.config.idle_timeout => {
+            Closing::No if silent >= patience || is_pretending => {
                 self.end(token, End::Idle, ws::CloseCode::POLICY, now);
             }
             Closing::No if is_old => {

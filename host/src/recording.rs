@@ -10,9 +10,9 @@
 mod file;
 mod writers;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use callreel_core::g711::decode_mulaw;
@@ -24,7 +24,7 @@ use self::writers::Spool;
 pub use self::writers::Writers;
 use crate::live::{Board, Tap};
 use crate::store::Record;
-use crate::store::record::{End, What};
+use crate::store::record::{End, What, ms};
 
 /// The most audio a block holds. A crash loses what is in the block.
 pub const BLOCK_MS_MAX: u64 = 800;
@@ -40,7 +40,7 @@ pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(500);
 pub const QUEUE_MS_MAX: u64 = 10_000;
 
 /// How long a full queue holds the peer back before audio is given up for silence.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
+pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// How often a record may be written while recording.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
@@ -60,6 +60,16 @@ pub enum Outcome {
 
 /// Told when a recording is finished, on the thread that finished it: it must not wait.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
+
+/// Tells whether a recording that has ended is finished, or was given up.
+pub struct Finishing(Weak<Queue>);
+
+impl Finishing {
+    /// Whether its writer is done with it.
+    pub fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
 
 /// One recording, as the media thread that feeds it sees it.
 pub struct Recording {
@@ -88,6 +98,8 @@ pub struct Recording {
     full_since: Option<Instant>,
     noted: Option<Instant>,
     to_note: bool,
+    /// What of the stream's messages was amiss when that was looked at last.
+    amiss: u64,
     heard: [bool; 2],
     different: bool,
 }
@@ -207,6 +219,7 @@ impl Recording {
             capture_is_torn: false,
             noted: Some(now),
             to_note: false,
+            amiss: 0,
             heard: [false; 2],
             different: false,
         }
@@ -238,10 +251,20 @@ impl Recording {
         // A record is not worth a place in the queue of a disk that is behind.
         let is_behind = self.queue.samples.load(Ordering::Relaxed) > 0;
         let is_due = self.noted.is_none_or(|noted| now - noted >= NOTE_INTERVAL);
+        let amiss = stats.late
+            + stats.repeated
+            + stats.before_start
+            + stats.missing
+            + stats.rejected.iter().sum::<u64>()
+            + self.lost;
+        self.to_note |= std::mem::replace(&mut self.amiss, amiss) != amiss;
         if self.to_note && is_due && !is_behind {
             self.to_note = false;
             self.noted = Some(now);
-            outbox.post(self.key, Job::Note(Box::new(Record::clone(&self.record))));
+            let mut record = Record::clone(&self.record);
+            record.set_stats(stats);
+            record.lost_ms = self.lost_ms();
+            outbox.post(self.key, Job::Note(Box::new(record)));
         }
     }
 
@@ -317,17 +340,17 @@ impl Recording {
         outbox: &mut Outbox,
         now: Instant,
         done: Done,
-    ) {
+    ) -> Finishing {
         self.post_block(outbox, now);
         self.post_silence(outbox);
+        let lost_ms = self.lost_ms();
         let mut record = Arc::unwrap_or_clone(self.record);
         record.close(end);
         record.set_stats(stats);
         record.elapsed_ms = (now - self.began).as_millis() as u64;
-        let channels = u64::from(self.spec.channels);
-        record.set_samples(self.samples / channels);
+        record.set_samples(self.samples / u64::from(self.spec.channels));
         if self.lost > 0 {
-            record.lost_ms = crate::store::record::ms(self.lost / channels).max(1);
+            record.lost_ms = lost_ms;
             record.damage("the disk was too slow or full: some audio became silence");
         }
         let tracks = record.tracks.iter().zip(self.heard);
@@ -335,6 +358,12 @@ impl Recording {
             tracks.filter(|(_, heard)| !heard).map(|(track, _)| track.clone()).collect();
         record.equal_channels = self.spec.channels == 2 && self.samples > 0 && !self.different;
         outbox.post(self.key, Job::Finish { record: Box::new(record), done });
+        Finishing(Arc::downgrade(&self.queue))
+    }
+
+    fn lost_ms(&self) -> u64 {
+        let lost = self.lost / u64::from(self.spec.channels);
+        ms(lost).max(u64::from(self.lost > 0))
     }
 
     fn post_block(&mut self, outbox: &mut Outbox, now: Instant) {

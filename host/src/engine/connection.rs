@@ -110,6 +110,13 @@ impl Live {
         }
     }
 
+    /// Copies what is kept of it to the start of `shared`, unless its memory came from the pool.
+    pub fn recall(&self, shared: &mut [u8]) {
+        if self.pooled == 0 {
+            shared[..self.partial.len()].copy_from_slice(&self.partial);
+        }
+    }
+
     /// Reads once, behind the unfinished message: into `shared`, to whose start it is copied, or
     /// into its own memory if that came from the pool. Also tells how much there was room for.
     ///
@@ -118,7 +125,7 @@ impl Live {
     pub fn receive(&mut self, shared: &mut [u8], pool: &Pool) -> (io::Result<usize>, usize) {
         let held = self.partial.len();
         if self.pooled == 0 {
-            shared[..held].copy_from_slice(&self.partial);
+            self.recall(shared);
             let end = if pool.is_scarce() { PARTIAL_BYTES_MAX } else { shared.len() };
             let room = &mut shared[held..end];
             let length = room.len();

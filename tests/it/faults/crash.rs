@@ -7,9 +7,11 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::{CHUNK, heard_call, stream_id};
 use crate::harness::peer::Peer;
-use crate::harness::process::{Server, Setup};
+use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf;
 
 /// The promise at default settings. The goal is half of it, and reached unless the machine is busy

@@ -281,6 +281,29 @@ fn audio_that_arrives_up_to_the_signal_is_recorded() {
 }
 
 #[test]
+fn nobody_is_called_silent_unheard_however_many_have_said_something() {
+    // More than one question to the system tells of, in the long run.
+    let long = std::env::var_os("CALLREEL_LONG").is_some();
+    let (calls, patience) = if long { (1100, 30) } else { (30, 5) };
+    let dir = tempfile::tempdir().unwrap();
+    // One thread reads them all.
+    let server = Setup::through(&["taskset", "-c", "0"], dir.path())
+        .args(&["--idle-timeout", &format!("{patience}s"), "--read-interval", "0"])
+        .start();
+    let mut peers: Vec<Peer> =
+        (0..calls).map(|number| Peer::call(&server, &stream_id(number))).collect();
+    peers.iter_mut().for_each(Peer::sync);
+    server.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_millis(patience * 1000 + 200));
+    peers.iter_mut().for_each(|peer| peer.say(CHUNK));
+    server.signal(Signal::CONT);
+    peers.iter_mut().for_each(Peer::stop);
+    for mut peer in peers {
+        assert_eq!(peer.close_code(), Some(1000), "{}", peer.stream_id);
+    }
+}
+
+#[test]
 fn a_pause_of_the_process_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::new(dir.path()).args(&["--idle-timeout", "2s"]).start();

@@ -163,6 +163,61 @@ fn no_attack_takes_much_memory_or_a_sample_of_another_call() {
 }
 
 #[test]
+fn a_flood_of_starts_costs_nobody_else_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let mut victims: Vec<Peer> = (1..5).map(|number| heard_call(&server, number)).collect();
+    let mut flood = heard_call(&server, 0);
+    let starts: Vec<u8> =
+        (0..8000).flat_map(|_| frame(FIN | TEXT, flood.start_message(&[]).as_bytes())).collect();
+    flood.socket.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    // It is held back before it has sent all of them.
+    let _ = flood.socket.write_all(&starts);
+    victims.iter_mut().for_each(|peer| peer.say(SECOND));
+    for peer in victims.into_iter().map(Peer::finish) {
+        assert!(shelf::finished(dir.path())[&peer.stream_id].samples() == peer.pcm());
+    }
+    let (status, took) = server.stop();
+    assert!(status.code() == Some(0) && took < Duration::from_secs(10), "{status}, {took:?}");
+    assert!(shelf::unfinished(dir.path()).is_empty());
+    let finished = shelf::finished(dir.path());
+    eprintln!("a flood of starts: {} recordings", finished.len() - 4);
+    assert!(finished[&stream_id(0)].samples() == flood.pcm());
+}
+
+#[test]
+fn names_of_marks_are_cut_before_they_take_much_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut peer = heard_call(&server, 0);
+    let before = server.memory("VmHWM");
+    let long = "m".repeat(200_000);
+    for _ in 0..400 {
+        peer.text(&format!(r#"{{"event":"mark","mark":{{"name":"{long}"}}}}"#));
+    }
+    let peer = peer.finish();
+    let growth = server.memory("VmHWM").saturating_sub(before);
+    assert!(growth <= 16 * MIB, "{} MiB", growth / MIB);
+    let record = &shelf::finished(dir.path())[&peer.stream_id].record;
+    let names: Vec<&str> =
+        record["events"].as_array().unwrap().iter().map(|e| e["mark"].as_str().unwrap()).collect();
+    assert_eq!(names, vec![&long[..256]; 400]);
+}
+
+#[test]
+fn a_stream_that_never_starts_gives_its_place_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path()).args(&["--idle-timeout", "1s"]).start();
+    let mut peer = Peer::connect(&server, &stream_id(1));
+    for _ in 0..75 {
+        // Whatever it says meanwhile.
+        let _ = peer.socket.write_all(&frame(FIN | PING, b"here"));
+        std::thread::sleep(CHUNK);
+    }
+    assert_eq!(peer.close_code(), Some(1008));
+}
+
+#[test]
 fn a_long_call_takes_no_more_memory_than_a_short_one() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
