@@ -176,10 +176,11 @@ impl<'q> Call<'q> {
     /// Whether the card keeps it from taking messages, or did so when it was last asked to.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        self.end.is_some() || self.full_since_ms.is_some()
+        self.opening.is_some() || self.end.is_some() || self.full_since_ms.is_some()
     }
 
-    /// Ends the call from outside: the connection broke, or nothing came for too long.
+    /// Ends the call from outside: the connection broke, or nothing came for too long. Not to be
+    /// called while it [`is_behind`](Self::is_behind): what the connection holds is to be taken first.
     pub fn end(&mut self, ending: Ending) {
         self.stop(ending, CloseCode::GOING_AWAY);
     }
@@ -217,9 +218,10 @@ impl<'q> Call<'q> {
         Some(end)
     }
 
-    /// Whether another message may be taken: its samples fit, or have waited long enough.
+    /// Whether another message may be taken: its samples fit, or have waited long enough. It may be
+    /// another start, so the recording that has begun must have been taken.
     fn may_take_message(&mut self, now_ms: u64) -> bool {
-        if self.end.is_some() || self.close.is_some() {
+        if self.opening.is_some() || self.end.is_some() || self.close.is_some() {
             return false;
         }
         if self.queue.room() >= ROOM_MIN {

@@ -72,6 +72,7 @@ fn main() {
         Trial::test("so_does_every_fixture_of_two_tracks", fixtures_of_two_tracks),
         Trial::test("two_calls_of_two_tracks_lose_nothing_to_a_stall", two_calls_of_two_tracks),
         Trial::test("a_gap_longer_than_the_queue_becomes_silence", a_long_gap),
+        Trial::test("two_streams_in_one_segment_become_two_recordings", two_streams_at_once),
         Trial::test("a_python_client_is_recorded_at_real_pace", a_python_client),
         Trial::test("three_calls_and_a_download_at_once_lose_nothing", calls_and_a_download),
         Trial::test("a_call_too_many_is_refused_and_costs_nobody_anything", a_call_too_many),
@@ -187,6 +188,24 @@ fn a_long_gap() -> Outcome {
     ensure(bench.wav(1)? == mono_file(&codes), || "not the silence that was meant".into())?;
     let record = bench.end_record(1)?;
     ensure(record["gaps"] == 1 && record["filled"] == 64_000, || record.to_string())
+}
+
+fn two_streams_at_once() -> Outcome {
+    let bench = Bench::boot("restart", 64)?;
+    let streams = [1, 2].map(|call| [start(call), media(0, &voice(call, 0))]).concat();
+    let said = streams.into_iter().chain([STOP.to_owned()]);
+    let mut peer = Peer::connect(bench.appliance.address())?;
+    peer.send_bytes(&said.flat_map(client::text).collect::<Vec<u8>>())?;
+    ensure(peer.close_code()? == 1000, || "another close code".into())?;
+    for (number, reason) in [(1, "restart"), (2, "stop")] {
+        let record = bench.end_record(number)?;
+        let stream_id = format!("MZ{number}");
+        let is_its = record["stream_id"] == stream_id && record["reason"] == reason;
+        ensure(is_its, || record.to_string())?;
+        let is_same = bench.wav(number)? == mono_file(&voice(number as usize, 0));
+        ensure(is_same, || format!("recording {number} is not what was sent"))?;
+    }
+    bench.await_health(|health| health["calls"] == 0)
 }
 
 fn a_python_client() -> Outcome {

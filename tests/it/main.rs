@@ -1,6 +1,7 @@
 //! One binary: each file is an area.
 
 mod admin;
+mod appliance;
 mod budget;
 mod caller;
 mod conformance;

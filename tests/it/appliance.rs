@@ -1,0 +1,102 @@
+//! The appliance's call between its network's side and its card's side, whoever has the next turn.
+
+use callreel_core::g711::decode_mulaw;
+use callreel_firmware_sim::call::{
+    BUFFER_BYTES, Call, Ending, MESSAGE_BYTES_MAX, Opening, QUEUE_SAMPLES,
+};
+use callreel_firmware_sim::queue::Queue;
+
+use crate::harness::client::text;
+use crate::harness::messages::{chunk, media, start, stop};
+use crate::harness::recorder;
+
+/// The network's side: a call and its connection's buffer, as `net.rs` has them.
+struct Connection<'q> {
+    call: Call<'q>,
+    buffer: [u8; BUFFER_BYTES],
+    held: usize,
+}
+
+impl<'q> Connection<'q> {
+    fn new(queue: &'q mut Queue<QUEUE_SAMPLES>) -> Self {
+        Self { call: Call::new(queue), buffer: [0; BUFFER_BYTES], held: 0 }
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        let end = self.held + bytes.len();
+        self.buffer[self.held..end].copy_from_slice(bytes);
+        self.held = self.call.handle_bytes(&mut self.buffer[..end], 0);
+    }
+
+    /// What happens again and again to a connection whose peer has closed it.
+    fn poll_closed(&mut self) {
+        self.receive(&[]);
+        if !self.call.is_behind() {
+            self.call.end(Ending::Closed);
+        }
+    }
+}
+
+/// The card's side: what is on the card, and the recording under way.
+#[derive(Default)]
+struct Card {
+    finished: Vec<(String, Vec<i16>, Ending)>,
+    open: Option<(Opening, Vec<i16>)>,
+}
+
+impl Card {
+    /// A step of `recorder.rs`.
+    fn step(&mut self, call: &mut Call<'_>) {
+        let Some((_, samples)) = &mut self.open else {
+            self.open = call.take_opening().map(|opening| (opening, vec![]));
+            return;
+        };
+        let mut codes = [0; 256];
+        let count = call.pop(&mut codes);
+        samples.extend(codes[..count].iter().map(|&code| decode_mulaw(code)));
+        if count > 0 {
+            return;
+        }
+        if let Some(end) = call.take_end() {
+            let (opening, samples) = self.open.take().expect("it is open");
+            self.finished.push((opening.stream_id.to_string(), samples, end.ending));
+        }
+    }
+}
+
+/// The messages of a stream with chunks of these numbers, without a stop.
+fn stream(id: &str, chunks: &[u64]) -> Vec<u8> {
+    let media = (2..).zip(chunks).map(|(at, &index)| media("inbound", at, at * 20, &chunk(index)));
+    let messages = [start(&["inbound"])].into_iter().chain(media);
+    messages.map(|message| message.replace("MZ1", id)).flat_map(text).collect()
+}
+
+#[test]
+fn streams_that_come_in_one_segment_become_a_recording_each() {
+    let starts = [stream("MZ7", &[]), stream("MZ8", &[1]), stream("MZ9", &[2])].concat();
+    let stopped = [starts.clone(), text(stop(9))].concat();
+    for (bytes, ending, code) in [(stopped, Ending::Stop, 1000), (starts, Ending::Closed, 1001)] {
+        let endings = [Ending::Restart, Ending::Restart, ending];
+        let recordings = recorder::connection(&[&bytes], MESSAGE_BYTES_MAX);
+        let samples = recordings.into_iter().map(|recording| recording.samples);
+        let expected: Vec<_> = ["MZ7", "MZ8", "MZ9"]
+            .into_iter()
+            .zip(samples)
+            .zip(endings)
+            .map(|((id, samples), ending)| (id.to_owned(), samples, ending))
+            .collect();
+        // The card's side comes to do less or more between two looks at the network.
+        for steps in 1..8 {
+            let mut queue = Queue::new();
+            let mut connection = Connection::new(&mut queue);
+            let mut card = Card::default();
+            connection.receive(&bytes);
+            for _ in 0..20 {
+                (0..steps).for_each(|_| card.step(&mut connection.call));
+                connection.poll_closed();
+            }
+            assert_eq!(card.finished, expected, "{steps} steps");
+            assert_eq!(connection.call.close_code().map(|code| code.get()), Some(code));
+        }
+    }
+}
