@@ -103,8 +103,9 @@ pub struct End {
 /// One connection's call, and the recording it is making.
 ///
 /// The network's side feeds [`handle_bytes`](Self::handle_bytes) and [`end`](Self::end); the card's
-/// side takes [`take_opening`](Self::take_opening), then samples, then [`take_end`](Self::take_end). A second
-/// recording on the connection begins only when the first was taken to its end.
+/// side takes [`take_opening`](Self::take_opening), then samples, then [`take_end`](Self::take_end), and
+/// says [`finished`](Self::finished). A second recording on the connection begins only when the first
+/// was taken to its end.
 pub struct Call<'q> {
     decoder: Decoder,
     session: Session<RING_SAMPLES>,
@@ -113,6 +114,8 @@ pub struct Call<'q> {
     end: Option<End>,
     summary: Summary,
     is_recording: bool,
+    /// The card's side has taken an opening and not said that its recording is finished.
+    is_open: bool,
     full_since_ms: Option<u64>,
     close: Option<CloseCode>,
     pong: Option<Control>,
@@ -131,6 +134,7 @@ impl<'q> Call<'q> {
             end: None,
             summary: Summary::default(),
             is_recording: false,
+            is_open: false,
             full_since_ms: None,
             close: None,
             pong: None,
@@ -146,6 +150,7 @@ impl<'q> Call<'q> {
         self.end = None;
         self.summary = Summary::default();
         self.is_recording = false;
+        self.is_open = false;
         self.full_since_ms = None;
         self.close = None;
         self.pong = None;
@@ -188,12 +193,18 @@ impl<'q> Call<'q> {
     /// The close code to send, once the recording is on the card.
     #[must_use]
     pub fn close_code(&self) -> Option<CloseCode> {
-        self.close.filter(|_| self.opening.is_none() && self.end.is_none() && !self.is_recording)
+        self.close.filter(|_| self.opening.is_none() && !self.is_open)
     }
 
-    /// Says that the card failed, so that the call ends; its audio has no place to go.
+    /// Says that the card failed, so that the call ends; its audio has no place to go. To be called
+    /// before the recording is [`finished`](Self::finished), when no close code is out yet.
     pub fn fail(&mut self) {
-        self.stop(Ending::Closed, CloseCode::INTERNAL);
+        // The stream that was to follow has no place either, and the end is of the one before.
+        if self.opening.take().is_some() {
+            self.is_recording = false;
+        }
+        self.finish(Ending::Closed);
+        self.close = Some(CloseCode::INTERNAL);
     }
 
     /// Takes the answer to a ping that has to be sent.
@@ -203,7 +214,9 @@ impl<'q> Call<'q> {
 
     /// Takes the recording that has begun.
     pub fn take_opening(&mut self) -> Option<Opening> {
-        self.opening.take()
+        let opening = self.opening.take();
+        self.is_open |= opening.is_some();
+        opening
     }
 
     /// Takes samples of the recording, as mu-law codes; zero means that none are there now.
@@ -216,6 +229,11 @@ impl<'q> Call<'q> {
         let end = self.end.take()?;
         self.queue.clear();
         Some(end)
+    }
+
+    /// Says that the recording that was taken is on the card, or as much of it as ever will be.
+    pub fn finished(&mut self) {
+        self.is_open = false;
     }
 
     /// Whether another message may be taken: its samples fit, or have waited long enough. It may be

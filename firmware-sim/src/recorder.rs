@@ -127,6 +127,7 @@ impl Recorder {
             Err(error) => {
                 defmt::error!("call {=usize}: cannot record: {=str}", slot, error.reason());
                 self.fail(slot, error);
+                self.front.borrow_mut().call(slot).finished();
             }
         }
         true
@@ -170,6 +171,7 @@ impl Recorder {
                 self.fail(slot, error);
             }
         }
+        self.front.borrow_mut().call(slot).finished();
         self.tell();
         true
     }
@@ -183,6 +185,7 @@ impl Recorder {
         if let Some(Err(error)) = recording.map(|recording| recording.abandon(error, &end)) {
             defmt::error!("call {=usize}: no end record: {=str}", slot, error.reason());
         }
+        self.front.borrow_mut().call(slot).finished();
         self.tell();
     }
 

@@ -1,6 +1,7 @@
 //! The appliance's call between its network's side and its card's side, whoever has the next turn.
 
 use callreel_core::g711::decode_mulaw;
+use callreel_core::ws::CloseCode;
 use callreel_firmware_sim::call::{
     BUFFER_BYTES, Call, Ending, MESSAGE_BYTES_MAX, Opening, QUEUE_SAMPLES,
 };
@@ -60,6 +61,7 @@ impl Card {
         if let Some(end) = call.take_end() {
             let (opening, samples) = self.open.take().expect("it is open");
             self.finished.push((opening.stream_id.to_string(), samples, end.ending));
+            call.finished();
         }
     }
 }
@@ -75,7 +77,9 @@ fn stream(id: &str, chunks: &[u64]) -> Vec<u8> {
 fn streams_that_come_in_one_segment_become_a_recording_each() {
     let starts = [stream("MZ7", &[]), stream("MZ8", &[1]), stream("MZ9", &[2])].concat();
     let stopped = [starts.clone(), text(stop(9))].concat();
-    for (bytes, ending, code) in [(stopped, Ending::Stop, 1000), (starts, Ending::Closed, 1001)] {
+    let (stop, hang_up) =
+        ((Ending::Stop, CloseCode::NORMAL), (Ending::Closed, CloseCode::GOING_AWAY));
+    for (bytes, (ending, code)) in [(stopped, stop), (starts, hang_up)] {
         let endings = [Ending::Restart, Ending::Restart, ending];
         let recordings = recorder::connection(&[&bytes], MESSAGE_BYTES_MAX);
         let samples = recordings.into_iter().map(|recording| recording.samples);
@@ -96,7 +100,66 @@ fn streams_that_come_in_one_segment_become_a_recording_each() {
                 connection.poll_closed();
             }
             assert_eq!(card.finished, expected, "{steps} steps");
-            assert_eq!(connection.call.close_code().map(|code| code.get()), Some(code));
+            assert_eq!(connection.call.close_code(), Some(code), "{steps} steps");
+        }
+    }
+}
+
+/// How far the card's side has come when the card fails, or is looked at.
+#[derive(Clone, Copy, Debug)]
+enum Doing {
+    Opening,
+    Writing,
+    Finishing,
+}
+
+/// Has the card's side be at it when all of `bytes` has come.
+fn advance(connection: &mut Connection<'_>, bytes: &[u8], doing: Doing) {
+    connection.receive(bytes);
+    connection.call.take_opening().expect("a stream has begun");
+    connection.poll_closed();
+    if !matches!(doing, Doing::Opening) {
+        while connection.call.pop(&mut [0; 256]) > 0 {}
+    }
+    if matches!(doing, Doing::Finishing) {
+        connection.call.take_end().expect("the stream has ended");
+    }
+    connection.poll_closed();
+}
+
+#[test]
+fn the_close_code_waits_until_the_recording_is_on_the_card() {
+    let bytes = [stream("MZ7", &[1]), text(stop(9))].concat();
+    for doing in [Doing::Opening, Doing::Writing, Doing::Finishing] {
+        let mut queue = Queue::new();
+        let mut connection = Connection::new(&mut queue);
+        advance(&mut connection, &bytes, doing);
+        assert_eq!(connection.call.close_code(), None, "{doing:?}");
+        connection.call.take_end();
+        connection.call.finished();
+        assert_eq!(connection.call.close_code(), Some(CloseCode::NORMAL), "{doing:?}");
+    }
+}
+
+#[test]
+fn a_card_that_fails_ends_the_call_for_an_error_of_ours() {
+    let first = stream("MZ7", &[1]);
+    let stopped = [first.clone(), text(stop(9))].concat();
+    let restarted = [first, stream("MZ8", &[2])].concat();
+    for (bytes, ending) in [(stopped, Ending::Stop), (restarted, Ending::Restart)] {
+        for doing in [Doing::Opening, Doing::Writing, Doing::Finishing] {
+            let mut queue = Queue::new();
+            let mut connection = Connection::new(&mut queue);
+            advance(&mut connection, &bytes, doing);
+            connection.call.fail();
+            let end = connection.call.take_end().map(|end| end.ending);
+            assert!(end.is_none_or(|end| end == ending), "{doing:?}: {end:?}");
+            // Its end record is still to be written.
+            assert_eq!(connection.call.close_code(), None, "{doing:?}");
+            connection.call.finished();
+            connection.poll_closed();
+            assert!(connection.call.take_opening().is_none(), "{doing:?}: a stream to record");
+            assert_eq!(connection.call.close_code(), Some(CloseCode::INTERNAL), "{doing:?}");
         }
     }
 }

@@ -91,6 +91,7 @@ fn main() {
         Trial::test("a_card_stalled_for_250_ms_loses_nothing", a_short_stall),
         Trial::test("a_card_stalled_for_long_loses_what_it_counts", a_long_stall),
         Trial::test("a_card_that_refuses_writes_ends_the_call_and_recovers", a_broken_card),
+        Trial::test("a_recording_that_cannot_be_finished_ends_with_1011", a_failed_finish),
         Trial::test("the_image_keeps_its_budgets", costs::the_image_keeps_its_budgets),
         Trial::test("a_media_frame_keeps_its_budget_of_instructions", costs::instructions_a_frame),
         Trial::test("a_media_frame_keeps_its_budget_on_a_riscv", costs::instructions_on_riscv)
@@ -474,6 +475,23 @@ fn a_broken_card() -> Outcome {
     let samples = (file.len() - 44) / 2;
     ensure(samples >= 8000, || format!("only {samples} samples"))?;
     ensure(file == mono_file(&codes_of(0, samples)), || "not what was sent".into())
+}
+
+fn a_failed_finish() -> Outcome {
+    let mut bench = Bench::with_faults("unfinished")?;
+    let mut peer = Peer::connect(bench.appliance.address())?;
+    peer.send(&start(0))?;
+    peer.send(&media(0, &voice(0, 0)))?;
+    bench.await_bytes(1, 44)?;
+    // Busy before it refuses, so that the network has its turn meanwhile.
+    bench.appliance.send_serial(b"1!")?;
+    // Reads are not refused, and the card hears of it with them.
+    bench.wav(1)?;
+    peer.send(STOP)?;
+    ensure(peer.close_code()? == 1011, || "the call did not end for an error of ours".into())?;
+    bench.appliance.send_serial(b".")?;
+    bench.await_health(|health| health["card_ready"] == true && health["recovered"] == 1)?;
+    ensure(bench.end_record(1)?["state"] == "recovered", || "no record".into())
 }
 
 // Calls.
