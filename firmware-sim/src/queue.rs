@@ -1,4 +1,4 @@
-//! The second of audio between a call and the card: what rides out the card's stalls.
+//! The half second of audio between a call and the card: what rides out the card's stalls.
 
 use callreel_core::g711::MULAW_SILENCE;
 use heapless::Deque;

@@ -148,7 +148,8 @@ impl Store {
     /// Locks the directory, making it if need be, and finishes what an earlier run left unfinished.
     ///
     /// # Errors
-    /// [`Error::InUse`], [`Error::Unusable`]: nothing was changed in the directory.
+    /// [`Error::InUse`], [`Error::Unusable`]: no recording was touched, but the directories and the
+    /// lock's file may have been made.
     pub fn open(config: Config) -> Result<Self, Error> {
         let dir = config.dir.clone();
         let unusable = |cause| Error::Unusable { dir: dir.clone(), cause };
