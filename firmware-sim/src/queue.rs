@@ -20,7 +20,6 @@ pub struct Queue<const N: usize> {
     start: usize,
     length: usize,
     silences: Deque<Silence, SILENCES_MAX>,
-    pushed: u64,
     lost: u64,
 }
 
@@ -36,7 +35,7 @@ impl<const N: usize> Queue<N> {
     #[must_use]
     pub const fn new() -> Self {
         let silences = Deque::new();
-        Self { codes: [0; N], start: 0, length: 0, silences, pushed: 0, lost: 0 }
+        Self { codes: [0; N], start: 0, length: 0, silences, lost: 0 }
     }
 
     /// How many samples fit for certain.
@@ -45,13 +44,7 @@ impl<const N: usize> Queue<N> {
         N - self.length
     }
 
-    /// Samples pushed since it was made, lost ones included.
-    #[must_use]
-    pub const fn pushed(&self) -> u64 {
-        self.pushed
-    }
-
-    /// Of those, the samples that found no room and come out as silence.
+    /// Samples that found no room since it was made or cleared, and come out as silence.
     #[must_use]
     pub const fn lost(&self) -> u64 {
         self.lost
@@ -59,7 +52,6 @@ impl<const N: usize> Queue<N> {
 
     /// Appends codes; what finds no room is replaced by as much silence, and counted.
     pub fn push(&mut self, codes: &[u8]) {
-        self.pushed += codes.len() as u64;
         let is_long = codes.len() >= SILENCE_SAMPLES_MIN;
         if is_long && codes.iter().all(|&code| is_silence(code)) {
             return self.push_silence(codes.len());
@@ -110,11 +102,10 @@ impl<const N: usize> Queue<N> {
         used
     }
 
-    /// Forgets everything, the counts as well.
+    /// Forgets everything, the count as well.
     pub fn clear(&mut self) {
         self.length = 0;
         self.silences.clear();
-        self.pushed = 0;
         self.lost = 0;
     }
 
@@ -191,7 +182,7 @@ mod tests {
         queue.push(&[0x10; 8]);
         queue.push(&[0x20; 5]);
         queue.push(&[0x30; 2]);
-        assert_eq!((queue.lost(), queue.pushed()), (5, 15));
+        assert_eq!(queue.lost(), 5);
         assert_eq!(drain(&mut queue), [[0x10; 8].as_slice(), &[0xFF; 5], &[0x30; 2]].concat());
     }
 }
