@@ -49,6 +49,8 @@ pub struct Session<const N: usize = 4096> {
     sequence: Option<u64>,
     /// Messages rejected since that number: they are not missing.
     refused: u64,
+    /// Of those, the ones of a track that nobody announced: they leave no hole in another.
+    foreign: u64,
     stats: Stats,
 }
 
@@ -212,21 +214,32 @@ impl<const N: usize> Session<N> {
             clocks: [Clock::default(); 2],
             sequence: None,
             refused: 0,
+            foreign: 0,
             stats: Stats::default(),
         }
     }
 
     /// Makes it wait for a start again, in place: nothing as large as its ring passes the stack.
     pub fn reset(&mut self) {
-        let Self { provider: _, state, tracks, jitter, anchor, clocks, sequence, refused, stats } =
-            self;
+        let Self {
+            provider: _,
+            state,
+            tracks,
+            jitter,
+            anchor,
+            clocks,
+            sequence,
+            refused,
+            foreign,
+            stats,
+        } = self;
         *state = State::Waiting;
         *tracks = Tracks::One(Track::Inbound);
         jitter.clear();
         *anchor = None;
         *clocks = [Clock::default(); 2];
         *sequence = None;
-        *refused = 0;
+        (*refused, *foreign) = (0, 0);
         *stats = Stats::default();
     }
 
@@ -244,6 +257,7 @@ impl<const N: usize> Session<N> {
             clocks: self.clocks,
             sequence: self.sequence,
             refused: self.refused,
+            foreign: self.foreign,
             stats: self.stats,
         }
     }
@@ -260,10 +274,7 @@ impl<const N: usize> Session<N> {
         match frame::parse(self.provider, text) {
             Ok(Frame { sequence, body: Body::Media(media) }) => self.handle_media(sequence, &media),
             Ok(frame) => self.handle_rare(frame),
-            Err(error) => {
-                self.refused += 1;
-                Err(self.reject(error))
-            }
+            Err(error) => Err(self.reject(error)),
         }
     }
 
@@ -335,7 +346,7 @@ impl<const N: usize> Session<N> {
             (State::Waiting, Body::Start(start)) => {
                 self.begin(start.tracks)?;
                 self.sequence = frame.sequence;
-                self.refused = 0;
+                (self.refused, self.foreign) = (0, 0);
                 Event::Started(start)
             }
             (_, Body::Start(_)) => Event::Restart,
@@ -369,11 +380,11 @@ impl<const N: usize> Session<N> {
         media: &Media<'t>,
         pending: &mut Pending<'t>,
     ) -> Result<(Placed, Option<Gap>), Error> {
-        // It came, even if it is of a track that nobody announced.
-        self.note_sequence(sequence);
         let Some(channel) = self.tracks.channel(media.track) else {
+            self.foreign += 1;
             return Err(self.reject(PeerError::Track));
         };
+        self.note_sequence(sequence);
         let mut placed =
             Placed { track: media.track, samples: media.codes.len(), late: false, repeated: false };
         let fingerprint = sequence.map(|sequence| Fingerprint::new(sequence, media));
@@ -470,7 +481,7 @@ impl<const N: usize> Session<N> {
             self.sequence = Some(sequence);
             let absent = ahead.unsigned_abs() - 1;
             self.stats.missing += absent.saturating_sub(core::mem::take(&mut self.refused));
-            if absent > 0 {
+            if absent > core::mem::take(&mut self.foreign) {
                 self.clocks.iter_mut().for_each(|clock| clock.hole = true);
                 log::debug!("{} messages are missing or were rejected", absent);
             }
@@ -482,6 +493,7 @@ impl<const N: usize> Session<N> {
         if let Some(count) = self.stats.rejected.get_mut(error.index()) {
             *count += 1;
         }
+        self.refused += 1;
         log::debug!("rejected a message: {}", error);
         Error::Peer(error)
     }
