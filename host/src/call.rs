@@ -332,7 +332,7 @@ impl Call {
             if end == End::Restart {
                 self.before = Some((finishing, context.now));
             }
-            tracing::info!(?end, "recording ended");
+            tracing::info!(%end, "recording ended");
         }
     }
 

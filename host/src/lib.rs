@@ -90,12 +90,14 @@ pub async fn serve(
     let webhooks = config.webhook.is_some().then(|| webhook::Queue::new(&config.store.dir));
     config.store.webhooks.clone_from(&webhooks);
     let store = Arc::new(Store::open(config.store)?);
+    let dir = std::path::absolute(store.dir()).unwrap_or_else(|_| store.dir().to_owned());
     let board = Arc::<Board>::default();
     store.take_finished().iter().for_each(|record| board.publish(record));
     let engine = Engine::start(&config.engine, &store, &board)?;
     // Whoever waits for this line finds what was interrupted before finished.
     if let Ok(address) = listeners.public.local_addr() {
-        tracing::info!(%address, "listening");
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(%address, ?dir, version, "listening");
     }
     let (phase, phases) = watch::channel(Phase::Open);
     let sources = admin::Sources {

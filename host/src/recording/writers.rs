@@ -286,6 +286,9 @@ impl Writer {
                         tracing::info!("the disk takes audio again");
                     }
                     if let Job::Finish { record, done } = job {
+                        let (file, state) =
+                            (record.wav.as_ref().map(|wav| &wav.file), record.state);
+                        tracing::info!(?file, %state, ms = record.duration_ms, "saved");
                         self.board.publish(&record);
                         done(Outcome::Published);
                         self.spools.remove(&key);

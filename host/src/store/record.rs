@@ -1,6 +1,7 @@
 //! The end record: what is known of a recording, as the JSON file beside its WAV.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use callreel_core::frame::{PeerError, Provider, Start, Track, Tracks};
 use callreel_core::g711::SAMPLE_RATE_HZ;
@@ -126,6 +127,18 @@ pub enum End {
     Shutdown,
     /// The provider said stop.
     Stop,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 impl End {
