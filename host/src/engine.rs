@@ -124,8 +124,10 @@ pub struct Handle {
 /// Where a media thread finds what others want of it.
 struct Inbox {
     letters: Mutex<Vec<Letter>>,
-    /// Connections that are the thread's, or on their way to it.
+    /// Connections that are the thread's, or on their way to it, but for the closed ones.
     connections: AtomicUsize,
+    /// Closed by us, and not yet by the peer: each has but a socket.
+    lingering: AtomicUsize,
     is_draining: AtomicBool,
     bell: Bell,
 }
@@ -138,7 +140,7 @@ struct Bell {
 }
 
 enum Letter {
-    Adopt(Connection),
+    Adopt(Connection, Place),
     Finished { token: usize, outcome: Outcome },
     Drain,
 }
@@ -159,6 +161,7 @@ impl Engine {
             let inbox = Arc::new(Inbox {
                 letters: Mutex::default(),
                 connections: AtomicUsize::new(0),
+                lingering: AtomicUsize::new(0),
                 is_draining: AtomicBool::new(false),
                 bell: Bell {
                     sleeper: Mutex::default(),
@@ -214,8 +217,7 @@ impl Handle {
     pub fn adopt(&self, connection: Connection) {
         let idlest = self.inboxes.iter().min_by_key(|i| i.connections.load(Ordering::Relaxed));
         if let Some(inbox) = idlest {
-            inbox.connections.fetch_add(1, Ordering::Relaxed);
-            inbox.post(Letter::Adopt(connection));
+            inbox.post(Letter::Adopt(connection, Place::new(inbox)));
         }
     }
 
@@ -225,10 +227,14 @@ impl Handle {
         self.is_disk_full.load(Ordering::Relaxed)
     }
 
-    /// Connections that the threads have.
+    /// Connections that the threads have, by the descriptors they take: of the closed ones, which
+    /// peers may leave lingering, four count as one.
     #[must_use]
     pub fn connection_count(&self) -> usize {
-        self.inboxes.iter().map(|inbox| inbox.connections.load(Ordering::Relaxed)).sum()
+        let sum = |count: fn(&Inbox) -> &AtomicUsize| -> usize {
+            self.inboxes.iter().map(|inbox| count(inbox).load(Ordering::Relaxed)).sum()
+        };
+        sum(|inbox| &inbox.connections) + sum(|inbox| &inbox.lingering) / 4
     }
 }
 
@@ -240,6 +246,35 @@ impl Inbox {
 
     fn take(&self) -> Vec<Letter> {
         std::mem::take(&mut self.letters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A connection's place among those that are counted; dropping it gives it back.
+struct Place {
+    inbox: Arc<Inbox>,
+    is_lingering: bool,
+}
+
+impl Place {
+    fn new(inbox: &Arc<Inbox>) -> Self {
+        inbox.connections.fetch_add(1, Ordering::Relaxed);
+        Self { inbox: Arc::clone(inbox), is_lingering: false }
+    }
+
+    /// Leaves it to the next call: the connection is about to be closed.
+    fn linger(&mut self) {
+        if !std::mem::replace(&mut self.is_lingering, true) {
+            self.inbox.lingering.fetch_add(1, Ordering::Relaxed);
+            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Inbox { connections, lingering, .. } = &*self.inbox;
+        let count = if self.is_lingering { lingering } else { connections };
+        count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -365,7 +400,7 @@ impl Reader {
     fn read_letters(&mut self) {
         for letter in self.inbox.take() {
             match letter {
-                Letter::Adopt(connection) => self.adopt(connection),
+                Letter::Adopt(connection, place) => self.adopt(connection, place),
                 Letter::Finished { token, outcome } => {
                     let code = match outcome {
                         Outcome::Published => None,
@@ -383,7 +418,7 @@ impl Reader {
         }
     }
 
-    fn adopt(&mut self, connection: Connection) {
+    fn adopt(&mut self, connection: Connection, place: Place) {
         let token = self.next_token;
         self.next_token += 1;
         let mut stream = TcpStream::from_std(connection.stream);
@@ -394,7 +429,7 @@ impl Reader {
             return;
         }
         let call = Call::new(connection.peer, self.config.capture);
-        let mut live = Live::new(stream, call, &connection.already_read);
+        let mut live = Live::new(stream, call, &connection.already_read, place);
         live.settle(&self.pool);
         self.live.insert(token, Box::new(live));
         self.ready.push(token);

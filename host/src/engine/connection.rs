@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use callreel_core::ws;
 use mio::net::TcpStream;
 
-use super::TEND_INTERVAL;
 use super::pool::{self, Pool};
+use super::{Place, TEND_INTERVAL};
 use crate::call::Call;
 
 /// What a connection may leave unfinished in the shared buffer's stead; more comes from the pool.
@@ -38,6 +38,7 @@ pub struct Live {
     /// Bytes of control frames that the socket did not take yet.
     unsent: Vec<u8>,
     pub closing: Closing,
+    place: Place,
 }
 
 pub enum Closing {
@@ -52,7 +53,7 @@ pub enum Closing {
 
 impl Live {
     /// A connection whose handshake is done, and what came with its last bytes; to be read.
-    pub fn new(stream: TcpStream, call: Call, already_read: &[u8]) -> Self {
+    pub fn new(stream: TcpStream, call: Call, already_read: &[u8], place: Place) -> Self {
         let now = Instant::now();
         Self {
             stream,
@@ -67,6 +68,7 @@ impl Live {
             pinged: false,
             unsent: Vec::new(),
             closing: Closing::No,
+            place,
         }
     }
 
@@ -153,6 +155,8 @@ impl Live {
     pub fn close(&mut self, code: ws::CloseCode, now: Instant) {
         self.closing =
             if self.call.peer_closed() { Closing::Gone } else { Closing::Lingering(now + LINGER) };
+        // Before the peer can dial again.
+        self.place.linger();
         self.send(&ws::close(code));
     }
 

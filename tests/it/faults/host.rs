@@ -90,6 +90,20 @@ fn one_call_more_than_may_begin_in_a_second_is_refused() {
 }
 
 #[test]
+fn whoever_hangs_up_may_dial_again_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path()).args(&["--max-calls", "1"]).start();
+    let mut closed = Vec::new();
+    for number in 0..3 {
+        let mut peer = heard_call(&server, number);
+        assert_eq!(Peer::try_connect(&server, &stream_id(9), "").err(), Some(503));
+        peer.stop();
+        assert_eq!(peer.close_code(), Some(1000));
+        closed.push(peer);
+    }
+}
+
+#[test]
 fn no_attack_takes_much_memory_or_a_sample_of_another_call() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
