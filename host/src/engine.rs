@@ -425,7 +425,6 @@ impl Reader {
         let interest = Interest::READABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, Token(token), interest) {
             tracing::error!(%error, peer = %connection.peer, "cannot watch a connection");
-            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
             return;
         }
         let call = Call::new(connection.peer, self.config.capture);
@@ -522,6 +521,9 @@ impl Reader {
             let is_ending = live.is_ending;
             self.take(token, received, now);
             turn += received;
+            if self.live.get(&token).is_some_and(|live| live.call.has_unread()) {
+                continue;
+            }
             // A read that left room emptied the socket; what comes later is told of anew. Who sends
             // so much waits for nothing but us, and does not have to.
             if received < room && !is_ending {
@@ -676,7 +678,6 @@ impl Reader {
             live.partial.clear();
             live.settle(&self.pool);
             let _ = self.poll.registry().deregister(&mut live.stream);
-            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

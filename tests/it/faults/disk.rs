@@ -117,8 +117,8 @@ fn a_directory_that_cannot_be_synced_once_is_synced_again() {
     let mut disk = Disk::new();
     let server = disk.under(Setup::new(dir.path()), dir.path()).start();
     let peer = heard_call(&server, 1);
-    let day = shelf::unfinished(dir.path())[0].parent().unwrap().to_owned();
-    let day = day.file_name().unwrap().to_str().unwrap();
+    let begun = eventually(PATIENCE, "its file is made", || shelf::unfinished(dir.path()).pop());
+    let day = begun.parent().unwrap().file_name().unwrap().to_str().unwrap();
     // After the WAV and its record.
     disk.fail(day, "sync", 3..=3, Errno::IO);
     let peer = peer.finish();
