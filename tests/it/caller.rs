@@ -349,6 +349,24 @@ fn pings_are_answered_unless_told_otherwise() {
 }
 
 #[test]
+fn cues_of_one_instant_all_take_effect_in_whatever_order_they_are_given() {
+    for faults in [["silent=100ms@500ms", "no-pong@500ms"], ["no-pong@500ms", "silent=100ms@500ms"]]
+    {
+        let sink = Sink::start(Manner::PingAtBadJson);
+        let mut plan = sink.flood();
+        plan.duration = Some(Duration::from_secs(1));
+        for fault in faults.into_iter().chain(["bad-json@500ms"]) {
+            plan.fault(fault).unwrap();
+        }
+        let report = place(&plan);
+        assert_eq!(only(&report).end, End::StillOpen, "{faults:?}");
+        let heard = sink.next();
+        assert_eq!((heard.media("inbound").len(), heard.pongs), (25, 0), "{faults:?}");
+        assert_eq!(heard.texts().len(), 2 + 25 + 1, "{faults:?}: the bad message came");
+    }
+}
+
+#[test]
 fn a_server_that_does_not_close_well_is_told_on() {
     let ended = |manner| {
         let sink = Sink::start(manner);
@@ -539,6 +557,7 @@ enum Manner {
     HangsUpAfterStart,
     NeverCloses,
     PingAfterStart,
+    PingAtBadJson,
 }
 
 /// A WebSocket server that hears calls and keeps what it heard.
@@ -664,6 +683,9 @@ fn react(ws: &mut WebSocket<TcpStream>, manner: Manner, message: &Message) {
         Manner::DropsAtStop if is("stop") => ws.get_mut().shutdown(Shutdown::Both).unwrap(),
         Manner::HangsUpAfterStart if is("start") => close(ws, 1000),
         Manner::PingAfterStart if is("start") => ws.send(Message::Ping("now".into())).unwrap(),
+        Manner::PingAtBadJson if message.to_text().is_ok_and(|text| !text.ends_with('}')) => {
+            ws.send(Message::Ping("now".into())).unwrap();
+        }
         _ => {}
     }
 }

@@ -236,7 +236,7 @@ impl<'a> Call<'a> {
             })
             .map(|(chunk, action)| (chunk, action.clone()))
             .collect();
-        cues.sort_by_key(|&(chunk, _)| chunk);
+        cues.sort_by_key(|(chunk, action)| (*chunk, action.rank()));
         cues.into()
     }
 

@@ -27,6 +27,16 @@ pub enum Action {
     Fault(Fault, Option<Duration>),
 }
 
+impl Action {
+    /// Orders actions of one instant, whatever order they were asked for in.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Action::Fault(fault, _) => fault.rank(),
+            Action::Dtmf(_) | Action::Mark(_) => 1,
+        }
+    }
+}
+
 /// Everything that can be made to go wrong. The doc comments are what `--help` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[non_exhaustive]
@@ -122,6 +132,29 @@ impl Fault {
             Fault::Binary => &[1000, 1003],
             Fault::BadJson => &[1000, 1007, 1008],
             _ => &[1000],
+        }
+    }
+
+    /// Where the fault comes among cues of one instant: ways of writing and answering first, then what
+    /// happens once, and last what holds the call up or ends it, behind which nothing would come.
+    fn rank(self) -> u8 {
+        match self {
+            Fault::Fragments | Fault::NoPong | Fault::Slow | Fault::SplitBytes => 0,
+            Fault::Stall => 2,
+            Fault::StopMissing
+            | Fault::Fin
+            | Fault::Rst
+            | Fault::HalfFrame
+            | Fault::Unmasked
+            | Fault::Rsv
+            | Fault::ReservedOpcode
+            | Fault::LoneContinuation
+            | Fault::FragmentedControl
+            | Fault::BadUtf8
+            | Fault::HugeFrame
+            | Fault::Silent
+            | Fault::Reconnect => 3,
+            _ => 1,
         }
     }
 
