@@ -62,6 +62,14 @@ pub enum Error {
         /// What is wrong with the answer.
         cause: String,
     },
+    /// Something is to happen at a time that the calls do not reach.
+    #[error("`{cue}` is after the end of the call ({length:?})")]
+    Late {
+        /// What would never happen.
+        cue: Cue,
+        /// How long the calls are.
+        length: Duration,
+    },
     /// All calls failed before their first message.
     #[error("{reason}")]
     NoCall {
@@ -261,6 +269,17 @@ impl Plan {
         let of_audio = |audio: &Audio| Duration::from_micros(audio.samples() as u64 * 125);
         self.duration.or_else(|| self.audio.as_ref().map(of_audio)).unwrap_or(DEFAULT_DURATION)
     }
+
+    /// Samples of each track.
+    fn samples(&self) -> u64 {
+        self.length().as_micros() as u64 / 125
+    }
+
+    /// A cue that would never come: no chunk of the call is at its time or after it.
+    fn late_cue(&self) -> Option<&Cue> {
+        let chunks = stream::chunks(self.samples());
+        self.cues.iter().find(|cue| stream::chunks_in(cue.at.unwrap_or_default()) >= chunks)
+    }
 }
 
 /// How a call ended, seen from the caller.
@@ -361,7 +380,7 @@ impl Report {
 /// runtime it is called from; on one core about a thousand calls can be paced.
 ///
 /// # Errors
-/// The URL cannot be called.
+/// The URL cannot be called, or a cue is to come after the end of the call.
 pub async fn place(plan: &Plan) -> Result<Report, Error> {
     let meter = Meter::new(plan.calls, None).expect("no process to look for");
     place_metered(plan, Arc::new(meter)).await
@@ -375,6 +394,9 @@ pub async fn place_metered(plan: &Plan, meter: Arc<Meter>) -> Result<Report, Err
     let url = Url::parse(&plan.url).map_err(|_| Error::Url { url: plan.url.clone() })?;
     if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") || url.host().is_none() {
         return Err(Error::Url { url: plan.url.clone() });
+    }
+    if let Some(cue) = plan.late_cue() {
+        return Err(Error::Late { cue: cue.clone(), length: plan.length() });
     }
     let crew = Arc::new(call::Crew::new(plan.clone(), url, meter.clone()));
     let begun = crew.begun;

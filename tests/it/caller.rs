@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64ct::{Base64, Encoding};
 use callreel::audio::Audio;
-use callreel::caller::{CallReport, End, Plan, Report, Tracks};
+use callreel::caller::{Action, CallReport, Cue, End, Plan, Report, Tracks};
 use callreel::twilio::{self, AuthToken};
 use serde_json::Value;
 use tungstenite::error::{CapacityError, ProtocolError};
@@ -138,14 +138,8 @@ fn keys_and_marks_come_at_their_time() {
     let mut plan = sink.flood();
     plan.duration = Some(Duration::from_millis(200));
     plan.cues = vec![
-        callreel::caller::Cue {
-            at: Some(Duration::from_millis(40)),
-            action: callreel::caller::Action::Dtmf('#'),
-        },
-        callreel::caller::Cue {
-            at: Some(Duration::from_millis(100)),
-            action: callreel::caller::Action::Mark("said".to_owned()),
-        },
+        Cue { at: Some(Duration::from_millis(40)), action: Action::Dtmf('#') },
+        Cue { at: Some(Duration::from_millis(100)), action: Action::Mark("said".to_owned()) },
     ];
     assert!(place(&plan).is_good());
     let events = sink.next().events();
@@ -419,6 +413,29 @@ fn what_is_no_url_is_refused_before_any_call() {
         let error = block_on(callreel::caller::place(&Plan::new(url))).unwrap_err().to_string();
         assert!(error.contains("ws://, wss://, http:// or https://"), "{error}");
     }
+}
+
+#[test]
+fn what_would_come_after_the_end_of_the_call_is_refused_before_any_call() {
+    let sink = Sink::start(Manner::Polite);
+    let refusal = |plan: &Plan| block_on(callreel::caller::place(plan)).unwrap_err().to_string();
+    for (cue, length) in [("gap=500ms@10s", "10s"), ("rst@1m", "10s")] {
+        let mut plan = Plan::new(&sink.url);
+        plan.fault(cue).unwrap();
+        let said =
+            format!("`{}` is after the end of the call ({length})", cue.replace("1m", "60s"));
+        assert_eq!(refusal(&plan), said);
+    }
+    let mut plan = sink.flood();
+    plan.audio = Some(Audio::mono(noise(1, 8_000)));
+    let at = Some(Duration::from_millis(1500));
+    for action in [Action::Dtmf('#'), Action::Mark("#".to_owned())] {
+        plan.cues = vec![Cue { at, action }];
+        assert_eq!(refusal(&plan), "`#@1.5s` is after the end of the call (1s)");
+    }
+    plan.duration = Some(Duration::from_secs(2));
+    assert!(place(&plan).is_good());
+    assert_eq!(sink.next().events().iter().filter(|event| *event == "mark").count(), 1);
 }
 
 #[test]

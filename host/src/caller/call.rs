@@ -10,7 +10,7 @@ use url::Url;
 
 use super::line::{Line, Target};
 use super::messages::Ids;
-use super::stream::{CHUNK, CHUNK_SAMPLES, Outcome, Stream};
+use super::stream::{Outcome, Stream, chunks, chunks_in};
 use super::{Action, CallReport, End, Error, Fault, Meter, Plan, Track, Tracks, webhook};
 use crate::audio::speech;
 use crate::twilio;
@@ -188,7 +188,6 @@ impl<'a> Call<'a> {
         let signature = token.map(|token| twilio::sign(token, &signed_url, upgrade_form));
         let voices = tracks.as_slice().iter();
         let voices = voices.map(|&track| (track, crew.voice(index, track))).collect();
-        let samples = plan.length().as_micros() as u64 / 125;
         Ok(Call {
             crew,
             index,
@@ -196,7 +195,7 @@ impl<'a> Call<'a> {
             tracks,
             parameters,
             voices,
-            samples,
+            samples: plan.samples(),
             target,
             signature,
             settled: false,
@@ -241,7 +240,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn chunks(&self) -> u64 {
-        self.samples.div_ceil(CHUNK_SAMPLES as u64)
+        chunks(self.samples)
     }
 
     async fn connection(
@@ -301,8 +300,4 @@ fn usual_chunk(action: &Action, half: u64) -> u64 {
         Action::Fault(Fragments | NoPong | Slow | SplitBytes, _) => 0,
         _ => half,
     }
-}
-
-pub(super) fn chunks_in(time: Duration) -> u64 {
-    (time.as_micros() / CHUNK.as_micros()) as u64
 }

@@ -1,5 +1,6 @@
 //! What happens in a call besides audio: digits, marks and faults, each at its time.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -161,6 +162,19 @@ impl Fault {
     fn name(self) -> String {
         let value = self.to_possible_value().expect("no fault is skipped");
         value.get_name().to_owned()
+    }
+}
+
+impl fmt::Display for Cue {
+    /// Spells it as it is asked for.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.action {
+            Action::Dtmf(digit) => write!(f, "{digit}")?,
+            Action::Mark(name) => f.write_str(name)?,
+            Action::Fault(fault, None) => f.write_str(&fault.name())?,
+            Action::Fault(fault, Some(measure)) => write!(f, "{}={measure:?}", fault.name())?,
+        }
+        self.at.map_or(Ok(()), |at| write!(f, "@{at:?}"))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::call::{Call, blank_report, chunks_in, random_sid};
+use super::call::{Call, blank_report, random_sid};
 use super::copies::Copies;
 use super::line::Line;
 use super::messages::{Ids, Messages};
@@ -410,6 +410,15 @@ impl<'c, 'a> Stream<'c, 'a> {
         }
         Ok(self.line.ending(patience).await)
     }
+}
+
+/// How many chunks a track of so many samples has.
+pub(super) fn chunks(samples: u64) -> u64 {
+    samples.div_ceil(CHUNK_SAMPLES as u64)
+}
+
+pub(super) fn chunks_in(time: Duration) -> u64 {
+    (time.as_micros() / CHUNK.as_micros()) as u64
 }
 
 /// One frame that RFC 6455 forbids.
