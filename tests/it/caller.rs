@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use tungstenite::error::{CapacityError, ProtocolError};
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
+
+use crate::harness::process::callreel;
 
 /// Far above what anything here takes, far below a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -436,6 +439,21 @@ fn what_would_come_after_the_end_of_the_call_is_refused_before_any_call() {
     plan.duration = Some(Duration::from_secs(2));
     assert!(place(&plan).is_good());
     assert_eq!(sink.next().events().iter().filter(|event| *event == "mark").count(), 1);
+}
+
+#[test]
+fn the_verdict_names_the_streams_of_a_few_calls() {
+    let sink = Sink::start(Manner::Polite);
+    let verdict = |options: &[&str]| {
+        let mut call = Command::new(callreel());
+        call.args(["call", "--url", &sink.url, "--flood", "--duration", "200ms"]).args(options);
+        let output = call.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = verdict(&["--stream-sid", "MZ1", "--fault", "replay"]);
+    assert_eq!(said.lines().filter(|line| *line == "stream MZ1").count(), 1, "{said}");
+    assert!(!verdict(&["--calls", "20"]).contains("stream MZ"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `callreel call`: the command line, the progress bar and the verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -17,6 +17,9 @@ use crate::twilio::{self, AuthToken};
 
 /// How often the progress bar moves.
 const REDRAW: Duration = Duration::from_millis(200);
+
+/// More streams than these are not listed.
+const STREAMS_LISTED_MAX: usize = 5;
 
 /// Places calls as Twilio does: a look-alike for tests, demos, CI and load.
 ///
@@ -292,6 +295,12 @@ fn verdict(report: &Report) -> String {
     for ((good, end), count) in ends(report) {
         let _ = writeln!(text, "{} {count} x {end}", if good { "ok  " } else { "BAD " });
     }
+    let streams = streams(report);
+    if streams.len() <= STREAMS_LISTED_MAX {
+        for stream in streams {
+            let _ = writeln!(text, "stream {stream}");
+        }
+    }
     if let Some(lag_ms) = close_lag_p99_ms(report) {
         let _ = writeln!(text, "from stop to close: p99 {lag_ms:.1} ms");
     }
@@ -319,6 +328,12 @@ fn ends(report: &Report) -> BTreeMap<(bool, String), usize> {
         *ends.entry((call.good, format!("{}{after}", call.end))).or_insert(0) += 1;
     }
     ends
+}
+
+/// The streams that began, by which the recordings are found.
+fn streams(report: &Report) -> BTreeSet<&str> {
+    let began = report.calls.iter().filter(|call| !matches!(call.end, End::Failed { .. }));
+    began.map(|call| call.stream_sid.as_str()).collect()
 }
 
 fn close_lag_p99_ms(report: &Report) -> Option<f64> {
