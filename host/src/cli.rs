@@ -5,10 +5,12 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use callreel_core::wav;
+use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
@@ -19,7 +21,12 @@ const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Records phone calls that a provider streams over WebSocket.
 #[derive(Debug, Parser)]
-#[command(name = "callreel", version, after_help = EXAMPLES)]
+#[command(
+    name = "callreel",
+    version,
+    override_usage = "callreel [OPTIONS] [COMMAND]",
+    after_help = EXAMPLES
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -27,6 +34,8 @@ pub struct Cli {
 }
 
 const EXAMPLES: &str = "\
+Without a command it is `serve`, whose options it then takes.
+
 Examples:
   callreel                                    Record on 0.0.0.0:5050 into ./recordings
   callreel serve --help                       See what can be set, each also by CALLREEL_...
@@ -123,7 +132,8 @@ pub struct ServeArgs {
         long,
         env = "CALLREEL_LISTEN",
         value_name = "ADDRESS:PORT",
-        default_value = "0.0.0.0:5050"
+        default_value = "0.0.0.0:5050",
+        value_parser = address
     )]
     pub listen: SocketAddr,
 
@@ -147,7 +157,7 @@ pub struct ServeArgs {
 
     /// Record only streams that show the one-time token which /incoming-call gave their call less than a
     /// minute ago. The webhook and the stream must reach this same process
-    #[arg(long, env = "CALLREEL_STREAM_TOKEN")]
+    #[arg(long, env = "CALLREEL_STREAM_TOKEN", value_parser = BoolishValueParser::new())]
     pub stream_token: bool,
 
     /// Said to the caller before the stream begins; empty says nothing
@@ -160,11 +170,11 @@ pub struct ServeArgs {
 
     /// Calls recorded at one time; one more is refused with 503 [default: as many as the limit of open
     /// files (ulimit -n) allows]
-    #[arg(long, env = "CALLREEL_MAX_CALLS", value_name = "COUNT")]
+    #[arg(long, env = "CALLREEL_MAX_CALLS", value_name = "COUNT", value_parser = count::<NonZeroUsize>)]
     pub max_calls: Option<NonZeroUsize>,
 
     /// Calls that may begin in one second; one more is refused with 503 [default: no limit]
-    #[arg(long, env = "CALLREEL_MAX_NEW_CALLS", value_name = "COUNT")]
+    #[arg(long, env = "CALLREEL_MAX_NEW_CALLS", value_name = "COUNT", value_parser = count::<NonZeroU32>)]
     pub max_new_calls: Option<NonZeroU32>,
 
     /// Refuse new calls with 503 while less than this is free on the disk, so that those being
@@ -173,11 +183,11 @@ pub struct ServeArgs {
     pub keep_free: Option<u64>,
 
     /// While less than --keep-free is free, remove the oldest finished recordings
-    #[arg(long, env = "CALLREEL_MAKE_ROOM")]
+    #[arg(long, env = "CALLREEL_MAKE_ROOM", value_parser = BoolishValueParser::new())]
     pub make_room: bool,
 
     /// Remove finished recordings when they are older than this [default: keep them]
-    #[arg(long, env = "CALLREEL_KEEP_DAYS", value_name = "DAYS")]
+    #[arg(long, env = "CALLREEL_KEEP_DAYS", value_name = "DAYS", value_parser = count::<NonZeroU32>)]
     pub keep_days: Option<NonZeroU32>,
 
     /// End a call when it is this old
@@ -214,7 +224,7 @@ pub struct ServeArgs {
     pub admin_token: Option<String>,
 
     /// Let the console and the API delete recordings
-    #[arg(long, env = "CALLREEL_ALLOW_DELETE")]
+    #[arg(long, env = "CALLREEL_ALLOW_DELETE", value_parser = BoolishValueParser::new())]
     pub allow_delete: bool,
 
     /// Post every finished recording's end record to this address (Standard Webhooks), again until
@@ -242,7 +252,7 @@ pub enum Format {
     /// 16-bit PCM, which everything reads.
     #[default]
     Pcm16,
-    /// G.711 mu-law, as it came.
+    /// G.711 mu-law: the same samples in half the disk.
     Mulaw,
 }
 
@@ -277,6 +287,14 @@ pub enum Error {
     /// The admin token is not fit to be one.
     #[error(transparent)]
     AdminToken(#[from] admin::TokenError),
+    /// They would get into each other's way.
+    #[error("--listen {listen} and --admin {admin} are the same port: give one of them another")]
+    SamePort {
+        /// The public listener's.
+        listen: SocketAddr,
+        /// The admin listener's.
+        admin: SocketAddr,
+    },
     /// The auth token is not one.
     #[error(transparent)]
     Token(#[from] twilio::Error),
@@ -289,9 +307,15 @@ pub enum Error {
          signs for the address it calls, so give that, like --public-url https://calls.example.com"
     )]
     TokenWithoutPublicUrl,
-    /// The webhook's secret is not fit to be one, or missing.
+    /// The webhook's secret is not fit to be one.
     #[error(transparent)]
     WebhookSecret(#[from] webhook::Error),
+    /// Messages are never sent without a signature.
+    #[error(
+        "--webhook signs what it posts, so it needs a secret: set CALLREEL_WEBHOOK_SECRET or --webhook-secret, for \
+         example to the output of `echo whsec_$(openssl rand -base64 32)`"
+    )]
+    WebhookWithoutSecret,
 }
 
 impl TryFrom<ServeArgs> for Config {
@@ -317,11 +341,16 @@ impl TryFrom<ServeArgs> for Config {
         {
             return Err(Error::AdminWithoutToken(address));
         }
-        let webhook = match args.webhook {
-            None => None,
-            Some(url) => Some(webhook::Config {
+        if let Some(admin) = args.admin.0.filter(|admin| is_same_port(args.listen, *admin)) {
+            return Err(Error::SamePort { listen: args.listen, admin });
+        }
+        let secret = args.webhook_secret.filter(|secret| !secret.is_empty());
+        let webhook = match (args.webhook, secret) {
+            (None, _) => None,
+            (Some(_), None) => return Err(Error::WebhookWithoutSecret),
+            (Some(url), Some(secret)) => Some(webhook::Config {
                 url,
-                secret: webhook::Secret::new(args.webhook_secret.as_deref().unwrap_or_default())?,
+                secret: webhook::Secret::new(&secret)?,
                 first_pause: webhook::FIRST_PAUSE,
             }),
         };
@@ -361,12 +390,28 @@ impl TryFrom<ServeArgs> for Config {
     }
 }
 
+/// Whether two listeners ask for one port, of one address or of all.
+fn is_same_port(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let is_one_ip = one.ip() == other.ip() || is_any && one.is_ipv4() == other.is_ipv4();
+    one.port() == other.port() && one.port() != 0 && is_one_ip
+}
+
 fn admin_address(text: &str) -> Result<AdminAddress, String> {
     if text == "off" {
         return Ok(AdminAddress(None));
     }
-    let address = text.parse().map_err(|_| "give an address like 127.0.0.1:5051, or off")?;
+    let address = text.parse().map_err(|_| "give IP:PORT, like 127.0.0.1:5051, or off")?;
     Ok(AdminAddress(Some(address)))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "give IP:PORT, like 127.0.0.1:5050".to_owned())
+}
+
+/// A `NonZero` of some width.
+fn count<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "give a whole number, at least 1".to_owned())
 }
 
 /// A duration as people write it: `10s`, `1m 30s`, `500ms`, `0`.

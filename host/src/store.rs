@@ -73,6 +73,14 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// Frames cannot be kept where they were to be.
+    #[error("cannot keep frames in {}: {cause} (choose another --capture, or mend its permissions)", dir.display())]
+    Capture {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
     /// Another process records there.
     #[error("another callreel is recording to {}: stop it, or choose another --dir", .0.display())]
     InUse(PathBuf),
@@ -148,8 +156,8 @@ impl Store {
     /// Locks the directory, making it if need be, and finishes what an earlier run left unfinished.
     ///
     /// # Errors
-    /// [`Error::InUse`], [`Error::Unusable`]: no recording was touched, but the directories and the
-    /// lock's file may have been made.
+    /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::Unusable`]: no recording was
+    /// touched, but the directories and the lock's file may have been made.
     pub fn open(config: Config) -> Result<Self, Error> {
         let dir = config.dir.clone();
         let unusable = |cause| Error::Unusable { dir: dir.clone(), cause };
@@ -163,7 +171,7 @@ impl Store {
         })?;
         if let Some(capture_dir) = &config.capture_dir {
             create_dir(capture_dir)
-                .map_err(|cause| Error::Unusable { dir: capture_dir.clone(), cause })?;
+                .map_err(|cause| Error::Capture { dir: capture_dir.clone(), cause })?;
         }
         let store = Self {
             config,

@@ -4,6 +4,7 @@ mod admin;
 mod appliance;
 mod budget;
 mod caller;
+mod cli;
 mod conformance;
 mod console;
 mod decode;

@@ -1,0 +1,76 @@
+//! What the program says to somebody who asks for what cannot be had: one line, and what to do.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::harness::process::{Setup, callreel};
+
+/// Runs a command to its end, in a directory and environment of its own; gives whether it was content,
+/// what it printed and what it complained of.
+fn run(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> (bool, String, String) {
+    let mut command = Command::new(callreel());
+    command.current_dir(dir).args(args).env_clear().envs(env.iter().copied());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_setting_that_cannot_be_followed_is_refused_in_one_line_that_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = "give IP:PORT, like 127.0.0.1:5050";
+    let count = "give a whole number, at least 1";
+    let webhook = "https://example.com/";
+    for (args, env, words) in [
+        (&["--listen", "5060"][..], ("", ""), address),
+        (&["--listen", ":5060"], ("", ""), address),
+        (&["--listen", "localhost:5060"], ("", ""), address),
+        (&[], ("CALLREEL_LISTEN", ""), address),
+        (&["--admin", "localhost"], ("", ""), "give IP:PORT, like 127.0.0.1:5051, or off"),
+        (&["--max-calls", "0"], ("", ""), count),
+        (&["--max-new-calls", "some"], ("", ""), count),
+        (&["--keep-days", "0"], ("", ""), count),
+        (&[], ("CALLREEL_ALLOW_DELETE", "perhaps"), "not a boolean"),
+        (&["--webhook", webhook], ("", ""), "set CALLREEL_WEBHOOK_SECRET or --webhook-secret"),
+        (&["--webhook", webhook], ("CALLREEL_WEBHOOK_SECRET", ""), "set CALLREEL_WEBHOOK_SECRET"),
+        (&["--webhook", webhook, "--webhook-secret", "x"], ("", ""), "must be whsec_"),
+        (&["--listen", "127.0.0.1:5051"], ("", ""), "are the same port"),
+        (&["--listen", "0.0.0.0:5051"], ("", ""), "are the same port"),
+    ] {
+        let env: &[_] = if env.0.is_empty() { &[] } else { &[env] };
+        let (good, _, said) = run(dir.path(), args, env);
+        assert!(!good && said.contains(words), "{args:?} {env:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{args:?} {env:?}: {said}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn yes_and_no_are_understood_in_many_words() {
+    let dir = tempfile::tempdir().unwrap();
+    for word in ["0", "1", "yes", "on"] {
+        let mut server = Setup::new(dir.path()).env("CALLREEL_ALLOW_DELETE", word).start();
+        assert!(server.stop().0.success(), "{word}");
+    }
+}
+
+#[test]
+fn a_capture_directory_that_cannot_be_made_is_what_is_complained_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let capture = file.join("capture");
+    let setup = Setup::new(&dir.path().join("recordings"));
+    let (code, said) = setup.args(&["--capture", capture.to_str().unwrap()]).refuse();
+    let last = said.last().unwrap();
+    assert_eq!(code, Some(1), "{said:?}");
+    assert!(last.contains("another --capture") && !last.contains("--dir"), "{last}");
+    assert!(last.contains(capture.to_str().unwrap()), "{last}");
+}
+
+#[test]
+fn the_usage_shows_that_the_command_may_be_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, said, _) = run(dir.path(), &["--help"], &[]);
+    assert!(good && said.contains("Usage: callreel [OPTIONS] [COMMAND]\n"), "{said}");
+}
