@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::from_args(std::env::args_os()).unwrap_or_else(|error| cli::exit(&error));
@@ -102,9 +103,12 @@ fn share_descriptors(config: &mut Config, descriptors: u64) {
 /// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas
 /// between them.
 fn start_log(format: LogFormat) -> anyhow::Result<()> {
-    let directives = std::env::var("CALLREEL_LOG").unwrap_or_else(|_| "info".to_owned());
-    let filter = EnvFilter::try_new(&directives).with_context(|| {
-        format!("CALLREEL_LOG={directives:?} is not a level like info or debug")
+    let directives = std::env::var("CALLREEL_LOG").unwrap_or_default();
+    let filter = log_filter(&directives).ok_or_else(|| {
+        anyhow!(
+            "CALLREEL_LOG={directives:?} is no level: give error, warn, info, debug, trace or off, or \
+             module=level items with commas between them"
+        )
     })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
@@ -112,6 +116,19 @@ fn start_log(format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Json => log.json().init(),
     }
     Ok(())
+}
+
+/// What the directives choose; info if they are empty. The filter would take a word that is no level
+/// for a module, and log nothing of all others.
+fn log_filter(directives: &str) -> Option<EnvFilter> {
+    let mut items = directives.split(',').map(str::trim).filter(|item| !item.is_empty()).peekable();
+    if items.peek().is_none() {
+        return Some(EnvFilter::new("info"));
+    }
+    if items.any(|item| !item.contains('=') && item.parse::<LevelFilter>().is_err()) {
+        return None;
+    }
+    EnvFilter::try_new(directives).ok()
 }
 
 /// Resolves at the first SIGINT or SIGTERM. Later ones change nothing (tokio's handlers stay for

@@ -36,6 +36,9 @@ fn a_setting_that_cannot_be_followed_is_refused_in_one_line_that_says_what_to_do
         (&["--webhook", webhook, "--webhook-secret", "x"], ("", ""), "must be whsec_"),
         (&["--listen", "127.0.0.1:5051"], ("", ""), "are the same port"),
         (&["--listen", "0.0.0.0:5051"], ("", ""), "are the same port"),
+        (&[], ("CALLREEL_LOG", "warning"), "give error, warn, info, debug, trace or off"),
+        (&[], ("CALLREEL_LOG", "callreel=debug,verbose"), "give error, warn"),
+        (&[], ("CALLREEL_LOG", "callreel=verbose"), "give error, warn"),
     ] {
         let env: &[_] = if env.0.is_empty() { &[] } else { &[env] };
         let (good, _, said) = run(dir.path(), args, env);
@@ -51,6 +54,16 @@ fn yes_and_no_are_understood_in_many_words() {
     for word in ["0", "1", "yes", "on"] {
         let mut server = Setup::new(dir.path()).env("CALLREEL_ALLOW_DELETE", word).start();
         assert!(server.stop().0.success(), "{word}");
+    }
+}
+
+#[test]
+fn log_levels_may_be_of_any_case_or_of_modules() {
+    let dir = tempfile::tempdir().unwrap();
+    for levels in ["", "INFO", "callreel=info", "warn,callreel=info"] {
+        // It is the log that tells that it listens.
+        let mut server = Setup::new(dir.path()).env("CALLREEL_LOG", levels).start();
+        assert!(server.stop().0.success(), "{levels}");
     }
 }
 
