@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use callreel_core::g711::decode_mulaw;
@@ -71,23 +72,29 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
     let config = Config { store, ..Config::default() };
     let (end, ended) = oneshot::channel::<()>();
     let listeners = Listeners { public: listener, admin: Some(admin) };
-    let server = crate::serve(listeners, config, async {
+    let mut server = pin!(crate::serve(listeners, config, async {
         let _ = ended.await;
-    });
+    }));
     let show = async {
         let wrong = record(args, &url).await;
         if matches!(wrong, Ok(0)) && !args.once {
             println!("\nSee and hear them: {console}");
-            println!("Still recording: place another call with\n  callreel call --url {url}");
+            // As it was called itself: it may not be installed.
+            let program = std::env::args().next().unwrap_or_else(|| "callreel".to_owned());
+            println!("Still recording: place another call with\n  {program} call --url {url}");
             println!("Ctrl-C ends the demo. The recordings stay.");
             stop.await;
         }
-        // The server is gone already if it could not start.
         let _ = end.send(());
         wrong
     };
-    let (served, wrong) = tokio::join!(server, show);
-    served?;
+    // The server comes first: what keeps it from starting is said before a call is placed.
+    let wrong = tokio::select! {
+        biased;
+        served = &mut server => return Ok(served?),
+        wrong = show => wrong,
+    };
+    server.await?;
     match wrong? {
         0 => Ok(()),
         wrong => Err(Error::Wrong(wrong)),
@@ -105,7 +112,8 @@ async fn record(args: &Args, url: &str) -> Result<usize, Error> {
         seed,
         ..Plan::new(url)
     };
-    println!("callreel demo: placing {} calls of {} s at {url}", args.calls, args.seconds);
+    let calls = if args.calls == 1 { "1 call".to_owned() } else { format!("{} calls", args.calls) };
+    println!("callreel demo: placing {calls} of {} s at {url}", args.seconds);
     let mono = plan(args.calls.div_ceil(2), Tracks::Inbound, 1);
     let stereo = plan(args.calls / 2, Tracks::Both, 2);
     let (mono, stereo) = tokio::try_join!(place(&mono), place(&stereo))?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::harness::process::{Setup, callreel};
+use crate::harness::process::{Server, Setup, callreel};
 
 /// Runs a command to its end, in a directory and environment of its own; gives whether it was content,
 /// what it printed and what it complained of.
@@ -86,4 +86,17 @@ fn the_usage_shows_that_the_command_may_be_left_out() {
     let dir = tempfile::tempdir().unwrap();
     let (good, said, _) = run(dir.path(), &["--help"], &[]);
     assert!(good && said.contains("Usage: callreel [OPTIONS] [COMMAND]\n"), "{said}");
+}
+
+#[test]
+fn a_demo_shows_one_call_and_where_it_cannot_record_it_says_only_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo = ["demo", "--once", "--calls", "1", "--seconds", "1", "--dir", "."];
+    let (good, shown, said) = run(dir.path(), &demo, &[]);
+    assert!(good && shown.contains("placing 1 call of 1 s"), "{shown}{said}");
+    let _server = Server::start(dir.path());
+    let (good, shown, said) = run(dir.path(), &demo, &[]);
+    assert_eq!((good, shown.as_str()), (false, ""));
+    assert!(said.starts_with("error: another callreel is recording to "), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
