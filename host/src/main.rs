@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         }
         Command::Decode(args) => decode::run(&args.0).map(|_| true).map_err(Into::into),
         Command::Demo(args) => show(&args.0).map(|()| true),
-        Command::Repair(args) => Ok(repair::run(&args.0)),
+        Command::Repair(args) => repair::run(&args.0).map_err(Into::into),
         Command::Serve(args) => serve(*args.0).map(|()| true),
     };
     match result {

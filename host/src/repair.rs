@@ -25,6 +25,9 @@ const REPAIRED: &str = ".repaired.wav";
 
 /// Settings of `callreel repair`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Exit code: 0 if all is good or has been repaired, now or before; 1 if something was left alone, or
+cannot be read; 2 if the command line is wrong.")]
 pub struct Args {
     /// A WAV file (.wav, .wav.part), or a directory of them
     #[arg(value_name = "FILE|DIR", required = true)]
@@ -35,19 +38,48 @@ pub struct Args {
     pub dry_run: bool,
 }
 
+/// What was asked for is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {cause}", .path.display())]
+pub struct Error {
+    /// What was asked for.
+    pub path: PathBuf,
+    /// What the operating system says.
+    pub cause: io::Error,
+}
+
+/// How many files came to what.
+#[derive(Default)]
+struct Counts {
+    good: usize,
+    repaired: usize,
+    repaired_before: usize,
+    refused: usize,
+}
+
 /// Repairs what can be repaired and says so on standard output; whether nothing was refused.
-pub fn run(args: &Args) -> bool {
-    let mut counts = [0; 3];
+///
+/// # Errors
+/// A path cannot be read; nothing was done.
+pub fn run(args: &Args) -> Result<bool, Error> {
+    for path in &args.paths {
+        fs::metadata(path).map_err(|cause| Error { path: path.clone(), cause })?;
+    }
+    let mut counts = Counts::default();
     for path in &args.paths {
         repair_below(path, args.dry_run, 0, &mut counts);
     }
-    let [good, repaired, refused] = counts;
+    let Counts { good, repaired, repaired_before, refused } = counts;
     let done = if args.dry_run { "to be repaired" } else { "repaired" };
-    println!("{good} good, {repaired} {done}, {refused} left alone");
-    refused == 0
+    let before = match repaired_before {
+        0 => String::new(),
+        count => format!("{count} repaired before, "),
+    };
+    println!("{good} good, {repaired} {done}, {before}{refused} left alone");
+    Ok(refused == 0)
 }
 
-fn repair_below(path: &Path, dry_run: bool, depth: usize, counts: &mut [usize; 3]) {
+fn repair_below(path: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
     let is_named = depth == 0;
     let result = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() && depth < DEPTH_MAX => {
@@ -61,26 +93,32 @@ fn repair_below(path: &Path, dry_run: bool, depth: usize, counts: &mut [usize; 3
         Err(error) => Err(error.into()),
     };
     match result {
-        Ok(Outcome::Good) => counts[0] += 1,
+        Ok(Outcome::Good) => counts.good += 1,
         Ok(Outcome::Repaired { copy, fault }) => {
-            println!("{}: {fault}; repaired as {}", path.display(), copy.display());
-            counts[1] += 1;
+            let done = if dry_run { "would be repaired" } else { "repaired" };
+            println!("{}: {fault}; {done} as {}", path.display(), copy.display());
+            counts.repaired += 1;
         }
-        Err(refusal) => {
-            println!("{}: left alone: {refusal}", path.display());
-            counts[2] += 1;
+        Ok(Outcome::RepairedBefore { copy, fault }) => {
+            println!("{}: {fault}; repaired before as {}", path.display(), copy.display());
+            counts.repaired_before += 1;
         }
+        Err(refusal) => refuse(path, &refusal, counts),
     }
 }
 
-fn repair_dir(dir: &Path, dry_run: bool, depth: usize, counts: &mut [usize; 3]) {
+fn refuse(path: &Path, refusal: &Refusal, counts: &mut Counts) {
+    println!("{}: left alone: {refusal}", path.display());
+    counts.refused += 1;
+}
+
+fn repair_dir(dir: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
+    if is_in_use(dir) {
+        return refuse(dir, &Refusal::InUse, counts);
+    }
     let mut paths: Vec<PathBuf> = match fs::read_dir(dir) {
         Ok(entries) => entries.map_while(Result::ok).map(|entry| entry.path()).collect(),
-        Err(error) => {
-            println!("{}: left alone: {error}", dir.display());
-            counts[2] += 1;
-            return;
-        }
+        Err(error) => return refuse(dir, &error.into(), counts),
     };
     paths.sort();
     for path in paths {
@@ -104,20 +142,25 @@ enum Outcome {
         copy: PathBuf,
         fault: Fault,
     },
+    /// Its copy is there already.
+    RepairedBefore {
+        copy: PathBuf,
+        fault: Fault,
+    },
 }
 
 /// Why a file is left alone.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("there is a repaired copy already: {}", .0.display())]
-    Copied(PathBuf),
+    #[error("its copy is in the way, and no good: remove or rename {}", .0.display())]
+    BadCopy(PathBuf),
     #[error("it holds no audio")]
     Empty,
     #[error(
         "its format (tag {tag}, {bits} bits, {frame_bytes} bytes a sample frame) contradicts itself"
     )]
     Format { tag: u16, bits: u16, frame_bytes: u16 },
-    #[error("callreel is recording in its directory: a file that is being written needs no repair")]
+    #[error("callreel is recording there: what is being written needs no repair")]
     InUse,
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -143,7 +186,8 @@ enum Fault {
 }
 
 fn repair(path: &Path, dry_run: bool) -> Result<Outcome, Refusal> {
-    if is_in_use(path) {
+    let path_in_full = path.canonicalize()?;
+    if path_in_full.parent().is_some_and(is_in_use) {
         return Err(Refusal::InUse);
     }
     let mut file = File::open(path)?;
@@ -152,7 +196,13 @@ fn repair(path: &Path, dry_run: bool) -> Result<Outcome, Refusal> {
     };
     let copy = copy_name(path);
     if copy.try_exists()? {
-        return Err(Refusal::Copied(copy));
+        return match File::open(&copy)
+            .map_err(Refusal::from)
+            .and_then(|mut file| diagnose(&mut file))
+        {
+            Ok(None) => Ok(Outcome::RepairedBefore { copy, fault }),
+            _ => Err(Refusal::BadCopy(copy)),
+        };
     }
     if !dry_run {
         write_copy(&mut file, &header, data, &copy)?;
@@ -184,7 +234,8 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
     let (data_start, announced) = (chunks.data as u64, u64::from(chunks.data_bytes));
     let there = file_bytes - data_start;
     let riff_bytes = u64::from(number(&start, 4).unwrap_or_default());
-    let is_measured = announced > 0 && announced <= there;
+    // Nothing said of no samples is a recording in which nobody spoke.
+    let is_measured = announced <= there && (announced > 0 || there == 0);
     if is_measured && fault.is_none() {
         if riff_bytes + 8 == file_bytes && announced.is_multiple_of(frame_bytes) {
             return Ok(None);
@@ -354,10 +405,10 @@ fn copy_name(path: &Path) -> PathBuf {
     path.with_file_name(format!("{stem}{REPAIRED}"))
 }
 
-/// Whether a recorder has locked the directory above the file's day.
-fn is_in_use(path: &Path) -> bool {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    path.ancestors().skip(1).take(2).any(|dir| {
+/// Whether a recorder has locked a directory, or the one above it: a day's files are in one below.
+fn is_in_use(dir: &Path) -> bool {
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    dir.ancestors().take(2).any(|dir| {
         let lock = File::open(dir.join(LOCK_FILE));
         lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)))
     })

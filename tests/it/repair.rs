@@ -67,6 +67,7 @@ fn what_was_not_finished_or_has_a_wrong_header_gets_a_playable_copy() {
     let (code, said) = repair(&["--dry-run"], dir.path());
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("0 good, 10 to be repaired, 0 left alone"), "{said}");
+    assert_eq!(said.matches("would be repaired as").count(), 10, "{said}");
     assert_eq!(shelf::files(dir.path()).len(), cases.len());
     let (code, said) = repair(&[], dir.path());
     assert_eq!(code, Some(0), "{said}");
@@ -82,9 +83,17 @@ fn what_was_not_finished_or_has_a_wrong_header_gets_a_playable_copy() {
         // Nothing is left to repair in it.
         assert_eq!(repair(&[], &copy), (Some(0), "1 good, 0 repaired, 0 left alone\n".to_owned()));
     }
+    for options in [&["--dry-run"][..], &[]] {
+        let (code, said) = repair(options, dir.path());
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("10 repaired before, 0 left alone"), "{said}");
+    }
+    let copy = dir.path().join("zero.repaired.wav");
+    fs::write(&copy, "somebody's own").unwrap();
     let (code, said) = repair(&[], dir.path());
-    assert_eq!(code, Some(1));
-    assert!(said.contains("there is a repaired copy already"), "{said}");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("its copy is in the way"), "{said}");
+    assert_eq!(fs::read(copy).unwrap(), b"somebody's own");
 }
 
 #[test]
@@ -101,8 +110,10 @@ fn what_is_good_or_not_understood_is_left_alone_with_a_reason() {
     let mut fast = stretched.clone();
     fast[24..28].copy_from_slice(&16_000u32.to_le_bytes());
     fast[28..32].copy_from_slice(&32_000u32.to_le_bytes());
-    let cases: [(&str, &[u8], &str); 8] = [
+    let cases: [(&str, &[u8], &str); 10] = [
         ("good.wav", &good, "1 good"),
+        ("nothing-said.wav", &wav::header(PCM, Length::Bytes(0)), "1 good"),
+        ("nothing-said-in-mulaw.wav", &wav::header(MULAW, Length::Bytes(0)), "1 good"),
         ("list.wav", &with_list, "1 good"),
         ("text.wav", b"not a wave at all", "not a RIFF WAVE"),
         ("empty.wav", b"", "not a RIFF WAVE"),
@@ -119,6 +130,19 @@ fn what_is_good_or_not_understood_is_left_alone_with_a_reason() {
         assert_eq!(code, Some(i32::from(!reason.contains("good"))), "{name}");
     }
     assert_eq!(shelf::files(dir.path()).len(), cases.len());
+}
+
+#[test]
+fn what_is_not_there_is_an_error_and_nothing_else_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = dir.path().join("call.wav.part");
+    fs::write(&broken, file(&header_of(PCM, u32::MAX, u32::MAX), &second(PCM))).unwrap();
+    let missing = dir.path().join("missing.wav");
+    let output = Command::new(callreel()).arg("repair").args([&broken, &missing]).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with(&format!("error: cannot read {}: ", missing.display())), "{said}");
+    assert_eq!(shelf::files(dir.path()), [broken]);
 }
 
 #[test]
@@ -143,9 +167,17 @@ fn a_file_that_is_being_recorded_is_left_alone() {
         let files = shelf::unfinished(dir.path());
         files.iter().any(|path| path.metadata().is_ok_and(|m| m.len() > 44)).then_some(())
     });
-    let (code, said) = repair(&[], dir.path());
-    assert_eq!(code, Some(1));
-    assert!(said.contains("callreel is recording in its directory"), "{said}");
+    let part = shelf::unfinished(dir.path()).remove(0);
+    let twin = part.with_file_name("twin.wav.part");
+    fs::copy(&part, &twin).unwrap();
+    // For the directory once, not for each of its files.
+    for path in [dir.path(), part.parent().unwrap(), &part] {
+        let (code, said) = repair(&[], path);
+        assert_eq!(code, Some(1));
+        assert!(said.contains("callreel is recording there"), "{said}");
+        assert!(said.ends_with("0 good, 0 repaired, 1 left alone\n"), "{said}");
+    }
+    fs::remove_file(twin).unwrap();
     server.kill();
     let (code, said) = repair(&[], dir.path());
     assert_eq!(code, Some(0), "{said}");
