@@ -150,9 +150,15 @@ pub fn run(args: &Args) -> Result<Vec<Decoded>, Error> {
         Kind::Mulaw => vec![decode_raw(&mut input, &args.output, encoding)?],
         Kind::Jsonl => decode_capture(&mut input, args, encoding)?,
     };
-    for call in decoded.iter().filter(|call| call.rejected > 0) {
-        let (path, count) = (call.path.display(), call.rejected);
-        eprintln!("{path}: {count} of the call's lines could not be taken");
+    for call in &decoded {
+        let path = call.path.display();
+        if decoded.len() > 1 {
+            let seconds = call.samples as f64 / f64::from(SAMPLE_RATE_HZ);
+            eprintln!("{path}: stream {}, {seconds:.1} s", call.stream_id);
+        }
+        if call.rejected > 0 {
+            eprintln!("{path}: {} of the call's lines could not be taken", call.rejected);
+        }
     }
     Ok(decoded)
 }

@@ -12,6 +12,8 @@ use callreel::cli::Format;
 use callreel::decode::{Args, Decoded, Error, Kind, run};
 use tempfile::TempDir;
 
+use crate::harness::process::callreel;
+
 const UNKNOWN: u32 = u32::MAX;
 
 #[test]
@@ -105,6 +107,18 @@ fn every_call_of_a_capture_becomes_a_file() {
     assert_eq!(samples(&paths[0]), [32124, -32124, 0]);
     assert_eq!(samples(&paths[1]), [32124, -32124, 32124, -32124]);
     assert!(samples(&paths[2]).is_empty());
+
+    let program = |output: &str| {
+        let mut decode = Command::new(callreel());
+        decode.current_dir(bench.0.path()).args(["decode", "capture.jsonl", "-o", output]);
+        decode
+    };
+    let said = program("told.wav").output().unwrap().stderr;
+    let expected = "told.wav: stream MZ1, 0.0 s\ntold.wav: 1 of the call's lines could not be taken\n\
+                    told-2.wav: stream MZ2, 0.0 s\ntold-3.wav: stream MZ3, 0.0 s\n";
+    assert_eq!(String::from_utf8(said).unwrap(), expected);
+    let said = program("one.wav").args(["--stream", "MZ2"]).output().unwrap().stderr;
+    assert!(!String::from_utf8(said).unwrap().contains("stream"), "one file is where it was to be");
 
     let chosen = bench.path("chosen.wav");
     let stream = Some("MZ2".to_owned());
