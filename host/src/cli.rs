@@ -146,7 +146,7 @@ pub struct ServeArgs {
     pub format: Format,
 
     /// Address at which Twilio reaches this server; a path in it is one that your proxy strips.
-    /// Without it, the stream's host is taken from the Host header
+    /// Without it, the stream's host is taken from the Host header, without its port: wss://HOST, port 443
     #[arg(long, env = "CALLREEL_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<twilio::PublicUrl>,
 

@@ -31,7 +31,11 @@ const STREAMS_LISTED_MAX: usize = 5;
   callreel call greeting.wav --tracks both
   callreel call --url http://127.0.0.1:5050/incoming-call
   callreel call --calls 100 --duration 1m --save-sent sent
-  callreel call --fault gap=500ms@2s --fault rst@5s")]
+  callreel call --fault gap=500ms@2s --fault rst@5s
+  TWILIO_AUTH_TOKEN=... callreel call --url http://127.0.0.1:5050/incoming-call \\
+      --sign-url https://calls.example.com/incoming-call --connect 127.0.0.1:5050
+                                           a server here that takes what is signed for its public
+                                           address only")]
 pub struct Args {
     /// WAV (8 kHz; PCM or mu-law; mono or stereo) or raw mu-law (.ulaw); none: made-up speech,
     /// another voice in every call
@@ -87,7 +91,8 @@ pub struct Args {
     #[arg(long, value_name = "TOKEN", env = "TWILIO_AUTH_TOKEN", hide_env_values = true, value_parser = parse_token)]
     pub auth_token: Option<AuthToken>,
 
-    /// The URL to sign where the server is public under another one than --url
+    /// The URL to sign where the server is public under another one than --url; with a webhook the
+    /// stream is signed for where the TwiML says, and --connect leads it to the server itself
     #[arg(long, value_name = "URL", requires = "auth_token")]
     pub sign_url: Option<String>,
 
