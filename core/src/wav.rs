@@ -175,6 +175,8 @@ pub enum Error<E> {
     Full,
     /// The sink failed; how much of the last write it took is not known.
     Sink(E),
+    /// The sink took nothing of what it was given and called that no failure.
+    Zero,
 }
 
 impl<E: embedded_io::Error + 'static> embedded_io::Error for Error<E> {
@@ -182,6 +184,7 @@ impl<E: embedded_io::Error + 'static> embedded_io::Error for Error<E> {
         match self {
             Self::Full => ErrorKind::OutOfMemory,
             Self::Sink(error) => error.kind(),
+            Self::Zero => ErrorKind::WriteZero,
         }
     }
 }
@@ -191,6 +194,7 @@ impl<E: core::fmt::Display> core::fmt::Display for Error<E> {
         match self {
             Self::Full => f.write_str("a WAV file cannot pass 4 GiB"),
             Self::Sink(error) => error.fmt(f),
+            Self::Zero => f.write_str("the file takes nothing more"),
         }
     }
 }
@@ -198,8 +202,8 @@ impl<E: core::fmt::Display> core::fmt::Display for Error<E> {
 impl<E: core::error::Error + 'static> core::error::Error for Error<E> {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            Self::Full => None,
             Self::Sink(error) => Some(error),
+            _ => None,
         }
     }
 }
@@ -238,9 +242,9 @@ impl<W: Write> Writer<W> {
     /// Begins a file in an empty sink, with a header of unknown sizes.
     ///
     /// # Errors
-    /// [`Error::Sink`]: the file could not be begun.
+    /// [`Error::Sink`], [`Error::Zero`]: the file could not be begun.
     pub fn new(mut sink: W, spec: Spec) -> Result<Self, Error<W::Error>> {
-        sink.write_all(&header(spec, Length::Unknown)).map_err(Error::Sink)?;
+        write_all(&mut sink, &header(spec, Length::Unknown))?;
         Ok(Self { sink, spec, data_bytes: 0 })
     }
 
@@ -285,7 +289,7 @@ impl<W: Write> Writer<W> {
     /// [`Error::Full`] before anything is written; [`Error::Sink`] as the sink says.
     pub fn write_encoded(&mut self, data: &[u8]) -> Result<(), Error<W::Error>> {
         self.check(data.len() as u64)?;
-        self.sink.write_all(data).map_err(Error::Sink)?;
+        write_all(&mut self.sink, data)?;
         self.data_bytes += data.len() as u32;
         Ok(())
     }
@@ -318,12 +322,12 @@ impl<W: Write + Seek> Writer<W> {
     /// must succeed before anything more is written.
     pub fn checkpoint(&mut self) -> Result<(), Error<W::Error>> {
         let start = header(self.spec, Length::Bytes(self.data_bytes));
-        let end = u64::from(self.spec.header_bytes()) + u64::from(self.data_bytes);
         self.sink.seek(SeekFrom::Start(0)).map_err(Error::Sink)?;
-        let written = self.sink.write_all(&start);
+        let written = write_all(&mut self.sink, &start);
         // Whatever became of the header, the next samples belong at the end.
-        self.sink.seek(SeekFrom::Start(end)).map_err(Error::Sink)?;
-        written.and_then(|()| self.sink.flush()).map_err(Error::Sink)
+        self.seek_end()?;
+        written?;
+        self.sink.flush().map_err(Error::Sink)
     }
 
     /// Completes the file: the sizes, and a pad byte after an odd number of bytes. What is written
@@ -333,7 +337,9 @@ impl<W: Write + Seek> Writer<W> {
     /// [`Error::Sink`] as the sink says; the file is as good as its last checkpoint.
     pub fn seal(&mut self) -> Result<(), Error<W::Error>> {
         if self.data_bytes % 2 == 1 {
-            self.sink.write_all(&[0]).map_err(Error::Sink)?;
+            // What failed before may have left the sink anywhere.
+            self.seek_end()?;
+            write_all(&mut self.sink, &[0])?;
         }
         self.checkpoint()
     }
@@ -346,4 +352,22 @@ impl<W: Write + Seek> Writer<W> {
         self.seal()?;
         Ok(self.sink)
     }
+
+    fn seek_end(&mut self) -> Result<(), Error<W::Error>> {
+        let end = u64::from(self.spec.header_bytes()) + u64::from(self.data_bytes);
+        self.sink.seek(SeekFrom::Start(end)).map_err(Error::Sink)?;
+        Ok(())
+    }
+}
+
+/// Gives `sink` all of `bytes`. `embedded_io`'s own panics when a sink takes nothing, or says that it
+/// took more than there was.
+fn write_all<W: Write>(sink: &mut W, mut bytes: &[u8]) -> Result<(), Error<W::Error>> {
+    while !bytes.is_empty() {
+        match sink.write(bytes).map_err(Error::Sink)? {
+            0 => return Err(Error::Zero),
+            count => bytes = bytes.get(count..).unwrap_or_default(),
+        }
+    }
+    Ok(())
 }

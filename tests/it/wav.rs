@@ -218,6 +218,60 @@ fn a_sink_that_fails_while_a_file_is_finished_says_so() {
     }
 }
 
+#[test]
+fn what_fails_may_be_tried_again_until_the_file_is_whole() {
+    for (spec, samples) in [(MONO, 200), (MULAW, 201)] {
+        let written: Vec<i16> = (0..samples).collect();
+        // Fails once, at that operation behind the samples; returns the sink and what failed.
+        let record = |fails_at: Option<usize>| {
+            let mut sink = Failing { fails_at, ..Failing::default() };
+            let mut writer = Writer::new(&mut sink, spec).unwrap();
+            writer.write(&written).unwrap();
+            let mut failures = 0;
+            while writer.checkpoint().is_err() {
+                failures += 1;
+            }
+            while writer.seal().is_err() {
+                failures += 1;
+            }
+            (sink, failures)
+        };
+        let (whole, failures) = record(None);
+        assert_eq!(failures, 0);
+        // The header and the samples took two.
+        for fails_at in 2..whole.operations {
+            let (sink, failures) = record(Some(fails_at));
+            assert_eq!(failures, 1, "operation {fails_at} was hidden");
+            assert!(sink.file.bytes == whole.file.bytes, "operation {fails_at}");
+        }
+    }
+}
+
+/// A sink that says of each write what it is told to say.
+struct Liar(usize);
+
+impl ErrorType for Liar {
+    type Error = ErrorKind;
+}
+
+impl Write for Liar {
+    fn write(&mut self, _: &[u8]) -> Result<usize, ErrorKind> {
+        Ok(self.0)
+    }
+
+    fn flush(&mut self) -> Result<(), ErrorKind> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_that_takes_nothing_is_an_error_and_one_that_takes_too_much_is_believed() {
+    assert_eq!(Writer::new(Liar(0), MONO).err(), Some(Error::Zero));
+    let mut writer = Writer::new(Liar(usize::MAX), MONO).unwrap();
+    assert_eq!(writer.write(&[0; 1000]), Ok(()));
+    assert_eq!(writer.data_bytes(), 2000);
+}
+
 proptest! {
     #[test]
     fn what_is_written_in_any_pieces_is_read_back(
