@@ -170,18 +170,25 @@ pub fn header(spec: Spec, length: Length) -> Vec<u8, HEADER_BYTES_MAX> {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Error<E> {
+    /// An earlier write failed, and where the sink stands is not known. Nothing was written: a
+    /// [`checkpoint`](Writer::checkpoint) must succeed first.
+    Adrift,
     /// The file would pass the 4 GiB that a WAV can describe. Nothing was written: finish this file
     /// and begin another.
     Full,
-    /// The sink failed; how much of the last write it took is not known.
+    /// The sink failed. [`data_bytes`](Writer::data_bytes) tells which samples are in the file; what
+    /// else it took of them lies behind its end. Nothing more is written before a
+    /// [`checkpoint`](Writer::checkpoint) succeeds.
     Sink(E),
-    /// The sink took nothing of what it was given and called that no failure.
+    /// The sink took nothing of what it was given and called that no failure; else as after
+    /// [`Sink`](Self::Sink).
     Zero,
 }
 
 impl<E: embedded_io::Error + 'static> embedded_io::Error for Error<E> {
     fn kind(&self) -> ErrorKind {
         match self {
+            Self::Adrift => ErrorKind::Other,
             Self::Full => ErrorKind::OutOfMemory,
             Self::Sink(error) => error.kind(),
             Self::Zero => ErrorKind::WriteZero,
@@ -192,6 +199,7 @@ impl<E: embedded_io::Error + 'static> embedded_io::Error for Error<E> {
 impl<E: core::fmt::Display> core::fmt::Display for Error<E> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
+            Self::Adrift => f.write_str("an earlier write to the WAV file failed"),
             Self::Full => f.write_str("a WAV file cannot pass 4 GiB"),
             Self::Sink(error) => error.fmt(f),
             Self::Zero => f.write_str("the file takes nothing more"),
@@ -236,6 +244,8 @@ pub struct Writer<W> {
     sink: W,
     spec: Spec,
     data_bytes: u32,
+    /// Something failed, and no checkpoint has succeeded since.
+    is_adrift: bool,
 }
 
 impl<W: Write> Writer<W> {
@@ -245,21 +255,23 @@ impl<W: Write> Writer<W> {
     /// [`Error::Sink`], [`Error::Zero`]: the file could not be begun.
     pub fn new(mut sink: W, spec: Spec) -> Result<Self, Error<W::Error>> {
         write_all(&mut sink, &header(spec, Length::Unknown))?;
-        Ok(Self { sink, spec, data_bytes: 0 })
+        Ok(Self { sink, spec, data_bytes: 0, is_adrift: false })
     }
 
     /// Appends interleaved samples, whole sample frames of them, encoded piecewise on the stack.
     ///
     /// # Errors
-    /// [`Error::Full`] before anything is written; [`Error::Sink`] as the sink says.
+    /// [`Error::Adrift`], [`Error::Full`] before anything is written; [`Error::Sink`], [`Error::Zero`]
+    /// between two pieces: those that [`data_bytes`](Self::data_bytes) counts are in the file and not
+    /// to be given again.
     pub fn write(&mut self, samples: &[i16]) -> Result<(), Error<W::Error>> {
         self.write_by(samples, Encoding::encode)
     }
 
-    /// Appends the samples of interleaved mu-law codes, whole sample frames of them.
+    /// Appends the samples of interleaved mu-law codes, whole sample frames of them, piecewise too.
     ///
     /// # Errors
-    /// [`Error::Full`] before anything is written; [`Error::Sink`] as the sink says.
+    /// As [`write`](Self::write).
     pub fn write_mulaw(&mut self, codes: &[u8]) -> Result<(), Error<W::Error>> {
         self.write_by(codes, Encoding::encode_mulaw)
     }
@@ -283,13 +295,14 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Appends samples that are already stored as the file stores them: whole sample frames.
+    /// Appends samples that are already stored as the file stores them: whole sample frames, all or
+    /// none.
     ///
     /// # Errors
-    /// [`Error::Full`] before anything is written; [`Error::Sink`] as the sink says.
+    /// [`Error::Adrift`], [`Error::Full`] before anything is written; [`Error::Sink`], [`Error::Zero`].
     pub fn write_encoded(&mut self, data: &[u8]) -> Result<(), Error<W::Error>> {
         self.check(data.len() as u64)?;
-        write_all(&mut self.sink, data)?;
+        write_all(&mut self.sink, data).inspect_err(|_| self.is_adrift = true)?;
         self.data_bytes += data.len() as u32;
         Ok(())
     }
@@ -307,6 +320,9 @@ impl<W: Write> Writer<W> {
     }
 
     fn check(&self, more: u64) -> Result<(), Error<W::Error>> {
+        if self.is_adrift {
+            return Err(Error::Adrift);
+        }
         if more > u64::from(DATA_BYTES_MAX - self.data_bytes) {
             return Err(Error::Full);
         }
@@ -318,26 +334,30 @@ impl<W: Write + Seek> Writer<W> {
     /// Makes the sizes in the header true and returns to the end: the file up to here survives.
     ///
     /// # Errors
-    /// [`Error::Sink`] as the sink says; where the sink stands is not known then, so a checkpoint
-    /// must succeed before anything more is written.
+    /// [`Error::Sink`], [`Error::Zero`]: it may be tried again, and must succeed before anything more
+    /// is written.
     pub fn checkpoint(&mut self) -> Result<(), Error<W::Error>> {
+        self.is_adrift = true;
         let start = header(self.spec, Length::Bytes(self.data_bytes));
         self.sink.seek(SeekFrom::Start(0)).map_err(Error::Sink)?;
         let written = write_all(&mut self.sink, &start);
         // Whatever became of the header, the next samples belong at the end.
         self.seek_end()?;
         written?;
-        self.sink.flush().map_err(Error::Sink)
+        self.sink.flush().map_err(Error::Sink)?;
+        self.is_adrift = false;
+        Ok(())
     }
 
     /// Completes the file: the sizes, and a pad byte after an odd number of bytes. What is written
     /// later takes the pad's place, so a failed `seal` may be tried again.
     ///
     /// # Errors
-    /// [`Error::Sink`] as the sink says; the file is as good as its last checkpoint.
+    /// [`Error::Sink`], [`Error::Zero`]: the file is as good as its last checkpoint.
     pub fn seal(&mut self) -> Result<(), Error<W::Error>> {
         if self.data_bytes % 2 == 1 {
-            // What failed before may have left the sink anywhere.
+            // What failed before may have left the sink anywhere, and so may this.
+            self.is_adrift = true;
             self.seek_end()?;
             write_all(&mut self.sink, &[0])?;
         }
@@ -347,7 +367,7 @@ impl<W: Write + Seek> Writer<W> {
     /// Completes the file and gives the sink back.
     ///
     /// # Errors
-    /// [`Error::Sink`] as the sink says; the file is as good as its last checkpoint.
+    /// As [`seal`](Self::seal), which may be tried again.
     pub fn finish(mut self) -> Result<W, Error<W::Error>> {
         self.seal()?;
         Ok(self.sink)

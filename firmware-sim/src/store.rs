@@ -53,6 +53,7 @@ impl<E> From<wav::Error<Error<E>>> for Error<E> {
     fn from(error: wav::Error<Self>) -> Self {
         match error {
             wav::Error::Sink(error) => error,
+            // The sink always takes something, and nothing is written after an error.
             _ => Self::Long,
         }
     }
@@ -255,7 +256,7 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
     /// Appends the samples of mu-law codes, and makes the file whole again when enough have come.
     ///
     /// # Errors
-    /// As [`Error`]; the file stays as of its last checkpoint.
+    /// As [`Error`]; the file stays as of its last checkpoint, and is to be abandoned.
     pub fn write(&mut self, codes: &[u8]) -> Result<(), Error<D::Error>> {
         self.writer.write_mulaw(codes)?;
         let spec = self.writer.spec();

@@ -247,6 +247,38 @@ fn what_fails_may_be_tried_again_until_the_file_is_whole() {
     }
 }
 
+#[test]
+fn after_a_failed_write_nothing_is_written_before_a_checkpoint_succeeds() {
+    let written: Vec<i16> = (1..2001).collect();
+    let begin = |fails_at: usize| {
+        let sink = Failing { fails_at: Some(fails_at), ..Failing::default() };
+        Writer::new(sink, MONO).unwrap()
+    };
+    let whole = {
+        let mut writer = begin(usize::MAX);
+        writer.write(&written).unwrap();
+        writer.finish().unwrap()
+    };
+    // The header took one.
+    for fails_at in 1..whole.operations {
+        let mut writer = begin(fails_at);
+        let mut rest = &written[..];
+        // As anybody would: after an error a checkpoint, then what is not in the file yet.
+        while let Err(error) = writer.write(rest).and_then(|()| writer.checkpoint()) {
+            assert_eq!(error, Error::Sink(ErrorKind::Other));
+            let before = writer.data_bytes();
+            assert_eq!(writer.write(&[-1]), Err(Error::Adrift));
+            assert_eq!(writer.write_mulaw(&[0]), Err(Error::Adrift));
+            assert_eq!(writer.write_encoded(&[0; 2]), Err(Error::Adrift));
+            assert_eq!(writer.data_bytes(), before);
+            writer.checkpoint().unwrap();
+            rest = &written[before as usize / 2..];
+        }
+        let sink = writer.finish().unwrap();
+        assert!(sink.file.bytes == whole.file.bytes, "operation {fails_at}");
+    }
+}
+
 /// A sink that says of each write what it is told to say.
 struct Liar(usize);
 

@@ -23,8 +23,7 @@ impl embedded_io::ErrorType for PartFile {
 }
 
 impl embedded_io::Write for PartFile {
-    /// Takes all of `bytes` or, after an error, none as far as the position is concerned: the same
-    /// bytes may be written again.
+    /// Takes all of `bytes` or, after an error, none as far as the position is concerned.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write_all_at(bytes, self.position)?;
         self.position += bytes.len() as u64;

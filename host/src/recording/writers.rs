@@ -441,7 +441,19 @@ impl Open {
         let encoding = self.writer.spec().encoding;
         encoded.resize(codes.len() * usize::from(encoding.sample_bytes()), 0);
         encoding.encode_mulaw(codes, encoded);
-        self.writer.write_encoded(encoded).map_err(to_io)
+        self.write(encoded)
+    }
+
+    /// Appends bytes as they stand in the file, all or none.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = match self.writer.write_encoded(bytes) {
+            // What failed is tried again.
+            Err(wav::Error::Adrift) => {
+                self.writer.checkpoint().and_then(|()| self.writer.write_encoded(bytes))
+            }
+            written => written,
+        };
+        written.map_err(to_io)
     }
 
     /// Appends samples of silence; what of it is written is taken off `rest`.
@@ -451,9 +463,7 @@ impl Open {
         let sample_bytes = u64::from(encoding.sample_bytes());
         while *rest > 0 {
             let samples = (*rest).min(block.len() as u64 / sample_bytes);
-            self.writer
-                .write_encoded(&block[..(samples * sample_bytes) as usize])
-                .map_err(to_io)?;
+            self.write(&block[..(samples * sample_bytes) as usize])?;
             *rest -= samples;
         }
         self.writer.checkpoint().map_err(to_io)
