@@ -10,6 +10,128 @@
 //! The rule to keep: after each message, [`poll_pcm`](session::Turn::poll_pcm) (or
 //! [`poll_mulaw`](session::Turn::poll_mulaw)) until it returns zero.
 //!
+//! With any TCP stack, and any file that can be written and sought through `embedded_io`, a recorder
+//! is this much:
+//!
+//! ```
+//! use callreel_core::frame::Provider;
+//! use callreel_core::session::{Error, Event, Session, Turn};
+//! use callreel_core::wav::Writer;
+//! use callreel_core::ws::{self, CloseCode};
+//! use embedded_io::{Read, Seek, Write};
+//!
+//! const MESSAGE_BYTES_MAX: usize = 2048;
+//!
+//! /// Records the call of a connection whose handshake is done ([`ws::accept_key`]), to the end of
+//! /// its file; says what to close the connection with ([`ws::close`]).
+//! fn record<F: Write + Seek>(connection: &mut impl Read, file: F) -> CloseCode {
+//!     let mut buffer = [0; MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX];
+//!     let mut decoder = ws::Decoder::new(MESSAGE_BYTES_MAX);
+//!     let mut session: Session<256> = Session::new(Provider::Twilio);
+//!     let (mut file, mut writer) = (Some(file), None);
+//!     let (mut held, mut code) = (0, None);
+//!     while code.is_none() {
+//!         let received = connection.read(&mut buffer[held..]).unwrap_or(0);
+//!         code = (received == 0).then_some(CloseCode::GOING_AWAY);
+//!         let bytes = &mut buffer[..held + received];
+//!         while let (None, Some(event)) = (code, decoder.poll(bytes)) {
+//!             code = match event {
+//!                 Ok(ws::Event::Text(text)) => {
+//!                     take(&mut session, text, &mut file, &mut writer).err()
+//!                 }
+//!                 Ok(ws::Event::Close(_)) => Some(CloseCode::NORMAL),
+//!                 Ok(_) => None, // A ping is to be answered with `ws::pong`.
+//!                 Err(broken) => Some(broken),
+//!             };
+//!         }
+//!         held = decoder.compact(bytes);
+//!     }
+//!     // However it ended, the file gets what is held, and its sizes.
+//!     let drained = drain(session.handle_end(), &mut writer);
+//!     match (drained, writer.map(Writer::finish)) {
+//!         (Ok(()), None | Some(Ok(_))) => code.unwrap_or(CloseCode::NORMAL),
+//!         _ => CloseCode::INTERNAL,
+//!     }
+//! }
+//!
+//! /// Takes a message; an error ends the call.
+//! fn take<F: Write + Seek>(
+//!     session: &mut Session<256>,
+//!     text: &mut [u8],
+//!     file: &mut Option<F>,
+//!     writer: &mut Option<Writer<F>>,
+//! ) -> Result<(), CloseCode> {
+//!     let turn = match session.handle_message(text) {
+//!         Err(Error::Peer(_)) => return Ok(()), // Counted; it costs nothing but itself.
+//!         turn => turn.map_err(|_| CloseCode::UNSUPPORTED)?,
+//!     };
+//!     match turn.event() {
+//!         Event::Started(_) => {
+//!             drop(turn);
+//!             let begun = file.take().zip(session.spec());
+//!             *writer = begun.and_then(|(file, spec)| Writer::new(file, spec).ok());
+//!             writer.as_ref().map(drop).ok_or(CloseCode::INTERNAL)
+//!         }
+//!         Event::Refused(_) => Err(CloseCode::UNSUPPORTED),
+//!         // Another recording: this one has one file.
+//!         Event::Restart => Err(CloseCode::NORMAL),
+//!         Event::Stopped => drain(turn, writer).and(Err(CloseCode::NORMAL)),
+//!         _ => drain(turn, writer),
+//!     }
+//! }
+//!
+//! fn drain<F: Write>(
+//!     mut turn: Turn<'_, '_, 256>,
+//!     writer: &mut Option<Writer<F>>,
+//! ) -> Result<(), CloseCode> {
+//!     let mut codes = [0; 256];
+//!     while let count @ 1.. = turn.poll_mulaw(&mut codes) {
+//!         let written = writer.as_mut().map(|writer| writer.write_mulaw(&codes[..count]));
+//!         written.transpose().map_err(|_| CloseCode::INTERNAL)?;
+//!     }
+//!     Ok(())
+//! }
+//! # struct Memory(Vec<u8>, usize);
+//! # impl embedded_io::ErrorType for Memory { type Error = core::convert::Infallible; }
+//! # impl Write for Memory {
+//! #     fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+//! #         self.0.splice(self.1..self.0.len().min(self.1 + bytes.len()), bytes.iter().copied());
+//! #         self.1 += bytes.len();
+//! #         Ok(bytes.len())
+//! #     }
+//! #     fn flush(&mut self) -> Result<(), Self::Error> { Ok(()) }
+//! # }
+//! # impl Seek for Memory {
+//! #     fn seek(&mut self, to: embedded_io::SeekFrom) -> Result<u64, Self::Error> {
+//! #         let embedded_io::SeekFrom::Start(at) = to else { panic!() };
+//! #         self.1 = at as usize;
+//! #         Ok(at)
+//! #     }
+//! # }
+//! # let wire = |messages: &[&str]| -> Vec<u8> {
+//! #     let head = |text: &str| [0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
+//! #     messages.iter().flat_map(|text| [&head(text), text.as_bytes()].concat()).collect()
+//! # };
+//! # let start = r#"{"event":"start","start":{"tracks":["inbound"]}}"#;
+//! # let both = r#"{"event":"start","start":{"tracks":["inbound","outbound"]}}"#;
+//! # let media = r#"{"event":"media","media":{"payload":"gIB/fw=="}}"#;
+//! # let stop = r#"{"event":"stop"}"#;
+//! # for (messages, code, bytes) in [
+//! #     (&[start, media, "{", media, stop, media][..], CloseCode::NORMAL, 44 + 16),
+//! #     (&[start, media], CloseCode::GOING_AWAY, 44 + 8),
+//! #     (&[start, media, start, media], CloseCode::NORMAL, 44 + 8),
+//! #     (&[both, media], CloseCode::UNSUPPORTED, 0),
+//! # ] {
+//! #     let mut file = Memory(Vec::new(), 0);
+//! #     assert_eq!(record(&mut &wire(messages)[..], &mut file), code);
+//! #     assert_eq!(file.0.len(), bytes);
+//! #     assert!(bytes == 0 || file.0[40..44] == (bytes as u32 - 44).to_le_bytes());
+//! # }
+//! # let broken = [&wire(&[start, media])[..], &[0xFF; 100]].concat();
+//! # let mut file = Memory(Vec::new(), 0);
+//! # assert_eq!((record(&mut &broken[..], &mut file), file.0.len()), (CloseCode::PROTOCOL, 52));
+//! ```
+//!
 //! Words: a *frame* is a provider's JSON message, a *sample* one value of one channel, a *sample
 //! frame* one value of each channel, a *track* a direction of the call, a *chunk* the audio of one
 //! media frame, a *gap* media time with no audio.
