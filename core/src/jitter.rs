@@ -19,7 +19,8 @@ pub const WOBBLE_AT_HOLE_MS_MAX: u32 = 10;
 /// The longest gap that is filled; beyond it, a clock was set anew.
 pub const GAP_MS_MAX: u32 = 10_000;
 
-const TRACK_LAG: usize = samples(TRACK_LAG_MS_MAX) as usize;
+/// The same in samples.
+pub(crate) const TRACK_LAG: usize = samples(TRACK_LAG_MS_MAX) as usize;
 
 const _: () = assert!(WOBBLE_AT_HOLE_MS_MAX < WOBBLE_MS_MAX && WOBBLE_MS_MAX < TRACK_LAG_MS_MAX);
 const _: () = assert!(TRACK_LAG_MS_MAX < GAP_MS_MAX);

@@ -14,11 +14,11 @@
 //! is this much:
 //!
 //! ```
+//! use callreel_core::embedded_io::{Read, Seek, Write};
 //! use callreel_core::frame::Provider;
 //! use callreel_core::session::{Error, Event, Session, Turn};
 //! use callreel_core::wav::Writer;
 //! use callreel_core::ws::{self, CloseCode};
-//! use embedded_io::{Read, Seek, Write};
 //!
 //! const MESSAGE_BYTES_MAX: usize = 2048;
 //!
@@ -147,6 +147,11 @@
 
 #[cfg(test)]
 extern crate std;
+
+/// The traits of [`wav::Writer`]'s sinks, of the version that they must be of.
+pub use embedded_io;
+/// The containers that some values come in: [`ws::Control`], [`frame::Start::parameters`].
+pub use heapless;
 
 mod base64;
 pub mod frame;

@@ -2,9 +2,12 @@
 
 use crate::frame::{self, Body, Frame, Media, PeerError, Provider, Start, Text, Track, Tracks};
 use crate::g711::SAMPLE_RATE_HZ;
-use crate::jitter::{JitterBuffer, Placement, Sample, place};
+use crate::jitter::{JitterBuffer, Placement, Sample, TRACK_LAG, place};
 use crate::log;
 use crate::wav;
+
+/// The smallest ring of a [`Session`] that serves both tracks: they wait for each other.
+pub const RING_BOTH_TRACKS_MIN: usize = 2 * TRACK_LAG + 2;
 
 /// One recording: from its start message to its end.
 ///
@@ -13,8 +16,8 @@ use crate::wav;
 /// [`handle_end`](Self::handle_end). A `Session` belongs to one connection and knows no clock, file
 /// or socket.
 ///
-/// `N` is the size of its ring in samples (see [`JitterBuffer`]): 4096 serves both tracks, a few
-/// hundred serve one.
+/// `N` is the size of its ring in samples, of a byte each: any but zero serves one track, and an
+/// even one of at least [`RING_BOTH_TRACKS_MIN`] serves both.
 ///
 /// ```
 /// use callreel_core::frame::Provider;
@@ -62,13 +65,17 @@ enum State {
 }
 
 /// What is remembered of one track.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Clock {
     /// Media time of the track's first sample, in samples; wraps around.
     anchor: Option<u64>,
     /// Messages are missing since the track's last frame.
     hole: bool,
     last: Option<Fingerprint>,
+}
+
+impl Clock {
+    const NEW: Self = Self { anchor: None, hole: false, last: None };
 }
 
 /// What makes a frame the same frame again.
@@ -101,6 +108,19 @@ pub struct Stats {
     pub rejected: [u64; PeerError::ALL.len()],
     /// Samples, a gap's silence included, lost because a [`Turn`] was dropped before it was drained.
     pub undrained: u64,
+}
+
+impl Stats {
+    const NONE: Self = Self {
+        media: 0,
+        late: 0,
+        repeated: 0,
+        before_start: 0,
+        after_stop: 0,
+        missing: 0,
+        rejected: [0; PeerError::ALL.len()],
+        undrained: 0,
+    };
 }
 
 /// Media time with no audio from its track.
@@ -180,7 +200,9 @@ pub struct Placed {
 pub enum Error {
     /// The peer's fault. Go on: it is counted, and costs nothing but the message.
     Peer(PeerError),
-    /// Our fault: the session's `N` is too small for the tracks announced.
+    /// Our fault: the session's `N` does not serve the tracks announced. Unless another ring is at
+    /// hand ([`with_ring`](Session::with_ring)), to be answered by closing with
+    /// [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
     Resource,
 }
 
@@ -188,7 +210,7 @@ impl core::fmt::Display for Error {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Peer(error) => error.fmt(f),
-            Self::Resource => f.write_str("this recorder's ring is too small for two tracks"),
+            Self::Resource => f.write_str("this recorder's ring does not serve two tracks"),
         }
     }
 }
@@ -204,18 +226,18 @@ impl From<PeerError> for Error {
 impl<const N: usize> Session<N> {
     /// A session that waits for its start.
     #[must_use]
-    pub fn new(provider: Provider) -> Self {
+    pub const fn new(provider: Provider) -> Self {
         Self {
             provider,
             state: State::Waiting,
             tracks: Tracks::One(Track::Inbound),
             jitter: JitterBuffer::new(),
             anchor: None,
-            clocks: [Clock::default(); 2],
+            clocks: [Clock::NEW; 2],
             sequence: None,
             refused: 0,
             foreign: 0,
-            stats: Stats::default(),
+            stats: Stats::NONE,
         }
     }
 
@@ -237,10 +259,10 @@ impl<const N: usize> Session<N> {
         *tracks = Tracks::One(Track::Inbound);
         jitter.clear();
         *anchor = None;
-        *clocks = [Clock::default(); 2];
+        *clocks = [Clock::NEW; 2];
         *sequence = None;
         (*refused, *foreign) = (0, 0);
-        *stats = Stats::default();
+        *stats = Stats::NONE;
     }
 
     /// The same session with another ring, an empty one: for one that waits, and whose ring does not

@@ -319,6 +319,12 @@ impl<W: Write> Writer<W> {
         self.spec
     }
 
+    /// Gives the sink back and leaves the file as it is: as good as its last checkpoint.
+    #[must_use]
+    pub fn into_sink(self) -> W {
+        self.sink
+    }
+
     fn check(&self, more: u64) -> Result<(), Error<W::Error>> {
         if self.is_adrift {
             return Err(Error::Adrift);
@@ -367,7 +373,7 @@ impl<W: Write + Seek> Writer<W> {
     /// Completes the file and gives the sink back.
     ///
     /// # Errors
-    /// As [`seal`](Self::seal), which may be tried again.
+    /// As [`seal`](Self::seal), which may be tried again: this drops the sink.
     pub fn finish(mut self) -> Result<W, Error<W::Error>> {
         self.seal()?;
         Ok(self.sink)

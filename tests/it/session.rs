@@ -2,7 +2,7 @@
 
 use callreel_core::frame::{PeerError, Provider, Track};
 use callreel_core::g711::decode_mulaw;
-use callreel_core::session::{Error, Event, Gap, Session};
+use callreel_core::session::{Error, Event, Gap, RING_BOTH_TRACKS_MIN, Session};
 use proptest::prelude::*;
 
 use crate::harness::messages::{CONNECTED, call, call_codes, chunk, media, start, stop};
@@ -196,13 +196,21 @@ fn a_chunk_far_longer_than_the_ring_passes_through_it() {
 }
 
 #[test]
-fn a_ring_too_small_for_two_tracks_says_so_and_changes_nothing() {
-    let mut session: Session<3201> = Session::new(Provider::Twilio);
-    let mut both = start(&["inbound", "outbound"]).into_bytes();
-    assert_eq!(session.handle_message(&mut both).err(), Some(Error::Resource));
-    assert_eq!(session.spec(), None);
-    let mut one = start(&["outbound"]).into_bytes();
-    assert!(matches!(session.handle_message(&mut one).unwrap().event(), Event::Started(_)));
+fn a_ring_that_does_not_serve_two_tracks_says_so_and_changes_nothing() {
+    const SERVES: usize = RING_BOTH_TRACKS_MIN;
+    fn check<const N: usize>() {
+        let mut session: Session<N> = const { Session::new(Provider::Twilio) };
+        let mut both = start(&["inbound", "outbound"]).into_bytes();
+        assert_eq!(session.handle_message(&mut both).err(), Some(Error::Resource));
+        assert_eq!(session.spec(), None);
+        let mut wider: Session<SERVES> = session.clone().with_ring();
+        assert!(matches!(wider.handle_message(&mut both).unwrap().event(), Event::Started(_)));
+        let mut one = start(&["outbound"]).into_bytes();
+        assert!(matches!(session.handle_message(&mut one).unwrap().event(), Event::Started(_)));
+    }
+    check::<1>();
+    check::<{ SERVES - 2 }>();
+    check::<{ SERVES + 1 }>();
 }
 
 #[test]
@@ -381,7 +389,7 @@ proptest! {
         if !stereo {
             prop_assert_eq!(&record::<13>(&all, 5).0[0].samples, &recording.samples);
         } else {
-            prop_assert_eq!(&record::<3202>(&all, 5).0[0].samples, &recording.samples);
+            prop_assert_eq!(&record::<RING_BOTH_TRACKS_MIN>(&all, 5).0[0].samples, &recording.samples);
         }
     }
 }

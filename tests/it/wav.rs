@@ -274,8 +274,8 @@ fn after_a_failed_write_nothing_is_written_before_a_checkpoint_succeeds() {
             writer.checkpoint().unwrap();
             rest = &written[before as usize / 2..];
         }
-        let sink = writer.finish().unwrap();
-        assert!(sink.file.bytes == whole.file.bytes, "operation {fails_at}");
+        writer.seal().unwrap();
+        assert!(writer.into_sink().file.bytes == whole.file.bytes, "operation {fails_at}");
     }
 }
 
