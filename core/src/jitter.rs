@@ -1,6 +1,6 @@
 //! The ring in which samples wait for their place in media time.
 //!
-//! `place` decides where a chunk belongs; [`JitterBuffer`] holds each track's samples until no
+//! [`place`] decides where a chunk belongs; [`JitterBuffer`] holds each track's samples until no
 //! other track can add to the same instant.
 
 use crate::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_one_of_many};
@@ -19,8 +19,8 @@ pub const WOBBLE_AT_HOLE_MS_MAX: u32 = 10;
 /// The longest gap that is filled; beyond it, a clock was set anew.
 pub const GAP_MS_MAX: u32 = 10_000;
 
-/// The same in samples.
-pub(crate) const TRACK_LAG: usize = samples(TRACK_LAG_MS_MAX) as usize;
+/// [`TRACK_LAG_MS_MAX`] in samples of a track.
+pub const TRACK_LAG: usize = samples(TRACK_LAG_MS_MAX) as usize;
 
 const _: () = assert!(WOBBLE_AT_HOLE_MS_MAX < WOBBLE_MS_MAX && WOBBLE_MS_MAX < TRACK_LAG_MS_MAX);
 const _: () = assert!(TRACK_LAG_MS_MAX < GAP_MS_MAX);
@@ -32,7 +32,7 @@ const fn samples(ms: u32) -> u64 {
 
 /// Where a chunk belongs, seen from the end of what its track has so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Placement {
+pub enum Placement {
     /// Next.
     Append,
     /// Next, though it belongs earlier.
@@ -46,7 +46,7 @@ pub(crate) enum Placement {
 }
 
 /// Compares a chunk's time with the time its track has come to, both in samples.
-pub(crate) fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
+pub fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
     // Both wrap around, so the difference has a sign.
     let ahead = time.wrapping_sub(expected).cast_signed();
     let off = ahead.unsigned_abs();
@@ -67,15 +67,9 @@ pub(crate) fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
 }
 
 /// What a sample leaves the ring as: 16-bit PCM, or the mu-law code that it came as.
-pub trait Sample: Copy + sealed::Sealed {
+pub trait Sample: Copy {
     /// The sample of a code.
     fn from_mulaw(code: u8) -> Self;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for i16 {}
-    impl Sealed for u8 {}
 }
 
 impl Sample for i16 {
@@ -116,12 +110,6 @@ pub struct JitterBuffer<const N: usize> {
     placed: [u64; 2],
     /// Of those, the silence that stood in for a track that has not come back yet.
     waited: [u64; 2],
-}
-
-impl<const N: usize> Default for JitterBuffer<N> {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl<const N: usize> JitterBuffer<N> {

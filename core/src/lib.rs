@@ -3,8 +3,7 @@
 //!
 //! The way of the data: [`ws::Decoder`] finds text messages in what a connection received;
 //! [`session::Session`] takes each, asks [`frame`] what the provider means, and gives the samples
-//! back that [`jitter`] has put in their place in media time, as codes or decoded by [`g711`];
-//! [`wav`] makes them a file. Everything works in place, in memory that the caller owns. Whoever
+//! back in their place in media time, as codes or decoded by [`g711`]; [`wav`] makes them a file. Everything works in place, in memory that the caller owns. Whoever
 //! calls does the reading and the writing: a server's threads or a microcontroller's main loop.
 //!
 //! The rule to keep: after each message, [`poll_pcm`](session::Turn::poll_pcm) (or
@@ -156,7 +155,7 @@ pub use heapless;
 mod base64;
 pub mod frame;
 pub mod g711;
-pub mod jitter;
+mod jitter;
 mod log;
 pub mod session;
 pub mod wav;

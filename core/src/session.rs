@@ -6,7 +6,10 @@ use crate::jitter::{JitterBuffer, Placement, Sample, TRACK_LAG, place};
 use crate::log;
 use crate::wav;
 
-/// The smallest ring of a [`Session`] that serves both tracks: they wait for each other.
+pub use crate::jitter::{GAP_MS_MAX, TRACK_LAG_MS_MAX, WOBBLE_AT_HOLE_MS_MAX, WOBBLE_MS_MAX};
+
+/// The smallest ring of a [`Session`] that serves both tracks: they wait for each other, up to
+/// [`TRACK_LAG_MS_MAX`].
 pub const RING_BOTH_TRACKS_MIN: usize = 2 * TRACK_LAG + 2;
 
 /// One recording: from its start message to its end.
@@ -265,23 +268,12 @@ impl<const N: usize> Session<N> {
         *stats = Stats::NONE;
     }
 
-    /// The same session with another ring, an empty one: for one that waits, and whose ring does not
-    /// serve the tracks of its start ([`Error::Resource`]). Then it takes the same text again.
+    /// A session with another ring that waits for its start and goes on counting: for one that waits,
+    /// and whose ring does not serve the tracks of its start ([`Error::Resource`]). Then it takes the
+    /// same text again. What a recording's ring holds is lost.
     #[must_use]
     pub fn with_ring<const M: usize>(self) -> Session<M> {
-        debug_assert!(self.state == State::Waiting, "what the ring holds would be lost");
-        Session {
-            provider: self.provider,
-            state: self.state,
-            tracks: self.tracks,
-            jitter: JitterBuffer::new(),
-            anchor: self.anchor,
-            clocks: self.clocks,
-            sequence: self.sequence,
-            refused: self.refused,
-            foreign: self.foreign,
-            stats: self.stats,
-        }
+        Session { stats: self.stats, ..Session::new(self.provider) }
     }
 
     /// Takes one text message: UTF-8, whole, its bytes free to be rewritten.

@@ -207,6 +207,8 @@ fn a_ring_that_does_not_serve_two_tracks_says_so_and_changes_nothing() {
         assert!(matches!(wider.handle_message(&mut both).unwrap().event(), Event::Started(_)));
         let mut one = start(&["outbound"]).into_bytes();
         assert!(matches!(session.handle_message(&mut one).unwrap().event(), Event::Started(_)));
+        let other: Session<2> = session.with_ring();
+        assert_eq!(other.spec(), None, "it waits whatever the first one did");
     }
     check::<1>();
     check::<{ SERVES - 2 }>();
