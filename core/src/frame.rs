@@ -240,7 +240,7 @@ pub struct Mark<'t> {
 }
 
 /// A JSON string as it stands between its quotes; `Display` and [`chars`](Self::chars) undo the
-/// escapes.
+/// escapes. Equality is that of the spelling: texts that differ may mean the same characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Text<'t>(&'t str);

@@ -19,6 +19,9 @@ pub const RING_BOTH_TRACKS_MIN: usize = 2 * TRACK_LAG + 2;
 /// [`handle_end`](Self::handle_end). A `Session` belongs to one connection and knows no clock, file
 /// or socket.
 ///
+/// The first sample of the recording is the first of the first media message, whatever its timestamp
+/// says; both tracks count from there.
+///
 /// `N` is the size of its ring in samples, of a byte each: any but zero serves one track, and an
 /// even one of at least [`RING_BOTH_TRACKS_MIN`] serves both.
 ///
@@ -110,6 +113,8 @@ pub struct Stats {
     /// Messages that could not be taken, by [`PeerError::index`].
     pub rejected: [u64; PeerError::ALL.len()],
     /// Samples, a gap's silence included, lost because a [`Turn`] was dropped before it was drained.
+    /// Those in the ring are not lost and not counted: the next turn yields them, after the end that
+    /// of another [`handle_end`](Session::handle_end).
     pub undrained: u64,
 }
 
@@ -178,7 +183,8 @@ pub enum Event<'t> {
     Refused(Start<'t>),
     /// The recording begins.
     Started(Start<'t>),
-    /// The recording is over; the rest of its samples is in this turn.
+    /// The recording is over; the rest of its samples is in this turn. A stop may come when nothing
+    /// ever started: then [`spec`](Session::spec) is `None`.
     Stopped,
 }
 
@@ -292,13 +298,15 @@ impl<const N: usize> Session<N> {
         }
     }
 
-    /// Ends the recording without a stop. Its turn yields what is still held; after a stop, nothing.
+    /// Ends the recording without a stop. Its turn yields what is still held; nothing after a stop
+    /// that was drained.
     pub fn handle_end(&mut self) -> Turn<'_, 'static, N> {
         let gaps = self.end();
         Turn { session: self, event: Event::Ended, gaps, pending: Pending::default() }
     }
 
-    /// What the recording holds, once it has started.
+    /// What the recording holds, once it has started. To store the mu-law codes themselves, which
+    /// takes half the room, replace its `encoding`.
     #[must_use]
     pub fn spec(&self) -> Option<wav::Spec> {
         (self.state != State::Waiting).then_some(wav::Spec {
@@ -519,8 +527,8 @@ const SEQUENCE_JUMP_MAX: u64 = 60_000;
 /// One message taken: what it meant, and the samples that can no longer change because of it.
 ///
 /// Call [`poll_pcm`](Self::poll_pcm) or [`poll_mulaw`](Self::poll_mulaw) until it returns zero. The
-/// borrow sees to it that nothing else happens before; what a dropped turn still held is lost and
-/// counted in [`Stats::undrained`].
+/// borrow sees to it that nothing else happens before; what a dropped turn still held of its message is
+/// lost and counted in [`Stats::undrained`].
 #[must_use = "its samples are lost unless it is polled until it returns zero"]
 #[derive(Debug)]
 pub struct Turn<'s, 't, const N: usize> {

@@ -321,6 +321,18 @@ fn what_an_undrained_turn_held_is_counted() {
 }
 
 #[test]
+fn an_end_that_was_not_drained_yields_its_samples_at_the_next() {
+    let mut session: Session = Session::new(Provider::Twilio);
+    let mut out = [0; 512];
+    for text in messages(&["inbound", "outbound"], [media("inbound", 2, 0, &chunk(0))]) {
+        assert_eq!(session.handle_message(&mut text.into_bytes()).unwrap().poll_pcm(&mut out), 0);
+    }
+    drop(session.handle_end());
+    assert_eq!(session.handle_end().poll_pcm(&mut out), 320);
+    assert_eq!(session.stats().undrained, 0);
+}
+
+#[test]
 fn sequence_numbers_that_begin_anew_are_no_loss() {
     assert_eq!(chunks(&[(2, 0), (60_002, 20)]).stats.missing, 59_999);
     assert_eq!(chunks(&[(2, 0), (60_003, 20), (60_004, 40)]).stats.missing, 0);
