@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use callreel_core::wav::{self, Encoding, Length, Spec};
 
-use crate::store::{LOCK_FILE, private, rename_new};
+use crate::store::{LOCK_FILE, is_header, private, rename_new};
 
 /// How deep directories are looked into.
 const DEPTH_MAX: usize = 8;
@@ -342,14 +342,9 @@ impl Format {
 /// Whether a header is one that callreel writes, whatever its sizes.
 fn is_ours(header: &[u8]) -> bool {
     [1, 2].into_iter().any(|channels| {
-        [(Encoding::Pcm16, 40), (Encoding::Mulaw, 46)].into_iter().any(|(encoding, sizes)| {
+        [Encoding::Pcm16, Encoding::Mulaw].into_iter().any(|encoding| {
             let spec = Spec { channels, sample_rate_hz: 8000, encoding };
-            let ours = wav::header(spec, Length::Unknown);
-            let is_size =
-                |at: usize| (4..8).contains(&at) || at >= sizes && !(50..54).contains(&at);
-            let mut pairs = ours.iter().zip(header).enumerate();
-            ours.len() == header.len()
-                && pairs.all(|(at, (ours, found))| ours == found || is_size(at))
+            header.len() == spec.header_bytes() as usize && is_header(spec, header, false)
         })
     })
 }

@@ -24,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use self::record::Record;
 use self::record::Wav;
+pub(crate) use self::recover::is_header;
 use crate::webhook;
 
 /// The longest id taken from the wire as it is.

@@ -159,8 +159,9 @@ fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
     Ok(specs.into_iter().find(|spec| is_header(*spec, &start[..length], is_known)))
 }
 
-/// Whether `start` is the beginning of a file of this kind, whatever sizes it announces.
-fn is_header(spec: Spec, start: &[u8], may_be_zero: bool) -> bool {
+/// Whether `start` is the beginning of a file of this kind, as far as both go, whatever sizes it
+/// announces.
+pub(crate) fn is_header(spec: Spec, start: &[u8], may_be_zero: bool) -> bool {
     let expected = wav::header(spec, Length::Unknown);
     let sizes: &[std::ops::Range<usize>] = match spec.encoding {
         Encoding::Mulaw => &[4..8, 46..50, 54..58],
