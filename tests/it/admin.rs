@@ -16,7 +16,7 @@ use callreel::webhook;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 
-use crate::harness::admin::{Answer, Recorder, pitch, shelve, tone};
+use crate::harness::admin::{Answer, Events, Recorder, pitch, shelve, tone};
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf;
@@ -106,20 +106,8 @@ fn listen(recorder: &Recorder, path: &str, channels: usize, count: usize) -> Vec
 #[test]
 fn what_happens_is_told_as_it_happens() {
     let recorder = Recorder::start(open());
-    let response = ureq::get(recorder.url("/api/v1/events")).call().unwrap();
-    let mut lines = BufReader::new(response.into_body().into_reader()).lines();
-    let mut next = || -> (String, Value) {
-        let mut event = String::new();
-        loop {
-            let line = lines.next().unwrap().unwrap();
-            if let Some(name) = line.strip_prefix("event: ") {
-                event = name.to_owned();
-            } else if let Some(data) = line.strip_prefix("data: ") {
-                return (event, serde_json::from_str(data).unwrap());
-            }
-        }
-    };
-    assert_eq!(next().0, "hello");
+    let mut events = Events::of(recorder.admin);
+    assert_eq!(events.next().0, "hello");
     let mut plan = recorder.plan();
     plan.duration = Some(Duration::from_millis(2500));
     plan.fault("gap=400ms@1s").unwrap();
@@ -127,7 +115,7 @@ fn what_happens_is_told_as_it_happens() {
     let placed = recorder.place_meanwhile(plan);
     let mut seen: BTreeMap<String, Value> = BTreeMap::new();
     while !seen.contains_key("published") {
-        let (event, data) = next();
+        let (event, data) = events.next();
         seen.insert(event, data);
     }
     assert!(recorder.block_on(placed).unwrap().is_good());

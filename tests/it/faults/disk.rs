@@ -2,12 +2,12 @@
 //! disk takes again is whole.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::{CHUNK, SECOND, heard_call, stream_id};
+use crate::harness::admin::Events;
 use crate::harness::disk::{Disk, Errno};
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
@@ -227,9 +227,8 @@ fn what_a_full_disk_does_not_take_in_time_is_told_in_the_record_without_a_restar
         peer.socket.set_read_timeout(Some(2 * PATIENCE)).unwrap();
         assert_eq!(peer.close_code(), Some(1011));
     }
-    let events = BufReader::new(server.begin_to_ask_admin("/api/v1/events"));
-    let mut told = events.lines().map(|line| line.expect("they go on"));
-    assert!(told.any(|line| line == "event: hello"));
+    let mut events = Events::of(server.admin_address());
+    events.wait_for("hello");
     disk.clear();
     let recording = shelf::wait_for(&disk.dir(), &begun.stream_id);
     assert_eq!(recording.state(), ("partial", "stop"));
@@ -244,7 +243,7 @@ fn what_a_full_disk_does_not_take_in_time_is_told_in_the_record_without_a_restar
     assert!(shelf::unfinished(&disk.dir()).is_empty());
     // Who watches is told, late as it is.
     for _ in 0..2 {
-        assert!(told.any(|line| line == "event: published"));
+        events.wait_for("published");
     }
     assert_eq!(server.metric("callreel_recordings_total{state=\"partial\"}"), 2.0);
     heard_call(&server, 3).finish();

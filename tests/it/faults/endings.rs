@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{CHUNK, SECOND, heard_call, stream_id};
+use crate::harness::disk::{Disk, Errno};
 use crate::harness::peer::{CLOSE, FIN, Peer, TEXT, frame};
-use crate::harness::process::{Server, Setup};
+use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf;
 
 #[test]
 fn however_a_call_ends_all_that_had_arrived_is_finished_within_five_seconds() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Setup::new(dir.path()).args(&["--idle-timeout", "1s"]).start();
+    let server = Server::start(dir.path());
     type Ending = (&'static str, &'static str, fn(&mut Peer));
-    let endings: [Ending; 12] = [
+    let endings: [Ending; 11] = [
         ("complete", "stop", |peer| peer.stop()),
         ("partial", "close", |peer| peer.close(1000)),
         ("partial", "close", |peer| peer.send(&frame(FIN | CLOSE, &[]))),
@@ -34,8 +35,6 @@ fn however_a_call_ends_all_that_had_arrived_is_finished_within_five_seconds() {
         ("partial", "protocol", |peer| peer.send(&frame(FIN | 0x3, b"{}"))),
         ("partial", "protocol", |peer| peer.send(&frame(FIN | TEXT, b"\xff"))),
         ("partial", "protocol", |peer| peer.send(&frame(FIN | CLOSE, &[3]))),
-        // It does not even answer a ping.
-        ("partial", "idle", |_| {}),
     ];
     let mut peers = Vec::new();
     for (number, (.., end)) in endings.iter().enumerate() {
@@ -53,6 +52,20 @@ fn however_a_call_ends_all_that_had_arrived_is_finished_within_five_seconds() {
         assert!(recording.samples() == peer.pcm(), "ending {number}");
     }
     eprintln!("endings: the last recording was finished {worst:?} after it was asked for");
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_finished_within_five_seconds_of_the_idle_timeout() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path()).args(&["--idle-timeout", "2s"]).start();
+    // It does not even answer a ping.
+    let peer = heard_call(&server, 1);
+    let silent = Instant::now();
+    let finished = || shelf::finished(dir.path()).remove(&peer.stream_id);
+    let recording = eventually(2 * SECOND + shelf::FINISH_MAX, "its end", finished);
+    eprintln!("idle timeout of 2 s: finished after {:?}", silent.elapsed());
+    assert_eq!(recording.state(), ("partial", "idle"));
+    assert!(recording.samples() == peer.pcm());
 }
 
 #[test]
@@ -255,13 +268,20 @@ fn a_server_told_to_stop_finishes_every_call_and_refuses_new_ones() {
 #[test]
 fn while_it_stops_new_calls_are_refused_with_503() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
-    // A peer that does not answer our close frame keeps the shutdown waiting for a while.
-    let _silent = heard_call(&server, 1);
+    let mut disk = Disk::new();
+    let mut server = disk.under(Setup::new(dir.path()), dir.path()).start();
+    let mut peer = heard_call(&server, 1);
+    // Until the disk works again, the shutdown has a call to finish.
+    disk.fail(&peer.stream_id, "*", 1..=u64::MAX, Errno::NOSPC);
     server.signal(Signal::TERM);
     server.wait_for_log("finishing every call");
+    server.wait_for_log("the disk does not take audio");
     assert_eq!(Peer::try_connect(&server, &stream_id(2), "").err(), Some(503));
     assert_eq!(server.get("/incoming-call"), 503);
+    disk.heal();
+    assert_eq!(peer.close_code(), Some(1001));
+    assert!(server.wait(PATIENCE).success());
+    assert_eq!(shelf::finished(dir.path())[&peer.stream_id].state(), ("partial", "shutdown"));
 }
 
 #[test]

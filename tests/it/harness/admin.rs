@@ -1,6 +1,6 @@
 //! A recorder in this process with its admin listener, an HTTP client for it, and calls to it.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Lines, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -96,6 +96,36 @@ impl Recorder {
             let recordings = answer["recordings"].as_array()?;
             (recordings.len() >= count).then(|| recordings.clone())
         })
+    }
+}
+
+/// What an admin listener tells from now on, for [`PATIENCE`] at most.
+pub struct Events(Lines<BufReader<ureq::BodyReader<'static>>>);
+
+impl Events {
+    pub fn of(admin: SocketAddr) -> Self {
+        let request = ureq::get(format!("http://{admin}/api/v1/events"));
+        let request = request.config().timeout_global(Some(PATIENCE)).build();
+        let body = request.call().unwrap().into_body();
+        Self(BufReader::new(body.into_reader()).lines())
+    }
+
+    /// The name and the data of the next event.
+    pub fn next(&mut self) -> (String, Value) {
+        let mut event = String::new();
+        loop {
+            let line = self.0.next().expect("they go on").expect("in time");
+            if let Some(name) = line.strip_prefix("event: ") {
+                event = name.to_owned();
+            } else if let Some(data) = line.strip_prefix("data: ") {
+                return (event, serde_json::from_str(data).unwrap());
+            }
+        }
+    }
+
+    /// Passes over what is told before an event of this name.
+    pub fn wait_for(&mut self, name: &str) {
+        while self.next().0 != name {}
     }
 }
 

@@ -26,15 +26,17 @@ struct rule {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct rule rules[RULES_MAX];
 static int rule_count;
-static struct timespec rules_time;
+static struct stat rules_seen;
 static int log_fd = -1;
 
 static void load(void) {
     const char *name = getenv("DISK_RULES");
     struct stat now;
     if (!name || stat(name, &now) != 0) return;
-    if (now.st_mtim.tv_sec == rules_time.tv_sec && now.st_mtim.tv_nsec == rules_time.tv_nsec) return;
-    rules_time = now.st_mtim;
+    /* Two files may be of one instant, but each new one takes the place of one that is still there. */
+    if (now.st_ino == rules_seen.st_ino && now.st_mtim.tv_sec == rules_seen.st_mtim.tv_sec
+        && now.st_mtim.tv_nsec == rules_seen.st_mtim.tv_nsec) return;
+    rules_seen = now;
     rule_count = 0;
     FILE *file = REAL(fopen)(name, "re");
     if (!file) return;
