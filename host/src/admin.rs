@@ -24,10 +24,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tokio::sync::{Semaphore, watch};
+use tokio_io_timeout::TimeoutStream;
+use tracing::debug;
 
+use crate::connections::Connections;
 use crate::http::Phase;
 use crate::live::Board;
 use crate::store::Store;
@@ -35,7 +36,7 @@ use crate::{metrics, webhook};
 
 pub use access::{Token, TokenError};
 
-/// Connections at one time; each may be a browser that listens in.
+/// The most connections at one time; each may be a browser that listens in.
 const CONNECTIONS_MAX: usize = 512;
 
 /// What may wait in the system for a client that does not read, beyond what it has room for. Without
@@ -49,6 +50,9 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Time for a request's head to arrive, and the longest time between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a client may take nothing of what it asked for.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Requests that read files at one time; more wait for their turn.
 const READERS_MAX: usize = 4;
 
@@ -56,12 +60,27 @@ const READERS_MAX: usize = 4;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The admin listener's settings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// What everybody must show. Without it only loopback names reach the listener.
     pub token: Option<Token>,
     /// Whether recordings may be deleted.
     pub allows_delete: bool,
+    /// Connections at one time. When there are as many, the oldest gives way to the next.
+    pub connections_max: usize,
+    /// How long a client may take nothing of what it asked for.
+    pub write_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            token: None,
+            allows_delete: false,
+            connections_max: CONNECTIONS_MAX,
+            write_timeout: WRITE_TIMEOUT,
+        }
+    }
 }
 
 /// What the listener shows.
@@ -111,6 +130,8 @@ pub async fn serve(
     sources: Sources,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let write_timeout = config.write_timeout;
+    let mut connections = Connections::new(config.connections_max.clamp(1, CONNECTIONS_MAX));
     let admin = Admin(Arc::new(Shared {
         config,
         sources,
@@ -123,40 +144,40 @@ pub async fn serve(
         cpus_total: std::thread::available_parallelism().map_or(1, usize::from),
         began: Instant::now(),
     }));
-    // Whatever runs in here ends with it.
-    let mut tasks = JoinSet::new();
-    tasks.spawn(events::watch(admin.clone()));
+    let watch = tokio::spawn(events::watch(admin.clone()));
     let router = router(admin);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(_ended) = tasks.join_next() => continue,
-            _ = phase.wait_for(|phase| *phase == Phase::Closed) => return tasks.shutdown().await,
+            _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
         };
-        match (accepted, Arc::clone(&places).try_acquire_owned()) {
-            (Ok((socket, _peer)), Ok(place)) => {
-                tasks.spawn(converse(socket, router.clone(), place));
+        match accepted {
+            Ok((socket, _peer)) => {
+                connections.admit(converse(socket, router.clone(), write_timeout)).await;
             }
-            (Ok(_), Err(_)) => warn!("an admin connection was closed: there are too many"),
-            (Err(error), _) => {
+            Err(error) => {
                 debug!(%error, "cannot accept an admin connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+    watch.abort();
+    let _ = watch.await;
+    connections.finish(Duration::ZERO).await;
 }
 
 /// Carries one connection's requests.
-async fn converse(socket: TcpStream, router: Router, _place: OwnedSemaphorePermit) {
+async fn converse(socket: TcpStream, router: Router, write_timeout: Duration) {
     let _ = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+    let mut stream = TimeoutStream::new(socket);
+    stream.set_write_timeout(Some(write_timeout));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
         .await;
     if let Err(error) = served {
         debug!(%error, "an admin connection failed");

@@ -356,7 +356,11 @@ impl TryFrom<ServeArgs> for Config {
         };
         let texts = twilio::Texts { greeting: args.greeting, ready: args.ready };
         Ok(Config {
-            admin: admin::Config { token: admin_token, allows_delete: args.allow_delete },
+            admin: admin::Config {
+                token: admin_token,
+                allows_delete: args.allow_delete,
+                ..admin::Config::default()
+            },
             webhook,
             http: http::Config {
                 twilio: twilio::Config {

@@ -6,7 +6,6 @@
 //! response: reuse would buy nothing, no idle socket is left to hold up a shutdown, and what
 //! somebody smuggles behind a request is never read.
 
-use std::collections::VecDeque;
 use std::error::Error as _;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,11 +30,11 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use crate::connections::Connections;
 use crate::engine::{Connection, Handle};
 use crate::twilio;
 
@@ -46,10 +45,6 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The most connections that have not become a call yet.
 const EXCHANGES_MAX: usize = 256;
 const _: () = assert!(EXCHANGES_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
-/// When there are that many, one that is older than this gives way to the next: whoever opens
-/// connections and says nothing keeps nobody else out. Long enough that a genuine one is over, even
-/// when hundreds arrive at once on a busy machine.
-const EXCHANGE_GRACE: Duration = Duration::from_millis(250);
 /// Rest after an accept that failed for want of a resource (descriptors, mostly), so that the wait
 /// is not a spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -116,7 +111,7 @@ pub async fn serve(
     mut phase: watch::Receiver<Phase>,
 ) {
     let patience = Patience { head: config.head_timeout, body: config.body_timeout };
-    let mut exchanges = Exchanges::new(config.exchanges_max.clamp(1, EXCHANGES_MAX));
+    let mut exchanges = Connections::new(config.exchanges_max.clamp(1, EXCHANGES_MAX));
     let router = router(Front {
         phase: phase.clone(),
         engine,
@@ -150,7 +145,7 @@ pub async fn serve(
         }
     }
     drop(listener);
-    exchanges.finish().await;
+    exchanges.finish(FINISH_TIMEOUT).await;
 }
 
 fn is_peers_fault(error: &io::Error) -> bool {
@@ -160,69 +155,6 @@ fn is_peers_fault(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
     )
-}
-
-/// The connections that are not calls, oldest first. *Invariant: `count_max` live at most.*
-struct Exchanges {
-    count_max: usize,
-    places: Arc<Semaphore>,
-    tasks: VecDeque<(Instant, JoinHandle<()>)>,
-}
-
-impl Exchanges {
-    fn new(count_max: usize) -> Self {
-        Self { count_max, places: Arc::new(Semaphore::new(count_max)), tasks: VecDeque::new() }
-    }
-
-    /// Runs `exchange` as soon as there is a place for it. Waits [`EXCHANGE_GRACE`] at most.
-    async fn admit(&mut self, exchange: impl Future<Output = ()> + Send + 'static) {
-        let place = self.place().await;
-        // Whoever holds a handle holds the whole task, finished or not.
-        while self.tasks.front().is_some_and(|(_admitted, task)| task.is_finished()) {
-            self.tasks.pop_front();
-        }
-        if self.tasks.len() >= self.count_max {
-            self.tasks.retain(|(_admitted, task)| !task.is_finished());
-        }
-        let task = async move {
-            exchange.await;
-            drop(place);
-        };
-        self.tasks.push_back((Instant::now(), tokio::spawn(task)));
-    }
-
-    async fn place(&mut self) -> OwnedSemaphorePermit {
-        loop {
-            let patience = match self.tasks.front() {
-                Some((admitted, _task)) => EXCHANGE_GRACE.saturating_sub(admitted.elapsed()),
-                None => EXCHANGE_GRACE,
-            };
-            if let Ok(place) = timeout(patience, Arc::clone(&self.places).acquire_owned()).await {
-                return place.expect("nobody closes the semaphore");
-            }
-            self.evict_oldest().await;
-        }
-    }
-
-    async fn evict_oldest(&mut self) {
-        if let Some((_admitted, oldest)) = self.tasks.pop_front() {
-            oldest.abort();
-            // An abort gives the place back only when it has taken effect.
-            let _ = oldest.await;
-        }
-    }
-
-    async fn finish(mut self) {
-        let all = async {
-            for (_admitted, task) in &mut self.tasks {
-                // One that panicked is over, too.
-                let _ = task.await;
-            }
-        };
-        if timeout(FINISH_TIMEOUT, all).await.is_err() {
-            self.tasks.iter().for_each(|(_admitted, task)| task.abort());
-        }
-    }
 }
 
 #[derive(Clone, Copy)]

@@ -5,6 +5,7 @@ pub mod audio;
 pub mod call;
 pub mod caller;
 pub mod cli;
+mod connections;
 pub mod decode;
 pub mod demo;
 pub mod engine;

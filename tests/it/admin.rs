@@ -1,5 +1,7 @@
 //! The admin listener, by an HTTP client: API, events, listen-in, access, metrics, webhook.
 
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -28,7 +30,7 @@ fn open() -> Config {
 }
 
 fn locked() -> Config {
-    Config { token: Some(Token::new(TOKEN.into()).unwrap()), allows_delete: true }
+    Config { token: Some(Token::new(TOKEN.into()).unwrap()), ..open() }
 }
 
 /// Records one short call and gives its path in the API.
