@@ -237,10 +237,17 @@ fn recordings_are_paged_newest_first_and_found() {
     shelve(recorder.dir.path(), "2026-01-05", "MZnew");
     expected.insert("MZnew".to_owned());
     assert_eq!(ids(), expected);
-    for query in ["state=fine", "from=yesterday", "cursor=x", "limit=x"] {
+    for (query, said) in [
+        ("state=fine", "`state` is complete, partial, recovered or failed"),
+        ("from=yesterday", "`from` and `to` are days like 2026-11-22"),
+        ("cursor=x", "that is not a cursor of ours"),
+        ("limit=x", "`limit` is a number from 1 to 200"),
+        ("q=a&q=b", "a parameter is there twice"),
+    ] {
         let answer = recorder.get(&format!("/api/v1/recordings?{query}"));
         assert_eq!(answer.status, 400, "{query}");
         assert_eq!(answer.header("content-type"), "application/problem+json");
+        assert_eq!(answer.json()["detail"], said);
     }
 }
 
@@ -597,6 +604,21 @@ fn the_api_is_what_its_description_says() {
             .map(str::to_owned)
             .collect();
         assert_eq!(allowed, documented, "{real}");
+    }
+    for (asked, template) in [
+        (format!("{path}/peaks"), "/api/v1/recordings/{day}/{id}/peaks"),
+        ("/api/v1/recordings".to_owned(), "/api/v1/recordings"),
+    ] {
+        let parameters = description["paths"][template]["get"]["parameters"].as_array().unwrap();
+        let number = parameters.iter().find(|one| one["schema"]["type"] == "integer").unwrap();
+        let limit = |name: &str| number["schema"][name].as_u64().unwrap();
+        let status = |count: u64| {
+            let query = format!("{asked}?{}={count}", number["name"].as_str().unwrap());
+            recorder.get(&query).status
+        };
+        let (least, most) = (limit("minimum"), limit("maximum"));
+        assert_eq!([least, most].map(status), [200, 200], "{template}");
+        assert_eq!([least - 1, most + 1].map(status), [400, 400], "{template}");
     }
     let missing = path.replace(summary["id"].as_str().unwrap(), "MZnone");
     let item = &description["paths"]["/api/v1/recordings/{day}/{id}"];

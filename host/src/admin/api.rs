@@ -221,7 +221,7 @@ pub async fn listen(
     query: Result<Query<ListenQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let entry = admin.sources.board.entry(call_key(path)?).ok_or_else(no_call)?;
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let query = asked(query)?;
     let tracks = &entry.record.tracks;
     let channels = match query.track.as_deref() {
         None | Some("both") => 0..tracks.len().clamp(1, 2),
@@ -274,7 +274,7 @@ pub struct ListQuery {
     state: Option<String>,
     from: Option<String>,
     to: Option<String>,
-    limit: Option<usize>,
+    limit: Option<String>,
     cursor: Option<String>,
 }
 
@@ -307,9 +307,9 @@ pub async fn recordings(
     State(admin): State<Admin>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let query = asked(query)?;
     let filter = query.filter()?;
-    let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    let limit = count("limit", query.limit.as_deref(), PAGE, PAGE_MAX)?;
     let after: Option<Cursor> = match query.cursor.as_deref().filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => {
@@ -355,7 +355,7 @@ pub async fn delete(
 
 #[derive(Deserialize)]
 pub struct PeaksQuery {
-    columns: Option<usize>,
+    columns: Option<String>,
 }
 
 /// `GET /api/v1/recordings/{day}/{id}/peaks`: what its waveform looks like.
@@ -365,8 +365,8 @@ pub async fn peaks(
     query: Result<Query<PeaksQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let key = recording_key(path)?;
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let columns = query.columns.unwrap_or(COLUMNS).clamp(1, COLUMNS_MAX);
+    let query = asked(query)?;
+    let columns = count("columns", query.columns.as_deref(), COLUMNS, COLUMNS_MAX)?;
     let record = admin.record(&key).await?;
     let peaks = admin.read(move |store| store.peaks(&key, &record, columns)).await?;
     Ok(as_json(&peaks.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "it has no audio"))?))
@@ -471,6 +471,21 @@ fn parse_range(text: &str, length: u64) -> Option<Option<std::ops::Range<u64>>> 
         (Some(first), Some(last)) => first..last.saturating_add(1).min(length),
     };
     Some(Some(range).filter(|range| range.start < range.end))
+}
+
+fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    // Any text is taken for any parameter, so this is all that can be wrong before it is looked at.
+    let twice = |_| Problem::bad_request("a parameter is there twice");
+    query.map(|Query(query)| query).map_err(twice)
+}
+
+/// A number of the query, or what holds when none is given.
+fn count(name: &str, text: Option<&str>, usual: usize, max: usize) -> Result<usize, Problem> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(usual);
+    };
+    let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+    number.ok_or_else(|| Problem::bad_request(format!("`{name}` is a number from 1 to {max}")))
 }
 
 fn call_key(path: Result<Path<String>, PathRejection>) -> Result<u64, Problem> {
