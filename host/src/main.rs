@@ -40,7 +40,7 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     start_log(args.log_format)?;
     let (listen, admin) = (args.listen, args.admin.0);
     let mut config = Config::try_from(args)?;
-    share_descriptors(&mut config, raise_descriptor_limit());
+    share_descriptors(&mut config, admin.is_some(), raise_descriptor_limit());
     if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
         warn!(
             "whoever reaches {listen} can record here: set --public-url and an auth token before going public"
@@ -84,14 +84,19 @@ fn raise_descriptor_limit() -> u64 {
 }
 
 /// Takes no more calls than there are descriptors for: one that is accepted is recorded.
-fn share_descriptors(config: &mut Config, descriptors: u64) {
+fn share_descriptors(config: &mut Config, has_admin: bool, descriptors: u64) {
     /// Listeners, polls, the log, the lock, and what is opened for a moment.
     const OTHERS: usize = 32;
     /// Its socket, its file twice, and its capture.
     const PER_CALL: usize = 4;
+    /// Its socket, and the recording that it saves or plays.
+    const PER_ADMIN: usize = 2;
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     let exchanges = config.http.exchanges_max.min(descriptors / 8).max(1);
-    let rest = descriptors.saturating_sub(exchanges).saturating_sub(OTHERS);
+    let admin = &mut config.admin.connections_max;
+    *admin = (*admin).min(descriptors / 8 / PER_ADMIN).max(1);
+    let admin = if has_admin { *admin * PER_ADMIN } else { 0 };
+    let rest = descriptors.saturating_sub(exchanges + admin + OTHERS);
     let calls_max = (rest / PER_CALL).max(1);
     config.http.exchanges_max = exchanges;
     if config.http.calls_max.is_none_or(|wished| wished > calls_max) {

@@ -47,6 +47,32 @@ fn descriptors_are_raised_to_the_limit_and_never_run_out() {
 }
 
 #[test]
+fn however_many_watch_a_call_that_is_accepted_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrapper = ["sh", "-c", "ulimit -n 256; exec \"$0\" \"$@\""];
+    let admin = ["--admin", "127.0.0.1:0"];
+    let server = Setup::through(&wrapper, dir.path()).args(&admin).start();
+    let watchers: Vec<TcpStream> =
+        (0..200).map(|_| server.begin_to_ask_admin("/api/v1/events")).collect();
+    assert_eq!(server.ask_admin("/healthz").0, 200);
+    let calls: Vec<Peer> = (0..60)
+        .map_while(|number| Peer::try_connect(&server, &stream_id(number), "").ok())
+        .map(|mut peer| {
+            peer.start(&[]);
+            peer.say(SECOND);
+            peer
+        })
+        .collect();
+    assert!((30..60).contains(&calls.len()), "{} calls", calls.len());
+    for peer in calls.into_iter().map(Peer::finish) {
+        let recording = &shelf::finished(dir.path())[&peer.stream_id];
+        assert_eq!(recording.state(), ("complete", "stop"));
+        assert!(recording.samples() == peer.pcm());
+    }
+    drop(watchers);
+}
+
+#[test]
 fn when_the_system_has_no_descriptor_left_it_waits_and_does_not_spin() {
     use rustix::process::{Resource, Rlimit};
     let dir = tempfile::tempdir().unwrap();
