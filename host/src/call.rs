@@ -10,6 +10,7 @@ use callreel_core::{wav, ws};
 use tracing::Span;
 use tracing::field::{Empty, debug};
 
+use crate::live::Refused;
 use crate::recording::{Done, Finishing, Outbox, Recording, STUCK_AFTER};
 use crate::store::Record;
 use crate::store::record::{End, What};
@@ -415,6 +416,7 @@ fn follow<const N: usize>(
             let mut record = Record::new(Provider::Twilio, start, context.encoding);
             if !context.admits(&mut record) {
                 tracing::warn!("refused a stream: it shows no fresh token of its call");
+                context.outbox.board().counters.refuse(Refused::Token);
                 return Next::Refuse;
             }
             span.record("stream", debug(&record.stream_id)).record("call", debug(&record.call_id));

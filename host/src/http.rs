@@ -36,6 +36,7 @@ use tracing::{debug, info, warn};
 
 use crate::connections::Connections;
 use crate::engine::{Connection, Handle};
+use crate::live::{Board, Refused};
 use crate::twilio;
 
 /// Largest request head; Twilio's own stay below 2 KiB.
@@ -108,6 +109,7 @@ pub async fn serve(
     listener: TcpListener,
     config: Config,
     engine: Handle,
+    board: Arc<Board>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let patience = Patience { head: config.head_timeout, body: config.body_timeout };
@@ -115,6 +117,7 @@ pub async fn serve(
     let router = router(Front {
         phase: phase.clone(),
         engine,
+        board,
         upgrading: Arc::default(),
         pace: Arc::new(Mutex::new(Pace::new(config.calls_per_second_max))),
         config: Arc::new(config),
@@ -206,6 +209,7 @@ async fn linger(mut socket: TcpStream) {
 struct Front {
     phase: watch::Receiver<Phase>,
     engine: Handle,
+    board: Arc<Board>,
     /// Upgrades that were granted and have not reached the engine yet.
     upgrading: Arc<AtomicUsize>,
     pace: Arc<Mutex<Pace>>,
@@ -273,7 +277,8 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
         body: &body,
     };
     if let Some(verifier) = &twilio.verifier {
-        verifier.verify_webhook(&webhook, signature(&head)).map_err(refuse_forgery)?;
+        let verified = verifier.verify_webhook(&webhook, signature(&head));
+        verified.map_err(|rejected| front.refuse_forgery(&rejected))?;
     }
     let stream_url = match &twilio.public_url {
         Some(public_url) => public_url.stream_url(),
@@ -283,7 +288,8 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
         None => None,
         Some(tokens) => {
             let call_id = webhook.call_id().ok_or(Refusal::CallSid)?;
-            Some(tokens.issue(&call_id, Instant::now().into_std()).map_err(|_| Refusal::Full)?)
+            let issued = tokens.issue(&call_id, Instant::now().into_std());
+            Some(issued.map_err(|_| front.refuse(Refused::Limit, Refusal::Full))?)
         }
     };
     let twiml = twilio::twiml(&twilio.texts, &stream_url, token.as_deref());
@@ -295,7 +301,8 @@ async fn media_stream(State(front): State<Front>, request: Request) -> Result<Re
     let (mut head, _body) = request.into_parts();
     let accept = check_handshake(&head, has_body)?;
     if let Some(verifier) = &front.config.twilio.verifier {
-        verifier.verify_upgrade(path_and_query(&head), signature(&head)).map_err(refuse_forgery)?;
+        let verified = verifier.verify_upgrade(path_and_query(&head), signature(&head));
+        verified.map_err(|rejected| front.refuse_forgery(&rejected))?;
     }
     front.refuse_unless_open()?;
     let slot = front.reserve()?;
@@ -328,18 +335,32 @@ async fn hand_over(on_upgrade: OnUpgrade, engine: Handle, _slot: Slot) {
 
 impl Front {
     fn refuse_unless_open(&self) -> Result<(), Refusal> {
-        if *self.phase.borrow() == Phase::Open { Ok(()) } else { Err(Refusal::Draining) }
+        match *self.phase.borrow() {
+            Phase::Open => Ok(()),
+            _ => Err(self.refuse(Refused::Draining, Refusal::Draining)),
+        }
+    }
+
+    fn refuse_forgery(&self, rejected: &twilio::Rejected) -> Refusal {
+        warn!("refused a request: {rejected}");
+        self.refuse(Refused::Signature, Refusal::Forged)
+    }
+
+    /// Counts a call that is not taken.
+    fn refuse(&self, why: Refused, refusal: Refusal) -> Refusal {
+        self.board.counters.refuse(why);
+        refusal
     }
 
     /// Sets one call's place aside until the engine counts it.
     fn reserve(&self) -> Result<Slot, Refusal> {
         if self.engine.is_disk_full() {
             info!("a call was refused: less is free on the disk than --keep-free");
-            return Err(Refusal::Full);
+            return Err(self.refuse(Refused::Disk, Refusal::Full));
         }
         if !self.pace.lock().unwrap_or_else(PoisonError::into_inner).admits(Instant::now()) {
             info!("a call was refused: --max-new-calls is reached");
-            return Err(Refusal::Full);
+            return Err(self.refuse(Refused::Rate, Refusal::Full));
         }
         // A slot is given back after the engine has counted its call, so reading in this order
         // misses none.
@@ -349,7 +370,7 @@ impl Front {
         match self.config.calls_max {
             Some(calls_max) if calls >= calls_max => {
                 info!(calls, "a call was refused: --max-calls is reached");
-                Err(Refusal::Full)
+                Err(self.refuse(Refused::Limit, Refusal::Full))
             }
             _ => Ok(slot),
         }
@@ -435,11 +456,6 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|part| part.trim().eq_ignore_ascii_case(token))
-}
-
-fn refuse_forgery(rejected: twilio::Rejected) -> Refusal {
-    warn!("refused a request: {rejected}");
-    Refusal::Forged
 }
 
 /// Why a request gets no answer of its own. The text is all that the peer is told.
@@ -531,6 +547,7 @@ mod tests {
         let mut router = router(Front {
             phase: phases,
             engine: Handle::default(),
+            board: Arc::default(),
             upgrading: Arc::default(),
             pace: Arc::new(Mutex::new(Pace::new(None))),
             config: Arc::default(),

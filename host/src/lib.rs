@@ -101,6 +101,7 @@ pub async fn serve(
         tracing::info!(%address, ?dir, version, "listening");
     }
     let (phase, phases) = watch::channel(Phase::Open);
+    let counted = Arc::clone(&board);
     let sources = admin::Sources {
         board,
         store,
@@ -116,7 +117,7 @@ pub async fn serve(
     let delivery = config.webhook.zip(webhooks);
     let delivery = delivery
         .map(|(config, queue)| tokio::spawn(webhook::deliver(config, queue)).abort_handle());
-    let http = http::serve(listeners.public, config.http, engine.handle(), phases.clone());
+    let http = http::serve(listeners.public, config.http, engine.handle(), counted, phases.clone());
     let stop = async {
         shutdown.await;
         let _ = sd_notify::notify(false, &[NotifyState::Stopping]);

@@ -49,6 +49,8 @@ pub struct Board {
 pub struct Counters {
     /// Recordings that began.
     pub begun: AtomicU64,
+    /// Calls that were not taken, by [`Refused`].
+    pub refused: [AtomicU64; Refused::ALL.len()],
     /// Finished recordings, by [`State`].
     pub finished: [AtomicU64; STATES.len()],
     /// Media messages whose audio is in a recording.
@@ -147,7 +149,48 @@ impl Board {
     }
 }
 
+/// Why a call was not taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refused {
+    /// Less is free on the disk than is to stay free.
+    Disk,
+    /// The recorder stops.
+    Draining,
+    /// There are as many calls as there may be.
+    Limit,
+    /// As many have begun in this second as may.
+    Rate,
+    /// The request is not signed for this server.
+    Signature,
+    /// The stream shows no fresh token of its call.
+    Token,
+}
+
+impl Refused {
+    /// All of them, in the order of [`Counters::refused`].
+    pub const ALL: [Self; 6] =
+        [Self::Disk, Self::Draining, Self::Limit, Self::Rate, Self::Signature, Self::Token];
+
+    /// Its name in the metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Draining => "draining",
+            Self::Limit => "limit",
+            Self::Rate => "rate",
+            Self::Signature => "signature",
+            Self::Token => "token",
+        }
+    }
+}
+
 impl Counters {
+    /// Counts a call that is not taken.
+    pub fn refuse(&self, why: Refused) {
+        self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Adds what a session has counted since `counted`, which becomes what it has counted now.
     pub fn add(&self, stats: &Stats, counted: &mut Stats) {
         let add = |total: &AtomicU64, now: u64, before: u64| {

@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::live::{BUCKETS_US, Board, Histogram, STATES};
+use crate::live::{BUCKETS_US, Board, Histogram, Refused, STATES};
 use crate::store::record::State;
 use crate::webhook::Health;
 
@@ -55,6 +55,12 @@ impl Collector for Scrape {
         let counters = &self.board.counters;
         to.gauge("callreel_calls", "Recordings that go on now", self.board.count() as f64)?;
         to.counter("callreel_calls_begun", "Recordings that began", &counters.begun)?;
+        to.family(
+            "callreel_calls_refused",
+            "Calls that were not taken, by reason",
+            "reason",
+            Refused::ALL.iter().map(|why| why.name()).zip(&counters.refused),
+        )?;
         to.family(
             "callreel_recordings",
             "Finished recordings, by how good they are",

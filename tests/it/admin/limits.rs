@@ -1,4 +1,4 @@
-//! Clients that ask for more than they take.
+//! Clients that ask for more than they take, and calls that are not taken.
 
 use std::io::{ErrorKind, Write as _};
 use std::net::TcpStream;
@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use callreel::admin::Config;
 
-use super::{locked, open};
+use super::{TOKEN, locked, open};
 use crate::harness::admin::Recorder;
-use crate::harness::process::PATIENCE;
+use crate::harness::peer::Peer;
+use crate::harness::process::{PATIENCE, Server, Setup};
 
 const REQUEST: &str = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -37,4 +38,44 @@ fn clients_that_take_nothing_keep_nobody_else_out() {
         .collect();
     assert_eq!(recorder.get("/healthz").status, 200);
     drop(stuck);
+}
+
+#[test]
+fn calls_that_are_refused_are_counted_by_reason() {
+    type Attempt = fn(&Server);
+    let cases: [(&str, &[&str], Attempt); 5] = [
+        ("disk", &["--keep-free", "1000000TiB"], |server| {
+            server.wait_for_log("new calls are refused");
+            assert_eq!(Peer::try_connect(server, "MZ1", "").err(), Some(503));
+        }),
+        ("limit", &["--max-calls", "1"], |server| {
+            let _first = Peer::connect(server, "MZ1");
+            assert_eq!(Peer::try_connect(server, "MZ2", "").err(), Some(503));
+        }),
+        ("rate", &["--max-new-calls", "1"], |server| {
+            // However slow the machine is, one of them is too early.
+            let refused = (0..100).find_map(|_| Peer::try_connect(server, "MZ1", "").err());
+            assert_eq!(refused, Some(503));
+        }),
+        ("signature", &["--public-url", "https://calls.example.com"], |server| {
+            assert_eq!(server.get("/incoming-call"), 403);
+        }),
+        ("token", &["--stream-token"], |server| {
+            assert_eq!(Peer::call(server, "MZ1").close_code(), Some(1008));
+        }),
+    ];
+    for (reason, options, attempt) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let setup = Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]).args(options);
+        let server = match reason {
+            "signature" => setup.env("TWILIO_AUTH_TOKEN", TOKEN).start(),
+            _ => setup.start(),
+        };
+        attempt(&server);
+        for name in ["disk", "draining", "limit", "rate", "signature", "token"] {
+            let count =
+                server.metric(&format!("callreel_calls_refused_total{{reason=\"{name}\"}}"));
+            assert_eq!(count, f64::from(u8::from(name == reason)), "{name} of {reason}");
+        }
+    }
 }

@@ -269,7 +269,8 @@ fn a_server_told_to_stop_finishes_every_call_and_refuses_new_ones() {
 fn while_it_stops_new_calls_are_refused_with_503() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = Disk::new();
-    let mut server = disk.under(Setup::new(dir.path()), dir.path()).start();
+    let setup = Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]);
+    let mut server = disk.under(setup, dir.path()).start();
     let mut peer = heard_call(&server, 1);
     // Until the disk works again, the shutdown has a call to finish.
     disk.fail(&peer.stream_id, "*", 1..=u64::MAX, Errno::NOSPC);
@@ -278,6 +279,7 @@ fn while_it_stops_new_calls_are_refused_with_503() {
     server.wait_for_log("the disk does not take audio");
     assert_eq!(Peer::try_connect(&server, &stream_id(2), "").err(), Some(503));
     assert_eq!(server.get("/incoming-call"), 503);
+    assert_eq!(server.metric("callreel_calls_refused_total{reason=\"draining\"}"), 2.0);
     disk.heal();
     assert_eq!(peer.close_code(), Some(1001));
     assert!(server.wait(PATIENCE).success());
