@@ -3,8 +3,9 @@
 //!
 //! The way of the data: [`ws::Decoder`] finds text messages in what a connection received;
 //! [`session::Session`] takes each, asks [`frame`] what the provider means, and gives the samples
-//! back in their place in media time, as codes or decoded by [`g711`]; [`wav`] makes them a file. Everything works in place, in memory that the caller owns. Whoever
-//! calls does the reading and the writing: a server's threads or a microcontroller's main loop.
+//! back in their place in media time, as codes or decoded by [`g711`]; [`wav`] makes them a file.
+//! Everything works in place, in memory that the caller owns. Whoever calls does the reading and the
+//! writing: a server's threads or a microcontroller's main loop.
 //!
 //! The rule to keep: after each message, [`poll_pcm`](session::Turn::poll_pcm) (or
 //! [`poll_mulaw`](session::Turn::poll_mulaw)) until it returns zero.
