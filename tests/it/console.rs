@@ -275,6 +275,58 @@ fn a_recording_is_found_drawn_played_sought_and_deleted_when_asked_twice() {
 }
 
 #[test]
+fn an_address_leads_to_its_recording_or_says_that_there_is_none() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    // More than a page of newer ones.
+    (0..55).for_each(|n| shelve(dir.path(), "2099-01-01", &format!("MZnew{n}")));
+    let recorder = Recorder::start_in(dir, open(), None);
+    let mut plan = recorder.plan();
+    plan.flood = true;
+    plan.duration = Some(Duration::from_millis(1980));
+    assert!(recorder.place(&plan).is_good());
+    let recording = recorder.wait_for("/api/v1/recordings?to=2098-01-01", |answer| {
+        answer["recordings"].get(0).cloned()
+    });
+    let word = |name: &str| recording[name].as_str().unwrap();
+    let key = format!("{}/{}", word("day"), word("id"));
+    recorder.block_on(async {
+        let browser = Browser::open(&recorder, &format!("/#recordings/{key}")).await;
+        let row = format!("document.querySelector('[data-key=\"{key}\"]')");
+        let is_seen = "['.stage', '.transport'].every((part) => { \
+            const box = document.querySelector(part)?.getBoundingClientRect(); \
+            return box && box.top >= document.querySelector('.top').clientHeight \
+              && box.bottom <= innerHeight; })";
+        browser.wait(is_seen).await;
+        browser.wait(&format!("{row}.querySelector('.length').textContent === '0:02'")).await;
+        for (width, height) in [(1200, 900), (400, 800)] {
+            browser.driver.set_window_rect(0, 0, width, height).await.unwrap();
+            browser.eval(&format!("{row}.firstChild.click()")).await;
+            browser.wait("!document.querySelector('.player')").await;
+            browser.eval(&format!("{row}.scrollIntoView({{ block: 'end' }})")).await;
+            browser.eval(&format!("{row}.firstChild.click()")).await;
+            browser.wait(is_seen).await;
+            browser
+                .wait(
+                    "new Set([...document.querySelectorAll('.between label > *')].map((part) => { \
+                       const box = part.getBoundingClientRect(); \
+                       return Math.round((box.top + box.bottom) / 2); })).size === 1",
+                )
+                .await;
+        }
+        browser.assert_clean(&recorder);
+        browser.eval("location.hash = '#recordings/2026-01-01/MZnone'").await;
+        let said = "document.getElementById('recordings-missing')";
+        browser.wait(&format!("{said}.checkVisibility()")).await;
+        let text = browser.eval(&format!("return {said}.textContent")).await;
+        assert_eq!(text, "2026-01-01/MZnone: there is no such recording");
+        browser.wait("!document.querySelector('.player')").await;
+        browser.eval(&format!("location.hash = '#recordings/{key}'")).await;
+        browser.wait(&format!("!{said}.checkVisibility() && {is_seen}")).await;
+        browser.close().await;
+    });
+}
+
+#[test]
 fn a_lost_recorder_is_seen() {
     let mut recorder = Recorder::start(open());
     let browser = recorder.block_on(Browser::open(&recorder, "/"));

@@ -26,7 +26,7 @@ function connect() {
     recordings.load().then(() => {
       everRecorded ||= !recordings.isEmpty();
       showLive();
-      route();
+      reveal();
     });
   });
   on("status", showStatus);
@@ -121,17 +121,24 @@ function showLive() {
   document.title = calls ? `● ${calls} · callreel` : "callreel";
 }
 
+/** What the address names: a view, and perhaps a day and a recording of it. */
+const parts = () => location.hash.slice(1).split("/");
+
 function route() {
-  const [view, ...rest] = location.hash.slice(1).split("/");
-  const isRecordings = view === "recordings";
+  const isRecordings = parts()[0] === "recordings";
   $("view-live").hidden = isRecordings;
   $("view-recordings").hidden = !isRecordings;
   for (const [id, isHere] of [["tab-live", !isRecordings], ["tab-recordings", isRecordings]]) {
     if (isHere) $(id).setAttribute("aria-current", "page");
     else $(id).removeAttribute("aria-current");
   }
-  if (isRecordings && rest.length === 2) recordings.reveal(rest.map(decodeURIComponent).join("/"));
   if (!isRecordings) live.redraw();
+}
+
+/** Opens the recording that the address names, if it names one. */
+function reveal() {
+  const [view, day, id] = parts();
+  if (view === "recordings") recordings.reveal(day && id ? { day, id } : null);
 }
 
 let typing = 0;
@@ -144,7 +151,10 @@ $("filters").addEventListener("submit", (event) => {
   recordings.load();
 });
 $("more").addEventListener("click", recordings.loadMore);
-addEventListener("hashchange", route);
+addEventListener("hashchange", () => {
+  route();
+  reveal();
+});
 addEventListener("resize", live.redraw);
 addEventListener("themechange", live.redraw);
 addEventListener("keydown", (event) => {

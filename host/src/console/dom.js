@@ -30,9 +30,9 @@ export function say(text) {
   $("say").textContent = text;
 }
 
-/** 4:05, or 1:02:03. */
+/** 4:05, or 1:02:03, to the nearest second. */
 export function clock(ms) {
-  const s = Math.floor(ms / 1000);
+  const s = Math.round(ms / 1000);
   const two = (n) => String(n).padStart(2, "0");
   const hours = Math.floor(s / 3600);
   const minutes = Math.floor(s / 60) % 60;

@@ -26,12 +26,13 @@ export class Player {
   #peaks = null;
   #frame = 0;
 
-  constructor(summary, { allowsDelete, onDelete }) {
+  constructor(summary, { allowsDelete, onDelete, onShown }) {
     this.summary = summary;
     this.path = pathOf(summary);
     this.element = el("div.player", { role: "group", "aria-label": "Recording" }, el("p.quiet", {}, "Reading …"));
     this.allowsDelete = allowsDelete;
     this.onDelete = onDelete;
+    this.onShown = onShown;
     this.onTheme = () => this.draw();
     this.sized = new ResizeObserver(() => this.draw());
     addEventListener("themechange", this.onTheme);
@@ -53,6 +54,7 @@ export class Player {
     if (notes.length) parts.push(el("ul.verdicts", {}, ...notes.map(([kind, text]) => el(`li.${kind}`, {}, text))));
     parts.push(this.#actions(), facts(record));
     this.element.replaceChildren(...parts);
+    this.onShown();
     if (!record.wav) return;
     this.sized.observe(this.canvas);
     this.#peaks = await ask(`${this.path}/peaks?columns=1200`);

@@ -1,7 +1,7 @@
 // The finished recordings: by day, newest first, searched on the server.
 
 import { $, ask, clock, count, el, setText, span, time } from "./dom.js";
-import { Player } from "./player.js";
+import { Player, pathOf } from "./player.js";
 
 const PAGE = 50;
 /** Pages that are asked for without a click when a search finds little. */
@@ -141,6 +141,7 @@ function rowOf(recording) {
   button.addEventListener("click", () => {
     const isOpen = open?.row === row;
     close();
+    $("recordings-missing").hidden = true;
     history.replaceState(null, "", isOpen ? "#recordings" : `#recordings/${keyOf(recording)}`);
     if (!isOpen) unfold(row, recording);
   });
@@ -150,6 +151,7 @@ function rowOf(recording) {
 function unfold(row, recording) {
   const player = new Player(recording, {
     allowsDelete: settings.allowsDelete,
+    onShown: () => { if (open?.row === row) row.scrollIntoView({ block: "nearest" }); },
     onDelete: () => {
       close();
       rows.delete(keyOf(recording));
@@ -177,10 +179,24 @@ function close() {
   open = null;
 }
 
-/** Opens the recording that the address names, if it is on the page. */
-export function reveal(key) {
+/** Opens the recording that the address names, if it names one, or says why that cannot be. */
+export async function reveal(named) {
+  $("recordings-missing").hidden = true;
+  if (!named) return;
+  const key = keyOf(named);
+  if (!rows.has(key)) {
+    try {
+      // Further down than what was read, or not what is searched for.
+      add({ ...await ask(pathOf(named)), day: named.day });
+    } catch (error) {
+      setText($("recordings-missing"), `${key}: ${error.message}`);
+      $("recordings-missing").hidden = false;
+      close();
+      scrollTo(0, 0);
+      return;
+    }
+    showEnd();
+  }
   const row = rows.get(key);
-  if (!row || open?.row === row) return;
-  row.firstChild.click();
-  row.scrollIntoView({ block: "nearest" });
+  if (open?.row !== row) row.firstChild.click();
 }
