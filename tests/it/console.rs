@@ -219,6 +219,7 @@ fn a_recording_is_found_drawn_played_sought_and_deleted_when_asked_twice() {
         let browser = Browser::open(&recorder, "/#recordings").await;
         browser.wait("document.querySelectorAll('.row').length === 4").await;
         browser.wait("document.querySelectorAll('#days > section').length === 4").await;
+        assert_eq!(browser.eval("return document.querySelectorAll('li.new').length").await, 0);
         let search = browser.driver.find(By::Css("input[type=search]")).await.unwrap();
         search.send_keys("nobody").await.unwrap();
         browser.wait("document.getElementById('recordings-none').checkVisibility()").await;

@@ -37,7 +37,7 @@ async function read(mine, isFirst) {
       const answer = await ask(`/api/v1/recordings?${query()}`);
       if (mine !== turn) return;
       if (isFirst && page === 0) clear();
-      answer.recordings.forEach(add);
+      answer.recordings.forEach((recording) => add(recording));
       next = answer.next;
       if (!next || answer.recordings.length) break;
     }
