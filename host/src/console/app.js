@@ -169,4 +169,8 @@ setInterval(() => {
   if (performance.now() - heard > SILENCE_MAX_MS) showLost();
 }, 1000);
 route();
+// A page that is kept for the way back holds none of the few connections that a browser makes.
+addEventListener("pagehide", () => source?.close());
+addEventListener("pageshow", ({ persisted }) => persisted && connect());
+
 connect();
