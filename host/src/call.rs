@@ -219,6 +219,11 @@ impl Call {
         self.has_unread
     }
 
+    /// Lets it take what it left unread, though the recording before this one is not finished.
+    pub fn wait_no_more(&mut self) {
+        self.before = None;
+    }
+
     /// Whether the peer is to be held back, because the disk is behind.
     pub fn is_held_back(&mut self, now: Instant) -> bool {
         if let Some((finishing, since)) = &self.before {

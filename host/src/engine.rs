@@ -491,7 +491,7 @@ impl Reader {
             };
             if live.call.is_held_back(now) {
                 // It is not the peer who is silent.
-                live.last_heard = now;
+                (live.last_heard, live.pooled_since) = (now, now);
                 return More::Later;
             }
             if live.call.has_unread() {
@@ -631,22 +631,23 @@ impl Reader {
         live.tended = now;
         live.call.tend(&mut self.outbox, now);
         live.flush();
-        let silent = now - live.last_heard;
         let is_old = now - live.began >= self.config.max_duration;
         let patience = self.config.idle_timeout;
-        // One that says something, but begins nothing, or takes room for a message that never ends.
-        let is_pretending = !live.call.is_recording() && now - live.began >= patience
-            || live.pooled > 0
-                && now - live.call.heard() >= patience
-                && !live.call.is_held_back(now);
+        let is_idle = live.is_idle(now, patience);
+        let was_idle = std::mem::replace(&mut live.was_idle, is_idle);
         match live.closing {
-            Closing::No if silent >= patience || is_pretending => {
+            Closing::No if is_idle && was_idle => {
                 self.end(token, End::Idle, ws::CloseCode::POLICY, now);
+            }
+            // The process may have been paused since the look at the sockets: it is read once more.
+            Closing::No if is_idle => {
+                live.is_ready = true;
+                self.ready.push(token);
             }
             Closing::No if is_old => {
                 self.end(token, End::MaxDuration, ws::CloseCode::POLICY, now);
             }
-            Closing::No if silent >= self.config.idle_timeout / 2 && !live.pinged => {
+            Closing::No if now - live.last_heard >= patience / 2 && !live.pinged => {
                 live.pinged = true;
                 live.send(&ws::ping());
             }
@@ -663,7 +664,15 @@ impl Reader {
         for token in tokens {
             // What the kernel holds, but not what a flood goes on to bring.
             self.guarded(token, now, |reader| {
-                let _ = (0..16).find(|_| reader.read(token, now) != More::AtOnce);
+                let _ = (0..16).find(|_| {
+                    let Some(live) = reader.live.get_mut(&token) else {
+                        return true;
+                    };
+                    live.call.wait_no_more();
+                    let more = reader.read(token, now);
+                    let has_unread = reader.live.get(&token).is_some_and(|l| l.call.has_unread());
+                    more != More::AtOnce && !has_unread
+                });
                 reader.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, now);
             });
             self.drop_if_gone(token);

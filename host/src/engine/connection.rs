@@ -23,16 +23,18 @@ pub struct Live {
     pub call: Call,
     /// The start of a message whose rest has not come.
     pub partial: Vec<u8>,
-    /// What the pool gave for it.
+    /// What the pool gave for it, and since when it has given any.
     pub pooled: usize,
+    pub pooled_since: Instant,
     /// Its token is among the ready ones.
     pub is_ready: bool,
     /// The peer will send no more, or the connection is broken: to be read to its end.
     pub is_ending: bool,
     pub began: Instant,
     pub last_heard: Instant,
-    /// When it was looked after last.
+    /// When it was looked after last, and whether its peer was idle then.
     pub tended: Instant,
+    pub was_idle: bool,
     /// A ping of ours has not been answered.
     pub pinged: bool,
     /// Bytes of control frames that the socket did not take yet.
@@ -60,11 +62,13 @@ impl Live {
             call,
             partial: already_read.to_vec(),
             pooled: 0,
+            pooled_since: now,
             is_ready: true,
             is_ending: false,
             began: now,
             last_heard: now,
             tended: now,
+            was_idle: false,
             pinged: false,
             unsent: Vec::new(),
             closing: Closing::No,
@@ -75,6 +79,14 @@ impl Live {
     /// Whether it is time to look after it.
     pub fn is_due(&self, now: Instant) -> bool {
         now - self.tended >= TEND_INTERVAL / 2
+    }
+
+    /// Whether the peer has been silent for too long; or says something, but begins nothing, or takes
+    /// room for a message that never ends.
+    pub fn is_idle(&self, now: Instant, patience: Duration) -> bool {
+        now - self.last_heard >= patience
+            || !self.call.is_recording() && now - self.began >= patience
+            || self.pooled > 0 && now - self.pooled_since.max(self.call.heard()) >= patience
     }
 
     /// Keeps the start of a message in memory of its own.
@@ -108,6 +120,7 @@ impl Live {
             }
         } else if self.pooled == 0 {
             self.pooled = pool.add((self.partial.len() + 1).next_multiple_of(pool::STEP_BYTES));
+            self.pooled_since = Instant::now();
             self.partial.reserve_exact(self.pooled - self.partial.len());
         }
     }

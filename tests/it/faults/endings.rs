@@ -202,13 +202,13 @@ fn the_longest_duration_ends_a_call_and_keeps_it() {
 #[test]
 fn a_peer_that_only_sends_pings_is_not_kept_for_longer_than_a_call_may_last() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Setup::new(dir.path()).args(&["--max-duration", "1s"]).start();
+    let server = Setup::new(dir.path()).args(&["--max-duration", "2s"]).start();
     let mut peer = Peer::connect(&server, &stream_id(1));
     peer.sync();
     assert_eq!(peer.close_code(), Some(1008));
     // A second start is no way round it.
     let mut peer = heard_call(&server, 2);
-    for _ in 0..75 {
+    for _ in 0..150 {
         let start = peer.start_message(&[]);
         // It may have been closed already.
         let _ = peer.socket.write_all(&frame(FIN | TEXT, start.as_bytes()));
