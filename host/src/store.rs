@@ -288,14 +288,21 @@ impl Store {
     }
 
     /// Takes over a recording that could not be finished, to finish it when the disk is back. Of too
-    /// many, the oldest whose file the next start can finish is left to that.
+    /// many, the oldest whose file the next start can finish is left to that; of those without a file
+    /// the oldest is forgotten.
     pub fn leave(&self, left: Left) {
         let mut all = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= LEFT_MAX
-            && let Some(oldest) = all.iter().position(|left| left.part.is_some())
-        {
-            all.remove(oldest);
-            tracing::error!("too many recordings wait for the disk: the next start finishes one");
+        if all.len() >= LEFT_MAX {
+            let oldest = all.iter().position(|left| left.part.is_some()).unwrap_or(0);
+            match all.remove(oldest) {
+                Some(Left { part: None, record }) => {
+                    let stream = record.stream_id;
+                    tracing::error!(?stream, "forgot a call of which the disk took nothing");
+                }
+                _ => tracing::error!(
+                    "too many recordings wait for the disk: the next start finishes one"
+                ),
+            }
         }
         all.push_back(left);
     }

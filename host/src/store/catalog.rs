@@ -236,9 +236,9 @@ impl Store {
         if is_unfinished || super::keep::our_record(&names).is_none() {
             return Ok(false);
         }
-        super::keep::remove(&names)?;
+        let was_there = found(super::keep::remove(&names))?.is_some();
         found(super::sync_dir(&names.dir))?;
-        Ok(true)
+        Ok(was_there)
     }
 
     /// Reads the outline of a finished recording, in `columns` columns at most.

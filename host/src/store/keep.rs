@@ -25,19 +25,19 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 impl Store {
     /// Does what is due; to be called once a second, by a thread that may wait for the disk.
     pub fn tend(&self) {
-        self.finish_left();
         if self.ticks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
             self.remove_old();
         }
         self.make_room();
         self.watch_room();
+        self.finish_left();
     }
 
-    /// Tries once to finish each that was left: one that can never be finished keeps no other.
+    /// Finishes what was left, until the disk refuses again; the next time another comes first, so that
+    /// one which can never be finished keeps no other.
     fn finish_left(&self) {
         let waiting = || self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = waiting().len();
-        for _ in 0..count {
+        loop {
             let Some(mut left) = waiting().pop_front() else {
                 return;
             };
@@ -49,6 +49,7 @@ impl Store {
                 Err(error) => {
                     tracing::debug!(%error, "the disk still refuses to finish a recording");
                     waiting().push_back(left);
+                    return;
                 }
             }
         }
