@@ -39,6 +39,9 @@ pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(500);
 /// How much audio may wait for a disk that does not take it.
 pub const QUEUE_MS_MAX: u64 = 10_000;
 
+/// How much of a stream's messages may wait to be captured: more than come with that audio.
+const CAPTURE_QUEUE_BYTES_MAX: u64 = 1 << 20;
+
 /// How long a full queue holds the peer back before audio is given up for silence.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 
@@ -109,6 +112,8 @@ pub struct Recording {
 struct Queue {
     /// Samples posted that the disk has not taken.
     samples: AtomicU64,
+    /// The same of bytes of messages to be captured, and of records.
+    aside: AtomicU64,
 }
 
 /// Something for a writer to do.
@@ -141,6 +146,15 @@ impl Job {
     const fn is_audio(&self) -> bool {
         matches!(self, Self::Append(_) | Self::Silence(_))
     }
+
+    /// What it counts for in [`Queue::aside`].
+    const fn aside_bytes(&self) -> u64 {
+        match self {
+            Self::Capture(lines) => lines.len() as u64,
+            Self::Note(_) => size_of::<Record>() as u64,
+            _ => 0,
+        }
+    }
 }
 
 /// Where a media thread posts what is to be written. Posts go out together, so that the writer
@@ -154,6 +168,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    fn post_aside(&mut self, key: u64, queue: &Queue, job: Job) {
+        queue.aside.fetch_add(job.aside_bytes(), Ordering::Relaxed);
+        self.post(key, job);
+    }
+
     fn post(&mut self, key: u64, job: Job) {
         self.jobs.push((key, job));
     }
@@ -249,7 +268,8 @@ impl Recording {
             self.post_block(outbox, now);
         }
         // A record is not worth a place in the queue of a disk that is behind.
-        let is_behind = self.queue.samples.load(Ordering::Relaxed) > 0;
+        let is_behind = self.queue.samples.load(Ordering::Relaxed) > 0
+            || self.queue.aside.load(Ordering::Relaxed) > 0;
         let is_due = self.noted.is_none_or(|noted| now - noted >= NOTE_INTERVAL);
         let amiss = stats.late
             + stats.repeated
@@ -264,7 +284,7 @@ impl Recording {
             let mut record = Record::clone(&self.record);
             record.set_stats(stats);
             record.lost_ms = self.lost_ms();
-            outbox.post(self.key, Job::Note(Box::new(record)));
+            outbox.post_aside(self.key, &self.queue, Job::Note(Box::new(record)));
         }
     }
 
@@ -283,11 +303,10 @@ impl Recording {
         now - *self.full_since.get_or_insert(now) < STUCK_AFTER
     }
 
-    /// Keeps messages of the stream, as the provider sent them, but not while the queue is full: they
-    /// have no bound of their own.
+    /// Keeps messages of the stream, as the provider sent them, unless too many wait for the disk.
     pub fn capture(&mut self, lines: Vec<u8>, outbox: &mut Outbox) {
-        if !self.may_be_full {
-            outbox.post(self.key, Job::Capture(lines));
+        if self.queue.aside.load(Ordering::Relaxed) < CAPTURE_QUEUE_BYTES_MAX {
+            outbox.post_aside(self.key, &self.queue, Job::Capture(lines));
         } else if !std::mem::replace(&mut self.capture_is_torn, true) {
             tracing::error!("messages are missing in a capture: the disk is behind");
         }

@@ -282,6 +282,7 @@ impl Writer {
             }
             match spool.perform(&mut job, &mut self.encoded, &self.store, &self.board) {
                 Ok(()) => {
+                    spool.queue.aside.fetch_sub(job.aside_bytes(), Ordering::Relaxed);
                     if spool.failing_since.take().is_some() {
                         tracing::info!("the disk takes audio again");
                     }
