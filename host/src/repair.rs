@@ -152,6 +152,8 @@ enum Outcome {
 /// Why a file is left alone.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
+    #[error("another repair writes {}, or was interrupted: remove it if none runs", .0.display())]
+    Unfinished(PathBuf),
     #[error("its copy is in the way, and no good: remove or rename {}", .0.display())]
     BadCopy(PathBuf),
     #[error("it holds no audio")]
@@ -376,7 +378,12 @@ fn write_copy(
 ) -> Result<(), Refusal> {
     let temporary = copy.with_extension("wav.tmp");
     // If it is there it is not ours to remove.
-    let mut out = private().create_new(true).open(&temporary)?;
+    let mut out = match private().create_new(true).open(&temporary) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(Refusal::Unfinished(temporary));
+        }
+        out => out?,
+    };
     let written = (|| {
         out.write_all(header)?;
         file.seek(SeekFrom::Start(data.start))?;

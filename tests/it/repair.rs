@@ -154,6 +154,7 @@ fn what_another_repair_is_writing_is_left_to_it() {
     fs::write(&theirs, "half").unwrap();
     let (code, said) = repair(&[], &broken);
     assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("call.repaired.wav.tmp"), "{said}");
     assert_eq!(fs::read(theirs).unwrap(), b"half");
 }
 
