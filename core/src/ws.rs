@@ -174,7 +174,8 @@ impl Decoder {
 
     /// Moves what is still needed to the start of `bytes` and says how much that is.
     ///
-    /// To be called after [`poll`](Self::poll) returned `None`; the bytes behind are free again.
+    /// To be called after [`poll`](Self::poll) has returned `None`, or before that to take the rest of
+    /// the messages later; the bytes behind are free again.
     pub fn compact(&mut self, bytes: &mut [u8]) -> usize {
         let rest = bytes.len().saturating_sub(self.next);
         if rest > 0 && self.next > self.message {

@@ -12,6 +12,7 @@ let everRecorded = false;
 let source = null;
 
 function connect() {
+  source?.close();
   source = new EventSource("/api/v1/events");
   const on = (name, handle) => source.addEventListener(name, (event) => {
     heard = performance.now();
