@@ -501,10 +501,11 @@ impl Reader {
             }
             let (result, room) = match live.grow(&self.pool) {
                 true => live.receive(&mut self.buffer, &self.pool),
-                false => return More::Later,
+                false => (Ok(0), 0),
             };
             if room == 0 {
-                // Another thread took the rest of the pool just now: this is no end of the stream.
+                // Others have taken the pool: it is neither silent nor at its end.
+                live.last_heard = now;
                 return More::Later;
             }
             let received = match result {
