@@ -22,6 +22,9 @@ use crate::store::record::{EventRecord, GapRecord, State};
 /// that a place in it is found without a division.
 pub const TAP_SAMPLES: usize = (2 * SAMPLE_RATE_HZ as usize).next_power_of_two();
 
+/// How much of one gap is counted for all calls: a day.
+const MISSING_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
 /// Gaps, keys and marks on their way from one recording to those who watch.
 const MOMENTS_MAX: usize = 64;
 
@@ -347,7 +350,9 @@ impl Tap {
     /// Shows a gap, if there is room.
     pub fn show_gap(&self, gap: &GapRecord) {
         self.board.counters.gaps.fetch_add(1, Ordering::Relaxed);
-        self.board.counters.missing_ms.fetch_add(gap.missing_ms, Ordering::Relaxed);
+        // A clock that jumped further than any call lasts would drown everybody else's.
+        let missing_ms = gap.missing_ms.min(MISSING_MS_MAX);
+        self.board.counters.missing_ms.fetch_add(missing_ms, Ordering::Relaxed);
         self.show_moment(|| Moment::Gap(gap.clone()));
     }
 
