@@ -108,7 +108,8 @@ pub struct Stats {
     pub before_start: u64,
     /// Messages that came after the stop.
     pub after_stop: u64,
-    /// Messages that never came, according to the sequence numbers of those that did.
+    /// Messages that never came, according to the sequence numbers of those that did; rejected ones
+    /// came, whatever numbers they had.
     pub missing: u64,
     /// Messages that could not be taken, by [`PeerError::index`].
     pub rejected: [u64; PeerError::ALL.len()],
