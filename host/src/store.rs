@@ -86,7 +86,7 @@ pub enum Error {
     #[error("another callreel is recording to {}: stop it, or choose another --dir", .0.display())]
     InUse(PathBuf),
     /// More is to be kept free than there is.
-    #[error("--keep-free is {keep_free} bytes, but the disk of {} has {total} in all: no call could ever be taken", dir.display())]
+    #[error("--keep-free is {keep_free} bytes, but the disk of {} has {total} in all: give less, or no call could ever be taken", dir.display())]
     KeepFree {
         /// The directory.
         dir: PathBuf,
