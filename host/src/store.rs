@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
 pub use self::record::Record;
@@ -391,11 +392,8 @@ impl Part {
     /// What the system says: nobody knows.
     pub fn is_in_place(&self) -> io::Result<bool> {
         let ours = self.file.metadata()?;
-        match fs::symlink_metadata(self.names.wav_part()) {
-            Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        let there = found(fs::symlink_metadata(self.names.wav_part()))?;
+        Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
     }
 
     /// Gives the name back, with all that was begun under it.
@@ -491,9 +489,14 @@ impl Names {
 
 /// Whether anything has this name, be it a link to nowhere.
 fn is_there(path: &Path) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+    Ok(found(fs::symlink_metadata(path))?.is_some())
+}
+
+/// What the system found, if it did.
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -515,10 +518,15 @@ fn first_free(is_taken: impl Fn(u64) -> io::Result<bool>) -> io::Result<u64> {
     Ok(free)
 }
 
-/// Opens a file to read it, but nothing that only looks like one: a pipe would keep us for ever.
+/// Opens a file to read it.
 fn open_file(path: &Path) -> io::Result<File> {
-    let no_wait = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
+    open_regular(OpenOptions::new().read(true), OFlags::empty(), path)
+}
+
+/// Opens a file, but nothing that only looks like one: a pipe would keep us for ever.
+fn open_regular(options: &mut OpenOptions, flags: OFlags, path: &Path) -> io::Result<File> {
+    let flags = (flags | OFlags::NONBLOCK).bits().cast_signed();
+    let file = options.custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "it is not a regular file"));
     }

@@ -17,7 +17,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use super::record::State;
-use super::{ID_BYTES_MAX, Record, Store, open_file, read_small};
+use super::{ID_BYTES_MAX, Record, Store, found, open_file, read_small};
 
 /// Records read for one page of a search, at most; the next page goes on from there.
 const SCAN_MAX: usize = 5000;
@@ -358,14 +358,6 @@ impl Filter {
                     .any(|field| holds(field))
                     || record.parameters.iter().any(|(name, value)| holds(name) || holds(value))
             })
-    }
-}
-
-fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::recover::finish_left;
-use super::{Names, Record, Room, Store, read_small};
+use super::recover::{finish_left, read_record};
+use super::{Names, Record, Room, Store, found};
 
 /// What is kept free unless the user says so: an hour of eight calls.
 const KEEP_FREE_DEFAULT: u64 = 64 * 1024 * 1024;
@@ -185,16 +185,12 @@ fn finished_in(day: &Path) -> io::Result<Vec<(Names, SystemTime)>> {
 
 /// The record of that name, if it is one of ours.
 pub(super) fn our_record(names: &Names) -> Option<Record> {
-    let record: Record = serde_json::from_slice(&read_small(&names.json()).ok()?).ok()?;
-    (record.id == names.id).then_some(record)
+    read_record(&names.json()).filter(|record| record.id == names.id)
 }
 
 /// Removes a finished recording. Its record goes last: it says what the WAV is, and what is
 /// interrupted can be done again.
 pub(super) fn remove(names: &Names) -> io::Result<()> {
-    match fs::remove_file(names.wav()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    found(fs::remove_file(names.wav()))?;
     fs::remove_file(names.json())
 }

@@ -9,10 +9,12 @@ use callreel_core::frame::Provider;
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{self, Encoding, Length, Spec};
 use jiff::Timestamp;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::keep::days_of;
 use super::record::{End, State};
-use super::{Left, Names, Part, Record, Store, read_small, rename_new, sync_dir};
+use super::{Left, Names, Part, Record, Store, open_regular, read_small, rename_new, sync_dir};
 
 /// Finishes every orphan in the store's directories. One that cannot be finished stays as it is and
 /// is told of in the log: it must not keep the recorder from its work.
@@ -75,11 +77,18 @@ pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
 
 /// Finishes one WAV with its record, if it was ours to finish.
 fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
+    let mut options = File::options();
     // A link that somebody put there leads to a file that is not ours.
-    if !fs::symlink_metadata(names.wav_part())?.is_file() {
-        return Ok(None);
-    }
-    let file = File::options().read(true).write(true).open(names.wav_part())?;
+    let opened = open_regular(options.read(true).write(true), OFlags::NOFOLLOW, &names.wav_part());
+    let file = match opened {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || Errno::from_io_error(&error) == Some(Errno::LOOP) =>
+        {
+            return Ok(None);
+        }
+        file => file?,
+    };
     let known = read_record(&names.json());
     let published = known.is_some();
     let mut record = known
@@ -137,7 +146,8 @@ fn recover_record(store: &Store, names: &Names) -> io::Result<Option<Record>> {
     Ok(Some(record))
 }
 
-fn read_record(path: &Path) -> Option<Record> {
+/// Reads a record, if this is one.
+pub(super) fn read_record(path: &Path) -> Option<Record> {
     serde_json::from_slice(&read_small(path).ok()?).ok()
 }
 
