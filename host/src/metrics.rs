@@ -7,7 +7,7 @@ use std::time::Duration;
 use callreel_core::frame::PeerError;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelValue, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -65,7 +65,7 @@ impl Collector for Scrape {
             "callreel_recordings",
             "Finished recordings, by how good they are",
             "state",
-            STATES.iter().map(|state| state_name(*state)).zip(&counters.finished),
+            STATES.iter().map(State::to_string).zip(&counters.finished),
         )?;
         to.counter("callreel_frames", "Media messages whose audio is recorded", &counters.frames)?;
         to.counter("callreel_frames_late", "Of those, late ones", &counters.late)?;
@@ -135,7 +135,7 @@ impl Metrics<'_> {
         name: &str,
         help: &str,
         label: &'static str,
-        values: impl Iterator<Item = (&'static str, &'v AtomicU64)>,
+        values: impl Iterator<Item = (impl EncodeLabelValue, &'v AtomicU64)>,
     ) -> Result {
         let mut to = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (value, count) in values {
@@ -158,16 +158,6 @@ impl Metrics<'_> {
         let mut to = self.0.encode_descriptor(name, "What runs", None, MetricType::Gauge)?;
         let labels = [("version", env!("CARGO_PKG_VERSION"))];
         ConstGauge::new(1u64).encode(to.encode_family(&labels)?)
-    }
-}
-
-const fn state_name(state: State) -> &'static str {
-    match state {
-        State::Complete => "complete",
-        State::Failed => "failed",
-        State::Partial => "partial",
-        State::Recording => "recording",
-        State::Recovered => "recovered",
     }
 }
 
