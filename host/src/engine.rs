@@ -520,9 +520,9 @@ impl Reader {
                 },
             };
             let is_ending = live.is_ending;
-            self.take(token, received, now);
+            let has_unread = self.take(token, received, now);
             turn += received;
-            if self.live.get(&token).is_some_and(|live| live.call.has_unread()) {
+            if has_unread {
                 continue;
             }
             // A read that left room emptied the socket; what comes later is told of anew. Who sends
@@ -565,10 +565,11 @@ impl Reader {
         self.live.get_mut(&token).map(|live| work(live, &mut self.buffer, &mut context))
     }
 
-    /// Lets a call take `received` new bytes, behind those of its unfinished message.
-    fn take(&mut self, token: usize, received: usize, now: Instant) {
+    /// Lets a call take `received` new bytes, behind those of its unfinished message; whether it left
+    /// messages unread.
+    fn take(&mut self, token: usize, received: usize, now: Instant) -> bool {
         let pool = Arc::clone(&self.pool);
-        self.with_call(token, now, |live, buffer, context| {
+        let has_unread = self.with_call(token, now, |live, buffer, context| {
             if received > 0 {
                 live.last_heard = now;
                 live.pinged = false;
@@ -594,7 +595,9 @@ impl Reader {
             if live.call.peer_closed() && matches!(live.closing, Closing::Lingering(_)) {
                 live.closing = Closing::Gone;
             }
+            live.call.has_unread()
         });
+        has_unread.unwrap_or(false)
     }
 
     /// The connection is over as far as the peer is concerned.
