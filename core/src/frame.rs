@@ -3,6 +3,7 @@
 //! [`parse`] turns one text message of a [`Provider`] into a [`Frame`]. Wire names live in the
 //! provider's own file and nowhere else.
 
+mod members;
 mod twilio;
 
 use core::fmt;
@@ -100,6 +101,8 @@ impl core::error::Error for PeerError {}
 pub struct Frame<'t> {
     /// Its number among the stream's messages, if it says so.
     pub sequence: Option<u64>,
+    /// The id of its stream, as it stands between the quotes; empty if it names none.
+    pub stream_id: &'t [u8],
     /// What it says.
     pub body: Body<'t>,
 }
@@ -125,6 +128,8 @@ pub enum Body<'t> {
     Media(Media<'t>),
     /// An event that a recorder has no use for, known or not.
     Other,
+    /// Media that cannot be taken, and the reason.
+    Rejected(PeerError),
     /// A stream begins.
     Start(Start<'t>),
     /// The stream is over.
@@ -221,6 +226,9 @@ pub struct Start<'t> {
     pub parameters: Vec<(Text<'t>, Text<'t>), PARAMETERS_MAX>,
     /// How many parameters there were beyond those.
     pub parameters_dropped: u32,
+    /// Fields of another type than the provider documents. Those that recording needs are read as far
+    /// as they make sense, the others as if they were absent.
+    pub odd_fields: u32,
 }
 
 /// A pressed key.
@@ -349,12 +357,12 @@ pub fn parse(provider: Provider, text: &mut [u8]) -> Result<Frame<'_>, PeerError
     }
 }
 
-/// How a provider writes what the parser reads in one spelling only.
+/// Keys that [`canonicalise`] treats in a way of their own for one provider.
 struct Dialect {
     /// Keys whose values are whole numbers, bare or quoted.
     numbers: &'static [&'static [u8]],
-    /// The key of the object whose contents are the user's own: nothing in there is ours.
-    free: &'static [u8],
+    /// Keys of objects whose contents are the user's own: nothing in there is the provider's.
+    free: &'static [&'static [u8]],
 }
 
 /// Rewrites a JSON text in place so that the parser, which knows one spelling only, reads every
@@ -367,13 +375,18 @@ struct Dialect {
 ///   still audio.
 /// - What becomes free at the end is blank.
 ///
-/// Takes linear time. Text that is not JSON stays so.
+/// - A byte order mark is blank.
+///
+/// Takes linear time. Text that is not JSON stays so. Returns how many keys were made unknown.
 ///
 /// # Errors
 /// [`PeerError::Depth`]: deeper than [`DEPTH_MAX`], before anything recurses. [`PeerError::Json`]:
 /// quotes, colons and bare values stand where the depth that the parser sees could be another.
-fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<(), PeerError> {
-    let mut pass = Pass { text, read: 0, write: 0 };
+fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<u32, PeerError> {
+    if let Some(mark) = text.get_mut(..3).filter(|start| **start == *b"\xEF\xBB\xBF") {
+        mark.fill(b' ');
+    }
+    let mut pass = Pass { text, read: 0, write: 0, hidden: 0 };
     let mut depth = 0;
     // One bit for each open array (0) or object (1), the innermost lowest.
     let mut objects = 0u32;
@@ -393,7 +406,7 @@ fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<(), PeerError> {
                 } else if free_depth.is_none() {
                     let name = pass.text.get(string.clone()).unwrap_or_default();
                     number_key = dialect.numbers.contains(&name).then_some(string.start);
-                    before_free = name == dialect.free;
+                    before_free = dialect.free.contains(&name);
                 }
                 continue;
             }
@@ -425,7 +438,7 @@ fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<(), PeerError> {
         pass.keep();
     }
     pass.text.get_mut(pass.write..).unwrap_or_default().fill(b' ');
-    Ok(())
+    Ok(pass.hidden)
 }
 
 /// *Invariant: write ≤ read ≤ text's length; what lies before `write` is rewritten.*
@@ -433,6 +446,8 @@ struct Pass<'t> {
     text: &'t mut [u8],
     read: usize,
     write: usize,
+    /// Keys made unknown.
+    hidden: u32,
 }
 
 impl Pass<'_> {
@@ -521,8 +536,12 @@ impl Pass<'_> {
         while let Some(b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.') = self.peek() {
             self.keep();
         }
-        if !is_u64(self.text.get(start..self.write).unwrap_or_default()) {
+        let value = self.text.get(start..self.write).unwrap_or_default();
+        if !is_u64(value) {
+            // `null` is not odd: it is how some say that a field is absent.
+            let before = self.hidden + u32::from(value != b"null");
             self.hide(key);
+            self.hidden = self.hidden.min(before);
         }
         self.end_value()
     }
@@ -555,6 +574,7 @@ impl Pass<'_> {
     fn hide(&mut self, key: Option<usize>) {
         if let Some(byte) = key.and_then(|key| self.text.get_mut(key)) {
             *byte = b' ';
+            self.hidden = self.hidden.saturating_add(1);
         }
     }
 }
@@ -589,7 +609,7 @@ mod tests {
 
     use super::*;
 
-    const DIALECT: Dialect = Dialect { numbers: &[b"n", b"m"], free: b"free" };
+    const DIALECT: Dialect = Dialect { numbers: &[b"n", b"m"], free: &[b"free"] };
 
     fn canonical(text: &str) -> Result<String, PeerError> {
         let mut text = Vec::from(text);

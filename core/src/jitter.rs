@@ -24,9 +24,10 @@ pub const TRACK_LAG: usize = samples(TRACK_LAG_MS_MAX) as usize;
 
 const _: () = assert!(WOBBLE_AT_HOLE_MS_MAX < WOBBLE_MS_MAX && WOBBLE_MS_MAX < TRACK_LAG_MS_MAX);
 const _: () = assert!(TRACK_LAG_MS_MAX < GAP_MS_MAX);
+const _: () = assert!(REORDER_MS_MAX < TRACK_LAG_MS_MAX);
 
 /// How many samples `ms` milliseconds have.
-const fn samples(ms: u32) -> u64 {
+pub const fn samples(ms: u32) -> u64 {
     ms as u64 * SAMPLE_RATE_HZ as u64 / 1000
 }
 
@@ -39,8 +40,14 @@ pub enum Placement {
     Late,
     /// After so many samples of silence.
     Fill(u64),
-    /// Next; its clock jumped ahead by so many samples, and time counts from here anew.
-    Jump(u64),
+    /// After `filled` samples of silence; its clock jumped ahead by `missing` samples, and time counts
+    /// from here anew.
+    Jump {
+        /// Samples that are missing.
+        missing: u64,
+        /// Samples of silence that stand in for some of them.
+        filled: u64,
+    },
     /// Next, though it belongs so much earlier that time counts from here anew.
     Rewind,
 }
@@ -53,7 +60,7 @@ pub fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
     let wobble = if after_hole { WOBBLE_AT_HOLE_MS_MAX } else { WOBBLE_MS_MAX };
     if ahead > 0 {
         match off {
-            _ if off > samples(GAP_MS_MAX) => Placement::Jump(off),
+            _ if off > samples(GAP_MS_MAX) => Placement::Jump { missing: off, filled: 0 },
             _ if off > samples(wobble) => Placement::Fill(off),
             _ => Placement::Append,
         }
@@ -86,19 +93,32 @@ impl Sample for u8 {
     }
 }
 
+/// How much of a track is held back at most while messages before it are missing, in milliseconds:
+/// the missing part and the audio behind it. A chunk that comes late within this window lands in its
+/// place.
+///
+/// One constant for all builds: it decides bytes.
+pub const REORDER_MS_MAX: u32 = 80;
+
+/// [`REORDER_MS_MAX`] in samples of a track.
+pub const REORDER: usize = samples(REORDER_MS_MAX) as usize;
+
+/// How many missing parts may be held open at one time; of more, the oldest is given up.
+pub const HOLES_MAX: usize = 4;
+
 /// One or two tracks' samples between the chunk they came in and the file.
 ///
-/// With one track every sample is ready at once. With two, an instant is ready when both have it,
-/// or when one is [`TRACK_LAG_MS_MAX`] ahead: then silence stands in for the other.
+/// With one track every sample is ready at once, unless messages before it are missing. With two, an
+/// instant is ready when both have it, or when one is [`TRACK_LAG_MS_MAX`] ahead: then silence stands
+/// in for the other.
 ///
-/// `N` is how many samples it holds in all, as mu-law codes of a byte each; two tracks need an even
-/// number, more than twice the lag.
+/// `S` is its memory, a byte for each sample, as mu-law codes; see [`serves`](Self::serves).
 ///
-/// *Invariant, in samples of a track from the next to be read: ready ≤ written ≤ N / tracks.*
+/// *Invariant, in samples of a track from the next to be read: ready ≤ written ≤ length / tracks.*
 #[derive(Clone, Debug)]
-pub struct JitterBuffer<const N: usize> {
+pub struct JitterBuffer<S> {
     /// With two tracks, a half for each: rings of their own.
-    ring: [u8; N],
+    ring: S,
     stereo: bool,
     /// Index in each part of the sample to be read next.
     start: usize,
@@ -110,52 +130,231 @@ pub struct JitterBuffer<const N: usize> {
     placed: [u64; 2],
     /// Of those, the silence that stood in for a track that has not come back yet.
     waited: [u64; 2],
+    /// Missing parts that may still come, oldest first.
+    holes: Holes,
 }
 
-impl<const N: usize> JitterBuffer<N> {
-    /// Whether `N` is enough for two tracks.
-    pub const SERVES_TWO: bool = N.is_multiple_of(2) && N / 2 > TRACK_LAG;
+/// A part of a track whose messages are missing: silence as long as they do not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Track of the missing audio.
+    pub track: usize,
+    /// First missing sample of the track.
+    pub at: u64,
+    /// Missing samples, as the timestamps tell.
+    pub length: usize,
+    /// First missing message.
+    pub from: u64,
+    /// First message behind the missing ones.
+    pub to: u64,
+}
 
+/// Up to [`HOLES_MAX`] missing parts. heapless's vector panics at an index that is none.
+#[derive(Clone, Debug)]
+struct Holes {
+    places: [Hole; HOLES_MAX],
+    count: usize,
+}
+
+impl Holes {
+    const NONE: Self =
+        Self { places: [Hole { track: 0, at: 0, length: 0, from: 0, to: 0 }; HOLES_MAX], count: 0 };
+
+    fn all(&mut self) -> &mut [Hole] {
+        self.places.get_mut(..self.count).unwrap_or_default()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Hole> {
+        self.places.iter().take(self.count)
+    }
+
+    const fn is_full(&self) -> bool {
+        self.count >= HOLES_MAX
+    }
+
+    fn push(&mut self, hole: Hole) -> bool {
+        let Some(place) = self.places.get_mut(self.count) else {
+            return false;
+        };
+        *place = hole;
+        self.count += 1;
+        true
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Hole> {
+        let removed = *self.all().get(index)?;
+        for place in index..self.count {
+            if let Some(next) = self.places.get(place + 1).copied()
+                && let Some(place) = self.places.get_mut(place)
+            {
+                *place = next;
+            }
+        }
+        self.count -= 1;
+        Some(removed)
+    }
+}
+
+impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     /// An empty ring for one track.
     #[must_use]
-    pub const fn new() -> Self {
-        const { assert!(N > 0, "a ring without room passes nothing on") };
+    pub const fn new(ring: S) -> Self {
         Self {
-            // Zeros, so that a static takes no room in flash; a place is written before it is read.
-            ring: [0; N],
+            ring,
             stereo: false,
             start: 0,
             ready: 0,
             written: [0; 2],
             placed: [0; 2],
             waited: [0; 2],
+            holes: Holes::NONE,
         }
     }
 
     /// Makes it empty again, for one track, in place.
     pub fn clear(&mut self) {
-        let Self { ring: _, stereo, start, ready, written, placed, waited } = self;
+        let Self { ring: _, stereo, start, ready, written, placed, waited, holes } = self;
         *stereo = false;
         (*start, *ready) = (0, 0);
         *written = [0; 2];
         (*placed, *waited) = ([0; 2], [0; 2]);
+        holes.count = 0;
     }
 
-    /// Makes an empty ring one for two tracks; only where it [`SERVES_TWO`](Self::SERVES_TWO).
+    /// The memory, to be exchanged while it is empty.
+    pub const fn ring_mut(&mut self) -> &mut S {
+        &mut self.ring
+    }
+
+    /// Whether the memory is enough for so many tracks.
+    #[must_use]
+    pub fn serves(&self, tracks: u16) -> bool {
+        let length = self.ring.as_ref().len();
+        match tracks {
+            1 => length > REORDER,
+            _ => length.is_multiple_of(2) && length / 2 > TRACK_LAG,
+        }
+    }
+
+    /// Makes an empty ring one for two tracks; only where it [`serves`](Self::serves) them.
     pub fn split(&mut self) {
-        debug_assert!(Self::SERVES_TWO && self.placed == [0; 2]);
+        debug_assert!(self.serves(2) && self.placed == [0; 2]);
         self.stereo = true;
     }
 
     /// Samples that `track` has had so far, silence included: its place in media time.
     #[must_use]
+    #[inline]
     pub fn placed(&self, track: usize) -> u64 {
         self.placed.get(track).copied().unwrap_or_default()
     }
 
     /// Says that `track` has come back: returns the samples of silence that stood in for it.
+    #[inline]
     pub fn resume(&mut self, track: usize) -> u64 {
         self.waited.get_mut(track).map(core::mem::take).unwrap_or_default()
+    }
+
+    /// Whether parts are missing that may still come.
+    #[must_use]
+    #[inline]
+    pub const fn has_holes(&self) -> bool {
+        self.holes.count > 0
+    }
+
+    /// Holds back the `behind` samples that come behind a missing part, if the window has room for
+    /// them; returns whether it does.
+    pub fn open_hole(&mut self, hole: Hole, behind: usize) -> bool {
+        let end = hole.at.saturating_add(hole.length as u64).saturating_add(behind as u64);
+        let longest = end.max(self.placed(0)).max(self.placed(1));
+        let fits = end - hole.at <= REORDER as u64
+            && (!self.stereo || longest.saturating_sub(hole.at) <= TRACK_LAG as u64);
+        fits && self.holes.push(hole)
+    }
+
+    /// Takes the oldest missing part that need not be waited for any more, before `track` gets
+    /// `more` samples.
+    pub fn close_hole(&mut self, track: usize, more: u64) -> Option<Hole> {
+        let end = |number| self.placed(number) + if number == track { more } else { 0 };
+        let longest = end(0).max(end(1));
+        let is_over = |hole: &Hole| {
+            end(hole.track).saturating_sub(hole.at) > REORDER as u64
+                || self.stereo && longest.saturating_sub(hole.at) > TRACK_LAG as u64
+        };
+        let index = match self.holes.iter().position(is_over) {
+            None if self.holes.is_full() => 0,
+            found => found?,
+        };
+        self.holes.remove(index)
+    }
+
+    /// Takes the oldest missing part, now that nothing more will come.
+    pub fn give_up_hole(&mut self) -> Option<Hole> {
+        self.holes.remove(0)
+    }
+
+    /// Puts the codes of message `sequence`, which comes late, into its place; returns whether it had
+    /// one. `at` is its place by its timestamp; places and lengths by timestamps may be off by
+    /// `wobble`.
+    pub fn fill_hole(
+        &mut self,
+        track: usize,
+        sequence: u64,
+        at: Option<u64>,
+        codes: &[u8],
+        wobble: usize,
+    ) -> bool {
+        let is_its = |hole: &Hole| hole.track == track && (hole.from..hole.to).contains(&sequence);
+        let Some(index) = self.holes.iter().position(is_its) else {
+            return false;
+        };
+        let Some(hole) = self.holes.all().get(index).copied() else {
+            return false;
+        };
+        let count = codes.len();
+        if count == 0 {
+            return false;
+        }
+        let is_alone = hole.to - hole.from == 1 || hole.length < count + count / 2;
+        if hole.length == 0 || is_alone && hole.length.abs_diff(count) <= wobble {
+            if !self.resize(&hole, count) {
+                return false;
+            }
+            let offset = self.offset(&hole);
+            self.holes.remove(index);
+            self.put(track, offset, codes);
+            return true;
+        }
+        // The part before it and the part behind it stay open.
+        let (Some(at), Some(room)) = (at, hole.length.checked_sub(count)) else {
+            return false;
+        };
+        let ahead = at.wrapping_sub(hole.at).cast_signed();
+        let before = match usize::try_from(ahead.max(0)).unwrap_or(usize::MAX) {
+            near if near <= wobble.min(count / 2) => 0,
+            near if near.saturating_add(wobble.min(count / 2)) >= room => room,
+            between => between,
+        };
+        let behind = hole.length - before - count;
+        let first = Hole { length: before, to: sequence, ..hole };
+        let last = Hole {
+            at: hole.at + (before + count) as u64,
+            length: behind,
+            from: sequence + 1,
+            ..hole
+        };
+        let offset = self.offset(&hole) + before;
+        let rest = match (before, behind) {
+            (0, _) => last,
+            (_, 0) => first,
+            _ if !self.holes.push(last) => return false,
+            _ => first,
+        };
+        if let Some(place) = self.holes.all().get_mut(index) {
+            *place = rest;
+        }
+        self.put(track, offset, codes);
+        true
     }
 
     /// Puts as many of `codes` as fit onto the end of `track`; returns how many.
@@ -177,14 +376,28 @@ impl<const N: usize> JitterBuffer<N> {
     ///
     /// The same as a push and a pop, without the way through the ring.
     #[inline]
-    pub fn pass<S: Sample>(&mut self, codes: &[u8], out: &mut [S]) -> usize {
-        if self.stereo || self.ready > 0 {
+    pub fn pass<T: Sample>(&mut self, codes: &[u8], out: &mut [T]) -> usize {
+        let [written, _] = self.written;
+        if self.stereo || written > 0 || self.has_holes() {
             return 0;
         }
         let count = codes.len().min(out.len());
         if let (Some(codes), Some(out)) = (codes.get(..count), out.get_mut(..count)) {
             make(codes, out);
         }
+        let [placed, _] = &mut self.placed;
+        *placed += count as u64;
+        count
+    }
+
+    /// Moves silence of the only track straight to `out`, as [`pass`](Self::pass) moves codes.
+    pub fn pass_silence<T: Sample>(&mut self, count: u64, out: &mut [T]) -> usize {
+        let [written, _] = self.written;
+        if self.stereo || written > 0 || self.has_holes() {
+            return 0;
+        }
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(out.len());
+        out.get_mut(..count).unwrap_or_default().fill(T::from_mulaw(MULAW_SILENCE));
         let [placed, _] = &mut self.placed;
         *placed += count as u64;
         count
@@ -203,14 +416,18 @@ impl<const N: usize> JitterBuffer<N> {
     /// Moves what can no longer change to `out`, interleaved; returns how many of `out`'s places were
     /// used, whole sample frames.
     #[inline]
-    pub fn pop<S: Sample>(&mut self, out: &mut [S]) -> usize {
-        let (left, right) = self.ring.split_at(if self.stereo { N / 2 } else { N });
+    pub fn pop<T: Sample>(&mut self, out: &mut [T]) -> usize {
+        if self.ready == 0 {
+            return 0;
+        }
+        let ring = self.ring.as_ref();
+        let (left, right) = ring.split_at(if self.stereo { ring.len() / 2 } else { ring.len() });
         if self.stereo {
             let count = self.ready.min(out.len() / 2);
             let pairs = out.as_chunks_mut::<2>().0.iter_mut().take(count);
             let (left, right) = (from(left, self.start), from(right, self.start));
             for ((pair, left), right) in pairs.zip(left).zip(right) {
-                *pair = [*left, *right].map(S::from_mulaw);
+                *pair = [*left, *right].map(T::from_mulaw);
             }
             self.advance(count);
             count * 2
@@ -229,6 +446,7 @@ impl<const N: usize> JitterBuffer<N> {
 
     /// Ends all tracks: the shorter is padded to the longer, and everything is ready.
     pub fn finish(&mut self) {
+        self.holes.count = 0;
         self.ready = self.longest();
         if self.stereo {
             for track in 0..2 {
@@ -241,15 +459,21 @@ impl<const N: usize> JitterBuffer<N> {
 
     /// Makes ready what can no longer change.
     #[inline]
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         let [left, right] = self.written;
-        if !self.stereo {
-            self.ready = left;
-            return;
+        let mut ready = if self.stereo {
+            left.min(right).max(self.longest().saturating_sub(TRACK_LAG))
+        } else {
+            left
+        };
+        for hole in self.holes.iter() {
+            ready = ready.min(self.offset(hole));
         }
-        self.ready = left.min(right).max(self.longest().saturating_sub(TRACK_LAG));
-        self.stand_in(0, true);
-        self.stand_in(1, true);
+        self.ready = ready;
+        if self.stereo {
+            self.stand_in(0, true);
+            self.stand_in(1, true);
+        }
     }
 
     fn longest(&self) -> usize {
@@ -257,10 +481,19 @@ impl<const N: usize> JitterBuffer<N> {
         left.max(right)
     }
 
+    fn written_of(&self, track: usize) -> usize {
+        self.written.get(track).copied().unwrap_or_default()
+    }
+
+    /// Samples of its track that are unread and come before a hole.
+    fn offset(&self, hole: &Hole) -> usize {
+        let behind = self.placed(hole.track).saturating_sub(hole.at);
+        self.written_of(hole.track).saturating_sub(usize::try_from(behind).unwrap_or(usize::MAX))
+    }
+
     /// Gives `track` the silence it lacks up to what is ready.
     fn stand_in(&mut self, track: usize, absent: bool) {
-        let has = self.written.get(track).copied().unwrap_or_default();
-        let count = self.ready.saturating_sub(has);
+        let count = self.ready.saturating_sub(self.written_of(track));
         if count == 0 {
             return;
         }
@@ -272,20 +505,29 @@ impl<const N: usize> JitterBuffer<N> {
         }
     }
 
+    /// The part of the ring that is `track`'s.
+    #[inline]
+    fn part(&mut self, track: usize) -> &mut [u8] {
+        let ring = self.ring.as_mut();
+        let (left, right) =
+            ring.split_at_mut(if self.stereo { ring.len() / 2 } else { ring.len() });
+        if track == 0 { left } else { right }
+    }
+
     /// Claims up to `count` places at the end of `track`, in two runs where they wrap around.
     #[inline]
     fn grow(&mut self, track: usize, count: usize) -> (&mut [u8], &mut [u8]) {
-        let (left, right) = self.ring.split_at_mut(if self.stereo { N / 2 } else { N });
-        let part = if track == 0 { left } else { right };
+        let room = self.room();
         let (Some(written), Some(placed)) =
             (self.written.get_mut(track), self.placed.get_mut(track))
         else {
             return Default::default();
         };
-        let count = count.min(part.len().saturating_sub(*written));
+        let count = count.min(room.saturating_sub(*written));
         let end = self.start + *written;
         *written += count;
         *placed += count as u64;
+        let part = self.part(track);
         let at = if end < part.len() { end } else { end - part.len() };
         let (lower, upper) = part.split_at_mut_checked(at).unwrap_or_default();
         let first = count.min(upper.len());
@@ -295,9 +537,73 @@ impl<const N: usize> JitterBuffer<N> {
         )
     }
 
+    /// Samples that each track has room for.
+    #[inline]
+    fn room(&self) -> usize {
+        let length = self.ring.as_ref().len();
+        if self.stereo { length / 2 } else { length }
+    }
+
+    /// The place in a part of the ring of the unread sample `offset`.
+    fn place_of(start: usize, offset: usize, part: &mut [u8]) -> Option<&mut u8> {
+        let at = start + offset;
+        let at = if at < part.len() { at } else { at - part.len() };
+        part.get_mut(at)
+    }
+
+    /// Writes over `track`'s samples from the unread one `offset` on.
+    fn put(&mut self, track: usize, offset: usize, codes: &[u8]) {
+        let start = self.start;
+        let part = self.part(track);
+        for (index, code) in codes.iter().enumerate() {
+            if let Some(place) = Self::place_of(start, offset + index, part) {
+                *place = *code;
+            }
+        }
+        self.settle();
+    }
+
+    /// Moves what is behind a hole, so that the hole has room for `count` samples; returns whether
+    /// there was room for that.
+    fn resize(&mut self, hole: &Hole, count: usize) -> bool {
+        let (track, offset) = (hole.track, self.offset(hole));
+        let (start, written, room) = (self.start, self.written_of(track), self.room());
+        let behind = written.saturating_sub(offset + hole.length);
+        let grown = written - hole.length.min(written) + count;
+        if grown > room {
+            return false;
+        }
+        let part = self.part(track);
+        let mut shift = |index: usize| {
+            let from = Self::place_of(start, offset + hole.length + index, part).copied();
+            let to = Self::place_of(start, offset + count + index, part);
+            if let (Some(code), Some(place)) = (from, to) {
+                *place = code;
+            }
+        };
+        // Away from what has still to be moved.
+        if count > hole.length {
+            (0..behind).rev().for_each(&mut shift);
+        } else {
+            (0..behind).for_each(&mut shift);
+        }
+        if let (Some(written), Some(placed)) =
+            (self.written.get_mut(track), self.placed.get_mut(track))
+        {
+            *written = grown;
+            *placed = *placed - hole.length as u64 + count as u64;
+        }
+        for other in self.holes.all() {
+            if other.track == track && other.at > hole.at {
+                other.at = other.at - hole.length as u64 + count as u64;
+            }
+        }
+        true
+    }
+
     #[inline]
     fn advance(&mut self, count: usize) {
-        let room = if self.stereo { N / 2 } else { N };
+        let room = self.room();
         self.ready -= count;
         let [left, right] = &mut self.written;
         *left -= count;
@@ -346,7 +652,7 @@ mod tests {
     /// A ring that just serves two tracks.
     const SMALL: usize = 2 * TRACK_LAG + 2;
 
-    fn pop_all<const N: usize>(jitter: &mut JitterBuffer<N>) -> Vec<i16> {
+    fn pop_all<const N: usize>(jitter: &mut JitterBuffer<[u8; N]>) -> Vec<i16> {
         let mut out = vec![0; N + 1];
         let count = jitter.pop(&mut out);
         out.truncate(count);
@@ -354,7 +660,7 @@ mod tests {
         out
     }
 
-    fn check<const N: usize>(jitter: &JitterBuffer<N>) {
+    fn check<const N: usize>(jitter: &JitterBuffer<[u8; N]>) {
         let room = if jitter.stereo { N / 2 } else { N };
         let tracks = if jitter.stereo { 0..2 } else { 0..1 };
         for track in tracks {
@@ -374,8 +680,8 @@ mod tests {
             (80, true, Placement::Append),
             (81, true, Placement::Fill(81)),
             (80_000, false, Placement::Fill(80_000)),
-            (80_001, false, Placement::Jump(80_001)),
-            (80_001, true, Placement::Jump(80_001)),
+            (80_001, false, Placement::Jump { missing: 80_001, filled: 0 }),
+            (80_001, true, Placement::Jump { missing: 80_001, filled: 0 }),
             (-320, false, Placement::Append),
             (-320, true, Placement::Append),
             (-321, false, Placement::Late),
@@ -392,7 +698,7 @@ mod tests {
 
     #[test]
     fn one_track_is_ready_at_once_and_wraps_around_in_order() {
-        let mut jitter: JitterBuffer<7> = JitterBuffer::new();
+        let mut jitter = JitterBuffer::new([0; 7]);
         let codes: Vec<u8> = (0..=255).collect();
         let mut rest = &codes[..];
         let mut out = Vec::new();
@@ -413,7 +719,7 @@ mod tests {
 
     #[test]
     fn a_track_waits_for_the_other_for_exactly_the_lag() {
-        let mut jitter: JitterBuffer<4096> = JitterBuffer::new();
+        let mut jitter = JitterBuffer::new([0; 4096]);
         jitter.split();
         assert_eq!(jitter.push(0, &[0; TRACK_LAG]), TRACK_LAG);
         assert_eq!(pop_all(&mut jitter), []);
@@ -430,7 +736,7 @@ mod tests {
 
     #[test]
     fn the_end_pads_the_shorter_track() {
-        let mut jitter: JitterBuffer<4096> = JitterBuffer::new();
+        let mut jitter = JitterBuffer::new([0; 4096]);
         jitter.split();
         jitter.push(0, &[0; 3]);
         jitter.push(1, &[1]);
@@ -444,7 +750,7 @@ mod tests {
 
     #[test]
     fn two_tracks_keep_their_samples_apart_in_the_smallest_ring() {
-        let mut jitter: JitterBuffer<SMALL> = JitterBuffer::new();
+        let mut jitter = JitterBuffer::new([0; SMALL]);
         jitter.split();
         let mut out = Vec::new();
         let (mut left, mut right) = (0, 0);
@@ -464,12 +770,79 @@ mod tests {
     }
 
     #[test]
-    fn only_an_even_ring_beyond_twice_the_lag_serves_two() {
-        const {
-            assert!(JitterBuffer::<SMALL>::SERVES_TWO);
-            assert!(!JitterBuffer::<{ SMALL + 1 }>::SERVES_TWO);
-            assert!(!JitterBuffer::<{ SMALL - 2 }>::SERVES_TWO);
-            assert!(!JitterBuffer::<1>::SERVES_TWO);
+    fn one_track_needs_the_window_and_two_need_an_even_ring_beyond_twice_the_lag() {
+        let serves = |length: usize| {
+            let jitter = JitterBuffer::new(vec![0; length]);
+            (jitter.serves(1), jitter.serves(2))
+        };
+        assert_eq!(serves(REORDER), (false, false));
+        assert_eq!(serves(REORDER + 1), (true, false));
+        assert_eq!(serves(SMALL - 2), (true, false));
+        assert_eq!(serves(SMALL + 1), (true, false));
+        assert_eq!(serves(SMALL), (true, true));
+    }
+
+    /// A ring whose track 0 has 160 samples of `1`, a hole of the messages 3 to 6 and `2`s behind it.
+    fn with_hole(length: usize) -> JitterBuffer<Vec<u8>> {
+        let mut jitter = JitterBuffer::new(vec![0; REORDER + 1]);
+        let mut out = [0u8; 160];
+        assert_eq!(jitter.pass(&[1; 160], &mut out), 160);
+        let hole = Hole { track: 0, at: 160, length, from: 3, to: 6 };
+        assert!(jitter.open_hole(hole, 100));
+        jitter.push_silence(0, length as u64);
+        jitter.push(0, &[2; 100]);
+        assert_eq!(jitter.pop(&mut out), 0, "held back");
+        jitter
+    }
+
+    fn codes(jitter: &mut JitterBuffer<Vec<u8>>) -> Vec<u8> {
+        let mut out = vec![0; 2 * REORDER];
+        let count = jitter.pop(&mut out);
+        out.truncate(count);
+        out
+    }
+
+    #[test]
+    fn what_comes_late_finds_its_place_in_any_order() {
+        for order in [[3, 4, 5], [5, 4, 3], [4, 3, 5], [4, 5, 3], [3, 5, 4]] {
+            // The timestamps wobbled by a millisecond.
+            for length in [232, 240, 248] {
+                let mut jitter = with_hole(length);
+                for number in order {
+                    let code = number as u8 * 16;
+                    let at = 160 + (number - 3) * 80;
+                    let filled = jitter.fill_hole(0, number, Some(at), &[code; 80], 80);
+                    assert!(filled, "{order:?} {length}");
+                }
+                assert!(!jitter.has_holes());
+                let expected = [vec![48; 80], vec![64; 80], vec![80; 80], vec![2; 100]].concat();
+                assert_eq!(codes(&mut jitter), expected, "{order:?} {length}");
+                assert_eq!(jitter.placed(0), 160 + 340);
+            }
         }
+    }
+
+    #[test]
+    fn what_does_not_come_is_silence_when_the_window_is_over() {
+        let mut jitter = with_hole(240);
+        let mut fill = |track, number| jitter.fill_hole(track, number, Some(240), &[9; 80], 80);
+        assert!(fill(0, 4));
+        assert!(!fill(0, 4), "it came");
+        assert!(!fill(0, 7) && !fill(1, 3));
+        assert_eq!(jitter.close_hole(0, 300), None, "640 samples");
+        let closed: Vec<_> = core::iter::from_fn(|| jitter.close_hole(0, 301)).collect();
+        assert_eq!(closed, [Hole { track: 0, at: 160, length: 80, from: 3, to: 4 }]);
+        let closed: Vec<_> = core::iter::from_fn(|| jitter.give_up_hole()).collect();
+        assert_eq!(closed, [Hole { track: 0, at: 320, length: 80, from: 5, to: 6 }]);
+        jitter.settle();
+        let expected = [vec![255; 80], vec![9; 80], vec![255; 80], vec![2; 100]].concat();
+        assert_eq!(codes(&mut jitter), expected);
+    }
+
+    #[test]
+    fn without_a_time_a_late_chunk_is_put_in() {
+        let mut jitter = with_hole(0);
+        assert!(jitter.fill_hole(0, 4, None, &[9; 300], 80));
+        assert_eq!(codes(&mut jitter), [vec![9; 300], vec![2; 100]].concat());
     }
 }

@@ -16,18 +16,19 @@
 //! ```
 //! use callreel_core::embedded_io::{Read, Seek, Write};
 //! use callreel_core::frame::Provider;
-//! use callreel_core::session::{Error, Event, Session, Turn};
+//! use callreel_core::session::{Error, Event, RING_ONE_TRACK_MIN, Session, Turn};
 //! use callreel_core::wav::Writer;
 //! use callreel_core::ws::{self, CloseCode};
 //!
 //! const MESSAGE_BYTES_MAX: usize = 2048;
+//! type Ring = [u8; RING_ONE_TRACK_MIN];
 //!
 //! /// Records the call of a connection whose handshake is done ([`ws::accept_key`]), to the end of
 //! /// its file; says what to close the connection with ([`ws::close`]).
 //! fn record<F: Write + Seek>(connection: &mut impl Read, file: F) -> CloseCode {
 //!     let mut buffer = [0; MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX];
 //!     let mut decoder = ws::Decoder::new(MESSAGE_BYTES_MAX);
-//!     let mut session: Session<256> = Session::new(Provider::Twilio);
+//!     let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
 //!     let (mut file, mut writer) = (Some(file), None);
 //!     let (mut held, mut code) = (0, None);
 //!     while code.is_none() {
@@ -56,7 +57,7 @@
 //!
 //! /// Takes a message; an error ends the call.
 //! fn take<F: Write + Seek>(
-//!     session: &mut Session<256>,
+//!     session: &mut Session<Ring>,
 //!     text: &mut [u8],
 //!     file: &mut Option<F>,
 //!     writer: &mut Option<Writer<F>>,
@@ -81,7 +82,7 @@
 //! }
 //!
 //! fn drain<F: Write>(
-//!     mut turn: Turn<'_, '_, 256>,
+//!     mut turn: Turn<'_, '_, Ring>,
 //!     writer: &mut Option<Writer<F>>,
 //! ) -> Result<(), CloseCode> {
 //!     let mut codes = [0; 256];

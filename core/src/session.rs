@@ -1,14 +1,26 @@
 //! A call as a state machine: messages in, samples that can no longer change out.
 
+mod clock;
+
+use self::clock::Pace;
 use crate::frame::{self, Body, Frame, Media, PeerError, Provider, Start, Text, Track, Tracks};
 use crate::g711::SAMPLE_RATE_HZ;
-use crate::jitter::{JitterBuffer, Placement, Sample, TRACK_LAG, place};
+use crate::jitter::{
+    HOLES_MAX, Hole, JitterBuffer, Placement, REORDER, Sample, TRACK_LAG, place, samples,
+};
 use crate::log;
 use crate::wav;
 
-pub use crate::jitter::{GAP_MS_MAX, TRACK_LAG_MS_MAX, WOBBLE_AT_HOLE_MS_MAX, WOBBLE_MS_MAX};
+pub use self::clock::MediaClock;
+pub use crate::jitter::{
+    GAP_MS_MAX, REORDER_MS_MAX, TRACK_LAG_MS_MAX, WOBBLE_AT_HOLE_MS_MAX, WOBBLE_MS_MAX,
+};
 
-/// The smallest ring of a [`Session`] that serves both tracks: they wait for each other, up to
+/// Bytes of the smallest ring of a [`Session`] that serves one track: a chunk that comes late finds its
+/// place within [`REORDER_MS_MAX`].
+pub const RING_ONE_TRACK_MIN: usize = REORDER + 1;
+
+/// Bytes of the smallest ring of a [`Session`] that serves both tracks: they wait for each other, up to
 /// [`TRACK_LAG_MS_MAX`].
 pub const RING_BOTH_TRACKS_MIN: usize = 2 * TRACK_LAG + 2;
 
@@ -16,20 +28,22 @@ pub const RING_BOTH_TRACKS_MIN: usize = 2 * TRACK_LAG + 2;
 ///
 /// Feed it each text message with [`handle_message`](Self::handle_message) and drain the [`Turn`]
 /// that comes back; when the connection ends, for whatever reason, drain
-/// [`handle_end`](Self::handle_end). A `Session` belongs to one connection and knows no clock, file
-/// or socket.
+/// [`handle_end`](Self::handle_end). A `Session` belongs to one stream and knows no clock, file or
+/// socket. Where a connection carries several streams, parse each message once and give its frame to
+/// the session that [`is_addressed`](Self::is_addressed), with [`handle_frame`](Self::handle_frame).
 ///
 /// The first sample of the recording is the first of the first media message, whatever its timestamp
 /// says; both tracks count from there.
 ///
-/// `N` is the size of its ring in samples, of a byte each: any but zero serves one track, and an
-/// even one of at least [`RING_BOTH_TRACKS_MIN`] serves both.
+/// `S` is the memory of its ring, a byte for each sample: [`RING_ONE_TRACK_MIN`] bytes serve one track,
+/// an even number of at least [`RING_BOTH_TRACKS_MIN`] serves both. A larger ring changes nothing. It
+/// is written to only where two tracks wait for each other or where messages are missing.
 ///
 /// ```
 /// use callreel_core::frame::Provider;
-/// use callreel_core::session::{Event, Session};
+/// use callreel_core::session::{Event, RING_BOTH_TRACKS_MIN, Session};
 ///
-/// let mut session: Session = Session::new(Provider::Twilio);
+/// let mut session = Session::new(Provider::Twilio, [0; RING_BOTH_TRACKS_MIN]);
 /// let mut samples = [0; 512];
 /// for message in [
 ///     r#"{"event":"start","start":{"streamSid":"MZ1","callSid":"CA1","tracks":["inbound"]}}"#,
@@ -47,21 +61,29 @@ pub const RING_BOTH_TRACKS_MIN: usize = 2 * TRACK_LAG + 2;
 /// # Ok::<(), callreel_core::session::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Session<const N: usize = 4096> {
+pub struct Session<S> {
     provider: Provider,
     state: State,
     tracks: Tracks,
-    jitter: JitterBuffer<N>,
-    /// Where the stream's clock stood at its first sample, in samples.
+    jitter: JitterBuffer<S>,
+    stream_id: StreamId,
+    /// Where the stream's clock stood at its first sample, in samples. A clock that is set anew moves
+    /// it, for both tracks.
     anchor: Option<u64>,
     clocks: [Clock; 2],
+    pace: Pace,
     sequence: Option<u64>,
     /// Messages rejected since that number: they are not missing.
     refused: u64,
     /// Of those, the ones of a track that nobody announced: they leave no hole in another.
     foreign: u64,
     stats: Stats,
+    /// Gaps that ended with the last message.
+    ended: heapless::Vec<Gap, GAPS_MAX>,
 }
+
+/// Gaps that can end with one message: every missing part, and one of each track that was waited for.
+const GAPS_MAX: usize = HOLES_MAX + 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -75,13 +97,69 @@ enum State {
 struct Clock {
     /// Media time of the track's first sample, in samples; wraps around.
     anchor: Option<u64>,
-    /// Messages are missing since the track's last frame.
-    hole: bool,
+    /// The first message that is missing since the track's last frame.
+    missing_from: Option<u64>,
     last: Option<Fingerprint>,
+    /// Timestamp and samples of the last chunk, while the stream's clock is not settled.
+    before: Option<(u64, u64)>,
 }
 
 impl Clock {
-    const NEW: Self = Self { anchor: None, hole: false, last: None };
+    const NEW: Self = Self { anchor: None, missing_from: None, last: None, before: None };
+}
+
+/// The id of the stream, or enough of it to know it again: ids may be of any length.
+#[derive(Clone, Copy, Debug)]
+struct StreamId {
+    head: [u8; STREAM_ID_BYTES],
+    length: usize,
+    /// A sum over the bytes behind `head`.
+    tail: usize,
+}
+
+/// Bytes of a stream's id that are kept as they are; Twilio's have 34.
+const STREAM_ID_BYTES: usize = 40;
+
+impl StreamId {
+    const NONE: Self = Self { head: [0; STREAM_ID_BYTES], length: 0, tail: 0 };
+
+    fn new(id: &[u8]) -> Self {
+        let mut kept = Self { length: id.len(), tail: Self::sum(id), ..Self::NONE };
+        kept.head.iter_mut().zip(id).for_each(|(place, byte)| *place = *byte);
+        kept
+    }
+
+    #[inline]
+    fn is(&self, id: &[u8]) -> bool {
+        if id.len() != self.length {
+            return false;
+        }
+        match self.head.get(..id.len()) {
+            Some(head) => is_same(head, id),
+            None => id.starts_with(&self.head) && Self::sum(id) == self.tail,
+        }
+    }
+
+    #[cold]
+    fn sum(id: &[u8]) -> usize {
+        let tail = id.get(STREAM_ID_BYTES..).unwrap_or_default().iter();
+        tail.fold(0, |sum: usize, byte| sum.wrapping_mul(ODD).wrapping_add(usize::from(*byte)))
+    }
+}
+
+/// Compares two texts of one length by words, since small machines' `memcmp` goes by bytes.
+#[inline]
+fn is_same(text: &[u8], other: &[u8]) -> bool {
+    let (Some(last), Some(last_other)) = (text.last_chunk(), other.last_chunk()) else {
+        return text == other;
+    };
+    let difference = |word, other| usize::from_ne_bytes(word) ^ usize::from_ne_bytes(other);
+    // The last word may have been compared before.
+    let mut all = difference(*last, *last_other);
+    for (word, other) in text.as_chunks().0.iter().zip(other.as_chunks().0) {
+        all |= difference(*word, *other);
+    }
+    all == 0
 }
 
 /// What makes a frame the same frame again.
@@ -108,9 +186,14 @@ pub struct Stats {
     pub before_start: u64,
     /// Messages that came after the stop.
     pub after_stop: u64,
-    /// Messages that never came, according to the sequence numbers of those that did; rejected ones
-    /// came, whatever numbers they had.
+    /// Messages that had not come when later ones did, by their sequence numbers; rejected ones came,
+    /// whatever numbers they had. Those that came late into their place are among them: see
+    /// [`reordered`](Self::reordered).
     pub missing: u64,
+    /// Media messages that came late, into the place that was held open for them.
+    pub reordered: u64,
+    /// Media messages that name no stream, or one that did not start: taken for this stream's.
+    pub unaddressed: u64,
     /// Messages that could not be taken, by [`PeerError::index`].
     pub rejected: [u64; PeerError::ALL.len()],
     /// Samples, a gap's silence included, lost because a [`Turn`] was dropped before it was drained.
@@ -127,6 +210,8 @@ impl Stats {
         before_start: 0,
         after_stop: 0,
         missing: 0,
+        reordered: 0,
+        unaddressed: 0,
         rejected: [0; PeerError::ALL.len()],
         undrained: 0,
     };
@@ -175,9 +260,9 @@ pub enum Event<'t> {
     Media(Placed),
     /// Audio before the start: counted, not recorded.
     Premature,
-    /// Another recording begins. This session is unchanged: drain its
-    /// [`handle_end`](Session::handle_end), [`reset`](Session::reset) it, and hand it the same text
-    /// again.
+    /// Another stream begins. This session is unchanged. Give the same text to a session of its own, or
+    /// drain this one's [`handle_end`](Session::handle_end), [`reset`](Session::reset) it, and hand it
+    /// the same text again.
     Restart,
     /// A start whose audio is not 8 kHz mono mu-law: nothing can be recorded, and the session still
     /// waits. To be answered by closing with [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
@@ -210,17 +295,25 @@ pub struct Placed {
 pub enum Error {
     /// The peer's fault. Go on: it is counted, and costs nothing but the message.
     Peer(PeerError),
-    /// Our fault: the session's `N` does not serve the tracks announced. Unless another ring is at
-    /// hand ([`with_ring`](Session::with_ring)), to be answered by closing with
+    /// Our fault: the session's ring does not serve the tracks announced. Hand over the same text again
+    /// with a larger ring ([`set_ring`](Session::set_ring)), or close with
     /// [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
-    Resource,
+    Ring {
+        /// Bytes of the smallest ring that serves them.
+        bytes_min: usize,
+    },
 }
 
 impl core::fmt::Display for Error {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Peer(error) => error.fmt(f),
-            Self::Resource => f.write_str("this recorder's ring does not serve two tracks"),
+            Self::Ring { bytes_min } => {
+                write!(
+                    f,
+                    "the recorder's ring is too small for the stream's tracks: they need {bytes_min} bytes"
+                )
+            }
         }
     }
 }
@@ -233,21 +326,24 @@ impl From<PeerError> for Error {
     }
 }
 
-impl<const N: usize> Session<N> {
+impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     /// A session that waits for its start.
     #[must_use]
-    pub const fn new(provider: Provider) -> Self {
+    pub const fn new(provider: Provider, ring: S) -> Self {
         Self {
             provider,
             state: State::Waiting,
             tracks: Tracks::One(Track::Inbound),
-            jitter: JitterBuffer::new(),
+            jitter: JitterBuffer::new(ring),
+            stream_id: StreamId::NONE,
             anchor: None,
             clocks: [Clock::NEW; 2],
+            pace: Pace::NEW,
             sequence: None,
             refused: 0,
             foreign: 0,
             stats: Stats::NONE,
+            ended: heapless::Vec::new(),
         }
     }
 
@@ -258,29 +354,38 @@ impl<const N: usize> Session<N> {
             state,
             tracks,
             jitter,
+            stream_id,
             anchor,
             clocks,
+            pace,
             sequence,
             refused,
             foreign,
             stats,
+            ended,
         } = self;
         *state = State::Waiting;
         *tracks = Tracks::One(Track::Inbound);
         jitter.clear();
+        *stream_id = StreamId::NONE;
         *anchor = None;
         *clocks = [Clock::NEW; 2];
+        *pace = Pace::NEW;
         *sequence = None;
         (*refused, *foreign) = (0, 0);
         *stats = Stats::NONE;
+        ended.clear();
     }
 
-    /// A session with another ring that waits for its start and goes on counting: for one that waits,
-    /// and whose ring does not serve the tracks of its start ([`Error::Resource`]). Then it takes the
-    /// same text again. What a recording's ring holds is lost.
-    #[must_use]
-    pub fn with_ring<const M: usize>(self) -> Session<M> {
-        Session { stats: self.stats, ..Session::new(self.provider) }
+    /// Exchanges the ring of a session that waits for its start; returns the ring it had. Afterwards
+    /// only: what a recording's ring holds would be lost, so then the session keeps its ring, and
+    /// `ring` comes back.
+    pub fn set_ring(&mut self, ring: S) -> S {
+        if self.state == State::Waiting {
+            core::mem::replace(self.jitter.ring_mut(), ring)
+        } else {
+            ring
+        }
     }
 
     /// Takes one text message: UTF-8, whole, its bytes free to be rewritten.
@@ -291,19 +396,63 @@ impl<const N: usize> Session<N> {
     pub fn handle_message<'s, 't>(
         &'s mut self,
         text: &'t mut [u8],
-    ) -> Result<Turn<'s, 't, N>, Error> {
+    ) -> Result<Turn<'s, 't, S>, Error> {
         match frame::parse(self.provider, text) {
-            Ok(Frame { sequence, body: Body::Media(media) }) => self.handle_media(sequence, &media),
-            Ok(frame) => self.handle_rare(frame),
+            Ok(frame) => self.handle_frame(frame),
             Err(error) => Err(self.reject(error)),
         }
     }
 
+    /// Takes one message that was parsed.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    #[inline]
+    pub fn handle_frame<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
+        if !self.ended.is_empty() {
+            self.ended.clear();
+        }
+        match frame {
+            Frame { sequence, stream_id, body: Body::Media(media) } => {
+                self.handle_media(sequence, stream_id, &media)
+            }
+            Frame { body: Body::Rejected(error), .. } => Err(self.reject(error)),
+            frame => self.handle_rare(frame),
+        }
+    }
+
+    /// Counts a message that could not be parsed; returns the error that
+    /// [`handle_message`](Self::handle_message) would have returned.
+    #[cold]
+    pub fn reject(&mut self, error: PeerError) -> Error {
+        if let Some(count) = self.stats.rejected.get_mut(error.index()) {
+            *count += 1;
+        }
+        self.refused += 1;
+        log::debug!("rejected a message: {}", error);
+        Error::Peer(error)
+    }
+
     /// Ends the recording without a stop. Its turn yields what is still held; nothing after a stop
     /// that was drained.
-    pub fn handle_end(&mut self) -> Turn<'_, 'static, N> {
-        let gaps = self.end();
-        Turn { session: self, event: Event::Ended, gaps, pending: Pending::default() }
+    pub fn handle_end(&mut self) -> Turn<'_, 'static, S> {
+        self.ended.clear();
+        self.end();
+        Turn { session: self, event: Event::Ended, pending: Pending::default() }
+    }
+
+    /// Whether the stream of this session started under that id
+    /// ([`Frame::stream_id`](frame::Frame::stream_id)).
+    #[must_use]
+    #[inline]
+    pub fn is_addressed(&self, stream_id: &[u8]) -> bool {
+        self.state != State::Waiting && self.stream_id.is(stream_id)
+    }
+
+    /// The unit of the stream's timestamps, as far as they make sense.
+    #[must_use]
+    pub const fn media_clock(&self) -> MediaClock {
+        self.pace.clock()
     }
 
     /// What the recording holds, once it has started. To store the mu-law codes themselves, which
@@ -335,39 +484,41 @@ impl<const N: usize> Session<N> {
         &self.stats
     }
 
+    #[inline]
     fn handle_media<'s, 't>(
         &'s mut self,
         sequence: Option<u64>,
+        stream_id: &[u8],
         media: &Media<'t>,
-    ) -> Result<Turn<'s, 't, N>, Error> {
+    ) -> Result<Turn<'s, 't, S>, Error> {
         let mut pending = Pending::default();
-        let mut gap = None;
         let event = match self.state {
             State::Waiting => {
                 self.stats.before_start += 1;
                 Event::Premature
             }
             State::Recording => {
-                let (placed, ended) = self.take_media(sequence, media, &mut pending)?;
-                gap = ended;
-                Event::Media(placed)
+                if !self.stream_id.is(stream_id) {
+                    self.stats.unaddressed += 1;
+                }
+                Event::Media(self.take_media(sequence, media, &mut pending)?)
             }
             State::Ended => {
                 self.stats.after_stop += 1;
                 Event::Ignored
             }
         };
-        Ok(Turn { session: self, event, gaps: [gap, None], pending })
+        Ok(Turn { session: self, event, pending })
     }
 
     // Apart from media, of which there are fifty a second: a start is large and moved about.
     #[cold]
-    fn handle_rare<'s, 't>(&'s mut self, frame: Frame<'t>) -> Result<Turn<'s, 't, N>, Error> {
-        let mut gaps = [None; 2];
+    fn handle_rare<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
         let event = match (self.state, frame.body) {
             (State::Waiting, Body::Start(start)) if !start.supported => Event::Refused(start),
             (State::Waiting, Body::Start(start)) => {
                 self.begin(start.tracks)?;
+                self.stream_id = StreamId::new(frame.stream_id);
                 self.sequence = frame.sequence;
                 (self.refused, self.foreign) = (0, 0);
                 Event::Started(start)
@@ -376,7 +527,7 @@ impl<const N: usize> Session<N> {
             (State::Waiting, Body::Stop) => Event::Stopped,
             (State::Recording, Body::Stop) => {
                 self.note_sequence(frame.sequence);
-                gaps = self.end();
+                self.end();
                 Event::Stopped
             }
             (State::Ended, _) => {
@@ -394,7 +545,7 @@ impl<const N: usize> Session<N> {
                 }
             }
         };
-        Ok(Turn { session: self, event, gaps, pending: Pending::default() })
+        Ok(Turn { session: self, event, pending: Pending::default() })
     }
 
     fn take_media<'t>(
@@ -402,12 +553,12 @@ impl<const N: usize> Session<N> {
         sequence: Option<u64>,
         media: &Media<'t>,
         pending: &mut Pending<'t>,
-    ) -> Result<(Placed, Option<Gap>), Error> {
+    ) -> Result<Placed, Error> {
         let Some(channel) = self.tracks.channel(media.track) else {
             self.foreign += 1;
             return Err(self.reject(PeerError::Track));
         };
-        self.note_sequence(sequence);
+        let is_old = self.note_sequence(sequence);
         let mut placed =
             Placed { track: media.track, samples: media.codes.len(), late: false, repeated: false };
         let fingerprint = sequence.map(|sequence| Fingerprint::new(sequence, media));
@@ -417,57 +568,214 @@ impl<const N: usize> Session<N> {
                 self.stats.repeated += 1;
                 placed.repeated = true;
                 placed.samples = 0;
-                return Ok((placed, None));
+                return Ok(placed);
             }
             *last = fingerprint;
         }
+        self.stats.media += 1;
+        if is_old && self.fill_hole(channel, sequence, media) {
+            return Ok(placed);
+        }
         let at = self.jitter.placed(channel);
         let waited = self.jitter.resume(channel);
+        let (placement, hole) = self.place(channel, at, media, sequence);
+        pending.channel = channel;
+        pending.codes = media.codes;
+        pending.silence = match placement {
+            Placement::Fill(filled) | Placement::Jump { filled, .. } => filled,
+            _ => 0,
+        };
+        self.close_holes(channel, pending);
+        let behind = media.codes.len();
+        let is_open = hole.is_some_and(|hole| self.jitter.open_hole(hole, behind));
         let mut gap = Gap { track: media.track, at: at - waited, missing: waited, filled: waited };
-        match self.place(channel, at, media.timestamp_ms) {
+        match placement {
             Placement::Append => {}
             Placement::Late | Placement::Rewind => {
                 self.stats.late += 1;
                 placed.late = true;
             }
+            // Told when nothing can come into it any more.
+            Placement::Fill(_) if is_open => {}
             Placement::Fill(count) => {
                 gap.missing += count;
                 gap.filled += count;
-                pending.silence = count;
             }
-            Placement::Jump(count) => gap.missing = gap.missing.saturating_add(count),
+            Placement::Jump { missing, filled } => {
+                gap.missing = gap.missing.saturating_add(missing);
+                gap.filled += filled;
+            }
         }
-        self.stats.media += 1;
-        pending.channel = channel;
-        pending.codes = media.codes;
-        Ok((placed, (gap.missing > 0).then_some(gap)))
+        self.tell(gap);
+        Ok(placed)
     }
 
-    /// Decides where a chunk goes on a track that has come to `at`.
-    fn place(&mut self, channel: usize, at: u64, timestamp_ms: Option<u64>) -> Placement {
+    /// Puts a chunk that comes late into its place, if that was held open.
+    #[cold]
+    fn fill_hole(&mut self, channel: usize, sequence: Option<u64>, media: &Media<'_>) -> bool {
+        let wobble = samples(WOBBLE_AT_HOLE_MS_MAX) as usize;
+        let anchor = self.clocks.get(channel).and_then(|clock| clock.anchor);
+        let time = media.timestamp_ms.and_then(|timestamp| self.pace.samples(timestamp));
+        let at = time.zip(anchor).map(|(time, anchor)| time.wrapping_sub(anchor));
+        let is_filled = sequence.is_some_and(|sequence| {
+            self.jitter.fill_hole(channel, sequence, at, media.codes, wobble)
+        });
+        self.stats.reordered += u64::from(is_filled);
+        is_filled
+    }
+
+    /// Gives up the missing parts that would hold back more than the window has room for.
+    #[inline]
+    fn close_holes(&mut self, channel: usize, pending: &Pending<'_>) {
+        if !self.jitter.has_holes() {
+            return;
+        }
+        let more = pending.silence + pending.codes.len() as u64;
+        while let Some(hole) = self.jitter.close_hole(channel, more) {
+            self.tell_hole(hole);
+        }
+        self.jitter.settle();
+    }
+
+    #[cold]
+    fn tell_hole(&mut self, hole: Hole) {
+        let length = hole.length as u64;
+        if let Some(track) = self.tracks.iter().nth(hole.track) {
+            self.tell(Gap { track, at: hole.at, missing: length, filled: length });
+        }
+    }
+
+    /// Keeps a gap for [`Turn::gaps`].
+    #[inline]
+    fn tell(&mut self, gap: Gap) {
+        if gap.missing > 0 {
+            // There is room for all that one message can end.
+            let _ = self.ended.push(gap);
+        }
+    }
+
+    /// Decides where a chunk goes on a track that has come to `at`, and whether messages before it
+    /// are missing that may still come.
+    #[inline]
+    fn place(
+        &mut self,
+        channel: usize,
+        at: u64,
+        media: &Media<'_>,
+        sequence: Option<u64>,
+    ) -> (Placement, Option<Hole>) {
         let Some(clock) = self.clocks.get_mut(channel) else {
-            return Placement::Append;
+            return (Placement::Append, None);
         };
-        let hole = core::mem::take(&mut clock.hole);
-        let per_ms = u64::from(SAMPLE_RATE_HZ / 1000);
-        let Some(time) = timestamp_ms.and_then(|ms| ms.checked_mul(per_ms)) else {
-            return Placement::Append;
+        let missing_from = clock.missing_from.take();
+        let hole = |length| {
+            let (from, to) = missing_from.zip(sequence)?;
+            Some(Hole { track: channel, at, length, from, to })
         };
+        let Some(timestamp) = media.timestamp_ms else {
+            return (Placement::Append, hole(0));
+        };
+        if !self.pace.is_settled() {
+            self.weigh(channel, at, timestamp, media.codes.len(), missing_from.is_some());
+        }
+        let Some(time) = self.pace.samples(timestamp) else {
+            return (Placement::Append, hole(0));
+        };
+        let (placement, ahead) = self.place_in_time(channel, at, time, missing_from.is_some());
+        let open = match placement {
+            Placement::Fill(count) => usize::try_from(count).ok().and_then(hole),
+            // A chunk shorter than the wobble is missing.
+            Placement::Append if ahead.cast_signed() > 0 && ahead >= media.codes.len() as u64 => {
+                hole(0)
+            }
+            _ => None,
+        };
+        (placement, open)
+    }
+
+    /// Compares a chunk's time, in samples, with the time that its track has come to; also returns how
+    /// far it is ahead, which wraps around.
+    #[inline]
+    fn place_in_time(
+        &mut self,
+        channel: usize,
+        at: u64,
+        time: u64,
+        after_hole: bool,
+    ) -> (Placement, u64) {
         let begun = time.wrapping_sub(at);
         let stream = *self.anchor.get_or_insert(begun);
-        let anchor = clock.anchor.get_or_insert(stream);
-        let placement = place(time, anchor.wrapping_add(at), hole);
-        if matches!(placement, Placement::Jump(_) | Placement::Rewind) {
-            *anchor = begun;
+        let Some(clock) = self.clocks.get_mut(channel) else {
+            return (Placement::Append, 0);
+        };
+        let anchor = *clock.anchor.get_or_insert(stream);
+        let placement = place(time, anchor.wrapping_add(at), after_hole);
+        let placement = match placement {
+            Placement::Jump { .. } | Placement::Rewind => {
+                self.set_clock(channel, at, time, placement)
+            }
+            _ => placement,
+        };
+        (placement, begun.wrapping_sub(anchor))
+    }
+
+    /// Lets time count from a chunk anew, whose clock was set; returns the chunk's place.
+    #[cold]
+    fn set_clock(&mut self, channel: usize, at: u64, time: u64, jump: Placement) -> Placement {
+        let begun = time.wrapping_sub(at);
+        let (Some(clock), Some(stream)) = (self.clocks.get_mut(channel), self.anchor) else {
+            return jump;
+        };
+        // The other track's clock may have been set before this one's: both go on together.
+        let moved = stream.wrapping_sub(clock.anchor.unwrap_or(stream)).cast_signed();
+        let filled = match place(time, stream.wrapping_add(at), false) {
+            _ if moved == 0 => None,
+            Placement::Append => Some(0),
+            Placement::Fill(count) => Some(count),
+            _ => None,
+        };
+        let Some(filled) = filled else {
+            clock.anchor = Some(begun);
+            self.anchor = Some(begun);
+            return jump;
+        };
+        clock.anchor = Some(stream);
+        match moved {
+            1.. => Placement::Jump { missing: moved.unsigned_abs().saturating_add(filled), filled },
+            _ if filled > 0 => Placement::Fill(filled),
+            _ => Placement::Append,
         }
-        placement
+    }
+
+    /// Holds the timestamps against the audio, while there is doubt.
+    #[cold]
+    fn weigh(&mut self, channel: usize, at: u64, timestamp: u64, length: usize, after_hole: bool) {
+        let Some(clock) = self.clocks.get_mut(channel) else {
+            return;
+        };
+        let before = clock.before.replace((timestamp, length as u64));
+        let Some((before, audio)) = before.filter(|_| !after_hole) else {
+            return;
+        };
+        let was = self.pace.clock();
+        self.pace.weigh(timestamp.checked_sub(before), audio);
+        if self.pace.clock() != was {
+            // All so far was appended; time counts from here, in the new unit.
+            self.anchor = self.pace.samples(timestamp).map(|time| time.wrapping_sub(at));
+            self.clocks.iter_mut().for_each(|clock| clock.anchor = None);
+            log::debug!("the stream's timestamps are {}", self.pace.clock().name());
+        }
     }
 
     fn begin(&mut self, tracks: Tracks) -> Result<(), Error> {
+        if !self.jitter.serves(tracks.channels()) {
+            let bytes_min = match tracks {
+                Tracks::Both => RING_BOTH_TRACKS_MIN,
+                Tracks::One(_) => RING_ONE_TRACK_MIN,
+            };
+            return Err(Error::Ring { bytes_min });
+        }
         if tracks == Tracks::Both {
-            if !JitterBuffer::<N>::SERVES_TWO {
-                return Err(Error::Resource);
-            }
             self.jitter.split();
         }
         self.tracks = tracks;
@@ -475,25 +783,27 @@ impl<const N: usize> Session<N> {
         Ok(())
     }
 
-    fn end(&mut self) -> [Option<Gap>; 2] {
+    fn end(&mut self) {
         if self.state != State::Recording {
-            return [None; 2];
+            return;
         }
         self.state = State::Ended;
+        while let Some(hole) = self.jitter.give_up_hole() {
+            self.tell_hole(hole);
+        }
         self.jitter.finish();
-        let mut gaps = [None; 2];
-        for ((channel, track), gap) in self.tracks.iter().enumerate().zip(&mut gaps) {
+        for (channel, track) in self.tracks.iter().enumerate() {
             let waited = self.jitter.resume(channel);
             let at = self.jitter.placed(channel) - waited;
-            *gap = (waited > 0).then_some(Gap { track, at, missing: waited, filled: waited });
+            self.tell(Gap { track, at, missing: waited, filled: waited });
         }
-        gaps
     }
 
-    /// Counts messages that never came, by the numbers of those that did.
-    fn note_sequence(&mut self, sequence: Option<u64>) {
+    /// Counts messages that never came, by the numbers of those that did; returns whether this one is
+    /// older than one that came before.
+    fn note_sequence(&mut self, sequence: Option<u64>) -> bool {
         let Some(sequence) = sequence else {
-            return;
+            return false;
         };
         let last = *self.sequence.get_or_insert(sequence);
         let ahead = sequence.wrapping_sub(last).cast_signed();
@@ -505,20 +815,15 @@ impl<const N: usize> Session<N> {
             let absent = ahead.unsigned_abs() - 1;
             self.stats.missing += absent.saturating_sub(core::mem::take(&mut self.refused));
             if absent > core::mem::take(&mut self.foreign) {
-                self.clocks.iter_mut().for_each(|clock| clock.hole = true);
+                let from = sequence.wrapping_sub(absent);
+                self.clocks.iter_mut().for_each(|clock| {
+                    clock.missing_from.get_or_insert(from);
+                });
                 log::debug!("{} messages are missing or were rejected", absent);
             }
         }
-        // An old number again changes nothing: what it says is placed by its timestamp.
-    }
-
-    fn reject(&mut self, error: PeerError) -> Error {
-        if let Some(count) = self.stats.rejected.get_mut(error.index()) {
-            *count += 1;
-        }
-        self.refused += 1;
-        log::debug!("rejected a message: {}", error);
-        Error::Peer(error)
+        // An old number changes nothing: its place is held open, or told by its timestamp.
+        ahead < 0
     }
 }
 
@@ -532,23 +837,23 @@ const SEQUENCE_JUMP_MAX: u64 = 60_000;
 /// lost and counted in [`Stats::undrained`].
 #[must_use = "its samples are lost unless it is polled until it returns zero"]
 #[derive(Debug)]
-pub struct Turn<'s, 't, const N: usize> {
-    session: &'s mut Session<N>,
+pub struct Turn<'s, 't, S: AsRef<[u8]> + AsMut<[u8]>> {
+    session: &'s mut Session<S>,
     event: Event<'t>,
-    gaps: [Option<Gap>; 2],
     pending: Pending<'t>,
 }
 
-impl<'t, const N: usize> Turn<'_, 't, N> {
+impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
     /// What the message meant.
     #[must_use]
     pub const fn event(&self) -> &Event<'t> {
         &self.event
     }
 
-    /// The gaps that ended with this message: at most one a track.
+    /// The gaps that ended with this message. A gap ends when audio comes behind it and nothing can
+    /// come into it any more.
     pub fn gaps(&self) -> impl Iterator<Item = &Gap> {
-        self.gaps.iter().flatten()
+        self.session.ended.iter()
     }
 
     /// Moves samples to `out`, interleaved (inbound first), whole sample frames; returns how many
@@ -569,7 +874,7 @@ impl<'t, const N: usize> Turn<'_, 't, N> {
     }
 
     #[inline]
-    fn poll<S: Sample>(&mut self, out: &mut [S]) -> usize {
+    fn poll<T: Sample>(&mut self, out: &mut [T]) -> usize {
         let jitter = &mut self.session.jitter;
         let mut used = 0;
         loop {
@@ -583,7 +888,7 @@ impl<'t, const N: usize> Turn<'_, 't, N> {
     }
 }
 
-impl<const N: usize> Drop for Turn<'_, '_, N> {
+impl<S: AsRef<[u8]> + AsMut<[u8]>> Drop for Turn<'_, '_, S> {
     fn drop(&mut self) {
         self.session.stats.undrained += self.pending.silence + self.pending.codes.len() as u64;
     }
@@ -598,24 +903,26 @@ struct Pending<'t> {
 }
 
 impl Pending<'_> {
-    /// Takes codes that wait for nothing straight to `out`; returns how many.
+    /// Takes codes and silence that wait for nothing straight to `out`; returns how many samples.
     #[inline]
-    fn pass<const N: usize, S: Sample>(
+    fn pass<S: AsRef<[u8]> + AsMut<[u8]>, T: Sample>(
         &mut self,
-        jitter: &mut JitterBuffer<N>,
-        out: &mut [S],
+        jitter: &mut JitterBuffer<S>,
+        out: &mut [T],
     ) -> usize {
         if self.silence > 0 {
-            return 0;
+            let count = jitter.pass_silence(self.silence, out);
+            self.silence -= count as u64;
+            return count;
         }
         let count = jitter.pass(self.codes, out);
         self.codes = self.codes.get(count..).unwrap_or_default();
         count
     }
 
-    /// Puts as much as fits into the ring; whether anything did.
+    /// Puts as much as fits into the ring; returns whether anything did.
     #[inline]
-    fn push<const N: usize>(&mut self, jitter: &mut JitterBuffer<N>) -> bool {
+    fn push<S: AsRef<[u8]> + AsMut<[u8]>>(&mut self, jitter: &mut JitterBuffer<S>) -> bool {
         if self.silence > 0 {
             let count = jitter.push_silence(self.channel, self.silence);
             self.silence -= count as u64;
@@ -630,11 +937,13 @@ impl Pending<'_> {
     }
 }
 
+/// An odd number with no pattern in its bits.
+const ODD: usize = 0x517C_C1B7_2722_0A95_u64 as usize;
+
 impl Fingerprint {
     fn new(sequence: u64, media: &Media<'_>) -> Self {
         // By machine words. Not a cipher: whoever makes two chunks of one number with the same sums
         // harms their own call.
-        const ODD: usize = 0x517C_C1B7_2722_0A95_u64 as usize;
         let (words, rest) = media.codes.as_chunks();
         let (mut sum, mut sums) = (media.codes.len(), 0usize);
         let mut add = |word: usize| {

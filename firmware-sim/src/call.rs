@@ -1,7 +1,9 @@
 //! One call: the bytes of its connection in, its samples in a queue for whoever owns the card.
 
 use callreel_core::frame::{Provider, Text};
-use callreel_core::session::{Error, Event, Session, Turn};
+use callreel_core::session::{
+    Error, Event, RING_BOTH_TRACKS_MIN, RING_ONE_TRACK_MIN, Session, Turn,
+};
 use callreel_core::wav::Spec;
 use callreel_core::ws::{self, CloseCode, Control, Decoder};
 use heapless::String;
@@ -14,8 +16,10 @@ pub const MESSAGE_BYTES_MAX: usize = 2048;
 /// Memory for the bytes of a connection.
 pub const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX;
 
-/// The ring of a session: one track passes straight through, two wait for each other.
-pub const RING_SAMPLES: usize = if cfg!(feature = "both-tracks") { 3204 } else { 256 };
+/// Bytes of a session's ring: one track waits only for messages that are missing, two wait for each
+/// other.
+pub const RING_BYTES: usize =
+    if cfg!(feature = "both-tracks") { RING_BOTH_TRACKS_MIN } else { RING_ONE_TRACK_MIN };
 
 /// The queue to the card: half a second of each track, and a message's worth more.
 pub const QUEUE_SAMPLES: usize = if cfg!(feature = "both-tracks") { 8000 } else { 4000 } + ROOM_MIN;
@@ -108,7 +112,7 @@ pub struct End {
 /// was taken to its end.
 pub struct Call<'q> {
     decoder: Decoder,
-    session: Session<RING_SAMPLES>,
+    session: Session<[u8; RING_BYTES]>,
     queue: &'q mut Queue<QUEUE_SAMPLES>,
     opening: Option<Opening>,
     end: Option<End>,
@@ -128,7 +132,7 @@ impl<'q> Call<'q> {
         queue.clear();
         Self {
             decoder: Decoder::new(MESSAGE_BYTES_MAX),
-            session: Session::new(Provider::Twilio),
+            session: Session::new(Provider::Twilio, [0; RING_BYTES]),
             queue,
             opening: None,
             end: None,
@@ -261,7 +265,7 @@ impl<'q> Call<'q> {
                 // No deeper than this: a session's first start is no restart.
                 self.handle_text(text);
             }
-            Ok(Next::Refuse) | Err(Error::Resource) => {
+            Ok(Next::Refuse) | Err(Error::Ring { .. }) => {
                 self.close.get_or_insert(CloseCode::UNSUPPORTED);
             }
             // Counted in the session; the call goes on.
@@ -295,7 +299,7 @@ impl<'q> Call<'q> {
         let summary = Summary {
             media: stats.media,
             late: stats.late,
-            missing: stats.missing,
+            missing: stats.missing - stats.reordered,
             dropped: stats.repeated + stats.rejected.iter().sum::<u64>(),
             lost: self.queue.lost(),
             ..core::mem::take(&mut self.summary)
@@ -314,8 +318,8 @@ enum Next {
 }
 
 /// Moves a turn's samples to the queue until there are none, as the session wants it.
-fn drain<const R: usize, const Q: usize>(
-    turn: &mut Turn<'_, '_, R>,
+fn drain<const Q: usize>(
+    turn: &mut Turn<'_, '_, [u8; RING_BYTES]>,
     queue: &mut Queue<Q>,
     summary: &mut Summary,
 ) -> Next {

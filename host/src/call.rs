@@ -1,17 +1,27 @@
 //! One connection: the bytes of its WebSocket in, recordings and their end records out.
 
+mod opening;
+pub mod routing;
+
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use callreel_core::frame::{Provider, Text};
+use callreel_core::frame::{self, Body, Frame, PeerError, Provider, Text};
 use callreel_core::g711::SAMPLE_RATE_HZ;
-use callreel_core::session::{Error, Event, Session, Stats, Turn};
+use callreel_core::session::{
+    Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Session, Stats, Turn,
+};
 use callreel_core::{wav, ws};
+use jiff::Timestamp;
 use tracing::Span;
 use tracing::field::{Empty, debug};
 
+pub use self::opening::Allowance;
+use self::opening::Opening;
+use self::routing::Routed;
 use crate::live::Refused;
-use crate::recording::{Done, Finishing, Outbox, Recording, STUCK_AFTER};
+use crate::recording::{Done, Finishing, Outbox, Outcome, Recording, STUCK_AFTER};
 use crate::store::Record;
 use crate::store::record::{End, What};
 use crate::twilio::{STREAM_TOKEN, StreamTokens};
@@ -37,6 +47,8 @@ pub struct Context<'c> {
     pub segment_bytes_max: u64,
     /// What a stream has to show at its start, if anything.
     pub stream_tokens: Option<&'c StreamTokens>,
+    /// How many connections without a start may still be told of in a record.
+    pub failures: &'c Allowance,
     /// The time of this look at the sockets.
     pub now: Instant,
     /// Makes what is to be called when the connection's last recording is finished.
@@ -52,34 +64,24 @@ pub enum Wish {
     Close(ws::CloseCode),
 }
 
-/// Samples in the ring of a session with one track, whose audio passes it by: only the silence of a
-/// gap goes through it, in pieces.
-const RING_OF_ONE: usize = 64;
+/// The ring of a session, as large as two tracks need it. Most calls have one track and lose no
+/// message: they never write to it, so it takes no memory.
+#[derive(Clone, Debug)]
+struct Ring(Cow<'static, [u8]>);
 
-/// A session with as much memory as its tracks need. Most calls have one.
-enum Line {
-    One(Box<Session<RING_OF_ONE>>),
-    Both(Box<Session>),
+impl Ring {
+    const UNUSED: Self = Self(Cow::Borrowed(&[0; RING_BOTH_TRACKS_MIN]));
 }
 
-impl Line {
-    fn new() -> Self {
-        Self::One(Box::new(Session::new(Provider::Twilio)))
+impl AsRef<[u8]> for Ring {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
+}
 
-    fn stats(&self) -> &Stats {
-        match self {
-            Self::One(session) => session.stats(),
-            Self::Both(session) => session.stats(),
-        }
-    }
-
-    /// Goes on with room for both tracks.
-    fn widen(&mut self) {
-        if let Self::One(session) = self {
-            let session = std::mem::replace(&mut **session, Session::new(Provider::Twilio));
-            *self = Self::Both(Box::new(session.with_ring()));
-        }
+impl AsMut<[u8]> for Ring {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.0.to_mut()
     }
 }
 
@@ -87,26 +89,36 @@ impl Line {
 enum Next {
     GoOn,
     Close(ws::CloseCode),
-    /// End the connection: it may not be recorded.
-    Refuse,
-    /// End the connection when the record is written that says why nothing was recorded.
-    Unsupported,
-    /// End the recording and take the message again, with a new session.
-    Restart,
+    /// Leave the stream; end the connection with this code if nothing else is recorded on it.
+    Refuse(ws::CloseCode),
     /// End the recording.
     Stop,
-    /// Take the message again, with room for both tracks.
-    Widen,
+}
+
+/// One stream of a connection, from its start on; before that, the one that is waited for.
+struct Stream {
+    session: Box<Session<Ring>>,
+    /// The part of the session's counts that has been added to everybody's.
+    counted: Stats,
+    /// Its recording, until that ends.
+    recording: Option<Recording>,
+    /// Messages that wait to be kept as they came.
+    capture: Vec<u8>,
+    /// A rejected message has been told in the log.
+    has_warned: bool,
+    clock: MediaClock,
+    /// Tells what log lines are about.
+    span: Span,
 }
 
 /// One connection's way from WebSocket to recordings.
 pub struct Call {
     decoder: ws::Decoder,
-    session: Line,
-    /// What of the session's counts has been added to everybody's.
-    counted: Stats,
-    recording: Option<Recording>,
-    /// The one before it on this connection, and since when that is being finished. As long as it is,
+    /// In the order of their starts; one at least.
+    streams: Vec<Stream>,
+    /// What came so far, until the first stream starts.
+    opening: Option<Box<Opening>>,
+    /// A recording that gave way to the next, and since when it is being finished. As long as it is,
     /// messages are left unread: a peer is not to begin recordings faster than the disk takes them.
     before: Option<(Finishing, Instant)>,
     has_unread: bool,
@@ -114,16 +126,18 @@ pub struct Call {
     heard: Instant,
     /// How it ended, once it has.
     ended: Option<End>,
-    /// A recording is on its way to the disk; the connection may close when it is there.
-    is_finishing: bool,
+    /// Recordings on their way to the disk; the connection may close when they are there.
+    finishing: usize,
+    /// One of them could not be finished yet.
+    has_left: bool,
     /// The answer to the last ping.
     pong: Option<ws::Control>,
     /// The peer's close frame has come.
     peer_closed: bool,
-    capture: Option<Vec<u8>>,
+    /// The last message as it came, if messages are kept.
+    line: Option<Vec<u8>>,
     peer: SocketAddr,
-    /// What log lines say they are about.
-    span: Span,
+    began_at: Timestamp,
 }
 
 impl Call {
@@ -132,19 +146,19 @@ impl Call {
     pub fn new(peer: SocketAddr, capture: bool) -> Self {
         Self {
             decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
-            session: Line::new(),
-            counted: Stats::default(),
-            recording: None,
+            streams: vec![Stream::new(peer)],
+            opening: Some(Box::default()),
             before: None,
             has_unread: false,
             heard: Instant::now(),
             ended: None,
-            is_finishing: false,
+            finishing: 0,
+            has_left: false,
             pong: None,
             peer_closed: false,
-            capture: capture.then(Vec::new),
+            line: capture.then(Vec::new),
             peer,
-            span: span_of(peer),
+            began_at: Timestamp::now(),
         }
     }
 
@@ -158,8 +172,15 @@ impl Call {
                 Ok(ws::Event::Text(text)) if self.ended.is_none() => {
                     self.handle_message(text, context)
                 }
-                // A recorder has no use for binary messages or for what follows the end.
-                Ok(ws::Event::Text(_) | ws::Event::Binary(_) | ws::Event::Pong) => Wish::GoOn,
+                Ok(ws::Event::Binary(bytes)) => {
+                    // A recorder has no use for it, but whoever looks for a lost call has.
+                    if let Some(opening) = self.opening.as_mut().filter(|_| self.ended.is_none()) {
+                        opening.note_binary(bytes);
+                    }
+                    Wish::GoOn
+                }
+                // A recorder has no use for what follows the end.
+                Ok(ws::Event::Text(_) | ws::Event::Pong) => Wish::GoOn,
                 Ok(ws::Event::Ping(payload)) => {
                     self.pong = Some(ws::pong(payload));
                     Wish::GoOn
@@ -182,29 +203,56 @@ impl Call {
         (self.decoder.compact(bytes), wish)
     }
 
-    /// Ends the connection's recording, if it has one. Whatever comes later is passed over.
+    /// Ends the connection's recordings, or tells that there was none. Whatever comes later is passed
+    /// over.
     pub fn end(&mut self, end: End, context: &mut Context<'_>) {
         if self.ended.is_some() {
             return;
         }
         self.ended = Some(end);
-        self.finish(end, context);
+        for index in 0..self.streams.len() {
+            self.finish(index, end, context);
+        }
+        if let Some(opening) = self.opening.take() {
+            self.tell_failure(*opening, end, context);
+        }
+    }
+
+    /// Leaves a record and a line in the log of a connection on which no stream started.
+    fn tell_failure(&self, opening: Opening, end: End, context: &mut Context<'_>) {
+        let Some(Stream { span, session, .. }) = self.streams.first() else {
+            return;
+        };
+        let _entered = span.enter();
+        let Some(mut record) = opening.record(end, self.began_at) else {
+            tracing::info!(%end, "a connection ended before a stream started");
+            return;
+        };
+        record.set_stats(session.stats());
+        context.outbox.board().counters.refuse(Refused::NoStart);
+        // Without the excerpt: the record's reader may see more than the log's.
+        tracing::warn!(
+            %end,
+            messages = record.no_start.as_ref().map_or(0, |seen| seen.text_messages + seen.binary_messages),
+            media = record.frames.before_start,
+            "no call was recorded: messages came, but no start message that could be read"
+        );
+        if context.failures.take(context.now) {
+            context.outbox.fail(record, Box::new(|_| ()));
+        }
     }
 
     /// Posts what has waited long enough.
     pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
-        outbox.board().counters.add(self.session.stats(), &mut self.counted);
-        if let Some(mut recording) = self.recording.take() {
-            self.post_capture(&mut recording, outbox);
-            recording.tend(self.session.stats(), outbox, now);
-            self.recording = Some(recording);
+        for stream in &mut self.streams {
+            stream.tend(outbox, now);
         }
     }
 
     /// Whether a recording is going on.
     #[must_use]
-    pub const fn is_recording(&self) -> bool {
-        self.recording.is_some()
+    pub fn is_recording(&self) -> bool {
+        self.streams.iter().any(|stream| stream.recording.is_some())
     }
 
     /// When a message came last: in whole, and to be read.
@@ -232,7 +280,8 @@ impl Call {
             }
             self.before = None;
         }
-        self.recording.as_mut().is_some_and(|recording| recording.is_full(now))
+        let mut recordings = self.streams.iter_mut().filter_map(|stream| stream.recording.as_mut());
+        recordings.any(|recording| recording.is_full(now))
     }
 
     /// The answer to the last ping, if there is one to send.
@@ -240,10 +289,18 @@ impl Call {
         self.pong.take()
     }
 
+    /// Notes what became of one of its recordings. Returns the code to close with instead of the one
+    /// wished for, if one is on the disk yet.
+    pub fn note_finished(&mut self, outcome: Outcome) -> Option<ws::CloseCode> {
+        self.finishing = self.finishing.saturating_sub(1);
+        self.has_left |= outcome == Outcome::Left;
+        self.has_left.then_some(ws::CloseCode::INTERNAL)
+    }
+
     /// Whether a recording of it is on its way to the disk.
     #[must_use]
     pub const fn is_finishing(&self) -> bool {
-        self.is_finishing
+        self.finishing > 0
     }
 
     /// Whether the peer has sent its close frame.
@@ -254,54 +311,233 @@ impl Call {
 
     fn handle_message(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Wish {
         self.heard = context.now;
-        self.capture(text, context.outbox);
-        if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
-            self.begin_segment(context);
+        if let Some(opening) = &mut self.opening {
+            opening.note_text(text);
         }
-        self.record(text, context)
+        if let Some(line) = &mut self.line {
+            // A line break is a blank in JSON; in a string it would be an error.
+            let plain = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
+            line.clear();
+            line.extend(text.iter().map(plain));
+            line.push(b'\n');
+        }
+        match frame::parse(Provider::Twilio, text) {
+            Ok(frame) => self.handle_frame(frame, context),
+            Err(error) => {
+                self.reject(error, context);
+                Wish::GoOn
+            }
+        }
     }
 
-    fn record(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Wish {
-        let Self { session, recording, span, .. } = self;
-        let next = match session {
-            Line::One(session) => follow(session.handle_message(text), recording, span, context),
-            Line::Both(session) => follow(session.handle_message(text), recording, span, context),
+    /// Counts a message that cannot be read: it may have been any stream's.
+    fn reject(&mut self, error: PeerError, context: &mut Context<'_>) {
+        if let Some(opening) = &mut self.opening {
+            opening.note_strange(b"");
+        }
+        let is_alone = self.streams.len() == 1;
+        for stream in &mut self.streams {
+            if is_alone || stream.recording.is_some() {
+                stream.session.reject(error);
+                stream.span.in_scope(|| warn(error, &mut stream.has_warned));
+                stream.keep_line(self.line.as_deref(), context.outbox);
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, frame: Frame<'_>, context: &mut Context<'_>) -> Wish {
+        let index = match &frame.body {
+            Body::Start(_) => self.stream_for_start(frame.stream_id, context),
+            _ => routing::index_of(&self.streams, frame.stream_id),
         };
+        let Some(stream) = self.streams.get_mut(index) else {
+            return Wish::GoOn;
+        };
+        if stream.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
+            stream.begin_segment(context);
+        }
+        stream.keep_line(self.line.as_deref(), context.outbox);
+        let next = stream.follow(frame, &mut self.opening, context);
         match next {
             Next::GoOn => Wish::GoOn,
             Next::Close(code) => Wish::Close(code),
-            Next::Restart => {
-                // This message, kept last, belongs to the next recording's capture.
-                let next_capture = self.capture.as_mut().map(|lines| {
-                    let ends = |byte: &u8| *byte == b'\n';
-                    let before = lines.len().saturating_sub(1);
-                    lines.split_off(lines[..before].iter().rposition(ends).map_or(0, |end| end + 1))
-                });
-                self.finish(End::Restart, context);
-                self.capture = next_capture;
-                self.session = Line::new();
-                self.counted = Stats::default();
-                self.span = span_of(self.peer);
-                self.record(text, context)
-            }
-            Next::Refuse => {
-                self.capture = None;
+            Next::Refuse(code) => {
+                // Its record is on its way.
+                self.finishing += usize::from(code == ws::CloseCode::UNSUPPORTED);
+                if self.is_recording() {
+                    self.streams.remove(index);
+                    return Wish::GoOn;
+                }
                 self.ended = Some(End::Refused);
-                Wish::Close(ws::CloseCode::POLICY)
-            }
-            Next::Unsupported => {
-                self.ended = Some(End::Refused);
-                self.is_finishing = true;
-                Wish::Close(ws::CloseCode::UNSUPPORTED)
+                Wish::Close(code)
             }
             Next::Stop => {
+                self.finish(index, End::Stop, context);
+                if self.is_recording() {
+                    return Wish::GoOn;
+                }
                 self.end(End::Stop, context);
                 Wish::Close(ws::CloseCode::NORMAL)
             }
-            Next::Widen => {
-                self.session.widen();
-                self.record(text, context)
+        }
+    }
+
+    /// Makes a place for a stream that starts; returns its index. A start that comes again under an id
+    /// that is being recorded ends that recording.
+    fn stream_for_start(&mut self, stream_id: &[u8], context: &mut Context<'_>) -> usize {
+        if self.opening.is_some() {
+            return 0;
+        }
+        if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
+            self.finish(index, End::Restart, context);
+            self.streams.remove(index);
+        }
+        self.streams.reserve_exact(1);
+        self.streams.push(Stream::new(self.peer));
+        self.streams.len() - 1
+    }
+
+    /// Ends the recording of a stream, if it has one.
+    fn finish(&mut self, index: usize, end: End, context: &mut Context<'_>) {
+        let Some(stream) = self.streams.get_mut(index) else {
+            return;
+        };
+        let done: Done = match end {
+            End::Restart => Box::new(|_| ()),
+            _ => (context.done)(),
+        };
+        let Some(finishing) = stream.finish(end, context, done) else {
+            return;
+        };
+        if end == End::Restart {
+            self.before = Some((finishing, context.now));
+        } else {
+            self.finishing += 1;
+        }
+    }
+}
+
+impl Routed for Stream {
+    fn is_addressed(&self, stream_id: &[u8]) -> bool {
+        self.session.is_addressed(stream_id)
+    }
+
+    fn is_live(&self) -> bool {
+        self.recording.is_some()
+    }
+}
+
+impl Stream {
+    fn new(peer: SocketAddr) -> Self {
+        Self {
+            session: Box::new(Session::new(Provider::Twilio, Ring::UNUSED)),
+            counted: Stats::default(),
+            recording: None,
+            capture: Vec::new(),
+            has_warned: false,
+            clock: MediaClock::Milliseconds,
+            span: span_of(peer),
+        }
+    }
+
+    /// Does what a message means for the recording.
+    fn follow(
+        &mut self,
+        frame: Frame<'_>,
+        opening: &mut Option<Box<Opening>>,
+        context: &mut Context<'_>,
+    ) -> Next {
+        // Of audio, fifty times a second, there is nothing to log; entering the span for it costs.
+        let is_audio = matches!(&frame.body, Body::Media(_)) && self.recording.is_some();
+        let _entered = (!is_audio).then(|| self.span.clone().entered());
+        let stream_id = frame.stream_id;
+        let has_warned = &mut self.has_warned;
+        let turn = match self.session.handle_frame(frame) {
+            Ok(turn) => turn,
+            Err(Error::Peer(error)) => {
+                if let Some(opening) = opening {
+                    opening.note_strange(stream_id);
+                }
+                warn(error, has_warned);
+                return Next::GoOn;
             }
+            Err(error) => {
+                tracing::error!(%error, "cannot record a stream");
+                return Next::Close(ws::CloseCode::INTERNAL);
+            }
+        };
+        let mut next = Next::GoOn;
+        match turn.event() {
+            Event::Started(start) => {
+                *opening = None;
+                let mut record = Record::new(Provider::Twilio, start, context.encoding);
+                if !context.admits(&mut record) {
+                    tracing::warn!("refused a stream: it shows no fresh token of its call");
+                    context.outbox.board().counters.refuse(Refused::Token);
+                    return Next::Refuse(ws::CloseCode::POLICY);
+                }
+                let Record { stream_id, call_id, .. } = &record;
+                self.span.record("stream", debug(stream_id)).record("call", debug(call_id));
+                if start.odd_fields > 0 {
+                    let fields = start.odd_fields;
+                    tracing::warn!(fields, "the start message has fields of an unexpected type");
+                }
+                tracing::info!("recording began");
+                self.recording = Some(context.begin(record, start.tracks.channels(), 0));
+            }
+            Event::Refused(start) => {
+                *opening = None;
+                tracing::warn!("refused a stream: its audio is not 8 kHz mono mu-law");
+                let mut record = Record::new(Provider::Twilio, start, context.encoding);
+                record.close(End::Refused);
+                context.outbox.fail(record, (context.done)());
+                return Next::Refuse(ws::CloseCode::UNSUPPORTED);
+            }
+            Event::Dtmf { digit, at } => {
+                if let Some(recording) = &mut self.recording {
+                    recording.add_event(*at, What::Dtmf(short(digit)));
+                }
+            }
+            Event::Mark { name, at } => {
+                if let Some(recording) = &mut self.recording {
+                    recording.add_event(*at, What::Mark(short(name)));
+                }
+            }
+            Event::Stopped => next = Next::Stop,
+            Event::Premature | Event::Ignored => {
+                if let Some(opening) = opening {
+                    opening.note_strange(stream_id);
+                }
+            }
+            _ => {}
+        }
+        append_all(turn, self.recording.as_mut(), context);
+        next
+    }
+
+    /// Posts what has waited long enough.
+    fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
+        outbox.board().counters.add(self.session.stats(), &mut self.counted);
+        self.note_clock();
+        if let Some(recording) = &mut self.recording {
+            if !self.capture.is_empty() {
+                recording.capture(std::mem::take(&mut self.capture), outbox);
+            }
+            recording.tend(self.session.stats(), outbox, now);
+        }
+    }
+
+    /// Tells once that the stream's timestamps are no milliseconds.
+    fn note_clock(&mut self) {
+        let clock = self.session.media_clock();
+        if clock == self.clock {
+            return;
+        }
+        self.clock = clock;
+        let _entered = self.span.enter();
+        tracing::warn!(clock = clock.name(), "the stream's timestamps are not milliseconds");
+        if let Some(recording) = &mut self.recording {
+            recording.set_media_clock(clock);
         }
     }
 
@@ -318,52 +554,35 @@ impl Call {
         self.recording = Some(next);
     }
 
-    fn finish(&mut self, end: End, context: &mut Context<'_>) {
+    /// Ends the recording, if there is one.
+    fn finish(&mut self, end: End, context: &mut Context<'_>, done: Done) -> Option<Finishing> {
         let _entered = self.span.clone().entered();
-        match &mut self.session {
-            Line::One(session) => drain(session.handle_end(), self.recording.as_mut(), context),
-            Line::Both(session) => drain(session.handle_end(), self.recording.as_mut(), context),
-        }
+        append_all(self.session.handle_end(), self.recording.as_mut(), context);
         context.outbox.board().counters.add(self.session.stats(), &mut self.counted);
-        if let Some(mut recording) = self.recording.take() {
-            self.post_capture(&mut recording, context.outbox);
-            let done: Done = if end == End::Restart {
-                Box::new(|_| ())
-            } else {
-                self.is_finishing = true;
-                (context.done)()
-            };
-            let stats = self.session.stats();
-            let finishing = recording.finish(end, stats, context.outbox, context.now, done);
-            if end == End::Restart {
-                self.before = Some((finishing, context.now));
-            }
-            tracing::info!(%end, "recording ended");
+        self.note_clock();
+        let mut recording = self.recording.take()?;
+        if !self.capture.is_empty() {
+            recording.capture(std::mem::take(&mut self.capture), context.outbox);
         }
+        let stats = self.session.stats();
+        let finishing = recording.finish(end, stats, context.outbox, context.now, done);
+        tracing::info!(%end, "recording ended");
+        Some(finishing)
     }
 
-    /// Keeps a message as it came, before it is decoded in place.
-    fn capture(&mut self, text: &[u8], outbox: &mut Outbox) {
-        let Some(lines) = &mut self.capture else {
+    /// Keeps a message as it came.
+    fn keep_line(&mut self, line: Option<&[u8]>, outbox: &mut Outbox) {
+        let Some(line) = line else {
             return;
         };
-        // Before this message, which may be the next recording's.
-        if lines.len() + text.len() >= CAPTURE_BYTES_MAX {
+        if self.capture.len() + line.len() >= CAPTURE_BYTES_MAX {
             // Without a recording there is no name to keep it under, nor a call to keep.
-            let lines = std::mem::take(lines);
+            let lines = std::mem::take(&mut self.capture);
             if let Some(recording) = &mut self.recording {
                 recording.capture(lines, outbox);
             }
         }
-        // A line break is a blank in JSON; in a string it would be an error.
-        lines.extend(text.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }));
-        lines.push(b'\n');
-    }
-
-    fn post_capture(&mut self, recording: &mut Recording, outbox: &mut Outbox) {
-        if let Some(lines) = self.capture.as_mut().filter(|lines| !lines.is_empty()) {
-            recording.capture(std::mem::take(lines), outbox);
-        }
+        self.capture.extend_from_slice(line);
     }
 }
 
@@ -393,68 +612,18 @@ fn span_of(peer: SocketAddr) -> Span {
     tracing::info_span!(parent: None, "call", %peer, provider, stream = Empty, call = Empty)
 }
 
-/// Does what a message means for the recording.
-fn follow<const N: usize>(
-    taken: Result<Turn<'_, '_, N>, Error>,
-    recording: &mut Option<Recording>,
-    span: &Span,
-    context: &mut Context<'_>,
-) -> Next {
-    // Of audio, fifty times a second, there is nothing to log; entering the span for it costs.
-    let is_audio = matches!(&taken, Ok(turn) if matches!(turn.event(), Event::Media(_)));
-    let _entered = (!is_audio).then(|| span.enter());
-    let turn = match taken {
-        Ok(turn) => turn,
-        Err(Error::Peer(error)) => {
-            tracing::debug!(%error, "rejected a message");
-            return Next::GoOn;
-        }
-        Err(Error::Resource) if N == RING_OF_ONE => return Next::Widen,
-        Err(error) => {
-            tracing::error!(%error, "cannot record a stream");
-            return Next::Close(ws::CloseCode::INTERNAL);
-        }
-    };
-    let mut next = Next::GoOn;
-    match turn.event() {
-        Event::Started(start) => {
-            let mut record = Record::new(Provider::Twilio, start, context.encoding);
-            if !context.admits(&mut record) {
-                tracing::warn!("refused a stream: it shows no fresh token of its call");
-                context.outbox.board().counters.refuse(Refused::Token);
-                return Next::Refuse;
-            }
-            span.record("stream", debug(&record.stream_id)).record("call", debug(&record.call_id));
-            tracing::info!("recording began");
-            *recording = Some(context.begin(record, start.tracks.channels(), 0));
-        }
-        Event::Refused(start) => {
-            tracing::warn!("refused a stream: its audio is not 8 kHz mono mu-law");
-            let record = Record::new(Provider::Twilio, start, context.encoding);
-            context.outbox.refuse(record, (context.done)());
-            return Next::Unsupported;
-        }
-        Event::Dtmf { digit, at } => {
-            if let Some(recording) = recording {
-                recording.add_event(*at, What::Dtmf(short(digit)));
-            }
-        }
-        Event::Mark { name, at } => {
-            if let Some(recording) = recording {
-                recording.add_event(*at, What::Mark(short(name)));
-            }
-        }
-        Event::Restart => return Next::Restart,
-        Event::Stopped => next = Next::Stop,
-        _ => {}
+/// Tells once a stream that messages are rejected.
+fn warn(error: PeerError, has_warned: &mut bool) {
+    if std::mem::replace(has_warned, true) {
+        tracing::debug!(%error, "rejected a message");
+    } else {
+        tracing::warn!(%error, "rejected a message; later ones are only counted");
     }
-    drain(turn, recording.as_mut(), context);
-    next
 }
 
 /// Moves all that a turn yields to the recording.
-fn drain<const N: usize>(
-    mut turn: Turn<'_, '_, N>,
+fn append_all(
+    mut turn: Turn<'_, '_, Ring>,
     recording: Option<&mut Recording>,
     context: &mut Context<'_>,
 ) {

@@ -9,12 +9,13 @@ use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Seek, SeekFrom, Wr
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use callreel_core::frame::Provider;
+use callreel_core::frame::{self, Body, Provider};
 use callreel_core::g711::SAMPLE_RATE_HZ;
-use callreel_core::session::{self, Event, Session, Turn};
+use callreel_core::session::{self, Event, RING_BOTH_TRACKS_MIN, Session, Turn};
 use callreel_core::wav::{self, Encoding, Length, Spec};
 
 use crate::audio::{MULAW_EXTENSIONS, has_mulaw_name};
+use crate::call::routing::{self, Routed};
 use crate::cli::Format;
 
 /// Bytes read at once: few enough that a short file touches little memory.
@@ -306,23 +307,48 @@ fn decode_capture(
             capture.rejected += 1;
         }
     }
-    capture.finish_call()?;
+    capture.finish()?;
     capture.into_decoded(input)
 }
 
-/// A capture on its way to WAVs, call by call.
+/// A capture on its way to WAVs.
 struct Capture<'a> {
     args: &'a Args,
     encoding: Encoding,
-    session: Box<Session>,
-    /// The call that is written now, and what is known of it.
-    current: Option<(Output, Decoded)>,
+    /// In the order of their starts; one at least.
+    streams: Vec<Stream>,
+    /// The calls that are written, in the order of their starts.
     decoded: Vec<Decoded>,
     /// Whether another call can be written: beside a file it can, after a pipe's only WAV it cannot.
     has_room: bool,
-    streams: Vec<String>,
+    stream_ids: Vec<String>,
     rejected: u64,
     lines: u64,
+}
+
+/// A stream of a capture.
+struct Stream {
+    session: Box<Session<[u8; RING_BOTH_TRACKS_MIN]>>,
+    /// The file of a call that is written, and the call's index.
+    output: Option<(Output, usize)>,
+    is_over: bool,
+}
+
+impl Stream {
+    fn new() -> Self {
+        let session = Session::new(Provider::Twilio, [0; RING_BOTH_TRACKS_MIN]);
+        Self { session: Box::new(session), output: None, is_over: false }
+    }
+}
+
+impl Routed for Stream {
+    fn is_addressed(&self, stream_id: &[u8]) -> bool {
+        self.session.is_addressed(stream_id)
+    }
+
+    fn is_live(&self) -> bool {
+        self.session.spec().is_some() && !self.is_over
+    }
 }
 
 impl<'a> Capture<'a> {
@@ -330,11 +356,10 @@ impl<'a> Capture<'a> {
         Capture {
             args,
             encoding,
-            session: Box::new(Session::new(Provider::Twilio)),
-            current: None,
+            streams: vec![Stream::new()],
             decoded: Vec::new(),
             has_room: true,
-            streams: Vec::new(),
+            stream_ids: Vec::new(),
             rejected: 0,
             lines: 0,
         }
@@ -342,87 +367,111 @@ impl<'a> Capture<'a> {
 
     fn take(&mut self, line: &mut [u8]) -> Result<(), Error> {
         self.lines += 1;
-        if str::from_utf8(line).is_err() {
+        let frame = match str::from_utf8(line) {
+            Ok(_) => frame::parse(Provider::Twilio, line),
+            Err(_) => Err(frame::PeerError::Json),
+        };
+        let Ok(frame) = frame else {
             self.rejected += 1;
             return Ok(());
-        }
-        // A start that follows a call is taken once to end it and once to begin its own.
-        if self.take_once(line)? {
-            self.finish_call()?;
-            *self.session = Session::new(Provider::Twilio);
-            self.take_once(line)?;
-        }
-        Ok(())
-    }
-
-    /// Takes a message; whether it begins another call and has to be given to a new session.
-    fn take_once(&mut self, line: &mut [u8]) -> Result<bool, Error> {
-        let turn = match self.session.handle_message(line) {
+        };
+        let index = match &frame.body {
+            Body::Start(_) => self.stream_for_start(frame.stream_id)?,
+            _ => routing::index_of(&self.streams, frame.stream_id),
+        };
+        let Some(stream) = self.streams.get_mut(index) else {
+            return Ok(());
+        };
+        let turn = match stream.session.handle_frame(frame) {
             Ok(turn) => turn,
             Err(session::Error::Peer(_)) => {
                 self.rejected += 1;
-                return Ok(false);
+                return Ok(());
             }
-            Err(error) => {
-                return Err(unfit(self.args, error.to_string()));
-            }
+            Err(error) => return Err(unfit(self.args, error.to_string())),
         };
         match turn.event() {
-            Event::Restart => return Ok(true),
             Event::Refused(start) => {
                 let reason = format!("its stream is not 8 kHz mono mu-law but {}", start.encoding);
-                return Err(unfit(self.args, reason));
+                Err(unfit(self.args, reason))
             }
             Event::Started(start) => {
-                let stream_id = start.stream_id.to_string();
-                let channels = start.tracks.channels();
-                drain(turn, self.current.as_mut())?;
-                self.begin_call(stream_id, channels)?;
+                let (stream_id, channels) = (start.stream_id.to_string(), start.tracks.channels());
+                drop(turn);
+                self.begin_call(index, stream_id, channels)
             }
-            _ => drain(turn, self.current.as_mut())?,
+            event => {
+                stream.is_over |= matches!(event, Event::Stopped);
+                drain(turn, stream.output.as_mut(), &mut self.decoded)
+            }
         }
-        Ok(false)
     }
 
-    fn begin_call(&mut self, stream_id: String, channels: u16) -> Result<(), Error> {
+    /// Makes a place for a stream that starts; returns its index.
+    fn stream_for_start(&mut self, stream_id: &[u8]) -> Result<usize, Error> {
+        if self.streams.iter().any(|stream| stream.session.spec().is_none()) {
+            return Ok(0); // None has started.
+        }
+        if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
+            self.finish_call(index)?;
+            self.streams.remove(index);
+        }
+        self.streams.push(Stream::new());
+        Ok(self.streams.len() - 1)
+    }
+
+    fn begin_call(&mut self, index: usize, stream_id: String, channels: u16) -> Result<(), Error> {
         let is_wanted = self.args.stream.as_ref().is_none_or(|wanted| *wanted == stream_id);
-        if is_wanted && self.has_room {
+        if let Some(stream) = self.streams.get_mut(index)
+            && is_wanted
+            && self.has_room
+        {
             let path = numbered(&self.args.output, self.decoded.len() + 1);
             let encoding = self.encoding;
             let spec = Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding };
             let output = Output::create(path.clone(), spec, None)?;
             self.has_room = output.is_new;
+            stream.output = Some((output, self.decoded.len()));
             let stream_id = stream_id.clone();
-            let call = Decoded { path, stream_id, samples: 0, channels, rejected: 0 };
-            self.current = Some((output, call));
+            self.decoded.push(Decoded { path, stream_id, samples: 0, channels, rejected: 0 });
         }
-        self.streams.push(stream_id);
+        self.stream_ids.push(stream_id);
         Ok(())
     }
 
-    /// Ends the call that is written now, if there is one.
-    fn finish_call(&mut self) -> Result<(), Error> {
-        drain(self.session.handle_end(), self.current.as_mut())?;
-        if let Some((output, call)) = self.current.take() {
+    /// Ends the call of a stream, if it is written.
+    fn finish_call(&mut self, index: usize) -> Result<(), Error> {
+        let Some(stream) = self.streams.get_mut(index) else {
+            return Ok(());
+        };
+        drain(stream.session.handle_end(), stream.output.as_mut(), &mut self.decoded)?;
+        if let Some((output, call)) = stream.output.take() {
             output.finish()?;
-            self.decoded.push(Decoded { rejected: std::mem::take(&mut self.rejected), ..call });
+            if let Some(call) = self.decoded.get_mut(call) {
+                call.rejected += std::mem::take(&mut self.rejected);
+            }
         }
         Ok(())
+    }
+
+    /// Ends every call.
+    fn finish(&mut self) -> Result<(), Error> {
+        (0..self.streams.len()).try_for_each(|index| self.finish_call(index))
     }
 
     fn into_decoded(self, input: &Input) -> Result<Vec<Decoded>, Error> {
         let no_call = |reason| Err(Error::NoCall { path: input.path.clone(), reason });
-        match (&self.args.stream, self.streams.len(), self.decoded.len()) {
+        match (&self.args.stream, self.stream_ids.len(), self.decoded.len()) {
             (_, 0, _) => no_call(format!("no start of a call in its {} lines", self.lines)),
             (Some(wanted), _, 0) => {
-                no_call(format!("no stream {wanted}; it has {}", self.streams.join(", ")))
+                no_call(format!("no stream {wanted}; it has {}", self.stream_ids.join(", ")))
             }
             (None, calls, 1) if calls > 1 => {
                 eprintln!(
                     "{}: {} more calls; choose one with --stream ID: {}",
                     input.path.display(),
                     calls - 1,
-                    self.streams.join(", ")
+                    self.stream_ids.join(", ")
                 );
                 Ok(self.decoded)
             }
@@ -436,10 +485,12 @@ fn unfit(args: &Args, reason: String) -> Error {
 }
 
 /// Moves all that a turn yields to the call that is written, if one is.
-fn drain<const N: usize>(
-    mut turn: Turn<'_, '_, N>,
-    mut current: Option<&mut (Output, Decoded)>,
+fn drain(
+    mut turn: Turn<'_, '_, [u8; RING_BOTH_TRACKS_MIN]>,
+    output: Option<&mut (Output, usize)>,
+    calls: &mut [Decoded],
 ) -> Result<(), Error> {
+    let mut current = output.and_then(|(output, call)| Some((output, calls.get_mut(*call)?)));
     let mut codes = [0; POLL_SAMPLES];
     let mut bytes = [0; 2 * POLL_SAMPLES];
     loop {

@@ -23,7 +23,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use self::connection::{Closing, Live};
 use self::pool::Pool;
-use crate::call::{Call, Context, MESSAGE_BYTES_MAX, Wish};
+use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX, Wish};
 use crate::live::Board;
 use crate::recording::{Done, Outbox, Outcome, Writers};
 use crate::store::Store;
@@ -154,6 +154,7 @@ impl Engine {
         let count = config.threads.max(1);
         let (writers, outboxes) = Writers::start(store, board, count)?;
         let pool = Arc::<Pool>::default();
+        let failures = Arc::<Allowance>::default();
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
         for (index, outbox) in outboxes.into_iter().enumerate() {
@@ -181,6 +182,7 @@ impl Engine {
                 codes: vec![0; CODES],
                 outbox,
                 pool: Arc::clone(&pool),
+                failures: Arc::clone(&failures),
                 config: config.clone(),
                 drain_until: None,
             };
@@ -309,6 +311,7 @@ struct Reader {
     codes: Vec<u8>,
     outbox: Outbox,
     pool: Arc<Pool>,
+    failures: Arc<Allowance>,
     config: Config,
     drain_until: Option<Instant>,
 }
@@ -402,12 +405,11 @@ impl Reader {
             match letter {
                 Letter::Adopt(connection, place) => self.adopt(connection, place),
                 Letter::Finished { token, outcome } => {
-                    let code = match outcome {
-                        Outcome::Published => None,
-                        Outcome::Left => Some(ws::CloseCode::INTERNAL),
-                    };
                     if let Some(live) = self.live.get_mut(&token) {
-                        if let Closing::WhenFinished(wished) = live.closing {
+                        let code = live.call.note_finished(outcome);
+                        if let Closing::WhenFinished(wished) = live.closing
+                            && !live.call.is_finishing()
+                        {
                             live.close(code.unwrap_or(wished), Instant::now());
                         }
                         self.drop_if_gone(token);
@@ -559,6 +561,7 @@ impl Reader {
             encoding: self.config.encoding,
             segment_bytes_max: self.config.segment_bytes_max,
             stream_tokens: self.config.stream_tokens.as_deref(),
+            failures: &self.failures,
             now,
             done: &done,
         };

@@ -161,6 +161,8 @@ pub enum Refused {
     Draining,
     /// There are as many calls as there may be.
     Limit,
+    /// Messages came, but no start that could be read.
+    NoStart,
     /// As many have begun in this second as may.
     Rate,
     /// The request is not signed for this server.
@@ -171,8 +173,15 @@ pub enum Refused {
 
 impl Refused {
     /// All of them, in the order of [`Counters::refused`].
-    pub const ALL: [Self; 6] =
-        [Self::Disk, Self::Draining, Self::Limit, Self::Rate, Self::Signature, Self::Token];
+    pub const ALL: [Self; 7] = [
+        Self::Disk,
+        Self::Draining,
+        Self::Limit,
+        Self::NoStart,
+        Self::Rate,
+        Self::Signature,
+        Self::Token,
+    ];
 
     /// Its name in the metrics.
     #[must_use]
@@ -181,6 +190,7 @@ impl Refused {
             Self::Disk => "disk",
             Self::Draining => "draining",
             Self::Limit => "limit",
+            Self::NoStart => "no_start",
             Self::Rate => "rate",
             Self::Signature => "signature",
             Self::Token => "token",
@@ -343,7 +353,8 @@ impl Tap {
         self.entry.samples.store(self.samples, Ordering::Relaxed);
         self.entry.frames.store(stats.media, Ordering::Relaxed);
         self.entry.late.store(stats.late, Ordering::Relaxed);
-        self.entry.missing.store(stats.missing, Ordering::Relaxed);
+        let missing = stats.missing.saturating_sub(stats.reordered);
+        self.entry.missing.store(missing, Ordering::Relaxed);
         self.entry.rejected.store(stats.rejected.iter().sum(), Ordering::Relaxed);
     }
 

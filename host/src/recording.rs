@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use callreel_core::g711::decode_mulaw;
-use callreel_core::session::{Gap, Stats};
+use callreel_core::session::{Gap, MediaClock, Stats};
 use callreel_core::wav::Spec;
 use tracing::Span;
 
@@ -134,7 +134,7 @@ enum Job {
         record: Box<Record>,
         done: Done,
     },
-    Refuse {
+    Fail {
         record: Box<Record>,
         done: Done,
     },
@@ -191,10 +191,10 @@ impl Outbox {
         &self.board
     }
 
-    /// Writes the record of a stream that cannot be recorded. `done` is told when it is written.
-    pub fn refuse(&mut self, mut record: Record, done: Done) {
-        record.close(End::Refused);
-        self.post(self.next_key, Job::Refuse { record: Box::new(record), done });
+    /// Writes the record of a stream of which nothing is recorded, and that says so. `done` is told
+    /// when it is written.
+    pub fn fail(&mut self, record: Record, done: Done) {
+        self.post(self.next_key, Job::Fail { record: Box::new(record), done });
     }
 }
 
@@ -275,6 +275,8 @@ impl Recording {
             + stats.repeated
             + stats.before_start
             + stats.missing
+            + stats.reordered
+            + stats.unaddressed
             + stats.rejected.iter().sum::<u64>()
             + self.lost;
         self.to_note |= std::mem::replace(&mut self.amiss, amiss) != amiss;
@@ -316,6 +318,12 @@ impl Recording {
     pub fn add_gap(&mut self, gap: &Gap) {
         let at = gap.at.saturating_sub(self.first_sample);
         self.tap.show_gap(&Arc::make_mut(&mut self.record).add_gap(&Gap { at, ..*gap }));
+        self.to_note = true;
+    }
+
+    /// Notes the unit of the stream's timestamps.
+    pub fn set_media_clock(&mut self, clock: MediaClock) {
+        Arc::make_mut(&mut self.record).set_media_clock(clock);
         self.to_note = true;
     }
 

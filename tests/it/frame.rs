@@ -26,6 +26,7 @@ struct Start {
     supported: bool,
     parameters: Vec<(String, String)>,
     dropped: u32,
+    odd: u32,
 }
 
 fn said(text: &str) -> Result<(Option<u64>, Said), PeerError> {
@@ -42,6 +43,7 @@ fn said(text: &str) -> Result<(Option<u64>, Said), PeerError> {
             codes: media.codes.to_vec(),
         },
         Body::Other => Said::Other,
+        Body::Rejected(error) => return Err(error),
         Body::Start(start) => Said::Start(Box::new(Start {
             ids: [start.stream_id, start.call_id, start.account_id].map(|id| id.to_string()),
             tracks: start.tracks,
@@ -53,6 +55,7 @@ fn said(text: &str) -> Result<(Option<u64>, Said), PeerError> {
                 .map(|(name, value)| (name.to_string(), value.to_string()))
                 .collect(),
             dropped: start.parameters_dropped,
+            odd: start.odd_fields,
         })),
         Body::Stop => Said::Stop,
     };
@@ -216,6 +219,7 @@ fn a_start_tells_what_it_holds() {
         supported: true,
         parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         dropped: 0,
+        odd: 0,
     };
     assert_eq!(said(text), Ok((Some(1), Said::Start(Box::new(expected)))));
 }
@@ -306,7 +310,7 @@ fn depth_32_passes_and_33_does_not() {
 }
 
 #[test]
-fn each_known_field_of_another_type_or_given_twice_is_refused() {
+fn media_with_a_field_of_another_type_or_one_twice_is_refused() {
     for text in [
         r#"{"event":"media","event":"media","media":{}}"#,
         r#"{"event":"media","media":{},"media":{}}"#,
@@ -321,20 +325,6 @@ fn each_known_field_of_another_type_or_given_twice_is_refused() {
         r#"{}"#,
         r#"[]"#,
         r#""media""#,
-        r#"{"event":"start"}"#,
-        r#"{"event":"start","start":"x"}"#,
-        r#"{"event":"start","start":{"tracks":"inbound"}}"#,
-        r#"{"event":"start","start":{"tracks":[1]}}"#,
-        r#"{"event":"start","start":{"callSid":1}}"#,
-        r#"{"event":"start","start":{"callSid":"a","callSid":"b"}}"#,
-        r#"{"event":"start","start":{"mediaFormat":[]}}"#,
-        r#"{"event":"start","start":{"mediaFormat":{"encoding":1}}}"#,
-        r#"{"event":"start","start":{"customParameters":[]}}"#,
-        r#"{"event":"start","start":{"customParameters":{"a":1}}}"#,
-        r#"{"event":"dtmf","dtmf":{}}"#,
-        r#"{"event":"dtmf","dtmf":{"digit":1}}"#,
-        r#"{"event":"mark","mark":{}}"#,
-        r#"{"event":"mark"}"#,
     ] {
         assert_eq!(refused(text), PeerError::Shape, "{text}");
     }
@@ -342,6 +332,147 @@ fn each_known_field_of_another_type_or_given_twice_is_refused() {
     // A number twice is one field twice, too, unless it is no number.
     let twice = r#"{"event":"media","media":{"chunk":"1","chunk":2}}"#;
     assert_eq!(refused(twice), PeerError::Shape);
+}
+
+#[test]
+fn an_odd_field_of_a_start_costs_nothing_but_itself() {
+    let plain = r#"{"event":"start","sequenceNumber":"1","start":{"accountSid":"AC1","streamSid":"MZ1","callSid":"CA1","tracks":["outbound"],"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1},"customParameters":{"a":"b"}},"streamSid":"MZ1"}"#;
+    let expected = start(plain);
+    assert_eq!(expected.odd, 0);
+    let fields = [
+        ("accountSid", r#""AC1""#),
+        ("streamSid", r#""MZ1""#),
+        ("callSid", r#""CA1""#),
+        ("tracks", r#"["outbound"]"#),
+        ("encoding", r#""audio/x-mulaw""#),
+        ("sampleRate", "8000"),
+        ("channels", "1"),
+        ("customParameters", r#"{"a":"b"}"#),
+        ("sequenceNumber", r#""1""#),
+    ];
+    let odd = [
+        "true",
+        "[1]",
+        "{\"x\":[{}]}",
+        "-1.5e3",
+        "\"\"",
+        "null",
+        "[]",
+        "{}",
+        "12345678901234567890123",
+    ];
+    for (name, value) in fields {
+        for other in odd {
+            let text =
+                plain.replace(&format!("\"{name}\":{value}"), &format!("\"{name}\":{other}"));
+            assert_ne!(text, plain);
+            let found = start(&text);
+            // An empty name of an encoding is a name that nobody knows.
+            assert!(found.supported || (name, other) == ("encoding", "\"\""), "{text}");
+            for (index, id) in ["streamSid", "callSid", "accountSid"].into_iter().enumerate() {
+                assert!(name == id || found.ids[index] == expected.ids[index], "{text}");
+            }
+            assert!(name == "tracks" || found.tracks == expected.tracks, "{text}");
+            assert!(
+                name == "customParameters" || found.parameters == expected.parameters,
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_odd_is_read_as_far_as_it_makes_sense_and_counted() {
+    let inner = |fields: &str| start(&format!(r#"{{"event":"start","start":{{{fields}}}}}"#));
+    assert_eq!(
+        inner(r#""streamSid":1001,"callSid":true,"accountSid":-7.5"#).ids,
+        ["1001", "true", "-7.5"]
+    );
+    assert_eq!(inner(r#""streamSid":1001,"callSid":true,"accountSid":-7.5"#).odd, 3);
+    for (tracks, expected) in [
+        (r#""outbound""#, Tracks::One(Track::Outbound)),
+        (r#""inbound_track""#, Tracks::One(Track::Inbound)),
+        (r#""both_tracks""#, Tracks::Both),
+        (r#""both""#, Tracks::Both),
+        (r#"[1,"outbound",{}]"#, Tracks::One(Track::Outbound)),
+        ("5", Tracks::One(Track::Inbound)),
+    ] {
+        let found = inner(&format!(r#""tracks":{tracks}"#));
+        assert_eq!((found.tracks, found.odd > 0), (expected, true), "{tracks}");
+    }
+    let parameters = |value: &str| inner(&format!(r#""customParameters":{value}"#));
+    let texts = [
+        ("queue", "sales"),
+        ("priority", "5"),
+        ("vip", "false"),
+        ("none", "null"),
+        ("list", "[1,\"a\"]"),
+        ("map", "{\"k\":{}}"),
+    ];
+    let found = parameters(
+        r#"{"queue":"sales","priority":5,"vip":false,"none":null,"list":[1,"a"],"map":{"k":{}}}"#,
+    );
+    assert_eq!(found.parameters, texts.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    assert_eq!(found.odd, 5);
+    assert_eq!((parameters("[]").parameters, parameters("[]").odd), (vec![], 0));
+    assert_eq!((parameters("null").parameters, parameters("null").odd), (vec![], 0));
+    for (value, text) in
+        [(r#""agent=ada""#, "agent=ada"), ("7", "7"), (r#"[{"a":1}]"#, r#"[{"a":1}]"#)]
+    {
+        let kept = [("customParameters".to_owned(), text.to_owned())];
+        assert_eq!(
+            (&parameters(value).parameters[..], parameters(value).odd > 0),
+            (&kept[..], true)
+        );
+    }
+    // Beside `start`, or with `start` of another type.
+    let beside = r#""streamSid":"MZ1","callSid":"CA1","tracks":["outbound"],"customParameters":{"agent":"ada"}"#;
+    for (message, odd) in [
+        (format!(r#"{{"event":"start",{beside}}}"#), 0),
+        (format!(r#"{{"event":"start","start":null,{beside}}}"#), 0),
+        (format!(r#"{{"event":"start","start":"x",{beside}}}"#), 1),
+        (format!(r#"{{"event":"start","start":[{{}}],{beside}}}"#), 1),
+        (format!(r#"{{"event":"start","start":{{"customParameters":{{}}}},{beside}}}"#), 0),
+    ] {
+        let found = start(&message);
+        assert_eq!(found.ids, ["MZ1", "CA1", ""], "{message}");
+        assert_eq!(found.tracks, Tracks::One(Track::Outbound), "{message}");
+        assert_eq!(found.parameters, [("agent".to_owned(), "ada".to_owned())], "{message}");
+        assert_eq!(found.odd, odd, "{message}");
+    }
+    // A field twice: the last counts, as everywhere.
+    assert_eq!(inner(r#""callSid":"a","callSid":"b""#).ids[1], "b");
+    // Keys and marks that lack their name.
+    assert_eq!(body(r#"{"event":"dtmf","dtmf":{"digit":5}}"#), Said::Dtmf("5".to_owned()));
+    assert_eq!(body(r#"{"event":"dtmf","dtmf":{}}"#), Said::Dtmf(String::new()));
+    assert_eq!(body(r#"{"event":"mark","mark":{}}"#), Said::Mark(String::new()));
+    assert_eq!(body(r#"{"event":"mark"}"#), Said::Mark(String::new()));
+}
+
+#[test]
+fn a_message_names_its_stream() {
+    let named = |text: &str| {
+        let mut text = text.as_bytes().to_vec();
+        String::from_utf8_lossy(parse(Provider::Twilio, &mut text).unwrap().stream_id).into_owned()
+    };
+    assert_eq!(named(MEDIA), "MZ1");
+    assert_eq!(named(&MEDIA.replace(':', " : ")), "MZ1");
+    assert_eq!(named(&MEDIA.replace("+/+/gA==", "!")), "MZ1");
+    assert_eq!(named(r#"{"streamSid":"MZ2","event":"media","media":{"payload":"gA=="}}"#), "MZ2");
+    assert_eq!(named(r#"{"event":"media","media":{"payload":"gA=="},"streamSid":7}"#), "7");
+    for none in ["null", "[]", "{}"] {
+        let text =
+            format!(r#"{{"event":"media","streamSid":{none},"media":{{"payload":"gA=="}}}}"#);
+        assert_eq!(named(&text), "");
+    }
+    assert_eq!(named(r#"{"event":"stop","streamSid":"MZ3"}"#), "MZ3");
+    assert_eq!(named(r#"{"event":"start","start":{"streamSid":"MZ4"},"streamSid":"x"}"#), "MZ4");
+}
+
+#[test]
+fn a_byte_order_mark_is_a_blank() {
+    assert_eq!(said(&format!("\u{feff}{MEDIA}")), Ok(meant()));
+    assert_eq!(refused(&format!("{MEDIA}\u{feff}")), PeerError::Json);
 }
 
 #[test]

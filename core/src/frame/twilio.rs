@@ -1,21 +1,17 @@
 //! Twilio Media Streams. Read on 2026-11-22: <https://www.twilio.com/docs/voice/media-streams/websocket-messages>
 
-use core::fmt;
-
 use heapless::Vec;
 use serde::Deserialize;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::base64;
-
+use super::members::{self, Value};
 use super::{
-    Body, Dialect, Dtmf, Frame, Mark, Media, PARAMETERS_MAX, PeerError, Start, Text, Track, Tracks,
-    canonicalise,
+    Body, Dialect, Dtmf, Frame, Mark, Media, PeerError, Start, Text, Track, Tracks, canonicalise,
 };
+use crate::base64;
 
 const DIALECT: Dialect = Dialect {
     numbers: &[b"sequenceNumber", b"chunk", b"timestamp", b"sampleRate", b"channels"],
-    free: b"customParameters",
+    free: &[b"customParameters", b"custom_parameters"],
 };
 
 /// How long Twilio's ids are; others' may be of any length.
@@ -24,20 +20,24 @@ const SID_BYTES: usize = 34;
 #[expect(unexpected_cfgs, reason = "only the firmware's proof that media cannot panic sets it")]
 pub(super) fn parse(text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
     if let Some(found) = match_media(text) {
-        return found.decode(text);
+        return Ok(found.decode(text));
     }
     if cfg!(callreel_frequent_only) {
         return Err(PeerError::Shape);
     }
-    canonicalise(text, &DIALECT)?;
-    if let Some(found) = parse_media(text)? {
-        return found.decode(text);
+    let odd_fields = canonicalise(text, &DIALECT)?;
+    match parse_media(text)? {
+        Slow::Media(found) => Ok(found.decode(text)),
+        Slow::Rejected { sequence, stream, error } => {
+            let stream_id = text.get(stream.0..stream.1).unwrap_or_default();
+            Ok(Frame { sequence, stream_id, body: Body::Rejected(error) })
+        }
+        Slow::Other => parse_rare(text, odd_fields),
     }
-    parse_rare(text)
 }
 
-/// A media message before its payload is decoded; the payload is a range of the text, so that the
-/// text can be changed.
+/// A media message before its payload is decoded; payload and stream id are ranges of the text, so
+/// that the text can be changed.
 #[derive(Clone, Copy)]
 struct Found {
     sequence: Option<u64>,
@@ -46,14 +46,26 @@ struct Found {
     timestamp_ms: Option<u64>,
     payload_start: usize,
     payload_end: usize,
+    id_start: usize,
+    id_end: usize,
 }
 
 impl Found {
-    fn decode(self, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
-        let payload = text.get_mut(self.payload_start..self.payload_end).unwrap_or_default();
-        let Self { sequence, track, chunk, timestamp_ms, .. } = self;
-        let codes = base64::decode_in_place(payload).ok_or(PeerError::Base64)?;
-        Ok(Frame { sequence, body: Body::Media(Media { track, chunk, timestamp_ms, codes }) })
+    #[inline]
+    fn decode(self, text: &mut [u8]) -> Frame<'_> {
+        let Self { sequence, track, chunk, timestamp_ms, id_start, id_end, .. } = self;
+        let (before, rest) = text.split_at_mut_checked(self.payload_start).unwrap_or_default();
+        let length = self.payload_end.saturating_sub(self.payload_start);
+        let (payload, after) = rest.split_at_mut_checked(length).unwrap_or_default();
+        let stream_id = match id_start.checked_sub(self.payload_end) {
+            Some(start) => after.get(start..id_end.saturating_sub(self.payload_end)),
+            None => before.get(id_start..id_end),
+        };
+        let body = match base64::decode_in_place(payload) {
+            Some(codes) => Body::Media(Media { track, chunk, timestamp_ms, codes }),
+            None => Body::Rejected(PeerError::Base64),
+        };
+        Frame { sequence, stream_id: stream_id.unwrap_or_default(), body }
     }
 }
 
@@ -94,6 +106,9 @@ fn match_media(text: &[u8]) -> Option<Found> {
         timestamp_ms: Some(timestamp_ms),
         payload_start,
         payload_end: payload_start + payload.len(),
+        // Behind it come `"}` of the message.
+        id_start: text.len() - id.len() - 2,
+        id_end: text.len() - 2,
     })
 }
 
@@ -165,22 +180,15 @@ fn is_plain(text: &[u8]) -> bool {
     all == HIGH
 }
 
-/// What is read of an event that is none of ours.
+/// The parts of a message that tell its kind. Parsing them checks that the whole text is JSON.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WireOther<'t> {
+struct WireEvent<'t> {
     event: &'t str,
     sequence_number: Option<u64>,
 }
 
-/// Reads an event that is none of ours; its fields may have our fields' names and other types.
-fn parse_other(text: &[u8]) -> Option<Frame<'static>> {
-    let wire: WireOther<'_> = from_json(text).ok()?;
-    let known = ["connected", "dtmf", "mark", "media", "start", "stop"].contains(&wire.event);
-    (!known).then_some(Frame { sequence: wire.sequence_number, body: Body::Other })
-}
-
-/// What is read of a media message; everything else in it is skipped.
+/// The parts of a media message that are read; everything else in it is skipped.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireMedia<'t> {
@@ -198,128 +206,236 @@ struct WireChunk<'t> {
     payload: Option<&'t str>,
 }
 
-/// Reads a media message; `None` when the event is another one.
+/// A message in a spelling that is left to the parser.
+enum Slow {
+    Media(Found),
+    /// Not media.
+    Other,
+    /// Media that cannot be taken, and the place of its stream's id.
+    Rejected {
+        sequence: Option<u64>,
+        stream: (usize, usize),
+        error: PeerError,
+    },
+}
+
+/// Reads a media message.
 // Out of line, as is `parse_rare`: the stack of the frames that come fifty times a second stays small.
 #[cold]
 #[inline(never)]
-fn parse_media(text: &[u8]) -> Result<Option<Found>, PeerError> {
-    let wire: WireMedia<'_> = match from_json(text) {
-        Err(PeerError::Shape) if parse_other(text).is_some() => return Ok(None),
+fn parse_media(text: &[u8]) -> Result<Slow, PeerError> {
+    let wire = match from_json::<WireMedia<'_>>(text) {
+        // `media` may be anything in another event.
+        Err(PeerError::Shape) => {
+            let WireEvent { event, sequence_number } = from_json(text)?;
+            WireMedia { event, sequence_number, media: None }
+        }
         wire => wire?,
     };
     if wire.event != "media" {
-        return Ok(None);
+        return Ok(Slow::Other);
     }
-    let media = wire.media.ok_or(PeerError::Shape)?;
+    let sequence = wire.sequence_number;
+    let stream = members::members(to_str(text)?).find("streamSid").and_then(Value::scalar);
+    let stream = range_in(text, stream.map(Text::as_escaped).unwrap_or_default());
+    let reject = |error| Ok(Slow::Rejected { sequence, stream, error });
+    let Some(media) = wire.media else {
+        return reject(PeerError::Shape);
+    };
     let track = match media.track {
         None => Track::Inbound,
-        Some(name) => track(name).ok_or(PeerError::Track)?,
+        Some(name) => match track(name) {
+            None => return reject(PeerError::Track),
+            Some(track) => track,
+        },
     };
-    let payload = media.payload.unwrap_or_default().as_bytes();
-    // The payload borrows from the text, or is empty: its place there is a difference of addresses.
-    let payload_start =
-        (payload.as_ptr().addr().wrapping_sub(text.as_ptr().addr())).min(text.len());
-    Ok(Some(Found {
-        sequence: wire.sequence_number,
+    let (payload_start, payload_end) = range_in(text, media.payload.unwrap_or_default());
+    Ok(Slow::Media(Found {
+        sequence,
         track,
         chunk: media.chunk,
         timestamp_ms: media.timestamp,
         payload_start,
-        payload_end: payload_start + payload.len(),
+        payload_end,
+        id_start: stream.0,
+        id_end: stream.1,
     }))
 }
 
-/// What is read of every other message.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireRare<'t> {
-    event: &'t str,
-    sequence_number: Option<u64>,
-    stream_sid: Option<&'t str>,
-    #[serde(borrow)]
-    start: Option<WireStart<'t>>,
-    #[serde(borrow)]
-    dtmf: Option<WireDtmf<'t>>,
-    #[serde(borrow)]
-    mark: Option<WireMark<'t>>,
+/// The place in `text` of a part that borrows from it, or is empty: a difference of addresses.
+fn range_in(text: &[u8], part: &str) -> (usize, usize) {
+    let start = part.as_ptr().addr().wrapping_sub(text.as_ptr().addr()).min(text.len());
+    (start, (start + part.len()).min(text.len()))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireStart<'t> {
-    stream_sid: Option<&'t str>,
-    call_sid: Option<&'t str>,
-    account_sid: Option<&'t str>,
-    tracks: Option<WireTracks>,
-    #[serde(borrow)]
-    media_format: Option<WireFormat<'t>>,
-    #[serde(borrow)]
-    custom_parameters: Option<WireParameters<'t>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireFormat<'t> {
-    encoding: Option<&'t str>,
-    sample_rate: Option<u64>,
-    channels: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct WireDtmf<'t> {
-    digit: &'t str,
-}
-
-#[derive(Deserialize)]
-struct WireMark<'t> {
-    name: &'t str,
-}
-
+/// Reads every other message, each field by itself.
 #[cold]
 #[inline(never)]
-fn parse_rare(text: &[u8]) -> Result<Frame<'_>, PeerError> {
-    let wire: WireRare<'_> = match from_json(text) {
-        Err(PeerError::Shape) => return parse_other(text).ok_or(PeerError::Shape),
-        wire => wire?,
+fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
+    let wire: WireEvent<'_> = from_json(text)?;
+    let message = members::members(to_str(text)?);
+    // The text of a key or a mark; some send marks without a name.
+    let field = |object: &str, name: &str| {
+        let inner = message.clone().find(object).map(Value::members);
+        let value = inner.and_then(|inner| inner.find(name));
+        value.and_then(Value::scalar).unwrap_or_default()
     };
     let body = match wire.event {
         "connected" => Body::Connected,
-        "start" => Body::Start(start(wire.start.ok_or(PeerError::Shape)?, wire.stream_sid)),
-        "dtmf" => {
-            let digit = Text::new(wire.dtmf.ok_or(PeerError::Shape)?.digit);
-            Body::Dtmf(Dtmf { digit })
-        }
-        "mark" => {
-            let name = Text::new(wire.mark.ok_or(PeerError::Shape)?.name);
-            Body::Mark(Mark { name })
-        }
+        "start" => Body::Start(start(message.clone(), odd_fields)),
+        "dtmf" => Body::Dtmf(Dtmf { digit: field("dtmf", "digit") }),
+        "mark" => Body::Mark(Mark { name: field("mark", "name") }),
         "stop" => Body::Stop,
         _ => Body::Other,
     };
-    Ok(Frame { sequence: wire.sequence_number, body })
+    let stream_id = match &body {
+        Body::Start(start) => start.stream_id,
+        _ => message.find("streamSid").and_then(Value::scalar).unwrap_or_default(),
+    };
+    let stream_id = stream_id.as_escaped().as_bytes();
+    Ok(Frame { sequence: wire.sequence_number, stream_id, body })
 }
 
-fn start<'t>(wire: WireStart<'t>, stream_sid: Option<&'t str>) -> Start<'t> {
-    let format = wire.media_format.unwrap_or_default();
-    let text = |id: Option<&'t str>| Text::new(id.unwrap_or_default());
-    let encodings = ["audio/x-mulaw", "audio/pcmu", "PCMU"];
-    // What is not said is what Twilio always sends.
-    let supported = format
-        .encoding
-        .is_none_or(|encoding| encodings.iter().any(|known| known.eq_ignore_ascii_case(encoding)))
-        && format.sample_rate.is_none_or(|rate| rate == u64::from(crate::g711::SAMPLE_RATE_HZ))
-        && format.channels.is_none_or(|channels| channels == 1);
-    let (parameters, parameters_dropped) =
-        wire.custom_parameters.map_or((Vec::new(), 0), |found| (found.kept, found.dropped));
-    Start {
-        stream_id: text(wire.stream_sid.or(stream_sid)),
-        call_id: text(wire.call_sid),
-        account_id: text(wire.account_sid),
-        tracks: wire.tracks.map_or(Tracks::One(Track::Inbound), |tracks| tracks.0),
-        encoding: text(format.encoding),
-        supported,
-        parameters,
-        parameters_dropped,
+/// Reads a start, whatever of it makes sense: an odd field costs the recording nothing.
+///
+/// A field may stand in `start` or beside it; in `start` it counts before the other.
+fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
+    let mut found = Start {
+        stream_id: Text::default(),
+        call_id: Text::default(),
+        account_id: Text::default(),
+        tracks: Tracks::One(Track::Inbound),
+        encoding: Text::default(),
+        supported: true,
+        parameters: Vec::new(),
+        parameters_dropped: 0,
+        odd_fields,
+    };
+    let inner = match message.clone().find("start") {
+        Some(object @ Value::Object(_)) => object.members(),
+        start => {
+            found.odd_fields += u32::from(!matches!(start, None | Some(Value::Null)));
+            Value::Null.members()
+        }
+    };
+    let places = [inner, message];
+    let field = |name: &str| {
+        let named = |place: &members::Members<'t>| place.clone().find(name);
+        places.iter().filter_map(named).find(|value| *value != Value::Null)
+    };
+    let (stream, call, account) = (field("streamSid"), field("callSid"), field("accountSid"));
+    let (tracks, format) = (field("tracks"), field("mediaFormat"));
+    let mut id = |value: Option<Value<'t>>| {
+        let text = value.and_then(Value::scalar);
+        found.odd_fields += u32::from(!matches!(value, None | Some(Value::String(_))));
+        text.unwrap_or_default()
+    };
+    (found.stream_id, found.call_id, found.account_id) = (id(stream), id(call), id(account));
+    found.read_tracks(tracks);
+    found.read_format(format);
+    for place in &places {
+        if found.parameters.is_empty() {
+            for name in ["customParameters", "custom_parameters"] {
+                found.read_parameters(name, place.clone().find(name));
+            }
+        }
+    }
+    found
+}
+
+impl<'t> Start<'t> {
+    /// Reads the names of tracks: an array of them, or one word. Unknown names are passed over.
+    fn read_tracks(&mut self, value: Option<Value<'t>>) {
+        let mut found = [false; 2];
+        let mut note = |name: Value<'_>| match name {
+            Value::String("both" | "both_tracks") => found = [true; 2],
+            Value::String(name) => match track(name) {
+                Some(Track::Inbound) => found[0] = true,
+                Some(Track::Outbound) => found[1] = true,
+                None => {}
+            },
+            _ => {}
+        };
+        match value {
+            None => {}
+            Some(names @ Value::Array(_)) => {
+                let mut odd = 0u32;
+                for name in names.elements() {
+                    odd = odd.saturating_add(u32::from(!matches!(name, Value::String(_))));
+                    note(name);
+                }
+                self.odd_fields = self.odd_fields.saturating_add(odd);
+            }
+            Some(word) => {
+                self.odd_fields += 1;
+                note(word);
+            }
+        }
+        self.tracks = match found {
+            [true, true] => Tracks::Both,
+            [false, true] => Tracks::One(Track::Outbound),
+            [_, false] => Tracks::One(Track::Inbound),
+        };
+    }
+
+    /// Reads the format of the audio. What is not said is what Twilio always sends.
+    fn read_format(&mut self, value: Option<Value<'t>>) {
+        let encoding = match value {
+            None => None,
+            Some(format @ Value::Object(_)) => {
+                let number = |name, expected: u64| {
+                    let value = format.members().find(name);
+                    let text = value.and_then(Value::scalar).map(Text::as_escaped);
+                    let number = text.and_then(|text| super::parse_u64(text.as_bytes()));
+                    number.is_none_or(|number| number == expected)
+                };
+                self.supported = number("sampleRate", crate::g711::SAMPLE_RATE_HZ.into())
+                    && number("channels", 1);
+                format.members().find("encoding").filter(|value| *value != Value::Null)
+            }
+            // The encoding alone.
+            Some(word) => {
+                self.odd_fields += 1;
+                Some(word)
+            }
+        };
+        match encoding {
+            Some(Value::String(name)) => {
+                let known = ["audio/x-mulaw", "audio/pcmu", "PCMU"];
+                self.supported &= known.iter().any(|known| known.eq_ignore_ascii_case(name));
+                self.encoding = Text::new(name);
+            }
+            Some(_) => self.odd_fields += 1,
+            None => {}
+        }
+    }
+
+    /// Reads what the user gave the stream: an object of texts, or anything else, kept as JSON text.
+    fn read_parameters(&mut self, key: &'static str, value: Option<Value<'t>>) {
+        match value {
+            None | Some(Value::Null | Value::String("")) => {}
+            Some(pairs @ Value::Object(_)) => {
+                for (name, value) in pairs.members() {
+                    self.add_parameter(Text::new(name), value);
+                }
+            }
+            // How PHP and others write an empty map.
+            Some(list @ Value::Array(_)) if list.elements().next().is_none() => {}
+            Some(other) => {
+                self.odd_fields = self.odd_fields.saturating_add(1);
+                self.add_parameter(Text::new(key), other);
+            }
+        }
+    }
+
+    /// Keeps a parameter, or counts it where [`PARAMETERS_MAX`](super::PARAMETERS_MAX) are kept.
+    fn add_parameter(&mut self, name: Text<'t>, value: Value<'t>) {
+        if !matches!(value, Value::String(_)) {
+            self.odd_fields = self.odd_fields.saturating_add(1);
+        }
+        if self.parameters.push((name, value.text())).is_err() {
+            self.parameters_dropped = self.parameters_dropped.saturating_add(1);
+        }
     }
 }
 
@@ -341,69 +457,6 @@ fn from_json<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Result<T, PeerError> {
     })
 }
 
-/// `["inbound", "outbound"]` in any order; names nobody knows are passed over.
-struct WireTracks(Tracks);
-
-impl<'de> Deserialize<'de> for WireTracks {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl<'de> Visitor<'de> for Names {
-            type Value = WireTracks;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array of track names")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<WireTracks, A::Error> {
-                let mut found = [false; 2];
-                while let Some(name) = names.next_element::<&str>()? {
-                    match track(name) {
-                        Some(Track::Inbound) => found[0] = true,
-                        Some(Track::Outbound) => found[1] = true,
-                        None => {}
-                    }
-                }
-                Ok(WireTracks(match found {
-                    [true, true] => Tracks::Both,
-                    [false, true] => Tracks::One(Track::Outbound),
-                    [_, false] => Tracks::One(Track::Inbound),
-                }))
-            }
-        }
-        deserializer.deserialize_seq(Names)
-    }
-}
-
-/// An object of strings, of which the first [`PARAMETERS_MAX`] are kept.
-struct WireParameters<'t> {
-    kept: Vec<(Text<'t>, Text<'t>), PARAMETERS_MAX>,
-    dropped: u32,
-}
-
-impl<'de: 't, 't> Deserialize<'de> for WireParameters<'t> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = WireParameters<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Self::Value, A::Error> {
-                let mut found = WireParameters { kept: Vec::new(), dropped: 0 };
-                while !found.kept.is_full() {
-                    let Some((name, value)) = pairs.next_entry::<&str, &str>()? else {
-                        return Ok(found);
-                    };
-                    let _ = found.kept.push((Text::new(name), Text::new(value)));
-                }
-                while pairs.next_entry::<&str, IgnoredAny>()?.is_some() {
-                    found.dropped = found.dropped.saturating_add(1);
-                }
-                Ok(found)
-            }
-        }
-        deserializer.deserialize_map(Pairs)
-    }
+fn to_str(text: &[u8]) -> Result<&str, PeerError> {
+    core::str::from_utf8(text).map_err(|_| PeerError::Json)
 }

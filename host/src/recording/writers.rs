@@ -214,18 +214,18 @@ impl Writer {
     fn take(&mut self, key: u64, job: Job) {
         match job {
             // Audio does not wait until its record is durable.
-            Job::Refuse { .. } if let Some(finisher) = &self.finisher => {
+            Job::Fail { .. } if let Some(finisher) = &self.finisher => {
                 let _ = finisher.send(vec![(key, job)]);
                 return;
             }
-            Job::Refuse { mut record, done } => {
+            Job::Fail { mut record, done } => {
                 match self.store.publish_failure(&mut record) {
                     Ok(()) => {
                         self.board.publish(&record);
                         done(Outcome::Published);
                     }
                     Err(error) => {
-                        tracing::error!(%error, "cannot write the record of a refused stream yet");
+                        tracing::error!(%error, "cannot write the record of a call without audio yet");
                         self.store.leave(Left { record: *record, part: None });
                         done(Outcome::Left);
                     }
@@ -400,7 +400,7 @@ impl Spool {
             }
             Job::Capture(lines) => open.capture(lines),
             Job::Finish { record, .. } => open.finish(record, store)?,
-            Job::Begin { .. } | Job::HandOver(_) | Job::Refuse { .. } => {}
+            Job::Begin { .. } | Job::HandOver(_) | Job::Fail { .. } => {}
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use callreel_core::frame::{PeerError, Provider, Start, Track, Tracks};
 use callreel_core::g711::SAMPLE_RATE_HZ;
-use callreel_core::session::{Gap, Stats};
+use callreel_core::session::{Gap, MediaClock, Stats};
 use callreel_core::wav;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,16 @@ pub struct Record {
     pub started_at: Timestamp,
     /// When the recording ended, UTC; the last checkpoint's time for a recovered one.
     pub ended_at: Timestamp,
+    /// Fields of the start message of another type than the provider documents; absent when none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub odd_fields: u64,
+    /// The unit of the stream's timestamps, or what was wrong with them; absent when it is
+    /// milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_clock: Option<String>,
+    /// What came on a connection on which no stream started; absent where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_start: Option<NoStart>,
     /// The tracks, one channel each, in the order of the channels.
     pub tracks: Vec<String>,
     /// What the WAV holds.
@@ -79,6 +89,20 @@ pub struct Record {
     /// The file; absent when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wav: Option<Wav>,
+}
+
+/// Messages of a connection on which no stream started.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NoStart {
+    /// Text messages.
+    pub text_messages: u64,
+    /// Binary messages.
+    pub binary_messages: u64,
+    /// Bytes of all messages.
+    pub bytes: u64,
+    /// The beginning of the first one that does not belong before a start: 200 characters, with
+    /// audio, numbers, tokens and parameters masked.
+    pub excerpt: String,
 }
 
 /// How good a recording is.
@@ -185,6 +209,12 @@ pub struct Frames {
     pub before_start: u64,
     /// Never came, by the sequence numbers.
     pub missing: u64,
+    /// Came late, into the place that was held open for them; absent when none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reordered: u64,
+    /// Named no stream, or one that did not start, and were taken for this stream's; absent when none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unaddressed: u64,
     /// Could not be taken, by reason.
     pub rejected: BTreeMap<String, u64>,
 }
@@ -248,6 +278,7 @@ impl Record {
         Self {
             parameters: parameters.collect(),
             parameters_dropped: start.parameters_dropped,
+            odd_fields: start.odd_fields.into(),
             stream_id: text(start.stream_id),
             call_id: text(start.call_id),
             account_id: text(start.account_id),
@@ -273,6 +304,9 @@ impl Record {
             account_id: String::new(),
             parameters: BTreeMap::new(),
             parameters_dropped: 0,
+            odd_fields: 0,
+            media_clock: None,
+            no_start: None,
             started_at: now,
             ended_at: now,
             tracks: vec![Track::Inbound.name().to_owned()],
@@ -343,7 +377,9 @@ impl Record {
             late: stats.late,
             repeated: stats.repeated,
             before_start: stats.before_start,
-            missing: stats.missing,
+            missing: stats.missing.saturating_sub(stats.reordered),
+            reordered: stats.reordered,
+            unaddressed: stats.unaddressed,
             rejected: reasons.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
         };
     }
@@ -358,6 +394,12 @@ impl Record {
             _ => State::Complete,
         };
         self.reason = end.reason().map(str::to_owned);
+    }
+
+    /// Notes the unit of the stream's timestamps.
+    pub fn set_media_clock(&mut self, clock: MediaClock) {
+        let is_documented = clock == MediaClock::Milliseconds;
+        self.media_clock = (!is_documented).then(|| clock.name().to_owned());
     }
 
     /// Says that the file does not hold all that reached us.
@@ -404,6 +446,11 @@ impl Format {
             channels: tracks.channels(),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Milliseconds of so many samples of one channel, rounded down.

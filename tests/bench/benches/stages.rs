@@ -4,7 +4,7 @@
 use callreel_bench::peers::{self, Borrowed, Event};
 use callreel_bench::{CODES, START, masked, media};
 use callreel_core::frame::{self, Provider};
-use callreel_core::session::Session;
+use callreel_core::session::{RING_ONE_TRACK_MIN, Session};
 use callreel_core::ws;
 use divan::Bencher;
 
@@ -113,7 +113,7 @@ mod d_text_to_samples {
 
     #[divan::bench]
     fn core(bencher: Bencher<'_, '_>) {
-        let mut session: Session = Session::new(Provider::Twilio);
+        let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
         drop(session.handle_message(&mut START.as_bytes().to_vec()).unwrap());
         let mut samples = [0; 512];
         let mut texts = (0..).map(|index| media(index).into_bytes());

@@ -2,9 +2,11 @@
 
 use std::convert::Infallible;
 
-use callreel_core::frame::Provider;
+use callreel_core::frame::{self, Body, Provider};
 use callreel_core::g711::decode_mulaw;
-use callreel_core::session::{Error, Event, Gap, Session, Stats};
+use callreel_core::session::{
+    Error, Event, Gap, MediaClock, RING_BOTH_TRACKS_MIN, Session, Stats, Turn,
+};
 use callreel_core::wav;
 use callreel_core::ws::{self, CloseCode};
 use embedded_io::{ErrorType, Seek, SeekFrom, Write};
@@ -40,6 +42,7 @@ pub struct Recording {
     pub stopped: bool,
     /// What was pressed or came back, and at which sample.
     pub cues: Vec<(String, u64)>,
+    pub clock: MediaClock,
 }
 
 impl Recording {
@@ -63,17 +66,13 @@ impl Recording {
 /// # Panics
 /// When an invariant of the decoder does not hold.
 pub fn connection(received: &[&[u8]], message_bytes_max: usize) -> Vec<Recording> {
-    let mut recordings = Vec::new();
-    let mut session: Session = Session::new(Provider::Twilio);
-    let mut tape = Tape::default();
+    let mut streams = Streams::new(RING_BOTH_TRACKS_MIN, 512);
     decode(received, message_bytes_max, |event| {
         if let Ok(ws::Event::Text(text)) = event {
-            take(&mut session, &mut tape, text, &mut recordings);
+            streams.take(text);
         }
     });
-    tape.drain(session.handle_end(), usize::MAX);
-    recordings.extend(tape.recording(&session));
-    recordings
+    streams.end().0
 }
 
 /// Hands a decoder what was received, piece by piece, in a buffer of the documented size, and its
@@ -107,52 +106,90 @@ pub fn decode(
     held
 }
 
-/// Feeds messages to sessions with `N` samples' room, `out_places` samples at a time.
-pub fn record<const N: usize>(
+/// Feeds messages to sessions with so many bytes' room, `out_places` samples at a time.
+pub fn record(
     messages: &[impl AsRef<[u8]>],
+    ring_bytes: usize,
     out_places: usize,
 ) -> (Vec<Recording>, Vec<Error>) {
-    let mut recordings = Vec::new();
-    let mut errors = Vec::new();
-    let mut session: Session<N> = Session::new(Provider::Twilio);
-    let mut tape = Tape { out_places, ..Tape::default() };
+    let mut streams = Streams::new(ring_bytes, out_places);
     for message in messages {
-        let mut text = message.as_ref().to_vec();
-        errors.extend(take(&mut session, &mut tape, &mut text, &mut recordings));
+        streams.take(&mut message.as_ref().to_vec());
     }
-    tape.drain(session.handle_end(), usize::MAX);
-    recordings.extend(tape.recording(&session));
-    (recordings, errors)
+    streams.end()
 }
 
 /// The only recording of messages that are all taken.
 pub fn record_one(messages: &[impl AsRef<[u8]>]) -> Recording {
-    let (mut recordings, errors) = record::<4096>(messages, 512);
+    let (mut recordings, errors) = record(messages, 4096, 512);
     assert_eq!((recordings.len(), errors), (1, vec![]));
     recordings.remove(0)
 }
 
-fn take<const N: usize>(
-    session: &mut Session<N>,
-    tape: &mut Tape,
-    text: &mut [u8],
-    recordings: &mut Vec<Recording>,
-) -> Option<Error> {
-    let restart = match session.handle_message(text) {
-        Ok(turn) => {
-            let restart = matches!(turn.event(), Event::Restart);
-            tape.drain(turn, usize::MAX);
-            restart
-        }
-        Err(error) => return Some(error),
-    };
-    if !restart {
-        return None;
+/// A connection's sessions in the order of their starts, each with the tape of what comes out of it.
+struct Streams {
+    ring_bytes: usize,
+    out_places: usize,
+    all: Vec<(Session<Vec<u8>>, Tape)>,
+    errors: Vec<Error>,
+}
+
+impl Streams {
+    fn new(ring_bytes: usize, out_places: usize) -> Self {
+        let mut streams = Self { ring_bytes, out_places, all: vec![], errors: vec![] };
+        streams.add();
+        streams
     }
-    tape.drain(session.handle_end(), usize::MAX);
-    recordings.extend(core::mem::take(tape).recording(session));
-    *session = Session::new(Provider::Twilio);
-    take(session, tape, text, recordings)
+
+    fn add(&mut self) -> usize {
+        let session = Session::new(Provider::Twilio, vec![0; self.ring_bytes]);
+        self.all.push((session, Tape { out_places: self.out_places, ..Tape::default() }));
+        self.all.len() - 1
+    }
+
+    fn take(&mut self, text: &mut [u8]) {
+        let last = self.all.len() - 1;
+        let frame = match frame::parse(Provider::Twilio, text) {
+            Ok(frame) => frame,
+            Err(error) => {
+                let error = self.all[last].0.reject(error);
+                return self.errors.push(error);
+            }
+        };
+        let is_live =
+            |(session, tape): &(Session<_>, Tape)| session.spec().is_some() && !tape.ended;
+        let named = self.all.iter().rposition(|stream| {
+            stream.0.is_addressed(frame.stream_id) && (is_live(stream) || stream.1.stopped)
+        });
+        let live = self.all.iter().rposition(is_live);
+        let index = match (&frame.body, named, live) {
+            (Body::Start(_), Some(index), _) => {
+                self.finish(index);
+                self.add()
+            }
+            (Body::Start(_), None, _) if self.all[last].0.spec().is_some() => self.add(),
+            (_, Some(index), _) | (_, None, Some(index)) => index,
+            _ => last,
+        };
+        let (session, tape) = &mut self.all[index];
+        match session.handle_frame(frame) {
+            Ok(turn) => tape.drain(turn, usize::MAX),
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    fn finish(&mut self, index: usize) {
+        let (session, tape) = &mut self.all[index];
+        tape.drain(session.handle_end(), usize::MAX);
+        tape.ended = true;
+    }
+
+    fn end(mut self) -> (Vec<Recording>, Vec<Error>) {
+        (0..self.all.len()).for_each(|index| self.finish(index));
+        let recordings =
+            self.all.into_iter().filter_map(|(session, tape)| tape.recording(&session));
+        (recordings.collect(), self.errors)
+    }
 }
 
 /// What comes out of one session.
@@ -162,6 +199,8 @@ struct Tape {
     samples: Vec<i16>,
     gaps: Vec<Gap>,
     stopped: bool,
+    /// Its session was ended from outside, or by a stop.
+    ended: bool,
     cues: Vec<(String, u64)>,
 }
 
@@ -173,19 +212,19 @@ impl Default for Tape {
             samples: vec![],
             gaps: vec![],
             stopped: false,
+            ended: false,
             cues: vec![],
         }
     }
 }
 
 impl Tape {
-    fn drain<const N: usize>(
-        &mut self,
-        mut turn: callreel_core::session::Turn<'_, '_, N>,
-        polls_max: usize,
-    ) {
+    fn drain(&mut self, mut turn: Turn<'_, '_, Vec<u8>>, polls_max: usize) {
         match turn.event() {
-            Event::Stopped => self.stopped = true,
+            Event::Stopped => {
+                self.stopped = true;
+                self.ended = true;
+            }
             Event::Dtmf { digit, at } => self.cues.push((format!("digit {digit}"), *at)),
             Event::Mark { name, at } => self.cues.push((format!("mark {name}"), *at)),
             _ => {}
@@ -210,10 +249,11 @@ impl Tape {
         }
     }
 
-    fn recording<const N: usize>(self, session: &Session<N>) -> Option<Recording> {
+    fn recording(self, session: &Session<Vec<u8>>) -> Option<Recording> {
         let Self { samples, gaps, stopped, cues, .. } = self;
         let stats = *session.stats();
-        session.spec().map(|spec| Recording { spec, samples, stats, gaps, stopped, cues })
+        let clock = session.media_clock();
+        session.spec().map(|spec| Recording { spec, samples, stats, gaps, stopped, cues, clock })
     }
 }
 

@@ -20,7 +20,7 @@ mod device {
     use core::panic::PanicInfo;
 
     use callreel_core::frame::Provider;
-    use callreel_core::session::Session;
+    use callreel_core::session::{RING_ONE_TRACK_MIN, Session};
     use callreel_core::wav::{Encoding, Spec, Writer};
     use callreel_core::ws::{Decoder, Event};
     use embedded_io::{ErrorKind, ErrorType, Seek, SeekFrom, Write};
@@ -168,7 +168,7 @@ mod device {
         let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
         let mut wire = Wire::new();
         let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);
-        let mut session: Session<256> = Session::new(Provider::Twilio);
+        let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
         let block = RefCell::new(Block { bytes: [0; BLOCK_BYTES], used: 0 });
         let mut sum = 0x811C_9DC5;
         let Ok(mut writer) = Writer::new(Sink(&block), spec) else { return };

@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use callreel_bench::{CODES, START, masked, media};
 use callreel_core::frame::Provider;
-use callreel_core::session::Session;
+use callreel_core::session::{RING_ONE_TRACK_MIN, Session};
 use callreel_core::ws::{Decoder, Event};
 
 /// Messages that are made.
@@ -43,7 +43,7 @@ fn main() {
 
 /// Text to samples.
 fn session(count: usize) {
-    let mut session: Session = Session::new(Provider::Twilio);
+    let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
     begin(&mut session);
     let mut texts: Vec<String> = (0..MESSAGES).map(media).collect();
     let mut samples = [0; 4096];
@@ -57,7 +57,7 @@ fn session(count: usize) {
 
 /// A connection's bytes to samples, ten messages at a time.
 fn websocket(count: usize) {
-    let mut session: Session = Session::new(Provider::Twilio);
+    let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
     begin(&mut session);
     let mut decoder = Decoder::new(64 * 1024);
     let messages: Vec<Vec<u8>> = (0..MESSAGES).map(|index| masked(&media(index))).collect();
@@ -84,12 +84,12 @@ fn peer(count: usize, decode: fn(&str, &mut [i16]) -> usize) {
     }
 }
 
-fn begin(session: &mut Session) {
+fn begin(session: &mut Session<[u8; RING_ONE_TRACK_MIN]>) {
     let mut text = START.as_bytes().to_vec();
     drop(session.handle_message(&mut text).expect("it is a start"));
 }
 
-fn take(session: &mut Session, text: &mut [u8], samples: &mut [i16]) {
+fn take(session: &mut Session<[u8; RING_ONE_TRACK_MIN]>, text: &mut [u8], samples: &mut [i16]) {
     let mut turn = session.handle_message(text).expect("it is a media message");
     assert_eq!(turn.poll_pcm(samples), CODES);
     drop(turn);

@@ -1,0 +1,226 @@
+//! A reader of JSON objects that takes each member by itself, so that one odd value spoils no other.
+//!
+//! serde-json-core, which has checked the text before, reads typed values only and gives up the whole
+//! message at the first value of another type.
+
+use super::Text;
+
+/// A JSON value as it stands in the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'t> {
+    /// The text of an array, with its brackets.
+    Array(&'t str),
+    /// `null`.
+    Null,
+    /// The text of an object, with its brackets.
+    Object(&'t str),
+    /// A number, `true` or `false`.
+    Scalar(&'t str),
+    /// The text between a string's quotes.
+    String(&'t str),
+}
+
+impl<'t> Value<'t> {
+    /// The value of a string, or the spelling of a number or a truth value.
+    pub const fn scalar(self) -> Option<Text<'t>> {
+        match self {
+            Self::String(text) | Self::Scalar(text) => Some(Text::new(text)),
+            _ => None,
+        }
+    }
+
+    /// The value as text: of a string its contents, of everything else the JSON itself.
+    pub const fn text(self) -> Text<'t> {
+        Text::new(match self {
+            Self::Array(text) | Self::Object(text) | Self::Scalar(text) | Self::String(text) => {
+                text
+            }
+            Self::Null => "null",
+        })
+    }
+
+    /// The members of an object; none of anything else.
+    pub fn members(self) -> Members<'t> {
+        let rest = match self {
+            Self::Object(text) => text.get(1..).unwrap_or_default(),
+            _ => "",
+        };
+        Members(Cursor(rest))
+    }
+
+    /// The elements of an array; none of anything else.
+    pub fn elements(self) -> impl Iterator<Item = Value<'t>> {
+        let mut cursor = Cursor(match self {
+            Self::Array(text) => text.get(1..).unwrap_or_default(),
+            _ => "",
+        });
+        core::iter::from_fn(move || {
+            let value = cursor.value()?;
+            cursor.byte(b',');
+            Some(value)
+        })
+    }
+}
+
+/// The members of a JSON text's outermost object.
+pub fn members(text: &str) -> Members<'_> {
+    match (Cursor(text)).value() {
+        Some(object) => object.members(),
+        None => Members(Cursor("")),
+    }
+}
+
+/// Yields names, as they stand between their quotes, and values. Ends early where the text is no JSON.
+#[derive(Clone)]
+pub struct Members<'t>(Cursor<'t>);
+
+impl<'t> Members<'t> {
+    /// The value of the last member of that name: what a reader with a map would have, too.
+    pub fn find(self, name: &str) -> Option<Value<'t>> {
+        self.filter(|(found, _)| *found == name).last().map(|(_, value)| value)
+    }
+}
+
+impl<'t> Iterator for Members<'t> {
+    type Item = (&'t str, Value<'t>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Value::String(name) = self.0.value()? else {
+            return None;
+        };
+        if !self.0.byte(b':') {
+            return None;
+        }
+        let value = self.0.value()?;
+        self.0.byte(b',');
+        Some((name, value))
+    }
+}
+
+/// The text that has not been read yet.
+#[derive(Clone)]
+struct Cursor<'t>(&'t str);
+
+impl<'t> Cursor<'t> {
+    /// Passes over blanks, and over `byte` if it comes next; returns whether it did.
+    fn byte(&mut self, byte: u8) -> bool {
+        self.skip_blanks();
+        let found = self.0.as_bytes().first() == Some(&byte);
+        if found {
+            self.take(1);
+        }
+        found
+    }
+
+    fn skip_blanks(&mut self) {
+        self.0 = self.0.trim_start_matches([' ', '\t', '\n', '\r']);
+    }
+
+    /// Takes `length` bytes, or nothing where that is no border between characters.
+    fn take(&mut self, length: usize) -> Option<&'t str> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    /// Takes the value that comes next.
+    fn value(&mut self) -> Option<Value<'t>> {
+        self.skip_blanks();
+        match self.0.as_bytes().first()? {
+            b'"' => self.string().map(Value::String),
+            b'{' => self.nested().map(Value::Object),
+            b'[' => self.nested().map(Value::Array),
+            _ => {
+                let ends = |byte: &u8| {
+                    matches!(byte, b',' | b'}' | b']' | b':' | b' '..=b'"')
+                        || byte.is_ascii_control()
+                };
+                let length = self.0.bytes().position(|byte| ends(&byte)).unwrap_or(self.0.len());
+                match self.take(length)? {
+                    "" => None,
+                    "null" => Some(Value::Null),
+                    scalar => Some(Value::Scalar(scalar)),
+                }
+            }
+        }
+    }
+
+    /// Takes a string; returns the text between its quotes.
+    fn string(&mut self) -> Option<&'t str> {
+        let length = string_bytes(self.0.as_bytes())?;
+        let quoted = self.take(length)?;
+        quoted.get(1..length.checked_sub(1)?)
+    }
+
+    /// Takes an array or an object, with its brackets.
+    fn nested(&mut self) -> Option<&'t str> {
+        let bytes = self.0.as_bytes();
+        let (mut depth, mut at) = (0usize, 0usize);
+        loop {
+            let rest = bytes.get(at..)?;
+            match rest.first()? {
+                b'"' => {
+                    at += string_bytes(rest)?;
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.checked_sub(1)?,
+                _ => {}
+            }
+            at += 1;
+            if depth == 0 {
+                return self.take(at);
+            }
+        }
+    }
+}
+
+/// Length of the string that `bytes` begin with, its quotes included.
+fn string_bytes(bytes: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn each_member_is_read_by_itself() {
+        let text =
+            r#" { "a" : "x\"]}" , "b":[1,{"c":"}"},null] ,"d":-1.5e3,"e":null,"f":{},"a":true } "#;
+        let found: Vec<_> = members(text).collect();
+        let expected = [
+            ("a", Value::String(r#"x\"]}"#)),
+            ("b", Value::Array(r#"[1,{"c":"}"},null]"#)),
+            ("d", Value::Scalar("-1.5e3")),
+            ("e", Value::Null),
+            ("f", Value::Object("{}")),
+            ("a", Value::Scalar("true")),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(members(text).find("a"), Some(Value::Scalar("true")));
+        let elements: Vec<_> = expected[1].1.elements().collect();
+        let expected = [Value::Scalar("1"), Value::Object(r#"{"c":"}"}"#), Value::Null];
+        assert_eq!(elements, expected);
+    }
+
+    #[test]
+    fn a_text_that_is_no_object_has_no_members_and_one_cut_short_has_the_first() {
+        for text in
+            ["", "[1]", "\"a\"", "5", "{", "{\"a\"", "{\"a\":", "{\"a\":\"", "{\"a\":[", "\\"]
+        {
+            assert_eq!(members(text).count(), 0, "{text}");
+        }
+        assert_eq!(members(r#"{"a":{"b":1},"c":"é"#).count(), 0);
+        assert_eq!(members(r#"{"a":{"b":1},"c":"é}"#).count(), 0);
+    }
+}

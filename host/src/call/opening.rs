@@ -1,0 +1,255 @@
+//! The beginning of a connection: what came before a stream started, and the record of a connection on
+//! which none ever did.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use callreel_core::frame::Provider;
+use jiff::Timestamp;
+
+use crate::store::Record;
+use crate::store::record::{End, NoStart};
+
+/// Records of connections without a start that are written in a minute, all threads together.
+const RECORDS_A_MINUTE_MAX: u64 = 60;
+
+/// Characters of the first message that are kept.
+const EXCERPT_CHARS_MAX: usize = 200;
+
+/// The longest value that is kept of a field that may be shown.
+const VALUE_CHARS_MAX: usize = 32;
+
+/// Fields whose values tell a dialect and nothing about people.
+const SHOWN: [&str; 17] = [
+    "event",
+    "type",
+    "protocol",
+    "version",
+    "track",
+    "tracks",
+    "encoding",
+    "codec",
+    "sampleRate",
+    "sample_rate",
+    "channels",
+    "sequenceNumber",
+    "sequence_number",
+    "seq",
+    "chunk",
+    "timestamp",
+    "media_format",
+];
+
+/// Counts of a connection on which no stream has started yet.
+#[derive(Debug, Default)]
+pub struct Opening {
+    texts: u64,
+    binaries: u64,
+    bytes: u64,
+    /// The beginning of the first message that is no plain `connected`.
+    excerpt: String,
+    /// The first id that a message named.
+    stream_id: String,
+    /// Something came that a stream has after its start, or that no stream has.
+    is_strange: bool,
+}
+
+impl Opening {
+    /// Counts a text message; to be called before it is parsed, which changes it.
+    pub fn note_text(&mut self, text: &[u8]) {
+        self.texts += 1;
+        self.bytes += text.len() as u64;
+        if !self.is_strange {
+            self.excerpt = excerpt(&String::from_utf8_lossy(text));
+        }
+    }
+
+    /// Counts a binary message.
+    pub fn note_binary(&mut self, bytes: &[u8]) {
+        self.binaries += 1;
+        self.bytes += bytes.len() as u64;
+        if !self.is_strange {
+            self.excerpt = format!("<{} bytes of binary data>", bytes.len());
+        }
+        self.is_strange = true;
+    }
+
+    /// Notes that the last message does not belong before a start; `stream_id` is the id it named.
+    pub fn note_strange(&mut self, stream_id: &[u8]) {
+        self.is_strange = true;
+        if self.stream_id.is_empty() {
+            self.stream_id = String::from_utf8_lossy(stream_id).into_owned();
+        }
+    }
+
+    /// The record of the connection, if there is anything to tell.
+    pub fn record(self, end: End, began: Timestamp) -> Option<Record> {
+        if !self.is_strange && end != End::Protocol {
+            return None;
+        }
+        let mut record = Record::unknown(Provider::Twilio, began);
+        record.stream_id = self.stream_id;
+        record.close(end);
+        record.fail("no start message came that could be read");
+        record.no_start = Some(NoStart {
+            text_messages: self.texts,
+            binary_messages: self.binaries,
+            bytes: self.bytes,
+            excerpt: self.excerpt,
+        });
+        Some(record)
+    }
+}
+
+/// The beginning of a message, with everything masked that may be audio, a secret or personal.
+fn excerpt(text: &str) -> String {
+    let text = text.trim_start();
+    let masked = if text.starts_with(['{', '[']) { mask_json(text) } else { mask_words(text) };
+    let mut kept: String = masked.chars().take(EXCERPT_CHARS_MAX).collect();
+    if kept.len() < masked.len() {
+        kept.push('…');
+    }
+    kept
+}
+
+/// JSON with the names of fields as they are, and the values of [`SHOWN`] fields.
+fn mask_json(text: &str) -> String {
+    let mut masked = String::new();
+    let mut rest = text;
+    let mut name = "";
+    while let Some(character) = rest.chars().next() {
+        if masked.len() > 4 * EXCERPT_CHARS_MAX {
+            break;
+        }
+        if character == '"' {
+            let (string, behind) = split_string(rest);
+            rest = behind;
+            if behind.trim_start().starts_with(':') {
+                name = string;
+                let _ = write!(masked, "\"{}\"", short(string));
+            } else if SHOWN.contains(&name) && string.chars().count() <= VALUE_CHARS_MAX {
+                let _ = write!(masked, "\"{}\"", short(string));
+            } else {
+                let _ = write!(masked, "\"<{} characters>\"", string.chars().count());
+            }
+        } else if character.is_ascii_digit() {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            let (digits, behind) = rest.split_at(end);
+            rest = behind;
+            if SHOWN.contains(&name) || end < 4 {
+                masked.push_str(&digits[..end.min(VALUE_CHARS_MAX)]);
+            } else {
+                let _ = write!(masked, "<{end} digits>");
+            }
+        } else {
+            masked.extend(character.escape_debug());
+            rest = &rest[character.len_utf8()..];
+        }
+    }
+    masked
+}
+
+/// The contents of the string that `text` begins with, and the text behind it.
+fn split_string(text: &str) -> (&str, &str) {
+    let inner = &text[1..];
+    let mut is_escaped = false;
+    for (at, character) in inner.char_indices() {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '"' => return (&inner[..at], &inner[at + 1..]),
+            _ => {}
+        }
+    }
+    (inner, "")
+}
+
+/// A name or a value that is shown.
+fn short(text: &str) -> String {
+    text.chars().take(VALUE_CHARS_MAX).flat_map(char::escape_debug).collect()
+}
+
+/// Text that is no JSON: words as they are, but for those that may be numbers, tokens or audio.
+fn mask_words(text: &str) -> String {
+    let mut masked = String::new();
+    for piece in text.split_inclusive(|c: char| !c.is_alphanumeric()) {
+        if masked.len() > 4 * EXCERPT_CHARS_MAX {
+            break;
+        }
+        let word = piece.trim_end_matches(|c: char| !c.is_alphanumeric());
+        let digits = word.chars().filter(char::is_ascii_digit).count();
+        let length = word.chars().count();
+        if digits > 3 || length > 16 || digits > 0 && length > 8 {
+            let _ = write!(masked, "<{length} characters>");
+        } else {
+            masked.push_str(word);
+        }
+        masked.extend(piece[word.len()..].chars().flat_map(char::escape_debug));
+    }
+    masked
+}
+
+/// How many records of connections without a start may still be written.
+#[derive(Debug)]
+pub struct Allowance {
+    began: Instant,
+    /// The minute, counted from `began`, and the records written in it.
+    minute: AtomicU64,
+    count: AtomicU64,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { began: Instant::now(), minute: AtomicU64::new(0), count: AtomicU64::new(0) }
+    }
+}
+
+impl Allowance {
+    /// Takes one, if any is left in this minute.
+    pub fn take(&self, now: Instant) -> bool {
+        let minute = now.saturating_duration_since(self.began).as_secs() / 60;
+        if self.minute.swap(minute, Ordering::Relaxed) != minute {
+            self.count.store(0, Ordering::Relaxed);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed) < RECORDS_A_MINUTE_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_excerpt_shows_the_dialect_and_nothing_of_people() {
+        for (text, expected) in [
+            (
+                r#"{"event":"media","media":{"track":"inbound","payload":"gIB/fw=="},"n":15550100}"#,
+                r#"{"event":"media","media":{"track":"inbound","payload":"<8 characters>"},"n":<8 digits>}"#,
+            ),
+            (
+                r#"{"event":"start","start":{"customParameters":{"token":"s3cret","x":12}}}"#,
+                r#"{"event":"start","start":{"customParameters":{"token":"<6 characters>","x":12}}}"#,
+            ),
+            (r#"["+15550100001","a\"b"#, r#"["<12 characters>","<4 characters>""#),
+            ("hello there\n+1555010000", r"hello there\n+<10 characters>"),
+            ("Bearer abcdef0123456789abcdef", "Bearer <22 characters>"),
+            ("gIB/fwAAAAAAAAAAAAAAAAAAAAAA==", "gIB/<26 characters>=="),
+            ("", ""),
+        ] {
+            assert_eq!(excerpt(text), expected);
+        }
+        assert_eq!(excerpt(&"word ".repeat(100)).chars().count(), EXCERPT_CHARS_MAX + 1);
+        assert!(excerpt(&"{\"a\":".repeat(1000)).chars().count() <= EXCERPT_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn sixty_records_a_minute_are_allowed() {
+        let allowance = Allowance::default();
+        let at = |seconds| allowance.began + Duration::from_secs(seconds);
+        let taken = |second| (0..100).filter(|_| allowance.take(at(second))).count();
+        assert_eq!((taken(1), taken(59), taken(60), taken(119), taken(3600)), (60, 0, 60, 0, 60));
+    }
+}
