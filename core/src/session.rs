@@ -523,6 +523,12 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                 (self.refused, self.foreign) = (0, 0);
                 Event::Started(start)
             }
+            // Nothing says that another stream begins.
+            (State::Recording, Body::Start(start))
+                if start.stream_id.is_empty() && !self.stream_id.is(b"") =>
+            {
+                return Err(self.reject(PeerError::Shape));
+            }
             (_, Body::Start(_)) => Event::Restart,
             (State::Waiting, Body::Stop) => Event::Stopped,
             (State::Recording, Body::Stop) => {

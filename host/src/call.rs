@@ -388,6 +388,11 @@ impl Call {
         if self.opening.is_some() {
             return 0;
         }
+        // A start that names no stream begins none beside one that has a name: it is rejected there.
+        let is_nameless = stream_id.is_empty() && self.is_recording();
+        if is_nameless && !self.streams.iter().any(|stream| stream.is_addressed(stream_id)) {
+            return routing::index_of(&self.streams, stream_id);
+        }
         if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
             self.finish(index, End::Restart, context);
             self.streams.remove(index);

@@ -412,6 +412,10 @@ impl<'a> Capture<'a> {
         if self.streams.iter().any(|stream| stream.session.spec().is_none()) {
             return Ok(0); // None has started.
         }
+        let is_nameless = stream_id.is_empty() && self.streams.iter().any(Routed::is_live);
+        if is_nameless && !self.streams.iter().any(|stream| stream.is_addressed(stream_id)) {
+            return Ok(routing::index_of(&self.streams, stream_id)); // It is rejected there.
+        }
         if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
             self.finish_call(index)?;
             self.streams.remove(index);

@@ -138,24 +138,36 @@ fn another_start_on_the_connection_is_another_recording() {
         peer.codes.clear();
         peer.start(&[]);
         peer.say(2 * SECOND);
-        let second = peer.pcm();
-        peer.codes.clear();
+        // Another stream beside it, while the first goes on.
+        let said = std::mem::take(&mut peer.codes);
         peer.stream_id = stream_id(2);
         peer.start(&[]);
         peer.say(SECOND);
+        let said = std::mem::replace(&mut peer.codes, said);
+        peer.stream_id = stream_id(1);
+        peer.say(SECOND);
+        let second = peer.pcm();
+        peer.stop();
+        // The connection stays open for the other.
+        peer.codes = said;
+        peer.stream_id = stream_id(2);
+        peer.say(SECOND);
+        peer.sync();
         let peer = peer.finish();
         let finished = shelf::finished(dir.path());
         let again = format!("{}-2", stream_id(1));
         assert_eq!(finished[&stream_id(1)].state(), ("partial", "restart"));
         assert!(finished[&stream_id(1)].samples() == first);
-        assert!(finished[&again].samples() == second);
-        assert!(finished[&stream_id(2)].samples() == peer.pcm());
+        for (id, pcm) in [(again, second), (stream_id(2), peer.pcm())] {
+            assert!(finished[&id].samples() == pcm, "{id}");
+            assert_eq!(finished[&id].state(), ("complete", "stop"));
+        }
         // Every line says whose it is.
         server.stop();
         let lines = server.log_lines();
         let lines: Vec<&String> = lines.iter().filter(|line| line.contains("recording ")).collect();
         assert_eq!(lines.len(), 6, "{lines:#?}");
-        for (line, number) in lines.into_iter().zip([1, 1, 1, 1, 2, 2]) {
+        for (line, number) in lines.into_iter().zip([1, 1, 1, 2, 1, 2]) {
             let (own, other) = (stream_id(number), stream_id(3 - number));
             let ids = [own.clone(), format!("CA{own}")];
             assert!(ids.iter().all(|id| line.contains(id)) && !line.contains(&other), "{line}");

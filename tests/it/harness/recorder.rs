@@ -167,6 +167,7 @@ impl Streams {
                 self.finish(index);
                 self.add()
             }
+            (Body::Start(_), None, Some(index)) if frame.stream_id.is_empty() => index,
             (Body::Start(_), None, _) if self.all[last].0.spec().is_some() => self.add(),
             (_, Some(index), _) | (_, None, Some(index)) => index,
             _ => last,
