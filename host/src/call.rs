@@ -1,5 +1,6 @@
 //! One connection: the bytes of its WebSocket in, recordings and their end records out.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -24,6 +25,10 @@ const TEXT_CHARS_MAX: usize = 256;
 
 /// How many bytes of messages wait before they go to the capture together.
 const CAPTURE_BYTES_MAX: usize = 64 * 1024;
+
+/// The most answers to pings that wait to be sent. One more takes the place of the oldest: a peer need
+/// only be told of its newest ping (RFC 6455, section 5.5.3).
+const PONGS_MAX: usize = 16;
 
 /// What a call needs of the thread it runs on.
 pub struct Context<'c> {
@@ -116,8 +121,9 @@ pub struct Call {
     ended: Option<End>,
     /// A recording is on its way to the disk; the connection may close when it is there.
     is_finishing: bool,
-    /// The answer to the last ping.
-    pong: Option<ws::Control>,
+    /// Answers to pings, not sent yet, oldest first. *Invariant: [`PONGS_MAX`] at most.* Takes memory
+    /// only while it holds some.
+    pongs: VecDeque<ws::Control>,
     /// The peer's close frame has come.
     peer_closed: bool,
     capture: Option<Vec<u8>>,
@@ -140,7 +146,7 @@ impl Call {
             heard: Instant::now(),
             ended: None,
             is_finishing: false,
-            pong: None,
+            pongs: VecDeque::new(),
             peer_closed: false,
             capture: capture.then(Vec::new),
             peer,
@@ -161,7 +167,10 @@ impl Call {
                 // A recorder has no use for binary messages or for what follows the end.
                 Ok(ws::Event::Text(_) | ws::Event::Binary(_) | ws::Event::Pong) => Wish::GoOn,
                 Ok(ws::Event::Ping(payload)) => {
-                    self.pong = Some(ws::pong(payload));
+                    if self.pongs.len() == PONGS_MAX {
+                        self.pongs.pop_front();
+                    }
+                    self.pongs.push_back(ws::pong(payload));
                     Wish::GoOn
                 }
                 Ok(ws::Event::Close(code)) => {
@@ -235,9 +244,9 @@ impl Call {
         self.recording.as_mut().is_some_and(|recording| recording.is_full(now))
     }
 
-    /// The answer to the last ping, if there is one to send.
-    pub fn take_pong(&mut self) -> Option<ws::Control> {
-        self.pong.take()
+    /// Takes the answers to pings that are to be sent, oldest first.
+    pub fn take_pongs(&mut self) -> VecDeque<ws::Control> {
+        std::mem::take(&mut self.pongs)
     }
 
     /// Whether a recording of it is on its way to the disk.

@@ -586,9 +586,7 @@ impl Reader {
                 wish
             };
             live.settle(&pool);
-            if let Some(pong) = live.call.take_pong() {
-                live.send_pong(&pong);
-            }
+            live.send_pongs();
             if let Wish::Close(code) = wish {
                 live.close_when_finished(code, now);
             }
@@ -635,6 +633,7 @@ impl Reader {
         live.tended = now;
         live.call.tend(&mut self.outbox, now);
         live.flush();
+        live.send_pongs();
         let is_old = now - live.began >= self.config.max_duration;
         let patience = self.config.idle_timeout;
         let is_idle = live.is_idle(now, patience);
