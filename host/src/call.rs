@@ -320,7 +320,7 @@ impl Call {
             return;
         };
         let _entered = self.span.enter();
-        let record = full.record().next_segment();
+        let record = full.record().next_segment(self.session.stats());
         let next = context.begin(record, full.channels(), full.end_sample());
         let nobody = Box::new(|_| ());
         full.finish(End::Segment, self.session.stats(), context.outbox, context.now, nobody);

@@ -70,9 +70,9 @@ pub struct Counters {
     pub rejected: [AtomicU64; PeerError::ALL.len()],
     /// Bytes of samples handed to writers.
     pub audio_bytes: AtomicU64,
-    /// Gaps in media time.
+    /// Gaps in media time, of each track.
     pub gaps: AtomicU64,
-    /// Their length together.
+    /// Their length together; an outage of both tracks of a call counts once.
     pub missing_ms: AtomicU64,
     /// Audio that became silence because the disk did not take it, in microseconds.
     pub lost_us: AtomicU64,
@@ -240,8 +240,9 @@ pub struct Entry {
 /// Something that happened in a recording, beside its audio.
 #[derive(Clone, Debug)]
 pub enum Moment {
-    /// Media time without audio.
-    Gap(GapRecord),
+    /// Media time without audio, and how many milliseconds of it the call's other track has not missed
+    /// as well.
+    Gap(GapRecord, u64),
     /// A key or a mark.
     Event(EventRecord),
 }
@@ -347,13 +348,13 @@ impl Tap {
         self.entry.rejected.store(stats.rejected.iter().sum(), Ordering::Relaxed);
     }
 
-    /// Shows a gap, if there is room.
-    pub fn show_gap(&self, gap: &GapRecord) {
+    /// Shows a gap, if there is room. Of it `counted_ms` count: no gap of the other track covers them.
+    pub fn show_gap(&self, gap: GapRecord, counted_ms: u64) {
         self.board.counters.gaps.fetch_add(1, Ordering::Relaxed);
         // A clock that jumped further than any call lasts would drown everybody else's.
-        let missing_ms = gap.missing_ms.min(MISSING_MS_MAX);
+        let missing_ms = counted_ms.min(MISSING_MS_MAX);
         self.board.counters.missing_ms.fetch_add(missing_ms, Ordering::Relaxed);
-        self.show_moment(|| Moment::Gap(gap.clone()));
+        self.show_moment(|| Moment::Gap(gap, counted_ms));
     }
 
     /// Shows a key or a mark, if there is room.

@@ -79,8 +79,9 @@ impl Collector for Scrape {
             rejected.chain(dropped),
         )?;
         to.counter("callreel_audio_bytes", "Bytes of samples recorded", &counters.audio_bytes)?;
-        to.counter("callreel_gaps", "Gaps in media time", &counters.gaps)?;
-        to.counter("callreel_missing_milliseconds", "Their length", &counters.missing_ms)?;
+        to.counter("callreel_gaps", "Gaps in media time, of each track", &counters.gaps)?;
+        let missing = "Length of the gaps; an outage of both tracks counts once";
+        to.counter("callreel_missing_milliseconds", missing, &counters.missing_ms)?;
         let lost_ms = AtomicU64::new(counters.lost_us.load(Ordering::Relaxed).div_ceil(1000));
         let lost = "Audio that arrived and became silence, because the disk did not take it";
         to.counter("callreel_lost_milliseconds", lost, &lost_ms)?;

@@ -14,6 +14,7 @@ mod golden;
 mod harness;
 mod host;
 mod hostile;
+mod record;
 mod repair;
 mod serve;
 mod session;

@@ -134,7 +134,7 @@ function rowOf(recording) {
     el(`span.state.${recording.state}`, { title: recording.reason }, STATES[recording.state] ?? recording.state),
     el("span.what", {}, el("span.id", { title: id }, id),
       ...parameters.map(([name, value]) => el("span.tag", {}, el("b", {}, name), ` ${value}`))),
-    el("span.notes", { title: recording.tracks.length > 1 ? "both tracks together" : null }, notes.join(", ")),
+    el("span.notes", { title: recording.tracks.length > 1 ? "outages of both tracks count once" : null }, notes.join(", ")),
     el("span.tracks", {}, recording.tracks.length > 1 ? "both sides" : (recording.tracks[0] ?? "")),
     el("span.length", {}, clock(recording.duration_ms)));
   const row = el("li", { "data-started": recording.started_at, "data-key": keyOf(recording) }, button);
