@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use callreel_core::frame::{Provider, Text};
+use callreel_core::frame::{Provider, Start, Text};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::{Error, Event, Session, Stats, Turn};
 use callreel_core::{wav, ws};
 use tracing::Span;
 use tracing::field::{Empty, debug};
 
+use crate::caller_ids::Callers;
 use crate::live::Refused;
 use crate::recording::{Done, Finishing, Outbox, Recording, STUCK_AFTER};
 use crate::store::Record;
@@ -42,6 +43,8 @@ pub struct Context<'c> {
     pub segment_bytes_max: u64,
     /// What a stream has to show at its start, if anything.
     pub stream_tokens: Option<&'c StreamTokens>,
+    /// The ends of the calls that webhooks told of, if records are to have them.
+    pub callers: Option<&'c Callers>,
     /// The time of this look at the sockets.
     pub now: Instant,
     /// Makes what is to be called when the connection's last recording is finished.
@@ -377,6 +380,13 @@ impl Call {
 }
 
 impl Context<'_> {
+    /// The record of a stream that starts, with the ends of its call if a webhook told them.
+    fn record_of(&self, start: &Start<'_>) -> Record {
+        let mut record = Record::new(Provider::Twilio, start, self.encoding);
+        record.caller = self.callers.and_then(|callers| callers.of(&record.call_id, self.now));
+        record
+    }
+
     /// Whether the stream may be recorded; takes its token, which nobody is to read, off the record.
     fn admits(&self, record: &mut Record) -> bool {
         let token = record.parameters.remove(STREAM_TOKEN);
@@ -427,7 +437,7 @@ fn follow<const N: usize>(
     let mut next = Next::GoOn;
     match turn.event() {
         Event::Started(start) => {
-            let mut record = Record::new(Provider::Twilio, start, context.encoding);
+            let mut record = context.record_of(start);
             if !context.admits(&mut record) {
                 tracing::warn!("refused a stream: it shows no fresh token of its call");
                 context.outbox.board().counters.refuse(Refused::Token);
@@ -439,7 +449,7 @@ fn follow<const N: usize>(
         }
         Event::Refused(start) => {
             tracing::warn!("refused a stream: its audio is not 8 kHz mono mu-law");
-            let record = Record::new(Provider::Twilio, start, context.encoding);
+            let record = context.record_of(start);
             context.outbox.refuse(record, (context.done)());
             return Next::Unsupported;
         }

@@ -292,6 +292,11 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
             Some(issued.map_err(|_| front.refuse(Refused::Limit, Refusal::Full))?)
         }
     };
+    if let Some(callers) = &twilio.callers
+        && let Some(call_id) = webhook.call_id()
+    {
+        callers.tell(&call_id, webhook.caller_ids(), Instant::now().into_std());
+    }
     let twiml = twilio::twiml(&twilio.texts, &stream_url, token.as_deref());
     Ok(([(header::CONTENT_TYPE, "application/xml")], twiml).into_response())
 }

@@ -4,6 +4,7 @@ mod admin;
 mod appliance;
 mod budget;
 mod caller;
+mod caller_ids;
 mod cli;
 mod conformance;
 mod console;

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::outages::Outages;
+use crate::caller_ids::CallerIds;
 
 /// The version of this schema; it grows when a field changes its meaning, not when one is added.
 pub const SCHEMA: u32 = 1;
@@ -46,6 +47,9 @@ pub struct Record {
     pub parameters: BTreeMap<String, String>,
     /// How many parameters there were beyond those.
     pub parameters_dropped: u32,
+    /// The ends of the call, if its webhook came to this process and they are to be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Box<CallerIds>>,
     /// When the start message was read, UTC.
     pub started_at: Timestamp,
     /// When the recording ended, UTC; the last checkpoint's time for a recovered one.
@@ -278,6 +282,7 @@ impl Record {
             account_id: String::new(),
             parameters: BTreeMap::new(),
             parameters_dropped: 0,
+            caller: None,
             started_at: now,
             ended_at: now,
             tracks: vec![Track::Inbound.name().to_owned()],
