@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::live::{BUCKETS_US, Board, Histogram, Refused, STATES};
+use crate::live::{BUCKETS_US, Board, Histogram, Refused, RequestRefused, STATES};
 use crate::store::record::State;
 use crate::webhook::Health;
 
@@ -60,6 +60,12 @@ impl Collector for Scrape {
             "Calls that were not taken, by reason",
             "reason",
             Refused::ALL.iter().map(|why| why.name()).zip(&counters.refused),
+        )?;
+        to.family(
+            "callreel_handshakes_refused",
+            "Requests at the public listener that were refused, by reason: each may have been a call",
+            "reason",
+            RequestRefused::ALL.iter().map(|why| why.name()).zip(&counters.requests_refused),
         )?;
         to.family(
             "callreel_recordings",

@@ -16,6 +16,7 @@ mod harness;
 mod host;
 mod hostile;
 mod record;
+mod refusals;
 mod repair;
 mod serve;
 mod session;
