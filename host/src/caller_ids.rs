@@ -21,7 +21,7 @@ pub const CALLS_MAX: usize = 10_000;
 /// The most memory that they take together.
 const BYTES_MAX: usize = 4 << 20;
 
-/// What an entry takes beside its texts.
+/// Memory of an entry beside its texts.
 const ENTRY_BYTES: usize = 256;
 
 /// The longest text that is kept. A longer one is cut.
@@ -30,7 +30,7 @@ const TEXT_BYTES_MAX: usize = 128;
 /// The longest call id that is known; Twilio's have 34 characters.
 const CALL_ID_BYTES_MAX: usize = 256;
 
-/// The ends of one call. What the provider did not tell is `None`.
+/// The ends of one call. `None`: the provider did not tell.
 #[derive(Clone, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct CallerIds {
     /// The number or address of the calling party.

@@ -536,10 +536,10 @@ enum Refusal {
     CallSid,
     #[error("shutting down: no new calls are taken")]
     Draining,
-    /// And what is wrong with its signature.
+    /// With the fault of its signature.
     #[error("the request is not signed for this server")]
     Forged(String),
-    /// And what there is too much of.
+    /// With the limit that was met.
     #[error("no more calls can be recorded at this time")]
     Full(Refused),
     #[error("the Host header is missing, doubled or malformed")]
@@ -624,7 +624,7 @@ impl IntoResponse for Refusal {
             }
             _ => {}
         }
-        // For those who tell of it.
+        // Read by `refusals::tell`.
         response.extensions_mut().insert(self);
         response
     }

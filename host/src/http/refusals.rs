@@ -1,4 +1,4 @@
-//! Refused requests, told to those who run the recorder: each may have been a call that nobody records.
+//! Refused requests, told in the log and the metrics: each may have been a call that nobody records.
 //!
 //! Every refusal counts in a metric. The log tells of ten at once and of one a second after that, since
 //! anybody may ask; the next line says how many were left out.

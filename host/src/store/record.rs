@@ -72,7 +72,7 @@ pub struct Record {
     pub gaps_dropped: u64,
     /// The length of all outages together: one of both tracks counts once.
     pub missing_ms: u64,
-    /// What of the gaps has been counted there; made for the first of them.
+    /// The gaps counted in `missing_ms`; made for the first one.
     #[serde(skip)]
     outages: Option<Box<Outages>>,
     /// Keys that were pressed and marks that came back; at most [`LIST_MAX`].
