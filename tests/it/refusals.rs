@@ -2,10 +2,14 @@
 //! metric.
 
 use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use callreel::{Config, http, store};
 
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
+use crate::harness::serving::Serving;
 
 fn start(dir: &std::path::Path, args: &[&str]) -> Server {
     Setup::new(dir).args(args).env("CALLREEL_ADMIN", "127.0.0.1:0").start()
@@ -136,6 +140,36 @@ fn a_connection_that_brings_no_request_is_told_and_one_that_brings_nothing_is_no
     }
     let told = server.log_lines().iter().filter(|line| line.contains("WARN")).count();
     assert_eq!(told, 5, "{:#?}", server.log_lines());
+}
+
+#[test]
+fn silence_and_half_a_request_count_when_their_time_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(Config {
+        http: http::Config { head_timeout: Duration::from_millis(200), ..http::Config::default() },
+        store: store::Config { dir: dir.path().to_owned(), ..store::Config::default() },
+        ..Config::default()
+    });
+    let mut sockets = [TcpStream::connect(serving.public), TcpStream::connect(serving.public)];
+    let half = sockets[0].as_mut().unwrap();
+    half.write_all(b"GET /media-stream HTTP/1.1\r\nHost: a\r\n").unwrap();
+    eventually(PATIENCE, "both are counted", || {
+        let url = format!("http://{}/metrics", serving.admin);
+        let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+        let line = "callreel_handshakes_refused_total{reason=\"timeout\"} 2";
+        text.lines().any(|found| found == line).then_some(())
+    });
+}
+
+#[test]
+fn silent_connections_that_make_room_for_newer_ones_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &[]);
+    let _silent: Vec<TcpStream> = (0..300).map(|_| server.connect()).collect();
+    assert_eq!(server.get("/"), 200);
+    let line = server.wait_for_log("made room for newer ones");
+    assert!(line.contains("WARN"), "{line}");
+    assert!(refused(&server, "crowded") >= 1.0);
 }
 
 #[test]
