@@ -4,10 +4,11 @@ mod opening;
 pub mod routing;
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use callreel_core::frame::{self, Body, Frame, PeerError, Provider, Text};
+use callreel_core::frame::{self, Body, Frame, PeerError, Provider, Start, Text};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::{
     Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Session, Stats, Turn,
@@ -20,6 +21,7 @@ use tracing::field::{Empty, debug};
 pub use self::opening::Allowance;
 use self::opening::Opening;
 use self::routing::Routed;
+use crate::caller_ids::Callers;
 use crate::live::Refused;
 use crate::recording::{Done, Finishing, Outbox, Outcome, Recording, STUCK_AFTER};
 use crate::store::Record;
@@ -35,6 +37,10 @@ const TEXT_CHARS_MAX: usize = 256;
 /// How many bytes of messages wait before they go to the capture together.
 const CAPTURE_BYTES_MAX: usize = 64 * 1024;
 
+/// The most answers to pings that wait to be sent. One more takes the place of the oldest: a peer need
+/// only be told of its newest ping (RFC 6455, section 5.5.3).
+const PONGS_MAX: usize = 16;
+
 /// What a call needs of the thread it runs on.
 pub struct Context<'c> {
     /// Room for mu-law codes between the session and the recording.
@@ -47,6 +53,8 @@ pub struct Context<'c> {
     pub segment_bytes_max: u64,
     /// What a stream has to show at its start, if anything.
     pub stream_tokens: Option<&'c StreamTokens>,
+    /// The ends of the calls that webhooks told of, if records are to have them.
+    pub callers: Option<&'c Callers>,
     /// How many connections without a start may still be told of in a record.
     pub failures: &'c Allowance,
     /// The time of this look at the sockets.
@@ -130,8 +138,9 @@ pub struct Call {
     finishing: usize,
     /// One of them could not be finished yet.
     has_left: bool,
-    /// The answer to the last ping.
-    pong: Option<ws::Control>,
+    /// Answers to pings, not sent yet, oldest first. *Invariant: [`PONGS_MAX`] at most.* Takes memory
+    /// only while it holds some.
+    pongs: VecDeque<ws::Control>,
     /// The peer's close frame has come.
     peer_closed: bool,
     /// The last message as it came, if messages are kept.
@@ -154,7 +163,7 @@ impl Call {
             ended: None,
             finishing: 0,
             has_left: false,
-            pong: None,
+            pongs: VecDeque::new(),
             peer_closed: false,
             line: capture.then(Vec::new),
             peer,
@@ -182,7 +191,10 @@ impl Call {
                 // A recorder has no use for what follows the end.
                 Ok(ws::Event::Text(_) | ws::Event::Pong) => Wish::GoOn,
                 Ok(ws::Event::Ping(payload)) => {
-                    self.pong = Some(ws::pong(payload));
+                    if self.pongs.len() == PONGS_MAX {
+                        self.pongs.pop_front();
+                    }
+                    self.pongs.push_back(ws::pong(payload));
                     Wish::GoOn
                 }
                 Ok(ws::Event::Close(code)) => {
@@ -284,9 +296,9 @@ impl Call {
         recordings.any(|recording| recording.is_full(now))
     }
 
-    /// The answer to the last ping, if there is one to send.
-    pub fn take_pong(&mut self) -> Option<ws::Control> {
-        self.pong.take()
+    /// Takes the answers to pings that are to be sent, oldest first.
+    pub fn take_pongs(&mut self) -> VecDeque<ws::Control> {
+        std::mem::take(&mut self.pongs)
     }
 
     /// Notes what became of one of its recordings. Returns the code to close with instead of the one
@@ -475,7 +487,7 @@ impl Stream {
         match turn.event() {
             Event::Started(start) => {
                 *opening = None;
-                let mut record = Record::new(Provider::Twilio, start, context.encoding);
+                let mut record = context.record_of(start);
                 if !context.admits(&mut record) {
                     tracing::warn!("refused a stream: it shows no fresh token of its call");
                     context.outbox.board().counters.refuse(Refused::Token);
@@ -493,7 +505,7 @@ impl Stream {
             Event::Refused(start) => {
                 *opening = None;
                 tracing::warn!("refused a stream: its audio is not 8 kHz mono mu-law");
-                let mut record = Record::new(Provider::Twilio, start, context.encoding);
+                let mut record = context.record_of(start);
                 record.close(End::Refused);
                 context.outbox.fail(record, (context.done)());
                 return Next::Refuse(ws::CloseCode::UNSUPPORTED);
@@ -552,7 +564,7 @@ impl Stream {
             return;
         };
         let _entered = self.span.enter();
-        let record = full.record().next_segment();
+        let record = full.record().next_segment(self.session.stats());
         let next = context.begin(record, full.channels(), full.end_sample());
         let nobody = Box::new(|_| ());
         full.finish(End::Segment, self.session.stats(), context.outbox, context.now, nobody);
@@ -592,6 +604,13 @@ impl Stream {
 }
 
 impl Context<'_> {
+    /// The record of a stream that starts, with the ends of its call if a webhook told them.
+    fn record_of(&self, start: &Start<'_>) -> Record {
+        let mut record = Record::new(Provider::Twilio, start, self.encoding);
+        record.caller = self.callers.and_then(|callers| callers.of(&record.call_id, self.now));
+        record
+    }
+
     /// Whether the stream may be recorded; takes its token, which nobody is to read, off the record.
     fn admits(&self, record: &mut Record) -> bool {
         let token = record.parameters.remove(STREAM_TOKEN);

@@ -14,6 +14,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::caller_ids::Callers;
 use crate::{Config, admin, caller, decode, demo, engine, http, repair, store, twilio, webhook};
 
 /// Longest `--read-interval`: it delays every checkpoint, and with it what a crash may cost.
@@ -159,6 +160,11 @@ pub struct ServeArgs {
     /// minute ago. The webhook and the stream must reach this same process
     #[arg(long, env = "CALLREEL_STREAM_TOKEN", value_parser = BoolishValueParser::new())]
     pub stream_token: bool,
+
+    /// Leave the caller's and the called number out of records. Otherwise /incoming-call remembers what
+    /// Twilio tells of a call (From, To, Direction, ForwardedFrom, CallerName) for its end record
+    #[arg(long, env = "CALLREEL_NO_CALLER_IDS", value_parser = BoolishValueParser::new())]
+    pub no_caller_ids: bool,
 
     /// Said to the caller before the stream begins; empty says nothing
     #[arg(long, env = "CALLREEL_GREETING", value_name = "TEXT", default_value_t = twilio::Texts::default().greeting)]
@@ -335,6 +341,7 @@ impl TryFrom<ServeArgs> for Config {
             true => Some(Arc::new(twilio::StreamTokens::new()?)),
             false => None,
         };
+        let callers = (!args.no_caller_ids).then(Arc::<Callers>::default);
         let admin_token = args.admin_token.map(admin::Token::new).transpose()?;
         if let (AdminAddress(Some(address)), None) = (args.admin, &admin_token)
             && !address.ip().is_loopback()
@@ -368,6 +375,7 @@ impl TryFrom<ServeArgs> for Config {
                     public_url: args.public_url,
                     verifier,
                     stream_tokens: stream_tokens.clone(),
+                    callers: callers.clone(),
                 },
                 calls_max: args.max_calls.map(NonZeroUsize::get),
                 calls_per_second_max: args.max_new_calls.map(NonZeroU32::get),
@@ -380,6 +388,7 @@ impl TryFrom<ServeArgs> for Config {
                 encoding: args.format.into(),
                 capture: args.capture.is_some(),
                 stream_tokens,
+                callers,
                 ..engine::Config::default()
             },
             store: store::Config {

@@ -24,6 +24,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use self::connection::{Closing, Live};
 use self::pool::Pool;
 use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX, Wish};
+use crate::caller_ids::Callers;
 use crate::live::Board;
 use crate::recording::{Done, Outbox, Outcome, Writers};
 use crate::store::Store;
@@ -74,6 +75,8 @@ pub struct Config {
     pub capture: bool,
     /// What a stream has to show at its start, if anything.
     pub stream_tokens: Option<Arc<StreamTokens>>,
+    /// The ends of the calls that webhooks told of, for end records; `None` leaves them out.
+    pub callers: Option<Arc<Callers>>,
     /// How many threads read calls.
     pub threads: usize,
     /// How long a file's samples may get before a recording goes on in the next.
@@ -89,6 +92,7 @@ impl Default for Config {
             encoding: wav::Encoding::Pcm16,
             capture: false,
             stream_tokens: None,
+            callers: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
             // One read may bring the largest message, and that five seconds' worth of a gap.
             segment_bytes_max: u64::from(wav::DATA_BYTES_MAX) - (16 << 20),
@@ -562,6 +566,7 @@ impl Reader {
             segment_bytes_max: self.config.segment_bytes_max,
             stream_tokens: self.config.stream_tokens.as_deref(),
             failures: &self.failures,
+            callers: self.config.callers.as_deref(),
             now,
             done: &done,
         };
@@ -589,9 +594,7 @@ impl Reader {
                 wish
             };
             live.settle(&pool);
-            if let Some(pong) = live.call.take_pong() {
-                live.send_pong(&pong);
-            }
+            live.send_pongs();
             if let Wish::Close(code) = wish {
                 live.close_when_finished(code, now);
             }
@@ -638,6 +641,7 @@ impl Reader {
         live.tended = now;
         live.call.tend(&mut self.outbox, now);
         live.flush();
+        live.send_pongs();
         let is_old = now - live.began >= self.config.max_duration;
         let patience = self.config.idle_timeout;
         let is_idle = live.is_idle(now, patience);

@@ -6,9 +6,13 @@
 //! response: reuse would buy nothing, no idle socket is left to hold up a shutdown, and what
 //! somebody smuggles behind a request is never read.
 
+mod refusals;
+
+use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,26 +21,28 @@ use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use callreel_core::ws;
 use http_body_util::LengthLimitError;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, info, warn};
+use tower_service::Service as _;
+use tracing::{debug, warn};
 
+use self::refusals::{Refusals, Unread};
 use crate::connections::Connections;
 use crate::engine::{Connection, Handle};
-use crate::live::{Board, Refused};
+use crate::live::{Board, Refused, RequestRefused};
 use crate::twilio;
 
 /// Largest request head; Twilio's own stay below 2 KiB.
@@ -114,14 +120,16 @@ pub async fn serve(
 ) {
     let patience = Patience { head: config.head_timeout, body: config.body_timeout };
     let mut exchanges = Connections::new(config.exchanges_max.clamp(1, EXCHANGES_MAX));
-    let router = router(Front {
+    let refusals = Refusals::new(Arc::clone(&board));
+    let front = Front {
         phase: phase.clone(),
         engine,
         board,
         upgrading: Arc::default(),
         pace: Arc::new(Mutex::new(Pace::new(config.calls_per_second_max))),
         config: Arc::new(config),
-    });
+    };
+    let desk = Desk { router: router(front, refusals.clone()), refusals, phase: phase.clone() };
     let mut starved = false;
     loop {
         let accepted = tokio::select! {
@@ -129,9 +137,9 @@ pub async fn serve(
             _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
         };
         match accepted {
-            Ok((socket, _peer)) => {
+            Ok((socket, peer)) => {
                 starved = false;
-                exchanges.admit(exchange(socket, router.clone(), patience)).await;
+                exchanges.admit(exchange(socket, peer, desk.clone(), patience)).await;
             }
             Err(error) if is_peers_fault(&error) => {
                 debug!(%error, "a connection was gone before it was accepted")
@@ -166,13 +174,52 @@ struct Patience {
     body: Duration,
 }
 
+/// Where a connection's request goes.
+#[derive(Clone)]
+struct Desk {
+    router: Router,
+    refusals: Refusals,
+    phase: watch::Receiver<Phase>,
+}
+
+/// A connection whose request has not been answered yet. One that has to make room for newer ones
+/// before that is told as refused when it is dropped.
+struct Unanswered<'d> {
+    desk: &'d Desk,
+    peer: SocketAddr,
+    is_answered: Arc<AtomicBool>,
+    is_over: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let is_open = *self.desk.phase.borrow() == Phase::Open;
+        if is_open && !self.is_over && !self.is_answered.load(Ordering::Relaxed) {
+            self.desk.refusals.tell_connection(self.peer, Unread::Crowded, &[]);
+        }
+    }
+}
+
 /// Carries one request and its response over `socket`, then closes it, unless it became a
 /// WebSocket.
-async fn exchange(socket: TcpStream, router: Router, patience: Patience) {
+async fn exchange(socket: TcpStream, peer: SocketAddr, desk: Desk, patience: Patience) {
     if let Err(error) = socket.set_nodelay(true) {
         debug!(%error, "a connection was gone before it was served");
         return;
     }
+    let is_answered = Arc::<AtomicBool>::default();
+    let answered = Arc::clone(&is_answered);
+    let mut unanswered = Unanswered { desk: &desk, peer, is_answered, is_over: false };
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(refusals::Peer(peer));
+        let response = desk.router.clone().call(request);
+        let answered = Arc::clone(&answered);
+        async move {
+            let response = response.await;
+            answered.store(true, Ordering::Relaxed);
+            Ok::<Response, Infallible>(response.unwrap_or_else(|never| match never {}))
+        }
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.head)
@@ -182,17 +229,29 @@ async fn exchange(socket: TcpStream, router: Router, patience: Patience) {
         .max_header_size(HEAD_BYTES_MAX)
         // A client may close its sending side once the request is out.
         .half_close(true)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
-    match timeout(patience.head + patience.body + RESPONSE_TIMEOUT, &mut connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "a request failed"),
-        Err(_elapsed) => debug!("a response was not taken in time"),
-    }
+    let all = patience.head + patience.body + RESPONSE_TIMEOUT;
+    let unread = match timeout(all, &mut connection).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => {
+            debug!(%error, "a request failed");
+            Unread::of(&error, patience.head)
+        }
+        Err(_elapsed) => {
+            debug!("a response was not taken in time");
+            Some(Unread::Timeout(all))
+        }
+    };
+    unanswered.is_over = true;
     // The socket of an upgraded connection is not here any more.
-    if let Some(parts) = connection.into_parts() {
-        linger(parts.io.into_inner()).await;
+    let Some(parts) = connection.into_parts() else {
+        return;
+    };
+    if let Some(unread) = unread.filter(|_| !answered.load(Ordering::Relaxed)) {
+        desk.refusals.tell_connection(peer, unread, &parts.read_buf);
     }
+    linger(parts.io.into_inner()).await;
 }
 
 async fn linger(mut socket: TcpStream) {
@@ -242,13 +301,14 @@ impl Pace {
 }
 
 /// Every public URL.
-fn router(front: Front) -> Router {
+fn router(front: Front, refusals: Refusals) -> Router {
     Router::new()
         .route("/", get(root))
         .route("/incoming-call", get(incoming_call).post(incoming_call))
         .route(twilio::STREAM_PATH, get(media_stream))
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::Method)
+        .layer(from_fn_with_state(refusals, refusals::tell))
         .layer(map_response(close_after))
         .with_state(front)
 }
@@ -289,9 +349,14 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
         Some(tokens) => {
             let call_id = webhook.call_id().ok_or(Refusal::CallSid)?;
             let issued = tokens.issue(&call_id, Instant::now().into_std());
-            Some(issued.map_err(|_| front.refuse(Refused::Limit, Refusal::Full))?)
+            Some(issued.map_err(|_| front.refuse_as_full(Refused::Limit))?)
         }
     };
+    if let Some(callers) = &twilio.callers
+        && let Some(call_id) = webhook.call_id()
+    {
+        callers.tell(&call_id, webhook.caller_ids(), Instant::now().into_std());
+    }
     let twiml = twilio::twiml(&twilio.texts, &stream_url, token.as_deref());
     Ok(([(header::CONTENT_TYPE, "application/xml")], twiml).into_response())
 }
@@ -342,8 +407,7 @@ impl Front {
     }
 
     fn refuse_forgery(&self, rejected: &twilio::Rejected) -> Refusal {
-        warn!("refused a request: {rejected}");
-        self.refuse(Refused::Signature, Refusal::Forged)
+        self.refuse(Refused::Signature, Refusal::Forged(rejected.to_string()))
     }
 
     /// Counts a call that is not taken.
@@ -352,15 +416,17 @@ impl Front {
         refusal
     }
 
+    fn refuse_as_full(&self, why: Refused) -> Refusal {
+        self.refuse(why, Refusal::Full(why))
+    }
+
     /// Sets one call's place aside until the engine counts it.
     fn reserve(&self) -> Result<Slot, Refusal> {
         if self.engine.is_disk_full() {
-            info!("a call was refused: less is free on the disk than --keep-free");
-            return Err(self.refuse(Refused::Disk, Refusal::Full));
+            return Err(self.refuse_as_full(Refused::Disk));
         }
         if !self.pace.lock().unwrap_or_else(PoisonError::into_inner).admits(Instant::now()) {
-            info!("a call was refused: --max-new-calls is reached");
-            return Err(self.refuse(Refused::Rate, Refusal::Full));
+            return Err(self.refuse_as_full(Refused::Rate));
         }
         // A slot is given back after the engine has counted its call, so reading in this order
         // misses none.
@@ -368,10 +434,7 @@ impl Front {
         let slot = Slot(Arc::clone(&self.upgrading));
         let calls = self.engine.connection_count() + upgrading_before;
         match self.config.calls_max {
-            Some(calls_max) if calls >= calls_max => {
-                info!(calls, "a call was refused: --max-calls is reached");
-                Err(self.refuse(Refused::Limit, Refusal::Full))
-            }
+            Some(calls_max) if calls >= calls_max => Err(self.refuse_as_full(Refused::Limit)),
             _ => Ok(slot),
         }
     }
@@ -458,8 +521,8 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
-/// Why a request gets no answer of its own. The text is all that the peer is told.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+/// Why a request gets no answer of its own. The text is all that the peer is told; the log says more.
+#[derive(Clone, Debug, thiserror::Error)]
 enum Refusal {
     #[error("the request body is malformed")]
     Body,
@@ -473,10 +536,12 @@ enum Refusal {
     CallSid,
     #[error("shutting down: no new calls are taken")]
     Draining,
+    /// With the fault of its signature.
     #[error("the request is not signed for this server")]
-    Forged,
+    Forged(String),
+    /// With the limit that was met.
     #[error("no more calls can be recorded at this time")]
-    Full,
+    Full(Refused),
     #[error("the Host header is missing, doubled or malformed")]
     Host,
     #[error("method not allowed")]
@@ -494,20 +559,52 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn status(self) -> StatusCode {
+    /// The reason for the log.
+    fn in_words(&self) -> String {
+        match self {
+            Refusal::Forged(signature) => format!("{self}: {signature}"),
+            Refusal::Full(why) => format!("{self}: {}", why.in_words()),
+            _ => self.to_string(),
+        }
+    }
+
+    /// The reason for the metrics.
+    fn why(&self) -> RequestRefused {
+        match self {
+            Refusal::Body => RequestRefused::Body,
+            Refusal::BodyTooLarge => RequestRefused::TooLarge,
+            Refusal::BodyTooSlow => RequestRefused::Timeout,
+            Refusal::Browser => RequestRefused::Origin,
+            Refusal::CallSid => RequestRefused::CallSid,
+            Refusal::Draining => RequestRefused::Draining,
+            Refusal::Forged(_) => RequestRefused::Signature,
+            Refusal::Full(Refused::Disk) => RequestRefused::Disk,
+            Refusal::Full(Refused::Rate) => RequestRefused::Rate,
+            Refusal::Full(_) => RequestRefused::Limit,
+            Refusal::Host => RequestRefused::Host,
+            Refusal::Method => RequestRefused::Method,
+            Refusal::NotAnUpgrade => RequestRefused::NoUpgrade,
+            Refusal::NotFound => RequestRefused::NotFound,
+            Refusal::UpgradeWithBody | Refusal::WebSocketKey | Refusal::WebSocketVersion => {
+                RequestRefused::WebSocket
+            }
+        }
+    }
+
+    fn status(&self) -> StatusCode {
         match self {
             Refusal::Body
             | Refusal::CallSid
             | Refusal::Host
             | Refusal::UpgradeWithBody
             | Refusal::WebSocketKey => StatusCode::BAD_REQUEST,
-            Refusal::Browser | Refusal::Forged => StatusCode::FORBIDDEN,
+            Refusal::Browser | Refusal::Forged(_) => StatusCode::FORBIDDEN,
             Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::NotAnUpgrade | Refusal::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
-            Refusal::Draining | Refusal::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Draining | Refusal::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -527,6 +624,8 @@ impl IntoResponse for Refusal {
             }
             _ => {}
         }
+        // Read by `refusals::tell`.
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -537,21 +636,20 @@ fn as_json(value: serde_json::Value) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
-    use tower_service::Service;
-
     use super::*;
 
     #[tokio::test]
     async fn while_draining_a_new_call_is_refused_with_503() {
         let (phase, phases) = watch::channel(Phase::Open);
-        let mut router = router(Front {
+        let front = Front {
             phase: phases,
             engine: Handle::default(),
             board: Arc::default(),
             upgrading: Arc::default(),
             pace: Arc::new(Mutex::new(Pace::new(None))),
             config: Arc::default(),
-        });
+        };
+        let mut router = router(front, Refusals::new(Arc::default()));
         let mut ask = async |path: &str| {
             let handshake = Request::get(path)
                 .header(header::HOST, "example.com")

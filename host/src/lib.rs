@@ -4,6 +4,7 @@ pub mod admin;
 pub mod audio;
 pub mod call;
 pub mod caller;
+pub mod caller_ids;
 pub mod cli;
 mod connections;
 pub mod decode;

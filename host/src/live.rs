@@ -54,6 +54,8 @@ pub struct Counters {
     pub begun: AtomicU64,
     /// Calls that were not taken, by [`Refused`].
     pub refused: [AtomicU64; Refused::ALL.len()],
+    /// Requests and connections at the public listener that were refused, by [`RequestRefused`].
+    pub requests_refused: [AtomicU64; RequestRefused::ALL.len()],
     /// Finished recordings, by [`State`].
     pub finished: [AtomicU64; STATES.len()],
     /// Media messages whose audio is in a recording.
@@ -70,9 +72,9 @@ pub struct Counters {
     pub rejected: [AtomicU64; PeerError::ALL.len()],
     /// Bytes of samples handed to writers.
     pub audio_bytes: AtomicU64,
-    /// Gaps in media time.
+    /// Gaps in media time, of each track.
     pub gaps: AtomicU64,
-    /// Their length together.
+    /// Their length together; an outage of both tracks of a call counts once.
     pub missing_ms: AtomicU64,
     /// Audio that became silence because the disk did not take it, in microseconds.
     pub lost_us: AtomicU64,
@@ -196,9 +198,114 @@ impl Refused {
             Self::Token => "token",
         }
     }
+
+    /// The reason in words.
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::Disk => "less is free on the disk than --keep-free",
+            Self::Draining => "the recorder is being stopped",
+            Self::Limit => "as many calls go on as --max-calls or the open files allow",
+            Self::NoStart => "messages came, but no start message that could be read",
+            Self::Rate => "as many calls have begun in this second as --max-new-calls allows",
+            Self::Signature => "the request is not signed for this server",
+            Self::Token => "the stream shows no fresh token of its call",
+        }
+    }
+}
+
+/// Why a request at the public listener was refused. Each may have been a call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RequestRefused {
+    /// Its body is malformed or was broken off.
+    Body,
+    /// A webhook that needs a CallSid has none.
+    CallSid,
+    /// Its connection made room for newer ones before the request was whole.
+    Crowded,
+    /// Less is free on the disk than is to stay free.
+    Disk,
+    /// The recorder stops.
+    Draining,
+    /// Its Host header names no host.
+    Host,
+    /// There are as many calls as there may be.
+    Limit,
+    /// It is not HTTP/1.1, or its head was broken off.
+    Malformed,
+    /// Its path knows no such method.
+    Method,
+    /// It asks for the stream, but for no upgrade to a WebSocket.
+    NoUpgrade,
+    /// Its path is none of ours.
+    NotFound,
+    /// It has an Origin header, as a browser's have.
+    Origin,
+    /// As many calls have begun in this second as may.
+    Rate,
+    /// It is not signed for this server.
+    Signature,
+    /// It was not whole in time.
+    Timeout,
+    /// Its head or its body is too long.
+    TooLarge,
+    /// Its handshake is not one of RFC 6455.
+    WebSocket,
+}
+
+impl RequestRefused {
+    /// All of them, in the order of [`Counters::requests_refused`].
+    pub const ALL: [Self; 17] = [
+        Self::Body,
+        Self::CallSid,
+        Self::Crowded,
+        Self::Disk,
+        Self::Draining,
+        Self::Host,
+        Self::Limit,
+        Self::Malformed,
+        Self::Method,
+        Self::NoUpgrade,
+        Self::NotFound,
+        Self::Origin,
+        Self::Rate,
+        Self::Signature,
+        Self::Timeout,
+        Self::TooLarge,
+        Self::WebSocket,
+    ];
+
+    /// Its name in the metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::CallSid => "call_sid",
+            Self::Crowded => "crowded",
+            Self::Disk => "disk",
+            Self::Draining => "draining",
+            Self::Host => "host",
+            Self::Limit => "limit",
+            Self::Malformed => "malformed",
+            Self::Method => "method",
+            Self::NoUpgrade => "no_upgrade",
+            Self::NotFound => "not_found",
+            Self::Origin => "origin",
+            Self::Rate => "rate",
+            Self::Signature => "signature",
+            Self::Timeout => "timeout",
+            Self::TooLarge => "too_large",
+            Self::WebSocket => "websocket",
+        }
+    }
 }
 
 impl Counters {
+    /// Counts a request that was refused.
+    pub fn refuse_request(&self, why: RequestRefused) {
+        self.requests_refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a call that is not taken.
     pub fn refuse(&self, why: Refused) {
         self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
@@ -250,8 +357,9 @@ pub struct Entry {
 /// Something that happened in a recording, beside its audio.
 #[derive(Clone, Debug)]
 pub enum Moment {
-    /// Media time without audio.
-    Gap(GapRecord),
+    /// Media time without audio, and how many milliseconds of it the call's other track has not missed
+    /// as well.
+    Gap(GapRecord, u64),
     /// A key or a mark.
     Event(EventRecord),
 }
@@ -358,13 +466,13 @@ impl Tap {
         self.entry.rejected.store(stats.rejected.iter().sum(), Ordering::Relaxed);
     }
 
-    /// Shows a gap, if there is room.
-    pub fn show_gap(&self, gap: &GapRecord) {
+    /// Shows a gap, if there is room. Of it `counted_ms` count: no gap of the other track covers them.
+    pub fn show_gap(&self, gap: GapRecord, counted_ms: u64) {
         self.board.counters.gaps.fetch_add(1, Ordering::Relaxed);
         // A clock that jumped further than any call lasts would drown everybody else's.
-        let missing_ms = gap.missing_ms.min(MISSING_MS_MAX);
+        let missing_ms = counted_ms.min(MISSING_MS_MAX);
         self.board.counters.missing_ms.fetch_add(missing_ms, Ordering::Relaxed);
-        self.show_moment(|| Moment::Gap(gap.clone()));
+        self.show_moment(|| Moment::Gap(gap, counted_ms));
     }
 
     /// Shows a key or a mark, if there is room.

@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::live::{BUCKETS_US, Board, Histogram, Refused, STATES};
+use crate::live::{BUCKETS_US, Board, Histogram, Refused, RequestRefused, STATES};
 use crate::store::record::State;
 use crate::webhook::Health;
 
@@ -62,6 +62,12 @@ impl Collector for Scrape {
             Refused::ALL.iter().map(|why| why.name()).zip(&counters.refused),
         )?;
         to.family(
+            "callreel_handshakes_refused",
+            "Requests at the public listener that were refused, by reason: each may have been a call",
+            "reason",
+            RequestRefused::ALL.iter().map(|why| why.name()).zip(&counters.requests_refused),
+        )?;
+        to.family(
             "callreel_recordings",
             "Finished recordings, by how good they are",
             "state",
@@ -79,8 +85,9 @@ impl Collector for Scrape {
             rejected.chain(dropped),
         )?;
         to.counter("callreel_audio_bytes", "Bytes of samples recorded", &counters.audio_bytes)?;
-        to.counter("callreel_gaps", "Gaps in media time", &counters.gaps)?;
-        to.counter("callreel_missing_milliseconds", "Their length", &counters.missing_ms)?;
+        to.counter("callreel_gaps", "Gaps in media time, of each track", &counters.gaps)?;
+        let missing = "Length of the gaps; an outage of both tracks counts once";
+        to.counter("callreel_missing_milliseconds", missing, &counters.missing_ms)?;
         let lost_ms = AtomicU64::new(counters.lost_us.load(Ordering::Relaxed).div_ceil(1000));
         let lost = "Audio that arrived and became silence, because the disk did not take it";
         to.counter("callreel_lost_milliseconds", lost, &lost_ms)?;

@@ -317,7 +317,8 @@ impl Recording {
     /// Notes a gap.
     pub fn add_gap(&mut self, gap: &Gap) {
         let at = gap.at.saturating_sub(self.first_sample);
-        self.tap.show_gap(&Arc::make_mut(&mut self.record).add_gap(&Gap { at, ..*gap }));
+        let (gap, counted_ms) = Arc::make_mut(&mut self.record).add_gap(&Gap { at, ..*gap });
+        self.tap.show_gap(gap, counted_ms);
         self.to_note = true;
     }
 
@@ -372,8 +373,7 @@ impl Recording {
         self.post_silence(outbox);
         let lost_ms = self.lost_ms();
         let mut record = Arc::unwrap_or_clone(self.record);
-        record.close(end);
-        record.set_stats(stats);
+        record.conclude(end, stats);
         record.elapsed_ms = (now - self.began).as_millis() as u64;
         record.set_samples(self.samples / u64::from(self.spec.channels));
         if self.lost > 0 {

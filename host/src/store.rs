@@ -6,6 +6,7 @@
 
 pub mod catalog;
 mod keep;
+mod outages;
 pub mod record;
 mod recover;
 

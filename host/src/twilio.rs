@@ -20,6 +20,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use crate::caller_ids::{self, CallerIds, Callers};
+
 /// Twilio reads at most this much of one `<Say>`.
 const TEXT_CHARS_MAX: usize = 4096;
 /// Longest name that DNS can carry.
@@ -43,6 +45,8 @@ pub struct Config {
     pub verifier: Option<Verifier>,
     /// Gives every call a token that its stream has to show. The engine redeems them.
     pub stream_tokens: Option<Arc<StreamTokens>>,
+    /// Keeps the ends of each call that a webhook tells of. The engine takes them into end records.
+    pub callers: Option<Arc<Callers>>,
 }
 
 /// The two sentences before the stream begins, a pause between them. An empty one is left out.
@@ -440,11 +444,29 @@ pub struct Webhook<'a> {
 impl Webhook<'_> {
     /// The call it is about: of a form, or of a query.
     pub fn call_id(&self) -> Option<String> {
-        let query = self.path_and_query.split_once('?').map_or("", |(_path, query)| query);
-        let fields =
-            form_urlencoded::parse(self.body).chain(form_urlencoded::parse(query.as_bytes()));
-        let mut ids = fields.filter(|(name, value)| name == "CallSid" && !value.is_empty());
+        let mut ids = self.fields().filter(|(name, value)| name == "CallSid" && !value.is_empty());
         ids.next().map(|(_name, value)| value.into_owned())
+    }
+
+    /// The ends of the call, as far as it tells them.
+    pub fn caller_ids(&self) -> CallerIds {
+        const NAMES: [&str; 7] =
+            ["From", "Caller", "To", "Called", "Direction", "ForwardedFrom", "CallerName"];
+        let mut told = [const { None }; NAMES.len()];
+        for (name, value) in self.fields().filter(|(_name, value)| !value.is_empty()) {
+            if let Some(index) = NAMES.iter().position(|known| *known == name) {
+                told[index].get_or_insert_with(|| caller_ids::shorten(&value));
+            }
+        }
+        let [from, caller, to, called, direction, forwarded_from, caller_name] = told;
+        let (from, to) = (from.or(caller), to.or(called));
+        CallerIds { from, to, direction, forwarded_from, caller_name }
+    }
+
+    /// The fields of the form, then those of the query.
+    fn fields(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        let query = self.path_and_query.split_once('?').map_or("", |(_path, query)| query);
+        form_urlencoded::parse(self.body).chain(form_urlencoded::parse(query.as_bytes()))
     }
 }
 

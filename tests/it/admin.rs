@@ -388,8 +388,8 @@ fn metrics_count_what_was_recorded() {
     assert_eq!(value("callreel_calls "), 0.0);
     assert_eq!(value("callreel_frames_total"), 250.0);
     assert_eq!(value("callreel_lost_milliseconds_total"), 0.0);
-    // Timestamps wobble by a few milliseconds, as Twilio's do.
-    assert!((value("callreel_missing_milliseconds_total") - 1000.0).abs() < 20.0);
+    // Half a second of both tracks. Timestamps wobble by a few milliseconds, as Twilio's do.
+    assert!((value("callreel_missing_milliseconds_total") - 500.0).abs() < 30.0);
     assert!(value("callreel_write_seconds_count") >= 1.0);
     assert!(value("callreel_disk_free_bytes") > 0.0);
     assert!(text.contains("callreel_build_info{version=") && text.ends_with("# EOF\n"));

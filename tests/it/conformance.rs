@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use rustix::net::sockopt;
+
 use crate::harness::peer::{CLOSE, CONTINUATION, FIN, PING, PONG, Peer, TEXT, frame};
 use crate::harness::process::Server;
 use crate::harness::shelf;
@@ -197,4 +199,58 @@ fn a_stream_may_come_in_pieces_of_any_size() {
     }
     let peer = peer.finish();
     assert!(shelf::finished(dir.path())[&peer.stream_id].samples() == peer.pcm());
+}
+
+#[test]
+fn ten_pings_in_one_write_each_get_a_pong_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut peer = Peer::call(&server, "MZ1");
+    let payloads: Vec<Vec<u8>> = (0..10).map(|n| format!("ping {n}").into_bytes()).collect();
+    let pings: Vec<u8> = payloads.iter().flat_map(|payload| frame(FIN | PING, payload)).collect();
+    // Whole, and a byte at a time.
+    peer.send(&pings);
+    for payload in &payloads {
+        assert_eq!(peer.receive(), Some((PONG, payload.clone())));
+    }
+    pings.iter().for_each(|byte| peer.send(&[*byte]));
+    for payload in &payloads {
+        assert_eq!(peer.receive(), Some((PONG, payload.clone())));
+    }
+    peer.finish();
+}
+
+#[test]
+fn a_peer_that_pings_without_a_pause_is_told_of_its_newest_pings() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut peer = Peer::call(&server, "MZ1");
+    let ping = |number: u32| {
+        let mut payload = [0; 125];
+        payload[..4].copy_from_slice(&number.to_be_bytes());
+        frame(FIN | PING, &payload)
+    };
+    let number_of = |payload: &[u8]| u32::from_be_bytes(*payload.first_chunk().unwrap());
+    // More than sixteen at a time.
+    peer.send(&(0..100).flat_map(ping).collect::<Vec<u8>>());
+    let mut last = None;
+    while last != Some(99) {
+        let (opcode, payload) = peer.receive().unwrap();
+        assert_eq!((opcode, last < Some(number_of(&payload))), (PONG, true));
+        last = Some(number_of(&payload));
+    }
+    // Far more than the socket takes unread.
+    const COUNT: u32 = 100_000;
+    sockopt::set_socket_recv_buffer_size(&peer.socket, 4096).unwrap();
+    for first in (100..COUNT).step_by(1000) {
+        peer.send(&(first..COUNT.min(first + 1000)).flat_map(ping).collect::<Vec<u8>>());
+    }
+    let mut pongs = 0;
+    while last != Some(COUNT - 1) {
+        let (opcode, payload) = peer.receive().unwrap();
+        assert_eq!((opcode, last < Some(number_of(&payload))), (PONG, true));
+        (last, pongs) = (Some(number_of(&payload)), pongs + 1);
+    }
+    assert!(pongs < COUNT / 2, "{pongs} pongs were kept for a peer that did not read");
+    peer.finish();
 }

@@ -188,12 +188,18 @@ fn no_log_level_tells_audio_secrets_or_numbers_and_no_input_forges_a_line() {
         let home = dir.path().join(format);
         let setup = Setup::new(&home).args(&["--public-url", PUBLIC_URL, "--log-format", format]);
         let mut server = setup.env("TWILIO_AUTH_TOKEN", TOKEN).env("CALLREEL_LOG", "trace").start();
-        let form = [("CallSid", "CA1"), ("From", "+15005550006")];
+        let form = [("CallSid", "CA1"), ("From", "+15005550006"), ("CallerName", "very-secret")];
         webhook(&server, "/incoming-call?From=%2B15005550006&p=very-secret", &form, Some("AAAA"));
         webhook(&server, "/incoming-call\u{1b}[31m", &form, None);
         server.ask("GET /x\nERROR forged HTTP/1.1\r\nHost: a\u{1b}[2J\r\nX: +15005550006\r\n\r\n");
+        server.ask(
+            "GET /media-stream?token=very-secret HTTP/1.1\r\nHost: a\r\nUser-Agent: \u{2028}\u{9b}31m\u{85}ERROR forged\r\n\
+             Origin: \u{2028}\u{85}ERROR forged\r\n\r\n",
+        );
         let stream = sign(TOKEN, "wss://calls.example.com/media-stream", &[]);
         let headers = format!("X-Twilio-Signature: {stream}\r\n");
+        let genuine = sign(TOKEN, &format!("{PUBLIC_URL}/incoming-call"), &form);
+        assert_eq!(webhook(&server, "/incoming-call", &form, Some(&genuine)), 200);
         let mut peer = Peer::try_connect(&server, "MZ1", &headers).ok().unwrap();
         peer.stream_id = r"MZ\n2026-01-01T00:00:00Z ERROR forged\u001b[31m\r\u2028x".to_owned();
         peer.start(&[("From", "+15005550006"), ("password", "very-secret")]);

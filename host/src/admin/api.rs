@@ -23,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::events::CallView;
 use super::{Admin, Problem, health, stream};
+use crate::caller_ids::CallerIds;
 use crate::http::Phase;
 use crate::metrics::{self, Process, Scrape};
 use crate::store::catalog::{Cursor, Filter, Key, parse_day};
@@ -57,6 +58,8 @@ pub struct Head {
     call_id: String,
     account_id: String,
     parameters: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<Box<CallerIds>>,
     tracks: Vec<String>,
     started_at: Timestamp,
 }
@@ -70,6 +73,7 @@ impl Head {
             call_id: record.call_id.clone(),
             account_id: record.account_id.clone(),
             parameters: record.parameters.clone(),
+            caller: record.caller.clone(),
             tracks: record.tracks.clone(),
             started_at: record.started_at,
         }

@@ -125,7 +125,7 @@ impl MomentView {
 impl From<Moment> for MomentView {
     fn from(moment: Moment) -> Self {
         match moment {
-            Moment::Gap(gap) => Self::Gap {
+            Moment::Gap(gap, _counted_ms) => Self::Gap {
                 at_ms: gap.at_ms,
                 track: gap.track,
                 missing_ms: gap.missing_ms,
@@ -149,17 +149,18 @@ impl Seen {
     fn look(&mut self) -> Vec<MomentView> {
         let peaks = self.entry.take_peaks();
         self.levels.iter_mut().zip(peaks).for_each(|(level, peak)| *level = peak);
-        let news: Vec<MomentView> =
-            self.entry.take_moments().into_iter().map(MomentView::from).collect();
-        for moment in &news {
-            if let MomentView::Gap { missing_ms, .. } = moment {
+        let mut news = Vec::new();
+        for moment in self.entry.take_moments() {
+            if let Moment::Gap(_, counted_ms) = &moment {
                 self.gaps += 1;
-                self.missing_ms = self.missing_ms.saturating_add(*missing_ms);
+                self.missing_ms = self.missing_ms.saturating_add(*counted_ms);
             }
+            let moment = MomentView::from(moment);
             if self.moments.len() == MOMENTS_KEPT {
                 self.moments.pop_front();
             }
             self.moments.push_back(moment.clone());
+            news.push(moment);
         }
         news
     }

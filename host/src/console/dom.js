@@ -57,6 +57,10 @@ export const time = (iso) =>
 
 export const count = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 
+/** The two ends of a call: "+1555… → +1555…"; `undefined` if neither is known. */
+export const callEnds = (caller) =>
+  caller?.from || caller?.to ? `${caller.from ?? "?"} → ${caller.to ?? "?"}` : undefined;
+
 /** A meter's place for an amplitude: 0 is −60 dB or less, 1 is full scale. */
 export function loudness(level, fullScale = 32768) {
   if (level <= 0) return 0;

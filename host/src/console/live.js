@@ -1,6 +1,6 @@
 // The calls that are recorded now.
 
-import { $, canvasOf, clock, colour, count, el, loudness, setText, span } from "./dom.js";
+import { $, callEnds, canvasOf, clock, colour, count, el, loudness, setText, span } from "./dom.js";
 import { Listening } from "./listen.js";
 
 /** Cards at one time; more calls are only counted. */
@@ -97,6 +97,7 @@ class Card {
       if (listening?.key === call.key) this.#start();
     });
     const parameters = Object.entries(call.parameters).slice(0, 6);
+    const ends = callEnds(call.caller);
     this.element = el("li.card", { "data-key": call.key },
       el("div.cardhead", {},
         el("span.rec", {}, el("i", { "aria-hidden": "true" }), this.clock),
@@ -104,8 +105,8 @@ class Card {
         el("span.grow"), this.track, this.listen),
       el("p.ids", {}, el("span.id", { title: id }, id),
         call.stream_id && call.stream_id !== id ? el("span.id.minor", { title: call.stream_id }, call.stream_id) : null),
-      parameters.length
-        ? el("p.parameters", {}, ...parameters.map(([name, value]) =>
+      ends || parameters.length
+        ? el("p.parameters", {}, ends ? el("span.tag", {}, ends) : null, ...parameters.map(([name, value]) =>
             el("span.tag", {}, el("b", {}, name), ` ${value}`)))
         : null,
       this.canvas,

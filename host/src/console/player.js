@@ -1,6 +1,6 @@
 // One finished recording: its waveform, its player and what is known of it.
 
-import { $, ask, bytes, canvasOf, clock, colour, confirmTwice, count, el, say, setText, span, time } from "./dom.js";
+import { $, ask, bytes, callEnds, canvasOf, clock, colour, confirmTwice, count, el, say, setText, span, time } from "./dom.js";
 
 const SPEEDS = [1, 1.5, 2, 0.75];
 const END_WORDS = {
@@ -254,6 +254,10 @@ function facts(record) {
   const { frames } = record;
   const rejected = Object.entries(frames.rejected).map(([reason, n]) => `${n} ${reason}`).join(", ");
   const rows = [
+    ["From and to", callEnds(record.caller)],
+    ["Direction", record.caller?.direction],
+    ["Forwarded from", record.caller?.forwarded_from],
+    ["Caller's name", record.caller?.caller_name],
     ["Call", record.call_id, true],
     ["Stream", record.stream_id, true],
     ["Account", record.account_id, true],

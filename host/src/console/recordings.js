@@ -1,6 +1,6 @@
 // The finished recordings: by day, newest first, searched on the server.
 
-import { $, ask, clock, count, el, setText, span, time } from "./dom.js";
+import { $, ask, callEnds, clock, count, el, setText, span, time } from "./dom.js";
 import { Player, pathOf } from "./player.js";
 
 const PAGE = 50;
@@ -62,7 +62,7 @@ const isFiltered = () => [...new FormData($("filters")).values()].some(Boolean);
 export function arrive(recording) {
   const wanted = Object.fromEntries(new FormData($("filters")));
   const words = [recording.id, recording.call_id, recording.stream_id, recording.account_id,
-    ...Object.entries(recording.parameters).flat()].join("\n").toLowerCase();
+    ...Object.entries(recording.parameters).flat(), ...Object.values(recording.caller ?? {})].join("\n").toLowerCase();
   const isWanted = (!wanted.q || words.includes(wanted.q.trim().toLowerCase()))
     && (!wanted.state || wanted.state === recording.state)
     && (!wanted.from || recording.day >= wanted.from) && (!wanted.to || recording.day <= wanted.to);
@@ -129,12 +129,13 @@ function rowOf(recording) {
   if (recording.lost_ms) notes.push(`${span(recording.lost_ms)} lost`);
   const parameters = Object.entries(recording.parameters).slice(0, 3);
   const id = recording.call_id || recording.stream_id || recording.id;
+  const ends = callEnds(recording.caller);
   const button = el("button.row", { type: "button", "aria-expanded": "false" },
     el("span.when", {}, time(recording.started_at)),
     el(`span.state.${recording.state}`, { title: recording.reason }, STATES[recording.state] ?? recording.state),
-    el("span.what", {}, el("span.id", { title: id }, id),
+    el("span.what", {}, el("span.id", { title: id }, id), ends ? el("span.tag", {}, ends) : null,
       ...parameters.map(([name, value]) => el("span.tag", {}, el("b", {}, name), ` ${value}`))),
-    el("span.notes", { title: recording.tracks.length > 1 ? "both tracks together" : null }, notes.join(", ")),
+    el("span.notes", { title: recording.tracks.length > 1 ? "outages of both tracks count once" : null }, notes.join(", ")),
     el("span.tracks", {}, recording.tracks.length > 1 ? "both sides" : (recording.tracks[0] ?? "")),
     el("span.length", {}, clock(recording.duration_ms)));
   const row = el("li", { "data-started": recording.started_at, "data-key": keyOf(recording) }, button);

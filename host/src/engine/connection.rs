@@ -179,10 +179,13 @@ impl Live {
         self.flush();
     }
 
-    /// Answers a ping, unless an earlier answer still waits: a peer that does not read gets no more.
-    pub fn send_pong(&mut self, pong: &[u8]) {
-        if self.unsent.is_empty() {
-            self.send(pong);
+    /// Answers the peer's pings, unless earlier answers still wait for the socket: a peer that does not
+    /// read gets no more, and its call keeps the newest answers for later.
+    pub fn send_pongs(&mut self) {
+        if self.unsent.is_empty() && matches!(self.closing, Closing::No | Closing::WhenFinished(_))
+        {
+            self.call.take_pongs().iter().for_each(|pong| self.unsent.extend_from_slice(pong));
+            self.flush();
         }
     }
 
@@ -195,6 +198,8 @@ impl Live {
                 Err(_) => return,
             }
         }
+        // Sixteen answers are more than an idle call is to keep room for.
+        self.unsent = Vec::new();
         if matches!(self.closing, Closing::Lingering(_)) {
             // The peer need not wait for the next look at its answer to know that this is the end.
             let _ = self.stream.shutdown(Shutdown::Write);

@@ -83,7 +83,7 @@ pub fn parse_day(text: &str) -> Option<Date> {
 /// Which recordings to list; all of it must be met.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Part of an id or of a parameter's name or value, in any case.
+    /// Part of an id, of a parameter's name or value, or of a caller's number or name, in any case.
     pub text: Option<String>,
     /// How good it is.
     pub state: Option<State>,
@@ -338,6 +338,9 @@ struct Searched<'t> {
     account_id: Cow<'t, str>,
     #[serde(borrow)]
     parameters: BTreeMap<Cow<'t, str>, Cow<'t, str>>,
+    /// The ends of the call: field and text.
+    #[serde(borrow, default)]
+    caller: BTreeMap<Cow<'t, str>, Cow<'t, str>>,
 }
 
 impl Filter {
@@ -357,6 +360,7 @@ impl Filter {
                     .into_iter()
                     .any(|field| holds(field))
                     || record.parameters.iter().any(|(name, value)| holds(name) || holds(value))
+                    || record.caller.values().any(|value| holds(value))
             })
     }
 }

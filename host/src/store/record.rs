@@ -10,6 +10,9 @@ use callreel_core::wav;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::outages::Outages;
+use crate::caller_ids::CallerIds;
+
 /// The version of this schema; it grows when a field changes its meaning, not when one is added.
 pub const SCHEMA: u32 = 1;
 
@@ -44,6 +47,9 @@ pub struct Record {
     pub parameters: BTreeMap<String, String>,
     /// How many parameters there were beyond those.
     pub parameters_dropped: u32,
+    /// The ends of the call, if its webhook came to this process and they are to be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Box<CallerIds>>,
     /// When the start message was read, UTC.
     pub started_at: Timestamp,
     /// When the recording ended, UTC; the last checkpoint's time for a recovered one.
@@ -74,8 +80,11 @@ pub struct Record {
     pub gaps: Vec<GapRecord>,
     /// How many gaps there were beyond those.
     pub gaps_dropped: u64,
-    /// All gaps together.
+    /// The length of all outages together: one of both tracks counts once.
     pub missing_ms: u64,
+    /// The gaps counted in `missing_ms`; made for the first one.
+    #[serde(skip)]
+    outages: Option<Box<Outages>>,
     /// Keys that were pressed and marks that came back; at most [`LIST_MAX`].
     pub events: Vec<EventRecord>,
     /// How many events there were beyond those.
@@ -307,6 +316,7 @@ impl Record {
             odd_fields: 0,
             media_clock: None,
             no_start: None,
+            caller: None,
             started_at: now,
             ended_at: now,
             tracks: vec![Track::Inbound.name().to_owned()],
@@ -318,6 +328,7 @@ impl Record {
             gaps: Vec::new(),
             gaps_dropped: 0,
             missing_ms: 0,
+            outages: None,
             events: Vec::new(),
             events_dropped: 0,
             lost_ms: 0,
@@ -327,35 +338,44 @@ impl Record {
         }
     }
 
-    /// The record of the file in which this recording goes on.
+    /// The record of the file in which this recording goes on, of which a session has counted `stats`
+    /// so far.
     #[must_use]
-    pub fn next_segment(&self) -> Self {
-        Self {
+    pub fn next_segment(&self, stats: &Stats) -> Self {
+        let mut next = Self {
             started_at: Timestamp::now(),
             gaps: Vec::new(),
             gaps_dropped: 0,
             missing_ms: 0,
+            outages: None,
             events: Vec::new(),
             events_dropped: 0,
             ..self.clone()
-        }
+        };
+        next.set_stats(stats);
+        next
     }
 
-    /// Notes a gap, and gives it back as it is noted.
-    pub fn add_gap(&mut self, gap: &Gap) -> GapRecord {
-        let gap = GapRecord {
+    /// Notes a gap. Returns it as it is noted, and how many milliseconds of it no gap of the other track
+    /// has counted.
+    pub fn add_gap(&mut self, gap: &Gap) -> (GapRecord, u64) {
+        let noted = GapRecord {
             track: gap.track.name().to_owned(),
             at_ms: ms(gap.at),
             missing_ms: ms(gap.missing),
             filled_ms: ms(gap.filled),
         };
-        self.missing_ms = self.missing_ms.saturating_add(gap.missing_ms);
+        let counted_ms = match self.tracks.len() {
+            1 => noted.missing_ms,
+            _ => ms(self.outages.get_or_insert_default().add(gap)),
+        };
+        self.missing_ms = self.missing_ms.saturating_add(counted_ms);
         if self.gaps.len() < LIST_MAX {
-            self.gaps.push(gap.clone());
+            self.gaps.push(noted.clone());
         } else {
             self.gaps_dropped += 1;
         }
-        gap
+        (noted, counted_ms)
     }
 
     /// Notes a key or a mark at `at` samples, and gives it back as it is noted.
@@ -382,6 +402,24 @@ impl Record {
             unaddressed: stats.unaddressed,
             rejected: reasons.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
         };
+    }
+
+    /// Sets how it ended, what the session counted, and the state that follows from both.
+    ///
+    /// Messages rejected since the file began, by the counts that the record had from
+    /// [`next_segment`](Self::next_segment), may have been audio that the file does not hold.
+    pub fn conclude(&mut self, end: End, stats: &Stats) {
+        let before = std::mem::take(&mut self.frames.rejected);
+        self.close(end);
+        self.set_stats(stats);
+        let news = self.frames.rejected.iter().filter_map(|(reason, count)| {
+            let count = count.saturating_sub(before.get(reason).copied().unwrap_or_default());
+            (count > 0).then(|| format!("{count} {reason}"))
+        });
+        let news: Vec<String> = news.collect();
+        if !news.is_empty() {
+            self.damage(&format!("some audio was not taken: {}", news.join(", ")));
+        }
     }
 
     /// Sets how it ended, and with it the state that follows from what is known.
@@ -457,4 +495,72 @@ const fn is_zero(number: &u64) -> bool {
 #[must_use]
 pub const fn ms(samples: u64) -> u64 {
     samples / (SAMPLE_RATE_HZ as u64 / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(tracks: Tracks) -> Record {
+        let mut record = Record::unknown(Provider::Twilio, Timestamp::UNIX_EPOCH);
+        record.tracks = tracks.iter().map(|track| track.name().to_owned()).collect();
+        record
+    }
+
+    #[test]
+    fn missing_ms_of_an_outage_of_both_tracks_is_its_length() {
+        let mut both = record(Tracks::Both);
+        for n in 0..2000 {
+            for track in [Track::Inbound, Track::Outbound] {
+                both.add_gap(&Gap { track, at: n * 8000, missing: 4000, filled: 4000 });
+            }
+        }
+        assert_eq!(both.missing_ms, 1_000_000);
+        assert_eq!((both.gaps.len() as u64, both.gaps_dropped), (1000, 3000));
+        let gap = Gap { track: Track::Inbound, at: 0, missing: 800, filled: 800 };
+        // A file of its own, with sums of its own.
+        let mut next = both.next_segment(&Stats::default());
+        assert_eq!(next.add_gap(&gap).1, 100);
+        assert_eq!(next.missing_ms, 100);
+        let mut one = record(Tracks::One(Track::Inbound));
+        assert_eq!(one.add_gap(&gap).1, 100);
+        assert!(one.outages.is_none());
+    }
+
+    #[test]
+    fn rejected_audio_leaves_a_recording_partial() {
+        let mut stats = Stats::default();
+        let mut whole = record(Tracks::One(Track::Inbound));
+        whole.conclude(End::Stop, &stats);
+        assert_eq!((whole.state, whole.reason), (State::Complete, None));
+        stats.rejected[PeerError::Base64.index()] = 5;
+        stats.rejected[PeerError::Shape.index()] = 1;
+        let mut torn = record(Tracks::One(Track::Inbound));
+        torn.conclude(End::Stop, &stats);
+        assert_eq!(torn.state, State::Partial);
+        assert_eq!(torn.reason.unwrap(), "some audio was not taken: 5 base64, 1 shape");
+        let mut cut = record(Tracks::One(Track::Inbound));
+        cut.conclude(End::Close, &stats);
+        assert_eq!(
+            (cut.state, cut.reason.unwrap().as_str()),
+            (
+                State::Partial,
+                "the peer closed the connection without a stop; some audio was not taken: 5 base64, 1 shape"
+            )
+        );
+    }
+
+    #[test]
+    fn audio_rejected_in_one_segment_is_missing_in_that_one_alone() {
+        let mut stats = Stats::default();
+        stats.rejected[PeerError::Track.index()] = 2;
+        let first = record(Tracks::One(Track::Inbound));
+        let mut second = first.next_segment(&stats);
+        let mut third = second.next_segment(&stats);
+        second.conclude(End::Segment, &stats);
+        assert_eq!((second.state, second.frames.rejected["track"]), (State::Complete, 2));
+        stats.rejected[PeerError::Track.index()] = 3;
+        third.conclude(End::Stop, &stats);
+        assert_eq!(third.reason.unwrap(), "some audio was not taken: 1 track");
+    }
 }

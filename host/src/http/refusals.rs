@@ -1,0 +1,316 @@
+//! Refused requests, told in the log and the metrics: each may have been a call that nobody records.
+//!
+//! Every refusal counts in a metric. The log tells of ten at once and of one a second after that, since
+//! anybody may ask; the next line says how many were left out.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, Uri, Version, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{Refusal, has_token};
+use crate::live::{Board, Refused, RequestRefused};
+use crate::twilio::{STREAM_PATH, WEBHOOK_PATH};
+
+/// Lines of the log that refusals may take at once, and later in a second.
+const LINES_AT_ONCE: f64 = 10.0;
+const LINES_PER_SECOND: f64 = 1.0;
+
+/// The longest path, and the longest value of a header, that a line shows.
+const PATH_CHARS_MAX: usize = 100;
+const HEADER_CHARS_MAX: usize = 60;
+
+/// The far end of a connection, as an extension of its request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Where refusals are told.
+#[derive(Clone)]
+pub struct Refusals {
+    board: Arc<Board>,
+    lines: Arc<Mutex<Lines>>,
+}
+
+/// How many lines the log has room for.
+struct Lines {
+    room: f64,
+    filled: Instant,
+    left_out: u64,
+}
+
+impl Lines {
+    /// Takes room for a line. Returns how many refusals were left out since the last one, or `None` if
+    /// this one is left out, too.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        let since = now.duration_since(std::mem::replace(&mut self.filled, now));
+        self.room = (self.room + LINES_PER_SECOND * since.as_secs_f64()).min(LINES_AT_ONCE);
+        if self.room < 1.0 {
+            self.left_out += 1;
+            return None;
+        }
+        self.room -= 1.0;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+impl Refusals {
+    pub fn new(board: Arc<Board>) -> Self {
+        let lines = Lines { room: LINES_AT_ONCE, filled: Instant::now(), left_out: 0 };
+        Self { board, lines: Arc::new(Mutex::new(lines)) }
+    }
+
+    /// Counts a refusal, and writes the line if there is room.
+    fn tell(&self, why: RequestRefused, line: impl FnOnce(Option<u64>)) {
+        self.board.counters.refuse_request(why);
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let left_out = lines.take(Instant::now());
+        drop(lines);
+        if let Some(left_out) = left_out {
+            line((left_out > 0).then_some(left_out));
+        }
+    }
+
+    /// Tells of a request that was refused.
+    fn tell_request(&self, asked: &Asked, refusal: &Refusal) {
+        self.tell(refusal.why(), |left_out| {
+            let status = refusal.status().as_u16();
+            let (reason, advice) = (refusal.in_words(), asked.advice(refusal));
+            let user_agent = asked.user_agent.as_ref().map(shown);
+            let (method, path) = (asked.method.as_str(), short(asked.uri.path(), PATH_CHARS_MAX));
+            warn!(
+                peer = asked.peer.map(tracing::field::display),
+                method = short(method, HEADER_CHARS_MAX),
+                path,
+                user_agent,
+                left_out,
+                "refused a request with {status}: {reason}; {advice}"
+            );
+        });
+    }
+
+    /// Tells of a connection from which no request could be read.
+    pub fn tell_connection(&self, peer: SocketAddr, unread: Unread, first_bytes: &[u8]) {
+        self.tell(unread.why(), |left_out| {
+            let advice = unread.advice(first_bytes);
+            warn!(%peer, left_out, "refused a connection: {unread}; {advice}");
+        });
+    }
+}
+
+/// Why no request could be read from a connection.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum Unread {
+    #[error("it made room for newer ones before its request was whole")]
+    Crowded,
+    #[error("its request is not HTTP/1.1")]
+    Malformed,
+    #[error("no whole request came within {0:?}")]
+    Timeout(Duration),
+    #[error("the head of its request is longer than 64 KiB")]
+    TooLarge,
+}
+
+impl Unread {
+    /// The reason in an error of hyper's, if the peer's bytes are what is wrong.
+    pub fn of(error: &hyper::Error, patience: Duration) -> Option<Self> {
+        if error.is_timeout() {
+            Some(Self::Timeout(patience))
+        } else if error.is_parse_too_large() {
+            Some(Self::TooLarge)
+        } else if error.is_parse() || error.is_incomplete_message() {
+            Some(Self::Malformed)
+        } else {
+            None
+        }
+    }
+
+    const fn why(self) -> RequestRefused {
+        match self {
+            Self::Crowded => RequestRefused::Crowded,
+            Self::Malformed => RequestRefused::Malformed,
+            Self::Timeout(_) => RequestRefused::Timeout,
+            Self::TooLarge => RequestRefused::TooLarge,
+        }
+    }
+
+    /// The most likely cause, by the bytes that came first, and the remedy.
+    fn advice(self, first_bytes: &[u8]) -> &'static str {
+        match (self, first_bytes) {
+            (Self::Malformed, [0x16, 0x03, ..]) => {
+                "it began with TLS, which has to end in a proxy in front: this port speaks plain http:// and ws://"
+            }
+            (Self::Malformed, bytes) if bytes.starts_with(b"PRI * HTTP/2") => {
+                "it began with HTTP/2: let the proxy in front speak HTTP/1.1 to this port"
+            }
+            (Self::Malformed, bytes)
+                if bytes.starts_with(b"PROXY ") || bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n") =>
+            {
+                "it began with the PROXY protocol: switch that off in the load balancer in front"
+            }
+            (Self::Malformed, _) => "if that was a call, look at the proxy in front",
+            (Self::Crowded | Self::Timeout(_), _) => {
+                "if that was a call, the network or a proxy in front holds requests back"
+            }
+            (Self::TooLarge, _) => "let the proxy in front add fewer or shorter headers",
+        }
+    }
+}
+
+/// A request, as far as a line of the log may show it.
+struct Asked {
+    peer: Option<SocketAddr>,
+    method: Method,
+    uri: Uri,
+    is_http_11: bool,
+    has_upgrade: bool,
+    origin: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        let headers = request.headers();
+        Self {
+            peer: request.extensions().get::<Peer>().map(|peer| peer.0),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            is_http_11: request.version() == Version::HTTP_11,
+            has_upgrade: has_token(headers, &header::UPGRADE, "websocket"),
+            origin: headers.get(header::ORIGIN).cloned(),
+            user_agent: headers.get(header::USER_AGENT).cloned(),
+        }
+    }
+
+    /// The most likely remedy.
+    fn advice(&self, refusal: &Refusal) -> Cow<'static, str> {
+        Cow::Borrowed(match refusal {
+            Refusal::Browser => {
+                let origin = self.origin.as_ref().map(shown).unwrap_or_default();
+                return format!(
+                    "its Origin header says {origin:?}: a browser sends that, or a proxy in front adds it and must not"
+                )
+                .into();
+            }
+            Refusal::NotFound => return self.way().into(),
+            Refusal::NotAnUpgrade => self.advice_of_upgrade(),
+            Refusal::Method => "/media-stream takes GET, /incoming-call takes GET and POST",
+            Refusal::Forged(_) => {
+                "if Twilio sent it, check that --public-url is the address it calls and that the auth token is the account's"
+            }
+            Refusal::Host => "set --public-url, or let the proxy in front pass the Host header on",
+            Refusal::CallSid => {
+                "--stream-token needs the CallSid that each webhook of Twilio's has"
+            }
+            Refusal::Full(Refused::Disk) => {
+                "make room on the disk, or see --make-room and --keep-days"
+            }
+            Refusal::Full(Refused::Rate) => "raise --max-new-calls, or let callers try again",
+            Refusal::Full(_) => "raise --max-calls or the limit of open files (ulimit -n)",
+            Refusal::Draining => "send new calls to another recorder until this one is back",
+            Refusal::Body | Refusal::BodyTooSlow => {
+                "if that was a call, the network or a proxy in front broke it off"
+            }
+            Refusal::BodyTooLarge => "no webhook of Twilio's is that long",
+            Refusal::UpgradeWithBody | Refusal::WebSocketKey | Refusal::WebSocketVersion => {
+                "connect with a client of RFC 6455, through a proxy that passes its headers on"
+            }
+        })
+    }
+
+    /// The way to the streams from the path that was asked for.
+    fn way(&self) -> String {
+        let path = self.uri.path().trim_end_matches('/');
+        for (what, known) in [("streams are", STREAM_PATH), ("webhooks are", WEBHOOK_PATH)] {
+            if path == known {
+                return format!("{what} at {known}, without a slash behind it");
+            }
+            if path.ends_with(known) {
+                return format!(
+                    "{what} at {known}: let the proxy in front strip the path that stands before it"
+                );
+            }
+        }
+        format!("streams are at {STREAM_PATH}, webhooks at {WEBHOOK_PATH}")
+    }
+
+    const fn advice_of_upgrade(&self) -> &'static str {
+        match (self.is_http_11, self.has_upgrade) {
+            (false, _) => {
+                "it came as HTTP/1.0: a proxy in front drops the Upgrade header (nginx: proxy_http_version 1.1, \
+                 proxy_set_header Upgrade $http_upgrade, proxy_set_header Connection \"upgrade\")"
+            }
+            (true, false) => {
+                "it has no Upgrade header: a browser asked for the page, or a proxy in front drops the Upgrade header \
+                 (nginx: proxy_set_header Upgrade $http_upgrade, proxy_set_header Connection \"upgrade\")"
+            }
+            (true, true) => {
+                "a WebSocket begins with GET and `Connection: Upgrade`: a proxy in front drops that header (nginx: \
+                 proxy_set_header Connection \"upgrade\")"
+            }
+        }
+    }
+}
+
+/// Tells of each request that is answered with a [`Refusal`].
+pub async fn tell(State(refusals): State<Refusals>, request: Request, next: Next) -> Response {
+    let asked = Asked::of(&request);
+    let mut response = next.run(request).await;
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        refusals.tell_request(&asked, &refusal);
+    }
+    response
+}
+
+/// A header's value, as far as it is shown.
+fn shown(value: &HeaderValue) -> String {
+    short(&String::from_utf8_lossy(value.as_bytes()), HEADER_CHARS_MAX)
+}
+
+/// The first characters of a text, with those escaped that could end a line or steer a terminal.
+fn short(text: &str, chars_max: usize) -> String {
+    let is_plain = |c: char| c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric();
+    let mut shown = String::new();
+    for c in text.chars().take(chars_max) {
+        match c {
+            c if is_plain(c) => shown.push(c),
+            c => shown.extend(c.escape_unicode()),
+        }
+    }
+    if text.chars().nth(chars_max).is_some() {
+        shown.push_str("..");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_has_room_for_ten_refusals_at_once_and_one_a_second() {
+        let mut now = Instant::now();
+        let mut lines = Lines { room: LINES_AT_ONCE, filled: now, left_out: 0 };
+        let mut count = |now| (0..100).filter_map(|_| lines.take(now)).collect::<Vec<u64>>();
+        assert_eq!(count(now), [0; 10]);
+        now += Duration::from_millis(900);
+        assert!(count(now).is_empty());
+        now += Duration::from_millis(101);
+        assert_eq!(count(now), [190]);
+        now += Duration::from_secs(1000);
+        assert_eq!(count(now), [&[99][..], &[0; 9]].concat());
+    }
+
+    #[test]
+    fn a_text_is_shown_without_what_ends_a_line_or_steers_a_terminal() {
+        assert_eq!(short("/Stra\u{df}e x", 100), "/Stra\u{df}e x");
+        assert_eq!(short("a\n\u{1b}\u{2028}\u{202e}", 100), "a\\u{a}\\u{1b}\\u{2028}\\u{202e}");
+        assert_eq!(short(&"\u{e4}".repeat(101), 100), format!("{}..", "\u{e4}".repeat(100)));
+    }
+}

@@ -1,0 +1,52 @@
+//! The end record, by the server: it tells what is missing, and nothing twice.
+
+use serde_json::{Value, json};
+
+use crate::harness::messages::{CONNECTED, chunk, media, start, stop};
+use crate::harness::served::{Served, at_once};
+
+/// The record of what becomes of these messages.
+fn record_of(messages: &[String]) -> Value {
+    let served = Served::start(at_once());
+    let messages: Vec<Vec<u8>> = messages.iter().map(|text| text.clone().into_bytes()).collect();
+    served.send(&messages).remove(0).1
+}
+
+#[test]
+fn an_outage_of_both_tracks_is_as_long_as_it_was() {
+    let both = ["inbound", "outbound"];
+    let mut messages = vec![CONNECTED.to_owned(), start(&both)];
+    let mut sequence = 2;
+    // Two outages of both tracks, of 500 ms and of 1 s, and one of 300 ms on one of them.
+    for at_ms in (0..4000).step_by(20) {
+        for (index, track) in both.into_iter().enumerate() {
+            let is_out = match at_ms {
+                500..1000 | 2000..3000 => true,
+                1400..1700 => index == 1,
+                _ => false,
+            };
+            if !is_out {
+                messages.push(media(track, sequence, at_ms, &chunk(sequence)));
+                sequence += 1;
+            }
+        }
+    }
+    messages.push(stop(sequence));
+    let record = record_of(&messages);
+    let lengths = record["gaps"].as_array().unwrap().iter().map(|gap| gap["missing_ms"].clone());
+    assert_eq!(lengths.collect::<Value>(), json!([500, 500, 300, 1000, 1000]));
+    assert_eq!((&record["missing_ms"], &record["duration_ms"]), (&json!(1800), &json!(4000)));
+    assert_eq!(record["state"], "complete", "{record}");
+}
+
+#[test]
+fn a_recording_that_lacks_audio_is_partial_and_says_what_was_not_taken() {
+    let mut messages = vec![CONNECTED.to_owned(), start(&["inbound"])];
+    messages.extend((2..12).map(|n| media("inbound", n, n * 20, &chunk(n))));
+    messages.push(messages[5].replace("\"payload\":\"", "\"payload\":\"*"));
+    messages.push(stop(13));
+    let record = record_of(&messages);
+    assert_eq!((&record["state"], &record["end"]), (&json!("partial"), &json!("stop")));
+    assert_eq!(record["reason"], "some audio was not taken: 1 base64");
+    assert_eq!((&record["samples"], &record["frames"]["received"]), (&json!(1600), &json!(10)));
+}
