@@ -11,7 +11,7 @@ use crate::harness::disk::{Disk, Errno};
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf::{self, FINISH_MAX};
-use crate::harness::small_disk::{SmallDisk, free_bytes};
+use crate::harness::small_disk::SmallDisk;
 
 const ALL: std::ops::RangeInclusive<u64> = 1..=u64::MAX;
 

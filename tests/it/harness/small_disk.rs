@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::process::{PATIENCE, eventually};
+
 /// A file system of 2 MiB; unmounted when dropped.
 pub struct SmallDisk {
     home: tempfile::TempDir,
@@ -33,10 +35,13 @@ impl SmallDisk {
 
     /// Fills it until only so many bytes are free.
     pub fn fill(&self, left: u64) {
-        let free = free_bytes(self.home.path());
         let filler = fs::File::create(self.filler()).unwrap();
-        rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, free - left)
-            .unwrap();
+        // A server may write meanwhile.
+        eventually(PATIENCE, "it is full", || {
+            let length = free_bytes(self.home.path()).checked_sub(left)?;
+            let empty = rustix::fs::FallocateFlags::empty();
+            (length == 0 || rustix::fs::fallocate(&filler, empty, 0, length).is_ok()).then_some(())
+        });
     }
 
     pub fn clear(&self) {
@@ -51,8 +56,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Bytes that anybody may still write.
-pub fn free_bytes(path: &Path) -> u64 {
+fn free_bytes(path: &Path) -> u64 {
     let disk = rustix::fs::statvfs(path).unwrap();
     disk.f_bavail * disk.f_frsize
 }
