@@ -44,8 +44,8 @@ const AGAIN_PAUSE: Duration = Duration::from_millis(20);
 /// Shortest time between two lines that tell of dropped ones while the queue never empties.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Largest filter file that is read.
-const FILTER_BYTES_MAX: u64 = 64 * 1024;
+/// Largest filter file that is taken.
+const FILTER_BYTES_MAX: u64 = 16 * 1024;
 
 /// The process's log, once it was started.
 static LOG: OnceLock<Printer> = OnceLock::new();
@@ -473,7 +473,10 @@ fn report_panics() {
 fn read_filter(path: &Path) -> Result<String, Error> {
     let read = || {
         let mut text = String::new();
-        File::open(path)?.take(FILTER_BYTES_MAX).read_to_string(&mut text)?;
+        File::open(path)?.take(FILTER_BYTES_MAX + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > FILTER_BYTES_MAX {
+            return Err(io::Error::other(format!("longer than {FILTER_BYTES_MAX} bytes")));
+        }
         Ok(text)
     };
     let text = read().map_err(|error| Error::File { path: path.to_owned(), error })?;
