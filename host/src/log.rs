@@ -302,11 +302,13 @@ impl Printer {
         self.0.work.notify_one();
     }
 
-    /// Waits until all that was printed is written, for a second at most.
+    /// Waits until all that was printed is written, for a second at most, and not at all for a
+    /// reader that has kept a line waiting for longer already.
     pub fn flush(&self) {
         let queue = self.0.lock();
-        // A reader that hangs is not waited for any longer.
-        drop(self.0.idle.wait_timeout_while(queue, FLUSH_MAX, |queue| !queue.is_done()));
+        let waited = queue.writing_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let patience = FLUSH_MAX.saturating_sub(waited);
+        drop(self.0.idle.wait_timeout_while(queue, patience, |queue| !queue.is_done()));
     }
 
     fn health(&self) -> Health {
