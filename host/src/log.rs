@@ -227,12 +227,15 @@ pub fn flush() {
 }
 
 /// Standard output or standard error.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Stream {
     /// For results.
     Stdout,
     /// For the log and complaints.
     Stderr,
+    /// A pipe of a test's.
+    #[cfg(test)]
+    Pipe(std::io::PipeWriter),
 }
 
 /// Writes lines to a stream by a thread of its own. Copies share the thread.
@@ -241,7 +244,6 @@ pub struct Printer(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    stream: Stream,
     queue: Mutex<Queue>,
     /// Rung when a line was queued.
     work: Condvar,
@@ -272,7 +274,6 @@ impl Printer {
     /// The system gives no thread.
     pub fn start(stream: Stream) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            stream,
             queue: Mutex::default(),
             work: Condvar::new(),
             idle: Condvar::new(),
@@ -283,8 +284,10 @@ impl Printer {
         let name = match stream {
             Stream::Stdout => "stdout",
             Stream::Stderr => "log",
+            #[cfg(test)]
+            Stream::Pipe(_) => "pipe",
         };
-        thread::Builder::new().name(name.to_owned()).spawn(move || of_thread.run())?;
+        thread::Builder::new().name(name.to_owned()).spawn(move || of_thread.run(stream))?;
         Ok(Self(shared))
     }
 
@@ -351,8 +354,9 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self) {
-        let mut pen = Pen { stream: self.stream, is_torn: false };
+    fn run(&self, stream: Stream) {
+        let is_log = matches!(stream, Stream::Stderr);
+        let mut pen = Pen { stream, is_torn: false };
         let (mut told, mut told_at) = (0, Instant::now());
         loop {
             let line = self.next();
@@ -364,8 +368,7 @@ impl Shared {
             let dropped = self.dropped.load(Ordering::Relaxed);
             // Behind the lines that waited, which are older than the dropped ones.
             let is_time = self.lock().lines.is_empty() || told_at.elapsed() >= TELL_INTERVAL;
-            if written.is_ok() && dropped > told && is_time && matches!(self.stream, Stream::Stderr)
-            {
+            if is_log && written.is_ok() && dropped > told && is_time {
                 let line = line_that_tells(dropped - told);
                 if pen.write(&line).is_ok() {
                     (told, told_at) = (dropped, Instant::now());
@@ -415,9 +418,11 @@ impl Pen {
     fn write_all(&mut self, mut rest: &[u8]) -> io::Result<()> {
         let whole = rest.len();
         while !rest.is_empty() {
-            let written = match self.stream {
+            let written = match &self.stream {
                 Stream::Stdout => write_once(io::stdout().as_fd(), rest),
                 Stream::Stderr => write_once(io::stderr().as_fd(), rest),
+                #[cfg(test)]
+                Stream::Pipe(pipe) => write_once(pipe.as_fd(), rest),
             };
             match written {
                 Ok(bytes) => rest = &rest[bytes..],
@@ -464,7 +469,7 @@ fn report_panics() {
         tracing::error!(
             place,
             thread,
-            ?message,
+            panic = ?message,
             trace = trace.as_ref().map(tracing::field::display),
             "panicked; please report this bug"
         );
@@ -488,12 +493,86 @@ fn read_filter(path: &Path) -> Result<String, Error> {
 /// Makes a filter of directives; info if they are empty. The filter would take a word that is no
 /// level for a module, and log nothing of all others.
 fn parse_filter(directives: &str) -> Option<EnvFilter> {
-    let mut items = directives.split(',').map(str::trim).filter(|item| !item.is_empty()).peekable();
-    if items.peek().is_none() {
+    let items = directives.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let items: Vec<&str> = items.collect();
+    if items.is_empty() {
         return Some(EnvFilter::new("info"));
     }
-    if items.any(|item| !item.contains('=') && item.parse::<LevelFilter>().is_err()) {
+    let is_bad = |item: &&str| !item.contains('=') && item.parse::<LevelFilter>().is_err();
+    if items.iter().any(is_bad) {
         return None;
     }
-    EnvFilter::try_new(directives).ok()
+    EnvFilter::try_new(items.join(",")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eventually(what: &str, holds: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while !holds() {
+            assert!(Instant::now() < until, "not in time: {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_reader_that_hangs_shows_and_is_waited_for_once() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let printer = Printer::start(Stream::Pipe(writer)).unwrap();
+        let line = [b"x".repeat(999), b"\n".to_vec()].concat();
+        let printed = 3 * QUEUE_BYTES_MAX / line.len();
+        let began = Instant::now();
+        (0..printed).for_each(|_| printer.print(line.clone()));
+        printer.flush();
+        assert!(began.elapsed() < 2 * FLUSH_MAX, "{:?}", began.elapsed());
+        eventually("it is stuck", || printer.health().is_stuck);
+        let began = Instant::now();
+        printer.flush();
+        assert!(began.elapsed() < FLUSH_MAX / 2, "{:?}", began.elapsed());
+        let health = printer.health();
+        assert!(health.dropped > 0 && !health.is_failing, "{health:?}");
+        let written = (printed - health.dropped as usize) * line.len();
+        let reading = thread::spawn(move || {
+            let mut read = vec![0; written];
+            reader.read_exact(&mut read).unwrap();
+            (reader, read)
+        });
+        let (reader, read) = reading.join().unwrap();
+        assert!(read == line.repeat(written / line.len()));
+        eventually("it is well", || !printer.health().is_stuck);
+        drop(reader);
+        printer.print(line);
+        printer.flush();
+        let after = printer.health();
+        assert_eq!(
+            after,
+            Health { dropped: health.dropped + 1, is_stuck: false, is_failing: true }
+        );
+    }
+
+    #[test]
+    fn a_descriptor_that_takes_nothing_at_the_moment_is_tried_again() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
+        rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+        let printer = Printer::start(Stream::Pipe(writer)).unwrap();
+        let line = b"a line\n".repeat(10_000);
+        (0..3).for_each(|_| printer.print(line.clone()));
+        let mut read = vec![0; 3 * line.len()];
+        reader.read_exact(&mut read).unwrap();
+        assert!(read == line.repeat(3));
+        assert_eq!(printer.health().dropped, 0);
+    }
+
+    #[test]
+    fn a_filter_is_levels_and_modules() {
+        for good in ["", "info", "off", "callreel=debug,warn", " debug , mio=error "] {
+            assert!(parse_filter(good).is_some(), "{good}");
+        }
+        for bad in ["loud", "callreel", "info,verbose", "callreel=loud"] {
+            assert!(parse_filter(bad).is_none(), "{bad}");
+        }
+    }
 }
