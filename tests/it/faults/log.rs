@@ -281,8 +281,11 @@ fn a_demo_records_whether_its_words_are_read_or_not() {
     drop(gone);
     for stdout in [full, closed] {
         let dir = tempfile::tempdir().unwrap();
-        let status = demo(dir.path(), stdout, "1", &["--once"]).status().unwrap();
+        let mut demo = demo(dir.path(), stdout, "1", &["--once"]);
+        let began = Instant::now();
+        let status = demo.status().unwrap();
         assert_eq!(status.code(), Some(0));
+        assert!(began.elapsed() < 20 * SECOND, "{:?}", began.elapsed());
         let finished = shelf::finished(dir.path());
         let (_, recording) = finished.first_key_value().expect("a recording");
         assert_eq!(recording.state(), ("complete", "stop"));
