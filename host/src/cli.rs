@@ -51,7 +51,8 @@ Examples:
   In public: only what Twilio has signed for this address gets in.
     TWILIO_AUTH_TOKEN=... callreel serve --public-url https://calls.example.com
 
-  CALLREEL_LOG=debug (or error, warn, info, callreel::http=debug) chooses what is logged.";
+  CALLREEL_LOG=debug (or error, warn, info, callreel::http=debug) chooses the log lines;
+  CALLREEL_LOG=@FILE reads that from a file, and again at SIGHUP.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -118,7 +119,7 @@ impl Cli {
 pub fn exit(error: &clap::Error) -> ! {
     if error.kind() == ErrorKind::ValueValidation {
         let text = error.to_string();
-        eprintln!("{}", text.lines().next().unwrap_or_default());
+        crate::log::complain(text.lines().next().unwrap_or_default());
         std::process::exit(error.exit_code());
     }
     error.exit()

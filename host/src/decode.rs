@@ -17,6 +17,7 @@ use callreel_core::wav::{self, Encoding, Length, Spec};
 use crate::audio::{MULAW_EXTENSIONS, has_mulaw_name};
 use crate::call::routing::{self, Routed};
 use crate::cli::Format;
+use crate::log;
 
 /// Bytes read at once: few enough that a short file touches little memory.
 const READ_BYTES: usize = 16 << 10;
@@ -155,10 +156,11 @@ pub fn run(args: &Args) -> Result<Vec<Decoded>, Error> {
         let path = call.path.display();
         if decoded.len() > 1 {
             let seconds = call.samples as f64 / f64::from(SAMPLE_RATE_HZ);
-            eprintln!("{path}: stream {}, {seconds:.1} s", call.stream_id);
+            log::complain(&format!("{path}: stream {}, {seconds:.1} s", call.stream_id));
         }
         if call.rejected > 0 {
-            eprintln!("{path}: {} of the call's lines could not be taken", call.rejected);
+            let rejected = call.rejected;
+            log::complain(&format!("{path}: {rejected} of the call's lines could not be taken"));
         }
     }
     Ok(decoded)
@@ -471,12 +473,12 @@ impl<'a> Capture<'a> {
                 no_call(format!("no stream {wanted}; it has {}", self.stream_ids.join(", ")))
             }
             (None, calls, 1) if calls > 1 => {
-                eprintln!(
+                log::complain(&format!(
                     "{}: {} more calls; choose one with --stream ID: {}",
                     input.path.display(),
                     calls - 1,
                     self.stream_ids.join(", ")
-                );
+                ));
                 Ok(self.decoded)
             }
             _ => Ok(self.decoded),

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::caller::{self, CallReport, Plan, Track, Tracks, place};
+use crate::log::{Printer, Stream};
 use crate::{Config, Listeners, store};
 
 /// Settings of `callreel demo`.
@@ -70,21 +71,27 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
     let console = format!("http://{}/", admin.local_addr()?);
     let store = store::Config { dir: args.dir.clone(), ..store::Config::default() };
     let config = Config { store, ..Config::default() };
+    // Nobody who stops reading what it prints holds up the recording.
+    let out = Printer::start(Stream::Stdout)?;
     let (end, ended) = oneshot::channel::<()>();
     let listeners = Listeners { public: listener, admin: Some(admin) };
     let mut server = pin!(crate::serve(listeners, config, async {
         let _ = ended.await;
     }));
     let show = async {
-        let wrong = record(args, &url).await;
-        if matches!(wrong, Ok(0)) && !args.once {
-            println!("\nSee and hear them: {console}");
-            // As it was called itself: it may not be installed.
-            let program = std::env::args().next().unwrap_or_else(|| "callreel".to_owned());
-            println!("Still recording: place another call with\n  {program} call --url {url}");
-            println!("Ctrl-C ends the demo. The recordings stay.");
-            stop.await;
-        }
+        let mut stop = pin!(stop);
+        let wrong = tokio::select! {
+            biased;
+            // Its calls are cut off, and what they had said is kept.
+            () = &mut stop => Ok(0),
+            wrong = record(args, &url, &out) => {
+                if matches!(wrong, Ok(0)) && !args.once {
+                    say_how_to_go_on(&out, &url, &console);
+                    stop.await;
+                }
+                wrong
+            }
+        };
         let _ = end.send(());
         wrong
     };
@@ -95,14 +102,28 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
         wrong = show => wrong,
     };
     server.await?;
+    out.flush();
     match wrong? {
         0 => Ok(()),
         wrong => Err(Error::Wrong(wrong)),
     }
 }
 
+fn say_how_to_go_on(out: &Printer, url: &str, console: &str) {
+    // As it was called itself: it may not be installed.
+    let program = std::env::args().next().unwrap_or_else(|| "callreel".to_owned());
+    out.print(
+        format!(
+            "\nSee and hear them: {console}\n\
+             Still recording: place another call with\n  {program} call --url {url}\n\
+             Ctrl-C ends the demo. The recordings stay.\n"
+        )
+        .into(),
+    );
+}
+
 /// Places the calls and checks what was recorded; returns how many recordings are wrong.
-async fn record(args: &Args, url: &str) -> Result<usize, Error> {
+async fn record(args: &Args, url: &str, out: &Printer) -> Result<usize, Error> {
     let sent = tempfile::tempdir()?;
     let plan = |calls, tracks, seed| Plan {
         calls,
@@ -113,24 +134,27 @@ async fn record(args: &Args, url: &str) -> Result<usize, Error> {
         ..Plan::new(url)
     };
     let calls = if args.calls == 1 { "1 call".to_owned() } else { format!("{} calls", args.calls) };
-    println!("callreel demo: placing {calls} of {} s at {url}", args.seconds);
+    let say = |text: String| out.print((text + "\n").into());
+    say(format!("callreel demo: placing {calls} of {} s at {url}", args.seconds));
     let mono = plan(args.calls.div_ceil(2), Tracks::Inbound, 1);
     let stereo = plan(args.calls / 2, Tracks::Both, 2);
     let (mono, stereo) = tokio::try_join!(place(&mono), place(&stereo))?;
     let mut wrong = 0;
-    println!("\n  tracks  length  recording");
+    say("\n  tracks  length  recording".to_owned());
     for call in mono.calls.iter().chain(&stereo.calls) {
         match check(call, &args.dir, sent.path()) {
             Ok((path, tracks, seconds)) => {
-                println!("  {tracks:>6}  {seconds:>4.1} s  {} = what was sent", path.display());
+                let path = path.display();
+                say(format!("  {tracks:>6}  {seconds:>4.1} s  {path} = what was sent"));
             }
             Err(why) => {
                 wrong += 1;
-                println!("  WRONG: stream {}: {why}", call.stream_sid);
+                say(format!("  WRONG: stream {}: {why}", call.stream_sid));
             }
         }
     }
-    println!("\nBeside each .wav, its .json tells how the call went. Listen with any player.");
+    let rest = "\nBeside each .wav, its .json tells how the call went. Listen with any player.";
+    say(rest.to_owned());
     Ok(wrong)
 }
 

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod engine;
 pub mod http;
 pub mod live;
+pub mod log;
 pub mod metrics;
 pub mod recording;
 pub mod repair;

@@ -1,19 +1,21 @@
 //! The `callreel` command.
 
-use std::future::Future;
-use std::io::{self, ErrorKind, IsTerminal};
+mod signals;
+
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
+use callreel::log::{self, Directives, Log};
 use callreel::{Config, Listeners, caller, decode, demo, repair};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+
+use crate::signals::Hangup;
 
 fn main() -> ExitCode {
     let cli = Cli::from_args(std::env::args_os()).unwrap_or_else(|error| cli::exit(&error));
@@ -26,18 +28,20 @@ fn main() -> ExitCode {
         Command::Repair(args) => repair::run(&args.0).map_err(Into::into),
         Command::Serve(args) => serve(*args.0).map(|()| true),
     };
-    match result {
+    let code = match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            log::complain(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    log::flush();
+    code
 }
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    start_log(args.log_format)?;
+    let log = Arc::new(Log::start(args.log_format, Directives::from_env())?);
     let (listen, admin) = (args.listen, args.admin.0);
     let mut config = Config::try_from(args)?;
     share_descriptors(&mut config, admin.is_some(), raise_descriptor_limit());
@@ -50,7 +54,7 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(async {
-        let stop = termination().context("cannot listen for signals")?;
+        let stop = signals::take(Hangup::Reload(log)).context("cannot listen for signals")?;
         let public = bind(listen, "--listen").await?;
         let admin = match admin {
             Some(address) => Some(bind(address, "--admin").await?),
@@ -67,9 +71,15 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 fn show(args: &demo::Args) -> anyhow::Result<()> {
+    // Its tables go to standard output; the log tells only of bugs and broken disks.
+    Log::start(LogFormat::Human, Directives::Fixed("error".to_owned()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let stop = async { drop(tokio::signal::ctrl_c().await) };
-    Ok(runtime.block_on(demo::run(args, stop))?)
+    let shown = runtime.block_on(async {
+        let stop = signals::take(Hangup::Stop).context("cannot listen for signals")?;
+        Ok(demo::run(args, stop).await?)
+    });
+    runtime.shutdown_background();
+    shown
 }
 
 /// Raises the limit of file descriptors as far as the system lets us, and gives it.
@@ -103,51 +113,6 @@ fn share_descriptors(config: &mut Config, has_admin: bool, descriptors: u64) {
         info!(calls_max, descriptors, "the limit of open files (ulimit -n) limits the calls");
         config.http.calls_max = Some(calls_max);
     }
-}
-
-/// Logs to standard error. CALLREEL_LOG chooses what: a level, or `module=level` items with commas
-/// between them.
-fn start_log(format: LogFormat) -> anyhow::Result<()> {
-    let directives = std::env::var("CALLREEL_LOG").unwrap_or_default();
-    let filter = log_filter(&directives).ok_or_else(|| {
-        anyhow!(
-            "CALLREEL_LOG={directives:?} is no level: give error, warn, info, debug, trace or off, or \
-             module=level items with commas between them"
-        )
-    })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match format {
-        LogFormat::Human => log.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
-}
-
-/// What the directives choose; info if they are empty. The filter would take a word that is no level
-/// for a module, and log nothing of all others.
-fn log_filter(directives: &str) -> Option<EnvFilter> {
-    let mut items = directives.split(',').map(str::trim).filter(|item| !item.is_empty()).peekable();
-    if items.peek().is_none() {
-        return Some(EnvFilter::new("info"));
-    }
-    if items.any(|item| !item.contains('=') && item.parse::<LevelFilter>().is_err()) {
-        return None;
-    }
-    EnvFilter::try_new(directives).ok()
-}
-
-/// Resolves at the first SIGINT or SIGTERM. Later ones change nothing (tokio's handlers stay for
-/// good): a shutdown is bounded, and cutting it short would cost audio.
-fn termination() -> io::Result<impl Future<Output = ()>> {
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
-        let name = tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
-        };
-        info!(signal = name, "finishing every call, then stopping");
-    })
 }
 
 async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {

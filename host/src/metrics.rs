@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::live::{BUCKETS_US, Board, Histogram, Refused, RequestRefused, STATES};
+use crate::log;
 use crate::store::record::State;
 use crate::webhook::Health;
 
@@ -104,6 +105,9 @@ impl Collector for Scrape {
         if let Some(free_bytes) = self.disk_free_bytes {
             to.gauge("callreel_disk_free_bytes", "Room for recordings", free_bytes as f64)?;
         }
+        let dropped = AtomicU64::new(log::health().dropped);
+        let lines = "Log lines that standard error did not take in time";
+        to.counter("callreel_log_lines_dropped", lines, &dropped)?;
         let draining = f64::from(u8::from(self.is_draining));
         to.gauge("callreel_draining", "1 when no new calls are taken", draining)?;
         if let Some(webhook) = &self.webhook {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use callreel_core::wav::{self, Encoding, Length, Spec};
 
+use crate::log;
 use crate::store::{LOCK_FILE, is_header, private, rename_new};
 
 /// How deep directories are looked into.
@@ -75,7 +76,7 @@ pub fn run(args: &Args) -> Result<bool, Error> {
         0 => String::new(),
         count => format!("{count} repaired before, "),
     };
-    println!("{good} good, {repaired} {done}, {before}{refused} left alone");
+    log::say(&format!("{good} good, {repaired} {done}, {before}{refused} left alone"));
     Ok(refused == 0)
 }
 
@@ -96,11 +97,15 @@ fn repair_below(path: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
         Ok(Outcome::Good) => counts.good += 1,
         Ok(Outcome::Repaired { copy, fault }) => {
             let done = if dry_run { "would be repaired" } else { "repaired" };
-            println!("{}: {fault}; {done} as {}", path.display(), copy.display());
+            log::say(&format!("{}: {fault}; {done} as {}", path.display(), copy.display()));
             counts.repaired += 1;
         }
         Ok(Outcome::RepairedBefore { copy, fault }) => {
-            println!("{}: {fault}; repaired before as {}", path.display(), copy.display());
+            log::say(&format!(
+                "{}: {fault}; repaired before as {}",
+                path.display(),
+                copy.display()
+            ));
             counts.repaired_before += 1;
         }
         Err(refusal) => refuse(path, &refusal, counts),
@@ -108,7 +113,7 @@ fn repair_below(path: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
 }
 
 fn refuse(path: &Path, refusal: &Refusal, counts: &mut Counts) {
-    println!("{}: left alone: {refusal}", path.display());
+    log::say(&format!("{}: left alone: {refusal}", path.display()));
     counts.refused += 1;
 }
 

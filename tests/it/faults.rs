@@ -4,7 +4,9 @@ mod crash;
 mod disk;
 mod endings;
 mod host;
+mod log;
 mod power;
+mod signals;
 mod soak;
 
 use std::time::Duration;

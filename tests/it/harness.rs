@@ -13,3 +13,4 @@ pub mod recorder;
 pub mod served;
 pub mod serving;
 pub mod shelf;
+pub mod small_disk;

@@ -163,6 +163,8 @@ struct Open {
     part: Part,
     writer: wav::Writer<PartFile>,
     capture: Option<std::fs::File>,
+    /// Bytes of messages that its capture did not take.
+    uncaptured_bytes: usize,
     sync_failures: u64,
     /// The data is whole and durable; only names are missing.
     sealed: bool,
@@ -304,7 +306,12 @@ impl Writer {
                     });
                     spool.jobs.push_front(job);
                     let waits_since = spool.ended.map(|ended| ended.max(since));
-                    if waits_since.is_some_and(|since| now - since >= self.patience) {
+                    // A limit of file sizes does not go away by waiting.
+                    let patience = match error.kind() {
+                        io::ErrorKind::FileTooLarge => Duration::ZERO,
+                        _ => self.patience,
+                    };
+                    if waits_since.is_some_and(|since| now - since >= patience) {
                         tracing::error!(%error, "a recording waits for the disk to be finished");
                         if let Some(spool) = self.spools.remove(&key) {
                             spool.leave(&self.store, &error);
@@ -332,7 +339,14 @@ impl Spool {
         match Open::begin_in(&part, store, record, spec) {
             Ok((writer, capture)) => {
                 let sync_failures = store.sync_failures();
-                self.open = Some(Open { part, writer, capture, sync_failures, sealed: false });
+                self.open = Some(Open {
+                    part,
+                    writer,
+                    capture,
+                    uncaptured_bytes: 0,
+                    sync_failures,
+                    sealed: false,
+                });
                 Ok(())
             }
             Err(error) => {
@@ -432,7 +446,11 @@ impl Open {
         };
         let length = file.metadata().map(|metadata| metadata.len());
         if let Err(error) = io::Write::write_all(file, lines) {
-            tracing::error!(%error, bytes = lines.len(), "messages are missing in a capture");
+            // Once a call, however long its disk stays full; the sum is told at the end.
+            if self.uncaptured_bytes == 0 {
+                tracing::error!(%error, "messages are missing in a capture");
+            }
+            self.uncaptured_bytes += lines.len();
             let _ = length.and_then(|length| file.set_len(length));
         }
     }
@@ -476,6 +494,9 @@ impl Open {
 
     fn finish(&mut self, record: &mut Record, store: &Store) -> io::Result<()> {
         if !self.sealed {
+            if self.uncaptured_bytes > 0 {
+                tracing::error!(bytes = self.uncaptured_bytes, "a capture is not whole");
+            }
             self.writer.seal().map_err(to_io)?;
             // A failed sync may have dropped what it was to write; another that succeeds says
             // nothing about it.

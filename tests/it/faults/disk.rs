@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::{CHUNK, SECOND, heard_call, stream_id};
@@ -12,6 +11,7 @@ use crate::harness::disk::{Disk, Errno};
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf::{self, FINISH_MAX};
+use crate::harness::small_disk::SmallDisk;
 
 const ALL: std::ops::RangeInclusive<u64> = 1..=u64::MAX;
 
@@ -421,56 +421,4 @@ fn call_of(server: &Server, number: usize, length: Duration) -> String {
     let mut peer = Peer::call(server, &stream_id(number));
     peer.say(length);
     peer.finish().stream_id
-}
-
-/// A file system of 2 MiB; unmounted when dropped.
-struct SmallDisk {
-    home: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    fn mount() -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        let mount = mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(home.path());
-        assert!(
-            mount.status().expect("mount runs").success(),
-            "run as root, or: unshare -Urm cargo test"
-        );
-        let disk = Self { home };
-        fs::create_dir(disk.dir()).unwrap();
-        disk
-    }
-
-    fn dir(&self) -> std::path::PathBuf {
-        self.home.path().join("recordings")
-    }
-
-    fn filler(&self) -> std::path::PathBuf {
-        self.home.path().join("filler")
-    }
-
-    /// Fills it until only so many bytes are free.
-    fn fill(&self, left: u64) {
-        let free = free_bytes(self.home.path());
-        let filler = fs::File::create(self.filler()).unwrap();
-        rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, free - left)
-            .unwrap();
-    }
-
-    fn clear(&self) {
-        fs::remove_file(self.filler()).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a server that still runs may hold files.
-        let _ = Command::new("umount").arg("--lazy").arg(self.home.path()).status();
-    }
-}
-
-fn free_bytes(path: &Path) -> u64 {
-    let disk = rustix::fs::statvfs(path).unwrap();
-    disk.f_bavail * disk.f_frsize
 }

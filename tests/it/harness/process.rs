@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ pub fn bench(program: &str) -> PathBuf {
 /// How a server is to be started.
 pub struct Setup {
     command: Command,
+    /// Its public and its admin address, where its log cannot tell them.
+    addresses: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Setup {
@@ -60,12 +63,27 @@ impl Setup {
     pub fn through(wrapper: &[&str], dir: &Path) -> Self {
         let mut words = wrapper.iter().map(OsStr::new).chain([callreel().as_os_str()]);
         let mut command = Command::new(words.next().expect("there is a program"));
-        command.args(words).args(["serve", "--listen", "127.0.0.1:0", "--dir"]).arg(dir);
+        command.args(words).args(["serve", "--dir"]).arg(dir);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         // Many servers run at one time; the console has tests of its own.
-        command.env("CALLREEL_ADMIN", "off");
+        command.env("CALLREEL_LISTEN", "127.0.0.1:0").env("CALLREEL_ADMIN", "off");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        Self { command }
+        Self { command, addresses: None }
+    }
+
+    /// Sends its log and its output there, unread. It then has an admin listener, too.
+    pub fn log_to(mut self, stderr: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Self {
+        let (listen, admin) = (free_address(), free_address());
+        self.command.env("CALLREEL_LISTEN", listen.to_string());
+        self.command.env("CALLREEL_ADMIN", admin.to_string());
+        self.command.stderr(stderr).stdout(stdout);
+        self.addresses = Some((listen, admin));
+        self
+    }
+
+    /// Sends its log to a file, unread.
+    pub fn log_to_file(self, path: &Path) -> Self {
+        self.log_to(std::fs::File::create(path).expect("the log's file"), Stdio::null())
     }
 
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -88,17 +106,20 @@ impl Setup {
     /// Starts it, and waits for nothing.
     pub fn spawn(mut self) -> Server {
         let mut child = self.command.spawn().expect("callreel starts");
-        let stderr = child.stderr.take().expect("its standard error is ours");
         let log = Arc::<Log>::default();
         let lines = Arc::clone(&log);
+        let stderr = child.stderr.take();
         let reader = thread::spawn(move || {
-            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+            for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n')) {
+                let Ok(line) = line else { break };
                 lines.push(String::from_utf8_lossy(&line).into_owned());
             }
             lines.end();
         });
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Server { child, address, log, reader: Some(reader) }
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (address, admin) = self.addresses.unzip();
+        let address = address.unwrap_or(nowhere);
+        Server { child, address, admin, log, reader: Some(reader) }
     }
 
     /// Starts it where it must refuse; gives its exit code and what it said.
@@ -113,6 +134,8 @@ impl Setup {
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
+    /// Its admin listener's, if its log does not tell it.
+    admin: Option<SocketAddr>,
     log: Arc<Log>,
     reader: Option<JoinHandle<()>>,
 }
@@ -123,6 +146,11 @@ impl Server {
     }
 
     pub fn wait_until_it_listens(&mut self) {
+        if self.admin.is_some() {
+            let is_up = || TcpStream::connect(self.address).ok();
+            eventually(PATIENCE, "it listens", is_up);
+            return;
+        }
         let line = self.wait_for_log("listening");
         let (_, port) = line.rsplit_once("127.0.0.1:").expect("the line names the address");
         let digits = port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len());
@@ -182,6 +210,9 @@ impl Server {
 
     /// Where its console and API are.
     pub fn admin_address(&self) -> SocketAddr {
+        if let Some(admin) = self.admin {
+            return admin;
+        }
         let line = self.wait_for_log("console at http://");
         let (_, address) = line.rsplit_once("http://").expect("the line names the address");
         address.trim_end_matches('/').parse().expect("an address")
@@ -277,6 +308,18 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// An address that nobody listens on, off the range from which the system takes ports for others.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() % 5_000 * 2;
+    let at = |_| {
+        let port = 20_000 + (first + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % 12_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port as u16));
+        TcpListener::bind(address).is_ok().then_some(address)
+    };
+    (0..1_000).find_map(at).expect("a port is free")
 }
 
 fn answer_of(mut socket: TcpStream) -> (u16, String) {

@@ -66,7 +66,21 @@ impl Recording {
 /// # Panics
 /// When an invariant of the decoder does not hold.
 pub fn connection(received: &[&[u8]], message_bytes_max: usize) -> Vec<Recording> {
-    let mut streams = Streams::new(RING_BOTH_TRACKS_MIN, 512);
+    streams_of(received, message_bytes_max, Streams::new(RING_BOTH_TRACKS_MIN, 512))
+}
+
+/// The same as the device does it, whose memory is that of one session: a start ends the stream
+/// before it.
+pub fn device_connection(received: &[&[u8]], message_bytes_max: usize) -> Vec<Recording> {
+    let streams = Streams { has_one: true, ..Streams::new(RING_BOTH_TRACKS_MIN, 512) };
+    streams_of(received, message_bytes_max, streams)
+}
+
+fn streams_of(
+    received: &[&[u8]],
+    message_bytes_max: usize,
+    mut streams: Streams,
+) -> Vec<Recording> {
     decode(received, message_bytes_max, |event| {
         if let Ok(ws::Event::Text(text)) = event {
             streams.take(text);
@@ -132,11 +146,14 @@ struct Streams {
     out_places: usize,
     all: Vec<(Session<Vec<u8>>, Tape)>,
     errors: Vec<Error>,
+    /// A start ends the stream before it.
+    has_one: bool,
 }
 
 impl Streams {
     fn new(ring_bytes: usize, out_places: usize) -> Self {
-        let mut streams = Self { ring_bytes, out_places, all: vec![], errors: vec![] };
+        let mut streams =
+            Self { ring_bytes, out_places, all: vec![], errors: vec![], has_one: false };
         streams.add();
         streams
     }
@@ -171,6 +188,11 @@ impl Streams {
             (Body::Start(_), None, _) if self.all[last].0.spec().is_some() => self.add(),
             (_, Some(index), _) | (_, None, Some(index)) => index,
             _ => last,
+        };
+        let index = match &frame.body {
+            _ if !self.has_one => index,
+            Body::Start(_) if index != last || !self.all[last].1.ended => index,
+            _ => self.all.len() - 1,
         };
         let (session, tape) = &mut self.all[index];
         match session.handle_frame(frame) {

@@ -1,0 +1,62 @@
+//! A real file system that is soon full.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::process::{PATIENCE, eventually};
+
+/// A file system of 2 MiB; unmounted when dropped.
+pub struct SmallDisk {
+    home: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    pub fn mount() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(home.path());
+        assert!(
+            mount.status().expect("mount runs").success(),
+            "run as root, or: unshare -Urm cargo test"
+        );
+        let disk = Self { home };
+        fs::create_dir(disk.dir()).unwrap();
+        disk
+    }
+
+    pub fn dir(&self) -> std::path::PathBuf {
+        self.home.path().join("recordings")
+    }
+
+    fn filler(&self) -> std::path::PathBuf {
+        self.home.path().join("filler")
+    }
+
+    /// Fills it until only so many bytes are free.
+    pub fn fill(&self, left: u64) {
+        let filler = fs::File::create(self.filler()).unwrap();
+        // A server may write meanwhile.
+        eventually(PATIENCE, "it is full", || {
+            let length = free_bytes(self.home.path()).checked_sub(left)?;
+            let empty = rustix::fs::FallocateFlags::empty();
+            (length == 0 || rustix::fs::fallocate(&filler, empty, 0, length).is_ok()).then_some(())
+        });
+    }
+
+    pub fn clear(&self) {
+        fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a server that still runs may hold files.
+        let _ = Command::new("umount").arg("--lazy").arg(self.home.path()).status();
+    }
+}
+
+fn free_bytes(path: &Path) -> u64 {
+    let disk = rustix::fs::statvfs(path).unwrap();
+    disk.f_bavail * disk.f_frsize
+}
