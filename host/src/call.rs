@@ -333,7 +333,11 @@ impl Call {
             line.extend(text.iter().map(plain));
             line.push(b'\n');
         }
-        match frame::parse(Provider::Twilio, text) {
+        let parsed = match self.streams.last() {
+            Some(stream) => stream.session.parse(text),
+            None => frame::parse(Provider::Twilio, text),
+        };
+        match parsed {
             Ok(frame) => self.handle_frame(frame, context),
             Err(error) => {
                 self.reject(error, context);

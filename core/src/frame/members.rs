@@ -76,6 +76,7 @@ pub struct Members<'t>(Cursor<'t>);
 
 impl<'t> Members<'t> {
     /// The value of the last member of that name: what a reader with a map would have, too.
+    #[inline(never)]
     pub fn find(self, name: &str) -> Option<Value<'t>> {
         self.filter(|(found, _)| *found == name).last().map(|(_, value)| value)
     }
@@ -84,6 +85,7 @@ impl<'t> Members<'t> {
 impl<'t> Iterator for Members<'t> {
     type Item = (&'t str, Value<'t>);
 
+    #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
         let Value::String(name) = self.0.value()? else {
             return None;
@@ -124,6 +126,8 @@ impl<'t> Cursor<'t> {
     }
 
     /// Takes the value that comes next.
+    // Once in the code, not once for each field that is read.
+    #[inline(never)]
     fn value(&mut self) -> Option<Value<'t>> {
         self.skip_blanks();
         match self.0.as_bytes().first()? {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::members::{self, Value};
 use super::{
     Body, Dialect, Dtmf, Frame, Mark, Media, PeerError, Start, Text, Track, Tracks, canonicalise,
+    is_same,
 };
 use crate::base64;
 
@@ -15,11 +16,11 @@ const DIALECT: Dialect = Dialect {
 };
 
 /// How long Twilio's ids are; others' may be of any length.
-const SID_BYTES: usize = 34;
+pub const SID_BYTES: usize = 34;
 
 #[expect(unexpected_cfgs, reason = "only the firmware's proof that media cannot panic sets it")]
-pub(super) fn parse(text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
-    if let Some(found) = match_media(text) {
+pub(super) fn parse<'t>(text: &'t mut [u8], known: &[u8]) -> Result<Frame<'t>, PeerError> {
+    if let Some(found) = match_media(text, known) {
         return Ok(found.decode(text));
     }
     if cfg!(callreel_frequent_only) {
@@ -71,7 +72,7 @@ impl Found {
 
 /// Recognises a media message in exactly the spelling that Twilio sends, byte for byte. Whatever
 /// differs is left to the parser, which must agree on everything that is accepted here.
-fn match_media(text: &[u8]) -> Option<Found> {
+fn match_media(text: &[u8], known: &[u8]) -> Option<Found> {
     let rest = after(text, br#"{"event":"media","sequenceNumber":""#)?;
     let (sequence, rest) = digits(rest)?;
     let rest = after(rest, br#"","media":{"track":""#)?;
@@ -88,15 +89,13 @@ fn match_media(text: &[u8]) -> Option<Found> {
 
     // The stream's id is short, the payload long: the end is found from behind.
     let rest = before(rest, br#""}"#)?;
-    let usual =
-        rest.len().checked_sub(SID_BYTES).filter(|at| rest.get(at.wrapping_sub(1)) == Some(&b'"'));
-    let id_start = match usual {
-        Some(start) => start,
-        None => rest.iter().rposition(|byte| *byte == b'"')? + 1,
+    let (id_start, is_known) = match known_id(rest, known) {
+        Some(start) => (start, true),
+        None => (unknown_id(rest)?, false),
     };
     let (rest, id) = rest.split_at_checked(id_start)?;
     let payload = before(rest, br#""},"streamSid":""#)?;
-    if !is_plain(payload) || !is_plain(id) {
+    if !is_plain(payload) || !is_known && !is_plain(id) {
         return None;
     }
     Some(Found {
@@ -126,18 +125,21 @@ fn before<'t, const N: usize>(text: &'t [u8], suffix: &[u8; N]) -> Option<&'t [u
     is_same(end, suffix).then_some(rest)
 }
 
+/// The place of the stream's id at the end of `text`, if it is the known one and as long as Twilio's.
 #[inline]
-fn is_same<const N: usize>(text: &[u8; N], expected: &[u8; N]) -> bool {
-    let (Some(last), Some(last_expected)) = (text.last_chunk(), expected.last_chunk()) else {
-        return text == expected;
-    };
-    let difference = |word, expected| usize::from_ne_bytes(word) ^ usize::from_ne_bytes(expected);
-    // The last word may have been looked at before.
-    let mut all = difference(*last, *last_expected);
-    for (word, expected) in text.as_chunks().0.iter().zip(expected.as_chunks().0) {
-        all |= difference(*word, *expected);
+fn known_id(text: &[u8], known: &[u8]) -> Option<usize> {
+    let known: &[u8; SID_BYTES] = known.try_into().ok()?;
+    let (rest, id) = text.split_last_chunk::<SID_BYTES>()?;
+    (rest.last() == Some(&b'"') && is_same(id, known)).then_some(rest.len())
+}
+
+/// The place of an id at the end of `text`.
+fn unknown_id(text: &[u8]) -> Option<usize> {
+    let usual = text.len().checked_sub(SID_BYTES);
+    match usual.filter(|at| text.get(at.wrapping_sub(1)) == Some(&b'"')) {
+        Some(start) => Some(start),
+        None => Some(text.iter().rposition(|byte| *byte == b'"')? + 1),
     }
-    all == 0
 }
 
 /// Takes a number as a machine prints it: no leading zero, and short enough never to overflow.
@@ -411,6 +413,7 @@ impl<'t> Start<'t> {
     }
 
     /// Reads what the user gave the stream: an object of texts, or anything else, kept as JSON text.
+    #[inline(never)]
     fn read_parameters(&mut self, key: &'static str, value: Option<Value<'t>>) {
         match value {
             None | Some(Value::Null | Value::String("")) => {}

@@ -92,7 +92,7 @@ pub fn nonsense_does_not_stop_it() -> Outcome {
     ensure(bench.end_record(1)?["samples"] == 160, || "audio is missing".into())?;
     // A second stream that cannot be recorded ends the connection, and the first is kept.
     let mut peer = Peer::connect(address)?;
-    let alaw = r#"{"event":"start","start":{"mediaFormat":{"encoding":"audio/x-alaw"}}}"#;
+    let alaw = r#"{"event":"start","start":{"streamSid":"MZ9","mediaFormat":{"encoding":"audio/x-alaw"}}}"#;
     for message in [&start(0), &media(0, &voice(0, 0)), alaw] {
         peer.send(message)?;
     }
@@ -153,7 +153,7 @@ impl<'b> Conversation<'b> {
         let _ = peer.send_bytes(&bytes);
         peer.hang_up().map_err(|error| format!("{name}: {error}"))?;
         self.await_quiet(name)?;
-        let expected = recorder::connection(&[&bytes], MESSAGE_BYTES_MAX);
+        let expected = recorder::device_connection(&[&bytes], MESSAGE_BYTES_MAX);
         for recording in expected.iter().filter(|recording| recording.spec == MONO) {
             self.recorded += 1;
             let is_same = self.bench.wav(self.recorded as u32)? == recording.wav();

@@ -166,6 +166,9 @@ impl Streams {
 
     fn take(&mut self, text: &mut [u8]) {
         let last = self.all.len() - 1;
+        if self.has_one {
+            return self.take_alone(last, text);
+        }
         let frame = match frame::parse(Provider::Twilio, text) {
             Ok(frame) => frame,
             Err(error) => {
@@ -189,15 +192,30 @@ impl Streams {
             (_, Some(index), _) | (_, None, Some(index)) => index,
             _ => last,
         };
-        let index = match &frame.body {
-            _ if !self.has_one => index,
-            Body::Start(_) if index != last || !self.all[last].1.ended => index,
-            _ => self.all.len() - 1,
-        };
         let (session, tape) = &mut self.all[index];
         match session.handle_frame(frame) {
             Ok(turn) => tape.drain(turn, usize::MAX),
             Err(error) => self.errors.push(error),
+        }
+    }
+
+    fn take_alone(&mut self, index: usize, text: &mut [u8]) {
+        let (session, tape) = &mut self.all[index];
+        let begins_another = match session.handle_message(text) {
+            Ok(turn) => {
+                let begins_another = matches!(turn.event(), Event::Restart);
+                tape.drain(turn, usize::MAX);
+                begins_another
+            }
+            Err(error) => {
+                self.errors.push(error);
+                false
+            }
+        };
+        if begins_another {
+            self.finish(index);
+            let index = self.add();
+            self.take_alone(index, text);
         }
     }
 
