@@ -5,6 +5,7 @@
 //! finishes them. Anything else is somebody else's and left alone.
 
 pub mod catalog;
+pub mod file;
 mod keep;
 pub mod record;
 mod recover;

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use callreel_core::wav::{self, Spec};
 use tracing::Span;
 
-use super::file::PartFile;
 use super::{Job, Outbox, Outcome, Queue};
 use crate::live::Board;
+use crate::store::file::{PartFile, to_io};
 use crate::store::{Left, Part, Record, Store};
 
 /// How long the writer waits after the disk refused something.
@@ -490,12 +490,5 @@ impl Open {
         record.set_samples(self.samples());
         store.rescue(&mut self.part, record)?;
         self.part.publish(record)
-    }
-}
-
-fn to_io(error: wav::Error<io::Error>) -> io::Error {
-    match error {
-        wav::Error::Sink(error) => error,
-        error => io::Error::other(error.to_string()),
     }
 }
