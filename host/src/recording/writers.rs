@@ -475,8 +475,9 @@ impl Open {
     }
 
     fn finish(&mut self, record: &mut Record, store: &Store) -> io::Result<()> {
+        record.set_samples(self.samples());
         if !self.sealed {
-            self.writer.seal().map_err(to_io)?;
+            store.seal(&mut self.writer, self.part.file(), record)?;
             // A failed sync may have dropped what it was to write; another that succeeds says
             // nothing about it.
             if let Err(error) = self.part.file().sync_all() {
@@ -487,7 +488,6 @@ impl Open {
             }
             self.sealed = true;
         }
-        record.set_samples(self.samples());
         store.rescue(&mut self.part, record)?;
         self.part.publish(record)
     }
