@@ -406,9 +406,9 @@ impl<W: Write + Seek> Writer<W> {
         self.announce(0)
     }
 
-    /// Completes the file: the sizes, and the [`ending`] behind an odd number of bytes. What is written
-    /// later takes the place of the ending, so a failed `seal` may be tried again; bytes of the ending
-    /// that it does not reach stay behind the end that the next header announces.
+    /// Completes the file: the sizes, and the [`ending`] behind an odd number of bytes. Samples written
+    /// later take the place of the ending, so a failed `seal` may be tried again; bytes of the ending
+    /// that they do not reach stay behind the end that the next header announces.
     ///
     /// # Errors
     /// [`Error::Sink`], [`Error::Zero`]: the file is as good as its last checkpoint.

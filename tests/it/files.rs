@@ -11,6 +11,7 @@ use callreel_core::g711::decode_mulaw;
 use callreel_core::wav::{self, Encoding, Length, Spec};
 use serde_json::Value;
 
+use crate::harness::disk::{Disk, Errno};
 use crate::harness::oracle::{Wavs, samples};
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
@@ -296,6 +297,44 @@ fn cue_points_are_chapters_and_change_no_sample() {
         let (path, _) = record("MZempty");
         assert_eq!(fs::read(path).unwrap(), wav::header(spec, Length::Bytes(0))[..]);
     }
+}
+
+#[test]
+fn a_disk_that_does_not_take_cue_points_takes_the_audio_all_the_same() {
+    const WRITES_MAX: u64 = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = Disk::new();
+    let id = |nth: u64| format!("MZ{nth:02}");
+    for nth in 1..=WRITES_MAX {
+        disk.fail(&format!("{}.wav", id(nth)), "write", nth..=nth, Errno::NOSPC);
+    }
+    let setup = Setup::new(dir.path()).args(&["--cues", "--read-interval", "0"]);
+    let server = disk.under(setup, dir.path()).start();
+    let mut without = 0;
+    for nth in 1..=WRITES_MAX {
+        let peer = eventful_call(&server, &id(nth), 0).finish();
+        let recording = shelf::files(dir.path());
+        let path = recording.iter().find(|path| path.ends_with(format!("{}.wav", id(nth))));
+        let path = path.expect("it is finished before the close frame");
+        let bytes = fs::read(path).unwrap();
+        assert_eq!(number(&bytes, 4) + 8, bytes.len(), "{nth}");
+        let heard: Vec<i16> = peer.codes.iter().map(|code| decode_mulaw(*code)).collect();
+        let (before, after) = heard.split_at(8000);
+        let expected = [before, &[0; 4000], after].concat();
+        assert!(samples(announced(&bytes, PCM)) == expected, "{nth}");
+        let record: Value =
+            serde_json::from_slice(&fs::read(path.with_extension("json")).unwrap()).unwrap();
+        assert_eq!(record["state"], "complete", "{nth}");
+        match chapters(path).len() {
+            4 => {}
+            0 => {
+                assert_eq!(bytes.len(), 44 + 2 * expected.len());
+                without += 1;
+            }
+            count => panic!("{nth}: {count} cue points"),
+        }
+    }
+    assert!(without > 0, "no write of the cue points failed");
 }
 
 #[test]

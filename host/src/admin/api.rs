@@ -40,7 +40,7 @@ const COLUMNS_MAX: usize = 4000;
 /// How often a listener gets what there is to hear: as often as media threads look at their sockets.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What samples without a header are said to be.
+/// The headers of an answer with samples alone: how to read them.
 const SAMPLE_RATE: HeaderName = HeaderName::from_static("callreel-sample-rate");
 const CHANNELS: HeaderName = HeaderName::from_static("callreel-channels");
 
