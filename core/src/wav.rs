@@ -211,7 +211,7 @@ pub fn header(spec: Spec, length: Length) -> Vec<u8, HEADER_BYTES_MAX> {
 /// behind an odd one a pad byte and a `LIST` chunk of type `INFO` with the recorder's name.
 #[must_use]
 pub const fn ending(data_bytes: u32) -> &'static [u8] {
-    if data_bytes % 2 == 0 { &[] } else { &ODD_ENDING }
+    if data_bytes.is_multiple_of(2) { &[] } else { &ODD_ENDING }
 }
 
 /// Why a [`Writer`] could not write.

@@ -165,6 +165,8 @@ fn whatever_a_crash_leaves_is_finished_with_all_its_audio_and_nothing_else() {
         (MULAW, growing(MULAW, 0), 1001, vec![]),
         (MULAW, growing(MULAW, 501), 1001, vec![]),
         (PCM, growing(PCM, 1000), 1000, vec![]),
+        // A power loss in a header: the RIFF size of one block, the data size of the block before.
+        (PCM, sealed(PCM, 500, &[0; 500]), 1000, vec![]),
         // The sizes of a stream, whoever put them there.
         (PCM, wav::header(PCM, Length::Unknown).to_vec(), 1000, vec![]),
         // All but finished: an ending that was begun, or that only misses the record.
