@@ -12,9 +12,29 @@ use crate::g711;
 /// The longest header: that of mu-law.
 pub const HEADER_BYTES_MAX: usize = 58;
 
-/// The most data bytes a WAV file can hold: its sizes are 32-bit numbers, all ones means unknown,
-/// and the header and a pad byte count as well.
-pub const DATA_BYTES_MAX: u32 = u32::MAX - 1 - HEADER_BYTES_MAX as u32 - 1;
+/// The most sample bytes a WAV file can hold. The sizes are 32-bit numbers, the largest of them are
+/// the ones of [`Length::Unknown`], and the RIFF size also counts the header and the
+/// [`ending`].
+pub const DATA_BYTES_MAX: u32 = u32::MAX - 127;
+
+/// The largest RIFF size of a file whose length is known: below those of [`Length::Unknown`].
+const RIFF_BYTES_MAX: u32 = 0xFFFF_FFF0;
+
+/// The data sizes of [`Length::Unknown`]: as large as a RIFF size that counts them and the header
+/// allows, and whole sample frames, since some readers refuse a data size that is not.
+const STREAM_PCM_DATA_BYTES: u32 = 0xFFFF_FFD0;
+const STREAM_MULAW_DATA_BYTES: u32 = 0xFFFF_FFC0;
+
+/// The end of a file with an odd number of sample bytes: a pad byte, as RIFF demands, and a chunk with
+/// the name of the recorder. GStreamer plays no sample of such a file when it ends with the pad byte.
+const ODD_ENDING: [u8; 31] = *b"\0LIST\x16\0\0\0INFOISFT\x09\0\0\0callreel\0\0";
+
+const _: () = assert!(DATA_BYTES_MAX < STREAM_MULAW_DATA_BYTES);
+const _: () = assert!(RIFF_BYTES_MAX < STREAM_MULAW_DATA_BYTES + HEADER_BYTES_MAX as u32 - 8);
+const _: () = assert!(
+    DATA_BYTES_MAX as u64 + HEADER_BYTES_MAX as u64 + ODD_ENDING.len() as u64
+        <= RIFF_BYTES_MAX as u64
+);
 
 /// How samples are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,13 +131,24 @@ impl Spec {
     }
 }
 
-/// How much audio a header announces.
+/// The sizes that a header announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Length {
-    /// So many bytes of samples, at most [`DATA_BYTES_MAX`] (more is taken for that many).
+    /// A finished file: so many bytes of samples, at most [`DATA_BYTES_MAX`] (more is taken for that
+    /// many), and their [`ending`] behind them.
     Bytes(u32),
-    /// Not known: sizes of all ones, which players read up to the end of the file.
+    /// So many bytes of samples, at most [`DATA_BYTES_MAX`], and so many other bytes behind them: a
+    /// pad byte, chunks, or nothing in a file that grows.
+    Followed {
+        /// Bytes of samples.
+        data_bytes: u32,
+        /// Bytes behind the samples.
+        behind_bytes: u32,
+    },
+    /// A stream that cannot seek, so its length is never written: data 0xFFFFFFD0 and RIFF 0xFFFFFFF4
+    /// for PCM, data 0xFFFFFFC0, RIFF 0xFFFFFFF2 and fact 0 for mu-law. Readers take the samples up to
+    /// the end of the stream, so nothing may stand behind them.
     Unknown,
 }
 
@@ -125,12 +156,27 @@ pub enum Length {
 #[must_use]
 pub fn header(spec: Spec, length: Length) -> Vec<u8, HEADER_BYTES_MAX> {
     let frame_bytes = spec.sample_frame_bytes();
-    let (riff_size, data_size) = match length {
+    let known = |data_bytes: u32, behind_bytes: u32| {
+        let riff_size = (spec.header_bytes() - 8).saturating_add(data_bytes);
+        let riff_size = riff_size.saturating_add(behind_bytes).min(RIFF_BYTES_MAX);
+        let sample_frames = data_bytes.checked_div(u32::from(frame_bytes)).unwrap_or(0);
+        (riff_size, data_bytes, sample_frames)
+    };
+    let (riff_size, data_size, sample_frames) = match length {
         Length::Bytes(bytes) => {
-            let data = bytes.min(DATA_BYTES_MAX);
-            (spec.header_bytes() - 8 + data + data % 2, data)
+            let data_bytes = bytes.min(DATA_BYTES_MAX);
+            known(data_bytes, ending(data_bytes).len() as u32)
         }
-        Length::Unknown => (u32::MAX, u32::MAX),
+        Length::Followed { data_bytes, behind_bytes } => {
+            known(data_bytes.min(DATA_BYTES_MAX), behind_bytes)
+        }
+        Length::Unknown => {
+            let data_bytes = match spec.encoding {
+                Encoding::Mulaw => STREAM_MULAW_DATA_BYTES,
+                Encoding::Pcm16 => STREAM_PCM_DATA_BYTES,
+            };
+            (data_bytes + (spec.header_bytes() - 8), data_bytes, 0)
+        }
     };
     let mut out = Vec::new();
     // Cannot fail: the capacity is the longest header.
@@ -154,15 +200,18 @@ pub fn header(spec: Spec, length: Length) -> Vec<u8, HEADER_BYTES_MAX> {
         put(&0u16.to_le_bytes()); // cbSize
         put(b"fact");
         put(&4u32.to_le_bytes());
-        let sample_frames = match length {
-            Length::Bytes(_) => data_size.checked_div(u32::from(frame_bytes)).unwrap_or(0),
-            Length::Unknown => u32::MAX,
-        };
         put(&sample_frames.to_le_bytes()); // dwSampleLength, a channel
     }
     put(b"data");
     put(&data_size.to_le_bytes());
     out
+}
+
+/// The bytes behind the last sample of a finished file: none behind an even number of sample bytes;
+/// behind an odd one a pad byte and a `LIST` chunk of type `INFO` with the recorder's name.
+#[must_use]
+pub const fn ending(data_bytes: u32) -> &'static [u8] {
+    if data_bytes.is_multiple_of(2) { &[] } else { &ODD_ENDING }
 }
 
 /// Why a [`Writer`] could not write.
@@ -218,9 +267,10 @@ impl<E: core::error::Error + 'static> core::error::Error for Error<E> {
 
 /// Writes a WAV file from its first byte to its last.
 ///
-/// The header goes out first with unknown sizes, so what is there plays at every instant; a sink
-/// that can seek has the sizes made true by [`checkpoint`](Self::checkpoint) and
-/// [`finish`](Self::finish). Dropping it writes nothing more.
+/// The header goes out first with the sizes of an empty file, and each
+/// [`checkpoint`](Self::checkpoint) makes them those of the samples written before it: the file is a
+/// true WAV at every instant. [`finish`](Self::finish) completes it. Dropping the writer writes nothing
+/// more.
 ///
 /// ```
 /// # fn main() -> Result<(), callreel_core::wav::Error<core::convert::Infallible>> {
@@ -249,13 +299,22 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a file in an empty sink, with a header of unknown sizes.
+    /// Begins a file in an empty sink, with the header of a file without samples.
     ///
     /// # Errors
     /// [`Error::Sink`], [`Error::Zero`]: the file could not be begun.
     pub fn new(mut sink: W, spec: Spec) -> Result<Self, Error<W::Error>> {
-        write_all(&mut sink, &header(spec, Length::Unknown))?;
+        write_all(&mut sink, &header(spec, Length::Bytes(0)))?;
         Ok(Self { sink, spec, data_bytes: 0, is_adrift: false })
+    }
+
+    /// Goes on with a file whose header is followed by `data_bytes` bytes of samples, at most
+    /// [`DATA_BYTES_MAX`] (more is taken for that many). Writes nothing: a
+    /// [`checkpoint`](Self::checkpoint), which also makes the header good, must succeed before anything
+    /// is written.
+    #[must_use]
+    pub fn resume(sink: W, spec: Spec, data_bytes: u32) -> Self {
+        Self { sink, spec, data_bytes: data_bytes.min(DATA_BYTES_MAX), is_adrift: true }
     }
 
     /// Appends interleaved samples, whole sample frames of them, encoded piecewise on the stack.
@@ -337,14 +396,63 @@ impl<W: Write> Writer<W> {
 }
 
 impl<W: Write + Seek> Writer<W> {
-    /// Makes the sizes in the header true and returns to the end: the file up to here survives.
+    /// Makes the sizes in the header those of the samples written so far, and returns to their end: the
+    /// file up to there survives.
     ///
     /// # Errors
     /// [`Error::Sink`], [`Error::Zero`]: it may be tried again, and must succeed before anything more
     /// is written.
     pub fn checkpoint(&mut self) -> Result<(), Error<W::Error>> {
+        self.announce(0)
+    }
+
+    /// Completes the file: the sizes, and the [`ending`] behind an odd number of bytes. Samples written
+    /// later take the place of the ending, so a failed `seal` may be tried again; bytes of the ending
+    /// that they do not reach stay behind the end that the next header announces.
+    ///
+    /// # Errors
+    /// [`Error::Sink`], [`Error::Zero`]: the file is as good as its last checkpoint.
+    pub fn seal(&mut self) -> Result<(), Error<W::Error>> {
+        self.seal_behind(ending(self.data_bytes), &[])
+    }
+
+    /// Completes the file as [`seal`](Self::seal) does, with `chunks` behind the samples and their pad
+    /// byte instead of the ending: whole RIFF chunks, of even length together. A file without samples
+    /// gets none of them, since readers would play them.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal); and [`Error::Full`] before anything is written: the file would pass
+    /// 4 GiB with the chunks, so seal it without them.
+    pub fn seal_with(&mut self, chunks: &[u8]) -> Result<(), Error<W::Error>> {
+        if chunks.is_empty() || self.data_bytes == 0 {
+            return self.seal();
+        }
+        let pad: &[u8] = if self.data_bytes % 2 == 1 { &[0] } else { &[] };
+        let whole = u64::from(self.spec.header_bytes()) + u64::from(self.data_bytes);
+        if whole + pad.len() as u64 + chunks.len() as u64 > u64::from(RIFF_BYTES_MAX) {
+            return Err(Error::Full);
+        }
+        self.seal_behind(pad, chunks)
+    }
+
+    fn seal_behind(&mut self, pad: &[u8], chunks: &[u8]) -> Result<(), Error<W::Error>> {
+        let behind_bytes = (pad.len() + chunks.len()) as u32;
+        if behind_bytes > 0 {
+            // A header that says how far the samples go, so that a crash leaves no doubt.
+            self.checkpoint()?;
+            self.is_adrift = true;
+            write_all(&mut self.sink, pad)?;
+            write_all(&mut self.sink, chunks)?;
+        }
+        self.announce(behind_bytes)
+    }
+
+    /// Writes a header with the sizes of the samples and of so many bytes behind them, and returns to the
+    /// end of the samples.
+    fn announce(&mut self, behind_bytes: u32) -> Result<(), Error<W::Error>> {
         self.is_adrift = true;
-        let start = header(self.spec, Length::Bytes(self.data_bytes));
+        let length = Length::Followed { data_bytes: self.data_bytes, behind_bytes };
+        let start = header(self.spec, length);
         self.sink.seek(SeekFrom::Start(0)).map_err(Error::Sink)?;
         let written = write_all(&mut self.sink, &start);
         // Whatever became of the header, the next samples belong at the end.
@@ -353,21 +461,6 @@ impl<W: Write + Seek> Writer<W> {
         self.sink.flush().map_err(Error::Sink)?;
         self.is_adrift = false;
         Ok(())
-    }
-
-    /// Completes the file: the sizes, and a pad byte after an odd number of bytes. What is written
-    /// later takes the pad's place, so a failed `seal` may be tried again.
-    ///
-    /// # Errors
-    /// [`Error::Sink`], [`Error::Zero`]: the file is as good as its last checkpoint.
-    pub fn seal(&mut self) -> Result<(), Error<W::Error>> {
-        if self.data_bytes % 2 == 1 {
-            // What failed before may have left the sink anywhere, and so may this.
-            self.is_adrift = true;
-            self.seek_end()?;
-            write_all(&mut self.sink, &[0])?;
-        }
-        self.checkpoint()
     }
 
     /// Completes the file and gives the sink back.

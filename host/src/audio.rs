@@ -146,8 +146,11 @@ fn parse_wav(bytes: &[u8]) -> Result<Audio, String> {
             b"fmt " => format = Some(parse_format(body)?),
             b"data" => {
                 let format = format.ok_or("its audio comes before its format; it is damaged")?;
-                // An unfinished recording says 0xFFFFFFFF: its data goes on to the end.
-                return Ok(split_channels(&body[..size.min(body.len())], format));
+                // A size beyond the end is that of a stream or of an unfinished file, and so is none
+                // before bytes that the RIFF size does not count: the audio goes on to the end.
+                let is_unfinished = size == 0 && !riff_counts(bytes, body);
+                let size = if is_unfinished { body.len() } else { size.min(body.len()) };
+                return Ok(split_channels(&body[..size], format));
             }
             _ => {}
         }
@@ -155,6 +158,13 @@ fn parse_wav(bytes: &[u8]) -> Result<Audio, String> {
         rest = body.get(padded..).unwrap_or_default();
     }
     Err("it has no data chunk; it is damaged".to_owned())
+}
+
+/// Whether a file's RIFF size counts `rest`, the end of the file.
+fn riff_counts(bytes: &[u8], rest: &[u8]) -> bool {
+    let counted = chunk_head(bytes).map_or(0, |(_, size)| size.saturating_add(8));
+    // The pad byte may be missing.
+    (bytes.len() - rest.len() + 1..=bytes.len() + 1).contains(&counted)
 }
 
 fn chunk_head(bytes: &[u8]) -> Option<([u8; 4], usize)> {
@@ -253,8 +263,17 @@ mod tests {
 
     #[test]
     fn an_unfinished_wav_is_read_to_its_end() {
-        let audio = parse_wav(&wav(7, 1, 8000, 8, &[1, 2, 3], u32::MAX)).unwrap();
-        assert_eq!(&audio.inbound()[..], [1, 2, 3]);
+        for announced in [u32::MAX, 0xFFFF_FFC0, 4] {
+            let audio = parse_wav(&wav(7, 1, 8000, 8, &[1, 2, 3], announced)).unwrap();
+            assert_eq!(&audio.inbound()[..], [1, 2, 3]);
+        }
+        let mut begun = wav(7, 1, 8000, 8, &[1, 2, 3], 0);
+        let riff_bytes = begun.len() as u32 - 8 - 3;
+        begun[4..8].copy_from_slice(&riff_bytes.to_le_bytes());
+        assert_eq!(&parse_wav(&begun).unwrap().inbound()[..], [1, 2, 3]);
+        // Counted by the RIFF size, the bytes behind no audio are something else.
+        begun[4..8].copy_from_slice(&(riff_bytes + 3).to_le_bytes());
+        assert_eq!(parse_wav(&begun).unwrap().samples(), 0);
     }
 
     #[test]

@@ -147,6 +147,11 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_FORMAT", value_enum, default_value_t)]
     pub format: Format,
 
+    /// Write gaps, keys and marks as cue points behind the samples of each finished WAV: ffmpeg and mpv
+    /// show them as chapters
+    #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
+    pub cues: bool,
+
     /// Address at which Twilio reaches this server; a path in it is one that your proxy strips.
     /// Without it, the stream's host is taken from the Host header, without its port: wss://HOST, port 443
     #[arg(long, env = "CALLREEL_PUBLIC_URL", value_name = "URL")]
@@ -398,6 +403,7 @@ impl TryFrom<ServeArgs> for Config {
                 keep_free: args.keep_free,
                 make_room: args.make_room,
                 keep_days: args.keep_days.map(NonZeroU32::get),
+                cues: args.cues,
                 webhooks: None,
             },
         })

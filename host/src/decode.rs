@@ -566,9 +566,9 @@ impl Output {
         self.file.write_all(bytes).map_err(|cause| self.failed(cause))
     }
 
-    /// Pads the data to an even length, and corrects the header of a file.
+    /// Ends the data as the format asks, and corrects the header of a file.
     ///
-    /// A redirected standard output keeps its sizes of all ones: it may be open for appending.
+    /// A redirected standard output keeps the sizes of a stream: it may be open for appending.
     fn finish(mut self) -> Result<(), Error> {
         self.complete().map_err(|cause| self.failed(cause))?;
         self.is_new = false;
@@ -576,10 +576,12 @@ impl Output {
     }
 
     fn complete(&mut self) -> io::Result<()> {
-        if self.data_bytes % 2 == 1 {
-            self.file.write_all(&[0])?;
+        let data_bytes = self.data_bytes as u32;
+        // Behind a stream of unknown length everything is taken for audio.
+        if self.is_new || self.length != Length::Unknown {
+            self.file.write_all(wav::ending(data_bytes))?;
         }
-        let length = Length::Bytes(self.data_bytes as u32);
+        let length = Length::Bytes(data_bytes);
         if self.length != length && self.is_new {
             self.file.seek(SeekFrom::Start(0))?;
             self.file.write_all(&wav::header(self.spec, length))?;

@@ -7,7 +7,6 @@
 //! Finishing a file means to read it again and to wait for the disk several times: beside each writer
 //! a finisher does that. Another thread makes all files durable once a second.
 
-mod file;
 mod writers;
 
 use std::sync::atomic::{AtomicU64, Ordering};

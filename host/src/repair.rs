@@ -1,19 +1,20 @@
 //! `callreel repair`: WAV files whose header does not say what they hold.
 //!
-//! Three kinds are understood: recordings that nobody finished, sizes that are zero, unknown or
-//! beyond the end of the file, and the header of a much-copied recorder for Node.js that calls mu-law
+//! Three kinds are understood: recordings that nobody finished, sizes that are zero, unknown (all
+//! ones, or as large as fits) or beyond the end of the file, and the header of a much-copied recorder for Node.js that calls mu-law
 //! a format of 4 bits. A file that is none of them is left alone, and so is every original: what is
 //! repaired is a copy beside it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use callreel_core::wav::{self, Encoding, Length, Spec};
 
 use crate::log;
-use crate::store::{LOCK_FILE, is_header, private, rename_new};
+use crate::store::{LOCK_FILE, audio_bytes, is_header, private, rename_new};
 
 /// How deep directories are looked into.
 const DEPTH_MAX: usize = 8;
@@ -241,15 +242,18 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
     let (data_start, announced) = (chunks.data as u64, u64::from(chunks.data_bytes));
     let there = file_bytes - data_start;
     let riff_bytes = u64::from(number(&start, 4).unwrap_or_default());
-    // Nothing said of no samples is a recording in which nobody spoke.
-    let is_measured = announced <= there && (announced > 0 || there == 0);
+    let is_ours = is_ours(&start[..chunks.data]);
+    // No samples may be a recording in which nobody spoke, or a header that nobody finished.
+    let is_empty = there == 0
+        || announced == 0 && riff_bytes + 8 == file_bytes && are_chunks(file, data_start)?;
+    let is_measured = announced <= there && (announced > 0 || is_empty);
     if is_measured && fault.is_none() {
         if riff_bytes + 8 == file_bytes && announced.is_multiple_of(frame_bytes) {
             return Ok(None);
         }
-        // An unfinished file of ours has more than its last checkpoint says, and nothing but audio.
+        // An unfinished file of ours may have more audio than its header announces.
         let end = data_start + announced + announced % 2;
-        if end < file_bytes && !is_ours(&start[..chunks.data]) {
+        if end < file_bytes && !is_ours {
             return Err(Refusal::Tail);
         }
     }
@@ -260,9 +264,14 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
         && match fault {
             // That recorder writes the size of some other file first, and nothing behind the samples.
             Some(Fault::FourBits) => announced + announced % 2 == there,
-            _ => !is_ours(&start[..chunks.data]),
+            _ => !is_ours,
         };
-    let data_bytes = if is_trusted { announced } else { there } / frame_bytes * frame_bytes;
+    let data_bytes = match fault {
+        _ if is_trusted => announced,
+        None if is_ours => audio_bytes(file, chunks.data as u32)?,
+        _ => there,
+    };
+    let data_bytes = data_bytes / frame_bytes * frame_bytes;
     let size = u32::try_from(data_bytes).ok().filter(|size| *size <= wav::DATA_BYTES_MAX);
     let size = size.ok_or(Refusal::TooLong)?;
     let header = match fault {
@@ -364,7 +373,8 @@ fn mulaw_header(data_bytes: u32) -> Vec<u8> {
 /// The same header with true sizes.
 fn true_header(header: &[u8], data_bytes: u32, frame_bytes: u64, fact: Option<usize>) -> Vec<u8> {
     let mut header = header.to_vec();
-    let riff_bytes = (header.len() as u32 - 8).saturating_add(data_bytes + data_bytes % 2);
+    let behind_bytes = wav::ending(data_bytes).len() as u32;
+    let riff_bytes = (header.len() as u32 - 8).saturating_add(data_bytes + behind_bytes);
     let end = header.len();
     header[4..8].copy_from_slice(&riff_bytes.to_le_bytes());
     header[end - 4..].copy_from_slice(&data_bytes.to_le_bytes());
@@ -394,7 +404,7 @@ fn write_copy(
         file.seek(SeekFrom::Start(data.start))?;
         let bytes = data.end - data.start;
         io::copy(&mut file.take(bytes), &mut out)?;
-        out.write_all(&[0][..usize::from(!bytes.is_multiple_of(2))])?;
+        out.write_all(wav::ending(bytes as u32))?;
         out.sync_all()?;
         rename_new(&temporary, copy)
     })();
@@ -419,6 +429,32 @@ fn is_in_use(dir: &Path) -> bool {
         let lock = File::open(dir.join(LOCK_FILE));
         lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)))
     })
+}
+
+/// Whether whole chunks fill a file from `at` to its end.
+fn are_chunks(file: &File, mut at: u64) -> io::Result<bool> {
+    const CHUNKS_MAX: usize = 1000;
+    let end = file.metadata()?.len();
+    for _ in 0..CHUNKS_MAX {
+        if at == end {
+            return Ok(true);
+        }
+        let mut head = [0; 8];
+        if end - at < head.len() as u64 {
+            return Ok(false);
+        }
+        file.read_exact_at(&mut head, at)?;
+        let [name @ .., _, _, _, _] = head;
+        let bytes = u64::from(number(&head, 4).unwrap_or_default());
+        let is_named = name.iter().all(|c| c.is_ascii_graphic() || *c == b' ');
+        // The last pad byte is often forgotten.
+        let next = at + head.len() as u64 + bytes;
+        at = if next == end { next } else { next + bytes % 2 };
+        if !is_named || at > end {
+            return Ok(false);
+        }
+    }
+    Ok(false)
 }
 
 /// A 32-bit number of a RIFF file.

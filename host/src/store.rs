@@ -5,6 +5,8 @@
 //! finishes them. Anything else is somebody else's and left alone.
 
 pub mod catalog;
+mod ending;
+pub mod file;
 mod keep;
 mod outages;
 pub mod record;
@@ -24,6 +26,7 @@ use jiff::Timestamp;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use self::ending::audio_bytes;
 pub use self::record::Record;
 use self::record::Wav;
 pub(crate) use self::recover::is_header;
@@ -55,6 +58,8 @@ pub struct Config {
     pub make_room: bool,
     /// Finished recordings that ended so long ago are removed.
     pub keep_days: Option<u32>,
+    /// Whether gaps, keys and marks become cue points behind the samples of a finished WAV.
+    pub cues: bool,
     /// Who is to be told of each finished recording, if anybody.
     pub webhooks: Option<webhook::Queue>,
 }
@@ -67,6 +72,7 @@ impl Default for Config {
             keep_free: None,
             make_room: false,
             keep_days: None,
+            cues: false,
             webhooks: None,
         }
     }

@@ -1,6 +1,7 @@
 //! The admin listener, by an HTTP client: API, events, listen-in, access, metrics, webhook.
 
 mod limits;
+mod listen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -18,7 +19,7 @@ use callreel::webhook;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 
-use crate::harness::admin::{Answer, Events, Recorder, pitch, shelve, tone};
+use crate::harness::admin::{Answer, Events, Recorder, shelve, tone};
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf;
@@ -65,7 +66,7 @@ fn a_live_call_is_listed_heard_and_gone_when_it_ends() {
     let mut plan = recorder.plan();
     let (left, right) = (tone(1000.0, Duration::from_secs(1)), tone(440.0, Duration::from_secs(1)));
     plan.audio = Some(Audio::stereo(left, right));
-    plan.duration = Some(Duration::from_secs(6));
+    plan.duration = Some(Duration::from_secs(8));
     plan.call_sid = Some("CAlive".into());
     let placed = recorder.place_meanwhile(plan);
     let call = recorder.wait_for("/api/v1/calls", |answer| {
@@ -76,33 +77,12 @@ fn a_live_call_is_listed_heard_and_gone_when_it_ends() {
     assert_eq!(call["tracks"], json!(["inbound", "outbound"]));
     let path = format!("/api/v1/calls/{}", call["key"].as_str().unwrap());
     assert_eq!(recorder.get(&path).json()["call_id"], "CAlive");
-    for (track, channels, pitches) in
-        [("inbound", 1, &[1000.0][..]), ("outbound", 1, &[440.0]), ("both", 2, &[1000.0, 440.0])]
-    {
-        let heard = listen(&recorder, &format!("{path}/listen?track={track}"), channels, 8000);
-        for (channel, hz) in pitches.iter().enumerate() {
-            let samples: Vec<i16> = heard.iter().skip(channel).step_by(channels).copied().collect();
-            assert!((pitch(&samples) - hz).abs() < 15.0, "{track}: {}", pitch(&samples));
-        }
-    }
-    assert_eq!(recorder.get(&format!("{path}/listen?track=nobody")).status, 404);
+    listen::check(&recorder, &path, [1000.0, 440.0]);
     assert!(recorder.block_on(placed).unwrap().is_good());
     recorder.wait_for("/api/v1/calls", |answer| {
         answer["calls"].as_array().filter(|calls| calls.is_empty()).map(drop)
     });
     assert_eq!(recorder.get(&format!("{path}/listen")).status, 404);
-}
-
-/// Reads so many samples of a live WAV, after its header.
-fn listen(recorder: &Recorder, path: &str, channels: usize, count: usize) -> Vec<i16> {
-    let response = ureq::get(recorder.url(path)).call().unwrap();
-    let mut reader = response.into_body().into_reader();
-    let mut header = [0; 44];
-    reader.read_exact(&mut header).unwrap();
-    assert_eq!((&header[..4], usize::from(header[22])), (&b"RIFF"[..], channels));
-    let mut bytes = vec![0; count * 2];
-    reader.read_exact(&mut bytes).unwrap();
-    bytes.as_chunks::<2>().0.iter().map(|two| i16::from_le_bytes(*two)).collect()
 }
 
 #[test]
@@ -570,7 +550,7 @@ fn the_api_is_what_its_description_says() {
     let description = recorder.get("/openapi.json").json();
     let (path, summary) = record_one(&recorder);
     let mut plan = recorder.plan();
-    plan.duration = Some(Duration::from_secs(8));
+    plan.duration = Some(Duration::from_secs(20));
     plan.fault("gap=300ms@500ms").unwrap();
     let _placed = recorder.place_meanwhile(plan);
     let key = recorder.wait_for("/api/v1/calls", |answer| {
@@ -590,6 +570,7 @@ fn the_api_is_what_its_description_says() {
             let documented = &item["get"]["responses"]["200"]["content"];
             let kind = response.headers()["content-type"].to_str().unwrap();
             assert!(documented.get(kind).is_some(), "{real}: {kind}");
+            listen::check_against(item, &recorder, &real);
         }
         let put = recorder.ask("PATCH", &real, &[]);
         assert_eq!(put.status, 405, "{real} takes what is documented and nothing else");

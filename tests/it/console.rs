@@ -328,6 +328,27 @@ fn an_address_leads_to_its_recording_or_says_that_there_is_none() {
 }
 
 #[test]
+fn a_recording_without_samples_says_so_and_is_not_played() {
+    let recorder = Recorder::start(open());
+    let mut plan = recorder.plan();
+    plan.flood = true;
+    plan.audio = Some(Audio::mono(vec![]));
+    plan.duration = Some(Duration::ZERO);
+    recorder.place(&plan);
+    assert_eq!(recorder.wait_for_recordings(1)[0]["duration_ms"], 0);
+    recorder.block_on(async {
+        let browser = Browser::open(&recorder, "/#recordings").await;
+        browser.wait("document.querySelectorAll('.row').length === 1").await;
+        browser.click(".row").await;
+        browser.wait("document.querySelector('.noaudio')?.textContent === 'No audio'").await;
+        let players = "return document.querySelectorAll('audio, .stage, .play').length";
+        assert_eq!(browser.eval(players).await, 0);
+        browser.assert_clean(&recorder);
+        browser.close().await;
+    });
+}
+
+#[test]
 fn a_lost_recorder_is_seen() {
     let mut recorder = Recorder::start(open());
     let browser = recorder.block_on(Browser::open(&recorder, "/"));

@@ -384,6 +384,13 @@ fn a_cut_after_each_write() -> Outcome {
         mount(&cut).map_err(|error| format!("after {count} writes: {error}"))?;
         let (mended, repair_writes) = cut.into_parts();
         check_volume(&mended, &place, &format!("after {count} writes"))?;
+        // Earlier builds began a file with sizes of all ones.
+        let mut earlier = card.clone();
+        if begin_as_earlier_builds(&mut earlier) {
+            let cut = Disk::new(earlier);
+            mount(&cut).map_err(|error| format!("after {count} writes of old: {error}"))?;
+            check_volume(&cut.into_parts().0, &place, &format!("after {count} writes of old"))?;
+        }
         // The power may go again while that is being mended.
         if count % 16 == 0 {
             for again in 0..repair_writes.len() {
@@ -400,6 +407,19 @@ fn a_cut_after_each_write() -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Makes the sizes of every recording without announced samples all ones; whether there is one.
+fn begin_as_earlier_builds(card: &mut [u8]) -> bool {
+    let mut is_changed = false;
+    for block in card.as_chunks_mut::<512>().0 {
+        if block.starts_with(b"RIFF") && block[36..44] == *b"data\0\0\0\0" {
+            block[4..8].fill(0xFF);
+            block[40..44].fill(0xFF);
+            is_changed = true;
+        }
+    }
+    is_changed
 }
 
 fn a_full_card() -> Outcome {

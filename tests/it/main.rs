@@ -10,6 +10,7 @@ mod conformance;
 mod console;
 mod decode;
 mod faults;
+mod files;
 mod frame;
 mod golden;
 mod harness;

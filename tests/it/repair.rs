@@ -58,6 +58,14 @@ fn what_was_not_finished_or_has_a_wrong_header_gets_a_playable_copy() {
         ("sox.wav", file(&header_of(PCM, 0x7FFF_F024, 0x7FFF_F000), &pcm), "pcm_s16le"),
         ("riff.wav", file(&header_of(PCM, 0, 16_000), &pcm), "pcm_s16le"),
         ("mulaw.wav.part", file(&header_of(MULAW, u32::MAX, u32::MAX), &mulaw), "pcm_mulaw"),
+        ("stream.wav", file(&wav::header(PCM, Length::Unknown), &pcm), "pcm_s16le"),
+        ("mulaw-stream.wav", file(&wav::header(MULAW, Length::Unknown), &mulaw), "pcm_mulaw"),
+        ("begun.wav.part", file(&wav::header(PCM, Length::Bytes(0)), &pcm), "pcm_s16le"),
+        (
+            "torn-end.wav.part",
+            file(&header_of(PCM, 36 + 16_000, 16_000), &[&pcm[..], b"cue \x1C\0\0\0"].concat()),
+            "pcm_s16le",
+        ),
         ("npm-stopped.wav", file(&four_bit_header(8000), &mulaw), "pcm_mulaw"),
         ("npm-crashed.wav", file(&four_bit_header(23_493), &mulaw), "pcm_mulaw"),
     ];
@@ -66,12 +74,12 @@ fn what_was_not_finished_or_has_a_wrong_header_gets_a_playable_copy() {
     }
     let (code, said) = repair(&["--dry-run"], dir.path());
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("0 good, 10 to be repaired, 0 left alone"), "{said}");
-    assert_eq!(said.matches("would be repaired as").count(), 10, "{said}");
+    assert!(said.contains("0 good, 14 to be repaired, 0 left alone"), "{said}");
+    assert_eq!(said.matches("would be repaired as").count(), 14, "{said}");
     assert_eq!(shelf::files(dir.path()).len(), cases.len());
     let (code, said) = repair(&[], dir.path());
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("0 good, 10 repaired, 0 left alone"), "{said}");
+    assert!(said.contains("0 good, 14 repaired, 0 left alone"), "{said}");
     for (name, bytes, codec) in &cases {
         assert!(fs::read(dir.path().join(name)).unwrap() == *bytes, "{name} was changed");
         let stem = name.split('.').next().unwrap();
@@ -86,7 +94,7 @@ fn what_was_not_finished_or_has_a_wrong_header_gets_a_playable_copy() {
     for options in [&["--dry-run"][..], &[]] {
         let (code, said) = repair(options, dir.path());
         assert_eq!(code, Some(0), "{said}");
-        assert!(said.contains("10 repaired before, 0 left alone"), "{said}");
+        assert!(said.contains("14 repaired before, 0 left alone"), "{said}");
     }
     let copy = dir.path().join("zero.repaired.wav");
     fs::write(&copy, "somebody's own").unwrap();
@@ -110,7 +118,13 @@ fn what_is_good_or_not_understood_is_left_alone_with_a_reason() {
     let mut fast = stretched.clone();
     fast[24..28].copy_from_slice(&16_000u32.to_le_bytes());
     fast[28..32].copy_from_slice(&32_000u32.to_le_bytes());
-    let cases: [(&str, &[u8], &str); 10] = [
+    let odd = file(&wav::header(MULAW, Length::Bytes(7999)), &second(MULAW)[..7999]);
+    let odd = file(&odd, wav::ending(7999));
+    // An empty file of another program, with its name behind no samples.
+    let named = file(&header_of(PCM, 36 + 12, 0), b"LIST\x04\0\0\0INFO");
+    let cases: [(&str, &[u8], &str); 12] = [
+        ("odd.wav", &odd, "1 good"),
+        ("named.wav", &named, "1 good"),
         ("good.wav", &good, "1 good"),
         ("nothing-said.wav", &wav::header(PCM, Length::Bytes(0)), "1 good"),
         ("nothing-said-in-mulaw.wav", &wav::header(MULAW, Length::Bytes(0)), "1 good"),

@@ -2,7 +2,7 @@
 
 use callreel_core::g711::{decode_mulaw, encode_mulaw};
 use callreel_core::wav::{
-    DATA_BYTES_MAX, Encoding, Error, HEADER_BYTES_MAX, Length, Spec, Writer, header,
+    DATA_BYTES_MAX, Encoding, Error, HEADER_BYTES_MAX, Length, Spec, Writer, ending, header,
 };
 use embedded_io::{ErrorKind, ErrorType, Seek, SeekFrom, Write};
 use proptest::prelude::*;
@@ -25,20 +25,24 @@ fn the_pcm_header_is_that_of_ffmpeg_bitexact_and_sox() {
     let expected = "52494646 24020000 57415645 666d7420 10000000 0100 0100 401f0000 803e0000 0200
         1000 64617461 00020000";
     assert_eq!(header(MONO, Length::Bytes(512)), hex(expected)[..]);
-    let expected = "52494646 ffffffff 57415645 666d7420 10000000 0100 0200 401f0000 007d0000 0400
-        1000 64617461 ffffffff";
+    // A stream's sizes: whole sample frames, and consistent.
+    let expected = "52494646 f4ffffff 57415645 666d7420 10000000 0100 0200 401f0000 007d0000 0400
+        1000 64617461 d0ffffff";
     assert_eq!(header(STEREO, Length::Unknown), hex(expected)[..]);
 }
 
 #[test]
 fn the_mulaw_header_has_an_18_byte_format_and_a_fact() {
-    let expected = "52494646 32010000 57415645 666d7420 12000000 0700 0100 401f0000 401f0000 0100
+    let expected = "52494646 50010000 57415645 666d7420 12000000 0700 0100 401f0000 401f0000 0100
         0800 0000 66616374 04000000 ff000000 64617461 ff000000";
-    // 255 bytes and their pad: RIFF counts it, data does not.
+    // 255 bytes and their ending: RIFF counts it, data does not.
     assert_eq!(header(MULAW, Length::Bytes(255)), hex(expected)[..]);
-    let unknown = header(MULAW, Length::Unknown);
-    assert_eq!((unknown.len(), &unknown[4..8]), (58, &[0xFF; 4][..]));
-    assert_eq!((&unknown[46..50], &unknown[54..]), (&[0xFF; 4][..], &[0xFF; 4][..]));
+    let expected = "52494646 f2ffffff 57415645 666d7420 12000000 0700 0100 401f0000 401f0000 0100
+        0800 0000 66616374 04000000 00000000 64617461 c0ffffff";
+    assert_eq!(header(MULAW, Length::Unknown), hex(expected)[..]);
+    let expected = "52494646 32000000 57415645 666d7420 12000000 0700 0100 401f0000 401f0000 0100
+        0800 0000 66616374 04000000 00000000 64617461 00000000";
+    assert_eq!(header(MULAW, Length::Bytes(0)), hex(expected)[..]);
     // The fact counts the samples of one channel.
     let stereo = header(Spec { channels: 2, ..MULAW }, Length::Bytes(300));
     assert_eq!(stereo[46..50], 150u32.to_le_bytes());
@@ -54,9 +58,11 @@ fn a_header_is_as_long_as_its_spec_says_and_its_sizes_never_wrap() {
             let size = |at: usize| u32::from_le_bytes(*header[at..].first_chunk().unwrap());
             let data = data.min(DATA_BYTES_MAX);
             assert_eq!(size(header.len() - 4), data);
-            let file_bytes = u64::from(spec.header_bytes()) + u64::from(data + data % 2);
-            assert_eq!(u64::from(size(4)) + 8, file_bytes);
-            assert_ne!(size(4), u32::MAX, "all ones means unknown");
+            let audio_end = u64::from(spec.header_bytes()) + u64::from(data);
+            assert_eq!(u64::from(size(4)) + 8, audio_end + ending(data).len() as u64);
+            let unknown = callreel_core::wav::header(spec, Length::Unknown);
+            let unknown = |at: usize| u32::from_le_bytes(*unknown[at..].first_chunk().unwrap());
+            assert!(size(4) < unknown(4) && data < unknown(header.len() - 4));
         }
     }
 }
@@ -74,14 +80,18 @@ fn other_tools_read_finished_and_unfinished_files() {
         assert_eq!(writer.finish().unwrap().bytes, by_samples);
         by_samples
     };
-    let mut unfinished = header(MONO, Length::Unknown).to_vec();
-    unfinished.extend(written.iter().flat_map(|sample| sample.to_le_bytes()));
+    let stream = |spec: Spec| {
+        let mut bytes = vec![0; codes.len() * usize::from(spec.sample_frame_bytes())];
+        spec.encoding.encode(&written, &mut bytes);
+        [&header(spec, Length::Unknown)[..], &bytes].concat()
+    };
     let (pcm, mulaw) = (finished(MONO), finished(MULAW));
-    assert_eq!((pcm.len(), mulaw.len()), (44 + 1602, 58 + 802));
+    assert_eq!((pcm.len(), mulaw.len()), (44 + 1602, 58 + 801 + 31));
 
-    let wavs = Wavs::new("wav", [&pcm[..], &mulaw, &unfinished]);
+    let (pcm_stream, mulaw_stream) = (stream(MONO), stream(MULAW));
+    let wavs = Wavs::new("wav", [&pcm[..], &mulaw, &pcm_stream, &mulaw_stream]);
     assert!(wavs.ffmpeg().iter().all(|read| *read == written));
-    assert_eq!(wavs.sox(), [&written[..]; 3].concat());
+    assert_eq!(wavs.sox(), [&written[..]; 4].concat());
     let wavs = Wavs::new("wav-pcm", [&pcm[..]]);
     assert_eq!((wavs.hound().concat(), wavs.python(1)), (written.clone(), written));
 }
@@ -93,6 +103,11 @@ fn nothing_is_written_past_4_gib() {
     impl ErrorType for Count {
         type Error = core::convert::Infallible;
     }
+    impl Seek for Count {
+        fn seek(&mut self, _: SeekFrom) -> Result<u64, Self::Error> {
+            Ok(0)
+        }
+    }
     impl Write for Count {
         fn write(&mut self, data: &[u8]) -> Result<usize, Self::Error> {
             self.0 += data.len() as u64;
@@ -102,8 +117,7 @@ fn nothing_is_written_past_4_gib() {
             Ok(())
         }
     }
-    let mut sink = Count(0);
-    let mut writer = Writer::new(&mut sink, STEREO).unwrap();
+    let mut writer = Writer::new(Count(0), STEREO).unwrap();
     let block = vec![0; 1 << 24];
     let whole = DATA_BYTES_MAX as usize / block.len();
     for _ in 0..whole {
@@ -116,7 +130,9 @@ fn nothing_is_written_past_4_gib() {
     assert_eq!(writer.write(&[0; 2]), Err(Error::Full));
     let data = writer.data_bytes();
     assert!(data <= DATA_BYTES_MAX && DATA_BYTES_MAX - data < 4);
-    assert_eq!(sink.0, 44 + u64::from(data));
+    // Nor are chunks that do not fit; without them the file is completed.
+    assert_eq!(writer.seal_with(&[0; 100]), Err(Error::Full));
+    assert_eq!(writer.into_sink().0, 44 + u64::from(data));
 }
 
 /// A file in memory whose operation number `fails_at` fails, a write after half of its bytes.
@@ -220,7 +236,9 @@ fn a_sink_that_fails_while_a_file_is_finished_says_so() {
 
 #[test]
 fn what_fails_may_be_tried_again_until_the_file_is_whole() {
-    for (spec, samples) in [(MONO, 200), (MULAW, 201)] {
+    let cases =
+        [(MONO, 200, &[][..]), (MULAW, 201, &[]), (MONO, 200, &CHUNKS), (MULAW, 201, &CHUNKS)];
+    for (spec, samples, chunks) in cases {
         let written: Vec<i16> = (0..samples).collect();
         // Fails once, at that operation behind the samples; returns the sink and what failed.
         let record = |fails_at: Option<usize>| {
@@ -231,7 +249,7 @@ fn what_fails_may_be_tried_again_until_the_file_is_whole() {
             while writer.checkpoint().is_err() {
                 failures += 1;
             }
-            while writer.seal().is_err() {
+            while writer.seal_with(chunks).is_err() {
                 failures += 1;
             }
             (sink, failures)
@@ -276,6 +294,95 @@ fn after_a_failed_write_nothing_is_written_before_a_checkpoint_succeeds() {
         }
         writer.seal().unwrap();
         assert!(writer.into_sink().file.bytes == whole.file.bytes, "operation {fails_at}");
+    }
+}
+
+/// A file in memory, and how it was after each write.
+#[derive(Default)]
+struct Watched {
+    file: Sink,
+    instants: Vec<Vec<u8>>,
+}
+
+impl ErrorType for Watched {
+    type Error = core::convert::Infallible;
+}
+
+impl Write for Watched {
+    fn write(&mut self, data: &[u8]) -> Result<usize, Self::Error> {
+        let count = self.file.write(data)?;
+        self.instants.push(self.file.bytes.clone());
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+impl Seek for Watched {
+    fn seek(&mut self, to: SeekFrom) -> Result<u64, Self::Error> {
+        self.file.seek(to)
+    }
+}
+
+/// A `cue ` chunk with one point, and a label for it.
+const CHUNKS: [u8; 54] =
+    *b"cue \x1C\0\0\0\x01\0\0\0\x01\0\0\0\x64\0\0\0data\0\0\0\0\0\0\0\0\x64\0\0\0\
+    LIST\x0A\0\0\0adtl\0\0\0\0\0\0";
+
+#[test]
+fn no_instant_of_a_file_announces_more_than_there_is_nor_ever_an_unknown_size() {
+    for (spec, samples) in [(MONO, 200), (STEREO, 200), (MULAW, 201), (MULAW, 200), (MULAW, 0)] {
+        for chunks in [&CHUNKS[..], &[]] {
+            let mut writer = Writer::new(Watched::default(), spec).unwrap();
+            for _ in 0..3 {
+                writer.write(&vec![1000; samples]).unwrap();
+                writer.checkpoint().unwrap();
+            }
+            let data_bytes = writer.data_bytes();
+            writer.seal_with(chunks).unwrap();
+            let Watched { file, instants } = writer.into_sink();
+            let size = |bytes: &[u8], at| u32::from_le_bytes(*bytes[at..].first_chunk().unwrap());
+            let data_at = spec.header_bytes() as usize - 4;
+            for instant in &instants {
+                let (riff, data) = (size(instant, 4) as usize, size(instant, data_at) as usize);
+                assert!(riff + 8 <= instant.len(), "{spec:?}: {riff} of {}", instant.len());
+                assert!(data + data_at + 4 <= riff + 8, "{spec:?}: {data} of {riff}");
+                if spec.encoding == Encoding::Mulaw {
+                    assert_eq!(size(instant, 46) as usize, data);
+                }
+            }
+            assert_eq!(instants[0], header(spec, Length::Bytes(0))[..]);
+            let behind = &file.bytes[data_at + 4 + data_bytes as usize..];
+            let expected = match chunks {
+                _ if data_bytes == 0 => vec![],
+                [] => ending(data_bytes).to_vec(),
+                chunks => [&[0][..data_bytes as usize % 2], chunks].concat(),
+            };
+            assert_eq!(behind, expected);
+            assert_eq!(size(&file.bytes, 4) as usize + 8, file.bytes.len());
+        }
+    }
+}
+
+#[test]
+fn a_file_is_gone_on_with_where_its_samples_end() {
+    let written: Vec<i16> = (0..201).collect();
+    let whole = |spec| {
+        let mut writer = Writer::new(Sink::default(), spec).unwrap();
+        writer.write(&written).unwrap();
+        writer.finish().unwrap().bytes
+    };
+    for spec in [MONO, MULAW] {
+        let mut writer = Writer::new(Sink::default(), spec).unwrap();
+        writer.write(&written[..101]).unwrap();
+        let data_bytes = writer.data_bytes();
+        let mut writer = Writer::resume(writer.into_sink(), spec, data_bytes);
+        assert_eq!(writer.write(&[1]), Err(Error::Adrift));
+        writer.checkpoint().unwrap();
+        writer.write(&written[101..]).unwrap();
+        assert_eq!(writer.finish().unwrap().bytes, whole(spec));
     }
 }
 
@@ -327,7 +434,7 @@ proptest! {
         if mulaw {
             let codes: Vec<u8> = written.iter().map(|sample| encode_mulaw(*sample)).collect();
             prop_assert_eq!(&data[..codes.len()], &codes);
-            prop_assert_eq!(&data[codes.len()..], &[0][..codes.len() % 2]);
+            prop_assert_eq!(&data[codes.len()..], ending(data_bytes));
         } else {
             prop_assert_eq!(samples(data), written);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{self, Encoding, Spec};
@@ -40,6 +40,13 @@ const COLUMNS_MAX: usize = 4000;
 
 /// How often a listener gets what there is to hear: as often as media threads look at their sockets.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The headers of an answer with samples alone: how to read them.
+const SAMPLE_RATE: HeaderName = HeaderName::from_static("callreel-sample-rate");
+const CHANNELS: HeaderName = HeaderName::from_static("callreel-channels");
+
+/// The most characters of an unknown format that an answer repeats.
+const FORMAT_CHARS_SHOWN: usize = 32;
 
 /// What of a file is sent at once.
 const PIECE_BYTES: u64 = 64 * 1024;
@@ -216,9 +223,10 @@ pub async fn call(
 #[derive(Deserialize)]
 pub struct ListenQuery {
     track: Option<String>,
+    format: Option<String>,
 }
 
-/// `GET /api/v1/calls/{key}/listen`: a WAV that goes on while the call does.
+/// `GET /api/v1/calls/{key}/listen`: a WAV, or its samples alone, that goes on while the call does.
 pub async fn listen(
     State(admin): State<Admin>,
     path: Result<Path<String>, PathRejection>,
@@ -226,6 +234,15 @@ pub async fn listen(
 ) -> Result<Response, Problem> {
     let entry = admin.sources.board.entry(call_key(path)?).ok_or_else(no_call)?;
     let query = asked(query)?;
+    let has_header = match query.format.as_deref() {
+        None | Some("wav") => true,
+        Some("s16le") => false,
+        Some(other) => {
+            let other: String = other.chars().take(FORMAT_CHARS_SHOWN).collect();
+            let detail = format!("`format` is {other:?}: it can be wav or s16le");
+            return Err(Problem::bad_request(detail));
+        }
+    };
     let tracks = &entry.record.tracks;
     let channels = match query.track.as_deref() {
         None | Some("both") => 0..tracks.len().clamp(1, 2),
@@ -243,7 +260,9 @@ pub async fn listen(
     };
     let mut listener = entry.listen();
     let body = stream::body(async move |feed| {
-        feed.send(wav::header(spec, wav::Length::Unknown).to_vec()).await?;
+        if has_header {
+            feed.send(wav::header(spec, wav::Length::Unknown).to_vec()).await?;
+        }
         // All listeners at the same instants, so that they cost one wake-up.
         let mut ticks = interval_at(admin.began.into(), LISTEN_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -269,7 +288,16 @@ pub async fn listen(
             }
         }
     });
-    Ok(([(header::CONTENT_TYPE, "audio/wav")], body).into_response())
+    if has_header {
+        return Ok(([(header::CONTENT_TYPE, "audio/wav")], body).into_response());
+    }
+    // No registered type means little-endian samples: audio/L16 is big-endian.
+    let kind = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (SAMPLE_RATE, HeaderValue::from(spec.sample_rate_hz)),
+        (CHANNELS, HeaderValue::from(spec.channels)),
+    ];
+    Ok((kind, body).into_response())
 }
 
 #[derive(Deserialize)]

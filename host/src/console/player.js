@@ -49,13 +49,16 @@ export class Player {
     const record = await ask(this.path);
     this.record = record;
     const parts = [];
-    if (record.wav) parts.push(this.#stage());
+    // Browsers report a file without samples as damaged.
+    const isAudible = Boolean(record.wav) && record.samples > 0;
+    if (isAudible) parts.push(this.#stage());
+    else parts.push(el("p.quiet.noaudio", {}, "No audio"));
     const notes = verdicts(record);
     if (notes.length) parts.push(el("ul.verdicts", {}, ...notes.map(([kind, text]) => el(`li.${kind}`, {}, text))));
     parts.push(this.#actions(), facts(record));
     this.element.replaceChildren(...parts);
     this.onShown();
-    if (!record.wav) return;
+    if (!isAudible) return;
     this.sized.observe(this.canvas);
     this.#peaks = await ask(`${this.path}/peaks?columns=1200`);
     this.element.dataset.drawn = "yes";

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use callreel_core::wav::{self, Spec};
 use tracing::Span;
 
-use super::file::PartFile;
 use super::{Job, Outbox, Outcome, Queue};
 use crate::live::Board;
+use crate::store::file::{PartFile, to_io};
 use crate::store::{Left, Part, Record, Store};
 
 /// How long the writer waits after the disk refused something.
@@ -493,11 +493,12 @@ impl Open {
     }
 
     fn finish(&mut self, record: &mut Record, store: &Store) -> io::Result<()> {
+        record.set_samples(self.samples());
         if !self.sealed {
             if self.uncaptured_bytes > 0 {
                 tracing::error!(bytes = self.uncaptured_bytes, "a capture is not whole");
             }
-            self.writer.seal().map_err(to_io)?;
+            store.seal(&mut self.writer, self.part.file(), record)?;
             // A failed sync may have dropped what it was to write; another that succeeds says
             // nothing about it.
             if let Err(error) = self.part.file().sync_all() {
@@ -508,15 +509,7 @@ impl Open {
             }
             self.sealed = true;
         }
-        record.set_samples(self.samples());
         store.rescue(&mut self.part, record)?;
         self.part.publish(record)
-    }
-}
-
-fn to_io(error: wav::Error<io::Error>) -> io::Error {
-    match error {
-        wav::Error::Sink(error) => error,
-        error => io::Error::other(error.to_string()),
     }
 }

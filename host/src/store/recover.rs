@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::ending::audio_bytes;
+use super::file::{PartFile, to_io};
 use super::keep::days_of;
 use super::record::{End, State};
 use super::{Left, Names, Part, Record, Store, open_regular, read_small, rename_new, sync_dir};
@@ -70,7 +72,8 @@ pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
     if !part.record_published
         && let Some(spec) = spec_of(&part.file, record)?
     {
-        record.cut(mend(&part.file, spec)?);
+        let samples = mend(&part.file, spec, store, record)?;
+        record.cut(samples);
     }
     part.publish(record)
 }
@@ -107,7 +110,7 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
     };
     // A record that says how it ended was written when the file was whole and durable.
     if !published && record.state == State::Recording {
-        let samples = mend(part.file(), spec)?;
+        let samples = mend(part.file(), spec, store, &record)?;
         record.set_samples(samples);
         record.close(End::None);
         record.ended_at = modified(part.file());
@@ -184,32 +187,21 @@ pub(crate) fn is_header(spec: Spec, start: &[u8], may_be_zero: bool) -> bool {
     })
 }
 
-/// Makes the header true for what the file holds; returns the samples of each channel.
-fn mend(file: &File, spec: Spec) -> io::Result<u64> {
-    let header_bytes = u64::from(spec.header_bytes());
+/// Completes a file of ours with all the samples that it holds; returns how many each channel has.
+fn mend(file: &File, spec: Spec, store: &Store, record: &Record) -> io::Result<u64> {
+    let header_bytes = spec.header_bytes();
     let frame_bytes = u64::from(spec.sample_frame_bytes());
-    let mut there = file.metadata()?.len().saturating_sub(header_bytes);
-    if there % 2 == 0 && announced_bytes(file, spec)?.checked_add(1) == Some(there) {
-        there -= 1; // The pad byte of a file that was all but finished is no sample.
-    }
+    let there = audio_bytes(file, header_bytes)?;
     let samples = there.min(u64::from(wav::DATA_BYTES_MAX)) / frame_bytes;
     let data_bytes = samples * frame_bytes;
-    // A torn last sample goes; an odd length is padded as the format asks.
-    file.set_len(header_bytes + data_bytes + data_bytes % 2)?;
-    let length = Length::Bytes(u32::try_from(data_bytes).unwrap_or(wav::DATA_BYTES_MAX));
-    file.write_all_at(&wav::header(spec, length), 0)?;
+    // A torn last sample goes, and so does an ending that was begun.
+    file.set_len(u64::from(header_bytes) + data_bytes)?;
+    let data_bytes = u32::try_from(data_bytes).unwrap_or(wav::DATA_BYTES_MAX);
+    let mut writer = wav::Writer::resume(PartFile::new(file.try_clone()?), spec, data_bytes);
+    writer.checkpoint().map_err(to_io)?;
+    store.seal(&mut writer, file, &Record { samples, ..record.clone() })?;
     file.sync_all()?;
     Ok(samples)
-}
-
-/// The data size in the header, the last four bytes before the data.
-fn announced_bytes(file: &File, spec: Spec) -> io::Result<u64> {
-    let mut size = [0; 4];
-    match file.read_exact_at(&mut size, u64::from(spec.header_bytes()) - 4) {
-        Ok(()) => Ok(u64::from(u32::from_le_bytes(size))),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-        Err(error) => Err(error),
-    }
 }
 
 fn read_start(file: &File, into: &mut [u8]) -> io::Result<usize> {

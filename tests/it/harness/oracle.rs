@@ -76,10 +76,26 @@ impl Wavs {
 
     /// The samples of all in a row that SoX reads; all must have as many channels.
     pub fn sox(&self) -> Vec<i16> {
-        let mut arguments = vec!["-V1"];
+        samples(&run("sox", &self.sox_arguments("-V1"), &[]))
+    }
+
+    /// The same.
+    ///
+    /// # Panics
+    /// When SoX warns of any of them.
+    pub fn sox_without_a_word(&self) -> Vec<i16> {
+        let output = Command::new("sox").args(self.sox_arguments("-V2")).output();
+        let output = output.expect("sox is installed: apt-get install sox");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+        samples(&output.stdout)
+    }
+
+    fn sox_arguments<'a>(&'a self, loudness: &'a str) -> Vec<&'a str> {
+        let mut arguments = vec![loudness];
         arguments.extend(self.paths.iter().map(String::as_str));
         arguments.extend(words("-t raw -e signed -b 16 -L -"));
-        samples(&run("sox", &arguments, &[]))
+        arguments
     }
 
     /// The samples of all in a row that Python's `wave` reads; all must have `channels` channels

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use callreel_core::wav;
+
 /// A file that is written where the position says, in one system call each time.
 #[derive(Debug)]
 pub struct PartFile {
@@ -45,5 +47,13 @@ impl embedded_io::Seek for PartFile {
             }
         };
         Ok(self.position)
+    }
+}
+
+/// A writer's error as an error of the system.
+pub fn to_io(error: wav::Error<io::Error>) -> io::Error {
+    match error {
+        wav::Error::Sink(error) => error,
+        error => io::Error::other(error.to_string()),
     }
 }
