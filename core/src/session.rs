@@ -1,17 +1,22 @@
 //! A call as a state machine: messages in, samples that can no longer change out.
 
 mod clock;
+mod identity;
+mod placing;
+mod turn;
 
 use self::clock::Pace;
+use self::identity::{Fingerprint, StreamId};
+use self::placing::Clock;
+use self::turn::Pending;
 use crate::frame::{self, Body, Frame, Media, PeerError, Provider, Start, Text, Track, Tracks};
 use crate::g711::SAMPLE_RATE_HZ;
-use crate::jitter::{
-    HOLES_MAX, Hole, JitterBuffer, Placement, REORDER, Sample, TRACK_LAG, place, samples,
-};
+use crate::jitter::{HOLES_MAX, JitterBuffer, Placement, REORDER, TRACK_LAG};
 use crate::log;
 use crate::wav;
 
 pub use self::clock::MediaClock;
+pub use self::turn::Turn;
 pub use crate::jitter::{
     GAP_MS_MAX, REORDER_MS_MAX, TRACK_LAG_MS_MAX, WOBBLE_AT_HOLE_MS_MAX, WOBBLE_MS_MAX,
 };
@@ -90,84 +95,6 @@ enum State {
     Waiting,
     Recording,
     Ended,
-}
-
-/// What is remembered of one track.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    /// Media time of the track's first sample, in samples; wraps around.
-    anchor: Option<u64>,
-    /// The first message that is missing since the track's last frame.
-    missing_from: Option<u64>,
-    last: Option<Fingerprint>,
-    /// Timestamp and samples of the last chunk, while the stream's clock is not settled.
-    before: Option<(u64, u64)>,
-}
-
-impl Clock {
-    const NEW: Self = Self { anchor: None, missing_from: None, last: None, before: None };
-}
-
-/// The id of the stream, or enough of it to know it again: ids may be of any length.
-#[derive(Clone, Copy, Debug)]
-struct StreamId {
-    head: [u8; STREAM_ID_BYTES],
-    length: usize,
-    /// A sum over the bytes behind `head`.
-    tail: usize,
-}
-
-/// Bytes of a stream's id that are kept as they are; Twilio's have 34.
-const STREAM_ID_BYTES: usize = 40;
-
-impl StreamId {
-    const NONE: Self = Self { head: [0; STREAM_ID_BYTES], length: 0, tail: 0 };
-
-    fn new(id: &[u8]) -> Self {
-        let mut kept = Self { length: id.len(), tail: Self::sum(id), ..Self::NONE };
-        kept.head.iter_mut().zip(id).for_each(|(place, byte)| *place = *byte);
-        kept
-    }
-
-    #[inline]
-    fn is(&self, id: &[u8]) -> bool {
-        if id.len() != self.length {
-            return false;
-        }
-        match (id.try_into(), self.head.first_chunk()) {
-            (Ok(id), Some(head)) => frame::is_same::<{ frame::SID_BYTES }>(id, head),
-            _ => self.is_of_another_length(id),
-        }
-    }
-
-    #[cold]
-    fn is_of_another_length(&self, id: &[u8]) -> bool {
-        match self.head.get(..id.len()) {
-            Some(head) => head == id,
-            None => id.starts_with(&self.head) && Self::sum(id) == self.tail,
-        }
-    }
-
-    /// The id, if all of it is kept.
-    #[inline]
-    fn known(&self) -> &[u8] {
-        self.head.get(..self.length).unwrap_or_default()
-    }
-
-    #[cold]
-    fn sum(id: &[u8]) -> usize {
-        let tail = id.get(STREAM_ID_BYTES..).unwrap_or_default().iter();
-        tail.fold(0, |sum: usize, byte| sum.wrapping_mul(ODD).wrapping_add(usize::from(*byte)))
-    }
-}
-
-/// What makes a frame the same frame again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fingerprint {
-    sequence: u64,
-    chunk: Option<u64>,
-    timestamp_ms: Option<u64>,
-    codes: (usize, usize),
 }
 
 /// What happened so far. Counters only grow.
@@ -624,163 +551,6 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         Ok(placed)
     }
 
-    /// Puts a chunk that comes late into its place, if that was held open.
-    #[cold]
-    fn fill_hole(&mut self, channel: usize, sequence: Option<u64>, media: &Media<'_>) -> bool {
-        let wobble = samples(WOBBLE_AT_HOLE_MS_MAX) as usize;
-        let anchor = self.clocks.get(channel).and_then(|clock| clock.anchor);
-        let time = media.timestamp_ms.and_then(|timestamp| self.pace.samples(timestamp));
-        let at = time.zip(anchor).map(|(time, anchor)| time.wrapping_sub(anchor));
-        let is_filled = sequence.is_some_and(|sequence| {
-            self.jitter.fill_hole(channel, sequence, at, media.codes, wobble)
-        });
-        self.stats.reordered += u64::from(is_filled);
-        is_filled
-    }
-
-    /// Gives up the missing parts that would hold back more than the window has room for.
-    #[inline]
-    fn close_holes(&mut self, channel: usize, pending: &Pending<'_>) {
-        if !self.jitter.has_holes() {
-            return;
-        }
-        let more = pending.silence + pending.codes.len() as u64;
-        while let Some(hole) = self.jitter.close_hole(channel, more) {
-            self.tell_hole(hole);
-        }
-        self.jitter.settle();
-    }
-
-    #[cold]
-    fn tell_hole(&mut self, hole: Hole) {
-        let length = hole.length as u64;
-        if let Some(track) = self.tracks.iter().nth(hole.track) {
-            self.tell(Gap { track, at: hole.at, missing: length, filled: length });
-        }
-    }
-
-    /// Keeps a gap for [`Turn::gaps`].
-    #[inline]
-    fn tell(&mut self, gap: Gap) {
-        if gap.missing > 0 {
-            // There is room for all that one message can end.
-            let _ = self.ended.push(gap);
-        }
-    }
-
-    /// Decides where a chunk goes on a track that has come to `at`, and whether messages before it
-    /// are missing that may still come.
-    #[inline]
-    fn place(
-        &mut self,
-        channel: usize,
-        at: u64,
-        media: &Media<'_>,
-        sequence: Option<u64>,
-    ) -> (Placement, Option<Hole>) {
-        let Some(clock) = self.clocks.get_mut(channel) else {
-            return (Placement::Append, None);
-        };
-        let missing_from = clock.missing_from.take();
-        let hole = |length| {
-            let (from, to) = missing_from.zip(sequence)?;
-            Some(Hole { track: channel, at, length, from, to })
-        };
-        let Some(timestamp) = media.timestamp_ms else {
-            return (Placement::Append, hole(0));
-        };
-        if !self.pace.is_settled() {
-            self.weigh(channel, at, timestamp, media.codes.len(), missing_from.is_some());
-        }
-        let Some(time) = self.pace.samples(timestamp) else {
-            return (Placement::Append, hole(0));
-        };
-        let (placement, ahead) = self.place_in_time(channel, at, time, missing_from.is_some());
-        let open = match placement {
-            Placement::Fill(count) => usize::try_from(count).ok().and_then(hole),
-            // A chunk shorter than the wobble is missing.
-            Placement::Append if ahead.cast_signed() > 0 && ahead >= media.codes.len() as u64 => {
-                hole(0)
-            }
-            _ => None,
-        };
-        (placement, open)
-    }
-
-    /// Compares a chunk's time, in samples, with the time that its track has come to; also returns how
-    /// far it is ahead, which wraps around.
-    #[inline]
-    fn place_in_time(
-        &mut self,
-        channel: usize,
-        at: u64,
-        time: u64,
-        after_hole: bool,
-    ) -> (Placement, u64) {
-        let begun = time.wrapping_sub(at);
-        let stream = *self.anchor.get_or_insert(begun);
-        let Some(clock) = self.clocks.get_mut(channel) else {
-            return (Placement::Append, 0);
-        };
-        let anchor = *clock.anchor.get_or_insert(stream);
-        let placement = place(time, anchor.wrapping_add(at), after_hole);
-        let placement = match placement {
-            Placement::Jump { .. } | Placement::Rewind => {
-                self.set_clock(channel, at, time, placement)
-            }
-            _ => placement,
-        };
-        (placement, begun.wrapping_sub(anchor))
-    }
-
-    /// Lets time count from a chunk anew, whose clock was set; returns the chunk's place.
-    #[cold]
-    fn set_clock(&mut self, channel: usize, at: u64, time: u64, jump: Placement) -> Placement {
-        let begun = time.wrapping_sub(at);
-        let (Some(clock), Some(stream)) = (self.clocks.get_mut(channel), self.anchor) else {
-            return jump;
-        };
-        // The other track's clock may have been set before this one's: both go on together.
-        let moved = stream.wrapping_sub(clock.anchor.unwrap_or(stream)).cast_signed();
-        let filled = match place(time, stream.wrapping_add(at), false) {
-            _ if moved == 0 => None,
-            Placement::Append => Some(0),
-            Placement::Fill(count) => Some(count),
-            _ => None,
-        };
-        let Some(filled) = filled else {
-            clock.anchor = Some(begun);
-            self.anchor = Some(begun);
-            return jump;
-        };
-        clock.anchor = Some(stream);
-        match moved {
-            1.. => Placement::Jump { missing: moved.unsigned_abs().saturating_add(filled), filled },
-            _ if filled > 0 => Placement::Fill(filled),
-            _ => Placement::Append,
-        }
-    }
-
-    /// Holds the timestamps against the audio, while there is doubt.
-    #[cold]
-    fn weigh(&mut self, channel: usize, at: u64, timestamp: u64, length: usize, after_hole: bool) {
-        let Some(clock) = self.clocks.get_mut(channel) else {
-            return;
-        };
-        let before = clock.before.replace((timestamp, length as u64));
-        let Some((before, audio)) = before.filter(|_| !after_hole) else {
-            return;
-        };
-        let was = self.pace.clock();
-        self.pace.weigh(timestamp.checked_sub(before), audio);
-        if self.pace.clock() != was {
-            // All so far was appended; time counts from here, in the new unit.
-            self.anchor = self.pace.samples(timestamp).map(|time| time.wrapping_sub(at));
-            self.clocks.iter_mut().for_each(|clock| clock.anchor = None);
-            log::debug!("the stream's timestamps are {}", self.pace.clock().name());
-        }
-    }
-
     fn begin(&mut self, tracks: Tracks) -> Result<(), Error> {
         if !self.jitter.serves(tracks.channels()) {
             let bytes_min = match tracks {
@@ -843,130 +613,3 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
 
 /// The largest step between two sequence numbers that is believed: ten minutes of two tracks.
 const SEQUENCE_JUMP_MAX: u64 = 60_000;
-
-/// One message taken: what it meant, and the samples that can no longer change because of it.
-///
-/// Call [`poll_pcm`](Self::poll_pcm) or [`poll_mulaw`](Self::poll_mulaw) until it returns zero. The
-/// borrow sees to it that nothing else happens before; what a dropped turn still held of its message is
-/// lost and counted in [`Stats::undrained`].
-#[must_use = "its samples are lost unless it is polled until it returns zero"]
-#[derive(Debug)]
-pub struct Turn<'s, 't, S: AsRef<[u8]> + AsMut<[u8]>> {
-    session: &'s mut Session<S>,
-    event: Event<'t>,
-    pending: Pending<'t>,
-}
-
-impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
-    /// What the message meant.
-    #[must_use]
-    pub const fn event(&self) -> &Event<'t> {
-        &self.event
-    }
-
-    /// The gaps that ended with this message. A gap ends when audio comes behind it and nothing can
-    /// come into it any more.
-    pub fn gaps(&self) -> impl Iterator<Item = &Gap> {
-        self.session.ended.iter()
-    }
-
-    /// Moves samples to `out`, interleaved (inbound first), whole sample frames; returns how many
-    /// places were used. Zero means drained.
-    ///
-    /// A chunk of any length comes out in pieces. `out` must have room for one sample frame, which is
-    /// two samples if there are two tracks: with less, zero means nothing and the audio is lost.
-    #[inline]
-    pub fn poll_pcm(&mut self, out: &mut [i16]) -> usize {
-        self.poll(out)
-    }
-
-    /// The same samples as the mu-law codes that they came as: half the memory, and a recorder that
-    /// keeps some of them for a while need not decode them before it writes them down.
-    #[inline]
-    pub fn poll_mulaw(&mut self, out: &mut [u8]) -> usize {
-        self.poll(out)
-    }
-
-    #[inline]
-    fn poll<T: Sample>(&mut self, out: &mut [T]) -> usize {
-        let jitter = &mut self.session.jitter;
-        let mut used = 0;
-        loop {
-            used += self.pending.pass(jitter, out.get_mut(used..).unwrap_or_default());
-            used += jitter.pop(out.get_mut(used..).unwrap_or_default());
-            // What finds no place in `out` waits where it is: it can pass the ring by next time.
-            if used == out.len() || !self.pending.push(jitter) {
-                return used;
-            }
-        }
-    }
-}
-
-impl<S: AsRef<[u8]> + AsMut<[u8]>> Drop for Turn<'_, '_, S> {
-    fn drop(&mut self) {
-        self.session.stats.undrained += self.pending.silence + self.pending.codes.len() as u64;
-    }
-}
-
-/// What a chunk still has to put into the ring.
-#[derive(Debug, Default)]
-struct Pending<'t> {
-    channel: usize,
-    silence: u64,
-    codes: &'t [u8],
-}
-
-impl Pending<'_> {
-    /// Takes codes and silence that wait for nothing straight to `out`; returns how many samples.
-    #[inline]
-    fn pass<S: AsRef<[u8]> + AsMut<[u8]>, T: Sample>(
-        &mut self,
-        jitter: &mut JitterBuffer<S>,
-        out: &mut [T],
-    ) -> usize {
-        if self.silence > 0 {
-            let count = jitter.pass_silence(self.silence, out);
-            self.silence -= count as u64;
-            return count;
-        }
-        let count = jitter.pass(self.codes, out);
-        self.codes = self.codes.get(count..).unwrap_or_default();
-        count
-    }
-
-    /// Puts as much as fits into the ring; returns whether anything did.
-    #[inline]
-    fn push<S: AsRef<[u8]> + AsMut<[u8]>>(&mut self, jitter: &mut JitterBuffer<S>) -> bool {
-        if self.silence > 0 {
-            let count = jitter.push_silence(self.channel, self.silence);
-            self.silence -= count as u64;
-            return count > 0;
-        }
-        if self.codes.is_empty() {
-            return false;
-        }
-        let count = jitter.push(self.channel, self.codes);
-        self.codes = self.codes.get(count..).unwrap_or_default();
-        count > 0
-    }
-}
-
-/// An odd number with no pattern in its bits.
-const ODD: usize = 0x517C_C1B7_2722_0A95_u64 as usize;
-
-impl Fingerprint {
-    fn new(sequence: u64, media: &Media<'_>) -> Self {
-        // By machine words. Not a cipher: whoever makes two chunks of one number with the same sums
-        // harms their own call.
-        let (words, rest) = media.codes.as_chunks();
-        let (mut sum, mut sums) = (media.codes.len(), 0usize);
-        let mut add = |word: usize| {
-            sum = (sum.rotate_left(5) ^ word).wrapping_mul(ODD);
-            sums = sums.rotate_left(7).wrapping_add(sum);
-        };
-        words.iter().for_each(|word| add(usize::from_le_bytes(*word)));
-        rest.iter().for_each(|byte| add(usize::from(*byte)));
-        let codes = (sum, sums);
-        Self { sequence, chunk: media.chunk, timestamp_ms: media.timestamp_ms, codes }
-    }
-}

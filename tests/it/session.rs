@@ -7,8 +7,10 @@ use callreel_core::session::{
 };
 use proptest::prelude::*;
 
+use crate::harness::client;
+use crate::harness::fixtures;
 use crate::harness::messages::{CONNECTED, call, call_codes, chunk, media, start, stop};
-use crate::harness::recorder::{Recording, record, record_one};
+use crate::harness::recorder::{Recording, connection, device_connection, record, record_one};
 
 fn decoded(codes: &[u8]) -> Vec<i16> {
     codes.iter().map(|code| decode_mulaw(*code)).collect()
@@ -169,7 +171,7 @@ fn a_chunk_that_comes_late_lands_in_its_place() {
     }
     // Without timestamps the numbers tell.
     let nameless = |i: u64| media("inbound", i + 2, 0, &chunk(i)).replace("timestamp", "x");
-    let recording = record_one(&messages(&["inbound"], [0, 1, 3, 2, 4].map(nameless).into_iter()));
+    let recording = record_one(&messages(&["inbound"], [0, 1, 3, 2, 4].map(nameless)));
     assert_eq!(recording.samples, decoded(&call_codes(5)));
 }
 
@@ -424,6 +426,21 @@ fn a_second_start_is_a_second_recording() {
     assert_eq!(recordings[1].channel(1), decoded(&chunk(7)));
     assert_eq!(recordings[2].samples, decoded(&call_codes(2)));
     assert_eq!([0, 1, 2].map(|i| recordings[i].stopped), [false, false, true]);
+}
+
+#[test]
+fn with_the_memory_of_one_session_a_start_ends_the_stream_before_it() {
+    let fixture =
+        fixtures::twilio().into_iter().find(|f| f.name == "two-streams-on-one-connection");
+    let bytes: Vec<u8> = fixture.unwrap().messages().iter().flat_map(client::text).collect();
+    let beside = connection(&[&bytes], 2048);
+    let alone = device_connection(&[&bytes], 2048);
+    let lengths = |all: &[Recording]| all.iter().map(|one| one.samples.len()).collect::<Vec<_>>();
+    assert_eq!(lengths(&beside), [1600, 1120]);
+    // The second takes all that comes, to the first stop.
+    assert_eq!(lengths(&alone)[0], 640);
+    assert_eq!(alone[0].samples, beside[0].samples[..640]);
+    assert_eq!((alone.len(), alone[1].stats.media, alone[1].stats.unaddressed), (2, 12, 6));
 }
 
 #[test]

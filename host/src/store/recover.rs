@@ -199,7 +199,9 @@ fn mend(file: &File, spec: Spec, store: &Store, record: &Record) -> io::Result<u
     let data_bytes = u32::try_from(data_bytes).unwrap_or(wav::DATA_BYTES_MAX);
     let mut writer = wav::Writer::resume(PartFile::new(file.try_clone()?), spec, data_bytes);
     writer.checkpoint().map_err(to_io)?;
-    store.seal(&mut writer, file, &Record { samples, ..record.clone() })?;
+    let mut sealed = record.clone();
+    sealed.set_samples(samples);
+    store.seal(&mut writer, file, &sealed)?;
     file.sync_all()?;
     Ok(samples)
 }

@@ -21,6 +21,7 @@ fuzz_target!(|text: &str| {
     if node.depth() <= DEPTH_MAX
         && let Some(expected) = expect(&node)
     {
+        let found = found.map(|found| Message { stream_id: None, ..found });
         assert_eq!(found, expected);
     }
 });
@@ -29,6 +30,8 @@ fuzz_target!(|text: &str| {
 #[derive(Debug, PartialEq)]
 struct Message {
     sequence: Option<u64>,
+    /// `None` where it is not expected to be anything.
+    stream_id: Option<String>,
     said: Said,
 }
 
@@ -58,6 +61,8 @@ enum Said {
 fn said(text: &str) -> Result<Message, PeerError> {
     let mut text = text.as_bytes().to_vec();
     let frame = parse(Provider::Twilio, &mut text)?;
+    let stream_id = core::str::from_utf8(frame.stream_id).expect("the text is UTF-8");
+    let stream_id = Some(Text::new(stream_id).to_string());
     let owned = |text: Text<'_>| text.to_string();
     let said = match frame.body {
         Body::Connected => Said::Connected,
@@ -70,6 +75,7 @@ fn said(text: &str) -> Result<Message, PeerError> {
             codes: media.codes.to_vec(),
         },
         Body::Other => Said::Other,
+        Body::Rejected(error) => return Err(error),
         Body::Start(start) => Said::Start {
             ids: [start.stream_id, start.call_id, start.account_id].map(owned),
             tracks: start.tracks,
@@ -80,7 +86,7 @@ fn said(text: &str) -> Result<Message, PeerError> {
         },
         Body::Stop => Said::Stop,
     };
-    Ok(Message { sequence: frame.sequence, said })
+    Ok(Message { sequence: frame.sequence, stream_id, said })
 }
 
 /// What a message must mean; `None` where we may refuse it: a field of ours twice or of another type.
@@ -89,7 +95,7 @@ fn expect(message: &Node) -> Option<Result<Message, PeerError>> {
     let sequence = message.number("sequenceNumber")?;
     let known = ["connected", "dtmf", "mark", "media", "start", "stop"].contains(&event);
     let said = if known { expect_known(event, message)? } else { Ok(Said::Other) };
-    Some(said.map(|said| Message { sequence, said }))
+    Some(said.map(|said| Message { sequence, stream_id: None, said }))
 }
 
 fn expect_known(event: &str, message: &Node) -> Option<Result<Said, PeerError>> {
@@ -109,10 +115,19 @@ fn expect_known(event: &str, message: &Node) -> Option<Result<Said, PeerError>> 
     let start = start.map_or(Some(None), |start| start.map(Some))?;
     Some(match event {
         "connected" => Ok(Said::Connected),
-        "dtmf" => digit.map(Said::Dtmf).ok_or(PeerError::Shape),
-        "mark" => mark.map(Said::Mark).ok_or(PeerError::Shape),
+        "dtmf" => Ok(Said::Dtmf(digit.unwrap_or_default())),
+        "mark" => Ok(Said::Mark(mark.unwrap_or_default())),
         "media" => media.unwrap_or(Err(PeerError::Shape)),
-        "start" => start.ok_or(PeerError::Shape),
+        "start" => {
+            // Fields beside it would count.
+            let fields = ["callSid", "accountSid", "tracks", "mediaFormat", "customParameters"];
+            for name in fields.into_iter().chain(["custom_parameters"]) {
+                if message.maybe(name)?.is_some() {
+                    return None;
+                }
+            }
+            Ok(start?)
+        }
         _ => Ok(Said::Stop),
     })
 }
@@ -131,6 +146,9 @@ fn expect_media(media: &Node) -> Option<Result<Said, PeerError>> {
 }
 
 fn expect_start(start: &Node, stream_sid: &str) -> Option<Said> {
+    if start.maybe("custom_parameters")?.is_some() {
+        return None;
+    }
     let ids = [
         start.string("streamSid")?.unwrap_or(stream_sid),
         start.string("callSid")?.unwrap_or_default(),
@@ -142,6 +160,7 @@ fn expect_start(start: &Node, stream_sid: &str) -> Option<Said> {
         Some(Node::Array(names)) => {
             for name in names {
                 match track(name.text()?) {
+                    None if ["both", "both_tracks"].contains(&name.text()?) => tracks = (true, true),
                     Some(Track::Inbound) => tracks.0 = true,
                     Some(Track::Outbound) => tracks.1 = true,
                     None => {}

@@ -1,0 +1,311 @@
+//! Missing parts that may still come: what is held back for them, and what comes late into them.
+
+use super::{JitterBuffer, REORDER, TRACK_LAG};
+
+/// How many missing parts may be held open at one time; of more, the oldest is given up.
+pub const HOLES_MAX: usize = 4;
+
+/// A part of a track whose messages are missing: silence as long as they do not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Track of the missing audio.
+    pub track: usize,
+    /// First missing sample of the track.
+    pub at: u64,
+    /// Missing samples, as the timestamps tell.
+    pub length: usize,
+    /// First missing message.
+    pub from: u64,
+    /// First message behind the missing ones.
+    pub to: u64,
+}
+
+/// Up to [`HOLES_MAX`] missing parts. heapless's vector panics at an index that is none.
+#[derive(Clone, Debug)]
+pub struct Holes {
+    places: [Hole; HOLES_MAX],
+    count: usize,
+}
+
+impl Holes {
+    pub const NONE: Self =
+        Self { places: [Hole { track: 0, at: 0, length: 0, from: 0, to: 0 }; HOLES_MAX], count: 0 };
+
+    pub fn all(&mut self) -> &mut [Hole] {
+        self.places.get_mut(..self.count).unwrap_or_default()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Hole> {
+        self.places.iter().take(self.count)
+    }
+
+    /// Forgets all of them.
+    pub const fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    pub const fn is_full(&self) -> bool {
+        self.count >= HOLES_MAX
+    }
+
+    pub fn push(&mut self, hole: Hole) -> bool {
+        let Some(place) = self.places.get_mut(self.count) else {
+            return false;
+        };
+        *place = hole;
+        self.count += 1;
+        true
+    }
+
+    pub fn remove(&mut self, index: usize) -> Option<Hole> {
+        let removed = *self.all().get(index)?;
+        for place in index..self.count {
+            if let Some(next) = self.places.get(place + 1).copied()
+                && let Some(place) = self.places.get_mut(place)
+            {
+                *place = next;
+            }
+        }
+        self.count -= 1;
+        Some(removed)
+    }
+}
+
+impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
+    /// Whether parts are missing that may still come.
+    #[must_use]
+    #[inline]
+    pub const fn has_holes(&self) -> bool {
+        self.holes.count > 0
+    }
+
+    /// Holds back the `behind` samples that come behind a missing part, if the window has room for
+    /// them; returns whether it does.
+    pub fn open_hole(&mut self, hole: Hole, behind: usize) -> bool {
+        let end = hole.at.saturating_add(hole.length as u64).saturating_add(behind as u64);
+        let longest = end.max(self.placed(0)).max(self.placed(1));
+        let fits = end - hole.at <= REORDER as u64
+            && (!self.stereo || longest.saturating_sub(hole.at) <= TRACK_LAG as u64);
+        fits && self.holes.push(hole)
+    }
+
+    /// Takes the oldest missing part that need not be waited for any more, before `track` gets
+    /// `more` samples.
+    pub fn close_hole(&mut self, track: usize, more: u64) -> Option<Hole> {
+        let end = |number| self.placed(number) + if number == track { more } else { 0 };
+        let longest = end(0).max(end(1));
+        let is_over = |hole: &Hole| {
+            end(hole.track).saturating_sub(hole.at) > REORDER as u64
+                || self.stereo && longest.saturating_sub(hole.at) > TRACK_LAG as u64
+        };
+        let index = match self.holes.iter().position(is_over) {
+            None if self.holes.is_full() => 0,
+            found => found?,
+        };
+        self.holes.remove(index)
+    }
+
+    /// Takes the oldest missing part, now that nothing more will come.
+    pub fn give_up_hole(&mut self) -> Option<Hole> {
+        self.holes.remove(0)
+    }
+
+    /// Puts the codes of message `sequence`, which comes late, into its place; returns whether it had
+    /// one. `at` is its place by its timestamp; places and lengths by timestamps may be off by
+    /// `wobble`.
+    pub fn fill_hole(
+        &mut self,
+        track: usize,
+        sequence: u64,
+        at: Option<u64>,
+        codes: &[u8],
+        wobble: usize,
+    ) -> bool {
+        let is_its = |hole: &Hole| hole.track == track && (hole.from..hole.to).contains(&sequence);
+        let Some(index) = self.holes.iter().position(is_its) else {
+            return false;
+        };
+        let Some(hole) = self.holes.all().get(index).copied() else {
+            return false;
+        };
+        let count = codes.len();
+        if count == 0 {
+            return false;
+        }
+        let is_alone = hole.to - hole.from == 1 || hole.length < count + count / 2;
+        if hole.length == 0 || is_alone && hole.length.abs_diff(count) <= wobble {
+            if !self.resize(&hole, count) {
+                return false;
+            }
+            let offset = self.offset(&hole);
+            self.holes.remove(index);
+            self.put(track, offset, codes);
+            return true;
+        }
+        // The part before it and the part behind it stay open.
+        let (Some(at), Some(room)) = (at, hole.length.checked_sub(count)) else {
+            return false;
+        };
+        let ahead = at.wrapping_sub(hole.at).cast_signed();
+        let before = match usize::try_from(ahead.max(0)).unwrap_or(usize::MAX) {
+            near if near <= wobble.min(count / 2) => 0,
+            near if near.saturating_add(wobble.min(count / 2)) >= room => room,
+            between => between,
+        };
+        let behind = hole.length - before - count;
+        let first = Hole { length: before, to: sequence, ..hole };
+        let last = Hole {
+            at: hole.at + (before + count) as u64,
+            length: behind,
+            from: sequence + 1,
+            ..hole
+        };
+        let offset = self.offset(&hole) + before;
+        let rest = match (before, behind) {
+            (0, _) => last,
+            (_, 0) => first,
+            _ if !self.holes.push(last) => return false,
+            _ => first,
+        };
+        if let Some(place) = self.holes.all().get_mut(index) {
+            *place = rest;
+        }
+        self.put(track, offset, codes);
+        true
+    }
+
+    /// Samples of its track that are unread and come before a hole.
+    pub(super) fn offset(&self, hole: &Hole) -> usize {
+        let behind = self.placed(hole.track).saturating_sub(hole.at);
+        self.written_of(hole.track).saturating_sub(usize::try_from(behind).unwrap_or(usize::MAX))
+    }
+
+    /// The place in a part of the ring of the unread sample `offset`.
+    fn place_of(start: usize, offset: usize, part: &mut [u8]) -> Option<&mut u8> {
+        let at = start + offset;
+        let at = if at < part.len() { at } else { at - part.len() };
+        part.get_mut(at)
+    }
+
+    /// Writes over `track`'s samples from the unread one `offset` on.
+    fn put(&mut self, track: usize, offset: usize, codes: &[u8]) {
+        let start = self.start;
+        let part = self.part(track);
+        for (index, code) in codes.iter().enumerate() {
+            if let Some(place) = Self::place_of(start, offset + index, part) {
+                *place = *code;
+            }
+        }
+        self.settle();
+    }
+
+    /// Moves what is behind a hole, so that the hole has room for `count` samples; returns whether
+    /// there was room for that.
+    fn resize(&mut self, hole: &Hole, count: usize) -> bool {
+        let (track, offset) = (hole.track, self.offset(hole));
+        let (start, written, room) = (self.start, self.written_of(track), self.room());
+        let behind = written.saturating_sub(offset + hole.length);
+        let grown = written - hole.length.min(written) + count;
+        if grown > room {
+            return false;
+        }
+        let part = self.part(track);
+        let mut shift = |index: usize| {
+            let from = Self::place_of(start, offset + hole.length + index, part).copied();
+            let to = Self::place_of(start, offset + count + index, part);
+            if let (Some(code), Some(place)) = (from, to) {
+                *place = code;
+            }
+        };
+        // Away from what has still to be moved.
+        if count > hole.length {
+            (0..behind).rev().for_each(&mut shift);
+        } else {
+            (0..behind).for_each(&mut shift);
+        }
+        if let (Some(written), Some(placed)) =
+            (self.written.get_mut(track), self.placed.get_mut(track))
+        {
+            *written = grown;
+            *placed = *placed - hole.length as u64 + count as u64;
+        }
+        for other in self.holes.all() {
+            if other.track == track && other.at > hole.at {
+                other.at = other.at - hole.length as u64 + count as u64;
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// A ring whose track 0 has 160 samples of `1`, a hole of the messages 3 to 6 and `2`s behind it.
+    fn with_hole(length: usize) -> JitterBuffer<Vec<u8>> {
+        let mut jitter = JitterBuffer::new(vec![0; REORDER + 1]);
+        let mut out = [0u8; 160];
+        assert_eq!(jitter.pass(&[1; 160], &mut out), 160);
+        let hole = Hole { track: 0, at: 160, length, from: 3, to: 6 };
+        assert!(jitter.open_hole(hole, 100));
+        jitter.push_silence(0, length as u64);
+        jitter.push(0, &[2; 100]);
+        assert_eq!(jitter.pop(&mut out), 0, "held back");
+        jitter
+    }
+
+    fn codes(jitter: &mut JitterBuffer<Vec<u8>>) -> Vec<u8> {
+        let mut out = vec![0; 2 * REORDER];
+        let count = jitter.pop(&mut out);
+        out.truncate(count);
+        out
+    }
+
+    #[test]
+    fn what_comes_late_finds_its_place_in_any_order() {
+        for order in [[3, 4, 5], [5, 4, 3], [4, 3, 5], [4, 5, 3], [3, 5, 4]] {
+            // The timestamps wobbled by a millisecond.
+            for length in [232, 240, 248] {
+                let mut jitter = with_hole(length);
+                for number in order {
+                    let code = number as u8 * 16;
+                    let at = 160 + (number - 3) * 80;
+                    let filled = jitter.fill_hole(0, number, Some(at), &[code; 80], 80);
+                    assert!(filled, "{order:?} {length}");
+                }
+                assert!(!jitter.has_holes());
+                let expected = [vec![48; 80], vec![64; 80], vec![80; 80], vec![2; 100]].concat();
+                assert_eq!(codes(&mut jitter), expected, "{order:?} {length}");
+                assert_eq!(jitter.placed(0), 160 + 340);
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_come_is_silence_when_the_window_is_over() {
+        let mut jitter = with_hole(240);
+        let mut fill = |track, number| jitter.fill_hole(track, number, Some(240), &[9; 80], 80);
+        assert!(fill(0, 4));
+        assert!(!fill(0, 4), "it came");
+        assert!(!fill(0, 7) && !fill(1, 3));
+        assert_eq!(jitter.close_hole(0, 300), None, "640 samples");
+        let closed: Vec<_> = core::iter::from_fn(|| jitter.close_hole(0, 301)).collect();
+        assert_eq!(closed, [Hole { track: 0, at: 160, length: 80, from: 3, to: 4 }]);
+        let closed: Vec<_> = core::iter::from_fn(|| jitter.give_up_hole()).collect();
+        assert_eq!(closed, [Hole { track: 0, at: 320, length: 80, from: 5, to: 6 }]);
+        jitter.settle();
+        let expected = [vec![255; 80], vec![9; 80], vec![255; 80], vec![2; 100]].concat();
+        assert_eq!(codes(&mut jitter), expected);
+    }
+
+    #[test]
+    fn without_a_time_a_late_chunk_is_put_in() {
+        let mut jitter = with_hole(0);
+        assert!(jitter.fill_hole(0, 4, None, &[9; 300], 80));
+        assert_eq!(codes(&mut jitter), [vec![9; 300], vec![2; 100]].concat());
+    }
+}

@@ -1,0 +1,188 @@
+//! The place of a chunk in media time: behind the last one, behind silence, or where it is missing.
+
+use super::identity::Fingerprint;
+use super::turn::Pending;
+use super::{Gap, Session};
+use crate::frame::Media;
+use crate::jitter::{Hole, Placement, WOBBLE_AT_HOLE_MS_MAX, place, samples};
+use crate::log;
+
+/// What is remembered of one track.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Media time of the track's first sample, in samples; wraps around.
+    pub anchor: Option<u64>,
+    /// The first message that is missing since the track's last frame.
+    pub missing_from: Option<u64>,
+    pub last: Option<Fingerprint>,
+    /// Timestamp and samples of the last chunk, while the stream's clock is not settled.
+    pub before: Option<(u64, u64)>,
+}
+
+impl Clock {
+    pub const NEW: Self = Self { anchor: None, missing_from: None, last: None, before: None };
+}
+
+impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
+    /// Puts a chunk that comes late into its place, if that was held open.
+    #[cold]
+    pub(super) fn fill_hole(
+        &mut self,
+        channel: usize,
+        sequence: Option<u64>,
+        media: &Media<'_>,
+    ) -> bool {
+        let wobble = samples(WOBBLE_AT_HOLE_MS_MAX) as usize;
+        let anchor = self.clocks.get(channel).and_then(|clock| clock.anchor);
+        let time = media.timestamp_ms.and_then(|timestamp| self.pace.samples(timestamp));
+        let at = time.zip(anchor).map(|(time, anchor)| time.wrapping_sub(anchor));
+        let is_filled = sequence.is_some_and(|sequence| {
+            self.jitter.fill_hole(channel, sequence, at, media.codes, wobble)
+        });
+        self.stats.reordered += u64::from(is_filled);
+        is_filled
+    }
+
+    /// Gives up the missing parts that would hold back more than the window has room for.
+    #[inline]
+    pub(super) fn close_holes(&mut self, channel: usize, pending: &Pending<'_>) {
+        if !self.jitter.has_holes() {
+            return;
+        }
+        let more = pending.silence + pending.codes.len() as u64;
+        while let Some(hole) = self.jitter.close_hole(channel, more) {
+            self.tell_hole(hole);
+        }
+        self.jitter.settle();
+    }
+
+    #[cold]
+    pub(super) fn tell_hole(&mut self, hole: Hole) {
+        let length = hole.length as u64;
+        if let Some(track) = self.tracks.iter().nth(hole.track) {
+            self.tell(Gap { track, at: hole.at, missing: length, filled: length });
+        }
+    }
+
+    /// Keeps a gap for [`Turn::gaps`].
+    #[inline]
+    pub(super) fn tell(&mut self, gap: Gap) {
+        if gap.missing > 0 {
+            // There is room for all that one message can end.
+            let _ = self.ended.push(gap);
+        }
+    }
+
+    /// Decides where a chunk goes on a track that has come to `at`, and whether messages before it
+    /// are missing that may still come.
+    #[inline]
+    pub(super) fn place(
+        &mut self,
+        channel: usize,
+        at: u64,
+        media: &Media<'_>,
+        sequence: Option<u64>,
+    ) -> (Placement, Option<Hole>) {
+        let Some(clock) = self.clocks.get_mut(channel) else {
+            return (Placement::Append, None);
+        };
+        let missing_from = clock.missing_from.take();
+        let hole = |length| {
+            let (from, to) = missing_from.zip(sequence)?;
+            Some(Hole { track: channel, at, length, from, to })
+        };
+        let Some(timestamp) = media.timestamp_ms else {
+            return (Placement::Append, hole(0));
+        };
+        if !self.pace.is_settled() {
+            self.weigh(channel, at, timestamp, media.codes.len(), missing_from.is_some());
+        }
+        let Some(time) = self.pace.samples(timestamp) else {
+            return (Placement::Append, hole(0));
+        };
+        let (placement, ahead) = self.place_in_time(channel, at, time, missing_from.is_some());
+        let open = match placement {
+            Placement::Fill(count) => usize::try_from(count).ok().and_then(hole),
+            // A chunk shorter than the wobble is missing.
+            Placement::Append if ahead.cast_signed() > 0 && ahead >= media.codes.len() as u64 => {
+                hole(0)
+            }
+            _ => None,
+        };
+        (placement, open)
+    }
+
+    /// Compares a chunk's time, in samples, with the time that its track has come to; also returns how
+    /// far it is ahead, which wraps around.
+    #[inline]
+    fn place_in_time(
+        &mut self,
+        channel: usize,
+        at: u64,
+        time: u64,
+        after_hole: bool,
+    ) -> (Placement, u64) {
+        let begun = time.wrapping_sub(at);
+        let stream = *self.anchor.get_or_insert(begun);
+        let Some(clock) = self.clocks.get_mut(channel) else {
+            return (Placement::Append, 0);
+        };
+        let anchor = *clock.anchor.get_or_insert(stream);
+        let placement = place(time, anchor.wrapping_add(at), after_hole);
+        let placement = match placement {
+            Placement::Jump { .. } | Placement::Rewind => {
+                self.set_clock(channel, at, time, placement)
+            }
+            _ => placement,
+        };
+        (placement, begun.wrapping_sub(anchor))
+    }
+
+    /// Lets time count from a chunk anew, whose clock was set; returns the chunk's place.
+    #[cold]
+    fn set_clock(&mut self, channel: usize, at: u64, time: u64, jump: Placement) -> Placement {
+        let begun = time.wrapping_sub(at);
+        let (Some(clock), Some(stream)) = (self.clocks.get_mut(channel), self.anchor) else {
+            return jump;
+        };
+        // The other track's clock may have been set before this one's: both go on together.
+        let moved = stream.wrapping_sub(clock.anchor.unwrap_or(stream)).cast_signed();
+        let filled = match place(time, stream.wrapping_add(at), false) {
+            _ if moved == 0 => None,
+            Placement::Append => Some(0),
+            Placement::Fill(count) => Some(count),
+            _ => None,
+        };
+        let Some(filled) = filled else {
+            clock.anchor = Some(begun);
+            self.anchor = Some(begun);
+            return jump;
+        };
+        clock.anchor = Some(stream);
+        match moved {
+            1.. => Placement::Jump { missing: moved.unsigned_abs().saturating_add(filled), filled },
+            _ if filled > 0 => Placement::Fill(filled),
+            _ => Placement::Append,
+        }
+    }
+
+    /// Holds the timestamps against the audio, while there is doubt.
+    #[cold]
+    fn weigh(&mut self, channel: usize, at: u64, timestamp: u64, length: usize, after_hole: bool) {
+        let Some(clock) = self.clocks.get_mut(channel) else {
+            return;
+        };
+        let before = clock.before.replace((timestamp, length as u64));
+        let Some((before, audio)) = before.filter(|_| !after_hole) else {
+            return;
+        };
+        let was = self.pace.clock();
+        self.pace.weigh(timestamp.checked_sub(before), audio);
+        if self.pace.clock() != was {
+            // All so far was appended; time counts from here, in the new unit.
+            self.anchor = self.pace.samples(timestamp).map(|time| time.wrapping_sub(at));
+            self.clocks.iter_mut().for_each(|clock| clock.anchor = None);
+            log::debug!("the stream's timestamps are {}", self.pace.clock().name());
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A message taken, and the audio of it that is still to be drained.
+
+use super::{Event, Gap, Session};
+use crate::jitter::{JitterBuffer, Sample};
+
+/// One message taken: what it meant, and the samples that can no longer change because of it.
+///
+/// Call [`poll_pcm`](Self::poll_pcm) or [`poll_mulaw`](Self::poll_mulaw) until it returns zero. The
+/// borrow sees to it that nothing else happens before; what a dropped turn still held of its message is
+/// lost and counted in [`Stats::undrained`](super::Stats::undrained).
+#[must_use = "its samples are lost unless it is polled until it returns zero"]
+#[derive(Debug)]
+pub struct Turn<'s, 't, S: AsRef<[u8]> + AsMut<[u8]>> {
+    pub(super) session: &'s mut Session<S>,
+    pub(super) event: Event<'t>,
+    pub(super) pending: Pending<'t>,
+}
+
+impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
+    /// What the message meant.
+    #[must_use]
+    pub const fn event(&self) -> &Event<'t> {
+        &self.event
+    }
+
+    /// The gaps that ended with this message. A gap ends when audio comes behind it and nothing can
+    /// come into it any more.
+    pub fn gaps(&self) -> impl Iterator<Item = &Gap> {
+        self.session.ended.iter()
+    }
+
+    /// Moves samples to `out`, interleaved (inbound first), whole sample frames; returns how many
+    /// places were used. Zero means drained.
+    ///
+    /// A chunk of any length comes out in pieces. `out` must have room for one sample frame, which is
+    /// two samples if there are two tracks: with less, zero means nothing and the audio is lost.
+    #[inline]
+    pub fn poll_pcm(&mut self, out: &mut [i16]) -> usize {
+        self.poll(out)
+    }
+
+    /// The same samples as the mu-law codes that they came as: half the memory, and a recorder that
+    /// keeps some of them for a while need not decode them before it writes them down.
+    #[inline]
+    pub fn poll_mulaw(&mut self, out: &mut [u8]) -> usize {
+        self.poll(out)
+    }
+
+    #[inline]
+    fn poll<T: Sample>(&mut self, out: &mut [T]) -> usize {
+        let jitter = &mut self.session.jitter;
+        let mut used = 0;
+        loop {
+            used += self.pending.pass(jitter, out.get_mut(used..).unwrap_or_default());
+            used += jitter.pop(out.get_mut(used..).unwrap_or_default());
+            // What finds no place in `out` waits where it is: it can pass the ring by next time.
+            if used == out.len() || !self.pending.push(jitter) {
+                return used;
+            }
+        }
+    }
+}
+
+impl<S: AsRef<[u8]> + AsMut<[u8]>> Drop for Turn<'_, '_, S> {
+    fn drop(&mut self) {
+        self.session.stats.undrained += self.pending.silence + self.pending.codes.len() as u64;
+    }
+}
+
+/// What a chunk still has to put into the ring.
+#[derive(Debug, Default)]
+pub struct Pending<'t> {
+    pub channel: usize,
+    pub silence: u64,
+    pub codes: &'t [u8],
+}
+
+impl Pending<'_> {
+    /// Takes codes and silence that wait for nothing straight to `out`; returns how many samples.
+    #[inline]
+    fn pass<S: AsRef<[u8]> + AsMut<[u8]>, T: Sample>(
+        &mut self,
+        jitter: &mut JitterBuffer<S>,
+        out: &mut [T],
+    ) -> usize {
+        if self.silence > 0 {
+            let count = jitter.pass_silence(self.silence, out);
+            self.silence -= count as u64;
+            return count;
+        }
+        let count = jitter.pass(self.codes, out);
+        self.codes = self.codes.get(count..).unwrap_or_default();
+        count
+    }
+
+    /// Puts as much as fits into the ring; returns whether anything did.
+    #[inline]
+    fn push<S: AsRef<[u8]> + AsMut<[u8]>>(&mut self, jitter: &mut JitterBuffer<S>) -> bool {
+        if self.silence > 0 {
+            let count = jitter.push_silence(self.channel, self.silence);
+            self.silence -= count as u64;
+            return count > 0;
+        }
+        if self.codes.is_empty() {
+            return false;
+        }
+        let count = jitter.push(self.channel, self.codes);
+        self.codes = self.codes.get(count..).unwrap_or_default();
+        count > 0
+    }
+}
