@@ -5,6 +5,7 @@
 //! finishes them. Anything else is somebody else's and left alone.
 
 pub mod catalog;
+mod disk;
 mod keep;
 pub mod record;
 mod recover;
@@ -23,6 +24,8 @@ use jiff::Timestamp;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
+use self::disk::{create_dir, sync_dir, sync_file_system};
+pub(crate) use self::disk::{private, rename_new};
 pub use self::record::Record;
 use self::record::Wav;
 pub(crate) use self::recover::is_header;
@@ -553,47 +556,6 @@ fn safe_id(stream_id: &str) -> String {
         return "stream".to_owned();
     }
     format!("stream-{}", &HEXLOWER.encode(&Sha256::digest(stream_id))[..32])
-}
-
-/// A file that only its owner may read.
-pub(crate) fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600);
-    options
-}
-
-fn create_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// Renames a file unless the new name is taken.
-pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Not every file system can; a link cannot replace anything either.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        result => Ok(result?),
-    }
-}
-
-/// Makes the names in a directory durable.
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-#[cfg(target_os = "linux")]
-fn sync_file_system(file: &File) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(file)?)
-}
-
-/// Elsewhere one call for one file system does not exist.
-#[cfg(not(target_os = "linux"))]
-fn sync_file_system(_file: &File) -> io::Result<()> {
-    rustix::fs::sync();
-    Ok(())
 }
 
 /// Length and SHA-256 of a whole file.
