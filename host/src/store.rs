@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
-use self::disk::{create_dir, sync_dir, sync_file_system};
+use self::disk::{clear_claim, create_dir, sync_dir, sync_file_system};
 pub(crate) use self::disk::{private, rename_new};
 pub use self::record::Record;
 use self::record::Wav;
@@ -397,6 +397,17 @@ impl Part {
         let ours = self.file.metadata()?;
         let there = found(fs::symlink_metadata(self.names.wav_part()))?;
         Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
+    }
+
+    /// Removes what an interrupted rename left under the names that are still to be given.
+    fn clear_claims(&self) -> io::Result<()> {
+        if !self.record_published {
+            clear_claim(&self.names.json())?;
+        }
+        if !self.wav_published {
+            clear_claim(&self.names.wav())?;
+        }
+        Ok(())
     }
 
     /// Gives the name back, with all that was begun under it.

@@ -335,7 +335,9 @@ impl Courier {
         if let Some(wav) = data.wav {
             let day = data.started_at.strftime("%Y-%m-%d").to_string();
             let is_old = Timestamp::now().duration_since(kept.timestamp).as_secs() > 60;
-            if !is_old && !self.queue.0.store_dir.join(day).join(wav.file).try_exists()? {
+            // An empty file is a name that is claimed for a WAV.
+            let file = fs::metadata(self.queue.0.store_dir.join(day).join(wav.file));
+            if !is_old && !file.is_ok_and(|file| file.len() > 0) {
                 return Ok(None);
             }
         }

@@ -215,7 +215,9 @@ impl Store {
     }
 
     fn text(&self, key: &Key) -> io::Result<Option<Vec<u8>>> {
-        found(read_small(&self.names(key).json()))
+        let text = found(read_small(&self.names(key).json()))?;
+        // An empty file is a name that is claimed for a record (see `disk`).
+        Ok(text.filter(|text| !text.is_empty()))
     }
 
     /// Opens one finished recording's WAV.

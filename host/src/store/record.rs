@@ -46,7 +46,8 @@ pub struct Record {
     pub parameters_dropped: u32,
     /// When the start message was read, UTC.
     pub started_at: Timestamp,
-    /// When the recording ended, UTC; the last checkpoint's time for a recovered one.
+    /// When the recording ended, UTC. A recovered one ended with its audio; while it goes on, the time
+    /// of the last note.
     pub ended_at: Timestamp,
     /// The tracks, one channel each, in the order of the channels.
     pub tracks: Vec<String>,
