@@ -6,6 +6,7 @@
 
 pub mod catalog;
 mod disk;
+mod door;
 mod keep;
 pub mod record;
 mod recover;
@@ -24,8 +25,10 @@ use jiff::Timestamp;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
-use self::disk::{clear_claim, create_dir, sync_dir, sync_file_system};
+pub use self::disk::TrialError;
+use self::disk::{Traits, clear_claim, create_dir, sync_dir, sync_file_system};
 pub(crate) use self::disk::{private, rename_new};
+pub use self::door::Door;
 pub use self::record::Record;
 use self::record::Wav;
 pub(crate) use self::recover::is_header;
@@ -99,6 +102,14 @@ pub enum Error {
         /// What the disk has.
         total: u64,
     },
+    /// A trial recording failed there.
+    #[error("cannot record to {}: a trial file was made there, and callreel {failure} (choose another --dir on another file system, or mend its permissions)", dir.display())]
+    Trial {
+        /// The directory.
+        dir: PathBuf,
+        /// What was tried, and what the system said.
+        failure: TrialError,
+    },
     /// It cannot be made, read or written.
     #[error("cannot record to {}: {cause} (choose another --dir, or mend its permissions)", dir.display())]
     Unusable {
@@ -120,8 +131,10 @@ pub struct Store {
     dirty: AtomicBool,
     /// How often a sync failed: what was written before it may be lost.
     sync_failures: AtomicU64,
-    /// Less is free than is to be kept free.
-    is_full: Arc<AtomicBool>,
+    /// Whether new calls may come in.
+    door: Arc<Door>,
+    /// One trial at a time.
+    trying: Mutex<()>,
     /// When the disk last said how much room there is, and what it said.
     room: Mutex<Option<(Instant, Room)>>,
     /// How often it was looked after.
@@ -161,8 +174,8 @@ impl Store {
     /// Locks the directory, making it if need be, and finishes what an earlier run left unfinished.
     ///
     /// # Errors
-    /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::Unusable`]: no recording was
-    /// touched, but the directories and the lock's file may have been made.
+    /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::Trial`], [`Error::Unusable`]: no
+    /// recording was touched, but the directories and the lock's file may have been made.
     pub fn open(config: Config) -> Result<Self, Error> {
         let dir = config.dir.clone();
         let unusable = |cause| Error::Unusable { dir: dir.clone(), cause };
@@ -183,7 +196,8 @@ impl Store {
             lock,
             dirty: AtomicBool::new(false),
             sync_failures: AtomicU64::new(0),
-            is_full: Arc::default(),
+            door: Arc::default(),
+            trying: Mutex::default(),
             ticks: AtomicU32::new(0),
             left: Mutex::default(),
             room: Mutex::default(),
@@ -194,9 +208,24 @@ impl Store {
         if keep_free >= total && keep_free > 0 {
             return Err(Error::KeepFree { dir, keep_free, total });
         }
+        store.try_first()?;
         recover::recover(&store).map_err(unusable)?;
         store.tend();
         Ok(store)
+    }
+
+    /// Tries the disk before anything is recorded. A disk that is full is no reason not to start:
+    /// there may be room soon, or `--make-room` makes some.
+    fn try_first(&self) -> Result<(), Error> {
+        match self.try_it(true) {
+            Ok(Traits { is_open_to_others: true }) => {
+                tracing::warn!(dir = ?self.dir(), "this file system lets other users read recordings");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(failure) if disk::is_full(&failure.cause) => Ok(()),
+            Err(failure) => Err(Error::Trial { dir: self.dir().to_owned(), failure }),
+        }
     }
 
     /// The directory.
@@ -311,10 +340,24 @@ impl Store {
         all.push_back(left);
     }
 
-    /// Whether less is free than is to be kept free, as it was a second ago.
+    /// Whether a new call may be taken, as far as the disk goes: as it was a second ago.
     #[must_use]
-    pub fn is_full(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.is_full)
+    pub fn door(&self) -> Arc<Door> {
+        Arc::clone(&self.door)
+    }
+
+    /// Tries everything that a recording needs of the disk; [`door`](Self::door) knows the result. May
+    /// wait for the disk.
+    pub fn try_publishing(&self) {
+        let _ = self.try_it(true);
+    }
+
+    fn try_it(&self, is_decisive: bool) -> Result<Traits, TrialError> {
+        let _turn = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
+        self.door.begin_trial();
+        let tried = disk::try_publishing(self.dir());
+        self.door.end_trial(tried.as_ref().err(), is_decisive);
+        tried
     }
 
     /// Opens the file that the frames of the recording `id` are kept in, if they are to be kept.

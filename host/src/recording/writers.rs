@@ -15,6 +15,7 @@ use tracing::Span;
 use super::file::PartFile;
 use super::{Job, Outbox, Outcome, Queue};
 use crate::live::Board;
+use crate::pulse::Pulse;
 use crate::store::{Left, Part, Record, Store};
 
 /// How long the writer waits after the disk refused something.
@@ -27,6 +28,12 @@ const FINISH_PATIENCE: Duration = Duration::from_secs(30);
 /// The same when the recorder has been told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A writer that has been at one job for so long is stuck.
+const WRITER_STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// The same for a finisher, which reads a whole file, 4 GiB at most, for its digest.
+const FINISHER_STUCK_AFTER: Duration = Duration::from_secs(60);
+
 /// How often everything written is made durable, and the store looked after.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -36,6 +43,8 @@ pub struct Writers {
     /// They end when they are told to.
     keepers: Vec<JoinHandle<()>>,
     stop: Arc<(Mutex<bool>, Condvar)>,
+    /// Of the threads.
+    pulses: Vec<Arc<Pulse>>,
 }
 
 impl Writers {
@@ -51,11 +60,17 @@ impl Writers {
     ) -> io::Result<(Self, Vec<Outbox>)> {
         let mut threads = Vec::new();
         let mut outboxes = Vec::new();
+        let mut pulses = Vec::new();
         let mut start = |name: String, finisher| {
             let (sender, receiver) = mpsc::channel();
+            let is_finisher = Option::is_none(&finisher);
+            let patience = if is_finisher { FINISHER_STUCK_AFTER } else { WRITER_STUCK_AFTER };
+            let pulse = Arc::new(Pulse::new(patience));
+            pulses.push(Arc::clone(&pulse));
             let writer = Writer {
                 store: Arc::clone(store),
                 board: Arc::clone(board),
+                pulse,
                 spools: HashMap::new(),
                 retry_at: None,
                 encoded: Vec::new(),
@@ -88,7 +103,13 @@ impl Writers {
         // Two, so that nothing the one has to wait for keeps audio from becoming durable.
         let keepers =
             vec![every_second("syncer", &stop, sync)?, every_second("keeper", &stop, keep)?];
-        Ok((Self { threads, keepers, stop }, outboxes))
+        Ok((Self { threads, keepers, stop, pulses }, outboxes))
+    }
+
+    /// The signs of life of the threads that own files.
+    #[must_use]
+    pub fn pulses(&self) -> Vec<Arc<Pulse>> {
+        self.pulses.clone()
     }
 
     /// Waits until everything posted is written, which is soon after the last outbox is gone.
@@ -132,6 +153,7 @@ fn every_second(
 struct Writer {
     store: Arc<Store>,
     board: Arc<Board>,
+    pulse: Arc<Pulse>,
     /// Boxed: the map has room for twice as many.
     spools: HashMap<u64, Box<Spool>>,
     /// When a spool that the disk refused is to try again, or earlier.
@@ -171,6 +193,7 @@ struct Open {
 impl Writer {
     fn run(mut self, receiver: &Receiver<Vec<(u64, Job)>>) {
         loop {
+            self.pulse.rest();
             let received = match self.retry_at {
                 None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
@@ -178,6 +201,7 @@ impl Writer {
             match received {
                 Ok(jobs) => {
                     for (key, job) in jobs {
+                        self.pulse.beat(Instant::now());
                         self.take(key, job);
                     }
                 }
@@ -272,6 +296,7 @@ impl Writer {
         let _entered = spool.span.clone().entered();
         spool.retry_at = None;
         while let Some(mut job) = spool.jobs.pop_front() {
+            self.pulse.beat(Instant::now());
             if let (Job::Finish { .. }, Some(finisher)) = (&job, &self.finisher) {
                 spool.jobs.push_front(job);
                 if let Some(spool) = self.spools.remove(&key) {
@@ -300,6 +325,7 @@ impl Writer {
                     let now = Instant::now();
                     let since = *spool.failing_since.get_or_insert_with(|| {
                         tracing::error!(%error, "the disk does not take audio; trying again");
+                        self.store.door().doubt();
                         now
                     });
                     spool.jobs.push_front(job);

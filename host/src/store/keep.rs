@@ -20,6 +20,9 @@ const ROOM_AGE_MAX: Duration = Duration::from_secs(10);
 /// At how many of the calls of [`Store::tend`] it is looked for what is too old: a minute's.
 const LOOK_EVERY: u32 = 60;
 
+/// At how many of them the disk is tried although nothing speaks against it.
+const TRY_EVERY: u32 = 10;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Store {
@@ -28,6 +31,7 @@ impl Store {
         if self.ticks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
             self.remove_old();
         }
+        self.watch_door();
         self.make_room();
         self.watch_room();
         self.finish_left();
@@ -55,12 +59,20 @@ impl Store {
         }
     }
 
+    /// Tries the disk now and then, and every second while there is reason to doubt it.
+    fn watch_door(&self) {
+        let is_due = self.ticks.load(Ordering::Relaxed).is_multiple_of(TRY_EVERY);
+        if is_due || self.door.is_doubtful() {
+            let _ = self.try_it(false);
+        }
+    }
+
     fn watch_room(&self) {
         let Ok(Room { free, keep_free, .. }) = self.look_for_room() else {
             return; // Whoever took the directory away will bring it back; calls wait for it.
         };
         let is_full = free < keep_free;
-        if self.is_full.swap(is_full, Ordering::Relaxed) != is_full {
+        if self.door.is_full.swap(is_full, Ordering::Relaxed) != is_full {
             if is_full {
                 tracing::error!(free, keep_free, "the disk is almost full: new calls are refused");
             } else {
