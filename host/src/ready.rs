@@ -59,7 +59,7 @@ impl Readiness {
     /// What an operator should look at although calls are taken; empty: nothing.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        Vec::new()
+        self.0.store.retention().alarms()
     }
 
     /// The same as [`faults`](Self::faults), with a trial of the disk that is not older than a second.

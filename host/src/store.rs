@@ -5,11 +5,13 @@
 //! finishes them. Anything else is somebody else's and left alone.
 
 pub mod catalog;
+mod clock;
 mod disk;
 mod door;
 mod keep;
 pub mod record;
 mod recover;
+mod retention;
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -32,6 +34,8 @@ pub use self::door::Door;
 pub use self::record::Record;
 use self::record::Wav;
 pub(crate) use self::recover::is_header;
+use self::retention::Keeping;
+pub use self::retention::{Plan, Removal, Retention};
 use crate::webhook;
 
 /// The longest id taken from the wire as it is.
@@ -60,6 +64,8 @@ pub struct Config {
     pub make_room: bool,
     /// Finished recordings that ended so long ago are removed.
     pub keep_days: Option<u32>,
+    /// So many of the newest finished recordings are never removed by that.
+    pub keep_min: usize,
     /// Who is to be told of each finished recording, if anybody.
     pub webhooks: Option<webhook::Queue>,
 }
@@ -72,6 +78,7 @@ impl Default for Config {
             keep_free: None,
             make_room: false,
             keep_days: None,
+            keep_min: 0,
             webhooks: None,
         }
     }
@@ -137,6 +144,8 @@ pub struct Store {
     trying: Mutex<()>,
     /// When the disk last said how much room there is, and what it said.
     room: Mutex<Option<(Instant, Room)>>,
+    /// What automatic deletion remembers.
+    keeping: Keeping,
     /// How often it was looked after.
     ticks: AtomicU32,
     /// What the disk did not let us finish while it was waited for.
@@ -181,7 +190,7 @@ impl Store {
         let unusable = |cause| Error::Unusable { dir: dir.clone(), cause };
         create_dir(&dir).map_err(unusable)?;
         let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true).mode(0o600);
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
         let lock = options.open(dir.join(LOCK_FILE)).map_err(unusable)?;
         lock.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => Error::InUse(dir.clone()),
@@ -198,6 +207,7 @@ impl Store {
             sync_failures: AtomicU64::new(0),
             door: Arc::default(),
             trying: Mutex::default(),
+            keeping: Keeping::default(),
             ticks: AtomicU32::new(0),
             left: Mutex::default(),
             room: Mutex::default(),
@@ -208,6 +218,7 @@ impl Store {
         if keep_free >= total && keep_free > 0 {
             return Err(Error::KeepFree { dir, keep_free, total });
         }
+        store.load_clock();
         store.try_first()?;
         recover::recover(&store).map_err(unusable)?;
         store.tend();

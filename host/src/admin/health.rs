@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Admin;
-use crate::store::Room;
+use crate::store::{self, Plan, Room};
 
 /// Room on the disk of the recordings.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -23,6 +23,22 @@ pub struct Disk {
 impl From<Room> for Disk {
     fn from(room: Room) -> Self {
         Self { free_bytes: room.free, total_bytes: room.total, keep_free_bytes: room.keep_free }
+    }
+}
+
+/// What automatic deletion is about to do, and what keeps it from it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Retention {
+    /// What the next look removes because of its age; absent if that is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<Plan>,
+    /// Why nothing is removed although that is wished, in words.
+    alarms: Vec<String>,
+}
+
+impl From<store::Retention> for Retention {
+    fn from(retention: store::Retention) -> Self {
+        Self { alarms: retention.alarms(), next: retention.next }
     }
 }
 

@@ -404,7 +404,7 @@ impl Spool {
             Job::Append(block) => {
                 if !block.is_empty() {
                     let began = Instant::now();
-                    open.append(block, encoded)?;
+                    store.note_written(open.append(block, encoded)?);
                     board.counters.write_time.add(began.elapsed());
                     self.queue.samples.fetch_sub(block.len() as u64, Ordering::Relaxed);
                     // What is written is not written again when the checkpoint fails.
@@ -415,7 +415,12 @@ impl Spool {
                     open.writer.checkpoint().map_err(to_io)?;
                 }
             }
-            Job::Silence(rest) => open.append_silence(rest)?,
+            Job::Silence(rest) => {
+                let before = open.writer.data_bytes();
+                let appended = open.append_silence(rest);
+                store.note_written(u64::from(open.writer.data_bytes() - before));
+                appended?;
+            }
             Job::Note(record) => {
                 open.part.id().clone_into(&mut record.id);
                 record.set_samples(open.samples());
@@ -424,7 +429,10 @@ impl Spool {
                     tracing::debug!(%error, "cannot note what happened in a call");
                 }
             }
-            Job::Capture(lines) => open.capture(lines),
+            Job::Capture(lines) => {
+                store.note_written(lines.len() as u64);
+                open.capture(lines);
+            }
             Job::Finish { record, .. } => open.finish(record, store)?,
             Job::Begin { .. } | Job::HandOver(_) | Job::Refuse { .. } => {}
         }
@@ -463,12 +471,13 @@ impl Open {
         }
     }
 
-    /// Appends the samples of `codes`, all or none, by way of `encoded`.
-    fn append(&mut self, codes: &[u8], encoded: &mut Vec<u8>) -> io::Result<()> {
+    /// Appends the samples of `codes`, all or none, by way of `encoded`; gives the bytes that they take.
+    fn append(&mut self, codes: &[u8], encoded: &mut Vec<u8>) -> io::Result<u64> {
         let encoding = self.writer.spec().encoding;
         encoded.resize(codes.len() * usize::from(encoding.sample_bytes()), 0);
         encoding.encode_mulaw(codes, encoded);
-        self.write(encoded)
+        self.write(encoded)?;
+        Ok(encoded.len() as u64)
     }
 
     /// Appends bytes as they stand in the file, all or none.
