@@ -59,7 +59,12 @@ impl Readiness {
     /// What an operator should look at although calls are taken; empty: nothing.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.0.store.retention().alarms()
+        let retention = self.0.store.retention();
+        let mut warnings = retention.alarms();
+        if let (Some(doubt), None) = (&retention.clock_doubt, &retention.clock_alarm) {
+            warnings.push(format!("the times in new records may be wrong: {doubt}"));
+        }
+        warnings
     }
 
     /// The same as [`faults`](Self::faults), with a trial of the disk that is not older than a second.

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use callreel::store::{self, Store};
+
+use crate::harness::admin::shelve;
 use crate::harness::disk::preload;
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
@@ -136,4 +139,45 @@ fn a_clock_that_lies_before_the_newest_recording_removes_nothing() {
     assert!(said.contains("still to come"), "{said}");
     server.stop();
     assert_eq!(shelf::finished_ids(dir.path()), ["MZ1", "MZ2"]);
+}
+
+/// Whether these recordings are there, by their records.
+fn are_there(dir: &Path, ids: &[&str]) -> Vec<bool> {
+    let names: Vec<PathBuf> = shelf::files(dir);
+    let is_there = |id: &&str| names.iter().any(|path| path.ends_with(format!("{id}.json")));
+    ids.iter().map(is_there).collect()
+}
+
+#[test]
+fn what_is_brought_between_two_looks_is_announced_before_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    for id in ["MZ1", "MZ2", "MZ3"] {
+        shelve(dir.path(), "2026-01-02", id);
+    }
+    let foreign = dir.path().join("2026-01-02/foreign.json");
+    fs::write(&foreign, "{}").unwrap();
+    let config = store::Config {
+        dir: dir.path().to_owned(),
+        keep_days: Some(3),
+        keep_min: 1,
+        ..store::Config::default()
+    };
+    let store = Store::open(config).unwrap();
+    let seconds = |count: u32| (0..count).for_each(|_| store.tend());
+    let announced = || store.retention().next.map_or(0, |plan| plan.recordings);
+    assert_eq!(announced(), 2);
+    assert_eq!(are_there(dir.path(), &["MZ1", "MZ2", "MZ3"]), [true; 3]);
+    seconds(10);
+    assert_eq!(are_there(dir.path(), &["MZ1", "MZ2", "MZ3"]).iter().filter(|is| **is).count(), 1);
+    // A newer one takes the place of the one that was kept.
+    shelve(dir.path(), "2026-01-03", "MZ4");
+    shelve(dir.path(), "2026-01-01", "MZ5");
+    assert_eq!(announced(), 0);
+    seconds(60);
+    assert_eq!(announced(), 2);
+    assert_eq!(are_there(dir.path(), &["MZ4", "MZ5"]), [true; 2]);
+    seconds(60);
+    assert_eq!((announced(), are_there(dir.path(), &["MZ4", "MZ5"])), (0, vec![true, false]));
+    assert_eq!(are_there(dir.path(), &["MZ1", "MZ2", "MZ3"]), [false; 3]);
+    assert!(foreign.exists());
 }

@@ -23,6 +23,9 @@ use super::clock::{self, CONFIRM_FILE, Clock, Reading};
 use super::keep::{DAY, date_of, days_of, finished_in, our_record, remove};
 use super::{Names, Room, Store, disk};
 
+/// How many recordings one look removes because of their age, at most; the rest is the next one's.
+const PLAN_MAX: usize = 10_000;
+
 /// How often an alarm that goes on is told again.
 const ALARM_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -90,6 +93,8 @@ pub struct Plan {
 pub struct Retention {
     /// What the next look will remove because of its age, if anything.
     pub next: Option<Plan>,
+    /// Why the clock is not believed.
+    pub clock_doubt: Option<String>,
     /// Why nothing is removed because of its age although it is wished.
     pub clock_alarm: Option<String>,
     /// Why nothing is removed for room although it is wished and needed.
@@ -121,6 +126,8 @@ pub(super) struct Keeping {
 #[derive(Debug, Default)]
 struct Work {
     clock: Clock,
+    /// The records of what the next look removes because of its age.
+    announced: HashSet<PathBuf>,
     clock_alarm: Alarm,
     room_alarm: Alarm,
     balance: Balance,
@@ -232,7 +239,8 @@ impl Store {
             Ok(()) => self.set_dirty(),
             Err(error) => tracing::debug!(%error, "cannot write down what the clock shows"),
         }
-        let doubt = verdict.err().filter(|_| self.config.keep_days.is_some());
+        let clock_doubt = verdict.err();
+        let doubt = clock_doubt.clone().filter(|_| self.config.keep_days.is_some());
         if work.clock_alarm.is_due(doubt.is_some())
             && let Some(doubt) = &doubt
         {
@@ -245,6 +253,7 @@ impl Store {
         }
         let is_believed = doubt.is_none();
         self.show(|shown| {
+            shown.clock_doubt = clock_doubt;
             shown.clock_alarm = doubt.map(|doubt| format!("--keep-days removes nothing: {doubt}"));
         });
         is_believed
@@ -256,7 +265,10 @@ impl Store {
         let is_believed = self.watch_clock();
         match self.config.keep_days {
             Some(days) if is_believed => self.remove_old(days, next_look, is_first),
-            _ => self.show(|shown| shown.next = None),
+            _ => {
+                self.work().announced.clear();
+                self.show(|shown| shown.next = None);
+            }
         }
     }
 
@@ -266,17 +278,18 @@ impl Store {
             return;
         };
         let old = self.old(horizon + next_look);
-        let announced = self.retention().next.map_or(0, |plan| plan.recordings);
-        let due = old.partition_point(|found| found.ended < horizon);
-        let mut next = old;
-        // What was not announced, since somebody has brought it meanwhile, waits for the next look.
-        if !is_first && due as u64 <= announced {
-            let later = next.split_off(due);
-            for found in next {
-                self.remove_found(&found, Removal::KeepDays);
-            }
-            next = later;
+        let announced = std::mem::take(&mut self.work().announced);
+        // What was not announced, since somebody has brought it meanwhile or it is not among the newest
+        // any more, waits for the next look.
+        let is_due = |found: &Found| {
+            !is_first && found.ended < horizon && announced.contains(&found.names.json())
+        };
+        let (due, mut next): (Vec<Found>, Vec<Found>) = old.into_iter().partition(is_due);
+        for found in due {
+            self.remove_found(&found, Removal::KeepDays);
         }
+        next.truncate(PLAN_MAX);
+        self.work().announced = next.iter().map(|found| found.names.json()).collect();
         self.remove_empty_days();
         let plan = plan_of(&next, at);
         if let Some(Plan { at, recordings, bytes, oldest, newest }) = &plan {
