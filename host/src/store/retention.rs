@@ -293,7 +293,7 @@ impl Store {
         self.remove_empty_days();
         let plan = plan_of(&next, at);
         if let Some(Plan { at, recordings, bytes, oldest, newest }) = &plan {
-            tracing::warn!(%at, recordings, bytes, %oldest, %newest, "the next look removes recordings that are older than --keep-days");
+            tracing::info!(%at, recordings, bytes, %oldest, %newest, "the next look removes recordings that are older than --keep-days");
         }
         self.show(|shown| shown.next = plan);
     }
