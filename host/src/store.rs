@@ -28,8 +28,8 @@ use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
 pub use self::disk::TrialError;
-use self::disk::{Traits, clear_claim, create_dir, sync_dir, sync_file_system};
-pub(crate) use self::disk::{private, rename_new};
+use self::disk::{Traits, clear_claim, create_dir, sync_file_system};
+pub(crate) use self::disk::{private, rename_new, sync_dir};
 pub use self::door::Door;
 pub use self::record::Record;
 use self::record::Wav;

@@ -23,8 +23,8 @@ use sha2::Sha256;
 use tokio::sync::Notify;
 use ureq::http::Uri;
 
-use crate::store::Record;
 use crate::store::record::State;
+use crate::store::{Record, sync_dir};
 
 /// How long a message is tried for. Then the recording's own record is all there is.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
@@ -225,7 +225,7 @@ impl Queue {
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(temporary, dir.join(format!("{name}.json")))?;
-        fs::File::open(dir)?.sync_all()
+        sync_dir(&dir)
     }
 
     /// The ids of the messages that wait, oldest first.

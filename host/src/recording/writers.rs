@@ -31,6 +31,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// A writer that has been at one job for so long is stuck.
 const WRITER_STUCK_AFTER: Duration = Duration::from_secs(5);
 
+/// The same for the thread that makes everything durable.
+const SYNCER_STUCK_AFTER: Duration = Duration::from_secs(10);
+
 /// The same for a finisher, which reads a whole file, 4 GiB at most, for its digest.
 const FINISHER_STUCK_AFTER: Duration = Duration::from_secs(60);
 
@@ -90,11 +93,15 @@ impl Writers {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let (synced, kept) = (Arc::clone(store), Arc::clone(store));
         let (board, shown) = (Arc::clone(board), Arc::clone(board));
+        let pulse = Arc::new(Pulse::new(SYNCER_STUCK_AFTER));
+        pulses.push(Arc::clone(&pulse));
         let sync = move || {
             let began = Instant::now();
+            pulse.beat(began);
             if synced.sync() {
                 board.counters.sync_time.add(began.elapsed());
             }
+            pulse.rest();
         };
         let keep = move || {
             kept.tend();

@@ -116,7 +116,7 @@ pub(super) fn clear_claim(to: &Path) -> io::Result<()> {
 }
 
 /// Makes the names in a directory durable, as far as the file system can.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     static IS_TOLD: AtomicBool = AtomicBool::new(false);
     match File::open(dir)?.sync_all() {
         Err(error) if cannot_sync_dirs(&error) => {
