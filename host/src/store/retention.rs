@@ -241,6 +241,12 @@ impl Store {
         }
         let clock_doubt = verdict.err();
         let doubt = clock_doubt.clone().filter(|_| self.config.keep_days.is_some());
+        let is_believed = doubt.is_none();
+        self.show(|shown| {
+            shown.clock_doubt = clock_doubt;
+            let alarm = |doubt| format!("--keep-days removes nothing: {doubt}");
+            shown.clock_alarm = doubt.as_ref().map(alarm);
+        });
         if work.clock_alarm.is_due(doubt.is_some())
             && let Some(doubt) = &doubt
         {
@@ -251,11 +257,6 @@ impl Store {
                 confirm.display()
             );
         }
-        let is_believed = doubt.is_none();
-        self.show(|shown| {
-            shown.clock_doubt = clock_doubt;
-            shown.clock_alarm = doubt.map(|doubt| format!("--keep-days removes nothing: {doubt}"));
-        });
         is_believed
     }
 
@@ -388,13 +389,13 @@ impl Store {
             Step::Hold(alarm) => Some(alarm),
             Step::Remove(count) => self.remove_for_room(work, short, count),
         };
+        let told = alarm.as_ref().map(|alarm| format!("--make-room removes nothing more: {alarm}"));
+        self.show(|shown| shown.room_alarm = told);
         if work.room_alarm.is_due(alarm.is_some())
             && let Some(alarm) = &alarm
         {
             tracing::error!(free, keep_free, alarm, "--make-room removes nothing more");
         }
-        let alarm = alarm.map(|alarm| format!("--make-room removes nothing more: {alarm}"));
-        self.show(|shown| shown.room_alarm = alarm);
     }
 
     /// Removes at most `count` recordings to get `short` bytes; or says why that would not help.
