@@ -31,6 +31,7 @@ use tracing::debug;
 use crate::connections::Connections;
 use crate::http::Phase;
 use crate::live::Board;
+use crate::ready::Readiness;
 use crate::store::Store;
 use crate::{metrics, webhook};
 
@@ -90,6 +91,8 @@ pub struct Sources {
     pub board: Arc<Board>,
     /// The finished ones.
     pub store: Arc<Store>,
+    /// Whether calls can be taken.
+    pub readiness: Readiness,
     /// What is to be told to somebody's server, if anything.
     pub webhooks: Option<webhook::Queue>,
     /// Where calls come in.
@@ -108,8 +111,6 @@ struct Shared {
     watch: events::Watch,
     phase: watch::Receiver<Phase>,
     readers: Semaphore,
-    /// Held while it is tried whether the disk takes anything.
-    probing: Arc<tokio::sync::Mutex<()>>,
     process: metrics::Process,
     cpus_total: usize,
     began: Instant,
@@ -138,7 +139,6 @@ pub async fn serve(
         watch: events::Watch::default(),
         phase: phase.clone(),
         readers: Semaphore::new(READERS_MAX),
-        probing: Arc::default(),
         process: metrics::Process::default(),
         // Looked up once: it costs several files.
         cpus_total: std::thread::available_parallelism().map_or(1, usize::from),

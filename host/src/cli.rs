@@ -194,13 +194,18 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_KEEP_FREE", value_name = "SIZE", value_parser = size)]
     pub keep_free: Option<u64>,
 
-    /// While less than --keep-free is free, remove the oldest finished recordings
+    /// While less than --keep-free is free, remove the oldest finished recordings, as far as that helps
     #[arg(long, env = "CALLREEL_MAKE_ROOM", value_parser = BoolishValueParser::new())]
     pub make_room: bool,
 
-    /// Remove finished recordings when they are older than this [default: keep them]
+    /// Remove finished recordings when they are older than this, but nothing while the clock is in doubt
+    /// [default: keep them]
     #[arg(long, env = "CALLREEL_KEEP_DAYS", value_name = "DAYS", value_parser = count::<NonZeroU32>)]
     pub keep_days: Option<NonZeroU32>,
+
+    /// Never let --keep-days or --make-room remove the newest finished recordings, so many of them
+    #[arg(long, env = "CALLREEL_KEEP_MIN", value_name = "COUNT", default_value_t = 0)]
+    pub keep_min: usize,
 
     /// End a call when it is this old
     #[arg(long, env = "CALLREEL_MAX_DURATION", value_name = "DURATION", default_value = "24h", value_parser = positive)]
@@ -404,6 +409,7 @@ impl TryFrom<ServeArgs> for Config {
                 make_room: args.make_room,
                 keep_days: args.keep_days.map(NonZeroU32::get),
                 cues: args.cues,
+                keep_min: args.keep_min,
                 webhooks: None,
             },
         })

@@ -26,9 +26,10 @@ use self::pool::Pool;
 use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX, Wish};
 use crate::caller_ids::Callers;
 use crate::live::Board;
+use crate::pulse::Pulse;
 use crate::recording::{Done, Outbox, Outcome, Writers};
-use crate::store::Store;
 use crate::store::record::End;
+use crate::store::{Door, Store};
 use crate::twilio::StreamTokens;
 
 /// The buffer that a thread reads into: the largest message, and what may come with it.
@@ -54,6 +55,10 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long calls may take to finish when the recorder stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(8);
+
+/// A media thread that has not looked at its sockets for so long, or for four times the pause between
+/// two looks, is stuck.
+const STUCK_AFTER_MIN: Duration = Duration::from_secs(5);
 
 /// Mu-law codes between a session and its recording.
 const CODES: usize = 4096;
@@ -122,7 +127,9 @@ pub struct Engine {
 #[derive(Clone, Default)]
 pub struct Handle {
     inboxes: Arc<[Arc<Inbox>]>,
-    is_disk_full: Arc<AtomicBool>,
+    door: Arc<Door>,
+    /// Of the threads that write files.
+    writers: Arc<[Arc<Pulse>]>,
 }
 
 /// Where a media thread finds what others want of it.
@@ -133,6 +140,7 @@ struct Inbox {
     /// Closed by us, and not yet by the peer: each has but a socket.
     lingering: AtomicUsize,
     is_draining: AtomicBool,
+    pulse: Pulse,
     bell: Bell,
 }
 
@@ -168,6 +176,7 @@ impl Engine {
                 connections: AtomicUsize::new(0),
                 lingering: AtomicUsize::new(0),
                 is_draining: AtomicBool::new(false),
+                pulse: Pulse::new(STUCK_AFTER_MIN.max(4 * config.read_interval)),
                 bell: Bell {
                     sleeper: Mutex::default(),
                     waker: Waker::new(poll.registry(), WAKER)?,
@@ -194,7 +203,8 @@ impl Engine {
             threads.push(builder.spawn(move || reader.run())?);
             inboxes.push(inbox);
         }
-        let handle = Handle { inboxes: inboxes.into(), is_disk_full: store.is_full() };
+        let (door, pulses) = (store.door(), writers.pulses().into());
+        let handle = Handle { inboxes: inboxes.into(), door, writers: pulses };
         Ok(Self { handle, threads, writers })
     }
 
@@ -227,10 +237,23 @@ impl Handle {
         }
     }
 
-    /// Whether a new call would take the room that is kept for those that are being recorded.
+    /// Why the disk lets no new call in, if it does not: one would take the room that is kept for
+    /// those that are being recorded, or could not be finished.
     #[must_use]
-    pub fn is_disk_full(&self) -> bool {
-        self.is_disk_full.load(Ordering::Relaxed)
+    pub fn disk_fault(&self) -> Option<&'static str> {
+        self.door.fault()
+    }
+
+    /// What stands still that should not: a thread that reads calls, or one that writes files.
+    #[must_use]
+    pub fn stuck(&self, now: Instant) -> Vec<&'static str> {
+        let media = self.inboxes.iter().any(|inbox| inbox.pulse.is_stuck(now));
+        let writers = self.writers.iter().any(|pulse| pulse.is_stuck(now));
+        let media = media.then_some("a thread that reads calls stands still");
+        media
+            .into_iter()
+            .chain(writers.then_some("a thread that writes recordings stands still"))
+            .collect()
     }
 
     /// Connections that the threads have, by the descriptors they take: of the closed ones, which
@@ -330,6 +353,7 @@ impl Reader {
             self.sleep(&mut events);
             let now = Instant::now();
             self.looked = now;
+            self.inbox.pulse.beat(now);
             self.read_ready(now);
             if now - tended >= TEND_INTERVAL {
                 tended = now;
@@ -337,6 +361,7 @@ impl Reader {
             }
             self.outbox.send();
             if self.drain_until.is_some_and(|until| self.live.is_empty() || now >= until) {
+                self.inbox.pulse.rest();
                 return;
             }
         }

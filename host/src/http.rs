@@ -43,6 +43,7 @@ use self::refusals::{Refusals, Unread};
 use crate::connections::Connections;
 use crate::engine::{Connection, Handle};
 use crate::live::{Board, Refused, RequestRefused};
+use crate::ready::Readiness;
 use crate::twilio;
 
 /// Largest request head; Twilio's own stay below 2 KiB.
@@ -116,6 +117,7 @@ pub async fn serve(
     config: Config,
     engine: Handle,
     board: Arc<Board>,
+    readiness: Readiness,
     mut phase: watch::Receiver<Phase>,
 ) {
     let patience = Patience { head: config.head_timeout, body: config.body_timeout };
@@ -125,6 +127,7 @@ pub async fn serve(
         phase: phase.clone(),
         engine,
         board,
+        readiness,
         upgrading: Arc::default(),
         pace: Arc::new(Mutex::new(Pace::new(config.calls_per_second_max))),
         config: Arc::new(config),
@@ -269,6 +272,7 @@ struct Front {
     phase: watch::Receiver<Phase>,
     engine: Handle,
     board: Arc<Board>,
+    readiness: Readiness,
     /// Upgrades that were granted and have not reached the engine yet.
     upgrading: Arc<AtomicUsize>,
     pace: Arc<Mutex<Pace>>,
@@ -304,6 +308,7 @@ impl Pace {
 fn router(front: Front, refusals: Refusals) -> Router {
     Router::new()
         .route("/", get(root))
+        .route("/readyz", get(ready))
         .route("/incoming-call", get(incoming_call).post(incoming_call))
         .route(twilio::STREAM_PATH, get(media_stream))
         .fallback(async || Refusal::NotFound)
@@ -324,6 +329,15 @@ async fn close_after(mut response: Response) -> Response {
 
 async fn root() -> impl IntoResponse {
     as_json(json!({ "message": "callreel is running: point a Twilio number at /incoming-call" }))
+}
+
+/// Whether calls can be taken, for balancers that reach nothing but this listener. The reasons are for
+/// those who run the recorder: the admin listener's `/readyz` and the log tell them.
+async fn ready(State(front): State<Front>) -> impl IntoResponse {
+    match front.readiness.look().await.is_empty() {
+        true => (StatusCode::OK, as_json(json!({ "status": "ok" }))),
+        false => (StatusCode::SERVICE_UNAVAILABLE, as_json(json!({ "status": "unavailable" }))),
+    }
 }
 
 async fn incoming_call(State(front): State<Front>, request: Request) -> Result<Response, Refusal> {
@@ -422,7 +436,8 @@ impl Front {
 
     /// Sets one call's place aside until the engine counts it.
     fn reserve(&self) -> Result<Slot, Refusal> {
-        if self.engine.is_disk_full() {
+        if let Some(fault) = self.engine.disk_fault() {
+            debug!(fault, "a call is refused for want of a disk");
             return Err(self.refuse_as_full(Refused::Disk));
         }
         if !self.pace.lock().unwrap_or_else(PoisonError::into_inner).admits(Instant::now()) {
@@ -637,13 +652,18 @@ fn as_json(value: serde_json::Value) -> impl IntoResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{self, Store};
 
     #[tokio::test]
     async fn while_draining_a_new_call_is_refused_with_503() {
         let (phase, phases) = watch::channel(Phase::Open);
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
+        let store = Arc::new(Store::open(config).expect("it is ours"));
         let front = Front {
-            phase: phases,
+            phase: phases.clone(),
             engine: Handle::default(),
+            readiness: Readiness::new(store, Handle::default(), phases.clone()),
             board: Arc::default(),
             upgrading: Arc::default(),
             pace: Arc::new(Mutex::new(Pace::new(None))),
@@ -662,8 +682,10 @@ mod tests {
             router.call(handshake).await.expect("an answer").status()
         };
         assert_eq!(ask("/incoming-call").await, StatusCode::OK);
+        assert_eq!(ask("/readyz").await, StatusCode::OK);
         phase.send_replace(Phase::Draining);
         assert_eq!(ask("/").await, StatusCode::OK);
+        assert_eq!(ask("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(ask("/incoming-call").await, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(ask(twilio::STREAM_PATH).await, StatusCode::SERVICE_UNAVAILABLE);
     }

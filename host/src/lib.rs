@@ -14,6 +14,8 @@ pub mod http;
 pub mod live;
 pub mod log;
 pub mod metrics;
+pub mod pulse;
+pub mod ready;
 pub mod recording;
 pub mod repair;
 pub mod store;
@@ -32,6 +34,7 @@ use tokio::sync::{oneshot, watch};
 use crate::engine::Engine;
 use crate::http::Phase;
 use crate::live::Board;
+use crate::ready::Readiness;
 use crate::store::Store;
 use crate::twilio::PublicUrl;
 
@@ -104,9 +107,11 @@ pub async fn serve(
     }
     let (phase, phases) = watch::channel(Phase::Open);
     let counted = Arc::clone(&board);
+    let readiness = Readiness::new(Arc::clone(&store), engine.handle(), phases.clone());
     let sources = admin::Sources {
         board,
         store,
+        readiness: readiness.clone(),
         webhooks: webhooks.clone(),
         public_address: listeners.public.local_addr()?,
         webhook_url: config.http.twilio.public_url.as_ref().map(PublicUrl::webhook_url),
@@ -119,7 +124,14 @@ pub async fn serve(
     let delivery = config.webhook.zip(webhooks);
     let delivery = delivery
         .map(|(config, queue)| tokio::spawn(webhook::deliver(config, queue)).abort_handle());
-    let http = http::serve(listeners.public, config.http, engine.handle(), counted, phases.clone());
+    let http = http::serve(
+        listeners.public,
+        config.http,
+        engine.handle(),
+        counted,
+        readiness,
+        phases.clone(),
+    );
     let stop = async {
         shutdown.await;
         let _ = sd_notify::notify(false, &[NotifyState::Stopping]);

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use crate::live::{BUCKETS_US, Board, Histogram, Refused, RequestRefused, STATES};
 use crate::log;
 use crate::store::record::State;
+use crate::store::{Removal, Retention};
 use crate::webhook::Health;
 
 /// The type of the text.
@@ -28,6 +29,8 @@ pub struct Scrape {
     pub board: Arc<Board>,
     /// Room on the disk, if it is known.
     pub disk_free_bytes: Option<u64>,
+    /// What automatic deletion did and is about to do.
+    pub retention: Retention,
     /// No new calls are taken.
     pub is_draining: bool,
     /// CPU time of the process.
@@ -108,6 +111,29 @@ impl Collector for Scrape {
         let dropped = AtomicU64::new(log::health().dropped);
         let lines = "Log lines that standard error did not take in time";
         to.counter("callreel_log_lines_dropped", lines, &dropped)?;
+        let next = self.retention.next.as_ref().map_or(0, |plan| plan.recordings);
+        to.gauge(
+            "callreel_retention_next_removals",
+            "Recordings that the next look removes because of --keep-days",
+            next as f64,
+        )?;
+        let removed = self.retention.removed.map(AtomicU64::new);
+        to.family(
+            "callreel_recordings_removed",
+            "Recordings that were removed, by reason",
+            "reason",
+            Removal::ALL.iter().map(|why| why.name()).zip(&removed),
+        )?;
+        let alarms = [
+            ("clock", self.retention.clock_alarm.is_some()),
+            ("room", self.retention.room_alarm.is_some()),
+        ];
+        to.flags(
+            "callreel_retention_stopped",
+            "1 while automatic deletion is stopped, by reason",
+            "reason",
+            &alarms,
+        )?;
         let draining = f64::from(u8::from(self.is_draining));
         to.gauge("callreel_draining", "1 when no new calls are taken", draining)?;
         if let Some(webhook) = &self.webhook {
@@ -152,6 +178,21 @@ impl Metrics<'_> {
         for (value, count) in values {
             let count = ConstCounter::new(count.load(Ordering::Relaxed));
             count.encode(to.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
+    fn flags(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: &[(&'static str, bool)],
+    ) -> Result {
+        let mut to = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (value, is_set) in values {
+            let flag = ConstGauge::new(u64::from(*is_set));
+            flag.encode(to.encode_family(&[(label, *value)])?)?;
         }
         Ok(())
     }

@@ -285,6 +285,8 @@ impl Recording {
             let mut record = Record::clone(&self.record);
             record.set_stats(stats);
             record.lost_ms = self.lost_ms();
+            // A crash is told from here on by the audio that comes after this note.
+            record.ended_at = jiff::Timestamp::now();
             outbox.post_aside(self.key, &self.queue, Job::Note(Box::new(record)));
         }
     }

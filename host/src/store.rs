@@ -5,12 +5,16 @@
 //! finishes them. Anything else is somebody else's and left alone.
 
 pub mod catalog;
+mod clock;
+mod disk;
+mod door;
 mod ending;
 pub mod file;
 mod keep;
 mod outages;
 pub mod record;
 mod recover;
+mod retention;
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -26,10 +30,16 @@ use jiff::Timestamp;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
+pub use self::disk::TrialError;
+use self::disk::{Traits, clear_claim, create_dir, sync_file_system};
+pub(crate) use self::disk::{private, rename_new, sync_dir};
+pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
 pub use self::record::Record;
 use self::record::Wav;
 pub(crate) use self::recover::is_header;
+use self::retention::Keeping;
+pub use self::retention::{Plan, Removal, Retention};
 use crate::webhook;
 
 /// The longest id taken from the wire as it is.
@@ -60,6 +70,8 @@ pub struct Config {
     pub keep_days: Option<u32>,
     /// Whether gaps, keys and marks become cue points behind the samples of a finished WAV.
     pub cues: bool,
+    /// So many of the newest finished recordings are never removed by that.
+    pub keep_min: usize,
     /// Who is to be told of each finished recording, if anybody.
     pub webhooks: Option<webhook::Queue>,
 }
@@ -73,6 +85,7 @@ impl Default for Config {
             make_room: false,
             keep_days: None,
             cues: false,
+            keep_min: 0,
             webhooks: None,
         }
     }
@@ -103,6 +116,14 @@ pub enum Error {
         /// What the disk has.
         total: u64,
     },
+    /// A trial recording failed there.
+    #[error("cannot record to {}: a trial file was made there, and callreel {failure} (choose another --dir on another file system, or mend its permissions)", dir.display())]
+    Trial {
+        /// The directory.
+        dir: PathBuf,
+        /// What was tried, and what the system said.
+        failure: TrialError,
+    },
     /// It cannot be made, read or written.
     #[error("cannot record to {}: {cause} (choose another --dir, or mend its permissions)", dir.display())]
     Unusable {
@@ -124,10 +145,14 @@ pub struct Store {
     dirty: AtomicBool,
     /// How often a sync failed: what was written before it may be lost.
     sync_failures: AtomicU64,
-    /// Less is free than is to be kept free.
-    is_full: Arc<AtomicBool>,
+    /// Whether new calls may come in.
+    door: Arc<Door>,
+    /// One trial at a time.
+    trying: Mutex<()>,
     /// When the disk last said how much room there is, and what it said.
     room: Mutex<Option<(Instant, Room)>>,
+    /// What automatic deletion remembers.
+    keeping: Keeping,
     /// How often it was looked after.
     ticks: AtomicU32,
     /// What the disk did not let us finish while it was waited for.
@@ -165,14 +190,14 @@ impl Store {
     /// Locks the directory, making it if need be, and finishes what an earlier run left unfinished.
     ///
     /// # Errors
-    /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::Unusable`]: no recording was
-    /// touched, but the directories and the lock's file may have been made.
+    /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::Trial`], [`Error::Unusable`]: no
+    /// recording was touched, but the directories and the lock's file may have been made.
     pub fn open(config: Config) -> Result<Self, Error> {
         let dir = config.dir.clone();
         let unusable = |cause| Error::Unusable { dir: dir.clone(), cause };
         create_dir(&dir).map_err(unusable)?;
         let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true).mode(0o600);
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
         let lock = options.open(dir.join(LOCK_FILE)).map_err(unusable)?;
         lock.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => Error::InUse(dir.clone()),
@@ -187,7 +212,9 @@ impl Store {
             lock,
             dirty: AtomicBool::new(false),
             sync_failures: AtomicU64::new(0),
-            is_full: Arc::default(),
+            door: Arc::default(),
+            trying: Mutex::default(),
+            keeping: Keeping::default(),
             ticks: AtomicU32::new(0),
             left: Mutex::default(),
             room: Mutex::default(),
@@ -198,9 +225,25 @@ impl Store {
         if keep_free >= total && keep_free > 0 {
             return Err(Error::KeepFree { dir, keep_free, total });
         }
+        store.load_clock();
+        store.try_first()?;
         recover::recover(&store).map_err(unusable)?;
         store.tend();
         Ok(store)
+    }
+
+    /// Tries the disk before anything is recorded. A disk that is full is no reason not to start:
+    /// there may be room soon, or `--make-room` makes some.
+    fn try_first(&self) -> Result<(), Error> {
+        match self.try_it(true) {
+            Ok(Traits { is_open_to_others: true }) => {
+                tracing::warn!(dir = ?self.dir(), "this file system lets other users read recordings");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(failure) if disk::is_full(&failure.cause) => Ok(()),
+            Err(failure) => Err(Error::Trial { dir: self.dir().to_owned(), failure }),
+        }
     }
 
     /// The directory.
@@ -315,10 +358,24 @@ impl Store {
         all.push_back(left);
     }
 
-    /// Whether less is free than is to be kept free, as it was a second ago.
+    /// Whether a new call may be taken, as far as the disk goes: as it was a second ago.
     #[must_use]
-    pub fn is_full(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.is_full)
+    pub fn door(&self) -> Arc<Door> {
+        Arc::clone(&self.door)
+    }
+
+    /// Tries everything that a recording needs of the disk; [`door`](Self::door) knows the result. May
+    /// wait for the disk.
+    pub fn try_publishing(&self) {
+        let _ = self.try_it(true);
+    }
+
+    fn try_it(&self, is_decisive: bool) -> Result<Traits, TrialError> {
+        let _turn = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
+        self.door.begin_trial();
+        let tried = disk::try_publishing(self.dir());
+        self.door.end_trial(tried.as_ref().err(), is_decisive);
+        tried
     }
 
     /// Opens the file that the frames of the recording `id` are kept in, if they are to be kept.
@@ -401,6 +458,17 @@ impl Part {
         let ours = self.file.metadata()?;
         let there = found(fs::symlink_metadata(self.names.wav_part()))?;
         Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
+    }
+
+    /// Removes what an interrupted rename left under the names that are still to be given.
+    fn clear_claims(&self) -> io::Result<()> {
+        if !self.record_published {
+            clear_claim(&self.names.json())?;
+        }
+        if !self.wav_published {
+            clear_claim(&self.names.wav())?;
+        }
+        Ok(())
     }
 
     /// Gives the name back, with all that was begun under it.
@@ -560,47 +628,6 @@ fn safe_id(stream_id: &str) -> String {
         return "stream".to_owned();
     }
     format!("stream-{}", &HEXLOWER.encode(&Sha256::digest(stream_id))[..32])
-}
-
-/// A file that only its owner may read.
-pub(crate) fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600);
-    options
-}
-
-fn create_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// Renames a file unless the new name is taken.
-pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Not every file system can; a link cannot replace anything either.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        result => Ok(result?),
-    }
-}
-
-/// Makes the names in a directory durable.
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-#[cfg(target_os = "linux")]
-fn sync_file_system(file: &File) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(file)?)
-}
-
-/// Elsewhere one call for one file system does not exist.
-#[cfg(not(target_os = "linux"))]
-fn sync_file_system(_file: &File) -> io::Result<()> {
-    rustix::fs::sync();
-    Ok(())
 }
 
 /// Length and SHA-256 of a whole file.

@@ -23,8 +23,8 @@ use sha2::Sha256;
 use tokio::sync::Notify;
 use ureq::http::Uri;
 
-use crate::store::Record;
 use crate::store::record::State;
+use crate::store::{Record, sync_dir};
 
 /// How long a message is tried for. Then the recording's own record is all there is.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
@@ -225,7 +225,7 @@ impl Queue {
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(temporary, dir.join(format!("{name}.json")))?;
-        fs::File::open(dir)?.sync_all()
+        sync_dir(&dir)
     }
 
     /// The ids of the messages that wait, oldest first.
@@ -335,7 +335,9 @@ impl Courier {
         if let Some(wav) = data.wav {
             let day = data.started_at.strftime("%Y-%m-%d").to_string();
             let is_old = Timestamp::now().duration_since(kept.timestamp).as_secs() > 60;
-            if !is_old && !self.queue.0.store_dir.join(day).join(wav.file).try_exists()? {
+            // An empty file is a name that is claimed for a WAV.
+            let file = fs::metadata(self.queue.0.store_dir.join(day).join(wav.file));
+            if !is_old && !file.is_ok_and(|file| file.len() > 0) {
                 return Ok(None);
             }
         }

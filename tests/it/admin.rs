@@ -4,11 +4,11 @@ mod limits;
 mod listen;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use base64ct::{Base64, Encoding as _};
@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use crate::harness::admin::{Answer, Events, Recorder, shelve, tone};
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
+use crate::harness::receiver::receiver;
 use crate::harness::shelf;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -377,43 +378,6 @@ fn metrics_count_what_was_recorded() {
         assert!(!text.contains(told), "no label comes from a call: {told}");
     }
     assert_eq!(recorder.get("/readyz").status, 200);
-}
-
-/// The headers and the body of a request.
-type Request = (BTreeMap<String, String>, String);
-
-/// A web server that answers each request with the next status; tells what it got.
-fn receiver(statuses: Vec<u16>) -> (String, mpsc::Receiver<Request>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    let (sender, received) = mpsc::channel();
-    std::thread::spawn(move || {
-        for status in statuses {
-            let (socket, _) = listener.accept().unwrap();
-            let mut reader = BufReader::new(socket);
-            let mut headers = BTreeMap::new();
-            loop {
-                let mut line = String::new();
-                reader.read_line(&mut line).unwrap();
-                match line.trim_end().split_once(": ") {
-                    Some((name, value)) => {
-                        drop(headers.insert(name.to_lowercase(), value.to_owned()))
-                    }
-                    None if line.trim_end().is_empty() => break,
-                    None => {}
-                }
-            }
-            let mut body = vec![0; headers["content-length"].parse().unwrap()];
-            reader.read_exact(&mut body).unwrap();
-            let answer =
-                format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            reader.into_inner().write_all(answer.as_bytes()).unwrap();
-            if sender.send((headers, String::from_utf8(body).unwrap())).is_err() {
-                return;
-            }
-        }
-    });
-    (url, received)
 }
 
 #[test]

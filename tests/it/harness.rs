@@ -9,6 +9,7 @@ pub mod messages;
 pub mod oracle;
 pub mod peer;
 pub mod process;
+pub mod receiver;
 pub mod recorder;
 pub mod served;
 pub mod serving;

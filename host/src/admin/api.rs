@@ -141,6 +141,7 @@ pub struct Status {
     cpus_total: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     disk: Option<health::Disk>,
+    retention: health::Retention,
     allows_delete: bool,
     has_token: bool,
     stream_url: String,
@@ -166,6 +167,7 @@ impl Admin {
             cpus: (self.process.cpus() * 1000.0).round() / 1000.0,
             cpus_total: self.cpus_total,
             disk: self.sources.store.room().map(health::Disk::from),
+            retention: self.sources.store.retention().into(),
             allows_delete: self.config.allows_delete,
             has_token: self.config.token.is_some(),
             stream_url: format!("ws://{address}{}", twilio::STREAM_PATH),
@@ -458,6 +460,7 @@ pub async fn metrics(State(admin): State<Admin>) -> Response {
     let scrape = Scrape {
         board: Arc::clone(&admin.sources.board),
         disk_free_bytes: admin.sources.store.room().map(|room| room.free),
+        retention: admin.sources.store.retention(),
         is_draining: admin.is_draining(),
         cpu_time: Process::cpu_time(),
         webhook: admin.sources.webhooks.as_ref().map(webhook::Queue::health),

@@ -1,12 +1,5 @@
 //! Whether the process lives, and whether it can record.
 
-use std::fs;
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,13 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Admin;
-use crate::store::Room;
-
-/// A disk that does not answer in this time is stuck.
-const PATIENCE: Duration = Duration::from_secs(3);
-
-/// The name of the file that shows that the directory can be written to.
-const PROBE: &str = ".callreel.probe";
+use crate::store::{self, Plan, Room};
 
 /// Room on the disk of the recordings.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -39,51 +26,37 @@ impl From<Room> for Disk {
     }
 }
 
+/// What automatic deletion is about to do, and what keeps it from it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Retention {
+    /// What the next look removes because of its age; absent if that is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<Plan>,
+    /// Why nothing is removed although that is wished, in words.
+    alarms: Vec<String>,
+}
+
+impl From<store::Retention> for Retention {
+    fn from(retention: store::Retention) -> Self {
+        Self { alarms: retention.alarms(), next: retention.next }
+    }
+}
+
 /// The process answers.
 pub async fn alive() -> Response {
-    answer(StatusCode::OK, &[])
+    answer(StatusCode::OK, &[], &[])
 }
 
 /// It takes calls, and its disk takes audio.
 pub async fn ready(State(admin): State<Admin>) -> Response {
-    let mut faults = Vec::new();
-    if admin.is_draining() {
-        faults.push("it is draining: no new calls are taken");
-    }
-    let store = &admin.sources.store;
-    if store.is_full().load(Ordering::Relaxed) {
-        faults.push("less disk is free than --keep-free: no new calls are taken");
-    }
-    let probe = async {
-        // One at a time: a disk that hangs is to hold up one thread, not one for each who asks.
-        let turn = Arc::clone(&admin.probing).lock_owned().await;
-        let dir = store.dir().to_owned();
-        let probed = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            probe(&dir)
-        });
-        probed.await
-    };
-    match tokio::time::timeout(PATIENCE, probe).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => {
-            tracing::warn!(%error, "not ready: the directory cannot be written to");
-            faults.push("the directory of the recordings cannot be written to");
-        }
-        _ => faults.push("the disk does not answer"),
-    }
+    let readiness = &admin.sources.readiness;
+    let faults = readiness.look().await;
     let status = if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer(status, &faults)
+    answer(status, &faults, &readiness.warnings())
 }
 
-fn answer(status: StatusCode, faults: &[&str]) -> Response {
+fn answer(status: StatusCode, faults: &[String], warnings: &[String]) -> Response {
     let word = if status.is_success() { "ok" } else { "unavailable" };
-    let body = json!({ "status": word, "faults": faults }).to_string();
+    let body = json!({ "status": word, "faults": faults, "warnings": warnings }).to_string();
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
-}
-
-fn probe(dir: &Path) -> io::Result<()> {
-    let path = dir.join(PROBE);
-    fs::write(&path, b"callreel")?;
-    fs::remove_file(path)
 }

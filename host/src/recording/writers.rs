@@ -14,6 +14,7 @@ use tracing::Span;
 
 use super::{Job, Outbox, Outcome, Queue};
 use crate::live::Board;
+use crate::pulse::Pulse;
 use crate::store::file::{PartFile, to_io};
 use crate::store::{Left, Part, Record, Store};
 
@@ -27,6 +28,15 @@ const FINISH_PATIENCE: Duration = Duration::from_secs(30);
 /// The same when the recorder has been told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A writer that has been at one job for so long is stuck.
+const WRITER_STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// The same for the thread that makes everything durable.
+const SYNCER_STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// The same for a finisher, which reads a whole file, 4 GiB at most, for its digest.
+const FINISHER_STUCK_AFTER: Duration = Duration::from_secs(60);
+
 /// How often everything written is made durable, and the store looked after.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -36,6 +46,8 @@ pub struct Writers {
     /// They end when they are told to.
     keepers: Vec<JoinHandle<()>>,
     stop: Arc<(Mutex<bool>, Condvar)>,
+    /// Of the threads.
+    pulses: Vec<Arc<Pulse>>,
 }
 
 impl Writers {
@@ -51,11 +63,17 @@ impl Writers {
     ) -> io::Result<(Self, Vec<Outbox>)> {
         let mut threads = Vec::new();
         let mut outboxes = Vec::new();
+        let mut pulses = Vec::new();
         let mut start = |name: String, finisher| {
             let (sender, receiver) = mpsc::channel();
+            let is_finisher = Option::is_none(&finisher);
+            let patience = if is_finisher { FINISHER_STUCK_AFTER } else { WRITER_STUCK_AFTER };
+            let pulse = Arc::new(Pulse::new(patience));
+            pulses.push(Arc::clone(&pulse));
             let writer = Writer {
                 store: Arc::clone(store),
                 board: Arc::clone(board),
+                pulse,
                 spools: HashMap::new(),
                 retry_at: None,
                 encoded: Vec::new(),
@@ -75,11 +93,15 @@ impl Writers {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let (synced, kept) = (Arc::clone(store), Arc::clone(store));
         let (board, shown) = (Arc::clone(board), Arc::clone(board));
+        let pulse = Arc::new(Pulse::new(SYNCER_STUCK_AFTER));
+        pulses.push(Arc::clone(&pulse));
         let sync = move || {
             let began = Instant::now();
+            pulse.beat(began);
             if synced.sync() {
                 board.counters.sync_time.add(began.elapsed());
             }
+            pulse.rest();
         };
         let keep = move || {
             kept.tend();
@@ -88,7 +110,13 @@ impl Writers {
         // Two, so that nothing the one has to wait for keeps audio from becoming durable.
         let keepers =
             vec![every_second("syncer", &stop, sync)?, every_second("keeper", &stop, keep)?];
-        Ok((Self { threads, keepers, stop }, outboxes))
+        Ok((Self { threads, keepers, stop, pulses }, outboxes))
+    }
+
+    /// The signs of life of the threads that own files.
+    #[must_use]
+    pub fn pulses(&self) -> Vec<Arc<Pulse>> {
+        self.pulses.clone()
     }
 
     /// Waits until everything posted is written, which is soon after the last outbox is gone.
@@ -132,6 +160,7 @@ fn every_second(
 struct Writer {
     store: Arc<Store>,
     board: Arc<Board>,
+    pulse: Arc<Pulse>,
     /// Boxed: the map has room for twice as many.
     spools: HashMap<u64, Box<Spool>>,
     /// When a spool that the disk refused is to try again, or earlier.
@@ -173,6 +202,7 @@ struct Open {
 impl Writer {
     fn run(mut self, receiver: &Receiver<Vec<(u64, Job)>>) {
         loop {
+            self.pulse.rest();
             let received = match self.retry_at {
                 None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
@@ -180,6 +210,7 @@ impl Writer {
             match received {
                 Ok(jobs) => {
                     for (key, job) in jobs {
+                        self.pulse.beat(Instant::now());
                         self.take(key, job);
                     }
                 }
@@ -274,6 +305,7 @@ impl Writer {
         let _entered = spool.span.clone().entered();
         spool.retry_at = None;
         while let Some(mut job) = spool.jobs.pop_front() {
+            self.pulse.beat(Instant::now());
             if let (Job::Finish { .. }, Some(finisher)) = (&job, &self.finisher) {
                 spool.jobs.push_front(job);
                 if let Some(spool) = self.spools.remove(&key) {
@@ -302,6 +334,7 @@ impl Writer {
                     let now = Instant::now();
                     let since = *spool.failing_since.get_or_insert_with(|| {
                         tracing::error!(%error, "the disk does not take audio; trying again");
+                        self.store.door().doubt();
                         now
                     });
                     spool.jobs.push_front(job);
@@ -392,7 +425,7 @@ impl Spool {
             Job::Append(block) => {
                 if !block.is_empty() {
                     let began = Instant::now();
-                    open.append(block, encoded)?;
+                    store.note_written(open.append(block, encoded)?);
                     board.counters.write_time.add(began.elapsed());
                     self.queue.samples.fetch_sub(block.len() as u64, Ordering::Relaxed);
                     // What is written is not written again when the checkpoint fails.
@@ -403,7 +436,12 @@ impl Spool {
                     open.writer.checkpoint().map_err(to_io)?;
                 }
             }
-            Job::Silence(rest) => open.append_silence(rest)?,
+            Job::Silence(rest) => {
+                let before = open.writer.data_bytes();
+                let appended = open.append_silence(rest);
+                store.note_written(u64::from(open.writer.data_bytes() - before));
+                appended?;
+            }
             Job::Note(record) => {
                 open.part.id().clone_into(&mut record.id);
                 record.set_samples(open.samples());
@@ -412,7 +450,10 @@ impl Spool {
                     tracing::debug!(%error, "cannot note what happened in a call");
                 }
             }
-            Job::Capture(lines) => open.capture(lines),
+            Job::Capture(lines) => {
+                store.note_written(lines.len() as u64);
+                open.capture(lines);
+            }
             Job::Finish { record, .. } => open.finish(record, store)?,
             Job::Begin { .. } | Job::HandOver(_) | Job::Fail { .. } => {}
         }
@@ -455,12 +496,13 @@ impl Open {
         }
     }
 
-    /// Appends the samples of `codes`, all or none, by way of `encoded`.
-    fn append(&mut self, codes: &[u8], encoded: &mut Vec<u8>) -> io::Result<()> {
+    /// Appends the samples of `codes`, all or none, by way of `encoded`; gives the bytes that they take.
+    fn append(&mut self, codes: &[u8], encoded: &mut Vec<u8>) -> io::Result<u64> {
         let encoding = self.writer.spec().encoding;
         encoded.resize(codes.len() * usize::from(encoding.sample_bytes()), 0);
         encoding.encode_mulaw(codes, encoded);
-        self.write(encoded)
+        self.write(encoded)?;
+        Ok(encoded.len() as u64)
     }
 
     /// Appends bytes as they stand in the file, all or none.

@@ -22,6 +22,9 @@ use super::{ID_BYTES_MAX, Record, Store, found, open_file, read_small};
 /// Records read for one page of a search, at most; the next page goes on from there.
 const SCAN_MAX: usize = 5000;
 
+/// How many of the latest records tell when the newest recording ended.
+const LATEST: usize = 20;
+
 /// A directory that changed less than this before it was read may have changed again at what is, by
 /// its clock, the same time.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
@@ -215,7 +218,9 @@ impl Store {
     }
 
     fn text(&self, key: &Key) -> io::Result<Option<Vec<u8>>> {
-        found(read_small(&self.names(key).json()))
+        let text = found(read_small(&self.names(key).json()))?;
+        // An empty file is a name that is claimed for a record (see `disk`).
+        Ok(text.filter(|text| !text.is_empty()))
     }
 
     /// Opens one finished recording's WAV.
@@ -237,6 +242,9 @@ impl Store {
             return Ok(false);
         }
         let was_there = found(super::keep::remove(&names))?.is_some();
+        if was_there {
+            self.count_removed(super::Removal::Api);
+        }
         found(super::sync_dir(&names.dir))?;
         Ok(was_there)
     }
@@ -279,6 +287,15 @@ impl Store {
         }
         days.sort_unstable_by(|a, b| b.cmp(a));
         Ok(days)
+    }
+
+    /// When the latest recording of a day was published, in Unix time, and the records of the latest few.
+    pub(super) fn latest_of(&self, day: &std::path::Path) -> Option<(Option<i64>, Vec<Record>)> {
+        let day = parse_day(day.file_name()?.to_str()?)?;
+        let names = self.names_of(day).ok()?;
+        let published_s = names.first().map(|(ns, _)| (ns / 1_000_000_000) as i64);
+        let keys = names.iter().take(LATEST).map(|(_, id)| Key { day, id: id.clone() });
+        Some((published_s, keys.filter_map(|key| self.record(&key).ok()?).collect()))
     }
 
     fn names_of(&self, day: Date) -> io::Result<Names> {

@@ -1,5 +1,5 @@
 //! What the store does by itself while the server runs: it finishes what the disk did not let it
-//! finish, watches the room that is left, and removes what is old if it is told to.
+//! finish, watches the room that is left and whether the disk works, and has what is old removed.
 
 use std::fs;
 use std::io;
@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::recover::{finish_left, read_record};
+use super::retention::LOOK_EVERY;
 use super::{Names, Record, Room, Store, found};
 
 /// What is kept free unless the user says so: an hour of eight calls.
@@ -18,15 +19,28 @@ const KEEP_FREE_DEFAULT: u64 = 64 * 1024 * 1024;
 const ROOM_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// At how many of the calls of [`Store::tend`] it is looked for what is too old: a minute's.
-const LOOK_EVERY: u32 = 60;
+const LOOK_TICKS: u32 = LOOK_EVERY.as_secs() as u32;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// At which of them what is too old at the start is removed: announced before, and soon.
+const FIRST_LOOK_TICK: u32 = 3;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// At how many of them the disk is tried although nothing speaks against it.
+const TRY_EVERY: u32 = 10;
+
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Store {
     /// Does what is due; to be called once a second, by a thread that may wait for the disk.
     pub fn tend(&self) {
-        if self.ticks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
-            self.remove_old();
+        let tick = self.ticks.fetch_add(1, Ordering::Relaxed);
+        self.watch_door();
+        match tick {
+            0 => self.watch_ages(SECOND * FIRST_LOOK_TICK, true),
+            FIRST_LOOK_TICK => self.watch_ages(SECOND * (LOOK_TICKS - FIRST_LOOK_TICK), false),
+            tick if tick.is_multiple_of(LOOK_TICKS) => self.watch_ages(LOOK_EVERY, false),
+            _ => {}
         }
         self.make_room();
         self.watch_room();
@@ -55,12 +69,20 @@ impl Store {
         }
     }
 
+    /// Tries the disk now and then, and every second while there is reason to doubt it.
+    fn watch_door(&self) {
+        let is_due = self.ticks.load(Ordering::Relaxed).is_multiple_of(TRY_EVERY);
+        if is_due || self.door.is_doubtful() {
+            let _ = self.try_it(false);
+        }
+    }
+
     fn watch_room(&self) {
         let Ok(Room { free, keep_free, .. }) = self.look_for_room() else {
             return; // Whoever took the directory away will bring it back; calls wait for it.
         };
         let is_full = free < keep_free;
-        if self.is_full.swap(is_full, Ordering::Relaxed) != is_full {
+        if self.door.is_full.swap(is_full, Ordering::Relaxed) != is_full {
             if is_full {
                 tracing::error!(free, keep_free, "the disk is almost full: new calls are refused");
             } else {
@@ -89,64 +111,10 @@ impl Store {
         *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, room));
         Ok(room)
     }
-
-    /// Removes what ended too long ago.
-    fn remove_old(&self) {
-        let Some(days) = self.config.keep_days else {
-            return;
-        };
-        let Some(horizon) = SystemTime::now().checked_sub(DAY * days) else {
-            return;
-        };
-        self.remove_while("it is older than --keep-days", |ended, _| ended < horizon);
-    }
-
-    /// Removes what is oldest, as much as there is too little room.
-    fn make_room(&self) {
-        if self.config.make_room
-            && let Ok(Room { free, keep_free, .. }) = self.look_for_room()
-        {
-            // Not by looking again after each: some file systems free later what was removed.
-            let short = keep_free.saturating_sub(free);
-            self.remove_while("less is free than --keep-free", |_, removed| removed < short);
-        }
-    }
-
-    /// Removes finished recordings, oldest first, until one is not to be removed: told by when it
-    /// ended, and by how many bytes were removed before it.
-    fn remove_while(&self, reason: &str, is_to_go: impl Fn(SystemTime, u64) -> bool) {
-        let mut removed = 0;
-        for day in days_of(self.dir()).unwrap_or_default() {
-            let Some(date) = date_of(&day).filter(|began| is_to_go(*began, removed)) else {
-                return; // What began later has ended later.
-            };
-            let mut recordings = finished_in(&day).unwrap_or_default();
-            recordings.sort_by_key(|(_, ended)| *ended);
-            for (names, ended) in recordings {
-                if !is_to_go(ended, removed) {
-                    break;
-                }
-                let bytes = fs::metadata(names.wav()).map_or(0, |wav| wav.len());
-                match remove(&names) {
-                    Ok(()) => {
-                        removed += bytes;
-                        tracing::warn!(id = names.id, reason, "removed a recording");
-                    }
-                    Err(error) => {
-                        tracing::error!(id = names.id, %error, "cannot remove a recording")
-                    }
-                }
-            }
-            if date + DAY < SystemTime::now() {
-                // It stays if anything is in it.
-                let _ = fs::remove_dir(&day);
-            }
-        }
-    }
 }
 
 /// When a day began.
-fn date_of(day: &Path) -> Option<SystemTime> {
+pub(super) fn date_of(day: &Path) -> Option<SystemTime> {
     let date: jiff::civil::Date = day.file_name()?.to_str()?.parse().ok()?;
     Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.into())
 }
@@ -165,7 +133,7 @@ pub(super) fn days_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// A day's finished recordings and when each ended: those whose record is one of ours.
-fn finished_in(day: &Path) -> io::Result<Vec<(Names, SystemTime)>> {
+pub(super) fn finished_in(day: &Path) -> io::Result<Vec<(Names, SystemTime)>> {
     let mut recordings = Vec::new();
     for entry in fs::read_dir(day)? {
         let name = entry?.file_name();

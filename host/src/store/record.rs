@@ -52,7 +52,8 @@ pub struct Record {
     pub caller: Option<Box<CallerIds>>,
     /// When the start message was read, UTC.
     pub started_at: Timestamp,
-    /// When the recording ended, UTC; the last checkpoint's time for a recovered one.
+    /// When the recording ended, UTC. A recovered one ended with its audio; while it goes on, the time
+    /// of the last note.
     pub ended_at: Timestamp,
     /// Fields of the start message of another type than the provider documents; absent when none.
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -8,14 +8,15 @@ use std::path::Path;
 use callreel_core::frame::Provider;
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{self, Encoding, Length, Spec};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::disk::clear_claim;
 use super::ending::audio_bytes;
 use super::file::{PartFile, to_io};
 use super::keep::days_of;
-use super::record::{End, State};
+use super::record::{End, State, ms};
 use super::{Left, Names, Part, Record, Store, open_regular, read_small, rename_new, sync_dir};
 
 /// Finishes every orphan in the store's directories. One that cannot be finished stays as it is and
@@ -69,6 +70,7 @@ pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
         return store.publish_failure(record);
     };
     store.rescue(part, record)?;
+    part.clear_claims()?;
     if !part.record_published
         && let Some(spec) = spec_of(&part.file, record)?
     {
@@ -94,9 +96,11 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
     };
     let known = read_record(&names.json());
     let published = known.is_some();
+    // Before it is mended: when it was written last, unless somebody has touched it since.
+    let written_at = modified(&file);
     let mut record = known
         .or_else(|| read_record(&names.json_part()))
-        .unwrap_or_else(|| Record::unknown(Provider::Twilio, modified(&file)));
+        .unwrap_or_else(|| Record::unknown(Provider::Twilio, written_at));
     let Some(spec) = spec_of(&file, &record)? else {
         return Ok(None);
     };
@@ -111,13 +115,15 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
     // A record that says how it ended was written when the file was whole and durable.
     if !published && record.state == State::Recording {
         let samples = mend(part.file(), spec, store, &record)?;
+        let ended_at = end_of(&record, samples, written_at);
         record.set_samples(samples);
         record.close(End::None);
-        record.ended_at = modified(part.file());
+        record.ended_at = ended_at;
         record.elapsed_ms = elapsed_ms(&record);
         record.state = State::Recovered;
         record.format.channels = spec.channels;
     }
+    part.clear_claims()?;
     part.publish(&mut record)?;
     Ok(Some(record))
 }
@@ -133,6 +139,7 @@ fn recover_record(store: &Store, names: &Names) -> io::Result<Option<Record>> {
     if record.id != names.id {
         return Ok(None);
     }
+    clear_claim(&names.json())?;
     if names.json().try_exists()? {
         fs::remove_file(names.json_part())?;
         return Ok(None);
@@ -220,6 +227,18 @@ fn read_start(file: &File, into: &mut [u8]) -> io::Result<usize> {
 fn modified(file: &File) -> Timestamp {
     let time = file.metadata().and_then(|metadata| metadata.modified());
     time.ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or_else(Timestamp::now)
+}
+
+/// When a recording of so many samples ended that nobody saw end: the time of its last note plus the
+/// audio that came after that. Audio that came faster than it is spoken ended when the file was
+/// written last; a file that was touched or copied since says a later time, or one before the note,
+/// and is not believed.
+fn end_of(record: &Record, samples: u64, written_at: Timestamp) -> Timestamp {
+    // A record that has no note yet says that it ended when it started.
+    let noted = if record.ended_at == record.started_at { 0 } else { record.samples };
+    let audio = SignedDuration::from_millis(ms(samples.saturating_sub(noted)).cast_signed());
+    let by_audio = record.ended_at.saturating_add(audio).unwrap_or(record.ended_at);
+    if written_at >= record.ended_at { by_audio.min(written_at) } else { by_audio }
 }
 
 fn elapsed_ms(record: &Record) -> u64 {

@@ -227,6 +227,39 @@ fn a_directory_that_cannot_be_written_is_refused_at_the_start() {
     }
 }
 
+#[test]
+fn a_recovered_recording_ends_with_its_audio_whatever_its_files_times_say() {
+    let now = jiff::Timestamp::now;
+    for (touched, length) in [(None, ms(2500)), (Some(3600), ms(2500)), (Some(-3600), ms(1000))] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Server::start(dir.path());
+        let mut peer = Peer::call(&server, &stream_id(1));
+        let began = Instant::now();
+        for chunk in 1..=length.as_millis() as u32 / 20 {
+            peer.say(CHUNK);
+            thread::sleep((chunk * CHUNK).saturating_sub(began.elapsed()));
+        }
+        server.kill();
+        let killed = now();
+        for (path, seconds) in shelf::unfinished(dir.path()).iter().zip(touched.into_iter().cycle())
+        {
+            let time =
+                std::time::SystemTime::from(killed + jiff::SignedDuration::from_secs(seconds));
+            fs::File::open(path).unwrap().set_modified(time).unwrap();
+        }
+        thread::sleep(ms(2500));
+        let server = Server::start(dir.path());
+        let record = &shelf::finished(dir.path())[&peer.stream_id].record;
+        let time =
+            |field: &str| record[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let off = time("ended_at").duration_since(killed).abs();
+        assert!(off < jiff::SignedDuration::from_secs(2), "{touched:?}: {off:?}");
+        let elapsed = time("ended_at").duration_since(time("started_at"));
+        assert_eq!(record["elapsed_ms"], elapsed.as_millis() as i64);
+        drop(server);
+    }
+}
+
 /// Everything that has its final name.
 fn finished_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = shelf::contents(dir);

@@ -313,6 +313,36 @@ fn room_is_made_by_removing_the_oldest_finished_recordings_only() {
 }
 
 #[test]
+fn no_recording_is_removed_for_room_that_another_file_takes() {
+    let disk = SmallDisk::mount();
+    let options =
+        ["--keep-free", "1MiB", "--make-room", "--keep-min", "1", "--admin", "127.0.0.1:0"];
+    let server = Setup::new(&disk.dir()).args(&options).start();
+    let ids: Vec<String> = (1..=4).map(|number| call_of(&server, number, SECOND)).collect();
+    disk.fill(128 * 1024);
+    let said = server.wait_for_log("--make-room removes nothing more");
+    assert!(said.contains("other files fill the disk"), "{said}");
+    assert_eq!(server.metric("callreel_retention_stopped{reason=\"room\"}"), 1.0);
+    assert!(server.ask_admin("/readyz").1.contains("--make-room removes nothing more"));
+    assert!(server.ask_admin("/api/v1/status").1.contains("\"alarms\":[\"--make-room"));
+    assert_eq!(shelf::finished_ids(&disk.dir()), ids);
+    disk.clear();
+    eventually(PATIENCE, "the alarm ends", || {
+        let stopped = server.metric("callreel_retention_stopped{reason=\"room\"}");
+        (stopped == 0.0).then_some(())
+    });
+    // So little is missing now that the oldest recordings are enough, but not the newest.
+    disk.fill(1024 * 1024 - 20 * 1024);
+    let left = eventually(PATIENCE, "room is made", || {
+        let has_room = disk.free_bytes() >= 1024 * 1024;
+        let removed = server.metric("callreel_recordings_removed_total{reason=\"make_room\"}");
+        let left = shelf::finished_ids(&disk.dir());
+        (has_room && removed == (4 - left.len()) as f64).then_some(left)
+    });
+    assert!(left.len() < 4 && ids.ends_with(&left) && !left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn recordings_older_than_the_days_to_keep_are_removed_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path());

@@ -60,6 +60,14 @@ static const char *path_of(int fd, char *into) {
     return into;
 }
 
+/* Whether a rule is for this path: any, one that ends with what stands before the `$`, or one with it. */
+static int is_meant(const char *rule, const char *path) {
+    size_t length = strlen(rule), all = strlen(path);
+    if (strcmp(rule, "*") == 0) return 1;
+    if (length == 0 || rule[length - 1] != '$') return strstr(path, rule) != NULL;
+    return all >= length - 1 && strncmp(path + all - (length - 1), rule, length - 1) == 0;
+}
+
 /* Whether the operation is to fail; or how many of its bytes it may write. */
 static int disturbed(const char *op, const char *path, size_t *bytes) {
     if (!is_below(path)) return 0;
@@ -69,7 +77,7 @@ static int disturbed(const char *op, const char *path, size_t *bytes) {
     for (int i = 0; i < rule_count; i++) {
         struct rule *r = &rules[i];
         if (strcmp(r->op, "*") != 0 && strcmp(r->op, op) != 0) continue;
-        if (strcmp(r->path, "*") != 0 && !strstr(path, r->path)) continue;
+        if (!is_meant(r->path, path)) continue;
         r->seen++;
         if (r->seen < r->from || r->seen > r->to) continue;
         if (!strcmp(r->kind, "error")) error = r->value;
@@ -172,12 +180,18 @@ int ftruncate64(int fd, off64_t length) {
 int ftruncate(int fd, off_t length) { return ftruncate64(fd, length); }
 
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags) {
-    if (disturbed("rename", from, NULL)) return -1;
+    if (disturbed(flags ? "rename-new" : "rename", from, NULL)) return -1;
     int result = syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
     if (result == 0) note("rename", from, to, 0, NULL, 0);
     return result;
 }
 int rename(const char *from, const char *to) { return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0); }
+
+int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags) {
+    if (disturbed("link", from, NULL)) return -1;
+    return syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
+}
+int link(const char *from, const char *to) { return linkat(AT_FDCWD, from, AT_FDCWD, to, 0); }
 
 int unlink(const char *path) {
     if (disturbed("unlink", path, NULL)) return -1;

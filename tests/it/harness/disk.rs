@@ -1,6 +1,7 @@
 //! A disk that fails when it is told to, and remembers what was done to it.
 //!
-//! A small C library between the program and libc (`disk.c`); std and rustix with `use-libc` both
+//! Its operations are `read`, `open`, `write`, `sync`, `truncate`, `mkdir`, `unlink`, `link`, `rename` and
+//! `rename-new`, which replaces nothing. A small C library between the program and libc (`disk.c`); std and rustix with `use-libc` both
 //! go through there. It would not see a static binary, io_uring or mmap.
 
 use std::fmt::Write as _;
@@ -36,14 +37,14 @@ impl Disk {
     /// Puts it between a server and its directory.
     pub fn under(&self, setup: Setup, dir: &Path) -> Setup {
         setup
-            .env("LD_PRELOAD", library())
+            .env("LD_PRELOAD", preload("disk.c"))
             .env("DISK_DIR", dir)
             .env("DISK_RULES", self.home.path().join("rules"))
             .env("DISK_LOG", self.home.path().join("log"))
     }
 
     /// From now on: the operations numbered `nth`, counted from 1, of those of this kind (`*`: any)
-    /// on paths with `path` in them (`*`: any) fail with `errno`.
+    /// on paths with `path` in them (`*`: any; `x$`: those that end with x) fail with `errno`.
     pub fn fail(
         &mut self,
         path: &str,
@@ -119,18 +120,20 @@ impl Disk {
 
 pub use rustix::io::Errno;
 
-/// The library, built once.
-fn library() -> &'static Path {
-    static BUILT: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = BUILT.get_or_init(|| {
+/// A library of the harness that stands before libc, built once.
+pub fn preload(source: &str) -> PathBuf {
+    static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let home = BUILT.get_or_init(|| {
         let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("disk.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/harness/disk.c");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&path).arg(source).arg("-ldl");
-        let built = compiler.status().expect("a C compiler is installed: apt-get install gcc");
-        assert!(built.success(), "disk.c does not compile");
-        (home, path)
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/harness");
+        for name in ["clock.c", "disk.c"] {
+            let mut compiler = Command::new("cc");
+            compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(home.path().join(name));
+            compiler.args(["-x", "c"]).arg(sources.join(name)).arg("-ldl");
+            let built = compiler.status().expect("a C compiler is installed: apt-get install gcc");
+            assert!(built.success(), "{name} does not compile");
+        }
+        home
     });
-    path
+    home.path().join(source)
 }

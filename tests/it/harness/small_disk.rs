@@ -44,6 +44,11 @@ impl SmallDisk {
         });
     }
 
+    /// Bytes that are free.
+    pub fn free_bytes(&self) -> u64 {
+        free_bytes(self.home.path())
+    }
+
     pub fn clear(&self) {
         fs::remove_file(self.filler()).unwrap();
     }

@@ -1,0 +1,108 @@
+//! Whether the recorder can take a call and finish it: what both listeners answer at `/readyz`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::engine::Handle;
+use crate::http::Phase;
+use crate::log;
+use crate::store::Store;
+
+/// How long an answer of the disk is good for, however many ask.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+
+/// How long one who asks waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Knows whether the recorder is ready.
+#[derive(Clone)]
+pub struct Readiness(Arc<Shared>);
+
+struct Shared {
+    store: Arc<Store>,
+    engine: Handle,
+    phase: watch::Receiver<Phase>,
+    /// A disk that hangs is to hold up one thread, not one for each who asks.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readiness").field("faults", &self.faults()).finish()
+    }
+}
+
+impl Readiness {
+    /// The readiness of a recorder.
+    #[must_use]
+    pub fn new(store: Arc<Store>, engine: Handle, phase: watch::Receiver<Phase>) -> Self {
+        Self(Arc::new(Shared { store, engine, phase, turn: Arc::default() }))
+    }
+
+    /// What keeps the recorder from taking calls and finishing them, by what is known without a look
+    /// at the disk; empty: nothing does.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let Shared { store, engine, phase, .. } = &*self.0;
+        let mut faults = Vec::new();
+        if *phase.borrow() != Phase::Open {
+            faults.push("it is draining: no new calls are taken".to_owned());
+        }
+        faults.extend(store.door().fault().map(str::to_owned));
+        faults.extend(engine.stuck(Instant::now()).into_iter().map(str::to_owned));
+        faults
+    }
+
+    /// What an operator should look at although calls are taken; empty: nothing.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let retention = self.0.store.retention();
+        let mut warnings = retention.alarms();
+        if let (Some(doubt), None) = (&retention.clock_doubt, &retention.clock_alarm) {
+            warnings.push(format!("the times in new records may be wrong: {doubt}"));
+        }
+        // No recording depends on the log.
+        let log::Health { dropped, is_stuck, is_failing } = log::health();
+        let fault = match (is_stuck, is_failing) {
+            (true, _) => "nothing reads the log",
+            (false, true) => {
+                "the system refuses log lines: their reader is gone, or their disk is full"
+            }
+            (false, false) => return warnings,
+        };
+        warnings.push(format!("{fault} ({dropped} lines dropped since the start)"));
+        warnings
+    }
+
+    /// The same as [`faults`](Self::faults), with a trial of the disk that is not older than a second.
+    /// One trial at a time is under way, however many ask, and none of them waits longer than three
+    /// seconds.
+    pub async fn look(&self) -> Vec<String> {
+        let store = &self.0.store;
+        let door = store.door();
+        if door.was_tried_within(FRESH_FOR) {
+            return self.faults();
+        }
+        let trial = async {
+            let turn = Arc::clone(&self.0.turn).lock_owned().await;
+            if !door.was_tried_within(FRESH_FOR) {
+                let store = Arc::clone(store);
+                let try_it = move || {
+                    let _turn = turn;
+                    store.try_publishing();
+                };
+                // A panic in there has been reported already.
+                let _ = tokio::task::spawn_blocking(try_it).await;
+            }
+        };
+        let is_slow = door.is_slow() || tokio::time::timeout(PATIENCE, trial).await.is_err();
+        let mut faults = self.faults();
+        if is_slow && !faults.iter().any(|fault| fault.contains("the disk does not answer")) {
+            faults.push("the disk does not answer".to_owned());
+        }
+        faults
+    }
+}

@@ -1,0 +1,262 @@
+//! What recordings ask of their file system, and a trial of whether it gives it.
+//!
+//! **A finished recording never takes the name of another file.** There are three ways to give a file
+//! a new name on this condition, and the first one that the file system has is taken:
+//! 1. `renameat2` with `RENAME_NOREPLACE`: one step.
+//! 2. A hard link under the new name, then the removal of the old one. A link never replaces. An
+//!    interruption leaves both names of one file; [`rename_new`] sees that and removes the old one.
+//! 3. A *claim*: an empty file under the new name, made with `O_EXCL`, and then a plain rename over
+//!    it. exFAT, SMB and most file systems behind FUSE have nothing else.
+//!
+//! Why a claim replaces nothing of anybody else: the claim is made only where there was no file. Only
+//! this process records to the directory (its lock says so), so another program would have to open
+//! the claim for writing within the microseconds before the rename; the claim's length is looked at
+//! once more for that. A rename that fails takes its claim back. After a crash between the two steps
+//! the empty file is still there beside the `.part` file, and whoever finishes the recording removes it
+//! first ([`clear_claim`]). It cannot be mistaken: no recording begins under a name that any file has,
+//! and no WAV or record of ours is ever empty. To a reader an empty file is no recording: a listing
+//! passes over it, and a webhook message waits for the WAV to have a length.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
+
+use super::found;
+
+/// The directory that a trial makes, below that of the recordings, and removes.
+const TRIAL_DIR: &str = ".callreel.trial";
+
+/// The files that a trial makes in it.
+const TRIAL_NAMES: [&str; 3] = [".callreel.part", ".callreel.temporary", ".callreel.finished"];
+
+/// What an earlier build tried a directory with.
+const OLD_PROBE: &str = ".callreel.probe";
+
+/// A file that only its owner may read.
+pub(crate) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Renames a file unless the new name is taken.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let renamed = match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(errno) if is_lacking(errno) => match fs::hard_link(from, to) {
+            Ok(()) => fs::remove_file(from),
+            Err(error) if Errno::from_io_error(&error).is_some_and(is_lacking) => {
+                rename_over_claim(from, to)
+            }
+            Err(error) => Err(error),
+        },
+        result => result.map_err(io::Error::from),
+    };
+    match renamed {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_one_file(from, to)? => {
+            fs::remove_file(from)
+        }
+        renamed => renamed,
+    }
+}
+
+/// Whether an error says that the file system does not have this operation at all, or may say so.
+fn is_lacking(errno: Errno) -> bool {
+    // EPERM: exFAT, VFAT and some FUSE file systems for a hard link. EMLINK: one link a file.
+    [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::PERM, Errno::MLINK]
+        .contains(&errno)
+}
+
+/// Whether both names are hard links to one file.
+fn is_one_file(one: &Path, other: &Path) -> io::Result<bool> {
+    let id =
+        |file: fs::Metadata| (file.is_file() && file.nlink() > 1).then(|| (file.dev(), file.ino()));
+    let id_of = |path| io::Result::Ok(found(fs::symlink_metadata(path))?.and_then(id));
+    let one = id_of(one)?;
+    Ok(one.is_some() && one == id_of(other)?)
+}
+
+/// Claims the new name with an empty file and renames over that.
+fn rename_over_claim(from: &Path, to: &Path) -> io::Result<()> {
+    private().create_new(true).open(to)?;
+    let renamed = match is_claim(to) {
+        Ok(true) => fs::rename(from, to),
+        Ok(false) => return Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) => Err(error),
+    };
+    if renamed.is_err() && is_claim(to).unwrap_or(false) {
+        let _ = fs::remove_file(to);
+    }
+    renamed
+}
+
+/// Whether an empty file has this name.
+pub(super) fn is_claim(path: &Path) -> io::Result<bool> {
+    Ok(found(fs::symlink_metadata(path))?.is_some_and(|file| file.is_file() && file.len() == 0))
+}
+
+/// Removes the empty file that an interrupted [`rename_new`] left under the name `to`; to be called
+/// only for the name of a recording whose `.part` file is there and ours.
+pub(super) fn clear_claim(to: &Path) -> io::Result<()> {
+    if is_claim(to)? {
+        tracing::warn!(file = ?to, "removed the empty file of an interrupted rename");
+        fs::remove_file(to)?;
+    }
+    Ok(())
+}
+
+/// Makes the names in a directory durable, as far as the file system can.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    static IS_TOLD: AtomicBool = AtomicBool::new(false);
+    match File::open(dir)?.sync_all() {
+        Err(error) if cannot_sync_dirs(&error) => {
+            if !IS_TOLD.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    %error,
+                    "this file system cannot make names durable: a power loss may take a finished \
+                     recording's name, and the next start finishes it again"
+                );
+            }
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// Whether an error says that directories cannot be synced at all.
+fn cannot_sync_dirs(error: &io::Error) -> bool {
+    let lacking = [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::BADF];
+    Errno::from_io_error(error).is_some_and(|errno| lacking.contains(&errno))
+}
+
+/// Whether an error says that there is no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|e| [Errno::NOSPC, Errno::DQUOT].contains(&e))
+}
+
+#[cfg(target_os = "linux")]
+pub(super) fn sync_file_system(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(file)?)
+}
+
+/// Elsewhere one call for one file system does not exist.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn sync_file_system(_file: &File) -> io::Result<()> {
+    rustix::fs::sync();
+    Ok(())
+}
+
+/// What a trial found out beside that all is well.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Traits {
+    /// Others may read files that are made for their owner alone.
+    pub is_open_to_others: bool,
+}
+
+/// Why a trial failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step}: {cause}")]
+pub struct TrialError {
+    /// What was tried: a verb and its object.
+    pub step: &'static str,
+    /// What the system said.
+    pub cause: io::Error,
+}
+
+/// Tries in `dir` everything that a recording needs from its beginning to its last name, and removes
+/// what it made. What a trial left that was interrupted, the next one removes.
+pub(super) fn try_publishing(dir: &Path) -> Result<Traits, TrialError> {
+    let trial = dir.join(TRIAL_DIR);
+    clear_trial(dir).map_err(|cause| TrialError { step: "remove a file", cause })?;
+    let tried = try_in(&trial);
+    // What could not be removed now is told by the next trial.
+    let cleared = clear_trial(dir).map_err(|cause| TrialError { step: "remove a file", cause });
+    tried.and_then(|traits| cleared.map(|()| traits))
+}
+
+fn try_in(trial: &Path) -> Result<Traits, TrialError> {
+    let [part, temporary, finished] = TRIAL_NAMES.map(|name| trial.join(name));
+    let at = |step| move |cause| TrialError { step, cause };
+    DirBuilder::new().mode(0o700).create(trial).map_err(at("make a directory"))?;
+    let file = private().create_new(true).open(&temporary).map_err(at("make a file"))?;
+    file.write_all_at(&[0; 512], 0).map_err(at("write to a file"))?;
+    file.write_all_at(b"callreel", 0).map_err(at("write to a file"))?;
+    file.sync_all().map_err(at("make a file durable"))?;
+    let mode = file.metadata().map_err(at("look at a file"))?.permissions().mode();
+    // As a record's next version takes the place of the last one.
+    drop(private().create_new(true).open(&part).map_err(at("make a file"))?);
+    fs::rename(&temporary, &part).map_err(at("replace a file by a rename"))?;
+    rename_new(&part, &finished).map_err(at("give a finished file its name"))?;
+    sync_dir(trial).map_err(at("make a file's name durable"))?;
+    let read = fs::read(&finished).map_err(at("read a file"))?;
+    if read.len() != 512 || !read.starts_with(b"callreel") {
+        let cause = io::Error::other("it is not what was written");
+        return Err(TrialError { step: "read a file", cause });
+    }
+    Ok(Traits { is_open_to_others: mode & 0o077 != 0 })
+}
+
+fn clear_trial(dir: &Path) -> io::Result<()> {
+    let trial = dir.join(TRIAL_DIR);
+    found(fs::remove_file(dir.join(OLD_PROBE)))?;
+    if found(fs::symlink_metadata(&trial))?.is_some() {
+        for name in TRIAL_NAMES {
+            found(fs::remove_file(trial.join(name)))?;
+        }
+        found(fs::remove_dir(&trial))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_replaces_nothing_and_leaves_nothing_when_it_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::write(&from, "ours").unwrap();
+        for theirs in ["theirs", ""] {
+            fs::write(&to, theirs).unwrap();
+            let error = rename_over_claim(&from, &to).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read_to_string(&to).unwrap(), theirs);
+            fs::remove_file(&to).unwrap();
+        }
+        rename_over_claim(&dir.path().join("nothing"), &to).unwrap_err();
+        assert!(!to.exists());
+        rename_over_claim(&from, &to).unwrap();
+        assert_eq!((fs::read_to_string(&to).unwrap().as_str(), from.exists()), ("ours", false));
+    }
+
+    #[test]
+    fn a_link_whose_old_name_was_left_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::write(&from, "ours").unwrap();
+        fs::hard_link(&from, &to).unwrap();
+        rename_new(&from, &to).unwrap();
+        assert_eq!((fs::read_to_string(&to).unwrap().as_str(), from.exists()), ("ours", false));
+    }
+
+    #[test]
+    fn a_trial_leaves_nothing_behind_be_it_of_one_that_was_interrupted() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(OLD_PROBE), "callreel").unwrap();
+        fs::create_dir(dir.path().join(TRIAL_DIR)).unwrap();
+        fs::write(dir.path().join(TRIAL_DIR).join(TRIAL_NAMES[1]), "").unwrap();
+        assert_eq!(try_publishing(dir.path()).unwrap(), Traits { is_open_to_others: false });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

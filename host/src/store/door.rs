@@ -1,0 +1,118 @@
+//! Whether a new call may be taken, as far as the disk goes: known to everybody who asks without a
+//! look at the disk.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::disk::TrialError;
+
+/// A trial that takes longer than this is told as a fault.
+const SLOW_AFTER: Duration = Duration::from_secs(3);
+
+/// A trial that takes longer than this refuses new calls: a call's own audio has no more room to wait.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// What keeps new calls out.
+#[derive(Debug)]
+pub struct Door {
+    /// What times below are counted from.
+    epoch: Instant,
+    /// Less is free than is to be kept free.
+    pub(super) is_full: AtomicBool,
+    /// The last trial failed.
+    is_shut: AtomicBool,
+    /// A trial failed, or a writer met an error: the next trial is due now.
+    is_doubtful: AtomicBool,
+    /// When the trial under way began, in milliseconds since the epoch plus one; 0: none is.
+    began: AtomicU64,
+    /// When the last trial ended.
+    tried: Mutex<Option<Instant>>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self {
+            epoch: Instant::now(),
+            is_full: AtomicBool::new(false),
+            is_shut: AtomicBool::new(false),
+            is_doubtful: AtomicBool::new(false),
+            began: AtomicU64::new(0),
+            tried: Mutex::default(),
+        }
+    }
+}
+
+impl Door {
+    /// Why no new call is taken, if none is.
+    #[must_use]
+    pub fn fault(&self) -> Option<&'static str> {
+        if self.under_way_for() >= STUCK_AFTER {
+            Some("the disk does not answer: no new calls are taken")
+        } else if self.is_shut.load(Ordering::Relaxed) {
+            Some(
+                "the directory of the recordings cannot be written to, or finished files get no \
+                 name there: no new calls are taken",
+            )
+        } else if self.is_full.load(Ordering::Relaxed) {
+            Some("less disk is free than --keep-free: no new calls are taken")
+        } else {
+            None
+        }
+    }
+
+    /// Whether the trial under way takes longer than a disk that works would.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.under_way_for() >= SLOW_AFTER
+    }
+
+    /// Whether a trial has ended since so long ago.
+    #[must_use]
+    pub fn was_tried_within(&self, age: Duration) -> bool {
+        let tried = *self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        tried.is_some_and(|tried| tried.elapsed() < age)
+    }
+
+    /// Notes that the disk refused something: the next trial is due now.
+    pub fn doubt(&self) {
+        self.is_doubtful.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a trial is due before its time.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_doubtful.load(Ordering::Relaxed) || self.is_shut.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin_trial(&self) {
+        let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.began.store(now + 1, Ordering::Relaxed);
+    }
+
+    /// Notes how a trial ended. One that failed shuts the door if it is `decisive` or the second one.
+    pub(super) fn end_trial(&self, failure: Option<&TrialError>, decisive: bool) {
+        self.began.store(0, Ordering::Relaxed);
+        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        let was_doubtful = self.is_doubtful.swap(failure.is_some(), Ordering::Relaxed);
+        match failure {
+            Some(failure) if decisive || was_doubtful => {
+                if !self.is_shut.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%failure, "a trial recording failed: new calls are refused");
+                }
+            }
+            Some(failure) => tracing::debug!(%failure, "a trial recording failed once"),
+            None => {
+                if self.is_shut.swap(false, Ordering::Relaxed) {
+                    tracing::info!("a trial recording works again: new calls are taken");
+                }
+            }
+        }
+    }
+
+    fn under_way_for(&self) -> Duration {
+        match self.began.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            began => self.epoch.elapsed().saturating_sub(Duration::from_millis(began - 1)),
+        }
+    }
+}

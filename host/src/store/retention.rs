@@ -1,0 +1,628 @@
+//! Automatic deletion: by age (`--keep-days`) and for room (`--make-room`).
+//!
+//! Both remove finished recordings only, those whose record is ours, oldest first, and never the newest
+//! `--keep-min`. **By age** only what was announced is removed: each look tells what the next one, a
+//! minute later, will remove. It stops while the clock is not believed (see [`clock`](super::clock)),
+//! and touches nothing that may be younger than a day. **For room** it removes a recording, sees whether
+//! the disk has that much more room, and only then two, four and so on. It stops when the room does
+//! not come (a snapshot or somebody else's file takes it), and removes nothing at all where all
+//! recordings together would not be enough.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::clock::{self, CONFIRM_FILE, Clock, Reading};
+use super::keep::{DAY, date_of, days_of, finished_in, our_record, remove};
+use super::{Names, Room, Store, disk};
+
+/// How many recordings one look removes because of their age, at most; the rest is the next one's.
+const PLAN_MAX: usize = 10_000;
+
+/// How often an alarm that goes on is told again.
+const ALARM_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// The time from one look for what is too old to the next.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// What the room on the disk may differ from what is expected without being anybody's fault.
+const SLACK_BYTES: u64 = 16 * 1024;
+
+/// How long a file system may take to free what was removed.
+const FREED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long nothing is removed after that; twice as long each further time, a day at most.
+const HOLD: Duration = Duration::from_secs(10 * 60);
+
+/// After so long without a need for room the next time begins with one recording again.
+const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// How many recordings are removed between two looks at the room, at most.
+const BATCH_MAX: usize = 1024;
+
+/// Why a recording was removed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Removal {
+    /// Somebody asked for it through the API.
+    Api,
+    /// It was older than `--keep-days`.
+    KeepDays,
+    /// `--make-room` needed its room.
+    MakeRoom,
+}
+
+impl Removal {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Api, Self::KeepDays, Self::MakeRoom];
+
+    /// Its name in the metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::KeepDays => "keep_days",
+            Self::MakeRoom => "make_room",
+        }
+    }
+}
+
+/// What the next look will remove because of its age.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Plan {
+    /// When that look is due.
+    pub at: Timestamp,
+    /// How many recordings.
+    pub recordings: u64,
+    /// What they take on the disk.
+    pub bytes: u64,
+    /// When the oldest of them ended.
+    pub oldest: Timestamp,
+    /// When the newest of them ended.
+    pub newest: Timestamp,
+}
+
+/// What automatic deletion is about to do, and what keeps it from it.
+#[derive(Clone, Debug, Default)]
+pub struct Retention {
+    /// What the next look will remove because of its age, if anything.
+    pub next: Option<Plan>,
+    /// Why the clock is not believed.
+    pub clock_doubt: Option<String>,
+    /// Why nothing is removed because of its age although it is wished.
+    pub clock_alarm: Option<String>,
+    /// Why nothing is removed for room although it is wished and needed.
+    pub room_alarm: Option<String>,
+    /// Recordings removed since the start, in the order of [`Removal::ALL`].
+    pub removed: [u64; Removal::ALL.len()],
+}
+
+impl Retention {
+    /// The alarms, in words.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<String> {
+        self.clock_alarm.iter().chain(&self.room_alarm).cloned().collect()
+    }
+}
+
+/// What the store remembers for it.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// What others may see.
+    shown: Mutex<Retention>,
+    removed: [AtomicU64; Removal::ALL.len()],
+    /// Bytes that writers have written.
+    pub written: AtomicU64,
+    /// For the one thread that removes.
+    work: Mutex<Work>,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    clock: Clock,
+    /// The records of what the next look removes because of its age.
+    announced: HashSet<PathBuf>,
+    clock_alarm: Alarm,
+    room_alarm: Alarm,
+    balance: Balance,
+    /// What is to go next for room, oldest first, as it was found at that time.
+    queue: VecDeque<Found>,
+    queue_made: Option<Instant>,
+}
+
+/// Something an operator has to know, told again while it goes on.
+#[derive(Debug, Default)]
+struct Alarm(Option<Instant>);
+
+impl Alarm {
+    /// Whether it is time to tell it.
+    fn is_due(&mut self, goes_on: bool) -> bool {
+        let is_due = goes_on && self.0.is_none_or(|told| told.elapsed() >= ALARM_EVERY);
+        match (goes_on, is_due) {
+            (false, _) => self.0 = None,
+            (true, true) => self.0 = Some(Instant::now()),
+            (true, false) => {}
+        }
+        is_due
+    }
+}
+
+/// A finished recording that may go.
+#[derive(Debug)]
+struct Found {
+    names: Names,
+    ended: SystemTime,
+    /// What its removal frees.
+    bytes: u64,
+}
+
+impl Found {
+    fn new(names: Names, ended: SystemTime) -> Self {
+        let freed = |path: PathBuf| match fs::metadata(path) {
+            // Another name keeps what it holds.
+            Ok(file) if file.nlink() > 1 => 0,
+            Ok(file) if file.blocks() > 0 => file.blocks() * 512,
+            Ok(file) => file.len(),
+            Err(_) => 0,
+        };
+        let bytes = freed(names.wav()) + freed(names.json());
+        Self { names, ended, bytes }
+    }
+}
+
+impl Store {
+    /// What automatic deletion is about to do.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        let shown = self.keeping.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let removed = std::array::from_fn(|why| self.keeping.removed[why].load(Ordering::Relaxed));
+        Retention { removed, ..shown }
+    }
+
+    /// Notes that so many bytes of a recording were written.
+    pub fn note_written(&self, bytes: u64) {
+        self.keeping.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_removed(&self, why: Removal) {
+        self.keeping.removed[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn show(&self, change: impl FnOnce(&mut Retention)) {
+        change(&mut self.keeping.shown.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn work(&self) -> std::sync::MutexGuard<'_, Work> {
+        self.keeping.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what an earlier run knew of the clock; to be called before anything is written.
+    pub(super) fn load_clock(&self) {
+        let now = Reading::now();
+        let clock = match Clock::load(&self.lock) {
+            Some(mut clock) => {
+                clock.advance(&now);
+                clock
+            }
+            None => Clock::first(&now, self.newest_s()),
+        };
+        self.work().clock = clock;
+    }
+
+    /// When the newest recording ended or was published, by the latest day's records and file times.
+    fn newest_s(&self) -> Option<i64> {
+        let day = days_of(self.dir()).ok()?.pop()?;
+        let began_s = clock::wall_s(date_of(&day)?);
+        let (published_s, records) = self.latest_of(&day).unwrap_or_default();
+        let ended_s = records.iter().map(|record| record.ended_at.as_second()).max();
+        [Some(began_s), published_s, ended_s].into_iter().max()?
+    }
+
+    /// Looks at the clock and writes down what it shows; says whether ages are to be believed.
+    fn watch_clock(&self) -> bool {
+        let mut work = self.work();
+        let now = Reading::now();
+        work.clock.advance(&now);
+        let newest_s = self.config.keep_days.and_then(|_| self.newest_s());
+        if clock::is_confirmed(self.dir()) {
+            tracing::warn!("an operator has confirmed the clock");
+            work.clock.believe(newest_s);
+        }
+        let verdict = work.clock.judge(&now, newest_s);
+        match work.clock.save(&self.lock) {
+            Ok(()) => self.set_dirty(),
+            Err(error) => tracing::debug!(%error, "cannot write down what the clock shows"),
+        }
+        let clock_doubt = verdict.err();
+        let doubt = clock_doubt.clone().filter(|_| self.config.keep_days.is_some());
+        let is_believed = doubt.is_none();
+        self.show(|shown| {
+            shown.clock_doubt = clock_doubt;
+            let alarm = |doubt| format!("--keep-days removes nothing: {doubt}");
+            shown.clock_alarm = doubt.as_ref().map(alarm);
+        });
+        if work.clock_alarm.is_due(doubt.is_some())
+            && let Some(doubt) = &doubt
+        {
+            let confirm = self.dir().join(CONFIRM_FILE);
+            tracing::error!(
+                doubt,
+                "--keep-days removes nothing: set the clock right, or make the file {} to say that it is",
+                confirm.display()
+            );
+        }
+        is_believed
+    }
+
+    /// Removes what is too old and was announced, and announces what the next look, so long from now,
+    /// will remove. The first look only announces.
+    pub(super) fn watch_ages(&self, next_look: Duration, is_first: bool) {
+        let is_believed = self.watch_clock();
+        match self.config.keep_days {
+            Some(days) if is_believed => self.remove_old(days, next_look, is_first),
+            _ => {
+                self.work().announced.clear();
+                self.show(|shown| shown.next = None);
+            }
+        }
+    }
+
+    fn remove_old(&self, days: u32, next_look: Duration, is_first: bool) {
+        let now = SystemTime::now();
+        let (Some(horizon), at) = (now.checked_sub(DAY * days), now + next_look) else {
+            return;
+        };
+        let old = self.old(horizon + next_look);
+        let announced = std::mem::take(&mut self.work().announced);
+        // What was not announced, since somebody has brought it meanwhile or it is not among the newest
+        // any more, waits for the next look.
+        let is_due = |found: &Found| {
+            !is_first && found.ended < horizon && announced.contains(&found.names.json())
+        };
+        let (due, mut next): (Vec<Found>, Vec<Found>) = old.into_iter().partition(is_due);
+        for found in due {
+            self.remove_found(&found, Removal::KeepDays);
+        }
+        next.truncate(PLAN_MAX);
+        self.work().announced = next.iter().map(|found| found.names.json()).collect();
+        self.remove_empty_days();
+        let plan = plan_of(&next, at);
+        if let Some(Plan { at, recordings, bytes, oldest, newest }) = &plan {
+            tracing::info!(%at, recordings, bytes, %oldest, %newest, "the next look removes recordings that are older than --keep-days");
+        }
+        self.show(|shown| shown.next = plan);
+    }
+
+    /// The recordings that ended before `horizon` and may go, oldest first.
+    fn old(&self, horizon: SystemTime) -> Vec<Found> {
+        let mut old = Vec::new();
+        for day in days_of(self.dir()).unwrap_or_default() {
+            if date_of(&day).is_none_or(|began| began >= horizon) {
+                break; // What began later has ended later.
+            }
+            old.extend(finished_in(&day).unwrap_or_default());
+        }
+        old.retain(|(_, ended)| *ended < horizon);
+        if old.is_empty() {
+            return Vec::new();
+        }
+        let (newest, work) = (self.newest(), self.work());
+        old.retain(|(names, ended)| {
+            !newest.contains(&names.json()) && !work.clock.may_be_young(clock::wall_s(*ended))
+        });
+        old.sort_by_key(|(_, ended)| *ended);
+        old.into_iter().map(|(names, ended)| Found::new(names, ended)).collect()
+    }
+
+    /// The records of the newest recordings, as many as are to be kept in any case.
+    fn newest(&self) -> HashSet<PathBuf> {
+        let mut newest = Vec::new();
+        if self.config.keep_min > 0 {
+            for day in days_of(self.dir()).unwrap_or_default().into_iter().rev() {
+                // A long call may have begun the day before and ended last.
+                let is_last = newest.len() >= self.config.keep_min;
+                newest.extend(finished_in(&day).unwrap_or_default());
+                if is_last {
+                    break;
+                }
+            }
+        }
+        newest.sort_by_key(|(_, ended)| std::cmp::Reverse(*ended));
+        newest.into_iter().take(self.config.keep_min).map(|(names, _)| names.json()).collect()
+    }
+
+    /// Removes one recording, if it is still there and ours; whether it did.
+    fn remove_found(&self, found: &Found, why: Removal) -> bool {
+        let id = &found.names.id;
+        if our_record(&found.names).is_none() {
+            return false;
+        }
+        match remove(&found.names) {
+            Ok(()) => {
+                self.count_removed(why);
+                tracing::warn!(id, reason = why.name(), "removed a recording");
+                true
+            }
+            Err(error) => {
+                tracing::error!(id, %error, "cannot remove a recording");
+                false
+            }
+        }
+    }
+
+    fn remove_empty_days(&self) {
+        let now = SystemTime::now();
+        for day in days_of(self.dir()).unwrap_or_default() {
+            match date_of(&day) {
+                // It stays if anything is in it.
+                Some(began) if began + DAY < now => drop(fs::remove_dir(&day)),
+                _ => break,
+            }
+        }
+    }
+
+    /// Removes what is oldest, as much as there is too little room and as far as that helps.
+    pub(super) fn make_room(&self) {
+        if !self.config.make_room {
+            return;
+        }
+        let Ok(Room { free, keep_free, .. }) = self.look_for_room() else {
+            return;
+        };
+        let mut work = self.work();
+        let work = &mut *work;
+        let short = keep_free.saturating_sub(free);
+        let written = self.keeping.written.load(Ordering::Relaxed);
+        let alarm = match work.balance.step(short, free, written, Instant::now()) {
+            Step::Rest => None,
+            Step::Wait => {
+                // Some file systems free what was removed when they are synced.
+                let _ = disk::sync_file_system(&self.lock);
+                return;
+            }
+            Step::Hold(alarm) => Some(alarm),
+            Step::Remove(count) => self.remove_for_room(work, short, count),
+        };
+        let told = alarm.as_ref().map(|alarm| format!("--make-room removes nothing more: {alarm}"));
+        self.show(|shown| shown.room_alarm = told);
+        if work.room_alarm.is_due(alarm.is_some())
+            && let Some(alarm) = &alarm
+        {
+            tracing::error!(free, keep_free, alarm, "--make-room removes nothing more");
+        }
+    }
+
+    /// Removes at most `count` recordings to get `short` bytes; or says why that would not help.
+    fn remove_for_room(&self, work: &mut Work, short: u64, count: usize) -> Option<String> {
+        let is_stale = work.queue_made.is_none_or(|made| made.elapsed() >= LOOK_EVERY);
+        let queued = |queue: &VecDeque<Found>| queue.iter().map(|found| found.bytes).sum::<u64>();
+        if is_stale || (queued(&work.queue) < short && !work.balance.is_in_vain) {
+            work.queue = self.oldest(short.saturating_mul(2)).into();
+            work.queue_made = Some(Instant::now());
+        }
+        work.balance.is_in_vain = queued(&work.queue) < short;
+        if work.balance.is_in_vain {
+            let all = queued(&work.queue);
+            return Some(format!(
+                "{short} bytes are missing, and all recordings that may go take {all}: other files fill the disk"
+            ));
+        }
+        let (mut wanted, mut batch) = (short, Vec::new());
+        while wanted > 0
+            && batch.len() < count
+            && let Some(found) = work.queue.pop_front()
+        {
+            wanted = wanted.saturating_sub(found.bytes);
+            batch.push(found);
+        }
+        if let Some(Plan { recordings, bytes, oldest, newest, .. }) =
+            plan_of(&batch, SystemTime::now())
+        {
+            tracing::warn!(recordings, bytes, %oldest, %newest, short, "less is free than --keep-free: removing the oldest recordings");
+        }
+        for found in batch {
+            if self.remove_found(&found, Removal::MakeRoom) {
+                work.balance.removed += found.bytes;
+            }
+        }
+        self.remove_empty_days();
+        None
+    }
+
+    /// The oldest recordings that may go and whose removal frees something: those of so many bytes, or
+    /// all.
+    fn oldest(&self, bytes: u64) -> Vec<Found> {
+        let (newest, mut oldest, mut sum) = (self.newest(), Vec::new(), 0);
+        for day in days_of(self.dir()).unwrap_or_default() {
+            let mut found = finished_in(&day).unwrap_or_default();
+            found.retain(|(names, _)| !newest.contains(&names.json()));
+            found.sort_by_key(|(_, ended)| *ended);
+            for (names, ended) in found {
+                let found = Found::new(names, ended);
+                if sum >= bytes {
+                    return oldest;
+                }
+                if found.bytes > 0 {
+                    sum += found.bytes;
+                    oldest.push(found);
+                }
+            }
+        }
+        oldest
+    }
+}
+
+/// What these recordings are, oldest first, in figures.
+fn plan_of(found: &[Found], at: SystemTime) -> Option<Plan> {
+    let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or_default();
+    let (oldest, newest) = (found.first()?, found.last()?);
+    Some(Plan {
+        at: time(at),
+        recordings: found.len() as u64,
+        bytes: found.iter().map(|found| found.bytes).sum(),
+        oldest: time(oldest.ended),
+        newest: time(newest.ended),
+    })
+}
+
+/// What was removed for room, held against the room that there is.
+#[derive(Debug, Default)]
+struct Balance {
+    /// Room, bytes written by us until then, and the time when the account was opened.
+    opened: Option<(u64, u64, Instant)>,
+    /// Bytes removed since.
+    removed: u64,
+    /// How many recordings go at one time.
+    batch: usize,
+    /// Since when room is missing that removals ought to have made.
+    waits_since: Option<Instant>,
+    /// Nothing is removed until then; how long that is, and what was missing when it began.
+    hold: Option<(Instant, Duration, u64)>,
+    /// When room was needed last.
+    needed: Option<Instant>,
+    /// All that may go would not be enough.
+    is_in_vain: bool,
+}
+
+/// What is to be done for room now.
+#[derive(Debug, Eq, PartialEq)]
+enum Step {
+    /// Nothing: there is room.
+    Rest,
+    /// Nothing: what was removed may still be on its way.
+    Wait,
+    /// Nothing: it does not help, and why.
+    Hold(String),
+    /// Remove at most so many.
+    Remove(usize),
+}
+
+impl Balance {
+    fn step(&mut self, short: u64, free: u64, written: u64, now: Instant) -> Step {
+        if short == 0 {
+            if self.needed.is_some_and(|needed| now - needed >= FORGET_AFTER) {
+                *self = Self::default();
+            }
+            (self.waits_since, self.hold, self.is_in_vain) = (None, None, false);
+            if self.removed == 0 {
+                self.opened = None;
+            }
+            return Step::Rest;
+        }
+        self.needed = Some(now);
+        let (free_then, written_then, opened) = *self.opened.get_or_insert((free, written, now));
+        let expected =
+            (free_then + self.removed).saturating_sub(written.saturating_sub(written_then));
+        let missing = expected.saturating_sub(free);
+        if self.removed == 0 || missing <= self.removed / 2 + SLACK_BYTES {
+            let is_first = self.removed == 0;
+            if is_first || now - opened >= FORGET_AFTER {
+                (self.opened, self.removed) = (Some((free, written, now)), 0);
+            }
+            (self.waits_since, self.hold) = (None, None);
+            self.batch =
+                if is_first && self.batch == 0 { 1 } else { (self.batch * 2).min(BATCH_MAX) };
+            return Step::Remove(self.batch);
+        }
+        if now - *self.waits_since.get_or_insert(now) < FREED_WITHIN {
+            return Step::Wait;
+        }
+        match self.hold {
+            None => self.hold = Some((now + HOLD, HOLD, missing)),
+            Some((until, _, _)) if now < until => {}
+            // Whoever took the room takes no more: it is worth another try, with one recording.
+            Some((_, length, then)) if missing <= then + SLACK_BYTES => {
+                let length = (length * 2).min(DAY);
+                self.opened = Some((free, written, now));
+                (self.removed, self.batch, self.waits_since) = (0, 1, None);
+                self.hold = Some((now + length, length, 0));
+                return Step::Remove(1);
+            }
+            Some((_, length, _)) => self.hold = Some((now + length, length, missing)),
+        }
+        Step::Hold(format!(
+            "{} bytes were removed, but {missing} bytes of that are not free: other files took the room, or the file system keeps it",
+            self.removed
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A disk on which removals free a part of what they should, and others write.
+    struct Sim {
+        balance: Balance,
+        free: u64,
+        now: Instant,
+        removed: usize,
+    }
+
+    impl Sim {
+        fn new(free: u64) -> Self {
+            Self { balance: Balance::default(), free, now: Instant::now(), removed: 0 }
+        }
+
+        /// A second: recordings of 1 MiB go as is said.
+        fn tick(&mut self, keep_free: u64, others: u64, frees: bool) -> Step {
+            self.now += Duration::from_secs(1);
+            let short = keep_free.saturating_sub(self.free);
+            let step = self.balance.step(short, self.free, 0, self.now);
+            if let Step::Remove(count) = step {
+                let count = count.min(short.div_ceil(MIB) as usize);
+                self.removed += count;
+                self.balance.removed += count as u64 * MIB;
+                self.free += if frees { count as u64 * MIB } else { 0 };
+            }
+            self.free = self.free.saturating_sub(others);
+            step
+        }
+    }
+
+    #[test]
+    fn removals_that_help_go_on_in_growing_batches_and_no_further_than_needed() {
+        let mut disk = Sim::new(0);
+        let steps: Vec<Step> = (0..6).map(|_| disk.tick(20 * MIB, 0, true)).collect();
+        assert_eq!(steps[..5], [1, 2, 4, 8, 16].map(Step::Remove));
+        assert_eq!((disk.removed, &steps[5]), (20, &Step::Rest));
+    }
+
+    #[test]
+    fn a_removal_that_frees_nothing_is_the_last_for_a_long_time() {
+        let mut disk = Sim::new(0);
+        let steps: Vec<Step> = (0..600).map(|_| disk.tick(20 * MIB, 0, false)).collect();
+        assert_eq!((disk.removed, &steps[1]), (1, &Step::Wait));
+        assert!(matches!(steps[15], Step::Hold(_)));
+        for _ in 0..24 * 3600 {
+            disk.tick(20 * MIB, 0, false);
+        }
+        assert!(disk.removed < 10, "{}", disk.removed);
+    }
+
+    #[test]
+    fn room_that_others_take_at_once_is_not_made_for_them() {
+        let mut disk = Sim::new(10 * MIB);
+        for _ in 0..600 {
+            disk.tick(20 * MIB, MIB, true);
+        }
+        assert!(disk.removed <= 4, "{}", disk.removed);
+    }
+
+    #[test]
+    fn a_file_system_that_frees_late_is_waited_for() {
+        let mut disk = Sim::new(0);
+        disk.tick(20 * MIB, 0, false);
+        assert_eq!(disk.tick(20 * MIB, 0, false), Step::Wait);
+        disk.free += MIB;
+        assert_eq!(disk.tick(20 * MIB, 0, false), Step::Remove(2));
+    }
+}

@@ -1,0 +1,183 @@
+//! Automatic deletion by age: announced, no more than asked for, and not by a clock that lies.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use callreel::store::{self, Store};
+
+use crate::harness::admin::shelve;
+use crate::harness::disk::preload;
+use crate::harness::peer::Peer;
+use crate::harness::process::{PATIENCE, Server, Setup, eventually};
+use crate::harness::shelf;
+
+const DAY_S: i64 = 24 * 60 * 60;
+
+/// Records short calls of these ids, one after the other, and stops.
+fn record(dir: &Path, ids: &[&str]) {
+    let mut server = Server::start(dir);
+    for id in ids {
+        let mut peer = Peer::call(&server, id);
+        peer.say(Duration::from_millis(100));
+        peer.finish();
+    }
+    server.stop();
+}
+
+/// Where a finished recording's record is.
+fn record_path(dir: &Path, id: &str) -> PathBuf {
+    let name = format!("{id}.json");
+    shelf::files(dir).into_iter().find(|path| path.ends_with(&name)).expect("it is there")
+}
+
+/// Makes a finished recording one of so many days ago.
+fn age(dir: &Path, id: &str, days: i64) {
+    let path = record_path(dir, id);
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let ago = jiff::SignedDuration::from_secs(days * DAY_S);
+    for field in ["started_at", "ended_at"] {
+        let time: jiff::Timestamp = record[field].as_str().unwrap().parse().unwrap();
+        record[field] = (time - ago).to_string().into();
+    }
+    let day = &record["started_at"].as_str().unwrap()[..10];
+    fs::create_dir_all(dir.join(day)).unwrap();
+    fs::write(dir.join(day).join(format!("{id}.json")), record.to_string()).unwrap();
+    let wav = path.with_extension("wav");
+    fs::rename(&wav, dir.join(day).join(wav.file_name().unwrap())).unwrap();
+    fs::remove_file(path).unwrap();
+}
+
+/// A server that keeps recordings for so many days, its clock put forward by so many.
+fn keep(dir: &Path, days: &str, forward: i64) -> Setup {
+    Setup::new(dir)
+        .args(&["--keep-days", days, "--admin", "127.0.0.1:0"])
+        .env("LD_PRELOAD", preload("clock.c"))
+        .env("CLOCK_SHIFT", (forward * DAY_S).to_string())
+}
+
+/// Waits for the first look after the start, which removes something.
+fn wait_for_removals(server: &Server, count: f64) {
+    eventually(PATIENCE, "they are removed", || {
+        let name = "callreel_recordings_removed_total{reason=\"keep_days\"}";
+        (server.metric(name) == count).then_some(())
+    });
+}
+
+#[test]
+fn what_is_too_old_is_announced_removed_and_no_more_than_that() {
+    let dir = tempfile::tempdir().unwrap();
+    record(dir.path(), &["MZ1", "MZ2", "MZ3", "MZ4"]);
+    age(dir.path(), "MZ1", 50);
+    age(dir.path(), "MZ2", 40);
+    age(dir.path(), "MZ3", 20);
+    let mut server = keep(dir.path(), "30", 0).start();
+    let said = server.wait_for_log("the next look removes recordings");
+    assert!(said.contains("recordings=2"), "{said}");
+    wait_for_removals(&server, 2.0);
+    assert_eq!(shelf::finished_ids(dir.path()), ["MZ3", "MZ4"]);
+    assert_eq!(server.metric("callreel_retention_next_removals"), 0.0);
+    server.stop();
+    // A day's folder that is empty goes as well.
+    let days = fs::read_dir(dir.path()).unwrap().filter(|entry| {
+        entry.as_ref().is_ok_and(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    });
+    assert_eq!(days.count(), 2);
+}
+
+#[test]
+fn the_newest_are_kept_however_old_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    record(dir.path(), &["MZ1", "MZ2", "MZ3", "MZ4", "MZ5"]);
+    for (days, id) in [(90, "MZ1"), (80, "MZ2"), (70, "MZ3"), (60, "MZ4"), (50, "MZ5")] {
+        age(dir.path(), id, days);
+    }
+    let server = keep(dir.path(), "3", 0).args(&["--keep-min", "2"]).start();
+    wait_for_removals(&server, 3.0);
+    assert_eq!(shelf::finished_ids(dir.path()), ["MZ4", "MZ5"]);
+}
+
+#[test]
+fn a_clock_that_jumped_removes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    record(dir.path(), &["MZ1", "MZ2", "MZ3"]);
+    age(dir.path(), "MZ1", 10);
+    let mut server = keep(dir.path(), "30", 400).start();
+    let said = server.wait_for_log("--keep-days removes nothing");
+    assert!(said.contains("days ahead") && said.contains(".callreel.clock-is-right"), "{said}");
+    assert_eq!(server.metric("callreel_retention_stopped{reason=\"clock\"}"), 1.0);
+    let (status, ready) = server.ask_admin("/readyz");
+    assert!(status == 200 && ready.contains("--keep-days removes nothing"), "{ready}");
+    // A call is recorded all the same.
+    let mut peer = Peer::call(&server, "MZ4");
+    peer.say(Duration::from_millis(100));
+    peer.finish();
+    server.stop();
+    // To start again does not make it right.
+    let mut server = keep(dir.path(), "30", 400).start();
+    server.wait_for_log("--keep-days removes nothing");
+    server.stop();
+    assert_eq!(shelf::finished_ids(dir.path()), ["MZ1", "MZ2", "MZ3", "MZ4"]);
+    // An operator says that it is right: then only what is younger than a day for certain stays.
+    fs::write(dir.path().join(".callreel.clock-is-right"), "").unwrap();
+    let mut server = keep(dir.path(), "30", 400).start();
+    server.wait_for_log("an operator has confirmed the clock");
+    wait_for_removals(&server, 1.0);
+    server.stop();
+    assert!(!dir.path().join(".callreel.clock-is-right").exists());
+    assert_eq!(shelf::finished_ids(dir.path()), ["MZ2", "MZ3", "MZ4"]);
+}
+
+#[test]
+fn a_clock_that_lies_before_the_newest_recording_removes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    record(dir.path(), &["MZ1", "MZ2"]);
+    age(dir.path(), "MZ1", 50);
+    age(dir.path(), "MZ2", -2);
+    let mut server = keep(dir.path(), "30", 0).start();
+    let said = server.wait_for_log("--keep-days removes nothing");
+    assert!(said.contains("still to come"), "{said}");
+    server.stop();
+    assert_eq!(shelf::finished_ids(dir.path()), ["MZ1", "MZ2"]);
+}
+
+/// Whether these recordings are there, by their records.
+fn are_there(dir: &Path, ids: &[&str]) -> Vec<bool> {
+    let names: Vec<PathBuf> = shelf::files(dir);
+    let is_there = |id: &&str| names.iter().any(|path| path.ends_with(format!("{id}.json")));
+    ids.iter().map(is_there).collect()
+}
+
+#[test]
+fn what_is_brought_between_two_looks_is_announced_before_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    for id in ["MZ1", "MZ2", "MZ3"] {
+        shelve(dir.path(), "2026-01-02", id);
+    }
+    let foreign = dir.path().join("2026-01-02/foreign.json");
+    fs::write(&foreign, "{}").unwrap();
+    let config = store::Config {
+        dir: dir.path().to_owned(),
+        keep_days: Some(3),
+        keep_min: 1,
+        ..store::Config::default()
+    };
+    let store = Store::open(config).unwrap();
+    let seconds = |count: u32| (0..count).for_each(|_| store.tend());
+    let announced = || store.retention().next.map_or(0, |plan| plan.recordings);
+    assert_eq!(announced(), 2);
+    assert_eq!(are_there(dir.path(), &["MZ1", "MZ2", "MZ3"]), [true; 3]);
+    seconds(10);
+    assert_eq!(are_there(dir.path(), &["MZ1", "MZ2", "MZ3"]).iter().filter(|is| **is).count(), 1);
+    // A newer one takes the place of the one that was kept.
+    shelve(dir.path(), "2026-01-03", "MZ4");
+    shelve(dir.path(), "2026-01-01", "MZ5");
+    assert_eq!(announced(), 0);
+    seconds(60);
+    assert_eq!(announced(), 2);
+    assert_eq!(are_there(dir.path(), &["MZ4", "MZ5"]), [true; 2]);
+    seconds(60);
+    assert_eq!((announced(), are_there(dir.path(), &["MZ4", "MZ5"])), (0, vec![true, false]));
+    assert_eq!(are_there(dir.path(), &["MZ1", "MZ2", "MZ3"]), [false; 3]);
+    assert!(foreign.exists());
+}
