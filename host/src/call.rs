@@ -525,12 +525,11 @@ impl Stream {
                 }
             }
             Event::Stopped => next = Next::Stop,
-            Event::Premature | Event::Ignored => {
-                if let Some(opening) = opening {
-                    opening.note_strange(stream_id);
-                }
-            }
             _ => {}
+        }
+        let is_strange = matches!(turn.event(), Event::Premature | Event::Ignored | Event::Stopped);
+        if let Some(opening) = opening.as_mut().filter(|_| is_strange) {
+            opening.note_strange(stream_id);
         }
         append_all(turn, self.recording.as_mut(), context);
         next

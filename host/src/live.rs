@@ -66,8 +66,12 @@ pub struct Counters {
     pub repeated: AtomicU64,
     /// Media messages before a start.
     pub before_start: AtomicU64,
-    /// Messages that never came, by their sequence numbers.
+    /// Messages that had not come when later ones did, by their sequence numbers.
     pub missing: AtomicU64,
+    /// Of those, the ones that came late, into the place that was held open for them.
+    pub reordered: AtomicU64,
+    /// Media messages that name no stream, or one that did not start.
+    pub unaddressed: AtomicU64,
     /// Messages that could not be taken, by [`PeerError::index`].
     pub rejected: [AtomicU64; PeerError::ALL.len()],
     /// Bytes of samples handed to writers.
@@ -323,6 +327,8 @@ impl Counters {
         add(&self.repeated, stats.repeated, counted.repeated);
         add(&self.before_start, stats.before_start, counted.before_start);
         add(&self.missing, stats.missing, counted.missing);
+        add(&self.reordered, stats.reordered, counted.reordered);
+        add(&self.unaddressed, stats.unaddressed, counted.unaddressed);
         for (index, total) in self.rejected.iter().enumerate() {
             add(total, stats.rejected[index], counted.rejected[index]);
         }

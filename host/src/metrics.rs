@@ -79,7 +79,12 @@ impl Collector for Scrape {
         )?;
         to.counter("callreel_frames", "Media messages whose audio is recorded", &counters.frames)?;
         to.counter("callreel_frames_late", "Of those, late ones", &counters.late)?;
-        to.counter("callreel_frames_missing", "Messages that never came", &counters.missing)?;
+        let missing = "Messages that had not come when later ones did";
+        to.counter("callreel_frames_missing", missing, &counters.missing)?;
+        let reordered = "Of those, the ones that came late into their place";
+        to.counter("callreel_frames_reordered", reordered, &counters.reordered)?;
+        let unaddressed = "Media messages that name no stream, or one that did not start";
+        to.counter("callreel_frames_unaddressed", unaddressed, &counters.unaddressed)?;
         let dropped = [("before_start", &counters.before_start), ("repeated", &counters.repeated)];
         let rejected = PeerError::ALL.iter().map(|reason| reason.name()).zip(&counters.rejected);
         to.family(

@@ -377,6 +377,12 @@ impl Recording {
         record.conclude(end, stats);
         record.elapsed_ms = (now - self.began).as_millis() as u64;
         record.set_samples(self.samples / u64::from(self.spec.channels));
+        if record.media_clock.as_deref() == Some(MediaClock::Racing.name()) && record.missing_ms > 0
+        {
+            record.damage(
+                "the timestamps ran faster than the audio: silence was put in before that was told",
+            );
+        }
         if self.lost > 0 {
             record.lost_ms = lost_ms;
             record.damage("the disk was too slow or full: some audio became silence");

@@ -5,6 +5,7 @@ mod disk;
 mod endings;
 mod host;
 mod log;
+mod no_start;
 mod power;
 mod signals;
 mod soak;
