@@ -5,8 +5,8 @@
 
 mod holes;
 
+pub use self::holes::Hole;
 use self::holes::Holes;
-pub use self::holes::{HOLES_MAX, Hole};
 use crate::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_one_of_many};
 
 /// How long a track waits for the other before silence stands in for it, in milliseconds.
@@ -284,7 +284,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
 
     /// Ends all tracks: the shorter is padded to the longer, and everything is ready.
     pub fn finish(&mut self) {
-        self.holes.clear();
+        self.give_up_holes();
         self.ready = self.longest();
         if self.stereo {
             for track in 0..2 {

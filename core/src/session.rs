@@ -11,7 +11,7 @@ use self::placing::Clock;
 use self::turn::Pending;
 use crate::frame::{self, Body, Frame, Media, PeerError, Provider, Start, Text, Track, Tracks};
 use crate::g711::SAMPLE_RATE_HZ;
-use crate::jitter::{HOLES_MAX, JitterBuffer, Placement, REORDER, TRACK_LAG};
+use crate::jitter::{JitterBuffer, Placement, REORDER, TRACK_LAG};
 use crate::log;
 use crate::wav;
 
@@ -83,12 +83,7 @@ pub struct Session<S> {
     /// Of those, the ones of a track that nobody announced: they leave no hole in another.
     foreign: u64,
     stats: Stats,
-    /// Gaps that ended with the last message.
-    ended: heapless::Vec<Gap, GAPS_MAX>,
 }
-
-/// Gaps that can end with one message: every missing part, and one of each track that was waited for.
-const GAPS_MAX: usize = HOLES_MAX + 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -269,7 +264,6 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             refused: 0,
             foreign: 0,
             stats: Stats::NONE,
-            ended: heapless::Vec::new(),
         }
     }
 
@@ -288,7 +282,6 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             refused,
             foreign,
             stats,
-            ended,
         } = self;
         *state = State::Waiting;
         *tracks = Tracks::One(Track::Inbound);
@@ -300,7 +293,6 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         *sequence = None;
         (*refused, *foreign) = (0, 0);
         *stats = Stats::NONE;
-        ended.clear();
     }
 
     /// Exchanges the ring of a session that waits for its start; returns the ring it had. Afterwards
@@ -344,9 +336,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     /// See [`Error`].
     #[inline]
     pub fn handle_frame<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
-        if !self.ended.is_empty() {
-            self.ended.clear();
-        }
+        self.jitter.forget_closed_holes();
         match frame {
             Frame { sequence, stream_id, body: Body::Media(media) } => {
                 self.handle_media(sequence, stream_id, &media)
@@ -371,9 +361,9 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     /// Ends the recording without a stop. Its turn yields what is still held; nothing after a stop
     /// that was drained.
     pub fn handle_end(&mut self) -> Turn<'_, 'static, S> {
-        self.ended.clear();
-        self.end();
-        Turn { session: self, event: Event::Ended, pending: Pending::default() }
+        self.jitter.forget_closed_holes();
+        let gaps = self.end();
+        Turn { session: self, event: Event::Ended, gaps, pending: Pending::default() }
     }
 
     /// Whether the stream of this session started under that id
@@ -427,6 +417,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         media: &Media<'t>,
     ) -> Result<Turn<'s, 't, S>, Error> {
         let mut pending = Pending::default();
+        let mut gap = None;
         let event = match self.state {
             State::Waiting => {
                 self.stats.before_start += 1;
@@ -436,19 +427,22 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                 if !self.stream_id.is(stream_id) {
                     self.stats.unaddressed += 1;
                 }
-                Event::Media(self.take_media(sequence, media, &mut pending)?)
+                let (placed, ended) = self.take_media(sequence, media, &mut pending)?;
+                gap = ended;
+                Event::Media(placed)
             }
             State::Ended => {
                 self.stats.after_stop += 1;
                 Event::Ignored
             }
         };
-        Ok(Turn { session: self, event, pending })
+        Ok(Turn { session: self, event, gaps: [gap, None], pending })
     }
 
     // Apart from media, of which there are fifty a second: a start is large and moved about.
     #[cold]
     fn handle_rare<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
+        let mut gaps = [None; 2];
         let event = match (self.state, frame.body) {
             (State::Waiting, Body::Start(start)) if !start.supported => Event::Refused(start),
             (State::Waiting, Body::Start(start)) => {
@@ -468,7 +462,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             (State::Waiting, Body::Stop) => Event::Stopped,
             (State::Recording, Body::Stop) => {
                 self.note_sequence(frame.sequence);
-                self.end();
+                gaps = self.end();
                 Event::Stopped
             }
             (State::Ended, _) => {
@@ -486,7 +480,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                 }
             }
         };
-        Ok(Turn { session: self, event, pending: Pending::default() })
+        Ok(Turn { session: self, event, gaps, pending: Pending::default() })
     }
 
     fn take_media<'t>(
@@ -494,7 +488,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         sequence: Option<u64>,
         media: &Media<'t>,
         pending: &mut Pending<'t>,
-    ) -> Result<Placed, Error> {
+    ) -> Result<(Placed, Option<Gap>), Error> {
         let Some(channel) = self.tracks.channel(media.track) else {
             self.foreign += 1;
             return Err(self.reject(PeerError::Track));
@@ -509,13 +503,13 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                 self.stats.repeated += 1;
                 placed.repeated = true;
                 placed.samples = 0;
-                return Ok(placed);
+                return Ok((placed, None));
             }
             *last = fingerprint;
         }
         self.stats.media += 1;
         if is_old && self.fill_hole(channel, sequence, media) {
-            return Ok(placed);
+            return Ok((placed, None));
         }
         let at = self.jitter.placed(channel);
         let waited = self.jitter.resume(channel);
@@ -526,7 +520,9 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             Placement::Fill(filled) | Placement::Jump { filled, .. } => filled,
             _ => 0,
         };
-        self.close_holes(channel, pending);
+        if self.jitter.has_holes() {
+            self.jitter.close_holes(channel, pending.silence + pending.codes.len() as u64);
+        }
         let behind = media.codes.len();
         let is_open = hole.is_some_and(|hole| self.jitter.open_hole(hole, behind));
         let mut gap = Gap { track: media.track, at: at - waited, missing: waited, filled: waited };
@@ -547,8 +543,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                 gap.filled += filled;
             }
         }
-        self.tell(gap);
-        Ok(placed)
+        Ok((placed, (gap.missing > 0).then_some(gap)))
     }
 
     fn begin(&mut self, tracks: Tracks) -> Result<(), Error> {
@@ -567,20 +562,19 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         Ok(())
     }
 
-    fn end(&mut self) {
+    fn end(&mut self) -> [Option<Gap>; 2] {
+        let mut gaps = [None; 2];
         if self.state != State::Recording {
-            return;
+            return gaps;
         }
         self.state = State::Ended;
-        while let Some(hole) = self.jitter.give_up_hole() {
-            self.tell_hole(hole);
-        }
         self.jitter.finish();
-        for (channel, track) in self.tracks.iter().enumerate() {
+        for ((channel, track), gap) in self.tracks.iter().enumerate().zip(&mut gaps) {
             let waited = self.jitter.resume(channel);
             let at = self.jitter.placed(channel) - waited;
-            self.tell(Gap { track, at, missing: waited, filled: waited });
+            *gap = (waited > 0).then_some(Gap { track, at, missing: waited, filled: waited });
         }
+        gaps
     }
 
     /// Counts messages that never came, by the numbers of those that did; returns whether this one is

@@ -105,7 +105,7 @@ enum Next {
 
 /// One stream of a connection, from its start on; before that, the one that is waited for.
 struct Stream {
-    session: Box<Session<Ring>>,
+    session: Session<Ring>,
     /// The part of the session's counts that has been added to everybody's.
     counted: Stats,
     /// Its recording, until that ends.
@@ -451,7 +451,7 @@ impl Routed for Stream {
 impl Stream {
     fn new(peer: SocketAddr) -> Self {
         Self {
-            session: Box::new(Session::new(Provider::Twilio, Ring::UNUSED)),
+            session: Session::new(Provider::Twilio, Ring::UNUSED),
             counted: Stats::default(),
             recording: None,
             capture: Vec::new(),
@@ -657,7 +657,7 @@ fn append_all(
     let Some(recording) = recording else {
         return;
     };
-    turn.gaps().for_each(|gap| recording.add_gap(gap));
+    turn.gaps().for_each(|gap| recording.add_gap(&gap));
     loop {
         match turn.poll_mulaw(context.codes) {
             0 => return,

@@ -115,7 +115,9 @@ impl<'t> Cursor<'t> {
     }
 
     fn skip_blanks(&mut self) {
-        self.0 = self.0.trim_start_matches([' ', '\t', '\n', '\r']);
+        let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        let count = self.0.as_bytes().iter().take_while(|byte| is_blank(byte)).count();
+        self.take(count);
     }
 
     /// Takes `length` bytes, or nothing where that is no border between characters.

@@ -301,6 +301,7 @@ fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
 /// Reads a start, whatever of it makes sense: an odd field costs the recording nothing.
 ///
 /// A field may stand in `start` or beside it; in `start` it counts before the other.
+#[inline(never)]
 fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
     let mut found = Start {
         stream_id: Text::default(),
@@ -347,6 +348,7 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
 
 impl<'t> Start<'t> {
     /// Reads the names of tracks: an array of them, or one word. Unknown names are passed over.
+    #[inline(never)]
     fn read_tracks(&mut self, value: Option<Value<'t>>) {
         let mut found = [false; 2];
         let mut note = |name: Value<'_>| match name {
@@ -381,6 +383,7 @@ impl<'t> Start<'t> {
     }
 
     /// Reads the format of the audio. What is not said is what Twilio always sends.
+    #[inline(never)]
     fn read_format(&mut self, value: Option<Value<'t>>) {
         let encoding = match value {
             None => None,

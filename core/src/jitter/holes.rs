@@ -3,7 +3,7 @@
 use super::{JitterBuffer, REORDER, TRACK_LAG};
 
 /// How many missing parts may be held open at one time; of more, the oldest is given up.
-pub const HOLES_MAX: usize = 4;
+const HOLES_MAX: usize = 3;
 
 /// A part of a track whose messages are missing: silence as long as they do not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,54 +20,97 @@ pub struct Hole {
     pub to: u64,
 }
 
-/// Up to [`HOLES_MAX`] missing parts. heapless's vector panics at an index that is none.
+/// The missing parts that are open, oldest first, and those that were closed by the last message.
+/// heapless's vector panics at an index that is none.
 #[derive(Clone, Debug)]
 pub struct Holes {
-    places: [Hole; HOLES_MAX],
-    count: usize,
+    /// The open ones from the front, the closed ones from the back: of all together there is one more
+    /// than may be open, since one may open where others close.
+    places: [Hole; HOLES_MAX + 1],
+    open: usize,
+    closed: usize,
 }
 
 impl Holes {
-    pub const NONE: Self =
-        Self { places: [Hole { track: 0, at: 0, length: 0, from: 0, to: 0 }; HOLES_MAX], count: 0 };
+    pub const NONE: Self = Self {
+        places: [Hole { track: 0, at: 0, length: 0, from: 0, to: 0 }; HOLES_MAX + 1],
+        open: 0,
+        closed: 0,
+    };
 
-    pub fn all(&mut self) -> &mut [Hole] {
-        self.places.get_mut(..self.count).unwrap_or_default()
+    pub const fn is_empty(&self) -> bool {
+        self.open == 0
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Hole> {
-        self.places.iter().take(self.count)
+    pub const fn is_full(&self) -> bool {
+        self.open >= HOLES_MAX
     }
 
     /// Forgets all of them.
     pub const fn clear(&mut self) {
-        self.count = 0;
+        self.open = 0;
+        self.closed = 0;
     }
 
-    pub const fn is_full(&self) -> bool {
-        self.count >= HOLES_MAX
+    /// Forgets the closed ones.
+    #[inline]
+    pub const fn forget_closed(&mut self) {
+        self.closed = 0;
     }
 
+    /// The open ones, to be changed.
+    pub fn all(&mut self) -> &mut [Hole] {
+        self.places.get_mut(..self.open).unwrap_or_default()
+    }
+
+    /// The open ones.
+    pub fn iter(&self) -> impl Iterator<Item = &Hole> {
+        self.places.iter().take(self.open)
+    }
+
+    /// The closed ones, in the order in which they were closed.
+    pub fn closed(&self) -> impl Iterator<Item = &Hole> {
+        self.places.iter().rev().take(self.closed)
+    }
+
+    /// Opens one; returns whether there was room.
     pub fn push(&mut self, hole: Hole) -> bool {
-        let Some(place) = self.places.get_mut(self.count) else {
-            return false;
-        };
-        *place = hole;
-        self.count += 1;
-        true
+        match self.places.get_mut(self.open) {
+            Some(place) if self.open < HOLES_MAX => {
+                *place = hole;
+                self.open += 1;
+                true
+            }
+            _ => false,
+        }
     }
 
+    /// Removes an open one.
+    #[cold]
+    #[inline(never)]
     pub fn remove(&mut self, index: usize) -> Option<Hole> {
         let removed = *self.all().get(index)?;
-        for place in index..self.count {
+        for place in index..self.open {
             if let Some(next) = self.places.get(place + 1).copied()
                 && let Some(place) = self.places.get_mut(place)
             {
                 *place = next;
             }
         }
-        self.count -= 1;
+        self.open -= 1;
         Some(removed)
+    }
+
+    /// Moves an open one to the closed ones.
+    #[cold]
+    #[inline(never)]
+    pub fn close(&mut self, index: usize) {
+        if let Some(hole) = self.remove(index)
+            && let Some(place) = self.places.iter_mut().rev().nth(self.closed)
+        {
+            *place = hole;
+            self.closed += 1;
+        }
     }
 }
 
@@ -76,7 +119,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     #[must_use]
     #[inline]
     pub const fn has_holes(&self) -> bool {
-        self.holes.count > 0
+        !self.holes.is_empty()
     }
 
     /// Holds back the `behind` samples that come behind a missing part, if the window has room for
@@ -89,30 +132,54 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         fits && self.holes.push(hole)
     }
 
-    /// Takes the oldest missing part that need not be waited for any more, before `track` gets
-    /// `more` samples.
-    pub fn close_hole(&mut self, track: usize, more: u64) -> Option<Hole> {
+    /// Closes the missing parts that need not be waited for any more, before `track` gets `more`
+    /// samples.
+    #[cold]
+    #[inline(never)]
+    pub fn close_holes(&mut self, track: usize, more: u64) {
         let end = |number| self.placed(number) + if number == track { more } else { 0 };
-        let longest = end(0).max(end(1));
+        let ends = [end(0), end(1)];
+        let longest = ends[0].max(ends[1]);
+        let stereo = self.stereo;
         let is_over = |hole: &Hole| {
-            end(hole.track).saturating_sub(hole.at) > REORDER as u64
-                || self.stereo && longest.saturating_sub(hole.at) > TRACK_LAG as u64
+            let end = ends.get(hole.track).copied().unwrap_or_default();
+            end.saturating_sub(hole.at) > REORDER as u64
+                || stereo && longest.saturating_sub(hole.at) > TRACK_LAG as u64
         };
-        let index = match self.holes.iter().position(is_over) {
-            None if self.holes.is_full() => 0,
-            found => found?,
-        };
-        self.holes.remove(index)
+        loop {
+            let found = self.holes.iter().position(is_over);
+            let Some(index) = found else { break };
+            self.holes.close(index);
+        }
+        if self.holes.is_full() {
+            self.holes.close(0);
+        }
+        self.settle();
     }
 
-    /// Takes the oldest missing part, now that nothing more will come.
-    pub fn give_up_hole(&mut self) -> Option<Hole> {
-        self.holes.remove(0)
+    /// Closes all missing parts, now that nothing more will come.
+    pub fn give_up_holes(&mut self) {
+        while !self.holes.is_empty() {
+            self.holes.close(0);
+        }
+    }
+
+    /// The missing parts that the last message closed.
+    pub fn closed_holes(&self) -> impl Iterator<Item = &Hole> {
+        self.holes.closed()
+    }
+
+    /// Forgets them, before the next message.
+    #[inline]
+    pub const fn forget_closed_holes(&mut self) {
+        self.holes.forget_closed();
     }
 
     /// Puts the codes of message `sequence`, which comes late, into its place; returns whether it had
     /// one. `at` is its place by its timestamp; places and lengths by timestamps may be off by
     /// `wobble`.
+    #[cold]
+    #[inline(never)]
     pub fn fill_hole(
         &mut self,
         track: usize,
@@ -201,6 +268,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
 
     /// Moves what is behind a hole, so that the hole has room for `count` samples; returns whether
     /// there was room for that.
+    #[cold]
+    #[inline(never)]
     fn resize(&mut self, hole: &Hole, count: usize) -> bool {
         let (track, offset) = (hole.track, self.offset(hole));
         let (start, written, room) = (self.start, self.written_of(track), self.room());
@@ -292,11 +361,15 @@ mod tests {
         assert!(fill(0, 4));
         assert!(!fill(0, 4), "it came");
         assert!(!fill(0, 7) && !fill(1, 3));
-        assert_eq!(jitter.close_hole(0, 300), None, "640 samples");
-        let closed: Vec<_> = core::iter::from_fn(|| jitter.close_hole(0, 301)).collect();
-        assert_eq!(closed, [Hole { track: 0, at: 160, length: 80, from: 3, to: 4 }]);
-        let closed: Vec<_> = core::iter::from_fn(|| jitter.give_up_hole()).collect();
-        assert_eq!(closed, [Hole { track: 0, at: 320, length: 80, from: 5, to: 6 }]);
+        jitter.close_holes(0, 300);
+        assert_eq!(jitter.closed_holes().count(), 0, "640 samples");
+        jitter.close_holes(0, 301);
+        let first = Hole { track: 0, at: 160, length: 80, from: 3, to: 4 };
+        assert_eq!(jitter.closed_holes().collect::<Vec<_>>(), [&first]);
+        jitter.forget_closed_holes();
+        jitter.give_up_holes();
+        let second = Hole { track: 0, at: 320, length: 80, from: 5, to: 6 };
+        assert_eq!(jitter.closed_holes().collect::<Vec<_>>(), [&second]);
         jitter.settle();
         let expected = [vec![255; 80], vec![9; 80], vec![255; 80], vec![2; 100]].concat();
         assert_eq!(codes(&mut jitter), expected);

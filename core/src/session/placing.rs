@@ -1,8 +1,7 @@
 //! The place of a chunk in media time: behind the last one, behind silence, or where it is missing.
 
+use super::Session;
 use super::identity::Fingerprint;
-use super::turn::Pending;
-use super::{Gap, Session};
 use crate::frame::Media;
 use crate::jitter::{Hole, Placement, WOBBLE_AT_HOLE_MS_MAX, place, samples};
 use crate::log;
@@ -15,12 +14,13 @@ pub struct Clock {
     /// The first message that is missing since the track's last frame.
     pub missing_from: Option<u64>,
     pub last: Option<Fingerprint>,
-    /// Timestamp and samples of the last chunk, while the stream's clock is not settled.
-    pub before: Option<(u64, u64)>,
+    /// Timestamp and samples of the last chunk, while the stream's clock is not settled; no samples
+    /// where there was none.
+    pub before: (u64, u32),
 }
 
 impl Clock {
-    pub const NEW: Self = Self { anchor: None, missing_from: None, last: None, before: None };
+    pub const NEW: Self = Self { anchor: None, missing_from: None, last: None, before: (0, 0) };
 }
 
 impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
@@ -41,36 +41,6 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         });
         self.stats.reordered += u64::from(is_filled);
         is_filled
-    }
-
-    /// Gives up the missing parts that would hold back more than the window has room for.
-    #[inline]
-    pub(super) fn close_holes(&mut self, channel: usize, pending: &Pending<'_>) {
-        if !self.jitter.has_holes() {
-            return;
-        }
-        let more = pending.silence + pending.codes.len() as u64;
-        while let Some(hole) = self.jitter.close_hole(channel, more) {
-            self.tell_hole(hole);
-        }
-        self.jitter.settle();
-    }
-
-    #[cold]
-    pub(super) fn tell_hole(&mut self, hole: Hole) {
-        let length = hole.length as u64;
-        if let Some(track) = self.tracks.iter().nth(hole.track) {
-            self.tell(Gap { track, at: hole.at, missing: length, filled: length });
-        }
-    }
-
-    /// Keeps a gap for [`Turn::gaps`].
-    #[inline]
-    pub(super) fn tell(&mut self, gap: Gap) {
-        if gap.missing > 0 {
-            // There is room for all that one message can end.
-            let _ = self.ended.push(gap);
-        }
     }
 
     /// Decides where a chunk goes on a track that has come to `at`, and whether messages before it
@@ -172,12 +142,13 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let Some(clock) = self.clocks.get_mut(channel) else {
             return;
         };
-        let before = clock.before.replace((timestamp, length as u64));
-        let Some((before, audio)) = before.filter(|_| !after_hole) else {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        let (before, audio) = core::mem::replace(&mut clock.before, (timestamp, length));
+        if after_hole || audio == 0 {
             return;
-        };
+        }
         let was = self.pace.clock();
-        self.pace.weigh(timestamp.checked_sub(before), audio);
+        self.pace.weigh(timestamp.checked_sub(before), audio.into());
         if self.pace.clock() != was {
             // All so far was appended; time counts from here, in the new unit.
             self.anchor = self.pace.samples(timestamp).map(|time| time.wrapping_sub(at));

@@ -13,6 +13,8 @@ use crate::jitter::{JitterBuffer, Sample};
 pub struct Turn<'s, 't, S: AsRef<[u8]> + AsMut<[u8]>> {
     pub(super) session: &'s mut Session<S>,
     pub(super) event: Event<'t>,
+    /// Gaps that end with it, beside those that were held open: at most one a track.
+    pub(super) gaps: [Option<Gap>; 2],
     pub(super) pending: Pending<'t>,
 }
 
@@ -25,8 +27,14 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
 
     /// The gaps that ended with this message. A gap ends when audio comes behind it and nothing can
     /// come into it any more.
-    pub fn gaps(&self) -> impl Iterator<Item = &Gap> {
-        self.session.ended.iter()
+    pub fn gaps(&self) -> impl Iterator<Item = Gap> {
+        let Session { jitter, tracks, .. } = &*self.session;
+        let held_open = jitter.closed_holes().filter_map(|hole| {
+            let length = hole.length as u64;
+            let track = tracks.iter().nth(hole.track)?;
+            (length > 0).then_some(Gap { track, at: hole.at, missing: length, filled: length })
+        });
+        held_open.chain(self.gaps.iter().copied().flatten())
     }
 
     /// Moves samples to `out`, interleaved (inbound first), whole sample frames; returns how many

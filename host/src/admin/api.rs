@@ -1,5 +1,6 @@
 //! The JSON API below `/api/v1`, and the metrics.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -60,14 +61,14 @@ const NO_RECORDING: &str = "there is no such recording";
 /// Whose recording it is: what is known from the start on.
 #[derive(Serialize)]
 pub struct Head {
-    provider: String,
+    provider: Cow<'static, str>,
     stream_id: String,
     call_id: String,
     account_id: String,
     parameters: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Box<CallerIds>>,
-    tracks: Vec<String>,
+    tracks: Vec<Cow<'static, str>>,
     started_at: Timestamp,
 }
 

@@ -92,12 +92,12 @@ impl Opening {
         record.stream_id = self.stream_id;
         record.close(end);
         record.fail("no start message came that could be read");
-        record.no_start = Some(NoStart {
+        record.no_start = Some(Box::new(NoStart {
             text_messages: self.texts,
             binary_messages: self.binaries,
             bytes: self.bytes,
             excerpt: self.excerpt,
-        });
+        }));
         Some(record)
     }
 }

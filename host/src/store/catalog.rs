@@ -257,7 +257,7 @@ impl Store {
         let Some(file) = self.open_wav(key)? else {
             return Ok(None);
         };
-        let encoding = match record.format.encoding.as_str() {
+        let encoding = match &*record.format.encoding {
             "mulaw" => Encoding::Mulaw,
             _ => Encoding::Pcm16,
         };

@@ -1,5 +1,6 @@
 //! The end record: what is known of a recording, as the JSON file beside its WAV.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -25,7 +26,7 @@ pub struct Record {
     /// [`SCHEMA`].
     pub schema: u32,
     /// The recorder's name and version.
-    pub recorder: String,
+    pub recorder: Cow<'static, str>,
     /// The name of its files, without ending.
     pub id: String,
     /// How good the recording is.
@@ -36,7 +37,7 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Whose dialect the stream spoke.
-    pub provider: String,
+    pub provider: Cow<'static, str>,
     /// The provider's name for the stream.
     pub stream_id: String,
     /// The provider's name for the call.
@@ -61,12 +62,12 @@ pub struct Record {
     /// The unit of the stream's timestamps, or what was wrong with them; absent when it is
     /// milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub media_clock: Option<String>,
+    pub media_clock: Option<Box<str>>,
     /// What came on a connection on which no stream started; absent where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub no_start: Option<NoStart>,
+    pub no_start: Option<Box<NoStart>>,
     /// The tracks, one channel each, in the order of the channels.
-    pub tracks: Vec<String>,
+    pub tracks: Vec<Cow<'static, str>>,
     /// What the WAV holds.
     pub format: Format,
     /// Samples of each channel in the file.
@@ -93,7 +94,7 @@ pub struct Record {
     /// Audio that reached us and is silence in the file, because the disk did not take it.
     pub lost_ms: u64,
     /// Tracks on which nothing was ever to be heard.
-    pub silent_tracks: Vec<String>,
+    pub silent_tracks: Vec<Cow<'static, str>>,
     /// Whether both channels are the same to the bit, which two parties never are.
     pub equal_channels: bool,
     /// The file; absent when there is none.
@@ -199,7 +200,7 @@ impl End {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Format {
     /// `pcm16` or `mulaw`.
-    pub encoding: String,
+    pub encoding: Cow<'static, str>,
     /// Samples a second of each channel.
     pub sample_rate_hz: u32,
     /// Channels, interleaved.
@@ -292,7 +293,7 @@ impl Record {
             stream_id: text(start.stream_id),
             call_id: text(start.call_id),
             account_id: text(start.account_id),
-            tracks: start.tracks.iter().map(|track| track.name().to_owned()).collect(),
+            tracks: start.tracks.iter().map(|track| track.name().into()).collect(),
             format: Format::new(start.tracks, encoding),
             ..Self::unknown(provider, now)
         }
@@ -303,12 +304,12 @@ impl Record {
     pub fn unknown(provider: Provider, now: Timestamp) -> Self {
         Self {
             schema: SCHEMA,
-            recorder: concat!("callreel ", env!("CARGO_PKG_VERSION")).to_owned(),
+            recorder: concat!("callreel ", env!("CARGO_PKG_VERSION")).into(),
             id: String::new(),
             state: State::Recording,
             end: End::None,
             reason: None,
-            provider: provider.name().to_owned(),
+            provider: provider.name().into(),
             stream_id: String::new(),
             call_id: String::new(),
             account_id: String::new(),
@@ -320,7 +321,7 @@ impl Record {
             caller: None,
             started_at: now,
             ended_at: now,
-            tracks: vec![Track::Inbound.name().to_owned()],
+            tracks: vec![Track::Inbound.name().into()],
             format: Format::new(Tracks::One(Track::Inbound), wav::Encoding::Pcm16),
             samples: 0,
             duration_ms: 0,
@@ -438,7 +439,7 @@ impl Record {
     /// Notes the unit of the stream's timestamps.
     pub fn set_media_clock(&mut self, clock: MediaClock) {
         let is_documented = clock == MediaClock::Milliseconds;
-        self.media_clock = (!is_documented).then(|| clock.name().to_owned());
+        self.media_clock = (!is_documented).then(|| clock.name().into());
     }
 
     /// Says that the file does not hold all that reached us.
@@ -480,7 +481,7 @@ impl Format {
             wav::Encoding::Pcm16 => "pcm16",
         };
         Self {
-            encoding: encoding.to_owned(),
+            encoding: encoding.into(),
             sample_rate_hz: SAMPLE_RATE_HZ,
             channels: tracks.channels(),
         }
@@ -504,7 +505,7 @@ mod tests {
 
     fn record(tracks: Tracks) -> Record {
         let mut record = Record::unknown(Provider::Twilio, Timestamp::UNIX_EPOCH);
-        record.tracks = tracks.iter().map(|track| track.name().to_owned()).collect();
+        record.tracks = tracks.iter().map(|track| track.name().into()).collect();
         record
     }
 

@@ -167,7 +167,7 @@ fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
     let is_known = !record.id.is_empty();
     let mut start = [0; wav::HEADER_BYTES_MAX];
     let length = read_start(file, &mut start)?;
-    let announced = record.format.encoding.as_str();
+    let announced = &*record.format.encoding;
     let encodings = match announced {
         "mulaw" => [Encoding::Mulaw, Encoding::Pcm16],
         _ => [Encoding::Pcm16, Encoding::Mulaw],

@@ -28,6 +28,9 @@ fn say(server: &Server, messages: &[(u8, &[u8])]) {
     peer.close_code();
 }
 
+/// Messages, how many are text, binary and media, a part of the excerpt, and how many are rejected.
+type Case<'c> = (&'c [(u8, &'c [u8])], [u64; 3], &'c str, u64);
+
 #[test]
 fn what_came_without_a_start_is_told_in_a_record_and_a_line() {
     let dir = tempfile::tempdir().unwrap();
@@ -36,7 +39,7 @@ fn what_came_without_a_start_is_told_in_a_record_and_a_line() {
     let ended = stop(2);
     let secret = r#"{"event":"setup","token":"s3cret-t0ken","from":"+15550100001","codec":"opus"}"#;
     let shout = "Hello, my number is +15550100001, is anybody there? ".repeat(20);
-    let cases: [(&[(u8, &[u8])], [u64; 3], &str, u64); 6] = [
+    let cases: [Case<'_>; 6] = [
         (
             &[
                 (TEXT, CONNECTED.as_bytes()),

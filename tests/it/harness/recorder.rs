@@ -270,7 +270,7 @@ impl Tape {
             Event::Mark { name, at } => self.cues.push((format!("mark {name}"), *at)),
             _ => {}
         }
-        self.gaps.extend(turn.gaps().copied());
+        self.gaps.extend(turn.gaps());
         let (mut out, mut codes) = (vec![0; self.out_places], vec![0; self.out_places]);
         for _ in 0..polls_max {
             // By turns: whoever asks for codes gets the same samples.
