@@ -203,8 +203,10 @@ pub struct Placed {
     pub track: Track,
     /// How many samples it has.
     pub samples: usize,
-    /// It belongs earlier.
+    /// It belongs earlier, and comes too late for that.
     pub late: bool,
+    /// It came late, into the place that was held open for it.
+    pub reordered: bool,
     /// It was its track's last frame again and was dropped.
     pub repeated: bool,
 }
@@ -494,8 +496,13 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             return Err(self.reject(PeerError::Track));
         };
         let is_old = self.note_sequence(sequence);
-        let mut placed =
-            Placed { track: media.track, samples: media.codes.len(), late: false, repeated: false };
+        let mut placed = Placed {
+            track: media.track,
+            samples: media.codes.len(),
+            late: false,
+            reordered: false,
+            repeated: false,
+        };
         let fingerprint = sequence.map(|sequence| Fingerprint::new(sequence, media));
         let last = self.clocks.get_mut(channel).map(|clock| &mut clock.last);
         if let Some(last) = last {
@@ -509,6 +516,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
         self.stats.media += 1;
         if is_old && self.fill_hole(channel, sequence, media) {
+            placed.reordered = true;
             return Ok((placed, None));
         }
         let at = self.jitter.placed(channel);

@@ -157,6 +157,21 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         self.settle();
     }
 
+    /// Forgets the missing parts whose silence was not written: what was to come behind them is lost.
+    #[cold]
+    pub fn forget_unwritten(&mut self) {
+        loop {
+            let placed = self.placed;
+            let found = self.holes.iter().position(|hole| {
+                let placed = placed.get(hole.track).copied().unwrap_or_default();
+                hole.at.saturating_add(hole.length as u64) > placed
+            });
+            let Some(index) = found else { break };
+            self.holes.remove(index);
+        }
+        self.settle();
+    }
+
     /// Closes all missing parts, now that nothing more will come.
     pub fn give_up_holes(&mut self) {
         while !self.holes.is_empty() {

@@ -71,7 +71,11 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
 
 impl<S: AsRef<[u8]> + AsMut<[u8]>> Drop for Turn<'_, '_, S> {
     fn drop(&mut self) {
-        self.session.stats.undrained += self.pending.silence + self.pending.codes.len() as u64;
+        let lost = self.pending.silence + self.pending.codes.len() as u64;
+        if lost > 0 {
+            self.session.stats.undrained += lost;
+            self.session.jitter.forget_unwritten();
+        }
     }
 }
 

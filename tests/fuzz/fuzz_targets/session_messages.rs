@@ -178,7 +178,8 @@ impl State {
                 match turn.event() {
                     Event::Media(placed) => {
                         self.media += u64::from(!placed.repeated);
-                        if drained {
+                        // What came late into its place needs no draining.
+                        if drained || placed.reordered {
                             self.taken[placed.track as usize] += placed.samples;
                         } else {
                             self.undrained += placed.samples as u64;
