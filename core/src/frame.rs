@@ -107,6 +107,8 @@ pub struct Frame<'t> {
     pub stream_id: &'t [u8],
     /// What it says.
     pub body: Body<'t>,
+    /// The id was found to be the one that the parser was told to know.
+    pub(crate) is_known: bool,
 }
 
 /// What a message says.

@@ -318,6 +318,12 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         text: &'t mut [u8],
     ) -> Result<Turn<'s, 't, S>, Error> {
         match self.parse(text) {
+            // Not by way of a frame, which is as large as a start.
+            Ok(Frame { sequence, stream_id, body: Body::Media(media), is_known }) => {
+                self.jitter.forget_closed_holes();
+                let is_ours = is_known || self.stream_id.is(stream_id);
+                self.handle_media(sequence, is_ours, &media)
+            }
             Ok(frame) => self.handle_frame(frame),
             Err(error) => Err(self.reject(error)),
         }
@@ -340,8 +346,9 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     pub fn handle_frame<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
         self.jitter.forget_closed_holes();
         match frame {
-            Frame { sequence, stream_id, body: Body::Media(media) } => {
-                self.handle_media(sequence, stream_id, &media)
+            Frame { sequence, stream_id, body: Body::Media(media), is_known } => {
+                let is_ours = is_known || self.stream_id.is(stream_id);
+                self.handle_media(sequence, is_ours, &media)
             }
             Frame { body: Body::Rejected(error), .. } => Err(self.reject(error)),
             frame => self.handle_rare(frame),
@@ -415,7 +422,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     fn handle_media<'s, 't>(
         &'s mut self,
         sequence: Option<u64>,
-        stream_id: &[u8],
+        is_ours: bool,
         media: &Media<'t>,
     ) -> Result<Turn<'s, 't, S>, Error> {
         let mut pending = Pending::default();
@@ -426,7 +433,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                 Event::Premature
             }
             State::Recording => {
-                if !self.stream_id.is(stream_id) {
+                if !is_ours {
                     self.stats.unaddressed += 1;
                 }
                 let (placed, ended) = self.take_media(sequence, media, &mut pending)?;

@@ -31,7 +31,7 @@ pub(super) fn parse<'t>(text: &'t mut [u8], known: &[u8]) -> Result<Frame<'t>, P
         Slow::Media(found) => Ok(found.decode(text)),
         Slow::Rejected { sequence, stream, error } => {
             let stream_id = text.get(stream.0..stream.1).unwrap_or_default();
-            Ok(Frame { sequence, stream_id, body: Body::Rejected(error) })
+            Ok(Frame { sequence, stream_id, body: Body::Rejected(error), is_known: false })
         }
         Slow::Other => parse_rare(text, odd_fields),
     }
@@ -49,6 +49,7 @@ struct Found {
     payload_end: usize,
     id_start: usize,
     id_end: usize,
+    is_known: bool,
 }
 
 impl Found {
@@ -66,7 +67,7 @@ impl Found {
             Some(codes) => Body::Media(Media { track, chunk, timestamp_ms, codes }),
             None => Body::Rejected(PeerError::Base64),
         };
-        Frame { sequence, stream_id: stream_id.unwrap_or_default(), body }
+        Frame { sequence, stream_id: stream_id.unwrap_or_default(), body, is_known: self.is_known }
     }
 }
 
@@ -108,6 +109,7 @@ fn match_media(text: &[u8], known: &[u8]) -> Option<Found> {
         // Behind it come `"}` of the message.
         id_start: text.len() - id.len() - 2,
         id_end: text.len() - 2,
+        is_known,
     })
 }
 
@@ -261,6 +263,7 @@ fn parse_media(text: &[u8]) -> Result<Slow, PeerError> {
         payload_end,
         id_start: stream.0,
         id_end: stream.1,
+        is_known: false,
     }))
 }
 
@@ -295,7 +298,7 @@ fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
         _ => message.find("streamSid").and_then(Value::scalar).unwrap_or_default(),
     };
     let stream_id = stream_id.as_escaped().as_bytes();
-    Ok(Frame { sequence: wire.sequence_number, stream_id, body })
+    Ok(Frame { sequence: wire.sequence_number, stream_id, body, is_known: false })
 }
 
 /// Reads a start, whatever of it makes sense: an odd field costs the recording nothing.

@@ -28,7 +28,7 @@ mod device {
     use crate::processor;
 
     const FRAMES: u32 = 500;
-    const START: &[u8; 101] = br#"{"event":"start","sequenceNumber":"1","start":{"streamSid":"MZ","callSid":"CA","tracks":["inbound"]}}"#;
+    const START: &[u8; 133] = br#"{"event":"start","sequenceNumber":"1","start":{"streamSid":"MZ00000000000000000000000000000000","callSid":"CA","tracks":["inbound"]}}"#;
     const MESSAGE_BYTES_MAX: usize = 512;
     const HEADER_BYTES: usize = 8;
     const CODES: usize = 256;
