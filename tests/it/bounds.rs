@@ -251,7 +251,7 @@ fn gaps_take_no_memory_while_the_disk_takes_nothing() {
                 most = most.max(line.disk.waiting_bytes());
             });
             // Short silence is kept in the blocks, of which 10 s is the mark.
-            let bound = if gap_ms > 100 { 64 << 10 } else { tracks.len() as u64 * 100_000 };
+            let bound = tracks.len() as u64 * if gap_ms > 100 { 48_000 } else { 110_000 };
             assert!(most < bound, "{tracks:?} {gap_ms}: {most} bytes wait");
             line.end();
         }
