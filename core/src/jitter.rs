@@ -251,6 +251,36 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         count
     }
 
+    /// Passes as much of `count` samples of silence of `track` by the ring as can no longer change,
+    /// if nothing waits in it but silence: the last `silent` samples of the track are. Returns how many
+    /// sample frames of silence come before all that the ring holds.
+    ///
+    /// The state afterwards is that of a push of so many, and a pop.
+    pub fn skip_silence(&mut self, track: usize, count: u64, silent: u64) -> u64 {
+        let other = 1 - track.min(1);
+        let written = self.written_of(track) as u64;
+        if written > silent || self.written_of(other) > 0 || self.ready > 0 || self.has_holes() {
+            return 0;
+        }
+        if !self.stereo {
+            return self.claim(track, count);
+        }
+        let count = (written + count).saturating_sub(TRACK_LAG as u64).min(count);
+        if let Some(waited) = self.waited.get_mut(other) {
+            *waited += count;
+        }
+        self.claim(other, count);
+        self.claim(track, count)
+    }
+
+    /// Counts samples of a track that pass the ring by.
+    fn claim(&mut self, track: usize, count: u64) -> u64 {
+        if let Some(placed) = self.placed.get_mut(track) {
+            *placed += count;
+        }
+        count
+    }
+
     /// Moves what can no longer change to `out`, interleaved; returns how many of `out`'s places were
     /// used, whole sample frames.
     #[inline]

@@ -3,6 +3,7 @@
 mod clock;
 mod identity;
 mod placing;
+mod silence;
 mod turn;
 
 use self::clock::Pace;
@@ -16,7 +17,8 @@ use crate::log;
 use crate::wav;
 
 pub use self::clock::MediaClock;
-pub use self::turn::Turn;
+pub use self::silence::SilenceBudget;
+pub use self::turn::{Run, Turn};
 pub use crate::jitter::{
     GAP_MS_MAX, REORDER_MS_MAX, TRACK_LAG_MS_MAX, WOBBLE_AT_HOLE_MS_MAX, WOBBLE_MS_MAX,
 };
@@ -77,6 +79,10 @@ pub struct Session<S> {
     anchor: Option<u64>,
     clocks: [Clock; 2],
     pace: Pace,
+    /// How much silence the timestamps may still ask for.
+    silence: SilenceBudget,
+    /// Where the last silence that they asked for begins on its track; wraps around.
+    silence_at: u32,
     sequence: Option<u64>,
     /// Messages rejected since that number: they are not missing.
     refused: u64,
@@ -262,6 +268,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             anchor: None,
             clocks: [Clock::NEW; 2],
             pace: Pace::NEW,
+            silence: SilenceBudget::UNLIMITED,
+            silence_at: 0,
             sequence: None,
             refused: 0,
             foreign: 0,
@@ -269,7 +277,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
     }
 
-    /// Makes it wait for a start again, in place: nothing as large as its ring passes the stack.
+    /// Makes it wait for a start again, in place: nothing as large as its ring passes the stack. Its
+    /// [`SilenceBudget`] stays as it is, since that belongs to the connection.
     pub fn reset(&mut self) {
         let Self {
             provider: _,
@@ -280,6 +289,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             anchor,
             clocks,
             pace,
+            silence: _,
+            silence_at,
             sequence,
             refused,
             foreign,
@@ -292,6 +303,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         *anchor = None;
         *clocks = [Clock::NEW; 2];
         *pace = Pace::NEW;
+        *silence_at = 0;
         *sequence = None;
         (*refused, *foreign) = (0, 0);
         *stats = Stats::NONE;
@@ -381,6 +393,15 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     #[inline]
     pub fn is_addressed(&self, stream_id: &[u8]) -> bool {
         self.state != State::Waiting && self.stream_id.is(stream_id)
+    }
+
+    /// How much silence the stream's timestamps may still ask for: without a limit, unless one is put
+    /// here. Sessions of one connection share one budget: put it here before a message, and take back
+    /// afterwards what the session has left of it.
+    #[must_use]
+    #[inline]
+    pub const fn silence_mut(&mut self) -> &mut SilenceBudget {
+        &mut self.silence
     }
 
     /// The unit of the stream's timestamps, as far as they make sense.
@@ -554,7 +575,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                 gap.filled += count;
             }
             Placement::Jump { missing, filled } => {
-                gap.missing = gap.missing.saturating_add(missing);
+                // Half of all numbers at most, and a second.
+                gap.missing += missing;
                 gap.filled += filled;
             }
         }

@@ -2,7 +2,7 @@
 
 use callreel_core::frame::{Provider, Text};
 use callreel_core::session::{
-    Error, Event, RING_BOTH_TRACKS_MIN, RING_ONE_TRACK_MIN, Session, Turn,
+    Error, Event, RING_BOTH_TRACKS_MIN, RING_ONE_TRACK_MIN, Session, SilenceBudget, Turn,
 };
 use callreel_core::wav::Spec;
 use callreel_core::ws::{self, CloseCode, Control, Decoder};
@@ -130,9 +130,11 @@ impl<'q> Call<'q> {
     #[must_use]
     pub fn new(queue: &'q mut Queue<QUEUE_SAMPLES>) -> Self {
         queue.clear();
+        let mut session = Session::new(Provider::Twilio, [0; RING_BYTES]);
+        *session.silence_mut() = SilenceBudget::new();
         Self {
             decoder: Decoder::new(MESSAGE_BYTES_MAX),
-            session: Session::new(Provider::Twilio, [0; RING_BYTES]),
+            session,
             queue,
             opening: None,
             end: None,
@@ -150,6 +152,7 @@ impl<'q> Call<'q> {
         self.queue.clear();
         self.decoder = Decoder::new(MESSAGE_BYTES_MAX);
         self.session.reset();
+        *self.session.silence_mut() = SilenceBudget::new();
         self.opening = None;
         self.end = None;
         self.summary = Summary::default();
@@ -164,6 +167,7 @@ impl<'q> Call<'q> {
     ///
     /// Bytes stay while the card is behind; call it again without new ones then.
     pub fn handle_bytes(&mut self, bytes: &mut [u8], now_ms: u64) -> usize {
+        self.session.silence_mut().advance(now_ms, self.is_recording.into());
         while self.may_take_message(now_ms) {
             match self.decoder.poll(bytes) {
                 None => break,

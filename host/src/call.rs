@@ -6,12 +6,12 @@ pub mod routing;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use callreel_core::frame::{self, Body, Frame, PeerError, Provider, Start, Text};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::{
-    Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Session, Stats, Turn,
+    Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, SilenceBudget, Stats, Turn,
 };
 use callreel_core::{wav, ws};
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ use crate::caller_ids::Callers;
 use crate::live::Refused;
 use crate::recording::{Done, Finishing, Outbox, Outcome, Recording, STUCK_AFTER};
 use crate::store::Record;
-use crate::store::record::{End, What};
+use crate::store::record::{End, What, ms};
 use crate::twilio::{STREAM_TOKEN, StreamTokens};
 
 /// The most bytes a message may have: Exotel sends 133 KB of base64 at once.
@@ -40,6 +40,10 @@ const CAPTURE_BYTES_MAX: usize = 64 * 1024;
 /// The most answers to pings that wait to be sent. One more takes the place of the oldest: a peer need
 /// only be told of its newest ping (RFC 6455, section 5.5.3).
 const PONGS_MAX: usize = 16;
+
+/// Each start after a connection's first costs so much of its [`SilenceBudget`], in samples: 2 KiB, as
+/// much as a file's header and an end record take of the disk.
+pub const START_SAMPLES: u32 = 1024;
 
 /// What a call needs of the thread it runs on.
 pub struct Context<'c> {
@@ -130,6 +134,12 @@ pub struct Call {
     /// messages are left unread: a peer is not to begin recordings faster than the disk takes them.
     before: Option<(Finishing, Instant)>,
     has_unread: bool,
+    /// What is unread is to be read, though the disk is behind.
+    is_pressed: bool,
+    /// The silence that its streams' timestamps may still ask for, all together.
+    silence: SilenceBudget,
+    /// What the starts cost beyond that. As long as it costs anything, messages are left unread.
+    owed: u32,
     /// When a message came last.
     heard: Instant,
     /// How it ended, once it has.
@@ -146,6 +156,7 @@ pub struct Call {
     /// The last message as it came, if messages are kept.
     line: Option<Vec<u8>>,
     peer: SocketAddr,
+    began: Instant,
     began_at: Timestamp,
 }
 
@@ -153,13 +164,18 @@ impl Call {
     /// A connection whose handshake is done. With `capture`, messages are kept as they come.
     #[must_use]
     pub fn new(peer: SocketAddr, capture: bool) -> Self {
+        let now = Instant::now();
         Self {
             decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
             streams: vec![Stream::new(peer)],
             opening: Some(Box::default()),
             before: None,
             has_unread: false,
-            heard: Instant::now(),
+            is_pressed: false,
+            silence: SilenceBudget::new(),
+            owed: 0,
+            began: now,
+            heard: now,
             ended: None,
             finishing: 0,
             has_left: false,
@@ -174,7 +190,8 @@ impl Call {
     /// Takes the connection's bytes; returns how many of them, now at the start, must come again.
     pub fn handle_bytes(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> (usize, Wish) {
         let mut wish = Wish::GoOn;
-        while self.before.is_none()
+        self.advance(context.now);
+        while !self.has_to_wait(context.now)
             && let Some(event) = self.decoder.poll(bytes)
         {
             let asked = match event {
@@ -211,7 +228,8 @@ impl Call {
                 wish = asked;
             }
         }
-        self.has_unread = self.before.is_some();
+        self.has_unread = self.has_to_wait(context.now);
+        self.is_pressed &= self.has_unread;
         (self.decoder.compact(bytes), wish)
     }
 
@@ -273,27 +291,63 @@ impl Call {
         self.heard
     }
 
-    /// Whether it left messages unread that it can take when it is held back no more.
+    /// Whether it may have left messages unread that it can take when it is held back no more.
     #[must_use]
     pub const fn has_unread(&self) -> bool {
         self.has_unread
     }
 
-    /// Lets it take what it left unread, though the recording before this one is not finished.
+    /// Lets it take what it left unread, though the disk is behind.
     pub fn wait_no_more(&mut self) {
         self.before = None;
+        self.owed = 0;
+        self.is_pressed = self.has_unread;
     }
 
-    /// Whether the peer is to be held back, because the disk is behind.
+    /// Whether the peer is to be held back, because the disk is behind, or because it began more
+    /// recordings than its time on the line pays for.
     pub fn is_held_back(&mut self, now: Instant) -> bool {
-        if let Some((finishing, since)) = &self.before {
-            if !finishing.is_over() && now - *since < STUCK_AFTER {
-                return true;
-            }
+        if let Some((finishing, since)) = &self.before
+            && (finishing.is_over() || now - *since >= STUCK_AFTER)
+        {
             self.before = None;
         }
+        if self.owed > 0 {
+            self.advance(now);
+        }
+        self.has_to_wait(now)
+    }
+
+    /// Whether no message may be taken now. Looked at between two messages: of one there is a bound to
+    /// what it may put into a queue.
+    fn has_to_wait(&mut self, now: Instant) -> bool {
+        if self.before.is_some() || self.is_pressed {
+            return self.before.is_some();
+        }
         let mut recordings = self.streams.iter_mut().filter_map(|stream| stream.recording.as_mut());
-        recordings.any(|recording| recording.is_full(now))
+        self.owed > 0 || recordings.any(|recording| recording.is_full(now))
+    }
+
+    /// Lets time pass: real time is what silence and starts are paid with.
+    fn advance(&mut self, now: Instant) {
+        let now_ms = now.saturating_duration_since(self.began).as_millis() as u64;
+        let live = self.streams.iter().filter(|stream| stream.recording.is_some()).count();
+        self.silence.advance(now_ms, live as u32);
+        self.pay();
+    }
+
+    fn pay(&mut self) {
+        if self.silence.take(self.owed) {
+            self.owed = 0;
+        }
+    }
+
+    /// How much media time the longest of its recordings has, all of a stream's files together.
+    #[must_use]
+    pub fn media_time(&self) -> Duration {
+        let recordings = self.streams.iter().filter_map(|stream| stream.recording.as_ref());
+        let longest = recordings.map(Recording::end_sample).max().unwrap_or_default();
+        Duration::from_millis(ms(longest))
     }
 
     /// Takes the answers to pings that are to be sent, oldest first.
@@ -373,7 +427,9 @@ impl Call {
             stream.begin_segment(context);
         }
         stream.keep_line(self.line.as_deref(), context.outbox);
+        *stream.session.silence_mut() = self.silence;
         let next = stream.follow(frame, &mut self.opening, context);
+        self.silence = *stream.session.silence_mut();
         match next {
             Next::GoOn => Wish::GoOn,
             Next::Close(code) => Wish::Close(code),
@@ -413,6 +469,8 @@ impl Call {
             self.finish(index, End::Restart, context);
             self.streams.remove(index);
         }
+        self.owed += START_SAMPLES;
+        self.pay();
         self.streams.reserve_exact(1);
         self.streams.push(Stream::new(self.peer));
         self.streams.len() - 1
@@ -659,9 +717,14 @@ fn append_all(
     };
     turn.gaps().for_each(|gap| recording.add_gap(&gap));
     loop {
-        match turn.poll_mulaw(context.codes) {
-            0 => return,
-            count => recording.append(&context.codes[..count], context.outbox, context.now),
+        match turn.poll_run(context.codes) {
+            Run::Codes(0) => return,
+            Run::Codes(count) => {
+                recording.append(&context.codes[..count], context.outbox, context.now);
+            }
+            Run::Silence(samples) => {
+                recording.append_silence(samples, context.outbox, context.now);
+            }
         }
     }
 }

@@ -207,7 +207,7 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_KEEP_MIN", value_name = "COUNT", default_value_t = 0)]
     pub keep_min: usize,
 
-    /// End a call when it is this old
+    /// End a call when it is this old, or when its recording is this long
     #[arg(long, env = "CALLREEL_MAX_DURATION", value_name = "DURATION", default_value = "24h", value_parser = positive)]
     pub max_duration: Duration,
 

@@ -72,7 +72,7 @@ pub struct Config {
     pub read_interval: Duration,
     /// How long a peer may be silent, pongs included.
     pub idle_timeout: Duration,
-    /// How long a call may last, from its handshake on.
+    /// How long a call may last: from its handshake on, and in media time.
     pub max_duration: Duration,
     /// What samples are stored as.
     pub encoding: wav::Encoding,
@@ -667,7 +667,8 @@ impl Reader {
         live.call.tend(&mut self.outbox, now);
         live.flush();
         live.send_pongs();
-        let is_old = now - live.began >= self.config.max_duration;
+        let longest = (now - live.began).max(live.call.media_time());
+        let is_old = longest >= self.config.max_duration;
         let patience = self.config.idle_timeout;
         let is_idle = live.is_idle(now, patience);
         let was_idle = std::mem::replace(&mut live.was_idle, is_idle);

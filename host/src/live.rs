@@ -456,6 +456,16 @@ impl Tap {
         }
     }
 
+    /// Sees so many samples of silence on each channel.
+    pub fn append_silence(&mut self, samples: u64) {
+        self.samples += samples;
+        if self.entry.listeners.load(Ordering::Relaxed) > 0
+            && let Some(ring) = self.entry.ring.get()
+        {
+            ring.push_silence(samples);
+        }
+    }
+
     /// Shows how far it has come. To be called a few times a second.
     pub fn show(&mut self, stats: &Stats) {
         for (channel, peak) in self.entry.peaks.iter().enumerate().take(self.channels) {
@@ -559,6 +569,14 @@ impl Ring {
             let (left, right) = (sample(&frame[0]), frame.get(1).map_or(0, sample));
             self.at(head).store(left | right << 16, Ordering::Relaxed);
             head += 1;
+        }
+        self.head.store(head, Ordering::Release);
+    }
+
+    fn push_silence(&self, samples: u64) {
+        let head = self.head.load(Ordering::Relaxed) + samples;
+        for place in head - samples.min(TAP_SAMPLES as u64)..head {
+            self.at(place).store(0, Ordering::Relaxed);
         }
         self.head.store(head, Ordering::Release);
     }

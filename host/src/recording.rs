@@ -3,10 +3,11 @@
 //! A media thread fills blocks of mu-law codes, half the memory of samples, and posts them to a writer
 //! thread, which owns the file and makes of them what is to be in it. What the disk does not take
 //! waits in the recording's own queue, of at most [`QUEUE_MS_MAX`] of audio; the writer tries again
-//! until it is taken. A block is followed by its header, so the file plays at every instant.
+//! until it is taken. Silence counts there like audio, but is a number until it is written. A block is followed by its header, so the file plays at every instant.
 //! Finishing a file means to read it again and to wait for the disk several times: beside each writer
 //! a finisher does that. Another thread makes all files durable once a second.
 
+mod tally;
 mod writers;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +15,12 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use callreel_core::g711::decode_mulaw;
+use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
 use callreel_core::session::{Gap, MediaClock, Stats};
 use callreel_core::wav::Spec;
 use tracing::Span;
 
+pub use self::tally::Tally;
 use self::writers::Spool;
 pub use self::writers::Writers;
 use crate::live::{Board, Tap};
@@ -91,7 +93,8 @@ pub struct Recording {
     samples: u64,
     /// Of those, the ones that became silence because the queue was full.
     lost: u64,
-    /// Of the lost ones, those whose silence is not posted yet: a disk that is stuck gets no more jobs.
+    /// Silence between what is posted and the block, not posted yet: of gaps, and of lost samples, since
+    /// a disk that is stuck gets no more jobs.
     silence: u64,
     /// Messages are missing in its capture.
     capture_is_torn: bool,
@@ -125,7 +128,7 @@ enum Job {
     },
     /// Mu-law codes.
     Append(Vec<u8>),
-    /// So many samples of silence.
+    /// So many samples of silence, of all channels together.
     Silence(u64),
     Note(Box<Record>),
     Capture(Vec<u8>),
@@ -247,6 +250,32 @@ impl Recording {
     pub fn append(&mut self, codes: &[u8], outbox: &mut Outbox, now: Instant) {
         self.listen(codes);
         self.tap.append(codes);
+        self.add_to_block(codes, outbox, now);
+    }
+
+    /// Appends so many samples of silence on each channel. Never waits, and takes no room but for short
+    /// silence, which goes into the block.
+    pub fn append_silence(&mut self, samples: u64, outbox: &mut Outbox, now: Instant) {
+        self.tap.append_silence(samples);
+        let count = samples * u64::from(self.spec.channels);
+        let short = self.samples_in(BLOCK_STEP_MS);
+        if count <= short {
+            let codes =
+                [MULAW_SILENCE; 2 * BLOCK_STEP_MS as usize * SAMPLE_RATE_HZ as usize / 1000];
+            if let Some(codes) = codes.get(..count as usize) {
+                return self.add_to_block(codes, outbox, now);
+            }
+        }
+        self.post_block(outbox, now);
+        self.samples += count;
+        self.silence += count;
+        let queued = self.queue.samples.load(Ordering::Relaxed);
+        if !(self.is_stuck(now) && queued + self.silence > self.samples_in(QUEUE_MS_MAX)) {
+            self.post_silence(outbox);
+        }
+    }
+
+    fn add_to_block(&mut self, codes: &[u8], outbox: &mut Outbox, now: Instant) {
         if self.block.capacity() - self.block.len() < codes.len() {
             let step = self.samples_in(BLOCK_STEP_MS) as usize;
             self.block.reserve_exact(codes.len().max(step));
@@ -410,16 +439,15 @@ impl Recording {
         let queued = self.queue.samples.load(Ordering::Relaxed);
         self.tap
             .count_block(length * u64::from(self.spec.encoding.sample_bytes()), queued + length);
-        let stuck = !self.is_full(now) && self.full_since.is_some();
-        // Whoever floods us is held back between two reads, so a queue may pass its mark by as much
-        // as one read brings; a disk that is stuck gets no more than the mark.
-        if stuck && queued + length > self.samples_in(QUEUE_MS_MAX) {
+        // Whoever floods us is held back between two messages, so a queue may pass its mark by as much
+        // as one message brings; a disk that is stuck gets no more than the mark.
+        if self.is_stuck(now) && queued + length > self.samples_in(QUEUE_MS_MAX) {
             self.lost += length;
             self.silence += length;
             self.tap.count_lost(length / u64::from(self.spec.channels));
         } else {
             self.post_silence(outbox);
-            self.queue.samples.fetch_add(length, Ordering::Relaxed);
+            let queued = self.queue.samples.fetch_add(length, Ordering::Relaxed);
             self.may_be_full |= queued + length >= self.samples_in(QUEUE_MS_MAX);
             outbox.post(self.key, Job::Append(block));
         }
@@ -428,8 +456,17 @@ impl Recording {
     fn post_silence(&mut self, outbox: &mut Outbox) {
         match std::mem::take(&mut self.silence) {
             0 => {}
-            samples => outbox.post(self.key, Job::Silence(samples)),
+            samples => {
+                let queued = self.queue.samples.fetch_add(samples, Ordering::Relaxed);
+                self.may_be_full |= queued + samples >= self.samples_in(QUEUE_MS_MAX);
+                outbox.post(self.key, Job::Silence(samples));
+            }
         }
+    }
+
+    /// Whether the queue is full, and the peer was held back for that as long as it is to be.
+    fn is_stuck(&mut self, now: Instant) -> bool {
+        !self.is_full(now) && self.full_since.is_some()
     }
 
     /// Remembers whether anything is to be heard, and whether the channels differ.

@@ -2,6 +2,8 @@
 
 mod admin;
 mod appliance;
+
+mod bounds;
 mod budget;
 mod caller;
 mod caller_ids;
@@ -23,6 +25,7 @@ mod refusals;
 mod repair;
 mod serve;
 mod session;
+mod silence;
 mod tidy;
 mod timing;
 mod trust;

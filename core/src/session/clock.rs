@@ -43,6 +43,12 @@ impl MediaClock {
 /// Samples a millisecond.
 const PER_MS: u64 = SAMPLE_RATE_HZ as u64 / 1000;
 
+/// Longer steps are as good as this one: 8 900 years in milliseconds. No product with it overflows.
+const STEP_MAX: u64 = 1 << 48;
+
+/// The same of a chunk's samples: half an hour.
+const AUDIO_MAX: u32 = 1 << 24;
+
 /// So many steps from chunk to chunk settle the question in any case.
 const STEPS_MAX: u8 = 10;
 
@@ -64,7 +70,7 @@ pub struct Pace {
     last_step: Option<u64>,
     /// All steps, and the audio in samples before each.
     advanced: u64,
-    audio: u64,
+    audio: u32,
 }
 
 impl Pace {
@@ -111,10 +117,11 @@ impl Pace {
 
     /// Takes a step of the timestamps (`None`: backwards) over so many samples of audio, with no
     /// message missing between.
-    pub fn weigh(&mut self, step: Option<u64>, audio: u64) {
+    pub fn weigh(&mut self, step: Option<u64>, audio: u32) {
         let Some(step) = step.filter(|_| audio > 0) else {
             return;
         };
+        let (step, audio) = (step.min(STEP_MAX), audio.min(AUDIO_MAX));
         if self.clock == MediaClock::Frozen {
             // It moves: it came in bursts.
             if step > 0 {
@@ -123,9 +130,9 @@ impl Pace {
             return;
         }
         self.steps += 1;
-        self.advanced = self.advanced.saturating_add(step);
-        self.audio = self.audio.saturating_add(audio);
-        let suspect = if is_near(step, audio / PER_MS, 4) {
+        self.advanced = self.advanced.wrapping_add(step);
+        self.audio = self.audio.wrapping_add(audio);
+        let suspect = if is_near(step, u64::from(audio) / PER_MS, 2) {
             self.in_step += 1;
             None
         } else {
@@ -140,12 +147,13 @@ impl Pace {
     }
 
     /// The unit in which a step, that is none in milliseconds, would be right.
-    fn suspicion(&self, step: u64, audio: u64) -> Option<MediaClock> {
-        if is_near(step, audio, 8) {
+    fn suspicion(&self, step: u64, audio: u32) -> Option<MediaClock> {
+        let audio = u64::from(audio);
+        if is_near(step, audio, 3) {
             Some(MediaClock::Samples)
-        } else if is_near(step, audio.saturating_mul(1000 / PER_MS), 8) {
+        } else if is_near(step, audio.wrapping_mul(1000 / PER_MS), 3) {
             Some(MediaClock::Microseconds)
-        } else if self.last_step.is_some_and(|last| is_near(step, last, 8)) && step > audio / PER_MS
+        } else if self.last_step.is_some_and(|last| is_near(step, last, 3)) && step > audio / PER_MS
         {
             Some(MediaClock::Racing)
         } else {
@@ -161,12 +169,12 @@ impl Pace {
             return None;
         }
         // In quarters and thirds of what milliseconds would be.
-        let (advanced, audio) = (self.advanced.saturating_mul(PER_MS), self.audio);
+        let (advanced, audio) = (self.advanced.wrapping_mul(PER_MS), u64::from(self.audio));
         Some(match () {
             () if self.in_step > 1 => MediaClock::Milliseconds,
             () if advanced == 0 => MediaClock::Frozen,
-            () if advanced.saturating_mul(4) < audio.saturating_mul(3) => MediaClock::Slow,
-            () if advanced.saturating_mul(3) > audio.saturating_mul(4) => MediaClock::Racing,
+            () if advanced.wrapping_mul(4) < audio.wrapping_mul(3) => MediaClock::Slow,
+            () if advanced.wrapping_mul(3) > audio.wrapping_mul(4) => MediaClock::Racing,
             () => MediaClock::Milliseconds,
         })
     }
@@ -177,7 +185,7 @@ impl Pace {
     }
 }
 
-/// Whether a number is another one, give or take one part in `parts` of it.
-const fn is_near(number: u64, other: u64, parts: u64) -> bool {
-    number.abs_diff(other) <= other / parts
+/// Whether a number is another one, give or take one part of it in two to the power of `halvings`.
+const fn is_near(number: u64, other: u64, halvings: u32) -> bool {
+    number.abs_diff(other) <= other >> halvings
 }

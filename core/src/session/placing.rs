@@ -100,39 +100,56 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let anchor = *clock.anchor.get_or_insert(stream);
         let placement = place(time, anchor.wrapping_add(at), after_hole);
         let placement = match placement {
-            Placement::Jump { .. } | Placement::Rewind => {
-                self.set_clock(channel, at, time, placement)
-            }
-            _ => placement,
+            Placement::Append | Placement::Late => placement,
+            _ => self.set_clock(channel, at, time, placement),
         };
         (placement, begun.wrapping_sub(anchor))
     }
 
-    /// Lets time count from a chunk anew, whose clock was set; returns the chunk's place.
+    /// Pays for the silence before a chunk, or lets time count from it anew, where its clock was set or
+    /// the silence is more than the connection may have; returns the chunk's place.
     #[cold]
     fn set_clock(&mut self, channel: usize, at: u64, time: u64, jump: Placement) -> Placement {
-        let begun = time.wrapping_sub(at);
         let (Some(clock), Some(stream)) = (self.clocks.get_mut(channel), self.anchor) else {
             return jump;
         };
+        let own = clock.anchor.unwrap_or(stream);
         // The other track's clock may have been set before this one's: both go on together.
-        let moved = stream.wrapping_sub(clock.anchor.unwrap_or(stream)).cast_signed();
-        let filled = match place(time, stream.wrapping_add(at), false) {
+        let moved = stream.wrapping_sub(own).cast_signed();
+        let together = match place(time, stream.wrapping_add(at), false) {
             _ if moved == 0 => None,
             Placement::Append => Some(0),
             Placement::Fill(count) => Some(count),
             _ => None,
         };
-        let Some(filled) = filled else {
-            clock.anchor = Some(begun);
-            self.anchor = Some(begun);
-            return jump;
+        let (anchor, filled, missing) = match (jump, together) {
+            (Placement::Fill(gap), None) => (own, gap, gap),
+            (Placement::Fill(gap), Some(filled)) if filled >= gap => (own, gap, gap),
+            (_, Some(filled)) => (stream, filled, moved.max(0).unsigned_abs() + filled),
+            _ => {
+                let begun = time.wrapping_sub(at);
+                clock.anchor = Some(begun);
+                self.anchor = Some(begun);
+                return jump;
+            }
         };
-        clock.anchor = Some(stream);
-        match moved {
-            1.. => Placement::Jump { missing: moved.unsigned_abs().saturating_add(filled), filled },
-            _ if filled > 0 => Placement::Fill(filled),
-            _ => Placement::Append,
+        self.silence_at = at as u32;
+        // The cost is the time by which silence makes the recording longer: up to the end of the other
+        // track, which is half a second away at most, it would stand in for this one in any case.
+        let ahead = (self.jitter.placed(1 - channel.min(1)) as u32).wrapping_sub(at as u32);
+        let longer = (filled as u32).saturating_sub(ahead.cast_signed().max(0).cast_unsigned());
+        let closed = if self.silence.take(longer) { 0 } else { u64::from(longer) };
+        let (anchor, filled) = (anchor.wrapping_add(closed), filled - closed);
+        clock.anchor = Some(anchor);
+        if closed > 0 {
+            self.anchor = Some(anchor);
+        }
+        if missing > filled {
+            Placement::Jump { missing, filled }
+        } else if filled > 0 {
+            Placement::Fill(filled)
+        } else {
+            Placement::Append
         }
     }
 

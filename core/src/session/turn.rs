@@ -18,6 +18,15 @@ pub struct Turn<'s, 't, S: AsRef<[u8]> + AsMut<[u8]>> {
     pub(super) pending: Pending<'t>,
 }
 
+/// A part of a turn's samples, from [`Turn::poll_run`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// So many places of `out` were used; zero means drained.
+    Codes(usize),
+    /// So many samples of silence on each channel, and nothing in `out`.
+    Silence(u64),
+}
+
 impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
     /// What the message meant.
     #[must_use]
@@ -52,6 +61,62 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
     #[inline]
     pub fn poll_mulaw(&mut self, out: &mut [u8]) -> usize {
         self.poll(out)
+    }
+
+    /// The same codes as [`poll_mulaw`](Self::poll_mulaw) yields, but the silence of a gap as a number,
+    /// up to what fits into the ring: a timestamp of a few bytes may ask for ten seconds of it. In the
+    /// order of the samples.
+    ///
+    /// ```
+    /// # use callreel_core::frame::Provider;
+    /// # use callreel_core::session::{RING_ONE_TRACK_MIN, Run, Session};
+    /// # let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
+    /// let mut codes = [0; 512];
+    /// for (message, runs) in [
+    ///     (r#"{"event":"start","streamSid":"MZ1"}"#, &[][..]),
+    ///     (r#"{"event":"media","media":{"timestamp":"0","payload":"gIB/fw=="}}"#, &[Run::Codes(4)]),
+    ///     (
+    ///         r#"{"event":"media","media":{"timestamp":"9000","payload":"gIB/fw=="}}"#,
+    ///         &[Run::Silence(71_996), Run::Codes(4)],
+    ///     ),
+    /// ] {
+    ///     let mut text = message.as_bytes().to_vec();
+    ///     let mut turn = session.handle_message(&mut text)?;
+    ///     for run in runs {
+    ///         assert_eq!(turn.poll_run(&mut codes), *run);
+    ///     }
+    ///     assert_eq!(turn.poll_run(&mut codes), Run::Codes(0));
+    /// }
+    /// # Ok::<(), callreel_core::session::Error>(())
+    /// ```
+    #[inline]
+    pub fn poll_run(&mut self, out: &mut [u8]) -> Run {
+        if self.pending.silence > 0 { self.poll_gap(out) } else { Run::Codes(self.poll(out)) }
+    }
+
+    #[cold]
+    fn poll_gap(&mut self, out: &mut [u8]) -> Run {
+        let Session { jitter, silence_at, .. } = &mut *self.session;
+        let Pending { channel, silence, .. } = &mut self.pending;
+        while *silence > 0 {
+            let count = jitter.pop(out);
+            if count > 0 {
+                return Run::Codes(count);
+            }
+            // All that the track got from there on is the silence of this gap.
+            let of_gap = (jitter.placed(*channel) as u32).wrapping_sub(*silence_at);
+            let skipped = jitter.skip_silence(*channel, *silence, of_gap.into());
+            if skipped > 0 {
+                *silence -= skipped;
+                return Run::Silence(skipped);
+            }
+            let pushed = jitter.push_silence(*channel, *silence);
+            if pushed == 0 {
+                break;
+            }
+            *silence -= pushed as u64;
+        }
+        Run::Codes(self.poll(out))
     }
 
     #[inline]

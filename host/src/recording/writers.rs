@@ -37,6 +37,9 @@ const SYNCER_STUCK_AFTER: Duration = Duration::from_secs(10);
 /// The same for a finisher, which reads a whole file, 4 GiB at most, for its digest.
 const FINISHER_STUCK_AFTER: Duration = Duration::from_secs(60);
 
+/// How much silence is written before others have their turn, in bytes: a number may be hours.
+const SILENCE_TURN_BYTES_MAX: u64 = 256 * 1024;
+
 /// How often everything written is made durable, and the store looked after.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -320,6 +323,13 @@ impl Writer {
                     if spool.failing_since.take().is_some() {
                         tracing::info!("the disk takes audio again");
                     }
+                    if let Job::Silence(1..) = job {
+                        // The rest when the others had their turn.
+                        spool.jobs.push_front(job);
+                        let now = Instant::now();
+                        (spool.retry_at, self.retry_at) = (Some(now), Some(now));
+                        return;
+                    }
                     if let Job::Finish { record, done } = job {
                         let (file, state) =
                             (record.wav.as_ref().map(|wav| &wav.file), record.state);
@@ -432,15 +442,19 @@ impl Spool {
                     block.clear();
                 }
                 // A disk that is behind gets one checkpoint for all that waits.
-                if !matches!(self.jobs.front(), Some(Job::Append(_))) {
+                if !self.jobs.front().is_some_and(Job::is_audio) {
                     open.writer.checkpoint().map_err(to_io)?;
                 }
             }
             Job::Silence(rest) => {
-                let before = open.writer.data_bytes();
+                let before = (open.writer.data_bytes(), *rest);
                 let appended = open.append_silence(rest);
-                store.note_written(u64::from(open.writer.data_bytes() - before));
+                store.note_written(u64::from(open.writer.data_bytes() - before.0));
+                self.queue.samples.fetch_sub(before.1 - *rest, Ordering::Relaxed);
                 appended?;
+                if *rest > 0 || !self.jobs.front().is_some_and(Job::is_audio) {
+                    open.writer.checkpoint().map_err(to_io)?;
+                }
             }
             Job::Note(record) => {
                 open.part.id().clone_into(&mut record.id);
@@ -517,17 +531,19 @@ impl Open {
         written.map_err(to_io)
     }
 
-    /// Appends samples of silence; what of it is written is taken off `rest`.
+    /// Appends samples of silence, at most [`SILENCE_TURN_BYTES_MAX`]; what of it is written is taken
+    /// off `rest`.
     fn append_silence(&mut self, rest: &mut u64) -> io::Result<()> {
         let encoding = self.writer.spec().encoding;
-        let block = [encoding.silence(); 4096];
+        let block = [encoding.silence(); 16 * 1024];
         let sample_bytes = u64::from(encoding.sample_bytes());
-        while *rest > 0 {
-            let samples = (*rest).min(block.len() as u64 / sample_bytes);
+        let until = rest.saturating_sub(SILENCE_TURN_BYTES_MAX / sample_bytes);
+        while *rest > until {
+            let samples = (*rest - until).min(block.len() as u64 / sample_bytes);
             self.write(&block[..(samples * sample_bytes) as usize])?;
             *rest -= samples;
         }
-        self.writer.checkpoint().map_err(to_io)
+        Ok(())
     }
 
     fn samples(&self) -> u64 {

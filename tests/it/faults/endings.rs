@@ -212,6 +212,23 @@ fn the_longest_duration_ends_a_call_and_keeps_it() {
 }
 
 #[test]
+fn the_longest_duration_counts_media_time_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path()).args(&["--max-duration", "60s"]).start();
+    let mut peer = heard_call(&server, 1);
+    peer.say(Duration::from_secs(59));
+    peer.sync();
+    // Sent at once, so that no more than seconds have passed.
+    peer.say(Duration::from_secs(2));
+    assert_eq!(peer.close_code(), Some(1008));
+    let recording = shelf::wait_for(dir.path(), &peer.stream_id);
+    assert_eq!(recording.state(), ("partial", "max_duration"));
+    assert!(recording.samples() == peer.pcm());
+    let elapsed_ms = recording.record["elapsed_ms"].as_u64().unwrap();
+    assert!(elapsed_ms < 50_000, "{elapsed_ms}");
+}
+
+#[test]
 fn a_peer_that_only_sends_pings_is_not_kept_for_longer_than_a_call_may_last() {
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::new(dir.path()).args(&["--max-duration", "2s"]).start();

@@ -1,11 +1,12 @@
 //! The smallest recorder that can be made of core's parts, and what tests ask of any recorder.
 
 use std::convert::Infallible;
+use std::iter;
 
 use callreel_core::frame::{self, Body, Provider};
 use callreel_core::g711::decode_mulaw;
 use callreel_core::session::{
-    Error, Event, Gap, MediaClock, RING_BOTH_TRACKS_MIN, Session, Stats, Turn,
+    Error, Event, Gap, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, Stats, Turn,
 };
 use callreel_core::wav;
 use callreel_core::ws::{self, CloseCode};
@@ -193,6 +194,7 @@ impl Streams {
             _ => last,
         };
         let (session, tape) = &mut self.all[index];
+        tape.channels = session.tracks().channels().into();
         match session.handle_frame(frame) {
             Ok(turn) => tape.drain(turn, usize::MAX),
             Err(error) => self.errors.push(error),
@@ -201,6 +203,7 @@ impl Streams {
 
     fn take_alone(&mut self, index: usize, text: &mut [u8]) {
         let (session, tape) = &mut self.all[index];
+        tape.channels = session.tracks().channels().into();
         let begins_another = match session.handle_message(text) {
             Ok(turn) => {
                 let begins_another = matches!(turn.event(), Event::Restart);
@@ -236,7 +239,10 @@ impl Streams {
 /// What comes out of one session.
 struct Tape {
     out_places: usize,
-    asks_for_codes: bool,
+    /// Of the session, as it was before its last message.
+    channels: usize,
+    /// Polls so far.
+    polls: usize,
     samples: Vec<i16>,
     gaps: Vec<Gap>,
     stopped: bool,
@@ -249,7 +255,8 @@ impl Default for Tape {
     fn default() -> Self {
         Self {
             out_places: 512,
-            asks_for_codes: false,
+            channels: 1,
+            polls: 0,
             samples: vec![],
             gaps: vec![],
             stopped: false,
@@ -273,20 +280,34 @@ impl Tape {
         self.gaps.extend(turn.gaps());
         let (mut out, mut codes) = (vec![0; self.out_places], vec![0; self.out_places]);
         for _ in 0..polls_max {
-            // By turns: whoever asks for codes gets the same samples.
-            let count = if self.asks_for_codes {
-                let count = turn.poll_mulaw(&mut codes);
-                self.samples.extend(codes[..count].iter().map(|code| decode_mulaw(*code)));
-                count
-            } else {
-                let count = turn.poll_pcm(&mut out);
-                self.samples.extend(&out[..count]);
-                count
+            // By turns: whoever asks for codes, or for silence as a number, gets the same samples.
+            self.polls += 1;
+            let count = match self.polls % 3 {
+                0 => {
+                    let count = turn.poll_mulaw(&mut codes);
+                    self.samples.extend(codes[..count].iter().map(|code| decode_mulaw(*code)));
+                    count
+                }
+                1 => match turn.poll_run(&mut codes) {
+                    Run::Codes(count) => {
+                        self.samples.extend(codes[..count].iter().map(|code| decode_mulaw(*code)));
+                        count
+                    }
+                    Run::Silence(samples) => {
+                        let count = samples as usize * self.channels;
+                        self.samples.extend(iter::repeat_n(0, count));
+                        count
+                    }
+                },
+                _ => {
+                    let count = turn.poll_pcm(&mut out);
+                    self.samples.extend(&out[..count]);
+                    count
+                }
             };
             if count == 0 {
                 return;
             }
-            self.asks_for_codes = !self.asks_for_codes;
         }
     }
 

@@ -1,0 +1,90 @@
+//! The clock of media time: how much silence the timestamps of a connection may ask for.
+
+use crate::jitter::samples;
+
+/// How much silence the timestamps of one connection may ask for.
+///
+/// Audio takes as much room as it brought bytes. Silence takes room for none: a timestamp is enough.
+/// So the silence that makes recordings longer may exceed the time that has really passed, which the
+/// caller tells, by [`ALLOWANCE_MS`](Self::ALLOWANCE_MS) a connection. A gap that needs more is closed up:
+/// its [`Gap::filled`](super::Gap::filled) is less than its [`Gap::missing`](super::Gap::missing), and
+/// time counts on from the audio behind it, for both tracks.
+///
+/// ```
+/// use callreel_core::session::SilenceBudget;
+///
+/// let mut budget = SilenceBudget::new();
+/// budget.advance(1000, 0);
+/// budget.advance(3000, 1);
+/// // 30 s, and the two that have passed.
+/// assert!(budget.take(32 * 8000));
+/// assert!(!budget.take(1));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SilenceBudget {
+    /// Samples that may still be asked for; all ones: without a limit.
+    left: u32,
+    /// The clock when it was told last; wraps around.
+    at_ms: u32,
+}
+
+/// Beyond so many samples, 74 hours, time adds no more.
+const LEFT_MAX: u32 = 1 << 31;
+
+/// Of the time from one look at the clock to the next, so much counts at most: 4 hours.
+const STEP_MS_MAX: u32 = 1 << 24;
+
+/// So many recordings at one time count.
+const RECORDINGS_MAX: u32 = 8;
+
+const _: () = {
+    let step = STEP_MS_MAX as u64 * samples(1) * RECORDINGS_MAX as u64;
+    assert!(LEFT_MAX as u64 + step < u32::MAX as u64);
+};
+
+impl SilenceBudget {
+    /// No limit, whatever the clock says: for messages that were captured earlier, of which it knows
+    /// nothing.
+    pub const UNLIMITED: Self = Self { left: u32::MAX, at_ms: 0 };
+
+    /// The silence that a connection may have ahead of its clock, in milliseconds.
+    pub const ALLOWANCE_MS: u32 = 30_000;
+
+    /// The budget of a connection that begins.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { left: samples(Self::ALLOWANCE_MS) as u32, at_ms: 0 }
+    }
+
+    /// Tells the time of a monotonic clock, in milliseconds, and how many recordings have gone on since
+    /// it was told last (8 at most): each may have as much more silence as time has passed. Its origin is
+    /// when it was told first with none.
+    pub fn advance(&mut self, now_ms: u64, recordings: u32) {
+        let now_ms = now_ms as u32;
+        let passed_ms = now_ms.saturating_sub(self.at_ms);
+        if self.left < LEFT_MAX {
+            let passed_ms = if passed_ms < STEP_MS_MAX { passed_ms } else { STEP_MS_MAX };
+            self.left += passed_ms * samples(1) as u32 * recordings.min(RECORDINGS_MAX);
+        }
+        self.at_ms = now_ms;
+    }
+
+    /// Takes so many samples, all or none; returns whether there were so many.
+    #[must_use]
+    pub const fn take(&mut self, count: u32) -> bool {
+        if self.left == u32::MAX {
+            return true;
+        }
+        let is_enough = count <= self.left;
+        if is_enough {
+            self.left -= count;
+        }
+        is_enough
+    }
+}
+
+impl Default for SilenceBudget {
+    fn default() -> Self {
+        Self::new()
+    }
+}

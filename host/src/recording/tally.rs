@@ -1,0 +1,132 @@
+//! A stand-in for a writer and its disk, that only counts: how much memory waits for the disk, and how
+//! long the files get. For those who hold a call to its bounds.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver};
+
+use callreel_core::wav::{self, Length, Spec};
+
+use super::{Job, Outbox, Outcome, Queue};
+use crate::live::Board;
+use crate::store::Record;
+
+/// A disk that takes what a media thread posts when it is told to, and keeps nothing but the lengths.
+pub struct Tally {
+    receiver: Receiver<Vec<(u64, Job)>>,
+    /// Posted and not taken, oldest first.
+    waiting: Vec<(u64, Job)>,
+    open: HashMap<u64, File>,
+    finished_bytes: u64,
+}
+
+/// The files of one recording.
+struct File {
+    spec: Spec,
+    queue: Arc<Queue>,
+    samples: u64,
+    capture_bytes: u64,
+    record_bytes: u64,
+}
+
+impl Tally {
+    /// An outbox, and the stand-in for the writer behind it.
+    #[must_use]
+    pub fn start(board: &Arc<Board>) -> (Outbox, Self) {
+        let (sender, receiver) = mpsc::channel();
+        let outbox = Outbox { sender, jobs: Vec::new(), next_key: 0, board: Arc::clone(board) };
+        let open = HashMap::new();
+        (outbox, Self { receiver, waiting: Vec::new(), open, finished_bytes: 0 })
+    }
+
+    /// Takes in what the outbox has sent; it waits until it is written.
+    fn receive(&mut self) {
+        self.waiting.extend(self.receiver.try_iter().flatten());
+    }
+
+    /// The memory of all that waits, in bytes: audio, messages to be captured, and the jobs themselves.
+    /// Records are counted by their lengths as files.
+    pub fn waiting_bytes(&mut self) -> u64 {
+        self.receive();
+        let bytes = |job: &Job| match job {
+            Job::Append(bytes) | Job::Capture(bytes) => bytes.capacity() as u64,
+            Job::Note(record) | Job::Finish { record, .. } | Job::Fail { record, .. } => {
+                record_bytes(record)
+            }
+            Job::Begin { .. } | Job::Silence(_) | Job::HandOver(_) => 0,
+        };
+        let jobs = (self.waiting.capacity() * mem::size_of::<(u64, Job)>()) as u64;
+        jobs + self.waiting.iter().map(|(_, job)| bytes(job)).sum::<u64>()
+    }
+
+    /// The samples, silence included, that wait in the longest queue of a recording.
+    #[must_use]
+    pub fn queued_samples_max(&self) -> u64 {
+        let samples = |file: &File| file.queue.samples.load(Ordering::Relaxed);
+        self.open.values().map(samples).max().unwrap_or_default()
+    }
+
+    /// Lets the disk take up to so many jobs.
+    pub fn write(&mut self, jobs_max: usize) {
+        self.receive();
+        let count = jobs_max.min(self.waiting.len());
+        for (key, job) in self.waiting.drain(..count).collect::<Vec<_>>() {
+            self.perform(key, job);
+        }
+    }
+
+    fn perform(&mut self, key: u64, job: Job) {
+        if let Job::Begin { record, spec, queue, .. } = job {
+            let record_bytes = record_bytes(&record);
+            let file = File { spec, queue, samples: 0, capture_bytes: 0, record_bytes };
+            self.open.insert(key, file);
+            return;
+        }
+        if let Job::Fail { record, done } = job {
+            self.finished_bytes += record_bytes(&record);
+            return done(Outcome::Published);
+        }
+        let Some(file) = self.open.get_mut(&key) else {
+            return;
+        };
+        file.queue.aside.fetch_sub(job.aside_bytes(), Ordering::Relaxed);
+        let mut take = |samples: u64| {
+            file.samples += samples;
+            file.queue.samples.fetch_sub(samples, Ordering::Relaxed);
+        };
+        match job {
+            Job::Append(codes) => take(codes.len() as u64),
+            Job::Silence(samples) => take(samples),
+            Job::Capture(lines) => file.capture_bytes += lines.len() as u64,
+            Job::Note(record) => file.record_bytes = record_bytes(&record),
+            Job::Finish { record, done } => {
+                file.record_bytes = record_bytes(&record);
+                self.finished_bytes += file.bytes();
+                self.open.remove(&key);
+                done(Outcome::Published);
+            }
+            Job::Begin { .. } | Job::Fail { .. } | Job::HandOver(_) => {}
+        }
+    }
+
+    /// The length of all files together: WAVs, records and captures.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.finished_bytes + self.open.values().map(File::bytes).sum::<u64>()
+    }
+}
+
+impl File {
+    fn bytes(&self) -> u64 {
+        let data_bytes = self.samples * u64::from(self.spec.encoding.sample_bytes());
+        let ending = wav::ending(u32::try_from(data_bytes).unwrap_or(u32::MAX));
+        let header = wav::header(self.spec, Length::Bytes(0)).len() + ending.len();
+        header as u64 + data_bytes + self.record_bytes + self.capture_bytes
+    }
+}
+
+fn record_bytes(record: &Record) -> u64 {
+    serde_json::to_vec_pretty(record).map_or(0, |json| json.len() as u64 + 1)
+}
