@@ -111,6 +111,35 @@ pub struct Frame<'t> {
     pub(crate) is_known: bool,
 }
 
+impl<'t> Frame<'t> {
+    /// The message without the room that a start takes, if it is media.
+    #[must_use]
+    #[inline]
+    pub const fn media(&self) -> Option<MediaFrame<'t>> {
+        match self {
+            Self { sequence, stream_id, body: Body::Media(media), is_known } => {
+                let (sequence, stream_id, media) = (*sequence, *stream_id, *media);
+                Some(MediaFrame { sequence, stream_id, media, is_known: *is_known })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One media message of a provider.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct MediaFrame<'t> {
+    /// Its number among the stream's messages, if it says so.
+    pub sequence: Option<u64>,
+    /// The id of its stream, as it stands between the quotes; empty if it names none.
+    pub stream_id: &'t [u8],
+    /// The audio.
+    pub media: Media<'t>,
+    /// As in [`Frame`].
+    pub(crate) is_known: bool,
+}
+
 /// What a message says.
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

@@ -391,14 +391,12 @@ impl<'t> Start<'t> {
         let encoding = match value {
             None => None,
             Some(format @ Value::Object(_)) => {
-                let number = |name, expected: u64| {
-                    let value = format.members().find(name);
-                    let text = value.and_then(Value::scalar).map(Text::as_escaped);
-                    let number = text.and_then(|text| super::parse_u64(text.as_bytes()));
-                    number.is_none_or(|number| number == expected)
+                // Numbers are spelled in one way by now.
+                let is = |name, expected| {
+                    let value = format.members().find(name).and_then(Value::scalar);
+                    value.is_none_or(|value| value.as_escaped() == expected)
                 };
-                self.supported = number("sampleRate", crate::g711::SAMPLE_RATE_HZ.into())
-                    && number("channels", 1);
+                self.supported = is("sampleRate", "8000") && is("channels", "1");
                 format.members().find("encoding").filter(|value| *value != Value::Null)
             }
             // The encoding alone.

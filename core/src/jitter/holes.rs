@@ -157,18 +157,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         self.settle();
     }
 
-    /// Forgets the missing parts whose silence was not written: what was to come behind them is lost.
+    /// Forgets the missing parts, since audio behind them is lost: they are silence for good.
     #[cold]
-    pub fn forget_unwritten(&mut self) {
-        loop {
-            let placed = self.placed;
-            let found = self.holes.iter().position(|hole| {
-                let placed = placed.get(hole.track).copied().unwrap_or_default();
-                hole.at.saturating_add(hole.length as u64) > placed
-            });
-            let Some(index) = found else { break };
-            self.holes.remove(index);
-        }
+    pub fn forget_holes(&mut self) {
+        self.holes.clear();
         self.settle();
     }
 

@@ -139,7 +139,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Drop for Turn<'_, '_, S> {
         let lost = self.pending.silence + self.pending.codes.len() as u64;
         if lost > 0 {
             self.session.stats.undrained += lost;
-            self.session.jitter.forget_unwritten();
+            self.session.jitter.forget_holes();
         }
     }
 }
