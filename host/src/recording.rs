@@ -4,8 +4,8 @@
 //! thread, which owns the file and makes of them what is to be in it. What the disk does not take
 //! waits in the recording's own queue, of at most [`QUEUE_MS_MAX`] of audio; the writer tries again
 //! until it is taken. A block is followed by its header, so the file plays at every instant.
-//! Finishing a file means to read it again and to wait for the disk several times: beside each writer
-//! a finisher does that. Another thread makes all files durable once a second.
+//! Finishing a file means to wait for the disk several times: beside each writer a finisher does that,
+//! and another one for long files. Another thread makes all files durable once a second.
 
 mod writers;
 

@@ -419,7 +419,7 @@ pub async fn audio(
     let (Some(file), Some(wav)) = (file, record.wav) else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "it has no audio"));
     };
-    let etag = format!("\"{}\"", wav.sha256);
+    let etag = wav.etag();
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let head = [
         (header::ACCEPT_RANGES, "bytes".to_owned()),
