@@ -26,6 +26,7 @@ use super::{Admin, Problem, health, stream};
 use crate::caller_ids::CallerIds;
 use crate::http::Phase;
 use crate::metrics::{self, Process, Scrape};
+use crate::store::Recovery;
 use crate::store::catalog::{Cursor, Filter, Key, parse_day};
 use crate::store::record::{Record, State as RecordState};
 use crate::{twilio, webhook};
@@ -142,6 +143,9 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     disk: Option<health::Disk>,
     retention: health::Retention,
+    /// How far the recordings are that an earlier run left unfinished, if it left any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery: Option<Recovery>,
     allows_delete: bool,
     has_token: bool,
     stream_url: String,
@@ -168,6 +172,7 @@ impl Admin {
             cpus_total: self.cpus_total,
             disk: self.sources.store.room().map(health::Disk::from),
             retention: self.sources.store.retention().into(),
+            recovery: health::recovery(&self.sources.store),
             allows_delete: self.config.allows_delete,
             has_token: self.config.token.is_some(),
             stream_url: format!("ws://{address}{}", twilio::STREAM_PATH),

@@ -127,7 +127,8 @@ mod tests {
         let digest = whole(&file, 8, &mut spare).unwrap();
         assert_eq!(digest, Some(HEXLOWER.encode(&Sha256::digest(b"callreel"))));
         assert!(!spare.is_zero() && spare < SPARE_TIME);
-        assert_eq!(whole(&file, 8, &mut Duration::ZERO).unwrap(), None);
+        let mut no_time = Duration::ZERO;
+        assert_eq!(whole(&file, 8, &mut no_time).unwrap(), None);
         file.set_len(WHOLE_BYTES_MAX + 1).unwrap();
         assert_eq!(whole(&file, WHOLE_BYTES_MAX + 1, &mut spare).unwrap(), None);
     }
