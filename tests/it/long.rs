@@ -29,10 +29,10 @@ const PCM: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::
 /// A day of one track, in bytes.
 const DAY_BYTES: u32 = 24 * 60 * 60 * 16_000;
 
-/// Beyond what a file may have to be read again when it ends; four hours with `CALLREEL_LONG`.
+/// Beyond what a file may have to be read again when it ends; two hours with `CALLREEL_LONG`.
 fn length() -> Duration {
     match std::env::var_os("CALLREEL_LONG") {
-        Some(_) => Duration::from_secs(4 * 60 * 60),
+        Some(_) => Duration::from_secs(2 * 60 * 60),
         None => Duration::from_secs(20 * 60),
     }
 }
