@@ -217,6 +217,7 @@ impl Engine {
     /// Finishes every call and ends the threads; waits for it, at most some ten seconds unless the
     /// disk hangs.
     pub fn drain(self) {
+        self.writers.stop_recovery();
         for inbox in self.handle.inboxes.iter() {
             inbox.is_draining.store(true, Ordering::Relaxed);
             inbox.post(Letter::Drain);

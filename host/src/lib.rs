@@ -98,9 +98,8 @@ pub async fn serve(
     let store = Arc::new(Store::open(config.store)?);
     let dir = std::path::absolute(store.dir()).unwrap_or_else(|_| store.dir().to_owned());
     let board = Arc::<Board>::default();
-    store.take_finished().iter().for_each(|record| board.publish(record));
     let engine = Engine::start(&config.engine, &store, &board)?;
-    // Whoever waits for this line finds what was interrupted before finished.
+    // What was interrupted before is finished meanwhile.
     if let Ok(address) = listeners.public.local_addr() {
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(%address, ?dir, version, "listening");

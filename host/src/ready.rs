@@ -64,6 +64,7 @@ impl Readiness {
         if let (Some(doubt), None) = (&retention.clock_doubt, &retention.clock_alarm) {
             warnings.push(format!("the times in new records may be wrong: {doubt}"));
         }
+        warnings.extend(self.0.store.recovery().in_words());
         // No recording depends on the log.
         let log::Health { dropped, is_stuck, is_failing } = log::health();
         let fault = match (is_stuck, is_failing) {

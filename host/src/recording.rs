@@ -3,9 +3,10 @@
 //! A media thread fills blocks of mu-law codes, half the memory of samples, and posts them to a writer
 //! thread, which owns the file and makes of them what is to be in it. What the disk does not take
 //! waits in the recording's own queue, of at most [`QUEUE_MS_MAX`] of audio; the writer tries again
-//! until it is taken. Silence counts there like audio, but is a number until it is written. A block is followed by its header, so the file plays at every instant.
-//! Finishing a file means to read it again and to wait for the disk several times: beside each writer
-//! a finisher does that. Another thread makes all files durable once a second.
+//! until it is taken. Silence counts there like audio, but is a number until it is written. A block is
+//! followed by its header, so the file plays at every instant.
+//! Finishing a file means to wait for the disk several times: beside each writer a finisher does that,
+//! and another one for long files. Another thread makes all files durable once a second.
 
 mod tally;
 mod writers;

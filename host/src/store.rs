@@ -6,6 +6,7 @@
 
 pub mod catalog;
 mod clock;
+pub(crate) mod digest;
 mod disk;
 mod door;
 mod ending;
@@ -23,13 +24,14 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
+use self::digest::DataDigest;
 pub use self::disk::TrialError;
 use self::disk::{Traits, clear_claim, create_dir, sync_file_system};
 pub(crate) use self::disk::{private, rename_new, sync_dir};
@@ -37,6 +39,8 @@ pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
 pub use self::record::Record;
 use self::record::Wav;
+use self::recover::Recovering;
+pub use self::recover::Recovery;
 pub(crate) use self::recover::is_header;
 use self::retention::Keeping;
 pub use self::retention::{Plan, Removal, Retention};
@@ -161,6 +165,8 @@ pub struct Store {
     listed: Mutex<Option<catalog::Listed>>,
     /// What was finished here rather than by a writer, until somebody shows it.
     finished: Mutex<Vec<Record>>,
+    /// How far the recordings are that an earlier run left unfinished.
+    recovering: Recovering,
 }
 
 /// Room on the disk of the recordings, in bytes.
@@ -181,13 +187,16 @@ pub struct Left {
     pub record: Record,
     /// Its files, if the disk let us begin them.
     pub part: Option<Part>,
+    /// The digest of the samples that are known to be in the file.
+    pub digest: DataDigest,
 }
 
 /// How many recordings may be left to be finished later. Each holds its record and a descriptor.
 const LEFT_MAX: usize = 256;
 
 impl Store {
-    /// Locks the directory, making it if need be, and finishes what an earlier run left unfinished.
+    /// Locks the directory, making it if need be. What an earlier run left unfinished waits for
+    /// [`recover`](Self::recover).
     ///
     /// # Errors
     /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::Trial`], [`Error::Unusable`]: no
@@ -220,6 +229,7 @@ impl Store {
             room: Mutex::default(),
             listed: Mutex::default(),
             finished: Mutex::default(),
+            recovering: Recovering::default(),
         };
         let Room { keep_free, total, .. } = store.look_for_room().map_err(unusable)?;
         if keep_free >= total && keep_free > 0 {
@@ -227,7 +237,6 @@ impl Store {
         }
         store.load_clock();
         store.try_first()?;
-        recover::recover(&store).map_err(unusable)?;
         store.tend();
         Ok(store)
     }
@@ -273,6 +282,7 @@ impl Store {
         for _ in 0..CLAIMS_MAX {
             let is_in_use = |names: &Names| Ok(is_there(&names.wav_part())? || names.is_taken()?);
             let names = named(first_free(|number| is_in_use(&named(number)))?);
+            self.recovering.note_claim(&names);
             let mut options = private();
             match options.create_new(true).read(true).open(names.wav_part()) {
                 Ok(file) if names.is_taken()? => {
@@ -346,7 +356,7 @@ impl Store {
         if all.len() >= LEFT_MAX {
             let oldest = all.iter().position(|left| left.part.is_some()).unwrap_or(0);
             match all.remove(oldest) {
-                Some(Left { part: None, record }) => {
+                Some(Left { part: None, record, .. }) => {
                     let stream = record.stream_id;
                     tracing::error!(?stream, "forgot a call of which the disk took nothing");
                 }
@@ -478,6 +488,18 @@ impl Part {
         }
     }
 
+    fn wav_name(&self) -> String {
+        format!("{}.wav", self.names.id)
+    }
+
+    /// Whether a record has the digests of the finished file already.
+    fn is_described_by(&self, record: &Record) -> io::Result<bool> {
+        let bytes = self.file.metadata()?.len();
+        Ok(record.wav.as_ref().is_some_and(|wav| {
+            wav.file == self.wav_name() && wav.bytes == bytes && wav.data_sha256.is_some()
+        }))
+    }
+
     /// Writes the record as far as it is known, so that a crash keeps it.
     ///
     /// # Errors
@@ -498,16 +520,25 @@ impl Part {
     /// an error.
     ///
     /// The order is what a crash is measured by: the WAV's bytes, then the record, then the WAV's
-    /// name.
+    /// name. `digest` is that of the file's samples; a digest of the whole file is made if that is
+    /// possible in `spare` time.
     ///
     /// # Errors
     /// What the system says; nothing that was there before is replaced.
-    pub fn publish(&mut self, record: &mut Record) -> io::Result<()> {
+    pub fn publish(
+        &mut self,
+        record: &mut Record,
+        digest: &DataDigest,
+        spare: &mut Duration,
+    ) -> io::Result<()> {
         if !self.record_published {
-            let (bytes, sha256) = digest(&self.file)?;
             record.id.clone_from(&self.names.id);
-            let file = format!("{}.wav", self.names.id);
-            record.wav = Some(Wav { file, bytes, sha256 });
+            if !self.is_described_by(record)? {
+                let bytes = self.file.metadata()?.len();
+                let sha256 = digest::whole(&self.file, bytes, spare)?;
+                let (file, data_sha256) = (self.wav_name(), Some(digest.text()));
+                record.wav = Some(Wav { file, bytes, sha256, data_sha256 });
+            }
             self.write_record(record)?;
             // Before the name that makes it final: a crash may tell twice, but not never.
             self.webhooks.iter().for_each(|webhooks| webhooks.post(record));
@@ -628,28 +659,4 @@ fn safe_id(stream_id: &str) -> String {
         return "stream".to_owned();
     }
     format!("stream-{}", &HEXLOWER.encode(&Sha256::digest(stream_id))[..32])
-}
-
-/// Length and SHA-256 of a whole file.
-fn digest(file: &File) -> io::Result<(u64, String)> {
-    use std::os::unix::fs::FileExt as _;
-    struct From<'f>(&'f File, u64);
-    impl io::Read for From<'_> {
-        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-            let count = self.0.read_at(into, self.1)?;
-            self.1 += count as u64;
-            Ok(count)
-        }
-    }
-    let mut source = From(file, 0);
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match source.read(&mut buffer) {
-            Ok(0) => return Ok((source.1, HEXLOWER.encode(&hash.finalize()))),
-            Ok(count) => hash.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
 }

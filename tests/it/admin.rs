@@ -452,8 +452,11 @@ fn what_an_earlier_run_left_is_counted_and_told() {
     let (url, received) = receiver(vec![204]);
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let options = ["--admin", "127.0.0.1:0", "--webhook", &url, "--webhook-secret", secret];
-    let server = Setup::new(dir.path()).args(&options).start();
-    assert_eq!(server.metric("callreel_recordings_total{state=\"recovered\"}"), 1.0);
+    let server = Setup::new(dir.path()).args(&options).start_and_recover();
+    eventually(PATIENCE, "it is counted", || {
+        let count = server.metric("callreel_recordings_total{state=\"recovered\"}");
+        (count == 1.0).then_some(())
+    });
     let (_, body) = received.recv_timeout(PATIENCE).unwrap();
     let message: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(

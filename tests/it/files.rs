@@ -190,7 +190,7 @@ fn whatever_a_crash_leaves_is_finished_with_all_its_audio_and_nothing_else() {
         let bytes = [&header[..], &audio(*audio_bytes), behind].concat();
         fs::write(day.join(format!("{}.wav.part", name(index))), bytes).unwrap();
     }
-    let mut server = Server::start(dir.path());
+    let mut server = Setup::new(dir.path()).start_and_recover();
     assert_eq!(shelf::unfinished(dir.path()), Vec::<PathBuf>::new());
     for (index, (spec, header, audio_bytes, behind)) in cases.iter().enumerate() {
         let found = fs::read(day.join(format!("{}.wav", name(index)))).unwrap();
@@ -342,8 +342,8 @@ fn a_disk_that_does_not_take_cue_points_takes_the_audio_all_the_same() {
 #[test]
 fn a_recovered_recording_has_its_cue_points_too() {
     let dir = tempfile::tempdir().unwrap();
-    let start = || Setup::new(dir.path()).args(&["--cues"]).start();
-    let mut server = start();
+    let setup = || Setup::new(dir.path()).args(&["--cues"]);
+    let mut server = setup().start();
     let peer = eventful_call(&server, "MZ1", 0);
     eventually(PATIENCE, "the record and the audio are on the disk", || {
         let mut texts = shelf::unfinished(dir.path()).into_iter().map(|path| fs::read(path).ok());
@@ -357,7 +357,7 @@ fn a_recovered_recording_has_its_cue_points_too() {
     });
     server.kill();
     drop(peer);
-    let _server = start();
+    let _server = setup().start_and_recover();
     let path = shelf::files(dir.path()).into_iter().find(|path| path.ends_with("MZ1.wav")).unwrap();
     assert_eq!(chapters(&path).len(), 4);
 }

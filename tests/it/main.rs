@@ -19,6 +19,7 @@ mod harness;
 mod host;
 mod hostile;
 mod keep;
+mod long;
 mod ready;
 mod record;
 mod refusals;

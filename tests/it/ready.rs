@@ -102,7 +102,7 @@ fn names_that_were_claimed_when_the_recorder_was_killed_are_given_at_the_next_st
             fs::copy(path, to).unwrap();
         }
         let setup = if is_plain { disk.under(setup, home.path()) } else { setup };
-        let server = setup.start();
+        let server = setup.start_and_recover();
         let finished = shelf::finished(home.path());
         assert_eq!(finished["MZ1"].word("state"), "recovered");
         assert!(call.pcm().starts_with(finished["MZ1"].samples()));

@@ -27,6 +27,7 @@ use super::{Admin, Problem, health, stream};
 use crate::caller_ids::CallerIds;
 use crate::http::Phase;
 use crate::metrics::{self, Process, Scrape};
+use crate::store::Recovery;
 use crate::store::catalog::{Cursor, Filter, Key, parse_day};
 use crate::store::record::{Record, State as RecordState};
 use crate::{twilio, webhook};
@@ -143,6 +144,9 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     disk: Option<health::Disk>,
     retention: health::Retention,
+    /// How far the recordings are that an earlier run left unfinished, if it left any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery: Option<Recovery>,
     allows_delete: bool,
     has_token: bool,
     stream_url: String,
@@ -169,6 +173,7 @@ impl Admin {
             cpus_total: self.cpus_total,
             disk: self.sources.store.room().map(health::Disk::from),
             retention: self.sources.store.retention().into(),
+            recovery: health::recovery(&self.sources.store),
             allows_delete: self.config.allows_delete,
             has_token: self.config.token.is_some(),
             stream_url: format!("ws://{address}{}", twilio::STREAM_PATH),
@@ -420,7 +425,7 @@ pub async fn audio(
     let (Some(file), Some(wav)) = (file, record.wav) else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "it has no audio"));
     };
-    let etag = format!("\"{}\"", wav.sha256);
+    let etag = wav.etag();
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let head = [
         (header::ACCEPT_RANGES, "bytes".to_owned()),

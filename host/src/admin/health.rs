@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Admin;
-use crate::store::{self, Plan, Room};
+use crate::store::{self, Plan, Recovery, Room, Store};
 
 /// Room on the disk of the recordings.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -42,9 +42,14 @@ impl From<store::Retention> for Retention {
     }
 }
 
+/// What an earlier run left unfinished, if it left anything.
+pub fn recovery(store: &Store) -> Option<Recovery> {
+    Some(store.recovery()).filter(|recovery| recovery.found > 0)
+}
+
 /// The process answers.
 pub async fn alive() -> Response {
-    answer(StatusCode::OK, &[], &[])
+    answer(StatusCode::OK, &[], &[], None)
 }
 
 /// It takes calls, and its disk takes audio.
@@ -52,11 +57,19 @@ pub async fn ready(State(admin): State<Admin>) -> Response {
     let readiness = &admin.sources.readiness;
     let faults = readiness.look().await;
     let status = if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer(status, &faults, &readiness.warnings())
+    answer(status, &faults, &readiness.warnings(), recovery(&admin.sources.store))
 }
 
-fn answer(status: StatusCode, faults: &[String], warnings: &[String]) -> Response {
+fn answer(
+    status: StatusCode,
+    faults: &[String],
+    warnings: &[String],
+    recovery: Option<Recovery>,
+) -> Response {
     let word = if status.is_success() { "ok" } else { "unavailable" };
-    let body = json!({ "status": word, "faults": faults, "warnings": warnings }).to_string();
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    let mut body = json!({ "status": word, "faults": faults, "warnings": warnings });
+    if let Some(recovery) = recovery {
+        body["recovery"] = json!(recovery);
+    }
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

@@ -272,6 +272,7 @@ function facts(record) {
       frames.missing && `${frames.missing} missing`, rejected && `rejected: ${rejected}`].filter(Boolean).join(", ")],
     ...Object.entries(record.parameters).map(([name, value]) => [name, value, true]),
     ["SHA-256", record.wav?.sha256, true],
+    ["SHA-256 of the samples", record.wav?.data_sha256, true],
   ];
   return el("dl.details", {}, ...rows.filter(([, value]) => value).map(([name, value, isCode]) =>
     el("div", {}, el("dt", {}, name), el(isCode ? "dd.code" : "dd", {}, value))));

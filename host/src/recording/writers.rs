@@ -1,4 +1,4 @@
-//! The threads that own the files: writers, a finisher beside each, and those that look after the
+//! The threads that own the files: writers, two finishers beside each, and those that look after the
 //! store.
 
 use std::collections::{HashMap, VecDeque};
@@ -15,6 +15,7 @@ use tracing::Span;
 use super::{Job, Outbox, Outcome, Queue};
 use crate::live::Board;
 use crate::pulse::Pulse;
+use crate::store::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
 use crate::store::file::{PartFile, to_io};
 use crate::store::{Left, Part, Record, Store};
 
@@ -34,11 +35,14 @@ const WRITER_STUCK_AFTER: Duration = Duration::from_secs(5);
 /// The same for the thread that makes everything durable.
 const SYNCER_STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// The same for a finisher, which reads a whole file, 4 GiB at most, for its digest.
+/// The same for a finisher, which copies a whole file, 4 GiB at most, if it was taken away.
 const FINISHER_STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// How much silence is written before others have their turn, in bytes: a number may be hours.
 const SILENCE_TURN_BYTES_MAX: u64 = 256 * 1024;
+/// How far the thread that recovers steps back behind all others.
+#[cfg(target_os = "linux")]
+const RECOVERY_NICENESS: i32 = 10;
 
 /// How often everything written is made durable, and the store looked after.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,6 +53,7 @@ pub struct Writers {
     /// They end when they are told to.
     keepers: Vec<JoinHandle<()>>,
     stop: Arc<(Mutex<bool>, Condvar)>,
+    store: Arc<Store>,
     /// Of the threads.
     pulses: Vec<Arc<Pulse>>,
 }
@@ -67,9 +72,9 @@ impl Writers {
         let mut threads = Vec::new();
         let mut outboxes = Vec::new();
         let mut pulses = Vec::new();
-        let mut start = |name: String, finisher| {
+        let mut start = |name: String, finishers| {
             let (sender, receiver) = mpsc::channel();
-            let is_finisher = Option::is_none(&finisher);
+            let is_finisher = Option::is_none(&finishers);
             let patience = if is_finisher { FINISHER_STUCK_AFTER } else { WRITER_STUCK_AFTER };
             let pulse = Arc::new(Pulse::new(patience));
             pulses.push(Arc::clone(&pulse));
@@ -80,16 +85,18 @@ impl Writers {
                 spools: HashMap::new(),
                 retry_at: None,
                 encoded: Vec::new(),
-                finisher,
+                finishers,
                 patience: FINISH_PATIENCE,
+                spare: SPARE_TIME,
             };
             let builder = thread::Builder::new().name(name);
             threads.push(builder.spawn(move || writer.run(&receiver))?);
             io::Result::Ok(sender)
         };
         for index in 0..count {
-            let finisher = start(format!("finisher-{index}"), None)?;
-            let sender = start(format!("writer-{index}"), Some(finisher))?;
+            let short = start(format!("finisher-{index}"), None)?;
+            let long = start(format!("long-finisher-{index}"), None)?;
+            let sender = start(format!("writer-{index}"), Some(Finishers { short, long }))?;
             let board = Arc::clone(board);
             outboxes.push(Outbox { sender, jobs: Vec::new(), next_key: 0, board });
         }
@@ -111,9 +118,21 @@ impl Writers {
             kept.take_finished().iter().for_each(|record| shown.publish(record));
         };
         // Two, so that nothing the one has to wait for keeps audio from becoming durable.
-        let keepers =
+        let mut keepers =
             vec![every_second("syncer", &stop, sync)?, every_second("keeper", &stop, keep)?];
-        Ok((Self { threads, keepers, stop, pulses }, outboxes))
+        let recovered = Arc::clone(store);
+        let recover = move || {
+            give_way();
+            recovered.recover();
+        };
+        keepers.push(thread::Builder::new().name("recovery".to_owned()).spawn(recover)?);
+        Ok((Self { threads, keepers, stop, store: Arc::clone(store), pulses }, outboxes))
+    }
+
+    /// Leaves to the next start what an earlier run had left, so that the disk is there for the calls
+    /// that are to be finished now.
+    pub fn stop_recovery(&self) {
+        self.store.stop_recovery();
     }
 
     /// The signs of life of the threads that own files.
@@ -132,11 +151,21 @@ impl Writers {
 
 impl Drop for Writers {
     fn drop(&mut self) {
+        self.stop_recovery();
         *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.1.notify_all();
         for keeper in self.keepers.drain(..) {
             let _ = keeper.join();
         }
+    }
+}
+
+/// Lets every other thread have the processor first.
+fn give_way() {
+    // There, and only there, it is the thread's alone.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(RECOVERY_NICENESS) {
+        tracing::debug!(%error, "recovery cannot give way to other threads");
     }
 }
 
@@ -171,9 +200,25 @@ struct Writer {
     /// Room for a block as it stands in the file.
     encoded: Vec<u8>,
     /// Who finishes what this one has written; a finisher has none.
-    finisher: Option<Sender<Vec<(u64, Job)>>>,
+    finishers: Option<Finishers>,
     /// How long a recording that has ended may wait for the disk.
     patience: Duration,
+    /// How long files may still be read for their digest before nothing waits.
+    spare: Duration,
+}
+
+/// Two, so that a short recording waits for none of the long ones, whose last audio takes the disk
+/// longer.
+struct Finishers {
+    short: Sender<Vec<(u64, Job)>>,
+    long: Sender<Vec<(u64, Job)>>,
+}
+
+impl Finishers {
+    fn of(&self, spool: &Spool) -> &Sender<Vec<(u64, Job)>> {
+        let data_bytes = spool.open.as_ref().map_or(0, |open| open.writer.data_bytes());
+        if u64::from(data_bytes) > WHOLE_BYTES_MAX { &self.long } else { &self.short }
+    }
 }
 
 /// One recording's file and what has not been written to it.
@@ -191,12 +236,23 @@ pub struct Spool {
     ended: Option<Instant>,
 }
 
+/// What a thread lends to whichever recording it works on.
+struct Bench<'w> {
+    /// Room for a block as it stands in the file.
+    encoded: &'w mut Vec<u8>,
+    /// Time to read a file for its digest.
+    spare: &'w mut Duration,
+    board: &'w Board,
+}
+
 struct Open {
     part: Part,
     writer: wav::Writer<PartFile>,
     capture: Option<std::fs::File>,
     /// Bytes of messages that its capture did not take.
     uncaptured_bytes: usize,
+    /// Of the samples that are in the file.
+    digest: DataDigest,
     sync_failures: u64,
     /// The data is whole and durable; only names are missing.
     sealed: bool,
@@ -206,10 +262,13 @@ impl Writer {
     fn run(mut self, receiver: &Receiver<Vec<(u64, Job)>>) {
         loop {
             self.pulse.rest();
-            let received = match self.retry_at {
-                None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
-            };
+            let received = receiver.try_recv().or_else(|_| {
+                self.spare = SPARE_TIME;
+                match self.retry_at {
+                    None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
+                }
+            });
             match received {
                 Ok(jobs) => {
                     for (key, job) in jobs {
@@ -250,8 +309,8 @@ impl Writer {
     fn take(&mut self, key: u64, job: Job) {
         match job {
             // Audio does not wait until its record is durable.
-            Job::Fail { .. } if let Some(finisher) = &self.finisher => {
-                let _ = finisher.send(vec![(key, job)]);
+            Job::Fail { .. } if let Some(finishers) = &self.finishers => {
+                let _ = finishers.short.send(vec![(key, job)]);
                 return;
             }
             Job::Fail { mut record, done } => {
@@ -262,7 +321,8 @@ impl Writer {
                     }
                     Err(error) => {
                         tracing::error!(%error, "cannot write the record of a call without audio yet");
-                        self.store.leave(Left { record: *record, part: None });
+                        let digest = DataDigest::default();
+                        self.store.leave(Left { record: *record, part: None, digest });
                         done(Outcome::Left);
                     }
                 }
@@ -309,15 +369,17 @@ impl Writer {
         spool.retry_at = None;
         while let Some(mut job) = spool.jobs.pop_front() {
             self.pulse.beat(Instant::now());
-            if let (Job::Finish { .. }, Some(finisher)) = (&job, &self.finisher) {
+            if let (Job::Finish { .. }, Some(finishers)) = (&job, &self.finishers) {
                 spool.jobs.push_front(job);
                 if let Some(spool) = self.spools.remove(&key) {
                     // It ends after its writer.
-                    let _ = finisher.send(vec![(key, Job::HandOver(spool))]);
+                    let _ = finishers.of(&spool).send(vec![(key, Job::HandOver(spool))]);
                 }
                 return;
             }
-            match spool.perform(&mut job, &mut self.encoded, &self.store, &self.board) {
+            let bench =
+                Bench { encoded: &mut self.encoded, spare: &mut self.spare, board: &self.board };
+            match spool.perform(&mut job, &self.store, bench) {
                 Ok(()) => {
                     spool.queue.aside.fetch_sub(job.aside_bytes(), Ordering::Relaxed);
                     if spool.failing_since.take().is_some() {
@@ -387,6 +449,7 @@ impl Spool {
                     writer,
                     capture,
                     uncaptured_bytes: 0,
+                    digest: DataDigest::default(),
                     sync_failures,
                     sealed: false,
                 });
@@ -404,7 +467,10 @@ impl Spool {
         let Some(Job::Finish { mut record, done }) = self.jobs.pop_back() else {
             return;
         };
-        let part = self.open.map(|open| open.part).or(self.claimed);
+        let (part, digest) = match self.open {
+            Some(open) => (Some(open.part), open.digest),
+            None => (self.claimed, DataDigest::default()),
+        };
         match part {
             Some(_) if self.jobs.iter().any(Job::is_audio) => {
                 record.damage(&format!("the disk did not take the end: {error}"));
@@ -412,18 +478,12 @@ impl Spool {
             Some(_) => {}
             None => record.fail(&format!("the disk did not take any of it: {error}")),
         }
-        store.leave(Left { record: *record, part });
+        store.leave(Left { record: *record, part, digest });
         done(Outcome::Left);
     }
 
     /// Does one thing, or nothing: what failed may be done again.
-    fn perform(
-        &mut self,
-        job: &mut Job,
-        encoded: &mut Vec<u8>,
-        store: &Store,
-        board: &Board,
-    ) -> io::Result<()> {
+    fn perform(&mut self, job: &mut Job, store: &Store, bench: Bench<'_>) -> io::Result<()> {
         store.set_dirty();
         if let Job::Begin { record, spec, .. } = job {
             return self.begin(store, record, *spec);
@@ -435,8 +495,8 @@ impl Spool {
             Job::Append(block) => {
                 if !block.is_empty() {
                     let began = Instant::now();
-                    store.note_written(open.append(block, encoded)?);
-                    board.counters.write_time.add(began.elapsed());
+                    store.note_written(open.append(block, bench.encoded)?);
+                    bench.board.counters.write_time.add(began.elapsed());
                     self.queue.samples.fetch_sub(block.len() as u64, Ordering::Relaxed);
                     // What is written is not written again when the checkpoint fails.
                     block.clear();
@@ -468,7 +528,7 @@ impl Spool {
                 store.note_written(lines.len() as u64);
                 open.capture(lines);
             }
-            Job::Finish { record, .. } => open.finish(record, store)?,
+            Job::Finish { record, .. } => open.finish(record, store, bench.spare)?,
             Job::Begin { .. } | Job::HandOver(_) | Job::Fail { .. } => {}
         }
         Ok(())
@@ -528,7 +588,9 @@ impl Open {
             }
             written => written,
         };
-        written.map_err(to_io)
+        written.map_err(to_io)?;
+        self.digest.update(bytes);
+        Ok(())
     }
 
     /// Appends samples of silence, at most [`SILENCE_TURN_BYTES_MAX`]; what of it is written is taken
@@ -550,7 +612,12 @@ impl Open {
         u64::from(self.writer.data_bytes()) / u64::from(self.writer.spec().sample_frame_bytes())
     }
 
-    fn finish(&mut self, record: &mut Record, store: &Store) -> io::Result<()> {
+    fn finish(
+        &mut self,
+        record: &mut Record,
+        store: &Store,
+        spare: &mut Duration,
+    ) -> io::Result<()> {
         record.set_samples(self.samples());
         if !self.sealed {
             if self.uncaptured_bytes > 0 {
@@ -568,6 +635,6 @@ impl Open {
             self.sealed = true;
         }
         store.rescue(&mut self.part, record)?;
-        self.part.publish(record)
+        self.part.publish(record, &self.digest, spare)
     }
 }

@@ -270,8 +270,28 @@ pub struct Wav {
     pub file: String,
     /// Its length.
     pub bytes: u64,
-    /// Its SHA-256, in hexadecimal digits.
-    pub sha256: String,
+    /// Its SHA-256, in hexadecimal digits; absent if it is longer than 16 MiB, or if there was no time
+    /// to read it again before it was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// The SHA-256 of its samples as they lie in the file, without header, pad byte and chunks behind
+    /// them. Absent in records of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_sha256: Option<String>,
+}
+
+impl Wav {
+    /// Tells the file from every other, as an HTTP entity tag.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        match (&self.sha256, &self.data_sha256) {
+            (Some(whole), _) => format!("\"{whole}\""),
+            (None, data) => {
+                let data = data.as_deref().unwrap_or_default();
+                format!("\"{}-data-{data}\"", self.bytes)
+            }
+        }
+    }
 }
 
 impl Record {

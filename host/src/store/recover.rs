@@ -1,9 +1,18 @@
-//! What an interrupted run left unfinished is finished at the next start.
+//! What an interrupted run left unfinished is finished after the next start, while calls are taken.
+//!
+//! The digest of a file's samples needs a look at all of it, which nobody waits for: a thread of its own
+//! reads short files first, in pieces, and leaves the disk to the calls for as long as each took.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use callreel_core::frame::Provider;
 use callreel_core::g711::SAMPLE_RATE_HZ;
@@ -11,53 +20,274 @@ use callreel_core::wav::{self, Encoding, Length, Spec};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use serde::Serialize;
 
+use super::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
 use super::disk::clear_claim;
 use super::ending::audio_bytes;
 use super::file::{PartFile, to_io};
 use super::keep::days_of;
 use super::record::{End, State, ms};
-use super::{Left, Names, Part, Record, Store, open_regular, read_small, rename_new, sync_dir};
+use super::{
+    Left, Names, Part, Record, Store, found, open_regular, read_small, rename_new, sync_dir,
+};
 
-/// Finishes every orphan in the store's directories. One that cannot be finished stays as it is and
-/// is told of in the log: it must not keep the recorder from its work.
-///
-/// # Errors
-/// The directory cannot be read.
-pub(super) fn recover(store: &Store) -> io::Result<()> {
-    for day in days_of(store.dir())? {
-        if let Err(error) = recover_day(store, &day) {
-            tracing::error!(dir = ?day, %error, "cannot look for interrupted recordings");
-        }
-    }
-    Ok(())
+/// The time between two lines that tell how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// The longest pause between two pieces of a file that is read.
+const REST_MAX: Duration = Duration::from_millis(100);
+
+/// How far the recordings are that an earlier run left unfinished.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Recovery {
+    /// No more is done before the next start.
+    pub is_over: bool,
+    /// Unfinished files that were found at the start, as far as it was looked.
+    pub found: u64,
+    /// Of them, those that are finished, or turned out not to be ours.
+    pub finished: u64,
+    /// Of them, those that could not be finished: the next start tries again.
+    pub failed: u64,
+    /// The bytes of all of them.
+    pub bytes: u64,
+    /// The bytes of what is done, and of what is read of the one under way.
+    pub bytes_done: u64,
 }
 
-fn recover_day(store: &Store, day: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(day)? {
-        let entry = entry?;
-        let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
-            continue;
-        };
-        let recovered = if let Some(id) = name.strip_suffix(".wav.part") {
-            recover_wav(store, &Names { dir: day.to_owned(), id: id.to_owned() })
-        } else if let Some(id) = name.strip_suffix(".json.part") {
-            recover_record(store, &Names { dir: day.to_owned(), id: id.to_owned() })
-        } else {
-            continue;
-        };
-        match recovered {
-            Ok(Some(record)) => {
-                tracing::info!(file = ?name, "finished an interrupted recording");
-                store.note_finished(record);
+impl Recovery {
+    /// How far it is, in words; `None` when nothing waits.
+    #[must_use]
+    pub fn in_words(&self) -> Option<String> {
+        let Self { found, finished, failed, bytes, bytes_done, .. } = *self;
+        let left = found - finished - failed;
+        let mb = |bytes: u64| bytes / 1_000_000;
+        (!self.is_over && found > 0).then(|| {
+            format!(
+                "{left} of {found} interrupted recordings are still to be finished ({} of {} MB done)",
+                mb(bytes_done),
+                mb(bytes)
+            )
+        })
+    }
+}
+
+/// What the store remembers of it.
+#[derive(Debug)]
+pub(super) struct Recovering {
+    is_stopped: AtomicBool,
+    shown: Mutex<Recovery>,
+    /// Names that this process has given since its start, while it is looked for what it did not begin
+    /// itself.
+    claimed: Mutex<Option<HashSet<PathBuf>>>,
+}
+
+impl Default for Recovering {
+    fn default() -> Self {
+        let claimed = Mutex::new(Some(HashSet::new()));
+        Self { is_stopped: AtomicBool::new(false), shown: Mutex::default(), claimed }
+    }
+}
+
+impl Recovering {
+    /// Notes a name before anything has it: its files are no orphan's.
+    pub(super) fn note_claim(&self, names: &Names) {
+        if let Some(claimed) = &mut *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) {
+            claimed.insert(names.wav_part());
+        }
+    }
+
+    fn is_claimed(&self, names: &Names) -> bool {
+        let claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        claimed.as_ref().is_some_and(|claimed| claimed.contains(&names.wav_part()))
+    }
+
+    fn show(&self, change: impl FnOnce(&mut Recovery)) {
+        change(&mut self.shown.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// Something that an earlier run left.
+struct Orphan {
+    names: Names,
+    /// The length of its WAV; `None` if only its record is there.
+    wav_bytes: Option<u64>,
+}
+
+impl Orphan {
+    fn bytes(&self) -> u64 {
+        self.wav_bytes.unwrap_or(0)
+    }
+
+    fn file(&self) -> PathBuf {
+        if self.wav_bytes.is_some() { self.names.wav_part() } else { self.names.json_part() }
+    }
+}
+
+/// What became of an orphan.
+enum Recovered {
+    Finished(Box<Record>),
+    /// It was told to stop; the file is as it was.
+    Interrupted,
+    /// It is not ours to finish.
+    NotOurs,
+}
+
+impl Store {
+    /// Finishes what an earlier run left unfinished, short files first, until it is done or
+    /// [`stop_recovery`](Self::stop_recovery) is called. One that cannot be finished stays as it is and
+    /// is told of in the log. New recordings may begin meanwhile: they are never taken for unfinished
+    /// ones, nor do they get the name of one.
+    pub fn recover(&self) {
+        let over = Over(self);
+        let orphans = self.find_orphans();
+        *self.recovering.claimed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if orphans.is_empty() {
+            return;
+        }
+        let (found, bytes) = (orphans.len(), orphans.iter().map(Orphan::bytes).sum::<u64>());
+        tracing::info!(found, bytes, "finishing interrupted recordings, while calls are taken");
+        let mut told = Instant::now();
+        for orphan in &orphans {
+            if self.recovering.is_stopped() {
+                break;
             }
-            Ok(None) => {}
+            self.recover_one(orphan, &mut told);
+        }
+        drop(over);
+        let Recovery { finished, failed, .. } = self.recovery();
+        let left = found as u64 - finished - failed;
+        tracing::info!(finished, failed, left, "recovery is over");
+    }
+
+    /// Ends [`recover`](Self::recover) soon; the next start goes on.
+    pub fn stop_recovery(&self) {
+        self.recovering.is_stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// How far [`recover`](Self::recover) is.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        *self.recovering.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an earlier run left, the shortest first.
+    fn find_orphans(&self) -> Vec<Orphan> {
+        let days = days_of(self.dir()).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot look for interrupted recordings");
+            Vec::new()
+        });
+        let mut orphans = Vec::new();
+        for day in days {
+            match self.orphans_of(&day) {
+                Ok(found) => orphans.extend(found),
+                Err(error) => {
+                    tracing::error!(dir = ?day, %error, "cannot look for interrupted recordings");
+                }
+            }
+            let bytes = orphans.iter().map(Orphan::bytes).sum();
+            self.recovering.show(|shown| {
+                (shown.found, shown.bytes) = (orphans.len() as u64, bytes);
+            });
+            if self.recovering.is_stopped() {
+                break;
+            }
+        }
+        orphans.sort_by_key(Orphan::bytes);
+        orphans
+    }
+
+    fn orphans_of(&self, day: &Path) -> io::Result<Vec<Orphan>> {
+        let (mut wavs, mut records) = (BTreeMap::new(), BTreeSet::new());
+        for entry in fs::read_dir(day)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else {
+                continue;
+            };
+            if let Some(id) = name.strip_suffix(".wav.part") {
+                // One that is gone meanwhile was not an orphan.
+                if let Some(file) = found(entry.metadata())? {
+                    wavs.insert(id.to_owned(), file.len());
+                }
+            } else if let Some(id) = name.strip_suffix(".json.part") {
+                records.insert(id.to_owned());
+            }
+        }
+        // A record is finished together with its WAV.
+        records.retain(|id| !wavs.contains_key(id));
+        let wavs = wavs.into_iter().map(|(id, bytes)| (id, Some(bytes)));
+        let all = wavs.chain(records.into_iter().map(|id| (id, None)));
+        let orphan =
+            |(id, wav_bytes)| Orphan { names: Names { dir: day.to_owned(), id }, wav_bytes };
+        Ok(all.map(orphan).filter(|orphan| !self.recovering.is_claimed(&orphan.names)).collect())
+    }
+
+    fn recover_one(&self, orphan: &Orphan, told: &mut Instant) {
+        let bytes_before = self.recovery().bytes_done;
+        let recovered = match orphan.wav_bytes {
+            Some(bytes) => recover_wav(self, &orphan.names, &mut |count, took| {
+                self.go_on(bytes, count, took, told)
+            }),
+            None => recover_record(self, &orphan.names),
+        };
+        let file = orphan.file();
+        let file = file.file_name();
+        let is_finished = match recovered {
+            Ok(Recovered::Interrupted) => return,
+            Ok(Recovered::Finished(record)) => {
+                tracing::info!(?file, "finished an interrupted recording");
+                self.note_finished(*record);
+                true
+            }
+            Ok(Recovered::NotOurs) => true,
             Err(error) => {
-                tracing::error!(file = ?name, %error, "cannot finish an interrupted recording");
+                tracing::error!(?file, %error, "cannot finish an interrupted recording");
+                false
+            }
+        };
+        self.recovering.show(|shown| {
+            shown.bytes_done = bytes_before + orphan.bytes();
+            *(if is_finished { &mut shown.finished } else { &mut shown.failed }) += 1;
+        });
+        self.tell_progress(told);
+    }
+
+    /// Notes that a piece of a file of `bytes` bytes is read, and leaves the disk to others for as long
+    /// as that took.
+    fn go_on(&self, bytes: u64, count: u64, took: Duration, told: &mut Instant) -> ControlFlow<()> {
+        self.recovering.show(|shown| shown.bytes_done += count);
+        self.tell_progress(told);
+        if self.recovering.is_stopped() {
+            return ControlFlow::Break(());
+        }
+        if bytes > WHOLE_BYTES_MAX {
+            thread::sleep(took.min(REST_MAX));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn tell_progress(&self, told: &mut Instant) {
+        if told.elapsed() >= TELL_EVERY {
+            *told = Instant::now();
+            if let Some(progress) = self.recovery().in_words() {
+                tracing::info!("{progress}");
             }
         }
     }
-    Ok(())
+}
+
+/// However it ends, it is over.
+struct Over<'s>(&'s Store);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.recovering.show(|shown| shown.is_over = true);
+    }
 }
 
 /// Finishes a recording that the disk refused to finish while its record was known.
@@ -65,7 +295,7 @@ fn recover_day(store: &Store, day: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system says; it may be tried again.
 pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
-    let Left { record, part } = left;
+    let Left { record, part, digest } = left;
     let Some(part) = part else {
         return store.publish_failure(record);
     };
@@ -74,14 +304,26 @@ pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
     if !part.record_published
         && let Some(spec) = spec_of(&part.file, record)?
     {
-        let samples = mend(&part.file, spec, store, record)?;
+        let samples = samples_in(&part.file, spec)?;
+        let data_bytes = samples * u64::from(spec.sample_frame_bytes());
+        // Nothing, or what the disk took of the last block before it refused the rest.
+        let go_on = |_, _| ControlFlow::Continue(());
+        digest.read_on(&part.file, spec.header_bytes(), data_bytes, go_on)?;
+        mend(&part.file, spec, samples, store, record)?;
         record.cut(samples);
+        record.wav = None;
     }
-    part.publish(record)
+    let mut spare = SPARE_TIME;
+    part.publish(record, digest, &mut spare)
 }
 
-/// Finishes one WAV with its record, if it was ours to finish.
-fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
+/// Finishes one WAV with its record, if it was ours to finish. Until all of it is read nothing is
+/// changed; `between` pieces it may be interrupted.
+fn recover_wav(
+    store: &Store,
+    names: &Names,
+    between: &mut dyn FnMut(u64, Duration) -> ControlFlow<()>,
+) -> io::Result<Recovered> {
     let mut options = File::options();
     // A link that somebody put there leads to a file that is not ours.
     let opened = open_regular(options.read(true).write(true), OFlags::NOFOLLOW, &names.wav_part());
@@ -90,7 +332,7 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
             if error.kind() == io::ErrorKind::NotFound
                 || Errno::from_io_error(&error) == Some(Errno::LOOP) =>
         {
-            return Ok(None);
+            return Ok(Recovered::NotOurs);
         }
         file => file?,
     };
@@ -102,7 +344,7 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
         .or_else(|| read_record(&names.json_part()))
         .unwrap_or_else(|| Record::unknown(Provider::Twilio, written_at));
     let Some(spec) = spec_of(&file, &record)? else {
-        return Ok(None);
+        return Ok(Recovered::NotOurs);
     };
     let webhooks = store.config.webhooks.clone();
     let mut part = Part {
@@ -112,9 +354,17 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
         wav_published: false,
         webhooks,
     };
+    let samples = samples_in(part.file(), spec)?;
+    let mut digest = DataDigest::default();
+    if !published && !part.is_described_by(&record)? {
+        let data_bytes = samples * u64::from(spec.sample_frame_bytes());
+        if !digest.read_on(part.file(), spec.header_bytes(), data_bytes, between)? {
+            return Ok(Recovered::Interrupted);
+        }
+    }
     // A record that says how it ended was written when the file was whole and durable.
     if !published && record.state == State::Recording {
-        let samples = mend(part.file(), spec, store, &record)?;
+        mend(part.file(), spec, samples, store, &record)?;
         let ended_at = end_of(&record, samples, written_at);
         record.set_samples(samples);
         record.close(End::None);
@@ -124,36 +374,37 @@ fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
         record.format.channels = spec.channels;
     }
     part.clear_claims()?;
-    part.publish(&mut record)?;
-    Ok(Some(record))
+    let mut spare = Duration::MAX;
+    part.publish(&mut record, &digest, &mut spare)?;
+    Ok(Recovered::Finished(Box::new(record)))
 }
 
 /// Publishes a record that has no WAV, or clears one away whose recording is finished.
-fn recover_record(store: &Store, names: &Names) -> io::Result<Option<Record>> {
+fn recover_record(store: &Store, names: &Names) -> io::Result<Recovered> {
     if names.wav_part().try_exists()? {
-        return Ok(None); // Finished together with its WAV.
+        return Ok(Recovered::NotOurs); // Finished together with its WAV.
     }
     let Some(record) = read_record(&names.json_part()) else {
-        return Ok(None);
+        return Ok(Recovered::NotOurs);
     };
     if record.id != names.id {
-        return Ok(None);
+        return Ok(Recovered::NotOurs);
     }
     clear_claim(&names.json())?;
     if names.json().try_exists()? {
         fs::remove_file(names.json_part())?;
-        return Ok(None);
+        return Ok(Recovered::NotOurs);
     }
     if record.state == State::Recording {
         if names.wav().try_exists()? {
             fs::remove_file(names.json_part())?;
         }
-        return Ok(None);
+        return Ok(Recovered::NotOurs);
     }
     store.config.webhooks.iter().for_each(|webhooks| webhooks.post(&record));
     rename_new(&names.json_part(), &names.json())?;
     sync_dir(&names.dir)?;
-    Ok(Some(record))
+    Ok(Recovered::Finished(Box::new(record)))
 }
 
 /// Reads a record, if this is one.
@@ -194,23 +445,24 @@ pub(crate) fn is_header(spec: Spec, start: &[u8], may_be_zero: bool) -> bool {
     })
 }
 
-/// Completes a file of ours with all the samples that it holds; returns how many each channel has.
-fn mend(file: &File, spec: Spec, store: &Store, record: &Record) -> io::Result<u64> {
-    let header_bytes = spec.header_bytes();
-    let frame_bytes = u64::from(spec.sample_frame_bytes());
-    let there = audio_bytes(file, header_bytes)?;
-    let samples = there.min(u64::from(wav::DATA_BYTES_MAX)) / frame_bytes;
-    let data_bytes = samples * frame_bytes;
+/// How many samples of each channel an unfinished file of ours holds.
+fn samples_in(file: &File, spec: Spec) -> io::Result<u64> {
+    let there = audio_bytes(file, spec.header_bytes())?;
+    Ok(there.min(u64::from(wav::DATA_BYTES_MAX)) / u64::from(spec.sample_frame_bytes()))
+}
+
+/// Completes a file of ours with so many samples of each channel.
+fn mend(file: &File, spec: Spec, samples: u64, store: &Store, record: &Record) -> io::Result<()> {
+    let data_bytes = samples * u64::from(spec.sample_frame_bytes());
     // A torn last sample goes, and so does an ending that was begun.
-    file.set_len(u64::from(header_bytes) + data_bytes)?;
+    file.set_len(u64::from(spec.header_bytes()) + data_bytes)?;
     let data_bytes = u32::try_from(data_bytes).unwrap_or(wav::DATA_BYTES_MAX);
     let mut writer = wav::Writer::resume(PartFile::new(file.try_clone()?), spec, data_bytes);
     writer.checkpoint().map_err(to_io)?;
     let mut sealed = record.clone();
     sealed.set_samples(samples);
     store.seal(&mut writer, file, &sealed)?;
-    file.sync_all()?;
-    Ok(samples)
+    file.sync_all()
 }
 
 fn read_start(file: &File, into: &mut [u8]) -> io::Result<usize> {

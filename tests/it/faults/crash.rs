@@ -71,6 +71,9 @@ fn round(random: &mut fastrand::Rng) -> Duration {
         successor.kill();
     }
     let mut server = Server::start(dir.path());
+    eventually(PATIENCE, "all is recovered", || {
+        shelf::unfinished(dir.path()).is_empty().then_some(())
+    });
     assert_eq!(server.stop().0.code(), Some(0));
     check(dir.path(), &sent, &finished)
 }
@@ -166,7 +169,7 @@ fn files_that_are_not_ours_are_never_touched() {
     }
     std::os::unix::fs::symlink(dir.path().join("notes.txt"), day.join("link.wav.part")).unwrap();
     let before = shelf::contents(dir.path());
-    let mut server = Server::start(dir.path());
+    let mut server = Setup::new(dir.path()).start_and_recover();
     heard_call(&server, 1).finish();
     server.stop();
     let after = shelf::contents(dir.path());
@@ -186,7 +189,7 @@ fn a_pipe_where_a_file_is_looked_for_keeps_nobody_waiting() {
         assert!(made.is_ok_and(|status| status.success()));
     }
     let options = ["--admin", "127.0.0.1:0", "--keep-days", "3"];
-    let mut server = Setup::new(dir.path()).args(&options).start();
+    let mut server = Setup::new(dir.path()).args(&options).start_and_recover();
     let (status, list) = server.ask_admin("/api/v1/recordings");
     assert!(status == 200 && list.contains("\"recordings\":[]"), "{list}");
     assert_eq!(server.ask_admin("/api/v1/recordings/2026-01-02/a").0, 404);
@@ -208,7 +211,7 @@ fn what_was_amiss_is_known_after_a_crash_as_well() {
         texts.map(|text| String::from_utf8_lossy(&text).contains("\"json\": 1")).find(|is| *is)
     });
     server.kill();
-    let server = Server::start(dir.path());
+    let server = Setup::new(dir.path()).start_and_recover();
     let frames = &shelf::finished(dir.path())[&peer.stream_id].record["frames"];
     assert_eq!((&frames["repeated"], &frames["rejected"]["json"]), (&json!(1), &json!(1)));
     drop(server);
@@ -248,7 +251,7 @@ fn a_recovered_recording_ends_with_its_audio_whatever_its_files_times_say() {
             fs::File::open(path).unwrap().set_modified(time).unwrap();
         }
         thread::sleep(ms(2500));
-        let server = Server::start(dir.path());
+        let server = Setup::new(dir.path()).start_and_recover();
         let record = &shelf::finished(dir.path())[&peer.stream_id].record;
         let time =
             |field: &str| record[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();

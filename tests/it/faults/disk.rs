@@ -263,7 +263,7 @@ fn a_stop_with_a_full_disk_takes_no_more_than_ten_seconds_and_the_next_start_fin
     eprintln!("SIGTERM with a full disk: gone after {took:?}");
     assert!(status.code() == Some(0) && took < Duration::from_secs(10), "{status}, {took:?}");
     disk.clear();
-    let server = Server::start(&disk.dir());
+    let server = Setup::new(&disk.dir()).start_and_recover();
     let recording = &shelf::finished(&disk.dir())[&peer.stream_id];
     assert_eq!(recording.word("state"), "recovered");
     assert!(recording.samples().len() >= 8000 && peer.pcm().starts_with(recording.samples()));

@@ -168,7 +168,7 @@ fn check(platter: &Platter, dir: &Path, peers: &[Peer], when: &str) {
     let copy = tempfile::tempdir().unwrap();
     platter.write(dir, copy.path());
     let config = store::Config { dir: copy.path().to_owned(), ..store::Config::default() };
-    drop(Store::open(config).expect("the directory is recovered"));
+    Store::open(config).expect("the directory is good").recover();
     let finished = shelf::finished(copy.path());
     for left in shelf::unfinished(copy.path()) {
         let ours = dir.join(left.strip_prefix(copy.path()).unwrap());

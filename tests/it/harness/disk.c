@@ -96,6 +96,7 @@ static int disturbed(const char *op, const char *path, size_t *bytes) {
 static void note(const char *op, const char *path, const char *to, long offset, const void *data, size_t length) {
     const char *name = getenv("DISK_LOG");
     if (!name || !is_below(path)) return;
+    if (getenv("DISK_NO_DATA")) length = 0;
     int saved = errno;
     char line[2 * PATH_MAX + 128];
     struct timespec now;
@@ -158,6 +159,15 @@ static ssize_t write_at(int fd, const void *data, size_t length, off64_t offset)
 }
 ssize_t pwrite(int fd, const void *data, size_t length, off_t offset) { return write_at(fd, data, length, offset); }
 ssize_t pwrite64(int fd, const void *data, size_t length, off64_t offset) { return write_at(fd, data, length, offset); }
+
+/* What is read where the position does not say. */
+ssize_t pread64(int fd, void *into, size_t length, off64_t offset) {
+    char path[PATH_MAX];
+    if (disturbed("pread", path_of(fd, path), NULL)) return -1;
+    note("pread", path, NULL, offset, NULL, 0);
+    return syscall(SYS_pread64, fd, into, length, offset);
+}
+ssize_t pread(int fd, void *into, size_t length, off_t offset) { return pread64(fd, into, length, offset); }
 
 static int sync_any(int fd, long number, const char *op) {
     char path[PATH_MAX];

@@ -1,7 +1,7 @@
 //! A disk that fails when it is told to, and remembers what was done to it.
 //!
-//! Its operations are `read`, `open`, `write`, `sync`, `truncate`, `mkdir`, `unlink`, `link`, `rename` and
-//! `rename-new`, which replaces nothing. A small C library between the program and libc (`disk.c`); std and rustix with `use-libc` both
+//! Its operations are `read` (a file is opened to be read), `pread`, `open`, `write`, `sync`, `truncate`,
+//! `mkdir`, `unlink`, `link`, `rename` and `rename-new`, which replaces nothing. A small C library between the program and libc (`disk.c`); std and rustix with `use-libc` both
 //! go through there. It would not see a static binary, io_uring or mmap.
 
 use std::fmt::Write as _;
@@ -41,6 +41,11 @@ impl Disk {
             .env("DISK_DIR", dir)
             .env("DISK_RULES", self.home.path().join("rules"))
             .env("DISK_LOG", self.home.path().join("log"))
+    }
+
+    /// The same, and what was written is not remembered, only that and where.
+    pub fn under_without_data(&self, setup: Setup, dir: &Path) -> Setup {
+        self.under(setup, dir).env("DISK_NO_DATA", "1")
     }
 
     /// From now on: the operations numbered `nth`, counted from 1, of those of this kind (`*`: any)

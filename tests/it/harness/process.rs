@@ -103,6 +103,13 @@ impl Setup {
         server
     }
 
+    /// Starts it where an earlier one was interrupted, and waits until what that left is finished.
+    pub fn start_and_recover(self) -> Server {
+        let server = self.start();
+        server.wait_for_log("recovery is over");
+        server
+    }
+
     /// Starts it, and waits for nothing.
     pub fn spawn(mut self) -> Server {
         let mut child = self.command.spawn().expect("callreel starts");

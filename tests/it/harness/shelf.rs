@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::process::eventually;
 
@@ -56,13 +57,31 @@ pub fn finished(dir: &Path) -> BTreeMap<String, Finished> {
         if record.get("wav").is_some() && !wav.exists() {
             continue; // The record comes first; its file is about to.
         }
-        let samples = record.get("wav").map(|_| pcm_of(&fs::read(&wav).unwrap()));
+        let samples = record.get("wav").map(|known| {
+            let wav = fs::read(&wav).unwrap();
+            check_digests(known, &wav);
+            pcm_of(&wav)
+        });
         if let Some(samples) = &samples {
             assert_eq!(record["samples"], samples.len(), "{name}");
         }
         all.insert(id.to_owned(), Finished { record, samples });
     }
     all
+}
+
+/// Holds what a record says of its file against the file.
+fn check_digests(known: &Value, wav: &[u8]) {
+    assert_eq!(known["bytes"], wav.len());
+    assert_eq!(known["data_sha256"], sha256(&wav[44..44 + pcm_of(wav).len() * 2]), "{known}");
+    // One that is short may lack it, too, but never has another.
+    let whole = &known["sha256"];
+    assert!(whole.is_null() || *whole == sha256(wav) && wav.len() <= 16 << 20, "{known}");
+}
+
+/// In hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Waits for the recording `id`, no longer than it may take.

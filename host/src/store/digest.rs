@@ -1,0 +1,135 @@
+//! Digests of a recording's file: of its samples, made while they are written, and of the whole of a
+//! short file.
+//!
+//! The header of a file is known last and stands first, so the digest of a whole file needs a second
+//! look at all of it. The digest of the samples needs none: it costs a long file no more than a short
+//! one when it ends.
+
+use std::fs::File;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+
+/// The longest file of which there is a digest of the whole.
+pub(crate) const WHOLE_BYTES_MAX: u64 = 16 << 20;
+
+/// How long files may be read for their digest before others wait too long to be finished.
+pub(crate) const SPARE_TIME: Duration = Duration::from_secs(1);
+
+/// How much is read at a time.
+const PIECE_BYTES: u64 = 256 * 1024;
+
+/// The SHA-256 of a file's samples so far, as they lie in the file: without header, pad byte and chunks.
+#[derive(Clone, Debug, Default)]
+pub struct DataDigest {
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl DataDigest {
+    /// Takes in samples that were appended to the file.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// The digest, in hexadecimal digits.
+    pub fn text(&self) -> String {
+        HEXLOWER.encode(&self.hash.clone().finalize())
+    }
+
+    /// Takes in what the file has up to `data_bytes` bytes of samples behind its header, and nothing
+    /// beyond. After each piece `between` is told of its length and of the time that it took, and may
+    /// end it; tells whether it did not.
+    ///
+    /// # Errors
+    /// The file cannot be read; it may be called again.
+    pub(super) fn read_on(
+        &mut self,
+        file: &File,
+        header_bytes: u32,
+        data_bytes: u64,
+        mut between: impl FnMut(u64, Duration) -> ControlFlow<()>,
+    ) -> io::Result<bool> {
+        if self.bytes > data_bytes {
+            *self = Self::default();
+        }
+        let mut piece = vec![0; PIECE_BYTES.min(data_bytes - self.bytes) as usize];
+        while self.bytes < data_bytes {
+            let began = Instant::now();
+            let count = PIECE_BYTES.min(data_bytes - self.bytes);
+            let piece = &mut piece[..count as usize];
+            file.read_exact_at(piece, u64::from(header_bytes) + self.bytes)?;
+            self.update(piece);
+            if between(count, began.elapsed()).is_break() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The SHA-256 of a whole file of `bytes` bytes, in hexadecimal digits; `None` if that takes longer
+/// than there is `spare` time, from which it is taken, or if the file is longer than
+/// [`WHOLE_BYTES_MAX`].
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn whole(file: &File, bytes: u64, spare: &mut Duration) -> io::Result<Option<String>> {
+    if bytes > WHOLE_BYTES_MAX || spare.is_zero() {
+        return Ok(None);
+    }
+    let mut digest = DataDigest::default();
+    let take_time = |_, took: Duration| {
+        *spare = spare.saturating_sub(took);
+        if spare.is_zero() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let is_whole = digest.read_on(file, 0, bytes, take_time)?;
+    Ok(is_whole.then(|| digest.text()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_digest_goes_on_in_the_file_and_begins_again_when_the_file_is_shorter() {
+        let data: Vec<u8> = (0..700_000_u32).map(|n| (n * 7 % 251) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 44]).unwrap();
+        file.write_all(&data).unwrap();
+        let of = |bytes: &[u8]| HEXLOWER.encode(&Sha256::digest(bytes));
+        let mut digest = DataDigest::default();
+        assert_eq!(digest.text(), of(&[]));
+        digest.update(&data[..1000]);
+        let go_on = |_, _| ControlFlow::Continue(());
+        assert!(digest.read_on(&file, 44, 700_000, go_on).unwrap());
+        assert_eq!(digest.text(), of(&data));
+        assert!(digest.read_on(&file, 44, 699_999, go_on).unwrap());
+        assert_eq!(digest.text(), of(&data[..699_999]));
+        let mut digest = DataDigest::default();
+        assert!(!digest.read_on(&file, 44, 700_000, |_, _| ControlFlow::Break(())).unwrap());
+        assert!(digest.read_on(&file, 44, 700_000, go_on).unwrap());
+        assert_eq!(digest.text(), of(&data));
+    }
+
+    #[test]
+    fn a_whole_file_has_a_digest_if_it_is_short_and_there_is_time() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"callreel").unwrap();
+        let mut spare = SPARE_TIME;
+        let digest = whole(&file, 8, &mut spare).unwrap();
+        assert_eq!(digest, Some(HEXLOWER.encode(&Sha256::digest(b"callreel"))));
+        assert!(!spare.is_zero() && spare < SPARE_TIME);
+        let mut no_time = Duration::ZERO;
+        assert_eq!(whole(&file, 8, &mut no_time).unwrap(), None);
+        file.set_len(WHOLE_BYTES_MAX + 1).unwrap();
+        assert_eq!(whole(&file, WHOLE_BYTES_MAX + 1, &mut spare).unwrap(), None);
+    }
+}
