@@ -128,12 +128,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// A refusal, with the first line of its body made fit for a terminal.
+    /// A refusal, with the first line of its body.
     fn refused(status: u16, body: &[u8]) -> Error {
         const LINE_CHARS_MAX: usize = 200;
         let body = String::from_utf8_lossy(body);
         let line = body.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-        let line: String = line.chars().filter(|c| !c.is_control()).take(LINE_CHARS_MAX).collect();
+        let line: String = line.chars().take(LINE_CHARS_MAX).collect();
         let line = if line.is_empty() { line } else { format!(": {line}") };
         Error::Refused { status, line }
     }

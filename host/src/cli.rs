@@ -15,7 +15,9 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::caller_ids::Callers;
-use crate::{Config, admin, caller, decode, demo, engine, http, repair, store, twilio, webhook};
+use crate::{
+    Config, admin, caller, decode, demo, engine, http, log, repair, shown, store, twilio, webhook,
+};
 
 /// Longest `--read-interval`: it delays every checkpoint, and with it what a crash may cost.
 const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -117,12 +119,27 @@ impl Cli {
 ///
 /// A value that cannot be used is one line; other mistakes come with clap's hints.
 pub fn exit(error: &clap::Error) -> ! {
-    if error.kind() == ErrorKind::ValueValidation {
-        let text = error.to_string();
-        crate::log::complain(text.lines().next().unwrap_or_default());
-        std::process::exit(error.exit_code());
+    // clap repeats arguments as they came, and a name that a shell filled in may be anybody's.
+    let mut text = error.to_string();
+    let mut is_fit = true;
+    for argument in std::env::args_os() {
+        let argument = argument.to_string_lossy();
+        for part in argument.split('=') {
+            let shown = shown::line(part);
+            if shown != part {
+                text = text.replace(part, &shown);
+                is_fit = false;
+            }
+        }
     }
-    error.exit()
+    if error.kind() == ErrorKind::ValueValidation {
+        log::complain(text.lines().next().unwrap_or_default());
+    } else if is_fit || !error.use_stderr() {
+        error.exit();
+    } else {
+        text.lines().for_each(log::complain);
+    }
+    std::process::exit(error.exit_code());
 }
 
 /// Settings of `callreel serve`.

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::caller::{self, CallReport, Plan, Track, Tracks, place};
 use crate::log::{Printer, Stream};
-use crate::{Config, Listeners, store};
+use crate::{Config, Listeners, shown, store};
 
 /// Settings of `callreel demo`.
 #[derive(clap::Args, Debug)]
@@ -111,7 +111,9 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
 
 fn say_how_to_go_on(out: &Printer, url: &str, console: &str) {
     // As it was called itself: it may not be installed.
-    let program = std::env::args().next().unwrap_or_else(|| "callreel".to_owned());
+    let program = std::env::args_os().next().unwrap_or_else(|| "callreel".into());
+    let program = program.to_string_lossy();
+    let program = shown::line(&program);
     out.print(
         format!(
             "\nSee and hear them: {console}\n\
@@ -144,12 +146,13 @@ async fn record(args: &Args, url: &str, out: &Printer) -> Result<usize, Error> {
     for call in mono.calls.iter().chain(&stereo.calls) {
         match check(call, &args.dir, sent.path()) {
             Ok((path, tracks, seconds)) => {
-                let path = path.display();
+                let path = path.display().to_string();
+                let path = shown::line(&path);
                 say(format!("  {tracks:>6}  {seconds:>4.1} s  {path} = what was sent"));
             }
             Err(why) => {
                 wrong += 1;
-                say(format!("  WRONG: stream {}: {why}", call.stream_sid));
+                say(format!("  WRONG: stream {}: {}", call.stream_sid, shown::line(&why)));
             }
         }
     }
