@@ -9,15 +9,13 @@ use callreel_core::frame::Provider;
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{self, Encoding, Length, Spec};
 use jiff::{SignedDuration, Timestamp};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
 
-use super::disk::clear_claim;
+use super::disk::{self, clear_claim};
 use super::ending::audio_bytes;
 use super::file::{PartFile, to_io};
 use super::keep::days_of;
 use super::record::{End, State, ms};
-use super::{Left, Names, Part, Record, Store, open_regular, read_small, rename_new, sync_dir};
+use super::{Left, Names, Part, Record, Store, found, read_small, rename_new, sync_dir};
 
 /// Finishes every orphan in the store's directories. One that cannot be finished stays as it is and
 /// is told of in the log: it must not keep the recorder from its work.
@@ -82,17 +80,10 @@ pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
 
 /// Finishes one WAV with its record, if it was ours to finish.
 fn recover_wav(store: &Store, names: &Names) -> io::Result<Option<Record>> {
-    let mut options = File::options();
     // A link that somebody put there leads to a file that is not ours.
-    let opened = open_regular(options.read(true).write(true), OFlags::NOFOLLOW, &names.wav_part());
-    let file = match opened {
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound
-                || Errno::from_io_error(&error) == Some(Errno::LOOP) =>
-        {
-            return Ok(None);
-        }
-        file => file?,
+    let opened = disk::open(File::options().read(true).write(true), &names.wav_part());
+    let Some(file) = found(opened)? else {
+        return Ok(None);
     };
     let known = read_record(&names.json());
     let published = known.is_some();
