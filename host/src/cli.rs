@@ -111,7 +111,11 @@ impl Cli {
         if !names_a_command {
             args.insert(args.len().min(1), "serve".into());
         }
-        Self::try_parse_from(args)
+        Self::try_parse_from(&args).map_err(|error| {
+            // clap repeats arguments as they came, and a name that a shell filled in may be anybody's.
+            let shown = args.iter().map(|arg| shown::line(&arg.to_string_lossy()).into_owned());
+            Self::try_parse_from(shown).err().unwrap_or(error)
+        })
     }
 }
 
@@ -119,22 +123,10 @@ impl Cli {
 ///
 /// A value that cannot be used is one line; other mistakes come with clap's hints.
 pub fn exit(error: &clap::Error) -> ! {
-    // clap repeats arguments as they came, and a name that a shell filled in may be anybody's.
-    let mut text = error.to_string();
-    let mut is_fit = true;
-    for argument in std::env::args_os() {
-        let argument = argument.to_string_lossy();
-        for part in argument.split('=') {
-            let shown = shown::line(part);
-            if shown != part {
-                text = text.replace(part, &shown);
-                is_fit = false;
-            }
-        }
-    }
+    let text = error.to_string();
     if error.kind() == ErrorKind::ValueValidation {
         log::complain(text.lines().next().unwrap_or_default());
-    } else if is_fit || !error.use_stderr() {
+    } else if text.lines().all(|line| shown::line(line) == line) {
         error.exit();
     } else {
         text.lines().for_each(log::complain);

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::caller::{self, CallReport, Plan, Track, Tracks, place};
 use crate::log::{Printer, Stream};
+use crate::store::open_to_read;
 use crate::{Config, Listeners, shown, store};
 
 /// Settings of `callreel demo`.
@@ -168,12 +169,12 @@ fn check(call: &CallReport, dir: &Path, sent: &Path) -> Result<(PathBuf, usize, 
     }
     let name = format!("{}.wav", call.stream_sid);
     let path = find(dir, &name).ok_or("there is no recording of it")?;
-    let found = fs::read(&path).map_err(|error| error.to_string())?;
+    let found = read(&path).map_err(|error| error.to_string())?;
     let tracks: Vec<Vec<u8>> = [Track::Inbound, Track::Outbound]
         .into_iter()
         .filter_map(|track| {
             let side = if track == Track::Outbound { ".outbound" } else { "" };
-            fs::read(sent.join(format!("{}{side}.ulaw", call.stream_sid))).ok()
+            read(&sent.join(format!("{}{side}.ulaw", call.stream_sid))).ok()
         })
         .collect();
     let samples = tracks.iter().map(Vec::len).max().unwrap_or(0);
@@ -191,6 +192,12 @@ fn check(call: &CallReport, dir: &Path, sent: &Path) -> Result<(PathBuf, usize, 
         return Err(format!("{} is not what was sent", path.display()));
     }
     Ok((path, tracks.len(), samples as f64 / f64::from(spec.sample_rate_hz)))
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_to_read(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn find(dir: &Path, name: &str) -> Option<PathBuf> {

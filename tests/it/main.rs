@@ -2,6 +2,7 @@
 
 mod admin;
 mod appliance;
+mod backlog;
 mod budget;
 mod caller;
 mod caller_ids;
@@ -17,12 +18,14 @@ mod harness;
 mod host;
 mod hostile;
 mod keep;
+mod links;
 mod ready;
 mod record;
 mod refusals;
 mod repair;
 mod serve;
 mod session;
+mod shown;
 mod tidy;
 mod timing;
 mod trust;
