@@ -1,6 +1,7 @@
 //! One connection to a server: TCP, TLS where the URL says so, the WebSocket handshake, and after
 //! that raw frames out and the server's pings and close in.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::OnceLock;
@@ -203,12 +204,26 @@ impl Line {
     /// A server that sent a close frame and leaves TCP open counts as closed.
     pub(super) async fn ending(&mut self, within: Duration) -> End {
         let deadline = Instant::now() + within;
-        while let Ok(heard) = timeout_at(deadline, self.ws.next()).await {
+        while let Ok(heard) = timeout_at(deadline, self.next()).await {
             if let Some(end) = self.take(heard) {
                 return end;
             }
         }
         self.closed.take().unwrap_or(End::StillOpen)
+    }
+
+    /// Waits for the server's next message; meanwhile pongs go out, also the last one of many, for
+    /// which tungstenite had no room when it read the ping.
+    async fn next(&mut self) -> Option<tungstenite::Result<Message>> {
+        poll_fn(|cx| {
+            let heard = self.ws.poll_next_unpin(cx);
+            if heard.is_pending() {
+                // Whether it is done or wakes us, there is nothing to be told.
+                let _ = self.ws.poll_flush_unpin(cx);
+            }
+            heard
+        })
+        .await
     }
 
     fn take(&mut self, heard: Option<tungstenite::Result<Message>>) -> Option<End> {
