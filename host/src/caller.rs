@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use crate::audio::{self, Audio};
+use crate::shown;
 use crate::twilio::AuthToken;
 
 mod args;
@@ -133,7 +134,8 @@ impl Error {
         const LINE_CHARS_MAX: usize = 200;
         let body = String::from_utf8_lossy(body);
         let line = body.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-        let line: String = line.chars().filter(|c| !c.is_control()).take(LINE_CHARS_MAX).collect();
+        let line: String = line.chars().take(LINE_CHARS_MAX).collect();
+        let line = shown::line(&line).into_owned();
         let line = if line.is_empty() { line } else { format!(": {line}") };
         Error::Refused { status, line }
     }

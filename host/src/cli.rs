@@ -15,7 +15,9 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::caller_ids::Callers;
-use crate::{Config, admin, caller, decode, demo, engine, http, repair, store, twilio, webhook};
+use crate::{
+    Config, admin, caller, decode, demo, engine, http, log, repair, shown, store, twilio, webhook,
+};
 
 /// Longest `--read-interval`: it delays every checkpoint, and with it what a crash may cost.
 const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -109,7 +111,11 @@ impl Cli {
         if !names_a_command {
             args.insert(args.len().min(1), "serve".into());
         }
-        Self::try_parse_from(args)
+        Self::try_parse_from(&args).map_err(|error| {
+            // clap repeats arguments as they came, and a name that a shell filled in may be anybody's.
+            let shown = args.iter().map(|arg| shown::line(&arg.to_string_lossy()).into_owned());
+            Self::try_parse_from(shown).err().unwrap_or(error)
+        })
     }
 }
 
@@ -117,12 +123,15 @@ impl Cli {
 ///
 /// A value that cannot be used is one line; other mistakes come with clap's hints.
 pub fn exit(error: &clap::Error) -> ! {
+    let text = error.to_string();
     if error.kind() == ErrorKind::ValueValidation {
-        let text = error.to_string();
-        crate::log::complain(text.lines().next().unwrap_or_default());
-        std::process::exit(error.exit_code());
+        log::complain(text.lines().next().unwrap_or_default());
+    } else if text.lines().all(|line| shown::line(line) == line) {
+        error.exit();
+    } else {
+        text.lines().for_each(log::complain);
     }
-    error.exit()
+    std::process::exit(error.exit_code());
 }
 
 /// Settings of `callreel serve`.

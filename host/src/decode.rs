@@ -266,7 +266,7 @@ fn decode_raw(input: &mut Input, output: &Path, encoding: Encoding) -> Result<De
     let spec = Spec { channels: 1, sample_rate_hz: SAMPLE_RATE_HZ, encoding };
     let sample_bytes = u64::from(spec.sample_frame_bytes());
     let expected_bytes = input.length.map(|length| length.saturating_mul(sample_bytes));
-    let mut wav = Output::create(output.to_owned(), spec, expected_bytes)?;
+    let mut wav = Output::create(output.to_owned(), false, spec, expected_bytes)?;
     let mut pcm = vec![0; if encoding == Encoding::Pcm16 { 2 * READ_BYTES } else { 0 }];
     let mut samples = 0;
     loop {
@@ -435,7 +435,7 @@ impl<'a> Capture<'a> {
             let path = numbered(&self.args.output, self.decoded.len() + 1);
             let encoding = self.encoding;
             let spec = Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding };
-            let output = Output::create(path.clone(), spec, None)?;
+            let output = Output::create(path.clone(), !self.decoded.is_empty(), spec, None)?;
             self.has_room = output.is_new;
             stream.output = Some((output, self.decoded.len()));
             let stream_id = stream_id.clone();
@@ -542,7 +542,12 @@ struct Output {
 
 impl Output {
     /// Begins a WAV; its header is right from the start where `expected_bytes` are known.
-    fn create(path: PathBuf, spec: Spec, expected_bytes: Option<u64>) -> Result<Output, Error> {
+    fn create(
+        path: PathBuf,
+        is_derived: bool,
+        spec: Spec,
+        expected_bytes: Option<u64>,
+    ) -> Result<Output, Error> {
         let length = match expected_bytes {
             Some(bytes) if bytes > u64::from(wav::DATA_BYTES_MAX) => {
                 return Err(too_long(path, spec));
@@ -550,7 +555,7 @@ impl Output {
             Some(bytes) => Length::Bytes(bytes as u32),
             None => Length::Unknown,
         };
-        let (file, is_new) = create_or_open(&path)?;
+        let (file, is_new) = create_or_open(&path, is_derived)?;
         let file = BufWriter::with_capacity(WRITE_BYTES, file);
         let mut output = Output { path, file, spec, data_bytes: 0, length, is_new };
         let header = wav::header(spec, length);
@@ -603,8 +608,9 @@ impl Drop for Output {
     }
 }
 
-/// Opens standard output, a pipe or a device, or creates a file; whether it is a new file.
-fn create_or_open(path: &Path) -> Result<(File, bool), Error> {
+/// Opens standard output, a pipe or a device, or creates a file; whether it is a new file. A name that is
+/// `is_derived` from the user's is only taken for a new file.
+fn create_or_open(path: &Path, is_derived: bool) -> Result<(File, bool), Error> {
     let failed = |cause| Error::Write { path: path.to_owned(), cause };
     if path == Path::new("-") {
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
@@ -613,11 +619,18 @@ fn create_or_open(path: &Path) -> Result<(File, bool), Error> {
     match OpenOptions::new().write(true).create_new(true).open(path) {
         Ok(file) => Ok((file, true)),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            if fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
-                return Err(Error::Exists(path.to_owned()));
+            let exists = || Error::Exists(path.to_owned());
+            if is_derived || fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+                return Err(exists());
             }
+            // The user named it: a device, a pipe, or a link to one.
             let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
-            Ok((file, false))
+            // Nobody has put a file there meanwhile.
+            if file.metadata().map_err(failed)?.is_file() {
+                Err(exists())
+            } else {
+                Ok((file, false))
+            }
         }
         Err(cause) => Err(failed(cause)),
     }

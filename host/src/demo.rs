@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -18,7 +18,8 @@ use tokio::sync::oneshot;
 
 use crate::caller::{self, CallReport, Plan, Track, Tracks, place};
 use crate::log::{Printer, Stream};
-use crate::{Config, Listeners, store};
+use crate::store::open_to_read;
+use crate::{Config, Listeners, shown, store};
 
 /// Settings of `callreel demo`.
 #[derive(clap::Args, Debug)]
@@ -111,7 +112,9 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
 
 fn say_how_to_go_on(out: &Printer, url: &str, console: &str) {
     // As it was called itself: it may not be installed.
-    let program = std::env::args().next().unwrap_or_else(|| "callreel".to_owned());
+    let program = std::env::args_os().next().unwrap_or_else(|| "callreel".into());
+    let program = program.to_string_lossy();
+    let program = shown::line(&program);
     out.print(
         format!(
             "\nSee and hear them: {console}\n\
@@ -144,12 +147,13 @@ async fn record(args: &Args, url: &str, out: &Printer) -> Result<usize, Error> {
     for call in mono.calls.iter().chain(&stereo.calls) {
         match check(call, &args.dir, sent.path()) {
             Ok((path, tracks, seconds)) => {
-                let path = path.display();
+                let path = path.display().to_string();
+                let path = shown::line(&path);
                 say(format!("  {tracks:>6}  {seconds:>4.1} s  {path} = what was sent"));
             }
             Err(why) => {
                 wrong += 1;
-                say(format!("  WRONG: stream {}: {why}", call.stream_sid));
+                say(format!("  WRONG: stream {}: {}", call.stream_sid, shown::line(&why)));
             }
         }
     }
@@ -165,12 +169,12 @@ fn check(call: &CallReport, dir: &Path, sent: &Path) -> Result<(PathBuf, usize, 
     }
     let name = format!("{}.wav", call.stream_sid);
     let path = find(dir, &name).ok_or("there is no recording of it")?;
-    let found = fs::read(&path).map_err(|error| error.to_string())?;
+    let found = read(&path).map_err(|error| error.to_string())?;
     let tracks: Vec<Vec<u8>> = [Track::Inbound, Track::Outbound]
         .into_iter()
         .filter_map(|track| {
             let side = if track == Track::Outbound { ".outbound" } else { "" };
-            fs::read(sent.join(format!("{}{side}.ulaw", call.stream_sid))).ok()
+            read(&sent.join(format!("{}{side}.ulaw", call.stream_sid))).ok()
         })
         .collect();
     let samples = tracks.iter().map(Vec::len).max().unwrap_or(0);
@@ -188,6 +192,12 @@ fn check(call: &CallReport, dir: &Path, sent: &Path) -> Result<(PathBuf, usize, 
         return Err(format!("{} is not what was sent", path.display()));
     }
     Ok((path, tracks.len(), samples as f64 / f64::from(spec.sample_rate_hz)))
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_to_read(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn find(dir: &Path, name: &str) -> Option<PathBuf> {

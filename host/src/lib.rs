@@ -18,6 +18,7 @@ pub mod pulse;
 pub mod ready;
 pub mod recording;
 pub mod repair;
+pub mod shown;
 pub mod store;
 pub mod twilio;
 pub mod webhook;

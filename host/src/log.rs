@@ -24,6 +24,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::cli::LogFormat;
+use crate::shown;
 
 /// Bytes of lines that wait at most; some 5 000 lines.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;
@@ -140,7 +141,7 @@ impl Log {
                 Box::new(move |filter| drop(handle.reload(filter)))
             }
             LogFormat::Json => {
-                let log = log.json().with_filter_reloading();
+                let log = log.json().with_writer(JsonPrinter(printer)).with_filter_reloading();
                 let handle = log.reload_handle();
                 log.init();
                 Box::new(move |filter| drop(handle.reload(filter)))
@@ -204,18 +205,19 @@ pub fn health() -> Health {
 }
 
 /// Prints a line for the user to standard error, in order with the log where it runs, and whatever
-/// becomes of it.
+/// becomes of it. What a terminal would obey is escaped, a line end in the text as well.
 pub fn complain(text: &str) {
-    let line = format!("{text}\n");
+    let line = format!("{}\n", shown::line(text));
     match LOG.get() {
         Some(log) => log.print(line.into_bytes()),
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
 }
 
-/// Prints a line of a command's results to standard output, and goes on if nobody reads them.
+/// Prints a line of a command's results to standard output, and goes on if nobody reads them. What a
+/// terminal would obey is escaped, a line end in the text as well.
 pub fn say(text: &str) {
-    drop(io::stdout().write_all(format!("{text}\n").as_bytes()));
+    drop(io::stdout().write_all(format!("{}\n", shown::line(text)).as_bytes()));
 }
 
 /// Waits until the log is written, for a second at most.
@@ -345,6 +347,34 @@ impl<'p> MakeWriter<'p> for Printer {
 
     fn make_writer(&'p self) -> &'p Self {
         self
+    }
+}
+
+/// Prints lines of JSON, in which the characters that JSON allows and terminals obey are escaped.
+#[derive(Clone, Copy)]
+struct JsonPrinter(&'static Printer);
+
+impl Write for JsonPrinter {
+    /// Takes all of a formatted line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut printer = self.0;
+        match str::from_utf8(line) {
+            Ok(text) => printer.write_all(shown::json(text).as_bytes())?,
+            Err(_) => printer.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for JsonPrinter {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use callreel_core::wav::{self, Encoding, Length, Spec};
 
 use crate::log;
-use crate::store::{LOCK_FILE, audio_bytes, is_header, private, rename_new};
+use crate::store::{LOCK_FILE, audio_bytes, create_new, is_header, open_to_read, rename_new};
 
 /// How deep directories are looked into.
 const DEPTH_MAX: usize = 8;
@@ -198,13 +198,13 @@ fn repair(path: &Path, dry_run: bool) -> Result<Outcome, Refusal> {
     if path_in_full.parent().is_some_and(is_in_use) {
         return Err(Refusal::InUse);
     }
-    let mut file = File::open(path)?;
+    let mut file = open_to_read(path)?;
     let Some(Repair { header, data, fault }) = diagnose(&mut file)? else {
         return Ok(Outcome::Good);
     };
     let copy = copy_name(path);
-    if copy.try_exists()? {
-        return match File::open(&copy)
+    if fs::symlink_metadata(&copy).is_ok() {
+        return match open_to_read(&copy)
             .map_err(Refusal::from)
             .and_then(|mut file| diagnose(&mut file))
         {
@@ -393,7 +393,7 @@ fn write_copy(
 ) -> Result<(), Refusal> {
     let temporary = copy.with_extension("wav.tmp");
     // If it is there it is not ours to remove.
-    let mut out = match private().create_new(true).open(&temporary) {
+    let mut out = match create_new(&temporary) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(Refusal::Unfinished(temporary));
         }
@@ -426,7 +426,7 @@ fn copy_name(path: &Path) -> PathBuf {
 fn is_in_use(dir: &Path) -> bool {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     dir.ancestors().take(2).any(|dir| {
-        let lock = File::open(dir.join(LOCK_FILE));
+        let lock = open_to_read(&dir.join(LOCK_FILE));
         lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)))
     })
 }

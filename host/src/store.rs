@@ -28,13 +28,12 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
-use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
 use self::digest::DataDigest;
 pub use self::disk::TrialError;
 use self::disk::{Traits, clear_claim, create_dir, sync_file_system};
-pub(crate) use self::disk::{private, rename_new, sync_dir};
+pub(crate) use self::disk::{create_new, create_temporary, open_to_read, rename_new, sync_dir};
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
 pub use self::record::Record;
@@ -207,7 +206,9 @@ impl Store {
         create_dir(&dir).map_err(unusable)?;
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true).mode(0o600);
-        let lock = options.open(dir.join(LOCK_FILE)).map_err(unusable)?;
+        let lock = disk::open(&options, &dir.join(LOCK_FILE)).map_err(|cause| {
+            unusable(io::Error::new(cause.kind(), format!("{LOCK_FILE} in it: {cause}")))
+        })?;
         lock.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => Error::InUse(dir.clone()),
             fs::TryLockError::Error(cause) => unusable(cause),
@@ -283,8 +284,7 @@ impl Store {
             let is_in_use = |names: &Names| Ok(is_there(&names.wav_part())? || names.is_taken()?);
             let names = named(first_free(|number| is_in_use(&named(number)))?);
             self.recovering.note_claim(&names);
-            let mut options = private();
-            match options.create_new(true).read(true).open(names.wav_part()) {
+            match create_new(&names.wav_part()) {
                 Ok(file) if names.is_taken()? => {
                     // The one who had the name finished between our two looks.
                     drop(file);
@@ -388,7 +388,8 @@ impl Store {
         tried
     }
 
-    /// Opens the file that the frames of the recording `id` are kept in, if they are to be kept.
+    /// Creates the file that the frames of the recording `id` are kept in, if they are to be kept:
+    /// `<id>.jsonl`, or `<id>-2.jsonl` and so on where there is one from another day.
     ///
     /// # Errors
     /// What the system says.
@@ -396,8 +397,18 @@ impl Store {
         let Some(dir) = &self.config.capture_dir else {
             return Ok(None);
         };
-        let mut options = private();
-        options.append(true).create(true).open(dir.join(format!("{id}.jsonl"))).map(Some)
+        let named = |number| {
+            let number = if number == 1 { String::new() } else { format!("-{number}") };
+            dir.join(format!("{id}{number}.jsonl"))
+        };
+        for _ in 0..CLAIMS_MAX {
+            let path = named(first_free(|number| is_there(&named(number)))?);
+            match create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                file => return file.map(Some),
+            }
+        }
+        Err(io::Error::other("others were always quicker to take a name"))
     }
 
     /// Notes that something was written, for the next [`sync`](Self::sync).
@@ -508,7 +519,7 @@ impl Part {
         let mut text = serde_json::to_vec_pretty(record)?;
         text.push(b'\n');
         let temporary = self.names.json_temporary();
-        let mut file = private().create(true).truncate(true).open(&temporary)?;
+        let mut file = create_temporary(&temporary)?;
         file.write_all(&text)?;
         if record.state != record::State::Recording {
             file.sync_all()?;
@@ -624,25 +635,10 @@ fn first_free(is_taken: impl Fn(u64) -> io::Result<bool>) -> io::Result<u64> {
     Ok(free)
 }
 
-/// Opens a file to read it.
-fn open_file(path: &Path) -> io::Result<File> {
-    open_regular(OpenOptions::new().read(true), OFlags::empty(), path)
-}
-
-/// Opens a file, but nothing that only looks like one: a pipe would keep us for ever.
-fn open_regular(options: &mut OpenOptions, flags: OFlags, path: &Path) -> io::Result<File> {
-    let flags = (flags | OFlags::NONBLOCK).bits().cast_signed();
-    let file = options.custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "it is not a regular file"));
-    }
-    Ok(file)
-}
-
 /// Reads a record, or as much of it as any record has.
-fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(4096);
-    open_file(path)?.take(RECORD_BYTES_MAX).read_to_end(&mut text)?;
+    open_to_read(path)?.take(RECORD_BYTES_MAX).read_to_end(&mut text)?;
     Ok(text)
 }
 

@@ -5,14 +5,15 @@
 //! answered with 2xx, so neither a restart nor an outage loses it: delivery is at least once, and
 //! `webhook-id` stays the same. Nothing here is waited for by a recording.
 
-use std::collections::HashMap;
+mod backlog;
+
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64ct::{Base64, Encoding as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -23,8 +24,9 @@ use sha2::Sha256;
 use tokio::sync::Notify;
 use ureq::http::Uri;
 
+use self::backlog::{Backlog, Waiting};
 use crate::store::record::State;
-use crate::store::{Record, sync_dir};
+use crate::store::{Record, create_temporary, read_small, sync_dir};
 
 /// How long a message is tried for. Then the recording's own record is all there is.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
@@ -38,11 +40,11 @@ pub const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// How long the server has for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Messages looked at in one round, oldest first.
-const ROUND_MAX: usize = 1000;
-
-/// The pause after a round that left something.
+/// The shortest pause after a round that left something.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
+
+/// Messages that may wait for a round to end by name; of further ones only the number is told.
+const UNKNOWN_MAX: usize = 4096;
 
 /// The directory of the messages, in that of the recordings.
 const DIR: &str = ".webhooks";
@@ -130,13 +132,37 @@ pub struct Queue(Arc<Shared>);
 struct Shared {
     store_dir: PathBuf,
     bell: Notify,
+    written: Mutex<Written>,
     health: Mutex<Health>,
+}
+
+/// Messages that the delivery does not know of yet.
+#[derive(Debug, Default)]
+struct Written {
+    messages: Vec<Waiting>,
+    /// How many more there are in the directory.
+    untold: u64,
+}
+
+impl Shared {
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, at: SystemTime, id: String) {
+        let mut written = self.written();
+        if written.messages.len() < UNKNOWN_MAX && written.untold == 0 {
+            written.messages.push((at, id));
+        } else {
+            written.untold += 1;
+        }
+    }
 }
 
 /// How the delivery fares.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Health {
-    /// Messages that wait, up to a thousand.
+    /// Messages that wait.
     pub pending: u64,
     /// Messages that were taken since the start.
     pub delivered: u64,
@@ -178,7 +204,8 @@ impl Queue {
     #[must_use]
     pub fn new(store_dir: &Path) -> Self {
         let store_dir = store_dir.to_owned();
-        Self(Arc::new(Shared { store_dir, bell: Notify::new(), health: Mutex::default() }))
+        let (bell, written, health) = (Notify::new(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { store_dir, bell, written, health }))
     }
 
     /// Leaves a message about a recording whose record is about to get its final name. What cannot
@@ -200,7 +227,7 @@ impl Queue {
         self.lock().clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Health> {
+    fn lock(&self) -> MutexGuard<'_, Health> {
         self.0.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -219,33 +246,13 @@ impl Queue {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let name = format!("msg_{}_{}", record.started_at.strftime("%Y-%m-%d"), record.id);
         let temporary = dir.join(format!("{name}.tmp"));
-        let mut options = fs::OpenOptions::new();
-        let mut file =
-            options.create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        let mut file = create_temporary(&temporary)?;
         file.write_all(&text)?;
         file.sync_all()?;
+        let written = file.metadata()?.modified()?;
         fs::rename(temporary, dir.join(format!("{name}.json")))?;
+        self.0.tell(written, name);
         sync_dir(&dir)
-    }
-
-    /// The ids of the messages that wait, oldest first.
-    fn pending(&self) -> io::Result<Vec<String>> {
-        let entries = match fs::read_dir(self.dir()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let mut ids = Vec::new();
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
-            if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) {
-                let modified = entry.metadata().and_then(|metadata| metadata.modified());
-                ids.push((modified.ok(), id.to_owned()));
-            }
-        }
-        ids.sort_unstable();
-        ids.truncate(ROUND_MAX);
-        Ok(ids.into_iter().map(|(_modified, id)| id).collect())
     }
 }
 
@@ -258,20 +265,26 @@ pub async fn deliver(config: Config, queue: Queue) {
         .user_agent(concat!("callreel/", env!("CARGO_PKG_VERSION")))
         .build()
         .new_agent();
-    let mut courier = Courier { config, agent, queue, tries: HashMap::new() };
+    let mut courier = Courier { config, agent, queue, backlog: Backlog::default() };
     loop {
         let round = tokio::task::spawn_blocking(move || {
-            let left = courier.deliver_due();
-            (courier, left)
+            let is_reached = courier.deliver_due();
+            (courier, is_reached)
         });
         // Only a panic, reported already, ends it.
-        let Ok((back, left)) = round.await else {
+        let Ok((back, is_reached)) = round.await else {
             return;
         };
         courier = back;
-        let bell = Arc::clone(&courier.queue.0);
-        let pause = if left { ROUND_PAUSE } else { PAUSE_MAX };
-        let _ = tokio::time::timeout(pause, bell.bell.notified()).await;
+        let now = Instant::now();
+        let pause = courier.backlog.next(now).duration_since(now).max(ROUND_PAUSE);
+        if is_reached {
+            let bell = Arc::clone(&courier.queue.0);
+            let _ = tokio::time::timeout(pause, bell.bell.notified()).await;
+        } else {
+            // No recording that is finished meanwhile brings a server back.
+            tokio::time::sleep(pause.min(ROUND_PAUSE)).await;
+        }
     }
 }
 
@@ -279,8 +292,7 @@ struct Courier {
     config: Config,
     agent: ureq::Agent,
     queue: Queue,
-    /// Messages that were not taken: how often, and when to try next.
-    tries: HashMap<String, (u32, Instant)>,
+    backlog: Backlog,
 }
 
 enum Answer {
@@ -292,28 +304,25 @@ enum Answer {
 }
 
 impl Courier {
-    /// Tries each message that is due once; whether any is left.
+    /// Tries each message that is due once; whether the server was there for all that were tried.
     fn deliver_due(&mut self) -> bool {
-        let ids = self.queue.pending().unwrap_or_else(|error| {
+        let Written { messages, untold } = std::mem::take(&mut *self.queue.0.written());
+        messages.into_iter().for_each(|message| self.backlog.add(message));
+        self.backlog.add_unknown(untold);
+        let now = Instant::now();
+        if let Err(error) = self.backlog.refresh(&self.queue.dir(), now) {
             tracing::error!(%error, "cannot read the webhook messages");
-            Vec::new()
-        });
-        self.queue.lock().pending = ids.len() as u64;
-        self.tries.retain(|id, _| ids.contains(id));
-        let mut left = false;
+        }
+        self.queue.lock().pending = self.backlog.len();
         let mut unreachable = None;
-        for id in ids {
-            let now = Instant::now();
-            if self.tries.get(&id).is_some_and(|(_, next)| *next > now) {
-                left = true;
-                continue;
-            }
+        for message in self.backlog.due(now) {
             let answer = match &unreachable {
                 Some(error) => Answer::Unreachable(String::clone(error)),
-                None => match self.attempt(&id) {
+                None => match self.attempt(&message.1) {
                     Ok(Some(answer)) => answer,
-                    Ok(None) => {
-                        left = true; // Not published yet.
+                    Ok(None) => continue, // Not published yet.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        self.forget(&message); // Somebody took it away.
                         continue;
                     }
                     Err(error) => Answer::Refused(format!("cannot read the message: {error}")),
@@ -322,21 +331,21 @@ impl Courier {
             if let Answer::Unreachable(error) = &answer {
                 unreachable = Some(error.clone());
             }
-            left |= !self.settle(&id, answer);
+            self.settle(&message, answer);
         }
-        left
+        unreachable.is_none()
     }
 
     /// Tries one message, unless its recording is not published yet.
     fn attempt(&self, id: &str) -> io::Result<Option<Answer>> {
-        let body = fs::read_to_string(self.path(id))?;
+        let body = String::from_utf8(read_small(&self.path(id))?).map_err(io::Error::other)?;
         let kept: Kept<'_> = serde_json::from_str(&body)?;
         let data: KeptData = serde_json::from_str(kept.data.get())?;
         if let Some(wav) = data.wav {
             let day = data.started_at.strftime("%Y-%m-%d").to_string();
             let is_old = Timestamp::now().duration_since(kept.timestamp).as_secs() > 60;
             // An empty file is a name that is claimed for a WAV.
-            let file = fs::metadata(self.queue.0.store_dir.join(day).join(wav.file));
+            let file = fs::symlink_metadata(self.queue.0.store_dir.join(day).join(wav.file));
             if !is_old && !file.is_ok_and(|file| file.len() > 0) {
                 return Ok(None);
             }
@@ -357,17 +366,18 @@ impl Courier {
         }))
     }
 
-    /// Clears a message away that was taken or is too old; whether it is gone.
-    fn settle(&mut self, id: &str, answer: Answer) -> bool {
+    /// Clears a message away that was taken or is too old, or says when to try again.
+    fn settle(&mut self, message: &Waiting, answer: Answer) {
+        let (written, id) = message;
         let (Answer::Refused(error) | Answer::Unreachable(error)) = answer else {
-            self.remove(id);
+            self.remove(message);
             let mut health = self.queue.lock();
             health.delivered += 1;
             if health.failing_since.take().is_some() {
                 tracing::info!("the webhook works again");
             }
             health.error = None;
-            return true;
+            return;
         };
         let mut health = self.queue.lock();
         if health.failing_since.is_none() {
@@ -376,30 +386,33 @@ impl Courier {
         }
         health.error = Some(error);
         drop(health);
-        let written = fs::metadata(self.path(id)).and_then(|metadata| metadata.modified());
-        let age = written.ok().and_then(|written| written.elapsed().ok()).unwrap_or_default();
+        let age = SystemTime::now().duration_since(*written).unwrap_or_default();
         if age >= GIVE_UP_AFTER {
             tracing::error!(message = id, "gave up a webhook message after 3 days");
-            self.remove(id);
+            self.remove(message);
             self.queue.lock().given_up += 1;
-            return true;
+            return;
         }
-        let count = self.tries.get(id).map_or(0, |(count, _)| *count);
-        let pause = self.config.first_pause.saturating_mul(1 << count.min(20)).min(PAUSE_MAX);
+        let Some(tries) = self.backlog.tries(message) else {
+            return;
+        };
+        let pause = self.config.first_pause.saturating_mul(1 << tries.count.min(20)).min(PAUSE_MAX);
         // Servers that come back should not be met by everybody at once.
         let pause = pause.mul_f64(0.8 + 0.4 * fastrand::f64());
-        self.tries.insert(id.to_owned(), (count + 1, Instant::now() + pause));
-        false
+        tries.count += 1;
+        tries.next = Some(Instant::now() + pause);
     }
 
-    fn remove(&mut self, id: &str) {
-        self.tries.remove(id);
-        let mut health = self.queue.lock();
-        health.pending = health.pending.saturating_sub(1);
-        drop(health);
-        if let Err(error) = fs::remove_file(self.path(id)) {
+    fn remove(&mut self, message: &Waiting) {
+        if let Err(error) = fs::remove_file(self.path(&message.1)) {
             tracing::error!(%error, "cannot remove a webhook message; it will be sent again");
         }
+        self.forget(message);
+    }
+
+    fn forget(&mut self, message: &Waiting) {
+        self.backlog.remove(message);
+        self.queue.lock().pending = self.backlog.len();
     }
 
     fn path(&self, id: &str) -> PathBuf {

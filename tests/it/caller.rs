@@ -1,5 +1,7 @@
 //! The Twilio look-alike, heard by a server that is not ours (tungstenite and serde_json).
 
+mod pings;
+
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -400,7 +402,7 @@ fn a_refusal_says_status_and_reason() {
     let (address, _requests) = answering(head + body);
     for url in [format!("ws://{address}/media-stream"), format!("http://{address}/incoming-call")] {
         let report = place(&Plan::new(url));
-        let error = "refused with status 403: wrong[31m signature".to_owned();
+        let error = "refused with status 403: wrong\\u{1b}[31m signature".to_owned();
         assert_eq!(only(&report).end, End::Failed { error });
         assert!(!report.is_good());
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod appliance;
 
+mod backlog;
 mod bounds;
 mod budget;
 mod caller;
@@ -19,6 +20,7 @@ mod harness;
 mod host;
 mod hostile;
 mod keep;
+mod links;
 mod long;
 mod ready;
 mod record;
@@ -26,6 +28,7 @@ mod refusals;
 mod repair;
 mod serve;
 mod session;
+mod shown;
 mod silence;
 mod tidy;
 mod timing;

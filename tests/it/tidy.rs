@@ -45,6 +45,38 @@ fn core_is_without_unsafe_alloc_and_std() {
 }
 
 #[test]
+fn files_are_opened_by_one_function() {
+    // Files that the user named, and those of the kernel.
+    let others = [
+        "host/src/audio.rs",
+        "host/src/caller/meter.rs",
+        "host/src/decode.rs",
+        "host/src/log.rs",
+        "host/src/store/clock.rs",
+        "host/src/store/disk.rs",
+    ];
+    let ways = [
+        "File::open(",
+        "File::create",
+        ".open(",
+        "fs::read(",
+        "fs::read_to_string(",
+        "fs::write(",
+        "fs::copy(",
+    ];
+    for (path, code) in sources(&["host/src"]) {
+        if others.contains(&path.as_str()) {
+            continue;
+        }
+        for (number, line) in without_tests(&code).lines().enumerate() {
+            let found = ways.iter().find(|way| line.contains(**way));
+            let is_tcp = line.contains("target.open()") || line.contains("webhook.clone()).open()");
+            assert!(found.is_none() || is_tcp, "{path}:{}: {line}", number + 1);
+        }
+    }
+}
+
+#[test]
 fn a_todo_says_when() {
     for (path, code) in sources(&["core", "firmware-sim", "host", "tests"]) {
         for (number, line) in code.lines().enumerate() {

@@ -13,6 +13,7 @@ use super::cue::{self, parse_dtmf, parse_mark};
 use super::{Cue, End, Error, Meter, Plan, Report, Tracks, place_metered};
 use crate::audio::Audio;
 use crate::cli;
+use crate::shown;
 use crate::twilio::{self, AuthToken};
 
 /// How often the progress bar moves.
@@ -266,9 +267,8 @@ fn first_failure_if_all_failed(report: &Report) -> Option<String> {
 }
 
 fn json(report: &Report) -> String {
-    let mut text = serde_json::to_string_pretty(report).expect("a report always has a JSON form");
-    text.push('\n');
-    text
+    let text = serde_json::to_string_pretty(report).expect("a report always has a JSON form");
+    shown::json(&text).into_owned() + "\n"
 }
 
 fn verdict(report: &Report) -> String {
@@ -298,12 +298,13 @@ fn verdict(report: &Report) -> String {
         );
     }
     for ((good, end), count) in ends(report) {
+        let end = shown::line(&end); // With the server's own words.
         let _ = writeln!(text, "{} {count} x {end}", if good { "ok  " } else { "BAD " });
     }
     let streams = streams(report);
     if streams.len() <= STREAMS_LISTED_MAX {
         for stream in streams {
-            let _ = writeln!(text, "stream {stream}");
+            let _ = writeln!(text, "stream {}", shown::line(stream));
         }
     }
     if let Some(lag_ms) = close_lag_p99_ms(report) {

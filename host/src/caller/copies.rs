@@ -5,6 +5,7 @@ use std::io::{BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::{Error, Track};
+use crate::store::create_new;
 
 const BUFFER_BYTES: usize = 16 << 10;
 
@@ -35,7 +36,7 @@ impl Copies {
         for number in 1..=RECORDINGS_MAX {
             let files = tracks.iter().map(|&track| {
                 let path = path(number, track);
-                let file = File::create_new(&path).map_err(|cause| failed(&path, cause))?;
+                let file = create_new(&path).map_err(|cause| failed(&path, cause))?;
                 Ok((track, path, BufWriter::with_capacity(BUFFER_BYTES, file)))
             });
             match files.collect() {

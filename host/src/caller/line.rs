@@ -1,13 +1,14 @@
 //! One connection to a server: TCP, TLS where the URL says so, the WebSocket handshake, and after
 //! that raw frames out and the server's pings and close in.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -32,6 +33,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Read buffer of one connection: the server sends little to a recorder's caller.
 const READ_BUFFER_BYTES: usize = 4096;
+
+/// Pongs that wait at most for a server that does not read; a later one takes the last one's place.
+const PONG_BYTES_MAX: usize = 4096;
+
+/// The longest message that a server may send: a recorder has little to say.
+const MESSAGE_BYTES_MAX: usize = 256 << 10;
+
+/// How long a server may take nothing of what it is sent: as long as callreel waits for a peer.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many of the server's messages are taken between two of our frames at most.
 const HEARD_AT_ONCE_MAX: usize = 64;
@@ -113,8 +123,8 @@ fn connector() -> Result<TlsConnector, Error> {
 
 /// An open connection after its WebSocket handshake.
 ///
-/// *Invariant:* between two calls no frame is half written, except where a fault wants that; so
-/// tungstenite may write its pongs and closes whenever it is polled.
+/// *Invariant:* between two calls no frame of ours is half written, except where a fault wants that; so
+/// tungstenite may write its pongs and closes whenever it is polled. Its own are written out before ours.
 pub(super) struct Line {
     ws: WebSocketStream<Socket>,
     /// The close frame heard so far.
@@ -136,7 +146,12 @@ impl Line {
             let value = HeaderValue::from_str(signature).expect("base64 is visible ASCII");
             headers.insert(SIGNATURE_HEADER, value);
         }
-        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(PONG_BYTES_MAX)
+            .max_message_size(Some(MESSAGE_BYTES_MAX))
+            .max_frame_size(Some(MESSAGE_BYTES_MAX));
         let socket = target.open().await?;
         let shaken = client_async_with_config(request, socket, Some(config));
         match timeout(CONNECT_TIMEOUT, shaken).await {
@@ -150,9 +165,25 @@ impl Line {
         }
     }
 
-    /// Writes bytes as they are, past tungstenite.
+    /// Writes bytes as they are, past tungstenite, behind the pongs that it has begun to write.
+    ///
+    /// # Errors
+    /// The connection failed, or the server did not take them within a minute.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.ws.get_mut().io.write_all(bytes).await
+        // That the connection is closing is for the next one who hears to tell.
+        if let Err(tungstenite::Error::Io(cause)) = timeout(WRITE_PATIENCE, self.ws.flush()).await?
+        {
+            return Err(cause);
+        }
+        self.write_on(bytes).await
+    }
+
+    /// Goes on with what [`write`](Self::write) has begun; it may have begun with nothing.
+    ///
+    /// # Errors
+    /// As of `write`.
+    pub(super) async fn write_on(&mut self, bytes: &[u8]) -> io::Result<()> {
+        timeout(WRITE_PATIENCE, self.ws.get_mut().io.write_all(bytes)).await?
     }
 
     /// Takes what the server has sent so far, without waiting; pings are answered.
@@ -173,12 +204,26 @@ impl Line {
     /// A server that sent a close frame and leaves TCP open counts as closed.
     pub(super) async fn ending(&mut self, within: Duration) -> End {
         let deadline = Instant::now() + within;
-        while let Ok(heard) = timeout_at(deadline, self.ws.next()).await {
+        while let Ok(heard) = timeout_at(deadline, self.next()).await {
             if let Some(end) = self.take(heard) {
                 return end;
             }
         }
         self.closed.take().unwrap_or(End::StillOpen)
+    }
+
+    /// Waits for the server's next message; meanwhile pongs go out, also the last one of many, for
+    /// which tungstenite had no room when it read the ping.
+    async fn next(&mut self) -> Option<tungstenite::Result<Message>> {
+        poll_fn(|cx| {
+            let heard = self.ws.poll_next_unpin(cx);
+            if heard.is_pending() {
+                // Whether it is done or wakes us, there is nothing to be told.
+                let _ = self.ws.poll_flush_unpin(cx);
+            }
+            heard
+        })
+        .await
     }
 
     fn take(&mut self, heard: Option<tungstenite::Result<Message>>) -> Option<End> {

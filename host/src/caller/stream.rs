@@ -257,13 +257,15 @@ impl<'c, 'a> Stream<'c, 'a> {
         match self.delivery {
             Delivery::Whole => self.line.write(bytes).await?,
             Delivery::Bytes => {
+                self.line.write(&[]).await?;
                 for byte in bytes.chunks(1) {
-                    self.line.write(byte).await?;
+                    self.line.write_on(byte).await?;
                 }
             }
             Delivery::Slow => {
+                self.line.write(&[]).await?;
                 for part in bytes.chunks(bytes.len().div_ceil(8).max(1)) {
-                    self.line.write(part).await?;
+                    self.line.write_on(part).await?;
                     sleep(CHUNK / 10).await;
                 }
             }

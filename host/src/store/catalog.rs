@@ -17,7 +17,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use super::record::State;
-use super::{ID_BYTES_MAX, Record, Store, found, open_file, read_small};
+use super::{ID_BYTES_MAX, Record, Store, found, open_to_read, read_small};
 
 /// Records read for one page of a search, at most; the next page goes on from there.
 const SCAN_MAX: usize = 5000;
@@ -228,7 +228,7 @@ impl Store {
     /// # Errors
     /// It cannot be opened.
     pub fn open_wav(&self, key: &Key) -> io::Result<Option<File>> {
-        found(open_file(&self.names(key).wav()))
+        found(open_to_read(&self.names(key).wav()))
     }
 
     /// Deletes a finished recording; whether there was one. Files that are not ours stay.

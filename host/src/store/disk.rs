@@ -18,13 +18,14 @@
 //! passes over it, and a webhook message waits for the WAV to have a length.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::found;
@@ -38,11 +39,55 @@ const TRIAL_NAMES: [&str; 3] = [".callreel.part", ".callreel.temporary", ".callr
 /// What an earlier build tried a directory with.
 const OLD_PROBE: &str = ".callreel.probe";
 
-/// A file that only its owner may read.
-pub(crate) fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600);
-    options
+/// How often another program may take a name between our two looks at it.
+const CREATIONS_MAX: usize = 10;
+
+/// Opens a file in a directory that others may write to: never through a link that has its name, and
+/// nothing but a regular file. It never waits: a pipe of that name would keep us for ever.
+///
+/// # Errors
+/// `NotFound` for a link and for whatever else is no regular file; else what the system says.
+pub(crate) fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    let not_a_file = || io::Error::new(io::ErrorKind::NotFound, "it is not a regular file");
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match options.clone().custom_flags(flags.bits().cast_signed()).open(path) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => Err(not_a_file()),
+        file => file,
+    }?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_a_file()) }
+}
+
+/// Opens a file to read it, as [`open`] does.
+///
+/// # Errors
+/// As of [`open`].
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    open(OpenOptions::new().read(true), path)
+}
+
+/// Creates a file that only its owner may read, open for reading and writing.
+///
+/// # Errors
+/// `AlreadyExists` if anything has the name, be it a link to nowhere; else what the system says.
+pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+    open(OpenOptions::new().read(true).write(true).create_new(true).mode(0o600), path)
+}
+
+/// Creates a file under a name that is ours, to be renamed at once. What an interruption left under
+/// it, or somebody put there, is removed first: never written to, never followed.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn create_temporary(path: &Path) -> io::Result<File> {
+    for _ in 0..CREATIONS_MAX {
+        match create_new(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                found(fs::remove_file(path))?;
+            }
+            file => return file,
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
@@ -88,7 +133,7 @@ fn is_one_file(one: &Path, other: &Path) -> io::Result<bool> {
 
 /// Claims the new name with an empty file and renames over that.
 fn rename_over_claim(from: &Path, to: &Path) -> io::Result<()> {
-    private().create_new(true).open(to)?;
+    create_new(to)?;
     let renamed = match is_claim(to) {
         Ok(true) => fs::rename(from, to),
         Ok(false) => return Err(io::ErrorKind::AlreadyExists.into()),
@@ -188,17 +233,19 @@ fn try_in(trial: &Path) -> Result<Traits, TrialError> {
     let [part, temporary, finished] = TRIAL_NAMES.map(|name| trial.join(name));
     let at = |step| move |cause| TrialError { step, cause };
     DirBuilder::new().mode(0o700).create(trial).map_err(at("make a directory"))?;
-    let file = private().create_new(true).open(&temporary).map_err(at("make a file"))?;
+    let file = create_new(&temporary).map_err(at("make a file"))?;
     file.write_all_at(&[0; 512], 0).map_err(at("write to a file"))?;
     file.write_all_at(b"callreel", 0).map_err(at("write to a file"))?;
     file.sync_all().map_err(at("make a file durable"))?;
     let mode = file.metadata().map_err(at("look at a file"))?.permissions().mode();
     // As a record's next version takes the place of the last one.
-    drop(private().create_new(true).open(&part).map_err(at("make a file"))?);
+    drop(create_new(&part).map_err(at("make a file"))?);
     fs::rename(&temporary, &part).map_err(at("replace a file by a rename"))?;
     rename_new(&part, &finished).map_err(at("give a finished file its name"))?;
     sync_dir(trial).map_err(at("make a file's name durable"))?;
-    let read = fs::read(&finished).map_err(at("read a file"))?;
+    let mut read = Vec::new();
+    let file = open_to_read(&finished).map_err(at("read a file"))?;
+    file.take(1024).read_to_end(&mut read).map_err(at("read a file"))?;
     if read.len() != 512 || !read.starts_with(b"callreel") {
         let cause = io::Error::other("it is not what was written");
         return Err(TrialError { step: "read a file", cause });
@@ -209,7 +256,11 @@ fn try_in(trial: &Path) -> Result<Traits, TrialError> {
 fn clear_trial(dir: &Path) -> io::Result<()> {
     let trial = dir.join(TRIAL_DIR);
     found(fs::remove_file(dir.join(OLD_PROBE)))?;
-    if found(fs::symlink_metadata(&trial))?.is_some() {
+    let trial_is = found(fs::symlink_metadata(&trial))?;
+    if trial_is.as_ref().is_some_and(|trial| !trial.is_dir()) {
+        return fs::remove_file(&trial); // A link leads to a directory of somebody else's.
+    }
+    if trial_is.is_some() {
         for name in TRIAL_NAMES {
             found(fs::remove_file(trial.join(name)))?;
         }

@@ -18,19 +18,15 @@ use callreel_core::frame::Provider;
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{self, Encoding, Length, Spec};
 use jiff::{SignedDuration, Timestamp};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
 use serde::Serialize;
 
 use super::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
-use super::disk::clear_claim;
+use super::disk::{self, clear_claim};
 use super::ending::audio_bytes;
 use super::file::{PartFile, to_io};
 use super::keep::days_of;
 use super::record::{End, State, ms};
-use super::{
-    Left, Names, Part, Record, Store, found, open_regular, read_small, rename_new, sync_dir,
-};
+use super::{Left, Names, Part, Record, Store, found, read_small, rename_new, sync_dir};
 
 /// The time between two lines that tell how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -324,17 +320,10 @@ fn recover_wav(
     names: &Names,
     between: &mut dyn FnMut(u64, Duration) -> ControlFlow<()>,
 ) -> io::Result<Recovered> {
-    let mut options = File::options();
     // A link that somebody put there leads to a file that is not ours.
-    let opened = open_regular(options.read(true).write(true), OFlags::NOFOLLOW, &names.wav_part());
-    let file = match opened {
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound
-                || Errno::from_io_error(&error) == Some(Errno::LOOP) =>
-        {
-            return Ok(Recovered::NotOurs);
-        }
-        file => file?,
+    let opened = disk::open(File::options().read(true).write(true), &names.wav_part());
+    let Some(file) = found(opened)? else {
+        return Ok(Recovered::NotOurs);
     };
     let known = read_record(&names.json());
     let published = known.is_some();

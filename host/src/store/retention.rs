@@ -164,7 +164,7 @@ struct Found {
 
 impl Found {
     fn new(names: Names, ended: SystemTime) -> Self {
-        let freed = |path: PathBuf| match fs::metadata(path) {
+        let freed = |path: PathBuf| match fs::symlink_metadata(path) {
             // Another name keeps what it holds.
             Ok(file) if file.nlink() > 1 => 0,
             Ok(file) if file.blocks() > 0 => file.blocks() * 512,

@@ -1,0 +1,205 @@
+//! The messages that wait, in memory: their directory is read seldom, however many there are.
+//!
+//! The oldest are known by name and time; of the newer ones only the number is, until there is room.
+//! Those are files like all others, so nothing is lost with what is forgotten here.
+
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Messages that are known by name at most.
+const KNOWN_MAX: usize = 4096;
+
+/// Messages, the oldest, of which a round may try each.
+const ROUND_MAX: usize = 1000;
+
+/// How often the directory is read although nothing asks for it: others may take messages away.
+const READ_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// How soon it is read again after it could not be.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// When a message was written, and its id: their order is that of the delivery.
+pub(super) type Waiting = (SystemTime, String);
+
+/// How a message has fared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tries {
+    /// How often it was not taken.
+    pub count: u32,
+    /// When to try again; absent: now.
+    pub next: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    known: BTreeMap<Waiting, Tries>,
+    /// Newer ones.
+    beyond: u64,
+    /// When the directory is to be read; absent: now.
+    read_at: Option<Instant>,
+}
+
+impl Backlog {
+    /// How many messages wait.
+    pub(super) fn len(&self) -> u64 {
+        self.known.len() as u64 + self.beyond
+    }
+
+    /// Adds a message that was just written.
+    pub(super) fn add(&mut self, message: Waiting) {
+        if self.beyond > 0 {
+            self.beyond += 1;
+            return;
+        }
+        self.known.entry(message).or_default();
+        if self.known.len() > KNOWN_MAX {
+            self.known.pop_last();
+            self.beyond += 1;
+        }
+    }
+
+    /// Counts messages that were written, newer than all that are known.
+    pub(super) fn add_unknown(&mut self, count: u64) {
+        self.beyond += count;
+    }
+
+    /// Reads the directory if it is time, or the known ones run out.
+    ///
+    /// # Errors
+    /// It cannot be read; what was known is as it was.
+    pub(super) fn refresh(&mut self, dir: &Path, now: Instant) -> io::Result<()> {
+        let is_short = self.beyond > 0 && self.known.len() < ROUND_MAX;
+        if !is_short && self.read_at.is_some_and(|at| at > now) {
+            return Ok(());
+        }
+        let read = self.read(dir);
+        self.read_at = Some(now + if read.is_ok() { READ_EVERY } else { RETRY_AFTER });
+        read
+    }
+
+    fn read(&mut self, dir: &Path) -> io::Result<()> {
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            entries => Some(entries?),
+        };
+        let mut oldest = BinaryHeap::<Waiting>::new();
+        let mut beyond = 0;
+        for entry in entries.into_iter().flatten() {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+                continue;
+            };
+            // One that has no time any more is no more.
+            let Ok(written) = entry.metadata().and_then(|metadata| metadata.modified()) else {
+                continue;
+            };
+            oldest.push((written, id.to_owned()));
+            if oldest.len() > KNOWN_MAX {
+                oldest.pop();
+                beyond += 1;
+            }
+        }
+        let known = std::mem::take(&mut self.known).into_iter();
+        let mut tries: HashMap<_, _> = known.map(|((_, id), tries)| (id, tries)).collect();
+        let known = oldest.into_iter().map(|message| {
+            let tries = tries.remove(&message.1).unwrap_or_default();
+            (message, tries)
+        });
+        self.known = known.collect();
+        self.beyond = beyond;
+        Ok(())
+    }
+
+    /// The messages that are due, oldest first.
+    pub(super) fn due(&self, now: Instant) -> Vec<Waiting> {
+        let round = self.known.iter().take(ROUND_MAX);
+        let due = round.filter(|(_, tries)| tries.next.is_none_or(|next| next <= now));
+        due.map(|(message, _)| message.clone()).collect()
+    }
+
+    /// When there is something to do again.
+    pub(super) fn next(&self, now: Instant) -> Instant {
+        let next = self.known.values().take(ROUND_MAX).map(|tries| tries.next.unwrap_or(now));
+        next.chain(self.read_at).min().unwrap_or(now)
+    }
+
+    /// What is known of a message.
+    pub(super) fn tries(&mut self, message: &Waiting) -> Option<&mut Tries> {
+        self.known.get_mut(message)
+    }
+
+    /// Forgets a message that is gone.
+    pub(super) fn remove(&mut self, message: &Waiting) {
+        self.known.remove(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn all_messages_have_their_turn_oldest_first_in_little_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |id: u64| dir.path().join(format!("msg_{id}.json"));
+        // Written in an order that is not the one of their names.
+        let all: Vec<u64> = (0..KNOWN_MAX as u64 + 700).map(|n| n * 7919 % 4801).collect();
+        for (second, id) in all.iter().enumerate() {
+            let file = fs::File::create(path(*id)).unwrap();
+            file.set_modified(at(second as u64)).unwrap();
+        }
+        fs::write(dir.path().join("msg_x.tmp"), "").unwrap();
+        let (mut backlog, now, mut delivered) = (Backlog::default(), Instant::now(), Vec::new());
+        loop {
+            backlog.refresh(dir.path(), now).unwrap();
+            assert!(backlog.known.len() <= KNOWN_MAX);
+            assert_eq!(backlog.len() as usize, all.len() - delivered.len());
+            let due = backlog.due(now);
+            assert!(due.len() <= ROUND_MAX);
+            for message in &due {
+                let id = message.1["msg_".len()..].parse().unwrap();
+                fs::remove_file(path(id)).unwrap();
+                backlog.remove(message);
+                delivered.push(id);
+            }
+            if due.is_empty() {
+                break;
+            }
+        }
+        assert!(delivered == all, "in the order of their times");
+    }
+
+    #[test]
+    fn a_look_at_the_directory_forgets_no_try_and_finds_what_was_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Instant::now();
+        for id in ["a", "b"] {
+            fs::write(dir.path().join(format!("{id}.json")), "").unwrap();
+        }
+        let mut backlog = Backlog::default();
+        backlog.refresh(dir.path(), now).unwrap();
+        let due = backlog.due(now);
+        assert_eq!(due.len(), 2);
+        let later = now + Duration::from_secs(7);
+        for message in &due {
+            *backlog.tries(message).unwrap() = Tries { count: 3, next: Some(later) };
+        }
+        assert_eq!((backlog.due(now).len(), backlog.next(now)), (0, later));
+        backlog.add((SystemTime::now(), "c".to_owned()));
+        assert_eq!((backlog.due(now).len(), backlog.next(now)), (1, now));
+        fs::remove_file(dir.path().join("a.json")).unwrap();
+        backlog.refresh(dir.path(), now + READ_EVERY / 2).unwrap();
+        assert_eq!(backlog.len(), 3, "the directory is not read before its time");
+        backlog.refresh(dir.path(), now + READ_EVERY).unwrap();
+        assert_eq!((backlog.len(), backlog.due(now).len()), (1, 0));
+        assert_eq!(backlog.due(later)[0].1, "b");
+    }
+}

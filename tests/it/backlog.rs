@@ -1,0 +1,87 @@
+//! A webhook whose server is down for long: what the messages that wait cost, and that all arrive.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::harness::process::{PATIENCE, Server, Setup, callreel, eventually};
+use crate::harness::receiver::receiver;
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Leaves messages as an outage does; gives their ids, oldest first, which is not the order of their names.
+fn leave_messages(dir: &Path, count: usize) -> Vec<String> {
+    let queue = dir.join(".webhooks");
+    fs::create_dir(&queue).unwrap();
+    let hour_ago = SystemTime::now() - Duration::from_secs(60 * 60);
+    (0..count)
+        .map(|nth| {
+            let id = format!("msg_2026-11-22_MZ{:06}", nth * 7919 % count);
+            let data = json!({ "id": id, "started_at": "2026-11-22T08:00:00Z", "wav": null });
+            let message = json!({
+                "type": "recording.finished", "timestamp": "2026-11-22T08:00:01Z", "data": data
+            });
+            let path = queue.join(format!("{id}.json"));
+            fs::write(&path, message.to_string()).unwrap();
+            let written = hour_ago + Duration::from_millis(nth as u64);
+            File::options().write(true).open(path).unwrap().set_modified(written).unwrap();
+            id
+        })
+        .collect()
+}
+
+fn start(dir: &Path, url: &str) -> Server {
+    let options = ["--admin", "127.0.0.1:0", "--webhook", url, "--webhook-secret", SECRET];
+    Setup::new(dir).args(&options).start()
+}
+
+#[test]
+fn a_backlog_costs_next_to_nothing_and_is_delivered_oldest_first() {
+    let long = std::env::var_os("CALLREEL_LONG").is_some();
+    let (count, window_s) = if long { (50_000, 20) } else { (3_001, 5) };
+    let dir = tempfile::tempdir().unwrap();
+    let ids = leave_messages(dir.path(), count);
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    callreel(); // Built before it is timed.
+    let began = Instant::now();
+    let mut server = start(dir.path(), &format!("http://{closed}/"));
+    let started = began.elapsed();
+    assert!(started < Duration::from_secs(2), "{started:?} with {count} messages");
+    eventually(PATIENCE, "it has tried", || {
+        let status: Value = body_of(&server.ask_admin("/api/v1/status").1);
+        status["webhook"]["failing_since"].is_string().then_some(())
+    });
+    assert_eq!(server.metric("callreel_webhook_pending"), count as f64);
+    let (memory, cpu, since) = (server.memory("VmRSS"), server.cpu(), Instant::now());
+    thread::sleep(Duration::from_secs(window_s));
+    let (cpu, elapsed) = (server.cpu() - cpu, since.elapsed());
+    // The system counts in steps of 10 ms.
+    let most = elapsed.mul_f64(0.01) + Duration::from_millis(10);
+    eprintln!(
+        "{count} messages: started in {started:?}, {cpu:?} in {elapsed:?}, {} KiB",
+        memory >> 10
+    );
+    assert!(cpu <= most, "{cpu:?} of a processor in {elapsed:?} for {count} messages");
+    assert!(server.memory("VmRSS") < memory + (4 << 20));
+    server.stop();
+    let (url, received) = receiver(vec![204; count]);
+    let server = start(dir.path(), &url);
+    for id in &ids {
+        let (headers, _) = received.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(headers["webhook-id"], *id);
+    }
+    eventually(PATIENCE, "none is left", || {
+        (server.metric("callreel_webhook_delivered_total") == count as f64).then_some(())
+    });
+    assert_eq!(server.metric("callreel_webhook_pending"), 0.0);
+    assert_eq!(fs::read_dir(dir.path().join(".webhooks")).unwrap().count(), 0);
+}
+
+fn body_of(answer: &str) -> Value {
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(body).unwrap()
+}
