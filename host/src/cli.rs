@@ -15,6 +15,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::caller_ids::Callers;
+use crate::stream_tokens::StreamTokens;
 use crate::{Config, admin, caller, decode, demo, engine, http, repair, store, twilio, webhook};
 
 /// Longest `--read-interval`: it delays every checkpoint, and with it what a crash may cost.
@@ -349,7 +350,7 @@ impl TryFrom<ServeArgs> for Config {
             (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
         };
         let stream_tokens = match args.stream_token {
-            true => Some(Arc::new(twilio::StreamTokens::new()?)),
+            true => Some(Arc::new(StreamTokens::new()?)),
             false => None,
         };
         let callers = (!args.no_caller_ids).then(Arc::<Callers>::default);

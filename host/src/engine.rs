@@ -5,6 +5,7 @@
 //! that all its calls share. That costs a fifth of reading each frame when it comes.
 
 mod connection;
+mod places;
 mod pool;
 
 use std::collections::HashMap;
@@ -20,23 +21,30 @@ use callreel_core::{wav, ws};
 use hyper::body::Bytes;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use self::connection::{Closing, Live};
+use self::places::{Place, Places};
 use self::pool::Pool;
 use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX, Wish};
 use crate::caller_ids::Callers;
-use crate::live::Board;
+use crate::live::{Board, Refused};
+use crate::pace::Pace;
 use crate::pulse::Pulse;
 use crate::recording::{Done, Outbox, Outcome, Writers};
 use crate::store::record::End;
 use crate::store::{Door, Store};
-use crate::twilio::StreamTokens;
+use crate::stream_tokens::StreamTokens;
 
 /// The buffer that a thread reads into: the largest message, and what may come with it.
 const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 1024;
 
 /// How much of one connection is read before the others have their turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
+
+/// Reads in one turn of a connection that is not listened to any more.
+const DISCARDS_MAX: usize = 4;
 
 /// A turn that brought as much comes from a peer that does not send at the pace of speech: so much,
 /// or four times what two tracks bring between two looks.
@@ -52,6 +60,9 @@ const EVENTS_MAX: usize = 1024;
 
 /// How long a thread sleeps at most while a connection waits for the disk or for memory.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
+
+/// How long a media thread may take to answer whether a connection gave way.
+const GIVE_WAY_MAX: Duration = Duration::from_millis(500);
 
 /// How long calls may take to finish when the recorder stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(8);
@@ -80,6 +91,8 @@ pub struct Config {
     pub capture: bool,
     /// What a stream has to show at its start, if anything.
     pub stream_tokens: Option<Arc<StreamTokens>>,
+    /// How many calls may begin in a second; the public listener takes the upgrades from it.
+    pub pace: Arc<Pace>,
     /// The ends of the calls that webhooks told of, for end records; `None` leaves them out.
     pub callers: Option<Arc<Callers>>,
     /// How many threads read calls.
@@ -97,6 +110,7 @@ impl Default for Config {
             encoding: wav::Encoding::Pcm16,
             capture: false,
             stream_tokens: None,
+            pace: Arc::default(),
             callers: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
             // One read may bring the largest message, and that five seconds' worth of a gap.
@@ -127,6 +141,8 @@ pub struct Engine {
 #[derive(Clone, Default)]
 pub struct Handle {
     inboxes: Arc<[Arc<Inbox>]>,
+    places: Option<Arc<Places>>,
+    pace: Arc<Pace>,
     door: Arc<Door>,
     /// Of the threads that write files.
     writers: Arc<[Arc<Pulse>]>,
@@ -154,6 +170,10 @@ struct Bell {
 enum Letter {
     Adopt(Connection, Place),
     Finished { token: usize, outcome: Outcome },
+    /// Make room for a new connection, unless it has earned its place; answers whether it did.
+    GiveWay { token: usize, answer: oneshot::Sender<bool> },
+    /// Make room for another message.
+    GiveUpMessage { token: usize },
     Drain,
 }
 
@@ -167,6 +187,7 @@ impl Engine {
         let (writers, outboxes) = Writers::start(store, board, count)?;
         let pool = Arc::<Pool>::default();
         let failures = Arc::<Allowance>::default();
+        let places = Arc::new(Places::new(config.stream_tokens.is_some()));
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
         for (index, outbox) in outboxes.into_iter().enumerate() {
@@ -204,7 +225,8 @@ impl Engine {
             inboxes.push(inbox);
         }
         let (door, pulses) = (store.door(), writers.pulses().into());
-        let handle = Handle { inboxes: inboxes.into(), door, writers: pulses };
+        let (places, pace) = (Some(places), Arc::clone(&config.pace));
+        let handle = Handle { inboxes: inboxes.into(), places, pace, door, writers: pulses };
         Ok(Self { handle, threads, writers })
     }
 
@@ -232,9 +254,30 @@ impl Handle {
     /// Gives a connection to the thread that has the fewest.
     pub fn adopt(&self, connection: Connection) {
         let idlest = self.inboxes.iter().min_by_key(|i| i.connections.load(Ordering::Relaxed));
-        if let Some(inbox) = idlest {
-            inbox.post(Letter::Adopt(connection, Place::new(inbox)));
+        if let Some((inbox, places)) = idlest.zip(self.places.as_ref()) {
+            inbox.post(Letter::Adopt(connection, Place::new(inbox, places)));
         }
+    }
+
+    /// Has a connection give its place to a new one: one that is five seconds old and has shown nothing
+    /// of a call. Returns whether one did.
+    pub async fn make_room(&self) -> bool {
+        while let Some(waiting) =
+            self.places.as_ref().and_then(|places| places.take_next(Instant::now()))
+        {
+            let (answer, answered) = oneshot::channel();
+            waiting.inbox.post(Letter::GiveWay { token: waiting.token, answer });
+            if let Ok(Ok(true)) = timeout(GIVE_WAY_MAX, answered).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// How many calls may begin.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// Why the disk lets no new call in, if it does not: one would take the room that is kept for
@@ -275,35 +318,6 @@ impl Inbox {
 
     fn take(&self) -> Vec<Letter> {
         std::mem::take(&mut self.letters.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// A connection's place among those that are counted; dropping it gives it back.
-struct Place {
-    inbox: Arc<Inbox>,
-    is_lingering: bool,
-}
-
-impl Place {
-    fn new(inbox: &Arc<Inbox>) -> Self {
-        inbox.connections.fetch_add(1, Ordering::Relaxed);
-        Self { inbox: Arc::clone(inbox), is_lingering: false }
-    }
-
-    /// Leaves it to the next call: the connection is about to be closed.
-    fn linger(&mut self) {
-        if !std::mem::replace(&mut self.is_lingering, true) {
-            self.inbox.lingering.fetch_add(1, Ordering::Relaxed);
-            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Inbox { connections, lingering, .. } = &*self.inbox;
-        let count = if self.is_lingering { lingering } else { connections };
-        count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -444,12 +458,17 @@ impl Reader {
                         self.drop_if_gone(token);
                     }
                 }
+                Letter::GiveWay { token, answer } => {
+                    // Nobody waits for it any more where the answer cannot be sent.
+                    let _ = answer.send(self.give_way(token));
+                }
+                Letter::GiveUpMessage { token } => self.give_up_message(token),
                 Letter::Drain => self.drain(),
             }
         }
     }
 
-    fn adopt(&mut self, connection: Connection, place: Place) {
+    fn adopt(&mut self, connection: Connection, mut place: Place) {
         let token = self.next_token;
         self.next_token += 1;
         let mut stream = TcpStream::from_std(connection.stream);
@@ -458,6 +477,7 @@ impl Reader {
             tracing::error!(%error, peer = %connection.peer, "cannot watch a connection");
             return;
         }
+        place.wait(token);
         let call = Call::new(connection.peer, self.config.capture);
         let mut live = Live::new(stream, call, &connection.already_read, place);
         live.settle(&self.pool);
@@ -466,6 +486,44 @@ impl Reader {
         if self.drain_until.is_some() {
             self.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, Instant::now());
         }
+    }
+
+    /// Closes a connection that has not earned its place; whether the place is free.
+    fn give_way(&mut self, token: usize) -> bool {
+        let now = Instant::now();
+        // Nobody is called silent unheard.
+        self.guarded(token, now, |reader| reader.read(token, now));
+        let Some(live) = self.live.get(&token) else {
+            return true;
+        };
+        let (is_earned, peer) = (live.place.is_earned(), live.call.peer());
+        if !is_earned && matches!(live.closing, Closing::No) {
+            let board = self.outbox.board();
+            board.counters.refuse(Refused::GaveWay);
+            if let Some(left_out) = board.log_rooms.trouble.take(peer.ip(), now) {
+                tracing::warn!(%peer, left_out, "a connection gave way to a new one: places ran out, and it had not begun a call in five seconds");
+            }
+            self.end(token, End::Idle, ws::CloseCode::TRY_AGAIN_LATER, now);
+        }
+        self.drop_if_gone(token);
+        !is_earned
+    }
+
+    /// Closes a connection whose message does not end, in favour of another's.
+    fn give_up_message(&mut self, token: usize) {
+        let now = Instant::now();
+        let Some(live) = self.live.get(&token).filter(|l| self.pool.is_leaving(&l.place)) else {
+            return;
+        };
+        let peer = live.call.peer();
+        if let Some(left_out) = self.outbox.board().log_rooms.trouble.take(peer.ip(), now) {
+            tracing::warn!(%peer, left_out, "closed a connection: its message did not end, and others needed the memory");
+        }
+        self.end(token, End::Idle, ws::CloseCode::POLICY, now);
+        if let Some(live) = self.live.get_mut(&token) {
+            live.give_up_message(&self.pool);
+        }
+        self.drop_if_gone(token);
     }
 
     /// Reads each connection that has something, once.
@@ -525,6 +583,14 @@ impl Reader {
                 (live.last_heard, live.pooled_since) = (now, now);
                 return More::Later;
             }
+            if live.is_deaf {
+                turn += 1;
+                match live.discard(&mut self.buffer) {
+                    true if turn < DISCARDS_MAX => continue,
+                    true => return More::AtOnce,
+                    false => return More::No,
+                }
+            }
             if live.call.has_unread() {
                 live.recall(&mut self.buffer);
                 self.take(token, 0, now);
@@ -537,6 +603,7 @@ impl Reader {
             if room == 0 {
                 // Others have taken the pool: it is neither silent nor at its end.
                 live.last_heard = now;
+                live.seek_room(&self.pool, now);
                 return More::Later;
             }
             let received = match result {
@@ -591,6 +658,7 @@ impl Reader {
             segment_bytes_max: self.config.segment_bytes_max,
             stream_tokens: self.config.stream_tokens.as_deref(),
             failures: &self.failures,
+            pace: &self.config.pace,
             callers: self.config.callers.as_deref(),
             now,
             done: &done,
@@ -620,6 +688,9 @@ impl Reader {
             };
             live.settle(&pool);
             live.send_pongs();
+            if !live.place.is_earned() {
+                live.place.note(live.call.shown());
+            }
             if let Wish::Close(code) = wish {
                 live.close_when_finished(code, now);
             }

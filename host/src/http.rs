@@ -13,7 +13,7 @@ use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -40,7 +40,7 @@ use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use self::refusals::{Refusals, Unread};
-use crate::connections::Connections;
+use crate::connections::{self, Connections, Level, Standing};
 use crate::engine::{Connection, Handle};
 use crate::live::{Board, Refused, RequestRefused};
 use crate::ready::Readiness;
@@ -58,6 +58,8 @@ const _: () = assert!(EXCHANGES_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time that a response may take to leave, beyond the time that its request may take to arrive.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for the rest of a head of which something came at the last moment.
+const HEAD_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 /// How long, and how much, is read and thrown away after a response, because closing a socket with
 /// unread bytes sends a reset, which can overtake the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -129,7 +131,7 @@ pub async fn serve(
         board,
         readiness,
         upgrading: Arc::default(),
-        pace: Arc::new(Mutex::new(Pace::new(config.calls_per_second_max))),
+        entrance: Arc::default(),
         config: Arc::new(config),
     };
     let desk = Desk { router: router(front, refusals.clone()), refusals, phase: phase.clone() };
@@ -142,7 +144,11 @@ pub async fn serve(
         match accepted {
             Ok((socket, peer)) => {
                 starved = false;
-                exchanges.admit(exchange(socket, peer, desk.clone(), patience)).await;
+                let socket = Arc::new(socket);
+                let standing = Arc::new(Standing::of(&socket));
+                let exchange =
+                    exchange(socket, peer, desk.clone(), patience, Arc::clone(&standing));
+                exchanges.admit(standing, exchange).await;
             }
             Err(error) if is_peers_fault(&error) => {
                 debug!(%error, "a connection was gone before it was accepted")
@@ -153,7 +159,7 @@ pub async fn serve(
                 }
                 starved = true;
                 // Those that say nothing hold descriptors, too.
-                exchanges.evict_oldest().await;
+                exchanges.evict_one();
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -203,9 +209,15 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// Carries one request and its response over `socket`, then closes it, unless it became a
-/// WebSocket.
-async fn exchange(socket: TcpStream, peer: SocketAddr, desk: Desk, patience: Patience) {
+/// Waits for the first byte, then carries one request and its response over `socket` and closes it,
+/// unless it became a WebSocket. A connection that says nothing costs little more than its socket.
+async fn exchange(
+    socket: Arc<TcpStream>,
+    peer: SocketAddr,
+    desk: Desk,
+    patience: Patience,
+    standing: Arc<Standing>,
+) {
     if let Err(error) = socket.set_nodelay(true) {
         debug!(%error, "a connection was gone before it was served");
         return;
@@ -213,8 +225,19 @@ async fn exchange(socket: TcpStream, peer: SocketAddr, desk: Desk, patience: Pat
     let is_answered = Arc::<AtomicBool>::default();
     let answered = Arc::clone(&is_answered);
     let mut unanswered = Unanswered { desk: &desk, peer, is_answered, is_over: false };
+    let began = Instant::now();
+    if timeout(patience.head, socket.readable()).await.is_err() {
+        unanswered.is_over = true;
+        return desk.refusals.tell_connection(peer, Unread::Timeout(patience.head), &[]);
+    }
+    standing.raise(Level::Speaking);
+    let socket = connections::own(socket).await;
+    let client = refusals::Client { peer, standing: Arc::clone(&standing) };
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(refusals::Peer(peer));
+        if request.body().is_end_stream() {
+            standing.raise(Level::Asked);
+        }
+        request.extensions_mut().insert(client.clone());
         let response = desk.router.clone().call(request);
         let answered = Arc::clone(&answered);
         async move {
@@ -223,9 +246,10 @@ async fn exchange(socket: TcpStream, peer: SocketAddr, desk: Desk, patience: Pat
             Ok::<Response, Infallible>(response.unwrap_or_else(|never| match never {}))
         }
     });
+    let head_timeout = patience.head.saturating_sub(began.elapsed()).max(HEAD_TIMEOUT_MIN);
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience.head)
+        .header_read_timeout(head_timeout)
         // The first bounds what is buffered, the second what is believed: a read may go past the
         // first.
         .max_buf_size(HEAD_BYTES_MAX)
@@ -254,6 +278,7 @@ async fn exchange(socket: TcpStream, peer: SocketAddr, desk: Desk, patience: Pat
     if let Some(unread) = unread.filter(|_| !answered.load(Ordering::Relaxed)) {
         desk.refusals.tell_connection(peer, unread, &parts.read_buf);
     }
+    standing.answered();
     linger(parts.io.into_inner()).await;
 }
 
@@ -275,33 +300,9 @@ struct Front {
     readiness: Readiness,
     /// Upgrades that were granted and have not reached the engine yet.
     upgrading: Arc<AtomicUsize>,
-    pace: Arc<Mutex<Pace>>,
+    /// Upgrades take their places one after the other.
+    entrance: Arc<tokio::sync::Mutex<()>>,
     config: Arc<Config>,
-}
-
-/// How many calls may begin in a second: a bucket that fills evenly and holds a second's worth.
-struct Pace {
-    per_second: Option<f64>,
-    calls: f64,
-    filled: Instant,
-}
-
-impl Pace {
-    fn new(calls_per_second_max: Option<u32>) -> Self {
-        let per_second = calls_per_second_max.map(f64::from);
-        Self { per_second, calls: per_second.unwrap_or_default(), filled: Instant::now() }
-    }
-
-    fn admits(&mut self, now: Instant) -> bool {
-        let Some(per_second) = self.per_second else {
-            return true;
-        };
-        let since = now.duration_since(std::mem::replace(&mut self.filled, now));
-        self.calls = (self.calls + per_second * since.as_secs_f64()).min(per_second);
-        let admits = self.calls >= 1.0;
-        self.calls -= f64::from(u8::from(admits));
-        admits
-    }
 }
 
 /// Every public URL.
@@ -344,6 +345,9 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
     front.refuse_unless_open()?;
     let (head, body) = request.into_parts();
     let body = read_body(body, front.config.body_timeout).await?;
+    if let Some(refusals::Client { standing, .. }) = head.extensions.get() {
+        standing.raise(Level::Asked);
+    }
     let twilio = &front.config.twilio;
     let webhook = twilio::Webhook {
         path_and_query: path_and_query(&head),
@@ -362,8 +366,7 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
         None => None,
         Some(tokens) => {
             let call_id = webhook.call_id().ok_or(Refusal::CallSid)?;
-            let issued = tokens.issue(&call_id, Instant::now().into_std());
-            Some(issued.map_err(|_| front.refuse_as_full(Refused::Limit))?)
+            Some(tokens.issue(&call_id, Instant::now().into_std()))
         }
     };
     if let Some(callers) = &twilio.callers
@@ -384,7 +387,7 @@ async fn media_stream(State(front): State<Front>, request: Request) -> Result<Re
         verified.map_err(|rejected| front.refuse_forgery(&rejected))?;
     }
     front.refuse_unless_open()?;
-    let slot = front.reserve()?;
+    let slot = front.reserve().await?;
     let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
     tokio::spawn(hand_over(on_upgrade, front.engine, slot));
     let headers = [
@@ -434,24 +437,32 @@ impl Front {
         self.refuse(why, Refusal::Full(why))
     }
 
-    /// Sets one call's place aside until the engine counts it.
-    fn reserve(&self) -> Result<Slot, Refusal> {
+    /// Sets one call's place aside until the engine counts it. Where there is none, connections that
+    /// have not earned theirs give way.
+    async fn reserve(&self) -> Result<Slot, Refusal> {
         if let Some(fault) = self.engine.disk_fault() {
             debug!(fault, "a call is refused for want of a disk");
             return Err(self.refuse_as_full(Refused::Disk));
         }
-        if !self.pace.lock().unwrap_or_else(PoisonError::into_inner).admits(Instant::now()) {
+        if !self.engine.pace().admits(std::time::Instant::now()) {
             return Err(self.refuse_as_full(Refused::Rate));
         }
+        let _entrance = self.entrance.lock().await;
+        while !self.has_room() {
+            if !self.engine.make_room().await {
+                return Err(self.refuse_as_full(Refused::Limit));
+            }
+        }
+        self.upgrading.fetch_add(1, Ordering::SeqCst);
+        Ok(Slot(Arc::clone(&self.upgrading)))
+    }
+
+    fn has_room(&self) -> bool {
         // A slot is given back after the engine has counted its call, so reading in this order
         // misses none.
-        let upgrading_before = self.upgrading.fetch_add(1, Ordering::SeqCst);
-        let slot = Slot(Arc::clone(&self.upgrading));
-        let calls = self.engine.connection_count() + upgrading_before;
-        match self.config.calls_max {
-            Some(calls_max) if calls >= calls_max => Err(self.refuse_as_full(Refused::Limit)),
-            _ => Ok(slot),
-        }
+        let upgrading = self.upgrading.load(Ordering::SeqCst);
+        let calls = self.engine.connection_count() + upgrading;
+        self.config.calls_max.is_none_or(|calls_max| calls < calls_max)
     }
 }
 
@@ -666,7 +677,7 @@ mod tests {
             readiness: Readiness::new(store, Handle::default(), phases.clone()),
             board: Arc::default(),
             upgrading: Arc::default(),
-            pace: Arc::new(Mutex::new(Pace::new(None))),
+            entrance: Arc::default(),
             config: Arc::default(),
         };
         let mut router = router(front, Refusals::new(Arc::default()));
