@@ -196,9 +196,7 @@ async fn converse(socket: TcpStream, client: Client, router: Router, write_timeo
     let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(client.clone());
         let response = router.clone().call(request);
-        async move {
-            Ok::<Response, Infallible>(response.await.unwrap_or_else(|never| match never {}))
-        }
+        async move { Ok::<Response, Infallible>(response.await.unwrap_or_else(|never| match never {})) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -529,7 +529,10 @@ impl Stream {
                 let mut record = context.record_of(start);
                 if !context.admits(&mut record) {
                     if let Some(left_out) = context.room(peer) {
-                        tracing::warn!(left_out, "refused a stream: it shows no fresh token of its call");
+                        tracing::warn!(
+                            left_out,
+                            "refused a stream: it shows no fresh token of its call"
+                        );
                     }
                     context.outbox.board().counters.refuse(Refused::Token);
                     return Next::Refuse(ws::CloseCode::POLICY);
@@ -556,7 +559,10 @@ impl Stream {
             Event::Refused(start) => {
                 *opening = None;
                 if let Some(left_out) = context.room(peer) {
-                    tracing::warn!(left_out, "refused a stream: its audio is not 8 kHz mono mu-law");
+                    tracing::warn!(
+                        left_out,
+                        "refused a stream: its audio is not 8 kHz mono mu-law"
+                    );
                 }
                 let mut record = context.record_of(start);
                 record.close(End::Refused);

@@ -44,8 +44,7 @@ pub enum Level {
 }
 
 impl Level {
-    const ALL: [Self; 5] =
-        [Self::Silent, Self::Answered, Self::Speaking, Self::Asked, Self::Known];
+    const ALL: [Self; 5] = [Self::Silent, Self::Answered, Self::Speaking, Self::Asked, Self::Known];
 }
 
 /// What a connection and its listener share.
@@ -72,6 +71,11 @@ impl Known {
 }
 
 impl Standing {
+    /// Of a connection that has shown so much.
+    pub fn new(level: Level) -> Self {
+        Self { level: AtomicU8::new(level as u8), silent: Weak::new(), known: None }
+    }
+
     /// Of a connection from which nothing has been read.
     pub fn of(socket: &Arc<TcpStream>) -> Self {
         let silent = Arc::downgrade(socket);
@@ -204,11 +208,7 @@ impl Connections {
             connection.await;
             drop(place);
         };
-        self.tasks.push_back(Admitted {
-            at: Instant::now(),
-            standing,
-            task: tokio::spawn(task),
-        });
+        self.tasks.push_back(Admitted { at: Instant::now(), standing, task: tokio::spawn(task) });
     }
 
     async fn place(&mut self) -> OwnedSemaphorePermit {
@@ -280,9 +280,8 @@ impl Connections {
     pub async fn evict_surplus(&mut self) {
         let known_max = (self.count_max - self.count_max.div_ceil(8)).max(1);
         while self.known.count.load(Ordering::Relaxed) > known_max {
-            let is_known = |admitted: &Admitted| {
-                admitted.standing.is_known() && !admitted.task.is_finished()
-            };
+            let is_known =
+                |admitted: &Admitted| admitted.standing.is_known() && !admitted.task.is_finished();
             let oldest = self.tasks.iter().position(is_known);
             let Some(Admitted { task, standing, .. }) =
                 oldest.and_then(|index| self.tasks.remove(index))

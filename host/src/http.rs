@@ -12,8 +12,8 @@ use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -34,7 +34,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service as _;
 use tracing::{debug, warn};
@@ -51,15 +51,17 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Largest request body; a webhook's form is about 1 KiB.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The most connections that have not become a call yet.
-const EXCHANGES_MAX: usize = 256;
-const _: () = assert!(EXCHANGES_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
+const EXCHANGES_MAX: usize = 1024;
+/// The most of them from which something has come; of the others each has but a socket.
+const SPEAKING_MAX: usize = 256;
+const _: () = assert!(SPEAKING_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
 /// Rest after an accept that failed for want of a resource (descriptors, mostly), so that the wait
 /// is not a spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time that a response may take to leave, beyond the time that its request may take to arrive.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the rest of a head of which something came at the last moment.
-const HEAD_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const HEAD_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// How long, and how much, is read and thrown away after a response, because closing a socket with
 /// unread bytes sends a reset, which can overtake the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -78,9 +80,10 @@ pub struct Config {
     pub calls_max: Option<usize>,
     /// Calls that may begin in a second; one more is refused with 503.
     pub calls_per_second_max: Option<u32>,
-    /// Connections that have not become a call yet, at one time. Each may hold a head and a body, so
-    /// this bounds their memory; a genuine one is over within milliseconds, so the default serves
-    /// hundreds of calls a second.
+    /// Connections that have not become a call yet, at one time. From half of them at most, and from
+    /// 256, something may have come: each of those may hold a head and a body, so that bounds their
+    /// memory. A genuine one is over within milliseconds, so the default serves hundreds of calls a
+    /// second.
     pub exchanges_max: usize,
     /// Time for a connection's first byte and the rest of the head to arrive.
     pub head_timeout: Duration,
@@ -123,7 +126,11 @@ pub async fn serve(
     mut phase: watch::Receiver<Phase>,
 ) {
     let patience = Patience { head: config.head_timeout, body: config.body_timeout };
-    let mut exchanges = Connections::new(config.exchanges_max.clamp(1, EXCHANGES_MAX));
+    let exchanges_max = config.exchanges_max.clamp(2, EXCHANGES_MAX);
+    let speaking_max = SPEAKING_MAX.min(exchanges_max / 2);
+    let mut silent = Connections::new(exchanges_max - speaking_max);
+    let mut exchanges = Connections::new(speaking_max);
+    let (spoke, mut speaking) = mpsc::unbounded_channel();
     let refusals = Refusals::new(Arc::clone(&board));
     let front = Front {
         phase: phase.clone(),
@@ -138,6 +145,13 @@ pub async fn serve(
     let mut starved = false;
     loop {
         let accepted = tokio::select! {
+            biased;
+            Some(spoken) = speaking.recv() => {
+                let standing = Arc::new(Standing::new(Level::Speaking));
+                let exchange = exchange(spoken, desk.clone(), patience, Arc::clone(&standing));
+                exchanges.admit(standing, exchange).await;
+                continue;
+            }
             accepted = listener.accept() => accepted,
             _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
         };
@@ -146,9 +160,8 @@ pub async fn serve(
                 starved = false;
                 let socket = Arc::new(socket);
                 let standing = Arc::new(Standing::of(&socket));
-                let exchange =
-                    exchange(socket, peer, desk.clone(), patience, Arc::clone(&standing));
-                exchanges.admit(standing, exchange).await;
+                let wait = await_first_byte(socket, peer, desk.clone(), patience, spoke.clone());
+                silent.admit(standing, wait).await;
             }
             Err(error) if is_peers_fault(&error) => {
                 debug!(%error, "a connection was gone before it was accepted")
@@ -159,12 +172,14 @@ pub async fn serve(
                 }
                 starved = true;
                 // Those that say nothing hold descriptors, too.
+                silent.evict_one();
                 exchanges.evict_one();
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     drop(listener);
+    silent.finish(Duration::ZERO).await;
     exchanges.finish(FINISH_TIMEOUT).await;
 }
 
@@ -209,15 +224,43 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// Waits for the first byte, then carries one request and its response over `socket` and closes it,
-/// unless it became a WebSocket. A connection that says nothing costs little more than its socket.
-async fn exchange(
+/// A connection from which something has come.
+struct Spoken {
+    socket: TcpStream,
+    peer: SocketAddr,
+    began: Instant,
+}
+
+/// Waits for the first byte of a connection, and hands it on to be served then.
+async fn await_first_byte(
     socket: Arc<TcpStream>,
     peer: SocketAddr,
     desk: Desk,
     patience: Patience,
-    standing: Arc<Standing>,
+    spoke: mpsc::UnboundedSender<Spoken>,
 ) {
+    let mut unanswered =
+        Unanswered { desk: &desk, peer, is_answered: Arc::default(), is_over: false };
+    let began = Instant::now();
+    let waited = timeout(patience.head, socket.readable()).await;
+    unanswered.is_over = true;
+    match waited {
+        Ok(_) => {
+            // Where nobody takes it, the listener is closed.
+            let _ = spoke.send(Spoken { socket: connections::own(socket).await, peer, began });
+        }
+        Err(_elapsed) => {
+            desk.refusals.tell_connection(peer, Unread::Timeout(patience.head), &[]);
+        }
+    }
+}
+
+/// Carries one request and its response over `socket`, then closes it, unless it became a
+/// WebSocket.
+async fn exchange(spoken: Spoken, desk: Desk, patience: Patience, standing: Arc<Standing>) {
+    let Spoken { socket, peer, began } = spoken;
+    let head_timeout = patience.head.saturating_sub(began.elapsed());
+    let head_timeout = head_timeout.max(HEAD_TIMEOUT_MIN.min(patience.head));
     if let Err(error) = socket.set_nodelay(true) {
         debug!(%error, "a connection was gone before it was served");
         return;
@@ -225,13 +268,6 @@ async fn exchange(
     let is_answered = Arc::<AtomicBool>::default();
     let answered = Arc::clone(&is_answered);
     let mut unanswered = Unanswered { desk: &desk, peer, is_answered, is_over: false };
-    let began = Instant::now();
-    if timeout(patience.head, socket.readable()).await.is_err() {
-        unanswered.is_over = true;
-        return desk.refusals.tell_connection(peer, Unread::Timeout(patience.head), &[]);
-    }
-    standing.raise(Level::Speaking);
-    let socket = connections::own(socket).await;
     let client = refusals::Client { peer, standing: Arc::clone(&standing) };
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         if request.body().is_end_stream() {
@@ -246,7 +282,6 @@ async fn exchange(
             Ok::<Response, Infallible>(response.unwrap_or_else(|never| match never {}))
         }
     });
-    let head_timeout = patience.head.saturating_sub(began.elapsed()).max(HEAD_TIMEOUT_MIN);
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)

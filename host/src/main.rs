@@ -106,7 +106,7 @@ fn share_descriptors(config: &mut Config, has_admin: bool, descriptors: u64) {
     /// Its socket, and the recording that it saves or plays.
     const PER_ADMIN: usize = 2;
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let exchanges = config.http.exchanges_max.min(descriptors / 8).max(1);
+    let exchanges = config.http.exchanges_max.min(descriptors / 8).max(2);
     let admin = &mut config.admin.connections_max;
     *admin = (*admin).min(descriptors / 8 / PER_ADMIN).max(1);
     let admin = if has_admin { *admin * PER_ADMIN } else { 0 };

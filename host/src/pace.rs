@@ -187,7 +187,8 @@ mod tests {
     fn what_is_borrowed_has_to_be_waited_for() {
         let shares = Shares::new(EACH, TOGETHER);
         let now = Instant::now();
-        let waits: Vec<Duration> = (0..20).map(|_| shares.borrow(address(1), now, Duration::from_secs(5))).collect();
+        let waits: Vec<Duration> =
+            (0..20).map(|_| shares.borrow(address(1), now, Duration::from_secs(5))).collect();
         assert_eq!(waits[..10], [Duration::ZERO; 10]);
         assert_eq!((waits[12], waits[19]), (Duration::from_secs(3), Duration::from_secs(5)));
     }

@@ -17,6 +17,7 @@ mod harness;
 mod host;
 mod hostile;
 mod keep;
+mod places;
 mod ready;
 mod record;
 mod refusals;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use callreel_core::ws;
 use mio::net::TcpStream;
 
-use super::{Letter, TEND_INTERVAL};
+use super::TEND_INTERVAL;
+use super::handle::Letter;
 use super::places::Place;
 use super::pool::{self, Pool};
 use crate::call::Call;

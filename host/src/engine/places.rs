@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Inbox;
+use super::handle::Inbox;
 use crate::call::Shown;
 
 /// How long a connection has its place in any case.

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::BUFFER_BYTES;
+use super::handle::Inbox;
 use super::places::Place;
-use super::{BUFFER_BYTES, Inbox};
 use crate::pace::origin;
 
 /// What all unfinished messages may take together, but for the short ones that connections keep

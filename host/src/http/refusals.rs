@@ -42,12 +42,7 @@ impl Refusals {
     }
 
     /// Counts a refusal, and writes the line if there is room.
-    fn tell(
-        &self,
-        why: RequestRefused,
-        peer: Option<SocketAddr>,
-        line: impl FnOnce(Option<u64>),
-    ) {
+    fn tell(&self, why: RequestRefused, peer: Option<SocketAddr>, line: impl FnOnce(Option<u64>)) {
         self.board.counters.refuse_request(why);
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
         if let Some(left_out) = self.board.log_rooms.trouble.take(peer, Instant::now()) {

@@ -78,8 +78,7 @@ mod tests {
         let rooms = Rooms::default();
         let mut now = Instant::now();
         let peer = IpAddr::from([192, 0, 2, 1]);
-        let take =
-            |now| (0..100).filter_map(|_| rooms.trouble.take(peer, now)).collect::<Vec<_>>();
+        let take = |now| (0..100).filter_map(|_| rooms.trouble.take(peer, now)).collect::<Vec<_>>();
         assert_eq!(take(now), [None; 10]);
         now += Duration::from_millis(900);
         assert!(take(now).is_empty());
