@@ -186,7 +186,8 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_MAX_CALLS", value_name = "COUNT", value_parser = count::<NonZeroUsize>)]
     pub max_calls: Option<NonZeroUsize>,
 
-    /// Calls that may begin in one second; one more is refused with 503 [default: no limit]
+    /// Calls that may begin in one second, further streams of a connection among them; one more is
+    /// refused [default: no limit]
     #[arg(long, env = "CALLREEL_MAX_NEW_CALLS", value_name = "COUNT", value_parser = count::<NonZeroU32>)]
     pub max_new_calls: Option<NonZeroU32>,
 
