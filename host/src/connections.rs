@@ -214,7 +214,12 @@ impl Connections {
     async fn place(&mut self) -> OwnedSemaphorePermit {
         let has_reserve = |places: &Semaphore| places.available_permits() > self.reserve;
         if !has_reserve(&self.places) && !self.wait_for_one_to_end().await {
-            self.evict_one();
+            let next = self.next_to_go().map(|index| &self.tasks[index]);
+            // The reserve is not worth the end of one that has shown the token.
+            if self.places.available_permits() == 0 || next.is_some_and(|n| !n.standing.is_known())
+            {
+                self.evict_one();
+            }
         }
         // Of those that were ended, one is over by now, or in a moment.
         let place = Arc::clone(&self.places).acquire_owned().await;
@@ -278,7 +283,7 @@ impl Connections {
     /// Ends the oldest of the known ones while there are so many that others would have no place to
     /// show the token from.
     pub async fn evict_surplus(&mut self) {
-        let known_max = (self.count_max - self.count_max.div_ceil(8)).max(1);
+        let known_max = self.count_max.saturating_sub(2 * self.count_max.div_ceil(8)).max(1);
         while self.known.count.load(Ordering::Relaxed) > known_max {
             let is_known =
                 |admitted: &Admitted| admitted.standing.is_known() && !admitted.task.is_finished();

@@ -138,7 +138,7 @@ fn strangers_never_end_a_connection_that_has_shown_the_token() {
         socket
     };
     let mut known: Vec<TcpStream> = Vec::new();
-    for _ in 0..7 {
+    for _ in 0..6 {
         let mut socket = connect(recorder.admin);
         assert_eq!(ask_on(&mut socket, &right), Some(200));
         known.push(socket);
