@@ -86,7 +86,8 @@ mod tests {
         let pauses: Vec<Duration> = (0..100).map(|_| guesses.wrong(guesser, now)).collect();
         assert_eq!(pauses[..7], [PAUSE_MIN; 7]);
         assert!(pauses.is_sorted() && pauses[99] == PAUSE_MAX);
-        assert_eq!(guesses.wrong(other, now), Duration::from_secs(1));
+        // All together have had more than they may.
+        assert!(guesses.wrong(other, now) > PAUSE_MIN);
         assert!(guesses.0.is_spent(other, now));
         // What was waited for at most is all that is owed.
         let later = now + PAUSE_MAX + Duration::from_secs(2);
