@@ -50,6 +50,8 @@ impl CloseCode {
     pub const TOO_LONG: Self = Self(1009);
     /// The server met a condition it did not expect.
     pub const INTERNAL: Self = Self(1011);
+    /// The server has no room for the connection now; a later one may be taken.
+    pub const TRY_AGAIN_LATER: Self = Self(1013);
 
     /// The code as it stands on the wire.
     #[must_use]

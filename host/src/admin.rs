@@ -7,9 +7,11 @@ mod access;
 mod api;
 mod assets;
 mod events;
+mod guesses;
 mod health;
 mod stream;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,15 +22,16 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
+use tower_service::Service as _;
 use tracing::debug;
 
-use crate::connections::Connections;
+use crate::connections::{Connections, Level, Standing};
 use crate::http::Phase;
 use crate::live::Board;
 use crate::ready::Readiness;
@@ -109,6 +112,7 @@ struct Shared {
     config: Config,
     sources: Sources,
     watch: events::Watch,
+    guesses: guesses::Guesses,
     phase: watch::Receiver<Phase>,
     readers: Semaphore,
     process: metrics::Process,
@@ -137,6 +141,7 @@ pub async fn serve(
         config,
         sources,
         watch: events::Watch::default(),
+        guesses: guesses::Guesses::default(),
         phase: phase.clone(),
         readers: Semaphore::new(READERS_MAX),
         process: metrics::Process::default(),
@@ -146,14 +151,22 @@ pub async fn serve(
     }));
     let watch = tokio::spawn(events::watch(admin.clone()));
     let router = router(admin);
+    let known = connections.known();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            () = known.one_more() => {
+                connections.evict_surplus().await;
+                continue;
+            }
             _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
         };
         match accepted {
-            Ok((socket, _peer)) => {
-                connections.admit(converse(socket, router.clone(), write_timeout)).await;
+            Ok((socket, peer)) => {
+                let client = Client { peer, standing: Arc::new(Standing::of_visitor(&known)) };
+                let standing = Arc::clone(&client.standing);
+                let conversation = converse(socket, client, router.clone(), write_timeout);
+                connections.admit(standing, conversation).await;
             }
             Err(error) => {
                 debug!(%error, "cannot accept an admin connection");
@@ -166,18 +179,30 @@ pub async fn serve(
     connections.finish(Duration::ZERO).await;
 }
 
+/// The far end of a connection, as an extension of its requests.
+#[derive(Clone)]
+struct Client {
+    peer: SocketAddr,
+    standing: Arc<Standing>,
+}
+
 /// Carries one connection's requests.
-async fn converse(socket: TcpStream, router: Router, write_timeout: Duration) {
+async fn converse(socket: TcpStream, client: Client, router: Router, write_timeout: Duration) {
     let _ = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(write_timeout));
+    let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(client.clone());
+        let response = router.clone().call(request);
+        async move { Ok::<Response, Infallible>(response.await.unwrap_or_else(|never| match never {})) }
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .await;
     if let Err(error) = served {
         debug!(%error, "an admin connection failed");
@@ -212,6 +237,23 @@ fn router(admin: Admin) -> Router {
         })
         .layer(axum::middleware::from_fn_with_state(admin.clone(), access::guard))
         .with_state(admin)
+}
+
+impl Shared {
+    /// Waits for as long as a wrong token is to be answered late.
+    async fn pause_wrong(&self, client: Option<&Client>, way: guesses::Way) {
+        if let Some(client) = client {
+            self.guesses.pause_wrong(client.peer, way, &self.sources.board).await;
+        }
+    }
+
+    /// Notes that a connection has shown the token.
+    async fn welcome(&self, client: Option<&Client>) {
+        if let Some(client) = client.filter(|client| !client.standing.is_known()) {
+            self.guesses.pause_right(client.peer).await;
+            client.standing.raise(Level::Known);
+        }
+    }
 }
 
 /// An error in the form of RFC 9457.

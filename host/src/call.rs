@@ -2,6 +2,7 @@
 
 mod opening;
 pub mod routing;
+mod starts;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -18,15 +19,16 @@ use jiff::Timestamp;
 use tracing::Span;
 use tracing::field::{Empty, debug};
 
-pub use self::opening::Allowance;
 use self::opening::Opening;
+pub use self::opening::{Allowance, Shown};
 use self::routing::Routed;
 use crate::caller_ids::Callers;
 use crate::live::Refused;
+use crate::pace::Pace;
 use crate::recording::{Done, Finishing, Outbox, Outcome, Recording, STUCK_AFTER};
 use crate::store::Record;
 use crate::store::record::{End, What, ms};
-use crate::twilio::{STREAM_TOKEN, StreamTokens};
+use crate::stream_tokens::{self, StreamTokens};
 
 /// The most bytes a message may have: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -61,6 +63,8 @@ pub struct Context<'c> {
     pub callers: Option<&'c Callers>,
     /// How many connections without a start may still be told of in a record.
     pub failures: &'c Allowance,
+    /// How many streams may begin beside the first of a connection, for which its upgrade counts.
+    pub pace: &'c Pace,
     /// The time of this look at the sockets.
     pub now: Instant,
     /// Makes what is to be called when the connection's last recording is finished.
@@ -121,6 +125,9 @@ struct Stream {
     clock: MediaClock,
     /// Tells what log lines are about.
     span: Span,
+    peer: SocketAddr,
+    /// The log had no room for its beginning, so its end is not told, either.
+    is_quiet: bool,
 }
 
 /// One connection's way from WebSocket to recordings.
@@ -254,19 +261,25 @@ impl Call {
             return;
         };
         let _entered = span.enter();
+        let room = context.room(self.peer);
         let Some(mut record) = opening.record(end, self.began_at) else {
-            tracing::info!(%end, "a connection ended before a stream started");
+            if let Some(left_out) = room {
+                tracing::info!(%end, left_out, "a connection ended before a stream started");
+            }
             return;
         };
         record.set_stats(session.stats());
         context.outbox.board().counters.refuse(Refused::NoStart);
-        // Without the excerpt: the record's reader may see more than the log's.
-        tracing::warn!(
-            %end,
-            messages = record.no_start.as_ref().map_or(0, |seen| seen.text_messages + seen.binary_messages),
-            media = record.frames.before_start,
-            "no call was recorded: messages came, but no start message that could be read"
-        );
+        if let Some(left_out) = room {
+            // Without the excerpt: the record's reader may see more than the log's.
+            tracing::warn!(
+                %end,
+                messages = record.no_start.as_ref().map_or(0, |seen| seen.text_messages + seen.binary_messages),
+                media = record.frames.before_start,
+                left_out,
+                "no call was recorded: messages came, but no start message that could be read"
+            );
+        }
         if context.failures.take(context.now) {
             context.outbox.fail(record, Box::new(|_| ()));
         }
@@ -283,6 +296,18 @@ impl Call {
     #[must_use]
     pub fn is_recording(&self) -> bool {
         self.streams.iter().any(|stream| stream.recording.is_some())
+    }
+
+    /// The far end of the connection.
+    #[must_use]
+    pub const fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// What the connection has shown of being a call.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        self.opening.as_ref().map_or(Shown::Stream, |opening| opening.shown())
     }
 
     /// When a message came last: in whole, and to be read.
@@ -392,7 +417,15 @@ impl Call {
             None => frame::parse(Provider::Twilio, text),
         };
         match parsed {
-            Ok(frame) => self.handle_frame(frame, context),
+            Ok(frame) => {
+                if let Some(opening) = &mut self.opening {
+                    opening.note_frame(&frame.body);
+                } else if matches!(frame.body, Body::Start(_)) && !self.may_start(&frame, context) {
+                    self.refuse_start(frame, context);
+                    return Wish::GoOn;
+                }
+                self.handle_frame(frame, context)
+            }
             Err(error) => {
                 self.reject(error, context);
                 Wish::GoOn
@@ -409,7 +442,8 @@ impl Call {
         for stream in &mut self.streams {
             if is_alone || stream.recording.is_some() {
                 stream.session.reject(error);
-                stream.span.in_scope(|| warn(error, &mut stream.has_warned));
+                let peer = stream.peer;
+                stream.span.in_scope(|| warn(error, &mut stream.has_warned, peer, context));
                 stream.keep_line(self.line.as_deref(), context.outbox);
             }
         }
@@ -461,8 +495,7 @@ impl Call {
             return 0;
         }
         // A start that names no stream begins none beside one that has a name: it is rejected there.
-        let is_nameless = stream_id.is_empty() && self.is_recording();
-        if is_nameless && !self.streams.iter().any(|stream| stream.is_addressed(stream_id)) {
+        if self.is_nameless_beside_named(stream_id) {
             return routing::index_of(&self.streams, stream_id);
         }
         if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
@@ -516,6 +549,8 @@ impl Stream {
             has_warned: false,
             clock: MediaClock::Milliseconds,
             span: span_of(peer),
+            peer,
+            is_quiet: false,
         }
     }
 
@@ -530,14 +565,14 @@ impl Stream {
         let is_audio = matches!(&frame.body, Body::Media(_)) && self.recording.is_some();
         let _entered = (!is_audio).then(|| self.span.clone().entered());
         let stream_id = frame.stream_id;
-        let has_warned = &mut self.has_warned;
+        let (has_warned, peer) = (&mut self.has_warned, self.peer);
         let turn = match self.session.handle_frame(frame) {
             Ok(turn) => turn,
             Err(Error::Peer(error)) => {
                 if let Some(opening) = opening {
                     opening.note_strange(stream_id);
                 }
-                warn(error, has_warned);
+                warn(error, has_warned, peer, context);
                 return Next::GoOn;
             }
             Err(error) => {
@@ -551,22 +586,42 @@ impl Stream {
                 *opening = None;
                 let mut record = context.record_of(start);
                 if !context.admits(&mut record) {
-                    tracing::warn!("refused a stream: it shows no fresh token of its call");
+                    if let Some(left_out) = context.room(peer) {
+                        tracing::warn!(
+                            left_out,
+                            "refused a stream: it shows no fresh token of its call"
+                        );
+                    }
                     context.outbox.board().counters.refuse(Refused::Token);
                     return Next::Refuse(ws::CloseCode::POLICY);
                 }
                 let Record { stream_id, call_id, .. } = &record;
                 self.span.record("stream", debug(stream_id)).record("call", debug(call_id));
-                if start.odd_fields > 0 {
+                if start.odd_fields > 0
+                    && let Some(left_out) = context.room(peer)
+                {
                     let fields = start.odd_fields;
-                    tracing::warn!(fields, "the start message has fields of an unexpected type");
+                    tracing::warn!(
+                        fields,
+                        left_out,
+                        "the start message has fields of an unexpected type"
+                    );
                 }
-                tracing::info!("recording began");
-                self.recording = Some(context.begin(record, start.tracks.channels(), 0));
+                match context.outbox.board().log_rooms.recordings.take(peer.ip(), context.now) {
+                    Some(left_out) => tracing::info!(left_out, "recording began"),
+                    None => self.is_quiet = true,
+                }
+                let recording = context.begin(record, start.tracks.channels(), 0);
+                self.recording = Some(recording.made_quiet(self.is_quiet));
             }
             Event::Refused(start) => {
                 *opening = None;
-                tracing::warn!("refused a stream: its audio is not 8 kHz mono mu-law");
+                if let Some(left_out) = context.room(peer) {
+                    tracing::warn!(
+                        left_out,
+                        "refused a stream: its audio is not 8 kHz mono mu-law"
+                    );
+                }
                 let mut record = context.record_of(start);
                 record.close(End::Refused);
                 context.outbox.fail(record, (context.done)());
@@ -629,7 +684,7 @@ impl Stream {
         let next = context.begin(record, full.channels(), full.end_sample());
         let nobody = Box::new(|_| ());
         full.finish(End::Segment, self.session.stats(), context.outbox, context.now, nobody);
-        self.recording = Some(next);
+        self.recording = Some(next.made_quiet(self.is_quiet));
     }
 
     /// Ends the recording, if there is one.
@@ -644,7 +699,9 @@ impl Stream {
         }
         let stats = self.session.stats();
         let finishing = recording.finish(end, stats, context.outbox, context.now, done);
-        tracing::info!(%end, "recording ended");
+        if !self.is_quiet {
+            tracing::info!(%end, "recording ended");
+        }
         Some(finishing)
     }
 
@@ -665,6 +722,11 @@ impl Stream {
 }
 
 impl Context<'_> {
+    /// Takes room in the log for a line about what is amiss; see [`crate::log::Room::take`].
+    fn room(&self, peer: SocketAddr) -> Option<Option<u64>> {
+        self.outbox.board().log_rooms.trouble.take(peer.ip(), self.now)
+    }
+
     /// The record of a stream that starts, with the ends of its call if a webhook told them.
     fn record_of(&self, start: &Start<'_>) -> Record {
         let mut record = Record::new(Provider::Twilio, start, self.encoding);
@@ -674,7 +736,7 @@ impl Context<'_> {
 
     /// Whether the stream may be recorded; takes its token, which nobody is to read, off the record.
     fn admits(&self, record: &mut Record) -> bool {
-        let token = record.parameters.remove(STREAM_TOKEN);
+        let token = record.parameters.remove(stream_tokens::PARAMETER);
         self.stream_tokens.is_none_or(|tokens| {
             token.is_some_and(|token| tokens.redeem(&record.call_id, &token, self.now))
         })
@@ -698,11 +760,12 @@ fn span_of(peer: SocketAddr) -> Span {
 }
 
 /// Tells once a stream that messages are rejected.
-fn warn(error: PeerError, has_warned: &mut bool) {
+fn warn(error: PeerError, has_warned: &mut bool, peer: SocketAddr, context: &Context<'_>) {
     if std::mem::replace(has_warned, true) {
-        tracing::debug!(%error, "rejected a message");
-    } else {
-        tracing::warn!(%error, "rejected a message; later ones are only counted");
+        return;
+    }
+    if let Some(left_out) = context.room(peer) {
+        tracing::warn!(%error, left_out, "rejected a message; later ones are only counted");
     }
 }
 

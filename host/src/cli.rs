@@ -15,6 +15,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::caller_ids::Callers;
+use crate::stream_tokens::StreamTokens;
 use crate::{
     Config, admin, caller, decode, demo, engine, http, log, repair, shown, store, twilio, webhook,
 };
@@ -194,7 +195,8 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_MAX_CALLS", value_name = "COUNT", value_parser = count::<NonZeroUsize>)]
     pub max_calls: Option<NonZeroUsize>,
 
-    /// Calls that may begin in one second; one more is refused with 503 [default: no limit]
+    /// Calls that may begin in one second, further streams of a connection among them; one more is
+    /// refused [default: no limit]
     #[arg(long, env = "CALLREEL_MAX_NEW_CALLS", value_name = "COUNT", value_parser = count::<NonZeroU32>)]
     pub max_new_calls: Option<NonZeroU32>,
 
@@ -358,7 +360,7 @@ impl TryFrom<ServeArgs> for Config {
             (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
         };
         let stream_tokens = match args.stream_token {
-            true => Some(Arc::new(twilio::StreamTokens::new()?)),
+            true => Some(Arc::new(StreamTokens::new()?)),
             false => None,
         };
         let callers = (!args.no_caller_ids).then(Arc::<Callers>::default);

@@ -1,80 +1,315 @@
-//! A listener's connections: so many at most, of which the oldest gives way.
+//! A listener's connections: so many at most. When there are more, those give way that have shown the
+//! least, the oldest of them first.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, timeout};
 
-/// When there are as many as there may be, one that is older than this gives way to the next:
-/// whoever opens connections and says nothing keeps nobody else out. Long enough that a genuine
-/// request is over, even when hundreds arrive at once on a busy machine.
+/// How long a connection may take for its request before it gives way to the next: whoever asks and
+/// takes no answer keeps nobody else out. Long enough that a genuine request is over, even when
+/// hundreds arrive at once on a busy machine.
 const GRACE: Duration = Duration::from_millis(250);
+
+/// How long, in any second, the next connection waits for one that has not asked anything yet. A crowd
+/// that comes all at once is served; a flood goes on being accepted at the rate at which it comes.
+const PATIENCE_MAX: Duration = Duration::from_millis(100);
+
+/// Shorter waits are not worth a timer, which counts in milliseconds.
+const PATIENCE_MIN: Duration = Duration::from_millis(20);
+
+/// The part of the time in which patience comes back.
+const PATIENCE_PART: u32 = 10;
+
+/// How much a connection has shown. In this order they give way.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Level {
+    /// No byte has come.
+    Silent,
+    /// Its answer is on the way, and the rest of what it sends is thrown away.
+    Answered,
+    /// Part of a request has come.
+    Speaking,
+    /// A whole request has come.
+    Asked,
+    /// It has shown the token: those without one never end it.
+    Known,
+}
+
+impl Level {
+    const ALL: [Self; 5] = [Self::Silent, Self::Answered, Self::Speaking, Self::Asked, Self::Known];
+}
+
+/// What a connection and its listener share.
+pub struct Standing {
+    level: AtomicU8,
+    /// Its socket while no byte has come.
+    silent: Weak<TcpStream>,
+    /// Of its listener, once it is known.
+    known: Option<Arc<Known>>,
+}
+
+/// The connections of a listener that have shown its token.
+#[derive(Default)]
+pub struct Known {
+    count: AtomicUsize,
+    came: Notify,
+}
+
+impl Known {
+    /// Waits until one more has shown the token.
+    pub async fn one_more(&self) {
+        self.came.notified().await;
+    }
+}
+
+impl Standing {
+    /// Of a connection that has shown so much.
+    pub fn new(level: Level) -> Self {
+        Self { level: AtomicU8::new(level as u8), silent: Weak::new(), known: None }
+    }
+
+    /// Of a connection from which nothing has been read.
+    pub fn of(socket: &Arc<TcpStream>) -> Self {
+        let silent = Arc::downgrade(socket);
+        Self { level: AtomicU8::new(Level::Silent as u8), silent, known: None }
+    }
+
+    /// Of a connection that may ask for several things and show a token.
+    pub fn of_visitor(known: &Arc<Known>) -> Self {
+        let known = Some(Arc::clone(known));
+        Self { level: AtomicU8::new(Level::Asked as u8), silent: Weak::new(), known }
+    }
+
+    /// Notes what it has shown.
+    pub fn raise(&self, level: Level) {
+        let before = self.level.fetch_max(level as u8, Ordering::Relaxed);
+        if let Some(known) = &self.known
+            && level == Level::Known
+            && before < Level::Known as u8
+        {
+            known.count.fetch_add(1, Ordering::Relaxed);
+            known.came.notify_one();
+        }
+    }
+
+    /// Whether it has shown the token.
+    pub fn is_known(&self) -> bool {
+        self.level() == Level::Known
+    }
+
+    /// Notes that nothing of it is needed any more.
+    pub fn answered(&self) {
+        self.level.store(Level::Answered as u8, Ordering::Relaxed);
+    }
+
+    fn level(&self) -> Level {
+        let level = self.level.load(Ordering::Relaxed);
+        let level = Level::ALL.into_iter().find(|known| *known as u8 == level);
+        match level.unwrap_or(Level::Silent) {
+            // What has come and was not looked at yet: the machine is busy.
+            Level::Silent if self.silent.upgrade().is_some_and(|socket| has_something(&socket)) => {
+                Level::Speaking
+            }
+            level => level,
+        }
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        if let Some(known) = &self.known
+            && *self.level.get_mut() == Level::Known as u8
+        {
+            known.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn has_something(socket: &TcpStream) -> bool {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    match SockRef::from(socket).peek(&mut byte) {
+        Ok(_) => true,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Takes the socket of a connection from which something has come. Whoever looks at it does so for
+/// microseconds.
+pub async fn own(mut socket: Arc<TcpStream>) -> TcpStream {
+    loop {
+        match Arc::try_unwrap(socket) {
+            Ok(socket) => return socket,
+            Err(shared) => socket = shared,
+        }
+        yield_now().await;
+    }
+}
 
 /// The tasks that carry connections, oldest first. *Invariant: `count_max` live at most.*
 pub struct Connections {
     count_max: usize,
     places: Arc<Semaphore>,
-    tasks: VecDeque<(Instant, JoinHandle<()>)>,
+    /// Places that are kept free, so that a flood does not wait for each end.
+    reserve: usize,
+    tasks: VecDeque<Admitted>,
+    known: Arc<Known>,
+    /// How long it may wait for connections that have not asked anything, and since when.
+    patience: Duration,
+    patience_at: Instant,
+}
+
+struct Admitted {
+    at: Instant,
+    standing: Arc<Standing>,
+    task: JoinHandle<()>,
 }
 
 impl Connections {
     pub fn new(count_max: usize) -> Self {
-        Self { count_max, places: Arc::new(Semaphore::new(count_max)), tasks: VecDeque::new() }
+        Self {
+            count_max,
+            places: Arc::new(Semaphore::new(count_max)),
+            reserve: count_max / 8,
+            tasks: VecDeque::new(),
+            known: Arc::default(),
+            patience: PATIENCE_MAX,
+            patience_at: Instant::now(),
+        }
+    }
+
+    /// The connections that have shown a token.
+    pub fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known)
     }
 
     /// Runs `connection` as soon as there is a place for it. Waits [`GRACE`] at most.
-    pub async fn admit(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+    pub async fn admit(
+        &mut self,
+        standing: Arc<Standing>,
+        connection: impl Future<Output = ()> + Send + 'static,
+    ) {
         let place = self.place().await;
         // Whoever holds a handle holds the whole task, finished or not.
-        while self.tasks.front().is_some_and(|(_admitted, task)| task.is_finished()) {
+        while self.tasks.front().is_some_and(|admitted| admitted.task.is_finished()) {
             self.tasks.pop_front();
         }
         if self.tasks.len() >= self.count_max {
-            self.tasks.retain(|(_admitted, task)| !task.is_finished());
+            self.tasks.retain(|admitted| !admitted.task.is_finished());
         }
         let task = async move {
             connection.await;
             drop(place);
         };
-        self.tasks.push_back((Instant::now(), tokio::spawn(task)));
+        self.tasks.push_back(Admitted { at: Instant::now(), standing, task: tokio::spawn(task) });
     }
 
     async fn place(&mut self) -> OwnedSemaphorePermit {
-        loop {
-            let patience = match self.tasks.front() {
-                Some((admitted, _task)) => GRACE.saturating_sub(admitted.elapsed()),
-                None => GRACE,
-            };
-            if let Ok(place) = timeout(patience, Arc::clone(&self.places).acquire_owned()).await {
-                return place.expect("nobody closes the semaphore");
+        let has_reserve = |places: &Semaphore| places.available_permits() > self.reserve;
+        if !has_reserve(&self.places) && !self.wait_for_one_to_end().await {
+            let next = self.next_to_go().map(|index| &self.tasks[index]);
+            // The reserve is not worth the end of one that has shown the token.
+            if self.places.available_permits() == 0 || next.is_some_and(|n| !n.standing.is_known())
+            {
+                self.evict_one();
             }
-            self.evict_oldest().await;
+        }
+        // Of those that were ended, one is over by now, or in a moment.
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        place.expect("nobody closes the semaphore")
+    }
+
+    /// Waits for a connection to end by itself; whether one did while it could be waited for.
+    async fn wait_for_one_to_end(&mut self) -> bool {
+        let next = self.next_to_go().map(|index| &self.tasks[index]);
+        let asked = next.filter(|next| next.standing.level() >= Level::Asked);
+        let (began, is_asked) = (Instant::now(), asked.is_some());
+        let patience = match asked {
+            Some(asked) => GRACE.saturating_sub(asked.at.elapsed()),
+            None => self.patience(began),
+        };
+        if !is_asked && patience < PATIENCE_MIN {
+            return false;
+        }
+        let wished = u32::try_from(self.reserve + 1).unwrap_or(u32::MAX);
+        let ended = timeout(patience, self.places.acquire_many(wished)).await.is_ok();
+        if !is_asked {
+            self.patience = self.patience.saturating_sub(began.elapsed());
+        }
+        ended
+    }
+
+    /// How long it may wait now.
+    fn patience(&mut self, now: Instant) -> Duration {
+        let since = now - std::mem::replace(&mut self.patience_at, now);
+        self.patience = PATIENCE_MAX.min(self.patience + since / PATIENCE_PART);
+        self.patience
+    }
+
+    /// The place in the queue of the connection that gives way next.
+    fn next_to_go(&self) -> Option<usize> {
+        let mut next = None;
+        for (index, admitted) in self.tasks.iter().enumerate() {
+            if admitted.task.is_finished() {
+                continue;
+            }
+            let level = admitted.standing.level();
+            if next.is_none_or(|(least, _)| level < least) {
+                next = Some((level, index));
+            }
+            if level == Level::Silent {
+                break;
+            }
+        }
+        next.map(|(_, index)| index)
+    }
+
+    /// Ends the one that has shown the least, of those the oldest. Its place is free in a moment.
+    pub fn evict_one(&mut self) {
+        if let Some(Admitted { task, .. }) =
+            self.next_to_go().and_then(|index| self.tasks.remove(index))
+        {
+            task.abort();
         }
     }
 
-    /// Ends the oldest.
-    pub async fn evict_oldest(&mut self) {
-        if let Some((_admitted, oldest)) = self.tasks.pop_front() {
-            oldest.abort();
-            // An abort gives the place back only when it has taken effect.
-            let _ = oldest.await;
+    /// Ends the oldest of the known ones while there are so many that others would have no place to
+    /// show the token from.
+    pub async fn evict_surplus(&mut self) {
+        let known_max = self.count_max.saturating_sub(2 * self.count_max.div_ceil(8)).max(1);
+        while self.known.count.load(Ordering::Relaxed) > known_max {
+            let is_known =
+                |admitted: &Admitted| admitted.standing.is_known() && !admitted.task.is_finished();
+            let oldest = self.tasks.iter().position(is_known);
+            let Some(Admitted { task, standing, .. }) =
+                oldest.and_then(|index| self.tasks.remove(index))
+            else {
+                return;
+            };
+            task.abort();
+            let _ = task.await;
+            drop(standing);
         }
     }
 
     /// Waits for all of them, then ends those that are left.
     pub async fn finish(mut self, patience: Duration) {
         let all = async {
-            for (_admitted, task) in &mut self.tasks {
+            for admitted in &mut self.tasks {
                 // One that panicked is over, too.
-                let _ = task.await;
+                let _ = (&mut admitted.task).await;
             }
         };
         if timeout(patience, all).await.is_err() {
-            self.tasks.iter().for_each(|(_admitted, task)| task.abort());
-            for (_admitted, task) in self.tasks {
+            self.tasks.iter().for_each(|admitted| admitted.task.abort());
+            for Admitted { task, .. } in self.tasks {
                 if !task.is_finished() {
                     let _ = task.await;
                 }

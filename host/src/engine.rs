@@ -5,6 +5,8 @@
 //! that all its calls share. That costs a fifth of reading each frame when it comes.
 
 mod connection;
+mod handle;
+mod places;
 mod pool;
 
 use std::collections::HashMap;
@@ -13,7 +15,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use callreel_core::{wav, ws};
@@ -22,21 +24,28 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use self::connection::{Closing, Live};
+pub use self::handle::Handle;
+use self::handle::{Bell, Inbox, Letter};
+use self::places::{Place, Places};
 use self::pool::Pool;
 use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX, Wish};
 use crate::caller_ids::Callers;
-use crate::live::Board;
+use crate::live::{Board, Refused};
+use crate::pace::Pace;
 use crate::pulse::Pulse;
-use crate::recording::{Done, Outbox, Outcome, Writers};
+use crate::recording::{Done, Outbox, Writers};
+use crate::store::Store;
 use crate::store::record::End;
-use crate::store::{Door, Store};
-use crate::twilio::StreamTokens;
+use crate::stream_tokens::StreamTokens;
 
 /// The buffer that a thread reads into: the largest message, and what may come with it.
 const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 1024;
 
 /// How much of one connection is read before the others have their turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
+
+/// Reads in one turn of a connection that is not listened to any more.
+const DISCARDS_MAX: usize = 4;
 
 /// A turn that brought as much comes from a peer that does not send at the pace of speech: so much,
 /// or four times what two tracks bring between two looks.
@@ -80,6 +89,8 @@ pub struct Config {
     pub capture: bool,
     /// What a stream has to show at its start, if anything.
     pub stream_tokens: Option<Arc<StreamTokens>>,
+    /// How many calls may begin in a second; the public listener takes the upgrades from it.
+    pub pace: Arc<Pace>,
     /// The ends of the calls that webhooks told of, for end records; `None` leaves them out.
     pub callers: Option<Arc<Callers>>,
     /// How many threads read calls.
@@ -97,6 +108,7 @@ impl Default for Config {
             encoding: wav::Encoding::Pcm16,
             capture: false,
             stream_tokens: None,
+            pace: Arc::default(),
             callers: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
             // One read may bring the largest message, and that five seconds' worth of a gap.
@@ -123,40 +135,6 @@ pub struct Engine {
     writers: Writers,
 }
 
-/// What others may ask of the media threads. The default one has none: it drops what it adopts.
-#[derive(Clone, Default)]
-pub struct Handle {
-    inboxes: Arc<[Arc<Inbox>]>,
-    door: Arc<Door>,
-    /// Of the threads that write files.
-    writers: Arc<[Arc<Pulse>]>,
-}
-
-/// Where a media thread finds what others want of it.
-struct Inbox {
-    letters: Mutex<Vec<Letter>>,
-    /// Connections that are the thread's, or on their way to it, but for the closed ones.
-    connections: AtomicUsize,
-    /// Closed by us, and not yet by the peer: each has but a socket.
-    lingering: AtomicUsize,
-    is_draining: AtomicBool,
-    pulse: Pulse,
-    bell: Bell,
-}
-
-/// Wakes a media thread, which sleeps in one of two ways.
-struct Bell {
-    sleeper: Mutex<Option<Thread>>,
-    waker: Waker,
-    waits_for_sockets: bool,
-}
-
-enum Letter {
-    Adopt(Connection, Place),
-    Finished { token: usize, outcome: Outcome },
-    Drain,
-}
-
 impl Engine {
     /// Starts the threads.
     ///
@@ -167,6 +145,7 @@ impl Engine {
         let (writers, outboxes) = Writers::start(store, board, count)?;
         let pool = Arc::<Pool>::default();
         let failures = Arc::<Allowance>::default();
+        let places = Arc::new(Places::new(config.stream_tokens.is_some()));
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
         for (index, outbox) in outboxes.into_iter().enumerate() {
@@ -204,7 +183,8 @@ impl Engine {
             inboxes.push(inbox);
         }
         let (door, pulses) = (store.door(), writers.pulses().into());
-        let handle = Handle { inboxes: inboxes.into(), door, writers: pulses };
+        let (places, pace) = (Some(places), Arc::clone(&config.pace));
+        let handle = Handle { inboxes: inboxes.into(), places, pace, door, writers: pulses };
         Ok(Self { handle, threads, writers })
     }
 
@@ -226,98 +206,6 @@ impl Engine {
             let _ = thread.join();
         }
         self.writers.join();
-    }
-}
-
-impl Handle {
-    /// Gives a connection to the thread that has the fewest.
-    pub fn adopt(&self, connection: Connection) {
-        let idlest = self.inboxes.iter().min_by_key(|i| i.connections.load(Ordering::Relaxed));
-        if let Some(inbox) = idlest {
-            inbox.post(Letter::Adopt(connection, Place::new(inbox)));
-        }
-    }
-
-    /// Why the disk lets no new call in, if it does not: one would take the room that is kept for
-    /// those that are being recorded, or could not be finished.
-    #[must_use]
-    pub fn disk_fault(&self) -> Option<&'static str> {
-        self.door.fault()
-    }
-
-    /// What stands still that should not: a thread that reads calls, or one that writes files.
-    #[must_use]
-    pub fn stuck(&self, now: Instant) -> Vec<&'static str> {
-        let media = self.inboxes.iter().any(|inbox| inbox.pulse.is_stuck(now));
-        let writers = self.writers.iter().any(|pulse| pulse.is_stuck(now));
-        let media = media.then_some("a thread that reads calls stands still");
-        media
-            .into_iter()
-            .chain(writers.then_some("a thread that writes recordings stands still"))
-            .collect()
-    }
-
-    /// Connections that the threads have, by the descriptors they take: of the closed ones, which
-    /// peers may leave lingering, four count as one.
-    #[must_use]
-    pub fn connection_count(&self) -> usize {
-        let sum = |count: fn(&Inbox) -> &AtomicUsize| -> usize {
-            self.inboxes.iter().map(|inbox| count(inbox).load(Ordering::Relaxed)).sum()
-        };
-        sum(|inbox| &inbox.connections) + sum(|inbox| &inbox.lingering) / 4
-    }
-}
-
-impl Inbox {
-    fn post(&self, letter: Letter) {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
-        self.bell.ring();
-    }
-
-    fn take(&self) -> Vec<Letter> {
-        std::mem::take(&mut self.letters.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// A connection's place among those that are counted; dropping it gives it back.
-struct Place {
-    inbox: Arc<Inbox>,
-    is_lingering: bool,
-}
-
-impl Place {
-    fn new(inbox: &Arc<Inbox>) -> Self {
-        inbox.connections.fetch_add(1, Ordering::Relaxed);
-        Self { inbox: Arc::clone(inbox), is_lingering: false }
-    }
-
-    /// Leaves it to the next call: the connection is about to be closed.
-    fn linger(&mut self) {
-        if !std::mem::replace(&mut self.is_lingering, true) {
-            self.inbox.lingering.fetch_add(1, Ordering::Relaxed);
-            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Inbox { connections, lingering, .. } = &*self.inbox;
-        let count = if self.is_lingering { lingering } else { connections };
-        count.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Bell {
-    fn ring(&self) {
-        if self.waits_for_sockets {
-            // It cannot fail but for want of memory; the thread looks around soon in any case.
-            let _ = self.waker.wake();
-        } else if let Some(sleeper) =
-            self.sleeper.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
-        {
-            sleeper.unpark();
-        }
     }
 }
 
@@ -445,12 +333,17 @@ impl Reader {
                         self.drop_if_gone(token);
                     }
                 }
+                Letter::GiveWay { token, answer } => {
+                    // Nobody waits for it any more where the answer cannot be sent.
+                    let _ = answer.send(self.give_way(token));
+                }
+                Letter::GiveUpMessage { token } => self.give_up_message(token),
                 Letter::Drain => self.drain(),
             }
         }
     }
 
-    fn adopt(&mut self, connection: Connection, place: Place) {
+    fn adopt(&mut self, connection: Connection, mut place: Place) {
         let token = self.next_token;
         self.next_token += 1;
         let mut stream = TcpStream::from_std(connection.stream);
@@ -459,6 +352,7 @@ impl Reader {
             tracing::error!(%error, peer = %connection.peer, "cannot watch a connection");
             return;
         }
+        place.wait(token);
         let call = Call::new(connection.peer, self.config.capture);
         let mut live = Live::new(stream, call, &connection.already_read, place);
         live.settle(&self.pool);
@@ -467,6 +361,44 @@ impl Reader {
         if self.drain_until.is_some() {
             self.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, Instant::now());
         }
+    }
+
+    /// Closes a connection that has not earned its place; whether the place is free.
+    fn give_way(&mut self, token: usize) -> bool {
+        let now = Instant::now();
+        // Nobody is called silent unheard.
+        self.guarded(token, now, |reader| reader.read(token, now));
+        let Some(live) = self.live.get(&token) else {
+            return true;
+        };
+        let (is_earned, peer) = (live.place.is_earned(), live.call.peer());
+        if !is_earned && matches!(live.closing, Closing::No) {
+            let board = self.outbox.board();
+            board.counters.refuse(Refused::GaveWay);
+            if let Some(left_out) = board.log_rooms.trouble.take(peer.ip(), now) {
+                tracing::warn!(%peer, left_out, "a connection gave way to a new one: places ran out, and it had not begun a call in five seconds");
+            }
+            self.end(token, End::Idle, ws::CloseCode::TRY_AGAIN_LATER, now);
+        }
+        self.drop_if_gone(token);
+        !is_earned
+    }
+
+    /// Closes a connection whose message does not end, in favour of another's.
+    fn give_up_message(&mut self, token: usize) {
+        let now = Instant::now();
+        let Some(live) = self.live.get(&token).filter(|l| self.pool.is_leaving(&l.place)) else {
+            return;
+        };
+        let peer = live.call.peer();
+        if let Some(left_out) = self.outbox.board().log_rooms.trouble.take(peer.ip(), now) {
+            tracing::warn!(%peer, left_out, "closed a connection: its message did not end, and others needed the memory");
+        }
+        self.end(token, End::Idle, ws::CloseCode::POLICY, now);
+        if let Some(live) = self.live.get_mut(&token) {
+            live.give_up_message(&self.pool);
+        }
+        self.drop_if_gone(token);
     }
 
     /// Reads each connection that has something, once.
@@ -526,6 +458,14 @@ impl Reader {
                 (live.last_heard, live.pooled_since) = (now, now);
                 return More::Later;
             }
+            if live.is_deaf {
+                turn += 1;
+                match live.discard(&mut self.buffer) {
+                    true if turn < DISCARDS_MAX => continue,
+                    true => return More::AtOnce,
+                    false => return More::No,
+                }
+            }
             if live.call.has_unread() {
                 live.recall(&mut self.buffer);
                 self.take(token, 0, now);
@@ -538,6 +478,7 @@ impl Reader {
             if room == 0 {
                 // Others have taken the pool: it is neither silent nor at its end.
                 live.last_heard = now;
+                live.seek_room(&self.pool, now);
                 return More::Later;
             }
             let received = match result {
@@ -592,6 +533,7 @@ impl Reader {
             segment_bytes_max: self.config.segment_bytes_max,
             stream_tokens: self.config.stream_tokens.as_deref(),
             failures: &self.failures,
+            pace: &self.config.pace,
             callers: self.config.callers.as_deref(),
             now,
             done: &done,
@@ -621,6 +563,9 @@ impl Reader {
             };
             live.settle(&pool);
             live.send_pongs();
+            if !live.place.is_earned() {
+                live.place.note(live.call.shown());
+            }
             if let Wish::Close(code) = wish {
                 live.close_when_finished(code, now);
             }

@@ -12,8 +12,8 @@ use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -34,13 +34,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use self::refusals::{Refusals, Unread};
-use crate::connections::Connections;
+use crate::connections::{self, Connections, Level, Standing};
 use crate::engine::{Connection, Handle};
 use crate::live::{Board, Refused, RequestRefused};
 use crate::ready::Readiness;
@@ -51,13 +51,17 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Largest request body; a webhook's form is about 1 KiB.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The most connections that have not become a call yet.
-const EXCHANGES_MAX: usize = 256;
-const _: () = assert!(EXCHANGES_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
+const EXCHANGES_MAX: usize = 1024;
+/// The most of them from which something has come; of the others each has but a socket.
+const SPEAKING_MAX: usize = 256;
+const _: () = assert!(SPEAKING_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
 /// Rest after an accept that failed for want of a resource (descriptors, mostly), so that the wait
 /// is not a spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time that a response may take to leave, beyond the time that its request may take to arrive.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for the rest of a head of which something came at the last moment.
+const HEAD_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// How long, and how much, is read and thrown away after a response, because closing a socket with
 /// unread bytes sends a reset, which can overtake the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -76,9 +80,10 @@ pub struct Config {
     pub calls_max: Option<usize>,
     /// Calls that may begin in a second; one more is refused with 503.
     pub calls_per_second_max: Option<u32>,
-    /// Connections that have not become a call yet, at one time. Each may hold a head and a body, so
-    /// this bounds their memory; a genuine one is over within milliseconds, so the default serves
-    /// hundreds of calls a second.
+    /// Connections that have not become a call yet, at one time. From half of them at most, and from
+    /// 256, something may have come: each of those may hold a head and a body, so that bounds their
+    /// memory. A genuine one is over within milliseconds, so the default serves hundreds of calls a
+    /// second.
     pub exchanges_max: usize,
     /// Time for a connection's first byte and the rest of the head to arrive.
     pub head_timeout: Duration,
@@ -121,7 +126,11 @@ pub async fn serve(
     mut phase: watch::Receiver<Phase>,
 ) {
     let patience = Patience { head: config.head_timeout, body: config.body_timeout };
-    let mut exchanges = Connections::new(config.exchanges_max.clamp(1, EXCHANGES_MAX));
+    let exchanges_max = config.exchanges_max.clamp(2, EXCHANGES_MAX);
+    let speaking_max = SPEAKING_MAX.min(exchanges_max / 2);
+    let mut silent = Connections::new(exchanges_max - speaking_max);
+    let mut exchanges = Connections::new(speaking_max);
+    let (spoke, mut speaking) = mpsc::unbounded_channel();
     let refusals = Refusals::new(Arc::clone(&board));
     let front = Front {
         phase: phase.clone(),
@@ -129,20 +138,30 @@ pub async fn serve(
         board,
         readiness,
         upgrading: Arc::default(),
-        pace: Arc::new(Mutex::new(Pace::new(config.calls_per_second_max))),
+        entrance: Arc::default(),
         config: Arc::new(config),
     };
     let desk = Desk { router: router(front, refusals.clone()), refusals, phase: phase.clone() };
     let mut starved = false;
     loop {
         let accepted = tokio::select! {
+            biased;
+            Some(spoken) = speaking.recv() => {
+                let standing = Arc::new(Standing::new(Level::Speaking));
+                let exchange = exchange(spoken, desk.clone(), patience, Arc::clone(&standing));
+                exchanges.admit(standing, exchange).await;
+                continue;
+            }
             accepted = listener.accept() => accepted,
             _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
         };
         match accepted {
             Ok((socket, peer)) => {
                 starved = false;
-                exchanges.admit(exchange(socket, peer, desk.clone(), patience)).await;
+                let socket = Arc::new(socket);
+                let standing = Arc::new(Standing::of(&socket));
+                let wait = await_first_byte(socket, peer, desk.clone(), patience, spoke.clone());
+                silent.admit(standing, wait).await;
             }
             Err(error) if is_peers_fault(&error) => {
                 debug!(%error, "a connection was gone before it was accepted")
@@ -153,12 +172,14 @@ pub async fn serve(
                 }
                 starved = true;
                 // Those that say nothing hold descriptors, too.
-                exchanges.evict_oldest().await;
+                silent.evict_one();
+                exchanges.evict_one();
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     drop(listener);
+    silent.finish(Duration::ZERO).await;
     exchanges.finish(FINISH_TIMEOUT).await;
 }
 
@@ -203,9 +224,43 @@ impl Drop for Unanswered<'_> {
     }
 }
 
+/// A connection from which something has come.
+struct Spoken {
+    socket: TcpStream,
+    peer: SocketAddr,
+    began: Instant,
+}
+
+/// Waits for the first byte of a connection, and hands it on to be served then.
+async fn await_first_byte(
+    socket: Arc<TcpStream>,
+    peer: SocketAddr,
+    desk: Desk,
+    patience: Patience,
+    spoke: mpsc::UnboundedSender<Spoken>,
+) {
+    let mut unanswered =
+        Unanswered { desk: &desk, peer, is_answered: Arc::default(), is_over: false };
+    let began = Instant::now();
+    let waited = timeout(patience.head, socket.readable()).await;
+    unanswered.is_over = true;
+    match waited {
+        Ok(_) => {
+            // Where nobody takes it, the listener is closed.
+            let _ = spoke.send(Spoken { socket: connections::own(socket).await, peer, began });
+        }
+        Err(_elapsed) => {
+            desk.refusals.tell_connection(peer, Unread::Timeout(patience.head), &[]);
+        }
+    }
+}
+
 /// Carries one request and its response over `socket`, then closes it, unless it became a
 /// WebSocket.
-async fn exchange(socket: TcpStream, peer: SocketAddr, desk: Desk, patience: Patience) {
+async fn exchange(spoken: Spoken, desk: Desk, patience: Patience, standing: Arc<Standing>) {
+    let Spoken { socket, peer, began } = spoken;
+    let head_timeout = patience.head.saturating_sub(began.elapsed());
+    let head_timeout = head_timeout.max(HEAD_TIMEOUT_MIN.min(patience.head));
     if let Err(error) = socket.set_nodelay(true) {
         debug!(%error, "a connection was gone before it was served");
         return;
@@ -213,8 +268,12 @@ async fn exchange(socket: TcpStream, peer: SocketAddr, desk: Desk, patience: Pat
     let is_answered = Arc::<AtomicBool>::default();
     let answered = Arc::clone(&is_answered);
     let mut unanswered = Unanswered { desk: &desk, peer, is_answered, is_over: false };
+    let client = refusals::Client { peer, standing: Arc::clone(&standing) };
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(refusals::Peer(peer));
+        if request.body().is_end_stream() {
+            standing.raise(Level::Asked);
+        }
+        request.extensions_mut().insert(client.clone());
         let response = desk.router.clone().call(request);
         let answered = Arc::clone(&answered);
         async move {
@@ -225,7 +284,7 @@ async fn exchange(socket: TcpStream, peer: SocketAddr, desk: Desk, patience: Pat
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience.head)
+        .header_read_timeout(head_timeout)
         // The first bounds what is buffered, the second what is believed: a read may go past the
         // first.
         .max_buf_size(HEAD_BYTES_MAX)
@@ -254,6 +313,7 @@ async fn exchange(socket: TcpStream, peer: SocketAddr, desk: Desk, patience: Pat
     if let Some(unread) = unread.filter(|_| !answered.load(Ordering::Relaxed)) {
         desk.refusals.tell_connection(peer, unread, &parts.read_buf);
     }
+    standing.answered();
     linger(parts.io.into_inner()).await;
 }
 
@@ -275,33 +335,9 @@ struct Front {
     readiness: Readiness,
     /// Upgrades that were granted and have not reached the engine yet.
     upgrading: Arc<AtomicUsize>,
-    pace: Arc<Mutex<Pace>>,
+    /// Upgrades take their places one after the other.
+    entrance: Arc<tokio::sync::Mutex<()>>,
     config: Arc<Config>,
-}
-
-/// How many calls may begin in a second: a bucket that fills evenly and holds a second's worth.
-struct Pace {
-    per_second: Option<f64>,
-    calls: f64,
-    filled: Instant,
-}
-
-impl Pace {
-    fn new(calls_per_second_max: Option<u32>) -> Self {
-        let per_second = calls_per_second_max.map(f64::from);
-        Self { per_second, calls: per_second.unwrap_or_default(), filled: Instant::now() }
-    }
-
-    fn admits(&mut self, now: Instant) -> bool {
-        let Some(per_second) = self.per_second else {
-            return true;
-        };
-        let since = now.duration_since(std::mem::replace(&mut self.filled, now));
-        self.calls = (self.calls + per_second * since.as_secs_f64()).min(per_second);
-        let admits = self.calls >= 1.0;
-        self.calls -= f64::from(u8::from(admits));
-        admits
-    }
 }
 
 /// Every public URL.
@@ -344,6 +380,9 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
     front.refuse_unless_open()?;
     let (head, body) = request.into_parts();
     let body = read_body(body, front.config.body_timeout).await?;
+    if let Some(refusals::Client { standing, .. }) = head.extensions.get() {
+        standing.raise(Level::Asked);
+    }
     let twilio = &front.config.twilio;
     let webhook = twilio::Webhook {
         path_and_query: path_and_query(&head),
@@ -362,8 +401,7 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
         None => None,
         Some(tokens) => {
             let call_id = webhook.call_id().ok_or(Refusal::CallSid)?;
-            let issued = tokens.issue(&call_id, Instant::now().into_std());
-            Some(issued.map_err(|_| front.refuse_as_full(Refused::Limit))?)
+            Some(tokens.issue(&call_id, Instant::now().into_std()))
         }
     };
     if let Some(callers) = &twilio.callers
@@ -384,7 +422,7 @@ async fn media_stream(State(front): State<Front>, request: Request) -> Result<Re
         verified.map_err(|rejected| front.refuse_forgery(&rejected))?;
     }
     front.refuse_unless_open()?;
-    let slot = front.reserve()?;
+    let slot = front.reserve().await?;
     let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
     tokio::spawn(hand_over(on_upgrade, front.engine, slot));
     let headers = [
@@ -434,24 +472,32 @@ impl Front {
         self.refuse(why, Refusal::Full(why))
     }
 
-    /// Sets one call's place aside until the engine counts it.
-    fn reserve(&self) -> Result<Slot, Refusal> {
+    /// Sets one call's place aside until the engine counts it. Where there is none, connections that
+    /// have not earned theirs give way.
+    async fn reserve(&self) -> Result<Slot, Refusal> {
         if let Some(fault) = self.engine.disk_fault() {
             debug!(fault, "a call is refused for want of a disk");
             return Err(self.refuse_as_full(Refused::Disk));
         }
-        if !self.pace.lock().unwrap_or_else(PoisonError::into_inner).admits(Instant::now()) {
+        if !self.engine.pace().admits(std::time::Instant::now()) {
             return Err(self.refuse_as_full(Refused::Rate));
         }
+        let _entrance = self.entrance.lock().await;
+        while !self.has_room() {
+            if !self.engine.make_room().await {
+                return Err(self.refuse_as_full(Refused::Limit));
+            }
+        }
+        self.upgrading.fetch_add(1, Ordering::SeqCst);
+        Ok(Slot(Arc::clone(&self.upgrading)))
+    }
+
+    fn has_room(&self) -> bool {
         // A slot is given back after the engine has counted its call, so reading in this order
         // misses none.
-        let upgrading_before = self.upgrading.fetch_add(1, Ordering::SeqCst);
-        let slot = Slot(Arc::clone(&self.upgrading));
-        let calls = self.engine.connection_count() + upgrading_before;
-        match self.config.calls_max {
-            Some(calls_max) if calls >= calls_max => Err(self.refuse_as_full(Refused::Limit)),
-            _ => Ok(slot),
-        }
+        let upgrading = self.upgrading.load(Ordering::SeqCst);
+        let calls = self.engine.connection_count() + upgrading;
+        self.config.calls_max.is_none_or(|calls_max| calls < calls_max)
     }
 }
 
@@ -666,7 +712,7 @@ mod tests {
             readiness: Readiness::new(store, Handle::default(), phases.clone()),
             board: Arc::default(),
             upgrading: Arc::default(),
-            pace: Arc::new(Mutex::new(Pace::new(None))),
+            entrance: Arc::default(),
             config: Arc::default(),
         };
         let mut router = router(front, Refusals::new(Arc::default()));

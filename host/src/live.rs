@@ -15,6 +15,7 @@ use callreel_core::frame::PeerError;
 use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
 use callreel_core::session::Stats;
 
+use crate::log::Rooms;
 use crate::store::Record;
 use crate::store::record::{EventRecord, GapRecord, State};
 
@@ -45,6 +46,8 @@ pub struct Board {
     published: Mutex<VecDeque<Record>>,
     /// Sums over the life of the process.
     pub counters: Counters,
+    /// The log's room for what peers do.
+    pub log_rooms: Rooms,
 }
 
 /// Sums over the life of the process.
@@ -56,6 +59,8 @@ pub struct Counters {
     pub refused: [AtomicU64; Refused::ALL.len()],
     /// Requests and connections at the public listener that were refused, by [`RequestRefused`].
     pub requests_refused: [AtomicU64; RequestRefused::ALL.len()],
+    /// Wrong tokens that were shown at the admin listener.
+    pub wrong_tokens: AtomicU64,
     /// Finished recordings, by [`State`].
     pub finished: [AtomicU64; STATES.len()],
     /// Media messages whose audio is in a recording.
@@ -165,6 +170,8 @@ pub enum Refused {
     Disk,
     /// The recorder stops.
     Draining,
+    /// A connection that had not begun a call made room for a new one.
+    GaveWay,
     /// There are as many calls as there may be.
     Limit,
     /// Messages came, but no start that could be read.
@@ -179,9 +186,10 @@ pub enum Refused {
 
 impl Refused {
     /// All of them, in the order of [`Counters::refused`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Disk,
         Self::Draining,
+        Self::GaveWay,
         Self::Limit,
         Self::NoStart,
         Self::Rate,
@@ -195,6 +203,7 @@ impl Refused {
         match self {
             Self::Disk => "disk",
             Self::Draining => "draining",
+            Self::GaveWay => "gave_way",
             Self::Limit => "limit",
             Self::NoStart => "no_start",
             Self::Rate => "rate",
@@ -209,6 +218,7 @@ impl Refused {
         match self {
             Self::Disk => "less is free on the disk than --keep-free",
             Self::Draining => "the recorder is being stopped",
+            Self::GaveWay => "it had not begun a call, and places ran out",
             Self::Limit => "as many calls go on as --max-calls or the open files allow",
             Self::NoStart => "messages came, but no start message that could be read",
             Self::Rate => "as many calls have begun in this second as --max-new-calls allows",
@@ -308,6 +318,11 @@ impl Counters {
     /// Counts a request that was refused.
     pub fn refuse_request(&self, why: RequestRefused) {
         self.requests_refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a wrong token at the admin listener.
+    pub fn count_wrong_token(&self) {
+        self.wrong_tokens.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a call that is not taken.

@@ -7,6 +7,8 @@
 //! `tracing-appender`'s non-blocking writer falls short of this: it counts no line whose writing
 //! fails, and it does not tell whether its thread is stuck.
 
+mod room;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -23,6 +25,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+pub use self::room::{Room, Rooms};
 use crate::cli::LogFormat;
 use crate::shown;
 

@@ -12,10 +12,14 @@ use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
 use callreel::log::{self, Directives, Log};
 use callreel::{Config, Listeners, caller, decode, demo, repair};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tracing::{info, warn};
 
 use crate::signals::Hangup;
+
+/// Connections that wait to be accepted, as far as the system allows: one too many is refused for a
+/// second, until its peer asks again.
+const UNACCEPTED_MAX: u32 = 4096;
 
 fn main() -> ExitCode {
     let cli = Cli::from_args(std::env::args_os()).unwrap_or_else(|error| cli::exit(&error));
@@ -55,9 +59,9 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(async {
         let stop = signals::take(Hangup::Reload(log)).context("cannot listen for signals")?;
-        let public = bind(listen, "--listen").await?;
+        let public = bind(listen, "--listen")?;
         let admin = match admin {
-            Some(address) => Some(bind(address, "--admin").await?),
+            Some(address) => Some(bind(address, "--admin")?),
             None => None,
         };
         if let Some(admin) = &admin {
@@ -102,7 +106,7 @@ fn share_descriptors(config: &mut Config, has_admin: bool, descriptors: u64) {
     /// Its socket, and the recording that it saves or plays.
     const PER_ADMIN: usize = 2;
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let exchanges = config.http.exchanges_max.min(descriptors / 8).max(1);
+    let exchanges = config.http.exchanges_max.min(descriptors / 8).max(2);
     let admin = &mut config.admin.connections_max;
     *admin = (*admin).min(descriptors / 8 / PER_ADMIN).max(1);
     let admin = if has_admin { *admin * PER_ADMIN } else { 0 };
@@ -115,8 +119,16 @@ fn share_descriptors(config: &mut Config, has_admin: bool, descriptors: u64) {
     }
 }
 
-async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| explain_bind(address, option, &error))
+fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
+    listen(address).map_err(|error| explain_bind(address, option, &error))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // What `TcpListener::bind` does, with a longer queue.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(UNACCEPTED_MAX)
 }
 
 fn explain_bind(address: SocketAddr, option: &str, error: &io::Error) -> anyhow::Error {

@@ -116,6 +116,11 @@ impl Collector for Scrape {
         let dropped = AtomicU64::new(log::health().dropped);
         let lines = "Log lines that standard error did not take in time";
         to.counter("callreel_log_lines_dropped", lines, &dropped)?;
+        let left_out = AtomicU64::new(self.board.log_rooms.left_out());
+        let lines = "Log lines left out because peers caused too many";
+        to.counter("callreel_log_lines_left_out", lines, &left_out)?;
+        let wrong = "Wrong tokens shown at the admin listener";
+        to.counter("callreel_admin_tokens_refused", wrong, &counters.wrong_tokens)?;
         let next = self.retention.next.as_ref().map_or(0, |plan| plan.recordings);
         to.gauge(
             "callreel_retention_next_removals",

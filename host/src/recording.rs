@@ -11,7 +11,7 @@
 mod tally;
 mod writers;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -117,6 +117,8 @@ struct Queue {
     samples: AtomicU64,
     /// The same of bytes of messages to be captured, and of records.
     aside: AtomicU64,
+    /// The log has no room for a line about this recording's file.
+    is_quiet: AtomicBool,
 }
 
 /// Something for a writer to do.
@@ -245,6 +247,13 @@ impl Recording {
             heard: [false; 2],
             different: false,
         }
+    }
+
+    /// Has its writer say nothing of its file in the log, if `is_quiet`.
+    #[must_use]
+    pub fn made_quiet(self, is_quiet: bool) -> Self {
+        self.queue.is_quiet.store(is_quiet, Ordering::Relaxed);
+        self
     }
 
     /// Appends interleaved samples, as mu-law codes. Never waits.

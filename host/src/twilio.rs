@@ -4,23 +4,22 @@
 //! Sources: Twilio's "Webhooks security", "Secure your media streams" and TwiML `<Stream>` pages.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::io;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use axum::http::Uri;
 use axum::http::uri::Authority;
 use base64ct::{Base64, Encoding};
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::caller_ids::{self, CallerIds, Callers};
+use crate::stream_tokens::{PARAMETER as STREAM_TOKEN, StreamTokens};
 
 /// Twilio reads at most this much of one `<Say>`.
 const TEXT_CHARS_MAX: usize = 4096;
@@ -341,95 +340,6 @@ pub struct Verifier {
     public_url: PublicUrl,
 }
 
-/// One-time tokens that tie a stream to the webhook of its call.
-///
-/// A signature has no nonce, so a stream's signed upgrade may be repeated by whoever has seen it; a
-/// token is good for one stream of one call for [`STREAM_TOKEN_AGE_MAX`]. It is made with a key that
-/// only this process has: webhook and stream must come to the same one.
-pub struct StreamTokens {
-    key: [u8; 32],
-    began: Instant,
-    /// Those redeemed, oldest first, until they are too old to be redeemed again.
-    redeemed: Mutex<VecDeque<(u64, [u8; 16])>>,
-}
-
-/// The parameter that a token travels in.
-pub const STREAM_TOKEN: &str = "callreel_token";
-
-/// How long a token is good: the call rings, is answered, and the greeting is said meanwhile.
-pub const STREAM_TOKEN_AGE_MAX: Duration = Duration::from_secs(60);
-
-/// How many tokens may be redeemed within that time; one more is refused.
-const REDEEMED_MAX: usize = 65_536;
-
-impl StreamTokens {
-    /// Makes a key.
-    ///
-    /// # Errors
-    /// The system gives no random numbers.
-    pub fn new() -> io::Result<Self> {
-        let key = random()?;
-        Ok(Self { key, began: Instant::now(), redeemed: Mutex::default() })
-    }
-
-    /// Makes a token for a call.
-    ///
-    /// # Errors
-    /// The system gives no random numbers.
-    pub fn issue(&self, call_id: &str, now: Instant) -> io::Result<String> {
-        let nonce: [u8; 16] = random()?;
-        let expires = (now + STREAM_TOKEN_AGE_MAX).duration_since(self.began).as_secs();
-        let mac = self.mac(call_id, expires, &nonce).finalize().into_bytes();
-        Ok(BASE64URL_NOPAD.encode(&[&expires.to_be_bytes(), &nonce[..], &mac].concat()))
-    }
-
-    /// Whether the token is this call's, fresh, and shown for the first time.
-    pub fn redeem(&self, call_id: &str, token: &str, now: Instant) -> bool {
-        let Ok(bytes) = BASE64URL_NOPAD.decode(token.as_bytes()) else {
-            return false;
-        };
-        let Some((expires, rest)) = bytes.split_first_chunk() else {
-            return false;
-        };
-        let Some((nonce, mac)) = rest.split_first_chunk() else {
-            return false;
-        };
-        let (now, expires) =
-            (now.duration_since(self.began).as_secs(), u64::from_be_bytes(*expires));
-        if self.mac(call_id, expires, nonce).verify_slice(mac).is_err() || now >= expires {
-            return false;
-        }
-        let mut redeemed = self.redeemed.lock().unwrap_or_else(PoisonError::into_inner);
-        redeemed.retain(|(expires, _)| now < *expires);
-        let is_new = redeemed.iter().all(|(_, known)| known != nonce);
-        if is_new && redeemed.len() < REDEEMED_MAX {
-            redeemed.push_back((expires, *nonce));
-            return true;
-        }
-        false
-    }
-
-    fn mac(&self, call_id: &str, expires: u64, nonce: &[u8; 16]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes any key");
-        mac.update(&expires.to_be_bytes());
-        mac.update(nonce);
-        mac.update(call_id.as_bytes());
-        mac
-    }
-}
-
-impl fmt::Debug for StreamTokens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StreamTokens(..)")
-    }
-}
-
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// A request to a webhook, as it was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Webhook<'a> {
@@ -640,24 +550,6 @@ mod tests {
             body: body.as_bytes(),
         };
         verifier(public_url).verify_webhook(&webhook, Some(signature))
-    }
-
-    #[test]
-    fn a_stream_token_is_good_once_for_its_call_for_a_minute() {
-        let tokens = StreamTokens::new().unwrap();
-        let now = Instant::now();
-        let token = tokens.issue("CA1", now).unwrap();
-        let other = tokens.issue("CA1", now).unwrap();
-        assert_ne!(token, other);
-        assert!(!tokens.redeem("CA2", &token, now));
-        assert!(!StreamTokens::new().unwrap().redeem("CA1", &token, now));
-        for wrong in ["", "a", &token[1..], &format!("{token}AA"), &token.replace('A', "B")] {
-            assert!(wrong == token || !tokens.redeem("CA1", wrong, now), "{wrong}");
-        }
-        assert!(tokens.redeem("CA1", &token, now));
-        assert!(!tokens.redeem("CA1", &token, now));
-        assert!(!tokens.redeem("CA1", &other, now + STREAM_TOKEN_AGE_MAX));
-        assert!(tokens.redeem("CA1", &other, now + STREAM_TOKEN_AGE_MAX - Duration::from_secs(2)));
     }
 
     #[test]

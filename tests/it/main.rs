@@ -22,6 +22,7 @@ mod hostile;
 mod keep;
 mod links;
 mod long;
+mod places;
 mod ready;
 mod record;
 mod refusals;

@@ -165,7 +165,7 @@ fn silence_and_half_a_request_count_when_their_time_is_over() {
 fn silent_connections_that_make_room_for_newer_ones_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &[]);
-    let _silent: Vec<TcpStream> = (0..300).map(|_| server.connect()).collect();
+    let _silent: Vec<TcpStream> = (0..1100).map(|_| server.connect()).collect();
     assert_eq!(server.get("/"), 200);
     let line = server.wait_for_log("made room for newer ones");
     assert!(line.contains("WARN"), "{line}");

@@ -20,15 +20,13 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use sha2::Sha256;
 
-use super::{Admin, Problem, assets};
+use super::guesses::Way;
+use super::{Admin, Client, Problem, assets};
 
 const COOKIE: &str = "callreel";
 
 /// How long a login lasts.
 const SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-/// A login takes this long when the token is wrong, which bounds guessing.
-const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(500);
 
 const LOGIN_BYTES_MAX: usize = 4096;
 
@@ -100,9 +98,18 @@ impl fmt::Debug for Token {
 
 /// Lets a request through, or does not; makes every answer safe to show.
 pub async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(&admin, &request) {
-        Some(refusal) => refusal,
-        None => next.run(request).await,
+    let client = request.extensions().get::<Client>().cloned();
+    let mut response = match verdict(&admin, &request) {
+        Verdict::Pass => next.run(request).await,
+        Verdict::Welcome => {
+            admin.welcome(client.as_ref()).await;
+            next.run(request).await
+        }
+        Verdict::Refuse(refusal) => refusal,
+        Verdict::Wrong(way, refusal) => {
+            admin.pause_wrong(client.as_ref(), way).await;
+            refusal
+        }
     };
     let headers = response.headers_mut();
     for (name, value) in [
@@ -117,42 +124,75 @@ pub async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> 
     response
 }
 
-fn refusal(admin: &Admin, request: &Request) -> Option<Response> {
+/// What is done with a request.
+enum Verdict {
+    Pass,
+    /// It shows the token.
+    Welcome,
+    Refuse(Response),
+    /// It shows a wrong token, in this way.
+    Wrong(Way, Response),
+}
+
+fn verdict(admin: &Admin, request: &Request) -> Verdict {
     let headers = request.headers();
     let token = admin.config.token.as_ref();
     if token.is_none() && !is_loopback(host(headers)) {
         let detail = "without --admin-token this listener answers to localhost and 127.0.0.1 only";
-        return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response());
+        let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, detail);
+        return Verdict::Refuse(problem.into_response());
     }
     if is_foreign(request) {
         let detail = "another site's page may not do this";
-        return Some(Problem::new(StatusCode::FORBIDDEN, detail).into_response());
+        return Verdict::Refuse(Problem::new(StatusCode::FORBIDDEN, detail).into_response());
     }
     let path = request.uri().path();
     let needs_token = !PUBLIC.contains(&path) && !path.starts_with("/console/");
-    let token = token.filter(|_| needs_token)?;
-    if is_authorised(token, headers) {
-        return None;
+    let Some(token) = token.filter(|_| needs_token) else {
+        return Verdict::Pass;
+    };
+    let refusal = || {
+        if path == "/" {
+            return Redirect::to("/login").into_response();
+        }
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "log in, or send the admin token");
+        ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+    };
+    match shown(token, headers) {
+        Shown::Right => Verdict::Welcome,
+        Shown::Nothing => Verdict::Refuse(refusal()),
+        Shown::Wrong(way) => Verdict::Wrong(way, refusal()),
     }
-    if path == "/" {
-        return Some(Redirect::to("/login").into_response());
-    }
-    let problem = Problem::new(StatusCode::UNAUTHORIZED, "log in, or send the admin token");
-    Some(([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response())
 }
 
-fn is_authorised(token: &Token, headers: &HeaderMap) -> bool {
+/// What a request shows for the token.
+enum Shown {
+    Right,
+    Wrong(Way),
+    /// Nothing, or a cookie whose time is over.
+    Nothing,
+}
+
+fn shown(token: &Token, headers: &HeaderMap) -> Shown {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    if let Some(authorization) = text(header::AUTHORIZATION) {
-        let shown = authorization.split_once(' ');
-        return shown.is_some_and(|(scheme, shown)| {
-            scheme.eq_ignore_ascii_case("bearer") && token.is(shown.trim())
-        });
+    let authorization = text(header::AUTHORIZATION).and_then(|shown| shown.split_once(' '));
+    // Any other scheme is that of a proxy in front.
+    if let Some((_, shown)) = authorization.filter(|(s, _)| s.eq_ignore_ascii_case("bearer")) {
+        return if token.is(shown.trim()) { Shown::Right } else { Shown::Wrong(Way::Bearer) };
     }
     let now_s = Timestamp::now().as_second();
-    let cookies = text(header::COOKIE).unwrap_or_default().split(';');
-    let mut pairs = cookies.filter_map(|cookie| cookie.trim().split_once('='));
-    pairs.any(|(name, value)| name == COOKIE && token.is_cookie(value, now_s))
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let pairs = cookies.flat_map(|cookies| cookies.split(';'));
+    let mut pairs = pairs.filter_map(|cookie| cookie.trim().split_once('='));
+    // One request shows one token: more of them would be more guesses.
+    let Some((_, value)) = pairs.find(|(name, _)| *name == COOKIE) else {
+        return Shown::Nothing;
+    };
+    match (token.is_cookie(value, now_s), token.is_cookie(value, i64::MIN)) {
+        (true, _) => Shown::Right,
+        (false, true) => Shown::Nothing,
+        (false, false) => Shown::Wrong(Way::Cookie),
+    }
 }
 
 /// Whether the page of another site made this request. Browsers say so; programs do not, and need
@@ -197,6 +237,7 @@ pub async fn login_page() -> Response {
 
 /// Gives a cookie for the token.
 pub async fn login(State(admin): State<Admin>, request: Request) -> Result<Response, Problem> {
+    let client = request.extensions().get::<Client>().cloned();
     let read = tokio::time::timeout(
         Duration::from_secs(10),
         to_bytes(request.into_body(), LOGIN_BYTES_MAX),
@@ -211,11 +252,11 @@ pub async fn login(State(admin): State<Admin>, request: Request) -> Result<Respo
     let mut fields = form_urlencoded::parse(&body);
     let shown = fields.find(|(name, _)| name == "token").map(|(_, value)| value);
     if !shown.is_some_and(|shown| token.is(shown.trim())) {
-        tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
-        tracing::warn!("somebody tried to log in with a wrong admin token");
+        admin.pause_wrong(client.as_ref(), Way::Login).await;
         let page = assets::login("That is not the token this recorder was started with.");
         return Ok((StatusCode::UNAUTHORIZED, page).into_response());
     }
+    admin.welcome(client.as_ref()).await;
     let session_s = SESSION.as_secs();
     let value = token.cookie(Timestamp::now().as_second() + session_s.cast_signed());
     Ok((set_cookie(&value, session_s), Redirect::to("/")).into_response())

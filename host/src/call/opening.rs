@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use callreel_core::frame::Provider;
+use callreel_core::frame::{Body, Provider};
 use jiff::Timestamp;
 
 use crate::store::Record;
@@ -41,6 +41,20 @@ const SHOWN: [&str; 17] = [
     "media_format",
 ];
 
+/// How much a connection has shown of being a call.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Shown {
+    /// Nothing that its provider sends.
+    #[default]
+    Nothing,
+    /// The greeting, which a start follows at once.
+    Hello,
+    /// A message of a stream, but no start: some providers never send one.
+    Message,
+    /// A start.
+    Stream,
+}
+
 /// Counts of a connection on which no stream has started yet.
 #[derive(Debug, Default)]
 pub struct Opening {
@@ -53,9 +67,25 @@ pub struct Opening {
     stream_id: String,
     /// Something came that a stream has after its start, or that no stream has.
     is_strange: bool,
+    shown: Shown,
 }
 
 impl Opening {
+    /// What the connection has shown.
+    pub const fn shown(&self) -> Shown {
+        self.shown
+    }
+
+    /// Notes what the last message was.
+    pub fn note_frame(&mut self, body: &Body<'_>) {
+        let shown = match body {
+            Body::Other => Shown::Nothing,
+            Body::Connected => Shown::Hello,
+            _ => Shown::Message,
+        };
+        self.shown = self.shown.max(shown);
+    }
+
     /// Counts a text message; to be called before it is parsed, which changes it.
     pub fn note_text(&mut self, text: &[u8]) {
         self.texts += 1;

@@ -7,12 +7,17 @@ use std::time::{Duration, Instant};
 use callreel_core::ws;
 use mio::net::TcpStream;
 
+use super::TEND_INTERVAL;
+use super::handle::Letter;
+use super::places::Place;
 use super::pool::{self, Pool};
-use super::{Place, TEND_INTERVAL};
 use crate::call::Call;
 
 /// What a connection may leave unfinished in the shared buffer's stead; more comes from the pool.
 const PARTIAL_BYTES_MAX: usize = 4 * 1024;
+
+/// How often a connection without room for its message asks for another's.
+const SEEK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long a peer may take to close after we did.
 const LINGER: Duration = Duration::from_secs(2);
@@ -26,6 +31,10 @@ pub struct Live {
     /// What the pool gave for it, and since when it has given any.
     pub pooled: usize,
     pub pooled_since: Instant,
+    /// When it asked for the room of another's message last.
+    sought: Option<Instant>,
+    /// It had to give up its message: what comes later is thrown away.
+    pub is_deaf: bool,
     /// Its token is among the ready ones.
     pub is_ready: bool,
     /// The peer will send no more, or the connection is broken: to be read to its end.
@@ -40,7 +49,7 @@ pub struct Live {
     /// Bytes of control frames that the socket did not take yet.
     unsent: Vec<u8>,
     pub closing: Closing,
-    place: Place,
+    pub place: Place,
 }
 
 pub enum Closing {
@@ -63,6 +72,8 @@ impl Live {
             partial: already_read.to_vec(),
             pooled: 0,
             pooled_since: now,
+            sought: None,
+            is_deaf: false,
             is_ready: true,
             is_ending: false,
             began: now,
@@ -105,7 +116,7 @@ impl Live {
             if pool.is_scarce() {
                 return false;
             }
-            self.pooled += pool.add(pool::STEP_BYTES);
+            self.pooled += pool.add(pool::STEP_BYTES, &self.place, self.call.peer().ip());
             self.partial.reserve_exact(self.pooled - self.partial.len());
         }
         true
@@ -114,15 +125,45 @@ impl Live {
     /// Squares with the pool what is kept of an unfinished message.
     pub fn settle(&mut self, pool: &Pool) {
         if self.partial.len() <= PARTIAL_BYTES_MAX {
-            pool.give_back(std::mem::take(&mut self.pooled));
+            pool.give_back(std::mem::take(&mut self.pooled), &self.place);
             if self.partial.capacity() > PARTIAL_BYTES_MAX {
                 self.partial.shrink_to_fit();
             }
         } else if self.pooled == 0 {
-            self.pooled = pool.add((self.partial.len() + 1).next_multiple_of(pool::STEP_BYTES));
+            let bytes = (self.partial.len() + 1).next_multiple_of(pool::STEP_BYTES);
+            self.pooled = pool.add(bytes, &self.place, self.call.peer().ip());
             self.pooled_since = Instant::now();
             self.partial.reserve_exact(self.pooled - self.partial.len());
         }
+    }
+
+    /// Asks the slowest message for its room, but not all the time.
+    pub fn seek_room(&mut self, pool: &Pool, now: Instant) {
+        if self.sought.is_none_or(|sought| now.saturating_duration_since(sought) >= SEEK_INTERVAL) {
+            self.sought = Some(now);
+            if let Some((inbox, token)) = pool.take_slowest(self.call.peer().ip(), now) {
+                inbox.post(Letter::GiveUpMessage { token });
+            }
+        }
+    }
+
+    /// Throws the unfinished message away, and all that comes later.
+    pub fn give_up_message(&mut self, pool: &Pool) {
+        self.partial = Vec::new();
+        self.settle(pool);
+        self.is_deaf = true;
+    }
+
+    /// Reads what has come, and throws it away; whether there may be more.
+    pub fn discard(&mut self, shared: &mut [u8]) -> bool {
+        match self.stream.read(shared) {
+            Ok(0) => self.closing = Closing::Gone,
+            Ok(_) => return true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => self.closing = Closing::Gone,
+        }
+        false
     }
 
     /// Copies what is kept of it to the start of `shared`, unless its memory came from the pool.

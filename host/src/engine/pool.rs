@@ -1,37 +1,111 @@
-//! Memory for messages that are not whole yet, shared by all connections and bounded.
+//! Memory for messages that are not whole yet, shared by all connections and bounded: together, and for
+//! each peer address where others want some.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::BUFFER_BYTES;
+use super::handle::Inbox;
+use super::places::Place;
+use crate::pace::origin;
 
 /// What all unfinished messages may take together, but for the short ones that connections keep
 /// themselves.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// What those of one address may take where those of another want more.
+const SHARE_BYTES_MAX: usize = BYTES_MAX / 4;
+
 /// The steps in which they take it.
 pub const STEP_BYTES: usize = 64 * 1024;
 
-/// How much is taken.
+/// A message that is not whole after so long gives way to another when the memory is taken.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// The same of a message from an address with more than its share, where another address wants some.
+const SLOW_OF_GREEDY: Duration = Duration::from_millis(500);
+
+/// How much is taken, and by which connections.
 #[derive(Default)]
-pub struct Pool(AtomicUsize);
+pub struct Pool {
+    taken: AtomicUsize,
+    /// By the numbers of their places.
+    held: Mutex<BTreeMap<u64, Held>>,
+}
+
+/// What one connection has taken for its unfinished message.
+struct Held {
+    origin: IpAddr,
+    bytes: usize,
+    since: Instant,
+    inbox: Arc<Inbox>,
+    token: usize,
+    /// Its connection has been asked to give way.
+    is_leaving: bool,
+}
 
 impl Pool {
     /// Whether what one more read may leave could take it past its bound. Threads that ask at the
     /// same time may pass it by one read each.
     pub fn is_scarce(&self) -> bool {
-        self.0.load(Ordering::Relaxed) + BUFFER_BYTES + STEP_BYTES > BYTES_MAX
+        self.taken.load(Ordering::Relaxed) + BUFFER_BYTES + STEP_BYTES > BYTES_MAX
     }
 
-    /// Takes so much, and says it again.
-    pub fn add(&self, bytes: usize) -> usize {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+    /// Takes so much for a message of the connection at `place`, and says it again.
+    pub fn add(&self, bytes: usize, place: &Place, peer: IpAddr) -> usize {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        let begin = || Held {
+            origin: origin(peer),
+            bytes: 0,
+            since: Instant::now(),
+            inbox: Arc::clone(&place.inbox),
+            token: place.token,
+            is_leaving: false,
+        };
+        self.lock().entry(place.number).or_insert_with(begin).bytes += bytes;
         bytes
     }
 
-    /// Gives back what was taken.
-    pub fn give_back(&self, bytes: usize) {
+    /// Gives back all that was taken for a message.
+    pub fn give_back(&self, bytes: usize, place: &Place) {
         if bytes > 0 {
-            self.0.fetch_sub(bytes, Ordering::Relaxed);
+            self.taken.fetch_sub(bytes, Ordering::Relaxed);
+            self.lock().remove(&place.number);
         }
+    }
+
+    /// Whether a connection has been asked to give way and has not finished its message since.
+    pub fn is_leaving(&self, place: &Place) -> bool {
+        self.lock().get(&place.number).is_some_and(|held| held.is_leaving)
+    }
+
+    /// Finds a message that is to give way to one from `peer`: the oldest of the address that has more
+    /// than its share, else the oldest of all. Gives its thread's inbox and its token there.
+    pub fn take_slowest(&self, peer: IpAddr, now: Instant) -> Option<(Arc<Inbox>, usize)> {
+        let mut held = self.lock();
+        let mut sums = BTreeMap::<IpAddr, usize>::new();
+        for held in held.values().filter(|held| !held.is_leaving) {
+            *sums.entry(held.origin).or_default() += held.bytes;
+        }
+        let greedy = sums.into_iter().max_by_key(|(_, bytes)| *bytes);
+        let greedy = greedy.filter(|(_, bytes)| *bytes > SHARE_BYTES_MAX).map(|(origin, _)| origin);
+        let patience = match greedy {
+            Some(greedy) if greedy != origin(peer) => SLOW_OF_GREEDY,
+            _ => SLOW,
+        };
+        let candidates = held.values_mut().filter(|held| {
+            let is_greedy = greedy.is_none_or(|greedy| greedy == held.origin);
+            is_greedy && !held.is_leaving && now.saturating_duration_since(held.since) >= patience
+        });
+        let slowest = candidates.min_by_key(|held| held.since)?;
+        slowest.is_leaving = true;
+        Some((Arc::clone(&slowest.inbox), slowest.token))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,85 +1,58 @@
 //! Refused requests, told in the log and the metrics: each may have been a call that nobody records.
 //!
-//! Every refusal counts in a metric. The log tells of ten at once and of one a second after that, since
-//! anybody may ask; the next line says how many were left out.
+//! Every refusal counts in a metric. The log tells of ten at once and of one a second after that, of each
+//! peer address, since anybody may ask; the next line says how many were left out.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Refusal, has_token};
+use crate::connections::Standing;
 use crate::live::{Board, Refused, RequestRefused};
 use crate::twilio::{STREAM_PATH, WEBHOOK_PATH};
-
-/// Lines of the log that refusals may take at once, and later in a second.
-const LINES_AT_ONCE: f64 = 10.0;
-const LINES_PER_SECOND: f64 = 1.0;
 
 /// The longest path, and the longest value of a header, that a line shows.
 const PATH_CHARS_MAX: usize = 100;
 const HEADER_CHARS_MAX: usize = 60;
 
 /// The far end of a connection, as an extension of its request.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+#[derive(Clone)]
+pub struct Client {
+    pub peer: SocketAddr,
+    pub standing: Arc<Standing>,
+}
 
 /// Where refusals are told.
 #[derive(Clone)]
 pub struct Refusals {
     board: Arc<Board>,
-    lines: Arc<Mutex<Lines>>,
-}
-
-/// How many lines the log has room for.
-struct Lines {
-    room: f64,
-    filled: Instant,
-    left_out: u64,
-}
-
-impl Lines {
-    /// Takes room for a line. Returns how many refusals were left out since the last one, or `None` if
-    /// this one is left out, too.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        let since = now.duration_since(std::mem::replace(&mut self.filled, now));
-        self.room = (self.room + LINES_PER_SECOND * since.as_secs_f64()).min(LINES_AT_ONCE);
-        if self.room < 1.0 {
-            self.left_out += 1;
-            return None;
-        }
-        self.room -= 1.0;
-        Some(std::mem::take(&mut self.left_out))
-    }
 }
 
 impl Refusals {
     pub fn new(board: Arc<Board>) -> Self {
-        let lines = Lines { room: LINES_AT_ONCE, filled: Instant::now(), left_out: 0 };
-        Self { board, lines: Arc::new(Mutex::new(lines)) }
+        Self { board }
     }
 
     /// Counts a refusal, and writes the line if there is room.
-    fn tell(&self, why: RequestRefused, line: impl FnOnce(Option<u64>)) {
+    fn tell(&self, why: RequestRefused, peer: Option<SocketAddr>, line: impl FnOnce(Option<u64>)) {
         self.board.counters.refuse_request(why);
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let left_out = lines.take(Instant::now());
-        drop(lines);
-        if let Some(left_out) = left_out {
-            line((left_out > 0).then_some(left_out));
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        if let Some(left_out) = self.board.log_rooms.trouble.take(peer, Instant::now()) {
+            line(left_out);
         }
     }
 
     /// Tells of a request that was refused.
     fn tell_request(&self, asked: &Asked, refusal: &Refusal) {
-        self.tell(refusal.why(), |left_out| {
+        self.tell(refusal.why(), asked.peer, |left_out| {
             let status = refusal.status().as_u16();
             let (reason, advice) = (refusal.in_words(), asked.advice(refusal));
             let user_agent = asked.user_agent.as_ref().map(shown);
@@ -97,7 +70,7 @@ impl Refusals {
 
     /// Tells of a connection from which no request could be read.
     pub fn tell_connection(&self, peer: SocketAddr, unread: Unread, first_bytes: &[u8]) {
-        self.tell(unread.why(), |left_out| {
+        self.tell(unread.why(), Some(peer), |left_out| {
             let advice = unread.advice(first_bytes);
             warn!(%peer, left_out, "refused a connection: {unread}; {advice}");
         });
@@ -178,7 +151,7 @@ impl Asked {
     fn of(request: &Request) -> Self {
         let headers = request.headers();
         Self {
-            peer: request.extensions().get::<Peer>().map(|peer| peer.0),
+            peer: request.extensions().get::<Client>().map(|client| client.peer),
             method: request.method().clone(),
             uri: request.uri().clone(),
             is_http_11: request.version() == Version::HTTP_11,
@@ -292,20 +265,6 @@ fn short(text: &str, chars_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_log_has_room_for_ten_refusals_at_once_and_one_a_second() {
-        let mut now = Instant::now();
-        let mut lines = Lines { room: LINES_AT_ONCE, filled: now, left_out: 0 };
-        let mut count = |now| (0..100).filter_map(|_| lines.take(now)).collect::<Vec<u64>>();
-        assert_eq!(count(now), [0; 10]);
-        now += Duration::from_millis(900);
-        assert!(count(now).is_empty());
-        now += Duration::from_millis(101);
-        assert_eq!(count(now), [190]);
-        now += Duration::from_secs(1000);
-        assert_eq!(count(now), [&[99][..], &[0; 9]].concat());
-    }
 
     #[test]
     fn a_text_is_shown_without_what_ends_a_line_or_steers_a_terminal() {

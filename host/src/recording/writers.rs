@@ -395,7 +395,9 @@ impl Writer {
                     if let Job::Finish { record, done } = job {
                         let (file, state) =
                             (record.wav.as_ref().map(|wav| &wav.file), record.state);
-                        tracing::info!(?file, %state, ms = record.duration_ms, "saved");
+                        if !spool.queue.is_quiet.load(Ordering::Relaxed) {
+                            tracing::info!(?file, %state, ms = record.duration_ms, "saved");
+                        }
                         self.board.publish(&record);
                         done(Outcome::Published);
                         self.spools.remove(&key);

@@ -1,15 +1,15 @@
 //! Clients that ask for more than they take, and calls that are not taken.
 
-use std::io::{ErrorKind, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use callreel::admin::Config;
 
 use super::{TOKEN, locked, open};
 use crate::harness::admin::Recorder;
 use crate::harness::peer::Peer;
-use crate::harness::process::{PATIENCE, Server, Setup};
+use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 
 const REQUEST: &str = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -74,10 +74,86 @@ fn calls_that_are_refused_are_counted_by_reason() {
             _ => setup.start(),
         };
         attempt(&server);
-        for name in ["disk", "draining", "limit", "rate", "signature", "token"] {
+        for name in ["disk", "draining", "gave_way", "limit", "rate", "signature", "token"] {
             let count =
                 server.metric(&format!("callreel_calls_refused_total{{reason=\"{name}\"}}"));
             assert_eq!(count, f64::from(u8::from(name == reason)), "{name} of {reason}");
         }
     }
+}
+
+#[test]
+fn a_wrong_token_is_answered_late_however_it_is_shown_and_a_right_one_is_not() {
+    let recorder = Recorder::start(locked());
+    let right = format!("Bearer {TOKEN}");
+    let ask = |name: &str, value: &str| {
+        let asked = Instant::now();
+        let status = recorder.ask("GET", "/metrics", &[(name, value)]);
+        (status, asked.elapsed())
+    };
+    let wrong =
+        [("authorization", "Bearer 0123456789abcdef"), ("cookie", "callreel=9999999999.00")];
+    for (name, value) in wrong {
+        let (answer, took) = ask(name, value);
+        assert_eq!(answer.status, 401);
+        assert!(took >= Duration::from_millis(500), "{took:?}");
+    }
+    std::thread::scope(|scope| {
+        let guessers: Vec<_> =
+            (0..60).map(|_| scope.spawn(|| ask(wrong[0].0, wrong[0].1))).collect();
+        std::thread::sleep(Duration::from_millis(100));
+        let (answer, took) = ask("authorization", &right);
+        assert_eq!(answer.status, 200);
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        let took: Vec<Duration> = guessers.into_iter().map(|g| g.join().unwrap().1).collect();
+        let late = took.iter().filter(|took| **took > Duration::from_secs(3)).count();
+        assert!(late >= 40, "{late} of 60 guesses at once are answered after 3 s");
+    });
+    let (answer, _) = ask("authorization", &right);
+    assert!(answer.text().contains("callreel_admin_tokens_refused_total 62"), "{}", answer.text());
+}
+
+/// Asks on a connection that stays; the status, or `None` where it has been ended.
+fn ask_on(socket: &mut TcpStream, authorization: &str) -> Option<u16> {
+    let request = format!("GET /api/v1/calls HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n");
+    socket.write_all(request.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}") {
+        let mut bytes = [0; 4096];
+        match socket.read(&mut bytes) {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => answer.extend(&bytes[..count]),
+        }
+    }
+    std::str::from_utf8(&answer).ok()?.get(9..12)?.parse().ok()
+}
+
+#[test]
+fn strangers_never_end_a_connection_that_has_shown_the_token() {
+    let recorder = Recorder::start(Config { connections_max: 8, ..locked() });
+    let right = format!("Authorization: Bearer {TOKEN}\r\n");
+    let connect = |address: SocketAddr| {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let mut known: Vec<TcpStream> = Vec::new();
+    for _ in 0..6 {
+        let mut socket = connect(recorder.admin);
+        assert_eq!(ask_on(&mut socket, &right), Some(200));
+        known.push(socket);
+    }
+    let strangers: Vec<TcpStream> = (0..40).map(|_| connect(recorder.admin)).collect();
+    assert_eq!(recorder.get("/healthz").status, 200);
+    for socket in &mut known {
+        assert_eq!(ask_on(socket, &right), Some(200));
+    }
+    drop(strangers);
+    // One more that shows it ends the oldest of them.
+    let mut last = connect(recorder.admin);
+    assert_eq!(ask_on(&mut last, &right), Some(200));
+    eventually(PATIENCE, "the oldest is ended", || {
+        ask_on(&mut known[0], &right).is_none().then_some(())
+    });
+    assert_eq!(ask_on(&mut known[1], &right), Some(200));
 }

@@ -31,7 +31,11 @@ impl Peer {
 
     /// Does the handshake with headers of its own; gives the status if that is not 101.
     pub fn try_connect(server: &Server, stream_id: &str, headers: &str) -> Result<Self, u16> {
-        let mut socket = server.connect();
+        Self::upgrade(server.connect(), stream_id, headers)
+    }
+
+    /// Does the handshake on a connection that is there.
+    pub fn upgrade(mut socket: TcpStream, stream_id: &str, headers: &str) -> Result<Self, u16> {
         let request = format!(
             "GET /media-stream HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{headers}\r\n"

@@ -1,0 +1,129 @@
+//! Places of connections, and which of them have not been earned: those give way when places run out.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::handle::Inbox;
+use crate::call::Shown;
+
+/// How long a connection has its place in any case.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What is to be seen of all places, and the connections that have not earned theirs.
+pub struct Places {
+    /// What a connection has to show for its place.
+    price: Shown,
+    next_number: AtomicU64,
+    /// By what they have shown, then by their age.
+    unearned: Mutex<BTreeMap<(Shown, u64), Waiting>>,
+}
+
+/// A connection that has not earned its place.
+pub struct Waiting {
+    /// The inbox of its thread, and its token there.
+    pub inbox: Arc<Inbox>,
+    pub token: usize,
+    since: Instant,
+}
+
+impl Places {
+    /// With stream tokens, a place costs a stream that has shown one; else any message of a stream.
+    pub fn new(has_stream_tokens: bool) -> Self {
+        let price = if has_stream_tokens { Shown::Stream } else { Shown::Message };
+        Self { price, next_number: AtomicU64::new(0), unearned: Mutex::default() }
+    }
+
+    /// Takes the next connection that is to give way off the list: of those older than [`GRACE`] that
+    /// have shown the least, the oldest.
+    pub fn take_next(&self, now: Instant) -> Option<Waiting> {
+        let mut unearned = self.lock();
+        let key = [Shown::Nothing, Shown::Hello, Shown::Message].into_iter().find_map(|shown| {
+            let mut oldest = unearned.range((shown, 0)..=(shown, u64::MAX));
+            let (key, waiting) = oldest.next()?;
+            (now.saturating_duration_since(waiting.since) >= GRACE).then_some(*key)
+        })?;
+        unearned.remove(&key)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Shown, u64), Waiting>> {
+        self.unearned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place among those that are counted; dropping it gives it back.
+pub struct Place {
+    pub inbox: Arc<Inbox>,
+    /// Of its connection on its thread.
+    pub token: usize,
+    places: Arc<Places>,
+    /// Tells it from all others.
+    pub number: u64,
+    shown: Shown,
+    is_lingering: bool,
+}
+
+impl Place {
+    pub fn new(inbox: &Arc<Inbox>, places: &Arc<Places>) -> Self {
+        inbox.connections.fetch_add(1, Ordering::Relaxed);
+        Self {
+            inbox: Arc::clone(inbox),
+            token: 0,
+            places: Arc::clone(places),
+            number: places.next_number.fetch_add(1, Ordering::Relaxed),
+            shown: Shown::Nothing,
+            is_lingering: false,
+        }
+    }
+
+    /// From now on it may have to give way, until it is earned.
+    pub fn wait(&mut self, token: usize) {
+        self.token = token;
+        let waiting = Waiting { inbox: Arc::clone(&self.inbox), token, since: Instant::now() };
+        self.places.lock().insert((self.shown, self.number), waiting);
+    }
+
+    pub fn is_earned(&self) -> bool {
+        self.shown >= self.places.price
+    }
+
+    /// Notes what the connection has shown. To be asked only while it is not earned.
+    pub fn note(&mut self, shown: Shown) {
+        if shown <= self.shown {
+            return;
+        }
+        let mut unearned = self.places.lock();
+        let waiting = unearned.remove(&(self.shown, self.number));
+        self.shown = shown;
+        // One that was taken off the list is being asked to give way.
+        if let Some(waiting) = waiting.filter(|_| shown < self.places.price) {
+            unearned.insert((shown, self.number), waiting);
+        }
+    }
+
+    /// Leaves it to the next call: the connection is about to be closed.
+    pub fn linger(&mut self) {
+        if !std::mem::replace(&mut self.is_lingering, true) {
+            self.inbox.lingering.fetch_add(1, Ordering::Relaxed);
+            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
+            self.forget();
+        }
+    }
+
+    /// Takes it off the list of those that may have to give way.
+    fn forget(&self) {
+        if !self.is_earned() {
+            self.places.lock().remove(&(self.shown, self.number));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Inbox { connections, lingering, .. } = &*self.inbox;
+        let count = if self.is_lingering { lingering } else { connections };
+        count.fetch_sub(1, Ordering::Relaxed);
+        self.forget();
+    }
+}
