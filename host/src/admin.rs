@@ -8,6 +8,7 @@ mod api;
 mod assets;
 mod events;
 mod health;
+mod held;
 mod stream;
 
 use std::fmt;
@@ -16,16 +17,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
+use tower_service::Service as _;
 use tracing::debug;
 
 use crate::connections::Connections;
@@ -45,8 +49,8 @@ const CONNECTIONS_MAX: usize = 512;
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 
-/// Largest request head.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Largest request head, and what of an answer waits for the socket.
+const HEAD_BYTES_MAX: usize = held::SLICE_BYTES;
 
 /// Time for a request's head to arrive, and the longest time between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -146,6 +150,7 @@ pub async fn serve(
     }));
     let watch = tokio::spawn(events::watch(admin.clone()));
     let router = router(admin);
+    let ledger = Arc::<held::Ledger>::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -153,7 +158,8 @@ pub async fn serve(
         };
         match accepted {
             Ok((socket, _peer)) => {
-                connections.admit(converse(socket, router.clone(), write_timeout)).await;
+                let talk = converse(socket, router.clone(), ledger.guest(), write_timeout);
+                connections.admit(talk).await;
             }
             Err(error) => {
                 debug!(%error, "cannot accept an admin connection");
@@ -167,20 +173,34 @@ pub async fn serve(
 }
 
 /// Carries one connection's requests.
-async fn converse(socket: TcpStream, router: Router, write_timeout: Duration) {
+async fn converse(
+    socket: TcpStream,
+    router: Router,
+    guest: Arc<held::Guest>,
+    write_timeout: Duration,
+) {
     let _ = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(write_timeout));
-    let served = http1::Builder::new()
+    let answer = |request: Request<Incoming>| {
+        Arc::clone(&guest).answer(router.clone().call(request.map(Body::new)))
+    };
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
-        .await;
-    if let Err(error) = served {
-        debug!(%error, "an admin connection failed");
+        .serve_connection(TokioIo::new(Box::pin(stream)), service_fn(answer));
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                debug!(%error, "an admin connection failed");
+            }
+        }
+        () = guest.let_go() => {
+            debug!("an admin connection took nothing of what waited for it, and others need the memory");
+        }
     }
 }
 

@@ -631,7 +631,9 @@ impl Context<'_> {
 
 /// A text of the peer's as far as it is kept of a key or a mark, of which there may be many.
 fn short(text: &Text<'_>) -> String {
-    text.chars().take(TEXT_CHARS_MAX).collect()
+    let mut text: String = text.chars().take(TEXT_CHARS_MAX).collect();
+    text.shrink_to_fit();
+    text
 }
 
 /// What the log lines of one stream have in common. Its ids are known when it starts.

@@ -15,6 +15,7 @@ mod outages;
 pub mod record;
 mod recover;
 mod retention;
+pub(crate) mod texts;
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -415,7 +416,8 @@ impl Store {
     }
 
     fn note_finished(&self, record: Record) {
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        // As many as were interrupted, until they are shown: no more of each than that takes.
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(record.brief().0);
     }
 
     /// How often the directory could not be synced: a recording during which this grew is damaged.
@@ -627,7 +629,7 @@ fn safe_id(stream_id: &str) -> String {
     if stream_id.is_empty() {
         return "stream".to_owned();
     }
-    format!("stream-{}", &HEXLOWER.encode(&Sha256::digest(stream_id))[..32])
+    format!("stream-{}", texts::digest_of(stream_id))
 }
 
 /// Length and SHA-256 of a whole file.
