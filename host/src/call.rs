@@ -24,8 +24,8 @@ use self::routing::Routed;
 use crate::caller_ids::Callers;
 use crate::live::Refused;
 use crate::recording::{Done, Finishing, Outbox, Outcome, Recording, STUCK_AFTER};
-use crate::store::Record;
 use crate::store::record::{End, What};
+use crate::store::{Door, Record};
 use crate::twilio::{STREAM_TOKEN, StreamTokens};
 
 /// The most bytes a message may have: Exotel sends 133 KB of base64 at once.
@@ -55,6 +55,8 @@ pub struct Context<'c> {
     pub stream_tokens: Option<&'c StreamTokens>,
     /// The ends of the calls that webhooks told of, if records are to have them.
     pub callers: Option<&'c Callers>,
+    /// Whether the disk takes one more recording than a connection's first.
+    pub door: &'c Door,
     /// How many connections without a start may still be told of in a record.
     pub failures: &'c Allowance,
     /// The time of this look at the sockets.
@@ -490,7 +492,16 @@ impl Stream {
         let mut next = Next::GoOn;
         match turn.event() {
             Event::Started(start) => {
-                *opening = None;
+                let is_first = opening.take().is_some();
+                // The first one was let in with its connection.
+                if !is_first && let Some(fault) = context.door.fault() {
+                    tracing::warn!(
+                        fault,
+                        "refused a stream that began on a connection after others"
+                    );
+                    context.outbox.board().counters.refuse(Refused::Disk);
+                    return Next::Refuse(ws::CloseCode::INTERNAL);
+                }
                 let mut record = context.record_of(start);
                 if !context.admits(&mut record) {
                     tracing::warn!("refused a stream: it shows no fresh token of its call");

@@ -196,6 +196,7 @@ impl Engine {
                 outbox,
                 pool: Arc::clone(&pool),
                 failures: Arc::clone(&failures),
+                door: store.door(),
                 config: config.clone(),
                 drain_until: None,
             };
@@ -339,6 +340,7 @@ struct Reader {
     outbox: Outbox,
     pool: Arc<Pool>,
     failures: Arc<Allowance>,
+    door: Arc<Door>,
     config: Config,
     drain_until: Option<Instant>,
 }
@@ -591,6 +593,7 @@ impl Reader {
             segment_bytes_max: self.config.segment_bytes_max,
             stream_tokens: self.config.stream_tokens.as_deref(),
             failures: &self.failures,
+            door: &self.door,
             callers: self.config.callers.as_deref(),
             now,
             done: &done,

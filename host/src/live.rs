@@ -230,7 +230,9 @@ impl Refused {
     #[must_use]
     pub const fn in_words(self) -> &'static str {
         match self {
-            Self::Disk => "less is free on the disk than --keep-free",
+            Self::Disk => {
+                "less is free on the disk than --keep-free, in bytes or in inodes, or it takes no recording"
+            }
             Self::Draining => "the recorder is being stopped",
             Self::Limit => "as many calls go on as --max-calls or the open files allow",
             Self::NoStart => "messages came, but no start message that could be read",

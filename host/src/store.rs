@@ -49,6 +49,10 @@ const ID_BYTES_MAX: usize = 128;
 /// How often others may be quicker to take the name that we found free.
 const CLAIMS_MAX: usize = 100;
 
+/// What a recording takes of the inodes at one time: the WAV, its record and the record's next version,
+/// and a webhook message.
+const FILES_PER_RECORDING: u64 = 4;
+
 /// The largest record that is read.
 const RECORD_BYTES_MAX: u64 = 4 << 20;
 
@@ -65,6 +69,10 @@ pub struct Config {
     /// No new recording while less than this is free on the disk, in bytes; without it, while less
     /// than 64 MiB or a twentieth of a smaller disk is.
     pub keep_free: Option<u64>,
+    /// The same in inodes, of which each file takes one; without it, while less than a twentieth of what
+    /// the file system has are free, at least 16 and at most 4096. File systems without a limit of
+    /// inodes are none the less recorded to.
+    pub keep_free_inodes: Option<u64>,
     /// Whether the oldest finished recordings are removed while less than that is free.
     pub make_room: bool,
     /// Finished recordings that ended so long ago are removed.
@@ -83,6 +91,7 @@ impl Default for Config {
             dir: "recordings".into(),
             capture_dir: None,
             keep_free: None,
+            keep_free_inodes: None,
             make_room: false,
             keep_days: None,
             cues: false,
@@ -115,6 +124,16 @@ pub enum Error {
         /// What is to be kept free.
         keep_free: u64,
         /// What the disk has.
+        total: u64,
+    },
+    /// More inodes are to be kept free than there are.
+    #[error("--keep-free-inodes is {keep_free}, but the file system of {} has {total} in all: give less, or no call could ever be taken", dir.display())]
+    KeepFreeInodes {
+        /// The directory.
+        dir: PathBuf,
+        /// What is to be kept free.
+        keep_free: u64,
+        /// What the file system has.
         total: u64,
     },
     /// A trial recording failed there.
@@ -164,7 +183,7 @@ pub struct Store {
     finished: Mutex<Vec<Record>>,
 }
 
-/// Room on the disk of the recordings, in bytes.
+/// Room on the disk of the recordings, in bytes and in files.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     /// Free to us.
@@ -172,6 +191,19 @@ pub struct Room {
     /// All there is.
     pub total: u64,
     /// While less than this is free, no new call is taken.
+    pub keep_free: u64,
+    /// The same in inodes; `None` where the file system has no limit of them.
+    pub inodes: Option<Inodes>,
+}
+
+/// How many files there may be on the disk of the recordings.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Inodes {
+    /// Free to us.
+    pub free: u64,
+    /// All there are.
+    pub total: u64,
+    /// While less than this are free, no new call is taken.
     pub keep_free: u64,
 }
 
@@ -191,7 +223,8 @@ impl Store {
     /// Locks the directory, making it if need be, and finishes what an earlier run left unfinished.
     ///
     /// # Errors
-    /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::Trial`], [`Error::Unusable`]: no
+    /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::KeepFreeInodes`],
+    /// [`Error::Trial`], [`Error::Unusable`]: no
     /// recording was touched, but the directories and the lock's file may have been made.
     pub fn open(config: Config) -> Result<Self, Error> {
         let dir = config.dir.clone();
@@ -222,9 +255,15 @@ impl Store {
             listed: Mutex::default(),
             finished: Mutex::default(),
         };
-        let Room { keep_free, total, .. } = store.look_for_room().map_err(unusable)?;
+        let Room { keep_free, total, inodes, .. } = store.look_for_room().map_err(unusable)?;
         if keep_free >= total && keep_free > 0 {
             return Err(Error::KeepFree { dir, keep_free, total });
+        }
+        if let Some(Inodes { keep_free, total, .. }) = inodes
+            && keep_free >= total
+            && store.config.keep_free_inodes.is_some()
+        {
+            return Err(Error::KeepFreeInodes { dir, keep_free, total });
         }
         store.load_clock();
         store.try_first()?;
@@ -282,6 +321,7 @@ impl Store {
                     fs::remove_file(names.wav_part())?;
                 }
                 Ok(file) => {
+                    self.note_files(FILES_PER_RECORDING);
                     let webhooks = self.config.webhooks.clone();
                     let (record_published, wav_published) = (false, false);
                     return Ok(Part { names, file, record_published, wav_published, webhooks });

@@ -467,9 +467,11 @@ pub async fn audio(
 
 /// `GET /metrics`.
 pub async fn metrics(State(admin): State<Admin>) -> Response {
+    let room = admin.sources.store.room();
     let scrape = Scrape {
         board: Arc::clone(&admin.sources.board),
-        disk_free_bytes: admin.sources.store.room().map(|room| room.free),
+        disk_free_bytes: room.map(|room| room.free),
+        disk_free_inodes: room.and_then(|room| room.inodes).map(|inodes| inodes.free),
         retention: admin.sources.store.retention(),
         is_draining: admin.is_draining(),
         cpu_time: Process::cpu_time(),

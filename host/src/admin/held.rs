@@ -230,7 +230,8 @@ mod tests {
         held.push(new.hold(HELD_BYTES_MAX / 4));
         assert_eq!([&stuck, &reads, &new].map(|guest| is_let_go(guest)), [true, false, false]);
         drop((last, held, stuck));
-        assert_eq!((ledger.lock().sum, ledger.lock().all.len()), (0, 2));
+        let accounts = ledger.lock();
+        assert_eq!((accounts.sum, accounts.all.len()), (0, 2));
     }
 
     #[test]
