@@ -49,9 +49,8 @@ const ID_BYTES_MAX: usize = 128;
 /// How often others may be quicker to take the name that we found free.
 const CLAIMS_MAX: usize = 100;
 
-/// What a recording takes of the inodes at one time: the WAV, its record and the record's next version,
-/// and a webhook message.
-const FILES_PER_RECORDING: u64 = 4;
+/// What a recording takes of the inodes: the WAV and its record.
+const FILES_PER_RECORDING: u64 = 2;
 
 /// The largest record that is read.
 const RECORD_BYTES_MAX: u64 = 4 << 20;
@@ -525,7 +524,8 @@ impl Part {
     /// # Errors
     /// What the system says; the record written before is still there.
     pub fn write_record(&self, record: &Record) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(record)?;
+        let mut text = Vec::with_capacity(record.size());
+        serde_json::to_writer_pretty(&mut text, record)?;
         text.push(b'\n');
         let temporary = self.names.json_temporary();
         let mut file = private().create(true).truncate(true).open(&temporary)?;

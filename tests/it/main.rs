@@ -2,6 +2,7 @@
 
 mod admin;
 mod appliance;
+mod bounds;
 mod budget;
 mod caller;
 mod caller_ids;
