@@ -493,9 +493,9 @@ impl Stream {
         match turn.event() {
             Event::Started(start) => {
                 let is_first = opening.take().is_some();
-                // The first one was let in with its connection.
+                // The first one was let in with its connection. The store's log tells of the disk.
                 if !is_first && let Some(fault) = context.door.fault() {
-                    tracing::warn!(
+                    tracing::debug!(
                         fault,
                         "refused a stream that began on a connection after others"
                     );
