@@ -255,9 +255,6 @@ impl Watch {
 
     /// Looks at every live recording, in the order of their keys, and tells what changed.
     fn look(&self, entries: Vec<Arc<Entry>>) {
-        self.version.fetch_add(1, Ordering::Relaxed);
-        // Nobody may ask again.
-        *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = (0, Bytes::new());
         let mut calls = self.lock();
         let is_live = |key: &u64| entries.binary_search_by_key(key, |entry| entry.key).is_ok();
         let ended: Vec<u64> = calls.keys().filter(|key| !is_live(key)).copied().collect();
@@ -279,7 +276,12 @@ impl Watch {
                 self.tell_moments(key, news);
             }
         }
-        if !calls.is_empty() {
+        let is_empty = calls.is_empty();
+        drop(calls);
+        self.version.fetch_add(1, Ordering::Relaxed);
+        // Nobody may ask again.
+        *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = (0, Bytes::new());
+        if !is_empty {
             self.looks.send_modify(|look| *look += 1);
         }
     }

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 /// What all answers may hold together. Beside it each connection has two buffers of
 /// [`SLICE_BYTES`](self::SLICE_BYTES) at most.
-pub const HELD_BYTES_MAX: usize = 40 << 20;
+pub const HELD_BYTES_MAX: usize = 24 << 20;
 
 /// What of an answer goes to the socket at once: what is there is out of this module's hands.
 pub const SLICE_BYTES: usize = 16 * 1024;
