@@ -9,18 +9,20 @@ mod assets;
 mod events;
 mod guesses;
 mod health;
+mod held;
 mod stream;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -48,8 +50,8 @@ const CONNECTIONS_MAX: usize = 512;
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 
-/// Largest request head.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Largest request head, and what of an answer waits for the socket.
+const HEAD_BYTES_MAX: usize = held::SLICE_BYTES;
 
 /// Time for a request's head to arrive, and the longest time between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -152,6 +154,7 @@ pub async fn serve(
     let watch = tokio::spawn(events::watch(admin.clone()));
     let router = router(admin);
     let known = connections.known();
+    let ledger = Arc::<held::Ledger>::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -165,7 +168,8 @@ pub async fn serve(
             Ok((socket, peer)) => {
                 let client = Client { peer, standing: Arc::new(Standing::of_visitor(&known)) };
                 let standing = Arc::clone(&client.standing);
-                let conversation = converse(socket, client, router.clone(), write_timeout);
+                let guest = ledger.guest();
+                let conversation = converse(socket, client, router.clone(), guest, write_timeout);
                 connections.admit(standing, conversation).await;
             }
             Err(error) => {
@@ -187,25 +191,36 @@ struct Client {
 }
 
 /// Carries one connection's requests.
-async fn converse(socket: TcpStream, client: Client, router: Router, write_timeout: Duration) {
+async fn converse(
+    socket: TcpStream,
+    client: Client,
+    router: Router,
+    guest: Arc<held::Guest>,
+    write_timeout: Duration,
+) {
     let _ = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(write_timeout));
-    let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
+    let answer = |mut request: Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
-        let response = router.clone().call(request);
-        async move { Ok::<Response, Infallible>(response.await.unwrap_or_else(|never| match never {})) }
-    });
-    let served = http1::Builder::new()
+        Arc::clone(&guest).answer(router.clone().call(request.map(Body::new)))
+    };
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
-        .await;
-    if let Err(error) = served {
-        debug!(%error, "an admin connection failed");
+        .serve_connection(TokioIo::new(Box::pin(stream)), service_fn(answer));
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                debug!(%error, "an admin connection failed");
+            }
+        }
+        () = guest.let_go() => {
+            debug!("an admin connection took nothing of what waited for it, and others need the memory");
+        }
     }
 }
 

@@ -26,8 +26,8 @@ use crate::caller_ids::Callers;
 use crate::live::Refused;
 use crate::pace::Pace;
 use crate::recording::{Done, Finishing, Outbox, Outcome, Recording, STUCK_AFTER};
-use crate::store::Record;
 use crate::store::record::{End, What, ms};
+use crate::store::{Door, Record};
 use crate::stream_tokens::{self, StreamTokens};
 
 /// The most bytes a message may have: Exotel sends 133 KB of base64 at once.
@@ -61,6 +61,8 @@ pub struct Context<'c> {
     pub stream_tokens: Option<&'c StreamTokens>,
     /// The ends of the calls that webhooks told of, if records are to have them.
     pub callers: Option<&'c Callers>,
+    /// Whether the disk takes one more recording than a connection's first.
+    pub door: &'c Door,
     /// How many connections without a start may still be told of in a record.
     pub failures: &'c Allowance,
     /// How many streams may begin beside the first of a connection, for which its upgrade counts.
@@ -583,7 +585,16 @@ impl Stream {
         let mut next = Next::GoOn;
         match turn.event() {
             Event::Started(start) => {
-                *opening = None;
+                let is_first = opening.take().is_some();
+                // The first one was let in with its connection. The store's log tells of the disk.
+                if !is_first && let Some(fault) = context.door.fault() {
+                    tracing::debug!(
+                        fault,
+                        "refused a stream that began on a connection after others"
+                    );
+                    context.outbox.board().counters.refuse(Refused::Disk);
+                    return Next::Refuse(ws::CloseCode::INTERNAL);
+                }
                 let mut record = context.record_of(start);
                 if !context.admits(&mut record) {
                     if let Some(left_out) = context.room(peer) {
@@ -750,7 +761,9 @@ impl Context<'_> {
 
 /// A text of the peer's as far as it is kept of a key or a mark, of which there may be many.
 fn short(text: &Text<'_>) -> String {
-    text.chars().take(TEXT_CHARS_MAX).collect()
+    let mut text: String = text.chars().take(TEXT_CHARS_MAX).collect();
+    text.shrink_to_fit();
+    text
 }
 
 /// What the log lines of one stream have in common. Its ids are known when it starts.

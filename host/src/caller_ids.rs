@@ -51,7 +51,8 @@ pub struct CallerIds {
 }
 
 impl CallerIds {
-    fn texts(&self) -> impl Iterator<Item = &str> {
+    /// Those that were told.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
         let Self { from, to, direction, forwarded_from, caller_name } = self;
         [from, to, direction, forwarded_from, caller_name].into_iter().filter_map(Option::as_deref)
     }

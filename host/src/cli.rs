@@ -205,7 +205,12 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_KEEP_FREE", value_name = "SIZE", value_parser = size)]
     pub keep_free: Option<u64>,
 
-    /// While less than --keep-free is free, remove the oldest finished recordings, as far as that helps
+    /// The same in inodes, of which each file takes one [default: 4096, or a twentieth of a smaller file
+    /// system's]
+    #[arg(long, env = "CALLREEL_KEEP_FREE_INODES", value_name = "COUNT")]
+    pub keep_free_inodes: Option<u64>,
+
+    /// While less than that is free, remove the oldest finished recordings, as far as that helps
     #[arg(long, env = "CALLREEL_MAKE_ROOM", value_parser = BoolishValueParser::new())]
     pub make_room: bool,
 
@@ -417,6 +422,7 @@ impl TryFrom<ServeArgs> for Config {
                 dir: args.dir,
                 capture_dir: args.capture,
                 keep_free: args.keep_free,
+                keep_free_inodes: args.keep_free_inodes,
                 make_room: args.make_room,
                 keep_days: args.keep_days.map(NonZeroU32::get),
                 cues: args.cues,

@@ -34,8 +34,8 @@ use crate::live::{Board, Refused};
 use crate::pace::Pace;
 use crate::pulse::Pulse;
 use crate::recording::{Done, Outbox, Writers};
-use crate::store::Store;
 use crate::store::record::End;
+use crate::store::{Door, Store};
 use crate::stream_tokens::StreamTokens;
 
 /// The buffer that a thread reads into: the largest message, and what may come with it.
@@ -175,6 +175,7 @@ impl Engine {
                 outbox,
                 pool: Arc::clone(&pool),
                 failures: Arc::clone(&failures),
+                door: store.door(),
                 config: config.clone(),
                 drain_until: None,
             };
@@ -228,6 +229,7 @@ struct Reader {
     outbox: Outbox,
     pool: Arc<Pool>,
     failures: Arc<Allowance>,
+    door: Arc<Door>,
     config: Config,
     drain_until: Option<Instant>,
 }
@@ -534,6 +536,7 @@ impl Reader {
             stream_tokens: self.config.stream_tokens.as_deref(),
             failures: &self.failures,
             pace: &self.config.pace,
+            door: &self.door,
             callers: self.config.callers.as_deref(),
             now,
             done: &done,

@@ -43,12 +43,20 @@ pub const BUCKETS_US: [u64; 14] = [
 pub struct Board {
     entries: Mutex<BTreeMap<u64, Arc<Entry>>>,
     next_key: AtomicU64,
-    published: Mutex<VecDeque<Record>>,
+    published: Mutex<VecDeque<Brief>>,
+    /// Somebody takes the moments of live recordings.
+    is_attended: AtomicBool,
+    /// Somebody is to be told what is published.
+    is_watched: AtomicBool,
     /// Sums over the life of the process.
     pub counters: Counters,
     /// The log's room for what peers do.
     pub log_rooms: Rooms,
 }
+
+/// The record of a finished recording as a list shows it, and how many of its parameters are not
+/// shown whole.
+pub type Brief = (Record, u64);
 
 /// Sums over the life of the process.
 #[derive(Debug, Default)]
@@ -116,11 +124,13 @@ impl Board {
             moments: OnceLock::new(),
             moments_waiting: AtomicUsize::new(0),
             listeners: AtomicUsize::new(0),
-            ring: OnceLock::new(),
+            ring_number: AtomicUsize::new(0),
+            ring: Mutex::default(),
         });
         self.counters.begun.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(entry.key, Arc::clone(&entry));
-        Tap { board: Arc::clone(self), entry, channels, loudest: [0; LANES], samples: 0 }
+        let ring = (0, None);
+        Tap { board: Arc::clone(self), entry, channels, loudest: [0; LANES], samples: 0, ring }
     }
 
     /// The live recordings, oldest first.
@@ -141,20 +151,37 @@ impl Board {
         self.lock().len()
     }
 
-    /// Counts a finished recording and keeps its record for those who watch.
+    /// Says that somebody takes the moments of live recordings from now on. Until then none are kept.
+    pub fn attend(&self) {
+        self.is_attended.store(true, Ordering::Relaxed);
+    }
+
+    /// Says whether somebody is to be told what is published. Meanwhile that is kept until it is taken,
+    /// otherwise it is not kept.
+    pub fn watch(&self, is_watched: bool) {
+        self.is_watched.store(is_watched, Ordering::Relaxed);
+    }
+
+    /// Counts a finished recording and, if anybody watches, keeps a brief record for them; of too many
+    /// the newest.
     pub fn publish(&self, record: &Record) {
         if let Some(index) = STATES.iter().position(|state| *state == record.state) {
             self.counters.finished[index].fetch_add(1, Ordering::Relaxed);
         }
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        if published.len() < PUBLISHED_MAX {
-            published.push_back(record.clone());
+        if !self.is_watched.load(Ordering::Relaxed) {
+            return;
         }
+        let brief = record.brief();
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        if published.len() == PUBLISHED_MAX {
+            published.pop_front();
+        }
+        published.push_back(brief);
     }
 
     /// Takes the records of what was finished since the last call; one caller only.
     #[must_use]
-    pub fn take_published(&self) -> VecDeque<Record> {
+    pub fn take_published(&self) -> VecDeque<Brief> {
         std::mem::take(&mut self.published.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -216,7 +243,9 @@ impl Refused {
     #[must_use]
     pub const fn in_words(self) -> &'static str {
         match self {
-            Self::Disk => "less is free on the disk than --keep-free",
+            Self::Disk => {
+                "less is free on the disk than --keep-free, in bytes or in inodes, or it takes no recording"
+            }
             Self::Draining => "the recorder is being stopped",
             Self::GaveWay => "it had not begun a call, and places ran out",
             Self::Limit => "as many calls go on as --max-calls or the open files allow",
@@ -372,7 +401,11 @@ pub struct Entry {
     /// How many of them wait.
     moments_waiting: AtomicUsize,
     listeners: AtomicUsize,
-    ring: OnceLock<Ring>,
+    /// Grows with each ring that is made.
+    ring_number: AtomicUsize,
+    /// There while anybody listens. Locked for no longer than it takes to copy a pointer, or to make a
+    /// ring.
+    ring: Mutex<Option<Arc<Ring>>>,
 }
 
 /// Something that happened in a recording, beside its audio.
@@ -434,10 +467,15 @@ impl Entry {
     /// Begins to listen to it.
     #[must_use]
     pub fn listen(self: &Arc<Self>) -> Listener {
-        self.listeners.fetch_add(1, Ordering::Relaxed);
-        let ring = self.ring.get_or_init(Ring::new);
+        let mut shared = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let ring = Arc::clone(shared.get_or_insert_with(|| {
+            self.ring_number.fetch_add(1, Ordering::Relaxed);
+            Arc::new(Ring::new())
+        }));
+        self.listeners.fetch_add(1, Ordering::Release);
+        drop(shared);
         let next = ring.head.load(Ordering::Acquire);
-        Listener { entry: Arc::clone(self), next }
+        Listener { entry: Arc::clone(self), ring, next }
     }
 }
 
@@ -451,6 +489,8 @@ pub struct Tap {
     /// form is one the compiler makes SIMD of.
     loudest: Lanes,
     samples: u64,
+    /// The ring of those who listen, and its number.
+    ring: (usize, Option<Arc<Ring>>),
 }
 
 /// A whole number of sample frames of either kind.
@@ -464,18 +504,34 @@ impl Tap {
     pub fn append(&mut self, codes: &[u8]) {
         self.samples += (codes.len() / self.channels) as u64;
         self.loudest = loudest(codes, self.loudest);
-        if self.entry.listeners.load(Ordering::Relaxed) > 0
-            && let Some(ring) = self.entry.ring.get()
-        {
-            ring.push(codes, self.channels);
+        if self.entry.listeners.load(Ordering::Acquire) > 0 {
+            self.play(codes);
         }
+    }
+
+    /// Lets listeners hear it.
+    fn play(&mut self, codes: &[u8]) {
+        let channels = self.channels;
+        if let Some(ring) = self.heard() {
+            ring.push(codes, channels);
+        }
+    }
+
+    /// The ring of those who listen. Never waits: while one of them comes or goes, they miss something.
+    fn heard(&mut self) -> Option<&Ring> {
+        let number = self.entry.ring_number.load(Ordering::Relaxed);
+        if self.ring.0 != number || self.ring.1.is_none() {
+            let shared = self.entry.ring.try_lock().ok()?;
+            self.ring = (number, shared.clone());
+        }
+        self.ring.1.as_deref()
     }
 
     /// Sees so many samples of silence on each channel.
     pub fn append_silence(&mut self, samples: u64) {
         self.samples += samples;
-        if self.entry.listeners.load(Ordering::Relaxed) > 0
-            && let Some(ring) = self.entry.ring.get()
+        if self.entry.listeners.load(Ordering::Acquire) > 0
+            && let Some(ring) = self.heard()
         {
             ring.push_silence(samples);
         }
@@ -489,6 +545,9 @@ impl Tap {
             peak.fetch_max(decode_mulaw(loudest).unsigned_abs(), Ordering::Relaxed);
         }
         self.loudest = Lanes::default();
+        if self.ring.1.is_some() && self.entry.listeners.load(Ordering::Relaxed) == 0 {
+            self.ring.1 = None;
+        }
         self.entry.samples.store(self.samples, Ordering::Relaxed);
         self.entry.frames.store(stats.media, Ordering::Relaxed);
         self.entry.late.store(stats.late, Ordering::Relaxed);
@@ -508,10 +567,14 @@ impl Tap {
 
     /// Shows a key or a mark, if there is room.
     pub fn show_event(&self, event: &EventRecord) {
-        self.show_moment(|| Moment::Event(event.clone()));
+        let brief = || EventRecord { at_ms: event.at_ms, what: event.what.brief() };
+        self.show_moment(|| Moment::Event(brief()));
     }
 
     fn show_moment(&self, moment: impl FnOnce() -> Moment) {
+        if !self.board.is_attended.load(Ordering::Relaxed) {
+            return;
+        }
         // Only this thread adds, so it never passes the mark.
         if self.entry.moments_waiting.load(Ordering::Relaxed) < MOMENTS_MAX {
             self.entry.moments_waiting.fetch_add(1, Ordering::Relaxed);
@@ -601,6 +664,7 @@ impl Ring {
 #[derive(Debug)]
 pub struct Listener {
     entry: Arc<Entry>,
+    ring: Arc<Ring>,
     /// The sample frame that comes next.
     next: u64,
 }
@@ -612,9 +676,7 @@ impl Listener {
     pub fn poll(&mut self, out: &mut Vec<[i16; 2]>) -> bool {
         // Read first: what was written before the end is in the ring by then.
         let is_ended = self.entry.is_ended.load(Ordering::Acquire);
-        let Some(ring) = self.entry.ring.get() else {
-            return false;
-        };
+        let ring = &self.ring;
         let head = ring.head.load(Ordering::Acquire);
         // What is being overwritten meanwhile is the other half.
         if head - self.next > TAP_SAMPLES as u64 / 2 {
@@ -631,7 +693,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.entry.listeners.fetch_sub(1, Ordering::Relaxed);
+        let mut shared = self.entry.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.entry.listeners.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *shared = None;
+        }
     }
 }
 
@@ -712,6 +777,7 @@ mod tests {
     #[test]
     fn stuck_watchers_do_not_hold_a_recording_up() {
         let board = Arc::<Board>::default();
+        board.attend();
         let tap = board.begin(stereo());
         let event =
             EventRecord { at_ms: 0, what: crate::store::record::What::Dtmf("1".to_owned()) };

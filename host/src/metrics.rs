@@ -29,6 +29,8 @@ pub struct Scrape {
     pub board: Arc<Board>,
     /// Room on the disk, if it is known.
     pub disk_free_bytes: Option<u64>,
+    /// Inodes that are free on it, if it has a limit of them.
+    pub disk_free_inodes: Option<u64>,
     /// What automatic deletion did and is about to do.
     pub retention: Retention,
     /// No new calls are taken.
@@ -112,6 +114,9 @@ impl Collector for Scrape {
         to.histogram("callreel_sync_seconds", sync, &counters.sync_time)?;
         if let Some(free_bytes) = self.disk_free_bytes {
             to.gauge("callreel_disk_free_bytes", "Room for recordings", free_bytes as f64)?;
+        }
+        if let Some(free) = self.disk_free_inodes {
+            to.gauge("callreel_disk_free_inodes", "Files there is room for", free as f64)?;
         }
         let dropped = AtomicU64::new(log::health().dropped);
         let lines = "Log lines that standard error did not take in time";

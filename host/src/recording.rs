@@ -50,6 +50,13 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// How often a record may be written while recording.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How much may be written of one recording's records in a second: a larger one is written less often.
+const NOTE_BYTES_PER_S: u64 = 64 * 1024;
+
+/// Blocks that may wait for a disk that is behind before the next ones wait until they are as long as
+/// they may be.
+const BLOCKS_MAX: u64 = 32;
+
 /// The codes, but for the sign, of a track on which nothing is to be heard: this and those above it,
 /// zero and what is next to it.
 const SILENT_MIN: u8 = 0x7E;
@@ -102,7 +109,8 @@ pub struct Recording {
     /// The queue may be full: it was when the last block was posted, and nobody else fills it.
     may_be_full: bool,
     full_since: Option<Instant>,
-    noted: Option<Instant>,
+    /// When a note was written last, and for how long no other is.
+    noted: (Instant, Duration),
     to_note: bool,
     /// What of the stream's messages was amiss when that was looked at last.
     amiss: u64,
@@ -115,6 +123,8 @@ pub struct Recording {
 struct Queue {
     /// Samples posted that the disk has not taken.
     samples: AtomicU64,
+    /// In so many blocks.
+    blocks: AtomicU64,
     /// The same of bytes of messages to be captured, and of records.
     aside: AtomicU64,
     /// The log has no room for a line about this recording's file.
@@ -153,10 +163,10 @@ impl Job {
     }
 
     /// What it counts for in [`Queue::aside`].
-    const fn aside_bytes(&self) -> u64 {
+    fn aside_bytes(&self) -> u64 {
         match self {
             Self::Capture(lines) => lines.len() as u64,
-            Self::Note(_) => size_of::<Record>() as u64,
+            Self::Note(record) => record.size() as u64,
             _ => 0,
         }
     }
@@ -241,7 +251,7 @@ impl Recording {
             lost: 0,
             silence: 0,
             capture_is_torn: false,
-            noted: Some(now),
+            noted: (now, NOTE_INTERVAL),
             to_note: false,
             amiss: 0,
             heard: [false; 2],
@@ -302,13 +312,15 @@ impl Recording {
     /// times a second.
     pub fn tend(&mut self, stats: &Stats, outbox: &mut Outbox, now: Instant) {
         self.tap.show(stats);
-        if self.block_began.is_some_and(|began| now - began >= BLOCK_AGE_MAX) {
+        let is_old = self.block_began.is_some_and(|began| now - began >= BLOCK_AGE_MAX);
+        // What waits costs as much for each block as for the audio in it.
+        if is_old && self.queue.blocks.load(Ordering::Relaxed) < BLOCKS_MAX {
             self.post_block(outbox, now);
         }
         // A record is not worth a place in the queue of a disk that is behind.
         let is_behind = self.queue.samples.load(Ordering::Relaxed) > 0
             || self.queue.aside.load(Ordering::Relaxed) > 0;
-        let is_due = self.noted.is_none_or(|noted| now - noted >= NOTE_INTERVAL);
+        let is_due = now - self.noted.0 >= self.noted.1;
         let amiss = stats.late
             + stats.repeated
             + stats.before_start
@@ -320,7 +332,8 @@ impl Recording {
         self.to_note |= std::mem::replace(&mut self.amiss, amiss) != amiss;
         if self.to_note && is_due && !is_behind {
             self.to_note = false;
-            self.noted = Some(now);
+            let rest_ms = self.record.size() as u64 * 1000 / NOTE_BYTES_PER_S;
+            self.noted = (now, NOTE_INTERVAL.max(Duration::from_millis(rest_ms)));
             let mut record = Record::clone(&self.record);
             record.set_stats(stats);
             record.lost_ms = self.lost_ms();
@@ -459,6 +472,7 @@ impl Recording {
             self.post_silence(outbox);
             let queued = self.queue.samples.fetch_add(length, Ordering::Relaxed);
             self.may_be_full |= queued + length >= self.samples_in(QUEUE_MS_MAX);
+            self.queue.blocks.fetch_add(1, Ordering::Relaxed);
             outbox.post(self.key, Job::Append(block));
         }
     }

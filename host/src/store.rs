@@ -16,6 +16,7 @@ mod outages;
 pub mod record;
 mod recover;
 mod retention;
+pub(crate) mod texts;
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -26,9 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use data_encoding::HEXLOWER;
 use jiff::Timestamp;
-use sha2::{Digest as _, Sha256};
 
 use self::digest::DataDigest;
 pub use self::disk::TrialError;
@@ -51,6 +50,9 @@ const ID_BYTES_MAX: usize = 128;
 /// How often others may be quicker to take the name that we found free.
 const CLAIMS_MAX: usize = 100;
 
+/// What a recording takes of the inodes: the WAV and its record.
+const FILES_PER_RECORDING: u64 = 2;
+
 /// The largest record that is read.
 const RECORD_BYTES_MAX: u64 = 4 << 20;
 
@@ -67,6 +69,10 @@ pub struct Config {
     /// No new recording while less than this is free on the disk, in bytes; without it, while less
     /// than 64 MiB or a twentieth of a smaller disk is.
     pub keep_free: Option<u64>,
+    /// The same in inodes, of which each file takes one; without it, while less than a twentieth of what
+    /// the file system has are free, at least 16 and at most 4096. File systems without a limit of
+    /// inodes are none the less recorded to.
+    pub keep_free_inodes: Option<u64>,
     /// Whether the oldest finished recordings are removed while less than that is free.
     pub make_room: bool,
     /// Finished recordings that ended so long ago are removed.
@@ -85,6 +91,7 @@ impl Default for Config {
             dir: "recordings".into(),
             capture_dir: None,
             keep_free: None,
+            keep_free_inodes: None,
             make_room: false,
             keep_days: None,
             cues: false,
@@ -117,6 +124,16 @@ pub enum Error {
         /// What is to be kept free.
         keep_free: u64,
         /// What the disk has.
+        total: u64,
+    },
+    /// More inodes are to be kept free than there are.
+    #[error("--keep-free-inodes is {keep_free}, but the file system of {} has {total} in all: give less, or no call could ever be taken", dir.display())]
+    KeepFreeInodes {
+        /// The directory.
+        dir: PathBuf,
+        /// What is to be kept free.
+        keep_free: u64,
+        /// What the file system has.
         total: u64,
     },
     /// A trial recording failed there.
@@ -168,7 +185,7 @@ pub struct Store {
     recovering: Recovering,
 }
 
-/// Room on the disk of the recordings, in bytes.
+/// Room on the disk of the recordings, in bytes and in files.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     /// Free to us.
@@ -176,6 +193,19 @@ pub struct Room {
     /// All there is.
     pub total: u64,
     /// While less than this is free, no new call is taken.
+    pub keep_free: u64,
+    /// The same in inodes; `None` where the file system has no limit of them.
+    pub inodes: Option<Inodes>,
+}
+
+/// How many files there may be on the disk of the recordings.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Inodes {
+    /// Free to us.
+    pub free: u64,
+    /// All there are.
+    pub total: u64,
+    /// While less than this are free, no new call is taken.
     pub keep_free: u64,
 }
 
@@ -198,7 +228,8 @@ impl Store {
     /// [`recover`](Self::recover).
     ///
     /// # Errors
-    /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::Trial`], [`Error::Unusable`]: no
+    /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::KeepFreeInodes`],
+    /// [`Error::Trial`], [`Error::Unusable`]: no
     /// recording was touched, but the directories and the lock's file may have been made.
     pub fn open(config: Config) -> Result<Self, Error> {
         let dir = config.dir.clone();
@@ -232,9 +263,15 @@ impl Store {
             finished: Mutex::default(),
             recovering: Recovering::default(),
         };
-        let Room { keep_free, total, .. } = store.look_for_room().map_err(unusable)?;
+        let Room { keep_free, total, inodes, .. } = store.look_for_room().map_err(unusable)?;
         if keep_free >= total && keep_free > 0 {
             return Err(Error::KeepFree { dir, keep_free, total });
+        }
+        if let Some(Inodes { keep_free, total, .. }) = inodes
+            && keep_free >= total
+            && store.config.keep_free_inodes.is_some()
+        {
+            return Err(Error::KeepFreeInodes { dir, keep_free, total });
         }
         store.load_clock();
         store.try_first()?;
@@ -291,6 +328,7 @@ impl Store {
                     fs::remove_file(names.wav_part())?;
                 }
                 Ok(file) => {
+                    self.note_files(FILES_PER_RECORDING);
                     let webhooks = self.config.webhooks.clone();
                     let (record_published, wav_published) = (false, false);
                     return Ok(Part { names, file, record_published, wav_published, webhooks });
@@ -436,7 +474,8 @@ impl Store {
     }
 
     fn note_finished(&self, record: Record) {
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        // As many as were interrupted, until they are shown: no more of each than that takes.
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(record.brief().0);
     }
 
     /// How often the directory could not be synced: a recording during which this grew is damaged.
@@ -516,7 +555,8 @@ impl Part {
     /// # Errors
     /// What the system says; the record written before is still there.
     pub fn write_record(&self, record: &Record) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(record)?;
+        let mut text = Vec::with_capacity(record.size());
+        serde_json::to_writer_pretty(&mut text, record)?;
         text.push(b'\n');
         let temporary = self.names.json_temporary();
         let mut file = create_temporary(&temporary)?;
@@ -654,5 +694,5 @@ fn safe_id(stream_id: &str) -> String {
     if stream_id.is_empty() {
         return "stream".to_owned();
     }
-    format!("stream-{}", &HEXLOWER.encode(&Sha256::digest(stream_id))[..32])
+    format!("stream-{}", texts::digest_of(stream_id))
 }

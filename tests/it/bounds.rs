@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use callreel::call::routing::STREAMS_MAX;
 use callreel::call::{Allowance, Call, Context, Wish};
 use callreel::live::Board;
+use callreel::pace::Pace;
 use callreel::recording::{BLOCK_MS_MAX, Outbox, QUEUE_MS_MAX, Tally};
+use callreel::store::Door;
 use callreel_core::session::{GAP_MS_MAX, SilenceBudget};
 use callreel_core::wav::Encoding;
 use proptest::prelude::*;
@@ -31,6 +33,8 @@ struct Line {
     encoding: Encoding,
     codes: Vec<u8>,
     failures: Allowance,
+    door: Door,
+    pace: Pace,
     began: Instant,
     now_ms: u64,
     unread: Vec<u8>,
@@ -54,6 +58,8 @@ impl Line {
             encoding,
             codes: vec![0; 4096],
             failures: Allowance::default(),
+            door: Door::default(),
+            pace: Pace::new(None),
             began: Instant::now(),
             now_ms: 0,
             unread: Vec::new(),
@@ -106,6 +112,8 @@ impl Line {
                 stream_tokens: None,
                 callers: None,
                 failures: &self.failures,
+                door: &self.door,
+                pace: &self.pace,
                 now,
                 done: &|| Box::new(|_| ()),
             };
@@ -151,6 +159,8 @@ impl Line {
             stream_tokens: None,
             callers: None,
             failures: &self.failures,
+            door: &self.door,
+            pace: &self.pace,
             now: self.began + Duration::from_millis(self.now_ms),
             done: &|| Box::new(|_| ()),
         };

@@ -2,7 +2,6 @@
 
 mod admin;
 mod appliance;
-
 mod backlog;
 mod bounds;
 mod budget;
@@ -27,6 +26,7 @@ mod ready;
 mod record;
 mod refusals;
 mod repair;
+mod room;
 mod serve;
 mod session;
 mod shown;

@@ -165,7 +165,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             return;
         }
         let was = self.pace.clock();
-        self.pace.weigh(timestamp.checked_sub(before), audio.into());
+        self.pace.weigh(timestamp.checked_sub(before), audio);
         if self.pace.clock() != was {
             // All so far was appended; time counts from here, in the new unit.
             self.anchor = self.pace.samples(timestamp).map(|time| time.wrapping_sub(at));

@@ -1,7 +1,6 @@
 //! The JSON API below `/api/v1`, and the metrics.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -22,14 +21,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::events::CallView;
 use super::{Admin, Problem, health, stream};
 use crate::caller_ids::CallerIds;
 use crate::http::Phase;
+use crate::live::Brief;
 use crate::metrics::{self, Process, Scrape};
 use crate::store::Recovery;
 use crate::store::catalog::{Cursor, Filter, Key, parse_day};
-use crate::store::record::{Record, State as RecordState};
+use crate::store::record::{Parameters, Record, State as RecordState};
 use crate::{twilio, webhook};
 
 /// Recordings on one page, if nothing is said and at most.
@@ -66,7 +65,10 @@ pub struct Head {
     stream_id: String,
     call_id: String,
     account_id: String,
-    parameters: BTreeMap<String, String>,
+    parameters: Parameters,
+    /// Parameters that are not among those, or cut there.
+    #[serde(skip_serializing_if = "is_zero")]
+    parameters_left_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Box<CallerIds>>,
     tracks: Vec<Cow<'static, str>>,
@@ -76,12 +78,23 @@ pub struct Head {
 impl Head {
     /// The head of a record.
     pub fn of(record: &Record) -> Self {
+        Self::with(record, record.parameters.clone(), 0)
+    }
+
+    /// The same with no more of the parameters than a list shows.
+    pub fn brief(record: &Record) -> Self {
+        let (parameters, left_out) = record.parameters.brief();
+        Self::with(record, parameters, left_out)
+    }
+
+    fn with(record: &Record, parameters: Parameters, parameters_left_out: u64) -> Self {
         Self {
             provider: record.provider.clone(),
             stream_id: record.stream_id.clone(),
             call_id: record.call_id.clone(),
             account_id: record.account_id.clone(),
-            parameters: record.parameters.clone(),
+            parameters,
+            parameters_left_out,
             caller: record.caller.clone(),
             tracks: record.tracks.clone(),
             started_at: record.started_at,
@@ -112,14 +125,14 @@ pub struct Summary {
 
 impl Summary {
     /// The summary of a published record.
-    pub fn of(record: &Record) -> Self {
+    pub fn of((record, parameters_left_out): &Brief) -> Self {
         Self {
             day: Key::of(record).day(),
             id: record.id.clone(),
             state: record.state,
             end: record.end,
             reason: record.reason.clone(),
-            head: Head::of(record),
+            head: Head::with(record, record.parameters.clone(), *parameters_left_out),
             ended_at: record.ended_at,
             duration_ms: record.duration_ms,
             gaps: record.gaps.len() as u64 + record.gaps_dropped,
@@ -212,11 +225,7 @@ pub async fn status(State(admin): State<Admin>) -> Response {
 
 /// `GET /api/v1/calls`.
 pub async fn calls(State(admin): State<Admin>) -> Response {
-    #[derive(Serialize)]
-    struct Calls {
-        calls: Vec<CallView>,
-    }
-    as_json(&Calls { calls: admin.watch.calls() })
+    ([(header::CONTENT_TYPE, "application/json")], admin.watch.calls()).into_response()
 }
 
 /// `GET /api/v1/calls/{key}`.
@@ -356,13 +365,14 @@ pub async fn recordings(
             Some(text.parse().map_err(|()| Problem::bad_request("that is not a cursor of ours"))?)
         }
     };
-    let page = admin.read(move |store| store.list(&filter, after.as_ref(), limit)).await?;
+    let summary = |record: &Record| Summary::of(&record.brief());
+    let page = admin.read(move |store| store.list(&filter, after.as_ref(), limit, summary)).await?;
     #[derive(Serialize)]
     struct Recordings {
         recordings: Vec<Summary>,
         next: Option<String>,
     }
-    let recordings = page.records.iter().map(Summary::of).collect();
+    let recordings = page.records;
     let next = page.next.map(|cursor| cursor.to_string());
     Ok(as_json(&Recordings { recordings, next }))
 }
@@ -463,9 +473,11 @@ pub async fn audio(
 
 /// `GET /metrics`.
 pub async fn metrics(State(admin): State<Admin>) -> Response {
+    let room = admin.sources.store.room();
     let scrape = Scrape {
         board: Arc::clone(&admin.sources.board),
-        disk_free_bytes: admin.sources.store.room().map(|room| room.free),
+        disk_free_bytes: room.map(|room| room.free),
+        disk_free_inodes: room.and_then(|room| room.inodes).map(|inodes| inodes.free),
         retention: admin.sources.store.retention(),
         is_draining: admin.is_draining(),
         cpu_time: Process::cpu_time(),
@@ -541,6 +553,11 @@ fn no_call() -> Problem {
 fn recording_key(path: Result<Path<(String, String)>, PathRejection>) -> Result<Key, Problem> {
     let key = path.ok().and_then(|Path((day, id))| Key::new(&day, &id));
     key.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, NO_RECORDING))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn as_json(value: &impl Serialize) -> Response {

@@ -4,7 +4,9 @@
 //! anew instead of what was missed. Levels are different: a stream takes the latest when it can, and
 //! they are written down for the first that does.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ use super::api::Head;
 use super::{Admin, api, stream};
 use crate::live::{Entry, Moment};
 use crate::store::record::{What, ms};
+use crate::store::texts;
 
 /// How often the live recordings are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -31,6 +34,12 @@ const STATUS_LOOKS: u32 = 10;
 
 /// What of a call's moments is kept for those who come later.
 const MOMENTS_KEPT: usize = 50;
+
+/// And no more of them than take so many bytes as JSON.
+const MOMENTS_BYTES_KEPT: usize = 4096;
+
+/// What a moment takes beside its text.
+const MOMENT_BYTES: usize = 80;
 
 /// Events that a slow stream may be behind.
 const BACKLOG_MAX: usize = 256;
@@ -43,6 +52,10 @@ pub struct Watch {
     looks: tokio::sync::watch::Sender<u64>,
     /// The levels of a look that somebody has asked for, and its number.
     levels: Mutex<(u64, Bytes)>,
+    /// The number of the last look.
+    version: AtomicU64,
+    /// The same of all calls, for those who come new.
+    picture: Mutex<(u64, Bytes)>,
 }
 
 impl Default for Watch {
@@ -52,6 +65,8 @@ impl Default for Watch {
             told: broadcast::channel(BACKLOG_MAX).0,
             looks: tokio::sync::watch::Sender::new(0),
             levels: Mutex::default(),
+            version: AtomicU64::new(1),
+            picture: Mutex::default(),
         }
     }
 }
@@ -63,6 +78,7 @@ struct Seen {
     gaps: u64,
     missing_ms: u64,
     moments: VecDeque<MomentView>,
+    moments_bytes: usize,
 }
 
 /// A live recording, as the API shows it.
@@ -107,7 +123,7 @@ struct LevelView {
 #[derive(Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum MomentView {
-    Gap { at_ms: u64, track: String, missing_ms: u64, filled_ms: u64 },
+    Gap { at_ms: u64, track: Cow<'static, str>, missing_ms: u64, filled_ms: u64 },
     Dtmf { at_ms: u64, value: String },
     Mark { at_ms: u64, value: String },
 }
@@ -119,6 +135,14 @@ impl MomentView {
             Self::Dtmf { .. } => "dtmf",
             Self::Mark { .. } => "mark",
         }
+    }
+
+    fn json_bytes(&self) -> usize {
+        let text = match self {
+            Self::Gap { .. } => 0,
+            Self::Dtmf { value, .. } | Self::Mark { value, .. } => texts::json_bytes(value),
+        };
+        MOMENT_BYTES + text
     }
 }
 
@@ -142,7 +166,7 @@ impl From<Moment> for MomentView {
 impl Seen {
     fn new(entry: Arc<Entry>) -> Self {
         let levels = vec![0; usize::from(entry.record.format.channels)];
-        Self { entry, levels, gaps: 0, missing_ms: 0, moments: VecDeque::new() }
+        Self { entry, levels, gaps: 0, missing_ms: 0, moments: VecDeque::new(), moments_bytes: 0 }
     }
 
     /// Looks again; gives what happened since.
@@ -156,10 +180,12 @@ impl Seen {
                 self.missing_ms = self.missing_ms.saturating_add(*counted_ms);
             }
             let moment = MomentView::from(moment);
-            if self.moments.len() == MOMENTS_KEPT {
-                self.moments.pop_front();
-            }
+            self.moments_bytes += moment.json_bytes();
             self.moments.push_back(moment.clone());
+            while self.moments.len() > MOMENTS_KEPT || self.moments_bytes > MOMENTS_BYTES_KEPT {
+                let oldest = self.moments.pop_front();
+                self.moments_bytes -= oldest.map_or(self.moments_bytes, |it| it.json_bytes());
+            }
             news.push(moment);
         }
         news
@@ -180,10 +206,15 @@ impl Seen {
         }
     }
 
+    /// The recording as a list shows it.
     fn view(&self) -> CallView {
+        self.view_with(Head::brief(&self.entry.record))
+    }
+
+    fn view_with(&self, head: Head) -> CallView {
         CallView {
             key: self.entry.key.to_string(),
-            head: Head::of(&self.entry.record),
+            head,
             progress: self.progress(),
             moments: self.moments.iter().cloned().collect(),
         }
@@ -191,14 +222,24 @@ impl Seen {
 }
 
 impl Watch {
-    /// The live recordings, as the last look saw them.
-    pub fn calls(&self) -> Vec<CallView> {
-        self.lock().values().map(Seen::view).collect()
+    /// The live recordings, as the last look saw them: JSON, made once for all who ask.
+    pub fn calls(&self) -> Bytes {
+        #[derive(Serialize)]
+        struct Calls {
+            calls: Vec<CallView>,
+        }
+        let mut picture = self.picture.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.version.load(Ordering::Relaxed);
+        if picture.0 != version {
+            let calls = Calls { calls: self.lock().values().map(Seen::view).collect() };
+            *picture = (version, json_of(&calls).into());
+        }
+        picture.1.clone()
     }
 
-    /// One of them.
+    /// One of them, with all its parameters.
     pub fn call(&self, key: u64) -> Option<CallView> {
-        self.lock().get(&key).map(Seen::view)
+        self.lock().get(&key).map(|seen| seen.view_with(Head::of(&seen.entry.record)))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Seen>> {
@@ -235,7 +276,12 @@ impl Watch {
                 self.tell_moments(key, news);
             }
         }
-        if !calls.is_empty() {
+        let is_empty = calls.is_empty();
+        drop(calls);
+        self.version.fetch_add(1, Ordering::Relaxed);
+        // Nobody may ask again.
+        *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = (0, Bytes::new());
+        if !is_empty {
             self.looks.send_modify(|look| *look += 1);
         }
     }
@@ -267,12 +313,19 @@ impl Watch {
 pub async fn watch(admin: Admin) {
     let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    admin.sources.board.attend();
     for look in 0u32.. {
         ticks.tick().await;
         let board = &admin.sources.board;
         admin.watch.look(board.entries());
-        for record in board.take_published() {
-            admin.watch.tell("published", &api::Summary::of(&record));
+        for brief in board.take_published() {
+            admin.watch.tell("published", &api::Summary::of(&brief));
+        }
+        let told = &admin.watch.told;
+        board.watch(told.receiver_count() > 0);
+        // One who came between the two is not to miss anything.
+        if told.receiver_count() > 0 {
+            board.watch(true);
         }
         if look % STATUS_LOOKS == 0 && admin.watch.told.receiver_count() > 0 {
             admin.watch.tell("status", &admin.status());
@@ -280,22 +333,14 @@ pub async fn watch(admin: Admin) {
     }
 }
 
-/// All there is to see, for who comes new.
-#[derive(Serialize)]
-struct Picture {
-    status: api::Status,
-    calls: Vec<CallView>,
-}
-
 /// `GET /api/v1/events`.
 pub async fn stream(State(admin): State<Admin>) -> Response {
     let mut told = admin.watch.told.subscribe();
+    admin.sources.board.watch(true);
     let mut looks = admin.watch.looks.subscribe();
     let body = stream::body(async move |feed| {
-        let picture =
-            || text_of("hello", &Picture { status: admin.status(), calls: admin.watch.calls() });
         feed.send("retry: 1000\n\n").await?;
-        feed.send(picture()).await?;
+        send_picture(&admin, &feed).await?;
         loop {
             let event = tokio::select! {
                 biased;
@@ -307,7 +352,7 @@ pub async fn stream(State(admin): State<Admin>) -> Response {
                 Ok(event) => feed.send(event).await?,
                 Err(RecvError::Lagged(_)) => {
                     told = told.resubscribe();
-                    feed.send(picture()).await?;
+                    send_picture(&admin, &feed).await?;
                 }
                 Err(RecvError::Closed) => return Ok(()),
             }
@@ -316,7 +361,18 @@ pub async fn stream(State(admin): State<Admin>) -> Response {
     ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 
+/// Sends all there is to see, for who comes new. All who come at one time share the memory of the calls.
+async fn send_picture(admin: &Admin, feed: &stream::Feed) -> Result<(), stream::Gone> {
+    let status = json_of(&admin.status());
+    feed.send(format!("event: hello\ndata: {{\"status\":{status},")).await?;
+    feed.send(admin.watch.calls().slice(1..)).await?;
+    feed.send("\n\n").await
+}
+
 fn text_of(event: &str, data: &impl Serialize) -> Bytes {
-    let data = serde_json::to_string(data).expect("these are plain values");
-    format!("event: {event}\ndata: {data}\n\n").into()
+    format!("event: {event}\ndata: {}\n\n", json_of(data)).into()
+}
+
+fn json_of(data: &impl Serialize) -> String {
+    serde_json::to_string(data).expect("these are plain values")
 }

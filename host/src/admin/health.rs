@@ -18,11 +18,27 @@ pub struct Disk {
     pub total_bytes: u64,
     /// While less than this is free, no new call is taken.
     pub keep_free_bytes: u64,
+    /// Inodes that are free to us; with the next two absent where the file system has no limit of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_inodes: Option<u64>,
+    /// Inodes that there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_inodes: Option<u64>,
+    /// While fewer than these are free, no new call is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_free_inodes: Option<u64>,
 }
 
 impl From<Room> for Disk {
     fn from(room: Room) -> Self {
-        Self { free_bytes: room.free, total_bytes: room.total, keep_free_bytes: room.keep_free }
+        Self {
+            free_bytes: room.free,
+            total_bytes: room.total,
+            keep_free_bytes: room.keep_free,
+            free_inodes: room.inodes.map(|inodes| inodes.free),
+            total_inodes: room.inodes.map(|inodes| inodes.total),
+            keep_free_inodes: room.inodes.map(|inodes| inodes.keep_free),
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! Answers that go on: events, live audio, files. A client that takes nothing for a while is let go.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use futures_util::StreamExt as _;
 use futures_util::stream::poll_fn;
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
+
+use super::held::{Guest, Piece};
 
 /// Pieces that wait for the client.
 const PIECES_MAX: usize = 8;
@@ -16,7 +19,10 @@ const PIECES_MAX: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The writing end of an answer.
-pub struct Feed(mpsc::Sender<Bytes>);
+pub struct Feed {
+    pieces: mpsc::Sender<Piece>,
+    guest: Arc<Guest>,
+}
 
 /// The client is gone, or as good as that.
 pub struct Gone;
@@ -24,12 +30,14 @@ pub struct Gone;
 impl Feed {
     /// Sends a piece as soon as there is room for it.
     pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Gone> {
-        self.0.send_timeout(piece.into(), PATIENCE).await.map_err(|_| Gone)
+        let bytes = piece.into();
+        let held = self.guest.hold(bytes.len());
+        self.pieces.send_timeout(Piece { bytes, held }, PATIENCE).await.map_err(|_| Gone)
     }
 
     /// Resolves when the client is gone.
     pub async fn gone(&self) {
-        self.0.closed().await;
+        self.pieces.closed().await;
     }
 }
 
@@ -38,7 +46,13 @@ pub fn body<F>(produce: impl FnOnce(Feed) -> F) -> Body
 where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
-    let (sender, mut receiver) = mpsc::channel(PIECES_MAX);
-    tokio::spawn(produce(Feed(sender)));
-    Body::from_stream(poll_fn(move |cx| receiver.poll_recv(cx)).map(Ok::<_, Infallible>))
+    let (pieces, mut receiver) = mpsc::channel(PIECES_MAX);
+    tokio::spawn(produce(Feed { pieces, guest: Guest::current() }));
+    let mut piece = None;
+    Body::from_stream(poll_fn(move |cx| {
+        if piece.is_none() {
+            piece = ready!(receiver.poll_recv(cx));
+        }
+        Poll::Ready(Piece::next_slice(&mut piece).map(Ok::<_, Infallible>))
+    }))
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::store::Record;
 use crate::store::record::{End, NoStart};
+use crate::store::texts;
 
 /// Records of connections without a start that are written in a minute, all threads together.
 const RECORDS_A_MINUTE_MAX: u64 = 60;
@@ -109,7 +110,7 @@ impl Opening {
     pub fn note_strange(&mut self, stream_id: &[u8]) {
         self.is_strange = true;
         if self.stream_id.is_empty() {
-            self.stream_id = String::from_utf8_lossy(stream_id).into_owned();
+            self.stream_id = texts::id(String::from_utf8_lossy(stream_id).into_owned());
         }
     }
 

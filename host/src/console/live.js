@@ -105,9 +105,10 @@ class Card {
         el("span.grow"), this.track, this.listen),
       el("p.ids", {}, el("span.id", { title: id }, id),
         call.stream_id && call.stream_id !== id ? el("span.id.minor", { title: call.stream_id }, call.stream_id) : null),
-      ends || parameters.length
+      ends || parameters.length || call.parameters_left_out
         ? el("p.parameters", {}, ends ? el("span.tag", {}, ends) : null, ...parameters.map(([name, value]) =>
-            el("span.tag", {}, el("b", {}, name), ` ${value}`)))
+            el("span.tag", {}, el("b", {}, name), ` ${value}`)),
+            call.parameters_left_out ? el("span.tag", {}, `${call.parameters_left_out} cut or not shown`) : null)
         : null,
       this.canvas,
       el("div.meters", {}, ...this.meters.map((meter) => meter.element)),

@@ -501,6 +501,7 @@ impl Spool {
                     bench.board.counters.write_time.add(began.elapsed());
                     self.queue.samples.fetch_sub(block.len() as u64, Ordering::Relaxed);
                     // What is written is not written again when the checkpoint fails.
+                    self.queue.blocks.fetch_sub(1, Ordering::Relaxed);
                     block.clear();
                 }
                 // A disk that is behind gets one checkpoint for all that waits.

@@ -123,10 +123,10 @@ impl FromStr for Cursor {
 }
 
 /// Some of the recordings, newest first.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// Their records.
-    pub records: Vec<Record>,
+#[derive(Debug)]
+pub struct Page<T> {
+    /// What is shown of their records.
+    pub records: Vec<T>,
     /// Where to go on, if there may be more. A page may be short, even empty, and not the last.
     pub next: Option<Cursor>,
 }
@@ -167,17 +167,19 @@ pub struct ChannelPeaks {
 impl Store {
     /// Lists finished recordings: the latest day first, in a day the one finished last.
     ///
-    /// Costs a look at each name of the days it passes and a read of each record it considers.
+    /// Costs a look at each name of the days it passes and a read of each record it considers, one of
+    /// which is in memory at one time beside what `show` makes of the others.
     ///
     /// # Errors
     /// A directory cannot be read.
-    pub fn list(
+    pub fn list<T>(
         &self,
         filter: &Filter,
         after: Option<&Cursor>,
         count_max: usize,
-    ) -> io::Result<Page> {
-        let mut page = Page::default();
+        show: impl Fn(&Record) -> T,
+    ) -> io::Result<Page<T>> {
+        let mut page = Page { records: Vec::new(), next: None };
         let mut scanned = 0;
         for day in self.days(filter, after)? {
             for (published_ns, id) in self.names_of(day)?.iter() {
@@ -197,7 +199,7 @@ impl Store {
                     && filter.may_be_met_by(&text)
                     && let Ok(Some(record)) = key.parse(&text)
                 {
-                    page.records.push(record);
+                    page.records.push(show(&record));
                 }
                 page.next = Some(Cursor { day, published_ns: *published_ns, id: key.id });
             }

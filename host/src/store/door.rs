@@ -1,7 +1,7 @@
 //! Whether a new call may be taken, as far as the disk goes: known to everybody who asks without a
 //! look at the disk.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,10 @@ pub struct Door {
     epoch: Instant,
     /// Less is free than is to be kept free.
     pub(super) is_full: AtomicBool,
+    /// Inodes that are free beyond those to be kept free, by the last look and what was made since.
+    inodes_left: AtomicI64,
+    /// It was below zero at the last look.
+    is_out_of_inodes: AtomicBool,
     /// The last trial failed.
     is_shut: AtomicBool,
     /// A trial failed, or a writer met an error: the next trial is due now.
@@ -35,6 +39,8 @@ impl Default for Door {
         Self {
             epoch: Instant::now(),
             is_full: AtomicBool::new(false),
+            inodes_left: AtomicI64::new(i64::MAX),
+            is_out_of_inodes: AtomicBool::new(false),
             is_shut: AtomicBool::new(false),
             is_doubtful: AtomicBool::new(false),
             began: AtomicU64::new(0),
@@ -56,6 +62,10 @@ impl Door {
             )
         } else if self.is_full.load(Ordering::Relaxed) {
             Some("less disk is free than --keep-free: no new calls are taken")
+        } else if self.inodes_left.load(Ordering::Relaxed) < 0 {
+            Some(
+                "fewer inodes are free on the disk than --keep-free-inodes: no new calls are taken",
+            )
         } else {
             None
         }
@@ -72,6 +82,17 @@ impl Door {
     pub fn was_tried_within(&self, age: Duration) -> bool {
         let tried = *self.tried.lock().unwrap_or_else(PoisonError::into_inner);
         tried.is_some_and(|tried| tried.elapsed() < age)
+    }
+
+    /// Notes how many inodes are free beyond those to be kept free; whether they were too few before.
+    pub(super) fn set_inodes_left(&self, left: i64) -> bool {
+        self.inodes_left.store(left, Ordering::Relaxed);
+        self.is_out_of_inodes.swap(left < 0, Ordering::Relaxed)
+    }
+
+    /// Notes that so many inodes are taken.
+    pub(super) fn take_inodes(&self, count: u64) {
+        self.inodes_left.fetch_sub(count.cast_signed(), Ordering::Relaxed);
     }
 
     /// Notes that the disk refused something: the next trial is due now.

@@ -164,7 +164,7 @@ mod tests {
         let provider = callreel_core::frame::Provider::Twilio;
         let mut record = Record::unknown(provider, jiff::Timestamp::now());
         let gap = |at_ms| GapRecord {
-            track: "outbound".to_owned(),
+            track: "outbound".into(),
             at_ms,
             missing_ms: u64::MAX,
             filled_ms: 0,

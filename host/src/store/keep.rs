@@ -10,10 +10,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::recover::{finish_left, read_record};
 use super::retention::LOOK_EVERY;
-use super::{Names, Record, Room, Store, found};
+use super::{Inodes, Names, Record, Room, Store, found};
 
 /// What is kept free unless the user says so: an hour of eight calls.
 const KEEP_FREE_DEFAULT: u64 = 64 * 1024 * 1024;
+
+/// What is kept free of the inodes unless the user says so: those of a thousand calls. At least what a
+/// trial and the calls of a small disk need to be finished.
+const KEEP_INODES_DEFAULT: u64 = 4096;
+const KEEP_INODES_MIN: u64 = 16;
 
 /// A disk that has not said for so long how much room there is does not answer.
 const ROOM_AGE_MAX: Duration = Duration::from_secs(10);
@@ -78,10 +83,11 @@ impl Store {
     }
 
     fn watch_room(&self) {
-        let Ok(Room { free, keep_free, .. }) = self.look_for_room() else {
+        let Ok(Room { free, keep_free, inodes, .. }) = self.look_for_room() else {
             return; // Whoever took the directory away will bring it back; calls wait for it.
         };
         let is_full = free < keep_free;
+        self.watch_inodes(inodes);
         if self.door.is_full.swap(is_full, Ordering::Relaxed) != is_full {
             if is_full {
                 tracing::error!(free, keep_free, "the disk is almost full: new calls are refused");
@@ -92,6 +98,26 @@ impl Store {
                     "there is room on the disk again: new calls are taken"
                 );
             }
+        }
+    }
+
+    fn watch_inodes(&self, inodes: Option<Inodes>) {
+        // Signed: how far below the mark it is.
+        let left = inodes.map_or(i64::MAX, |inodes| {
+            let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
+            signed(inodes.free) - signed(inodes.keep_free)
+        });
+        let was_short = self.door.set_inodes_left(left);
+        match (inodes, was_short, left < 0) {
+            (Some(Inodes { free, keep_free, .. }), false, true) => {
+                tracing::error!(
+                    free,
+                    keep_free,
+                    "the file system has hardly any inodes left: new calls are refused"
+                );
+            }
+            (_, true, false) => tracing::info!("there are inodes again: new calls are taken"),
+            _ => {}
         }
     }
 
@@ -106,10 +132,29 @@ impl Store {
         let disk = rustix::fs::statvfs(self.dir())?;
         let total = disk.f_blocks.saturating_mul(disk.f_frsize);
         let keep_free = self.config.keep_free.unwrap_or(KEEP_FREE_DEFAULT.min(total / 20));
-        let room = Room { free: disk.f_bavail.saturating_mul(disk.f_frsize), total, keep_free };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let inodes = self.inodes_of(disk.f_favail, disk.f_files);
+        let room = Room { free, total, keep_free, inodes };
         let now = Instant::now();
         *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, room));
         Ok(room)
+    }
+}
+
+impl Store {
+    /// What a file system's figures mean. Some have no limit of inodes and say 0 of 0. Others say that
+    /// none of many is free, and make a trial's files all the same: that is no limit either.
+    fn inodes_of(&self, free: u64, total: u64) -> Option<Inodes> {
+        let is_unlimited = total == 0 || free == 0 && !self.door.is_doubtful();
+        let had_inodes = || self.room().is_some_and(|room| room.inodes.is_some());
+        if free == 0 && had_inodes() {
+            self.door.doubt();
+        }
+        let keep_free = self
+            .config
+            .keep_free_inodes
+            .unwrap_or((total / 20).clamp(KEEP_INODES_MIN, KEEP_INODES_DEFAULT));
+        (!is_unlimited).then_some(Inodes { free, total, keep_free })
     }
 }
 

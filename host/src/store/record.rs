@@ -12,13 +12,28 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::outages::Outages;
+pub use super::texts::Parameters;
+use super::texts::{self, TEXTS_BYTES_MAX, bounded, json_bytes};
 use crate::caller_ids::CallerIds;
 
 /// The version of this schema; it grows when a field changes its meaning, not when one is added.
 pub const SCHEMA: u32 = 1;
 
-/// How many gaps, and how many keys and marks together, a record lists. The rest are counted.
+/// How many gaps, and how many keys and marks together, a record lists at most. The rest are counted.
 pub const LIST_MAX: usize = 1000;
+
+/// What a gap counts for in [`TEXTS_BYTES_MAX`]: its numbers in memory.
+const GAP_BYTES: usize = 32;
+
+/// What a key or a mark counts for beside its text: the JSON around it.
+const EVENT_FRAME_BYTES: usize = 56;
+
+/// Bytes of a record as it is written without texts, and of each of its gaps.
+const FRAME_BYTES: usize = 2048;
+const GAP_JSON_BYTES: usize = 128;
+
+/// How long a reason may get: what is added to a longer one is left out.
+const REASON_BYTES_MAX: usize = 1024;
 
 /// Everything known of one recording.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -45,9 +60,13 @@ pub struct Record {
     /// The provider's name for the account.
     pub account_id: String,
     /// What the user gave the stream on its way.
-    pub parameters: BTreeMap<String, String>,
+    pub parameters: Parameters,
     /// How many parameters there were beyond those.
     pub parameters_dropped: u32,
+    /// How many ids, and names and values of parameters, were longer than they are kept: each ends with
+    /// a mark that tells its length and the beginning of its SHA-256. Absent when none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub texts_cut: u64,
     /// The ends of the call, if its webhook came to this process and they are to be kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<Box<CallerIds>>,
@@ -91,6 +110,9 @@ pub struct Record {
     pub events: Vec<EventRecord>,
     /// How many events there were beyond those.
     pub events_dropped: u64,
+    /// What its texts take so far, once somebody has asked.
+    #[serde(skip)]
+    texts_bytes: Option<usize>,
     /// Audio that reached us and is silence in the file, because the disk did not take it.
     pub lost_ms: u64,
     /// Tracks on which nothing was ever to be heard.
@@ -234,7 +256,7 @@ pub struct Frames {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct GapRecord {
     /// Whose audio is missing.
-    pub track: String,
+    pub track: Cow<'static, str>,
     /// Where in the file.
     pub at_ms: u64,
     /// How much.
@@ -261,6 +283,24 @@ pub enum What {
     Dtmf(String),
     /// The mark of this name came back: what was sent before it has been played.
     Mark(String),
+}
+
+impl What {
+    /// The key, or the mark's name.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        let (Self::Dtmf(text) | Self::Mark(text)) = self;
+        text
+    }
+
+    /// The same with no more of the text than watchers of a live call are shown.
+    #[must_use]
+    pub fn brief(&self) -> Self {
+        match self {
+            Self::Dtmf(key) => Self::Dtmf(texts::brief(key)),
+            Self::Mark(name) => Self::Mark(texts::brief(name)),
+        }
+    }
 }
 
 /// The file beside the record.
@@ -299,20 +339,22 @@ impl Record {
     #[must_use]
     pub fn new(provider: Provider, start: &Start<'_>, encoding: wav::Encoding) -> Self {
         let now = Timestamp::now();
-        // Every live call has these in memory: no more than they need.
-        let text = |text: callreel_core::frame::Text<'_>| {
-            let mut text = text.to_string();
-            text.shrink_to_fit();
-            text
+        let mut texts_cut = 0;
+        let mut id = |id: callreel_core::frame::Text<'_>| {
+            bounded(id.to_string(), texts::ID_BYTES_MAX, &mut texts_cut)
         };
-        let parameters = start.parameters.iter().map(|(name, value)| (text(*name), text(*value)));
+        let (stream_id, call_id, account_id) =
+            (id(start.stream_id), id(start.call_id), id(start.account_id));
+        let given =
+            start.parameters.iter().map(|(name, value)| (name.to_string(), value.to_string()));
         Self {
-            parameters: parameters.collect(),
+            parameters: Parameters::new(given, &mut texts_cut),
             parameters_dropped: start.parameters_dropped,
+            texts_cut,
             odd_fields: start.odd_fields.into(),
-            stream_id: text(start.stream_id),
-            call_id: text(start.call_id),
-            account_id: text(start.account_id),
+            stream_id,
+            call_id,
+            account_id,
             tracks: start.tracks.iter().map(|track| track.name().into()).collect(),
             format: Format::new(start.tracks, encoding),
             ..Self::unknown(provider, now)
@@ -333,8 +375,9 @@ impl Record {
             stream_id: String::new(),
             call_id: String::new(),
             account_id: String::new(),
-            parameters: BTreeMap::new(),
+            parameters: Parameters::default(),
             parameters_dropped: 0,
+            texts_cut: 0,
             odd_fields: 0,
             media_clock: None,
             no_start: None,
@@ -353,6 +396,7 @@ impl Record {
             outages: None,
             events: Vec::new(),
             events_dropped: 0,
+            texts_bytes: None,
             lost_ms: 0,
             silent_tracks: Vec::new(),
             equal_channels: false,
@@ -372,6 +416,7 @@ impl Record {
             outages: None,
             events: Vec::new(),
             events_dropped: 0,
+            texts_bytes: None,
             ..self.clone()
         };
         next.set_stats(stats);
@@ -382,7 +427,7 @@ impl Record {
     /// has counted.
     pub fn add_gap(&mut self, gap: &Gap) -> (GapRecord, u64) {
         let noted = GapRecord {
-            track: gap.track.name().to_owned(),
+            track: Cow::Borrowed(gap.track.name()),
             at_ms: ms(gap.at),
             missing_ms: ms(gap.missing),
             filled_ms: ms(gap.filled),
@@ -392,7 +437,7 @@ impl Record {
             _ => ms(self.outages.get_or_insert_default().add(gap)),
         };
         self.missing_ms = self.missing_ms.saturating_add(counted_ms);
-        if self.gaps.len() < LIST_MAX {
+        if self.gaps.len() < LIST_MAX && self.has_room_for(GAP_BYTES) {
             self.gaps.push(noted.clone());
         } else {
             self.gaps_dropped += 1;
@@ -403,12 +448,56 @@ impl Record {
     /// Notes a key or a mark at `at` samples, and gives it back as it is noted.
     pub fn add_event(&mut self, at: u64, what: What) -> EventRecord {
         let event = EventRecord { at_ms: ms(at), what };
-        if self.events.len() < LIST_MAX {
+        let bytes = EVENT_FRAME_BYTES + json_bytes(event.what.text());
+        if self.events.len() < LIST_MAX && self.has_room_for(bytes) {
             self.events.push(event.clone());
         } else {
             self.events_dropped += 1;
         }
         event
+    }
+
+    /// Whether its texts may take so many bytes more; if so, they are counted.
+    fn has_room_for(&mut self, bytes: usize) -> bool {
+        let taken = self.texts_bytes.unwrap_or_else(|| self.head_bytes());
+        let has_room = taken + bytes <= TEXTS_BYTES_MAX;
+        self.texts_bytes = Some(if has_room { taken + bytes } else { taken });
+        has_room
+    }
+
+    /// What the texts take that a stream begins with.
+    fn head_bytes(&self) -> usize {
+        let ids = [&self.stream_id, &self.call_id, &self.account_id];
+        let ids: usize = ids.into_iter().map(|id| json_bytes(id)).sum();
+        let caller = self.caller.as_deref().into_iter().flat_map(CallerIds::texts);
+        ids + caller.map(json_bytes).sum::<usize>() + self.parameters.json_bytes()
+    }
+
+    /// About as many bytes as it has when it is written, or some more.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let texts = self.texts_bytes.unwrap_or_else(|| self.head_bytes());
+        FRAME_BYTES + texts + self.gaps.len() * (GAP_JSON_BYTES - GAP_BYTES)
+    }
+
+    /// The record as a list shows it: without gaps, keys and marks, which are counted, and with a few
+    /// hundred bytes of parameters; and how many parameters are not shown whole.
+    #[must_use]
+    pub fn brief(&self) -> (Self, u64) {
+        let (parameters, left_out) = self.parameters.brief();
+        let mut brief = Self {
+            gaps_dropped: self.gaps_dropped + self.gaps.len() as u64,
+            events_dropped: self.events_dropped + self.events.len() as u64,
+            parameters,
+            // An earlier build kept ids of any length.
+            stream_id: texts::id(self.stream_id.clone()),
+            call_id: texts::id(self.call_id.clone()),
+            account_id: texts::id(self.account_id.clone()),
+            outages: None,
+            ..self.clone()
+        };
+        (brief.gaps, brief.events) = (Vec::new(), Vec::new());
+        (brief, left_out)
     }
 
     /// Takes over what a session counted.
@@ -468,6 +557,7 @@ impl Record {
             self.state = State::Partial;
         }
         self.reason = Some(match self.reason.take() {
+            Some(known) if known.len() > REASON_BYTES_MAX => known,
             Some(known) => format!("{known}; {reason}"),
             None => reason.to_owned(),
         });
@@ -547,6 +637,30 @@ mod tests {
         let mut one = record(Tracks::One(Track::Inbound));
         assert_eq!(one.add_gap(&gap).1, 100);
         assert!(one.outages.is_none());
+    }
+
+    #[test]
+    fn the_texts_of_a_record_take_64_kib_and_its_size_is_known() {
+        let mut record = record(Tracks::Both);
+        let long = (0..32).map(|n| (n.to_string(), "\u{1}".repeat(8000)));
+        record.parameters = Parameters::new(long, &mut 0);
+        for n in 0..2000 {
+            record.add_gap(&Gap { track: Track::Inbound, at: n * 8000, missing: 4000, filled: 0 });
+            record.add_event(u64::MAX / 2, What::Mark("\u{2}".repeat(256)));
+            record.add_event(u64::MAX / 2, What::Dtmf("5".to_owned()));
+        }
+        let written = serde_json::to_vec_pretty(&record).unwrap().len();
+        let gaps = serde_json::to_vec_pretty(&record.gaps).unwrap().len();
+        assert!(written - gaps <= TEXTS_BYTES_MAX + FRAME_BYTES, "{written}, of them {gaps} gaps");
+        assert!((written..2 * written).contains(&record.size()), "{written} {}", record.size());
+        assert_eq!(record.gaps.len() as u64 + record.gaps_dropped, 2000);
+        assert_eq!(record.events.len() as u64 + record.events_dropped, 4000);
+        assert!(record.events.len() > 30 && record.gaps.len() > 15);
+        // Keys alone are all listed, beside the parameters that Twilio allows.
+        let mut keys = self::record(Tracks::Both);
+        keys.parameters = Parameters::new([("id".to_owned(), "x".repeat(498))].into_iter(), &mut 0);
+        (0..1000).for_each(|at| drop(keys.add_event(at, What::Dtmf("#".to_owned()))));
+        assert_eq!((keys.events.len(), keys.events_dropped), (1000, 0));
     }
 
     #[test]

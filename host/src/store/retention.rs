@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::clock::{self, CONFIRM_FILE, Clock, Reading};
 use super::keep::{DAY, date_of, days_of, finished_in, our_record, remove};
-use super::{Names, Room, Store, disk};
+use super::{Inodes, Names, Room, Store, disk};
 
 /// How many recordings one look removes because of their age, at most; the rest is the next one's.
 const PLAN_MAX: usize = 10_000;
@@ -34,6 +34,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// What the room on the disk may differ from what is expected without being anybody's fault.
 const SLACK_BYTES: u64 = 16 * 1024;
+const SLACK_INODES: u64 = 8;
 
 /// How long a file system may take to free what was removed.
 const FREED_WITHIN: Duration = Duration::from_secs(10);
@@ -119,6 +120,8 @@ pub(super) struct Keeping {
     removed: [AtomicU64; Removal::ALL.len()],
     /// Bytes that writers have written.
     pub written: AtomicU64,
+    /// Files that they have made.
+    pub files: AtomicU64,
     /// For the one thread that removes.
     work: Mutex<Work>,
 }
@@ -130,10 +133,49 @@ struct Work {
     announced: HashSet<PathBuf>,
     clock_alarm: Alarm,
     room_alarm: Alarm,
-    balance: Balance,
-    /// What is to go next for room, oldest first, as it was found at that time.
+    /// By [`Coin`].
+    balances: [Balance; 2],
+    /// What is to go next for room, oldest first, as it was found at that time, for what was short then.
     queue: VecDeque<Found>,
-    queue_made: Option<Instant>,
+    queue_made: Option<(Instant, Coin)>,
+}
+
+/// What room is counted in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Coin {
+    Bytes,
+    Inodes,
+}
+
+impl Coin {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Inodes => "inodes",
+        }
+    }
+
+    const fn option(self) -> &'static str {
+        match self {
+            Self::Bytes => "--keep-free",
+            Self::Inodes => "--keep-free-inodes",
+        }
+    }
+
+    /// What the removal of a recording frees.
+    const fn of(self, found: &Found) -> u64 {
+        match self {
+            Self::Bytes => found.bytes,
+            Self::Inodes => found.inodes,
+        }
+    }
+
+    const fn slack(self) -> u64 {
+        match self {
+            Self::Bytes => SLACK_BYTES,
+            Self::Inodes => SLACK_INODES,
+        }
+    }
 }
 
 /// Something an operator has to know, told again while it goes on.
@@ -160,19 +202,20 @@ struct Found {
     ended: SystemTime,
     /// What its removal frees.
     bytes: u64,
+    inodes: u64,
 }
 
 impl Found {
     fn new(names: Names, ended: SystemTime) -> Self {
         let freed = |path: PathBuf| match fs::symlink_metadata(path) {
             // Another name keeps what it holds.
-            Ok(file) if file.nlink() > 1 => 0,
-            Ok(file) if file.blocks() > 0 => file.blocks() * 512,
-            Ok(file) => file.len(),
-            Err(_) => 0,
+            Ok(file) if file.nlink() > 1 => (0, 0),
+            Ok(file) if file.blocks() > 0 => (file.blocks() * 512, 1),
+            Ok(file) => (file.len(), 1),
+            Err(_) => (0, 0),
         };
-        let bytes = freed(names.wav()) + freed(names.json());
-        Self { names, ended, bytes }
+        let (wav, record) = (freed(names.wav()), freed(names.json()));
+        Self { names, ended, bytes: wav.0 + record.0, inodes: wav.1 + record.1 }
     }
 }
 
@@ -188,6 +231,12 @@ impl Store {
     /// Notes that so many bytes of a recording were written.
     pub fn note_written(&self, bytes: u64) {
         self.keeping.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that so many files were made, or will soon be.
+    pub(super) fn note_files(&self, count: u64) {
+        self.keeping.files.fetch_add(count, Ordering::Relaxed);
+        self.door.take_inodes(count);
     }
 
     pub(super) fn count_removed(&self, why: Removal) {
@@ -372,23 +421,35 @@ impl Store {
         if !self.config.make_room {
             return;
         }
-        let Ok(Room { free, keep_free, .. }) = self.look_for_room() else {
+        let Ok(Room { free, keep_free, inodes, .. }) = self.look_for_room() else {
             return;
         };
         let mut work = self.work();
         let work = &mut *work;
-        let short = keep_free.saturating_sub(free);
         let written = self.keeping.written.load(Ordering::Relaxed);
-        let alarm = match work.balance.step(short, free, written, Instant::now()) {
-            Step::Rest => None,
-            Step::Wait => {
-                // Some file systems free what was removed when they are synced.
-                let _ = disk::sync_file_system(&self.lock);
-                return;
+        let files = self.keeping.files.load(Ordering::Relaxed);
+        let Inodes { free: free_inodes, keep_free: keep_inodes, .. } =
+            inodes.unwrap_or(Inodes { free: 0, total: 0, keep_free: 0 });
+        let mut alarms = Vec::new();
+        for (coin, free, keep_free, used) in [
+            (Coin::Bytes, free, keep_free, written),
+            (Coin::Inodes, free_inodes, keep_inodes, files),
+        ] {
+            let short = keep_free.saturating_sub(free);
+            match work.balances[coin as usize].step(coin, short, free, used, Instant::now()) {
+                Step::Rest => {}
+                Step::Wait => {
+                    // Some file systems free what was removed when they are synced.
+                    let _ = disk::sync_file_system(&self.lock);
+                    return;
+                }
+                Step::Hold(alarm) => alarms.push(alarm),
+                Step::Remove(count) => {
+                    alarms.extend(self.remove_for_room(work, coin, short, count))
+                }
             }
-            Step::Hold(alarm) => Some(alarm),
-            Step::Remove(count) => self.remove_for_room(work, short, count),
-        };
+        }
+        let alarm = (!alarms.is_empty()).then(|| alarms.join("; "));
         let told = alarm.as_ref().map(|alarm| format!("--make-room removes nothing more: {alarm}"));
         self.show(|shown| shown.room_alarm = told);
         if work.room_alarm.is_due(alarm.is_some())
@@ -398,19 +459,28 @@ impl Store {
         }
     }
 
-    /// Removes at most `count` recordings to get `short` bytes; or says why that would not help.
-    fn remove_for_room(&self, work: &mut Work, short: u64, count: usize) -> Option<String> {
-        let is_stale = work.queue_made.is_none_or(|made| made.elapsed() >= LOOK_EVERY);
-        let queued = |queue: &VecDeque<Found>| queue.iter().map(|found| found.bytes).sum::<u64>();
-        if is_stale || (queued(&work.queue) < short && !work.balance.is_in_vain) {
-            work.queue = self.oldest(short.saturating_mul(2)).into();
-            work.queue_made = Some(Instant::now());
+    /// Removes at most `count` recordings to get `short` bytes or inodes; or says why that would not
+    /// help.
+    fn remove_for_room(
+        &self,
+        work: &mut Work,
+        coin: Coin,
+        short: u64,
+        count: usize,
+    ) -> Option<String> {
+        let is_fresh = |(made, of): (Instant, Coin)| of == coin && made.elapsed() < LOOK_EVERY;
+        let queued = |queue: &VecDeque<Found>| queue.iter().map(|it| coin.of(it)).sum::<u64>();
+        let is_in_vain = work.balances[coin as usize].is_in_vain;
+        if !work.queue_made.is_some_and(is_fresh) || (queued(&work.queue) < short && !is_in_vain) {
+            work.queue = self.oldest(coin, short.saturating_mul(2)).into();
+            work.queue_made = Some((Instant::now(), coin));
         }
-        work.balance.is_in_vain = queued(&work.queue) < short;
-        if work.balance.is_in_vain {
-            let all = queued(&work.queue);
+        let is_in_vain = queued(&work.queue) < short;
+        work.balances[coin as usize].is_in_vain = is_in_vain;
+        if is_in_vain {
+            let (all, unit) = (queued(&work.queue), coin.name());
             return Some(format!(
-                "{short} bytes are missing, and all recordings that may go take {all}: other files fill the disk"
+                "{short} {unit} are missing, and all recordings that may go take {all}: other files fill the disk"
             ));
         }
         let (mut wanted, mut batch) = (short, Vec::new());
@@ -418,26 +488,27 @@ impl Store {
             && batch.len() < count
             && let Some(found) = work.queue.pop_front()
         {
-            wanted = wanted.saturating_sub(found.bytes);
+            wanted = wanted.saturating_sub(coin.of(&found));
             batch.push(found);
         }
         if let Some(Plan { recordings, bytes, oldest, newest, .. }) =
             plan_of(&batch, SystemTime::now())
         {
-            tracing::warn!(recordings, bytes, %oldest, %newest, short, "less is free than --keep-free: removing the oldest recordings");
+            let (option, unit) = (coin.option(), coin.name());
+            tracing::warn!(recordings, bytes, %oldest, %newest, short, unit, "less is free than {option}: removing the oldest recordings");
         }
         for found in batch {
             if self.remove_found(&found, Removal::MakeRoom) {
-                work.balance.removed += found.bytes;
+                work.balances[coin as usize].removed += coin.of(&found);
             }
         }
         self.remove_empty_days();
         None
     }
 
-    /// The oldest recordings that may go and whose removal frees something: those of so many bytes, or
-    /// all.
-    fn oldest(&self, bytes: u64) -> Vec<Found> {
+    /// The oldest recordings that may go and whose removal frees something: those of so many bytes or
+    /// inodes, or all.
+    fn oldest(&self, coin: Coin, wanted: u64) -> Vec<Found> {
         let (newest, mut oldest, mut sum) = (self.newest(), Vec::new(), 0);
         for day in days_of(self.dir()).unwrap_or_default() {
             let mut found = finished_in(&day).unwrap_or_default();
@@ -445,11 +516,11 @@ impl Store {
             found.sort_by_key(|(_, ended)| *ended);
             for (names, ended) in found {
                 let found = Found::new(names, ended);
-                if sum >= bytes {
+                if sum >= wanted {
                     return oldest;
                 }
-                if found.bytes > 0 {
-                    sum += found.bytes;
+                if coin.of(&found) > 0 {
+                    sum += coin.of(&found);
                     oldest.push(found);
                 }
             }
@@ -474,9 +545,9 @@ fn plan_of(found: &[Found], at: SystemTime) -> Option<Plan> {
 /// What was removed for room, held against the room that there is.
 #[derive(Debug, Default)]
 struct Balance {
-    /// Room, bytes written by us until then, and the time when the account was opened.
+    /// Room, bytes written or files made by us until then, and the time when the account was opened.
     opened: Option<(u64, u64, Instant)>,
-    /// Bytes removed since.
+    /// Bytes or inodes removed since.
     removed: u64,
     /// How many recordings go at one time.
     batch: usize,
@@ -504,7 +575,8 @@ enum Step {
 }
 
 impl Balance {
-    fn step(&mut self, short: u64, free: u64, written: u64, now: Instant) -> Step {
+    fn step(&mut self, coin: Coin, short: u64, free: u64, written: u64, now: Instant) -> Step {
+        let slack = coin.slack();
         if short == 0 {
             if self.needed.is_some_and(|needed| now - needed >= FORGET_AFTER) {
                 *self = Self::default();
@@ -520,7 +592,7 @@ impl Balance {
         let expected =
             (free_then + self.removed).saturating_sub(written.saturating_sub(written_then));
         let missing = expected.saturating_sub(free);
-        if self.removed == 0 || missing <= self.removed / 2 + SLACK_BYTES {
+        if self.removed == 0 || missing <= self.removed / 2 + slack {
             let is_first = self.removed == 0;
             if is_first || now - opened >= FORGET_AFTER {
                 (self.opened, self.removed) = (Some((free, written, now)), 0);
@@ -537,7 +609,7 @@ impl Balance {
             None => self.hold = Some((now + HOLD, HOLD, missing)),
             Some((until, _, _)) if now < until => {}
             // Whoever took the room takes no more: it is worth another try, with one recording.
-            Some((_, length, then)) if missing <= then + SLACK_BYTES => {
+            Some((_, length, then)) if missing <= then + slack => {
                 let length = (length * 2).min(DAY);
                 self.opened = Some((free, written, now));
                 (self.removed, self.batch, self.waits_since) = (0, 1, None);
@@ -546,8 +618,9 @@ impl Balance {
             }
             Some((_, length, _)) => self.hold = Some((now + length, length, missing)),
         }
+        let unit = coin.name();
         Step::Hold(format!(
-            "{} bytes were removed, but {missing} bytes of that are not free: other files took the room, or the file system keeps it",
+            "{} {unit} were removed, but {missing} of them are not free: other files took the room, or the file system keeps it",
             self.removed
         ))
     }
@@ -576,7 +649,7 @@ mod tests {
         fn tick(&mut self, keep_free: u64, others: u64, frees: bool) -> Step {
             self.now += Duration::from_secs(1);
             let short = keep_free.saturating_sub(self.free);
-            let step = self.balance.step(short, self.free, 0, self.now);
+            let step = self.balance.step(Coin::Bytes, short, self.free, 0, self.now);
             if let Step::Remove(count) = step {
                 let count = count.min(short.div_ceil(MIB) as usize);
                 self.removed += count;

@@ -268,6 +268,13 @@ impl Server {
         kib.expect("in KiB") * 1024
     }
 
+    /// Bytes it has written so far, to files and sockets.
+    pub fn written(&self) -> u64 {
+        let io = self.proc("io");
+        let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok());
+        written.expect("Linux tells")
+    }
+
     /// A limit that the system holds it to: soft, hard and unit.
     pub fn limit(&self, name: &str) -> String {
         let limits = self.proc("limits");

@@ -13,9 +13,14 @@ pub struct SmallDisk {
 
 impl SmallDisk {
     pub fn mount() -> Self {
+        Self::mount_with("size=2m")
+    }
+
+    /// A file system of a size and a number of inodes, as tmpfs has them for options.
+    pub fn mount_with(options: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
-        let mount = mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(home.path());
+        let mount = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(home.path());
         assert!(
             mount.status().expect("mount runs").success(),
             "run as root, or: unshare -Urm cargo test"
@@ -42,6 +47,11 @@ impl SmallDisk {
             let empty = rustix::fs::FallocateFlags::empty();
             (length == 0 || rustix::fs::fallocate(&filler, empty, 0, length).is_ok()).then_some(())
         });
+    }
+
+    /// Inodes that are free.
+    pub fn free_inodes(&self) -> u64 {
+        rustix::fs::statvfs(self.home.path()).unwrap().f_favail
     }
 
     /// Bytes that are free.
