@@ -3,41 +3,31 @@
 mod opening;
 pub mod routing;
 mod starts;
+mod stream;
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use callreel_core::frame::{self, Body, Frame, PeerError, Provider, Start, Text};
+use callreel_core::frame::{self, Body, Frame, PeerError, Provider, Start};
 use callreel_core::g711::SAMPLE_RATE_HZ;
-use callreel_core::session::{
-    Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, SilenceBudget, Stats, Turn,
-};
+use callreel_core::session::SilenceBudget;
 use callreel_core::{wav, ws};
 use jiff::Timestamp;
-use tracing::Span;
-use tracing::field::{Empty, debug};
 
 use self::opening::Opening;
 pub use self::opening::{Allowance, Shown};
-use self::routing::Routed;
+use self::stream::{Next, Stream, warn};
 use crate::caller_ids::Callers;
 use crate::live::Refused;
 use crate::pace::Pace;
 use crate::recording::{Done, Finishing, Outbox, Outcome, Recording, STUCK_AFTER};
-use crate::store::record::{End, What, ms};
+use crate::store::record::{End, ms};
 use crate::store::{Door, Record};
 use crate::stream_tokens::{self, StreamTokens};
 
 /// The most bytes a message may have: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
-
-/// How much is kept of the name of a mark.
-const TEXT_CHARS_MAX: usize = 256;
-
-/// How many bytes of messages wait before they go to the capture together.
-const CAPTURE_BYTES_MAX: usize = 64 * 1024;
 
 /// The most answers to pings that wait to be sent. One more takes the place of the oldest: a peer need
 /// only be told of its newest ping (RFC 6455, section 5.5.3).
@@ -80,56 +70,6 @@ pub enum Wish {
     GoOn,
     /// To be closed with this code; at once, or when its recording is finished.
     Close(ws::CloseCode),
-}
-
-/// The ring of a session, as large as two tracks need it. Most calls have one track and lose no
-/// message: they never write to it, so it takes no memory.
-#[derive(Clone, Debug)]
-struct Ring(Cow<'static, [u8]>);
-
-impl Ring {
-    const UNUSED: Self = Self(Cow::Borrowed(&[0; RING_BOTH_TRACKS_MIN]));
-}
-
-impl AsRef<[u8]> for Ring {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl AsMut<[u8]> for Ring {
-    fn as_mut(&mut self) -> &mut [u8] {
-        self.0.to_mut()
-    }
-}
-
-/// What is to be done after a message.
-enum Next {
-    GoOn,
-    Close(ws::CloseCode),
-    /// Leave the stream; end the connection with this code if nothing else is recorded on it.
-    Refuse(ws::CloseCode),
-    /// End the recording.
-    Stop,
-}
-
-/// One stream of a connection, from its start on; before that, the one that is waited for.
-struct Stream {
-    session: Session<Ring>,
-    /// The part of the session's counts that has been added to everybody's.
-    counted: Stats,
-    /// Its recording, until that ends.
-    recording: Option<Recording>,
-    /// Messages that wait to be kept as they came.
-    capture: Vec<u8>,
-    /// A rejected message has been told in the log.
-    has_warned: bool,
-    clock: MediaClock,
-    /// Tells what log lines are about.
-    span: Span,
-    peer: SocketAddr,
-    /// The log had no room for its beginning, so its end is not told, either.
-    is_quiet: bool,
 }
 
 /// One connection's way from WebSocket to recordings.
@@ -531,207 +471,6 @@ impl Call {
     }
 }
 
-impl Routed for Stream {
-    fn is_addressed(&self, stream_id: &[u8]) -> bool {
-        self.session.is_addressed(stream_id)
-    }
-
-    fn is_live(&self) -> bool {
-        self.recording.is_some()
-    }
-}
-
-impl Stream {
-    fn new(peer: SocketAddr) -> Self {
-        Self {
-            session: Session::new(Provider::Twilio, Ring::UNUSED),
-            counted: Stats::default(),
-            recording: None,
-            capture: Vec::new(),
-            has_warned: false,
-            clock: MediaClock::Milliseconds,
-            span: span_of(peer),
-            peer,
-            is_quiet: false,
-        }
-    }
-
-    /// Does what a message means for the recording.
-    fn follow(
-        &mut self,
-        frame: Frame<'_>,
-        opening: &mut Option<Box<Opening>>,
-        context: &mut Context<'_>,
-    ) -> Next {
-        // Of audio, fifty times a second, there is nothing to log; entering the span for it costs.
-        let is_audio = matches!(&frame.body, Body::Media(_)) && self.recording.is_some();
-        let _entered = (!is_audio).then(|| self.span.clone().entered());
-        let stream_id = frame.stream_id;
-        let (has_warned, peer) = (&mut self.has_warned, self.peer);
-        let turn = match self.session.handle_frame(frame) {
-            Ok(turn) => turn,
-            Err(Error::Peer(error)) => {
-                if let Some(opening) = opening {
-                    opening.note_strange(stream_id);
-                }
-                warn(error, has_warned, peer, context);
-                return Next::GoOn;
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot record a stream");
-                return Next::Close(ws::CloseCode::INTERNAL);
-            }
-        };
-        let mut next = Next::GoOn;
-        match turn.event() {
-            Event::Started(start) => {
-                let is_first = opening.take().is_some();
-                // The first one was let in with its connection. The store's log tells of the disk.
-                if !is_first && let Some(fault) = context.door.fault() {
-                    tracing::debug!(
-                        fault,
-                        "refused a stream that began on a connection after others"
-                    );
-                    context.outbox.board().counters.refuse(Refused::Disk);
-                    return Next::Refuse(ws::CloseCode::INTERNAL);
-                }
-                let mut record = context.record_of(start);
-                if !context.admits(&mut record) {
-                    if let Some(left_out) = context.room(peer) {
-                        tracing::warn!(
-                            left_out,
-                            "refused a stream: it shows no fresh token of its call"
-                        );
-                    }
-                    context.outbox.board().counters.refuse(Refused::Token);
-                    return Next::Refuse(ws::CloseCode::POLICY);
-                }
-                let Record { stream_id, call_id, .. } = &record;
-                self.span.record("stream", debug(stream_id)).record("call", debug(call_id));
-                if start.odd_fields > 0
-                    && let Some(left_out) = context.room(peer)
-                {
-                    let fields = start.odd_fields;
-                    tracing::warn!(
-                        fields,
-                        left_out,
-                        "the start message has fields of an unexpected type"
-                    );
-                }
-                match context.outbox.board().log_rooms.recordings.take(peer.ip(), context.now) {
-                    Some(left_out) => tracing::info!(left_out, "recording began"),
-                    None => self.is_quiet = true,
-                }
-                let recording = context.begin(record, start.tracks.channels(), 0);
-                self.recording = Some(recording.made_quiet(self.is_quiet));
-            }
-            Event::Refused(start) => {
-                *opening = None;
-                if let Some(left_out) = context.room(peer) {
-                    tracing::warn!(
-                        left_out,
-                        "refused a stream: its audio is not 8 kHz mono mu-law"
-                    );
-                }
-                let mut record = context.record_of(start);
-                record.close(End::Refused);
-                context.outbox.fail(record, (context.done)());
-                return Next::Refuse(ws::CloseCode::UNSUPPORTED);
-            }
-            Event::Dtmf { digit, at } => {
-                if let Some(recording) = &mut self.recording {
-                    recording.add_event(*at, What::Dtmf(short(digit)));
-                }
-            }
-            Event::Mark { name, at } => {
-                if let Some(recording) = &mut self.recording {
-                    recording.add_event(*at, What::Mark(short(name)));
-                }
-            }
-            Event::Stopped => next = Next::Stop,
-            _ => {}
-        }
-        let is_strange = matches!(turn.event(), Event::Premature | Event::Ignored | Event::Stopped);
-        if let Some(opening) = opening.as_mut().filter(|_| is_strange) {
-            opening.note_strange(stream_id);
-        }
-        append_all(turn, self.recording.as_mut(), context);
-        next
-    }
-
-    /// Posts what has waited long enough.
-    fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
-        outbox.board().counters.add(self.session.stats(), &mut self.counted);
-        self.note_clock();
-        if let Some(recording) = &mut self.recording {
-            if !self.capture.is_empty() {
-                recording.capture(std::mem::take(&mut self.capture), outbox);
-            }
-            recording.tend(self.session.stats(), outbox, now);
-        }
-    }
-
-    /// Tells once that the stream's timestamps are no milliseconds.
-    fn note_clock(&mut self) {
-        let clock = self.session.media_clock();
-        if clock == self.clock {
-            return;
-        }
-        self.clock = clock;
-        let _entered = self.span.enter();
-        tracing::warn!(clock = clock.name(), "the stream's timestamps are not milliseconds");
-        if let Some(recording) = &mut self.recording {
-            recording.set_media_clock(clock);
-        }
-    }
-
-    /// Goes on in another file, since this one is as long as a WAV may be.
-    fn begin_segment(&mut self, context: &mut Context<'_>) {
-        let Some(full) = self.recording.take() else {
-            return;
-        };
-        let _entered = self.span.enter();
-        let record = full.record().next_segment(self.session.stats());
-        let next = context.begin(record, full.channels(), full.end_sample());
-        let nobody = Box::new(|_| ());
-        full.finish(End::Segment, self.session.stats(), context.outbox, context.now, nobody);
-        self.recording = Some(next.made_quiet(self.is_quiet));
-    }
-
-    /// Ends the recording, if there is one.
-    fn finish(&mut self, end: End, context: &mut Context<'_>, done: Done) -> Option<Finishing> {
-        let _entered = self.span.clone().entered();
-        append_all(self.session.handle_end(), self.recording.as_mut(), context);
-        context.outbox.board().counters.add(self.session.stats(), &mut self.counted);
-        self.note_clock();
-        let mut recording = self.recording.take()?;
-        if !self.capture.is_empty() {
-            recording.capture(std::mem::take(&mut self.capture), context.outbox);
-        }
-        let stats = self.session.stats();
-        let finishing = recording.finish(end, stats, context.outbox, context.now, done);
-        if !self.is_quiet {
-            tracing::info!(%end, "recording ended");
-        }
-        Some(finishing)
-    }
-
-    /// Keeps a message as it came.
-    fn keep_line(&mut self, line: Option<&[u8]>, outbox: &mut Outbox) {
-        let Some(line) = line else {
-            return;
-        };
-        if self.capture.len() + line.len() >= CAPTURE_BYTES_MAX {
-            // Without a recording there is no name to keep it under, nor a call to keep.
-            let lines = std::mem::take(&mut self.capture);
-            if let Some(recording) = &mut self.recording {
-                recording.capture(lines, outbox);
-            }
-        }
-        self.capture.extend_from_slice(line);
-    }
-}
-
 impl Context<'_> {
     /// Takes room in the log for a line about what is amiss; see [`crate::log::Room::take`].
     fn room(&self, peer: SocketAddr) -> Option<Option<u64>> {
@@ -756,51 +495,5 @@ impl Context<'_> {
     fn begin(&mut self, record: Record, channels: u16, first_sample: u64) -> Recording {
         let spec = wav::Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding: self.encoding };
         Recording::begin(self.outbox, record, spec, first_sample, self.now)
-    }
-}
-
-/// A text of the peer's as far as it is kept of a key or a mark, of which there may be many.
-fn short(text: &Text<'_>) -> String {
-    let mut text: String = text.chars().take(TEXT_CHARS_MAX).collect();
-    text.shrink_to_fit();
-    text
-}
-
-/// What the log lines of one stream have in common. Its ids are known when it starts.
-fn span_of(peer: SocketAddr) -> Span {
-    let provider = Provider::Twilio.name();
-    tracing::info_span!(parent: None, "call", %peer, provider, stream = Empty, call = Empty)
-}
-
-/// Tells once a stream that messages are rejected.
-fn warn(error: PeerError, has_warned: &mut bool, peer: SocketAddr, context: &Context<'_>) {
-    if std::mem::replace(has_warned, true) {
-        return;
-    }
-    if let Some(left_out) = context.room(peer) {
-        tracing::warn!(%error, left_out, "rejected a message; later ones are only counted");
-    }
-}
-
-/// Moves all that a turn yields to the recording.
-fn append_all(
-    mut turn: Turn<'_, '_, Ring>,
-    recording: Option<&mut Recording>,
-    context: &mut Context<'_>,
-) {
-    let Some(recording) = recording else {
-        return;
-    };
-    turn.gaps().for_each(|gap| recording.add_gap(&gap));
-    loop {
-        match turn.poll_run(context.codes) {
-            Run::Codes(0) => return,
-            Run::Codes(count) => {
-                recording.append(&context.codes[..count], context.outbox, context.now);
-            }
-            Run::Silence(samples) => {
-                recording.append_silence(samples, context.outbox, context.now);
-            }
-        }
     }
 }

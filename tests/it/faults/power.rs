@@ -150,6 +150,7 @@ impl Platter {
                     contents.durable.resize(*offset as usize, 0);
                 }
             }
+            "pread" => {}
             other => panic!("what does {other} do?"),
         }
     }

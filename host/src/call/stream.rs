@@ -1,0 +1,323 @@
+//! One stream of a connection and its recording.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use callreel_core::frame::{Body, Frame, PeerError, Provider, Text};
+use callreel_core::session::{
+    Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, Stats, Turn,
+};
+use callreel_core::ws;
+use tracing::Span;
+use tracing::field::{Empty, debug};
+
+use super::Context;
+use super::opening::Opening;
+use super::routing::Routed;
+use crate::live::Refused;
+use crate::recording::{Done, Finishing, Outbox, Recording};
+use crate::store::Record;
+use crate::store::record::{End, What};
+/// How much is kept of the name of a mark.
+const TEXT_CHARS_MAX: usize = 256;
+
+/// How many bytes of messages wait before they go to the capture together.
+const CAPTURE_BYTES_MAX: usize = 64 * 1024;
+
+/// The ring of a session, as large as two tracks need it. Most calls have one track and lose no
+/// message: they never write to it, so it takes no memory.
+#[derive(Clone, Debug)]
+pub struct Ring(Cow<'static, [u8]>);
+
+impl Ring {
+    const UNUSED: Self = Self(Cow::Borrowed(&[0; RING_BOTH_TRACKS_MIN]));
+}
+
+impl AsRef<[u8]> for Ring {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsMut<[u8]> for Ring {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.0.to_mut()
+    }
+}
+
+/// What is to be done after a message.
+pub enum Next {
+    GoOn,
+    Close(ws::CloseCode),
+    /// Leave the stream; end the connection with this code if nothing else is recorded on it.
+    Refuse(ws::CloseCode),
+    /// End the recording.
+    Stop,
+}
+
+/// One stream of a connection, from its start on; before that, the one that is waited for.
+pub struct Stream {
+    pub session: Session<Ring>,
+    /// The part of the session's counts that has been added to everybody's.
+    pub counted: Stats,
+    /// Its recording, until that ends.
+    pub recording: Option<Recording>,
+    /// Messages that wait to be kept as they came.
+    pub capture: Vec<u8>,
+    /// A rejected message has been told in the log.
+    pub has_warned: bool,
+    pub clock: MediaClock,
+    /// Tells what log lines are about.
+    pub span: Span,
+    pub peer: SocketAddr,
+    /// The log had no room for its beginning, so its end is not told, either.
+    pub is_quiet: bool,
+}
+
+impl Routed for Stream {
+    fn is_addressed(&self, stream_id: &[u8]) -> bool {
+        self.session.is_addressed(stream_id)
+    }
+
+    fn is_live(&self) -> bool {
+        self.recording.is_some()
+    }
+}
+
+impl Stream {
+    pub fn new(peer: SocketAddr) -> Self {
+        Self {
+            session: Session::new(Provider::Twilio, Ring::UNUSED),
+            counted: Stats::default(),
+            recording: None,
+            capture: Vec::new(),
+            has_warned: false,
+            clock: MediaClock::Milliseconds,
+            span: span_of(peer),
+            peer,
+            is_quiet: false,
+        }
+    }
+
+    /// Does what a message means for the recording.
+    pub fn follow(
+        &mut self,
+        frame: Frame<'_>,
+        opening: &mut Option<Box<Opening>>,
+        context: &mut Context<'_>,
+    ) -> Next {
+        // Of audio, fifty times a second, there is nothing to log; entering the span for it costs.
+        let is_audio = matches!(&frame.body, Body::Media(_)) && self.recording.is_some();
+        let _entered = (!is_audio).then(|| self.span.clone().entered());
+        let stream_id = frame.stream_id;
+        let (has_warned, peer) = (&mut self.has_warned, self.peer);
+        let turn = match self.session.handle_frame(frame) {
+            Ok(turn) => turn,
+            Err(Error::Peer(error)) => {
+                if let Some(opening) = opening {
+                    opening.note_strange(stream_id);
+                }
+                warn(error, has_warned, peer, context);
+                return Next::GoOn;
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot record a stream");
+                return Next::Close(ws::CloseCode::INTERNAL);
+            }
+        };
+        let mut next = Next::GoOn;
+        match turn.event() {
+            Event::Started(start) => {
+                let is_first = opening.take().is_some();
+                // The first one was let in with its connection. The store's log tells of the disk.
+                if !is_first && let Some(fault) = context.door.fault() {
+                    tracing::debug!(
+                        fault,
+                        "refused a stream that began on a connection after others"
+                    );
+                    context.outbox.board().counters.refuse(Refused::Disk);
+                    return Next::Refuse(ws::CloseCode::INTERNAL);
+                }
+                let mut record = context.record_of(start);
+                if !context.admits(&mut record) {
+                    if let Some(left_out) = context.room(peer) {
+                        tracing::warn!(
+                            left_out,
+                            "refused a stream: it shows no fresh token of its call"
+                        );
+                    }
+                    context.outbox.board().counters.refuse(Refused::Token);
+                    return Next::Refuse(ws::CloseCode::POLICY);
+                }
+                let Record { stream_id, call_id, .. } = &record;
+                self.span.record("stream", debug(stream_id)).record("call", debug(call_id));
+                if start.odd_fields > 0
+                    && let Some(left_out) = context.room(peer)
+                {
+                    let fields = start.odd_fields;
+                    tracing::warn!(
+                        fields,
+                        left_out,
+                        "the start message has fields of an unexpected type"
+                    );
+                }
+                match context.outbox.board().log_rooms.recordings.take(peer.ip(), context.now) {
+                    Some(left_out) => tracing::info!(left_out, "recording began"),
+                    None => self.is_quiet = true,
+                }
+                let recording = context.begin(record, start.tracks.channels(), 0);
+                self.recording = Some(recording.made_quiet(self.is_quiet));
+            }
+            Event::Refused(start) => {
+                *opening = None;
+                if let Some(left_out) = context.room(peer) {
+                    tracing::warn!(
+                        left_out,
+                        "refused a stream: its audio is not 8 kHz mono mu-law"
+                    );
+                }
+                let mut record = context.record_of(start);
+                record.close(End::Refused);
+                context.outbox.fail(record, (context.done)());
+                return Next::Refuse(ws::CloseCode::UNSUPPORTED);
+            }
+            Event::Dtmf { digit, at } => {
+                if let Some(recording) = &mut self.recording {
+                    recording.add_event(*at, What::Dtmf(short(digit)));
+                }
+            }
+            Event::Mark { name, at } => {
+                if let Some(recording) = &mut self.recording {
+                    recording.add_event(*at, What::Mark(short(name)));
+                }
+            }
+            Event::Stopped => next = Next::Stop,
+            _ => {}
+        }
+        let is_strange = matches!(turn.event(), Event::Premature | Event::Ignored | Event::Stopped);
+        if let Some(opening) = opening.as_mut().filter(|_| is_strange) {
+            opening.note_strange(stream_id);
+        }
+        append_all(turn, self.recording.as_mut(), context);
+        next
+    }
+
+    /// Posts what has waited long enough.
+    pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
+        outbox.board().counters.add(self.session.stats(), &mut self.counted);
+        self.note_clock();
+        if let Some(recording) = &mut self.recording {
+            if !self.capture.is_empty() {
+                recording.capture(std::mem::take(&mut self.capture), outbox);
+            }
+            recording.tend(self.session.stats(), outbox, now);
+        }
+    }
+
+    /// Tells once that the stream's timestamps are no milliseconds.
+    pub fn note_clock(&mut self) {
+        let clock = self.session.media_clock();
+        if clock == self.clock {
+            return;
+        }
+        self.clock = clock;
+        let _entered = self.span.enter();
+        tracing::warn!(clock = clock.name(), "the stream's timestamps are not milliseconds");
+        if let Some(recording) = &mut self.recording {
+            recording.set_media_clock(clock);
+        }
+    }
+
+    /// Goes on in another file, since this one is as long as a WAV may be.
+    pub fn begin_segment(&mut self, context: &mut Context<'_>) {
+        let Some(full) = self.recording.take() else {
+            return;
+        };
+        let _entered = self.span.enter();
+        let record = full.record().next_segment(self.session.stats());
+        let next = context.begin(record, full.channels(), full.end_sample());
+        let nobody = Box::new(|_| ());
+        full.finish(End::Segment, self.session.stats(), context.outbox, context.now, nobody);
+        self.recording = Some(next.made_quiet(self.is_quiet));
+    }
+
+    /// Ends the recording, if there is one.
+    pub fn finish(&mut self, end: End, context: &mut Context<'_>, done: Done) -> Option<Finishing> {
+        let _entered = self.span.clone().entered();
+        append_all(self.session.handle_end(), self.recording.as_mut(), context);
+        context.outbox.board().counters.add(self.session.stats(), &mut self.counted);
+        self.note_clock();
+        let mut recording = self.recording.take()?;
+        if !self.capture.is_empty() {
+            recording.capture(std::mem::take(&mut self.capture), context.outbox);
+        }
+        let stats = self.session.stats();
+        let finishing = recording.finish(end, stats, context.outbox, context.now, done);
+        if !self.is_quiet {
+            tracing::info!(%end, "recording ended");
+        }
+        Some(finishing)
+    }
+
+    /// Keeps a message as it came.
+    pub fn keep_line(&mut self, line: Option<&[u8]>, outbox: &mut Outbox) {
+        let Some(line) = line else {
+            return;
+        };
+        if self.capture.len() + line.len() >= CAPTURE_BYTES_MAX {
+            // Without a recording there is no name to keep it under, nor a call to keep.
+            let lines = std::mem::take(&mut self.capture);
+            if let Some(recording) = &mut self.recording {
+                recording.capture(lines, outbox);
+            }
+        }
+        self.capture.extend_from_slice(line);
+    }
+}
+
+/// A text of the peer's as far as it is kept of a key or a mark, of which there may be many.
+fn short(text: &Text<'_>) -> String {
+    let mut text: String = text.chars().take(TEXT_CHARS_MAX).collect();
+    text.shrink_to_fit();
+    text
+}
+
+/// What the log lines of one stream have in common. Its ids are known when it starts.
+fn span_of(peer: SocketAddr) -> Span {
+    let provider = Provider::Twilio.name();
+    tracing::info_span!(parent: None, "call", %peer, provider, stream = Empty, call = Empty)
+}
+
+/// Tells once a stream that messages are rejected.
+pub fn warn(error: PeerError, has_warned: &mut bool, peer: SocketAddr, context: &Context<'_>) {
+    if std::mem::replace(has_warned, true) {
+        return;
+    }
+    if let Some(left_out) = context.room(peer) {
+        tracing::warn!(%error, left_out, "rejected a message; later ones are only counted");
+    }
+}
+
+/// Moves all that a turn yields to the recording.
+fn append_all(
+    mut turn: Turn<'_, '_, Ring>,
+    recording: Option<&mut Recording>,
+    context: &mut Context<'_>,
+) {
+    let Some(recording) = recording else {
+        return;
+    };
+    turn.gaps().for_each(|gap| recording.add_gap(&gap));
+    loop {
+        match turn.poll_run(context.codes) {
+            Run::Codes(0) => return,
+            Run::Codes(count) => {
+                recording.append(&context.codes[..count], context.outbox, context.now);
+            }
+            Run::Silence(samples) => {
+                recording.append_silence(samples, context.outbox, context.now);
+            }
+        }
+    }
+}
