@@ -22,7 +22,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Returns JSON with the same meaning in which what [`line`] escapes is escaped as JSON does it. Line ends and
+/// Returns JSON with the same meaning in which what [`line()`] escapes is escaped as JSON does it. Line ends and
 /// tabs of the JSON itself stay.
 #[must_use]
 pub fn json(text: &str) -> Cow<'_, str> {
