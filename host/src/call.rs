@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use callreel_core::frame::{self, Body, Frame, PeerError, Provider, Start};
+use callreel_core::frame::{self, Body, Frame, MediaFrame, PeerError, Provider, Start};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::SilenceBudget;
 use callreel_core::{wav, ws};
@@ -358,6 +358,12 @@ impl Call {
             Some(stream) => stream.session.parse(text),
             None => frame::parse(Provider::Twilio, text),
         };
+        if let Ok(frame) = &parsed
+            && let Some(media) = frame.media().filter(|_| self.opening.is_none())
+        {
+            self.handle_media(&media, context);
+            return Wish::GoOn;
+        }
         match parsed {
             Ok(frame) => {
                 if let Some(opening) = &mut self.opening {
@@ -391,6 +397,18 @@ impl Call {
         }
     }
 
+    /// Takes audio. Not by way of a frame, which is as large as a start and moved about.
+    fn handle_media(&mut self, media: &MediaFrame<'_>, context: &mut Context<'_>) {
+        let index = routing::index_of(&self.streams, media.stream_id);
+        let Some(stream) = self.streams.get_mut(index) else {
+            return;
+        };
+        stream.make_ready(self.line.as_deref(), context);
+        *stream.session.silence_mut() = self.silence;
+        stream.handle_media(media, context);
+        self.silence = *stream.session.silence_mut();
+    }
+
     fn handle_frame(&mut self, frame: Frame<'_>, context: &mut Context<'_>) -> Wish {
         let index = match &frame.body {
             Body::Start(_) => self.stream_for_start(frame.stream_id, context),
@@ -399,10 +417,7 @@ impl Call {
         let Some(stream) = self.streams.get_mut(index) else {
             return Wish::GoOn;
         };
-        if stream.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
-            stream.begin_segment(context);
-        }
-        stream.keep_line(self.line.as_deref(), context.outbox);
+        stream.make_ready(self.line.as_deref(), context);
         *stream.session.silence_mut() = self.silence;
         let next = stream.follow(frame, &mut self.opening, context);
         self.silence = *stream.session.silence_mut();

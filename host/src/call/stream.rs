@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use callreel_core::frame::{Body, Frame, PeerError, Provider, Text};
+use callreel_core::frame::{Body, Frame, MediaFrame, PeerError, Provider, Text};
 use callreel_core::session::{
     Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, Stats, Turn,
 };
@@ -100,6 +100,27 @@ impl Stream {
         }
     }
 
+    /// Goes on in another file if this one is full, and keeps the message that comes next.
+    pub fn make_ready(&mut self, line: Option<&[u8]>, context: &mut Context<'_>) {
+        if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
+            self.begin_segment(context);
+        }
+        self.keep_line(line, context.outbox);
+    }
+
+    /// Takes audio.
+    pub fn handle_media(&mut self, media: &MediaFrame<'_>, context: &mut Context<'_>) {
+        let error = match &mut self.session.handle_media(media) {
+            Ok(turn) => return append_all(turn, self.recording.as_mut(), context),
+            Err(error) => *error,
+        };
+        let Self { span, has_warned, peer, .. } = self;
+        span.in_scope(|| match error {
+            Error::Peer(error) => warn(error, has_warned, *peer, context),
+            error => tracing::error!(%error, "cannot record a chunk"),
+        });
+    }
+
     /// Does what a message means for the recording.
     pub fn follow(
         &mut self,
@@ -112,7 +133,7 @@ impl Stream {
         let _entered = (!is_audio).then(|| self.span.clone().entered());
         let stream_id = frame.stream_id;
         let (has_warned, peer) = (&mut self.has_warned, self.peer);
-        let turn = match self.session.handle_frame(frame) {
+        let mut turn = match self.session.handle_frame(frame) {
             Ok(turn) => turn,
             Err(Error::Peer(error)) => {
                 if let Some(opening) = opening {
@@ -199,7 +220,7 @@ impl Stream {
         if let Some(opening) = opening.as_mut().filter(|_| is_strange) {
             opening.note_strange(stream_id);
         }
-        append_all(turn, self.recording.as_mut(), context);
+        append_all(&mut turn, self.recording.as_mut(), context);
         next
     }
 
@@ -230,7 +251,7 @@ impl Stream {
     }
 
     /// Goes on in another file, since this one is as long as a WAV may be.
-    pub fn begin_segment(&mut self, context: &mut Context<'_>) {
+    fn begin_segment(&mut self, context: &mut Context<'_>) {
         let Some(full) = self.recording.take() else {
             return;
         };
@@ -245,7 +266,7 @@ impl Stream {
     /// Ends the recording, if there is one.
     pub fn finish(&mut self, end: End, context: &mut Context<'_>, done: Done) -> Option<Finishing> {
         let _entered = self.span.clone().entered();
-        append_all(self.session.handle_end(), self.recording.as_mut(), context);
+        append_all(&mut self.session.handle_end(), self.recording.as_mut(), context);
         context.outbox.board().counters.add(self.session.stats(), &mut self.counted);
         self.note_clock();
         let mut recording = self.recording.take()?;
@@ -301,7 +322,7 @@ pub fn warn(error: PeerError, has_warned: &mut bool, peer: SocketAddr, context: 
 
 /// Moves all that a turn yields to the recording.
 fn append_all(
-    mut turn: Turn<'_, '_, Ring>,
+    turn: &mut Turn<'_, '_, Ring>,
     recording: Option<&mut Recording>,
     context: &mut Context<'_>,
 ) {
