@@ -198,7 +198,7 @@ impl Call {
     }
 
     /// Leaves a record and a line in the log of a connection on which no stream started.
-    fn tell_failure(&self, opening: Opening, end: End, context: &mut Context<'_>) {
+    fn tell_failure(&mut self, opening: Opening, end: End, context: &mut Context<'_>) {
         let Some(Stream { span, session, .. }) = self.streams.first() else {
             return;
         };
@@ -223,7 +223,8 @@ impl Call {
             );
         }
         if context.failures.take(context.now) {
-            context.outbox.fail(record, Box::new(|_| ()));
+            context.outbox.fail(record, (context.done)());
+            self.finishing += 1;
         }
     }
 
