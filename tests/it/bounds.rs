@@ -74,6 +74,24 @@ impl Line {
         self.began + Duration::from_millis(self.now_ms)
     }
 
+    /// The call, the bytes it has not read, and its surroundings at `now`.
+    fn parts(&mut self, now: Instant) -> (&mut Call, &mut Vec<u8>, Context<'_>) {
+        let context = Context {
+            codes: &mut self.codes,
+            outbox: &mut self.outbox,
+            encoding: self.encoding,
+            segment_bytes_max: u64::MAX,
+            stream_tokens: None,
+            callers: None,
+            failures: &self.failures,
+            door: &self.door,
+            pace: &self.pace,
+            now,
+            done: &|| Box::new(|_| ()),
+        };
+        (&mut self.call, &mut self.unread, context)
+    }
+
     /// Lets time pass in steps of 100 ms, as the media thread looks at its calls.
     fn pass(&mut self, ms: u64) {
         for step in std::iter::repeat_n(100, (ms / 100) as usize).chain([ms % 100]) {
@@ -104,21 +122,9 @@ impl Line {
     fn read(&mut self) {
         let now = self.now();
         while !self.is_closed && !self.call.is_held_back(now) {
-            let mut context = Context {
-                codes: &mut self.codes,
-                outbox: &mut self.outbox,
-                encoding: self.encoding,
-                segment_bytes_max: u64::MAX,
-                stream_tokens: None,
-                callers: None,
-                failures: &self.failures,
-                door: &self.door,
-                pace: &self.pace,
-                now,
-                done: &|| Box::new(|_| ()),
-            };
-            let (kept, wish) = self.call.handle_bytes(&mut self.unread, &mut context);
-            self.unread.truncate(kept);
+            let (call, unread, mut context) = self.parts(now);
+            let (kept, wish) = call.handle_bytes(unread, &mut context);
+            unread.truncate(kept);
             self.outbox.send();
             self.is_closed = wish != Wish::GoOn;
             if !self.call.has_unread() {
@@ -151,20 +157,8 @@ impl Line {
     /// Writes everything; the bound of the files.
     fn end(mut self) -> u64 {
         self.check();
-        let mut context = Context {
-            codes: &mut self.codes,
-            outbox: &mut self.outbox,
-            encoding: self.encoding,
-            segment_bytes_max: u64::MAX,
-            stream_tokens: None,
-            callers: None,
-            failures: &self.failures,
-            door: &self.door,
-            pace: &self.pace,
-            now: self.began + Duration::from_millis(self.now_ms),
-            done: &|| Box::new(|_| ()),
-        };
-        self.call.end(callreel::store::record::End::Disconnect, &mut context);
+        let (call, _, mut context) = self.parts(self.now());
+        call.end(callreel::store::record::End::Disconnect, &mut context);
         self.outbox.send();
         self.disk.write(usize::MAX);
         assert_eq!((self.disk.queued_samples_max(), self.board.count()), (0, 0));
