@@ -311,9 +311,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         *stats = Stats::NONE;
     }
 
-    /// Exchanges the ring of a session that waits for its start; returns the ring it had. Afterwards
-    /// only: what a recording's ring holds would be lost, so then the session keeps its ring, and
-    /// `ring` comes back.
+    /// Exchanges the ring of a session that waits for its start; returns the ring it had. After the
+    /// start, what its ring holds would be lost: the session keeps it, and `ring` comes back.
     pub fn set_ring(&mut self, ring: S) -> S {
         if self.state == State::Waiting {
             core::mem::replace(self.jitter.ring_mut(), ring)

@@ -219,8 +219,8 @@ pub const fn ending(data_bytes: u32) -> &'static [u8] {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Error<E> {
-    /// An earlier write failed, and where the sink stands is not known. Nothing was written: a
-    /// [`checkpoint`](Writer::checkpoint) must succeed first.
+    /// An earlier write failed, or the file was [resumed](Writer::resume): where the sink stands is
+    /// not known. Nothing was written: a [`checkpoint`](Writer::checkpoint) must succeed first.
     Adrift,
     /// The file would pass the 4 GiB that a WAV can describe. Nothing was written: finish this file
     /// and begin another.
@@ -294,7 +294,7 @@ pub struct Writer<W> {
     sink: W,
     spec: Spec,
     data_bytes: u32,
-    /// Something failed, and no checkpoint has succeeded since.
+    /// Something failed, or the file was resumed, and no checkpoint has succeeded since.
     is_adrift: bool,
 }
 

@@ -31,8 +31,10 @@ use jiff::Timestamp;
 
 use self::digest::DataDigest;
 pub use self::disk::TrialError;
-use self::disk::{Traits, clear_claim, create_dir, sync_file_system};
-pub(crate) use self::disk::{create_new, create_temporary, open_to_read, rename_new, sync_dir};
+use self::disk::{Traits, clear_claim, sync_file_system};
+pub(crate) use self::disk::{
+    create_dir, create_new, create_temporary, open_to_read, rename_new, sync_dir,
+};
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
 pub use self::record::Record;
@@ -650,7 +652,7 @@ fn is_there(path: &Path) -> io::Result<bool> {
 }
 
 /// What the system found, if it did.
-fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

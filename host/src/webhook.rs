@@ -10,7 +10,6 @@ mod backlog;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,7 +25,7 @@ use ureq::http::Uri;
 
 use self::backlog::{Backlog, Waiting};
 use crate::store::record::State;
-use crate::store::{Record, create_temporary, read_small, sync_dir};
+use crate::store::{Record, create_dir, create_temporary, read_small, sync_dir};
 
 /// How long a message is tried for. Then the recording's own record is all there is.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
@@ -243,7 +242,7 @@ impl Queue {
         let message = Message { kind, timestamp: Timestamp::now(), data: record };
         let text = serde_json::to_vec(&message)?;
         let dir = self.dir();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        create_dir(&dir)?;
         let name = format!("msg_{}_{}", record.started_at.strftime("%Y-%m-%d"), record.id);
         let temporary = dir.join(format!("{name}.tmp"));
         let mut file = create_temporary(&temporary)?;

@@ -1,4 +1,4 @@
-//! The clock of media time: how much silence the timestamps of a connection may ask for.
+//! How much silence the timestamps of a connection may ask for.
 
 use crate::jitter::samples;
 

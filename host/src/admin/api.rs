@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval_at};
 
+use super::events::json_of;
 use super::{Admin, Problem, health, stream};
 use crate::caller_ids::CallerIds;
 use crate::http::Phase;
@@ -561,8 +562,7 @@ const fn is_zero(number: &u64) -> bool {
 }
 
 fn as_json(value: &impl Serialize) -> Response {
-    let text = serde_json::to_string(value).expect("these are plain values");
-    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], json_of(value)).into_response()
 }
 
 #[cfg(test)]

@@ -373,6 +373,7 @@ fn text_of(event: &str, data: &impl Serialize) -> Bytes {
     format!("event: {event}\ndata: {}\n\n", json_of(data)).into()
 }
 
-fn json_of(data: &impl Serialize) -> String {
+/// Plain values, as JSON.
+pub(super) fn json_of(data: &impl Serialize) -> String {
     serde_json::to_string(data).expect("these are plain values")
 }

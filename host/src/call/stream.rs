@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use callreel_core::frame::{Body, Frame, MediaFrame, PeerError, Provider, Text};
+use callreel_core::frame::{Frame, MediaFrame, PeerError, Provider, Text};
 use callreel_core::session::{
     Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, Stats, Turn,
 };
@@ -128,9 +128,7 @@ impl Stream {
         opening: &mut Option<Box<Opening>>,
         context: &mut Context<'_>,
     ) -> Next {
-        // Of audio, fifty times a second, there is nothing to log; entering the span for it costs.
-        let is_audio = matches!(&frame.body, Body::Media(_)) && self.recording.is_some();
-        let _entered = (!is_audio).then(|| self.span.clone().entered());
+        let _entered = self.span.clone().entered();
         let stream_id = frame.stream_id;
         let (has_warned, peer) = (&mut self.has_warned, self.peer);
         let mut turn = match self.session.handle_frame(frame) {

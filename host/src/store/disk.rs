@@ -90,7 +90,8 @@ pub(crate) fn create_temporary(path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
+/// Makes a directory, and those above it, for the owner alone, if it is not there.
+pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 

@@ -42,9 +42,9 @@ impl Store {
         let tick = self.ticks.fetch_add(1, Ordering::Relaxed);
         self.watch_door();
         match tick {
-            0 => self.watch_ages(SECOND * FIRST_LOOK_TICK, true),
-            FIRST_LOOK_TICK => self.watch_ages(SECOND * (LOOK_TICKS - FIRST_LOOK_TICK), false),
-            tick if tick.is_multiple_of(LOOK_TICKS) => self.watch_ages(LOOK_EVERY, false),
+            0 => self.watch_ages(SECOND * FIRST_LOOK_TICK),
+            FIRST_LOOK_TICK => self.watch_ages(SECOND * (LOOK_TICKS - FIRST_LOOK_TICK)),
+            tick if tick.is_multiple_of(LOOK_TICKS) => self.watch_ages(LOOK_EVERY),
             _ => {}
         }
         self.make_room();
@@ -139,9 +139,7 @@ impl Store {
         *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, room));
         Ok(room)
     }
-}
 
-impl Store {
     /// What a file system's figures mean. Some have no limit of inodes and say 0 of 0. Others say that
     /// none of many is free, and make a trial's files all the same: that is no limit either.
     fn inodes_of(&self, free: u64, total: u64) -> Option<Inodes> {

@@ -311,10 +311,10 @@ impl Store {
 
     /// Removes what is too old and was announced, and announces what the next look, so long from now,
     /// will remove. The first look only announces.
-    pub(super) fn watch_ages(&self, next_look: Duration, is_first: bool) {
+    pub(super) fn watch_ages(&self, next_look: Duration) {
         let is_believed = self.watch_clock();
         match self.config.keep_days {
-            Some(days) if is_believed => self.remove_old(days, next_look, is_first),
+            Some(days) if is_believed => self.remove_old(days, next_look),
             _ => {
                 self.work().announced.clear();
                 self.show(|shown| shown.next = None);
@@ -322,7 +322,7 @@ impl Store {
         }
     }
 
-    fn remove_old(&self, days: u32, next_look: Duration, is_first: bool) {
+    fn remove_old(&self, days: u32, next_look: Duration) {
         let now = SystemTime::now();
         let (Some(horizon), at) = (now.checked_sub(DAY * days), now + next_look) else {
             return;
@@ -331,9 +331,8 @@ impl Store {
         let announced = std::mem::take(&mut self.work().announced);
         // What was not announced, since somebody has brought it meanwhile or it is not among the newest
         // any more, waits for the next look.
-        let is_due = |found: &Found| {
-            !is_first && found.ended < horizon && announced.contains(&found.names.json())
-        };
+        let is_due =
+            |found: &Found| found.ended < horizon && announced.contains(&found.names.json());
         let (due, mut next): (Vec<Found>, Vec<Found>) = old.into_iter().partition(is_due);
         for found in due {
             self.remove_found(&found, Removal::KeepDays);

@@ -9,6 +9,8 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::store::found;
+
 /// Messages that are known by name at most.
 const KNOWN_MAX: usize = 4096;
 
@@ -81,10 +83,7 @@ impl Backlog {
     }
 
     fn read(&mut self, dir: &Path) -> io::Result<()> {
-        let entries = match fs::read_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            entries => Some(entries?),
-        };
+        let entries = found(fs::read_dir(dir))?;
         let mut oldest = BinaryHeap::<Waiting>::new();
         let mut beyond = 0;
         for entry in entries.into_iter().flatten() {
