@@ -11,7 +11,7 @@ use callreel::live::Board;
 use callreel::pace::Pace;
 use callreel::recording::{BLOCK_MS_MAX, Outbox, QUEUE_MS_MAX, Tally};
 use callreel::store::Door;
-use callreel_core::session::{GAP_MS_MAX, SilenceBudget};
+use callreel_core::session::SilenceBudget;
 use callreel_core::wav::Encoding;
 use proptest::prelude::*;
 
@@ -21,8 +21,12 @@ use crate::harness::messages::{media, start};
 /// Bytes of a millisecond of one track in a file.
 const BYTES_PER_MS: u64 = 16;
 
-/// What one message may bring at most, in milliseconds of a track: a gap, and 256 KiB of base64.
-const MESSAGE_MS_MAX: u64 = GAP_MS_MAX as u64 + 192 * 1024 / 8;
+/// The audio that one message may bring at most, in milliseconds of a track: 256 KiB of base64.
+const MESSAGE_MS_MAX: u64 = 192 * 1024 / 8;
+
+/// The audio that waits for the disk at most: the mark is looked at between two messages, and a message
+/// is posted with the block that was begun before.
+const WAITING_MS_MAX: u64 = QUEUE_MS_MAX + MESSAGE_MS_MAX + BLOCK_MS_MAX;
 
 /// A connection whose socket, clock and disk are the test's.
 struct Line {
@@ -150,8 +154,8 @@ impl Line {
 
     /// The bounds that hold at any instant.
     fn check(&mut self) {
-        let queued_ms = self.disk.queued_samples_max() / 16;
-        assert!(queued_ms <= QUEUE_MS_MAX + MESSAGE_MS_MAX, "{queued_ms} ms wait in a queue");
+        let waiting_ms = self.disk.queued_audio_samples_max() / 16;
+        assert!(waiting_ms <= WAITING_MS_MAX, "{waiting_ms} ms of audio wait in a queue");
     }
 
     /// Writes everything; the bound of the files.
@@ -260,6 +264,41 @@ fn gaps_take_no_memory_while_the_disk_takes_nothing() {
             line.end();
         }
     }
+}
+
+#[test]
+fn a_gap_holds_the_peer_back_as_audio_does() {
+    let mut line = Line::new(false, Encoding::Pcm16);
+    gap_bomb(&mut line, &["inbound"], 1, 9900, |_| ());
+    assert!(line.call.is_held_back(line.now()));
+    line.disk.write(usize::MAX);
+    assert!(!line.call.is_held_back(line.now()));
+    line.end();
+}
+
+#[test]
+fn audio_that_a_stuck_disk_lost_is_owed_as_a_number() {
+    let mut line = Line::new(false, Encoding::Pcm16);
+    line.start("MZ0", &["inbound", "outbound"]);
+    let mut time = 0;
+    let mut say = |line: &mut Line, codes: usize, times: usize| {
+        for _ in 0..times {
+            line.send(&named(&media("inbound", 2, time, &vec![0x10; codes]), "MZ0"));
+            time += codes as u64 / 8;
+            line.check();
+        }
+    };
+    say(&mut line, 800, 126);
+    assert!(line.call.is_held_back(line.now()));
+    // The disk is stuck from here on.
+    line.pass(10_600);
+    say(&mut line, 8000, 44);
+    line.disk.write(usize::MAX);
+    // What was lost comes before the first block that is taken again.
+    say(&mut line, 160, 40);
+    assert!(line.disk.queued_samples_max() / 16 > 40_000);
+    assert!(line.disk.waiting_bytes() < 100_000);
+    line.end();
 }
 
 #[test]
@@ -386,7 +425,7 @@ proptest! {
             perform(&mut line, step, &mut clocks, &mut sequence);
             // Beside audio that waits for the disk, captures and records wait, each kind by a bound.
             let recordings = 8;
-            let audio = (QUEUE_MS_MAX + MESSAGE_MS_MAX + BLOCK_MS_MAX) * 16;
+            let audio = WAITING_MS_MAX * 16;
             let waiting = line.disk.waiting_bytes();
             prop_assert!(waiting <= recordings * audio + 4 * line.sent, "{} bytes wait", waiting);
         }

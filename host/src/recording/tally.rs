@@ -68,6 +68,18 @@ impl Tally {
         self.open.values().map(samples).max().unwrap_or_default()
     }
 
+    /// The samples of audio that wait in the longest queue of a recording. Silence waits as a number.
+    pub fn queued_audio_samples_max(&mut self) -> u64 {
+        self.receive();
+        let mut samples = HashMap::<u64, u64>::new();
+        for (key, job) in &self.waiting {
+            if let Job::Append(codes) = job {
+                *samples.entry(*key).or_default() += codes.len() as u64;
+            }
+        }
+        samples.into_values().max().unwrap_or_default()
+    }
+
     /// Lets the disk take up to so many jobs.
     pub fn write(&mut self, jobs_max: usize) {
         self.receive();
