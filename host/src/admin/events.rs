@@ -256,6 +256,8 @@ impl Watch {
     /// Looks at every live recording, in the order of their keys, and tells what changed.
     fn look(&self, entries: Vec<Arc<Entry>>) {
         let mut calls = self.lock();
+        // Before anything is told, so that whoever comes meanwhile gets no picture without it.
+        self.version.fetch_add(1, Ordering::Relaxed);
         let is_live = |key: &u64| entries.binary_search_by_key(key, |entry| entry.key).is_ok();
         let ended: Vec<u64> = calls.keys().filter(|key| !is_live(key)).copied().collect();
         for key in ended {
@@ -278,7 +280,6 @@ impl Watch {
         }
         let is_empty = calls.is_empty();
         drop(calls);
-        self.version.fetch_add(1, Ordering::Relaxed);
         // Nobody may ask again.
         *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = (0, Bytes::new());
         if !is_empty {
