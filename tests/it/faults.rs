@@ -4,6 +4,7 @@ mod crash;
 mod disk;
 mod endings;
 mod host;
+mod liars;
 mod log;
 mod no_start;
 mod power;

@@ -1,14 +1,16 @@
-//! Many calls that begin and end at any time, most of them badly: no recording is wrong, and memory
-//! stays where it was.
+//! Many calls that begin and end at any time, most of them badly, and one in ten of them a liar: no
+//! recording of the others is wrong, and memory stays where it was.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use callreel_core::g711::decode_mulaw;
 
+use super::liars;
 use crate::harness::process::{Server, callreel, eventually};
 use crate::harness::shelf;
 
@@ -50,22 +52,29 @@ const GROWTH_MAX: u64 = 8 << 20;
 fn calls_that_begin_and_end_at_random_are_all_right_and_memory_stays_flat() {
     let long = std::env::var_os("CALLREEL_LONG").is_some();
     // Lanes, calls in each, and how long they go on.
-    let (lanes, calls, time) = if long { (12, 25, 600) } else { (3, 5, 15) };
+    let (lanes, calls, time) = if long { (12, 25_usize, 600) } else { (3, 5, 15) };
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
     let home = tempfile::tempdir().unwrap();
     let server = Server::start(home.path());
     let (began, time) = (Instant::now(), Duration::from_secs(time));
     let mut peaks = [0; 2];
+    let lies = AtomicUsize::new(0);
     let checked: usize = thread::scope(|scope| {
         let lanes: Vec<_> = (0..lanes)
             .map(|lane| {
                 let mut random = fastrand::Rng::with_seed(seed.wrapping_add(lane));
-                let (server, home) = (&server, home.path());
+                let (server, home, lies) = (&server, home.path(), &lies);
                 scope.spawn(move || {
                     let mut checked = 0;
                     while began.elapsed() < time {
-                        checked += place_and_check(server, home, calls, &mut random);
+                        let count = calls.div_ceil(9);
+                        let first = lies.fetch_add(count, Ordering::Relaxed);
+                        let ids = first..first + count;
+                        checked += beside_liars(server, ids, &mut random.fork(), || {
+                            place_and_check(server, home, calls, &mut random)
+                        });
+                        clear_lies_away(home);
                     }
                     checked
                 })
@@ -79,8 +88,54 @@ fn calls_that_begin_and_end_at_random_are_all_right_and_memory_stays_flat() {
         lanes.into_iter().map(|lane| lane.join().unwrap()).sum()
     });
     let mib = peaks.map(|peak| peak >> 20);
-    eprintln!("soak: {checked} recordings, all right; at most {mib:?} MiB in each half");
+    let lies = lies.into_inner();
+    eprintln!(
+        "soak: {checked} recordings beside {lies} liars, all right; at most {mib:?} MiB in each half"
+    );
     assert!(peaks[1] <= peaks[0] + GROWTH_MAX, "{mib:?} MiB");
+}
+
+/// Does something while peers of these numbers lie, each in a way of its own.
+fn beside_liars<T>(
+    server: &Server,
+    numbers: std::ops::Range<usize>,
+    random: &mut fastrand::Rng,
+    honest: impl FnOnce() -> T,
+) -> T {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for number in numbers {
+            let id = format!("{}{number}", liars::PREFIX);
+            let way = liars::LIES[random.usize(..liars::LIES.len())];
+            let is_over = &is_over;
+            scope.spawn(move || liars::lie(server, &id, way(&id), is_over));
+        }
+        let _end = OnDrop(&is_over);
+        honest()
+    })
+}
+
+/// Tells that it is over, even by a panic.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Removes what is finished of the liars' recordings: nobody checks them.
+fn clear_lies_away(home: &Path) {
+    for path in shelf::files(home) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_finished = path.extension().is_some_and(|kind| kind == "wav")
+            || (path.extension().is_some_and(|kind| kind == "json")
+                && path.with_extension("wav").exists());
+        if name.starts_with(liars::PREFIX) && is_finished {
+            // Another lane may be at it.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// Some calls with one fault, as long as each other, begun over as long again: the product's own
