@@ -9,7 +9,6 @@ mod handle;
 mod places;
 mod pool;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +21,7 @@ use callreel_core::{wav, ws};
 use hyper::body::Bytes;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustc_hash::FxHashMap;
 
 use self::connection::{Closing, Live};
 pub use self::handle::Handle;
@@ -53,8 +53,8 @@ const FLOOD_BYTES_MIN: usize = 16 * 1024;
 const FLOOD_BYTES_PER_MS: usize = 160;
 
 /// How often calls are looked after: blocks posted, peers pinged. A call that brings something is
-/// looked after when it is read, but not twice in half of this; the others have a pass of their own.
-const TEND_INTERVAL: Duration = Duration::from_millis(100);
+/// looked after when it is read, unless that was just done; the others have a pass of their own.
+const TEND_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How many sockets one question to the system tells of.
 const EVENTS_MAX: usize = 1024;
@@ -165,7 +165,7 @@ impl Engine {
             let reader = Reader {
                 inbox: Arc::clone(&inbox),
                 poll,
-                live: HashMap::new(),
+                live: FxHashMap::default(),
                 ready: Vec::new(),
                 is_busy: false,
                 next_token: 0,
@@ -215,7 +215,7 @@ struct Reader {
     inbox: Arc<Inbox>,
     poll: Poll,
     /// Boxed: the map has room for twice as many.
-    live: HashMap<usize, Box<Live>>,
+    live: FxHashMap<usize, Box<Live>>,
     /// Tokens of the connections that have something to read.
     ready: Vec<usize>,
     /// One of them has so much that the others must not sleep for it.

@@ -31,8 +31,12 @@ use crate::store::record::{End, What, ms};
 /// The most audio a block holds. A crash loses what is in the block.
 pub const BLOCK_MS_MAX: u64 = 800;
 
-/// How much room a block gets at a time: what it does not fill is memory that every call takes.
-const BLOCK_STEP_MS: u64 = 100;
+/// How much room a block gets at a time: what it does not fill is memory that every call takes, and
+/// each step copies the block.
+const BLOCK_STEP_MS: u64 = 300;
+
+/// Silence as short as that is kept in the block, like audio.
+const SHORT_SILENCE_MS: u64 = 100;
 
 /// The longest time a block waits for more audio; with the pause between two looks at it, it is
 /// written before [`BLOCK_MS_MAX`] are over.
@@ -278,10 +282,10 @@ impl Recording {
     pub fn append_silence(&mut self, samples: u64, outbox: &mut Outbox, now: Instant) {
         self.tap.append_silence(samples);
         let count = samples * u64::from(self.spec.channels);
-        let short = self.samples_in(BLOCK_STEP_MS);
+        let short = self.samples_in(SHORT_SILENCE_MS);
         if count <= short {
             let codes =
-                [MULAW_SILENCE; 2 * BLOCK_STEP_MS as usize * SAMPLE_RATE_HZ as usize / 1000];
+                [MULAW_SILENCE; 2 * SHORT_SILENCE_MS as usize * SAMPLE_RATE_HZ as usize / 1000];
             if let Some(codes) = codes.get(..count as usize) {
                 return self.add_to_block(codes, outbox, now);
             }
@@ -457,7 +461,7 @@ impl Recording {
         if self.block.is_empty() {
             return;
         }
-        let block = std::mem::take(&mut self.block);
+        let mut block = std::mem::take(&mut self.block);
         let length = block.len() as u64;
         let queued = self.queue.samples.load(Ordering::Relaxed);
         self.tap
@@ -472,6 +476,10 @@ impl Recording {
             self.post_silence(outbox);
             let queued = self.queue.samples.fetch_add(length, Ordering::Relaxed);
             self.may_be_full |= queued + length >= self.samples_in(QUEUE_MS_MAX);
+            if queued > 0 {
+                // It waits for a disk that is behind, maybe with many others.
+                block.shrink_to_fit();
+            }
             self.queue.blocks.fetch_add(1, Ordering::Relaxed);
             outbox.post(self.key, Job::Append(block));
         }

@@ -226,7 +226,8 @@ pub async fn status(State(admin): State<Admin>) -> Response {
 
 /// `GET /api/v1/calls`.
 pub async fn calls(State(admin): State<Admin>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], admin.watch.calls()).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], admin.watch.calls(&admin.sources.board))
+        .into_response()
 }
 
 /// `GET /api/v1/calls/{key}`.
@@ -235,7 +236,7 @@ pub async fn call(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let key = call_key(path)?;
-    Ok(as_json(&admin.watch.call(key).ok_or_else(no_call)?))
+    Ok(as_json(&admin.watch.call(key, &admin.sources.board).ok_or_else(no_call)?))
 }
 
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::header;
@@ -22,12 +22,15 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::api::Head;
 use super::{Admin, api, stream};
-use crate::live::{Entry, Moment};
+use crate::live::{Board, Entry, Moment};
 use crate::store::record::{What, ms};
 use crate::store::texts;
 
 /// How often the live recordings are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The same while nobody watches. A call's moments between two looks are as many as may wait.
+const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Looks between two reports of disk and CPU, which also show that the recorder is there.
 const STATUS_LOOKS: u32 = 10;
@@ -56,6 +59,8 @@ pub struct Watch {
     version: AtomicU64,
     /// The same of all calls, for those who come new.
     picture: Mutex<(u64, Bytes)>,
+    /// When the last look began.
+    looked: Mutex<Option<Instant>>,
 }
 
 impl Default for Watch {
@@ -67,6 +72,7 @@ impl Default for Watch {
             levels: Mutex::default(),
             version: AtomicU64::new(1),
             picture: Mutex::default(),
+            looked: Mutex::default(),
         }
     }
 }
@@ -222,12 +228,13 @@ impl Seen {
 }
 
 impl Watch {
-    /// The live recordings, as the last look saw them: JSON, made once for all who ask.
-    pub fn calls(&self) -> Bytes {
+    /// The live recordings, as a look of late saw them: JSON, made once for all who ask.
+    pub fn calls(&self, board: &Board) -> Bytes {
         #[derive(Serialize)]
         struct Calls {
             calls: Vec<CallView>,
         }
+        self.look_if_older(LOOK_INTERVAL, board);
         let mut picture = self.picture.lock().unwrap_or_else(PoisonError::into_inner);
         let version = self.version.load(Ordering::Relaxed);
         if picture.0 != version {
@@ -238,7 +245,8 @@ impl Watch {
     }
 
     /// One of them, with all its parameters.
-    pub fn call(&self, key: u64) -> Option<CallView> {
+    pub fn call(&self, key: u64, board: &Board) -> Option<CallView> {
+        self.look_if_older(LOOK_INTERVAL, board);
         self.lock().get(&key).map(|seen| seen.view_with(Head::of(&seen.entry.record)))
     }
 
@@ -250,6 +258,15 @@ impl Watch {
         if self.told.receiver_count() > 0 {
             // Nobody may have stayed meanwhile.
             let _ = self.told.send(text_of(event, data));
+        }
+    }
+
+    /// Looks at every live recording, unless that was done less than `age_max` ago.
+    fn look_if_older(&self, age_max: Duration, board: &Board) {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_none_or(|looked| looked.elapsed() >= age_max) {
+            *looked = Some(Instant::now());
+            self.look(board.entries());
         }
     }
 
@@ -318,7 +335,9 @@ pub async fn watch(admin: Admin) {
     for look in 0u32.. {
         ticks.tick().await;
         let board = &admin.sources.board;
-        admin.watch.look(board.entries());
+        let is_watched = admin.watch.told.receiver_count() > 0;
+        let age_max = if is_watched { Duration::ZERO } else { IDLE_LOOK_INTERVAL };
+        admin.watch.look_if_older(age_max, board);
         for brief in board.take_published() {
             admin.watch.tell("published", &api::Summary::of(&brief));
         }
@@ -366,7 +385,7 @@ pub async fn stream(State(admin): State<Admin>) -> Response {
 async fn send_picture(admin: &Admin, feed: &stream::Feed) -> Result<(), stream::Gone> {
     let status = json_of(&admin.status());
     feed.send(format!("event: hello\ndata: {{\"status\":{status},")).await?;
-    feed.send(admin.watch.calls().slice(1..)).await?;
+    feed.send(admin.watch.calls(&admin.sources.board).slice(1..)).await?;
     feed.send("\n\n").await
 }
 

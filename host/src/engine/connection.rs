@@ -89,7 +89,7 @@ impl Live {
 
     /// Whether it is time to look after it.
     pub fn is_due(&self, now: Instant) -> bool {
-        now - self.tended >= TEND_INTERVAL / 2
+        now - self.tended >= TEND_INTERVAL * 3 / 4
     }
 
     /// Whether the peer has been silent for too long; or says something, but begins nothing, or takes

@@ -1,7 +1,7 @@
 //! The threads that own the files: writers, two finishers beside each, and those that look after the
 //! store.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use callreel_core::wav::{self, Spec};
+use rustc_hash::FxHashMap;
 use tracing::Span;
 
 use super::{Job, Outbox, Outcome, Queue};
@@ -82,7 +83,7 @@ impl Writers {
                 store: Arc::clone(store),
                 board: Arc::clone(board),
                 pulse,
-                spools: HashMap::new(),
+                spools: FxHashMap::default(),
                 retry_at: None,
                 encoded: Vec::new(),
                 finishers,
@@ -194,7 +195,7 @@ struct Writer {
     board: Arc<Board>,
     pulse: Arc<Pulse>,
     /// Boxed: the map has room for twice as many.
-    spools: HashMap<u64, Box<Spool>>,
+    spools: FxHashMap<u64, Box<Spool>>,
     /// When a spool that the disk refused is to try again, or earlier.
     retry_at: Option<Instant>,
     /// Room for a block as it stands in the file.
