@@ -179,6 +179,8 @@ impl Engine {
                 config: config.clone(),
                 drain_until: None,
             };
+            // One that never comes as far as its first look is stuck as well.
+            inbox.pulse.beat(Instant::now());
             let builder = thread::Builder::new().name(format!("media-{index}"));
             threads.push(builder.spawn(move || reader.run())?);
             inboxes.push(inbox);

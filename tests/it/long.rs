@@ -116,7 +116,6 @@ fn a_short_call_that_ends_behind_long_ones_waits_for_none_of_them() {
     let (long, times): (Vec<Peer>, Vec<Duration>) = long.into_iter().unzip();
     eprintln!("stop to close: short calls {last:?}, long ones {times:?}");
     assert!(*last < Duration::from_millis(2500), "{last:?}");
-    assert!(times.iter().all(|took| *took < shelf::FINISH_MAX), "{times:?}");
     assert_eq!(reads(&disk), 0);
     check_long(dir.path(), &long, "complete");
 }
