@@ -1,5 +1,5 @@
-//! Hands the linker the board's memory map, for bare-metal targets only: on a host this crate is an
-//! ordinary program.
+//! Passes the board's memory map to the linker, for bare-metal targets only. On a host this crate
+//! is an ordinary program.
 
 use std::path::PathBuf;
 use std::{env, fs};
@@ -14,7 +14,7 @@ fn main() {
     }
     let target = env::var("TARGET").expect("cargo sets TARGET");
     let memory = match target {
-        // The probe's boards: the only ones here with these processors.
+        // The boards of the probe: no other program here is built for these processors.
         _ if target.starts_with("riscv32") => include_str!("memory-virt.x"),
         _ if target.starts_with("thumbv6m") => include_str!("memory-microbit.x"),
         _ => include_str!("memory.x"),
@@ -22,12 +22,13 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("memory.x"), memory).expect("OUT_DIR is writable");
     println!("cargo::rustc-link-search={}", out.display());
-    // defmt leaves out what is below `error` unless told; a level in the environment wins.
+    // defmt leaves out messages below `error` by default; a level in the environment wins over
+    // `info`.
     println!("cargo::rerun-if-env-changed=DEFMT_LOG");
     if env::var_os("DEFMT_LOG").is_none() {
         println!("cargo::rustc-env=DEFMT_LOG=info");
     }
-    // cortex-m-rt's script asks for memory.x itself.
+    // cortex-m-rt's script includes memory.x itself.
     let scripts: &[&str] =
         if target.starts_with("riscv32") { &["-Tmemory.x"] } else { &["-Tlink.x", "-Tdefmt.x"] };
     for argument in scripts.iter().chain(&["--nmagic"]) {

@@ -1,47 +1,48 @@
 //! Constant-time base64 decoding, many characters at once.
 //!
 //! `base64ct` decodes one character at a time and would be the largest cost of a media frame: 5 800
-//! instructions of a Twilio payload on baseline x86-64. Here the same arithmetic is done on as many
-//! characters as a register holds: by the compiler's SIMD where there is any, on the four bytes of a
-//! word where there is none. Tests hold both against `base64ct`.
+//! instructions for a Twilio payload on baseline x86-64. This module does the same arithmetic on as many
+//! characters as a register holds: with the compiler's SIMD where there is any, else on the four bytes
+//! of a word. Tests compare both with `base64ct`.
 
 use core::cell::Cell;
 
 const GROUP_CHARS: usize = 4;
 const GROUP_BYTES: usize = 3;
 
-/// Whether the compiler makes SIMD of a loop over bytes: nearly all 64-bit machines have it.
+/// Whether the compiler turns a loop over bytes into SIMD: nearly all 64-bit machines have it.
 const HAS_SIMD: bool = cfg!(target_pointer_width = "64");
 
-/// Decodes a whole text in place, or tells that it is not base64: standard alphabet, padded, no
-/// blanks, no stray bits (RFC 4648, section 4).
+/// Decodes a whole text in place; `None` if it is not base64: standard alphabet, padded, no blanks, no
+/// stray bits (RFC 4648, section 4).
 ///
-/// No branch and no address depends on a character, but for whether the last two are padding. After
-/// an error the text is rubbish.
+/// No branch and no address depends on a character, except on padding in the last two. After an error
+/// the text holds garbage.
 pub(crate) fn decode_in_place(text: &mut [u8]) -> Option<&[u8]> {
     if HAS_SIMD { decode_by_bytes(text) } else { decode_by_words(text) }
 }
 
-/// The way of machines with SIMD.
+/// The decoder for machines with SIMD.
 #[inline]
 pub(crate) fn decode_by_bytes(text: &mut [u8]) -> Option<&[u8]> {
     decode(text, by_bytes)
 }
 
-/// The way of those without.
+/// The decoder for machines without SIMD.
 #[inline]
 pub(crate) fn decode_by_words(text: &mut [u8]) -> Option<&[u8]> {
     decode(text, by_words)
 }
 
-/// Decodes by what decodes groups without padding and says whether a character was strange.
+/// Decodes with `groups`, which decodes text without padding and returns whether a character was
+/// invalid.
 #[inline(always)]
 fn decode(text: &mut [u8], groups: fn(&mut [u8]) -> bool) -> Option<&[u8]> {
     if !text.len().is_multiple_of(GROUP_CHARS) {
         return None;
     }
     let bytes = text.len() / GROUP_CHARS * GROUP_BYTES;
-    // Padding becomes zeros, which the bits beside it must be as well.
+    // Padding becomes zero bits; the stray bits beside it must be zero as well.
     let padding = match text {
         [.., last_but_one @ b'=', last @ b'='] => {
             (*last_but_one, *last) = (b'A', b'A');
@@ -56,16 +57,16 @@ fn decode(text: &mut [u8], groups: fn(&mut [u8]) -> bool) -> Option<&[u8]> {
     let is_strange = groups(text);
     let (decoded, stray) = text.get(..bytes)?.split_at_checked(bytes - padding)?;
     let stray = stray.iter().fold(0, |all, byte| all | byte);
-    // The verdict is no secret.
+    // The result is not secret, so a branch may depend on it.
     if is_strange | (stray != 0) { None } else { Some(decoded) }
 }
 
-/// Decodes groups step by step, each in a loop of a form that the compiler makes SIMD of.
+/// Decodes groups step by step, each step in a loop that the compiler turns into SIMD.
 #[inline(always)]
 fn by_bytes(text: &mut [u8]) -> bool {
     let mut least = u8::MAX;
     for char in &mut *text {
-        // What makes it its sextet if it is one of these, else zero.
+        // The distance from the character to its sextet if it is in this range, else zero.
         let step = |first: u8, count: u8, sextet: u8| {
             if char.wrapping_sub(first) < count { sextet.wrapping_sub(first) } else { 0 }
         };
@@ -84,7 +85,7 @@ fn by_bytes(text: &mut [u8]) -> bool {
     least == 0
 }
 
-/// Decodes groups one after the other, four characters in a word.
+/// Decodes groups one by one, four characters in a word.
 #[inline(always)]
 fn by_words(text: &mut [u8]) -> bool {
     let mut strange = 0;
@@ -96,58 +97,59 @@ fn by_words(text: &mut [u8]) -> bool {
     strange & HIGH != 0
 }
 
-/// Replaces each group by the three highest bytes of the word that is made of it, one after the other.
+/// Replaces each group by the three highest bytes of the word that `work` returns, without spaces
+/// between.
 #[inline(always)]
 fn each_group(text: &mut [u8], mut work: impl FnMut([u8; GROUP_CHARS]) -> u32) {
     let text = Cell::from_mut(text).as_slice_of_cells();
     let groups = text.as_chunks::<GROUP_CHARS>().0;
-    // What is written lies before what is still to be read.
+    // The bytes written lie before the bytes still to be read.
     for (group, place) in groups.iter().zip(text.as_chunks::<GROUP_BYTES>().0) {
         let bytes = work(group.each_ref().map(Cell::get)).to_be_bytes();
         place.iter().zip(bytes).for_each(|(place, byte)| place.set(byte));
     }
 }
 
-/// Packs the low six bits of four bytes, the first lowest, to three bytes, the first highest.
+/// Packs the low six bits of four bytes, the first lowest, into three bytes, the first highest.
 #[inline(always)]
 const fn pack(sextets: u32) -> u32 {
     let twelves = (sextets & 0x003F_003F) << 6 | (sextets >> 8) & 0x003F_003F;
     twelves << 20 | (twelves >> 16) << 8
 }
 
-/// A word with this in each of its four bytes.
+/// A word with `byte` in each of its four bytes.
 const fn each(byte: u8) -> u32 {
     u32::MAX / 255 * byte as u32
 }
 
 const HIGH: u32 = each(0x80);
 
-/// A sextet in the low bits of each byte for each character, and in the second word a high bit for
-/// each that stands for none.
+/// The sextet of each character, in the low bits of its byte; and a second word, with the high bit of a
+/// byte set for each invalid character.
 #[inline(always)]
 const fn sextets(word: u32) -> (u32, u32) {
     let chars = word & !HIGH;
     let (slash, zero) = (reaches(chars, b'/'), reaches(chars, b'0'));
     let (upper, lower) = (reaches(chars, b'A'), reaches(chars, b'a'));
-    // `+`, `/` to `9`, `A` to `Z`, `a` to `z`: a character in one of these reaches an odd number of
-    // their limits.
+    // Valid characters: `+`, `/` to `9`, `A` to `Z`, `a` to `z`. Each of them reaches an odd number of
+    // these limits.
     let inside = reaches(chars, b'+') ^ reaches(chars, b',') ^ slash ^ reaches(chars, b':');
     let inside = inside ^ upper ^ reaches(chars, b'[') ^ lower ^ reaches(chars, b'{');
-    // `+` becomes 62; from each of the limits on the difference is smaller: by 3 from `/` on, by 12
-    // from `0`, by 69 from `A`, of which 64 do not count, by 6 from `a`.
+    // `+` becomes 62. At each further limit the difference shrinks: by 3 at `/`, by 12 at `0`, by 69 at
+    // `A` (of which 64 do not count), by 6 at `a`.
     let (slash, zero, upper, lower) = (one(slash), one(zero), one(upper), one(lower));
     let thirds = slash + (zero << 2) + (lower << 1);
     let sextets = chars + each(62 - b'+') - thirds - (thirds << 1) - upper - (upper << 2);
     (sextets, !inside | word)
 }
 
-/// Tells by the high bit of each byte whether its 7-bit character is `low` or more.
+/// Sets the high bit of each byte with a 7-bit character of at least `low`.
 #[inline(always)]
 const fn reaches(chars: u32, low: u8) -> u32 {
     chars + each(0x80 - low)
 }
 
-/// One in each byte whose high bit is set.
+/// One in each byte that has its high bit set.
 #[inline(always)]
 const fn one(reached: u32) -> u32 {
     (reached >> 7) & each(1)
@@ -170,7 +172,7 @@ mod tests {
         }
     }
 
-    /// Miri, which looks at each memory access, gets through a sample of it.
+    /// Miri, which checks each memory access, runs a sample.
     const STEP: usize = if cfg!(miri) { 41 } else { 1 };
 
     #[test]

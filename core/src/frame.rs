@@ -12,27 +12,27 @@ use core::fmt;
 
 use heapless::Vec;
 
-/// How deep arrays and objects may nest; the parser recurses, and a device's stack is small.
+/// Deepest nesting of arrays and objects: the parser recurses, and a device's stack is small.
 pub const DEPTH_MAX: usize = 32;
 
 const _: () = assert!(DEPTH_MAX <= u32::BITS as usize, "a bit for each level");
 
-/// How many custom parameters of a stream are kept; the rest are counted.
+/// Most custom parameters of a stream that are kept; further ones are counted.
 ///
-/// Fewer on a microcontroller: while a start is parsed they are on the stack several times over.
+/// Fewer on a microcontroller: while a start is parsed, the stack holds several copies of them.
 pub const PARAMETERS_MAX: usize = if cfg!(target_pointer_width = "64") { 32 } else { 8 };
 
-/// Whose messages a connection carries.
+/// Provider of a connection's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Provider {
-    /// Twilio Media Streams, and those that speak its dialect.
+    /// Twilio Media Streams, and senders that speak its dialect.
     Twilio,
 }
 
 impl Provider {
-    /// Its name in records and logs.
+    /// Name in records and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl Provider {
     }
 }
 
-/// Why a peer's message was not taken. Each costs that message and nothing else.
+/// Reason that a peer's message was not taken. Each costs that message and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -53,8 +53,7 @@ pub enum PeerError {
     Depth,
     /// Not JSON (RFC 8259).
     Json,
-    /// Not an object, or one without a field that its event needs, or with one of another type, or
-    /// with one twice.
+    /// Not an object; or a field that the event needs is absent, has another type, or occurs twice.
     Shape,
     /// Audio of a track that the stream did not announce.
     Track,
@@ -64,7 +63,7 @@ impl PeerError {
     /// Every reason, in the order of [`index`](Self::index).
     pub const ALL: [Self; 5] = [Self::Base64, Self::Depth, Self::Json, Self::Shape, Self::Track];
 
-    /// Its place in [`ALL`](Self::ALL).
+    /// Index in [`ALL`](Self::ALL).
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
@@ -89,7 +88,7 @@ impl fmt::Display for PeerError {
             Self::Base64 => "the peer's payload is not padded standard base64",
             Self::Depth => "the peer's message nests too deep",
             Self::Json => "the peer's message is not JSON",
-            Self::Shape => "the peer's message lacks a field or has one of another type",
+            Self::Shape => "the peer's message has a missing, repeated or mistyped field",
             Self::Track => "the peer sent audio of a track it did not announce",
         })
     }
@@ -101,18 +100,18 @@ impl core::error::Error for PeerError {}
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Frame<'t> {
-    /// Its number among the stream's messages, if it says so.
+    /// Number among the stream's messages, if the message has one.
     pub sequence: Option<u64>,
-    /// The id of its stream, as it stands between the quotes; empty if it names none.
+    /// Id of the message's stream, as it stands between the quotes; empty if there is none.
     pub stream_id: &'t [u8],
-    /// What it says.
+    /// Content of the message.
     pub body: Body<'t>,
-    /// The id was found to be the one that the parser was told to know.
+    /// The stream id equals the `known` id that was given to the parser.
     pub(crate) is_known: bool,
 }
 
 impl<'t> Frame<'t> {
-    /// The message without the room that a start takes, if it is media.
+    /// The message without the space that a start takes; `None` if it is not media.
     #[must_use]
     #[inline]
     pub const fn media(&self) -> Option<MediaFrame<'t>> {
@@ -130,9 +129,9 @@ impl<'t> Frame<'t> {
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct MediaFrame<'t> {
-    /// Its number among the stream's messages, if it says so.
+    /// Number among the stream's messages, if the message has one.
     pub sequence: Option<u64>,
-    /// The id of its stream, as it stands between the quotes; empty if it names none.
+    /// Id of the message's stream, as it stands between the quotes; empty if there is none.
     pub stream_id: &'t [u8],
     /// The audio.
     pub media: Media<'t>,
@@ -140,7 +139,7 @@ pub struct MediaFrame<'t> {
     pub(crate) is_known: bool,
 }
 
-/// What a message says.
+/// Content of a message.
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[cfg_attr(
@@ -151,7 +150,7 @@ pub struct MediaFrame<'t> {
     )
 )]
 pub enum Body<'t> {
-    /// The connection stands; nothing is known yet.
+    /// The connection is open; nothing else is known yet.
     Connected,
     /// A key was pressed.
     Dtmf(Dtmf<'t>),
@@ -159,7 +158,7 @@ pub enum Body<'t> {
     Mark(Mark<'t>),
     /// Audio.
     Media(Media<'t>),
-    /// An event that a recorder has no use for, known or not.
+    /// An event of no use to a recorder, known or unknown.
     Other,
     /// Media that cannot be taken, and the reason.
     Rejected(PeerError),
@@ -173,11 +172,12 @@ pub enum Body<'t> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Media<'t> {
-    /// Whose audio it is.
+    /// Track of the audio.
     pub track: Track,
-    /// Its number among the track's (or the stream's: providers differ) chunks.
+    /// Number among the chunks of the track (with some providers, of the stream).
     pub chunk: Option<u64>,
-    /// Its place in media time, in milliseconds from wherever the provider counts.
+    /// Place in media time, in milliseconds by the provider's documentation (but see
+    /// [`MediaClock`](crate::session::MediaClock)), from an origin of the provider's choice.
     pub timestamp_ms: Option<u64>,
     /// Mu-law codes, decoded from base64.
     pub codes: &'t [u8],
@@ -194,7 +194,7 @@ pub enum Track {
 }
 
 impl Track {
-    /// Its name in records and logs.
+    /// Name in records and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -204,18 +204,18 @@ impl Track {
     }
 }
 
-/// Which tracks a stream announces.
+/// The tracks that a stream announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Tracks {
     /// Inbound and outbound.
     Both,
-    /// One.
+    /// One track.
     One(Track),
 }
 
 impl Tracks {
-    /// Its channels in a recording: one for each track.
+    /// Channels of the recording: one for each track.
     #[must_use]
     pub const fn channels(self) -> u16 {
         match self {
@@ -239,27 +239,27 @@ impl Tracks {
     }
 }
 
-/// What the beginning of a stream tells.
+/// Content of a stream's start message.
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Start<'t> {
-    /// The stream's id; empty when it was not given. Not checked in any way: not fit for a path.
+    /// Id of the stream; empty if not given. Not checked in any way: not fit for a path.
     pub stream_id: Text<'t>,
-    /// The call's id.
+    /// Id of the call; empty if not given.
     pub call_id: Text<'t>,
-    /// The account's id.
+    /// Id of the account; empty if not given.
     pub account_id: Text<'t>,
-    /// The tracks that will come; inbound when none is named.
+    /// The tracks announced; inbound if none is named.
     pub tracks: Tracks,
-    /// How the audio is encoded, in the provider's words; empty when it was not given.
+    /// Encoding of the audio, in the provider's words; empty if not given.
     pub encoding: Text<'t>,
-    /// Whether that is 8 kHz mono mu-law, the one format recorded.
+    /// Whether the format is 8 kHz mono mu-law, the one format recorded; true if no format is given.
     pub supported: bool,
-    /// What the user gave the stream on its way, at most [`PARAMETERS_MAX`] names and values.
+    /// Parameters that the user gave the stream: at most [`PARAMETERS_MAX`] names and values.
     pub parameters: Vec<(Text<'t>, Text<'t>), PARAMETERS_MAX>,
-    /// How many parameters there were beyond those.
+    /// Number of further parameters, not kept.
     pub parameters_dropped: u32,
-    /// Fields of another type than the provider documents. Those that recording needs are read as far
+    /// Fields of a type other than the provider documents. Fields that recording needs are read as far
     /// as they make sense, the others as if they were absent.
     pub odd_fields: u32,
 }
@@ -276,18 +276,18 @@ pub struct Dtmf<'t> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Mark<'t> {
-    /// The name it was given.
+    /// Name that the mark was given; empty if there is none.
     pub name: Text<'t>,
 }
 
-/// A JSON string as it stands between its quotes; `Display` and [`chars`](Self::chars) undo the
-/// escapes. Equality is that of the spelling: texts that differ may mean the same characters.
+/// A JSON string as it stands between its quotes; `Display` and [`chars`](Self::chars) undo the escapes.
+/// Equality compares the spelling: different texts may mean the same characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Text<'t>(&'t str);
 
 impl<'t> Text<'t> {
-    /// Takes the text between a JSON string's quotes.
+    /// Wraps the text between a JSON string's quotes.
     #[must_use]
     pub const fn new(escaped: &'t str) -> Self {
         Self(escaped)
@@ -305,8 +305,8 @@ impl<'t> Text<'t> {
         self.0
     }
 
-    /// The characters meant. A surrogate pair is one character; half a pair, and an escape that
-    /// JSON does not know, are U+FFFD.
+    /// The characters, with escapes undone. A surrogate pair is one character; half a pair, and an
+    /// escape that JSON does not know, are U+FFFD.
     pub fn chars(self) -> impl Iterator<Item = char> + 't {
         Unescape(self.0)
     }
@@ -322,14 +322,14 @@ impl fmt::Display for Text<'_> {
 struct Unescape<'t>(&'t str);
 
 impl Unescape<'_> {
-    /// Takes four hexadecimal digits, if they stand there.
+    /// Takes four hexadecimal digits, if they come next.
     fn unit(&mut self) -> Option<u32> {
         let unit = hex(self.0.as_bytes().first_chunk()?)?;
         self.0 = self.0.get(4..)?;
         Some(unit)
     }
 
-    /// Takes the second half of a surrogate pair, if it stands there.
+    /// Takes the second half of a surrogate pair, if it comes next.
     fn low_surrogate(&mut self) -> Option<u32> {
         let mut ahead = Unescape(self.0.strip_prefix("\\u")?);
         let low = ahead.unit().filter(|unit| (0xDC00..0xE000).contains(unit))?;
@@ -372,24 +372,25 @@ impl Iterator for Unescape<'_> {
     }
 }
 
-/// Reads one text message, decoding its payload in place.
+/// Parses one text message, and decodes its payload in place. Takes linear time.
 ///
-/// `text` must be UTF-8, as [`ws`](crate::ws) makes sure. It is scratch: its escapes are rewritten
-/// and its payload decoded. Only a message that is not media may be parsed again.
+/// `text` must be UTF-8, as [`ws`](crate::ws) ensures. It is scratch memory: its escapes are rewritten
+/// and its payload is decoded. Only a message other than media may be parsed again.
 ///
-/// We extract, we do not certify: JSON that other parsers refuse inside a field that is not used
-/// may pass. Whatever they accept within the limits is read with equal values, in any spelling:
-/// blanks, key order, escapes, numbers bare or quoted, unknown events and fields.
+/// The parser extracts, it does not validate: JSON with a fault inside an unused field may pass, though
+/// other parsers refuse it. Messages that other parsers accept, within the limits, are read with equal
+/// values, in any spelling: blanks, key order, escapes, numbers bare or quoted, unknown events and
+/// fields.
 ///
 /// # Errors
-/// See [`PeerError`]; the message is to be counted and passed over.
+/// [`PeerError`]: count the message and go on with the next.
 #[inline]
 pub fn parse(provider: Provider, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
     parse_known(provider, text, b"")
 }
 
-/// The same, quicker for messages that name the stream `known`: an id that came before need not be
-/// checked again. `known` is as [`Frame::stream_id`] gave it, or empty.
+/// Like [`parse`], faster for messages that name the stream `known`: an id seen before need not be
+/// checked again. `known` is an earlier [`Frame::stream_id`], or empty.
 #[inline]
 pub(crate) fn parse_known<'t>(
     provider: Provider,
@@ -401,31 +402,29 @@ pub(crate) fn parse_known<'t>(
     }
 }
 
-/// Keys that [`canonicalise`] treats in a way of their own for one provider.
+/// Keys of one provider that [`canonicalise`] treats specially.
 struct Dialect {
-    /// Keys whose values are whole numbers, bare or quoted.
+    /// Keys of whole numbers, bare or quoted.
     numbers: &'static [&'static [u8]],
-    /// Keys of objects whose contents are the user's own: nothing in there is the provider's.
+    /// Keys of objects with contents of the user's own: no key in there is the provider's.
     free: &'static [&'static [u8]],
 }
 
-/// Rewrites a JSON text in place so that the parser, which knows one spelling only, reads every
-/// legal one.
+/// Rewrites a JSON text in place so that the parser, which knows one spelling only, reads every legal
+/// spelling.
 ///
-/// - Escaped characters that need no escape (`\/`, `\u0065`) are spelled plainly, so that keys,
-///   event names and base64 are what they mean. Others stay for [`Text`].
-/// - Numbers that stand in quotes lose them. A value that is not a whole number of 64 bits makes
-///   its key unknown, which is the same as not being there: audio with a nonsensical timestamp is
-///   still audio.
-/// - What becomes free at the end is blank.
+/// - Escaped characters that need no escape (`\/`, `\u0065`) are spelled plainly, so that keys, event
+///   names and base64 compare equal. Other escapes stay for [`Text`].
+/// - Quoted numbers lose their quotes. A value that is not a whole number of 64 bits makes its key
+///   unknown, as if it were absent: audio with a nonsensical timestamp is still audio.
+/// - Bytes freed at the end become blanks.
+/// - A byte order mark becomes blanks.
 ///
-/// - A byte order mark is blank.
-///
-/// Takes linear time. Text that is not JSON stays so. Returns how many keys were made unknown.
+/// Takes linear time. Text that is not JSON stays invalid. Returns the number of keys made unknown.
 ///
 /// # Errors
-/// [`PeerError::Depth`]: deeper than [`DEPTH_MAX`], before anything recurses. [`PeerError::Json`]:
-/// quotes, colons and bare values stand where the depth that the parser sees could be another.
+/// [`PeerError::Depth`]: deeper than [`DEPTH_MAX`], found before anything recurses. [`PeerError::Json`]:
+/// quotes, colons or bare values stand where the parser could count another depth.
 fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<u32, PeerError> {
     if let Some(mark) = text.get_mut(..3).filter(|start| **start == *b"\xEF\xBB\xBF") {
         mark.fill(b' ');
@@ -435,7 +434,7 @@ fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<u32, PeerError> {
     // One bit for each open array (0) or object (1), the innermost lowest.
     let mut objects = 0u32;
     let mut free_depth = None;
-    // Where the key before the current value stands, if it is one of the numbers'.
+    // Start of the key before the current value, if the value must be a number.
     let mut number_key = None;
     let mut before_free = false;
     while let Some(byte) = pass.peek() {
@@ -485,7 +484,7 @@ fn canonicalise(text: &mut [u8], dialect: &Dialect) -> Result<u32, PeerError> {
     Ok(pass.hidden)
 }
 
-/// *Invariant: write ≤ read ≤ text's length; what lies before `write` is rewritten.*
+/// *Invariant: write <= read <= text's length; the bytes before `write` are rewritten.*
 struct Pass<'t> {
     text: &'t mut [u8],
     read: usize,
@@ -518,7 +517,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Rewrites a string up to and with its closing quote; returns where its contents now stand.
+    /// Rewrites a string up to and including its closing quote; returns the new range of its contents.
     fn string(&mut self) -> core::ops::Range<usize> {
         self.keep();
         let start = self.write;
@@ -536,7 +535,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Rewrites one escape: plainly if the character may stand by itself, else as it is.
+    /// Rewrites one escape: as the plain character if it may stand by itself, else unchanged.
     fn escape(&mut self) {
         let rest = self.text.get(self.read..).unwrap_or_default();
         let plain = match rest {
@@ -558,7 +557,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Takes the quotes off a number that was just rewritten, or hides its key.
+    /// Removes the quotes of a number that was just rewritten, or hides the key of an invalid one.
     fn unquote(&mut self, string: core::ops::Range<usize>, key: usize) {
         let digits = self.text.get_mut(string.clone()).unwrap_or_default();
         if !is_u64(digits) {
@@ -574,7 +573,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Passes over a bare value; hides its key if that wants a number and this is none.
+    /// Keeps a bare value; hides its key if that needs a number and the value is none.
     fn bare(&mut self, key: Option<usize>) -> Result<(), PeerError> {
         let start = self.write;
         while let Some(b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.') = self.peek() {
@@ -582,7 +581,7 @@ impl Pass<'_> {
         }
         let value = self.text.get(start..self.write).unwrap_or_default();
         if !is_u64(value) {
-            // `null` is not odd: it is how some say that a field is absent.
+            // `null` is not odd: some senders write it for an absent field.
             let before = self.hidden + u32::from(value != b"null");
             self.hide(key);
             self.hidden = self.hidden.min(before);
@@ -590,11 +589,11 @@ impl Pass<'_> {
         self.end_value()
     }
 
-    /// Makes sure that a value ends here.
+    /// Checks that a value ends here.
     ///
-    /// The parser skips a bare value up to the next comma or bracket, and a quote in there begins
-    /// no string for it; after `[,` it takes a colon for such a value. What is nesting to the parser
-    /// must not be a string to us.
+    /// The parser skips a bare value up to the next comma or bracket, and a quote in there begins no
+    /// string for it; after `[,` it reads a colon as such a value. Brackets that the parser counts must
+    /// not be inside a string here.
     fn end_value(&self) -> Result<(), PeerError> {
         match self.peek_past_blanks() {
             None | Some(b',' | b'}' | b']') => Ok(()),
@@ -602,7 +601,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Passes over the colon that makes the string before it a key, if it comes next.
+    /// Skips the colon that makes the string before it a key; returns whether it came next.
     fn colon(&mut self) -> bool {
         let found = self.peek_past_blanks() == Some(b':');
         while found && self.peek() != Some(b':') {
@@ -614,7 +613,7 @@ impl Pass<'_> {
         found
     }
 
-    /// Makes the key whose contents begin at `key` an unknown one.
+    /// Makes a key unknown; its contents begin at `key`.
     fn hide(&mut self, key: Option<usize>) {
         if let Some(byte) = key.and_then(|key| self.text.get_mut(key)) {
             *byte = b' ';
@@ -623,14 +622,14 @@ impl Pass<'_> {
     }
 }
 
-/// Compares two texts by words, since small machines' `memcmp` goes by bytes.
+/// Compares two texts by words, since `memcmp` on small machines goes by bytes.
 #[inline]
 pub(crate) fn is_same<const N: usize>(text: &[u8; N], expected: &[u8; N]) -> bool {
     let (Some(last), Some(last_expected)) = (text.last_chunk(), expected.last_chunk()) else {
         return text == expected;
     };
     let difference = |word, expected| usize::from_ne_bytes(word) ^ usize::from_ne_bytes(expected);
-    // The last word may have been looked at before.
+    // The last word may overlap the words below.
     let mut all = difference(*last, *last_expected);
     for (word, expected) in text.as_chunks().0.iter().zip(expected.as_chunks().0) {
         all |= difference(*word, *expected);
@@ -716,12 +715,12 @@ mod tests {
 
     #[test]
     fn nothing_before_a_pile_of_brackets_hides_it_from_the_depth_limit() {
-        // A pile that the parser recursed into would overflow this stack and end the process.
+        // If the parser recursed into a pile, this stack would overflow and end the process.
         let tokens = ["[", "{", "\"", ",", ":", "a", "5", "\\", "]", "}", " ", "\"k\":"];
         let beginnings =
             ["", "[", r#"{"x":"#, r#"{"x":["#, r#"{"start":{"timestamp":"5" "#, r#"{"timestamp":"#];
         let pile = "[".repeat(700);
-        // Miri gets through a sample of them.
+        // Miri runs a sample of them.
         let step = if cfg!(miri) { 5003 } else { 1 };
         let all = move || {
             for beginning in beginnings {

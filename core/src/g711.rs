@@ -3,19 +3,19 @@
 //! Source: ITU-T G.711, table 2a, with the usual scaling of its 14-bit values to 16 bits; it agrees
 //! with ffmpeg and SoX on all 256 codes.
 
-/// Samples a second of every G.711 stream.
+/// Sample rate of every G.711 stream, in samples a second.
 pub const SAMPLE_RATE_HZ: u32 = 8000;
 
 /// The mu-law code of silence (positive zero; 0x7F, negative zero, decodes to 0 as well).
 pub const MULAW_SILENCE: u8 = 0xFF;
 
-/// Added to a magnitude before its segment is taken, so that every segment starts at a power of two.
+/// Added to a magnitude before its segment is found, so that every segment starts at a power of two.
 const BIAS: i32 = 0x84;
 
-/// The largest magnitude that can be encoded; what is louder is clipped to it.
+/// The largest magnitude that can be encoded; louder samples are clipped to it.
 const MAGNITUDE_MAX: i32 = 32635;
 
-/// The sample of each mu-law code, made when the crate is compiled.
+/// The sample of each mu-law code, computed at compile time.
 pub static MULAW_TABLE: [i16; 256] = mulaw_table();
 
 #[expect(clippy::indexing_slicing, reason = "runs in the compiler, which checks the index")]
@@ -41,10 +41,10 @@ pub const fn decode_mulaw(code: u8) -> i16 {
     MULAW_TABLE[code as usize]
 }
 
-/// Decodes each code to the sample at its place; what is longer is left alone.
+/// Decodes each code to the sample at the same index, up to the end of the shorter slice.
 ///
-/// Where there are registers for many samples at once this is arithmetic that the compiler makes
-/// SIMD of, three times as fast as the table; elsewhere it is the table. The samples are the same.
+/// On 64-bit machines this is arithmetic that the compiler turns into SIMD, three times as fast as the
+/// table; elsewhere it is the table. The samples are the same.
 #[inline]
 pub fn decode_mulaw_all(codes: &[u8], samples: &mut [i16]) {
     for (sample, code) in samples.iter_mut().zip(codes) {
@@ -52,27 +52,28 @@ pub fn decode_mulaw_all(codes: &[u8], samples: &mut [i16]) {
     }
 }
 
-/// Decodes a code in a loop over many.
+/// Decodes a code inside a loop over many.
 #[inline(always)]
 pub(crate) fn decode_one_of_many(code: u8) -> i16 {
     if cfg!(target_pointer_width = "64") { decode_by_float(code) } else { decode_mulaw(code) }
 }
 
-/// Decodes a code as what it is, a floating-point number: sign, exponent and mantissa.
+/// Decodes a code as a floating-point number: sign, exponent and mantissa.
 ///
-/// No step is more than an addition, so nothing rounds, and nothing depends on the code but values.
+/// Each step is an addition at most, so nothing rounds. Only values depend on the code: no branch, no
+/// address.
 #[inline(always)]
 fn decode_by_float(code: u8) -> i16 {
-    /// What makes the exponent's bias that of an `f32`, puts half a step behind the mantissa, and
-    /// makes it negative: then the number is what is to be subtracted from the bias.
+    /// Changes the exponent's bias to that of an `f32`, appends half a step to the mantissa, and sets
+    /// the sign: the number is then minus the sum of magnitude and `BIAS`.
     const NEGATIVE_UNBIASED: u32 = 1 << 31 | (127 + 7) << 23 | 1 << 18;
-    /// An `f32` so large that its last bit is worth one: added to a whole number it leaves that, as an
-    /// integer, in the low bits.
+    /// An `f32` so large that its last bit is worth one: adding it to a whole number leaves that number,
+    /// as an integer, in the low bits.
     const WHOLE: f32 = 12_582_912.0;
     let bits = (u32::from(!code & 0x7F) << 19).wrapping_add(NEGATIVE_UNBIASED);
     let negated = f32::from_bits(bits) + (WHOLE + BIAS as f32);
     let negated = negated.to_bits().wrapping_sub(WHOLE.to_bits()).cast_signed();
-    // It always fits; said in this way, SIMD has one instruction for eight of them.
+    // The value always fits. With `clamp`, SIMD narrows eight values in one instruction.
     let negated = negated.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
     // All ones for a positive sample.
     let sign = i16::from(code.cast_signed()) >> 15;
@@ -81,8 +82,8 @@ fn decode_by_float(code: u8) -> i16 {
 
 /// Encodes one 16-bit sample to its mu-law code.
 ///
-/// The inverse of [`decode_mulaw`] on every code but 0x7F, whose 0 comes back as 0xFF; other samples
-/// lose what the eight bits cannot hold.
+/// The inverse of [`decode_mulaw`] on every code except 0x7F: its sample, 0, gives 0xFF. Other samples
+/// lose the precision that eight bits cannot hold.
 #[inline]
 #[must_use]
 pub const fn encode_mulaw(sample: i16) -> u8 {
@@ -114,7 +115,7 @@ mod tests {
     fn many_at_once_and_one_by_one_are_the_same_samples() {
         let codes: [u8; 256] = core::array::from_fn(|code| code as u8);
         assert_eq!(codes.map(decode_by_float), MULAW_TABLE);
-        // Every length, so that each code is decoded in a block and behind the last.
+        // Every length, so that each code is decoded both in a block and behind the last block.
         for count in 0..codes.len() {
             let mut samples = [1; 256];
             decode_mulaw_all(&codes[..count], &mut samples);

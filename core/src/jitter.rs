@@ -1,7 +1,7 @@
 //! The ring in which samples wait for their place in media time.
 //!
-//! [`place`] decides where a chunk belongs; [`JitterBuffer`] holds each track's samples until no
-//! other track can add to the same instant.
+//! [`place`] decides the place of a chunk; [`JitterBuffer`] holds each track's samples until no other
+//! track can add to the same instant.
 
 mod holes;
 
@@ -9,18 +9,19 @@ pub use self::holes::Hole;
 use self::holes::Holes;
 use crate::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_one_of_many};
 
-/// How long a track waits for the other before silence stands in for it, in milliseconds.
+/// Longest time that a track waits for the other before silence stands in for it, in milliseconds.
 ///
-/// One constant for all builds: it decides bytes.
+/// One constant for all builds, since the recorded bytes depend on it.
 pub const TRACK_LAG_MS_MAX: u32 = 200;
 
-/// How far a timestamp may be off before it means something: timestamps wobble.
+/// Largest error of a timestamp that is ignored, in milliseconds: timestamps wobble.
 pub const WOBBLE_MS_MAX: u32 = 40;
 
-/// The same when sequence numbers say that messages are missing.
+/// Largest lead of a timestamp that is ignored when messages are missing by their sequence numbers, in
+/// milliseconds.
 pub const WOBBLE_AT_HOLE_MS_MAX: u32 = 10;
 
-/// The longest gap that is filled; beyond it, a clock was set anew.
+/// Longest gap that is filled, in milliseconds; a longer one means that a clock was set.
 pub const GAP_MS_MAX: u32 = 10_000;
 
 /// [`TRACK_LAG_MS_MAX`] in samples of a track.
@@ -30,35 +31,35 @@ const _: () = assert!(WOBBLE_AT_HOLE_MS_MAX < WOBBLE_MS_MAX && WOBBLE_MS_MAX < T
 const _: () = assert!(TRACK_LAG_MS_MAX < GAP_MS_MAX);
 const _: () = assert!(REORDER_MS_MAX < TRACK_LAG_MS_MAX);
 
-/// How many samples `ms` milliseconds have.
+/// Samples of one channel in `ms` milliseconds.
 pub const fn samples(ms: u32) -> u64 {
     ms as u64 * SAMPLE_RATE_HZ as u64 / 1000
 }
 
-/// Where a chunk belongs, seen from the end of what its track has so far.
+/// Place of a chunk, relative to the end of its track so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// Next.
+    /// At the end.
     Append,
-    /// Next, though it belongs earlier.
+    /// At the end, though it belongs earlier.
     Late,
-    /// After so many samples of silence.
+    /// After this many samples of silence.
     Fill(u64),
-    /// After `filled` samples of silence; its clock jumped ahead by `missing` samples, and time counts
-    /// from here anew.
+    /// After `filled` samples of silence; the clock jumped ahead by `missing` samples, and time counts
+    /// on from this chunk.
     Jump {
         /// Samples that are missing.
         missing: u64,
-        /// Samples of silence that stand in for some of them.
+        /// Samples of silence in place of some of the missing ones.
         filled: u64,
     },
-    /// Next, though it belongs so much earlier that time counts from here anew.
+    /// At the end, though it belongs so far back that time counts on from this chunk.
     Rewind,
 }
 
-/// Compares a chunk's time with the time its track has come to, both in samples.
+/// Compares a chunk's time with the time of its track's end, both in samples.
 pub fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
-    // Both wrap around, so the difference has a sign.
+    // Both wrap around, so the difference is signed.
     let ahead = time.wrapping_sub(expected).cast_signed();
     let off = ahead.unsigned_abs();
     let wobble = if after_hole { WOBBLE_AT_HOLE_MS_MAX } else { WOBBLE_MS_MAX };
@@ -77,7 +78,7 @@ pub fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
     }
 }
 
-/// What a sample leaves the ring as: 16-bit PCM, or the mu-law code that it came as.
+/// Form of a sample outside the ring: 16-bit PCM, or the mu-law code that it arrived as.
 pub trait Sample: Copy {
     /// The sample of a code.
     fn from_mulaw(code: u8) -> Self;
@@ -97,41 +98,40 @@ impl Sample for u8 {
     }
 }
 
-/// How much of a track is held back at most while messages before it are missing, in milliseconds:
-/// the missing part and the audio behind it. A chunk that comes late within this window lands in its
-/// place.
+/// Longest part of a track that is held back while messages before it are missing, in milliseconds: the
+/// missing part and the audio behind it. A late chunk within this window lands in its place.
 ///
-/// One constant for all builds: it decides bytes.
+/// One constant for all builds, since the recorded bytes depend on it.
 pub const REORDER_MS_MAX: u32 = 80;
 
 /// [`REORDER_MS_MAX`] in samples of a track.
 pub const REORDER: usize = samples(REORDER_MS_MAX) as usize;
 
-/// One or two tracks' samples between the chunk they came in and the file.
+/// The samples of one or two tracks on their way from their chunks to the file.
 ///
-/// With one track every sample is ready at once, unless messages before it are missing. With two, an
-/// instant is ready when both have it, or when one is [`TRACK_LAG_MS_MAX`] ahead: then silence stands
-/// in for the other.
+/// With one track, every sample is ready at once, unless messages before it are missing. With two, an
+/// instant is ready when both tracks have it, or when one track is [`TRACK_LAG_MS_MAX`] ahead: then
+/// silence stands in for the other.
 ///
-/// `S` is its memory, a byte for each sample, as mu-law codes; see [`serves`](Self::serves).
+/// `S` is the memory of the ring, one mu-law code (one byte) a sample; see [`serves`](Self::serves).
 ///
-/// *Invariant, in samples of a track from the next to be read: ready ≤ written ≤ length / tracks.*
+/// *Invariant, in samples of a track from the next to be read: ready <= written <= length / tracks.*
 #[derive(Clone, Debug)]
 pub struct JitterBuffer<S> {
-    /// With two tracks, a half for each: rings of their own.
+    /// With two tracks, each has a half as its own ring.
     ring: S,
     stereo: bool,
-    /// Index in each part of the sample to be read next.
+    /// Index, in each part, of the next sample to be read.
     start: usize,
-    /// Samples from there that can no longer change.
+    /// Samples from `start` on that can no longer change.
     ready: usize,
-    /// Samples from there that each track has.
+    /// Samples from `start` on that each track has.
     written: [usize; 2],
-    /// Samples that each track ever had, silence included.
+    /// All samples that each track has had, silence included.
     placed: [u64; 2],
-    /// Of those, the silence that stood in for a track that has not come back yet.
+    /// Those of `placed` that are silence in place of a track that has not come back yet.
     waited: [u64; 2],
-    /// Missing parts that may still come, oldest first.
+    /// Missing parts that may still arrive, oldest first.
     holes: Holes,
 }
 
@@ -151,7 +151,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         }
     }
 
-    /// Makes it empty again, for one track, in place.
+    /// Empties the ring, for one track, in place.
     pub fn clear(&mut self) {
         let Self { ring: _, stereo, start, ready, written, placed, waited, holes } = self;
         *stereo = false;
@@ -161,12 +161,12 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         holes.clear();
     }
 
-    /// The memory, to be exchanged while it is empty.
+    /// The memory, to be exchanged only while the ring is empty.
     pub const fn ring_mut(&mut self) -> &mut S {
         &mut self.ring
     }
 
-    /// Whether the memory is enough for so many tracks.
+    /// Whether the memory is enough for this many tracks.
     #[must_use]
     pub fn serves(&self, tracks: u16) -> bool {
         let length = self.ring.as_ref().len();
@@ -176,28 +176,28 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         }
     }
 
-    /// Makes an empty ring one for two tracks; only where it [`serves`](Self::serves) them.
+    /// Makes an empty ring one for two tracks; only if it [`serves`](Self::serves) them.
     pub fn split(&mut self) {
         debug_assert!(self.serves(2) && self.placed == [0; 2]);
         self.stereo = true;
     }
 
-    /// Samples that `track` has had so far, silence included: its place in media time.
+    /// Samples of `track` so far, silence included: the end of the track in media time.
     #[must_use]
     #[inline]
     pub fn placed(&self, track: usize) -> u64 {
         self.placed.get(track).copied().unwrap_or_default()
     }
 
-    /// Says that `track` has come back: returns the samples of silence that stood in for it.
+    /// Tells that `track` has come back; returns the samples of silence that stood in for it.
     #[inline]
     pub fn resume(&mut self, track: usize) -> u64 {
         self.waited.get_mut(track).map(core::mem::take).unwrap_or_default()
     }
 
-    /// Puts as many of `codes` as fit onto the end of `track`; returns how many.
+    /// Appends as many of `codes` to `track` as fit; returns their number.
     ///
-    /// None fit when what is ready must be read first.
+    /// None fit when ready samples must be read first.
     #[inline]
     pub fn push(&mut self, track: usize, codes: &[u8]) -> usize {
         let (first, second) = self.grow(track, codes.len());
@@ -210,7 +210,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         count
     }
 
-    /// Moves codes of the only track straight to `out`, if none wait before them; returns how many.
+    /// Moves codes of the only track straight to `out`, if none wait before them; returns their number.
     ///
     /// The same as a push and a pop, without the way through the ring.
     #[inline]
@@ -241,7 +241,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         count
     }
 
-    /// Puts as much of `count` samples of silence as fits onto the end of `track`; returns how much.
+    /// Appends as much of `count` samples of silence to `track` as fits; returns their number.
     pub fn push_silence(&mut self, track: usize, count: u64) -> usize {
         let (first, second) = self.grow(track, usize::try_from(count).unwrap_or(usize::MAX));
         let count = first.len() + second.len();
@@ -251,11 +251,11 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         count
     }
 
-    /// Passes as much of `count` samples of silence of `track` by the ring as can no longer change,
-    /// if nothing waits in it but silence: the last `silent` samples of the track are. Returns how many
-    /// sample frames of silence come before all that the ring holds.
+    /// Takes silence of `track` past the ring: as much of `count` samples as can no longer change. Takes
+    /// none unless the ring holds only silence of this track; its last `silent` samples are silence.
+    /// Returns the sample frames of silence that come before all samples in the ring.
     ///
-    /// The state afterwards is that of a push of so many, and a pop.
+    /// The state afterwards is the same as after a push of that many samples and a pop.
     pub fn skip_silence(&mut self, track: usize, count: u64, silent: u64) -> u64 {
         let other = 1 - track.min(1);
         let written = self.written_of(track) as u64;
@@ -273,7 +273,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         self.claim(track, count)
     }
 
-    /// Counts samples of a track that pass the ring by.
+    /// Counts samples of a track that bypass the ring; returns `count`.
     fn claim(&mut self, track: usize, count: u64) -> u64 {
         if let Some(placed) = self.placed.get_mut(track) {
             *placed += count;
@@ -281,8 +281,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         count
     }
 
-    /// Moves what can no longer change to `out`, interleaved; returns how many of `out`'s places were
-    /// used, whole sample frames.
+    /// Moves samples that can no longer change to `out`, interleaved, in whole sample frames; returns
+    /// the number of samples.
     #[inline]
     pub fn pop<T: Sample>(&mut self, out: &mut [T]) -> usize {
         if self.ready == 0 {
@@ -312,20 +312,20 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         }
     }
 
-    /// Ends all tracks: the shorter is padded to the longer, and everything is ready.
+    /// Ends all tracks: pads the shorter to the longer, and makes everything ready.
     pub fn finish(&mut self) {
         self.give_up_holes();
         self.ready = self.longest();
         if self.stereo {
             for track in 0..2 {
-                // A track that was there to the last is not absent when it ends a little earlier.
+                // A track that was present until the end is not absent if it ends a little earlier.
                 let absent = self.waited.get(track).is_some_and(|waited| *waited > 0);
                 self.stand_in(track, absent);
             }
         }
     }
 
-    /// Makes ready what can no longer change.
+    /// Makes all samples ready that can no longer change.
     #[inline]
     pub fn settle(&mut self) {
         let [left, right] = self.written;
@@ -353,7 +353,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         self.written.get(track).copied().unwrap_or_default()
     }
 
-    /// Gives `track` the silence it lacks up to what is ready.
+    /// Pads `track` with silence up to the ready samples.
     fn stand_in(&mut self, track: usize, absent: bool) {
         let count = self.ready.saturating_sub(self.written_of(track));
         if count == 0 {
@@ -367,7 +367,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         }
     }
 
-    /// The part of the ring that is `track`'s.
+    /// The part of the ring that belongs to `track`.
     #[inline]
     fn part(&mut self, track: usize) -> &mut [u8] {
         let ring = self.ring.as_mut();
@@ -376,7 +376,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         if track == 0 { left } else { right }
     }
 
-    /// Claims up to `count` places at the end of `track`, in two runs where they wrap around.
+    /// Claims up to `count` places at the end of `track`: two runs if they wrap around.
     #[inline]
     fn grow(&mut self, track: usize, count: usize) -> (&mut [u8], &mut [u8]) {
         let room = self.room();
@@ -399,7 +399,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         )
     }
 
-    /// Samples that each track has room for.
+    /// Room of each track, in samples.
     #[inline]
     fn room(&self) -> usize {
         let length = self.ring.as_ref().len();
@@ -414,7 +414,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         *left -= count;
         *right = right.saturating_sub(count);
         let start = self.start + count;
-        // An empty ring begins anew, so that a call that keeps up touches little memory.
+        // An empty ring restarts at index 0, so that a call that is never behind touches little memory.
         self.start = match start {
             _ if self.longest() == 0 => 0,
             _ if start < room => start,
@@ -423,7 +423,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     }
 }
 
-/// Makes the sample of each code at its place; there are as many of both.
+/// Decodes each code to the sample at the same index; both slices have the same length.
 #[inline]
 fn make<S: Sample>(codes: &[u8], samples: &mut [S]) {
     debug_assert_eq!(samples.len(), codes.len());
@@ -432,7 +432,7 @@ fn make<S: Sample>(codes: &[u8], samples: &mut [S]) {
     }
 }
 
-/// Copies as many codes as there are of both, which the compiler then need not be told.
+/// Copies codes up to the shorter length, so that the compiler needs no proof of equal lengths.
 fn copy(places: &mut [u8], codes: &[u8]) {
     let count = places.len().min(codes.len());
     if let (Some(places), Some(codes)) = (places.get_mut(..count), codes.get(..count)) {
@@ -440,7 +440,7 @@ fn copy(places: &mut [u8], codes: &[u8]) {
     }
 }
 
-/// The codes of one ring from `start` around.
+/// The codes of one ring, from `start` around.
 fn from(ring: &[u8], start: usize) -> impl Iterator<Item = &u8> {
     let (lower, upper) = ring.split_at_checked(start).unwrap_or_default();
     upper.iter().chain(lower)
@@ -454,7 +454,7 @@ mod tests {
     use super::*;
     use crate::g711::decode_mulaw;
 
-    /// A ring that just serves two tracks.
+    /// The smallest ring that serves two tracks, in bytes.
     const SMALL: usize = 2 * TRACK_LAG + 2;
 
     fn pop_all<const N: usize>(jitter: &mut JitterBuffer<[u8; N]>) -> Vec<i16> {
@@ -533,7 +533,7 @@ mod tests {
         assert_eq!(pop_all(&mut jitter), [decode_mulaw(0), 0]);
         assert_eq!((jitter.placed(0), jitter.placed(1)), (TRACK_LAG as u64 + 1, 1));
         assert_eq!((jitter.resume(1), jitter.resume(1), jitter.resume(0)), (1, 0, 0));
-        // What comes goes behind the silence.
+        // Later samples go behind the silence.
         jitter.push(1, &[1, 2]);
         let expected = [0, 1, 0, 2].map(decode_mulaw);
         assert_eq!(pop_all(&mut jitter), expected);
@@ -549,7 +549,7 @@ mod tests {
         jitter.finish();
         assert_eq!(pop_all(&mut jitter), [decode_mulaw(0), 0, decode_mulaw(0), 0]);
         assert_eq!((jitter.placed(0), jitter.placed(1)), (3, 3));
-        // It was there to the last.
+        // The track was present until the end.
         assert_eq!(jitter.resume(1), 0);
     }
 

@@ -1,17 +1,17 @@
-//! From the bytes of a provider's WebSocket to the bytes of a WAV file: no I/O, no clock, no
+//! Turns the bytes of a provider's WebSocket into the bytes of a WAV file: no I/O, no clock, no
 //! allocation, no `unsafe`, no panic on any input.
 //!
-//! The way of the data: [`ws::Decoder`] finds text messages in what a connection received;
-//! [`session::Session`] takes each, asks [`frame`] what the provider means, and gives the samples
-//! back in their place in media time, as codes or decoded by [`g711`]; [`wav`] makes them a file.
-//! Everything works in place, in memory that the caller owns. Whoever calls does the reading and the
-//! writing: a server's threads or a microcontroller's main loop.
+//! The path of the data: [`ws::Decoder`] finds the text messages in a connection's bytes;
+//! [`session::Session`] takes each message, has [`frame`] parse it, and returns its samples in their
+//! place in media time, as codes or decoded by [`g711`]; [`wav`] writes them to a file. Everything works
+//! in place, in memory that the caller owns. The caller does the reading and the writing: a server's
+//! threads or a microcontroller's main loop.
 //!
-//! The rule to keep: after each message, [`poll_pcm`](session::Turn::poll_pcm) (or
+//! The rule to keep: after each message, call [`poll_pcm`](session::Turn::poll_pcm) (or
 //! [`poll_mulaw`](session::Turn::poll_mulaw)) until it returns zero.
 //!
-//! With any TCP stack, and any file that can be written and sought through `embedded_io`, a recorder
-//! is this much:
+//! With any TCP stack, and any file that supports write and seek through `embedded_io`, this is a whole
+//! recorder:
 //!
 //! ```
 //! use callreel_core::embedded_io::{Read, Seek, Write};
@@ -23,8 +23,8 @@
 //! const MESSAGE_BYTES_MAX: usize = 2048;
 //! type Ring = [u8; RING_ONE_TRACK_MIN];
 //!
-//! /// Records the call of a connection whose handshake is done ([`ws::accept_key`]), to the end of
-//! /// its file; says what to close the connection with ([`ws::close`]).
+//! /// Records the call of a connection after its handshake ([`ws::accept_key`]), to the end of its
+//! /// file; returns the code to close the connection with ([`ws::close`]).
 //! fn record<F: Write + Seek>(connection: &mut impl Read, file: F) -> CloseCode {
 //!     let mut buffer = [0; MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX];
 //!     let mut decoder = ws::Decoder::new(MESSAGE_BYTES_MAX);
@@ -47,7 +47,7 @@
 //!         }
 //!         held = decoder.compact(bytes);
 //!     }
-//!     // However it ended, the file gets what is held, and its sizes.
+//!     // However the call ended, the file gets the samples that are held, and its sizes.
 //!     let drained = drain(session.handle_end(), &mut writer);
 //!     match (drained, writer.map(Writer::finish)) {
 //!         (Ok(()), None | Some(Ok(_))) => code.unwrap_or(CloseCode::NORMAL),
@@ -133,11 +133,26 @@
 //! # assert_eq!((record(&mut &broken[..], &mut file), file.0.len()), (CloseCode::PROTOCOL, 52));
 //! ```
 //!
-//! Words: a *frame* is a provider's JSON message, a *sample* one value of one channel, a *sample
-//! frame* one value of each channel, a *track* a direction of the call, a *chunk* the audio of one
-//! media frame, a *gap* media time with no audio.
+//! The same messages give the same samples, to the byte, on every machine.
 //!
-//! Bytes are what counts: the same messages give the same samples on every machine.
+//! # Glossary
+//!
+//! - *Frame*: a provider's JSON message ([`frame::Frame`]); in [`ws`], a WebSocket frame.
+//! - *Sample*: one value of one channel; there are 8000 a second.
+//! - *Sample frame*: one sample of each channel.
+//! - *Track*: a direction of the call, inbound or outbound; one channel of the recording.
+//! - *Chunk*: the audio of one media frame.
+//! - *Gap*: media time without audio of a track ([`session::Gap`]).
+//! - *Turn*: the result of one message: its event, gaps and samples ([`session::Turn`]).
+//! - *Code*: a sample as its mu-law byte ([`g711`]).
+//! - *Ring*: a circular buffer of codes.
+//! - *Lag*: the media time that one track is behind the other ([`session::TRACK_LAG_MS_MAX`]).
+//! - *Place*: the position of a chunk on its track, in samples from the start of the recording.
+//! - *Media time*: time counted in samples of the recording, not by a wall clock.
+//! - *Ring of a session*: the memory for samples that may still change, one byte each
+//!   ([`session::Session`]).
+//! - *Silence budget*: the silence that timestamps may still ask for ([`session::SilenceBudget`]).
+//! - *Media clock*: the unit of a stream's timestamps ([`session::MediaClock`]).
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -149,9 +164,9 @@
 #[cfg(test)]
 extern crate std;
 
-/// The traits of [`wav::Writer`]'s sinks, of the version that they must be of.
+/// The traits of [`wav::Writer`]'s sinks, in the version that the sinks must implement.
 pub use embedded_io;
-/// The containers that some values come in: [`ws::Control`], [`frame::Start::parameters`].
+/// The containers of some values: [`ws::Control`], [`frame::Start::parameters`].
 pub use heapless;
 
 mod base64;

@@ -25,28 +25,46 @@ pub use crate::jitter::{
     GAP_MS_MAX, REORDER_MS_MAX, TRACK_LAG_MS_MAX, WOBBLE_AT_HOLE_MS_MAX, WOBBLE_MS_MAX,
 };
 
-/// Bytes of the smallest ring of a [`Session`] that serves one track: a chunk that comes late finds its
-/// place within [`REORDER_MS_MAX`].
+/// Bytes of the smallest ring of a [`Session`] that serves one track: a late chunk finds its place
+/// within [`REORDER_MS_MAX`].
 pub const RING_ONE_TRACK_MIN: usize = REORDER + 1;
 
 /// Bytes of the smallest ring of a [`Session`] that serves both tracks: they wait for each other, up to
 /// [`TRACK_LAG_MS_MAX`].
 pub const RING_BOTH_TRACKS_MIN: usize = 2 * TRACK_LAG + 2;
 
-/// One recording: from its start message to its end.
+/// One recording, from its start message to its end.
 ///
-/// Feed it each text message with [`handle_message`](Self::handle_message) and drain the [`Turn`]
-/// that comes back; when the connection ends, for whatever reason, drain
-/// [`handle_end`](Self::handle_end). A `Session` belongs to one stream and knows no clock, file or
-/// socket. Where a connection carries several streams, parse each message once and give its frame to
-/// the session that [`is_addressed`](Self::is_addressed), with [`handle_frame`](Self::handle_frame).
+/// A `Session` belongs to one stream and has no clock, file or socket.
 ///
-/// The first sample of the recording is the first of the first media message, whatever its timestamp
-/// says; both tracks count from there.
+/// # Calls and their order
+/// - *Inputs*: [`handle_message`](Self::handle_message) takes a text message. To parse the message
+///   first, call [`parse`](Self::parse), then [`handle_frame`](Self::handle_frame) with the frame,
+///   [`handle_media`](Self::handle_media) with a media frame, or [`reject`](Self::reject) with the
+///   error. [`handle_end`](Self::handle_end) ends the recording without a stop.
+/// - *Outputs*: every input except `reject` returns a [`Turn`] (its event, gaps and samples) or an
+///   [`Error`]. Drain the turn before the next input.
+/// - *Getters*: [`is_addressed`](Self::is_addressed), [`media_clock`](Self::media_clock),
+///   [`spec`](Self::spec), [`tracks`](Self::tracks), [`provider`](Self::provider) and
+///   [`stats`](Self::stats), whenever no turn is held.
+/// - *Settings*: [`set_ring`](Self::set_ring) before the start, [`silence_mut`](Self::silence_mut)
+///   before any input, [`reset`](Self::reset) to wait for another start.
 ///
-/// `S` is the memory of its ring, a byte for each sample: [`RING_ONE_TRACK_MIN`] bytes serve one track,
-/// an even number of at least [`RING_BOTH_TRACKS_MIN`] serves both. A larger ring changes nothing. It
-/// is written to only where two tracks wait for each other or where messages are missing.
+/// The order: [`new`](Self::new); then each message as it arrives, the start first, since audio before
+/// it is only counted; then `handle_end` when the connection ends, for any reason. After a stop,
+/// messages are only counted, except a start: it is an [`Event::Restart`].
+///
+/// Where a connection carries several streams, parse each message once and give its frame to the session
+/// for which [`is_addressed`](Self::is_addressed) is true.
+///
+/// The recording begins with the first sample of the first media message, at any timestamp; both tracks
+/// count from there.
+///
+/// # Memory
+/// `S` is the memory of the session's ring, one byte a sample: [`RING_ONE_TRACK_MIN`] bytes serve one
+/// track, an even number of at least [`RING_BOTH_TRACKS_MIN`] serves both. A larger ring changes
+/// nothing. The session writes to the ring only where two tracks wait for each other or where messages
+/// are missing.
 ///
 /// ```
 /// use callreel_core::frame::Provider;
@@ -76,19 +94,18 @@ pub struct Session<S> {
     tracks: Tracks,
     jitter: JitterBuffer<S>,
     stream_id: StreamId,
-    /// Where the stream's clock stood at its first sample, in samples. A clock that is set anew moves
-    /// it, for both tracks.
+    /// The stream's time at its first sample, in samples. A jump of the clock moves it, for both tracks.
     anchor: Option<u64>,
     clocks: [Clock; 2],
     pace: Pace,
-    /// How much silence the timestamps may still ask for.
+    /// Silence that the timestamps may still ask for.
     silence: SilenceBudget,
-    /// Where the last silence that they asked for begins on its track; wraps around.
+    /// First sample, on its track, of the last silence that the timestamps asked for; wraps around.
     silence_at: u32,
     sequence: Option<u64>,
-    /// Messages rejected since that number: they are not missing.
+    /// Messages rejected since the number in `sequence`: they arrived, so they are not missing.
     refused: u64,
-    /// Of those, the ones of a track that nobody announced: they leave no hole in another.
+    /// Those of `refused` on a track that was not announced: they leave no hole in another track.
     foreign: u64,
     stats: Stats,
 }
@@ -100,34 +117,36 @@ enum State {
     Ended,
 }
 
-/// What happened so far. Counters only grow.
+/// Counters of a session since it was made or [`reset`](Session::reset). They only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct Stats {
-    /// Media messages whose audio is part of the recording.
+    /// Media messages with audio in the recording.
     pub media: u64,
-    /// Of those, the ones that came after their place in media time had passed.
+    /// Those of `media` that arrived after their place in media time had passed.
     pub late: u64,
-    /// Media messages dropped because they repeat their track's last one to the bit.
+    /// Media messages dropped as exact repeats of their track's last one: same sequence number, chunk
+    /// number, timestamp and audio.
     pub repeated: u64,
-    /// Media messages that came before the start.
+    /// Media messages that arrived before the start.
     pub before_start: u64,
-    /// Messages that came after the stop.
+    /// Messages that arrived after the stop.
     pub after_stop: u64,
-    /// Messages that had not come when later ones did, by their sequence numbers; rejected ones came,
-    /// whatever numbers they had. Those that came late into their place are among them: see
+    /// Messages missing by their sequence numbers when a later one arrived. Each message rejected in
+    /// between, with any number, reduces this by one. Messages that arrive late stay counted here: see
     /// [`reordered`](Self::reordered).
     pub missing: u64,
-    /// Media messages that came late, into the place that was held open for them.
+    /// Media messages that arrived late, into the hole kept open for them.
     pub reordered: u64,
-    /// Media messages that name no stream, or one that did not start: taken for this stream's.
+    /// Media messages with no stream id, or with an id other than this stream's; treated as this
+    /// stream's.
     pub unaddressed: u64,
-    /// Messages that could not be taken, by [`PeerError::index`].
+    /// Messages rejected, by [`PeerError::index`].
     pub rejected: [u64; PeerError::ALL.len()],
-    /// Samples, a gap's silence included, lost because a [`Turn`] was dropped before it was drained.
-    /// Those in the ring are not lost and not counted: the next turn yields them, after the end that
-    /// of another [`handle_end`](Session::handle_end).
+    /// Samples, silence of gaps included, lost because a [`Turn`] was dropped before it was drained.
+    /// Samples in the ring are neither lost nor counted: the next turn yields them; after the end, the
+    /// turn of another [`handle_end`](Session::handle_end) does.
     pub undrained: u64,
 }
 
@@ -146,91 +165,91 @@ impl Stats {
     };
 }
 
-/// Media time with no audio from its track.
+/// Media time without audio of one track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Gap {
-    /// Whose audio is missing.
+    /// Track of the missing audio.
     pub track: Track,
-    /// Where in the recording, in samples of one channel.
+    /// First missing sample: its place in the recording, in samples of one channel.
     pub at: u64,
-    /// How much is missing, in samples.
+    /// Missing samples.
     pub missing: u64,
-    /// How much of that is silence in the recording. The rest was closed up.
+    /// Those of `missing` that are silence in the recording. The rest was closed up.
     pub filled: u64,
 }
 
-/// What a message meant.
+/// Meaning of a message.
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Event<'t> {
-    /// Nothing for a recorder.
+    /// The connection is open. Nothing for a recorder to do.
     Connected,
-    /// A key was pressed at this sample of the recording.
+    /// A key was pressed at this place in the recording.
     Dtmf {
         /// The key.
         digit: Text<'t>,
-        /// Samples of one channel before it.
+        /// Samples of one channel before the key.
         at: u64,
     },
-    /// The connection ended without a stop.
+    /// The connection ended without a stop ([`Session::handle_end`]).
     Ended,
-    /// Nothing for a recorder: an unknown event, or anything after the stop.
+    /// Nothing for a recorder to do: an unknown event, or any message after the stop except a start.
     Ignored,
-    /// A mark came back at this sample of the recording.
+    /// A mark came back at this place in the recording.
     Mark {
-        /// Its name.
+        /// Name of the mark.
         name: Text<'t>,
-        /// Samples of one channel before it.
+        /// Samples of one channel before the mark.
         at: u64,
     },
-    /// Audio was placed.
+    /// Audio was placed, or dropped as a repeat.
     Media(Placed),
-    /// Audio before the start: counted, not recorded.
+    /// Audio before the start: counted in [`Stats::before_start`], not recorded.
     Premature,
-    /// Another stream begins. This session is unchanged. Give the same text to a session of its own, or
-    /// drain this one's [`handle_end`](Session::handle_end), [`reset`](Session::reset) it, and hand it
-    /// the same text again.
+    /// Another stream begins. This session is unchanged. Give the same text to another session; or drain
+    /// this session's [`handle_end`](Session::handle_end), [`reset`](Session::reset) it, and give it the
+    /// same text again.
     Restart,
-    /// A start whose audio is not 8 kHz mono mu-law: nothing can be recorded, and the session still
-    /// waits. To be answered by closing with [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
+    /// A start with audio other than 8 kHz mono mu-law: nothing can be recorded, and the session still
+    /// waits for a start. Close the connection with [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
     Refused(Start<'t>),
     /// The recording begins.
     Started(Start<'t>),
-    /// The recording is over; the rest of its samples is in this turn. A stop may come when nothing
-    /// ever started: then [`spec`](Session::spec) is `None`.
+    /// The recording is over; this turn yields the rest of its samples. A stop may come before any
+    /// start: then [`spec`](Session::spec) is `None`.
     Stopped,
 }
 
-/// Where a chunk went.
+/// Result of placing a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Placed {
-    /// Whose audio it is.
+    /// Track of the audio.
     pub track: Track,
-    /// How many samples it has.
+    /// Samples of the chunk; zero if it was dropped as a repeat.
     pub samples: usize,
-    /// It belongs earlier, and comes too late for that.
+    /// The chunk arrived too late for its place and was appended.
     pub late: bool,
-    /// It came late, into the place that was held open for it.
+    /// The chunk arrived late, into the hole kept open for it.
     pub reordered: bool,
-    /// It was its track's last frame again and was dropped.
+    /// The chunk was dropped as an exact repeat of its track's last frame.
     pub repeated: bool,
 }
 
-/// Why a message was not taken. The session is unchanged but for what it counts.
+/// Reason that a message was not taken. The session is unchanged, except for its counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Error {
-    /// The peer's fault. Go on: it is counted, and costs nothing but the message.
+    /// The peer's fault. The message is counted and dropped: go on with the next message.
     Peer(PeerError),
-    /// Our fault: the session's ring does not serve the tracks announced. Hand over the same text again
-    /// with a larger ring ([`set_ring`](Session::set_ring)), or close with
+    /// The caller's fault: the session's ring does not serve the tracks announced. Give the session the
+    /// same text again with a larger ring ([`set_ring`](Session::set_ring)), or close with
     /// [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
     Ring {
-        /// Bytes of the smallest ring that serves them.
+        /// Bytes of the smallest ring that serves the tracks.
         bytes_min: usize,
     },
 }
@@ -258,7 +277,7 @@ impl From<PeerError> for Error {
 }
 
 impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
-    /// A session that waits for its start.
+    /// A session that waits for its start, with `ring` as its memory and no limit on silence.
     #[must_use]
     pub const fn new(provider: Provider, ring: S) -> Self {
         Self {
@@ -279,8 +298,9 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
     }
 
-    /// Makes it wait for a start again, in place: nothing as large as its ring passes the stack. Its
-    /// [`SilenceBudget`] stays as it is, since that belongs to the connection.
+    /// Makes the session wait for another start, in place: nothing as large as its ring passes through
+    /// the stack. Clears the counters and drops undrained samples. Keeps the provider, the ring and the
+    /// [`SilenceBudget`], which belongs to the connection.
     pub fn reset(&mut self) {
         let Self {
             provider: _,
@@ -311,8 +331,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         *stats = Stats::NONE;
     }
 
-    /// Exchanges the ring of a session that waits for its start; returns the ring it had. After the
-    /// start, what its ring holds would be lost: the session keeps it, and `ring` comes back.
+    /// Exchanges the ring of a session that waits for its start; returns the old ring. After the start
+    /// it changes nothing and returns `ring`, since the samples in the old ring would be lost.
     pub fn set_ring(&mut self, ring: S) -> S {
         if self.state == State::Waiting {
             core::mem::replace(self.jitter.ring_mut(), ring)
@@ -321,10 +341,11 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
     }
 
-    /// Takes one text message: UTF-8, whole, its bytes free to be rewritten.
+    /// Takes one whole text message in UTF-8, and rewrites its bytes. Takes linear time.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Peer`]: the message is not valid, or not for this recording. [`Error::Ring`]: a start
+    /// announces tracks that the ring does not serve.
     #[inline]
     pub fn handle_message<'s, 't>(
         &'s mut self,
@@ -339,19 +360,22 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
     }
 
-    /// Parses a text message, as [`frame::parse`] does; quicker where it names this session's stream.
+    /// Parses a text message as [`frame::parse`] does; faster for messages of this session's stream.
+    /// Changes nothing in the session.
     ///
     /// # Errors
-    /// See [`PeerError`].
+    /// [`PeerError`]; give it to [`reject`](Self::reject) to count the message.
     #[inline]
     pub fn parse<'t>(&self, text: &'t mut [u8]) -> Result<Frame<'t>, PeerError> {
         frame::parse_known(self.provider, text, self.stream_id.known())
     }
 
-    /// Takes one message that was parsed.
+    /// Takes one parsed message.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Peer`]: media that [`parse`](Self::parse) rejected ([`Body::Rejected`]) or of a track
+    /// that was not announced; a start without a stream id while a stream with one is recorded.
+    /// [`Error::Ring`]: a start announces tracks that the ring does not serve.
     pub fn handle_frame<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
         match frame.media() {
             Some(media) => self.handle_media(&media),
@@ -359,11 +383,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
     }
 
-    /// Takes one media message that was parsed ([`Frame::media`]): the quick way for what comes fifty
-    /// times a second.
+    /// Takes one parsed media message ([`Frame::media`]): the fast path for fifty messages a second.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Peer`] with [`PeerError::Track`]: audio of a track that was not announced.
     #[inline]
     pub fn handle_media<'t>(&mut self, frame: &MediaFrame<'t>) -> Result<Turn<'_, 't, S>, Error> {
         let MediaFrame { sequence, stream_id, media, is_known } = frame;
@@ -403,39 +426,39 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         Error::Peer(error)
     }
 
-    /// Ends the recording without a stop. Its turn yields what is still held; nothing after a stop
-    /// that was drained.
+    /// Ends the recording without a stop. The turn yields the samples still held: none after a stop that
+    /// was drained.
     pub fn handle_end(&mut self) -> Turn<'_, 'static, S> {
         self.jitter.forget_closed_holes();
         let gaps = self.end();
         Turn { session: self, event: Event::Ended, gaps, pending: Pending::default() }
     }
 
-    /// Whether the stream of this session started under that id
-    /// ([`Frame::stream_id`](frame::Frame::stream_id)).
+    /// Whether the stream of this session started under `stream_id`
+    /// ([`Frame::stream_id`](frame::Frame::stream_id)). False before the start.
     #[must_use]
     #[inline]
     pub fn is_addressed(&self, stream_id: &[u8]) -> bool {
         self.state != State::Waiting && self.stream_id.is(stream_id)
     }
 
-    /// How much silence the stream's timestamps may still ask for: without a limit, unless one is put
-    /// here. Sessions of one connection share one budget: put it here before a message, and take back
-    /// afterwards what the session has left of it.
+    /// The silence that the stream's timestamps may still ask for; unlimited until a budget is stored
+    /// here. Sessions of one connection share one budget: store it here before a message, and read back
+    /// the rest afterwards.
     #[must_use]
     #[inline]
     pub const fn silence_mut(&mut self) -> &mut SilenceBudget {
         &mut self.silence
     }
 
-    /// The unit of the stream's timestamps, as far as they make sense.
+    /// The unit of the stream's timestamps; milliseconds until the first chunks show another.
     #[must_use]
     pub const fn media_clock(&self) -> MediaClock {
         self.pace.clock()
     }
 
-    /// What the recording holds, once it has started. To store the mu-law codes themselves, which
-    /// takes half the room, replace its `encoding`.
+    /// Format of the recording; `None` before the start. To store the mu-law codes themselves, in half
+    /// the space, replace its `encoding`.
     #[must_use]
     pub fn spec(&self) -> Option<wav::Spec> {
         (self.state != State::Waiting).then_some(wav::Spec {
@@ -445,25 +468,26 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         })
     }
 
-    /// The tracks announced at the start, in the order of their channels.
+    /// The tracks announced at the start, in the order of their channels; inbound alone before the
+    /// start.
     #[must_use]
     pub const fn tracks(&self) -> Tracks {
         self.tracks
     }
 
-    /// Whose messages it reads.
+    /// Provider of the session's messages.
     #[must_use]
     pub const fn provider(&self) -> Provider {
         self.provider
     }
 
-    /// What happened so far.
+    /// Counters so far.
     #[must_use]
     pub const fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    // Apart from media, of which there are fifty a second: a start is large and moved about.
+    // Apart from media, which comes fifty times a second: a start is large and is moved on the stack.
     #[cold]
     fn handle_rare<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
         self.jitter.forget_closed_holes();
@@ -478,7 +502,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                 (self.refused, self.foreign) = (0, 0);
                 Event::Started(start)
             }
-            // Nothing says that another stream begins.
+            // A start without a stream id does not prove that another stream begins.
             (State::Recording, Body::Start(start))
                 if start.stream_id.is_empty() && !self.stream_id.is(b"") =>
             {
@@ -564,14 +588,14 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                 self.stats.late += 1;
                 placed.late = true;
             }
-            // Told when nothing can come into it any more.
+            // Reported when the hole closes.
             Placement::Fill(_) if is_open => {}
             Placement::Fill(count) => {
                 gap.missing += count;
                 gap.filled += count;
             }
             Placement::Jump { missing, filled } => {
-                // Half of all numbers at most, and a second.
+                // Cannot overflow: at most half of the 64-bit numbers, and a gap.
                 gap.missing += missing;
                 gap.filled += filled;
             }
@@ -610,8 +634,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         gaps
     }
 
-    /// Counts messages that never came, by the numbers of those that did; returns whether this one is
-    /// older than one that came before.
+    /// Counts missing messages by the numbers of those that arrived; returns whether this message is
+    /// older than one that arrived before it.
     fn note_sequence(&mut self, sequence: Option<u64>) -> bool {
         let Some(sequence) = sequence else {
             return false;
@@ -619,7 +643,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let last = *self.sequence.get_or_insert(sequence);
         let ahead = sequence.wrapping_sub(last).cast_signed();
         if ahead.unsigned_abs() > SEQUENCE_JUMP_MAX {
-            // Nobody lost so many: the numbers begin anew.
+            // Too many to be lost: the numbers restart.
             self.sequence = Some(sequence);
         } else if ahead > 0 {
             self.sequence = Some(sequence);
@@ -633,10 +657,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                 log::debug!("{} messages are missing or were rejected", absent);
             }
         }
-        // An old number changes nothing: its place is held open, or told by its timestamp.
+        // An old number changes nothing: the chunk fills its hole, or its timestamp gives its place.
         ahead < 0
     }
 }
 
-/// The largest step between two sequence numbers that is believed: ten minutes of two tracks.
+/// Largest step between two sequence numbers that counts as loss: ten minutes of two tracks.
 const SEQUENCE_JUMP_MAX: u64 = 60_000;

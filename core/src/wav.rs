@@ -1,32 +1,31 @@
-//! WAV files: the header as a pure value, and a writer that keeps it true while the file grows.
+//! WAV files: the header as a pure value, and a writer that keeps the header true while the file grows.
 //!
-//! Layout (Multimedia Programming Interface 1.0, Microsoft's revisions): `RIFF`, `fmt `, for
-//! mu-law `fact`, then `data` last, so that what a crash leaves behind it is audio. The header is
-//! the one ffmpeg and SoX write, without ffmpeg's `LIST`.
+//! Layout (Multimedia Programming Interface 1.0, Microsoft's revisions): `RIFF`, `fmt `, for mu-law
+//! `fact`, then `data` last, so that bytes left at the end by a crash are audio. The header is the one
+//! that ffmpeg and SoX write, without ffmpeg's `LIST`.
 
 use embedded_io::{ErrorKind, Seek, SeekFrom, Write};
 use heapless::Vec;
 
 use crate::g711;
 
-/// The longest header: that of mu-law.
+/// Bytes of the longest header: that of mu-law.
 pub const HEADER_BYTES_MAX: usize = 58;
 
-/// The most sample bytes a WAV file can hold. The sizes are 32-bit numbers, the largest of them are
-/// the ones of [`Length::Unknown`], and the RIFF size also counts the header and the
-/// [`ending`].
+/// Most sample bytes that a WAV file can hold. Sizes are 32-bit numbers; the largest of them belong to
+/// [`Length::Unknown`], and the RIFF size also counts the header and the [`ending`].
 pub const DATA_BYTES_MAX: u32 = u32::MAX - 127;
 
-/// The largest RIFF size of a file whose length is known: below those of [`Length::Unknown`].
+/// Largest RIFF size of a file of known length: below those of [`Length::Unknown`].
 const RIFF_BYTES_MAX: u32 = 0xFFFF_FFF0;
 
-/// The data sizes of [`Length::Unknown`]: as large as a RIFF size that counts them and the header
-/// allows, and whole sample frames, since some readers refuse a data size that is not.
+/// Data sizes of [`Length::Unknown`]: as large as the RIFF size, which also counts the header, allows;
+/// and whole sample frames, since some readers refuse other data sizes.
 const STREAM_PCM_DATA_BYTES: u32 = 0xFFFF_FFD0;
 const STREAM_MULAW_DATA_BYTES: u32 = 0xFFFF_FFC0;
 
-/// The end of a file with an odd number of sample bytes: a pad byte, as RIFF demands, and a chunk with
-/// the name of the recorder. GStreamer plays no sample of such a file when it ends with the pad byte.
+/// End of a file with an odd number of sample bytes: a pad byte, as RIFF demands, and a chunk with the
+/// recorder's name. GStreamer plays no sample of such a file if it ends with the pad byte.
 const ODD_ENDING: [u8; 31] = *b"\0LIST\x16\0\0\0INFOISFT\x09\0\0\0callreel\0\0";
 
 const _: () = assert!(DATA_BYTES_MAX < STREAM_MULAW_DATA_BYTES);
@@ -36,18 +35,18 @@ const _: () = assert!(
         <= RIFF_BYTES_MAX as u64
 );
 
-/// How samples are stored.
+/// Encoding of the samples in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Encoding {
     /// G.711 mu-law, one byte a sample (format tag 7).
     Mulaw,
-    /// Linear PCM, 16-bit little-endian (format tag 1): what every tool reads.
+    /// Linear PCM, 16-bit little-endian (format tag 1): every tool reads it.
     Pcm16,
 }
 
 impl Encoding {
-    /// Bytes a sample takes.
+    /// Bytes of one sample.
     #[must_use]
     pub const fn sample_bytes(self) -> u16 {
         match self {
@@ -56,7 +55,7 @@ impl Encoding {
         }
     }
 
-    /// The byte whose repetition is silence.
+    /// The byte that is silence when repeated.
     #[must_use]
     pub const fn silence(self) -> u8 {
         match self {
@@ -65,7 +64,7 @@ impl Encoding {
         }
     }
 
-    /// Stores `samples` in as many of `out`'s bytes as they take; returns how many samples fitted.
+    /// Encodes `samples` into `out`, as many as fit; returns their number.
     #[inline]
     pub fn encode(self, samples: &[i16], out: &mut [u8]) -> usize {
         match self {
@@ -81,14 +80,14 @@ impl Encoding {
         }
     }
 
-    /// Stores the samples of mu-law `codes`, as [`encode`](Self::encode) would; returns how many
+    /// Encodes the samples of mu-law `codes`, as [`encode`](Self::encode) would; returns the number that
     /// fitted.
     pub fn encode_mulaw(self, codes: &[u8], out: &mut [u8]) -> usize {
         let room = out.len() / usize::from(self.sample_bytes());
         match self {
             Self::Mulaw => {
                 for (byte, code) in out.iter_mut().zip(codes) {
-                    // Negative zero is written as zero is.
+                    // Negative zero is written as positive zero.
                     *byte = if *code == 0x7F { g711::MULAW_SILENCE } else { *code };
                 }
             }
@@ -102,26 +101,26 @@ impl Encoding {
     }
 }
 
-/// What a file holds.
+/// Format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Spec {
-    /// Channels, interleaved: 1 or 2 for a call.
+    /// Number of channels, interleaved: 1 or 2 for a call.
     pub channels: u16,
-    /// Samples a second of each channel.
+    /// Samples a second of each channel, in Hz.
     pub sample_rate_hz: u32,
-    /// How a sample is stored.
+    /// Encoding of a sample.
     pub encoding: Encoding,
 }
 
 impl Spec {
-    /// Bytes of one sample of each channel.
+    /// Bytes of one sample frame: one sample of each channel.
     #[must_use]
     pub const fn sample_frame_bytes(self) -> u16 {
         self.channels.saturating_mul(self.encoding.sample_bytes())
     }
 
-    /// Length of the header that [`header`] makes for it: 44 for PCM, 58 for mu-law.
+    /// Bytes of its [`header`]: 44 for PCM, 58 for mu-law.
     #[must_use]
     pub const fn header_bytes(self) -> u32 {
         match self.encoding {
@@ -131,15 +130,15 @@ impl Spec {
     }
 }
 
-/// The sizes that a header announces.
+/// The sizes in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Length {
-    /// A finished file: so many bytes of samples, at most [`DATA_BYTES_MAX`] (more is taken for that
-    /// many), and their [`ending`] behind them.
+    /// A finished file: this many bytes of samples, at most [`DATA_BYTES_MAX`] (a larger number counts
+    /// as that), then their [`ending`].
     Bytes(u32),
-    /// So many bytes of samples, at most [`DATA_BYTES_MAX`], and so many other bytes behind them: a
-    /// pad byte, chunks, or nothing in a file that grows.
+    /// `data_bytes` of samples, at most [`DATA_BYTES_MAX`] (a larger number counts as that), then
+    /// `behind_bytes` of other bytes: a pad byte, chunks, or nothing in a file that grows.
     Followed {
         /// Bytes of samples.
         data_bytes: u32,
@@ -147,12 +146,12 @@ pub enum Length {
         behind_bytes: u32,
     },
     /// A stream that cannot seek, so its length is never written: data 0xFFFFFFD0 and RIFF 0xFFFFFFF4
-    /// for PCM, data 0xFFFFFFC0, RIFF 0xFFFFFFF2 and fact 0 for mu-law. Readers take the samples up to
-    /// the end of the stream, so nothing may stand behind them.
+    /// for PCM; data 0xFFFFFFC0, RIFF 0xFFFFFFF2 and fact 0 for mu-law. Readers take the samples up to
+    /// the end of the stream, so nothing may follow them.
     Unknown,
 }
 
-/// The bytes before the first sample.
+/// The header: all bytes before the first sample.
 #[must_use]
 pub fn header(spec: Spec, length: Length) -> Vec<u8, HEADER_BYTES_MAX> {
     let frame_bytes = spec.sample_frame_bytes();
@@ -208,28 +207,28 @@ pub fn header(spec: Spec, length: Length) -> Vec<u8, HEADER_BYTES_MAX> {
 }
 
 /// The bytes behind the last sample of a finished file: none behind an even number of sample bytes;
-/// behind an odd one a pad byte and a `LIST` chunk of type `INFO` with the recorder's name.
+/// behind an odd number, a pad byte and a `LIST` chunk of type `INFO` with the recorder's name.
 #[must_use]
 pub const fn ending(data_bytes: u32) -> &'static [u8] {
     if data_bytes.is_multiple_of(2) { &[] } else { &ODD_ENDING }
 }
 
-/// Why a [`Writer`] could not write.
+/// Reason that a [`Writer`] could not write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Error<E> {
-    /// An earlier write failed, or the file was [resumed](Writer::resume): where the sink stands is
-    /// not known. Nothing was written: a [`checkpoint`](Writer::checkpoint) must succeed first.
+    /// An earlier write failed, or the file was [resumed](Writer::resume): the sink's position is
+    /// unknown. Nothing was written: a [`checkpoint`](Writer::checkpoint) must succeed first.
     Adrift,
-    /// The file would pass the 4 GiB that a WAV can describe. Nothing was written: finish this file
-    /// and begin another.
+    /// The file would pass the 4 GiB that a WAV can describe. Nothing was written: finish this file and
+    /// begin another.
     Full,
-    /// The sink failed. [`data_bytes`](Writer::data_bytes) tells which samples are in the file; what
-    /// else it took of them lies behind its end. Nothing more is written before a
+    /// The sink failed. The samples that [`data_bytes`](Writer::data_bytes) counts are in the file;
+    /// other bytes that the sink took lie behind its end. Nothing more is written before a
     /// [`checkpoint`](Writer::checkpoint) succeeds.
     Sink(E),
-    /// The sink took nothing of what it was given and called that no failure; else as after
+    /// The sink took no bytes and reported no failure. The state is the same as after
     /// [`Sink`](Self::Sink).
     Zero,
 }
@@ -248,10 +247,10 @@ impl<E: embedded_io::Error + 'static> embedded_io::Error for Error<E> {
 impl<E: core::fmt::Display> core::fmt::Display for Error<E> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Adrift => f.write_str("an earlier write to the WAV file failed"),
+            Self::Adrift => f.write_str("the WAV file's position is unknown: checkpoint it first"),
             Self::Full => f.write_str("a WAV file cannot pass 4 GiB"),
             Self::Sink(error) => error.fmt(f),
-            Self::Zero => f.write_str("the file takes nothing more"),
+            Self::Zero => f.write_str("the file accepts no more bytes"),
         }
     }
 }
@@ -267,10 +266,9 @@ impl<E: core::error::Error + 'static> core::error::Error for Error<E> {
 
 /// Writes a WAV file from its first byte to its last.
 ///
-/// The header goes out first with the sizes of an empty file, and each
-/// [`checkpoint`](Self::checkpoint) makes them those of the samples written before it: the file is a
-/// true WAV at every instant. [`finish`](Self::finish) completes it. Dropping the writer writes nothing
-/// more.
+/// The header goes out first, with the sizes of an empty file. Each [`checkpoint`](Self::checkpoint)
+/// updates them to the samples written before it: the file is a true WAV at every instant.
+/// [`finish`](Self::finish) completes it. Dropping the writer writes nothing more.
 ///
 /// ```
 /// # fn main() -> Result<(), callreel_core::wav::Error<core::convert::Infallible>> {
@@ -294,12 +292,12 @@ pub struct Writer<W> {
     sink: W,
     spec: Spec,
     data_bytes: u32,
-    /// Something failed, or the file was resumed, and no checkpoint has succeeded since.
+    /// A write failed, or the file was resumed, and no checkpoint has succeeded since.
     is_adrift: bool,
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a file in an empty sink, with the header of a file without samples.
+    /// Begins a file in an empty sink: writes the header of a file without samples.
     ///
     /// # Errors
     /// [`Error::Sink`], [`Error::Zero`]: the file could not be begun.
@@ -308,26 +306,24 @@ impl<W: Write> Writer<W> {
         Ok(Self { sink, spec, data_bytes: 0, is_adrift: false })
     }
 
-    /// Goes on with a file whose header is followed by `data_bytes` bytes of samples, at most
-    /// [`DATA_BYTES_MAX`] (more is taken for that many). Writes nothing: a
-    /// [`checkpoint`](Self::checkpoint), which also makes the header good, must succeed before anything
-    /// is written.
+    /// Continues a file with `data_bytes` bytes of samples behind its header, at most [`DATA_BYTES_MAX`]
+    /// (a larger number counts as that). Writes nothing: a [`checkpoint`](Self::checkpoint), which also
+    /// repairs the header, must succeed before anything is written.
     #[must_use]
     pub fn resume(sink: W, spec: Spec, data_bytes: u32) -> Self {
         Self { sink, spec, data_bytes: data_bytes.min(DATA_BYTES_MAX), is_adrift: true }
     }
 
-    /// Appends interleaved samples, whole sample frames of them, encoded piecewise on the stack.
+    /// Appends interleaved samples, in whole sample frames, encoded in pieces on the stack.
     ///
     /// # Errors
-    /// [`Error::Adrift`], [`Error::Full`] before anything is written; [`Error::Sink`], [`Error::Zero`]
-    /// between two pieces: those that [`data_bytes`](Self::data_bytes) counts are in the file and not
-    /// to be given again.
+    /// [`Error::Adrift`], [`Error::Full`]: nothing was written. [`Error::Sink`], [`Error::Zero`]: the
+    /// pieces that [`data_bytes`](Self::data_bytes) counts are in the file and must not be given again.
     pub fn write(&mut self, samples: &[i16]) -> Result<(), Error<W::Error>> {
         self.write_by(samples, Encoding::encode)
     }
 
-    /// Appends the samples of interleaved mu-law codes, whole sample frames of them, piecewise too.
+    /// Appends the samples of interleaved mu-law codes, in whole sample frames, encoded in pieces too.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -354,11 +350,11 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Appends samples that are already stored as the file stores them: whole sample frames, all or
-    /// none.
+    /// Appends samples in the file's own encoding: whole sample frames, all or none.
     ///
     /// # Errors
-    /// [`Error::Adrift`], [`Error::Full`] before anything is written; [`Error::Sink`], [`Error::Zero`].
+    /// [`Error::Adrift`], [`Error::Full`]: nothing was written. [`Error::Sink`], [`Error::Zero`]: none
+    /// of `data` counts as written.
     pub fn write_encoded(&mut self, data: &[u8]) -> Result<(), Error<W::Error>> {
         self.check(data.len() as u64)?;
         write_all(&mut self.sink, data).inspect_err(|_| self.is_adrift = true)?;
@@ -372,13 +368,13 @@ impl<W: Write> Writer<W> {
         self.data_bytes
     }
 
-    /// What the file holds.
+    /// Format of the file.
     #[must_use]
     pub const fn spec(&self) -> Spec {
         self.spec
     }
 
-    /// Gives the sink back and leaves the file as it is: as good as its last checkpoint.
+    /// Returns the sink and leaves the file as it is: as good as at its last checkpoint.
     #[must_use]
     pub fn into_sink(self) -> W {
         self.sink
@@ -396,33 +392,33 @@ impl<W: Write> Writer<W> {
 }
 
 impl<W: Write + Seek> Writer<W> {
-    /// Makes the sizes in the header those of the samples written so far, and returns to their end: the
-    /// file up to there survives.
+    /// Writes the sizes of the samples so far into the header, and returns to the end of the samples:
+    /// the file up to there survives.
     ///
     /// # Errors
-    /// [`Error::Sink`], [`Error::Zero`]: it may be tried again, and must succeed before anything more
-    /// is written.
+    /// [`Error::Sink`], [`Error::Zero`]: a checkpoint may be tried again, and must succeed before
+    /// anything more is written.
     pub fn checkpoint(&mut self) -> Result<(), Error<W::Error>> {
         self.announce(0)
     }
 
-    /// Completes the file: the sizes, and the [`ending`] behind an odd number of bytes. Samples written
-    /// later take the place of the ending, so a failed `seal` may be tried again; bytes of the ending
-    /// that they do not reach stay behind the end that the next header announces.
+    /// Completes the file: writes the sizes, and the [`ending`] behind an odd number of bytes. Samples
+    /// written later take the place of the ending, so a failed `seal` may be tried again. Bytes of the
+    /// ending that those samples do not reach stay behind the end that the next header announces.
     ///
     /// # Errors
-    /// [`Error::Sink`], [`Error::Zero`]: the file is as good as its last checkpoint.
+    /// [`Error::Sink`], [`Error::Zero`]: the file is as good as at its last checkpoint.
     pub fn seal(&mut self) -> Result<(), Error<W::Error>> {
         self.seal_behind(ending(self.data_bytes), &[])
     }
 
-    /// Completes the file as [`seal`](Self::seal) does, with `chunks` behind the samples and their pad
-    /// byte instead of the ending: whole RIFF chunks, of even length together. A file without samples
-    /// gets none of them, since readers would play them.
+    /// Completes the file as [`seal`](Self::seal) does, with `chunks` instead of the ending, behind the
+    /// samples and their pad byte: whole RIFF chunks, of even length together. A file without samples
+    /// gets no chunks, since readers would play them.
     ///
     /// # Errors
-    /// As [`seal`](Self::seal); and [`Error::Full`] before anything is written: the file would pass
-    /// 4 GiB with the chunks, so seal it without them.
+    /// As [`seal`](Self::seal); and [`Error::Full`] before anything is written: with the chunks, the
+    /// file would pass 4 GiB. Seal it without them.
     pub fn seal_with(&mut self, chunks: &[u8]) -> Result<(), Error<W::Error>> {
         if chunks.is_empty() || self.data_bytes == 0 {
             return self.seal();
@@ -438,7 +434,7 @@ impl<W: Write + Seek> Writer<W> {
     fn seal_behind(&mut self, pad: &[u8], chunks: &[u8]) -> Result<(), Error<W::Error>> {
         let behind_bytes = (pad.len() + chunks.len()) as u32;
         if behind_bytes > 0 {
-            // A header that says how far the samples go, so that a crash leaves no doubt.
+            // First a header with the end of the samples, so that a crash leaves no doubt.
             self.checkpoint()?;
             self.is_adrift = true;
             write_all(&mut self.sink, pad)?;
@@ -447,15 +443,15 @@ impl<W: Write + Seek> Writer<W> {
         self.announce(behind_bytes)
     }
 
-    /// Writes a header with the sizes of the samples and of so many bytes behind them, and returns to the
-    /// end of the samples.
+    /// Writes a header with the sizes of the samples and of `behind_bytes` bytes behind them, and
+    /// returns to the end of the samples.
     fn announce(&mut self, behind_bytes: u32) -> Result<(), Error<W::Error>> {
         self.is_adrift = true;
         let length = Length::Followed { data_bytes: self.data_bytes, behind_bytes };
         let start = header(self.spec, length);
         self.sink.seek(SeekFrom::Start(0)).map_err(Error::Sink)?;
         let written = write_all(&mut self.sink, &start);
-        // Whatever became of the header, the next samples belong at the end.
+        // Even if the header failed, the next samples belong at the end.
         self.seek_end()?;
         written?;
         self.sink.flush().map_err(Error::Sink)?;
@@ -463,10 +459,10 @@ impl<W: Write + Seek> Writer<W> {
         Ok(())
     }
 
-    /// Completes the file and gives the sink back.
+    /// Completes the file and returns the sink.
     ///
     /// # Errors
-    /// As [`seal`](Self::seal), which may be tried again: this drops the sink.
+    /// As [`seal`](Self::seal), which may be tried again; a failed `finish` drops the sink.
     pub fn finish(mut self) -> Result<W, Error<W::Error>> {
         self.seal()?;
         Ok(self.sink)
@@ -479,8 +475,8 @@ impl<W: Write + Seek> Writer<W> {
     }
 }
 
-/// Gives `sink` all of `bytes`. `embedded_io`'s own panics when a sink takes nothing, or says that it
-/// took more than there was.
+/// Writes all of `bytes` to `sink`. The `write_all` of `embedded_io` panics when a sink takes nothing,
+/// or reports more bytes than it was given.
 fn write_all<W: Write>(sink: &mut W, mut bytes: &[u8]) -> Result<(), Error<W::Error>> {
     while !bytes.is_empty() {
         match sink.write(bytes).map_err(Error::Sink)? {

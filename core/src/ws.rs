@@ -1,24 +1,24 @@
 //! The server side of a WebSocket (RFC 6455), in place over the caller's bytes.
 //!
-//! [`Decoder`] turns what arrived on a connection after the handshake into messages; [`close`],
-//! [`ping`] and [`pong`] make the only frames a recorder sends. There is no extension and no
-//! subprotocol, nothing is copied but the fragments of a fragmented message, and no length that a
-//! peer declares is ever allocated.
+//! [`Decoder`] turns the bytes of a connection after the handshake into messages; [`close`], [`ping`]
+//! and [`pong`] make the only frames that a recorder sends. There are no extensions and no subprotocols.
+//! Only the fragments of a fragmented message are copied, and no length that a peer declares is ever
+//! allocated.
 
 use base64ct::Encoding as _;
 use heapless::Vec;
 use sha1::{Digest as _, Sha1};
 
-/// The largest payload of a control frame (RFC 6455, section 5.5).
+/// Largest payload of a control frame, in bytes (RFC 6455, section 5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
 
-/// The room that a buffer needs beyond the longest message: a whole control frame may come before
-/// the last fragment, and is longer than any frame's header.
+/// Bytes that a buffer needs beyond the longest message: a whole control frame may come before the last
+/// fragment, and is longer than any frame's header.
 pub const OVERHEAD_BYTES_MAX: usize = 2 + 4 + CONTROL_BYTES_MAX;
 
 const _: () = assert!(OVERHEAD_BYTES_MAX >= 2 + 8 + 4, "room for a header with the longest length");
 
-/// A control frame ready to send, unmasked as a server's must be.
+/// A control frame ready to send: unmasked, as a server's must be.
 pub type Control = Vec<u8, { CONTROL_BYTES_MAX + 2 }>;
 
 const OPCODE_CONTINUATION: u8 = 0x0;
@@ -28,7 +28,7 @@ const OPCODE_CLOSE: u8 = 0x8;
 const OPCODE_PING: u8 = 0x9;
 const OPCODE_PONG: u8 = 0xA;
 
-/// Why a connection ends, as a close frame says it (RFC 6455, section 7.4.1).
+/// Reason that a connection ends, as sent in a close frame (RFC 6455, section 7.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct CloseCode(u16);
@@ -53,13 +53,13 @@ impl CloseCode {
     /// The server has no room for the connection now; a later one may be taken.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
 
-    /// The code as it stands on the wire.
+    /// The code on the wire.
     #[must_use]
     pub const fn get(self) -> u16 {
         self.0
     }
 
-    /// A code that a peer sent, if it is one a peer may send (RFC 6455, section 7.4).
+    /// A code from the wire, if a peer may send it (RFC 6455, section 7.4).
     const fn from_wire(code: u16) -> Option<Self> {
         match code {
             1000..=1003 | 1007..=1014 | 3000..=4999 => Some(Self(code)),
@@ -76,26 +76,27 @@ impl core::fmt::Display for CloseCode {
 
 impl core::error::Error for CloseCode {}
 
-/// What a connection's bytes amount to.
+/// Event found in a connection's bytes.
 #[derive(Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Event<'b> {
-    /// A whole text message: valid UTF-8, unmasked, the caller's to change.
+    /// A whole text message: valid UTF-8, unmasked; the caller may change it.
     Text(&'b mut [u8]),
-    /// A whole binary message.
+    /// A whole binary message: unmasked; the caller may change it.
     Binary(&'b mut [u8]),
-    /// To be answered with [`pong`]; of several, only the last must be (RFC 6455, section 5.5.3).
+    /// Payload of a ping. Answer it with [`pong`]; of several, only the last needs an answer (RFC 6455,
+    /// section 5.5.3).
     Ping(&'b [u8]),
-    /// The answer to a ping, or a heartbeat of the peer's own.
+    /// The answer to a ping, or a heartbeat that the peer sent by itself.
     Pong,
-    /// The peer closes. To be answered with [`close`], then the connection ends.
+    /// The peer closes, with its code if it sent one. Answer with [`close`], then end the connection.
     Close(Option<CloseCode>),
 }
 
 /// Finds the messages in a connection's bytes.
 ///
-/// The caller owns one buffer a connection, of at least `message_bytes_max + OVERHEAD_BYTES_MAX`
-/// bytes, and keeps the bytes that were not used at its start:
+/// The caller owns one buffer for each connection, of at least `message_bytes_max + OVERHEAD_BYTES_MAX`
+/// bytes, and keeps unused bytes at its start:
 ///
 /// ```
 /// # fn read(into: &mut [u8]) -> usize { into[..8].copy_from_slice(&[0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2]); 8 }
@@ -118,20 +119,20 @@ pub enum Event<'b> {
 /// # assert_eq!(held, 0);
 /// ```
 ///
-/// After a close frame or an error every later byte is passed over.
+/// After a close frame or an error, all later bytes are skipped.
 ///
-/// *Invariant: message ≤ next ≤ the bytes given; `message` bytes at the start belong to a message
-/// whose last fragment has not come.*
+/// *Invariant: message <= next <= the bytes given; the first `message` bytes belong to a message that
+/// still lacks its last fragment.*
 #[derive(Clone, Debug)]
 pub struct Decoder {
     message_bytes_max: usize,
     /// Payload bytes of the unfinished message, gathered at the start of the buffer.
     message: usize,
-    /// How many of them are known to be UTF-8.
+    /// Those of `message` that are known to be UTF-8.
     valid: usize,
-    /// Where the first byte not looked at stands.
+    /// Index of the first byte not looked at.
     next: usize,
-    /// What the unfinished message is.
+    /// Kind of the unfinished message.
     kind: Option<Kind>,
     closed: bool,
 }
@@ -143,23 +144,25 @@ enum Kind {
 }
 
 impl Decoder {
-    /// Starts a connection whose messages may have up to `message_bytes_max` bytes; a longer one is
-    /// an error, to be closed with [`TOO_LONG`](CloseCode::TOO_LONG).
+    /// A decoder for a connection with messages of up to `message_bytes_max` bytes; a longer one is an
+    /// error ([`TOO_LONG`](CloseCode::TOO_LONG)).
     ///
-    /// Of what Twilio sends, a media message has 378 bytes and a start some 400, beside its custom
-    /// parameters (1.2 KB with twelve of 60 bytes): 2048 is a sound choice where memory is scarce.
+    /// A media message of Twilio has 378 bytes and a start some 400, without its custom parameters (1.2
+    /// KB with twelve of 60 bytes): 2048 is a sound choice where memory is scarce.
     #[must_use]
     pub const fn new(message_bytes_max: usize) -> Self {
         Self { message_bytes_max, message: 0, valid: 0, next: 0, kind: None, closed: false }
     }
 
-    /// Finds the next event, or `None` when more bytes must arrive first.
+    /// Finds the next event; `None` when more bytes must arrive first.
     ///
-    /// `bytes` are those the last [`compact`](Self::compact) kept and all that came since, the same
-    /// at each call until the next `compact`. Each byte is looked at a bounded number of times.
+    /// `bytes` are those that the last [`compact`](Self::compact) kept and all that arrived since, the
+    /// same at each call until the next `compact`. Each byte is looked at a bounded number of times.
     ///
     /// # Errors
-    /// The peer broke the protocol: the code to close with. Events before it stand.
+    /// The code to close the connection with: [`PROTOCOL`](CloseCode::PROTOCOL),
+    /// [`NOT_UTF8`](CloseCode::NOT_UTF8) or [`TOO_LONG`](CloseCode::TOO_LONG). Earlier events stay
+    /// valid; later calls return `None`.
     #[inline]
     pub fn poll<'b>(&mut self, bytes: &'b mut [u8]) -> Option<Result<Event<'b>, CloseCode>> {
         if self.closed {
@@ -174,10 +177,10 @@ impl Decoder {
         result
     }
 
-    /// Moves what is still needed to the start of `bytes` and says how much that is.
+    /// Moves the bytes still needed to the start of `bytes`; returns their number.
     ///
-    /// To be called after [`poll`](Self::poll) has returned `None`, or before that to take the rest of
-    /// the messages later; the bytes behind are free again.
+    /// Call it after [`poll`](Self::poll) has returned `None`, or earlier, to take the rest of the
+    /// messages later. The bytes behind are free again.
     pub fn compact(&mut self, bytes: &mut [u8]) -> usize {
         let rest = bytes.len().saturating_sub(self.next);
         if rest > 0 && self.next > self.message {
@@ -211,7 +214,7 @@ impl Decoder {
                 OPCODE_PING => return Some(Ok(Event::Ping(bytes.get(start..end)?))),
                 OPCODE_PONG => return Some(Ok(Event::Pong)),
                 OPCODE_CLOSE => return Some(closing(bytes.get(start..end)?)),
-                // A message in one frame: nothing moves.
+                // A message in one frame: no bytes move.
                 OPCODE_TEXT if header.fin => {
                     let text = bytes.get_mut(start..end)?;
                     let event = if is_ascii || core::str::from_utf8(text).is_ok() {
@@ -241,7 +244,7 @@ impl Decoder {
         }
     }
 
-    /// Holds a frame's header against what may come now, before its payload is waited for.
+    /// Checks a frame's header against the frames allowed now, before its payload has arrived.
     fn check(&self, header: &Header) -> Result<(), CloseCode> {
         let expected = match header.opcode {
             OPCODE_CONTINUATION => self.kind.is_some(),
@@ -271,7 +274,7 @@ impl Decoder {
         }
         self.message += length;
         if self.kind == Some(Kind::Text) {
-            // A character may be cut by the end of a fragment, but not by the end of the message.
+            // The end of a fragment may cut a character, the end of the message may not.
             let unchecked = bytes.get(self.valid..self.message).unwrap_or_default();
             match core::str::from_utf8(unchecked) {
                 Ok(_) => self.valid = self.message,
@@ -285,8 +288,8 @@ impl Decoder {
     }
 }
 
-/// The value of `Sec-WebSocket-Accept` for a request's `Sec-WebSocket-Key` (RFC 6455, section
-/// 4.2.2), or `None` when the key is not the base64 of 16 bytes.
+/// The `Sec-WebSocket-Accept` value for a request's `Sec-WebSocket-Key` (RFC 6455, section 4.2.2), or
+/// `None` if the key is not the base64 of 16 bytes.
 #[must_use]
 pub fn accept_key(key: &[u8]) -> Option<heapless::String<28>> {
     let mut nonce = [0; 16];
@@ -305,13 +308,13 @@ pub fn close(code: CloseCode) -> Control {
     control(OPCODE_CLOSE, &code.get().to_be_bytes())
 }
 
-/// A ping without payload: the peer must answer it, so silence means that it is gone.
+/// A ping without payload. The peer must answer it, so silence means that the peer is gone.
 #[must_use]
 pub fn ping() -> Control {
     control(OPCODE_PING, &[])
 }
 
-/// The answer to a ping with this payload, of which at most [`CONTROL_BYTES_MAX`] bytes are taken.
+/// The answer to a ping with `payload`, of which at most [`CONTROL_BYTES_MAX`] bytes are used.
 #[must_use]
 pub fn pong(payload: &[u8]) -> Control {
     control(OPCODE_PONG, payload)
@@ -343,14 +346,14 @@ struct Header {
     fin: bool,
     opcode: u8,
     mask: [u8; 4],
-    /// Its own length.
+    /// Length of the header, in bytes.
     bytes: usize,
-    /// The payload's length.
+    /// Length of the payload, in bytes.
     payload: usize,
 }
 
 impl Header {
-    /// Reads a frame's header; `None` when it is not whole yet.
+    /// Reads a frame's header; `None` if it is incomplete.
     #[inline]
     fn parse(bytes: &[u8]) -> Result<Option<Self>, CloseCode> {
         let [first, second, rest @ ..] = bytes else {
@@ -399,8 +402,8 @@ impl Header {
     }
 }
 
-/// Takes the mask off, eight bytes at a time; whether nothing but ASCII came to light, which needs no
-/// closer look.
+/// Removes the mask, eight bytes at a time; returns whether all bytes are ASCII, which needs no further
+/// check.
 #[inline]
 fn unmask(payload: &mut [u8], mask: [u8; 4]) -> bool {
     let narrow = u32::from_ne_bytes(mask);

@@ -1,4 +1,4 @@
-//! The lm3s6965 evaluation board: which clocks run, what time it is, how much stack was ever used.
+//! The lm3s6965 evaluation board: clocks, watchdog, time and the peak of the stack.
 //!
 //! Section numbers are those of the Stellaris LM3S6965 data sheet (DS-LM3S6965).
 
@@ -8,10 +8,10 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use cortex_m::peripheral::{SCB, SYST, syst::SystClkSource};
 use cortex_m_rt::exception;
 
-/// The system clock after reset, which firmware and QEMU leave as it is: SysTick counts at this rate.
+/// The system clock after reset. Firmware and QEMU leave it unchanged; SysTick counts at this rate.
 const SYSTEM_CLOCK_HZ: u32 = 12_500_000;
 
-/// What unused stack is filled with before `main` uses any.
+/// Fill pattern of unused stack, written before `main` uses any.
 const PAINT: u32 = 0x5AFE_57AC;
 
 /// A memory-mapped register of this board.
@@ -19,13 +19,13 @@ const PAINT: u32 = 0x5AFE_57AC;
 pub struct Register(usize);
 
 impl Register {
-    /// Names the register at `address`, which must be one of this board's, 4-byte aligned.
+    /// The register at `address`, which must be one of this board's and 4-byte aligned.
     pub const fn at(address: usize) -> Self {
         assert!(address >= 0x4000_0000 && address < 0x4010_0000 && address.is_multiple_of(4));
         Self(address)
     }
 
-    /// Reads the register; for a FIFO this takes a word out.
+    /// Reads the register. A read from a FIFO takes a word out.
     pub fn read(self) -> u32 {
         // SAFETY: `at` admits only the peripheral bus, where an access never touches Rust's memory.
         unsafe { ptr::read_volatile(self.0 as *const u32) }
@@ -37,19 +37,19 @@ impl Register {
         unsafe { ptr::write_volatile(self.0 as *mut u32, value) }
     }
 
-    /// Sets the bits of `mask` and leaves the others.
+    /// Sets the bits of `mask` and leaves the other bits unchanged.
     pub fn set(self, mask: u32) {
         self.write(self.read() | mask);
     }
 }
 
-/// Run-mode clock gating control 0 to 2 (5.4): the watchdog; UART0 and SSI0; GPIO ports A and D, EMAC
-/// and EPHY.
+/// Run-mode clock gating control 0 to 2 (5.4). 0: the watchdog. 1: UART0 and SSI0. 2: GPIO ports A
+/// and D, EMAC and EPHY.
 const RCGC0: Register = Register::at(0x400F_E100);
 const RCGC1: Register = Register::at(0x400F_E104);
 const RCGC2: Register = Register::at(0x400F_E108);
 
-/// The watchdog (chapter 11): the second time it runs out unfed, it resets the board.
+/// The watchdog (chapter 11). It resets the board when it runs out for the second time unfed.
 const WDTLOAD: Register = Register::at(0x4000_0000);
 const WDTCTL: Register = Register::at(0x4000_0008);
 const WDTICR: Register = Register::at(0x4000_000C);
@@ -73,9 +73,9 @@ pub fn start(mut tick: SYST) {
     WDTCTL.write(WDTCTL_INTEN_RESEN);
 }
 
-/// Keeps the watchdog from resetting the board, which it does after 8 s without.
+/// Feeds the watchdog, which resets the board after 8 s without.
 pub fn feed_watchdog() {
-    // Any value; it begins anew, and forgets having run out once.
+    // Any value restarts the count and clears the first timeout.
     WDTICR.write(0);
 }
 
@@ -88,7 +88,7 @@ fn SysTick() {
     MILLISECONDS_LOW.store(low, Relaxed);
 }
 
-/// Milliseconds since reset; never goes back, and outlives the 49.7 days of 32 bits.
+/// Milliseconds since reset. Never goes back; the 64 bits do not wrap after 49.7 days, as 32 would.
 pub fn uptime_ms() -> u64 {
     loop {
         let high = MILLISECONDS_HIGH.load(Relaxed);
@@ -116,14 +116,14 @@ unsafe extern "C" {
 
 /// Fills the stack below the caller with a pattern, for [`stack_bytes_peak`].
 ///
-/// To be called once, first thing in `main`.
+/// Must be called once, first thing in `main`.
 pub fn paint_stack() {
-    // Below the frames of `main` and of this function, which are in use.
+    // Keeps clear of the frames of `main` and of this function, which are in use.
     let margin_bytes = 256;
     let end = (cortex_m::register::msp::read() as usize - margin_bytes) as *mut u32;
     let mut word = &raw mut _stack_end;
     while word < end {
-        // SAFETY: from the stack's end to below the stack pointer nothing is alive.
+        // SAFETY: nothing is alive between the stack's end and the stack pointer.
         unsafe {
             ptr::write_volatile(word, PAINT);
             word = word.add(1);
@@ -131,16 +131,16 @@ pub fn paint_stack() {
     }
 }
 
-/// How large the stack is, in bytes.
+/// Size of the stack, in bytes.
 pub fn stack_bytes() -> u32 {
     (&raw const _stack_start as usize - &raw const _stack_end as usize) as u32
 }
 
-/// The deepest the stack has been since [`paint_stack`], in bytes.
+/// Deepest use of the stack since [`paint_stack`], in bytes.
 pub fn stack_bytes_peak() -> u32 {
     let start = &raw const _stack_start;
     let mut word = &raw const _stack_end;
-    // SAFETY: the range is the stack's own RAM; reading a word of it races with nothing.
+    // SAFETY: the range is the stack's own RAM; reading one of its words races with nothing.
     while word < start && unsafe { ptr::read_volatile(word) } == PAINT {
         word = word.wrapping_add(1);
     }

@@ -1,4 +1,4 @@
-//! One call: the bytes of its connection in, its samples in a queue for whoever owns the card.
+//! One call: takes the bytes of its connection and queues its samples for the card's side.
 
 use callreel_core::frame::{Provider, Text};
 use callreel_core::session::{
@@ -10,60 +10,60 @@ use heapless::String;
 
 use crate::queue::Queue;
 
-/// The longest WebSocket message that is taken: four times a media frame of 20 ms.
+/// The longest WebSocket message accepted: four times a media frame of 20 ms.
 pub const MESSAGE_BYTES_MAX: usize = 2048;
 
-/// Memory for the bytes of a connection.
+/// Size of a connection's buffer.
 pub const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX;
 
-/// Bytes of a session's ring: one track waits only for messages that are missing, two wait for each
-/// other.
+/// Bytes of a session's ring. One track waits only for missing messages; two tracks also wait for
+/// each other.
 pub const RING_BYTES: usize =
     if cfg!(feature = "both-tracks") { RING_BOTH_TRACKS_MIN } else { RING_ONE_TRACK_MIN };
 
-/// The queue to the card: half a second of each track, and a message's worth more.
+/// Size of the queue to the card: half a second of each track, and room for one message more.
 pub const QUEUE_SAMPLES: usize = if cfg!(feature = "both-tracks") { 8000 } else { 4000 } + ROOM_MIN;
 
-/// While less fits into the queue, messages wait in the connection's window: what the largest can
-/// hold, and what the ring adds.
+/// While the queue has less room than this, messages wait in the connection's window. It covers the
+/// samples of the largest message and those that the ring adds.
 const ROOM_MIN: usize = 2048;
 
-/// How long a full queue holds the provider up; then audio is given up, counted and replaced by
-/// silence, so that a stop or a close still gets through.
+/// Longest time that a full queue holds the provider back. After that, audio is dropped, counted
+/// and replaced by silence, so that a stop or a close still gets through.
 pub const STALL_MS_MAX: u64 = 2000;
 
-/// An id as it goes into an end record: what else than letters, digits, `-`, `_` and `.` it had is
-/// replaced by `_`.
+/// An id in an end record: the first 40 characters, with `_` for any character except ASCII
+/// letters, digits, `-`, `_` and `.`.
 pub type Id = String<40>;
 
-/// A recording that begins.
+/// The start of a recording.
 #[derive(Debug, Clone)]
 pub struct Opening {
-    /// What the file holds.
+    /// Format of the file.
     pub spec: Spec,
-    /// The stream's id.
+    /// Id of the stream.
     pub stream_id: Id,
-    /// The call's id.
+    /// Id of the call.
     pub call_id: Id,
 }
 
-/// Why a recording ended, in the words of its end record.
+/// The reason for a recording's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The provider said stop.
+    /// The provider sent a stop.
     Stop,
     /// The connection was closed, or broke, without a stop.
     Closed,
     /// A second start came.
     Restart,
-    /// Nothing came for too long.
+    /// The connection was silent for too long.
     Silent,
-    /// The peer broke the WebSocket protocol.
+    /// The peer broke the WebSocket protocol, or sent a binary message.
     Protocol,
 }
 
 impl Ending {
-    /// One word for records.
+    /// The word for the end record.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -76,40 +76,40 @@ impl Ending {
     }
 }
 
-/// What the call's messages amounted to.
+/// Counts of a recording's messages and samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Media messages recorded.
     pub media: u64,
-    /// Of those, the late ones.
+    /// Recorded media messages that came late.
     pub late: u64,
     /// Messages missing by their sequence numbers.
     pub missing: u64,
-    /// Messages that could not be taken, and repeated ones.
+    /// Messages rejected, and repeated ones.
     pub dropped: u64,
     /// Gaps in media time.
     pub gaps: u64,
-    /// Samples of silence that fill them.
+    /// Samples of silence that fill the gaps.
     pub filled: u64,
-    /// Samples given up because the card was stalled too long, replaced by silence.
+    /// Samples dropped because the card was stalled for too long, and replaced by silence.
     pub lost: u64,
 }
 
-/// What the card's side finds at the end of the queue.
+/// The end of a recording, which the card's side takes after the last sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
-    /// Why.
+    /// Reason for the end.
     pub ending: Ending,
-    /// What happened.
+    /// Counts of the recording.
     pub summary: Summary,
 }
 
-/// One connection's call, and the recording it is making.
+/// One connection's call, and its recording.
 ///
-/// The network's side feeds [`handle_bytes`](Self::handle_bytes) and [`end`](Self::end); the card's
-/// side takes [`take_opening`](Self::take_opening), then samples, then [`take_end`](Self::take_end), and
-/// says [`finished`](Self::finished). A second recording on the connection begins only when the first
-/// was taken to its end.
+/// The network's side feeds [`handle_bytes`](Self::handle_bytes) and [`end`](Self::end). The card's
+/// side takes [`take_opening`](Self::take_opening), then samples, then
+/// [`take_end`](Self::take_end), and reports [`finished`](Self::finished). A second recording on
+/// the connection begins only after the end of the first was taken.
 pub struct Call<'q> {
     decoder: Decoder,
     session: Session<[u8; RING_BYTES]>,
@@ -118,7 +118,7 @@ pub struct Call<'q> {
     end: Option<End>,
     summary: Summary,
     is_recording: bool,
-    /// The card's side has taken an opening and not said that its recording is finished.
+    /// The card's side has taken an opening and has not yet called `finished`.
     is_open: bool,
     full_since_ms: Option<u64>,
     close: Option<CloseCode>,
@@ -126,7 +126,7 @@ pub struct Call<'q> {
 }
 
 impl<'q> Call<'q> {
-    /// A call whose connection has just become a WebSocket.
+    /// The call of a connection that has just become a WebSocket.
     #[must_use]
     pub fn new(queue: &'q mut Queue<QUEUE_SAMPLES>) -> Self {
         queue.clear();
@@ -147,7 +147,7 @@ impl<'q> Call<'q> {
         }
     }
 
-    /// Begins another connection's call in the same memory.
+    /// Resets the call for another connection, in the same memory.
     pub fn reset(&mut self) {
         self.queue.clear();
         self.decoder = Decoder::new(MESSAGE_BYTES_MAX);
@@ -163,9 +163,10 @@ impl<'q> Call<'q> {
         self.pong = None;
     }
 
-    /// Takes what the connection's buffer holds, and says how many bytes at its start to keep.
+    /// Handles the bytes in the connection's buffer. Moves the bytes to keep to its start and
+    /// returns their number.
     ///
-    /// Bytes stay while the card is behind; call it again without new ones then.
+    /// Bytes stay while the card is behind: then call this again, even without new bytes.
     pub fn handle_bytes(&mut self, bytes: &mut [u8], now_ms: u64) -> usize {
         self.session.silence_mut().advance(now_ms, self.is_recording.into());
         while self.may_take_message(now_ms) {
@@ -186,28 +187,31 @@ impl<'q> Call<'q> {
         self.decoder.compact(bytes)
     }
 
-    /// Whether the card keeps it from taking messages, or did so when it was last asked to.
+    /// Whether the card holds messages back, or did so at the last
+    /// [`handle_bytes`](Self::handle_bytes).
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.opening.is_some() || self.end.is_some() || self.full_since_ms.is_some()
     }
 
-    /// Ends the call from outside: the connection broke, or nothing came for too long. Not to be
-    /// called while it [`is_behind`](Self::is_behind): what the connection holds is to be taken first.
+    /// Ends the call from outside: the connection broke, or was silent for too long. Must not be
+    /// called while the call [`is_behind`](Self::is_behind): the connection's bytes must be handled
+    /// first.
     pub fn end(&mut self, ending: Ending) {
         self.stop(ending, CloseCode::GOING_AWAY);
     }
 
-    /// The close code to send, once the recording is on the card.
+    /// The close code to send, once the recording has finished.
     #[must_use]
     pub fn close_code(&self) -> Option<CloseCode> {
         self.close.filter(|_| self.opening.is_none() && !self.is_open)
     }
 
-    /// Says that the card failed, so that the call ends; its audio has no place to go. To be called
-    /// before the recording is [`finished`](Self::finished), when no close code is out yet.
+    /// Ends the call after a failure of the card: its audio has no place to go. Must be called
+    /// before [`finished`](Self::finished), while no close code is out yet.
     pub fn fail(&mut self) {
-        // The stream that was to follow has no place either, and the end is of the one before.
+        // A pending opening belongs to the next stream, which has no place either. A pending end
+        // belongs to the recording before it.
         if self.opening.take().is_some() {
             self.is_recording = false;
         }
@@ -215,37 +219,39 @@ impl<'q> Call<'q> {
         self.close = Some(CloseCode::INTERNAL);
     }
 
-    /// Takes the answer to a ping that has to be sent.
+    /// Takes the pong that has to be sent, if any.
     pub fn take_pong(&mut self) -> Option<Control> {
         self.pong.take()
     }
 
-    /// Takes the recording that has begun.
+    /// Takes the opening of a recording that has begun.
     pub fn take_opening(&mut self) -> Option<Opening> {
         let opening = self.opening.take();
         self.is_open |= opening.is_some();
         opening
     }
 
-    /// Takes samples of the recording, as mu-law codes; zero means that none are there now.
+    /// Moves samples of the recording to `out`, as mu-law codes, and returns their number; zero
+    /// means that none are there now.
     pub fn pop(&mut self, out: &mut [u8]) -> usize {
         self.queue.pop(out)
     }
 
-    /// Takes the recording's end, once its samples were taken.
+    /// Takes the recording's end, after its samples were taken.
     pub fn take_end(&mut self) -> Option<End> {
         let end = self.end.take()?;
         self.queue.clear();
         Some(end)
     }
 
-    /// Says that the recording that was taken is on the card, or as much of it as ever will be.
+    /// Reports that the recording taken is on the card, as far as it ever will be.
     pub fn finished(&mut self) {
         self.is_open = false;
     }
 
-    /// Whether another message may be taken: its samples fit, or have waited long enough. It may be
-    /// another start, so the recording that has begun must have been taken.
+    /// Whether another message may be taken: the queue has room for its samples, or has been full
+    /// for [`STALL_MS_MAX`]. The message may be another start, so a pending opening must be taken
+    /// first.
     fn may_take_message(&mut self, now_ms: u64) -> bool {
         if self.opening.is_some() || self.end.is_some() || self.close.is_some() {
             return false;
@@ -266,13 +272,13 @@ impl<'q> Call<'q> {
             Ok(Next::Restart) => {
                 self.finish(Ending::Restart);
                 self.session.reset();
-                // No deeper than this: a session's first start is no restart.
+                // Recurses once at most: a session's first start is no restart.
                 self.handle_text(text);
             }
             Ok(Next::Refuse) | Err(Error::Ring { .. }) => {
                 self.close.get_or_insert(CloseCode::UNSUPPORTED);
             }
-            // Counted in the session; the call goes on.
+            // The session has counted the rejected message; the call goes on.
             Err(_) => {}
         }
     }
@@ -293,7 +299,7 @@ impl<'q> Call<'q> {
         self.close.get_or_insert(code);
     }
 
-    /// Ends the recording, if there is one that has not ended.
+    /// Ends the recording, if one is under way.
     fn finish(&mut self, ending: Ending) {
         if !core::mem::take(&mut self.is_recording) {
             return;
@@ -312,7 +318,7 @@ impl<'q> Call<'q> {
     }
 }
 
-/// What a message asks of the call.
+/// The action that a message asks for.
 enum Next {
     Go,
     Begin { stream_id: Id, call_id: Id },
@@ -321,7 +327,8 @@ enum Next {
     Refuse,
 }
 
-/// Moves a turn's samples to the queue until there are none, as the session wants it.
+/// Moves a turn's samples to the queue until none are left, as the session requires. Returns the
+/// action that the turn's event asks for.
 fn drain<const Q: usize>(
     turn: &mut Turn<'_, '_, [u8; RING_BYTES]>,
     queue: &mut Queue<Q>,

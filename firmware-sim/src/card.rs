@@ -21,31 +21,32 @@ const SSICPSR: Register = Register::at(0x4000_8010);
 const SSISR_RNE: u32 = 1 << 2;
 const GPIOAFSEL_A: Register = Register::at(0x4000_4420);
 const GPIODEN_A: Register = Register::at(0x4000_451C);
-/// Port D's data register, through the address that shows pin 0 alone.
+/// Port D's data register, at the address that exposes pin 0 alone.
 const GPIODATA_D0: Register = Register::at(0x4000_7004);
 const GPIODIR_D: Register = Register::at(0x4000_7400);
 const GPIODEN_D: Register = Register::at(0x4000_751C);
 
-/// How long a card may be busy before it counts as broken. Cards promise 0.5 s.
+/// Longest time that a card may be busy before it counts as broken. Cards promise 0.5 s.
 const STALL_MS_MAX: u64 = 10_000;
 
-/// How often a transfer that failed is tried; a disturbed line shows as a wrong checksum.
+/// Attempts at a transfer. A disturbed line shows as a wrong checksum.
 const ATTEMPTS_MAX: u32 = 3;
 
 const READ_OCR: u8 = 0x40 | 58;
 const R1_IDLE: u8 = 0x01;
 const NOTHING: u8 = 0xFF;
 
-/// The serial line to the card.
+/// The SPI line to the card.
 struct Line {
-    /// The last command was READ_OCR and its answer has not come.
+    /// The last command was READ_OCR, and its answer has not come yet.
     awaits_ocr: bool,
     #[cfg(feature = "fault-injection")]
     fault: Fault,
 }
 
 impl Line {
-    /// Makes the port ready: 8 bits, mode 0, 6.25 MHz; and the card, which wants 74 clocks first.
+    /// Configures the port (8 bits, mode 0, 6.25 MHz) and sends the 74 clocks or more that a card
+    /// needs first.
     fn start() -> Self {
         GPIOAFSEL_A.set(0b11_1100);
         GPIODEN_A.set(0b11_1100);
@@ -82,7 +83,8 @@ impl Line {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // The specification wants a byte's time (N_WR) between a write's response and its data.
+        // The specification requires one byte's time (N_WR) between the response to a write and its
+        // data.
         if let [0xFC..=0xFE] = bytes {
             self.exchange(NOTHING);
         }
@@ -94,7 +96,8 @@ impl Line {
         }
     }
 
-    /// Reads one byte. QEMU still says "idle" in its answer to READ_OCR, when a card no longer may.
+    /// Reads one byte. In the answer to READ_OCR a card must no longer say "idle", but QEMU still
+    /// does: clears that bit.
     fn poll(&mut self) -> u8 {
         let answer = self.exchange(NOTHING);
         if answer != NOTHING && core::mem::take(&mut self.awaits_ocr) {
@@ -124,12 +127,12 @@ impl SpiDevice for Line {
     }
 }
 
-/// Lets the network go on while the driver waits for the card.
+/// Polls the network while the driver waits for the card.
 struct Pump(&'static RefCell<Front>);
 
 impl DelayNs for Pump {
     fn delay_ns(&mut self, _: u32) {
-        // Each turn takes longer than the 10 µs that the driver asks for.
+        // One poll takes longer than the 10 us that the driver asks for.
         board::feed_watchdog();
         if let Ok(mut front) = self.0.try_borrow_mut() {
             front.poll();
@@ -137,16 +140,16 @@ impl DelayNs for Pump {
     }
 }
 
-/// The card, waited for and tried again within reason.
+/// The card, with a limit to waits and to repeated transfers.
 pub struct PatientCard(SdCard<Line, Pump>);
 
 impl PatientCard {
-    /// Takes the card into use; `front` is polled whenever the card lets wait.
+    /// Starts the card. The driver polls `front` whenever it waits for the card.
     pub fn start(front: &'static RefCell<Front>) -> Self {
         Self(SdCard::new(Line::start(), Pump(front)))
     }
 
-    /// Forgets which card was there; another may be put in.
+    /// Forgets the card in use: another one may have been put in.
     pub fn forget(&self) {
         self.0.mark_card_uninit();
     }
@@ -172,7 +175,7 @@ impl BlockDevice for &PatientCard {
     type Error = Error;
 
     fn read(&self, blocks: &mut [Block], start: BlockIdx) -> Result<(), Error> {
-        // A closure would have to borrow `blocks` again for each attempt.
+        // Lets the `Fn` closure borrow `blocks` mutably again for each attempt.
         let blocks = RefCell::new(blocks);
         self.attempt(|| self.0.read(&mut blocks.borrow_mut(), start))
     }

@@ -1,5 +1,5 @@
-//! `cargo run -p callreel-firmware-sim`: boots the appliance in QEMU, calls it, checks what it
-//! recorded, and leaves the card to look at.
+//! `cargo run -p callreel-firmware-sim`: boots the appliance in QEMU, calls it, checks the
+//! recording, and leaves the card for inspection.
 
 use std::fs;
 use std::path::Path;
@@ -40,12 +40,12 @@ pub fn run() -> anyhow::Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(caller::place(&plan))?;
-    ensure!(report.is_good(), "the call did not end as it should: {:?}", report.calls);
+    ensure!(report.is_good(), "the call did not end well: {:?}", report.calls);
 
     let stream_sid = &report.calls[0].stream_sid;
     let codes = fs::read(place.join("sent").join(format!("{stream_sid}.ulaw")))?;
     let (status, recording) = appliance.get("/recordings/R0000001.wav")?;
-    ensure!(status == 200, "the recording is not there: HTTP {status}");
+    ensure!(status == 200, "cannot fetch the recording: HTTP {status}");
     let (_, end_record) = appliance.get("/recordings/R0000001.json")?;
     let (_, health) = appliance.get("/")?;
     appliance.cut_power();
@@ -57,13 +57,13 @@ pub fn run() -> anyhow::Result<()> {
     print_log(&image, &log);
     ensure!(
         recording == expected(&codes),
-        "VERDICT: the recording differs from what a host makes of the same frames"
+        "VERDICT: the recording differs from a host's WAV of the same frames"
     );
-    println!("VERDICT: {} samples, equal to what a host makes of the same frames", codes.len());
+    println!("VERDICT: {} samples, equal to a host's WAV of the same frames", codes.len());
     Ok(())
 }
 
-/// The file that these mu-law codes make.
+/// The WAV file of these mu-law codes.
 fn expected(codes: &[u8]) -> Vec<u8> {
     let spec = Spec { channels: 1, sample_rate_hz: SAMPLE_RATE_HZ, encoding: Encoding::Pcm16 };
     let samples = codes.iter().flat_map(|&code| decode_mulaw(code).to_le_bytes());

@@ -1,7 +1,7 @@
-//! The network device as TCP sees it: peers that knock while no socket listens wait outside.
+//! The network device as TCP sees it. A SYN that arrives while no socket listens waits here.
 //!
-//! smoltcp has no backlog. It would answer with a RST, and a call would be lost to whoever holds the
-//! last connection for a few milliseconds.
+//! smoltcp has no backlog: it would answer with a RST, and a call would be lost because another
+//! peer holds the last connection for a few milliseconds more.
 
 use heapless::{Deque, Vec};
 use smoltcp::phy::{Device, DeviceCapabilities};
@@ -10,15 +10,15 @@ use smoltcp::wire::{EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Tcp
 
 use crate::enet::{Enet, Received, Sending};
 
-/// Peers that may wait; one more has to knock again.
+/// Peers that may wait. A further peer has to send its SYN again.
 const WAITING_MAX: usize = 4;
 
-/// An Ethernet frame with a SYN has headers of 14, 20 and at most 60 bytes.
+/// Longest Ethernet frame with a SYN: headers of 14, 20 and at most 60 bytes.
 const SYN_BYTES_MAX: usize = 94;
 
 type Syn = Vec<u8, SYN_BYTES_MAX>;
 
-/// The Ethernet controller, and those who wait for a connection.
+/// The Ethernet controller, and the peers that wait for a connection.
 pub struct Door {
     enet: &'static mut Enet,
     waiting: Deque<Syn, WAITING_MAX>,
@@ -27,12 +27,12 @@ pub struct Door {
 }
 
 impl Door {
-    /// A door before a controller that has been started.
+    /// A door in front of a started controller.
     pub fn new(enet: &'static mut Enet) -> Self {
         Self { enet, waiting: Deque::new(), admitted: Syn::new(), is_open: false }
     }
 
-    /// Says whether a socket listens: then one peer may come in.
+    /// Sets whether a socket listens. An open door lets one peer in.
     pub fn set_open(&mut self, is_open: bool) {
         self.is_open = is_open;
     }
@@ -62,7 +62,7 @@ impl Device for Door {
         let (received, sending) = self.enet.receive(now)?;
         if is_syn(received.0).unwrap_or(false) && !core::mem::take(&mut self.is_open) {
             if let Ok(syn) = Syn::from_slice(received.0) {
-                // Who finds no room is not answered, and tries again after a second.
+                // A peer that finds no room gets no answer and tries again after a second.
                 let _ = self.waiting.push_back(syn);
             }
             return None;
@@ -79,7 +79,7 @@ impl Device for Door {
     }
 }
 
-/// Whether a frame asks for a connection; `None` if it is not TCP over IPv4.
+/// Whether a SYN asks for a new connection; `None` if the frame is not a SYN of TCP over IPv4.
 fn is_syn(frame: &[u8]) -> Option<bool> {
     let frame = EthernetFrame::new_checked(frame).ok()?;
     let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;

@@ -1,6 +1,6 @@
 //! The Stellaris Ethernet controller (data sheet, chapter 16) as a smoltcp device.
 //!
-//! Frames pass through two FIFOs word by word, so one buffer each way is all the memory it takes.
+//! Frames pass through two FIFOs word by word, so the driver needs only one frame buffer each way.
 
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
@@ -21,22 +21,22 @@ const RCTL_RXEN_BADCRC: u32 = 1 << 0 | 1 << 3;
 /// MACTCTL: transmit in full duplex, pad short frames, append the checksum.
 const TCTL_TXEN_PADEN_CRC_DUPLEX: u32 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 4;
 
-/// An Ethernet frame without its checksum.
+/// Longest Ethernet frame, without its checksum.
 const FRAME_BYTES_MAX: usize = 1514;
-/// The header that the controller's transmit length does not count.
+/// Bytes of the Ethernet header, which the controller's transmit length does not count.
 const HEADER_BYTES: usize = 14;
-/// In the FIFO a received frame lies between its 16-bit length and its 4-byte checksum.
+/// A received frame lies in the FIFO between its 16-bit length and its 4-byte checksum.
 const LENGTH_BYTES: usize = 2;
 const CHECKSUM_BYTES: usize = 4;
 
-/// The Ethernet controller and a buffer for a frame each way.
+/// The Ethernet controller, with a buffer for one frame each way.
 pub struct Enet {
     rx: [u8; FRAME_BYTES_MAX],
     tx: [u8; FRAME_BYTES_MAX],
 }
 
 impl Enet {
-    /// Makes the driver; the controller stays off until [`start`](Self::start).
+    /// Makes the driver. The controller stays off until [`start`](Self::start).
     pub const fn new() -> Self {
         Self { rx: [0; FRAME_BYTES_MAX], tx: [0; FRAME_BYTES_MAX] }
     }
@@ -56,7 +56,8 @@ impl Enet {
         MACNP.read() & 0x3F != 0
     }
 
-    /// Takes the next frame out of the FIFO; what is longer than Ethernet allows is cut.
+    /// Moves the next frame from the FIFO to `rx` and returns its length. Bytes beyond Ethernet's
+    /// maximum are dropped.
     fn take_frame(&mut self) -> usize {
         let [low, high, first @ ..] = MACDATA.read().to_le_bytes();
         let stored_bytes = usize::from(u16::from_le_bytes([low, high]));
@@ -76,7 +77,7 @@ impl Enet {
     }
 }
 
-/// Sends the first `frame_bytes` of `frame`, behind the length the controller wants.
+/// Sends `frame`, with the length that the controller needs in front of it.
 fn send_frame(frame: &[u8]) {
     let Some((first, rest)) = frame.split_at_checked(LENGTH_BYTES) else { return };
     let [low, high] = (frame.len().saturating_sub(HEADER_BYTES) as u16).to_le_bytes();
@@ -127,7 +128,7 @@ impl phy::RxToken for Received<'_> {
     }
 }
 
-/// The permission to send one frame.
+/// Permission to send one frame.
 pub struct Sending<'a>(&'a mut [u8; FRAME_BYTES_MAX]);
 
 impl phy::TxToken for Sending<'_> {

@@ -1,16 +1,17 @@
-//! FAT16 for a recorder: files that only grow, in one folder, whole again after any power cut.
+//! FAT16 for a recorder: files that only grow, in one folder, consistent again after any power cut.
 //!
-//! `embedded-sdmmc` speaks to the card; the file layer is here because its own links a folder's new
-//! cluster before it is zeroed, tells a stalled card from a full one by nothing, and walks a file's
-//! whole chain to reach the header again. The order of writes is what this module is about:
+//! `embedded-sdmmc` speaks to the card, but its file layer is not used. That layer links a folder's
+//! new cluster before zeroing it, does not tell a stalled card from a full one, and walks a file's
+//! whole chain to reach the header again. This module depends on its order of writes:
 //!
 //! 1. a cluster is marked as a chain's end before anything points to it;
 //! 2. data is on the card before the folder's entry claims it, and a folder's new cluster is zeroed
 //!    before it is linked;
 //! 3. each step changes one block.
 //!
-//! So what a cut can leave is short: two FATs that differ in a block, clusters nobody points to, a
-//! chain longer than its file. [`Volume::mount`] mends all three before the first write.
+//! So a power cut leaves only three kinds of damage: two FATs that differ in a block, clusters
+//! without an owner, and a chain longer than its file. [`Volume::mount`] mends all three before the
+//! first write.
 
 mod repair;
 
@@ -18,10 +19,10 @@ use embedded_sdmmc::{Block, BlockDevice, BlockIdx};
 
 pub use repair::Repairs;
 
-/// The card's block, a FAT16 sector.
+/// Bytes of a card's block, which is a FAT16 sector.
 pub const BLOCK_BYTES: usize = 512;
 
-/// The folder of the recordings, as FAT writes it.
+/// Name of the recordings' folder, in FAT's form.
 const FOLDER: [u8; 11] = *b"CALLS      ";
 
 const ENTRY_BYTES: usize = 32;
@@ -30,21 +31,21 @@ const FAT_ENTRIES_PER_BLOCK: u32 = (BLOCK_BYTES / 2) as u32;
 const ATTRIBUTE_DIRECTORY: u8 = 0x10;
 const ATTRIBUTE_ARCHIVE: u8 = 0x20;
 const ATTRIBUTE_VOLUME_OR_LONG_NAME: u8 = 0x08;
-/// 1980-01-01: the board has no clock that knows the date.
+/// 1980-01-01: the board has no clock with a date.
 const NO_DATE: [u8; 2] = 0x0021_u16.to_le_bytes();
 
 const FREE: u16 = 0;
 const FIRST_CLUSTER: u16 = 2;
 const BAD_CLUSTER: u16 = 0xFFF7;
 const CHAIN_END: u16 = 0xFFFF;
-/// FAT16 by definition: with fewer it would be FAT12, with more FAT32.
+/// FAT16 by definition: fewer clusters make a FAT12, more than the maximum a FAT32.
 const CLUSTERS_MIN: u32 = 4085;
 const CLUSTERS_MAX: u32 = 65524;
 
-/// Clusters that audio may not use, so that a call that filled the card still gets its end record.
+/// Clusters kept from audio, so that a call that filled the card still gets its end record.
 const CLUSTERS_RESERVED: u32 = 8;
 
-/// Why the volume could not do what it was asked.
+/// Error of an operation on the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error<E> {
@@ -52,11 +53,11 @@ pub enum Error<E> {
     Card(E),
     /// The first partition holds no FAT16 file system; format the card.
     NotFat16,
-    /// No cluster is left.
+    /// No cluster is left, or no entry in the root directory.
     Full,
     /// A chain points outside the volume; check the card with `fsck`.
     Corrupt,
-    /// Only a file's first block and its end can be written.
+    /// The write is neither in a file's first block nor at its end.
     Position,
 }
 
@@ -68,7 +69,7 @@ impl<E> From<E> for Error<E> {
 
 type Result<T, D> = core::result::Result<T, Error<<D as BlockDevice>::Error>>;
 
-/// Where the parts of the file system lie, in blocks from the card's first.
+/// Positions of the file system's parts, in blocks from the card's first.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
     fat_start: u32,
@@ -83,7 +84,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// Of a card that is not mounted: no cluster at all.
+    /// Layout of a card that is not mounted: no clusters.
     const NONE: Self = Self {
         fat_start: 0,
         fat_blocks: 0,
@@ -95,7 +96,8 @@ impl Layout {
         cluster_end: FIRST_CLUSTER,
     };
 
-    /// Reads the BIOS parameter block of a partition that starts at `start`.
+    /// Reads the BIOS parameter block of a partition that starts at block `start`; `None` if it is
+    /// not FAT16.
     fn parse(bpb: &[u8; BLOCK_BYTES], start: u32) -> Option<Self> {
         let byte = |at: usize| u32::from(bpb[at]);
         let half = |at: usize| byte(at) | byte(at + 1) << 8;
@@ -144,7 +146,7 @@ impl Layout {
     }
 }
 
-/// A block of the card and where it came from.
+/// A copy of one block, and the block's position on the card.
 struct Cached {
     at: Option<u32>,
     block: Block,
@@ -164,7 +166,7 @@ impl Cached {
         Ok(&mut self.block.contents)
     }
 
-    /// Writes the block back; after an error it is read anew before it is used again.
+    /// Writes the block back. After an error the next `load` reads it from the card again.
     fn store<D: BlockDevice>(&mut self, device: &D) -> Result<(), D> {
         let Some(at) = self.at.take() else { return Ok(()) };
         device.write(core::slice::from_ref(&self.block), BlockIdx(at))?;
@@ -175,15 +177,15 @@ impl Cached {
 
 /// A FAT16 volume with a folder for recordings.
 ///
-/// *Invariant:* after every block it writes, [`mount`](Self::mount) on the same card gives a clean
-/// file system in which each file holds at least what its last flush covered.
+/// *Invariant:* after every block written, [`mount`](Self::mount) on the same card gives a clean
+/// file system in which each file holds at least the bytes of its last flush.
 pub struct Volume<D: BlockDevice> {
     device: D,
     layout: Layout,
     fat: Cached,
     work: Cached,
     folder: Folder,
-    /// Where the search for a free cluster begins.
+    /// Cluster at which the search for a free cluster begins.
     cluster_hint: u16,
     clusters_free: u32,
 }
@@ -200,12 +202,12 @@ struct Folder {
 /// A place in a directory.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor {
-    /// The directory's cluster at this place; 0 is the root, which has none.
+    /// The directory's cluster at this place; 0 for the root directory, which has none.
     cluster: u16,
     index: u32,
 }
 
-/// Where a directory entry lies.
+/// The place of a directory entry on the card.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     block: u32,
@@ -247,7 +249,7 @@ impl Entry {
         self.attributes & ATTRIBUTE_DIRECTORY != 0
     }
 
-    /// Whether this is neither a deleted entry, nor a label or a piece of a long name.
+    /// Whether this is neither a deleted entry, nor a label, nor a piece of a long name.
     fn is_real(&self) -> bool {
         self.name[0] != 0xE5 && self.attributes & ATTRIBUTE_VOLUME_OR_LONG_NAME == 0
     }
@@ -255,7 +257,8 @@ impl Entry {
 
 /// A file that is being written: it grows at its end, and its first block can be changed.
 ///
-/// It does not exist on the card before its first flush. Dropping it loses what was not flushed.
+/// It does not exist on the card before its first flush. Dropping it loses the bytes not yet
+/// flushed.
 pub struct File {
     entry: Option<Entry>,
     name: [u8; 11],
@@ -271,7 +274,7 @@ pub struct File {
 }
 
 impl File {
-    /// Begins a file of audio, which stops growing while a few clusters are left.
+    /// A new file for audio. It stops growing when only the clusters kept from audio are left.
     ///
     /// `name` must not be in use in the folder.
     pub const fn new(name: [u8; 11]) -> Self {
@@ -289,12 +292,13 @@ impl File {
         }
     }
 
-    /// The bytes accepted so far; there is a place on the card for each.
+    /// Bytes accepted so far. Each has a place on the card.
     pub fn size(&self) -> u32 {
         self.blocks * BLOCK_BYTES as u32 + self.tail_bytes as u32
     }
 
-    /// Takes bytes at the end back, so that `size` remain; false if they are not in the last block.
+    /// Cuts the file to `size` bytes. Returns false, without a change, if the cut is not inside the
+    /// last block.
     pub fn truncate(&mut self, size: u32) -> bool {
         let start = self.blocks * BLOCK_BYTES as u32;
         if !(start..=self.size()).contains(&size) {
@@ -316,12 +320,12 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Starts at the beginning of `entry`, and ends where it ended when `entry` was read.
+    /// A reader from the beginning of `entry` to the end that the file had when `entry` was read.
     pub fn new(entry: &Entry) -> Self {
         Self { cluster: entry.cluster, block_in_cluster: 0, bytes_left: entry.size }
     }
 
-    /// The bytes still to come.
+    /// Bytes still to read.
     pub fn bytes_left(&self) -> u32 {
         self.bytes_left
     }
@@ -341,14 +345,16 @@ impl<D: BlockDevice> Volume<D> {
         }
     }
 
-    /// Mounts the FAT16 file system of the card's first partition and mends what a power cut left.
+    /// Mounts the FAT16 file system of the card's first partition and mends the damage of a power
+    /// cut.
     ///
-    /// To be called once. For each 16 384 clusters it reads the FAT, the chains of all files and all
-    /// folders; it takes 2 KB of stack.
+    /// Must be called once. For each 16 384 clusters it reads the FAT, the chains of all files and
+    /// all folders. It takes 2 KB of stack.
     ///
     /// # Errors
     /// - `Card`: try again when a card may be there.
-    /// - `NotFat16`, `Corrupt`: nothing was written that made it worse; the card needs a person.
+    /// - `NotFat16`, `Corrupt`: nothing was written that made it worse; a person must look at the
+    ///   card.
     /// - `Full`: the folder for recordings does not exist and cannot be made.
     pub fn mount(&mut self) -> Result<Repairs, D> {
         let mbr = self.work.load(&self.device, 0)?;
@@ -366,19 +372,20 @@ impl<D: BlockDevice> Volume<D> {
         Ok(repairs)
     }
 
-    /// Bytes that audio can still take.
+    /// Bytes of audio for which there is room.
     pub fn bytes_free(&self) -> u64 {
         let clusters = self.clusters_free.saturating_sub(CLUSTERS_RESERVED);
         u64::from(clusters) * u64::from(self.layout.cluster_bytes())
     }
 
-    /// Takes as much of `bytes` as fits into the block at the file's end, and says how much.
+    /// Takes as many of `bytes` as fit into the block at the file's end, and returns their number.
     ///
-    /// A full block goes to the card when the next bytes come, or at a flush; the cluster for what is
-    /// taken is allocated at once, so only this call finds out that the card is full.
+    /// A full block goes to the card with the next bytes, or at a flush. The cluster for the bytes
+    /// taken is allocated at once, so only this function reports that the card has no room for
+    /// data.
     ///
     /// # Errors
-    /// `Card` or `Full`; then nothing of `bytes` was taken, and the call may be repeated.
+    /// `Card` or `Full`. Then none of `bytes` was taken, and the call may be repeated.
     pub fn append(&mut self, file: &mut File, bytes: &[u8]) -> Result<usize, D> {
         if file.tail_bytes == BLOCK_BYTES {
             if !file.is_flushed {
@@ -398,7 +405,8 @@ impl<D: BlockDevice> Volume<D> {
         Ok(taken)
     }
 
-    /// Replaces bytes in the file's first block, at once if that is on the card.
+    /// Replaces bytes in the file's first block. If that block is on the card, it is written at
+    /// once.
     ///
     /// # Errors
     /// `Position` when the bytes reach beyond that block or the file; `Card`.
@@ -417,10 +425,10 @@ impl<D: BlockDevice> Volume<D> {
         self.work.store(&self.device)
     }
 
-    /// Puts all bytes accepted so far on the card, and then the size that claims them.
+    /// Writes all bytes accepted so far to the card, and then the size that claims them.
     ///
     /// # Errors
-    /// `Card`; `Full` when the folder has no place for a new file. It may be repeated.
+    /// `Card`; `Full` when the folder has no place for a new file. The flush may be repeated.
     pub fn flush(&mut self, file: &mut File) -> Result<(), D> {
         if file.is_flushed {
             return Ok(());
@@ -439,7 +447,7 @@ impl<D: BlockDevice> Volume<D> {
         Ok(())
     }
 
-    /// Makes a whole file of at most one block, which may use the clusters that audio must leave.
+    /// Makes a whole file of at most one block. It may use the clusters kept from audio.
     ///
     /// # Errors
     /// `Position` when `bytes` are more than a block; `Card`; `Full`.
@@ -451,12 +459,12 @@ impl<D: BlockDevice> Volume<D> {
         self.flush(&mut file)
     }
 
-    /// The start of the recordings' folder, for [`next_entry`](Self::next_entry).
+    /// A cursor at the start of the recordings' folder, for [`next_entry`](Self::next_entry).
     pub fn entries(&self) -> Cursor {
         Cursor { cluster: self.folder.first_cluster, index: 0 }
     }
 
-    /// The next file at or behind `cursor`, which moves past it; `None` at the end.
+    /// Returns the next file at or behind `cursor` and moves the cursor past it; `None` at the end.
     ///
     /// # Errors
     /// `Card`, `Corrupt`.
@@ -469,7 +477,7 @@ impl<D: BlockDevice> Volume<D> {
         Ok(None)
     }
 
-    /// The recording folder's file of this name.
+    /// Finds the file of this name in the recordings' folder.
     ///
     /// # Errors
     /// `Card`, `Corrupt`.
@@ -483,7 +491,8 @@ impl<D: BlockDevice> Volume<D> {
         Ok(None)
     }
 
-    /// Reads the next block of a file, and says how many of its bytes belong to the file.
+    /// Reads the next block of a file, and returns the number of bytes in it that belong to the
+    /// file.
     ///
     /// # Errors
     /// `Card`, `Corrupt`.
@@ -506,7 +515,7 @@ impl<D: BlockDevice> Volume<D> {
         Ok(bytes as usize)
     }
 
-    /// Replaces the start of a file that nobody is writing.
+    /// Replaces the start of a file that is not being written.
     ///
     /// # Errors
     /// `Position` when `bytes` are more than a block or the file; `Card`; `Corrupt`.
@@ -528,7 +537,7 @@ impl<D: BlockDevice> Volume<D> {
         self.write_block(at, &file.tail)
     }
 
-    /// Gives the file the cluster of its block `index`, before bytes for it are accepted.
+    /// Gives the file a cluster for its block `index`, before bytes for that block are accepted.
     fn reserve(&mut self, file: &mut File, index: u32) -> Result<(), D> {
         if index / self.layout.blocks_per_cluster < file.clusters {
             return Ok(());
@@ -547,7 +556,7 @@ impl<D: BlockDevice> Volume<D> {
         Ok(())
     }
 
-    /// Writes a block of data, behind the back of no cached copy.
+    /// Writes a block of data, and invalidates the cached copy of that block.
     fn write_block(&mut self, at: u32, block: &Block) -> Result<(), D> {
         if self.work.at == Some(at) {
             self.work.at = None;
@@ -555,7 +564,7 @@ impl<D: BlockDevice> Volume<D> {
         Ok(self.device.write(core::slice::from_ref(block), BlockIdx(at))?)
     }
 
-    /// Takes a free cluster and makes it the end of a chain that nothing points to yet.
+    /// Takes a free cluster and marks it as a chain's end. Nothing points to it yet.
     fn allocate(&mut self) -> Result<u16, D> {
         let clusters = self.layout.cluster_end - FIRST_CLUSTER;
         for _ in 0..clusters {
@@ -583,7 +592,8 @@ impl<D: BlockDevice> Volume<D> {
         self.store_fat()
     }
 
-    /// Writes the cached block of the FAT to every copy, the first one first: that is the truth.
+    /// Writes the cached block of the FAT to every copy of the FAT. The first copy goes first: the
+    /// repair trusts it.
     fn store_fat(&mut self) -> Result<(), D> {
         let Some(first) = self.fat.at else { return Ok(()) };
         self.fat.store(&self.device)?;
@@ -594,14 +604,15 @@ impl<D: BlockDevice> Volume<D> {
         Ok(())
     }
 
-    /// The block and byte of a cluster's entry; a cluster is 16 bits, so it is inside the block.
+    /// The block of a cluster's FAT entry, and the entry's offset in that block. An entry has 16
+    /// bits, so it lies inside one block.
     fn fat_place(&self, cluster: u16) -> (u32, usize) {
         let cluster = u32::from(cluster);
         let block = self.layout.fat_start + cluster / FAT_ENTRIES_PER_BLOCK;
         (block, (cluster % FAT_ENTRIES_PER_BLOCK) as usize * 2)
     }
 
-    /// The cluster behind this one, if its chain goes on.
+    /// The next cluster of the chain; `None` at the chain's end.
     fn next_in_chain(&mut self, cluster: u16) -> Result<Option<u16>, D> {
         match self.fat_entry(cluster)? {
             0xFFF8..=CHAIN_END => Ok(None),
@@ -610,7 +621,8 @@ impl<D: BlockDevice> Volume<D> {
         }
     }
 
-    /// The entry at `cursor`, whatever it is, and moves past it; `None` at the directory's end.
+    /// Returns the entry at `cursor`, of any kind, and moves the cursor past it; `None` at the
+    /// directory's end.
     fn next_raw_entry(&mut self, cursor: &mut Cursor) -> Result<Option<Entry>, D> {
         let entries_per_cluster = self.layout.blocks_per_cluster * ENTRIES_PER_BLOCK;
         let first_block = if cursor.cluster == 0 {
@@ -666,7 +678,7 @@ impl<D: BlockDevice> Volume<D> {
         Ok(())
     }
 
-    /// Finds the recordings' folder, or makes it, and the place of its next entry.
+    /// Finds or makes the recordings' folder, and finds the place of its next entry.
     fn open_folder(&mut self) -> Result<(), D> {
         let first_cluster = match self.find_folder()? {
             Some(cluster) => cluster,

@@ -1,9 +1,10 @@
-//! A card that misbehaves on command, and firmware that does, for tests: bytes on the serial line
-//! say how.
+//! A card and a firmware that fail on command, for tests. Each byte on the serial line is a
+//! command.
 //!
-//! `1` to `9`: after the next write busy for as many quarters of a second, `a` to `z`: whole
-//! seconds; `!`: refuses all writes; `?`: is not there; `.`: is well again. The firmware, when it
-//! next comes to the card: `#` panics, `@` stands still.
+//! - `1` to `9`: the card is busy for that many quarters of a second after the next write; `a` to
+//!   `z`: for 1 to 26 seconds.
+//! - `!`: the card refuses all writes. `?`: the card is absent. `.`: the card works again.
+//! - `#`: the firmware panics, `@`: it hangs, at its next access to the card.
 
 use crate::{board, log};
 
@@ -34,7 +35,7 @@ impl Fault {
         }
     }
 
-    /// What the card answers without having been asked.
+    /// Obeys the commands that have come. Returns the answer that stands in for the card's, if any.
     pub fn answer(&mut self, byte: u8) -> Option<u8> {
         while let Some(command) = log::receive() {
             self.take(command);
@@ -45,7 +46,7 @@ impl Fault {
         (byte == NOTHING && board::uptime_ms() < self.busy_until_ms).then_some(BUSY)
     }
 
-    /// What the card's answer becomes.
+    /// Returns the card's answer, changed by the fault.
     pub fn change(&mut self, byte: u8, answer: u8) -> u8 {
         let is_response = core::mem::replace(&mut self.awaits_response, byte != NOTHING)
             && byte == NOTHING

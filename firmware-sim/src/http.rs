@@ -1,32 +1,32 @@
-//! The little HTTP an appliance needs: four things to ask for, one head at a time.
+//! The HTTP of the appliance: four kinds of request, one head at a time.
 
 use callreel_core::ws;
 use heapless::String;
 
-/// More header lines than this are refused; a tunnel or proxy adds a dozen.
+/// Most header lines in a request. A tunnel or proxy adds a dozen.
 const HEADERS_MAX: usize = 32;
 
-/// What a request asks for.
+/// A request that the appliance serves.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// `GET /`: how the appliance is.
+    /// `GET /`: the state of the appliance.
     Status,
-    /// `GET /recordings`: what is on the card.
+    /// `GET /recordings`: the list of the recordings on the card.
     List,
     /// `GET /recordings/<name>`: one file.
     File(&'a str),
-    /// `GET /media-stream` as a WebSocket: a call; with the value for `Sec-WebSocket-Accept`.
+    /// `GET /media-stream` as a WebSocket: a call. Holds the value for `Sec-WebSocket-Accept`.
     Call(String<28>),
 }
 
-/// Why a request is not served: a status line.
+/// The status line for a request that is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal(pub &'static str);
 
 impl Refusal {
-    /// The head is not HTTP.
+    /// The head is not HTTP, or its `Sec-WebSocket-Key` is not valid.
     pub const MALFORMED: Self = Self("400 Bad Request");
-    /// There is nothing of that name.
+    /// No resource has that name.
     pub const NOT_FOUND: Self = Self("404 Not Found");
     /// Only `GET` is served.
     pub const METHOD: Self = Self("405 Method Not Allowed");
@@ -36,14 +36,15 @@ impl Refusal {
     pub const UPGRADE: Self = Self("426 Upgrade Required");
     /// The head is longer than the buffer, or has too many lines.
     pub const TOO_LONG: Self = Self("431 Request Header Fields Too Large");
-    /// As many calls as there is memory for, or no card.
+    /// No memory for another call, no card, or another download is under way.
     pub const BUSY: Self = Self("503 Service Unavailable");
 }
 
-/// Reads a request's head: `None` while it is not whole, else what it asks for and its length.
+/// Parses a request's head. Returns `None` while the head is incomplete, else the request and the
+/// length of its head.
 ///
 /// # Errors
-/// The status line to answer with; the connection is of no further use.
+/// The status line to answer with. The connection is of no further use.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Request<'_>, usize)>, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);
@@ -67,7 +68,8 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request<'_>, usize)>, Refusal> {
     Ok(Some((request, length)))
 }
 
-/// The opening handshake of RFC 6455, section 4.2.1.
+/// Checks the opening handshake of RFC 6455, section 4.2.1. Returns the value for
+/// `Sec-WebSocket-Accept`.
 fn upgrade(headers: &[httparse::Header<'_>]) -> Result<String<28>, Refusal> {
     let named = |name: &str| {
         let mut found = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));

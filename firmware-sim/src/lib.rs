@@ -1,8 +1,8 @@
-//! The appliance's parts that know no board: what happens to a call between the network and the
-//! card. On the device `main.rs` puts them between smoltcp and an SD card; on a host tests put them
-//! between an array and an array.
+//! The appliance's parts that depend on no board: the path of a call from the network to the card.
+//! On the device `main.rs` connects them to smoltcp and an SD card. On a host, tests connect them
+//! to arrays.
 //!
-//! The least that a firmware of your own needs is the example at the top of `callreel-core`.
+//! The minimum for a firmware of your own is the example at the top of `callreel-core`.
 #![cfg_attr(target_os = "none", no_std)]
 
 pub mod call;

@@ -1,6 +1,7 @@
 //! defmt over UART0: the log as compressed frames, decoded on a host with the ELF (`defmt-print`).
 //!
-//! UART0 is a PL011 (data sheet, chapter 12). A full FIFO is waited for: 16 bytes at 115 200 baud.
+//! UART0 is a PL011 (data sheet, chapter 12). While its FIFO of 16 bytes is full, the sender waits;
+//! it runs at 115 200 baud.
 
 use core::cell::UnsafeCell;
 use core::panic::PanicInfo;
@@ -21,7 +22,7 @@ const UARTFR_RXFE: u32 = 1 << 4;
 const GPIOAFSEL_A: Register = Register::at(0x4000_4420);
 const GPIODEN_A: Register = Register::at(0x4000_451C);
 
-/// Makes the serial line ready: PA0 and PA1, 115 200 baud at 12.5 MHz, 8 bits, no parity, FIFOs on.
+/// Configures the serial line: PA0 and PA1, 115 200 baud at 12.5 MHz, 8 bits, no parity, FIFOs on.
 pub fn start() {
     GPIOAFSEL_A.set(0b11);
     GPIODEN_A.set(0b11);
@@ -38,7 +39,7 @@ fn send(bytes: &[u8]) {
     }
 }
 
-/// Takes one byte from the serial line, if one has come.
+/// Takes one byte from the serial line, if one has arrived.
 #[cfg(feature = "fault-injection")]
 pub fn receive() -> Option<u8> {
     (UARTFR.read() & UARTFR_RXFE == 0).then(|| UARTDR.read() as u8)
@@ -46,7 +47,8 @@ pub fn receive() -> Option<u8> {
 
 struct Encoder(UnsafeCell<(defmt::Encoder, critical_section::RestoreState)>);
 
-// SAFETY: used only between `acquire` and `release`, which hold off every interrupt of the one core.
+// SAFETY: used only between `acquire` and `release`, which hold off every interrupt of the one
+// core.
 unsafe impl Sync for Encoder {}
 
 static ENCODER: Encoder =
@@ -85,16 +87,17 @@ unsafe impl defmt::Logger for Uart {
 
 defmt::timestamp!("{=u64:ms}", board::uptime_ms());
 
-/// Says where it went wrong and starts over; recordings are made whole at the next boot.
+/// Logs the place of the panic and restarts the board. The next boot completes the recordings.
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
-    // The message would bring 5 KB of formatting along; the place is as good.
+    // Formatting the message would add 5 KB of code; the place is enough.
     let (file, line) = info.location().map_or(("?", 0), |place| (place.file(), place.line()));
     defmt::error!("panic at {=str}:{=u32}: the board restarts", file, line);
     board::reset()
 }
 
-/// A fault, for instance a stack that grew out of RAM. The stack may be gone, so no formatting here.
+/// Restarts the board after a fault, for instance a stack that grew out of RAM. The stack may be
+/// gone, so nothing is formatted here.
 #[exception]
 unsafe fn HardFault(_frame: &ExceptionFrame) -> ! {
     board::reset()

@@ -1,7 +1,7 @@
 //! The appliance: callreel's core as firmware for a Cortex-M3 with Ethernet and an SD card.
 //!
-//! Two sides share the one core: the network's ([`net`]) never waits, the card's ([`recorder`]) may,
-//! and while it does the network's is polled from inside the card's driver.
+//! Two sides share the one core. The network's side ([`net`]) never waits. The card's side
+//! ([`recorder`]) may wait; meanwhile the card's driver polls the network's side.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -43,7 +43,8 @@ fn main() -> ! {
     }
 }
 
-/// Makes both sides. Not inlined: what it builds them from need not stay on the stack for ever.
+/// Makes both sides. Not inlined, so that the parts they are built from do not stay on the stack
+/// for ever.
 #[cfg(target_os = "none")]
 #[inline(never)]
 fn start() -> (&'static RefCell<net::Front>, &'static mut recorder::Recorder) {

@@ -1,4 +1,4 @@
-//! The network's side: sockets, HTTP, and each call from its connection to its queue.
+//! The network's side: sockets, HTTP, and each call's path from its connection to its queue.
 
 use core::fmt::Write as _;
 
@@ -22,7 +22,8 @@ use crate::enet::Enet;
 /// Calls at once.
 pub const CALLS_MAX: usize = if cfg!(feature = "both-tracks") { 2 } else { 3 };
 
-/// Connections at once: one more, for HTTP and for refusals. Beyond it peers wait at the door.
+/// Connections at once: one for each call, and one for HTTP and for refusals. Further peers wait at
+/// the door.
 const CONNECTIONS_MAX: usize = CALLS_MAX + 1;
 
 const PORT: u16 = 80;
@@ -31,45 +32,47 @@ const ADDRESS: Ipv4Address = Ipv4Address::new(10, 0, 2, 15);
 const GATEWAY: Ipv4Address = Ipv4Address::new(10, 0, 2, 2);
 const PREFIX_BITS: u8 = 24;
 
-/// Three media frames of 20 ms fit into the window, five more into the connection's buffer.
+/// Receive window of a connection: three media frames of 20 ms. Five more fit into its `buffer`.
 const RX_BYTES: usize = 1536;
-/// A block of the card, or a whole short answer, fits into what can be on its way.
+/// Most bytes of a connection on their way to the peer: a block of the card, or a whole short
+/// answer.
 const TX_BYTES: usize = 768;
 
-/// A peer that answers no probe for so long is gone; probes go out twice as often.
+/// A peer that answers no probe for this long is gone. Probes go out twice as often.
 const PEER_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-/// A peer that is there but says nothing: before its request, in a call, while we send or close.
+/// Longest silence of a peer that is still there: before its request, in a call, while we send,
+/// while we close.
 const HEAD_MS_MAX: u64 = 10_000;
 const CALL_IDLE_MS_MAX: u64 = 60_000;
 const SEND_MS_MAX: u64 = 20_000;
 const CLOSE_MS_MAX: u64 = 3_000;
-/// The same for who is in no call, while somebody waits at the door.
+/// Longest silence of a connection without a call while another peer waits at the door.
 const GIVE_WAY_MS: u64 = 500;
 
-/// What a connection is about.
+/// The state of a connection.
 enum Phase {
     Listening,
-    /// A request's head is coming.
+    /// A request's head is arriving.
     Head,
-    /// The card's side has something to send.
+    /// The card's side has bytes to send.
     Serving(Job),
-    /// It is a call, whose recording may still be under way.
+    /// A call, in the slot of this index. Its recording may still be under way.
     Calling(usize),
-    /// All is said; the peer may read the rest.
+    /// Everything is sent; the peer may read the rest.
     Closing,
 }
 
-/// What the card's side is to send next.
+/// The next piece that the card's side has to send.
 #[derive(Clone, Copy)]
 pub enum Job {
-    /// The file of this name, from its head on.
+    /// The file of this name, from the response's head on.
     Open([u8; 11]),
     /// The rest of a file.
     Send(Reader),
-    /// The list of recordings, from its head on.
+    /// The list of recordings, from the response's head on.
     List,
-    /// The rest of the list; whether an entry has been sent.
+    /// The rest of the list. The flag is true once an entry has been sent.
     Entries(Cursor, bool),
 }
 
@@ -78,7 +81,7 @@ struct Connection {
     phase: Phase,
     buffer: &'static mut [u8; BUFFER_BYTES],
     held: usize,
-    /// When it last did something worth waiting for.
+    /// Uptime at the connection's last progress.
     active_ms: u64,
 }
 
@@ -88,7 +91,7 @@ struct Slot {
     is_connected: bool,
 }
 
-/// What the card's side tells the network's for `GET /`.
+/// State of the card's side, for `GET /`.
 #[derive(Clone, Copy, Default)]
 pub struct CardStatus {
     pub is_ready: bool,
@@ -105,7 +108,7 @@ pub struct Front {
     connections: [Connection; CONNECTIONS_MAX],
     slots: [Slot; CALLS_MAX],
     refused: u32,
-    /// Kept by the card's side.
+    /// State of the card's side, which keeps it up to date.
     pub card: CardStatus,
 }
 
@@ -123,7 +126,7 @@ static QUEUES: ConstStaticCell<[Queue<QUEUE_SAMPLES>; CALLS_MAX]> =
 static CALLS: [StaticCell<Call<'static>>; CALLS_MAX] = [const { StaticCell::new() }; CALLS_MAX];
 
 impl Front {
-    /// Switches the network on. To be called once.
+    /// Starts the network. Must be called once.
     pub fn start() -> Self {
         let enet = ENET.take();
         enet.start(MAC);
@@ -131,7 +134,7 @@ impl Front {
         let mut door = Door::new(enet);
         let mut interface = Interface::new(Config::new(hardware), &mut door, now());
         interface.update_ip_addrs(|addresses| {
-            // There is room for two.
+            // Cannot fail: there is room for two addresses.
             let _ = addresses.push(IpCidr::new(ADDRESS.into(), PREFIX_BITS));
         });
         let _ = interface.routes_mut().add_default_ipv4_route(GATEWAY);
@@ -159,7 +162,7 @@ impl Front {
         }
     }
 
-    /// Moves frames, bytes and messages on as far as they go now.
+    /// Moves frames, bytes and messages on as far as possible now.
     pub fn poll(&mut self) {
         let is_open = self.is_listening();
         self.door.set_open(is_open);
@@ -172,7 +175,7 @@ impl Front {
         }
     }
 
-    /// Whether a frame waits to be taken, or a peer that may come in.
+    /// Whether a frame has arrived, or a waiting peer may come in.
     pub fn has_work(&self) -> bool {
         self.door.has_frame() || self.door.is_waited_at() && self.is_listening()
     }
@@ -182,7 +185,7 @@ impl Front {
         sockets.any(|(_, smoltcp::socket::Socket::Tcp(socket))| socket.is_listening())
     }
 
-    /// Whether no call is being made or recorded.
+    /// Whether no call is connected or being recorded.
     pub fn is_idle(&self) -> bool {
         self.slots.iter().all(|slot| !slot.is_used)
     }
@@ -192,7 +195,7 @@ impl Front {
         self.slots[slot].call
     }
 
-    /// What a connection wants from the card, if it has room for `bytes` of it.
+    /// The job of a connection, if its socket has room for `bytes` bytes.
     pub fn job(&mut self, connection: usize, bytes: usize) -> Option<Job> {
         let Connection { handle, phase: Phase::Serving(job), .. } = self.connections[connection]
         else {
@@ -202,7 +205,8 @@ impl Front {
         (socket.send_capacity() - socket.send_queue() >= bytes).then_some(job)
     }
 
-    /// Sends bytes for which there is room, and says what comes next; `None` closes.
+    /// Sends `bytes`, for which the socket has room. `next` is the connection's next job; `None`
+    /// closes it.
     pub fn send(&mut self, connection: usize, bytes: &[u8], next: Option<Job>) {
         let connection = &mut self.connections[connection];
         let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
@@ -228,7 +232,7 @@ impl Front {
         let is_in_the_way = idle_ms > GIVE_WAY_MS && self.door.is_waited_at();
         match connection.phase {
             Phase::Listening if socket.is_listening() => {}
-            // Who has sent all and closed its side may be there at once.
+            // A peer may have sent everything and closed its side before the first poll.
             Phase::Listening if socket.may_recv() || socket.state() == tcp::State::CloseWait => {
                 connection.phase = Phase::Head;
                 connection.held = 0;
@@ -250,8 +254,8 @@ impl Front {
             }
             Phase::Closing => {
                 let _ = socket.recv(|bytes| (bytes.len(), ()));
-                // Both sides have closed, or the peer will not: either way there is no memory to
-                // wait in TIME-WAIT, and the next connection may be on its way.
+                // Both sides have closed, or the peer will not close. There is no memory to wait in
+                // TIME-WAIT, and the next connection may be on its way.
                 let is_over = socket.state() == tcp::State::TimeWait
                     || idle_ms > CLOSE_MS_MAX
                     || is_in_the_way;
@@ -282,7 +286,8 @@ impl Front {
             Ok(Some((Request::Status, _))) => self.send_status(index),
             Ok(Some((Request::List, _))) => connection.phase = Phase::Serving(Job::List),
             Ok(Some((Request::File(name), _))) => match store::parse_url_name(name) {
-                // With two, a call might have to wait as long as one of them takes.
+                // One download at a time: with two, a call might wait for a connection until one of
+                // them ends.
                 Some(_) if self.is_downloading() => self.refuse(index, Refusal::BUSY),
                 Some(name) => self.connections[index].phase = Phase::Serving(Job::Open(name)),
                 None => self.refuse(index, Refusal::NOT_FOUND),
@@ -345,7 +350,8 @@ impl Front {
             // No room means that the peer reads nothing; then it does not wait for a pong either.
             let _ = socket.send_slice(&pong);
         }
-        // What a call holds while the card is behind it still takes; half a frame nobody will finish.
+        // While the card is behind, the bytes held are still to be handled. Otherwise they are half
+        // a frame, which no peer will finish.
         if !slot.call.is_behind() {
             if !socket.may_recv() || !socket.may_send() {
                 slot.call.end(Ending::Closed);
@@ -366,7 +372,7 @@ impl Front {
         let mut text = String::<400>::new();
         let calls = self.slots.iter().filter(|slot| slot.is_used).count();
         let card = self.card;
-        // Fits with every number at its largest.
+        // Fits with every number at its maximum.
         let _ = writeln!(
             text,
             r#"{{"message":"callreel appliance is running","uptime_ms":{},"calls":{calls},"calls_max":{CALLS_MAX},"refused":{},"card_ready":{},"card_bytes_free":{},"recorded":{},"recovered":{},"stack_bytes":{},"stack_bytes_peak":{}}}"#,
@@ -399,10 +405,10 @@ impl Front {
     }
 }
 
-/// The head of a response; without a length its body ends with the connection.
+/// The head of a response. Without a length, its body ends with the connection.
 pub fn response_head(status: &str, kind: &str, body_bytes: Option<u32>) -> String<160> {
     let mut head = String::new();
-    // Fits: the longest status and type are ours.
+    // Fits: the longest status and type are constants of this crate.
     let _ = write!(head, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\n");
     if let Some(bytes) = body_bytes {
         let _ = write!(head, "Content-Length: {bytes}\r\n");

@@ -1,7 +1,8 @@
-//! The host's side: builds the image, makes a card, boots both in QEMU and talks to them.
+//! The host's side: builds the image, makes a card, boots both in QEMU and talks to the appliance.
 //!
-//! For whoever runs the appliance without the board: `cargo run -p callreel-firmware-sim`, and the
-//! tests. It needs `qemu-system-arm`, `mkfs.vfat` (dosfstools) and the target `thumbv7m-none-eabi`.
+//! Used by `cargo run -p callreel-firmware-sim`, which runs the appliance without the board, and by
+//! the tests. It needs `qemu-system-arm`, `mkfs.vfat` (dosfstools) and the target
+//! `thumbv7m-none-eabi`.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -12,19 +13,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The target of the appliance's processor.
+/// Target of the appliance's processor.
 pub const TARGET: &str = "thumbv7m-none-eabi";
 
-/// Where the card's only partition starts, in bytes: `mdir -i card.img@@1M`.
+/// Start of the card's only partition, in bytes: `mdir -i card.img@@1M`.
 pub const PARTITION_OFFSET: u64 = 1 << 20;
 
-/// How long the appliance may take until it answers.
+/// Longest time from the start to the appliance's first answer.
 const BOOT_MAX: Duration = Duration::from_secs(30);
 
-/// How long it may take to answer a request.
+/// Longest time for an answer to a request.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
 
-/// What is missing on this machine to run the appliance, in words for its user.
+/// A message for the user: the first thing this machine lacks to run the appliance; `None` if
+/// nothing is missing.
 #[must_use]
 pub fn missing() -> Option<String> {
     let runs = |program: &str, arguments: &[&str]| {
@@ -46,7 +48,7 @@ pub fn missing() -> Option<String> {
     None
 }
 
-/// A tool of dosfstools; Debian keeps them out of a user's path.
+/// Path of a tool of dosfstools. Debian keeps these tools out of a user's `PATH`.
 #[must_use]
 pub fn dosfstool(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -58,16 +60,16 @@ fn mkfs() -> Option<PathBuf> {
     dosfstool("mkfs.vfat")
 }
 
-/// A program of this crate to be built for a microcontroller.
+/// A program of this crate to build for a microcontroller.
 #[derive(Debug, Clone, Copy)]
 pub struct Program<'a> {
-    /// The binary's name.
+    /// Name of the binary.
     pub name: &'a str,
-    /// The processor: a target triple.
+    /// The processor, as a target triple.
     pub target: &'a str,
-    /// Features of this crate, with commas between.
+    /// Features of this crate, separated by commas.
     pub features: &'a str,
-    /// More flags for rustc.
+    /// Additional flags for rustc.
     pub rustflags: &'a str,
 }
 
@@ -76,15 +78,16 @@ impl Program<'_> {
     pub const APPLIANCE: Self =
         Self { name: "callreel-firmware-sim", target: TARGET, features: "", rustflags: "" };
 
-    /// Builds it, and copies its ELF to `image`; cargo's own files go beside that.
+    /// Builds the program and copies its ELF to `image`. Cargo's own files go beside `image`.
     ///
     /// # Errors
-    /// The build failed; cargo has said why on stderr.
+    /// The build failed, and cargo has printed the reason on stderr; or the ELF cannot be copied.
     pub fn build(&self, image: &Path) -> io::Result<()> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let beside = image.parent().unwrap_or(Path::new("."));
-        // Other flags would have cargo build everything anew each time.
+        // One directory for each kind of flags: with changing flags, cargo would rebuild everything
+        // each time.
         let kind = if self.rustflags.is_empty() { "build" } else { "build-flags" };
         let target_dir = beside.join(kind);
         let status = Command::new(cargo)
@@ -93,7 +96,7 @@ impl Program<'_> {
             .args(["--target", self.target, "--profile", "firmware", "--features", self.features])
             .arg("--target-dir")
             .arg(&target_dir)
-            // Not those that were meant for whoever runs this.
+            // Replaces the flags that the environment sets for this process.
             .env("RUSTFLAGS", self.rustflags)
             .status()?;
         if !status.success() {
@@ -103,7 +106,7 @@ impl Program<'_> {
     }
 }
 
-/// Whether QEMU's boards with a 32-bit RISC-V can be run; the appliance is not one of them.
+/// Whether QEMU's boards with a 32-bit RISC-V can be run. The appliance does not need them.
 #[must_use]
 pub fn has_riscv() -> bool {
     let output = Command::new(RISCV).arg("--version").stdin(Stdio::null()).output();
@@ -112,8 +115,8 @@ pub fn has_riscv() -> bool {
 
 const RISCV: &str = "qemu-system-riscv32";
 
-/// Runs a program that ends by itself, an instruction a nanosecond of its time; returns what it
-/// printed over semihosting.
+/// Runs a program that ends by itself, at one instruction a nanosecond of its time. Returns its
+/// output over semihosting.
 ///
 /// # Errors
 /// QEMU cannot be run, or the program failed.
@@ -134,7 +137,8 @@ pub fn run_counted(image: &Path, board: &str) -> io::Result<String> {
     if output.status.success() { Ok(said) } else { Err(io::Error::other(said)) }
 }
 
-/// Makes a card of `mebibytes` (a power of two, as QEMU wants it) with an empty FAT16 in a partition.
+/// Makes a card of `mebibytes` (a power of two, as QEMU requires) with an empty FAT16 in a
+/// partition.
 ///
 /// # Errors
 /// The file cannot be written, or mkfs.vfat failed.
@@ -144,7 +148,8 @@ pub fn make_card(path: &Path, mebibytes: u32) -> io::Result<()> {
     let file = File::create(path)?;
     file.set_len(u64::from(mebibytes) << 20)?;
     let tool = mkfs().ok_or_else(|| io::Error::other("mkfs.vfat is not installed"))?;
-    // By itself it takes clusters of 2 KB, too few of them for a FAT16 on so small a card.
+    // By default mkfs.vfat makes clusters of 2 KB, which are too few for a FAT16 on such a small
+    // card.
     let cluster: &[&str] = if mebibytes < 16 { &["-s", "1"] } else { &[] };
     let output = Command::new(tool)
         .args(cluster)
@@ -164,7 +169,7 @@ pub fn make_card(path: &Path, mebibytes: u32) -> io::Result<()> {
     file.write_all_at(&[0x55, 0xAA], 510)
 }
 
-/// An appliance that runs. Dropping it pulls the plug.
+/// A running appliance. Dropping it cuts its power.
 pub struct Appliance {
     qemu: Child,
     address: SocketAddr,
@@ -173,8 +178,8 @@ pub struct Appliance {
 }
 
 impl Appliance {
-    /// Boots `image` with `card`, on a free port of the loopback; its log goes to `log`, as defmt
-    /// frames. Returns when it answers, and has mounted the card.
+    /// Boots `image` with `card`, on a free port of the loopback. The log goes to `log`, as defmt
+    /// frames. Returns when the appliance answers and has mounted the card.
     ///
     /// # Errors
     /// QEMU cannot be run, or the appliance does not answer in time.
@@ -182,8 +187,9 @@ impl Appliance {
         Self::boot_with(&[], image, card, log)
     }
 
-    /// The same where an instruction takes a nanosecond, for [`instructions`](Self::instructions):
-    /// a processor of 1 GHz in its own eyes, which is slower than the clock on the wall.
+    /// Boots as [`boot`](Self::boot), at one instruction a nanosecond, for
+    /// [`instructions`](Self::instructions). By its own time this is a processor of 1 GHz; it runs
+    /// slower than real time.
     ///
     /// # Errors
     /// As for [`boot`](Self::boot).
@@ -226,36 +232,37 @@ impl Appliance {
         let port = appliance.patiently(until, || forwarded_port(&control))?;
         appliance.address.set_port(port);
         let serial = UnixStream::connect(&serial)?;
-        // QEMU writes the log to its file and to here; unread, it would stand still.
+        // QEMU writes the log to its file and to this socket. If the socket were not read, QEMU
+        // would stand still.
         let mut unread = serial.try_clone()?;
         std::thread::spawn(move || io::copy(&mut unread, &mut io::sink()));
         appliance.serial = Some(serial);
         let address = appliance.address;
         appliance.patiently(until, || match get(address, "/")? {
             (200, health) if card.is_none() || is_ready(&health) => Ok(()),
-            _ => Err(io::Error::other("the appliance does not get ready for its card")),
+            _ => Err(io::Error::other("the appliance has not mounted its card")),
         })?;
         Ok(appliance)
     }
 
-    /// Where it listens on this machine.
+    /// Address of the appliance on this machine.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The URL to stream a call to.
+    /// URL to stream a call to.
     #[must_use]
     pub fn stream_url(&self) -> String {
         format!("ws://{}/media-stream", self.address)
     }
 
-    /// Asks it for a path; returns the status and the body.
+    /// Requests a path; returns the status and the body.
     ///
-    /// When it restarts in the middle it is asked again.
+    /// If the appliance restarts in the middle, it is asked again.
     ///
     /// # Errors
-    /// No answer, or half of one.
+    /// No answer, or an incomplete one.
     pub fn get(&self, path: &str) -> io::Result<(u16, Vec<u8>)> {
         let until = Instant::now() + REQUEST_MAX;
         loop {
@@ -268,7 +275,8 @@ impl Appliance {
         }
     }
 
-    /// Sends bytes to its serial line, where an image with `fault-injection` takes commands.
+    /// Sends bytes to the appliance's serial line. An image with `fault-injection` takes commands
+    /// there.
     ///
     /// # Errors
     /// QEMU is gone.
@@ -276,31 +284,31 @@ impl Appliance {
         self.serial.as_mut().ok_or(io::ErrorKind::NotConnected)?.write_all(bytes)
     }
 
-    /// How many instructions it has executed since it was booted counted; waiting for an interrupt
-    /// takes none.
+    /// Number of instructions executed since a [`boot_counted`](Self::boot_counted). Waiting for an
+    /// interrupt takes none.
     ///
     /// # Errors
-    /// QEMU is gone.
+    /// QEMU is gone, or does not count.
     pub fn instructions(&self) -> io::Result<u64> {
         let answer = ask(&self.control, r#"{"execute":"query-replay"}"#)?;
         let count = answer.split_once(r#""icount": "#).map(|(_, rest)| rest);
         let count = count.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
         let count = count.and_then(|digits| digits.parse().ok());
-        count.ok_or_else(|| io::Error::other("QEMU does not count"))
+        count.ok_or_else(|| io::Error::other("QEMU counts no instructions: use `boot_counted`"))
     }
 
-    /// Pulls the plug: what the card was given is on it, and nothing else.
+    /// Cuts the power: the card keeps the blocks it was given, and nothing else.
     pub fn cut_power(mut self) {
         self.stop();
     }
 
     fn stop(&mut self) {
-        // Already gone is as good.
+        // An error means that QEMU is gone already.
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
     }
 
-    /// Tries until it works, the time is over or QEMU is gone.
+    /// Repeats `attempt` until it succeeds, the time is over or QEMU is gone.
     fn patiently<T>(
         &mut self,
         until: Instant,
@@ -311,7 +319,7 @@ impl Appliance {
                 Ok(value) => return Ok(value),
                 Err(error) if Instant::now() > until => return Err(error),
                 Err(_) if self.qemu.try_wait()?.is_some() => {
-                    return Err(io::Error::other("QEMU ended at once; run it by hand to see why"));
+                    return Err(io::Error::other("QEMU ended: run it by hand to see its error"));
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
@@ -325,17 +333,17 @@ impl Drop for Appliance {
     }
 }
 
-/// Asks QEMU which port it has taken, which is the only way to have one nobody else has.
+/// Asks QEMU for the port it has taken. This is the only way to a port that no other program has.
 fn forwarded_port(control: &Path) -> io::Result<u16> {
     let command =
         r#"{"execute":"human-monitor-command","arguments":{"command-line":"info usernet"}}"#;
     let answer = ask(control, command)?;
     let words: Vec<&str> = answer.split_whitespace().collect();
     let port = words.windows(2).find(|pair| pair[0] == "127.0.0.1").map(|pair| pair[1].parse());
-    port.and_then(Result::ok).ok_or_else(|| io::Error::other("QEMU forwards no port"))
+    port.and_then(Result::ok).ok_or_else(|| io::Error::other("QEMU reports no forwarded port"))
 }
 
-/// Gives QEMU a command over its control socket, and returns its answer: a line.
+/// Sends QEMU a command over its control socket, and returns the answer, which is one line.
 fn ask(control: &Path, command: &str) -> io::Result<String> {
     let stream = UnixStream::connect(control)?;
     stream.set_read_timeout(Some(REQUEST_MAX))?;
@@ -350,7 +358,7 @@ fn ask(control: &Path, command: &str) -> io::Result<String> {
     Ok(line)
 }
 
-/// Whether the connection was reset, before or after something was written to it.
+/// Whether the connection was reset, before or after a write to it.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
@@ -365,7 +373,7 @@ fn get(address: SocketAddr, path: &str) -> io::Result<(u16, Vec<u8>)> {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    let half = || io::Error::new(io::ErrorKind::UnexpectedEof, "half an answer");
+    let half = || io::Error::new(io::ErrorKind::UnexpectedEof, "the answer is incomplete");
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(half)?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
     let body = answer.split_off(end + 4);

@@ -1,4 +1,4 @@
-//! The half second of audio between a call and the card: what rides out the card's stalls.
+//! The half second of audio between a call and the card, which rides out the card's stalls.
 
 use callreel_core::g711::MULAW_SILENCE;
 use heapless::Deque;
@@ -6,15 +6,16 @@ use heapless::Deque;
 /// Silences that the queue holds beside its samples.
 const SILENCES_MAX: usize = 8;
 
-/// What is worth a silence's place: a block of the jitter buffer, not a pause between syllables.
+/// Shortest silence that is kept as a number: a block of the jitter buffer, not a pause between
+/// syllables.
 const SILENCE_SAMPLES_MIN: usize = 128;
 
 /// A queue of a recording's samples as mu-law codes, interleaved if there are two channels.
 ///
 /// Long silence is kept as a number, so that a gap of seconds takes no room.
 ///
-/// *Invariant: popped ≤ each silence's place, in order, ≤ pushed; what is pushed comes out, in
-/// number and order, and what was refused comes out as silence.*
+/// *Invariant: all pushed samples come out, in number and order; refused samples come out as
+/// silence. popped <= the place of each silence, in order, <= pushed.*
 pub struct Queue<const N: usize> {
     codes: [u8; N],
     start: usize,
@@ -23,7 +24,7 @@ pub struct Queue<const N: usize> {
     lost: u64,
 }
 
-/// Silence in front of the code that is `after` codes behind the silence before it.
+/// A silence. It comes `after` codes behind the silence before it.
 #[derive(Clone, Copy)]
 struct Silence {
     after: usize,
@@ -38,19 +39,19 @@ impl<const N: usize> Queue<N> {
         Self { codes: [0; N], start: 0, length: 0, silences, lost: 0 }
     }
 
-    /// How many samples fit for certain.
+    /// Number of samples that fit for certain.
     #[must_use]
     pub const fn room(&self) -> usize {
         N - self.length
     }
 
-    /// Samples that found no room since it was made or cleared, and come out as silence.
+    /// Samples that found no room since the queue was made or cleared. They come out as silence.
     #[must_use]
     pub const fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Appends codes; what finds no room is replaced by as much silence, and counted.
+    /// Appends codes. If they do not fit, counts them and appends silence of the same length.
     pub fn push(&mut self, codes: &[u8]) {
         let is_long = codes.len() >= SILENCE_SAMPLES_MIN;
         if is_long && codes.iter().all(|&code| is_silence(code)) {
@@ -67,7 +68,8 @@ impl<const N: usize> Queue<N> {
         self.length += codes.len();
     }
 
-    /// Moves the oldest codes to `out` and says how many; zero means that none are left.
+    /// Moves the oldest codes to `out` and returns their number; zero means that the queue is
+    /// empty.
     pub fn pop(&mut self, out: &mut [u8]) -> usize {
         let mut used = 0;
         while used < out.len() {
@@ -102,7 +104,7 @@ impl<const N: usize> Queue<N> {
         used
     }
 
-    /// Forgets everything, the count as well.
+    /// Empties the queue and resets the count of lost samples.
     pub fn clear(&mut self) {
         self.length = 0;
         self.silences.clear();
@@ -117,14 +119,15 @@ impl<const N: usize> Queue<N> {
         if !may_join && self.silences.push_back(silence).is_ok() {
             return;
         }
-        // With codes between, but no place for another silence, this one comes a little early.
+        // There is no place for another silence: this one joins the last. If codes lie between, it
+        // comes a little early.
         if let Some(last) = self.silences.back_mut() {
             last.samples += samples as u64;
         }
     }
 }
 
-/// Positive zero, or negative.
+/// Whether a code is zero, positive or negative.
 const fn is_silence(code: u8) -> bool {
     code | 0x80 == MULAW_SILENCE
 }

@@ -1,4 +1,4 @@
-//! The card's side: takes each call's samples from its queue to its file, and files to downloads.
+//! The card's side: moves each call's samples from its queue to its file, and files to downloads.
 
 use core::cell::RefCell;
 use core::fmt::Write as _;
@@ -17,16 +17,16 @@ use crate::net::{CALLS_MAX, CardStatus, Front, Job, response_head};
 
 type Device = &'static PatientCard;
 
-/// How often a card is looked for while there is none.
+/// Interval of attempts to mount a card while there is none.
 const MOUNT_INTERVAL_MS: u64 = 2000;
 
-/// Samples moved in one go: a block of the card.
+/// Samples moved in one step: a block of the card.
 const STEP_SAMPLES: usize = 256;
 
 /// Room that a download needs in its socket: a block, or a response's head.
 const SEND_BYTES: usize = fat::BLOCK_BYTES;
 
-/// The recordings under way. Whatever it waits for, the network's side goes on.
+/// The recordings under way. While this side waits for the card, the network's side goes on.
 pub struct Recorder {
     front: &'static RefCell<Front>,
     device: Device,
@@ -55,7 +55,7 @@ impl Recorder {
         }
     }
 
-    /// Does a bounded piece of each thing that waits, and says whether there was any.
+    /// Does a bounded piece of each pending task. Returns whether there was any.
     pub fn step(&mut self) -> bool {
         if self.card.borrow().is_none() {
             self.look_for_card();
@@ -73,7 +73,8 @@ impl Recorder {
         is_busy
     }
 
-    /// Not inlined, like the other steps: the stack is as deep as one of them, not as all.
+    /// Mounts the card, if an attempt is due. Not inlined, like the other steps: so the stack is as
+    /// deep as one of them, not as all.
     #[inline(never)]
     fn look_for_card(&mut self) {
         let now_ms = board::uptime_ms();
@@ -98,14 +99,14 @@ impl Recorder {
                     repairs.clusters_freed
                 );
                 if repairs.is_suspect {
-                    defmt::warn!("the file system has faults of its own: check the card with fsck");
+                    defmt::warn!("the file system has other faults: check the card with fsck");
                 }
                 self.next_number = recovery.next_number;
                 self.status.recovered += recovery.recovered;
             }
             Err(error) => {
                 *card = None;
-                defmt::warn!("no card to record on: {=str}", Error::from(error).reason());
+                defmt::warn!("cannot mount a card: {=str}", Error::from(error).reason());
             }
         }
         drop(card);
@@ -176,10 +177,10 @@ impl Recorder {
         true
     }
 
-    /// Ends a call whose audio the card does not take, and says so in its end record if it can.
+    /// Ends a call after the card refused its audio. Notes the error in the end record, if possible.
     #[inline(never)]
     fn abandon(&mut self, slot: usize, error: Error<SdError>) {
-        defmt::error!("call {=usize}: ends for {=str}", slot, error.reason());
+        defmt::error!("call {=usize}: cannot write the audio: {=str}", slot, error.reason());
         let end = self.fail(slot, error);
         let recording = self.recordings[slot].take();
         if let Some(Err(error)) = recording.map(|recording| recording.abandon(error, &end)) {
@@ -189,7 +190,7 @@ impl Recorder {
         self.tell();
     }
 
-    /// Ends the call, and lets go of a card that failed so that it is looked for anew.
+    /// Ends the call. Releases a card that failed, so that it is mounted again later.
     fn fail(&mut self, slot: usize, error: Error<SdError>) -> End {
         if matches!(error, Error::Fat(fat::Error::Card(_))) {
             *self.card.borrow_mut() = None;
@@ -209,7 +210,7 @@ impl Recorder {
         self.front.borrow_mut().card = self.status;
     }
 
-    /// Sends the next piece of what a connection asked for.
+    /// Sends the next piece of a connection's job.
     #[inline(never)]
     fn serve(&mut self, connection: usize) -> bool {
         let job = self.front.borrow_mut().job(connection, SEND_BYTES);
@@ -218,7 +219,7 @@ impl Recorder {
         let (bytes, next) = match self.answer(job, &mut block) {
             Ok((bytes, next)) => (bytes, next),
             Err(error) => {
-                defmt::warn!("a download ends for {=str}", error.reason());
+                defmt::warn!("a download ended early: {=str}", error.reason());
                 (0, None)
             }
         };
@@ -226,7 +227,7 @@ impl Recorder {
         true
     }
 
-    /// Puts the answer's next piece into `block`; says its length and what comes then.
+    /// Puts the next piece of the answer into `block`. Returns its length and the next job.
     fn answer(
         &mut self,
         job: Job,

@@ -1,4 +1,4 @@
-//! Recordings on a card: a WAV and an end record each, numbered, never written twice.
+//! Recordings on a card: a WAV and an end record each, numbered, never overwritten.
 
 use core::cell::RefCell;
 use core::fmt::Write as _;
@@ -12,25 +12,25 @@ use heapless::String;
 use crate::call::{End, Ending, Opening};
 use crate::fat::{self, Entry, File, Reader, Repairs, Volume};
 
-/// How much audio may be on its way to the card: then the file is made whole again.
+/// Audio between two checkpoints. At each checkpoint the file is whole again.
 pub const CHECKPOINT_MS: u32 = 500;
 
 /// The volume of the card, if there is one.
 pub type Card<D> = RefCell<Option<Volume<D>>>;
 
-/// Why a recording has no more place to go.
+/// The reason a recording cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error<E> {
     /// No card, or one that could not be mounted.
     NoCard,
-    /// The card's file system.
+    /// Error of the card's file system.
     Fat(fat::Error<E>),
-    /// The file has come to the 4 GiB of a WAV.
+    /// The file has reached the 4 GiB limit of a WAV.
     Long,
 }
 
 impl<E> Error<E> {
-    /// One word for records.
+    /// The word for records.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::NoCard => "card-missing",
@@ -53,7 +53,7 @@ impl<E> From<wav::Error<Error<E>>> for Error<E> {
     fn from(error: wav::Error<Self>) -> Self {
         match error {
             wav::Error::Sink(error) => error,
-            // The sink always takes something, and nothing is written after an error.
+            // The sink always takes some bytes, and nothing is written after an error.
             _ => Self::Long,
         }
     }
@@ -77,19 +77,19 @@ impl<E: core::fmt::Debug> embedded_io::Error for Error<E> {
     }
 }
 
-/// What a boot found on the card.
+/// The result of mounting a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recovery {
-    /// What the file system needed.
+    /// Repairs of the file system.
     pub repairs: Repairs,
-    /// Recordings that had no end record, made whole.
+    /// Recordings without an end record that were completed.
     pub recovered: u32,
-    /// The number that the next recording gets.
+    /// Number of the next recording.
     pub next_number: u32,
 }
 
-/// Mounts the card, mends its file system, and finishes what a power cut left unfinished: sizes
-/// made true, an end record that says `recovered`.
+/// Mounts the card, mends its file system, and completes the recordings that a power cut
+/// interrupted: corrects the sizes in their headers and writes an end record that says `recovered`.
 ///
 /// # Errors
 /// As [`Volume::mount`].
@@ -99,14 +99,16 @@ pub fn mount<D: BlockDevice>(volume: &mut Volume<D>) -> Result<Recovery, fat::Er
     Ok(Recovery { repairs, recovered, next_number })
 }
 
-/// Finishes what has no end record; says how many those were, and the number that is next.
+/// Completes the recordings without an end record. Returns their number, and the number of the next
+/// recording.
 ///
-/// Not inlined: its marks and those of the file system's repair would lie on the stack together.
+/// Not inlined: otherwise its marks and those of the file system's repair would be on the stack
+/// together.
 #[inline(never)]
 fn recover_all<D: BlockDevice>(volume: &mut Volume<D>) -> Result<(u32, u32), fat::Error<D::Error>> {
     let (mut recovered, mut next_number) = (0, 1_u32);
-    // A bit for each number that has an end record. Numbers 16 384 apart share one: a recording
-    // that was cut off so long ago has been recovered long since.
+    // One bit for each number that has an end record. Numbers 16 384 apart share a bit: a recording
+    // interrupted so long ago has long been recovered.
     const MARKS_BYTES: usize = 2048;
     let mut marks = [0_u8; MARKS_BYTES];
     let bit = |number: u32| (number as usize / 8 % MARKS_BYTES, 1 << (number % 8));
@@ -130,7 +132,8 @@ fn recover_all<D: BlockDevice>(volume: &mut Volume<D>) -> Result<(u32, u32), fat
     Ok((recovered, next_number))
 }
 
-/// Makes a cut-off recording's header say what its file holds; false if it is no recording of ours.
+/// Makes the header of an interrupted recording match the file's size, and writes its end record.
+/// Returns false if the file is not a recording of this appliance.
 fn recover<D: BlockDevice>(
     volume: &mut Volume<D>,
     entry: &Entry,
@@ -144,7 +147,7 @@ fn recover<D: BlockDevice>(
     let same =
         |range: core::ops::Range<usize>| block.contents.get(range.clone()) == blank.get(range);
     let Some(bytes) = entry.size.checked_sub(spec.header_bytes()) else { return Ok(false) };
-    // All of a header but its two sizes.
+    // Compares the whole header except its two sizes.
     if !(1..=2).contains(&channels) || !same(0..4) || !same(8..40) {
         return Ok(false);
     }
@@ -160,7 +163,7 @@ fn recover<D: BlockDevice>(
     Ok(true)
 }
 
-/// Room for an end record; it has at most a card's block.
+/// Room for an end record, which must fit into one block of the card.
 const RECORD_BYTES: usize = 480;
 
 const _: () = assert!(RECORD_BYTES <= fat::BLOCK_BYTES);
@@ -181,7 +184,7 @@ const fn extension(kind: Kind) -> &'static [u8; 3] {
     }
 }
 
-/// The name of a recording's file as FAT stores it.
+/// Name of a recording's file, in FAT's form.
 #[must_use]
 pub fn name(number: u32, kind: Kind) -> [u8; 11] {
     let mut name = *b"R0000000   ";
@@ -194,7 +197,7 @@ pub fn name(number: u32, kind: Kind) -> [u8; 11] {
     name
 }
 
-/// The reverse of [`name`]; `None` for a file that is not ours.
+/// The reverse of [`name`]; `None` for a file that is not a recording's.
 #[must_use]
 pub fn parse_name(name: &[u8; 11]) -> Option<(u32, Kind)> {
     let [b'R', digits @ .., a, b, c] = name else { return None };
@@ -206,7 +209,7 @@ pub fn parse_name(name: &[u8; 11]) -> Option<(u32, Kind)> {
     Some((number, kind))
 }
 
-/// Reads the name in a URL, `R0000001.wav` in any case; `None` if it cannot be a recording's.
+/// Parses a name in a URL, `R0000001.wav` in any case; `None` if it cannot be a recording's.
 #[must_use]
 pub fn parse_url_name(text: &str) -> Option<[u8; 11]> {
     let (stem, extension) = text.split_once('.')?;
@@ -223,8 +226,8 @@ pub fn parse_url_name(text: &str) -> Option<[u8; 11]> {
 
 /// A recording that is being written.
 ///
-/// *Invariant:* after each checkpoint the file on the card is a whole WAV. Dropping it leaves the
-/// card as of the last one, for the next [`mount`] to finish.
+/// *Invariant:* after each checkpoint the file on the card is a whole WAV. Dropping the recording
+/// leaves the card as of the last checkpoint; the next [`mount`] completes the file.
 pub struct Recording<'a, D: BlockDevice> {
     writer: wav::Writer<Sink<'a, D>>,
     number: u32,
@@ -233,7 +236,7 @@ pub struct Recording<'a, D: BlockDevice> {
 }
 
 impl<'a, D: BlockDevice> Recording<'a, D> {
-    /// Begins the file and puts its header on the card.
+    /// Creates the file and puts its header on the card.
     ///
     /// # Errors
     /// As [`Error`]; nothing is left to clean up.
@@ -248,15 +251,17 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         Ok(Self { writer, number, opening, checkpointed_bytes: 0 })
     }
 
-    /// The number in its files' names.
+    /// Number in the names of the recording's files.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// Appends the samples of mu-law codes, and makes the file whole again when enough have come.
+    /// Appends the samples of mu-law codes. Makes a checkpoint after each [`CHECKPOINT_MS`] of
+    /// audio.
     ///
     /// # Errors
-    /// As [`Error`]; the file stays as of its last checkpoint, and is to be abandoned.
+    /// As [`Error`]; the file stays as of its last checkpoint, and the caller must
+    /// [`abandon`](Self::abandon) the recording.
     pub fn write(&mut self, codes: &[u8]) -> Result<(), Error<D::Error>> {
         self.writer.write_mulaw(codes)?;
         let spec = self.writer.spec();
@@ -272,7 +277,7 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
     /// Completes the file and writes its end record.
     ///
     /// # Errors
-    /// As [`Error`]; the next boot recovers it.
+    /// As [`Error`]; the next boot recovers the recording.
     pub fn finish(self, end: &End) -> Result<(), Error<D::Error>> {
         let state = if end.ending == Ending::Stop && end.summary.lost == 0 {
             "complete"
@@ -282,10 +287,10 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         self.end(state, end.ending.reason(), end)
     }
 
-    /// Gives up on the audio, for `error`'s sake, but not on saying so.
+    /// Gives up the audio because of `error`, and writes an end record with that reason.
     ///
     /// # Errors
-    /// As [`Error`]: the card takes nothing at all.
+    /// As [`Error`]; the card takes no end record either.
     pub fn abandon(self, error: Error<D::Error>, end: &End) -> Result<(), Error<D::Error>> {
         self.end("partial", error.reason(), end)
     }
@@ -297,7 +302,7 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         let sink = writer.finish()?;
         let mut text = String::<RECORD_BYTES>::new();
         let s = &end.summary;
-        // Fits: the ids are bounded and seven counters of an 8 kHz call are far below 20 digits.
+        // Fits: the ids are bounded, and seven counters of an 8 kHz call stay far below 20 digits.
         let _ = write!(
             text,
             r#"{{"state":"{state}","reason":"{reason}","provider":"twilio","stream_id":"{}","call_id":"{}","#,
@@ -319,7 +324,7 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
 struct Sink<'a, D: BlockDevice> {
     card: &'a Card<D>,
     file: File,
-    /// Where in the first block the next bytes go; `None` is the file's end.
+    /// Place of the next bytes in the first block; `None` for the file's end.
     position: Option<usize>,
 }
 
@@ -348,12 +353,12 @@ impl<D: BlockDevice> Write for Sink<'_, D> {
 }
 
 impl<D: BlockDevice> Seek for Sink<'_, D> {
-    /// Seeks to the first block, to change it, or to the end. A seek into the last block takes the
-    /// bytes behind it back: a write that failed half-way has left them.
+    /// Seeks to the first block, to change it, or to the end. A seek into the last block cuts off
+    /// the bytes behind it, which a half-failed write has left.
     fn seek(&mut self, to: SeekFrom) -> Result<u64, Self::Error> {
         let SeekFrom::Start(at) = to else { return Err(Error::Fat(fat::Error::Position)) };
         if at == 0 {
-            // The header must not claim what the card does not have.
+            // The header must not claim bytes that are not on the card.
             self.flush()?;
             self.position = Some(0);
         } else if u32::try_from(at).is_ok_and(|size| self.file.truncate(size)) {

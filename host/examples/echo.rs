@@ -66,7 +66,7 @@ fn serve(mut socket: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Takes any request for an upgrade.
+/// Accepts any request for an upgrade.
 fn handshake(socket: &mut TcpStream) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {

@@ -1,7 +1,7 @@
-//! The admin listener: console, API, events, metrics and health, for those who run the recorder.
+//! The admin listener: console, API, events, metrics and health, for the recorder's operators.
 //!
-//! It reads what recordings show of themselves (see [`live`](crate::live)) and the finished ones in
-//! the store; nothing that happens here, or that a client does not do, holds a recording up.
+//! It reads the shared state of live recordings (see [`live`](crate::live)) and the finished recordings
+//! in the store. Nothing that happens here, and no slow client, holds a recording up.
 
 mod access;
 mod api;
@@ -42,39 +42,40 @@ use crate::{metrics, webhook};
 
 pub use access::{Token, TokenError};
 
-/// The most connections at one time; each may be a browser that listens in.
+/// Most connections at one time; each may be a browser that listens to a call.
 const CONNECTIONS_MAX: usize = 512;
 
-/// What may wait in the system for a client that does not read, beyond what it has room for. Without
-/// a bound it is megabytes, minutes of a stuck listener's audio.
+/// Bytes that may wait in the kernel for a client that does not read, beyond the client's own receive
+/// buffer. Without a bound it would be megabytes: minutes of audio for a stuck listener.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 
-/// Largest request head, and what of an answer waits for the socket.
+/// Largest request head, and most bytes of an answer that wait for the socket.
 const HEAD_BYTES_MAX: usize = held::SLICE_BYTES;
 
 /// Time for a request's head to arrive, and the longest time between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client may take nothing of what it asked for.
+/// Longest time in which a client may read nothing of its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Requests that read files at one time; more wait for their turn.
 const READERS_MAX: usize = 4;
 
-/// Rest after an accept that failed for want of a resource.
+/// Pause after a failed accept, most likely for lack of a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The admin listener's settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What everybody must show. Without it only loopback names reach the listener.
+    /// Token that every client must send. Without one, the listener answers only to loopback names.
     pub token: Option<Token>,
     /// Whether recordings may be deleted.
     pub allows_delete: bool,
-    /// Connections at one time. When there are as many, the oldest gives way to the next.
+    /// Most connections at one time. One more closes the connection that has shown the least, the
+    /// oldest of several.
     pub connections_max: usize,
-    /// How long a client may take nothing of what it asked for.
+    /// Longest time in which a client may read nothing of its answer.
     pub write_timeout: Duration,
 }
 
@@ -89,24 +90,24 @@ impl Default for Config {
     }
 }
 
-/// What the listener shows.
+/// Sources of the data that the listener shows.
 #[derive(Debug)]
 pub struct Sources {
     /// The live recordings and the counters.
     pub board: Arc<Board>,
-    /// The finished ones.
+    /// The finished recordings.
     pub store: Arc<Store>,
-    /// Whether calls can be taken.
+    /// Whether the recorder can take calls.
     pub readiness: Readiness,
-    /// What is to be told to somebody's server, if anything.
+    /// Queue of the webhook for finished recordings, if one is configured.
     pub webhooks: Option<webhook::Queue>,
-    /// Where calls come in.
+    /// Address of the public listener, which takes the calls.
     pub public_address: SocketAddr,
-    /// Where the provider reaches it, if that is known.
+    /// URL of the provider's webhook on the public listener, if the public URL is known.
     pub webhook_url: Option<String>,
 }
 
-/// What the handlers share.
+/// State that the handlers share.
 #[derive(Clone)]
 struct Admin(Arc<Shared>);
 
@@ -147,7 +148,7 @@ pub async fn serve(
         phase: phase.clone(),
         readers: Semaphore::new(READERS_MAX),
         process: metrics::Process::default(),
-        // Looked up once: it costs several files.
+        // Looked up once: it reads several files.
         cpus_total: std::thread::available_parallelism().map_or(1, usize::from),
         began: Instant::now(),
     }));
@@ -183,14 +184,14 @@ pub async fn serve(
     connections.finish(Duration::ZERO).await;
 }
 
-/// The far end of a connection, as an extension of its requests.
+/// The client of a connection; each of its requests has it as an extension.
 #[derive(Clone)]
 struct Client {
     peer: SocketAddr,
     standing: Arc<Standing>,
 }
 
-/// Carries one connection's requests.
+/// Serves the requests of one connection.
 async fn converse(
     socket: TcpStream,
     client: Client,
@@ -219,12 +220,12 @@ async fn converse(
             }
         }
         () = guest.let_go() => {
-            debug!("an admin connection took nothing of what waited for it, and others need the memory");
+            debug!("closed an admin connection: its client does not read, and others need the memory");
         }
     }
 }
 
-/// Every URL of the admin listener.
+/// The routes of the admin listener.
 fn router(admin: Admin) -> Router {
     let api = Router::new()
         .route("/api/v1/calls", get(api::calls))
@@ -255,14 +256,14 @@ fn router(admin: Admin) -> Router {
 }
 
 impl Shared {
-    /// Waits for as long as a wrong token is to be answered late.
+    /// Waits for the delay that the answer to a wrong token gets.
     async fn pause_wrong(&self, client: Option<&Client>, way: guesses::Way) {
         if let Some(client) = client {
             self.guesses.pause_wrong(client.peer, way, &self.sources.board).await;
         }
     }
 
-    /// Notes that a connection has shown the token.
+    /// Notes that a connection has sent the token. The first time, it may wait (see [`guesses`]).
     async fn welcome(&self, client: Option<&Client>) {
         if let Some(client) = client.filter(|client| !client.standing.is_known()) {
             self.guesses.pause_right(client.peer).await;
@@ -287,10 +288,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// The disk, most likely. The system's words go to the log: they may name paths.
+    /// An internal error, most likely of the disk. The system's message goes only to the log: it may
+    /// name paths.
     fn internal(error: impl fmt::Display) -> Self {
         tracing::error!(%error, "an admin request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "it failed; the recorder's log says why")
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed: see the recorder's log")
     }
 }
 

@@ -1,7 +1,7 @@
 //! Call audio as mu-law: read from a file, or made up.
 //!
-//! WAV is read here and not by `hound`, which knows no mu-law; the two dozen lines it takes accept
-//! what recorders and sound tools write, unfinished files included.
+//! This module reads WAV itself: `hound` knows no mu-law. The two dozen lines accept the files that
+//! recorders and sound tools write, unfinished ones included.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -14,35 +14,35 @@ mod speech;
 
 pub use speech::speech;
 
-/// The largest audio file that is read: 36 hours of mu-law.
+/// Largest audio file that is read: 36 hours of mu-law.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
-/// What the name of a raw mu-law file ends in.
+/// File name extensions of raw mu-law.
 pub const MULAW_EXTENSIONS: [&str; 5] = ["ul", "ulaw", "mulaw", "pcmu", "raw"];
 
-/// What went wrong with an audio file; the message names the file and the way out.
+/// An error with an audio file; the message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The file cannot be read.
     #[error("cannot read {}: {cause}", .path.display())]
     Read {
-        /// The file that was asked for.
+        /// Path of the file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         cause: std::io::Error,
     },
-    /// The file can be read, but is not audio we can send.
+    /// The file can be read, but its content cannot be sent as call audio.
     #[error("{}: {reason}", .path.display())]
     Unfit {
-        /// The file that was asked for.
+        /// Path of the file.
         path: PathBuf,
-        /// What it is instead, and what to do.
+        /// The reason, and the remedy.
         reason: String,
     },
 }
 
-/// Audio of one call, mu-law at 8 kHz: one track, or two of one length.
+/// Audio of one call, mu-law at 8 kHz: one track, or two of the same length.
 #[derive(Clone, Debug)]
 pub struct Audio {
     inbound: Arc<[u8]>,
@@ -55,7 +55,7 @@ impl Audio {
         Audio { inbound: inbound.into(), outbound: None }
     }
 
-    /// Audio of two tracks; the shorter one is followed by silence up to the length of the other.
+    /// Audio of two tracks; the shorter one is padded with silence to the length of the other.
     pub fn stereo(mut inbound: Vec<u8>, mut outbound: Vec<u8>) -> Audio {
         let samples = inbound.len().max(outbound.len());
         inbound.resize(samples, callreel_core::g711::MULAW_SILENCE);
@@ -65,12 +65,13 @@ impl Audio {
 
     /// Reads a WAV file (PCM of 8 to 32 bits or mu-law, mono or stereo, 8 kHz) or raw mu-law.
     ///
-    /// What begins with `RIFF` is a WAV, whatever its name. Everything else must have a name that
-    /// says mu-law (see [`MULAW_EXTENSIONS`]), since raw audio cannot be told from any other file.
-    /// A stereo file's left channel is the inbound track.
+    /// A file that begins with `RIFF` is a WAV, even under another name. Every other file must have an
+    /// extension of raw mu-law (see [`MULAW_EXTENSIONS`]), since its content does not show whether it
+    /// is raw audio. A stereo file's left channel is the inbound track.
     ///
     /// # Errors
-    /// The file cannot be read, is empty, or is audio of another kind: the message says which.
+    /// The file cannot be read, is larger than 1 GiB, is empty, or is audio of another kind: the
+    /// message says which.
     pub fn read(path: &Path) -> Result<Audio, Error> {
         let bytes = read_bounded(path)?;
         let unfit = |reason: String| Error::Unfit { path: path.to_owned(), reason };
@@ -100,13 +101,13 @@ impl Audio {
         &self.inbound
     }
 
-    /// The outbound track, where there are two.
+    /// The outbound track, if there are two tracks.
     pub fn outbound(&self) -> Option<&Arc<[u8]>> {
         self.outbound.as_ref()
     }
 }
 
-/// Whether the file's name says that it is raw mu-law.
+/// Whether the file's name has an extension of raw mu-law.
 pub fn has_mulaw_name(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     MULAW_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
@@ -146,7 +147,7 @@ fn parse_wav(bytes: &[u8]) -> Result<Audio, String> {
             b"fmt " => format = Some(parse_format(body)?),
             b"data" => {
                 let format = format.ok_or("its audio comes before its format; it is damaged")?;
-                // A size beyond the end is that of a stream or of an unfinished file, and so is none
+                // A size beyond the end is that of a stream or of an unfinished file. So is a size of 0
                 // before bytes that the RIFF size does not count: the audio goes on to the end.
                 let is_unfinished = size == 0 && !riff_counts(bytes, body);
                 let size = if is_unfinished { body.len() } else { size.min(body.len()) };
@@ -271,7 +272,7 @@ mod tests {
         let riff_bytes = begun.len() as u32 - 8 - 3;
         begun[4..8].copy_from_slice(&riff_bytes.to_le_bytes());
         assert_eq!(&parse_wav(&begun).unwrap().inbound()[..], [1, 2, 3]);
-        // Counted by the RIFF size, the bytes behind no audio are something else.
+        // If the RIFF size counts the bytes behind an empty data chunk, they are not audio.
         begun[4..8].copy_from_slice(&(riff_bytes + 3).to_le_bytes());
         assert_eq!(parse_wav(&begun).unwrap().samples(), 0);
     }

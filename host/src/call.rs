@@ -26,44 +26,46 @@ use crate::store::record::{End, ms};
 use crate::store::{Door, Record};
 use crate::stream_tokens::{self, StreamTokens};
 
-/// The most bytes a message may have: Exotel sends 133 KB of base64 at once.
+/// Largest message, in bytes: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
-/// The most answers to pings that wait to be sent. One more takes the place of the oldest: a peer need
-/// only be told of its newest ping (RFC 6455, section 5.5.3).
+/// Most pongs that wait to be sent. One more replaces the oldest: a peer needs an answer only to its
+/// newest ping (RFC 6455, section 5.5.3).
 const PONGS_MAX: usize = 16;
 
-/// Each start after a connection's first costs so much of its [`SilenceBudget`], in samples: 2 KiB, as
-/// much as a file's header and an end record take of the disk.
+/// Samples of the [`SilenceBudget`] that each start after a connection's first costs. They stand for 2
+/// KiB: the disk space of a file's header and an end record.
 pub const START_SAMPLES: u32 = 1024;
 
-/// What a call needs of the thread it runs on.
+/// Resources of the media thread, for the call that it handles.
 pub struct Context<'c> {
-    /// Room for mu-law codes between the session and the recording.
+    /// Buffer for mu-law codes between the session and the recording.
     pub codes: &'c mut [u8],
-    /// Where recordings go.
+    /// The queue to the writer of the recordings.
     pub outbox: &'c mut Outbox,
-    /// What to store samples as.
+    /// Encoding of the stored samples.
     pub encoding: wav::Encoding,
-    /// How long a file's samples may get before the recording goes on in the next file.
+    /// Most bytes of samples in a file; beyond it the recording goes on in the next file.
     pub segment_bytes_max: u64,
-    /// What a stream has to show at its start, if anything.
+    /// The tokens of which a stream must send one in its start; `None`: a stream needs no token.
     pub stream_tokens: Option<&'c StreamTokens>,
-    /// The ends of the calls that webhooks told of, if records are to have them.
+    /// Caller ids of the calls reported by webhooks, if end records include them.
     pub callers: Option<&'c Callers>,
-    /// Whether the disk takes one more recording than a connection's first.
+    /// State of the disk, asked before each recording after a connection's first.
     pub door: &'c Door,
-    /// How many connections without a start may still be told of in a record.
+    /// Allowance of records for connections without a start.
     pub failures: &'c Allowance,
-    /// How many streams may begin beside the first of a connection, for which its upgrade counts.
+    /// Rate limit of new calls. Each stream after a connection's first counts; the upgrade counts for
+    /// the first.
     pub pace: &'c Pace,
     /// The time of this look at the sockets.
     pub now: Instant,
-    /// Makes what is to be called when the connection's last recording is finished.
+    /// Makes the callback for each recording or failure record of the connection, called when it is
+    /// finished.
     pub done: &'c dyn Fn() -> Done,
 }
 
-/// What a connection wants after some of its bytes.
+/// A connection's wish after some of its bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Wish {
     /// More bytes.
@@ -72,37 +74,39 @@ pub enum Wish {
     Close(ws::CloseCode),
 }
 
-/// One connection's way from WebSocket to recordings.
+/// One connection, from its WebSocket to its recordings.
 pub struct Call {
     decoder: ws::Decoder,
-    /// In the order of their starts; one at least.
+    /// The streams in the order of their starts, those refused for the rate before all others.
+    /// *Invariant: at least one.*
     streams: Vec<Stream>,
-    /// What came so far, until the first stream starts.
+    /// Counts of the messages so far, until the first stream starts.
     opening: Option<Box<Opening>>,
-    /// A recording that gave way to the next, and since when it is being finished. As long as it is,
-    /// messages are left unread: a peer is not to begin recordings faster than the disk takes them.
+    /// The recording that a repeated start has ended, and the time of that end. Until it is finished,
+    /// or [`STUCK_AFTER`] has passed, messages stay unread: a peer must not begin recordings faster
+    /// than the disk takes them.
     before: Option<(Finishing, Instant)>,
     has_unread: bool,
-    /// What is unread is to be read, though the disk is behind.
+    /// Unread messages are to be handled although the disk is behind.
     is_pressed: bool,
-    /// The silence that its streams' timestamps may still ask for, all together.
+    /// Silence that the timestamps of all its streams together may still ask for.
     silence: SilenceBudget,
-    /// What the starts cost beyond that. As long as it costs anything, messages are left unread.
+    /// Samples that starts cost beyond that budget. Until they are paid, messages stay unread.
     owed: u32,
-    /// When a message came last.
+    /// Time of the last message.
     heard: Instant,
-    /// How it ended, once it has.
+    /// The end of the connection, once it has ended.
     ended: Option<End>,
-    /// Recordings on their way to the disk; the connection may close when they are there.
+    /// Recordings that are being finished; the connection may close when there are none.
     finishing: usize,
-    /// One of them could not be finished yet.
+    /// The disk did not let one of its recordings be finished yet.
     has_left: bool,
-    /// Answers to pings, not sent yet, oldest first. *Invariant: [`PONGS_MAX`] at most.* Takes memory
-    /// only while it holds some.
+    /// Pongs that are not sent yet, oldest first. *Invariant: [`PONGS_MAX`] at most.* Takes memory only
+    /// while it holds some.
     pongs: VecDeque<ws::Control>,
     /// The peer's close frame has come.
     peer_closed: bool,
-    /// The last message as it came, if messages are kept.
+    /// The last message as received, if messages are captured.
     line: Option<Vec<u8>>,
     peer: SocketAddr,
     began: Instant,
@@ -110,7 +114,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// A connection whose handshake is done. With `capture`, messages are kept as they come.
+    /// A connection after its handshake. With `capture`, messages are kept as received.
     #[must_use]
     pub fn new(peer: SocketAddr, capture: bool) -> Self {
         let now = Instant::now();
@@ -136,7 +140,8 @@ impl Call {
         }
     }
 
-    /// Takes the connection's bytes; returns how many of them, now at the start, must come again.
+    /// Handles the connection's bytes. Returns the number of bytes, moved to the start of `bytes`, that
+    /// must be passed again, and the connection's wish.
     pub fn handle_bytes(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> (usize, Wish) {
         let mut wish = Wish::GoOn;
         self.advance(context.now);
@@ -148,13 +153,13 @@ impl Call {
                     self.handle_message(text, context)
                 }
                 Ok(ws::Event::Binary(bytes)) => {
-                    // A recorder has no use for it, but whoever looks for a lost call has.
+                    // Never recorded, but counted for the record of a connection without a start.
                     if let Some(opening) = self.opening.as_mut().filter(|_| self.ended.is_none()) {
                         opening.note_binary(bytes);
                     }
                     Wish::GoOn
                 }
-                // A recorder has no use for what follows the end.
+                // Nothing to do for a message after the end, or for a pong.
                 Ok(ws::Event::Text(_) | ws::Event::Pong) => Wish::GoOn,
                 Ok(ws::Event::Ping(payload)) => {
                     if self.pongs.len() == PONGS_MAX {
@@ -182,8 +187,7 @@ impl Call {
         (self.decoder.compact(bytes), wish)
     }
 
-    /// Ends the connection's recordings, or tells that there was none. Whatever comes later is passed
-    /// over.
+    /// Ends the connection's recordings, or reports that there was none. Ignores all later messages.
     pub fn end(&mut self, end: End, context: &mut Context<'_>) {
         if self.ended.is_some() {
             return;
@@ -197,7 +201,7 @@ impl Call {
         }
     }
 
-    /// Leaves a record and a line in the log of a connection on which no stream started.
+    /// Writes a record and a log line about a connection on which no stream started.
     fn tell_failure(&mut self, opening: Opening, end: End, context: &mut Context<'_>) {
         let Some(Stream { span, session, .. }) = self.streams.first() else {
             return;
@@ -213,7 +217,7 @@ impl Call {
         record.set_stats(session.stats());
         context.outbox.board().counters.refuse(Refused::NoStart);
         if let Some(left_out) = room {
-            // Without the excerpt: the record's reader may see more than the log's.
+            // Without the excerpt: readers of the record may see more than readers of the log.
             tracing::warn!(
                 %end,
                 messages = record.no_start.as_ref().map_or(0, |seen| seen.text_messages + seen.binary_messages),
@@ -228,7 +232,7 @@ impl Call {
         }
     }
 
-    /// Posts what has waited long enough.
+    /// Does the housekeeping of each stream.
     pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
         for stream in &mut self.streams {
             stream.tend(outbox, now);
@@ -241,39 +245,39 @@ impl Call {
         self.streams.iter().any(|stream| stream.recording.is_some())
     }
 
-    /// The far end of the connection.
+    /// Address of the peer.
     #[must_use]
     pub const fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// What the connection has shown of being a call.
+    /// The connection's evidence of being a call.
     #[must_use]
     pub fn shown(&self) -> Shown {
         self.opening.as_ref().map_or(Shown::Stream, |opening| opening.shown())
     }
 
-    /// When a message came last: in whole, and to be read.
+    /// Time of the last whole text message.
     #[must_use]
     pub const fn heard(&self) -> Instant {
         self.heard
     }
 
-    /// Whether it may have left messages unread that it can take when it is held back no more.
+    /// Whether messages may be unread that the call can handle when it is no longer held back.
     #[must_use]
     pub const fn has_unread(&self) -> bool {
         self.has_unread
     }
 
-    /// Lets it take what it left unread, though the disk is behind.
+    /// Lets the call handle its unread messages although the disk is behind.
     pub fn wait_no_more(&mut self) {
         self.before = None;
         self.owed = 0;
         self.is_pressed = self.has_unread;
     }
 
-    /// Whether the peer is to be held back, because the disk is behind, or because it began more
-    /// recordings than its time on the line pays for.
+    /// Whether to hold the peer back: the disk is behind, or the peer began more recordings than its
+    /// time on the line pays for.
     pub fn is_held_back(&mut self, now: Instant) -> bool {
         if let Some((finishing, since)) = &self.before
             && (finishing.is_over() || now - *since >= STUCK_AFTER)
@@ -286,8 +290,8 @@ impl Call {
         self.has_to_wait(now)
     }
 
-    /// Whether no message may be taken now. Looked at between two messages: of one there is a bound to
-    /// what it may put into a queue.
+    /// Whether no message may be handled now. Checked between messages: one message can put only a
+    /// bounded amount into a queue.
     fn has_to_wait(&mut self, now: Instant) -> bool {
         if self.before.is_some() || self.is_pressed {
             return self.before.is_some();
@@ -296,7 +300,7 @@ impl Call {
         self.owed > 0 || recordings.any(|recording| recording.is_full(now))
     }
 
-    /// Lets time pass: real time is what silence and starts are paid with.
+    /// Lets time pass: real time pays for silence and starts.
     fn advance(&mut self, now: Instant) {
         let now_ms = now.saturating_duration_since(self.began).as_millis() as u64;
         let live = self.streams.iter().filter(|stream| stream.recording.is_some()).count();
@@ -310,7 +314,7 @@ impl Call {
         }
     }
 
-    /// How much media time the longest of its recordings has, all of a stream's files together.
+    /// Media time of the longest live recording, all of a stream's files together.
     #[must_use]
     pub fn media_time(&self) -> Duration {
         let recordings = self.streams.iter().filter_map(|stream| stream.recording.as_ref());
@@ -318,20 +322,20 @@ impl Call {
         Duration::from_millis(ms(longest))
     }
 
-    /// Takes the answers to pings that are to be sent, oldest first.
+    /// Takes the pongs that are to be sent, oldest first.
     pub fn take_pongs(&mut self) -> VecDeque<ws::Control> {
         std::mem::take(&mut self.pongs)
     }
 
-    /// Notes what became of one of its recordings. Returns the code to close with instead of the one
-    /// wished for, if one is on the disk yet.
+    /// Notes the outcome of one of the recordings. Returns the code to close with instead of the wished
+    /// one, if the disk did not let a recording be finished yet.
     pub fn note_finished(&mut self, outcome: Outcome) -> Option<ws::CloseCode> {
         self.finishing = self.finishing.saturating_sub(1);
         self.has_left |= outcome == Outcome::Left;
         self.has_left.then_some(ws::CloseCode::INTERNAL)
     }
 
-    /// Whether a recording of it is on its way to the disk.
+    /// Whether one of the recordings is being finished.
     #[must_use]
     pub const fn is_finishing(&self) -> bool {
         self.finishing > 0
@@ -349,7 +353,7 @@ impl Call {
             opening.note_text(text);
         }
         if let Some(line) = &mut self.line {
-            // A line break is a blank in JSON; in a string it would be an error.
+            // In JSON a line break is white space; in a string it would be an error.
             let plain = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
             line.clear();
             line.extend(text.iter().map(plain));
@@ -382,7 +386,7 @@ impl Call {
         }
     }
 
-    /// Counts a message that cannot be read: it may have been any stream's.
+    /// Counts a message that cannot be read, for each stream that it may belong to.
     fn reject(&mut self, error: PeerError, context: &mut Context<'_>) {
         if let Some(opening) = &mut self.opening {
             opening.note_strange(b"");
@@ -398,7 +402,7 @@ impl Call {
         }
     }
 
-    /// Takes audio. Not by way of a frame, which is as large as a start and moved about.
+    /// Handles audio. Takes no [`Frame`], which is as large as a start and costly to move.
     fn handle_media(&mut self, media: &MediaFrame<'_>, context: &mut Context<'_>) {
         let index = routing::index_of(&self.streams, media.stream_id);
         let Some(stream) = self.streams.get_mut(index) else {
@@ -426,7 +430,7 @@ impl Call {
             Next::GoOn => Wish::GoOn,
             Next::Close(code) => Wish::Close(code),
             Next::Refuse(code) => {
-                // Its record is on its way.
+                // Its failure record is being written.
                 self.finishing += usize::from(code == ws::CloseCode::UNSUPPORTED);
                 if self.is_recording() {
                     self.streams.remove(index);
@@ -446,13 +450,15 @@ impl Call {
         }
     }
 
-    /// Makes a place for a stream that starts; returns its index. A start that comes again under an id
-    /// that is being recorded ends that recording.
+    /// Makes a place for a stream that starts; returns its index. A repeated start with the id of a
+    /// live recording ends that recording. So does one stream more than
+    /// [`STREAMS_MAX`](routing::STREAMS_MAX), if all are live: the oldest recording ends.
     fn stream_for_start(&mut self, stream_id: &[u8], context: &mut Context<'_>) -> usize {
         if self.opening.is_some() {
             return 0;
         }
-        // A start that names no stream begins none beside one that has a name: it is rejected there.
+        // Beside a stream with an id, a start without an id begins no stream: the session of that
+        // stream rejects it.
         if self.is_nameless_beside_named(stream_id) {
             return routing::index_of(&self.streams, stream_id);
         }
@@ -488,19 +494,19 @@ impl Call {
 }
 
 impl Context<'_> {
-    /// Takes room in the log for a line about what is amiss; see [`crate::log::Room::take`].
+    /// Takes room in the log for a line about a problem; see [`crate::log::Room::take`].
     fn room(&self, peer: SocketAddr) -> Option<Option<u64>> {
         self.outbox.board().log_rooms.trouble.take(peer.ip(), self.now)
     }
 
-    /// The record of a stream that starts, with the ends of its call if a webhook told them.
+    /// The record of a stream that starts, with its call's caller ids if a webhook reported them.
     fn record_of(&self, start: &Start<'_>) -> Record {
         let mut record = Record::new(Provider::Twilio, start, self.encoding);
         record.caller = self.callers.and_then(|callers| callers.of(&record.call_id, self.now));
         record
     }
 
-    /// Whether the stream may be recorded; takes its token, which nobody is to read, off the record.
+    /// Whether the stream may be recorded. Removes its token, which is secret, from the record.
     fn admits(&self, record: &mut Record) -> bool {
         let token = record.parameters.remove(stream_tokens::PARAMETER);
         self.stream_tokens.is_none_or(|tokens| {

@@ -1,10 +1,10 @@
-//! The other side: a Twilio look-alike that places calls.
+//! The calling side: a Twilio look-alike that places calls.
 //!
-//! It sends what Twilio sends, in Twilio's spelling and at Twilio's pace, with signatures where a
-//! token is given and with faults where they are asked for. Users try their deployment with it, CI
-//! runs it, and callreel's own tests and load runs have no other client.
+//! It sends Twilio's messages, in Twilio's spelling and at Twilio's pace, with signatures if a token is
+//! given and with faults if they are asked for. Users try their deployment with it, CI runs it, and
+//! callreel's own tests and load runs have no other client.
 //!
-//! [`place`] is the library's face, [`run`] the command's.
+//! [`place`] is the library's entry point, [`run`] the command's.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,55 +40,55 @@ const USER_AGENT: &str = concat!("callreel/", env!("CARGO_PKG_VERSION"));
 /// Length of a call with made-up audio and no duration.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
-/// What went wrong with a call, or with all of them; one line that says what to do.
+/// An error of one call, or of all calls; one line that says how to fix it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The audio file is missing or unfit.
     #[error(transparent)]
     Audio(#[from] audio::Error),
-    /// Nobody answers.
+    /// The server does not answer.
     #[error("cannot connect to {address}: {cause}; is the server running there?")]
     Connect {
-        /// Where to.
+        /// Address of the server.
         address: String,
-        /// What the operating system says.
+        /// The operating system's error.
         cause: io::Error,
     },
-    /// Somebody answers, but does not speak WebSocket.
+    /// The server answers, but the WebSocket handshake fails.
     #[error("no WebSocket handshake with {address}: {cause}")]
     Handshake {
-        /// Who answered.
+        /// Address of the server.
         address: String,
-        /// What is wrong with the answer.
+        /// The error in the answer.
         cause: String,
     },
-    /// Something is to happen at a time that the calls do not reach.
+    /// A cue is due after the end of the calls.
     #[error("`{cue}` is after the end of the call ({length:?})")]
     Late {
-        /// What would never happen.
+        /// The cue.
         cue: Cue,
-        /// How long the calls are.
+        /// Length of the calls.
         length: Duration,
     },
     /// All calls failed before their first message.
     #[error("{reason}")]
     NoCall {
-        /// What the first one failed of.
+        /// Error of the first call.
         reason: String,
     },
     /// There is no root certificate to check `wss` with.
     #[error("no root certificates on this machine; install ca-certificates or set SSL_CERT_FILE")]
     NoRoots,
-    /// The process to measure is not there.
+    /// The process to measure does not exist, or cannot be measured.
     #[error("cannot measure process {pid}: {cause}")]
     Process {
-        /// The process.
+        /// Id of the process.
         pid: u32,
-        /// What the operating system says.
+        /// The operating system's error.
         cause: io::Error,
     },
-    /// The server answered with another status than the one that was hoped for.
+    /// The server answered with another status than the expected one.
     #[error("refused with status {status}{line}")]
     Refused {
         /// The HTTP status.
@@ -96,34 +96,34 @@ pub enum Error {
         /// The first line of the body, after a colon.
         line: String,
     },
-    /// The copy of what is sent cannot be written.
-    #[error("cannot save what is sent to {}: {cause}", .path.display())]
+    /// The copy of the sent audio cannot be written.
+    #[error("cannot save the sent audio to {}: {cause}", .path.display())]
     Save {
-        /// The file.
+        /// Path of the copy, or of its directory.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         cause: io::Error,
     },
-    /// Somebody answers, but there is no encrypted connection.
+    /// The server answers, but there is no encrypted connection.
     #[error(
         "no TLS with {address}: {cause}; to trust a certificate of your own, set SSL_CERT_FILE"
     )]
     Tls {
-        /// Who answered.
+        /// Address of the server.
         address: String,
-        /// What TLS says.
+        /// Error of the TLS handshake.
         cause: io::Error,
     },
-    /// The URL is none that can be called.
+    /// The URL cannot be called.
     #[error("`{url}` is no URL to call; give ws://, wss://, http:// or https://")]
     Url {
         /// The URL.
         url: String,
     },
-    /// The webhook's answer cannot be followed.
+    /// The webhook failed, or its answer cannot be followed.
     #[error("the webhook failed: {cause}")]
     Webhook {
-        /// Why.
+        /// The reason.
         cause: String,
     },
 }
@@ -141,12 +141,12 @@ impl Error {
     }
 }
 
-/// Which tracks a call has.
+/// The tracks of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Tracks {
-    /// What the far party says
+    /// The far party's voice
     Inbound,
-    /// What the far party hears
+    /// The audio that the far party hears
     Outbound,
     /// Both, as two different voices
     Both,
@@ -162,7 +162,7 @@ impl Tracks {
     }
 }
 
-/// What to call, how often, with what, and what should go wrong.
+/// A plan of calls: the URL, the number of calls, their audio and their faults.
 ///
 /// ```no_run
 /// # async fn example() {
@@ -177,20 +177,21 @@ impl Tracks {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// `ws` or `wss`: the stream itself; `http` or `https`: the webhook whose TwiML is followed.
+    /// `ws` or `wss`: the stream itself; `http` or `https`: a webhook that answers with the TwiML to
+    /// follow.
     pub url: String,
     /// `HOST:PORT` that TCP connects to for the stream, without TLS (as behind a tunnel or proxy
     /// that ends it), or `tls://HOST:PORT`.
     pub connect: Option<String>,
-    /// How many calls.
+    /// Number of calls.
     pub calls: u32,
-    /// What is said; `None`: made up, another voice in every call.
+    /// Audio of the calls; `None`: made up, another voice in every call.
     pub audio: Option<Audio>,
-    /// Which tracks; `None`: what the TwiML says, else as many as the audio has.
+    /// Tracks of a call; `None`: those of the TwiML, else all that the audio has.
     pub tracks: Option<Tracks>,
     /// Length of a call; audio is cut or repeated to it. `None`: the audio's, or 10 s.
     pub duration: Option<Duration>,
-    /// Frames go as fast as the server takes them, not fifty a second.
+    /// Whether frames go as fast as the server takes them, not fifty a second.
     pub flood: bool,
     /// The time over which calls begin; `None`: 2 ms a call.
     pub ramp: Option<Duration>,
@@ -204,18 +205,19 @@ pub struct Plan {
     pub parameters: Vec<(String, String)>,
     /// Signs webhook and upgrade with this token.
     pub auth_token: Option<AuthToken>,
-    /// The URL that is signed where the server's public URL is not the one that is called.
+    /// The URL to sign, if the server's public URL is not the called one.
     pub sign_url: Option<String>,
-    /// What happens besides audio.
+    /// Keys, marks and faults besides the audio.
     pub cues: Vec<Cue>,
-    /// Media time of the first frame; `None`: one of those seen in captures.
+    /// Media time of the first frame, in milliseconds; `None`: one seen in captures.
     pub first_timestamp_ms: Option<u64>,
-    /// Writes the mu-law of each stream and track to `<streamSid>[-<n>][.outbound].ulaw` in here,
-    /// each chunk once, in the order sent; `n` from 2 on where an id comes again.
+    /// Directory for copies of the sent mu-law: each stream and track goes to a file
+    /// `<streamSid>[-<n>][.outbound].ulaw`, each chunk once, in the order sent; `n` counts from 2 if an
+    /// id is repeated.
     pub save_sent: Option<PathBuf>,
-    /// How long the server may take to close after `stop`.
+    /// Longest time for the server to close after `stop`.
     pub patience: Duration,
-    /// Chooses the made-up voices.
+    /// Seed of the made-up voices.
     pub seed: u64,
 }
 
@@ -258,7 +260,7 @@ impl Plan {
         self.cues.iter().any(|cue| matches!(cue.action, Action::Fault(other, _) if other == fault))
     }
 
-    /// The close codes that are right in the end; empty: whatever happens is.
+    /// The close codes that are right at the end; empty: any end is right.
     fn expected_codes(&self) -> &'static [u16] {
         let mut faults = self.cues.iter().filter_map(|cue| match cue.action {
             Action::Fault(fault, _) => Some(fault.expected_codes()),
@@ -277,14 +279,14 @@ impl Plan {
         self.length().as_micros() as u64 / 125
     }
 
-    /// A cue that would never come: no chunk of the call is at its time or after it.
+    /// A cue that would never happen: no chunk of the call is at its time or later.
     fn late_cue(&self) -> Option<&Cue> {
         let chunks = stream::chunks(self.samples());
         self.cues.iter().find(|cue| stream::chunks_in(cue.at.unwrap_or_default()) >= chunks)
     }
 }
 
-/// How a call ended, seen from the caller.
+/// The end of a call, as seen by the caller.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "how", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -296,13 +298,13 @@ pub enum End {
         /// The close reason.
         reason: String,
     },
-    /// The caller cut the connection, as it was asked to.
+    /// The caller cut the connection, as planned.
     CutOff,
     /// The server ended the TCP stream without a close frame.
     Dropped,
     /// The call never began.
     Failed {
-        /// Why.
+        /// The reason.
         error: String,
     },
     /// The connection was reset.
@@ -311,7 +313,7 @@ pub enum End {
     StillOpen,
     /// The server broke the WebSocket protocol.
     Unintelligible {
-        /// How.
+        /// The error.
         error: String,
     },
 }
@@ -331,10 +333,10 @@ impl fmt::Display for End {
     }
 }
 
-/// What became of one connection.
+/// The report of one connection.
 #[derive(Clone, Debug, Serialize)]
 pub struct CallReport {
-    /// Which of the plan's calls, from 0; a reconnect or replay has a report of its own.
+    /// Index of the call in the plan, from 0; a reconnect or replay has a report of its own.
     pub call_index: u32,
     /// The stream's id.
     pub stream_sid: String,
@@ -346,31 +348,31 @@ pub struct CallReport {
     pub samples_sent: u64,
     /// Whether `stop` was sent.
     pub stopped: bool,
-    /// How it ended.
+    /// The end of the connection.
     pub end: End,
-    /// From `stop` to the end.
+    /// Milliseconds from `stop` to the end.
     pub close_lag_ms: Option<f64>,
-    /// Whether it ended as it should have.
+    /// Whether the connection ended as expected.
     pub good: bool,
 }
 
-/// What became of a plan.
+/// The report of a plan.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// One entry a connection, in the order of the calls.
     pub calls: Vec<CallReport>,
     /// Media frames sent.
     pub frames_sent: u64,
-    /// From the first connection to the last end.
+    /// Seconds from the start of the run to the last end.
     pub seconds: f64,
-    /// How late the caller itself was; nothing in a flood.
+    /// Lateness of the caller itself; zero in a flood.
     pub lateness: Lateness,
-    /// What the server's process cost, if it was asked for and all calls were up at one time.
+    /// Cost of the server's process, if it was asked for and all calls were up at one time.
     pub server: Option<ServerCost>,
 }
 
 impl Report {
-    /// Whether every call ended as it should have.
+    /// Whether every call ended as expected.
     pub fn is_good(&self) -> bool {
         self.calls.iter().all(|call| call.good)
     }
@@ -378,17 +380,18 @@ impl Report {
 
 /// Places the plan's calls and waits until they are over.
 ///
-/// What befalls a single call is in its report; it is no error here. Costs one task a call on the
-/// runtime it is called from; on one core about a thousand calls can be paced.
+/// The failure of a single call is in its report; it is no error here. Uses one task a call on the
+/// current runtime; one core can pace about a thousand calls.
 ///
 /// # Errors
-/// The URL cannot be called, or a cue is to come after the end of the call.
+/// The URL cannot be called, or a cue is due after the end of the call.
 pub async fn place(plan: &Plan) -> Result<Report, Error> {
     let meter = Meter::new(plan.calls, None).expect("no process to look for");
     place_metered(plan, Arc::new(meter)).await
 }
 
-/// [`place`], with counters that can be watched meanwhile; `meter` must be made for as many calls.
+/// [`place`], with counters that can be watched meanwhile; `meter` must be made for the plan's number
+/// of calls.
 ///
 /// # Errors
 /// As for [`place`].

@@ -1,5 +1,5 @@
-//! The two ends of a call, as the provider's webhook told them: the stream itself tells only its call's
-//! id.
+//! Caller ids: the two ends of a call, as the provider's webhook reported them. The stream itself
+//! carries only the id of its call.
 //!
 //! They are personal data. They are kept in memory for a while, and go from there into end records;
 //! no log line shows them, not even by `Debug`.
@@ -11,26 +11,26 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// How long a call's ids are kept after the webhook told them: a call may wait in a queue before its
+/// Time for which a call's caller ids are kept after the webhook: a call may wait in a queue before its
 /// stream begins.
 pub const AGE_MAX: Duration = Duration::from_secs(4 * 60 * 60);
 
-/// The most calls whose ids are kept. One more takes the place of the oldest.
+/// Most calls with caller ids in memory. One more replaces the oldest.
 pub const CALLS_MAX: usize = 10_000;
 
-/// The most memory that they take together.
+/// Most memory of all caller ids together.
 const BYTES_MAX: usize = 4 << 20;
 
 /// Memory of an entry beside its texts.
 const ENTRY_BYTES: usize = 256;
 
-/// The longest text that is kept. A longer one is cut.
+/// Longest text that is kept, in bytes. A longer one is cut.
 const TEXT_BYTES_MAX: usize = 128;
 
-/// The longest call id that is known; Twilio's have 34 characters.
+/// Longest call id that is accepted, in bytes; Twilio's have 34 characters.
 const CALL_ID_BYTES_MAX: usize = 256;
 
-/// The ends of one call. `None`: the provider did not tell.
+/// The ends of one call. `None`: the provider did not report it.
 #[derive(Clone, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct CallerIds {
     /// The number or address of the calling party.
@@ -51,7 +51,7 @@ pub struct CallerIds {
 }
 
 impl CallerIds {
-    /// Those that were told.
+    /// The texts that the provider reported.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         let Self { from, to, direction, forwarded_from, caller_name } = self;
         [from, to, direction, forwarded_from, caller_name].into_iter().filter_map(Option::as_deref)
@@ -70,9 +70,9 @@ pub fn shorten(text: &str) -> Box<str> {
     text[..text.floor_char_boundary(TEXT_BYTES_MAX)].into()
 }
 
-/// The calls that the webhook told of lately, by their ids.
+/// Caller ids of the calls that webhooks reported recently, by call id.
 ///
-/// One process knows only the calls whose webhook came to it.
+/// One process knows only the calls that its own webhook received.
 #[derive(Default)]
 pub struct Callers(Mutex<Table>);
 
@@ -80,7 +80,7 @@ pub struct Callers(Mutex<Table>);
 #[derive(Default)]
 struct Table {
     calls: HashMap<Arc<str>, Entry>,
-    /// Call ids in the order in which they were told.
+    /// Call ids in the order in which they were reported.
     order: BTreeMap<u64, Arc<str>>,
     next_number: u64,
     bytes: usize,
@@ -94,8 +94,8 @@ struct Entry {
 }
 
 impl Callers {
-    /// Keeps a call's ids; later ones replace earlier ones. Ids without any text are passed over, and
-    /// so is a call id too long to be a provider's.
+    /// Keeps a call's caller ids; later ones replace earlier ones. Ignores caller ids without any text,
+    /// and a call id too long to be a provider's.
     pub fn tell(&self, call_id: &str, ids: CallerIds, now: Instant) {
         let texts = ids.texts().map(str::len).sum::<usize>();
         if texts == 0 || call_id.len() > CALL_ID_BYTES_MAX {
@@ -113,8 +113,8 @@ impl Callers {
         table.forget_old(now);
     }
 
-    /// The ids of a call, if the webhook told them less than [`AGE_MAX`] ago. A call may have several
-    /// streams, so they stay.
+    /// The caller ids of a call, if the webhook reported them less than [`AGE_MAX`] ago. They stay,
+    /// since a call may have several streams.
     #[must_use]
     pub fn of(&self, call_id: &str, now: Instant) -> Option<Box<CallerIds>> {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);

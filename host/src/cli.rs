@@ -1,5 +1,5 @@
-//! Commands and settings. What a command is told becomes each room's own `Config`, all of it valid,
-//! before anything is opened or bound.
+//! Commands and settings. The arguments of a command become the `Config` of each part of the server. All
+//! of them are checked before anything is opened or bound.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -20,7 +20,8 @@ use crate::{
     Config, admin, caller, decode, demo, engine, http, log, repair, shown, store, twilio, webhook,
 };
 
-/// Longest `--read-interval`: it delays every checkpoint, and with it what a crash may cost.
+/// Longest `--read-interval`. The interval delays every checkpoint, and so adds to the audio that a
+/// crash may cost.
 const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Records phone calls that a provider streams over WebSocket.
@@ -32,30 +33,30 @@ const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
     after_help = EXAMPLES
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
 const EXAMPLES: &str = "\
-Without a command it is `serve`, whose options it then takes.
+Without a command, callreel runs `serve` and takes the options of `serve`.
 
 Examples:
   callreel                                    Record on 0.0.0.0:5050 into ./recordings
-  callreel serve --help                       See what can be set, each also by CALLREEL_...
+  callreel serve --help                       List all settings; each is also a variable CALLREEL_...
   CALLREEL_LOG=debug callreel                 Log more: error, warn, info (default), debug, trace";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
-  Try it; without a token anybody who finds the address can record:
+  Try it; without an auth token, anybody that finds the address can record:
     callreel serve --dir recordings
     ngrok http 5050     # then set the number's webhook to https://<name>.ngrok.app/incoming-call
 
-  In public: only what Twilio has signed for this address gets in.
+  In public; only requests that Twilio has signed for this address are accepted:
     TWILIO_AUTH_TOKEN=... callreel serve --public-url https://calls.example.com
 
-  CALLREEL_LOG=debug (or error, warn, info, callreel::http=debug) chooses the log lines;
-  CALLREEL_LOG=@FILE reads that from a file, and again at SIGHUP.";
+  CALLREEL_LOG=debug (or error, warn, info, callreel::http=debug) sets the log level;
+  CALLREEL_LOG=@FILE reads the level from a file, at the start and again at SIGHUP.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -64,7 +65,7 @@ pub enum Command {
     Call(Deferred<caller::Args>),
     /// Turn stored mu-law or captured frames into WAV
     Decode(Deferred<decode::Args>),
-    /// Record a few calls on this machine, with nobody's account, and check them
+    /// Record a few calls on this machine, without an account at a provider, and check them
     Demo(Deferred<demo::Args>),
     /// Make WAV files playable that were not finished or have a wrong header
     Repair(Deferred<repair::Args>),
@@ -72,8 +73,8 @@ pub enum Command {
     Serve(Deferred<ServeArgs>),
 }
 
-/// A command's arguments, which clap is told of only when that command is used: to tell it of all
-/// takes as long as to decode a short call.
+/// Arguments of a command. clap builds them only when that command is used: building those of all
+/// commands takes as long as decoding a short call.
 #[derive(Debug)]
 pub struct Deferred<A>(pub Box<A>);
 
@@ -98,10 +99,10 @@ impl<A: Args> FromArgMatches for Deferred<A> {
 }
 
 impl Cli {
-    /// Reads a command line, its first item the program's name.
+    /// Reads a command line. Its first item is the name of the program.
     ///
     /// # Errors
-    /// clap's, which for `--help` and `--version` is not a failure. Hand it to [`exit`].
+    /// The error of clap, which for `--help` and `--version` is not a failure. Hand it to [`exit`].
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut args: Vec<OsString> = args.into_iter().collect();
         let is_about_the_whole =
@@ -113,14 +114,14 @@ impl Cli {
             args.insert(args.len().min(1), "serve".into());
         }
         Self::try_parse_from(&args).map_err(|error| {
-            // clap repeats arguments as they came, and a name that a shell filled in may be anybody's.
+            // clap repeats arguments as they came, and a name that a shell filled in may hold anything.
             let shown = args.iter().map(|arg| shown::line(&arg.to_string_lossy()).into_owned());
             Self::try_parse_from(shown).err().unwrap_or(error)
         })
     }
 }
 
-/// Prints what clap has to say and ends the process: 0 after help, 2 after a mistake.
+/// Prints the message of clap and ends the process: 0 after help, 2 after a mistake.
 ///
 /// A value that cannot be used is one line; other mistakes come with clap's hints.
 pub fn exit(error: &clap::Error) -> ! {
@@ -139,7 +140,7 @@ pub fn exit(error: &clap::Error) -> ! {
 #[derive(Args, Debug)]
 #[command(after_help = SERVE_EXAMPLES)]
 pub struct ServeArgs {
-    /// Address of the public listener: /, /incoming-call and /media-stream
+    /// Address of the public listener: /, /incoming-call, /media-stream and /readyz
     #[arg(
         long,
         env = "CALLREEL_LISTEN",
@@ -149,7 +150,7 @@ pub struct ServeArgs {
     )]
     pub listen: SocketAddr,
 
-    /// Directory of the recordings; made if it is not there
+    /// Directory of the recordings; created if missing
     #[arg(long, env = "CALLREEL_DIR", value_name = "DIR", default_value = "recordings")]
     pub dir: PathBuf,
 
@@ -157,91 +158,98 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_FORMAT", value_enum, default_value_t)]
     pub format: Format,
 
-    /// Write gaps, keys and marks as cue points behind the samples of each finished WAV: ffmpeg and mpv
-    /// show them as chapters
+    /// Write gaps, keys and marks as cue points behind the samples of each finished WAV; ffmpeg and mpv
+    /// show them as chapters [default: off]
     #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
     pub cues: bool,
 
-    /// Address at which Twilio reaches this server; a path in it is one that your proxy strips.
-    /// Without it, the stream's host is taken from the Host header, without its port: wss://HOST, port 443
+    /// Address at which Twilio reaches this server. A path in it is a prefix that your proxy strips.
+    /// Without this option the stream URL is wss://HOST, port 443, with HOST from the Host header, its
+    /// port left out
     #[arg(long, env = "CALLREEL_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<twilio::PublicUrl>,
 
-    /// Twilio's auth token: refuse every request that is not signed with it for the public URL.
-    /// Better kept in CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN, since others can see a command line
+    /// Twilio's auth token: refuse every request that is not signed with it for --public-url. Others can
+    /// see a command line, so better set CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN
     #[arg(long, env = "CALLREEL_AUTH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub auth_token: Option<String>,
 
-    /// Record only streams that show the one-time token which /incoming-call gave their call less than a
-    /// minute ago. The webhook and the stream must reach this same process
+    /// Record only streams that show the one-time token which /incoming-call gave to their call within
+    /// the last 60 s. Webhook and stream must reach the same process [default: off]
     #[arg(long, env = "CALLREEL_STREAM_TOKEN", value_parser = BoolishValueParser::new())]
     pub stream_token: bool,
 
-    /// Leave the caller's and the called number out of records. Otherwise /incoming-call remembers what
-    /// Twilio tells of a call (From, To, Direction, ForwardedFrom, CallerName) for its end record
+    /// Leave the caller's and the called number out of records. Otherwise callreel keeps the From, To,
+    /// Direction, ForwardedFrom and CallerName of a webhook in memory and writes them into the end
+    /// record of the call [default: off]
     #[arg(long, env = "CALLREEL_NO_CALLER_IDS", value_parser = BoolishValueParser::new())]
     pub no_caller_ids: bool,
 
-    /// Said to the caller before the stream begins; empty says nothing
+    /// Text spoken to the caller before the stream begins, at most 4096 characters; empty: nothing is
+    /// spoken
     #[arg(long, env = "CALLREEL_GREETING", value_name = "TEXT", default_value_t = twilio::Texts::default().greeting)]
     pub greeting: twilio::Text,
 
-    /// Said to the caller last, after a second's pause; empty says nothing
+    /// Text spoken to the caller after the greeting and a pause of one second, at most 4096 characters;
+    /// empty: nothing is spoken
     #[arg(long, env = "CALLREEL_READY", value_name = "TEXT", default_value_t = twilio::Texts::default().ready)]
     pub ready: twilio::Text,
 
-    /// Calls recorded at one time; one more is refused with 503 [default: as many as the limit of open
-    /// files (ulimit -n) allows]
+    /// Calls recorded at one time, at least 1; further calls are refused with 503 [default: as many as
+    /// the limit of open files (ulimit -n) allows]
     #[arg(long, env = "CALLREEL_MAX_CALLS", value_name = "COUNT", value_parser = count::<NonZeroUsize>)]
     pub max_calls: Option<NonZeroUsize>,
 
-    /// Calls that may begin in one second, further streams of a connection among them; one more is
-    /// refused [default: no limit]
+    /// Calls that may begin in one second, at least 1; a further stream on a connection counts as a
+    /// call. Calls beyond that are refused [default: no limit]
     #[arg(long, env = "CALLREEL_MAX_NEW_CALLS", value_name = "COUNT", value_parser = count::<NonZeroU32>)]
     pub max_new_calls: Option<NonZeroU32>,
 
-    /// Refuse new calls with 503 while less than this is free on the disk, so that those being
-    /// recorded have room [default: 64MiB, or a twentieth of a smaller disk]
+    /// Refuse new calls with 503 while less disk space than this is free, so that the calls being
+    /// recorded have room, like 500MB or 10GiB [default: 64MiB, or a twentieth of a smaller disk]
     #[arg(long, env = "CALLREEL_KEEP_FREE", value_name = "SIZE", value_parser = size)]
     pub keep_free: Option<u64>,
 
-    /// The same in inodes, of which each file takes one [default: 4096, or a twentieth of a smaller file
-    /// system's]
+    /// Refuse new calls with 503 while fewer inodes than this are free; each file takes one [default:
+    /// 4096, or a twentieth of a smaller file system's inodes]
     #[arg(long, env = "CALLREEL_KEEP_FREE_INODES", value_name = "COUNT")]
     pub keep_free_inodes: Option<u64>,
 
-    /// While less than that is free, remove the oldest finished recordings, as far as that helps
+    /// Remove the oldest finished recordings while less is free than --keep-free or --keep-free-inodes,
+    /// as long as that helps [default: off]
     #[arg(long, env = "CALLREEL_MAKE_ROOM", value_parser = BoolishValueParser::new())]
     pub make_room: bool,
 
-    /// Remove finished recordings when they are older than this, but nothing while the clock is in doubt
-    /// [default: keep them]
+    /// Remove finished recordings that are older than this many days, at least 1. Nothing is removed
+    /// while the clock is in doubt [default: keep them]
     #[arg(long, env = "CALLREEL_KEEP_DAYS", value_name = "DAYS", value_parser = count::<NonZeroU32>)]
     pub keep_days: Option<NonZeroU32>,
 
-    /// Never let --keep-days or --make-room remove the newest finished recordings, so many of them
+    /// Number of the newest finished recordings that --keep-days and --make-room never remove
     #[arg(long, env = "CALLREEL_KEEP_MIN", value_name = "COUNT", default_value_t = 0)]
     pub keep_min: usize,
 
-    /// End a call when it is this old, or when its recording is this long
+    /// End a call when its connection is this old, or its recording this long
     #[arg(long, env = "CALLREEL_MAX_DURATION", value_name = "DURATION", default_value = "24h", value_parser = positive)]
     pub max_duration: Duration,
 
-    /// End a call whose peer has been silent, answering no ping, for this long
+    /// End a connection after this long without a byte from the peer, not even the answer to a ping; and
+    /// a connection on which nothing is recorded, at this age
     #[arg(long, env = "CALLREEL_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = positive)]
     pub idle_timeout: Duration,
 
-    /// Time between two reads of one call; 0 reads at once, at several times the CPU
+    /// Time between two reads of one call, 0 to 1s; 0 reads every frame as it arrives and takes several
+    /// times the CPU
     #[arg(long, env = "CALLREEL_READ_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = read_interval)]
     pub read_interval: Duration,
 
-    /// Also keep every stream's frames in this directory, as .jsonl for `decode` and for bug
-    /// reports. They are personal data
+    /// Also write the frames of every stream to this directory, as .jsonl for `decode` and for bug
+    /// reports. They are personal data [default: not written]
     #[arg(long, env = "CALLREEL_CAPTURE", value_name = "DIR")]
     pub capture: Option<PathBuf>,
 
-    /// Address of the admin listener: console, API and metrics; `off` for none. Any other than
-    /// loopback demands --admin-token
+    /// Address of the admin listener: console, API and metrics; `off` for none. An address other than
+    /// loopback needs --admin-token
     #[arg(
         long,
         env = "CALLREEL_ADMIN",
@@ -251,41 +259,42 @@ pub struct ServeArgs {
     )]
     pub admin: AdminAddress,
 
-    /// What whoever uses the admin listener must show: people at a login page, programs as a bearer
-    /// token. Better kept in CALLREEL_ADMIN_TOKEN, since others can see a command line
+    /// Token, 16 to 256 visible ASCII characters, that everybody must show at the admin listener: people
+    /// at a login page, programs as a bearer token. Others can see a command line, so better set
+    /// CALLREEL_ADMIN_TOKEN
     #[arg(long, env = "CALLREEL_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub admin_token: Option<String>,
 
-    /// Let the console and the API delete recordings
+    /// Let the console and the API delete recordings [default: off]
     #[arg(long, env = "CALLREEL_ALLOW_DELETE", value_parser = BoolishValueParser::new())]
     pub allow_delete: bool,
 
-    /// Post every finished recording's end record to this address (Standard Webhooks), again until
-    /// it is taken, for three days. Demands --webhook-secret
+    /// Post the end record of every finished recording to this address (Standard Webhooks), repeated for
+    /// three days until the receiver accepts it. Needs --webhook-secret
     #[arg(long, env = "CALLREEL_WEBHOOK", value_name = "URL")]
     pub webhook: Option<webhook::Url>,
 
-    /// What webhook messages are signed with: whsec_ and the base64 of 24 to 64 random bytes.
-    /// Better kept in CALLREEL_WEBHOOK_SECRET
+    /// Key that signs webhook messages: whsec_ and the base64 of 24 to 64 random bytes. Others can see a
+    /// command line, so better set CALLREEL_WEBHOOK_SECRET
     #[arg(long, env = "CALLREEL_WEBHOOK_SECRET", value_name = "SECRET", hide_env_values = true)]
     pub webhook_secret: Option<String>,
 
-    /// How log lines look on standard error
+    /// Format of log lines on standard error
     #[arg(long, env = "CALLREEL_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 }
 
-/// Where the admin listener is, if there is one.
+/// Address of the admin listener; `None` for no listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdminAddress(pub Option<SocketAddr>);
 
 /// Sample format of the WAV files.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum Format {
-    /// 16-bit PCM, which everything reads.
+    /// 16-bit PCM, which every program reads.
     #[default]
     Pcm16,
-    /// G.711 mu-law: the same samples in half the disk.
+    /// G.711 mu-law: the same samples in half the disk space.
     Mulaw,
 }
 
@@ -298,54 +307,54 @@ impl From<Format> for wav::Encoding {
     }
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum LogFormat {
-    /// For a person.
+    /// Text for people.
     #[default]
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Settings that are fine one by one, but not together.
+/// Errors of settings that are valid one by one, but not together.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What is on the admin listener is nobody else's business.
+    /// The admin listener shows personal data, so other machines need a token.
     #[error(
         "--admin {0} can be reached from other machines, so it needs a token: set CALLREEL_ADMIN_TOKEN, for example \
          to the output of `openssl rand -hex 16`"
     )]
     AdminWithoutToken(SocketAddr),
-    /// The admin token is not fit to be one.
+    /// The admin token is not usable.
     #[error(transparent)]
     AdminToken(#[from] admin::TokenError),
-    /// They would get into each other's way.
+    /// Both listeners want the same port.
     #[error("--listen {listen} and --admin {admin} are the same port: give one of them another")]
     SamePort {
-        /// The public listener's.
+        /// Address of the public listener.
         listen: SocketAddr,
-        /// The admin listener's.
+        /// Address of the admin listener.
         admin: SocketAddr,
     },
-    /// The auth token is not one.
+    /// The auth token is not usable.
     #[error(transparent)]
     Token(#[from] twilio::Error),
     /// The system gives no random numbers.
     #[error("cannot make a key for stream tokens: {0}")]
     StreamToken(#[from] std::io::Error),
-    /// Signatures are made for a URL, which only the user knows.
+    /// Twilio signs for a URL, which only the user knows.
     #[error(
         "an auth token is set (--auth-token, CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN) but no --public-url: Twilio \
          signs for the address it calls, so give that, like --public-url https://calls.example.com"
     )]
     TokenWithoutPublicUrl,
-    /// The webhook's secret is not fit to be one.
+    /// The secret of the webhook is not usable.
     #[error(transparent)]
     WebhookSecret(#[from] webhook::Error),
-    /// Messages are never sent without a signature.
+    /// Webhook messages are never sent without a signature.
     #[error(
-        "--webhook signs what it posts, so it needs a secret: set CALLREEL_WEBHOOK_SECRET or --webhook-secret, for \
+        "--webhook signs its messages, so it needs a secret: set CALLREEL_WEBHOOK_SECRET or --webhook-secret, for \
          example to the output of `echo whsec_$(openssl rand -base64 32)`"
     )]
     WebhookWithoutSecret,
@@ -354,7 +363,8 @@ pub enum Error {
 impl TryFrom<ServeArgs> for Config {
     type Error = Error;
 
-    /// Distributes the settings to the rooms. Reads TWILIO_AUTH_TOKEN if no other token is given.
+    /// Distributes the settings to the parts of the server. Reads TWILIO_AUTH_TOKEN if no other token is
+    /// given.
     fn try_from(args: ServeArgs) -> Result<Self, Error> {
         let token = args.auth_token.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok());
         let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &args.public_url) {
@@ -433,7 +443,7 @@ impl TryFrom<ServeArgs> for Config {
     }
 }
 
-/// Whether two listeners ask for one port, of one address or of all.
+/// Whether two listeners want the same port of the same address, or of all addresses.
 fn is_same_port(one: SocketAddr, other: SocketAddr) -> bool {
     let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
     let is_one_ip = one.ip() == other.ip() || is_any && one.is_ipv4() == other.is_ipv4();
@@ -452,12 +462,12 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "give IP:PORT, like 127.0.0.1:5050".to_owned())
 }
 
-/// A `NonZero` of some width.
+/// Parses a `NonZero` number of any width.
 fn count<N: FromStr>(text: &str) -> Result<N, String> {
     text.parse().map_err(|_| "give a whole number, at least 1".to_owned())
 }
 
-/// A duration as people write it: `10s`, `1m 30s`, `500ms`, `0`.
+/// Parses a duration as people write it: `10s`, `1m 30s`, `500ms`, `0`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -475,7 +485,7 @@ fn positive(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Bytes: a number, alone or with a decimal (kB, MB ..) or binary (KiB, MiB ..) unit.
+/// Parses a number of bytes, alone or with a decimal (kB, MB ..) or binary (KiB, MiB ..) unit.
 fn size(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 10] = [
         ("", 1),

@@ -1,5 +1,5 @@
-//! A listener's connections: so many at most. When there are more, those give way that have shown the
-//! least, the oldest of them first.
+//! The connections of a listener, bounded in number. When there are too many, the connection that has
+//! shown the least is closed, the oldest of several first.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -12,34 +12,34 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, timeout};
 
-/// How long a connection may take for its request before it gives way to the next: whoever asks and
-/// takes no answer keeps nobody else out. Long enough that a genuine request is over, even when
-/// hundreds arrive at once on a busy machine.
+/// Longest time that a connection has for its request before it must give way to the next one: a client
+/// that asks and does not read the answer keeps no other out. Long enough for a genuine request, even
+/// when hundreds arrive at once on a busy machine.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// How long, in any second, the next connection waits for one that has not asked anything yet. A crowd
-/// that comes all at once is served; a flood goes on being accepted at the rate at which it comes.
+/// Longest time, in any second, that the next connection waits for one that has not sent a request yet.
+/// A crowd that arrives at once is served; a flood is accepted at the rate at which it comes.
 const PATIENCE_MAX: Duration = Duration::from_millis(100);
 
-/// Shorter waits are not worth a timer, which counts in milliseconds.
+/// Shortest wait that is worth a timer: timers count in milliseconds.
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
 
-/// The part of the time in which patience comes back.
+/// Divisor of the elapsed time: that part of it is added to the patience.
 const PATIENCE_PART: u32 = 10;
 
-/// How much a connection has shown. In this order they give way.
+/// Amount that a connection has shown. Connections give way in this order.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 pub enum Level {
-    /// No byte has come.
+    /// No byte has arrived.
     Silent,
-    /// Its answer is on the way, and the rest of what it sends is thrown away.
+    /// The answer is on its way; everything else that the peer sends is thrown away.
     Answered,
-    /// Part of a request has come.
+    /// Part of a request has arrived.
     Speaking,
-    /// A whole request has come.
+    /// A whole request has arrived.
     Asked,
-    /// It has shown the token: those without one never end it.
+    /// The connection has shown the token. Connections without the token never close it.
     Known,
 }
 
@@ -47,16 +47,16 @@ impl Level {
     const ALL: [Self; 5] = [Self::Silent, Self::Answered, Self::Speaking, Self::Asked, Self::Known];
 }
 
-/// What a connection and its listener share.
+/// State that a connection shares with its listener.
 pub struct Standing {
     level: AtomicU8,
-    /// Its socket while no byte has come.
+    /// The socket, while no byte has arrived.
     silent: Weak<TcpStream>,
-    /// Of its listener, once it is known.
+    /// The listener's count of known connections, where connections may show a token.
     known: Option<Arc<Known>>,
 }
 
-/// The connections of a listener that have shown its token.
+/// Count of a listener's connections that have shown its token.
 #[derive(Default)]
 pub struct Known {
     count: AtomicUsize,
@@ -64,31 +64,31 @@ pub struct Known {
 }
 
 impl Known {
-    /// Waits until one more has shown the token.
+    /// Waits until another connection has shown the token.
     pub async fn one_more(&self) {
         self.came.notified().await;
     }
 }
 
 impl Standing {
-    /// Of a connection that has shown so much.
+    /// The standing of a connection at `level`.
     pub fn new(level: Level) -> Self {
         Self { level: AtomicU8::new(level as u8), silent: Weak::new(), known: None }
     }
 
-    /// Of a connection from which nothing has been read.
+    /// The standing of a connection from which nothing has been read.
     pub fn of(socket: &Arc<TcpStream>) -> Self {
         let silent = Arc::downgrade(socket);
         Self { level: AtomicU8::new(Level::Silent as u8), silent, known: None }
     }
 
-    /// Of a connection that may ask for several things and show a token.
+    /// The standing of a connection that may send several requests and show a token.
     pub fn of_visitor(known: &Arc<Known>) -> Self {
         let known = Some(Arc::clone(known));
         Self { level: AtomicU8::new(Level::Asked as u8), silent: Weak::new(), known }
     }
 
-    /// Notes what it has shown.
+    /// Raises the level of the connection. A level that is reached stays.
     pub fn raise(&self, level: Level) {
         let before = self.level.fetch_max(level as u8, Ordering::Relaxed);
         if let Some(known) = &self.known
@@ -100,12 +100,12 @@ impl Standing {
         }
     }
 
-    /// Whether it has shown the token.
+    /// Whether the connection has shown the token.
     pub fn is_known(&self) -> bool {
         self.level() == Level::Known
     }
 
-    /// Notes that nothing of it is needed any more.
+    /// Notes that the answer is sent and nothing more is needed from the connection.
     pub fn answered(&self) {
         self.level.store(Level::Answered as u8, Ordering::Relaxed);
     }
@@ -114,7 +114,7 @@ impl Standing {
         let level = self.level.load(Ordering::Relaxed);
         let level = Level::ALL.into_iter().find(|known| *known as u8 == level);
         match level.unwrap_or(Level::Silent) {
-            // What has come and was not looked at yet: the machine is busy.
+            // Bytes have arrived but nothing has read them yet: the machine is busy.
             Level::Silent if self.silent.upgrade().is_some_and(|socket| has_something(&socket)) => {
                 Level::Speaking
             }
@@ -141,8 +141,8 @@ fn has_something(socket: &TcpStream) -> bool {
     }
 }
 
-/// Takes the socket of a connection from which something has come. Whoever looks at it does so for
-/// microseconds.
+/// Takes the socket of a connection from which bytes have arrived. Other holders of the socket keep it
+/// for microseconds only.
 pub async fn own(mut socket: Arc<TcpStream>) -> TcpStream {
     loop {
         match Arc::try_unwrap(socket) {
@@ -157,11 +157,12 @@ pub async fn own(mut socket: Arc<TcpStream>) -> TcpStream {
 pub struct Connections {
     count_max: usize,
     places: Arc<Semaphore>,
-    /// Places that are kept free, so that a flood does not wait for each end.
+    /// Places kept free, so that a flood does not wait for the end of each connection.
     reserve: usize,
     tasks: VecDeque<Admitted>,
     known: Arc<Known>,
-    /// How long it may wait for connections that have not asked anything, and since when.
+    /// Time left for waiting for connections that have not sent a request, and the time of its last
+    /// update.
     patience: Duration,
     patience_at: Instant,
 }
@@ -185,19 +186,19 @@ impl Connections {
         }
     }
 
-    /// The connections that have shown a token.
+    /// Returns the count of connections that have shown a token.
     pub fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known)
     }
 
-    /// Runs `connection` as soon as there is a place for it. Waits [`GRACE`] at most.
+    /// Runs `connection` as soon as a place is free. Waits [`GRACE`] at most.
     pub async fn admit(
         &mut self,
         standing: Arc<Standing>,
         connection: impl Future<Output = ()> + Send + 'static,
     ) {
         let place = self.place().await;
-        // Whoever holds a handle holds the whole task, finished or not.
+        // A handle keeps the memory of its whole task, finished or not.
         while self.tasks.front().is_some_and(|admitted| admitted.task.is_finished()) {
             self.tasks.pop_front();
         }
@@ -215,18 +216,18 @@ impl Connections {
         let has_reserve = |places: &Semaphore| places.available_permits() > self.reserve;
         if !has_reserve(&self.places) && !self.wait_for_one_to_end().await {
             let next = self.next_to_go().map(|index| &self.tasks[index]);
-            // The reserve is not worth the end of one that has shown the token.
+            // The reserve is not worth closing a connection that has shown the token.
             if self.places.available_permits() == 0 || next.is_some_and(|n| !n.standing.is_known())
             {
                 self.evict_one();
             }
         }
-        // Of those that were ended, one is over by now, or in a moment.
+        // One of the closed connections has ended by now, or will in a moment.
         let place = Arc::clone(&self.places).acquire_owned().await;
         place.expect("nobody closes the semaphore")
     }
 
-    /// Waits for a connection to end by itself; whether one did while it could be waited for.
+    /// Waits for a connection to end by itself. Returns whether one did in time.
     async fn wait_for_one_to_end(&mut self) -> bool {
         let next = self.next_to_go().map(|index| &self.tasks[index]);
         let asked = next.filter(|next| next.standing.level() >= Level::Asked);
@@ -246,14 +247,14 @@ impl Connections {
         ended
     }
 
-    /// How long it may wait now.
+    /// Returns the time left for waiting now.
     fn patience(&mut self, now: Instant) -> Duration {
         let since = now - std::mem::replace(&mut self.patience_at, now);
         self.patience = PATIENCE_MAX.min(self.patience + since / PATIENCE_PART);
         self.patience
     }
 
-    /// The place in the queue of the connection that gives way next.
+    /// Returns the index of the connection that gives way next.
     fn next_to_go(&self) -> Option<usize> {
         let mut next = None;
         for (index, admitted) in self.tasks.iter().enumerate() {
@@ -271,7 +272,8 @@ impl Connections {
         next.map(|(_, index)| index)
     }
 
-    /// Ends the one that has shown the least, of those the oldest. Its place is free in a moment.
+    /// Closes the connection that has shown the least, the oldest of several. Its place is free in a
+    /// moment.
     pub fn evict_one(&mut self) {
         if let Some(Admitted { task, .. }) =
             self.next_to_go().and_then(|index| self.tasks.remove(index))
@@ -280,8 +282,8 @@ impl Connections {
         }
     }
 
-    /// Ends the oldest of the known ones while there are so many that others would have no place to
-    /// show the token from.
+    /// Closes the oldest connections that have shown the token, while they are so numerous that others
+    /// would have no place to show it from.
     pub async fn evict_surplus(&mut self) {
         let known_max = self.count_max.saturating_sub(2 * self.count_max.div_ceil(8)).max(1);
         while self.known.count.load(Ordering::Relaxed) > known_max {
@@ -299,11 +301,11 @@ impl Connections {
         }
     }
 
-    /// Waits for all of them, then ends those that are left.
+    /// Waits for all connections to end, `patience` at most, then closes the rest.
     pub async fn finish(mut self, patience: Duration) {
         let all = async {
             for admitted in &mut self.tasks {
-                // One that panicked is over, too.
+                // A task that panicked is over, too.
                 let _ = (&mut admitted.task).await;
             }
         };

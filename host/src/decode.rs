@@ -1,8 +1,8 @@
-//! `callreel decode`: stored call audio to WAV, as `ffmpeg -f mulaw -ar 8000 -ac 1` makes it, sample
-//! by sample.
+//! `callreel decode`: converts stored call audio to WAV, sample by sample as `ffmpeg -f mulaw -ar 8000
+//! -ac 1` does.
 //!
-//! The input is raw mu-law, or a capture: the messages of calls, one a line, which go through the
-//! very [`Session`] that records live calls.
+//! The input is raw mu-law or a capture: the messages of calls, one per line, which pass through the
+//! same [`Session`] that records live calls.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Seek, SeekFrom, Write};
@@ -19,16 +19,16 @@ use crate::call::routing::{self, Routed};
 use crate::cli::Format;
 use crate::log;
 
-/// Bytes read at once: few enough that a short file touches little memory.
+/// Bytes per read: few enough that a short file touches little memory.
 const READ_BYTES: usize = 16 << 10;
 
 /// Samples taken from a session at once.
 const POLL_SAMPLES: usize = 512;
 
-/// Bytes gathered for one write: what is decoded from one read goes out uncopied.
+/// Bytes gathered for one write: the samples decoded from one read go out uncopied.
 const WRITE_BYTES: usize = 2 * READ_BYTES;
 
-/// The longest line of a capture: far above the longest message that is recorded. A longer one is
+/// Longest line of a capture that is read, far above the longest recorded message. Longer lines are
 /// skipped and counted.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -39,16 +39,16 @@ const LINE_BYTES_MAX: usize = 1 << 20;
   cat call.ulaw | callreel decode - -o - | aplay
   callreel decode capture.jsonl -o call.wav --stream MZ8993907d76ad521d2bfb945804e17b8f")]
 pub struct Args {
-    /// Raw mu-law at 8 kHz, or a capture of frames, one JSON message a line; - reads standard input
+    /// Raw mu-law at 8 kHz, or a capture of frames, one JSON message per line; - reads standard input
     #[arg(value_name = "IN")]
     pub input: PathBuf,
 
-    /// Where the WAV goes; - writes standard output. Further calls of a capture go to OUT-2.wav and
-    /// so on. What is there already is never overwritten
+    /// Path of the WAV; - writes standard output. Further calls of a capture go to OUT-2.wav, OUT-3.wav
+    /// and so on; standard output or a pipe takes one call only. An existing file is never overwritten
     #[arg(long, short, value_name = "OUT")]
     pub output: PathBuf,
 
-    /// Only this stream of a capture
+    /// Decode only the stream of this id from a capture [default: all streams]
     #[arg(long, value_name = "ID")]
     pub stream: Option<String>,
 
@@ -56,49 +56,49 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 
-    /// What IN holds [default: told from its first bytes and its name]
+    /// Content of IN [default: detected from its first bytes and its name]
     #[arg(long = "input", value_enum, value_name = "KIND")]
     pub kind: Option<Kind>,
 }
 
-/// What an input holds.
+/// Content of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
-    /// Raw mu-law, one byte a sample, mono.
+    /// Raw mu-law, one byte per sample, mono.
     Mulaw,
-    /// Messages of calls, one JSON value a line.
+    /// Messages of calls, one JSON value per line.
     Jsonl,
 }
 
-/// A WAV that was written.
+/// A written WAV.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Decoded {
-    /// Where; `-` for standard output.
+    /// Path of the WAV; `-` for standard output.
     pub path: PathBuf,
-    /// The stream's id; empty for raw mu-law.
+    /// Id of the stream; empty for raw mu-law.
     pub stream_id: String,
     /// Samples of each channel.
     pub samples: u64,
     /// Channels.
     pub channels: u16,
-    /// Lines of the capture that could not be taken, after the call before and up to this one's end.
+    /// Rejected lines of the capture, from the end of the call before up to the end of this one.
     pub rejected: u64,
 }
 
-/// Why there is no WAV; one line that names the file and the way out.
+/// Reasons why there is no WAV. Each is one line that names the file and the way out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The output is there already.
+    /// The output exists already.
     #[error("{} exists and is not overwritten: remove it, or choose another name", .0.display())]
     Exists(PathBuf),
-    /// The input has no call, or not the one asked for.
+    /// The input has no call, or not the call asked for.
     #[error("{}: {reason}", .path.display())]
     NoCall {
         /// The input.
         path: PathBuf,
-        /// What was found instead.
+        /// Content found instead.
         reason: String,
     },
     /// The input cannot be read.
@@ -106,15 +106,15 @@ pub enum Error {
     Read {
         /// The input.
         path: PathBuf,
-        /// What the operating system says.
+        /// Error of the operating system.
         cause: io::Error,
     },
-    /// More than a WAV can hold.
+    /// The audio is longer than a WAV can hold.
     #[error("{}: a WAV cannot pass 4 GiB; {advice}", .path.display())]
     TooLong {
         /// The output.
         path: PathBuf,
-        /// What can be done.
+        /// Ways out.
         advice: &'static str,
     },
     /// The input is of another kind.
@@ -122,7 +122,7 @@ pub enum Error {
     Unfit {
         /// The input.
         path: PathBuf,
-        /// What it is, and what to do.
+        /// Kind of the input, and the way out.
         reason: String,
     },
     /// The output cannot be written.
@@ -130,12 +130,13 @@ pub enum Error {
     Write {
         /// The output.
         path: PathBuf,
-        /// What the operating system says.
+        /// Error of the operating system.
         cause: io::Error,
     },
 }
 
-/// Runs `callreel decode`; says on standard error what came of it, if that is not plain.
+/// Runs `callreel decode`. Reports the calls on standard error where there are several, and rejected
+/// lines.
 ///
 /// A WAV that could not be completed is removed again.
 ///
@@ -166,7 +167,7 @@ pub fn run(args: &Args) -> Result<Vec<Decoded>, Error> {
     Ok(decoded)
 }
 
-/// Tells what a file holds by its first bytes, and where they say nothing by its name.
+/// Detects the content of a file from its first bytes, else from its name.
 fn tell_kind(path: &Path, start: &[u8]) -> Result<Kind, Error> {
     const OTHERS: [(&[u8], &str); 7] = [
         (b"RIFF", "a WAV file"),
@@ -196,7 +197,7 @@ fn tell_kind(path: &Path, start: &[u8]) -> Result<Kind, Error> {
     ))
 }
 
-/// The input, its name, and its length where that can be known.
+/// The input with its name, and its length where known.
 struct Input {
     path: PathBuf,
     length: Option<u64>,
@@ -215,7 +216,7 @@ impl Input {
         if metadata.is_dir() {
             return Err(failed(ErrorKind::IsADirectory.into()));
         }
-        // Standard input may be a file that somebody has read a part of.
+        // Standard input may be a file of which another program has read a part.
         let length = match file.stream_position() {
             Ok(position) if metadata.is_file() => metadata.len().checked_sub(position),
             _ => None,
@@ -224,11 +225,11 @@ impl Input {
         Ok(Input { path: path.to_owned(), length, reader })
     }
 
-    /// The next bytes, none only at the end; more of them once they are consumed.
+    /// Returns the next bytes; none only at the end. Consumed bytes make way for more.
     fn peek(&mut self) -> Result<&[u8], Error> {
         let path = &self.path;
         loop {
-            // Asked twice, for the borrow checker's sake: the second time nothing is read.
+            // Called twice to satisfy the borrow checker; the second call reads nothing.
             match self.reader.fill_buf().map(<[u8]>::len) {
                 Ok(_) => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -238,8 +239,8 @@ impl Input {
         Ok(self.reader.buffer())
     }
 
-    /// Reads one line into `line`, without its end; `None` at the end of the input, `Some(false)`
-    /// for a line too long, of which only the beginning is there.
+    /// Reads one line into `line`, without its end. Returns `None` at the end of the input, and
+    /// `Some(false)` for a line that is too long, of which `line` has only the beginning.
     fn next_line(&mut self, line: &mut Vec<u8>) -> Result<Option<bool>, Error> {
         line.clear();
         let mut fits = true;
@@ -313,15 +314,16 @@ fn decode_capture(
     capture.into_decoded(input)
 }
 
-/// A capture on its way to WAVs.
+/// A capture being decoded.
 struct Capture<'a> {
     args: &'a Args,
     encoding: Encoding,
-    /// In the order of their starts; one at least.
+    /// Streams in the order of their starts; at least one.
     streams: Vec<Stream>,
-    /// The calls that are written, in the order of their starts.
+    /// Calls that have a WAV, in the order of their starts.
     decoded: Vec<Decoded>,
-    /// Whether another call can be written: beside a file it can, after a pipe's only WAV it cannot.
+    /// Whether another call can be written. After a new file it can; after the only WAV of a pipe it
+    /// cannot.
     has_room: bool,
     stream_ids: Vec<String>,
     rejected: u64,
@@ -331,7 +333,7 @@ struct Capture<'a> {
 /// A stream of a capture.
 struct Stream {
     session: Box<Session<[u8; RING_BOTH_TRACKS_MIN]>>,
-    /// The file of a call that is written, and the call's index.
+    /// The output of a written call, and the index of the call.
     output: Option<(Output, usize)>,
     is_over: bool,
 }
@@ -412,11 +414,11 @@ impl<'a> Capture<'a> {
     /// Makes a place for a stream that starts; returns its index.
     fn stream_for_start(&mut self, stream_id: &[u8]) -> Result<usize, Error> {
         if self.streams.iter().any(|stream| stream.session.spec().is_none()) {
-            return Ok(0); // None has started.
+            return Ok(0); // No stream has started.
         }
         let is_nameless = stream_id.is_empty() && self.streams.iter().any(Routed::is_live);
         if is_nameless && !self.streams.iter().any(|stream| stream.is_addressed(stream_id)) {
-            return Ok(routing::index_of(&self.streams, stream_id)); // It is rejected there.
+            return Ok(routing::index_of(&self.streams, stream_id)); // The stream there rejects it.
         }
         if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
             self.finish_call(index)?;
@@ -445,7 +447,7 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
-    /// Ends the call of a stream, if it is written.
+    /// Ends the call of a stream, if it has a WAV.
     fn finish_call(&mut self, index: usize) -> Result<(), Error> {
         let Some(stream) = self.streams.get_mut(index) else {
             return Ok(());
@@ -490,7 +492,7 @@ fn unfit(args: &Args, reason: String) -> Error {
     Error::Unfit { path: args.input.clone(), reason }
 }
 
-/// Moves all that a turn yields to the call that is written, if one is.
+/// Moves all samples of a turn to the WAV of the call, if it has one.
 fn drain(
     mut turn: Turn<'_, '_, [u8; RING_BOTH_TRACKS_MIN]>,
     output: Option<&mut (Output, usize)>,
@@ -513,7 +515,7 @@ fn drain(
     }
 }
 
-/// The name of a capture's n-th WAV: `OUT.wav`, `OUT-2.wav` and so on.
+/// Returns the name of the n-th WAV of a capture: `OUT.wav`, `OUT-2.wav` and so on.
 fn numbered(path: &Path, number: usize) -> PathBuf {
     if number == 1 {
         return path.to_owned();
@@ -527,21 +529,21 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// A WAV on its way to a file or a pipe.
+/// A WAV being written to a file or a pipe.
 ///
-/// A new file is removed when this is dropped before [`finish`](Self::finish).
+/// A new file is removed if this is dropped before [`finish`](Self::finish).
 struct Output {
     path: PathBuf,
     file: BufWriter<File>,
     spec: Spec,
     data_bytes: u64,
-    /// What the header says.
+    /// The length in the header.
     length: Length,
     is_new: bool,
 }
 
 impl Output {
-    /// Begins a WAV; its header is right from the start where `expected_bytes` are known.
+    /// Begins a WAV. Its header is right from the start if `expected_bytes` are known.
     fn create(
         path: PathBuf,
         is_derived: bool,
@@ -571,7 +573,7 @@ impl Output {
         self.file.write_all(bytes).map_err(|cause| self.failed(cause))
     }
 
-    /// Ends the data as the format asks, and corrects the header of a file.
+    /// Ends the data as the format demands, and corrects the header of a new file.
     ///
     /// A redirected standard output keeps the sizes of a stream: it may be open for appending.
     fn finish(mut self) -> Result<(), Error> {
@@ -582,7 +584,7 @@ impl Output {
 
     fn complete(&mut self) -> io::Result<()> {
         let data_bytes = self.data_bytes as u32;
-        // Behind a stream of unknown length everything is taken for audio.
+        // Readers of a stream of unknown length read everything behind the header as audio.
         if self.is_new || self.length != Length::Unknown {
             self.file.write_all(wav::ending(data_bytes))?;
         }
@@ -602,14 +604,14 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         if self.is_new {
-            // What is left over is a nuisance, not a loss: the first error is the one to report.
+            // A file left over is a nuisance, not a loss: the first error is the one to report.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Opens standard output, a pipe or a device, or creates a file; whether it is a new file. A name that is
-/// `is_derived` from the user's is only taken for a new file.
+/// Opens standard output, a pipe or a device, or creates a file. Returns the file and whether it is new.
+/// A name that is derived from the user's (`is_derived`) is accepted for a new file only.
 fn create_or_open(path: &Path, is_derived: bool) -> Result<(File, bool), Error> {
     let failed = |cause| Error::Write { path: path.to_owned(), cause };
     if path == Path::new("-") {
@@ -625,7 +627,7 @@ fn create_or_open(path: &Path, is_derived: bool) -> Result<(File, bool), Error> 
             }
             // The user named it: a device, a pipe, or a link to one.
             let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
-            // Nobody has put a file there meanwhile.
+            // No other program has put a file there meanwhile.
             if file.metadata().map_err(failed)?.is_file() {
                 Err(exists())
             } else {

@@ -1,7 +1,7 @@
-//! `callreel demo`: the whole thing on one machine, with nobody's account.
+//! `callreel demo`: the whole recorder on one machine, without an account at a provider.
 //!
-//! A server on loopback, calls placed at it by the [`caller`], and every recording held
-//! against what was sent, sample by sample.
+//! A server on loopback, calls placed at it by the [`caller`], and every recording compared with the
+//! audio sent, sample by sample.
 
 use std::fs;
 use std::future::Future;
@@ -24,55 +24,55 @@ use crate::{Config, Listeners, shown, store};
 /// Settings of `callreel demo`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Directory of the demo's recordings; made if it is not there
+    /// Directory of the recordings of the demo; created if missing
     #[arg(long, value_name = "DIR", default_value = "callreel-demo")]
     pub dir: PathBuf,
 
-    /// Calls to place at one time; every second one has both tracks
+    /// Calls to place at one time, 1 to 100; every second call has both tracks
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub calls: u32,
 
-    /// Length of each call in seconds
+    /// Length of each call in seconds, 1 to 600
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
 
-    /// End when the recordings are checked, instead of serving on until Ctrl-C
+    /// End when the recordings are checked; otherwise serve on until Ctrl-C
     #[arg(long)]
     pub once: bool,
 }
 
-/// Why there is nothing to show.
+/// Reasons why the demo fails.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The calls could not be placed.
     #[error(transparent)]
     Caller(#[from] caller::Error),
-    /// No port, or no room for the copies of what is sent.
+    /// No port is free, or no room for the copies of the audio sent.
     #[error("the demo cannot run here: {0}")]
     Machine(#[from] io::Error),
     /// Nothing can be recorded.
     #[error(transparent)]
     Recorder(#[from] crate::Error),
-    /// A recording is not what was sent. That is a bug: please report it.
-    #[error("{0} of the recordings are not what was sent; this is a bug, please report it")]
+    /// A recording differs from the audio sent. That is a bug: please report it.
+    #[error("{0} of the recordings differ from the audio sent; this is a bug, please report it")]
     Wrong(usize),
 }
 
-/// Records a few calls, says where they are and whether they are right, and goes on serving until
-/// `stop` resolves, if that is wanted.
+/// Records a few calls, prints where the recordings are and whether they are right, and goes on serving
+/// until `stop` resolves, unless `args.once` is set.
 ///
 /// # Errors
 /// See [`Error`].
 pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Error> {
-    // Its own settings, its own port: a server may run beside it, and no token is looked for.
+    // The demo has its own settings and port: a server may run beside it. It looks for no token.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let url = format!("ws://{}/media-stream", listener.local_addr()?);
     let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let console = format!("http://{}/", admin.local_addr()?);
     let store = store::Config { dir: args.dir.clone(), ..store::Config::default() };
     let config = Config { store, ..Config::default() };
-    // Nobody who stops reading what it prints holds up the recording.
+    // A reader that stops taking the output must not delay the recording.
     let out = Printer::start(Stream::Stdout)?;
     let (end, ended) = oneshot::channel::<()>();
     let listeners = Listeners { public: listener, admin: Some(admin) };
@@ -83,7 +83,7 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
         let mut stop = pin!(stop);
         let wrong = tokio::select! {
             biased;
-            // Its calls are cut off, and what they had said is kept.
+            // The calls are cut off, and the audio recorded until then is kept.
             () = &mut stop => Ok(0),
             wrong = record(args, &url, &out) => {
                 if matches!(wrong, Ok(0)) && !args.once {
@@ -96,7 +96,7 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
         let _ = end.send(());
         wrong
     };
-    // The server comes first: what keeps it from starting is said before a call is placed.
+    // The server comes first: the error that keeps it from starting is reported before a call is placed.
     let wrong = tokio::select! {
         biased;
         served = &mut server => return Ok(served?),
@@ -111,13 +111,13 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
 }
 
 fn say_how_to_go_on(out: &Printer, url: &str, console: &str) {
-    // As it was called itself: it may not be installed.
+    // The program as it was called: it may not be installed.
     let program = std::env::args_os().next().unwrap_or_else(|| "callreel".into());
     let program = program.to_string_lossy();
     let program = shown::line(&program);
     out.print(
         format!(
-            "\nSee and hear them: {console}\n\
+            "\nSee and hear the recordings: {console}\n\
              Still recording: place another call with\n  {program} call --url {url}\n\
              Ctrl-C ends the demo. The recordings stay.\n"
         )
@@ -125,7 +125,7 @@ fn say_how_to_go_on(out: &Printer, url: &str, console: &str) {
     );
 }
 
-/// Places the calls and checks what was recorded; returns how many recordings are wrong.
+/// Places the calls and checks the recordings; returns the number of wrong ones.
 async fn record(args: &Args, url: &str, out: &Printer) -> Result<usize, Error> {
     let sent = tempfile::tempdir()?;
     let plan = |calls, tracks, seed| Plan {
@@ -149,7 +149,7 @@ async fn record(args: &Args, url: &str, out: &Printer) -> Result<usize, Error> {
             Ok((path, tracks, seconds)) => {
                 let path = path.display().to_string();
                 let path = shown::line(&path);
-                say(format!("  {tracks:>6}  {seconds:>4.1} s  {path} = what was sent"));
+                say(format!("  {tracks:>6}  {seconds:>4.1} s  {path} matches the audio sent"));
             }
             Err(why) => {
                 wrong += 1;
@@ -157,18 +157,19 @@ async fn record(args: &Args, url: &str, out: &Printer) -> Result<usize, Error> {
             }
         }
     }
-    let rest = "\nBeside each .wav, its .json tells how the call went. Listen with any player.";
+    let rest = "\nThe .json beside each .wav is the record of the call. Listen with any player.";
     say(rest.to_owned());
     Ok(wrong)
 }
 
-/// Compares one recording with what was sent; returns its path, its tracks and its seconds.
+/// Compares one recording with the audio sent. Returns its path, its number of tracks and its length in
+/// seconds.
 fn check(call: &CallReport, dir: &Path, sent: &Path) -> Result<(PathBuf, usize, f64), String> {
     if !call.good {
         return Err(call.end.to_string());
     }
     let name = format!("{}.wav", call.stream_sid);
-    let path = find(dir, &name).ok_or("there is no recording of it")?;
+    let path = find(dir, &name).ok_or("no recording of this call was found")?;
     let found = read(&path).map_err(|error| error.to_string())?;
     let tracks: Vec<Vec<u8>> = [Track::Inbound, Track::Outbound]
         .into_iter()
@@ -189,7 +190,7 @@ fn check(call: &CallReport, dir: &Path, sent: &Path) -> Result<(PathBuf, usize, 
     };
     let header = wav::header(spec, Length::Bytes(expected.len() as u32));
     if found != [&header[..], &expected].concat() {
-        return Err(format!("{} is not what was sent", path.display()));
+        return Err(format!("{} differs from the audio sent", path.display()));
     }
     Ok((path, tracks.len(), samples as f64 / f64::from(spec.sample_rate_hz)))
 }

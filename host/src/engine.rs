@@ -1,8 +1,8 @@
-//! The media threads: the only ones that read calls.
+//! The media threads, which alone read calls.
 //!
-//! A recorder has no deadline: the kernel keeps what arrives. So a thread sleeps between two looks
-//! at its sockets and then reads each that has something once, ten frames at a time, into one buffer
-//! that all its calls share. That costs a fifth of reading each frame when it comes.
+//! A recorder has no deadline: the kernel keeps the bytes that arrive. So a thread sleeps between two
+//! looks at its sockets. Then it reads each socket that has bytes, once and about ten frames at a time,
+//! into one buffer shared by all its calls. That costs a fifth of reading each frame when it arrives.
 
 mod connection;
 mod handle;
@@ -38,64 +38,66 @@ use crate::store::record::End;
 use crate::store::{Door, Store};
 use crate::stream_tokens::StreamTokens;
 
-/// The buffer that a thread reads into: the largest message, and what may come with it.
+/// Size of a thread's read buffer: the largest message and the bytes that may come with it.
 const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 1024;
 
-/// How much of one connection is read before the others have their turn.
+/// Bytes read from one connection before the others have their turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
 
-/// Reads in one turn of a connection that is not listened to any more.
+/// Reads in one turn from a connection that had to give up its message: the bytes are thrown away.
 const DISCARDS_MAX: usize = 4;
 
-/// A turn that brought as much comes from a peer that does not send at the pace of speech: so much,
-/// or four times what two tracks bring between two looks.
+/// Bytes of a turn from which the peer counts as a flood: it sends faster than speech. The limit is the
+/// larger of `FLOOD_BYTES_MIN` and `FLOOD_BYTES_PER_MS`, four times the bytes of two tracks, for the
+/// time between two looks.
 const FLOOD_BYTES_MIN: usize = 16 * 1024;
 const FLOOD_BYTES_PER_MS: usize = 160;
 
-/// How often calls are looked after: blocks posted, peers pinged. A call that brings something is
-/// looked after when it is read, unless that was just done; the others have a pass of their own.
+/// Interval of a call's housekeeping: post its block, ping its peer. Active calls do it right after a
+/// read; idle calls in a pass of their own.
 const TEND_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How many sockets one question to the system tells of.
+/// Sockets reported by one poll.
 const EVENTS_MAX: usize = 1024;
 
-/// How long a thread sleeps at most while a connection waits for the disk or for memory.
+/// Longest sleep of a thread while a connection waits for the disk or for memory.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
-/// How long calls may take to finish when the recorder stops.
+/// Longest time for calls to finish when the recorder stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(8);
 
-/// A media thread that has not looked at its sockets for so long, or for four times the pause between
-/// two looks, is stuck.
+/// Shortest time without a look at the sockets after which a media thread counts as stuck. The limit is
+/// four pauses between two looks, if that is longer.
 const STUCK_AFTER_MIN: Duration = Duration::from_secs(5);
 
-/// Mu-law codes between a session and its recording.
+/// Capacity, in mu-law codes, of the buffer between a session and its recording.
 const CODES: usize = 4096;
 
 const WAKER: Token = Token(usize::MAX);
 
-/// How calls are read.
+/// Settings of the engine.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The time from one look at the sockets to the next; zero: a thread waits for each frame.
+    /// Time from one look at the sockets to the next; zero: a thread waits for each frame.
     pub read_interval: Duration,
-    /// How long a peer may be silent, pongs included.
+    /// Longest silence of a peer, pongs included.
     pub idle_timeout: Duration,
-    /// How long a call may last: from its handshake on, and in media time.
+    /// Longest duration of a call, counted from its handshake and in media time.
     pub max_duration: Duration,
-    /// What samples are stored as.
+    /// Format of the stored samples.
     pub encoding: wav::Encoding,
-    /// Whether the messages of each stream are kept as well.
+    /// Whether the messages of each stream are also kept.
     pub capture: bool,
-    /// What a stream has to show at its start, if anything.
+    /// The tokens of which a stream must show one at its start, if any.
     pub stream_tokens: Option<Arc<StreamTokens>>,
-    /// How many calls may begin in a second; the public listener takes the upgrades from it.
+    /// Limit of new calls per second; the public listener counts its upgrades with it.
     pub pace: Arc<Pace>,
-    /// The ends of the calls that webhooks told of, for end records; `None` leaves them out.
+    /// The numbers and names of both ends of calls, told by webhooks, for end records; `None` leaves
+    /// them out.
     pub callers: Option<Arc<Callers>>,
-    /// How many threads read calls.
+    /// Number of threads that read calls.
     pub threads: usize,
-    /// How long a file's samples may get before a recording goes on in the next.
+    /// Largest size of a file's samples, in bytes, before the recording goes on in the next file.
     pub segment_bytes_max: u64,
 }
 
@@ -111,20 +113,20 @@ impl Default for Config {
             pace: Arc::default(),
             callers: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
-            // One read may bring the largest message, and that five seconds' worth of a gap.
+            // Room for the largest message, and for the longest gap before it, 10 s.
             segment_bytes_max: u64::from(wav::DATA_BYTES_MAX) - (16 << 20),
         }
     }
 }
 
-/// A connection whose handshake is done.
+/// A connection after its handshake.
 #[derive(Debug)]
 pub struct Connection {
     /// The socket; non-blocking.
     pub stream: std::net::TcpStream,
-    /// What came with the handshake's last bytes.
+    /// Bytes that arrived with the end of the handshake.
     pub already_read: Bytes,
-    /// Who is at the other end.
+    /// Address of the peer.
     pub peer: SocketAddr,
 }
 
@@ -191,13 +193,13 @@ impl Engine {
         Ok(Self { handle, threads, writers })
     }
 
-    /// What others may ask of the threads.
+    /// Returns a handle for requests to the threads.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Finishes every call and ends the threads; waits for it, at most some ten seconds unless the
+    /// Finishes every call, ends the threads and waits for them: ten seconds or so at most, unless the
     /// disk hangs.
     pub fn drain(self) {
         self.writers.stop_recovery();
@@ -216,15 +218,16 @@ impl Engine {
 struct Reader {
     inbox: Arc<Inbox>,
     poll: Poll,
-    /// Boxed: the map has room for twice as many.
+    /// Connections by token. Boxed, since the map has room for twice as many.
     live: FxHashMap<usize, Box<Live>>,
-    /// Tokens of the connections that have something to read.
+    /// Tokens of the connections that have bytes to read.
     ready: Vec<usize>,
-    /// One of them has so much that the others must not sleep for it.
+    /// A ready connection has so many bytes that the thread must not sleep.
     is_busy: bool,
-    /// Tokens are never used twice: a letter may come for a connection that is gone.
+    /// Token of the next connection. Tokens are never reused: a letter may arrive for a connection that
+    /// is gone.
     next_token: usize,
-    /// When it looked at its sockets last.
+    /// Time of the last look at the sockets.
     looked: Instant,
     buffer: Vec<u8>,
     codes: Vec<u8>,
@@ -260,7 +263,7 @@ impl Reader {
         }
     }
 
-    /// Sleeps until the next look at the sockets, reading letters meanwhile; then looks.
+    /// Sleeps until the next look at the sockets, reading letters meanwhile, then looks.
     fn sleep(&mut self, events: &mut Events) {
         let interval = self.config.read_interval;
         let mut timeout = Duration::ZERO;
@@ -272,7 +275,7 @@ impl Reader {
             };
         } else {
             let waits = !self.ready.is_empty();
-            // From look to look: what a look takes does not come on top.
+            // From look to look: the time that a look takes is not added.
             let until = match waits {
                 true => Instant::now() + RETRY_INTERVAL.min(interval),
                 false => self.looked + interval,
@@ -290,11 +293,13 @@ impl Reader {
         self.read_letters();
     }
 
-    /// Waits for sockets, and notes all that have something: nobody is called silent unheard.
+    /// Waits for sockets and notes all that have bytes to read: no peer is called silent before it was
+    /// read.
     fn look(&mut self, events: &mut Events, mut timeout: Duration) {
         for _ in 0..=self.live.len() / EVENTS_MAX {
             while let Err(error) = self.poll.poll(events, Some(timeout)) {
-                // A pause of the whole process interrupts the waiting; sockets have more to say then.
+                // A pause of the whole process interrupts the wait; sockets may have more to report
+                // then.
                 timeout = Duration::ZERO;
                 if error.kind() != io::ErrorKind::Interrupted {
                     tracing::error!(%error, "cannot wait for sockets");
@@ -338,7 +343,7 @@ impl Reader {
                     }
                 }
                 Letter::GiveWay { token, answer } => {
-                    // Nobody waits for it any more where the answer cannot be sent.
+                    // The send fails if the caller no longer waits.
                     let _ = answer.send(self.give_way(token));
                 }
                 Letter::GiveUpMessage { token } => self.give_up_message(token),
@@ -367,10 +372,10 @@ impl Reader {
         }
     }
 
-    /// Closes a connection that has not earned its place; whether the place is free.
+    /// Closes a connection that has not earned its place. Returns whether the place is free.
     fn give_way(&mut self, token: usize) -> bool {
         let now = Instant::now();
-        // Nobody is called silent unheard.
+        // Read before the connection is judged silent.
         self.guarded(token, now, |reader| reader.read(token, now));
         let Some(live) = self.live.get(&token) else {
             return true;
@@ -380,7 +385,7 @@ impl Reader {
             let board = self.outbox.board();
             board.counters.refuse(Refused::GaveWay);
             if let Some(left_out) = board.log_rooms.trouble.take(peer.ip(), now) {
-                tracing::warn!(%peer, left_out, "a connection gave way to a new one: places ran out, and it had not begun a call in five seconds");
+                tracing::warn!(%peer, left_out, "closed a connection to make room for a new one: it had not begun a call in five seconds, and no place was free");
             }
             self.end(token, End::Idle, ws::CloseCode::TRY_AGAIN_LATER, now);
         }
@@ -388,7 +393,7 @@ impl Reader {
         !is_earned
     }
 
-    /// Closes a connection whose message does not end, in favour of another's.
+    /// Closes a connection because its message does not end, to free memory for the message of another.
     fn give_up_message(&mut self, token: usize) {
         let now = Instant::now();
         let Some(live) = self.live.get(&token).filter(|l| self.pool.is_leaving(&l.place)) else {
@@ -396,7 +401,7 @@ impl Reader {
         };
         let peer = live.call.peer();
         if let Some(left_out) = self.outbox.board().log_rooms.trouble.take(peer.ip(), now) {
-            tracing::warn!(%peer, left_out, "closed a connection: its message did not end, and others needed the memory");
+            tracing::warn!(%peer, left_out, "closed a connection: its message did not end, and other connections needed the memory");
         }
         self.end(token, End::Idle, ws::CloseCode::POLICY, now);
         if let Some(live) = self.live.get_mut(&token) {
@@ -405,13 +410,13 @@ impl Reader {
         self.drop_if_gone(token);
     }
 
-    /// Reads each connection that has something, once.
+    /// Reads each ready connection once.
     fn read_ready(&mut self, now: Instant) {
         self.is_busy = false;
         for token in std::mem::take(&mut self.ready) {
             let more = self.guarded(token, now, |reader| {
                 let more = reader.read(token, now);
-                // While all of it is at hand.
+                // Housekeeping right after the read, while the connection's data is in the cache.
                 reader.tend_one(token, now);
                 more
             });
@@ -427,15 +432,15 @@ impl Reader {
         }
     }
 
-    /// Does something for one connection. A mistake of ours in it costs that connection, none of the
-    /// others, and none of its audio.
+    /// Works on one connection. A bug that panics costs that connection, none of the others, and none of
+    /// its audio.
     fn guarded<T>(
         &mut self,
         token: usize,
         now: Instant,
         work: impl FnOnce(&mut Self) -> T,
     ) -> Option<T> {
-        // Everything that the work may leave half done belongs to the connection that is given up.
+        // Any half-done state belongs to the connection that is given up.
         let result = catch_unwind(AssertUnwindSafe(|| work(self)));
         if result.is_err() {
             tracing::error!("a bug ended a call: please report it with the lines above");
@@ -450,7 +455,7 @@ impl Reader {
         result.ok()
     }
 
-    /// Reads what one connection has, and lets its call take it.
+    /// Reads the bytes of one connection and gives them to its call.
     fn read(&mut self, token: usize, now: Instant) -> More {
         let mut turn = 0;
         loop {
@@ -458,7 +463,7 @@ impl Reader {
                 return More::No;
             };
             if live.call.is_held_back(now) {
-                // It is not the peer who is silent.
+                // The recorder, not the peer, is silent.
                 (live.last_heard, live.pooled_since) = (now, now);
                 return More::Later;
             }
@@ -480,7 +485,7 @@ impl Reader {
                 false => (Ok(0), 0),
             };
             if room == 0 {
-                // Others have taken the pool: it is neither silent nor at its end.
+                // Other connections have taken the pool. This one is neither silent nor at its end.
                 live.last_heard = now;
                 live.seek_room(&self.pool, now);
                 return More::Later;
@@ -490,7 +495,7 @@ impl Reader {
                 Ok(received) => received,
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => continue,
-                    // What came with the handshake has not been looked at yet.
+                    // The bytes that came with the handshake have not been handled yet.
                     io::ErrorKind::WouldBlock if turn == 0 && !live.partial.is_empty() => 0,
                     io::ErrorKind::WouldBlock => return More::No,
                     _ => return self.end_of_stream(token, End::Reset, now),
@@ -502,8 +507,8 @@ impl Reader {
             if has_unread {
                 continue;
             }
-            // A read that left room emptied the socket; what comes later is told of anew. Who sends
-            // so much waits for nothing but us, and does not have to.
+            // A read that did not fill the buffer emptied the socket; a poll reports later bytes. A peer
+            // that floods waits for the recorder only, so it is read again at once.
             if received < room && !is_ending {
                 return if self.is_flood(turn) { More::AtOnce } else { More::No };
             }
@@ -518,7 +523,7 @@ impl Reader {
         turn_bytes >= FLOOD_BYTES_MIN.max(interval_ms * FLOOD_BYTES_PER_MS)
     }
 
-    /// Does something with a call that needs what its thread has for all of them.
+    /// Works on a call with the resources that its thread shares among all calls.
     fn with_call<T>(
         &mut self,
         token: usize,
@@ -546,8 +551,8 @@ impl Reader {
         self.live.get_mut(&token).map(|live| work(live, &mut self.buffer, &mut context))
     }
 
-    /// Lets a call take `received` new bytes, behind those of its unfinished message; whether it left
-    /// messages unread.
+    /// Gives a call `received` new bytes, behind those of its unfinished message. Returns whether the
+    /// call left messages unread.
     fn take(&mut self, token: usize, received: usize, now: Instant) -> bool {
         let pool = Arc::clone(&self.pool);
         let has_unread = self.with_call(token, now, |live, buffer, context| {
@@ -582,17 +587,17 @@ impl Reader {
         has_unread.unwrap_or(false)
     }
 
-    /// The connection is over as far as the peer is concerned.
+    /// Ends a connection after its peer has closed or reset it.
     fn end_of_stream(&mut self, token: usize, end: End, now: Instant) -> More {
         self.end(token, end, ws::CloseCode::NORMAL, now);
         if let Some(live) = self.live.get_mut(&token) {
-            // Its recording is finished without it.
+            // The recording is finished without the connection.
             live.closing = Closing::Gone;
         }
         More::No
     }
 
-    /// Ends a connection from our side.
+    /// Ends a connection from this side.
     fn end(&mut self, token: usize, end: End, code: ws::CloseCode, now: Instant) {
         self.with_call(token, now, |live, _, context| {
             live.call.end(end, context);
@@ -600,8 +605,8 @@ impl Reader {
         });
     }
 
-    /// Looks after every call that brought nothing of late: what has waited is posted, who is silent is
-    /// asked, who is gone goes.
+    /// Housekeeping of every call that is due: post the block that has waited, ping a silent peer, close
+    /// a gone one.
     fn tend(&mut self, now: Instant) {
         let due = self.live.iter().filter(|(_, live)| live.is_due(now));
         for token in due.map(|(token, _)| *token).collect::<Vec<_>>() {
@@ -627,7 +632,8 @@ impl Reader {
             Closing::No if is_idle && was_idle => {
                 self.end(token, End::Idle, ws::CloseCode::POLICY, now);
             }
-            // The process may have been paused since the look at the sockets: it is read once more.
+            // The process may have been paused since the look at the sockets, so the connection is read
+            // once more.
             Closing::No if is_idle => {
                 live.is_ready = true;
                 self.ready.push(token);
@@ -644,13 +650,13 @@ impl Reader {
         }
     }
 
-    /// Reads what has arrived and then ends every call.
+    /// Reads the bytes that have arrived, then ends every call.
     fn drain(&mut self) {
         let now = Instant::now();
         self.drain_until = Some(now + DRAIN_PATIENCE);
         let tokens: Vec<usize> = self.live.keys().copied().collect();
         for token in tokens {
-            // What the kernel holds, but not what a flood goes on to bring.
+            // Bytes that the kernel holds, but not those that a flood goes on to bring.
             self.guarded(token, now, |reader| {
                 let _ = (0..16).find(|_| {
                     let Some(live) = reader.live.get_mut(&token) else {
@@ -682,9 +688,9 @@ impl Reader {
 /// Whether a connection has more to read.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum More {
-    /// Not that we know: we will be told.
+    /// Not as far as known: the poll will report it.
     No,
-    /// After a short sleep: something has to make room first.
+    /// Yes, after a short sleep: room must be made first.
     Later,
     /// Yes, when the others have had their turn.
     AtOnce,

@@ -1,10 +1,9 @@
-//! The public listener: every URL it answers, in one table, and the loop that carries one request a
-//! connection.
+//! The public listener: the table of its URLs, and the loop that carries one request per connection.
 //!
-//! A call makes two requests here, the webhook and the upgrade to a WebSocket; after that its
-//! socket belongs to the [`Engine`](crate::engine::Engine). So a connection is closed after its
-//! response: reuse would buy nothing, no idle socket is left to hold up a shutdown, and what
-//! somebody smuggles behind a request is never read.
+//! A call makes two requests here, the webhook and the upgrade to a WebSocket; after that its socket
+//! belongs to the [`Engine`](crate::engine::Engine). So a connection is closed after its response. Reuse
+//! would gain nothing, no idle socket delays a shutdown, and bytes smuggled behind a request are never
+//! read.
 
 mod refusals;
 
@@ -46,46 +45,47 @@ use crate::live::{Board, Refused, RequestRefused};
 use crate::ready::Readiness;
 use crate::twilio;
 
-/// Largest request head; Twilio's own stay below 2 KiB.
+/// Largest request head. Heads of Twilio's requests stay below 2 KiB.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Largest request body; a webhook's form is about 1 KiB.
+/// Largest request body. The form of a webhook is about 1 KiB.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// The most connections that have not become a call yet.
+/// Most connections that have not become a call yet.
 const EXCHANGES_MAX: usize = 1024;
-/// The most of them from which something has come; of the others each has but a socket.
+/// Most connections from which a byte has arrived and that have not become a call. Each of the others
+/// holds only a socket.
 const SPEAKING_MAX: usize = 256;
 const _: () = assert!(SPEAKING_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
-/// Rest after an accept that failed for want of a resource (descriptors, mostly), so that the wait
-/// is not a spin.
+/// Pause after an accept that failed for lack of a resource (mostly descriptors), so that the wait does
+/// not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Time that a response may take to leave, beyond the time that its request may take to arrive.
+/// Time for a response to leave, beyond the time for its request to arrive.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time for the rest of a head of which something came at the last moment.
+/// Shortest time left for a head after its first byte arrived.
 const HEAD_TIMEOUT_MIN: Duration = Duration::from_secs(1);
-/// How long, and how much, is read and thrown away after a response, because closing a socket with
-/// unread bytes sends a reset, which can overtake the response.
+/// Time and bytes for reading and throwing away after a response. Closing a socket with unread bytes
+/// sends a reset, which can overtake the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: u64 = 1024 * 1024;
-/// How long a shutdown waits for requests that are half read.
+/// Longest wait of a shutdown for half-read requests.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(250);
-/// When a caller that is refused for want of room may try again.
+/// Seconds until a peer refused for lack of room may try again.
 const RETRY_AFTER_SECONDS: &str = "5";
 
-/// The public listener's settings.
+/// Settings of the public listener.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// TwiML and signatures.
     pub twilio: twilio::Config,
-    /// Calls recorded at one time; one more is refused with 503.
+    /// Most calls recorded at one time; further calls are refused with 503.
     pub calls_max: Option<usize>,
-    /// Calls that may begin in a second; one more is refused with 503.
+    /// Most calls that may begin in a second; further calls are refused with 503.
     pub calls_per_second_max: Option<u32>,
-    /// Connections that have not become a call yet, at one time. From half of them at most, and from
-    /// 256, something may have come: each of those may hold a head and a body, so that bounds their
-    /// memory. A genuine one is over within milliseconds, so the default serves hundreds of calls a
-    /// second.
+    /// Most connections at one time that have not become a call yet. Bytes may have arrived on at most
+    /// half of them, and on at most 256. Each of those may hold a head and a body, so that bounds their
+    /// memory. A genuine connection is over within milliseconds, so the default serves hundreds of calls
+    /// a second.
     pub exchanges_max: usize,
-    /// Time for a connection's first byte and the rest of the head to arrive.
+    /// Time for the first byte and the rest of the head to arrive.
     pub head_timeout: Duration,
     /// Time for the whole body to arrive.
     pub body_timeout: Duration,
@@ -98,19 +98,19 @@ impl Default for Config {
             calls_max: None,
             calls_per_second_max: None,
             exchanges_max: EXCHANGES_MAX,
-            // Together below 30 s, the longest that a connection without a call may live.
+            // Together below 30 s, the longest life of a connection without a call.
             head_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(10),
         }
     }
 }
 
-/// What the listener does with new requests. It only ever moves forward.
+/// Treatment of new requests. The phase only ever moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Calls are taken.
+    /// Calls are accepted.
     Open,
-    /// Calls are being finished; new ones are refused with 503.
+    /// Calls are being finished; new calls are refused with 503.
     Draining,
     /// No connection is accepted any more.
     Closed,
@@ -171,7 +171,7 @@ pub async fn serve(
                     warn!(%error, "cannot accept connections; trying again until it works");
                 }
                 starved = true;
-                // Those that say nothing hold descriptors, too.
+                // Connections that send nothing hold descriptors, too.
                 silent.evict_one();
                 exchanges.evict_one();
                 sleep(ACCEPT_PAUSE).await;
@@ -198,7 +198,7 @@ struct Patience {
     body: Duration,
 }
 
-/// Where a connection's request goes.
+/// The handlers of a connection's request.
 #[derive(Clone)]
 struct Desk {
     router: Router,
@@ -206,8 +206,8 @@ struct Desk {
     phase: watch::Receiver<Phase>,
 }
 
-/// A connection whose request has not been answered yet. One that has to make room for newer ones
-/// before that is told as refused when it is dropped.
+/// A connection with an unanswered request. If it is dropped before the answer, to make room for newer
+/// connections, it is reported as refused.
 struct Unanswered<'d> {
     desk: &'d Desk,
     peer: SocketAddr,
@@ -224,14 +224,14 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// A connection from which something has come.
+/// A connection from which a byte has arrived.
 struct Spoken {
     socket: TcpStream,
     peer: SocketAddr,
     began: Instant,
 }
 
-/// Waits for the first byte of a connection, and hands it on to be served then.
+/// Waits for the first byte of a connection, then hands the connection on to be served.
 async fn await_first_byte(
     socket: Arc<TcpStream>,
     peer: SocketAddr,
@@ -246,7 +246,7 @@ async fn await_first_byte(
     unanswered.is_over = true;
     match waited {
         Ok(_) => {
-            // Where nobody takes it, the listener is closed.
+            // The send fails if the listener is closed.
             let _ = spoke.send(Spoken { socket: connections::own(socket).await, peer, began });
         }
         Err(_elapsed) => {
@@ -255,8 +255,7 @@ async fn await_first_byte(
     }
 }
 
-/// Carries one request and its response over `socket`, then closes it, unless it became a
-/// WebSocket.
+/// Carries one request and its response over `socket`, then closes it, unless it became a WebSocket.
 async fn exchange(spoken: Spoken, desk: Desk, patience: Patience, standing: Arc<Standing>) {
     let Spoken { socket, peer, began } = spoken;
     let head_timeout = patience.head.saturating_sub(began.elapsed());
@@ -285,8 +284,8 @@ async fn exchange(spoken: Spoken, desk: Desk, patience: Patience, standing: Arc<
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        // The first bounds what is buffered, the second what is believed: a read may go past the
-        // first.
+        // The first limit bounds the bytes buffered, the second the bytes accepted: a read may exceed
+        // the first.
         .max_buf_size(HEAD_BYTES_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         // A client may close its sending side once the request is out.
@@ -322,11 +321,11 @@ async fn linger(mut socket: TcpStream) {
         socket.shutdown().await?;
         tokio::io::copy(&mut socket.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
     };
-    // Whatever happens, the next step is to drop the socket.
+    // The socket is dropped next, in any case.
     let _ = timeout(LINGER_TIMEOUT, rest).await;
 }
 
-/// What the handlers share.
+/// State shared by the handlers.
 #[derive(Clone)]
 struct Front {
     phase: watch::Receiver<Phase>,
@@ -335,12 +334,12 @@ struct Front {
     readiness: Readiness,
     /// Upgrades that were granted and have not reached the engine yet.
     upgrading: Arc<AtomicUsize>,
-    /// Upgrades take their places one after the other.
+    /// Lock under which upgrades take their places one after the other.
     entrance: Arc<tokio::sync::Mutex<()>>,
     config: Arc<Config>,
 }
 
-/// Every public URL.
+/// The table of the public URLs.
 fn router(front: Front, refusals: Refusals) -> Router {
     Router::new()
         .route("/", get(root))
@@ -354,7 +353,7 @@ fn router(front: Front, refusals: Refusals) -> Router {
         .with_state(front)
 }
 
-/// Closes the connection after every response but an upgrade. hyper's own switch for that would say
+/// Closes the connection after every response except an upgrade. hyper's own switch for that would send
 /// `Connection: upgrade, close` there, which is legal, but more than strict clients expect.
 async fn close_after(mut response: Response) -> Response {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -367,8 +366,8 @@ async fn root() -> impl IntoResponse {
     as_json(json!({ "message": "callreel is running: point a Twilio number at /incoming-call" }))
 }
 
-/// Whether calls can be taken, for balancers that reach nothing but this listener. The reasons are for
-/// those who run the recorder: the admin listener's `/readyz` and the log tell them.
+/// Answers whether calls can be taken, for balancers that reach only this listener. Operators find the
+/// reasons in `/readyz` of the admin listener and in the log.
 async fn ready(State(front): State<Front>) -> impl IntoResponse {
     match front.readiness.look().await.is_empty() {
         true => (StatusCode::OK, as_json(json!({ "status": "ok" }))),
@@ -462,7 +461,7 @@ impl Front {
         self.refuse(Refused::Signature, Refusal::Forged(rejected.to_string()))
     }
 
-    /// Counts a call that is not taken.
+    /// Counts a refused call.
     fn refuse(&self, why: Refused, refusal: Refusal) -> Refusal {
         self.board.counters.refuse(why);
         refusal
@@ -472,11 +471,11 @@ impl Front {
         self.refuse(why, Refusal::Full(why))
     }
 
-    /// Sets one call's place aside until the engine counts it. Where there is none, connections that
-    /// have not earned theirs give way.
+    /// Reserves one call's place until the engine counts it. If no place is free, connections that have
+    /// not earned theirs give way.
     async fn reserve(&self) -> Result<Slot, Refusal> {
         if let Some(fault) = self.engine.disk_fault() {
-            debug!(fault, "a call is refused for want of a disk");
+            debug!(fault, "refused a call: the disk admits no new one");
             return Err(self.refuse_as_full(Refused::Disk));
         }
         if !self.engine.pace().admits(std::time::Instant::now()) {
@@ -493,8 +492,8 @@ impl Front {
     }
 
     fn has_room(&self) -> bool {
-        // A slot is given back after the engine has counted its call, so reading in this order
-        // misses none.
+        // A slot is given back after the engine has counted its call, so reading in this order misses no
+        // call.
         let upgrading = self.upgrading.load(Ordering::SeqCst);
         let calls = self.engine.connection_count() + upgrading;
         self.config.calls_max.is_none_or(|calls_max| calls < calls_max)
@@ -524,7 +523,7 @@ async fn read_body(body: Body, patience: Duration) -> Result<Bytes, Refusal> {
     }
 }
 
-/// Checks RFC 6455, section 4.2.1, and gives the value of Sec-WebSocket-Accept.
+/// Checks the handshake (RFC 6455, section 4.2.1). Returns the value of Sec-WebSocket-Accept.
 fn check_handshake(head: &Parts, has_body: bool) -> Result<heapless::String<28>, Refusal> {
     let headers = &head.headers;
     if headers.contains_key(header::ORIGIN) {
@@ -564,7 +563,7 @@ fn signature(head: &Parts) -> Option<&str> {
     only(&head.headers, &HeaderName::from_static(twilio::SIGNATURE_HEADER))
 }
 
-/// Gives a header's value if it is there once and is visible ASCII.
+/// Returns a header's value if the header is there once and is visible ASCII.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -582,7 +581,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
-/// Why a request gets no answer of its own. The text is all that the peer is told; the log says more.
+/// Reasons for refusing a request. The peer gets only this text; the log says more.
 #[derive(Clone, Debug, thiserror::Error)]
 enum Refusal {
     #[error("the request body is malformed")]
@@ -597,10 +596,10 @@ enum Refusal {
     CallSid,
     #[error("shutting down: no new calls are taken")]
     Draining,
-    /// With the fault of its signature.
+    /// Holds the fault of the signature.
     #[error("the request is not signed for this server")]
     Forged(String),
-    /// With the limit that was met.
+    /// Holds the limit that was reached.
     #[error("no more calls can be recorded at this time")]
     Full(Refused),
     #[error("the Host header is missing, doubled or malformed")]
@@ -620,7 +619,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// The reason for the log.
+    /// Returns the reason for the log.
     fn in_words(&self) -> String {
         match self {
             Refusal::Forged(signature) => format!("{self}: {signature}"),
@@ -629,7 +628,7 @@ impl Refusal {
         }
     }
 
-    /// The reason for the metrics.
+    /// Returns the reason for the metrics.
     fn why(&self) -> RequestRefused {
         match self {
             Refusal::Body => RequestRefused::Body,

@@ -42,7 +42,7 @@ use crate::ready::Readiness;
 use crate::store::Store;
 use crate::twilio::PublicUrl;
 
-/// Everything that `serve` can be told. Each room owns its part.
+/// All settings of [`serve`]. Each module owns its part.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The admin listener.
@@ -53,16 +53,16 @@ pub struct Config {
     pub engine: engine::Config,
     /// The recordings.
     pub store: store::Config,
-    /// Whom to tell of finished recordings, if anybody.
+    /// The receiver of finished recordings' records, if any.
     pub webhook: Option<webhook::Config>,
 }
 
-/// Where a recorder is reached.
+/// The listening sockets of a recorder.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For providers.
+    /// The listener for providers.
     pub public: TcpListener,
-    /// For those who run it, if it is to be seen at all.
+    /// The listener for operators, if wanted.
     pub admin: Option<TcpListener>,
 }
 
@@ -72,25 +72,25 @@ impl From<TcpListener> for Listeners {
     }
 }
 
-/// Why nothing is recorded.
+/// Reasons why the recorder does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The directory cannot be used.
+    /// The directory of the recordings cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The system gives no threads, or no socket.
+    /// The system gives no thread or no socket.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 
 /// Records calls until `shutdown` resolves, then finishes every call and returns.
 ///
-/// The listeners are the caller's, so a test binds port 0. While calls are being finished, new ones
+/// The caller brings the listeners, so a test can bind port 0. While calls are being finished, new calls
 /// are refused with 503.
 ///
 /// # Errors
-/// Before anything is recorded: the directory, or the system, does not let us.
+/// The directory or the system does not allow recording. Nothing has been recorded then.
 pub async fn serve(
     listeners: impl Into<Listeners>,
     mut config: Config,
@@ -104,7 +104,7 @@ pub async fn serve(
     let dir = std::path::absolute(store.dir()).unwrap_or_else(|_| store.dir().to_owned());
     let board = Arc::<Board>::default();
     let engine = Engine::start(&config.engine, &store, &board)?;
-    // What was interrupted before is finished meanwhile.
+    // Recordings interrupted earlier are finished meanwhile, in the background.
     if let Ok(address) = listeners.public.local_addr() {
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(%address, ?dir, version, "listening");
@@ -140,23 +140,23 @@ pub async fn serve(
         shutdown.await;
         let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
         phase.send_replace(Phase::Draining);
-        // It waits for calls to be finished, on a thread that nobody else can keep busy.
+        // It waits for calls to be finished, on a thread of its own.
         let (drained, is_drained) = oneshot::channel();
         let drain = move || {
             engine.drain();
             let _ = drained.send(());
         };
         match thread::Builder::new().name("drain".to_owned()).spawn(drain) {
-            // A panic in there has been reported already.
+            // A panic on that thread has been reported already.
             Ok(_) => drop(is_drained.await),
-            Err(error) => tracing::error!(%error, "calls are left to the next start to finish"),
+            Err(error) => tracing::error!(%error, "cannot finish calls: the next start does it"),
         }
         phase.send_replace(Phase::Closed);
     };
-    // Only a service manager that asked to be told hears of it.
+    // Has no effect unless a service manager asked to be notified.
     let _ = sd_notify::notify(false, &[NotifyState::Ready]);
     tokio::join!(http, admin, stop);
-    // What it has not delivered, the next start will.
+    // The next start delivers the messages that are left.
     delivery.iter().for_each(tokio::task::AbortHandle::abort);
     Ok(())
 }

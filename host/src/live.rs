@@ -1,9 +1,9 @@
-//! What goes on now, for those who watch: an entry for each live recording, counters of everything,
-//! and a lossy tap on the audio.
+//! The live state for watchers: an entry for each live recording, counters of everything, and a lossy
+//! tap on the audio.
 //!
-//! Those who record only write here, and none of it waits for a reader: relaxed atomics, a channel
-//! that drops what does not fit, a ring that overwrites what nobody fetched. The one lock is taken
-//! when a recording begins and when it ends; under it others do nothing but copy pointers.
+//! Recorders only write here, and never wait for a reader: relaxed atomics, a channel that drops entries
+//! that do not fit, a ring that overwrites unread audio. The one lock is taken when a recording begins
+//! and when it ends; others only copy pointers under it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -19,42 +19,42 @@ use crate::log::Rooms;
 use crate::store::Record;
 use crate::store::record::{EventRecord, GapRecord, State};
 
-/// How much audio a tap keeps for its listeners, in sample frames: two seconds. A power of two, so
-/// that a place in it is found without a division.
+/// Audio that a tap keeps for its listeners, in sample frames: two seconds. A power of two, so that a
+/// position in it is found without a division.
 pub const TAP_SAMPLES: usize = (2 * SAMPLE_RATE_HZ as usize).next_power_of_two();
 
-/// How much of one gap is counted for all calls: a day.
+/// Most milliseconds of one gap that count for all calls: a day.
 const MISSING_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
-/// Gaps, keys and marks on their way from one recording to those who watch.
+/// Most gaps, keys and marks on their way from one recording to the watchers.
 const MOMENTS_MAX: usize = 64;
 
-/// Finished recordings that those who watch have not been told of yet.
+/// Most finished recordings kept for the watchers until they take them.
 const PUBLISHED_MAX: usize = 1024;
 
-/// The longest times that fall into each bucket of a [`Histogram`], in microseconds.
+/// Upper bounds of the buckets of a [`Histogram`], in microseconds.
 pub const BUCKETS_US: [u64; 14] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
     10_000_000,
 ];
 
-/// All that can be seen of a recorder while it runs.
+/// All visible state of a running recorder.
 #[derive(Debug, Default)]
 pub struct Board {
     entries: Mutex<BTreeMap<u64, Arc<Entry>>>,
     next_key: AtomicU64,
     published: Mutex<VecDeque<Brief>>,
-    /// Somebody takes the moments of live recordings.
+    /// Whether a watcher takes the moments of live recordings.
     is_attended: AtomicBool,
-    /// Somebody is to be told what is published.
+    /// Whether a watcher waits for finished recordings.
     is_watched: AtomicBool,
     /// Sums over the life of the process.
     pub counters: Counters,
-    /// The log's room for what peers do.
+    /// The log's room for lines caused by peers.
     pub log_rooms: Rooms,
 }
 
-/// The record of a finished recording as a list shows it, and how many of its parameters are not
+/// The record of a finished recording as a list shows it, and the number of its parameters that are not
 /// shown whole.
 pub type Brief = (Record, u64);
 
@@ -63,51 +63,51 @@ pub type Brief = (Record, u64);
 pub struct Counters {
     /// Recordings that began.
     pub begun: AtomicU64,
-    /// Calls that were not taken, by [`Refused`].
+    /// Refused calls, by [`Refused`].
     pub refused: [AtomicU64; Refused::ALL.len()],
     /// Requests and connections at the public listener that were refused, by [`RequestRefused`].
     pub requests_refused: [AtomicU64; RequestRefused::ALL.len()],
-    /// Wrong tokens that were shown at the admin listener.
+    /// Wrong tokens shown at the admin listener.
     pub wrong_tokens: AtomicU64,
     /// Finished recordings, by [`State`].
     pub finished: [AtomicU64; STATES.len()],
-    /// Media messages whose audio is in a recording.
+    /// Media messages with audio in a recording.
     pub frames: AtomicU64,
-    /// Of those, the ones that came after their place in media time had passed.
+    /// Media messages, of `frames`, that came after their place in media time had passed.
     pub late: AtomicU64,
     /// Media messages dropped as exact repeats.
     pub repeated: AtomicU64,
     /// Media messages before a start.
     pub before_start: AtomicU64,
-    /// Messages that had not come when later ones did, by their sequence numbers.
+    /// Messages that had not come when later messages did, by their sequence numbers.
     pub missing: AtomicU64,
-    /// Of those, the ones that came late, into the place that was held open for them.
+    /// Messages, of `missing`, that came late, into the place held open for them.
     pub reordered: AtomicU64,
-    /// Media messages that name no stream, or one that did not start.
+    /// Media messages that name no stream, or a stream that did not start.
     pub unaddressed: AtomicU64,
-    /// Messages that could not be taken, by [`PeerError::index`].
+    /// Rejected messages, by [`PeerError::index`].
     pub rejected: [AtomicU64; PeerError::ALL.len()],
     /// Bytes of samples handed to writers.
     pub audio_bytes: AtomicU64,
-    /// Gaps in media time, of each track.
+    /// Gaps in media time, counted for each track.
     pub gaps: AtomicU64,
-    /// Their length together; an outage of both tracks of a call counts once.
+    /// Total length of the gaps; an outage of both tracks of a call counts once.
     pub missing_ms: AtomicU64,
     /// Audio that became silence because the disk did not take it, in microseconds.
     pub lost_us: AtomicU64,
     /// The most bytes that ever waited for the disk in one recording's queue.
     pub queue_bytes_max: AtomicU64,
-    /// How long it took to write one block.
+    /// Times to write one block.
     pub write_time: Histogram,
-    /// How long it took to make everything durable.
+    /// Times to make all written data durable.
     pub sync_time: Histogram,
 }
 
-/// The states in which a recording can end, in the order of [`Counters::finished`].
+/// States in which a recording can end, in the order of [`Counters::finished`].
 pub const STATES: [State; 4] = [State::Complete, State::Partial, State::Recovered, State::Failed];
 
 impl Board {
-    /// Adds a recording that begins now, of so many channels.
+    /// Adds a recording that begins now, with the channels of its record.
     pub fn begin(self: &Arc<Self>, record: Arc<Record>) -> Tap {
         let channels = usize::from(record.format.channels);
         let entry = Arc::new(Entry {
@@ -133,37 +133,38 @@ impl Board {
         Tap { board: Arc::clone(self), entry, channels, loudest: [0; LANES], samples: 0, ring }
     }
 
-    /// The live recordings, oldest first.
+    /// Returns the live recordings, oldest first.
     #[must_use]
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         self.lock().values().cloned().collect()
     }
 
-    /// One live recording.
+    /// Returns one live recording.
     #[must_use]
     pub fn entry(&self, key: u64) -> Option<Arc<Entry>> {
         self.lock().get(&key).cloned()
     }
 
-    /// How many recordings are live.
+    /// Returns the number of live recordings.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().len()
     }
 
-    /// Says that somebody takes the moments of live recordings from now on. Until then none are kept.
+    /// Announces a watcher that takes the moments of live recordings from now on. Until then none are
+    /// kept.
     pub fn attend(&self) {
         self.is_attended.store(true, Ordering::Relaxed);
     }
 
-    /// Says whether somebody is to be told what is published. Meanwhile that is kept until it is taken,
-    /// otherwise it is not kept.
+    /// Sets whether a watcher waits for finished recordings. If so, records are kept until they are
+    /// taken; otherwise they are not kept.
     pub fn watch(&self, is_watched: bool) {
         self.is_watched.store(is_watched, Ordering::Relaxed);
     }
 
-    /// Counts a finished recording and, if anybody watches, keeps a brief record for them; of too many
-    /// the newest.
+    /// Counts a finished recording and, if a watcher waits, keeps a brief record for it. Of too many
+    /// records the newest are kept.
     pub fn publish(&self, record: &Record) {
         if let Some(index) = STATES.iter().position(|state| *state == record.state) {
             self.counters.finished[index].fetch_add(1, Ordering::Relaxed);
@@ -179,7 +180,7 @@ impl Board {
         published.push_back(brief);
     }
 
-    /// Takes the records of what was finished since the last call; one caller only.
+    /// Takes the records finished since the last call; for one caller only.
     #[must_use]
     pub fn take_published(&self) -> VecDeque<Brief> {
         std::mem::take(&mut self.published.lock().unwrap_or_else(PoisonError::into_inner))
@@ -190,20 +191,20 @@ impl Board {
     }
 }
 
-/// Why a call was not taken.
+/// Reasons for refusing a call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refused {
-    /// Less is free on the disk than is to stay free.
+    /// The disk has less free than must stay free.
     Disk,
     /// The recorder stops.
     Draining,
     /// A connection that had not begun a call made room for a new one.
     GaveWay,
-    /// There are as many calls as there may be.
+    /// The number of calls has reached its limit.
     Limit,
     /// Messages came, but no start that could be read.
     NoStart,
-    /// As many have begun in this second as may.
+    /// The calls that have begun in this second have reached their limit.
     Rate,
     /// The request is not signed for this server.
     Signature,
@@ -212,7 +213,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// All of them, in the order of [`Counters::refused`].
+    /// All reasons, in the order of [`Counters::refused`].
     pub const ALL: [Self; 8] = [
         Self::Disk,
         Self::Draining,
@@ -224,7 +225,7 @@ impl Refused {
         Self::Token,
     ];
 
-    /// Its name in the metrics.
+    /// Returns the name of the reason in the metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -239,65 +240,65 @@ impl Refused {
         }
     }
 
-    /// The reason in words.
+    /// Returns the reason in words.
     #[must_use]
     pub const fn in_words(self) -> &'static str {
         match self {
             Self::Disk => {
-                "less is free on the disk than --keep-free, in bytes or in inodes, or it takes no recording"
+                "the disk has less free than --keep-free or --keep-free-inodes, or a trial recording fails"
             }
             Self::Draining => "the recorder is being stopped",
-            Self::GaveWay => "it had not begun a call, and places ran out",
-            Self::Limit => "as many calls go on as --max-calls or the open files allow",
+            Self::GaveWay => "the connection had not begun a call, and no place was free",
+            Self::Limit => "the number of calls has reached --max-calls or the limit of open files",
             Self::NoStart => "messages came, but no start message that could be read",
-            Self::Rate => "as many calls have begun in this second as --max-new-calls allows",
+            Self::Rate => "the calls begun in this second have reached --max-new-calls",
             Self::Signature => "the request is not signed for this server",
             Self::Token => "the stream shows no fresh token of its call",
         }
     }
 }
 
-/// Why a request at the public listener was refused. Each may have been a call.
+/// Reasons for refusing a request at the public listener. Each request may have been a call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RequestRefused {
-    /// Its body is malformed or was broken off.
+    /// The body is malformed or was broken off.
     Body,
     /// A webhook that needs a CallSid has none.
     CallSid,
-    /// Its connection made room for newer ones before the request was whole.
+    /// The connection made room for newer ones before the request was whole.
     Crowded,
-    /// Less is free on the disk than is to stay free.
+    /// The disk has less free than must stay free.
     Disk,
     /// The recorder stops.
     Draining,
-    /// Its Host header names no host.
+    /// The Host header names no host.
     Host,
-    /// There are as many calls as there may be.
+    /// The number of calls has reached its limit.
     Limit,
-    /// It is not HTTP/1.1, or its head was broken off.
+    /// The request is not HTTP/1.1, or its head was broken off.
     Malformed,
-    /// Its path knows no such method.
+    /// The path does not support the method.
     Method,
-    /// It asks for the stream, but for no upgrade to a WebSocket.
+    /// The request asks for the stream without an upgrade to a WebSocket.
     NoUpgrade,
-    /// Its path is none of ours.
+    /// The path is none of the recorder's.
     NotFound,
-    /// It has an Origin header, as a browser's have.
+    /// The request has an Origin header, as those of browsers have.
     Origin,
-    /// As many calls have begun in this second as may.
+    /// The calls that have begun in this second have reached their limit.
     Rate,
-    /// It is not signed for this server.
+    /// The request is not signed for this server.
     Signature,
-    /// It was not whole in time.
+    /// The request was not whole in time.
     Timeout,
-    /// Its head or its body is too long.
+    /// The head or the body is too long.
     TooLarge,
-    /// Its handshake is not one of RFC 6455.
+    /// The handshake does not follow RFC 6455.
     WebSocket,
 }
 
 impl RequestRefused {
-    /// All of them, in the order of [`Counters::requests_refused`].
+    /// All reasons, in the order of [`Counters::requests_refused`].
     pub const ALL: [Self; 17] = [
         Self::Body,
         Self::CallSid,
@@ -318,7 +319,7 @@ impl RequestRefused {
         Self::WebSocket,
     ];
 
-    /// Its name in the metrics.
+    /// Returns the name of the reason in the metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -344,7 +345,7 @@ impl RequestRefused {
 }
 
 impl Counters {
-    /// Counts a request that was refused.
+    /// Counts a refused request.
     pub fn refuse_request(&self, why: RequestRefused) {
         self.requests_refused[why as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -354,12 +355,12 @@ impl Counters {
         self.wrong_tokens.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a call that is not taken.
+    /// Counts a refused call.
     pub fn refuse(&self, why: Refused) {
         self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Adds what a session has counted since `counted`, which becomes what it has counted now.
+    /// Adds the counts of a session since `counted`, and sets `counted` to the current counts.
     pub fn add(&self, stats: &Stats, counted: &mut Stats) {
         let add = |total: &AtomicU64, now: u64, before: u64| {
             if now > before {
@@ -380,14 +381,14 @@ impl Counters {
     }
 }
 
-/// One live recording, as those who watch see it.
+/// One live recording, as the watchers see it.
 #[derive(Debug)]
 pub struct Entry {
-    /// Names it among all recordings of this process.
+    /// Key of the recording among all recordings of this process.
     pub key: u64,
-    /// What was known when it began.
+    /// The record at the beginning of the recording.
     pub record: Arc<Record>,
-    /// When it began.
+    /// Beginning of the recording.
     pub began: Instant,
     is_ended: AtomicBool,
     samples: AtomicU64,
@@ -396,45 +397,46 @@ pub struct Entry {
     late: AtomicU64,
     missing: AtomicU64,
     rejected: AtomicU64,
-    /// Made for the first of them: most calls have none, and a channel is half a kilobyte.
+    /// Channel of the moments, made for the first moment: most calls have none, and a channel takes half
+    /// a kilobyte.
     moments: OnceLock<(Sender<Moment>, Mutex<Receiver<Moment>>)>,
-    /// How many of them wait.
+    /// Number of waiting moments.
     moments_waiting: AtomicUsize,
     listeners: AtomicUsize,
-    /// Grows with each ring that is made.
+    /// Number of rings made so far.
     ring_number: AtomicUsize,
-    /// There while anybody listens. Locked for no longer than it takes to copy a pointer, or to make a
-    /// ring.
+    /// The ring of the listeners, while there are any. The lock is held no longer than it takes to copy
+    /// a pointer or to make a ring.
     ring: Mutex<Option<Arc<Ring>>>,
 }
 
-/// Something that happened in a recording, beside its audio.
+/// An event in a recording, besides its audio.
 #[derive(Clone, Debug)]
 pub enum Moment {
-    /// Media time without audio, and how many milliseconds of it the call's other track has not missed
-    /// as well.
+    /// A gap: media time without audio. The number is its milliseconds that no gap of the call's other
+    /// track covers.
     Gap(GapRecord, u64),
     /// A key or a mark.
     Event(EventRecord),
 }
 
-/// How far a live recording has come.
+/// Progress of a live recording.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Progress {
     /// Samples of each channel.
     pub samples: u64,
-    /// Media messages taken.
+    /// Accepted media messages.
     pub frames: u64,
-    /// Of those, late ones.
+    /// Late messages, of `frames`.
     pub late: u64,
     /// Messages that never came.
     pub missing: u64,
-    /// Messages that could not be taken.
+    /// Rejected messages.
     pub rejected: u64,
 }
 
 impl Entry {
-    /// How far it has come.
+    /// Returns the progress of the recording.
     #[must_use]
     pub fn progress(&self) -> Progress {
         Progress {
@@ -446,13 +448,13 @@ impl Entry {
         }
     }
 
-    /// Takes the largest amplitude of each channel since the last call; one caller only.
+    /// Takes the largest amplitude of each channel since the last call; for one caller only.
     #[must_use]
     pub fn take_peaks(&self) -> [u16; 2] {
         self.peaks.each_ref().map(|peak| peak.swap(0, Ordering::Relaxed))
     }
 
-    /// Takes what happened since the last call; one caller only.
+    /// Takes the moments since the last call; for one caller only.
     #[must_use]
     pub fn take_moments(&self) -> Vec<Moment> {
         let Some((_, moments)) = self.moments.get() else {
@@ -464,7 +466,7 @@ impl Entry {
         taken
     }
 
-    /// Begins to listen to it.
+    /// Starts listening to the recording.
     #[must_use]
     pub fn listen(self: &Arc<Self>) -> Listener {
         let mut shared = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -479,28 +481,28 @@ impl Entry {
     }
 }
 
-/// Where a recording shows what it does; dropped when it ends. What a media thread needs.
+/// The writing end of an entry, for a media thread; dropping it ends the entry.
 #[derive(Debug)]
 pub struct Tap {
     board: Arc<Board>,
     entry: Arc<Entry>,
     channels: usize,
-    /// The loudest codes since they were last shown, by place in a group of [`LANES`]: a loop of that
-    /// form is one the compiler makes SIMD of.
+    /// Loudest codes since the last update, by position in a group of [`LANES`]: the compiler turns a
+    /// loop of this form into SIMD.
     loudest: Lanes,
     samples: u64,
-    /// The ring of those who listen, and its number.
+    /// The ring of the listeners, and its number.
     ring: (usize, Option<Arc<Ring>>),
 }
 
-/// A whole number of sample frames of either kind.
+/// Codes in a group: a whole number of sample frames of mono and of stereo.
 const LANES: usize = 16;
 
-/// Codes by their loudness: without the sign, and turned round, since the larger code is the quieter.
+/// Mu-law magnitudes: sign bit dropped, bits inverted, so that larger is louder.
 type Lanes = [u8; LANES];
 
 impl Tap {
-    /// Sees interleaved samples, as mu-law codes.
+    /// Adds interleaved samples, as mu-law codes.
     pub fn append(&mut self, codes: &[u8]) {
         self.samples += (codes.len() / self.channels) as u64;
         self.loudest = loudest(codes, self.loudest);
@@ -509,7 +511,7 @@ impl Tap {
         }
     }
 
-    /// Lets listeners hear it.
+    /// Puts codes into the ring of the listeners.
     fn play(&mut self, codes: &[u8]) {
         let channels = self.channels;
         if let Some(ring) = self.heard() {
@@ -517,7 +519,8 @@ impl Tap {
         }
     }
 
-    /// The ring of those who listen. Never waits: while one of them comes or goes, they miss something.
+    /// Returns the ring of the listeners. Never waits: while a listener comes or goes, the listeners
+    /// miss some audio.
     fn heard(&mut self) -> Option<&Ring> {
         let number = self.entry.ring_number.load(Ordering::Relaxed);
         if self.ring.0 != number || self.ring.1.is_none() {
@@ -527,7 +530,7 @@ impl Tap {
         self.ring.1.as_deref()
     }
 
-    /// Sees so many samples of silence on each channel.
+    /// Adds `samples` samples of silence on each channel.
     pub fn append_silence(&mut self, samples: u64) {
         self.samples += samples;
         if self.entry.listeners.load(Ordering::Acquire) > 0
@@ -537,7 +540,7 @@ impl Tap {
         }
     }
 
-    /// Shows how far it has come. To be called a few times a second.
+    /// Updates the entry with the progress. Call it a few times a second.
     pub fn show(&mut self, stats: &Stats) {
         for (channel, peak) in self.entry.peaks.iter().enumerate().take(self.channels) {
             let lanes = self.loudest.iter().skip(channel).step_by(self.channels);
@@ -556,16 +559,17 @@ impl Tap {
         self.entry.rejected.store(stats.rejected.iter().sum(), Ordering::Relaxed);
     }
 
-    /// Shows a gap, if there is room. Of it `counted_ms` count: no gap of the other track covers them.
+    /// Adds a gap, if the channel has room. Only `counted_ms` of it count: no gap of the other track
+    /// covers them.
     pub fn show_gap(&self, gap: GapRecord, counted_ms: u64) {
         self.board.counters.gaps.fetch_add(1, Ordering::Relaxed);
-        // A clock that jumped further than any call lasts would drown everybody else's.
+        // A clock that jumped further than any call lasts would swamp the gaps of all other calls.
         let missing_ms = counted_ms.min(MISSING_MS_MAX);
         self.board.counters.missing_ms.fetch_add(missing_ms, Ordering::Relaxed);
         self.show_moment(|| Moment::Gap(gap, counted_ms));
     }
 
-    /// Shows a key or a mark, if there is room.
+    /// Adds a key or a mark, if the channel has room.
     pub fn show_event(&self, event: &EventRecord) {
         let brief = || EventRecord { at_ms: event.at_ms, what: event.what.brief() };
         self.show_moment(|| Moment::Event(brief()));
@@ -575,7 +579,7 @@ impl Tap {
         if !self.board.is_attended.load(Ordering::Relaxed) {
             return;
         }
-        // Only this thread adds, so it never passes the mark.
+        // Only this thread adds, so the number never passes the limit.
         if self.entry.moments_waiting.load(Ordering::Relaxed) < MOMENTS_MAX {
             self.entry.moments_waiting.fetch_add(1, Ordering::Relaxed);
             let (moments, _) = self.entry.moments.get_or_init(|| {
@@ -599,14 +603,14 @@ impl Tap {
     }
 }
 
-/// The loudest codes by lane, those before included.
+/// Returns the loudest codes by lane, including those of `loudest`.
 fn loudest(codes: &[u8], mut loudest: Lanes) -> Lanes {
     let mut measure = |group: &Lanes| {
         loudest = std::array::from_fn(|lane| loudest[lane].max(!group[lane] & 0x7F));
     };
     let (groups, rest) = codes.as_chunks::<LANES>();
     groups.iter().for_each(&mut measure);
-    // Silence changes nothing that began with it.
+    // Padding of silence, the quietest code, raises no maximum.
     let mut last = [MULAW_SILENCE; LANES];
     last[..rest.len()].copy_from_slice(rest);
     measure(&last);
@@ -620,13 +624,13 @@ impl Drop for Tap {
     }
 }
 
-/// The last two seconds of a recording. One writes and never waits; any number read, and who reads
-/// too late hears later audio instead.
+/// The last two seconds of a recording. One thread writes and never waits; any number of threads read. A
+/// reader that is too late hears later audio instead.
 #[derive(Debug)]
 struct Ring {
-    /// Sample frames: the first channel's sample in the low half, the second's in the high one.
+    /// Sample frames: the first channel's sample in the low half, the second's in the high half.
     frames: Box<[AtomicU32]>,
-    /// Sample frames ever written.
+    /// Number of sample frames ever written.
     head: AtomicU64,
 }
 
@@ -660,25 +664,25 @@ impl Ring {
     }
 }
 
-/// Somebody who listens to a live recording. Costs the recording the same, however slow it is.
+/// A listener to a live recording. A listener costs the recording the same, however slow it is.
 #[derive(Debug)]
 pub struct Listener {
     entry: Arc<Entry>,
     ring: Arc<Ring>,
-    /// The sample frame that comes next.
+    /// Number of the next sample frame.
     next: u64,
 }
 
 impl Listener {
-    /// Puts the sample frames since the last call behind those in `out`, as the samples of both
-    /// channels; returns whether there may be more. A listener that is more than half a ring
-    /// behind goes on with the newest audio.
+    /// Appends the sample frames since the last call to `out`, as the samples of both channels. Returns
+    /// whether more may come. A listener that is more than half a ring behind goes on with the newest
+    /// audio.
     pub fn poll(&mut self, out: &mut Vec<[i16; 2]>) -> bool {
-        // Read first: what was written before the end is in the ring by then.
+        // Read first: audio written before the end is in the ring by then.
         let is_ended = self.entry.is_ended.load(Ordering::Acquire);
         let ring = &self.ring;
         let head = ring.head.load(Ordering::Acquire);
-        // What is being overwritten meanwhile is the other half.
+        // Meanwhile the writer overwrites the other half.
         if head - self.next > TAP_SAMPLES as u64 / 2 {
             self.next = head;
         }
@@ -700,16 +704,17 @@ impl Drop for Listener {
     }
 }
 
-/// How often something took how long; any thread may add to it.
+/// Counts of durations by bucket; any thread may add to them.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// By the first of [`BUCKETS_US`] that is long enough; the last is for what is longer.
+    /// Count for each of [`BUCKETS_US`]: durations up to that bound, and longer than the bound before.
+    /// The last count is for longer durations.
     counts: [AtomicU64; BUCKETS_US.len() + 1],
     sum_us: AtomicU64,
 }
 
 impl Histogram {
-    /// Adds one.
+    /// Adds a duration.
     pub fn add(&self, time: Duration) {
         let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let bucket = BUCKETS_US.partition_point(|longest| *longest < us);
@@ -717,7 +722,7 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// How many fell into each bucket, and all the time together.
+    /// Returns the count of each bucket, and the sum of all durations.
     #[must_use]
     pub fn read(&self) -> ([u64; BUCKETS_US.len() + 1], Duration) {
         let counts = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));

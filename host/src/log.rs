@@ -1,11 +1,11 @@
 //! Lines for standard error and standard output, written by threads of their own.
 //!
-//! No caller ever waits for a reader or a disk: lines wait in a bounded queue, one thread writes
-//! them, and a line that finds the queue full, or that the system refuses, is dropped and counted.
-//! The next line that gets through is followed by one that tells the count.
+//! No caller ever waits for a reader or a disk. Lines wait in a bounded queue and one thread writes
+//! them. A line that finds the queue full, or that the system refuses, is dropped and counted. The next
+//! line that gets through is followed by one that tells the count.
 //!
-//! `tracing-appender`'s non-blocking writer falls short of this: it counts no line whose writing
-//! fails, and it does not tell whether its thread is stuck.
+//! `tracing-appender`'s non-blocking writer does less: it does not count a line if writing it fails, and
+//! it does not tell whether its thread is stuck.
 
 mod room;
 
@@ -29,10 +29,10 @@ pub use self::room::{Room, Rooms};
 use crate::cli::LogFormat;
 use crate::shown;
 
-/// Bytes of lines that wait at most; some 5 000 lines.
+/// Most bytes of waiting lines, about 5 000 lines.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Bytes that a waiting line takes beside its text.
+/// Bytes that a waiting line takes besides its text.
 const LINE_BYTES: usize = 64;
 
 /// Longest wait for the queue to empty when the process ends.
@@ -44,17 +44,17 @@ const STUCK_AFTER: Duration = Duration::from_secs(2);
 /// Pause before a descriptor that takes nothing at the moment (`EAGAIN`) is tried again.
 const AGAIN_PAUSE: Duration = Duration::from_millis(20);
 
-/// Shortest time between two lines that tell of dropped ones while the queue never empties.
+/// Shortest time between two lines that report dropped lines while the queue never empties.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Largest filter file that is taken.
+/// Largest filter file that is accepted.
 const FILTER_BYTES_MAX: u64 = 16 * 1024;
 
-/// The process's log, once it was started.
+/// The log of the process, once started.
 static LOG: OnceLock<Printer> = OnceLock::new();
 
 thread_local! {
-    /// Takes the lines of this thread in the queue's place, where there is a buffer.
+    /// Buffer that takes the lines of this thread instead of the queue, while it is set.
     static CAPTURED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
@@ -62,7 +62,7 @@ thread_local! {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The directives choose nothing that exists.
+    /// The directives name no level.
     #[error(
         "{origin}={directives:?} is no level: give error, warn, info, debug, trace or off, or module=level items \
          with commas between them"
@@ -70,15 +70,15 @@ pub enum Error {
     Filter {
         /// The variable, or the variable and the file that it names.
         origin: String,
-        /// The text that cannot be read.
+        /// The text that cannot be parsed.
         directives: String,
     },
-    /// The filter's file cannot be read.
+    /// The file of the filter cannot be read.
     #[error("cannot read the log filter {path:?} that CALLREEL_LOG=@FILE names: {error}")]
     File {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// Error of the system.
         error: io::Error,
     },
     /// The system gives no thread.
@@ -86,18 +86,18 @@ pub enum Error {
     Thread(#[from] io::Error),
 }
 
-/// Origin of the log filter: `error`, `warn`, `info`, `debug`, `trace`, `off`, or `module=level`
-/// items, with commas between them.
+/// Origin of the log filter: `error`, `warn`, `info`, `debug`, `trace`, `off`, or `module=level` items,
+/// separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Directives {
-    /// These, for good; none mean `info`.
+    /// Directives that never change; an empty string means `info`.
     Fixed(String),
-    /// Those in a file, which is read again by [`Log::reload`]. Line ends count as commas.
+    /// Directives in a file, which [`Log::reload`] reads again. Line ends count as commas.
     File(PathBuf),
 }
 
 impl Directives {
-    /// Takes them from `CALLREEL_LOG`; `@FILE` names a file.
+    /// Reads the directives from `CALLREEL_LOG`; `@FILE` names a file.
     #[must_use]
     pub fn from_env() -> Self {
         let text = std::env::var("CALLREEL_LOG").unwrap_or_default();
@@ -119,7 +119,7 @@ impl Directives {
 /// The running log.
 pub struct Log {
     directives: Directives,
-    /// Puts another filter in the place of the one that runs.
+    /// Replaces the running filter.
     replace: Box<dyn Fn(EnvFilter) + Send + Sync>,
 }
 
@@ -130,7 +130,7 @@ impl Log {
     /// The filter cannot be read, or there is no thread.
     pub fn start(format: LogFormat, directives: Directives) -> Result<Self, Error> {
         let printer = Printer::start(Stream::Stderr)?;
-        // What the caller complains of goes the same way, also when this fails.
+        // Complaints of the caller go the same way, also if this fails.
         let printer = LOG.get_or_init(|| printer);
         let log = tracing_subscriber::fmt()
             .with_env_filter(directives.filter()?)
@@ -154,8 +154,7 @@ impl Log {
         Ok(Self { directives, replace })
     }
 
-    /// Reads the filter again, and says so in one line. A filter that cannot be used changes
-    /// nothing.
+    /// Reads the filter again and reports it in one line. A filter that cannot be used changes nothing.
     pub fn reload(&self) {
         let Directives::File(path) = &self.directives else {
             tracing::info!(
@@ -172,7 +171,8 @@ impl Log {
         };
         let filter_text = filter.to_string();
         let tell = || tracing::info!(file = ?path, filter = filter_text, "log filter reloaded");
-        // Told once: before, where the old filter lets it through, else by leave of the new one.
+        // Reported once: before the change if the old filter lets it through, else after it, if the new
+        // filter does.
         let is_shown = tracing::enabled!(tracing::Level::INFO);
         if is_shown {
             tell();
@@ -193,22 +193,22 @@ impl std::fmt::Debug for Log {
 /// Condition of the log, for health checks and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Lines that were dropped since the start.
+    /// Lines dropped since the start.
     pub dropped: u64,
-    /// A line has waited for its reader for more than two seconds.
+    /// Whether a line has waited for its reader for more than two seconds.
     pub is_stuck: bool,
-    /// The system refused the last line: the reader is gone, or the disk is full.
+    /// Whether the system refused the last line: the reader is gone, or the disk is full.
     pub is_failing: bool,
 }
 
-/// Returns the log's condition; all is well where no log was started.
+/// Returns the log's condition; healthy if no log was started.
 #[must_use]
 pub fn health() -> Health {
     LOG.get().map(Printer::health).unwrap_or_default()
 }
 
-/// Prints a line for the user to standard error, in order with the log where it runs, and whatever
-/// becomes of it. What a terminal would obey is escaped, a line end in the text as well.
+/// Prints a line for the user to standard error, in order with the log if it runs. Ignores a failure to
+/// write. Escapes characters that a terminal would obey, and line ends in the text.
 pub fn complain(text: &str) {
     let line = format!("{}\n", shown::line(text));
     match LOG.get() {
@@ -217,13 +217,13 @@ pub fn complain(text: &str) {
     }
 }
 
-/// Prints a line of a command's results to standard output, and goes on if nobody reads them. What a
-/// terminal would obey is escaped, a line end in the text as well.
+/// Prints a line of a command's results to standard output. Ignores a failure to write: the reader may
+/// be gone. Escapes characters that a terminal would obey, and line ends in the text.
 pub fn say(text: &str) {
     drop(io::stdout().write_all(format!("{}\n", shown::line(text)).as_bytes()));
 }
 
-/// Waits until the log is written, for a second at most.
+/// Waits until the log is written, a second at most.
 pub fn flush() {
     if let Some(log) = LOG.get() {
         log.flush();
@@ -233,25 +233,25 @@ pub fn flush() {
 /// Standard output or standard error.
 #[derive(Debug)]
 pub enum Stream {
-    /// For results.
+    /// Standard output, for results.
     Stdout,
-    /// For the log and complaints.
+    /// Standard error, for the log and complaints.
     Stderr,
-    /// A pipe of a test's.
+    /// A pipe, for tests.
     #[cfg(test)]
     Pipe(std::io::PipeWriter),
 }
 
-/// Writes lines to a stream by a thread of its own. Copies share the thread.
+/// Writes lines to a stream from a thread of its own. Copies share the thread.
 #[derive(Clone, Debug)]
 pub struct Printer(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Rung when a line was queued.
+    /// Notified when a line is queued.
     work: Condvar,
-    /// Rung when the queue is empty and nothing is being written.
+    /// Notified when the queue is empty and nothing is being written.
     idle: Condvar,
     dropped: AtomicU64,
     is_failing: AtomicBool,
@@ -261,7 +261,7 @@ struct Shared {
 struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// When the writing of a line began that is not done.
+    /// Start of the unfinished write of a line.
     writing_since: Option<Instant>,
 }
 
@@ -295,7 +295,7 @@ impl Printer {
         Ok(Self(shared))
     }
 
-    /// Queues text, its line ends included, or drops it where too much waits already. Never waits.
+    /// Queues text, including its line ends, or drops it if the queue is too full. Never waits.
     pub fn print(&self, text: Vec<u8>) {
         let bytes = text.len() + LINE_BYTES;
         let mut queue = self.0.lock();
@@ -309,8 +309,8 @@ impl Printer {
         self.0.work.notify_one();
     }
 
-    /// Waits until all that was printed is written, for a second at most, and not at all for a
-    /// reader that has kept a line waiting for longer already.
+    /// Waits until all printed lines are written, a second at most, and not at all for a reader that has
+    /// already kept a line waiting for longer.
     pub fn flush(&self) {
         let queue = self.0.lock();
         let waited = queue.writing_since.map_or(Duration::ZERO, |since| since.elapsed());
@@ -329,7 +329,7 @@ impl Printer {
 }
 
 impl Write for &Printer {
-    /// Takes all of a formatted line.
+    /// Writes a whole formatted line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let is_captured = CAPTURED.with_borrow_mut(|captured| {
             captured.as_mut().map(|captured| captured.extend_from_slice(line)).is_some()
@@ -353,12 +353,12 @@ impl<'p> MakeWriter<'p> for Printer {
     }
 }
 
-/// Prints lines of JSON, in which the characters that JSON allows and terminals obey are escaped.
+/// Prints lines of JSON. Escapes characters that JSON allows and terminals obey.
 #[derive(Clone, Copy)]
 struct JsonPrinter(&'static Printer);
 
 impl Write for JsonPrinter {
-    /// Takes all of a formatted line.
+    /// Writes a whole formatted line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut printer = self.0;
         match str::from_utf8(line) {
@@ -398,7 +398,7 @@ impl Shared {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
             let dropped = self.dropped.load(Ordering::Relaxed);
-            // Behind the lines that waited, which are older than the dropped ones.
+            // Behind the waiting lines, which are older than the dropped ones.
             let is_time = self.lock().lines.is_empty() || told_at.elapsed() >= TELL_INTERVAL;
             if is_log && written.is_ok() && dropped > told && is_time {
                 let line = line_that_tells(dropped - told);
@@ -414,7 +414,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a line, and takes it.
+    /// Waits for a line and takes it.
     fn next(&self) -> Vec<u8> {
         let mut queue = self.lock();
         loop {
@@ -423,22 +423,22 @@ impl Shared {
                 queue.writing_since = Some(Instant::now());
                 return line;
             }
-            // A log that was once behind keeps no memory for it.
+            // A log that was behind keeps no memory for it.
             queue.lines = VecDeque::new();
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-/// The descriptor, and how the last line was left on it.
+/// The descriptor, and whether its last line was cut short.
 struct Pen {
     stream: Stream,
-    /// The last line was cut short: the next one begins behind a line end.
+    /// Whether the last line was cut short: the next line begins behind a line end.
     is_torn: bool,
 }
 
 impl Pen {
-    /// Writes a line, without std's lock on the stream: whoever holds that may hang.
+    /// Writes a line, without std's lock on the stream: a thread that holds the lock may hang.
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.is_torn {
             self.write_all(b"\n")?;
@@ -468,28 +468,29 @@ impl Pen {
     }
 }
 
-/// Writes some of the bytes, at least one.
+/// Writes at least one of the bytes.
 fn write_once(descriptor: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match rustix::io::write(descriptor, bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => return Ok(written),
             Err(Errno::INTR) => {}
-            // Somebody who shares the descriptor made it so.
+            // Another process that shares the descriptor made it non-blocking.
             Err(Errno::AGAIN) => thread::sleep(AGAIN_PAUSE),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Formats the line that tells of dropped ones as all others are; empty where the filter hides it.
+/// Formats the line that reports dropped lines, in the format of all other lines; empty if the filter
+/// hides it.
 fn line_that_tells(dropped: u64) -> Vec<u8> {
     CAPTURED.set(Some(Vec::new()));
     tracing::warn!(dropped, "log lines were dropped: standard error did not take them in time");
     CAPTURED.take().unwrap_or_default()
 }
 
-/// Has panics reported by the log: std's own report waits for the reader.
+/// Reports panics through the log: std's own report waits for the reader.
 fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
@@ -508,7 +509,7 @@ fn report_panics() {
     }));
 }
 
-/// Reads a filter's file; its line ends become commas.
+/// Reads a filter's file. Its line ends become commas.
 fn read_filter(path: &Path) -> Result<String, Error> {
     let read = || {
         let mut text = String::new();
@@ -522,8 +523,8 @@ fn read_filter(path: &Path) -> Result<String, Error> {
     Ok(text.split_whitespace().collect::<Vec<_>>().join(","))
 }
 
-/// Makes a filter of directives; info if they are empty. The filter would take a word that is no
-/// level for a module, and log nothing of all others.
+/// Makes a filter of directives; `info` if they are empty. `EnvFilter` would take a word that is no
+/// level as a module, and log nothing of all other modules.
 fn parse_filter(directives: &str) -> Option<EnvFilter> {
     let items = directives.split(',').map(str::trim).filter(|item| !item.is_empty());
     let items: Vec<&str> = items.collect();

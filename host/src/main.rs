@@ -17,8 +17,8 @@ use tracing::{info, warn};
 
 use crate::signals::Hangup;
 
-/// Connections that wait to be accepted, as far as the system allows: one too many is refused for a
-/// second, until its peer asks again.
+/// Connections waiting to be accepted, as far as the system allows. One too many is refused for a
+/// second, until its peer tries again.
 const UNACCEPTED_MAX: u32 = 4096;
 
 fn main() -> ExitCode {
@@ -51,10 +51,10 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     share_descriptors(&mut config, admin.is_some(), raise_descriptor_limit());
     if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
         warn!(
-            "whoever reaches {listen} can record here: set --public-url and an auth token before going public"
+            "anybody that reaches {listen} can record here: set --public-url and an auth token before going public"
         );
     }
-    // HTTP is two short requests a call; the calls themselves run on the engine's own threads.
+    // HTTP is two short requests per call; calls run on the engine's own threads.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(async {
@@ -69,13 +69,14 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         }
         Ok(callreel::serve(Listeners { public, admin }, config, stop).await?)
     });
-    // Every call is finished. Whoever waits for a webhook's server or for a file is not waited for.
+    // Every call is finished. Tasks that still wait for the server of a webhook or for a file are not
+    // waited for.
     runtime.shutdown_background();
     served
 }
 
 fn show(args: &demo::Args) -> anyhow::Result<()> {
-    // Its tables go to standard output; the log tells only of bugs and broken disks.
+    // The tables of the demo go to standard output; the log shows only bugs and broken disks.
     Log::start(LogFormat::Human, Directives::Fixed("error".to_owned()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let shown = runtime.block_on(async {
@@ -86,7 +87,7 @@ fn show(args: &demo::Args) -> anyhow::Result<()> {
     shown
 }
 
-/// Raises the limit of file descriptors as far as the system lets us, and gives it.
+/// Raises the limit of file descriptors as far as the system allows. Returns the limit.
 fn raise_descriptor_limit() -> u64 {
     let limits = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
@@ -97,13 +98,13 @@ fn raise_descriptor_limit() -> u64 {
     current.unwrap_or(u64::MAX)
 }
 
-/// Takes no more calls than there are descriptors for: one that is accepted is recorded.
+/// Limits the number of calls to the file descriptors there are: an accepted call is recorded.
 fn share_descriptors(config: &mut Config, has_admin: bool, descriptors: u64) {
-    /// Listeners, polls, the log, the lock, and what is opened for a moment.
+    /// Descriptors of listeners, polls, the log and the lock, and of files opened for a moment.
     const OTHERS: usize = 32;
-    /// Its socket, its file twice, and its capture.
+    /// Descriptors of a call: its socket, its file twice, and its capture.
     const PER_CALL: usize = 4;
-    /// Its socket, and the recording that it saves or plays.
+    /// Descriptors of an admin connection: its socket, and the recording that it saves or plays.
     const PER_ADMIN: usize = 2;
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     let exchanges = config.http.exchanges_max.min(descriptors / 8).max(2);
@@ -125,7 +126,7 @@ fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // What `TcpListener::bind` does, with a longer queue.
+    // The same steps as `TcpListener::bind`, with a longer queue.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(UNACCEPTED_MAX)

@@ -1,4 +1,5 @@
-//! What Prometheus scrapes. Every label's values are in this file: none comes from a call.
+//! The metrics that Prometheus scrapes. All label values are defined in the code: none comes from a
+//! call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,30 +20,30 @@ use crate::store::record::State;
 use crate::store::{Removal, Retention};
 use crate::webhook::Health;
 
-/// The type of the text.
+/// Content type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the metrics are made of.
+/// Sources of the metrics.
 #[derive(Debug)]
 pub struct Scrape {
     /// The counters and the live recordings.
     pub board: Arc<Board>,
-    /// Room on the disk, if it is known.
+    /// Free bytes on the disk, if known.
     pub disk_free_bytes: Option<u64>,
-    /// Inodes that are free on it, if it has a limit of them.
+    /// Free inodes on the disk, if it has a limit of inodes.
     pub disk_free_inodes: Option<u64>,
-    /// What automatic deletion did and is about to do.
+    /// Past and planned work of the automatic deletion.
     pub retention: Retention,
-    /// No new calls are taken.
+    /// Whether the recorder is draining: new calls are refused.
     pub is_draining: bool,
     /// CPU time of the process.
     pub cpu_time: Duration,
-    /// How the webhook fares, if there is one.
+    /// State of the webhook, if one is set.
     pub webhook: Option<Health>,
 }
 
 impl Scrape {
-    /// Writes them as text.
+    /// Returns the metrics as text.
     #[must_use]
     pub fn into_text(self) -> String {
         let mut registry = Registry::default();
@@ -59,11 +60,11 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result {
         let mut to = Metrics(encoder);
         let counters = &self.board.counters;
-        to.gauge("callreel_calls", "Recordings that go on now", self.board.count() as f64)?;
+        to.gauge("callreel_calls", "Recordings under way", self.board.count() as f64)?;
         to.counter("callreel_calls_begun", "Recordings that began", &counters.begun)?;
         to.family(
             "callreel_calls_refused",
-            "Calls that were not taken, by reason",
+            "Refused calls, by reason",
             "reason",
             Refused::ALL.iter().map(|why| why.name()).zip(&counters.refused),
         )?;
@@ -75,17 +76,17 @@ impl Collector for Scrape {
         )?;
         to.family(
             "callreel_recordings",
-            "Finished recordings, by how good they are",
+            "Finished recordings, by state",
             "state",
             STATES.iter().map(State::to_string).zip(&counters.finished),
         )?;
-        to.counter("callreel_frames", "Media messages whose audio is recorded", &counters.frames)?;
-        to.counter("callreel_frames_late", "Of those, late ones", &counters.late)?;
-        let missing = "Messages that had not come when later ones did";
+        to.counter("callreel_frames", "Media messages with recorded audio", &counters.frames)?;
+        to.counter("callreel_frames_late", "Media messages that came late", &counters.late)?;
+        let missing = "Messages that had not come when later messages did";
         to.counter("callreel_frames_missing", missing, &counters.missing)?;
-        let reordered = "Of those, the ones that came late into their place";
+        let reordered = "Missing messages that came late, into the place held open for them";
         to.counter("callreel_frames_reordered", reordered, &counters.reordered)?;
-        let unaddressed = "Media messages that name no stream, or one that did not start";
+        let unaddressed = "Media messages that name no stream, or a stream that did not start";
         to.counter("callreel_frames_unaddressed", unaddressed, &counters.unaddressed)?;
         let dropped = [("before_start", &counters.before_start), ("repeated", &counters.repeated)];
         let rejected = PeerError::ALL.iter().map(|reason| reason.name()).zip(&counters.rejected);
@@ -105,18 +106,18 @@ impl Collector for Scrape {
         let queue = counters.queue_bytes_max.load(Ordering::Relaxed);
         to.gauge(
             "callreel_queue_high_water_bytes",
-            "The most audio of one recording that ever waited for the disk",
+            "Most audio of one recording that ever waited for the disk, in bytes",
             queue as f64,
         )?;
         let write = "Time to write one block and its header";
         to.histogram("callreel_write_seconds", write, &counters.write_time)?;
-        let sync = "Time to make all that was written durable";
+        let sync = "Time to make all written data durable";
         to.histogram("callreel_sync_seconds", sync, &counters.sync_time)?;
         if let Some(free_bytes) = self.disk_free_bytes {
-            to.gauge("callreel_disk_free_bytes", "Room for recordings", free_bytes as f64)?;
+            to.gauge("callreel_disk_free_bytes", "Free bytes on the disk", free_bytes as f64)?;
         }
         if let Some(free) = self.disk_free_inodes {
-            to.gauge("callreel_disk_free_inodes", "Files there is room for", free as f64)?;
+            to.gauge("callreel_disk_free_inodes", "Free inodes on the disk", free as f64)?;
         }
         let dropped = AtomicU64::new(log::health().dropped);
         let lines = "Log lines that standard error did not take in time";
@@ -129,7 +130,7 @@ impl Collector for Scrape {
         let next = self.retention.next.as_ref().map_or(0, |plan| plan.recordings);
         to.gauge(
             "callreel_retention_next_removals",
-            "Recordings that the next look removes because of --keep-days",
+            "Recordings that the next check removes because of --keep-days",
             next as f64,
         )?;
         let removed = self.retention.removed.map(AtomicU64::new);
@@ -153,11 +154,11 @@ impl Collector for Scrape {
         to.gauge("callreel_draining", "1 when no new calls are taken", draining)?;
         if let Some(webhook) = &self.webhook {
             let pending = webhook.pending as f64;
-            to.gauge("callreel_webhook_pending", "Messages not taken yet", pending)?;
+            to.gauge("callreel_webhook_pending", "Webhook messages not accepted yet", pending)?;
             let delivered = AtomicU64::new(webhook.delivered);
-            to.counter("callreel_webhook_delivered", "Messages taken", &delivered)?;
+            to.counter("callreel_webhook_delivered", "Webhook messages accepted", &delivered)?;
             let given_up = AtomicU64::new(webhook.given_up);
-            to.counter("callreel_webhook_given_up", "Messages given up", &given_up)?;
+            to.counter("callreel_webhook_given_up", "Webhook messages given up", &given_up)?;
         }
         to.seconds("process_cpu_seconds", "CPU time of the process", self.cpu_time)?;
         to.build()
@@ -222,25 +223,26 @@ impl Metrics<'_> {
 
     fn build(&mut self) -> Result {
         let name = "callreel_build_info";
-        let mut to = self.0.encode_descriptor(name, "What runs", None, MetricType::Gauge)?;
+        let mut to = self.0.encode_descriptor(name, "Running version", None, MetricType::Gauge)?;
         let labels = [("version", env!("CARGO_PKG_VERSION"))];
         ConstGauge::new(1u64).encode(to.encode_family(&labels)?)
     }
 }
 
-/// The process's use of the machine.
+/// Meter of the process's CPU use. Holds the time, the CPU time and the result of the last measurement.
 #[derive(Debug, Default)]
 pub struct Process(std::sync::Mutex<Option<(std::time::Instant, Duration, f64)>>);
 
 impl Process {
-    /// CPU time so far.
+    /// Returns the CPU time of the process so far.
     #[must_use]
     pub fn cpu_time() -> Duration {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
     }
 
-    /// CPUs in use since about a second ago: 1.0 is one whole one.
+    /// Returns the average number of CPUs in use between the last two measurements, which are at least a
+    /// second apart; 1.0 is one whole CPU.
     #[must_use]
     pub fn cpus(&self) -> f64 {
         let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

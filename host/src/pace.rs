@@ -1,14 +1,14 @@
-//! How often something may happen: buckets that fill evenly, alone, for each address, and together.
+//! Rate limits: token buckets, one alone, or one for each address and one for all together.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Addresses that are told apart at one time.
+/// The most origins that are told apart at one time.
 const ORIGINS_MAX: usize = 256;
 
-/// Part of an IPv6 address that belongs to one customer.
+/// Mask of the part of an IPv6 address that names one customer's network.
 const NETWORK_V6: u128 = !0 << 64;
 
 /// The origin of a connection: its IPv4 address, or the /64 network of its IPv6 address.
@@ -20,16 +20,16 @@ pub fn origin(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How many may happen at once, and how many more each second.
+/// A rate limit: events allowed at once, and further ones each second.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// At once.
+    /// Events allowed at once.
     pub at_once: f64,
-    /// In each second after that.
+    /// Further events allowed each second.
     pub per_second: f64,
 }
 
-/// A bucket that fills at a rate.
+/// A token bucket: it fills at a rate, and each event takes one token.
 #[derive(Debug)]
 struct Bucket {
     rate: Rate,
@@ -42,7 +42,7 @@ impl Bucket {
         Self { rate, left: rate.at_once, filled: now }
     }
 
-    /// What is in it. Below zero, after [`Bucket::borrow`].
+    /// The tokens in the bucket. Below zero after [`Bucket::borrow`].
     fn left(&mut self, now: Instant) -> f64 {
         let since = now.saturating_duration_since(self.filled);
         self.filled = self.filled.max(now);
@@ -50,8 +50,8 @@ impl Bucket {
         self.left
     }
 
-    /// Takes one though there may be none; returns the time until it is paid back. More than what is
-    /// paid back within `debt_max` is not owed.
+    /// Takes a token even if there is none. Returns the time until the bucket has paid its debt. The
+    /// debt never grows beyond the tokens that come within `debt_max`.
     fn borrow(&mut self, now: Instant, debt_max: Duration) -> Duration {
         let least = -debt_max.as_secs_f64() * self.rate.per_second;
         self.left = (self.left(now) - 1.0).max(least);
@@ -59,12 +59,12 @@ impl Bucket {
     }
 }
 
-/// How many calls may begin in a second, the upgrades and the further starts of all threads together.
+/// The limit of calls that begin in a second: upgrades and further starts, of all threads together.
 #[derive(Debug, Default)]
 pub struct Pace(Option<Mutex<Bucket>>);
 
 impl Pace {
-    /// So many calls in a second, and as many at once; `None`: any number.
+    /// Allows `calls_per_second_max` calls a second, and the same number at once; `None`: any number.
     #[must_use]
     pub fn new(calls_per_second_max: Option<u32>) -> Self {
         Self(calls_per_second_max.map(f64::from).map(|calls| {
@@ -73,7 +73,7 @@ impl Pace {
         }))
     }
 
-    /// Whether one more may begin. One that may counts.
+    /// Whether one more call may begin. If so, it is counted.
     pub fn admits(&self, now: Instant) -> bool {
         let Some(bucket) = &self.0 else {
             return true;
@@ -85,7 +85,7 @@ impl Pace {
     }
 }
 
-/// A rate for each origin, and one for all together.
+/// A rate limit for each origin, and one for all origins together.
 #[derive(Debug)]
 pub struct Shares {
     each: Rate,
@@ -95,19 +95,20 @@ pub struct Shares {
 #[derive(Debug)]
 struct Table {
     together: Bucket,
-    /// *Invariant: [`ORIGINS_MAX`] at most.* An origin that is missing has all that it may have.
+    /// *Invariant: [`ORIGINS_MAX`] at most.* The bucket of an origin that is missing is full.
     origins: HashMap<IpAddr, Bucket>,
 }
 
 impl Shares {
-    /// No origin has taken anything yet.
+    /// Limits of which nothing is taken yet.
     #[must_use]
     pub fn new(each: Rate, together: Rate) -> Self {
         let together = Bucket::new(together, Instant::now());
         Self { each, table: Mutex::new(Table { together, origins: HashMap::new() }) }
     }
 
-    /// Takes one, if both the address's origin and all together may have one more.
+    /// Takes one token for `address` if both its origin and all together have one left. Returns whether
+    /// it did.
     pub fn take(&self, address: IpAddr, now: Instant) -> bool {
         let mut table = self.lock();
         if table.together.left(now) < 1.0 {
@@ -122,15 +123,15 @@ impl Shares {
         true
     }
 
-    /// Takes one in any case; returns the time until both have paid it back. More than what they pay
-    /// back within `debt_max` is not owed.
+    /// Takes one token for `address` in any case. Returns the time until both its origin and all
+    /// together have paid their debt. No debt grows beyond the tokens that come within `debt_max`.
     pub fn borrow(&self, address: IpAddr, now: Instant, debt_max: Duration) -> Duration {
         let mut table = self.lock();
         let wait = table.of(address, self.each, now).borrow(now, debt_max);
         wait.max(table.together.borrow(now, debt_max))
     }
 
-    /// Whether nothing is left, for the address's origin or for all together.
+    /// Whether no token is left, for the origin of `address` or for all together.
     pub fn is_spent(&self, address: IpAddr, now: Instant) -> bool {
         let mut table = self.lock();
         table.together.left(now) < 1.0
@@ -148,7 +149,7 @@ impl Table {
         if self.origins.len() >= ORIGINS_MAX && !self.origins.contains_key(&origin) {
             self.origins.retain(|_, bucket| bucket.left(now) < rate.at_once);
             if self.origins.len() >= ORIGINS_MAX {
-                // So many at one time are bounded by what they have together.
+                // With this many origins at one time, the limit for all together bounds them.
                 self.origins.clear();
             }
         }

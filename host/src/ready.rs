@@ -1,4 +1,5 @@
-//! Whether the recorder can take a call and finish it: what both listeners answer at `/readyz`.
+//! Readiness: whether the recorder can take a call and finish it. Both listeners report it at
+//! `/readyz`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,13 +12,13 @@ use crate::http::Phase;
 use crate::log;
 use crate::store::Store;
 
-/// How long an answer of the disk is good for, however many ask.
+/// The time for which one trial of the disk answers all requests.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 
-/// How long one who asks waits for the disk.
+/// The longest wait of a request for the disk.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Knows whether the recorder is ready.
+/// The readiness of the recorder.
 #[derive(Clone)]
 pub struct Readiness(Arc<Shared>);
 
@@ -25,7 +26,7 @@ struct Shared {
     store: Arc<Store>,
     engine: Handle,
     phase: watch::Receiver<Phase>,
-    /// A disk that hangs is to hold up one thread, not one for each who asks.
+    /// Held during a trial: a disk that hangs holds up one thread, not one for each request.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -42,8 +43,8 @@ impl Readiness {
         Self(Arc::new(Shared { store, engine, phase, turn: Arc::default() }))
     }
 
-    /// What keeps the recorder from taking calls and finishing them, by what is known without a look
-    /// at the disk; empty: nothing does.
+    /// The faults that keep the recorder from taking calls and finishing them, as known without a
+    /// trial of the disk; empty: none.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let Shared { store, engine, phase, .. } = &*self.0;
@@ -56,7 +57,7 @@ impl Readiness {
         faults
     }
 
-    /// What an operator should look at although calls are taken; empty: nothing.
+    /// Warnings that an operator should read although calls are taken; empty: none.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let retention = self.0.store.retention();
@@ -65,7 +66,7 @@ impl Readiness {
             warnings.push(format!("the times in new records may be wrong: {doubt}"));
         }
         warnings.extend(self.0.store.recovery().in_words());
-        // No recording depends on the log.
+        // Only warnings: no recording depends on the log.
         let log::Health { dropped, is_stuck, is_failing } = log::health();
         let fault = match (is_stuck, is_failing) {
             (true, _) => "nothing reads the log",
@@ -78,8 +79,8 @@ impl Readiness {
         warnings
     }
 
-    /// The same as [`faults`](Self::faults), with a trial of the disk that is not older than a second.
-    /// One trial at a time is under way, however many ask, and none of them waits longer than three
+    /// The [`faults`](Self::faults) after a trial of the disk that is not older than a second. However
+    /// many requests there are, one trial runs at a time, and no request waits longer than three
     /// seconds.
     pub async fn look(&self) -> Vec<String> {
         let store = &self.0.store;
@@ -95,7 +96,7 @@ impl Readiness {
                     let _turn = turn;
                     store.try_publishing();
                 };
-                // A panic in there has been reported already.
+                // A panic of the trial has been reported already.
                 let _ = tokio::task::spawn_blocking(try_it).await;
             }
         };

@@ -1,12 +1,13 @@
-//! A recording on its way to the disk: an `append` that never waits, and the threads that do.
+//! A recording on its way to the disk: an `append` that never waits, and the threads that wait instead.
 //!
 //! A media thread fills blocks of mu-law codes, half the memory of samples, and posts them to a writer
-//! thread, which owns the file and makes of them what is to be in it. What the disk does not take
-//! waits in the recording's own queue, of at most [`QUEUE_MS_MAX`] of audio; the writer tries again
-//! until it is taken. Silence counts there like audio, but is a number until it is written. A block is
-//! followed by its header, so the file plays at every instant.
-//! Finishing a file means to wait for the disk several times: beside each writer a finisher does that,
-//! and another one for long files. Another thread makes all files durable once a second.
+//! thread. The writer owns the file and encodes the blocks in the file's format. Audio that the disk
+//! does not take waits in the recording's own queue, which holds at most [`QUEUE_MS_MAX`]; the writer
+//! tries again until the disk takes it. Silence counts there like audio, but is a number until it is
+//! written. After each block the writer updates the header, so the file plays at every instant.
+//!
+//! Finishing a file takes several waits for the disk, so each writer has a finisher beside it, and
+//! another one for long files. One more thread makes all files durable once a second.
 
 mod tally;
 mod writers;
@@ -28,114 +29,114 @@ use crate::live::{Board, Tap};
 use crate::store::Record;
 use crate::store::record::{End, What, ms};
 
-/// The most audio a block holds. A crash loses what is in the block.
+/// Most audio in a block, in milliseconds. A crash loses the audio in the block.
 pub const BLOCK_MS_MAX: u64 = 800;
 
-/// How much room a block gets at a time: what it does not fill is memory that every call takes, and
-/// each step copies the block.
+/// Step by which a block's memory grows, in milliseconds of audio: unused room is memory that every call
+/// takes, and each step copies the block.
 const BLOCK_STEP_MS: u64 = 300;
 
-/// Silence as short as that is kept in the block, like audio.
+/// Silence up to this long is kept in the block, like audio.
 const SHORT_SILENCE_MS: u64 = 100;
 
-/// The longest time a block waits for more audio; with the pause between two looks at it, it is
-/// written before [`BLOCK_MS_MAX`] are over.
+/// Longest time a block waits for more audio. Together with the interval of the call's housekeeping it
+/// is shorter than [`BLOCK_MS_MAX`], so no block is posted later than that.
 pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(500);
 
-/// How much audio may wait for a disk that does not take it.
+/// Most audio that waits for a disk that is behind, in milliseconds.
 pub const QUEUE_MS_MAX: u64 = 10_000;
 
-/// How much of a stream's messages may wait to be captured: more than come with that audio.
+/// Bytes of messages and records that may wait before further messages are left out of the capture: more
+/// than come with [`QUEUE_MS_MAX`] of audio.
 const CAPTURE_QUEUE_BYTES_MAX: u64 = 1 << 20;
 
-/// How long a full queue holds the peer back before audio is given up for silence.
+/// Time for which a full queue holds the peer back before audio becomes silence.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// How often a record may be written while recording.
+/// Shortest time between two writes of a record while recording.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much may be written of one recording's records in a second: a larger one is written less often.
+/// Most bytes of one recording's records written in a second: a larger record is written less often.
 const NOTE_BYTES_PER_S: u64 = 64 * 1024;
 
-/// Blocks that may wait for a disk that is behind before the next ones wait until they are as long as
-/// they may be.
+/// Most blocks that wait for a disk that is behind before later blocks are posted only at full length.
 const BLOCKS_MAX: u64 = 32;
 
-/// The codes, but for the sign, of a track on which nothing is to be heard: this and those above it,
-/// zero and what is next to it.
+/// Smallest code that counts as silence, without the sign bit: mu-law zero and the code next to it
+/// count.
 const SILENT_MIN: u8 = 0x7E;
 
-/// What became of a recording.
+/// Result of finishing a recording.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// It is on the disk under its name.
+    /// The recording is on the disk under its final name.
     Published,
-    /// The disk does not let it be finished yet.
+    /// The disk does not let the recording be finished yet.
     Left,
 }
 
-/// Told when a recording is finished, on the thread that finished it: it must not wait.
+/// Called when a recording is finished, on the thread that finished it: it must not wait.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
 
 /// Tells whether a recording that has ended is finished, or was given up.
 pub struct Finishing(Weak<Queue>);
 
 impl Finishing {
-    /// Whether its writer is done with it.
+    /// Whether the writer is done with the recording.
     pub fn is_over(&self) -> bool {
         self.0.strong_count() == 0
     }
 }
 
-/// One recording, as the media thread that feeds it sees it.
+/// One recording, as seen by the media thread that feeds it.
 pub struct Recording {
     key: u64,
     spec: Spec,
-    /// Where in the session the file begins.
+    /// Sample of the session at which the file begins.
     first_sample: u64,
     queue: Arc<Queue>,
     tap: Tap,
-    /// Shared with those who watch until something happens that is worth writing down.
+    /// Shared with the watchers of the live call until the first change makes a copy.
     record: Arc<Record>,
     began: Instant,
     /// Codes not posted yet.
     block: Vec<u8>,
     block_began: Option<Instant>,
-    /// Samples, of all channels together, that are posted or in the block.
+    /// Samples of all channels together, posted or in the block.
     samples: u64,
-    /// Of those, the ones that became silence because the queue was full.
+    /// Those of `samples` that became silence because the queue was full.
     lost: u64,
-    /// Silence between what is posted and the block, not posted yet: of gaps, and of lost samples, since
-    /// a disk that is stuck gets no more jobs.
+    /// Silence between the last post and the block, not posted yet: from gaps, and from lost samples,
+    /// since a disk that is stuck gets no more jobs.
     silence: u64,
-    /// Messages are missing in its capture.
+    /// Messages are missing in the capture.
     capture_is_torn: bool,
-    /// The queue may be full: it was when the last block was posted, and nobody else fills it.
+    /// The queue may be full: it was when the last block was posted, and only this thread fills it.
     may_be_full: bool,
     full_since: Option<Instant>,
-    /// When a note was written last, and for how long no other is.
+    /// Time of the last record write, and the time until the next one may follow.
     noted: (Instant, Duration),
     to_note: bool,
-    /// What of the stream's messages was amiss when that was looked at last.
+    /// Sum of the stream's fault counts and lost samples at the last look.
     amiss: u64,
     heard: [bool; 2],
     different: bool,
 }
 
-/// What a writer and a media thread share of one recording.
+/// State of one recording that its writer and its media thread share.
 #[derive(Debug, Default)]
 struct Queue {
-    /// Samples posted that the disk has not taken.
+    /// Samples posted but not yet written.
     samples: AtomicU64,
-    /// In so many blocks.
+    /// Blocks posted but not yet written.
     blocks: AtomicU64,
-    /// The same of bytes of messages to be captured, and of records.
+    /// Bytes of captured messages and records posted but not yet written.
     aside: AtomicU64,
     /// The log has no room for a line about this recording's file.
     is_quiet: AtomicBool,
 }
 
-/// Something for a writer to do.
+/// A task for a writer.
 enum Job {
     Begin {
         record: Arc<Record>,
@@ -145,7 +146,7 @@ enum Job {
     },
     /// Mu-law codes.
     Append(Vec<u8>),
-    /// So many samples of silence, of all channels together.
+    /// Samples of silence, of all channels together.
     Silence(u64),
     Note(Box<Record>),
     Capture(Vec<u8>),
@@ -157,7 +158,7 @@ enum Job {
         record: Box<Record>,
         done: Done,
     },
-    /// A recording with nothing but its finish left to do, for a finisher.
+    /// A recording that only needs to be finished, for a finisher.
     HandOver(Box<Spool>),
 }
 
@@ -166,7 +167,7 @@ impl Job {
         matches!(self, Self::Append(_) | Self::Silence(_))
     }
 
-    /// What it counts for in [`Queue::aside`].
+    /// Bytes that the job adds to [`Queue::aside`].
     fn aside_bytes(&self) -> u64 {
         match self {
             Self::Capture(lines) => lines.len() as u64,
@@ -176,12 +177,11 @@ impl Job {
     }
 }
 
-/// Where a media thread posts what is to be written. Posts go out together, so that the writer
-/// wakes once for many.
+/// A media thread's way to its writer. Posts go out together, so that the writer wakes once for many.
 pub struct Outbox {
     sender: Sender<Vec<(u64, Job)>>,
     jobs: Vec<(u64, Job)>,
-    /// Keys are this plus a multiple of the number of writers.
+    /// Key of the next recording: keys are unique for one writer.
     next_key: u64,
     board: Arc<Board>,
 }
@@ -196,21 +196,21 @@ impl Outbox {
         self.jobs.push((key, job));
     }
 
-    /// Hands everything posted to the writer.
+    /// Sends all posted jobs to the writer.
     pub fn send(&mut self) {
         if !self.jobs.is_empty() {
-            // A writer ends after all its outboxes; there is nobody to tell.
+            // A writer ends after all its outboxes, so the send cannot fail.
             let _ = self.sender.send(std::mem::take(&mut self.jobs));
         }
     }
 
-    /// Where what is done is shown.
+    /// The board that shows live recordings and counts their audio.
     #[must_use]
     pub fn board(&self) -> &Board {
         &self.board
     }
 
-    /// Writes the record of a stream of which nothing is recorded, and that says so. `done` is told
+    /// Writes the record of a stream without any recorded audio; the record says so. `done` is called
     /// when it is written.
     pub fn fail(&mut self, record: Record, done: Done) {
         self.post(self.next_key, Job::Fail { record: Box::new(record), done });
@@ -218,8 +218,8 @@ impl Outbox {
 }
 
 impl Recording {
-    /// Begins a recording of what `spec` says, from the session's sample `first_sample` on; the
-    /// writer makes its file, and logs in the span that this is called in.
+    /// Begins a recording in the format `spec`, from the session's sample `first_sample` on. The writer
+    /// creates the file, and logs in the span that this is called in.
     #[must_use]
     pub fn begin(
         outbox: &mut Outbox,
@@ -263,7 +263,7 @@ impl Recording {
         }
     }
 
-    /// Has its writer say nothing of its file in the log, if `is_quiet`.
+    /// Keeps the writer from logging that the file is saved, if `is_quiet`.
     #[must_use]
     pub fn made_quiet(self, is_quiet: bool) -> Self {
         self.queue.is_quiet.store(is_quiet, Ordering::Relaxed);
@@ -277,8 +277,8 @@ impl Recording {
         self.add_to_block(codes, outbox, now);
     }
 
-    /// Appends so many samples of silence on each channel. Never waits, and takes no room but for short
-    /// silence, which goes into the block.
+    /// Appends `samples` samples of silence on each channel. Never waits. Takes no memory, except that
+    /// short silence goes into the block.
     pub fn append_silence(&mut self, samples: u64, outbox: &mut Outbox, now: Instant) {
         self.tap.append_silence(samples);
         let count = samples * u64::from(self.spec.channels);
@@ -312,16 +312,16 @@ impl Recording {
         }
     }
 
-    /// Posts what has waited long enough, and the record if something happened. To be called a few
+    /// Posts a block that has waited long enough, and the record if something happened. Call it a few
     /// times a second.
     pub fn tend(&mut self, stats: &Stats, outbox: &mut Outbox, now: Instant) {
         self.tap.show(stats);
         let is_old = self.block_began.is_some_and(|began| now - began >= BLOCK_AGE_MAX);
-        // What waits costs as much for each block as for the audio in it.
+        // Each waiting block has a cost of its own, beside that of its audio.
         if is_old && self.queue.blocks.load(Ordering::Relaxed) < BLOCKS_MAX {
             self.post_block(outbox, now);
         }
-        // A record is not worth a place in the queue of a disk that is behind.
+        // While the disk is behind, a record does not take up room in the queue.
         let is_behind = self.queue.samples.load(Ordering::Relaxed) > 0
             || self.queue.aside.load(Ordering::Relaxed) > 0;
         let is_due = now - self.noted.0 >= self.noted.1;
@@ -341,15 +341,15 @@ impl Recording {
             let mut record = Record::clone(&self.record);
             record.set_stats(stats);
             record.lost_ms = self.lost_ms();
-            // A crash is told from here on by the audio that comes after this note.
+            // After a crash, the end of the call is this time plus the audio that follows this note.
             record.ended_at = jiff::Timestamp::now();
             outbox.post_aside(self.key, &self.queue, Job::Note(Box::new(record)));
         }
     }
 
-    /// Whether the peer should be held back, because the disk is behind. After a while of that
-    /// audio is taken again, as silence if need be: a peer held back for long loses it anyway, and
-    /// does not say so.
+    /// Whether the peer should be held back, because the disk is behind. After [`STUCK_AFTER`] audio is
+    /// taken again, as silence if need be: a peer that is held back for long loses the audio anyway,
+    /// without saying so.
     pub fn is_full(&mut self, now: Instant) -> bool {
         if self.may_be_full {
             let queued = self.queue.samples.load(Ordering::Relaxed);
@@ -362,7 +362,8 @@ impl Recording {
         now - *self.full_since.get_or_insert(now) < STUCK_AFTER
     }
 
-    /// Keeps messages of the stream, as the provider sent them, unless too many wait for the disk.
+    /// Posts messages of the stream for the capture, as the provider sent them, unless too many bytes
+    /// wait for the disk.
     pub fn capture(&mut self, lines: Vec<u8>, outbox: &mut Outbox) {
         if self.queue.aside.load(Ordering::Relaxed) < CAPTURE_QUEUE_BYTES_MAX {
             outbox.post_aside(self.key, &self.queue, Job::Capture(lines));
@@ -393,7 +394,7 @@ impl Recording {
         self.to_note = true;
     }
 
-    /// What is known of it so far.
+    /// The record as far as it is known.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
@@ -405,19 +406,20 @@ impl Recording {
         self.spec.channels
     }
 
-    /// The session's sample that comes next.
+    /// Sample of the session that comes next.
     #[must_use]
     pub fn end_sample(&self) -> u64 {
         self.first_sample + self.samples / u64::from(self.spec.channels)
     }
 
-    /// Whether its file has more than so many bytes of samples.
+    /// Whether the file has more than `bytes` bytes of samples.
     #[must_use]
     pub fn is_longer_than(&self, bytes: u64) -> bool {
         self.samples * u64::from(self.spec.encoding.sample_bytes()) > bytes
     }
 
-    /// Ends the recording. `done` is told when its files are finished and durable.
+    /// Ends the recording. `done` is called when its files are finished and durable, or left to the
+    /// store.
     pub fn finish(
         mut self,
         end: End,
@@ -436,7 +438,7 @@ impl Recording {
         if record.media_clock.as_deref() == Some(MediaClock::Racing.name()) && record.missing_ms > 0
         {
             record.damage(
-                "the timestamps ran faster than the audio: silence was put in before that was told",
+                "the timestamps ran faster than the audio: silence was inserted before that was noticed",
             );
         }
         if self.lost > 0 {
@@ -466,8 +468,8 @@ impl Recording {
         let queued = self.queue.samples.load(Ordering::Relaxed);
         self.tap
             .count_block(length * u64::from(self.spec.encoding.sample_bytes()), queued + length);
-        // Whoever floods us is held back between two messages, so a queue may pass its mark by as much
-        // as one message brings; a disk that is stuck gets no more than the mark.
+        // A peer that floods the recorder is held back between two messages, so a queue may pass its
+        // limit by the audio of one message; the queue of a stuck disk never passes the limit.
         if self.is_stuck(now) && queued + length > self.samples_in(QUEUE_MS_MAX) {
             self.lost += length;
             self.silence += length;
@@ -477,7 +479,7 @@ impl Recording {
             let queued = self.queue.samples.fetch_add(length, Ordering::Relaxed);
             self.may_be_full |= queued + length >= self.samples_in(QUEUE_MS_MAX);
             if queued > 0 {
-                // It waits for a disk that is behind, maybe with many others.
+                // The block waits for a disk that is behind, maybe with many others.
                 block.shrink_to_fit();
             }
             self.queue.blocks.fetch_add(1, Ordering::Relaxed);
@@ -496,12 +498,12 @@ impl Recording {
         }
     }
 
-    /// Whether the queue is full, and the peer was held back for that as long as it is to be.
+    /// Whether the queue is full, and the peer was already held back for [`STUCK_AFTER`].
     fn is_stuck(&mut self, now: Instant) -> bool {
         !self.is_full(now) && self.full_since.is_some()
     }
 
-    /// Remembers whether anything is to be heard, and whether the channels differ.
+    /// Notes whether a track has sound, and whether the channels differ.
     fn listen(&mut self, codes: &[u8]) {
         let is_sound = |code: &u8| code & 0x7F < SILENT_MIN;
         if self.spec.channels == 1 {
@@ -519,7 +521,7 @@ impl Recording {
         }
     }
 
-    /// How many samples of all channels are in so much time.
+    /// Samples of all channels in `ms` milliseconds.
     fn samples_in(&self, ms: u64) -> u64 {
         u64::from(self.spec.sample_rate_hz) * u64::from(self.spec.channels) * ms / 1000
     }

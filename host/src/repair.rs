@@ -1,9 +1,12 @@
-//! `callreel repair`: WAV files whose header does not say what they hold.
+//! `callreel repair`: WAV files with a header that is wrong.
 //!
-//! Three kinds are understood: recordings that nobody finished, sizes that are zero, unknown (all
-//! ones, or as large as fits) or beyond the end of the file, and the header of a much-copied recorder for Node.js that calls mu-law
-//! a format of 4 bits. A file that is none of them is left alone, and so is every original: what is
-//! repaired is a copy beside it.
+//! Three kinds of fault are repaired:
+//! - recordings that were never finished;
+//! - sizes that are zero, unknown (all ones, or as large as fits) or beyond the end of the file;
+//! - the header of a much-copied recorder for Node.js that calls mu-law a format of 4 bits.
+//!
+//! A file with another fault is left alone. No original is changed: the repaired file is a copy beside
+//! it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -16,10 +19,10 @@ use callreel_core::wav::{self, Encoding, Length, Spec};
 use crate::log;
 use crate::store::{LOCK_FILE, audio_bytes, create_new, is_header, open_to_read, rename_new};
 
-/// How deep directories are looked into.
+/// The deepest level of directories that is searched.
 const DEPTH_MAX: usize = 8;
 
-/// Where the samples must begin: nothing we know puts more before them.
+/// The samples must begin within this many bytes: no known program puts more before them.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 
 /// The ending of a repaired copy.
@@ -35,22 +38,22 @@ pub struct Args {
     #[arg(value_name = "FILE|DIR", required = true)]
     pub paths: Vec<PathBuf>,
 
-    /// Say what would be done, and do nothing
+    /// Print the repairs without making them
     #[arg(long)]
     pub dry_run: bool,
 }
 
-/// What was asked for is not there.
+/// A path that was given cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}: {cause}", .path.display())]
 pub struct Error {
-    /// What was asked for.
+    /// The path.
     pub path: PathBuf,
-    /// What the operating system says.
+    /// The system's error.
     pub cause: io::Error,
 }
 
-/// How many files came to what.
+/// The numbers of files by outcome.
 #[derive(Default)]
 struct Counts {
     good: usize,
@@ -59,7 +62,7 @@ struct Counts {
     refused: usize,
 }
 
-/// Repairs what can be repaired and says so on standard output; whether nothing was refused.
+/// Repairs files and prints the outcome on standard output. Returns whether no file was left alone.
 ///
 /// # Errors
 /// A path cannot be read; nothing was done.
@@ -132,35 +135,35 @@ fn repair_dir(dir: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
     }
 }
 
-/// Whether a file in a directory is one to look at.
+/// Whether a file found in a directory is a WAV to repair, by its name. Repaired copies are not.
 fn is_candidate(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let name = name.to_ascii_lowercase();
     (name.ends_with(".wav") || name.ends_with(".wav.part")) && !name.ends_with(REPAIRED)
 }
 
-/// What became of a file.
+/// The outcome for a file.
 #[derive(Debug)]
 enum Outcome {
-    /// There is nothing to repair.
+    /// Nothing to repair.
     Good,
     Repaired {
         copy: PathBuf,
         fault: Fault,
     },
-    /// Its copy is there already.
+    /// A good copy is there already.
     RepairedBefore {
         copy: PathBuf,
         fault: Fault,
     },
 }
 
-/// Why a file is left alone.
+/// The reason why a file is left alone.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("another repair writes {}, or was interrupted: remove it if none runs", .0.display())]
     Unfinished(PathBuf),
-    #[error("its copy is in the way, and no good: remove or rename {}", .0.display())]
+    #[error("a file with the name of its repaired copy is there, and is not good: remove or rename {}", .0.display())]
     BadCopy(PathBuf),
     #[error("it holds no audio")]
     Empty,
@@ -168,7 +171,7 @@ enum Refusal {
         "its format (tag {tag}, {bits} bits, {frame_bytes} bytes a sample frame) contradicts itself"
     )]
     Format { tag: u16, bits: u16, frame_bytes: u16 },
-    #[error("callreel is recording there: what is being written needs no repair")]
+    #[error("callreel is recording there: files that are being recorded need no repair")]
     InUse,
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -184,7 +187,7 @@ enum Refusal {
     TooLong,
 }
 
-/// What is wrong with a header.
+/// The fault of a header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 enum Fault {
     #[error("its header calls 8-bit mu-law a format of 4 bits")]
@@ -218,7 +221,7 @@ fn repair(path: &Path, dry_run: bool) -> Result<Outcome, Refusal> {
     Ok(Outcome::Repaired { copy, fault })
 }
 
-/// What makes a file good: another header before some of its bytes.
+/// The repair of a file: another header before some of its bytes.
 #[derive(Debug)]
 struct Repair {
     header: Vec<u8>,
@@ -226,7 +229,7 @@ struct Repair {
     fault: Fault,
 }
 
-/// Finds out what is wrong with a file; `None`: nothing.
+/// Finds the repair that a file needs; `None` if its header is right.
 fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
     let file_bytes = file.metadata()?.len();
     let mut start = Vec::new();
@@ -243,7 +246,7 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
     let there = file_bytes - data_start;
     let riff_bytes = u64::from(number(&start, 4).unwrap_or_default());
     let is_ours = is_ours(&start[..chunks.data]);
-    // No samples may be a recording in which nobody spoke, or a header that nobody finished.
+    // A file with no samples: an empty recording, or a header with sizes that were never filled in.
     let is_empty = there == 0
         || announced == 0 && riff_bytes + 8 == file_bytes && are_chunks(file, data_start)?;
     let is_measured = announced <= there && (announced > 0 || is_empty);
@@ -251,7 +254,7 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
         if riff_bytes + 8 == file_bytes && announced.is_multiple_of(frame_bytes) {
             return Ok(None);
         }
-        // An unfinished file of ours may have more audio than its header announces.
+        // An unfinished file of callreel's may have more audio than its header announces.
         let end = data_start + announced + announced % 2;
         if end < file_bytes && !is_ours {
             return Err(Refusal::Tail);
@@ -262,7 +265,8 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
     }
     let is_trusted = is_measured
         && match fault {
-            // That recorder writes the size of some other file first, and nothing behind the samples.
+            // That recorder first writes the size of some other file, and writes nothing behind the
+            // samples.
             Some(Fault::FourBits) => announced + announced % 2 == there,
             _ => !is_ours,
         };
@@ -282,15 +286,15 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
     Ok(Some(Repair { header, data: data_start..data_start + data_bytes, fault }))
 }
 
-/// Where a WAV's parts stand.
+/// The places of a WAV's parts, in bytes from the start of the file.
 struct Chunks {
-    /// What the format chunk holds.
+    /// The content of the format chunk.
     format: usize,
     /// The sample count, if there is one.
     fact: Option<usize>,
     /// The first sample.
     data: usize,
-    /// How much the header says there is.
+    /// Bytes of samples that the header announces.
     data_bytes: u32,
 }
 
@@ -338,7 +342,10 @@ impl Format {
         })
     }
 
-    /// The one wrong format that is known, or that there is none.
+    /// The one wrong format that is known; `None` if the format is sound.
+    ///
+    /// # Errors
+    /// [`Refusal::Format`] if it contradicts itself in another way.
     fn fault(&self) -> Result<Option<Fault>, Refusal> {
         let Self { tag, channels, sample_rate_hz, second_bytes, frame_bytes, bits } = *self;
         if (tag, channels, sample_rate_hz, second_bytes, frame_bytes, bits)
@@ -355,7 +362,7 @@ impl Format {
     }
 }
 
-/// Whether a header is one that callreel writes, whatever its sizes.
+/// Whether a header is one that callreel writes, with any sizes.
 fn is_ours(header: &[u8]) -> bool {
     [1, 2].into_iter().any(|channels| {
         [Encoding::Pcm16, Encoding::Mulaw].into_iter().any(|encoding| {
@@ -392,7 +399,7 @@ fn write_copy(
     copy: &Path,
 ) -> Result<(), Refusal> {
     let temporary = copy.with_extension("wav.tmp");
-    // If it is there it is not ours to remove.
+    // A file that is there already may be in use by another repair: it is not removed.
     let mut out = match create_new(&temporary) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(Refusal::Unfinished(temporary));
@@ -422,7 +429,8 @@ fn copy_name(path: &Path) -> PathBuf {
     path.with_file_name(format!("{stem}{REPAIRED}"))
 }
 
-/// Whether a recorder has locked a directory, or the one above it: a day's files are in one below.
+/// Whether a recorder has locked a directory or the one above it: a day's files are in a directory
+/// below the locked one.
 fn is_in_use(dir: &Path) -> bool {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     dir.ancestors().take(2).any(|dir| {

@@ -1,18 +1,18 @@
-//! Text of others, made fit to be shown: names of files, ids, answers and reasons go to terminals
-//! and logs, where an escape sequence is a command and a line break a line of its own.
+//! Makes text from outside safe to show. File names, ids, answers and reasons go to terminals and
+//! logs, where an escape sequence is a command and a line break forges a line.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Returns a line in which everything that is no visible character or plain space is escaped, as
-/// `\u{1b}`, `\n` and so on: control characters (terminals obey those between U+0080 and U+009F as well), line
-/// separators, marks that turn the direction of writing, characters without width.
+/// Returns a line in which everything but visible characters and plain spaces is escaped, as
+/// `\u{1b}`, `\n` and so on: control characters (terminals obey those between U+0080 and U+009F as
+/// well), line separators, marks that turn the direction of writing, characters without width.
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Cow::Borrowed(text);
     }
-    // What std escapes, but for quotes and backslashes: those are harmless, and escapes that are in the
+    // As std escapes, except quotes and backslashes: they are harmless, and so escapes that are in the
     // text already stay as they are.
     let mut shown = String::with_capacity(text.len() + 16);
     for part in text.split_inclusive(['"', '\'', '\\']) {
@@ -22,11 +22,11 @@ pub fn line(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Returns JSON with the same meaning in which what [`line()`] escapes is escaped as JSON does it. Line ends and
-/// tabs of the JSON itself stay.
+/// Returns JSON with the same meaning. Characters that [`line()`] escapes are escaped as JSON does.
+/// Line ends and tabs of the JSON itself stay.
 #[must_use]
 pub fn json(text: &str) -> Cow<'_, str> {
-    // Below 0x20 JSON has escapes inside of texts already.
+    // Inside strings, JSON escapes characters below 0x20 already.
     if text.bytes().all(|byte| byte < 0x7F) {
         return Cow::Borrowed(text);
     }
@@ -44,9 +44,9 @@ pub fn json(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a character belongs to the one before it, as accents do: visible where it does.
+/// Whether a character is a mark, like an accent, that is visible on the character before it.
 fn is_mark(c: char) -> bool {
-    // std escapes such a character only at the start of a text.
+    // std escapes a mark only at the start of a text.
     let after_a_letter: String = ['a', c].into_iter().collect();
     after_a_letter.escape_debug().eq(['a', c])
 }

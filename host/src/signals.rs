@@ -1,4 +1,4 @@
-//! Answers to the signals that would end the process.
+//! Handling of the signals that would end the process.
 
 use std::future::Future;
 use std::io;
@@ -10,8 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
-/// Signals that finish every call and end the process. The soft limit of processor time (`XCPU`)
-/// is among them: behind it comes a kill.
+/// Signals that finish every call and end the process. The soft limit of processor time (`XCPU`) is
+/// among them: a kill follows it.
 const STOPPING: &[(Signal, &str)] = &[
     (Signal::INT, "SIGINT"),
     (Signal::TERM, "SIGTERM"),
@@ -21,8 +21,8 @@ const STOPPING: &[(Signal, &str)] = &[
     (Signal::POWER, "SIGPWR"),
 ];
 
-/// Signals without effect. After `XFSZ` the write that was too long fails, which is the business of
-/// its recording; `PIPE` is ignored by std from the start.
+/// Signals without effect. After `XFSZ` the write that was too long fails, and its recording handles
+/// the error. std ignores `PIPE` from the start.
 const IGNORED: &[(Signal, &str)] = &[
     (Signal::USR1, "SIGUSR1"),
     (Signal::USR2, "SIGUSR2"),
@@ -36,7 +36,7 @@ const IGNORED: &[(Signal, &str)] = &[
     (Signal::STKFLT, "SIGSTKFLT"),
 ];
 
-/// Real-time signals, without those that libc keeps for itself; all are without effect.
+/// Real-time signals, except those that libc keeps for itself. All are without effect.
 #[cfg(target_os = "linux")]
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
@@ -48,9 +48,9 @@ pub enum Hangup {
     Stop,
 }
 
-/// Takes all signals from now on. The future resolves at the first that stops; later ones change
-/// nothing (tokio's handlers stay for good): a shutdown is bounded, and cutting it short would
-/// cost audio.
+/// Handles all signals from now on. The future resolves at the first stopping signal. Later ones
+/// change nothing (tokio's handlers stay for good): a shutdown is bounded, and cutting it short
+/// would cost audio.
 ///
 /// # Errors
 /// The system refuses a handler.
@@ -80,11 +80,12 @@ pub fn take(hangup: Hangup) -> io::Result<impl Future<Output = ()>> {
     }
     #[cfg(target_os = "linux")]
     for number in REAL_TIME {
-        // Handlers stay when nobody listens. A libc that keeps one of them for itself says so.
+        // The handler stays after its listener is dropped. A libc that keeps the signal for itself
+        // returns an error.
         drop(signal(SignalKind::from_raw(number)));
     }
     Ok(async move {
-        // The sender is kept here, too, so it is not waited for in vain.
+        // The future owns a sender, so the channel stays open and `recv` waits for a signal.
         if let Some(name) = stopped.recv().await {
             info!(signal = name, "finishing every call, then stopping");
         }
@@ -97,7 +98,7 @@ fn reload_at_hangup(log: Arc<Log>) -> io::Result<()> {
     tokio::spawn(async move {
         while signal.recv().await.is_some() {
             let log = Arc::clone(&log);
-            // A file may hang.
+            // Reading the filter's file may hang.
             let _ = tokio::task::spawn_blocking(move || log.reload()).await;
         }
     });

@@ -1,8 +1,8 @@
-//! The directory: where recordings lie, under which names, and how they get there.
+//! The recordings' directory: places and names of recordings, and how files get them.
 //!
-//! `<dir>/<date>/<id>.wav` and `.json` are finished and never touched again. `.wav.part` and
-//! `.json.part` are being recorded, or were when the recorder was interrupted: the next start
-//! finishes them. Anything else is somebody else's and left alone.
+//! `<dir>/<date>/<id>.wav` and `.json` are finished and never changed again. `.wav.part` and
+//! `.json.part` are being recorded, or were when the recorder was interrupted: the next start finishes
+//! them. All other files belong to somebody else and are left alone.
 
 pub mod catalog;
 mod clock;
@@ -46,44 +46,45 @@ use self::retention::Keeping;
 pub use self::retention::{Plan, Removal, Retention};
 use crate::webhook;
 
-/// The longest id taken from the wire as it is.
+/// Longest stream id that becomes a file name unchanged, in bytes.
 const ID_BYTES_MAX: usize = 128;
 
-/// How often others may be quicker to take the name that we found free.
+/// Most attempts to claim a free name: another thread or program may take it first.
 const CLAIMS_MAX: usize = 100;
 
-/// What a recording takes of the inodes: the WAV and its record.
+/// Inodes of a recording: the WAV and its record.
 const FILES_PER_RECORDING: u64 = 2;
 
-/// The largest record that is read.
+/// Most bytes read of a record.
 const RECORD_BYTES_MAX: u64 = 4 << 20;
 
-/// The file whose lock says that the directory is in use.
+/// Lock file: its lock shows that the directory is in use.
 pub(crate) const LOCK_FILE: &str = ".callreel.lock";
 
-/// Where recordings go.
+/// Settings of the store.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory; made if it is not there.
+    /// Directory of the recordings; created if it is missing.
     pub dir: PathBuf,
-    /// Where the frames of each stream are kept as well, if at all.
+    /// Directory for captures of each stream's messages, if they are wanted.
     pub capture_dir: Option<PathBuf>,
-    /// No new recording while less than this is free on the disk, in bytes; without it, while less
-    /// than 64 MiB or a twentieth of a smaller disk is.
+    /// Bytes to keep free on the disk: with less free, no new recording begins. Default: 64 MiB, or a
+    /// twentieth of a smaller disk.
     pub keep_free: Option<u64>,
-    /// The same in inodes, of which each file takes one; without it, while less than a twentieth of what
-    /// the file system has are free, at least 16 and at most 4096. File systems without a limit of
-    /// inodes are none the less recorded to.
+    /// Inodes to keep free, of which each file takes one: with fewer free, no new recording begins.
+    /// Default: a twentieth of the file system's inodes, at least 16 and at most 4096. A file system
+    /// without a limit of inodes is used regardless.
     pub keep_free_inodes: Option<u64>,
-    /// Whether the oldest finished recordings are removed while less than that is free.
+    /// Whether the oldest finished recordings are removed while less than `keep_free` or
+    /// `keep_free_inodes` is free.
     pub make_room: bool,
-    /// Finished recordings that ended so long ago are removed.
+    /// Days after its end at which a finished recording is removed.
     pub keep_days: Option<u32>,
     /// Whether gaps, keys and marks become cue points behind the samples of a finished WAV.
     pub cues: bool,
-    /// So many of the newest finished recordings are never removed by that.
+    /// Number of the newest finished recordings that neither `make_room` nor `keep_days` ever removes.
     pub keep_min: usize,
-    /// Who is to be told of each finished recording, if anybody.
+    /// Receiver of a message about each finished recording, if there is one.
     pub webhooks: Option<webhook::Queue>,
 }
 
@@ -103,136 +104,136 @@ impl Default for Config {
     }
 }
 
-/// Why the directory cannot be used.
+/// Reasons why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Frames cannot be kept where they were to be.
-    #[error("cannot keep frames in {}: {cause} (choose another --capture, or mend its permissions)", dir.display())]
+    /// The capture directory cannot be created.
+    #[error("cannot write captures to {}: {cause} (choose another --capture, or mend its permissions)", dir.display())]
     Capture {
-        /// The directory.
+        /// The capture directory.
         dir: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// Another process records there.
+    /// Another process records to the directory.
     #[error("another callreel is recording to {}: stop it, or choose another --dir", .0.display())]
     InUse(PathBuf),
-    /// More is to be kept free than there is.
+    /// `keep_free` is not less than the size of the disk.
     #[error("--keep-free is {keep_free} bytes, but the disk of {} has {total} in all: give less, or no call could ever be taken", dir.display())]
     KeepFree {
-        /// The directory.
+        /// The recordings' directory.
         dir: PathBuf,
-        /// What is to be kept free.
+        /// Bytes to keep free.
         keep_free: u64,
-        /// What the disk has.
+        /// Size of the disk, in bytes.
         total: u64,
     },
-    /// More inodes are to be kept free than there are.
+    /// `keep_free_inodes` is not less than the inodes of the file system.
     #[error("--keep-free-inodes is {keep_free}, but the file system of {} has {total} in all: give less, or no call could ever be taken", dir.display())]
     KeepFreeInodes {
-        /// The directory.
+        /// The recordings' directory.
         dir: PathBuf,
-        /// What is to be kept free.
+        /// Inodes to keep free.
         keep_free: u64,
-        /// What the file system has.
+        /// Inodes of the file system.
         total: u64,
     },
-    /// A trial recording failed there.
-    #[error("cannot record to {}: a trial file was made there, and callreel {failure} (choose another --dir on another file system, or mend its permissions)", dir.display())]
+    /// A trial recording failed.
+    #[error("cannot record to {}: a trial recording there failed: {failure} (choose another --dir on another file system, or mend its permissions)", dir.display())]
     Trial {
-        /// The directory.
+        /// The recordings' directory.
         dir: PathBuf,
-        /// What was tried, and what the system said.
+        /// The step that failed, and the system's error.
         failure: TrialError,
     },
-    /// It cannot be made, read or written.
+    /// The directory cannot be created, read or written.
     #[error("cannot record to {}: {cause} (choose another --dir, or mend its permissions)", dir.display())]
     Unusable {
-        /// The directory.
+        /// The recordings' directory.
         dir: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
 }
 
-/// A directory that this process alone records to.
+/// A directory that only this process records to.
 #[derive(Debug)]
 pub struct Store {
     config: Config,
-    /// Holds the lock for as long as the store lives. On the recordings' file system, it also stands
-    /// for that when it is synced: no descriptor has to be had first, and no error goes unseen.
+    /// Holds the lock as long as the store lives. Its descriptor also stands for the recordings' file
+    /// system in a sync: no other has to be opened first, and no error goes unseen.
     lock: File,
     /// Something was written since the last sync.
     dirty: AtomicBool,
-    /// How often a sync failed: what was written before it may be lost.
+    /// Failed syncs: data written before a failed sync may be lost.
     sync_failures: AtomicU64,
-    /// Whether new calls may come in.
+    /// Admission of new calls.
     door: Arc<Door>,
-    /// One trial at a time.
+    /// Held during a trial: one at a time.
     trying: Mutex<()>,
-    /// When the disk last said how much room there is, and what it said.
+    /// Latest room on the disk, and the time of that reading.
     room: Mutex<Option<(Instant, Room)>>,
-    /// What automatic deletion remembers.
+    /// State of the automatic deletion.
     keeping: Keeping,
-    /// How often it was looked after.
+    /// Calls of [`tend`](Self::tend).
     ticks: AtomicU32,
-    /// What the disk did not let us finish while it was waited for.
+    /// Recordings that the disk did not let a writer finish in time.
     left: Mutex<VecDeque<Left>>,
-    /// What a listing need not look at again.
+    /// Names of the day that was listed last.
     listed: Mutex<Option<catalog::Listed>>,
-    /// What was finished here rather than by a writer, until somebody shows it.
+    /// Records of recordings finished here rather than by a writer, until they are taken to be shown.
     finished: Mutex<Vec<Record>>,
-    /// How far the recordings are that an earlier run left unfinished.
+    /// Progress of the recovery of unfinished recordings of an earlier run.
     recovering: Recovering,
 }
 
-/// Room on the disk of the recordings, in bytes and in files.
+/// Room on the disk of the recordings, in bytes and in inodes.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Free to us.
+    /// Bytes free to this process.
     pub free: u64,
-    /// All there is.
+    /// Bytes in all.
     pub total: u64,
-    /// While less than this is free, no new call is taken.
+    /// Bytes to keep free: with less free, no new call is taken.
     pub keep_free: u64,
-    /// The same in inodes; `None` where the file system has no limit of them.
+    /// Room in inodes; `None` where the file system has no limit of inodes.
     pub inodes: Option<Inodes>,
 }
 
-/// How many files there may be on the disk of the recordings.
+/// Room for files on the disk of the recordings.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Inodes {
-    /// Free to us.
+    /// Inodes free to this process.
     pub free: u64,
-    /// All there are.
+    /// Inodes in all.
     pub total: u64,
-    /// While less than this are free, no new call is taken.
+    /// Inodes to keep free: with fewer free, no new call is taken.
     pub keep_free: u64,
 }
 
-/// A recording that has ended and could not be finished: what is to be done when the disk is back.
+/// A recording that has ended but could not be finished; it is finished when the disk allows.
 #[derive(Debug)]
 pub struct Left {
-    /// What is known of it.
+    /// The record as far as it is known.
     pub record: Record,
-    /// Its files, if the disk let us begin them.
+    /// The recording's files, if the disk let them be created.
     pub part: Option<Part>,
-    /// The digest of the samples that are known to be in the file.
+    /// Digest of the samples that are known to be in the file.
     pub digest: DataDigest,
 }
 
-/// How many recordings may be left to be finished later. Each holds its record and a descriptor.
+/// Most recordings left to be finished later. Each holds its record and a descriptor.
 const LEFT_MAX: usize = 256;
 
 impl Store {
-    /// Locks the directory, making it if need be. What an earlier run left unfinished waits for
-    /// [`recover`](Self::recover).
+    /// Locks the directory, creating it if it is missing. Recordings that an earlier run left unfinished
+    /// wait for [`recover`](Self::recover).
     ///
     /// # Errors
     /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::KeepFreeInodes`],
-    /// [`Error::Trial`], [`Error::Unusable`]: no
-    /// recording was touched, but the directories and the lock's file may have been made.
+    /// [`Error::Trial`], [`Error::Unusable`]: no recording was touched, but the directories and the lock
+    /// file may have been created.
     pub fn open(config: Config) -> Result<Self, Error> {
         let dir = config.dir.clone();
         let unusable = |cause| Error::Unusable { dir: dir.clone(), cause };
@@ -281,7 +282,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Tries the disk before anything is recorded. A disk that is full is no reason not to start:
+    /// Tries the disk before anything is recorded. The recorder starts on a full disk all the same:
     /// there may be room soon, or `--make-room` makes some.
     fn try_first(&self) -> Result<(), Error> {
         match self.try_it(true) {
@@ -295,19 +296,19 @@ impl Store {
         }
     }
 
-    /// The directory.
+    /// The recordings' directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.config.dir
     }
 
-    /// Begins a recording: claims a name that nothing in the directory has, and its empty file.
+    /// Begins a recording: claims a free name in the directory, and creates its empty file.
     ///
     /// # Errors
-    /// What the system says; nothing is left behind.
+    /// The system's error; nothing is left behind.
     pub fn create(&self, stream_id: &str, started_at: Timestamp) -> io::Result<Part> {
         let dir = self.config.dir.join(started_at.strftime("%Y-%m-%d").to_string());
-        // Never the directory above it: when that is gone, somebody has moved or unmounted it, and
+        // The directory above is never created: when it is gone, somebody has moved or unmounted it, and
         // will want to put it back.
         match DirBuilder::new().mode(0o700).create(&dir) {
             Ok(()) => sync_dir(&self.config.dir)?,
@@ -325,7 +326,7 @@ impl Store {
             self.recovering.note_claim(&names);
             match create_new(&names.wav_part()) {
                 Ok(file) if names.is_taken()? => {
-                    // The one who had the name finished between our two looks.
+                    // Another recording of this name was finished between the two checks.
                     drop(file);
                     fs::remove_file(names.wav_part())?;
                 }
@@ -335,18 +336,18 @@ impl Store {
                     let (record_published, wav_published) = (false, false);
                     return Ok(Part { names, file, record_published, wav_published, webhooks });
                 }
-                // Another has just taken it.
+                // Another thread or program has just taken the name.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(io::Error::other("others were always quicker to take a name"))
+        Err(io::Error::other("no free file name: each name tried was taken in the meantime"))
     }
 
-    /// Writes the record of a call of which there is nothing to hear.
+    /// Writes the record of a call without audio.
     ///
     /// # Errors
-    /// What the system says; nothing is left behind.
+    /// The system's error; nothing is left behind.
     pub fn publish_failure(&self, record: &mut Record) -> io::Result<()> {
         let part = self.create(&record.stream_id, record.started_at)?;
         record.id.clone_from(&part.names.id);
@@ -366,12 +367,11 @@ impl Store {
         Ok(())
     }
 
-    /// Sees to it that a recording's file is still under its name, and else copies it to a new one:
-    /// somebody removed or moved its directory meanwhile, but what was recorded is still there to be
-    /// read.
+    /// Checks that a recording's file still has its name. If not, copies the file to a new name:
+    /// somebody removed or moved its directory meanwhile, but the open file can still be read.
     ///
     /// # Errors
-    /// What the system says; `part` is as it was.
+    /// The system's error; `part` is unchanged.
     pub fn rescue(&self, part: &mut Part, record: &Record) -> io::Result<()> {
         if part.record_published || part.is_in_place()? {
             return Ok(());
@@ -383,14 +383,14 @@ impl Store {
             copy.discard();
             return Err(error);
         }
-        tracing::warn!(from = ?part.id(), to = ?copy.id(), "a file was taken away while it was recorded: copied it");
+        tracing::warn!(from = ?part.id(), to = ?copy.id(), "a file was moved or removed while it was recorded: copied it to a new name");
         *part = copy;
         Ok(())
     }
 
-    /// Takes over a recording that could not be finished, to finish it when the disk is back. Of too
-    /// many, the oldest whose file the next start can finish is left to that; of those without a file
-    /// the oldest is forgotten.
+    /// Takes over a recording that could not be finished, to finish it when the disk allows. If too many
+    /// wait, drops the oldest one with a file, which the next start finishes; if none has a file, the
+    /// oldest one is lost.
     pub fn leave(&self, left: Left) {
         let mut all = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= LEFT_MAX {
@@ -398,7 +398,10 @@ impl Store {
             match all.remove(oldest) {
                 Some(Left { part: None, record, .. }) => {
                     let stream = record.stream_id;
-                    tracing::error!(?stream, "forgot a call of which the disk took nothing");
+                    tracing::error!(
+                        ?stream,
+                        "lost a call without a file: too many recordings wait for the disk"
+                    );
                 }
                 _ => tracing::error!(
                     "too many recordings wait for the disk: the next start finishes one"
@@ -408,14 +411,14 @@ impl Store {
         all.push_back(left);
     }
 
-    /// Whether a new call may be taken, as far as the disk goes: as it was a second ago.
+    /// Admission of new calls by the state of the disk, as of a second ago.
     #[must_use]
     pub fn door(&self) -> Arc<Door> {
         Arc::clone(&self.door)
     }
 
-    /// Tries everything that a recording needs of the disk; [`door`](Self::door) knows the result. May
-    /// wait for the disk.
+    /// Tries all operations that a recording needs of the disk; [`door`](Self::door) holds the result.
+    /// May wait for the disk.
     pub fn try_publishing(&self) {
         let _ = self.try_it(true);
     }
@@ -428,11 +431,11 @@ impl Store {
         tried
     }
 
-    /// Creates the file that the frames of the recording `id` are kept in, if they are to be kept:
-    /// `<id>.jsonl`, or `<id>-2.jsonl` and so on where there is one from another day.
+    /// Creates the capture file of the recording `id`, if streams are captured: `<id>.jsonl`, or
+    /// `<id>-2.jsonl` and so on if the name is taken by another day's capture.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn create_capture(&self, id: &str) -> io::Result<Option<File>> {
         let Some(dir) = &self.config.capture_dir else {
             return Ok(None);
@@ -448,7 +451,7 @@ impl Store {
                 file => return file.map(Some),
             }
         }
-        Err(io::Error::other("others were always quicker to take a name"))
+        Err(io::Error::other("no free file name: each name tried was taken in the meantime"))
     }
 
     /// Notes that something was written, for the next [`sync`](Self::sync).
@@ -456,7 +459,7 @@ impl Store {
         self.dirty.store(true, Ordering::Relaxed);
     }
 
-    /// Makes everything written so far durable, if anything was; tells whether.
+    /// Makes everything written so far durable. Returns whether there was anything to sync.
     pub fn sync(&self) -> bool {
         if !self.dirty.swap(false, Ordering::Relaxed) {
             return false;
@@ -468,19 +471,19 @@ impl Store {
         true
     }
 
-    /// Takes the records of what was finished since the last call by nobody who shows it: what an
-    /// earlier run had left, and what the disk did not let a writer finish.
+    /// Takes the records of recordings finished outside a writer since the last call: those left by an
+    /// earlier run, and those that the disk did not let a writer finish.
     #[must_use]
     pub fn take_finished(&self) -> Vec<Record> {
         std::mem::take(&mut self.finished.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn note_finished(&self, record: Record) {
-        // As many as were interrupted, until they are shown: no more of each than that takes.
+        // One for each interrupted recording until they are shown, so only a brief record each.
         self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(record.brief().0);
     }
 
-    /// How often the directory could not be synced: a recording during which this grew is damaged.
+    /// Number of failed syncs of the directory: a recording during which it grew is damaged.
     #[must_use]
     pub fn sync_failures(&self) -> u64 {
         self.sync_failures.load(Ordering::Relaxed)
@@ -492,9 +495,9 @@ impl Store {
 pub struct Part {
     names: Names,
     file: File,
-    /// The record has its final name already.
+    /// The record has its final name.
     record_published: bool,
-    /// So has the WAV; only its directory is to be made durable.
+    /// The WAV has its final name; only its directory is still to be made durable.
     wav_published: bool,
     webhooks: Option<webhook::Queue>,
 }
@@ -512,17 +515,17 @@ impl Part {
         &self.file
     }
 
-    /// Whether the file is still the one that has its name.
+    /// Whether the name still belongs to this file.
     ///
     /// # Errors
-    /// What the system says: nobody knows.
+    /// The system's error; the answer is not known.
     pub fn is_in_place(&self) -> io::Result<bool> {
         let ours = self.file.metadata()?;
         let there = found(fs::symlink_metadata(self.names.wav_part()))?;
         Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
     }
 
-    /// Removes what an interrupted rename left under the names that are still to be given.
+    /// Removes the empty files of interrupted renames under the final names not yet given.
     fn clear_claims(&self) -> io::Result<()> {
         if !self.record_published {
             clear_claim(&self.names.json())?;
@@ -533,7 +536,7 @@ impl Part {
         Ok(())
     }
 
-    /// Gives the name back, with all that was begun under it.
+    /// Gives the name back and removes all files begun under it.
     fn discard(&self) {
         for path in [self.names.wav_part(), self.names.json_part(), self.names.json_temporary()] {
             let _ = fs::remove_file(path);
@@ -544,7 +547,7 @@ impl Part {
         format!("{}.wav", self.names.id)
     }
 
-    /// Whether a record has the digests of the finished file already.
+    /// Whether a record already describes the finished file, with the digest of its samples.
     fn is_described_by(&self, record: &Record) -> io::Result<bool> {
         let bytes = self.file.metadata()?.len();
         Ok(record.wav.as_ref().is_some_and(|wav| {
@@ -552,10 +555,10 @@ impl Part {
         }))
     }
 
-    /// Writes the record as far as it is known, so that a crash keeps it.
+    /// Writes the record as far as it is known, so that it survives a crash.
     ///
     /// # Errors
-    /// What the system says; the record written before is still there.
+    /// The system's error; the record written before is still there.
     pub fn write_record(&self, record: &Record) -> io::Result<()> {
         let mut text = Vec::with_capacity(record.size());
         serde_json::to_writer_pretty(&mut text, record)?;
@@ -569,15 +572,15 @@ impl Part {
         fs::rename(temporary, self.names.json_part())
     }
 
-    /// Gives the finished WAV and its record their final names, durably. May be called again after
-    /// an error.
+    /// Gives the finished WAV and its record their final names, durably. May be called again after an
+    /// error.
     ///
-    /// The order is what a crash is measured by: the WAV's bytes, then the record, then the WAV's
-    /// name. `digest` is that of the file's samples; a digest of the whole file is made if that is
-    /// possible in `spare` time.
+    /// The order decides the state after a crash: the WAV's bytes, then the record, then the WAV's name.
+    /// `digest` is that of the file's samples. A digest of the whole file is made if `spare` time
+    /// allows.
     ///
     /// # Errors
-    /// What the system says; nothing that was there before is replaced.
+    /// The system's error; no existing file is replaced.
     pub fn publish(
         &mut self,
         record: &mut Record,
@@ -593,7 +596,8 @@ impl Part {
                 record.wav = Some(Wav { file, bytes, sha256, data_sha256 });
             }
             self.write_record(record)?;
-            // Before the name that makes it final: a crash may tell twice, but not never.
+            // Posted before the record's final name: after a crash a message may come twice, but is
+            // never lost.
             self.webhooks.iter().for_each(|webhooks| webhooks.post(record));
             rename_new(&self.names.json_part(), &self.names.json())?;
             self.record_published = true;
@@ -608,7 +612,7 @@ impl Part {
     }
 }
 
-/// The names of one recording's files.
+/// Names of one recording's files.
 #[derive(Clone, Debug)]
 struct Names {
     dir: PathBuf,
@@ -646,12 +650,12 @@ impl Names {
     }
 }
 
-/// Whether anything has this name, be it a link to nowhere.
+/// Whether anything has this name, even a dangling link.
 fn is_there(path: &Path) -> io::Result<bool> {
     Ok(found(fs::symlink_metadata(path))?.is_some())
 }
 
-/// What the system found, if it did.
+/// Turns a `NotFound` error into `None`.
 pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -660,7 +664,7 @@ pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// The first number that is not taken if all before it are, else one that is not; in few looks.
+/// Returns a free number in few checks: the first free one, if no taken number follows it.
 fn first_free(is_taken: impl Fn(u64) -> io::Result<bool>) -> io::Result<u64> {
     let (mut taken, mut free) = (0, 1);
     while is_taken(free)? {
@@ -677,14 +681,14 @@ fn first_free(is_taken: impl Fn(u64) -> io::Result<bool>) -> io::Result<u64> {
     Ok(free)
 }
 
-/// Reads a record, or as much of it as any record has.
+/// Reads a record, at most [`RECORD_BYTES_MAX`] of it.
 pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(4096);
     open_to_read(path)?.take(RECORD_BYTES_MAX).read_to_end(&mut text)?;
     Ok(text)
 }
 
-/// A file name for a stream's id: the id itself where it is harmless, else a digest of it.
+/// File name for a stream's id: the id itself if it is harmless, else a digest of it.
 fn safe_id(stream_id: &str) -> String {
     let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let is_name = (1..=ID_BYTES_MAX).contains(&stream_id.len())

@@ -1,11 +1,11 @@
 //! One-time tokens that tie a stream to the webhook of its call.
 //!
-//! A signature has no nonce, so a stream's signed upgrade may be repeated by whoever has seen it. A
-//! token is good for [`AGE_MAX`], for its own call, and a call has one: when a stream has shown a
-//! token, no other that the call's webhook was given before is good any more. Tokens are made with a
-//! key that only this process has: webhook and stream must come to the same one.
+//! A signature has no nonce, so anybody that has seen a stream's signed upgrade can repeat it. A token
+//! is good for [`AGE_MAX`] and for its own call. A call has one: once a stream has shown a token, all
+//! others that the call's webhook was given before are void. Tokens are made with a key that only this
+//! process has, so webhook and stream must come to the same process.
 //!
-//! Nothing is kept of a token before it is redeemed, so no number of webhooks takes memory or another
+//! Nothing is stored of a token before it is redeemed, so no number of webhooks takes memory or another
 //! call's token.
 
 use std::collections::{HashMap, VecDeque};
@@ -18,35 +18,36 @@ use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
-/// The parameter that a token travels in.
+/// The name of the stream parameter that carries the token.
 pub const PARAMETER: &str = "callreel_token";
 
-/// How long a token is good: the call rings, is answered, and the greeting is said meanwhile.
+/// The time for which a token is good: the call rings, is answered, and the greeting is said meanwhile.
 pub const AGE_MAX: Duration = Duration::from_secs(60);
 
-/// How many tokens may be redeemed within that time; one more is refused.
+/// The most tokens that may be redeemed within that time; one more is refused.
 const REDEEMED_MAX: usize = 65_536;
 
 /// A call, by the digest of its id.
 type Call = [u8; 16];
 
-/// Makes tokens and takes them back.
+/// Issues and redeems tokens.
 pub struct StreamTokens {
     key: [u8; 32],
     began: Instant,
     redeemed: Mutex<Redeemed>,
 }
 
-/// The calls whose tokens were redeemed in the last [`AGE_MAX`], with the microsecond of the last time.
+/// The calls that redeemed tokens in the last [`AGE_MAX`].
 #[derive(Default)]
 struct Redeemed {
+    /// Each call with the microsecond of its last redemption.
     calls: HashMap<Call, u64>,
-    /// The same, oldest first; a call that redeemed another token since is in there twice.
+    /// The redemptions in order, oldest first; a call that redeemed another token since is there twice.
     order: VecDeque<(u64, Call)>,
 }
 
 impl StreamTokens {
-    /// Makes a key.
+    /// Makes tokens with a new random key.
     ///
     /// # Errors
     /// The system gives no random numbers.
@@ -63,7 +64,8 @@ impl StreamTokens {
         BASE64URL_NOPAD.encode(&[&issued.to_be_bytes()[..], &mac].concat())
     }
 
-    /// Whether the token is this call's, fresh, and no other of the call was shown since it was made.
+    /// Redeems a token. Returns whether it is good: it is this call's, fresh, and no token of the call
+    /// was redeemed since it was issued.
     pub fn redeem(&self, call_id: &str, token: &str, now: Instant) -> bool {
         let Ok(bytes) = BASE64URL_NOPAD.decode(token.as_bytes()) else {
             return false;
@@ -83,7 +85,7 @@ impl StreamTokens {
         if !is_new || redeemed.order.len() >= REDEEMED_MAX {
             return false;
         }
-        // The stream's thread may have looked at its clock before the webhook did.
+        // The stream's thread may have read its clock before the webhook did.
         let now = now.max(issued);
         redeemed.calls.insert(call, now);
         redeemed.order.push_back((now, call));
@@ -105,7 +107,7 @@ impl StreamTokens {
 impl Redeemed {
     fn forget_old(&mut self, now: u64) {
         while let Some((at, call)) = self.order.front().filter(|(at, _)| is_over(*at, now)) {
-            // Unless it is there again, later.
+            // The call stays if it redeemed another token later.
             if self.calls.get(call) == Some(at) {
                 self.calls.remove(call);
             }
@@ -114,7 +116,7 @@ impl Redeemed {
     }
 }
 
-/// Whether what happened `then` is as long ago as a token is good.
+/// Whether at least [`AGE_MAX`] has passed from `then` to `now`.
 const fn is_over(then: u64, now: u64) -> bool {
     now.saturating_sub(then) >= AGE_MAX.as_micros() as u64
 }
@@ -156,7 +158,7 @@ mod tests {
         for other in &many {
             assert!(!tokens.redeem("CA1", other, now + SECOND));
         }
-        // Its webhook is asked again, for a second stream.
+        // The call's webhook is asked again, for a second stream.
         let later = tokens.issue("CA1", now + 2 * SECOND);
         assert!(tokens.redeem("CA1", &later, now + 3 * SECOND));
         assert!(!tokens.redeem("CA1", &later, now + 3 * SECOND));

@@ -1,5 +1,4 @@
-//! What is Twilio's but not a media frame: TwiML, and X-Twilio-Signature. Pure functions; nothing
-//! here does I/O.
+//! Twilio's TwiML and X-Twilio-Signature; its media frames are in core. Pure functions, no I/O.
 //!
 //! Sources: Twilio's "Webhooks security", "Secure your media streams" and TwiML `<Stream>` pages.
 
@@ -21,39 +20,39 @@ use sha2::{Digest, Sha256};
 use crate::caller_ids::{self, CallerIds, Callers};
 use crate::stream_tokens::{PARAMETER as STREAM_TOKEN, StreamTokens};
 
-/// Twilio reads at most this much of one `<Say>`.
+/// The most characters of one `<Say>` that Twilio says.
 const TEXT_CHARS_MAX: usize = 4096;
-/// Longest name that DNS can carry.
+/// The longest host name that DNS can carry.
 const HOST_BYTES_MAX: usize = 253;
-/// Where the stream is, below the public URL. Part of the TwiML, so it never changes.
+/// Path of the stream below the public URL. Part of the TwiML, so it never changes.
 pub const STREAM_PATH: &str = "/media-stream";
-/// Where the webhook is, below the public URL.
+/// Path of the webhook below the public URL.
 pub const WEBHOOK_PATH: &str = "/incoming-call";
 /// The header that proves that a request was made by the holder of the auth token.
 pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 
-/// What a caller hears, and who is believed to be Twilio.
+/// The texts that a caller hears, and the checks that a request comes from Twilio.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// What is said before the stream begins.
+    /// The texts said before the stream begins.
     pub texts: Texts,
-    /// The address at which Twilio reaches this server; without it the TwiML follows the Host
-    /// header.
+    /// The URL at which Twilio reaches this server; without it the TwiML follows the Host header.
     pub public_url: Option<PublicUrl>,
-    /// Checks every webhook and every upgrade. Without it, anybody is let in.
+    /// Checks the signature of every webhook and every upgrade. Without it, all are accepted.
     pub verifier: Option<Verifier>,
     /// Gives every call a token that its stream has to show. The engine redeems them.
     pub stream_tokens: Option<Arc<StreamTokens>>,
-    /// Keeps the ends of each call that a webhook tells of. The engine takes them into end records.
+    /// Keeps the two ends of each call, as its webhook tells them. The engine copies them into end
+    /// records.
     pub callers: Option<Arc<Callers>>,
 }
 
-/// The two sentences before the stream begins, a pause between them. An empty one is left out.
+/// The two texts said before the stream begins, with a pause between them. An empty one is left out.
 #[derive(Clone, Debug)]
 pub struct Texts {
     /// Said first.
     pub greeting: Text,
-    /// Said last: from here on the caller is heard.
+    /// Said last: after it the caller is recorded.
     pub ready: Text,
 }
 
@@ -95,7 +94,7 @@ impl FromStr for Text {
     }
 }
 
-/// Why a setting or a Host header cannot be used.
+/// The reason why a setting or a Host header cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Neither a name nor an address with an optional port.
@@ -106,26 +105,25 @@ pub enum Error {
         "must be the address at which Twilio reaches this server, like https://calls.example.com"
     )]
     PublicUrl,
-    /// A part that Twilio cannot be told, or that a signature cannot cover.
+    /// The URL has a part that TwiML cannot carry, or that a signature cannot cover.
     #[error("must hold scheme, host, port and path only: no user, password, query or fragment")]
     PublicUrlParts,
     /// A character that no XML document may hold.
     #[error("must not hold control characters")]
     TextCharacter,
-    /// Longer than Twilio says.
+    /// Longer than Twilio's limit.
     #[error("must not be longer than {TEXT_CHARS_MAX} characters, Twilio's limit")]
     TextLength,
-    /// An empty token lets everybody sign; one with blanks is not what Twilio has.
+    /// With an empty token anybody could sign; Twilio's tokens have no blanks.
     #[error(
         "the auth token is empty or holds blanks: copy it from the Twilio console, or unset it"
     )]
     Token,
 }
 
-/// The address at which Twilio reaches this server, as it was given:
-/// `scheme://host[:port][/prefix]`.
+/// The URL at which Twilio reaches this server, as given: `scheme://host[:port][/prefix]`.
 ///
-/// A path prefix is one that a proxy strips before it passes a request on.
+/// The prefix is a path that a proxy strips before it passes a request on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     encrypted: bool,
@@ -136,13 +134,13 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Gives the URL of the media stream: always `wss`, since Twilio opens nothing else.
+    /// The URL of the media stream: always `wss`, since Twilio opens nothing else.
     pub fn stream_url(&self) -> String {
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
         format!("wss://{}{port}{}{STREAM_PATH}", self.host, self.prefix)
     }
 
-    /// Gives the URL to enter as the webhook of a number.
+    /// The URL to enter as the webhook of a number.
     #[must_use]
     pub fn webhook_url(&self) -> String {
         let scheme = if self.encrypted { "https" } else { "http" };
@@ -150,8 +148,7 @@ impl PublicUrl {
         format!("{scheme}://{}{port}{}{WEBHOOK_PATH}", self.host, self.prefix)
     }
 
-    /// Gives the spellings of one URL that Twilio may have signed: it is inconsistent about the
-    /// port.
+    /// The spellings of one URL that Twilio may have signed: Twilio is inconsistent about the port.
     fn spellings(&self, scheme: Scheme, path_and_query: &str) -> [String; 3] {
         let spell = |port: Option<u16>| {
             let port = port.map(|port| format!(":{port}")).unwrap_or_default();
@@ -165,7 +162,7 @@ impl FromStr for PublicUrl {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        // `Uri` drops a fragment without a word.
+        // `Uri` drops a fragment silently.
         if text.contains(['#', '?', '@']) {
             return Err(Error::PublicUrlParts);
         }
@@ -206,13 +203,13 @@ impl Scheme {
     }
 }
 
-/// Gives the URL of the media stream on the host that a Host header names: lower case, its port
-/// dropped.
+/// The URL of the media stream on the host that a Host header names, in lower case and without its
+/// port.
 ///
 /// # Errors
 /// [`Error::Host`] unless the value is a name of letters, digits, `-`, `_` and `.`, an IPv4 address
-/// or a bracketed IPv6 address, with an optional port. So no character that XML or a URL would have
-/// to escape comes through.
+/// or a bracketed IPv6 address, with an optional port. So the result has no character that XML or a
+/// URL would have to escape.
 pub fn stream_url_from_host(host: &str) -> Result<String, Error> {
     let (host, _port) = host_and_port(host).ok_or(Error::Host)?;
     Ok(format!("wss://{}{STREAM_PATH}", host.to_ascii_lowercase()))
@@ -247,10 +244,10 @@ fn is_host(text: &str) -> bool {
     name.len() <= HOST_BYTES_MAX && name.split('.').all(is_label)
 }
 
-/// Gives the TwiML that says the texts and then connects the call to `stream_url`.
+/// The TwiML that says the texts and then connects the call to `stream_url`.
 ///
-/// With the default texts it equals, byte for byte, what Twilio's Python library renders. A stream
-/// token becomes a parameter that Twilio hands on in the stream's start message.
+/// With the default texts it equals the output of Twilio's Python library, byte for byte. A stream
+/// token becomes a parameter that Twilio passes on in the stream's start message.
 pub fn twiml(texts: &Texts, stream_url: &str, stream_token: Option<&str>) -> String {
     let say = |text: &Text| match text.0.as_str() {
         "" => String::new(),
@@ -291,7 +288,8 @@ impl AuthToken {
     /// Takes the token as the Twilio console shows it.
     ///
     /// # Errors
-    /// [`Error::Token`] if it is empty (everybody could sign with that) or holds blanks.
+    /// [`Error::Token`] if it is empty (anybody could sign with that) or holds blanks or control
+    /// characters.
     pub fn new(token: String) -> Result<Self, Error> {
         if token.is_empty() || token.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(Error::Token);
@@ -309,7 +307,7 @@ impl fmt::Debug for AuthToken {
 /// Signs a request as Twilio does: the base64 of HMAC-SHA1 over the exact URL and the sorted,
 /// distinct parameters.
 ///
-/// `params` are the decoded fields of a form body in any order; none for GET and for WebSocket
+/// `params` are the decoded fields of a form body in any order; none for GET requests and WebSocket
 /// upgrades.
 pub fn sign(token: &AuthToken, url: &str, params: &[(impl AsRef<str>, impl AsRef<str>)]) -> String {
     let params = params.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
@@ -329,11 +327,10 @@ fn mac(token: &AuthToken, url: &str, params: &Params<'_>) -> Hmac<Sha1> {
     mac
 }
 
-/// Decides whether a request was made by the holder of the auth token, for the configured public
-/// URL.
+/// Checks that a request was made by the holder of the auth token, for the configured public URL.
 ///
-/// Neither Host nor X-Forwarded-* has a say. A signature holds no time and no nonce: a genuine
-/// request may be repeated, so what it is answered with has to be harmless.
+/// Host and X-Forwarded-* are ignored. A signature holds no time and no nonce: a genuine request may
+/// be repeated, so the answer to it must be harmless.
 #[derive(Clone, Debug)]
 pub struct Verifier {
     token: AuthToken,
@@ -352,13 +349,13 @@ pub struct Webhook<'a> {
 }
 
 impl Webhook<'_> {
-    /// The call it is about: of a form, or of a query.
+    /// The id of the call, from the form or else from the query.
     pub fn call_id(&self) -> Option<String> {
         let mut ids = self.fields().filter(|(name, value)| name == "CallSid" && !value.is_empty());
         ids.next().map(|(_name, value)| value.into_owned())
     }
 
-    /// The ends of the call, as far as it tells them.
+    /// The two ends of the call, as far as the webhook tells them.
     pub fn caller_ids(&self) -> CallerIds {
         const NAMES: [&str; 7] =
             ["From", "Caller", "To", "Called", "Direction", "ForwardedFrom", "CallerName"];
@@ -389,7 +386,7 @@ impl Verifier {
     /// Checks a webhook.
     ///
     /// # Errors
-    /// [`Rejected`] says why, and which URL was checked.
+    /// [`Rejected`] has the reason and the URL that was checked.
     pub fn verify_webhook(
         &self,
         webhook: &Webhook<'_>,
@@ -406,10 +403,10 @@ impl Verifier {
         self.verify(scheme, webhook.path_and_query, &params, signature).map_err(reject)
     }
 
-    /// Checks a WebSocket upgrade, which Twilio signs over the `wss` URL that the TwiML named.
+    /// Checks a WebSocket upgrade. Twilio signs the `wss` URL that the TwiML named.
     ///
     /// # Errors
-    /// [`Rejected`] says why, and which URL was checked.
+    /// [`Rejected`] has the reason and the URL that was checked.
     pub fn verify_upgrade(
         &self,
         path_and_query: &str,
@@ -443,7 +440,7 @@ impl Verifier {
     }
 }
 
-/// What the signature of a webhook covers besides the URL.
+/// The part of a webhook that its signature covers: the URL and the form, or the URL alone.
 enum SignedPart {
     Form,
     Url,
@@ -494,8 +491,8 @@ enum Reason {
     UnsignedBody,
 }
 
-/// Makes a URL fit for a log: values of the query (phone numbers among them) are left out, and
-/// nothing that could end the line or steer a terminal stays.
+/// Makes a URL safe for a log. Values of the query, phone numbers among them, are left out, and
+/// characters that could end the line or steer a terminal are escaped. Longer ones are cut.
 fn loggable(url: &str) -> String {
     const BYTES_MAX: usize = 512;
     let (path, query) =
@@ -508,7 +505,7 @@ fn loggable(url: &str) -> String {
         format!("?{}", query.split('&').map(name).collect::<Vec<_>>().join("&"))
     });
     let line: String = format!("{path}{}", names.unwrap_or_default()).escape_default().collect();
-    // After `escape_default` every character is one byte.
+    // `escape_default` leaves only characters of one byte.
     if line.len() > BYTES_MAX { format!("{}..", &line[..BYTES_MAX]) } else { line }
 }
 
@@ -665,7 +662,7 @@ mod tests {
 
     #[test]
     fn blank_and_repeated_form_values_are_signed_as_twilio_does() {
-        // The decoded values: '+' is a blank, an empty value counts, repeats do not.
+        // The decoded values: '+' is a blank, an empty value counts, a repeated pair does not.
         let signed = [("A", " x "), ("B", ""), ("C", "+1")];
         let signature = sign(&token(), "https://example.com/in", &signed);
         let webhook = Webhook {

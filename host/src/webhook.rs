@@ -1,9 +1,9 @@
-//! Tells somebody's server of each finished recording, as Standard Webhooks has it: signed, and
-//! again until it is taken.
+//! Webhooks: sends a message about each finished recording to the user's server, as Standard Webhooks
+//! describes: signed, and repeated until the server accepts it.
 //!
-//! What is to be told is a file from the moment a recording is published until the server has
-//! answered with 2xx, so neither a restart nor an outage loses it: delivery is at least once, and
-//! `webhook-id` stays the same. Nothing here is waited for by a recording.
+//! A message is a file from the moment its recording is published until the server has answered with
+//! 2xx, so neither a restart nor an outage loses it. Delivery is at least once, and `webhook-id` stays
+//! the same. No recording waits for a delivery.
 
 mod backlog;
 
@@ -27,7 +27,7 @@ use self::backlog::{Backlog, Waiting};
 use crate::store::record::State;
 use crate::store::{Record, create_dir, create_temporary, read_small, sync_dir};
 
-/// How long a message is tried for. Then the recording's own record is all there is.
+/// The age at which a message is given up. Then only the recording's own record is left.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
 /// The longest pause between two tries of one message.
@@ -36,27 +36,27 @@ const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 /// The pause before the second try.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long the server has for an answer.
+/// The longest wait for the server's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The shortest pause after a round that left something.
+/// The shortest pause between two rounds, unless a message comes.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
 
-/// Messages that may wait for a round to end by name; of further ones only the number is told.
+/// The most messages that are kept by name until the next round; of further ones only the number is.
 const UNKNOWN_MAX: usize = 4096;
 
-/// The directory of the messages, in that of the recordings.
+/// The directory of the messages, inside that of the recordings.
 const DIR: &str = ".webhooks";
 
-/// What a secret begins with.
+/// The beginning of every secret.
 const SECRET_PREFIX: &str = "whsec_";
 
-/// Whom to tell, and how.
+/// Settings of the delivery.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to post messages.
+    /// The address to send messages to.
     pub url: Url,
-    /// What to sign them with.
+    /// The key to sign them with.
     pub secret: Secret,
     /// The pause before the second try; each further one is twice as long.
     pub first_pause: Duration,
@@ -66,14 +66,14 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Url(Uri);
 
-/// What both sides know, and nobody else.
+/// The key that only the sender and the receiver know. Never shown, not even by `Debug`.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
-/// Why a setting cannot be used.
+/// The reason why a setting cannot be used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// Too short to be safe, or not in the form that the standard has.
+    /// The secret is too short to be safe, too long, or not in the form of the standard.
     #[error(
         "the webhook secret must be whsec_ and the base64 of 24 to 64 random bytes: \
          make one with `echo whsec_$(openssl rand -base64 32)`"
@@ -95,10 +95,10 @@ impl std::str::FromStr for Url {
 }
 
 impl Secret {
-    /// Reads a secret as the standard writes it.
+    /// Reads a secret in the form of the standard: `whsec_` and base64.
     ///
     /// # Errors
-    /// [`Error::Secret`].
+    /// [`Error::Secret`] if it is not `whsec_` and the base64 of 24 to 64 bytes.
     pub fn new(text: &str) -> Result<Self, Error> {
         let key = text
             .strip_prefix(SECRET_PREFIX)
@@ -123,7 +123,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where publishers leave what is to be told, and where the delivery finds it.
+/// The queue of messages from the threads that publish recordings to the delivery.
 #[derive(Clone, Debug)]
 pub struct Queue(Arc<Shared>);
 
@@ -135,11 +135,11 @@ struct Shared {
     health: Mutex<Health>,
 }
 
-/// Messages that the delivery does not know of yet.
+/// Messages written since the delivery's last round.
 #[derive(Debug, Default)]
 struct Written {
     messages: Vec<Waiting>,
-    /// How many more there are in the directory.
+    /// The number of further messages, in the directory only.
     untold: u64,
 }
 
@@ -158,24 +158,24 @@ impl Shared {
     }
 }
 
-/// How the delivery fares.
+/// The state of the delivery.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Health {
     /// Messages that wait.
     pub pending: u64,
-    /// Messages that were taken since the start.
+    /// Messages accepted by the server since the start.
     pub delivered: u64,
-    /// Messages that were given up since the start.
+    /// Messages given up since the start.
     pub given_up: u64,
-    /// Why the last try failed; absent after one that did not.
+    /// The error of the last try; absent if it succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Since when all tries have failed.
+    /// Time since which all tries have failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Timestamp>,
 }
 
-/// A message, as it is kept and sent.
+/// A message, as it is stored and sent.
 #[derive(Serialize)]
 struct Message<'a> {
     #[serde(rename = "type")]
@@ -184,7 +184,7 @@ struct Message<'a> {
     data: &'a Record,
 }
 
-/// What the delivery must know of a message.
+/// The fields of a stored message that the delivery reads.
 #[derive(Deserialize)]
 struct Kept<'a> {
     timestamp: Timestamp,
@@ -207,11 +207,11 @@ impl Queue {
         Self(Arc::new(Shared { store_dir, bell, written, health }))
     }
 
-    /// Leaves a message about a recording whose record is about to get its final name. What cannot
-    /// be written is logged: the recording itself matters more.
+    /// Writes a message about a recording just before its record gets its final name. An error is
+    /// only logged: the recording itself matters more.
     pub fn post(&self, record: &Record) {
         if let Err(error) = self.write(record) {
-            tracing::error!(%error, recording = record.id, "cannot keep a webhook message");
+            tracing::error!(%error, recording = record.id, "cannot write a webhook message");
         }
     }
 
@@ -220,7 +220,7 @@ impl Queue {
         self.0.bell.notify_one();
     }
 
-    /// How the delivery fares.
+    /// The state of the delivery.
     #[must_use]
     pub fn health(&self) -> Health {
         self.lock().clone()
@@ -255,7 +255,7 @@ impl Queue {
     }
 }
 
-/// Delivers what waits, and what comes, until it is dropped.
+/// Delivers the messages that wait and those that come, until the future is dropped.
 pub async fn deliver(config: Config, queue: Queue) {
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(ANSWER_TIMEOUT))
@@ -270,7 +270,7 @@ pub async fn deliver(config: Config, queue: Queue) {
             let is_reached = courier.deliver_due();
             (courier, is_reached)
         });
-        // Only a panic, reported already, ends it.
+        // Only a panic ends the delivery; it was reported already.
         let Ok((back, is_reached)) = round.await else {
             return;
         };
@@ -281,7 +281,7 @@ pub async fn deliver(config: Config, queue: Queue) {
             let bell = Arc::clone(&courier.queue.0);
             let _ = tokio::time::timeout(pause, bell.bell.notified()).await;
         } else {
-            // No recording that is finished meanwhile brings a server back.
+            // The server is down: a newly finished recording is no reason to try at once.
             tokio::time::sleep(pause.min(ROUND_PAUSE)).await;
         }
     }
@@ -296,14 +296,14 @@ struct Courier {
 
 enum Answer {
     Taken,
-    /// The server is there but did not take it.
+    /// The server answered but did not accept the message, or the message cannot be read.
     Refused(String),
-    /// Nobody is there: others need not be tried now.
+    /// No answer: other messages need not be tried now.
     Unreachable(String),
 }
 
 impl Courier {
-    /// Tries each message that is due once; whether the server was there for all that were tried.
+    /// Tries each message that is due once. Returns whether no try found the server unreachable.
     fn deliver_due(&mut self) -> bool {
         let Written { messages, untold } = std::mem::take(&mut *self.queue.0.written());
         messages.into_iter().for_each(|message| self.backlog.add(message));
@@ -321,7 +321,7 @@ impl Courier {
                     Ok(Some(answer)) => answer,
                     Ok(None) => continue, // Not published yet.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        self.forget(&message); // Somebody took it away.
+                        self.forget(&message); // Its file was removed.
                         continue;
                     }
                     Err(error) => Answer::Refused(format!("cannot read the message: {error}")),
@@ -343,7 +343,7 @@ impl Courier {
         if let Some(wav) = data.wav {
             let day = data.started_at.strftime("%Y-%m-%d").to_string();
             let is_old = Timestamp::now().duration_since(kept.timestamp).as_secs() > 60;
-            // An empty file is a name that is claimed for a WAV.
+            // An empty file only claims the WAV's name.
             let file = fs::symlink_metadata(self.queue.0.store_dir.join(day).join(wav.file));
             if !is_old && !file.is_ok_and(|file| file.len() > 0) {
                 return Ok(None);
@@ -360,12 +360,12 @@ impl Courier {
             .send(body.as_str());
         Ok(Some(match response {
             Ok(response) if response.status().is_success() => Answer::Taken,
-            Ok(response) => Answer::Refused(format!("it answered {}", response.status())),
+            Ok(response) => Answer::Refused(format!("the server answered {}", response.status())),
             Err(error) => Answer::Unreachable(error.to_string()),
         }))
     }
 
-    /// Clears a message away that was taken or is too old, or says when to try again.
+    /// Removes a message that was accepted or is too old, or else sets the time of its next try.
     fn settle(&mut self, message: &Waiting, answer: Answer) {
         let (written, id) = message;
         let (Answer::Refused(error) | Answer::Unreachable(error)) = answer else {
@@ -396,7 +396,7 @@ impl Courier {
             return;
         };
         let pause = self.config.first_pause.saturating_mul(1 << tries.count.min(20)).min(PAUSE_MAX);
-        // Servers that come back should not be met by everybody at once.
+        // Spread the tries, so that they do not all hit a server at once when it comes back.
         let pause = pause.mul_f64(0.8 + 0.4 * fastrand::f64());
         tries.count += 1;
         tries.next = Some(Instant::now() + pause);

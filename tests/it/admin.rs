@@ -1,4 +1,4 @@
-//! The admin listener, by an HTTP client: API, events, listen-in, access, metrics, webhook.
+//! The admin listener, tested with an HTTP client: API, events, listen-in, access, metrics, webhook.
 
 mod limits;
 mod listen;
@@ -35,7 +35,7 @@ fn locked() -> Config {
     Config { token: Some(Token::new(TOKEN.into()).unwrap()), ..open() }
 }
 
-/// Records one short call and gives its path in the API.
+/// Records one short call; returns its path in the API and its summary.
 fn record_one(recorder: &Recorder) -> (String, Value) {
     let mut plan = recorder.plan();
     plan.flood = true;
@@ -204,7 +204,7 @@ fn recordings_are_paged_newest_first_and_found() {
         let page = recorder.get(&format!("/api/v1/recordings?limit=100&{query}")).json();
         assert_eq!(page["recordings"].as_array().unwrap().len(), count, "{query}");
     }
-    // A folder is looked at again when somebody has changed it.
+    // A changed folder is read again.
     let day = recorder.dir.path().join("2026-01-05");
     std::fs::File::open(&day).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     let ids = || -> BTreeSet<String> {
@@ -221,9 +221,9 @@ fn recordings_are_paged_newest_first_and_found() {
     for (query, said) in [
         ("state=fine", "`state` is complete, partial, recovered or failed"),
         ("from=yesterday", "`from` and `to` are days like 2026-11-22"),
-        ("cursor=x", "that is not a cursor of ours"),
+        ("cursor=x", "unknown cursor: pass `next` of the previous page unchanged"),
         ("limit=x", "`limit` is a number from 1 to 200"),
-        ("q=a&q=b", "a parameter is there twice"),
+        ("q=a&q=b", "a parameter is given twice"),
     ] {
         let answer = recorder.get(&format!("/api/v1/recordings?{query}"));
         assert_eq!(answer.status, 400, "{query}");
@@ -389,7 +389,7 @@ fn a_webhook_is_signed_and_tried_again_across_a_restart() {
         first_pause: Duration::from_millis(50),
     };
     let dir = Arc::new(tempfile::tempdir().unwrap());
-    // Nobody listens there.
+    // An address without a listener.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let silent = config(&format!("http://{closed}/"));
     let mut recorder = Recorder::start_in(Arc::clone(&dir), open(), Some(silent));
@@ -423,7 +423,7 @@ fn a_webhook_is_signed_and_tried_again_across_a_restart() {
 #[test]
 fn a_stop_does_not_wait_for_a_webhooks_server() {
     let dir = tempfile::tempdir().unwrap();
-    // Connections are made, and nothing is ever answered.
+    // A server that accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -540,7 +540,7 @@ fn the_api_is_what_its_description_says() {
             listen::check_against(item, &recorder, &real);
         }
         let put = recorder.ask("PATCH", &real, &[]);
-        assert_eq!(put.status, 405, "{real} takes what is documented and nothing else");
+        assert_eq!(put.status, 405, "{real} takes only the documented methods");
         let allowed: BTreeSet<String> =
             put.header("allow").split(',').map(|m| m.trim().to_lowercase()).collect();
         let documented: BTreeSet<String> = item
@@ -577,7 +577,7 @@ fn the_api_is_what_its_description_says() {
     check(&description, list, "get", &recorder.get(wrong), wrong);
 }
 
-/// Holds an answer to its description: status, type, and the body to its schema.
+/// Checks an answer against its description: the status, the content type, and the body by its schema.
 fn check(description: &Value, item: &Value, method: &str, answer: &Answer, path: &str) {
     let response = &item[method]["responses"][answer.status.to_string()];
     assert!(response.is_object(), "{path}: {} is not documented", answer.status);
@@ -597,8 +597,8 @@ fn check(description: &Value, item: &Value, method: &str, answer: &Answer, path:
     }
 }
 
-/// Side by side, at one time: a recorder of 300 paced calls that nobody watches, and one with 20
-/// listeners that do not read and ten scrapes a second. Prints what a frame costs each of them.
+/// Runs two recorders of 300 paced calls at the same time: one without observers, and one with 20
+/// listeners that do not read and ten scrapes a second. Prints the processor time of a frame in each.
 #[test]
 #[ignore = "takes a minute of an idle machine; run with --release --ignored --nocapture"]
 fn watching_costs_recordings_nothing() {
@@ -626,7 +626,7 @@ fn watching_costs_recordings_nothing() {
             .map(|server| (server.cpu_by_threads(), server.metric("callreel_frames_total")))
     };
     let before = spent();
-    // On one connection, as Prometheus does.
+    // All scrapes on one connection, as Prometheus does.
     let prometheus = ureq::Agent::new_with_defaults();
     let metrics = format!("http://{}/metrics", watched.admin_address());
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The appliance's call between its network's side and its card's side, whoever has the next turn.
+//! The appliance's call between the network side and the card side, whichever of them runs next.
 
 use callreel_core::g711::decode_mulaw;
 use callreel_core::ws::CloseCode;
@@ -11,7 +11,7 @@ use crate::harness::client::text;
 use crate::harness::messages::{chunk, media, start, stop};
 use crate::harness::recorder;
 
-/// The network's side: a call and its connection's buffer, as `net.rs` has them.
+/// The network side: a call and its connection's buffer, as in `net.rs`.
 struct Connection<'q> {
     call: Call<'q>,
     buffer: [u8; BUFFER_BYTES],
@@ -29,7 +29,7 @@ impl<'q> Connection<'q> {
         self.held = self.call.handle_bytes(&mut self.buffer[..end], 0);
     }
 
-    /// What happens again and again to a connection whose peer has closed it.
+    /// Runs one step of a connection that its peer has closed.
     fn poll_closed(&mut self) {
         self.receive(&[]);
         if !self.call.is_behind() {
@@ -38,7 +38,7 @@ impl<'q> Connection<'q> {
     }
 }
 
-/// The card's side: what is on the card, and the recording under way.
+/// The card side: the finished recordings, and the recording under way.
 #[derive(Default)]
 struct Card {
     finished: Vec<(String, Vec<i16>, Ending)>,
@@ -46,7 +46,7 @@ struct Card {
 }
 
 impl Card {
-    /// A step of `recorder.rs`.
+    /// Runs one step of `recorder.rs`.
     fn step(&mut self, call: &mut Call<'_>) {
         let Some((_, samples)) = &mut self.open else {
             self.open = call.take_opening().map(|opening| (opening, vec![]));
@@ -59,7 +59,7 @@ impl Card {
             return;
         }
         if let Some(end) = call.take_end() {
-            let (opening, samples) = self.open.take().expect("it is open");
+            let (opening, samples) = self.open.take().expect("the recording is open");
             self.finished.push((opening.stream_id.to_string(), samples, end.ending));
             call.finished();
         }
@@ -89,7 +89,7 @@ fn streams_that_come_in_one_segment_become_a_recording_each() {
             .zip(endings)
             .map(|((id, samples), ending)| (id.to_owned(), samples, ending))
             .collect();
-        // The card's side comes to do less or more between two looks at the network.
+        // The number of steps that the card side runs between two polls of the network.
         for steps in 1..8 {
             let mut queue = Queue::new();
             let mut connection = Connection::new(&mut queue);
@@ -105,7 +105,7 @@ fn streams_that_come_in_one_segment_become_a_recording_each() {
     }
 }
 
-/// How far the card's side has come when the card fails, or is looked at.
+/// Progress of the card side when the card fails, or when the close code is read.
 #[derive(Clone, Copy, Debug)]
 enum Doing {
     Opening,
@@ -113,7 +113,7 @@ enum Doing {
     Finishing,
 }
 
-/// Has the card's side be at it when all of `bytes` has come.
+/// Receives all of `bytes`, and brings the card side to `doing`.
 fn advance(connection: &mut Connection<'_>, bytes: &[u8], doing: Doing) {
     connection.receive(bytes);
     connection.call.take_opening().expect("a stream has begun");
@@ -154,11 +154,11 @@ fn a_card_that_fails_ends_the_call_for_an_error_of_ours() {
             connection.call.fail();
             let end = connection.call.take_end().map(|end| end.ending);
             assert!(end.is_none_or(|end| end == ending), "{doing:?}: {end:?}");
-            // Its end record is still to be written.
+            // The end record is not written yet.
             assert_eq!(connection.call.close_code(), None, "{doing:?}");
             connection.call.finished();
             connection.poll_closed();
-            assert!(connection.call.take_opening().is_none(), "{doing:?}: a stream to record");
+            assert!(connection.call.take_opening().is_none(), "{doing:?}: another stream begins");
             assert_eq!(connection.call.close_code(), Some(CloseCode::INTERNAL), "{doing:?}");
         }
     }

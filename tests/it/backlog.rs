@@ -1,4 +1,4 @@
-//! A webhook whose server is down for long: what the messages that wait cost, and that all arrive.
+//! A webhook server that is down for long: the cost of the messages that wait, and their delivery.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -13,7 +13,8 @@ use crate::harness::receiver::receiver;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Leaves messages as an outage does; gives their ids, oldest first, which is not the order of their names.
+/// Leaves messages in the queue, as an outage does; returns their ids, oldest first. The order of their
+/// names is another one.
 fn leave_messages(dir: &Path, count: usize) -> Vec<String> {
     let queue = dir.join(".webhooks");
     fs::create_dir(&queue).unwrap();
@@ -46,12 +47,12 @@ fn a_backlog_costs_next_to_nothing_and_is_delivered_oldest_first() {
     let dir = tempfile::tempdir().unwrap();
     let ids = leave_messages(dir.path(), count);
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    callreel(); // Built before it is timed.
+    callreel(); // Built before the start is timed.
     let began = Instant::now();
     let mut server = start(dir.path(), &format!("http://{closed}/"));
     let started = began.elapsed();
     assert!(started < Duration::from_secs(2), "{started:?} with {count} messages");
-    eventually(PATIENCE, "it has tried", || {
+    eventually(PATIENCE, "a delivery was tried", || {
         let status: Value = body_of(&server.ask_admin("/api/v1/status").1);
         status["webhook"]["failing_since"].is_string().then_some(())
     });
@@ -59,7 +60,7 @@ fn a_backlog_costs_next_to_nothing_and_is_delivered_oldest_first() {
     let (memory, cpu, since) = (server.memory("VmRSS"), server.cpu(), Instant::now());
     thread::sleep(Duration::from_secs(window_s));
     let (cpu, elapsed) = (server.cpu() - cpu, since.elapsed());
-    // The system counts in steps of 10 ms.
+    // The system counts processor time in steps of 10 ms.
     let most = elapsed.mul_f64(0.01) + Duration::from_millis(10);
     eprintln!(
         "{count} messages: started in {started:?}, {cpu:?} in {elapsed:?}, {} KiB",

@@ -1,5 +1,5 @@
-//! Bytes in to bytes of memory and of files out, over the whole way of a call on the host but its
-//! socket and its disk: whatever a peer sends, in whatever order, and however fast.
+//! Memory and file bytes of a call, bounded by the bytes that its peer sends and the time that passes: a
+//! call on the host without socket and disk, fed with any messages, in any order and at any pace.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,14 +21,14 @@ use crate::harness::messages::{media, start};
 /// Bytes of a millisecond of one track in a file.
 const BYTES_PER_MS: u64 = 16;
 
-/// The audio that one message may bring at most, in milliseconds of a track: 256 KiB of base64.
+/// Longest audio of one message, in milliseconds of a track: 256 KiB of base64.
 const MESSAGE_MS_MAX: u64 = 192 * 1024 / 8;
 
-/// The audio that waits for the disk at most: the mark is looked at between two messages, and a message
-/// is posted with the block that was begun before.
+/// Most audio that waits for the disk, in milliseconds of a track: the limit is checked between two
+/// messages, and a message is posted together with the block begun before it.
 const WAITING_MS_MAX: u64 = QUEUE_MS_MAX + MESSAGE_MS_MAX + BLOCK_MS_MAX;
 
-/// A connection whose socket, clock and disk are the test's.
+/// A connection with a socket, a clock and a disk that the test simulates.
 struct Line {
     call: Call,
     board: Arc<Board>,
@@ -43,9 +43,9 @@ struct Line {
     now_ms: u64,
     unread: Vec<u8>,
     is_closed: bool,
-    /// Bytes that were sent, frames of the WebSocket included.
+    /// Bytes sent, WebSocket framing included.
     sent: u64,
-    /// The streams that go on, and the time of all of their tracks.
+    /// Streams under way; `track_ms` is the time that their tracks have run, two tracks each.
     live: Vec<String>,
     track_ms: u64,
 }
@@ -78,7 +78,7 @@ impl Line {
         self.began + Duration::from_millis(self.now_ms)
     }
 
-    /// The call, the bytes it has not read, and its surroundings at `now`.
+    /// The call, its unread bytes, and its context at `now`.
     fn parts(&mut self, now: Instant) -> (&mut Call, &mut Vec<u8>, Context<'_>) {
         let context = Context {
             codes: &mut self.codes,
@@ -96,7 +96,7 @@ impl Line {
         (&mut self.call, &mut self.unread, context)
     }
 
-    /// Lets time pass in steps of 100 ms, as the media thread looks at its calls.
+    /// Lets time pass in steps of 100 ms, each with the housekeeping of the media thread.
     fn pass(&mut self, ms: u64) {
         for step in std::iter::repeat_n(100, (ms / 100) as usize).chain([ms % 100]) {
             self.now_ms += step;
@@ -108,7 +108,7 @@ impl Line {
         }
     }
 
-    /// Sends a message, unless the peer is held back; then it cannot.
+    /// Sends a message, unless the peer is held back or the connection is closed.
     fn send(&mut self, message: &str) {
         if self.call.has_unread() {
             self.read();
@@ -147,18 +147,18 @@ impl Line {
         if self.sent > before {
             self.live.retain(|live| live != id);
             self.live.push(id.to_owned());
-            // Of more, the oldest gives way.
+            // Beyond `STREAMS_MAX` the oldest stream gives way.
             self.live.drain(..self.live.len().saturating_sub(STREAMS_MAX));
         }
     }
 
-    /// The bounds that hold at any instant.
+    /// Checks the bound that holds at any instant.
     fn check(&mut self) {
         let waiting_ms = self.disk.queued_audio_samples_max() / 16;
         assert!(waiting_ms <= WAITING_MS_MAX, "{waiting_ms} ms of audio wait in a queue");
     }
 
-    /// Writes everything; the bound of the files.
+    /// Ends the call, writes all jobs and checks the bound of the files; returns their bytes.
     fn end(mut self) -> u64 {
         self.check();
         let (call, _, mut context) = self.parts(self.now());
@@ -168,7 +168,7 @@ impl Line {
         assert_eq!((self.disk.queued_samples_max(), self.board.count()), (0, 0));
         let files = self.disk.file_bytes();
         let paid = 4 * self.sent + BYTES_PER_MS * self.track_ms;
-        // Of both tracks; and the first start's file and record.
+        // The allowance of both tracks, and the file and the record of the first start.
         let allowed = 2 * BYTES_PER_MS * u64::from(SilenceBudget::ALLOWANCE_MS) + 2048;
         assert!(
             files <= paid + allowed,
@@ -180,13 +180,13 @@ impl Line {
     }
 }
 
-/// A message of the stream `id` instead of the one it was made for.
+/// The same message for the stream `id`.
 fn named(message: &str, id: &str) -> String {
     message.replace("MZ1", id)
 }
 
-/// A stream that begins with 12 chunks in order, so that its timestamps are believed, and then has a
-/// gap before each of its chunks of one sample, on one track after the other.
+/// Sends a stream that begins with 12 chunks in order, so that the session trusts its timestamps. Then a
+/// gap precedes each chunk of one sample, on one track after the other.
 fn gap_bomb(
     line: &mut Line,
     tracks: &[&str],
@@ -228,7 +228,7 @@ fn gaps_beyond_the_clock_and_its_allowance_take_no_disk() {
             let sample_frame = u64::from(encoding.sample_bytes()) * tracks.len() as u64;
             let of_allowance = u64::from(SilenceBudget::ALLOWANCE_MS) * 8 * sample_frame;
             let of_gap = gap_ms * 8 * sample_frame;
-            // An honest replay as short as that gets it.
+            // A replay of an honest call in as little time gets the allowance, too.
             assert!(files > of_allowance - of_gap, "{tracks:?} {gap_ms}: {files}");
             assert!(files < of_allowance + 4 * sent, "{tracks:?} {gap_ms}: {files}");
         }
@@ -253,12 +253,12 @@ fn gaps_take_no_memory_while_the_disk_takes_nothing() {
         for gap_ms in [9900, 500, 60] {
             let mut line = Line::new(false, encoding);
             let mut most = 0;
-            // Longer than the peer is held back for a disk that is stuck.
+            // Longer than a stuck disk holds the peer back.
             gap_bomb(&mut line, tracks, 1000, gap_ms, |line| {
                 line.pass(100);
                 most = most.max(line.disk.waiting_bytes());
             });
-            // Short silence is kept in the blocks, of which 10 s is the mark.
+            // Short silence stays in the blocks, up to the limit of 10 s.
             let bound = tracks.len() as u64 * if gap_ms > 100 { 48_000 } else { 110_000 };
             assert!(most < bound, "{tracks:?} {gap_ms}: {most} bytes wait");
             line.end();
@@ -294,7 +294,7 @@ fn audio_that_a_stuck_disk_lost_is_owed_as_a_number() {
     line.pass(10_600);
     say(&mut line, 8000, 44);
     line.disk.write(usize::MAX);
-    // What was lost comes before the first block that is taken again.
+    // The lost audio is posted, as a number, before the first block that the queue takes again.
     say(&mut line, 160, 40);
     assert!(line.disk.queued_samples_max() / 16 > 40_000);
     assert!(line.disk.waiting_bytes() < 100_000);
@@ -322,13 +322,13 @@ fn starts_wait_until_time_has_paid_for_their_files() {
             line.pass(1);
         }
         let begun = line.board.counters.begun.load(Ordering::Relaxed);
-        // The allowance, and then one every 128 ms, or as much less as there are streams.
+        // The allowance pays for the first starts, then the time of each stream for one every 128 ms.
         assert!((200..700).contains(&begun), "{begun} recordings of {streams} streams");
         line.end();
     }
 }
 
-/// Something that a peer, its clock or the disk does.
+/// An action of the peer, the clock or the disk.
 #[derive(Clone, Debug)]
 enum Step {
     Start { id: u8, both: bool, honest: bool },
@@ -423,7 +423,7 @@ proptest! {
         let (mut clocks, mut sequence) = ([0; 10], 0);
         for step in steps {
             perform(&mut line, step, &mut clocks, &mut sequence);
-            // Beside audio that waits for the disk, captures and records wait, each kind by a bound.
+            // Besides audio, captures and records wait for the disk, each kind up to its own bound.
             let recordings = 8;
             let audio = WAITING_MS_MAX * 16;
             let waiting = line.disk.waiting_bytes();

@@ -1,11 +1,11 @@
-//! What a media message may cost, in instructions: they repeat to the unit, times do not.
+//! Instructions of a media message, held to `budgets.toml`: counts repeat exactly, times do not.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::harness::process;
 
-/// Messages of the shorter run, and by how many more the longer one has.
+/// Messages of the shorter run. The longer run has twice as many.
 const MESSAGES: u64 = 1000;
 
 #[test]
@@ -17,7 +17,7 @@ fn a_media_message_takes_no_more_instructions_than_budgeted() {
         let each = (more - fewer) / MESSAGES;
         let max = budget(&format!("{way}_instructions_max"));
         assert!(each <= max, "{way}: {each} instructions a message, {max} in budgets.toml");
-        // A budget that is far above what is needed guards nothing.
+        // A budget far above the count guards nothing.
         assert!(each >= max - max / 20, "{way}: only {each}; lower the {max} in budgets.toml");
     }
 }
@@ -31,7 +31,7 @@ fn count(pipeline: &Path, way: &str, messages: u64) -> u64 {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let collected = said.lines().find_map(|line| line.split_once("Collected : ")?.1.parse().ok());
-    collected.unwrap_or_else(|| panic!("no count in what valgrind says: {said}"))
+    collected.unwrap_or_else(|| panic!("no count in valgrind's output: {said}"))
 }
 
 fn budget(name: &str) -> u64 {

@@ -1,4 +1,4 @@
-//! The Twilio look-alike, heard by a server that is not ours (tungstenite and serde_json).
+//! The Twilio look-alike, received by an independent server (tungstenite and serde_json).
 
 mod pings;
 
@@ -22,7 +22,7 @@ use tungstenite::{Error, Message, WebSocket};
 
 use crate::harness::process::callreel;
 
-/// Far above what anything here takes, far below a hang.
+/// Far above the time of any step here, far below a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
@@ -233,7 +233,7 @@ fn ways_of_writing_change_no_message() {
         let heard = one_call(fault);
         assert_eq!(heard.events(), plain[..plain.len() - 1], "{fault}");
         assert_eq!(heard.audio("inbound"), noise(9, 8000), "{fault}");
-        // Once a message: connected, start, fifty media, stop.
+        // Once a message, from the first media message on: fifty media, stop.
         assert_eq!(heard.pings, if fault == "fragments" { 51 } else { 0 }, "{fault}");
     }
 }
@@ -552,7 +552,7 @@ fn url_form(body: &str) -> Vec<(String, String)> {
     pairs.into_iter().collect()
 }
 
-/// A server that gives every connection one answer, and tells what it was asked.
+/// A server that gives every connection the same answer, and passes the requests on.
 fn answering(answer: String) -> (SocketAddr, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -584,7 +584,7 @@ fn is_whole(request: &[u8]) -> bool {
     body.len() >= length.map_or(0, |length| length.parse().unwrap())
 }
 
-/// How a sink treats its calls.
+/// Behaviour of a sink towards its calls.
 #[derive(Clone, Copy)]
 enum Manner {
     /// Closes with 1000 after stop.
@@ -597,7 +597,7 @@ enum Manner {
     PingAtBadJson,
 }
 
-/// A WebSocket server that hears calls and keeps what it heard.
+/// A WebSocket server that receives calls and passes their messages on.
 struct Sink {
     address: SocketAddr,
     url: String,
@@ -632,7 +632,7 @@ impl Sink {
         Sink { address, url: format!("ws://{address}/media-stream"), heard }
     }
 
-    /// A plan of one call to this sink, as fast as it goes.
+    /// A plan of one unpaced call to this sink.
     fn flood(&self) -> Plan {
         let mut plan = Plan::new(&self.url);
         plan.flood = true;
@@ -727,7 +727,7 @@ fn react(ws: &mut WebSocket<TcpStream>, manner: Manner, message: &Message) {
     }
 }
 
-/// tungstenite leaves it to its user to say what was wrong.
+/// Sends the close code of a violation, which tungstenite leaves to its user.
 fn answer_violation(ws: &mut WebSocket<TcpStream>, error: &Error) {
     let code: u16 = match error {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return,

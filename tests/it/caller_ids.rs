@@ -1,4 +1,4 @@
-//! The two ends of a call: from the webhook into the record, and nowhere else.
+//! The two ends of a call: they go from the webhook into the record and the API, not into the log.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::harness::shelf;
 const FORM: &str = "CallSid=CAMZ1&From=%2B15550100001&To=%2B15550100002&Direction=inbound&CallStatus=ringing&\
     ForwardedFrom=%2B15550100003&CallerName=VERY+SECRET&Caller=%2B15550100009";
 
-/// Posts a webhook; gives the status.
+/// Posts a webhook; returns the status.
 fn post(server: &Server, headers: &str, form: &str) -> u16 {
     let (status, _) = server.ask(&format!(
         "POST /incoming-call HTTP/1.1\r\nHost: a\r\n{headers}Content-Length: {}\r\n\
@@ -22,7 +22,7 @@ fn post(server: &Server, headers: &str, form: &str) -> u16 {
     status
 }
 
-/// Records a short call of the stream `id`; gives the ends of the call by its record.
+/// Records a short call of the stream `id`; returns the ends of the call from its record.
 fn caller_of(server: &Server, dir: &std::path::Path, id: &str) -> Value {
     let mut peer = Peer::call(server, id);
     peer.say(Duration::from_millis(100));
@@ -43,7 +43,7 @@ fn the_record_says_which_numbers_the_webhook_told_and_no_log_line_does() {
     let mut peer = Peer::call(&server, "MZ1");
     peer.say(Duration::from_secs(1));
     peer.sync();
-    // While it goes on: in the file that a crash would leave, and in the API.
+    // During the call: in the API, and in the part file that a crash would leave.
     eventually(PATIENCE, "the API shows the call", || {
         let (_, calls) = server.ask_admin("/api/v1/calls");
         calls.contains(r#""from":"+15550100001""#).then_some(())

@@ -1,12 +1,12 @@
-//! What the program says to somebody who asks for what cannot be had: one line, and what to do.
+//! The command line: an error is one line that tells the remedy.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::process::{Server, Setup, callreel};
 
-/// Runs a command to its end, in a directory and environment of its own; gives whether it was content,
-/// what it printed and what it complained of.
+/// Runs a command to its end, in a directory and environment of its own; returns whether it succeeded,
+/// its standard output and its standard error.
 fn run(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> (bool, String, String) {
     let mut command = Command::new(callreel());
     command.current_dir(dir).args(args).env_clear().envs(env.iter().copied());
@@ -61,7 +61,7 @@ fn yes_and_no_are_understood_in_many_words() {
 fn log_levels_may_be_of_any_case_or_of_modules() {
     let dir = tempfile::tempdir().unwrap();
     for levels in ["", "INFO", "callreel=info", "warn,callreel=info"] {
-        // It is the log that tells that it listens.
+        // `start` waits for the log line about listening, so each filter must let it through.
         let mut server = Setup::new(dir.path()).env("CALLREEL_LOG", levels).start();
         assert!(server.stop().0.success(), "{levels}");
     }

@@ -1,5 +1,5 @@
-//! RFC 6455 against the running server: every violation is answered with its code, every lawful thing
-//! is borne, and the audio before is kept either way.
+//! RFC 6455 against the running server: a violation is answered with its close code, a lawful frame is
+//! accepted, and the audio before it is kept either way.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::harness::shelf;
 
 const BINARY: u8 = 0x2;
 
-/// What a server has to do.
+/// The reaction that a case requires of the server.
 enum Verdict {
-    /// Close with this code; `None`: close without one is as good.
+    /// Closes with this code.
     Closes(u16),
-    /// Go on, having answered each of these pings.
+    /// Goes on, and answers each of these pings.
     GoesOn(&'static [&'static [u8]]),
 }
 
@@ -25,7 +25,7 @@ fn head(first: u8, second: u8, rest: &[u8]) -> Vec<u8> {
     [&[first, second], rest, &[1, 2, 3, 4]].concat()
 }
 
-/// Section of the RFC, what is sent, and what has to come of it.
+/// The cases: section of the RFC and name, bytes to send, required reaction.
 fn cases() -> Vec<(&'static str, Vec<u8>, Verdict)> {
     let text = |payload: &[u8]| frame(FIN | TEXT, payload);
     let long = [b' '; 256 * 1024 + 1];
@@ -139,7 +139,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Verdict)> {
     for bad in
         [&b"\xc0\x80"[..], b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x80", b"\xf8\x88\x80\x80\x80"]
     {
-        cases.push(("8.1 what is not UTF-8", frame(FIN | TEXT, bad), Closes(1007)));
+        cases.push(("8.1 text that is not UTF-8", frame(FIN | TEXT, bad), Closes(1007)));
     }
     for code in [1000u16, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
         cases.push((
@@ -208,7 +208,7 @@ fn ten_pings_in_one_write_each_get_a_pong_in_order() {
     let mut peer = Peer::call(&server, "MZ1");
     let payloads: Vec<Vec<u8>> = (0..10).map(|n| format!("ping {n}").into_bytes()).collect();
     let pings: Vec<u8> = payloads.iter().flat_map(|payload| frame(FIN | PING, payload)).collect();
-    // Whole, and a byte at a time.
+    // All pings in one write, then a byte at a time.
     peer.send(&pings);
     for payload in &payloads {
         assert_eq!(peer.receive(), Some((PONG, payload.clone())));
@@ -231,7 +231,7 @@ fn a_peer_that_pings_without_a_pause_is_told_of_its_newest_pings() {
         frame(FIN | PING, &payload)
     };
     let number_of = |payload: &[u8]| u32::from_be_bytes(*payload.first_chunk().unwrap());
-    // More than sixteen at a time.
+    // More than sixteen pings at a time.
     peer.send(&(0..100).flat_map(ping).collect::<Vec<u8>>());
     let mut last = None;
     while last != Some(99) {
@@ -239,7 +239,7 @@ fn a_peer_that_pings_without_a_pause_is_told_of_its_newest_pings() {
         assert_eq!((opcode, last < Some(number_of(&payload))), (PONG, true));
         last = Some(number_of(&payload));
     }
-    // Far more than the socket takes unread.
+    // Far more pongs than the socket holds unread.
     const COUNT: u32 = 100_000;
     sockopt::set_socket_recv_buffer_size(&peer.socket, 4096).unwrap();
     for first in (100..COUNT).step_by(1000) {

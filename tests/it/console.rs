@@ -1,4 +1,4 @@
-//! The console, as a person meets it: in Chromium.
+//! The console in Chromium, as a user sees it.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use thirtyfour::{
 use crate::harness::admin::{Recorder, pitch, shelve, tone};
 use crate::harness::process::PATIENCE;
 
-/// A browser of its own for each test; gone when dropped.
+/// A browser for one test; ended when dropped.
 struct Browser {
     driver: WebDriver,
     chromedriver: Child,
@@ -86,7 +86,7 @@ impl Browser {
         self.driver.find(By::Css(css)).await.unwrap().click().await.unwrap();
     }
 
-    /// The browser's own log since the last call.
+    /// Entries of the browser's log since the last call.
     fn log(&self, kind: &str) -> Vec<Value> {
         let session = self.driver.session_id();
         let url = format!("http://127.0.0.1:{}/session/{session}/se/log", self.port);
@@ -102,10 +102,10 @@ impl Browser {
         serde_json::from_value(answer["value"].take()).unwrap()
     }
 
-    /// Nothing was complained about, and nothing was asked of anybody else.
+    /// Checks that the browser logged no complaint and sent requests to the recorder alone.
     fn assert_clean(&self, recorder: &Recorder) {
         let mut complaints = self.log("browser");
-        // How fast it draws for this test, which reads pixels, is no concern of the page's.
+        // Warnings about slow drawing come from this test, which reads pixels.
         complaints.retain(|entry| entry["source"] != "rendering");
         assert!(complaints.is_empty(), "{complaints:#?}");
         let mut requests = 0;
@@ -113,7 +113,7 @@ impl Browser {
             let event: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
             if event["message"]["method"] == "Network.requestWillBeSent" {
                 let request = &event["message"]["params"];
-                // The page that a browser has before it is sent anywhere.
+                // The browser's own page at its start.
                 if request["documentURL"].as_str().unwrap().starts_with("chrome://") {
                     continue;
                 }
@@ -245,7 +245,7 @@ fn a_recording_is_found_drawn_played_sought_and_deleted_when_asked_twice() {
         browser.wait("document.querySelector('.moments .mark').textContent === 'greeting'").await;
         browser.click(".play").await;
         browser.wait("document.querySelector('audio').currentTime > 0.3").await;
-        // The middle of the stage.
+        // The click is in the middle of the stage.
         browser.click(".stage").await;
         browser.wait("Math.abs(document.querySelector('audio').currentTime - 10) < 3").await;
         browser.wait("document.querySelector('.play').dataset.state === 'playing'").await;
@@ -278,7 +278,7 @@ fn a_recording_is_found_drawn_played_sought_and_deleted_when_asked_twice() {
 #[test]
 fn an_address_leads_to_its_recording_or_says_that_there_is_none() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
-    // More than a page of newer ones.
+    // More than a page of newer recordings.
     (0..55).for_each(|n| shelve(dir.path(), "2099-01-01", &format!("MZnew{n}")));
     let recorder = Recorder::start_in(dir, open(), None);
     let mut plan = recorder.plan();

@@ -1,4 +1,4 @@
-//! Stored audio to WAV, with ffmpeg as the judge where samples are concerned.
+//! `callreel decode`: stored audio to WAV, with ffmpeg as the judge of the samples.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -30,7 +30,7 @@ fn raw_mulaw_becomes_the_wav_that_ffmpeg_makes() {
         assert_eq!((decoded[0].samples, decoded[0].channels), (300_001, 1));
         ffmpeg(&["-f", "mulaw", "-ar", "8000", "-ac", "1", "-i"], &input, codec, &expected);
         let (ours, theirs) = (fs::read(&output).unwrap(), fs::read(&expected).unwrap());
-        // Behind the pad byte of an odd number of codes we write a chunk; RIFF's size counts it.
+        // For an odd number of codes callreel adds a chunk behind the pad byte; the RIFF size counts it.
         let is_odd = codec == "copy";
         assert_eq!(sizes(&ours).0 - sizes(&theirs).0, if is_odd { 30 } else { 0 });
         assert_eq!(ours[8..theirs.len()], theirs[8..], "{codec}");
@@ -70,7 +70,7 @@ fn a_pipe_knows_the_length_only_of_a_file() {
     let from_pipe = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
     let from_pipe = Args { kind: Some(Kind::Mulaw), ..args(&from_pipe, Path::new("-")) };
     let wav = through_pipe(&Args { format: Format::Mulaw, ..from_pipe });
-    // No pad byte: whatever is behind the header is taken for audio.
+    // No pad byte: readers take all bytes behind the header for audio.
     assert_eq!((sizes(&wav), &wav[58..]), (UNKNOWN_MULAW, &codes[..]));
 }
 
@@ -85,7 +85,7 @@ fn a_file_from_a_pipe_gets_its_sizes_in_the_end() {
     decode(&raw).unwrap();
     feeding.join().unwrap();
     let wav = fs::read(&output).unwrap();
-    // The pad byte and the chunk behind it are in RIFF's size, but not in that of the data.
+    // The RIFF size counts the pad byte and the chunk behind it; the data size does not.
     assert_eq!((wav.len(), sizes(&wav)), (58 + 100_032, (50 + 100_032, 100_001)));
 }
 
@@ -134,7 +134,7 @@ fn every_call_of_a_capture_becomes_a_file() {
                     told-2.wav: stream MZ2, 0.0 s\ntold-3.wav: stream MZ3, 0.0 s\n";
     assert_eq!(String::from_utf8(said).unwrap(), expected);
     let said = program("one.wav").args(["--stream", "MZ2"]).output().unwrap().stderr;
-    assert!(!String::from_utf8(said).unwrap().contains("stream"), "one file is where it was to be");
+    assert!(!String::from_utf8(said).unwrap().contains("stream"), "a single file needs no line");
 
     let chosen = bench.path("chosen.wav");
     let stream = Some("MZ2".to_owned());
@@ -235,7 +235,7 @@ fn decode(args: &Args) -> Result<Vec<Decoded>, Error> {
     run(args)
 }
 
-/// What comes out of a pipe that stands for standard output.
+/// The bytes that decode writes to a pipe in place of standard output.
 fn through_pipe(arguments: &Args) -> Vec<u8> {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let reading = thread::spawn(move || {

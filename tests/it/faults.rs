@@ -1,4 +1,4 @@
-//! What a user may rely on when something fails: every promise, measured against the real program.
+//! The promises to users in case of failures, each measured against the real program.
 
 mod crash;
 mod disk;
@@ -19,12 +19,12 @@ use crate::harness::process::Server;
 const SECOND: Duration = Duration::from_secs(1);
 const CHUNK: Duration = Duration::from_millis(20);
 
-/// A stream id as Twilio makes them, its last digits a number.
+/// A stream id in Twilio's form, with `number` as its last digits.
 fn stream_id(number: usize) -> String {
     format!("MZ{number:032x}")
 }
 
-/// A call that has said a second, all of which the server has read.
+/// A call with one second of audio, all of it read by the server.
 fn heard_call(server: &Server, number: usize) -> Peer {
     let mut peer = Peer::call(server, &stream_id(number));
     peer.say(SECOND);

@@ -31,7 +31,7 @@ fn announced(wav: &[u8], spec: Spec) -> &[u8] {
     &wav[start..start + number(wav, start - 4)]
 }
 
-/// The only file that is being recorded.
+/// Waits for the only part file of audio; returns its path.
 fn part(dir: &Path) -> PathBuf {
     eventually(PATIENCE, "a file is begun", || {
         let mut parts = shelf::unfinished(dir);
@@ -47,7 +47,7 @@ fn a_growing_file_is_a_true_wav_at_every_instant() {
         let server = Setup::new(dir.path()).args(&["--format", format]).start();
         let mut peer = Peer::call(&server, "MZ1");
         let path = part(dir.path());
-        // Before the first block, and as long as no audio comes.
+        // The file before the first block, while no audio comes.
         let mut copies = vec![fs::read(&path).unwrap()];
         assert_eq!(copies[0], wav::header(spec, Length::Bytes(0))[..]);
         let talking = thread::spawn(move || {
@@ -75,14 +75,14 @@ fn a_growing_file_is_a_true_wav_at_every_instant() {
             let whole = spec.header_bytes() as usize - 8 + data.len();
             assert_eq!(number(copy, 4), whole, "RIFF counts the header and the samples");
             if spec == MULAW {
-                assert_eq!(number(copy, 46), data.len(), "fact counts them as well");
+                assert_eq!(number(copy, 46), data.len(), "fact counts the samples as well");
             }
         }
         check_by_other_tools(&copies, spec, &sent);
     }
 }
 
-/// Has other tools read copies of one growing file; none of them may have a word to say.
+/// Has other tools read copies of one growing file. None of them may complain.
 fn check_by_other_tools(copies: &[Vec<u8>], spec: Spec, sent: &[u8]) {
     let sent: Vec<i16> = sent.iter().map(|code| decode_mulaw(*code)).collect();
     let expected = |copy: &Vec<u8>| {
@@ -97,13 +97,13 @@ fn check_by_other_tools(copies: &[Vec<u8>], spec: Spec, sent: &[u8]) {
         assert!(wavs.hound() == expected, "hound reads other samples");
         assert!(wavs.python(1) == row, "Python reads other samples");
     }
-    // ffmpeg takes no samples for as many as there are, so it is asked of the others.
+    // ffmpeg takes a data size of zero for an unknown one, so it gets only the copies with samples.
     let has_audio = copies.iter().filter(|copy| !announced(copy, spec).is_empty());
     let wavs = Wavs::new(&format!("grown-{:?}", spec.encoding), has_audio.map(Vec::as_slice));
     assert!(wavs.ffmpeg().concat() == row, "ffmpeg reads other samples");
 }
 
-/// Bytes that are audio and nothing else.
+/// Bytes of audio, none of them zero.
 fn audio(count: usize) -> Vec<u8> {
     (0..count).map(|index| (index * 7 % 251) as u8 | 1).collect()
 }
@@ -137,9 +137,9 @@ fn whatever_a_crash_leaves_is_finished_with_all_its_audio_and_nothing_else() {
     };
     let (odd, even) = (wav::ending(1), cues());
     let odd_cues = [&[0], &even[..]].concat();
-    // Header, then bytes of audio, then what is behind them.
+    // Spec, header, number of bytes of audio, bytes behind the audio.
     let mut cases: Vec<(Spec, Vec<u8>, usize, Vec<u8>)> = vec![
-        // As earlier builds began a file, and went on with it.
+        // Files of earlier builds, begun and continued.
         (PCM, unknown(PCM), 0, vec![]),
         (PCM, unknown(PCM), 1000, vec![]),
         (PCM, unknown(PCM), 1000, vec![9]),
@@ -157,7 +157,7 @@ fn whatever_a_crash_leaves_is_finished_with_all_its_audio_and_nothing_else() {
             501,
             vec![0],
         ),
-        // As this one begins it: before the first block, in it, and in a later one.
+        // Files of this build: before the first block, in it, and in a later one.
         (PCM, growing(PCM, 0), 0, vec![]),
         (PCM, growing(PCM, 0), 1000, vec![]),
         (PCM, growing(PCM, 0)[..20].to_vec(), 0, vec![]),
@@ -165,11 +165,12 @@ fn whatever_a_crash_leaves_is_finished_with_all_its_audio_and_nothing_else() {
         (MULAW, growing(MULAW, 0), 1001, vec![]),
         (MULAW, growing(MULAW, 501), 1001, vec![]),
         (PCM, growing(PCM, 1000), 1000, vec![]),
-        // A power loss in a header: the RIFF size of one block, the data size of the block before.
+        // A power loss while the header is written: the RIFF size of one block, the data size of the
+        // block before.
         (PCM, sealed(PCM, 500, &[0; 500]), 1000, vec![]),
-        // The sizes of a stream, whoever put them there.
+        // The sizes of a stream of unknown length.
         (PCM, wav::header(PCM, Length::Unknown).to_vec(), 1000, vec![]),
-        // All but finished: an ending that was begun, or that only misses the record.
+        // Nearly finished: the ending is begun, or only the record is missing.
         (MULAW, sealed(MULAW, 501, odd), 501, odd.to_vec()),
         (PCM, sealed(PCM, 500, &even), 500, even.clone()),
         (PCM, sealed(PCM, 500, &even), 500, even[..30].to_vec()),
@@ -211,7 +212,7 @@ fn whatever_a_crash_leaves_is_finished_with_all_its_audio_and_nothing_else() {
     server.stop();
 }
 
-/// One media message with these codes.
+/// Sends one media message with these codes.
 fn say(peer: &mut Peer, codes: &[u8], at_ms: usize) {
     let (id, payload) = (&peer.stream_id, BASE64_STANDARD.encode(codes));
     let media = format!(
@@ -317,7 +318,7 @@ fn a_disk_that_does_not_take_cue_points_takes_the_audio_all_the_same() {
         let peer = eventful_call(&server, &id(nth), 0).finish();
         let recording = shelf::files(dir.path());
         let path = recording.iter().find(|path| path.ends_with(format!("{}.wav", id(nth))));
-        let path = path.expect("it is finished before the close frame");
+        let path = path.expect("the recording is finished before the close frame");
         let bytes = fs::read(path).unwrap();
         assert_eq!(number(&bytes, 4) + 8, bytes.len(), "{nth}");
         let heard: Vec<i16> = peer.codes.iter().map(|code| decode_mulaw(*code)).collect();
@@ -369,12 +370,12 @@ fn the_conversions_of_the_readme_give_the_same_samples() {
     let call = [&wav::header(MULAW, Length::Bytes(801))[..], &codes, wav::ending(801)].concat();
     fs::write(dir.path().join("CALL.wav"), call).unwrap();
     let heard: Vec<i16> = codes.iter().map(|code| decode_mulaw(*code)).collect();
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../host/README.md");
     let readme = fs::read_to_string(readme).unwrap();
     let commands: Vec<_> = readme.lines().filter(|line| line.contains("CALL.wav")).collect();
     assert_eq!(commands.len(), 3);
     for command in commands {
-        // The last one is for a stereo file.
+        // The last command is for a stereo file.
         if command.contains("remix") {
             let pcm: Vec<u8> =
                 heard.iter().flat_map(|s| [*s, 7]).flat_map(i16::to_le_bytes).collect();

@@ -1,7 +1,7 @@
-//! The appliance, from outside: QEMU runs the image, tests are its provider, its browser and the
-//! hand on its plug.
+//! The appliance, from outside: QEMU runs the image; the tests act as its provider and its browser, and
+//! cut its power.
 //!
-//! Without QEMU these show as ignored; with `CALLREEL_REQUIRE_SIM=1` that is a failure.
+//! Without QEMU these tests show as ignored; with `CALLREEL_REQUIRE_SIM=1` they fail.
 //! `CALLREEL_LONG=1` cuts the power 50 times instead of 5. `CALLREEL_PYTHON` names a Python that has
 //! `websockets`.
 
@@ -110,7 +110,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-// What a user relies on.
+// Promises to users.
 
 fn fixtures_of_one_track() -> Outcome {
     let bench = Bench::boot("mono", 64)?;
@@ -123,7 +123,7 @@ fn fixtures_of_two_tracks() -> Outcome {
     play_fixtures(&bench, |channels| channels == 2)
 }
 
-/// Sends each fixture whose recording has channels of the right number, and whose messages are not
+/// Sends each fixture with a recording of a meant number of channels, unless one of its messages is
 /// too long for a device.
 fn play_fixtures(bench: &Bench, is_meant: impl Fn(u8) -> bool) -> Outcome {
     let mut played = 0;
@@ -146,12 +146,12 @@ fn play_fixtures(bench: &Bench, is_meant: impl Fn(u8) -> bool) -> Outcome {
         let before = bench.recordings()?;
         let mut peer = Peer::connect(bench.appliance.address())?;
         for message in &messages {
-            // One that is refused is closed before all is said.
+            // The device closes a refused connection before all messages are sent.
             let _ = peer.send(&String::from_utf8_lossy(message));
         }
         peer.hang_up().map_err(|error| format!("{name}: {error}"))?;
         bench.await_health(|health| health["calls"] == 0)?;
-        ensure(bench.recordings()? == before + expected.len(), || format!("{name}: how many?"))?;
+        ensure(bench.recordings()? == before + expected.len(), || format!("{name}: wrong count"))?;
         for (number, file) in (before as u32 + 1..).zip(&expected) {
             let is_same = bench.wav(number)? == *file;
             ensure(is_same, || format!("{name}: another file than on a host"))?;
@@ -161,7 +161,7 @@ fn play_fixtures(bench: &Bench, is_meant: impl Fn(u8) -> bool) -> Outcome {
     ensure(played > 0, || "no fixture was played".into())
 }
 
-/// With both tracks there is room for two calls, and no more stack is needed than for three of one.
+/// With both tracks there is room for two calls, which need no more stack than three calls of one track.
 fn two_calls_of_two_tracks() -> Outcome {
     let mut bench = Bench::with_both_tracks_and_faults("stereo-calls")?;
     let calls = talk_to(&bench, STEREO_CALLS_MAX, BOTH)?;
@@ -174,7 +174,7 @@ fn two_calls_of_two_tracks() -> Outcome {
         stereo_file(&inbound, &outbound)
     });
     let recorded = [bench.wav(1)?, bench.wav(2)?];
-    ensure(expected.iter().all(|file| recorded.contains(file)), || "audio is not there".into())?;
+    ensure(expected.iter().all(|file| recorded.contains(file)), || "audio is missing".into())?;
     let stack = bench.health()?["stack_bytes_peak"].as_u64().unwrap_or(u64::MAX);
     println!("both tracks: stack {stack} bytes at most");
     ensure(stack <= budget("stack_bytes_peak_max")?, || format!("stack: {stack} bytes"))
@@ -192,7 +192,7 @@ fn a_long_gap() -> Outcome {
     let silence = [0xFF; 160];
     let heard = |frame| if (20..420).contains(&frame) { silence } else { voice(1, frame) };
     let codes: Vec<u8> = (0..440).flat_map(heard).collect();
-    ensure(bench.wav(1)? == mono_file(&codes), || "not the silence that was meant".into())?;
+    ensure(bench.wav(1)? == mono_file(&codes), || "the gap is not filled with silence".into())?;
     let record = bench.end_record(1)?;
     ensure(record["gaps"] == 1 && record["filled"] == 64_000, || record.to_string())
 }
@@ -210,7 +210,7 @@ fn two_streams_at_once() -> Outcome {
         let is_its = record["stream_id"] == stream_id && record["reason"] == reason;
         ensure(is_its, || record.to_string())?;
         let is_same = bench.wav(number)? == mono_file(&voice(number as usize, 0));
-        ensure(is_same, || format!("recording {number} is not what was sent"))?;
+        ensure(is_same, || format!("recording {number} differs from the audio sent"))?;
     }
     bench.await_health(|health| health["calls"] == 0)
 }
@@ -249,7 +249,7 @@ fn calls_and_a_download() -> Outcome {
         ensure(record["state"] == "complete" && record["lost"] == 0, || record.to_string())?;
         recorded.push(bench.wav(number)?);
     }
-    ensure(expected.iter().all(|file| recorded.contains(file)), || "audio is not there".into())?;
+    ensure(expected.iter().all(|file| recorded.contains(file)), || "audio is missing".into())?;
     bench.check_card()
 }
 
@@ -293,8 +293,8 @@ fn a_standstill() -> Outcome {
     restarts_within(&mut bench, b"@", Duration::from_secs(10))
 }
 
-/// Has the firmware fail in the middle of a call; it must come back by itself in time, with all of
-/// the call's audio that was older than two seconds.
+/// Makes the firmware fail in the middle of a call. It must restart by itself within `time_max`, with
+/// all audio of the call that was older than two seconds.
 fn restarts_within(bench: &mut Bench, command: &[u8], time_max: Duration) -> Outcome {
     let address = bench.appliance.address();
     let talker = thread::spawn(move || talk_until_cut(address, 0));
@@ -303,10 +303,10 @@ fn restarts_within(bench: &mut Bench, command: &[u8], time_max: Duration) -> Out
     let logged_bytes = fs::metadata(&log)?.len();
     bench.appliance.send_serial(command)?;
     let failed = Instant::now();
-    // It would hear of a request only when its peer tries again.
+    // The log shows the restart: the device would notice a request only when its peer tries again.
     bench::poll(|| Ok(fs::metadata(&log)?.len() > logged_bytes))?;
     let time = failed.elapsed();
-    println!("it speaks again after {time:?}");
+    println!("the device logs again after {time:?}");
     bench.await_health(|health| health["recovered"] == 1 && health["calls"] == 0)?;
     ensure(time < time_max, || format!("it took {time:?}"))?;
     let begun = talker.join().expect("no panic")?;
@@ -318,11 +318,11 @@ fn restarts_within(bench: &mut Bench, command: &[u8], time_max: Duration) -> Out
     let samples = (file.len() - 44) / 2;
     let promised = ((failed - begun).as_millis() as usize - 2000) * 8;
     ensure(samples >= promised, || format!("{samples} samples, not {promised}"))?;
-    ensure(file == mono_file(&codes_of(0, samples)), || "not what was sent".into())?;
+    ensure(file == mono_file(&codes_of(0, samples)), || "other audio than sent".into())?;
     let mut peer = Peer::connect(address)?;
     peer.send(&start(1))?;
     peer.send(STOP)?;
-    ensure(peer.close_code()? == 1000, || "it takes no more calls".into())
+    ensure(peer.close_code()? == 1000, || "the device takes no more calls".into())
 }
 
 fn a_power_cut() -> Outcome {
@@ -358,7 +358,7 @@ fn a_power_cut() -> Outcome {
             })?;
             let index = (0..CALLS_MAX)
                 .find(|index| mono_file(&codes_of(cut * 10 + index, samples)) == file);
-            let index = index.ok_or_else(|| format!("recording {number} is not what was sent"))?;
+            let index = index.ok_or_else(|| format!("recording {number} has other audio"))?;
             indices.push(index);
             ensure(bench.end_record(number)?["state"] == "recovered", || "no record".into())?;
             kept.push(file);
@@ -369,7 +369,7 @@ fn a_power_cut() -> Outcome {
     bench.check_card()
 }
 
-/// The same without QEMU, for every write: the store of the image over a card in memory.
+/// A power cut after each write, without QEMU: the store of the image on a card in memory.
 fn a_cut_after_each_write() -> Outcome {
     let place = place("writes")?;
     let image = place.join("card.img");
@@ -391,7 +391,7 @@ fn a_cut_after_each_write() -> Outcome {
             mount(&cut).map_err(|error| format!("after {count} writes of old: {error}"))?;
             check_volume(&cut.into_parts().0, &place, &format!("after {count} writes of old"))?;
         }
-        // The power may go again while that is being mended.
+        // The power may be cut again during the repair.
         if count % 16 == 0 {
             for again in 0..repair_writes.len() {
                 let cut = Disk::new(card.clone()).cut_after(again);
@@ -409,7 +409,8 @@ fn a_cut_after_each_write() -> Outcome {
     Ok(())
 }
 
-/// Makes the sizes of every recording without announced samples all ones; whether there is one.
+/// Sets the sizes of every recording without announced samples to all ones; returns whether there is
+/// one.
 fn begin_as_earlier_builds(card: &mut [u8]) -> bool {
     let mut is_changed = false;
     for block in card.as_chunks_mut::<512>().0 {
@@ -431,7 +432,7 @@ fn a_full_card() -> Outcome {
     let mut sent = Vec::new();
     for frame in 0..frames {
         let chunk = voice(0, frame);
-        // The device may close before the last one.
+        // The device may close before the last frame.
         if peer.send(&media(frame, &chunk)).is_err() {
             break;
         }
@@ -443,8 +444,8 @@ fn a_full_card() -> Outcome {
     let file = bench.wav(1)?;
     let samples = (file.len() - 44) / 2;
     ensure(file.len() as u64 + 4096 > free, || format!("{samples} samples in {free} bytes"))?;
-    ensure(file == mono_file(&sent[..samples]), || "the file is not what was sent".into())?;
-    ensure(bench.appliance.get("/recordings")?.0 == 200, || "it does not list".into())?;
+    ensure(file == mono_file(&sent[..samples]), || "the file differs from the audio sent".into())?;
+    ensure(bench.appliance.get("/recordings")?.0 == 200, || "no list of recordings".into())?;
     bench.check_card()
 }
 
@@ -452,8 +453,8 @@ fn without_a_card() -> Outcome {
     let bench = Bench::without_card("cardless")?;
     let refusal = Peer::connect(bench.appliance.address()).err().map(|error| error.to_string());
     ensure(refusal.is_some_and(|text| text.contains("503")), || "a call was taken".into())?;
-    ensure(bench.appliance.get("/recordings")?.0 == 503, || "it lists what is not there".into())?;
-    ensure(bench.health()?["card_ready"] == false, || "it believes in a card".into())
+    ensure(bench.appliance.get("/recordings")?.0 == 503, || "a list without a card".into())?;
+    ensure(bench.health()?["card_ready"] == false, || "the device reports a card".into())
 }
 
 fn a_short_stall() -> Outcome {
@@ -471,7 +472,7 @@ fn a_long_stall() -> Outcome {
         let lost = record["lost"].as_u64().unwrap_or(0) as usize;
         let pairs = file.chunks_exact(2).zip(expected.chunks_exact(2));
         let changed: Vec<&[u8]> = pairs.filter(|(a, b)| a != b).map(|(a, _)| a).collect();
-        // A sample in a hundred of what was lost was zero anyway.
+        // About one lost sample in a hundred was zero anyway.
         file.len() == expected.len()
             && (lost > 0) == (record["state"] == "partial")
             && changed.iter().all(|sample| *sample == [0, 0])
@@ -489,18 +490,18 @@ fn a_broken_card() -> Outcome {
     bench.await_bytes(1, 16_000)?;
     bench.appliance.send_serial(b"!")?;
     for frame in 100..200 {
-        // The device may close at any of them.
+        // The device may close at any frame.
         let _ = peer.send(&media(frame, &voice(0, frame)));
     }
-    ensure(peer.close_code()? == 1011, || "the call did not end for an error of ours".into())?;
-    ensure(bench.health()?["card_ready"] == false, || "it believes in the card".into())?;
+    ensure(peer.close_code()? == 1011, || "the call did not end with 1011".into())?;
+    ensure(bench.health()?["card_ready"] == false, || "the device reports a card".into())?;
     bench.appliance.send_serial(b".")?;
     bench.await_health(|health| health["card_ready"] == true)?;
     ensure(bench.end_record(1)?["state"] == "recovered", || "no record".into())?;
     let file = bench.wav(1)?;
     let samples = (file.len() - 44) / 2;
     ensure(samples >= 8000, || format!("only {samples} samples"))?;
-    ensure(file == mono_file(&codes_of(0, samples)), || "not what was sent".into())
+    ensure(file == mono_file(&codes_of(0, samples)), || "other audio than sent".into())
 }
 
 fn a_failed_finish() -> Outcome {
@@ -509,12 +510,12 @@ fn a_failed_finish() -> Outcome {
     peer.send(&start(0))?;
     peer.send(&media(0, &voice(0, 0)))?;
     bench.await_bytes(1, 44)?;
-    // Busy before it refuses, so that the network has its turn meanwhile.
+    // The card is busy before it refuses, so that the network side runs meanwhile.
     bench.appliance.send_serial(b"1!")?;
-    // Reads are not refused, and the card hears of it with them.
+    // The card does not refuse reads, and takes note of the fault with this one.
     bench.wav(1)?;
     peer.send(STOP)?;
-    ensure(peer.close_code()? == 1011, || "the call did not end for an error of ours".into())?;
+    ensure(peer.close_code()? == 1011, || "the call did not end with 1011".into())?;
     bench.appliance.send_serial(b".")?;
     bench.await_health(|health| health["card_ready"] == true && health["recovered"] == 1)?;
     ensure(bench.end_record(1)?["state"] == "recovered", || "no record".into())
@@ -522,7 +523,7 @@ fn a_failed_finish() -> Outcome {
 
 // Calls.
 
-/// Talks at real pace until the other end is gone; returns when it began.
+/// Sends audio at real pace until the device is gone; returns the time of the first frame.
 fn talk_until_cut(address: SocketAddr, call: usize) -> std::io::Result<Instant> {
     let mut peer = Peer::connect(address)?;
     let begun = Instant::now();
@@ -537,7 +538,8 @@ fn talk_until_cut(address: SocketAddr, call: usize) -> std::io::Result<Instant> 
     Ok(begun)
 }
 
-/// Places calls as `callreel call` does, at real pace; returns the mu-law of each.
+/// Places calls as `callreel call` does, at real pace, or unpaced if it is one call; returns the mu-law
+/// of each.
 fn place_calls(bench: &Bench, calls: u32, seconds: u64) -> Result<Vec<Vec<u8>>, Failed> {
     let sent = bench.place.join(format!("sent-{calls}"));
     fs::create_dir_all(&sent)?;
@@ -584,12 +586,12 @@ fn talk_to(bench: &Bench, calls: usize, tracks: &'static [&str]) -> Result<Vec<T
     Ok(calls.collect())
 }
 
-/// Whose voice is on a channel of one of [`talk_to`]'s calls.
+/// The voice on a channel of one of [`talk_to`]'s calls.
 fn voice_of(call: usize, channel: usize) -> usize {
     call + 100 * channel
 }
 
-/// Waits until the calls have ended as they should.
+/// Waits for the end of the calls, each with close code 1000.
 fn hang_up(calls: Vec<Talk>) -> Outcome {
     for call in calls {
         ensure(call.join().expect("no panic")? == 1000, || "another close code".into())?;
@@ -597,7 +599,7 @@ fn hang_up(calls: Vec<Talk>) -> Outcome {
     Ok(())
 }
 
-/// Three calls at real pace, in the middle of which the card stalls.
+/// Places three calls at real pace. The card stalls in the middle.
 fn stalled_calls(bench: &mut Bench, stall: &[u8]) -> Outcome {
     let calls = talk_to(bench, CALLS_MAX, INBOUND)?;
     bench.await_bytes(CALLS_MAX, 20_000)?;
@@ -605,13 +607,13 @@ fn stalled_calls(bench: &mut Bench, stall: &[u8]) -> Outcome {
     hang_up(calls)
 }
 
-/// Holds each recording against its call: the one with the same first half second.
+/// Checks each recording against its call, the one with the same first half second.
 fn check_stalled(bench: &Bench, is_right: impl Fn(&Value, &[u8], &[u8]) -> bool) -> Outcome {
     let calls = [0, 1, 2].map(|call| mono_file(&codes_of(call, TALK_FRAMES * 160)));
     for number in 1..=CALLS_MAX as u32 {
         let (record, file) = (bench.end_record(number)?, bench.wav(number)?);
         let expected = calls.iter().find(|expected| expected[44..8044] == file[44..8044]);
-        let expected = expected.ok_or("a recording of nobody")?;
+        let expected = expected.ok_or("a recording of no call")?;
         ensure(is_right(&record, &file, expected), || format!("{number}: {record}"))?;
     }
     Ok(())
@@ -623,7 +625,7 @@ fn mount(disk: &Disk) -> Result<(), String> {
     store::mount(&mut Volume::new(disk)).map(drop).map_err(|error| format!("{error:?}"))
 }
 
-/// Two calls of a few seconds, in turn, and their end records.
+/// Records two calls of a few seconds, by turns, and their end records.
 fn record_two_calls(disk: &Disk) -> Result<(), store::Error<card::PowerCut>> {
     let card = RefCell::new(Some(Volume::new(disk)));
     store::mount(card.borrow_mut().as_mut().expect("just made"))?;

@@ -1,4 +1,4 @@
-//! Twilio's messages in every legal spelling, and what is refused.
+//! Twilio's messages in every legal spelling, and messages that are refused.
 
 use base64::prelude::*;
 use callreel_core::frame::{
@@ -82,7 +82,7 @@ fn audio(track: Track, chunk: u64, timestamp_ms: u64, codes: &[u8]) -> Said {
     Said::Media { track, chunk: Some(chunk), timestamp_ms: Some(timestamp_ms), codes }
 }
 
-/// Twilio's own spelling; every other one has to mean the same.
+/// A media message in Twilio's own spelling. Every other spelling has to mean the same.
 const MEDIA: &str = r#"{"event":"media","sequenceNumber":"3","media":{"track":"outbound","chunk":"2","timestamp":"72","payload":"+/+/gA=="},"streamSid":"MZ1"}"#;
 
 fn meant() -> (Option<u64>, Said) {
@@ -304,7 +304,7 @@ fn depth_32_passes_and_33_does_not() {
         assert_eq!(nested(DEPTH_MAX), Ok((None, Said::Other)));
         assert_eq!(nested(DEPTH_MAX + 1), Err(PeerError::Depth));
     }
-    // Brackets in strings are no nesting, and what is closed is none any more.
+    // Brackets in strings are no nesting, nor are closed brackets.
     let flat = format!(r#"{{"event":"x","a":"{}","b":[{}0]}}"#, "[".repeat(99), "[],".repeat(99));
     assert_eq!(body(&flat), Said::Other);
 }
@@ -329,7 +329,7 @@ fn media_with_a_field_of_another_type_or_one_twice_is_refused() {
         assert_eq!(refused(text), PeerError::Shape, "{text}");
     }
     assert_eq!(refused(&MEDIA.replace("outbound", "sideways")), PeerError::Track);
-    // A number twice is one field twice, too, unless it is no number.
+    // A repeated number is a repeated field, too, unless its value is no number.
     let twice = r#"{"event":"media","media":{"chunk":"1","chunk":2}}"#;
     assert_eq!(refused(twice), PeerError::Shape);
 }
@@ -367,7 +367,7 @@ fn an_odd_field_of_a_start_costs_nothing_but_itself() {
                 plain.replace(&format!("\"{name}\":{value}"), &format!("\"{name}\":{other}"));
             assert_ne!(text, plain);
             let found = start(&text);
-            // An empty name of an encoding is a name that nobody knows.
+            // An empty name is the name of an unknown encoding.
             assert!(found.supported || (name, other) == ("encoding", "\"\""), "{text}");
             for (index, id) in ["streamSid", "callSid", "accountSid"].into_iter().enumerate() {
                 assert!(name == id || found.ids[index] == expected.ids[index], "{text}");
@@ -425,7 +425,7 @@ fn what_is_odd_is_read_as_far_as_it_makes_sense_and_counted() {
             (&kept[..], true)
         );
     }
-    // Beside `start`, or with `start` of another type.
+    // Fields beside `start`, or with a `start` of another type.
     let beside = r#""streamSid":"MZ1","callSid":"CA1","tracks":["outbound"],"customParameters":{"agent":"ada"}"#;
     for (message, odd) in [
         (format!(r#"{{"event":"start",{beside}}}"#), 0),
@@ -440,7 +440,7 @@ fn what_is_odd_is_read_as_far_as_it_makes_sense_and_counted() {
         assert_eq!(found.parameters, [("agent".to_owned(), "ada".to_owned())], "{message}");
         assert_eq!(found.odd, odd, "{message}");
     }
-    // A field twice: the last counts, as everywhere.
+    // Of a repeated field the last counts, as everywhere in a start.
     assert_eq!(inner(r#""callSid":"a","callSid":"b""#).ids[1], "b");
     // Keys and marks that lack their name.
     assert_eq!(body(r#"{"event":"dtmf","dtmf":{"digit":5}}"#), Said::Dtmf("5".to_owned()));
@@ -501,7 +501,7 @@ proptest! {
             r#"{{"event":"media","sequenceNumber":"{sequence}","media":{{"track":"{track}","chunk":"{chunk}","timestamp":"{timestamp}","payload":"{payload}"}},"streamSid":"{id}"}}"#
         );
         let found = said(&exact);
-        // A blank is enough to leave it to the parser.
+        // A trailing blank is enough to leave the message to the parser.
         prop_assert_eq!(&said(&format!("{exact} ")), &found);
         let track = if outbound { Track::Outbound } else { Track::Inbound };
         prop_assert_eq!(found, Ok((Some(sequence), audio(track, chunk, timestamp, &codes))));

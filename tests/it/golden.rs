@@ -1,4 +1,4 @@
-//! Each fixture becomes the WAV beside it, and other people's tools read in it what was sent.
+//! Each fixture becomes the WAV beside it, and independent tools read the audio sent in it.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ fn every_fixture_becomes_the_wav_beside_it() {
             assert!(*wav == golden, "{}: differs from {}", fixture.name, path.display());
         }
         let more = fixture.wav(made.len());
-        assert!(!more.exists(), "{}: nothing became {}", fixture.name, more.display());
+        assert!(!more.exists(), "{}: no recording for {}", fixture.name, more.display());
     }
 }
 
@@ -54,7 +54,7 @@ fn every_recording_holds_what_was_sent_as_ffmpeg_decodes_it() {
     let mut decoded = oracle::ffmpeg_mulaw(&codes);
     for (name, track, count, samples) in heard {
         let expected: Vec<_> = decoded.drain(..count).collect();
-        assert!(samples == expected, "{name}: {track:?} is not what was sent");
+        assert!(samples == expected, "{name}: {track:?} differs from the audio sent");
     }
 }
 
@@ -80,7 +80,7 @@ fn record(fixture: &Fixture) -> Vec<Recording> {
     connection(&[&bytes], 256 << 10)
 }
 
-/// A channel without the silence that its gaps say was filled in.
+/// The samples of a channel without the silence that fills its gaps.
 fn outside_gaps(recording: &Recording, channel: usize, track: Track) -> Vec<i16> {
     let mut samples = recording.channel(channel);
     for gap in recording.gaps.iter().rev().filter(|gap| gap.track == track) {
@@ -102,7 +102,7 @@ fn announced(start: &Value) -> Vec<Value> {
     }
 }
 
-/// By other means than core's: the codes of each stream's tracks, `None` for one not announced.
+/// The codes of each stream's tracks, `None` for a track not announced, read by other means than core's.
 fn payloads(fixture: &Fixture) -> Vec<[Option<Vec<u8>>; 2]> {
     type Pieces = Vec<(Option<u64>, Vec<u8>)>;
     let messages = &fixture.messages();
@@ -142,7 +142,7 @@ fn payloads(fixture: &Fixture) -> Vec<[Option<Vec<u8>>; 2]> {
         }
         last = Some(message);
     }
-    // Where chunks come late their numbers tell the order.
+    // For late chunks the sequence numbers tell the order.
     let in_order = |mut pieces: Pieces| {
         if fixture.name.contains("late") && !fixture.name.contains("too-late") {
             pieces.sort_by_key(|(number, _)| *number);

@@ -1,5 +1,5 @@
-//! What the areas share: the messages of a provider, the bytes of a WebSocket client, a recorder of
-//! core's parts, the fixtures, other people's tools as judges, and the running program.
+//! Parts that the areas share: the messages of a provider, the bytes of a WebSocket client, a recorder
+//! of core's parts, the fixtures, independent tools as judges, and the running program.
 
 pub mod admin;
 pub mod client;

@@ -1,4 +1,4 @@
-//! The public listener, by raw sockets: what it answers, and what it survives.
+//! The public listener, tested with raw sockets: its answers, and the attacks that it survives.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,13 +9,13 @@ use callreel::{Config, http, store, twilio};
 
 use crate::harness::serving::Serving;
 
-/// Far above what anything here takes, far below a hang.
+/// Far above the time of any step here, far below a hang.
 const PATIENCE: Duration = Duration::from_secs(10);
 const NO_PARAMS: [(&str, &str); 0] = [];
 /// The example of RFC 6455, section 1.3, and its answer.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-/// A masked, empty close frame and the answer to it.
+/// A masked, empty close frame, and the first byte of the answer to it.
 const CLOSE: [u8; 6] = [0x88, 0x80, 1, 2, 3, 4];
 const CLOSED: u8 = 0x88;
 
@@ -227,7 +227,7 @@ fn a_body_that_was_refused_may_still_be_sent() {
     );
     socket.write_all(head.as_bytes()).unwrap();
     assert_eq!(Answer::read_head(&mut socket).status, 413);
-    // A reset now, and a client that sends before it reads would never see that answer.
+    // The server must not reset now: a client that sends before it reads would never see the answer.
     body.as_bytes().chunks(1000).for_each(|chunk| socket.write_all(chunk).unwrap());
 }
 
@@ -275,7 +275,7 @@ fn a_shutdown_does_not_wait_for_idle_sockets() {
     let (address, silent) = (server.serving.public, server.connect());
     let mut half = server.connect();
     half.write_all(b"GET / HTTP/1.1\r\n").unwrap();
-    // Its answer shows that the two before it were accepted.
+    // This answer shows that the two connections before it were accepted.
     assert_eq!(server.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
     let asked = Instant::now();
     server.stop();
@@ -456,7 +456,7 @@ impl Server {
     /// Sends a request and reads until the server closes.
     fn ask(&self, request: &str) -> Answer {
         let mut socket = self.connect();
-        // The server may have answered and closed before it was all sent.
+        // The server may answer and close before all is sent.
         let _ = socket.write_all(request.as_bytes());
         let mut raw = Vec::new();
         socket.read_to_end(&mut raw).unwrap();
@@ -487,7 +487,7 @@ impl Answer {
         Self { status, raw, body }
     }
 
-    /// Takes no byte past the head.
+    /// Reads the head of an answer, and no byte past it.
     fn read_head(socket: &mut TcpStream) -> Self {
         let mut raw = Vec::new();
         while !raw.ends_with(b"\r\n\r\n") && raw.len() < 4096 {

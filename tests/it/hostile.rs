@@ -1,5 +1,4 @@
-//! Messages that nobody should send, each in the middle of a call that must not suffer, and before
-//! another that must not, either.
+//! Hostile messages, each in the middle of a call and before another call. Neither call may suffer.
 
 use std::fs;
 use std::path::PathBuf;
@@ -41,12 +40,12 @@ fn an_odd_start_begins_a_call_and_costs_nothing_in_the_midst_of_one() {
     let served = Served::start(at_once());
     for start in ODD_STARTS {
         for recorder in [&Core as &dyn Recorder, &served] {
-            // It is all that is known of a call, and each message names a stream nobody announced.
+            // The odd start is the call's only one, and each message names a stream without a start.
             let mut odd: Vec<Vec<u8>> = call(4).into_iter().map(String::into_bytes).collect();
             odd[1] = start.as_bytes().to_vec();
             expect(recorder, start, &odd, &call_codes(4));
             if start.contains("streamSid") {
-                continue; // Another stream.
+                continue; // It starts another stream.
             }
             let mut hit: Vec<Vec<u8>> = call(4).into_iter().map(String::into_bytes).collect();
             for place in [5, 4, 2] {
@@ -57,14 +56,14 @@ fn an_odd_start_begins_a_call_and_costs_nothing_in_the_midst_of_one() {
     }
 }
 
-/// Sends `message` in each part of a call, then another call; holds the recordings against what was
-/// sent besides.
+/// Sends `message` in each part of a call, then another call; compares the recordings with the audio of
+/// the other messages.
 fn survives(recorder: &dyn Recorder, name: &str, message: &[u8]) {
     let mut hit: Vec<Vec<u8>> = call(4).into_iter().map(String::into_bytes).collect();
     for place in [6, 4, 2, 1, 0] {
         hit.insert(place, message.to_vec());
     }
-    // What is not UTF-8 ends the connection; here, before the start.
+    // A message that is not UTF-8 ends the connection, so it comes only once, after two chunks.
     if core::str::from_utf8(message).is_err() {
         hit.retain(|sent| sent != message);
         hit.insert(4, message.to_vec());
@@ -85,7 +84,7 @@ fn expect(recorder: &dyn Recorder, name: &str, messages: &[Vec<u8>], codes: &[u8
     assert!(samples(&wav[44..]) == expected, "{name}: the call suffered");
 }
 
-/// Every class of hostile message, none of which adds audio or ends a call.
+/// Hostile messages of every class. None adds audio; only those that are not UTF-8 end a call.
 fn table() -> Vec<(String, Vec<u8>)> {
     let mut table = Vec::new();
     let mut add = |class: &str, message: &[u8]| {
@@ -105,7 +104,7 @@ fn table() -> Vec<(String, Vec<u8>)> {
         let message = media("inbound", 3, 20, &chunk(9)).replace(&base64_of_chunk_9(), payload);
         add("not base64", message.as_bytes());
     }
-    // Each cut of two good messages. The whole ones would be taken.
+    // Each cut of three good messages. The whole messages would be taken.
     let wholes = [media("inbound", 3, 20, &chunk(9)), start(&["inbound"]), stop(6)];
     for whole in wholes {
         for end in 0..whole.len() {
@@ -130,7 +129,7 @@ fn base64_of_chunk_9() -> String {
     BASE64_STANDARD.encode(chunk(9))
 }
 
-/// Deep, long and many.
+/// Messages with deep nesting, long texts or many fields.
 fn long() -> Vec<String> {
     let media = |fields: &str| format!(r#"{{"event":"media","media":{{{fields}}}}}"#);
     let many = |text: &str, count: usize| text.repeat(count);
@@ -143,7 +142,7 @@ fn long() -> Vec<String> {
             found.push(closed.clone());
             found.push(media(&format!(r#""payload":"gA==","x":{closed}"#)));
             found.push(format!(r#"{{"event":"start","start":{{"customParameters":{closed}}}}}"#));
-            // Brackets that a scan might take for a string's.
+            // Brackets that a scan might take for part of a string.
             found.push(format!(r#"{{"x":[a",{deep}"#));
             found.push(format!(r#"{{"x":[:",{deep}"#));
             found.push(format!(r#"{{"x":[,"k":",{deep}"#));
@@ -254,7 +253,7 @@ const WRONG_TYPES: &[&str] = &[
     r#"{"event":"mark","mark":"x"}"#,
 ];
 
-/// Starts with odd fields, or none. All but one name no stream.
+/// Starts with odd fields, or without fields. All except one name no stream.
 const ODD_STARTS: &[&str] = &[
     r#"{"event":"start"}"#,
     r#"{"event":"start","start":null}"#,
@@ -303,7 +302,7 @@ const NOT_BASE64: &[&str] = &[
 
 #[test]
 fn the_call_before_and_after_is_a_call() {
-    // The table means nothing if the calls around it were broken anyway.
+    // The table proves nothing if the calls around it are broken without it.
     let messages: Vec<Vec<u8>> = call(4).into_iter().map(String::into_bytes).collect();
     expect(&Core, "nothing hostile", &messages, &call_codes(4));
 }

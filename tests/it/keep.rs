@@ -25,13 +25,13 @@ fn record(dir: &Path, ids: &[&str]) {
     server.stop();
 }
 
-/// Where a finished recording's record is.
+/// Path of the record of a finished recording.
 fn record_path(dir: &Path, id: &str) -> PathBuf {
     let name = format!("{id}.json");
-    shelf::files(dir).into_iter().find(|path| path.ends_with(&name)).expect("it is there")
+    shelf::files(dir).into_iter().find(|path| path.ends_with(&name)).expect("the record exists")
 }
 
-/// Makes a finished recording one of so many days ago.
+/// Makes a finished recording `days` days older.
 fn age(dir: &Path, id: &str, days: i64) {
     let path = record_path(dir, id);
     let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -48,7 +48,7 @@ fn age(dir: &Path, id: &str, days: i64) {
     fs::remove_file(path).unwrap();
 }
 
-/// A server that keeps recordings for so many days, its clock put forward by so many.
+/// A server that keeps recordings for `days` days, its clock put forward by `forward` days.
 fn keep(dir: &Path, days: &str, forward: i64) -> Setup {
     Setup::new(dir)
         .args(&["--keep-days", days, "--admin", "127.0.0.1:0"])
@@ -56,7 +56,7 @@ fn keep(dir: &Path, days: &str, forward: i64) -> Setup {
         .env("CLOCK_SHIFT", (forward * DAY_S).to_string())
 }
 
-/// Waits for the first look after the start, which removes something.
+/// Waits until the first look after the start has removed `count` recordings.
 fn wait_for_removals(server: &Server, count: f64) {
     eventually(PATIENCE, "they are removed", || {
         let name = "callreel_recordings_removed_total{reason=\"keep_days\"}";
@@ -80,7 +80,7 @@ fn what_is_too_old_is_announced_removed_and_no_more_than_that() {
         (server.metric("callreel_retention_next_removals") == 0.0).then_some(())
     });
     server.stop();
-    // A day's folder that is empty goes as well.
+    // The empty folder of a day is removed as well.
     let days = fs::read_dir(dir.path()).unwrap().filter(|entry| {
         entry.as_ref().is_ok_and(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
     });
@@ -115,12 +115,12 @@ fn a_clock_that_jumped_removes_nothing() {
     peer.say(Duration::from_millis(100));
     peer.finish();
     server.stop();
-    // To start again does not make it right.
+    // A restart does not make the clock right.
     let mut server = keep(dir.path(), "30", 400).start();
     server.wait_for_log("--keep-days removes nothing");
     server.stop();
     assert_eq!(shelf::finished_ids(dir.path()), ["MZ1", "MZ2", "MZ3", "MZ4"]);
-    // An operator says that it is right: then only what is younger than a day for certain stays.
+    // An operator confirms the clock: then only the recordings that may be younger than a day stay.
     fs::write(dir.path().join(".callreel.clock-is-right"), "").unwrap();
     let mut server = keep(dir.path(), "30", 400).start();
     server.wait_for_log("an operator has confirmed the clock");
@@ -143,7 +143,7 @@ fn a_clock_that_lies_before_the_newest_recording_removes_nothing() {
     assert_eq!(shelf::finished_ids(dir.path()), ["MZ1", "MZ2"]);
 }
 
-/// Whether these recordings are there, by their records.
+/// Whether the record of each of these recordings exists.
 fn are_there(dir: &Path, ids: &[&str]) -> Vec<bool> {
     let names: Vec<PathBuf> = shelf::files(dir);
     let is_there = |id: &&str| names.iter().any(|path| path.ends_with(format!("{id}.json")));
@@ -171,7 +171,7 @@ fn what_is_brought_between_two_looks_is_announced_before_it_goes() {
     assert_eq!(are_there(dir.path(), &["MZ1", "MZ2", "MZ3"]), [true; 3]);
     seconds(10);
     assert_eq!(are_there(dir.path(), &["MZ1", "MZ2", "MZ3"]).iter().filter(|is| **is).count(), 1);
-    // A newer one takes the place of the one that was kept.
+    // A newer recording takes the place of the one that was kept.
     shelve(dir.path(), "2026-01-03", "MZ4");
     shelve(dir.path(), "2026-01-01", "MZ5");
     assert_eq!(announced(), 0);

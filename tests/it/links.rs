@@ -1,5 +1,5 @@
-//! Directories that others may write to: links, pipes and files that somebody put where callreel
-//! writes or reads. Nothing is followed, nothing of theirs is changed, and calls are recorded.
+//! Directories that other users may write to: links, pipes and files that stand where callreel writes or
+//! reads. No link is followed, no file of other users is changed, and calls are recorded.
 
 use std::fs;
 use std::io::Write as _;
@@ -15,7 +15,7 @@ use crate::harness::process::{PATIENCE, Setup, callreel, eventually};
 use crate::harness::receiver::receiver;
 use crate::harness::shelf;
 
-/// A directory, and a file of somebody else's outside of it.
+/// A directory, and a file of another user outside of it.
 struct Trap {
     home: tempfile::TempDir,
     victim: PathBuf,
@@ -34,7 +34,7 @@ impl Trap {
         self.home.path().join("dir")
     }
 
-    /// Puts a link to the victim there.
+    /// Puts a link to the victim at `name`.
     fn link(&self, name: impl AsRef<Path>) -> PathBuf {
         let path = self.dir().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -66,7 +66,7 @@ fn a_lock_that_is_no_file_is_refused_and_not_followed() {
     fs::remove_file(&lock).unwrap();
     pipe(&lock);
     assert_eq!(Setup::new(&trap.dir()).refuse().0, Some(1));
-    // A repair does not wait for its writer either.
+    // A repair does not wait for a writer of the pipe either.
     let output = Command::new(callreel()).arg("repair").arg(trap.dir()).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
 }
@@ -76,7 +76,7 @@ fn what_waits_under_a_temporary_name_is_replaced_and_not_written_through() {
     let trap = Trap::new();
     let (url, received) = receiver(vec![204]);
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    // A trial's directory that leads elsewhere.
+    // A directory for the trial that leads elsewhere.
     let elsewhere = trap.home.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     fs::write(elsewhere.join(".callreel.part"), "theirs").unwrap();
@@ -140,7 +140,7 @@ fn a_finished_recording_that_is_a_link_or_a_pipe_is_not_given_away() {
     fs::remove_file(&wav).unwrap();
     pipe(&wav);
     assert_eq!(server.ask_admin(&format!("{path}/audio")).0, 404);
-    // Its record as well.
+    // A record that is a link is not given away either.
     let moved = trap.home.path().join("moved.json");
     fs::rename(&json, &moved).unwrap();
     symlink(&moved, &json).unwrap();
@@ -189,7 +189,7 @@ fn further_calls_of_a_capture_and_repaired_copies_follow_no_link() {
         let mut command = Command::new(callreel());
         command.arg("decode").arg(&capture).arg("-o").arg(output).output().unwrap()
     };
-    // The user's own word may be a link, if it leads to no file.
+    // The output that the user names may be a link, if it leads to no file.
     let null = trap.dir().join("null");
     symlink("/dev/null", &null).unwrap();
     assert_eq!(decode(&null).status.code(), Some(0));

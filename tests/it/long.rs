@@ -1,4 +1,4 @@
-//! Nothing is as long as a recording on anybody's way: not when it ends, not at a stop, not at a start.
+//! No step takes longer for a longer recording: not its end, not a stop, not a start.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -21,7 +21,7 @@ const ALL: std::ops::RangeInclusive<u64> = 1..=u64::MAX;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a stop may take with peers that answer the close.
+/// Longest stop with peers that answer the close frame.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 const PCM: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
@@ -29,7 +29,8 @@ const PCM: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::
 /// A day of one track, in bytes.
 const DAY_BYTES: u32 = 24 * 60 * 60 * 16_000;
 
-/// Beyond what a file may have to be read again when it ends; two hours with `CALLREEL_LONG`.
+/// Length of a long call: its file is too long to be read again at its end. Two hours with
+/// `CALLREEL_LONG`.
 fn length() -> Duration {
     match std::env::var_os("CALLREEL_LONG") {
         Some(_) => Duration::from_secs(2 * 60 * 60),
@@ -37,7 +38,7 @@ fn length() -> Duration {
     }
 }
 
-/// Calls whose files are long, of real audio, all of which is on the disk.
+/// Calls with long files of real audio, all of it on the disk.
 fn long_calls(server: &Server, dir: &Path, count: usize) -> Vec<Peer> {
     let ids: Vec<String> = (0..count).map(|n| format!("MZlong{n}")).collect();
     let calls = thread::scope(|scope| {
@@ -61,7 +62,7 @@ fn long_calls(server: &Server, dir: &Path, count: usize) -> Vec<Peer> {
     calls
 }
 
-/// Every recording whose file is long has the digest of its samples alone.
+/// Checks that every recording with a long file has only the digest of its samples.
 fn check_long(dir: &Path, calls: &[Peer], state: &str) {
     let finished = shelf::finished(dir);
     for peer in calls {
@@ -90,7 +91,7 @@ fn a_short_call_that_ends_behind_long_ones_waits_for_none_of_them() {
         peer.say(SECOND);
         peer.sync();
     });
-    // Of the files, not of their records.
+    // The syncs of the files are slow, not those of their records.
     long.iter().for_each(|peer| {
         disk.delay(&format!("{}.wav.part", peer.stream_id), "sync", ALL, 3000);
     });
@@ -145,8 +146,8 @@ fn a_stop_with_long_calls_is_soon_over() {
     check_long(dir.path(), &calls, "partial");
 }
 
-/// The unfinished file of a call, without a record: the header of a killed recorder, and `audio`,
-/// stretched with silence to `data_bytes` without room on the disk.
+/// Leaves the unfinished file of a call, without a record: the header of a killed recorder, and `audio`,
+/// stretched to `data_bytes` with silence that takes no room on the disk. Returns its path.
 fn leave(dir: &Path, id: &str, audio: &[u8], data_bytes: u64) -> PathBuf {
     let day = dir.join(jiff::Timestamp::now().strftime("%Y-%m-%d").to_string());
     fs::create_dir_all(&day).unwrap();
@@ -181,7 +182,7 @@ fn a_start_takes_calls_before_day_long_files_are_recovered_and_short_ones_come_f
     let took = began.elapsed();
     eprintln!("a start with ten day-long parts answered after {took:?}");
     assert!(took < SECOND, "{took:?}");
-    // A call of the name of one that waits.
+    // A call with the id of a recording that waits.
     let mut peer = Peer::call(&server, "MZday9");
     peer.say(SECOND);
     let (status, ready) = eventually(PATIENCE, "the short ones are finished", || {
@@ -208,13 +209,13 @@ fn a_start_takes_calls_before_day_long_files_are_recovered_and_short_ones_come_f
     let (status, took) = server.stop();
     assert!(status.code() == Some(0) && took < STOP_MAX, "{status}, {took:?}");
     server.wait_for_log("recovery is over");
-    // What was interrupted is as it was.
+    // The interrupted files that still wait are unchanged.
     for (path, was) in days.iter().zip(was) {
         if let Ok(file) = path.metadata() {
             assert_eq!((file.modified().unwrap(), file.len()), (was, 44 + u64::from(DAY_BYTES)));
         }
     }
-    assert!(days.last().unwrap().exists(), "the longest were recovered in no time");
+    assert!(days.last().unwrap().exists(), "a day-long file is already recovered");
 }
 
 #[test]
@@ -227,7 +228,7 @@ fn a_long_file_is_recovered_with_the_digest_of_its_samples() {
     assert_eq!((recording.word("state"), recording.samples().len()), ("recovered", 10_000_000));
     assert!(recording.record["wav"].get("sha256").is_none());
     assert!(!path.exists());
-    // Its entity tag is another than that of other files, and good for going on.
+    // Its entity tag has a form of its own, and is good for resuming a download.
     let (_, head) = server.ask_admin(&format!(
         "/api/v1/recordings/{}/MZlong/audio",
         path.parent().unwrap().file_name().unwrap().to_str().unwrap()
@@ -255,7 +256,7 @@ fn a_recording_that_begins_before_it_is_looked_for_interrupted_ones_is_not_one()
 
 #[test]
 fn the_lines_of_the_readme_check_the_samples_of_every_kind_of_file() {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../host/README.md");
     let readme = fs::read_to_string(readme).unwrap();
     let lines: Vec<&str> = readme.lines().filter(|line| line.contains("| sha256sum")).collect();
     for (line, format) in lines.iter().zip(["pcm16", "mulaw"]) {
@@ -263,7 +264,7 @@ fn the_lines_of_the_readme_check_the_samples_of_every_kind_of_file() {
         let server = Setup::new(dir.path()).args(&["--cues", "--format", format]).start();
         let mut peer = Peer::call(&server, "MZ1");
         peer.say(SECOND);
-        // An odd number of samples, and a point behind them.
+        // An odd number of samples, and a cue point behind them.
         peer.text(r#"{"event":"media","media":{"payload":"AAAA"}}"#);
         peer.text(r#"{"event":"mark","mark":{"name":"here"}}"#);
         peer.finish();

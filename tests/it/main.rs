@@ -1,4 +1,4 @@
-//! One binary: each file is an area.
+//! The tests of the host and of core in one binary. Each file is an area.
 
 mod admin;
 mod appliance;

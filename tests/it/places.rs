@@ -1,4 +1,4 @@
-//! What one peer may take of what all share: places, memory for messages, calls a second, log lines.
+//! Limits of one peer on shared resources: places, memory for messages, calls a second, log lines.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
@@ -23,7 +23,7 @@ fn refused(server: &Server, reason: &str) -> f64 {
     server.metric(&format!("callreel_calls_refused_total{{reason=\"{reason}\"}}"))
 }
 
-/// Connects as soon as there is a place.
+/// Connects as soon as a place is free.
 fn connect_in_time(server: &Server, id: &str) -> Peer {
     eventually(PATIENCE, "a place is free", || Peer::try_connect(server, id, "").ok())
 }
@@ -39,7 +39,7 @@ fn when_places_run_out_those_who_began_no_call_give_way_and_no_others() {
     let media = startless.next_media();
     startless.text(&media);
     let began = Instant::now();
-    // By their age they give way in this order, however late the next call asks.
+    // These give way in the order of their age, no matter how late the next call asks.
     let mut silent: Vec<Peer> = (3..5).map(|n| Peer::connect(&server, &format!("MZ{n}"))).collect();
     silent[1].text(r#"{"event":"junk"}"#);
     let mut greeter = Peer::connect(&server, "MZ5");
@@ -51,7 +51,7 @@ fn when_places_run_out_those_who_began_no_call_give_way_and_no_others() {
     let first = connect_in_time(&server, "MZ7");
     assert!(began.elapsed() >= 5 * SECOND, "{:?}", began.elapsed());
     assert_eq!(silent[0].close_code(), Some(1013));
-    // The others are as old a moment later: each gives its place to the next call.
+    // The others reach the same age a moment later: each gives its place to the next call.
     let second = connect_in_time(&server, "MZ8");
     assert_eq!(silent[1].close_code(), Some(1013));
     let third = connect_in_time(&server, "MZ9");
@@ -107,14 +107,14 @@ fn begin_endless_message(peer: &mut Peer) {
     let mut head = vec![FIN | TEXT, 0xFF];
     head.extend(260_000u64.to_be_bytes());
     peer.socket.set_write_timeout(Some(SECOND)).unwrap();
-    // Some are held back.
+    // Some peers are held back.
     let _ = peer.socket.write_all(&[&head[..], &[0; 4], &[b' '; 259_000]].concat());
 }
 
 /// Does the handshake from another address of this machine.
 fn connect_from(server: &Server, address: [u8; 4], stream_id: &str) -> Peer {
     let SocketAddr::V4(to) = server.connect().peer_addr().unwrap() else {
-        panic!("not an address of IPv4");
+        panic!("not an IPv4 address");
     };
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &SocketAddrV4::new(address.into(), 0)).unwrap();
@@ -124,7 +124,7 @@ fn connect_from(server: &Server, address: [u8; 4], stream_id: &str) -> Peer {
     Peer::upgrade(socket, stream_id, "").unwrap()
 }
 
-/// A second of audio in each message: 11 KB.
+/// Sends messages with a second of audio each: 11 KB.
 fn say_in_long_messages(peer: &mut Peer, seconds: u64) {
     for second in 0..seconds {
         let codes: Vec<u8> = (0..50).flat_map(|n| chunk_codes("long", second * 50 + n)).collect();
@@ -147,7 +147,7 @@ fn messages_that_do_not_end_give_way_to_others_and_their_peers_are_told() {
         let mut endless: Vec<Peer> =
             (0..132).map(|n| connect_from(&server, attacker, &format!("MA{n}"))).collect();
         endless.iter_mut().for_each(begin_endless_message);
-        // The memory is taken: they need each other's.
+        // The memory is taken: endless messages give way to others.
         assert!(server.wait_for_log("its message did not end").contains("WARN"));
         let asked = Instant::now();
         let mut honest = Peer::call(&server, "MZ1");
@@ -178,7 +178,7 @@ fn each_start_counts_as_a_call_and_a_refused_one_touches_no_other() {
         peer.say(Duration::from_millis(20));
         let mut other = peer.start_message(&[]);
         if number % 2 == 0 {
-            // Else it is the same stream that starts anew.
+            // Every second time another stream starts, with a chunk.
             other = other.replace("\"MZ1\"", &format!("\"MO{number}\""));
             others += 1;
             peer.text(&other);
@@ -194,7 +194,7 @@ fn each_start_counts_as_a_call_and_a_refused_one_touches_no_other() {
         server.wait_for_log("refused a stream on a connection that has others").contains("WARN")
     );
     peer.stop();
-    // It may have been allowed another stream, which goes on.
+    // Another stream may have been allowed, and goes on.
     peer.close(1000);
     assert_eq!(peer.close_code(), Some(1000));
     let finished = shelf::finished(dir.path());

@@ -16,7 +16,7 @@ const ALL: std::ops::RangeInclusive<u64> = 1..=u64::MAX;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A call that has said a second, all of which the server has read.
+/// A call with one second of audio, all of it read by the server.
 fn heard_call(server: &Server, id: &str) -> Peer {
     let mut peer = Peer::call(server, id);
     peer.say(SECOND);
@@ -31,7 +31,7 @@ fn plain_disk(dir: &Path) -> Disk {
     disk.fail("*", "rename-new", ALL, Errno::INVAL);
     disk.fail("*", "link", ALL, Errno::PERM);
     let day = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-    // A file's path goes on with its name: only the directories end like this.
+    // Only the paths of directories end like this: that of a file goes on with its name.
     for name in [day, ".callreel.trial".to_owned()] {
         disk.fail(&format!("{}/{name}$", dir.display()), "sync", ALL, Errno::INVAL);
     }
@@ -48,7 +48,7 @@ fn a_file_system_without_links_and_exclusive_renames_is_recorded_to() {
     let first = heard_call(&server, "MZ1").finish();
     let before = shelf::contents(dir.path());
     let again = heard_call(&server, "MZ1");
-    // Somebody else takes the names that it is about to get.
+    // Another program takes the name that the recording is about to get.
     let part = eventually(PATIENCE, "its file is made", || shelf::unfinished(dir.path()).pop());
     let theirs = part.with_file_name("MZ1-2.wav");
     fs::write(&theirs, "theirs").unwrap();
@@ -142,7 +142,7 @@ fn a_disk_that_gives_no_more_names_gets_no_new_calls_until_it_does() {
     let server = disk.under(Setup::new(dir.path()).args(&options), dir.path()).start();
     let mut running = heard_call(&server, "MZ1");
     disk.fail("*", "rename-new", ALL, Errno::IO);
-    eventually(PATIENCE, "it is told", || (server.get("/readyz") == 503).then_some(()));
+    eventually(PATIENCE, "/readyz answers 503", || (server.get("/readyz") == 503).then_some(()));
     let (status, why) = server.ask_admin("/readyz");
     assert!(status == 503 && why.contains("cannot be written to"), "{why}");
     let (_, public) = server.ask("GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -156,7 +156,7 @@ fn a_disk_that_gives_no_more_names_gets_no_new_calls_until_it_does() {
     disk.heal();
     assert_eq!(running.close_code(), Some(1000));
     assert!(shelf::finished(dir.path())["MZ1"].samples() == running.pcm());
-    // Without anybody asking.
+    // Without a request to /readyz.
     eventually(PATIENCE, "calls are taken", || Peer::try_connect(&server, "MZ2", "").ok());
     assert_eq!((server.ask_admin("/readyz").0, server.get("/readyz")), (200, 200));
 }
@@ -167,7 +167,7 @@ fn nobody_waits_long_for_a_disk_that_hangs() {
     let mut disk = Disk::new();
     let server = disk.under(Setup::new(dir.path()), dir.path()).start();
     disk.delay(".callreel.trial", "mkdir", ALL, 8000);
-    thread::sleep(SECOND); // What was tried last is good for so long.
+    thread::sleep(SECOND); // The last trial is good for a second.
     let ask = || {
         let began = Instant::now();
         (server.get("/readyz"), began.elapsed())
@@ -185,7 +185,7 @@ fn nobody_waits_long_for_a_disk_that_hangs() {
     let (status, took) = ask();
     assert!(status == 503 && took < SECOND, "{status} after {took:?}");
     disk.heal();
-    eventually(PATIENCE, "it is ready again", || (server.get("/readyz") == 200).then_some(()));
+    eventually(PATIENCE, "/readyz answers 200", || (server.get("/readyz") == 200).then_some(()));
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_flood_of_questions_tries_the_disk_once_a_second() {
     }
     let is_trial = |kind: &str, path: &Path| kind == "mkdir" && path.ends_with(".callreel.trial");
     let trials = disk.operations().iter().filter(|op| is_trial(&op.kind, &op.path)).count();
-    // One at the start, and one by the recorder itself.
+    // Besides one a second: one at the start, and one by the recorder itself.
     let trials_max = began.elapsed().as_secs() as usize + 4;
     assert!(trials <= trials_max, "{trials} trials in {:?}", began.elapsed());
 }
@@ -210,12 +210,12 @@ fn a_media_thread_that_stands_still_is_told() {
     let server = Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]).start();
     assert_eq!(server.get("/readyz"), 200);
     let stopped = StoppedThread::of(&server, "media-0");
-    eventually(PATIENCE, "it is told", || (server.get("/readyz") == 503).then_some(()));
+    eventually(PATIENCE, "/readyz answers 503", || (server.get("/readyz") == 503).then_some(()));
     let (status, why) = server.ask_admin("/readyz");
     assert!(status == 503 && why.contains("a thread that reads calls stands still"), "{why}");
     assert_eq!(server.get("/"), 200);
     drop(stopped);
-    eventually(PATIENCE, "it is ready again", || (server.get("/readyz") == 200).then_some(()));
+    eventually(PATIENCE, "/readyz answers 200", || (server.get("/readyz") == 200).then_some(()));
 }
 
 #[test]
@@ -226,9 +226,9 @@ fn a_writer_that_stands_still_is_told() {
     let server = disk.under(Setup::new(dir.path()).args(&options), dir.path()).start();
     disk.delay("MZ1.wav.part", "write", 2..=2, 8000);
     let peer = heard_call(&server, "MZ1");
-    eventually(PATIENCE, "it is told", || (server.get("/readyz") == 503).then_some(()));
+    eventually(PATIENCE, "/readyz answers 503", || (server.get("/readyz") == 503).then_some(()));
     assert!(server.ask_admin("/readyz").1.contains("a thread that writes recordings stands still"));
-    eventually(PATIENCE, "it is ready again", || (server.get("/readyz") == 200).then_some(()));
+    eventually(PATIENCE, "/readyz answers 200", || (server.get("/readyz") == 200).then_some(()));
     let peer = peer.finish();
     assert!(shelf::finished(dir.path())["MZ1"].samples() == peer.pcm());
 }

@@ -1,11 +1,11 @@
-//! The end record, by the server: it tells what is missing, and nothing twice.
+//! The end record, by the server: it tells the missing audio, and nothing twice.
 
 use serde_json::{Value, json};
 
 use crate::harness::messages::{CONNECTED, chunk, media, start, stop};
 use crate::harness::served::{Served, at_once};
 
-/// The record of what becomes of these messages.
+/// The end record of a call with these messages.
 fn record_of(messages: &[String]) -> Value {
     let served = Served::start(at_once());
     let messages: Vec<Vec<u8>> = messages.iter().map(|text| text.clone().into_bytes()).collect();
@@ -17,7 +17,7 @@ fn an_outage_of_both_tracks_is_as_long_as_it_was() {
     let both = ["inbound", "outbound"];
     let mut messages = vec![CONNECTED.to_owned(), start(&both)];
     let mut sequence = 2;
-    // Two outages of both tracks, of 500 ms and of 1 s, and one of 300 ms on one of them.
+    // Two outages of both tracks, of 500 ms and of 1 s, and one of 300 ms on one track.
     for at_ms in (0..4000).step_by(20) {
         for (index, track) in both.into_iter().enumerate() {
             let is_out = match at_ms {

@@ -22,7 +22,7 @@ fn refused(server: &Server, reason: &str) -> f64 {
 /// Sends bytes, ends the sending side, and reads to the end.
 fn say(server: &Server, bytes: &[u8]) {
     let mut socket = server.connect();
-    // The server may have answered and closed before it was all sent.
+    // The server may answer and close before all is sent.
     let _ = socket.write_all(bytes);
     let _ = socket.shutdown(Shutdown::Write);
     let _ = socket.read_to_end(&mut Vec::new());
@@ -34,7 +34,7 @@ const HANDSHAKE: &str = "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\
 #[test]
 fn a_refused_request_leaves_a_line_that_says_why_and_how_to_mend_it() {
     let dir = tempfile::tempdir().unwrap();
-    // As many as the log has room for at once.
+    // As many cases as the log has room for at once.
     let cases: &[(&str, String, &str, &[&str])] = &[
         (
             "no_upgrade",
@@ -193,7 +193,7 @@ fn a_flood_of_refusals_takes_few_lines_and_the_next_one_says_how_many_were_left_
     }
     let lines = || server.log_lines().iter().filter(|line| line.contains("with 404")).count();
     eventually(PATIENCE, "ten are told", || (lines() >= 10).then_some(()));
-    // A slow machine takes seconds for them.
+    // On a slow machine the requests take seconds, and the log has room again.
     assert!(lines() < 50, "{} lines", lines());
     let line = eventually(PATIENCE, "a line tells of those that were left out", || {
         assert_eq!(server.get("/robots.txt"), 404);

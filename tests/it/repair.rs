@@ -1,4 +1,4 @@
-//! `callreel repair`: what it makes playable, and what it leaves alone. ffprobe is the judge.
+//! `callreel repair`: files that it makes playable and files that it leaves alone, by ffprobe's verdict.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn file(header: &[u8], data: &[u8]) -> Vec<u8> {
     [header, data].concat()
 }
 
-/// A header whose RIFF and data sizes are these.
+/// A header with these RIFF and data sizes.
 fn header_of(spec: Spec, riff: u32, data: u32) -> Vec<u8> {
     let mut header = wav::header(spec, Length::Unknown).to_vec();
     let end = header.len();
@@ -31,7 +31,7 @@ fn header_of(spec: Spec, riff: u32, data: u32) -> Vec<u8> {
     header
 }
 
-/// The 58 bytes that a much-copied recorder for Node.js begins with.
+/// The first 58 bytes of a file by a much-copied recorder for Node.js.
 fn four_bit_header(data: u32) -> Vec<u8> {
     let mut header = b"RIFF\xf7\x5b\0\0WAVEfmt \x12\0\0\0\x07\0\x01\0".to_vec();
     header.extend(8000u32.to_le_bytes());
@@ -88,7 +88,7 @@ fn what_was_not_finished_or_has_a_wrong_header_gets_a_playable_copy() {
         let data = if *codec == "pcm_mulaw" { &mulaw } else { &pcm };
         let header = if *codec == "pcm_mulaw" { 58 } else { 44 };
         assert!(fs::read(&copy).unwrap()[header..] == data[..], "{name}");
-        // Nothing is left to repair in it.
+        // The copy needs no repair.
         assert_eq!(repair(&[], &copy), (Some(0), "1 good, 0 repaired, 0 left alone\n".to_owned()));
     }
     for options in [&["--dry-run"][..], &[]] {
@@ -120,7 +120,7 @@ fn what_is_good_or_not_understood_is_left_alone_with_a_reason() {
     fast[28..32].copy_from_slice(&32_000u32.to_le_bytes());
     let odd = file(&wav::header(MULAW, Length::Bytes(7999)), &second(MULAW)[..7999]);
     let odd = file(&odd, wav::ending(7999));
-    // An empty file of another program, with its name behind no samples.
+    // An empty file of another program: no samples, then a chunk with the program's name.
     let named = file(&header_of(PCM, 36 + 12, 0), b"LIST\x04\0\0\0INFO");
     let cases: [(&str, &[u8], &str); 12] = [
         ("odd.wav", &odd, "1 good"),
@@ -185,7 +185,7 @@ fn a_file_that_is_being_recorded_is_left_alone() {
     let part = shelf::unfinished(dir.path()).remove(0);
     let twin = part.with_file_name("twin.wav.part");
     fs::copy(&part, &twin).unwrap();
-    // For the directory once, not for each of its files.
+    // The directory is reported once, not each of its files.
     for path in [dir.path(), part.parent().unwrap(), &part] {
         let (code, said) = repair(&[], path);
         assert_eq!(code, Some(1));

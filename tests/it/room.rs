@@ -1,4 +1,4 @@
-//! What a call's texts, its records, those who watch and a disk of few inodes may take.
+//! Limits on a call's texts and records, on clients that watch, and on a disk with few inodes.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
 
-/// A call that says as much beside its audio as it can.
+/// A call with the most texts that it can send beside its audio.
 fn talkative(server: &Server, id: &str) -> Peer {
     let mut peer = Peer::connect(server, id);
     let names: Vec<String> = (0..32).map(|n| format!("name{n}")).collect();
@@ -91,7 +91,7 @@ fn one_long_text_is_cut_with_a_mark_and_costs_the_others_nothing() {
         (&json!("+15550100001"), &json!("t".repeat(400)))
     );
     assert!(parameters["long"].as_str().unwrap().contains("[cut: 20000 bytes, sha256 "));
-    // The id, the call's id, which has it in it, and the parameter.
+    // The stream's id, the call's id, which contains it, and the parameter.
     assert_eq!(record["texts_cut"], 3);
     let kept = record["stream_id"].as_str().unwrap();
     let digest = id.strip_prefix("stream-").unwrap();
@@ -117,7 +117,7 @@ fn talkative_calls_take_little_memory_and_their_records_are_written_seldom() {
         }
         std::thread::sleep(Duration::from_millis(1050));
     }
-    // 64 KiB a second and call, and what was begun before.
+    // 64 KiB a second and call, and the records begun before.
     let most = 6 * 64 * KIB * CALLS as u64;
     let wrote = server.written() - written;
     assert!(wrote <= most, "{wrote} bytes of {most}");
@@ -142,7 +142,7 @@ fn downloads_and_watchers_that_take_nothing_hold_64_mib_together() {
     let stuck: Vec<TcpStream> = (0..240)
         .map(|n| server.begin_to_ask_admin(if n % 4 == 0 { "/api/v1/events" } else { audio }))
         .collect();
-    // Who reads gets all of it meanwhile.
+    // A client that reads gets the whole file meanwhile.
     let mut reader = server.begin_to_ask_admin(audio);
     let (mut piece, mut got) = (vec![0; 256 * 1024], 0);
     while let Ok(count @ 1..) = reader.read(&mut piece) {
@@ -160,7 +160,7 @@ fn a_call_is_refused_before_the_file_system_has_no_inode_left() {
     let server = Setup::new(&disk.dir()).args(&ADMIN).start();
     let mut honest = Peer::call(&server, "MZhonest");
     honest.say(Duration::from_secs(1));
-    // One connection, one stream after the other: what it is refused at is its own.
+    // One stream after the other on one connection, which alone meets the refusal.
     let mut greedy = Peer::connect(&server, "MZ0");
     for n in 0..100 {
         greedy.stream_id = format!("MZ{n}");

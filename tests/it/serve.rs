@@ -1,4 +1,4 @@
-//! Calls through the whole server: what is on the disk afterwards.
+//! Calls through the whole server, and the files on the disk afterwards.
 
 use std::fs;
 use std::process::Command;
@@ -37,7 +37,7 @@ fn every_fixture_leaves_its_wav_and_its_end_record() {
     }
 }
 
-/// Replaces what differs from one run to the next.
+/// Replaces the fields that differ from one run to the next.
 fn forget_the_hour(record: &mut Value) {
     for field in ["started_at", "ended_at"] {
         let time = record[field].as_str().expect("a time");
@@ -74,7 +74,7 @@ fn a_hundred_calls_at_once_are_each_what_ffmpeg_decodes() {
         recorded.extend(oracle::samples(&wav[44..]));
     }
     assert_eq!(recorded.len(), 100 * 2 * 8000);
-    assert!(recorded == oracle::ffmpeg_mulaw(&codes), "a recording is not what was sent");
+    assert!(recorded == oracle::ffmpeg_mulaw(&codes), "a recording differs from the audio sent");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn both_tracks_and_mulaw_files_are_what_was_sent() {
             sides[0].iter().zip(&sides[1]).flat_map(|(left, right)| [*left, *right]).collect();
         let wav = fs::read(path.with_extension("wav")).unwrap();
         let read = oracle::Wavs::new(&format!("both-{encoding:?}"), [wav.as_slice()]).ffmpeg();
-        assert!(read == [expected], "{encoding:?}: the recording is not what was sent");
+        assert!(read == [expected], "{encoding:?}: the recording differs from the audio sent");
     }
 }
 
@@ -128,7 +128,7 @@ fn a_recording_goes_on_in_the_next_file_before_one_is_too_long() {
     }
     let id = records[0].1["stream_id"].as_str().unwrap();
     let codes = fs::read(sent.path().join(format!("{id}.ulaw"))).unwrap();
-    assert!(recorded == oracle::ffmpeg_mulaw(&codes), "the segments are not what was sent");
+    assert!(recorded == oracle::ffmpeg_mulaw(&codes), "the segments differ from the audio sent");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What becomes of a call: where its audio goes, what is counted, and that nothing is lost.
+//! The session of a call: the place of its audio, the counts, and that nothing is lost.
 
 use callreel_core::frame::{PeerError, Provider, Track};
 use callreel_core::g711::decode_mulaw;
@@ -60,9 +60,9 @@ fn where_messages_are_missing_more_than_10_ms_are_a_gap() {
     assert_eq!(chunks(&[(2, 0), (4, 30)]).gaps, []);
     let recording = chunks(&[(2, 0), (4, 31)]);
     assert_eq!((recording.gaps, recording.stats.missing), (vec![gap(160, 88, 88)], 1));
-    // The hole counts once, for the next chunk of the track.
+    // A hole in the numbers counts once, for the next chunk of the track.
     assert_eq!(chunks(&[(2, 0), (4, 20), (5, 71)]).gaps, []);
-    // It is counted even where nothing is filled.
+    // The missing messages are counted even where no silence is filled in.
     assert_eq!(chunks(&[(2, 0), (9, 20)]).stats.missing, 6);
 }
 
@@ -93,16 +93,16 @@ fn a_constant_timestamp_is_as_good_as_none() {
     let recording = chunks(&times);
     assert_eq!(recording.samples, decoded(&call_codes(100)));
     assert_eq!((recording.gaps, recording.clock), (vec![], MediaClock::Frozen));
-    // Beyond 40 ms, until it is known that the clock stands still.
+    // Chunks more than 40 ms late, until the session knows that the clock stands still.
     assert_eq!(recording.stats.late, 7);
-    // A clock that moves by bursts is milliseconds after all: a gap counts.
+    // A clock that moves by bursts counts milliseconds after all: a gap is a gap.
     let bursts = (0..100).map(|i| (i + 2, i / 20 * 400 + if i < 60 { 0 } else { 1000 }));
     let recording = chunks(&bursts.collect::<Vec<_>>());
     assert_eq!(recording.clock, MediaClock::Milliseconds);
     assert_eq!(recording.gaps.len(), 1, "{:?}", recording.gaps);
 }
 
-/// Chunks of 20 ms whose timestamps are `time` of their number.
+/// Records chunks of 20 ms, each with `time` of its number as its timestamp.
 fn clock(time: impl Fn(u64) -> u64) -> Recording {
     chunks(&(0..40).map(|i| (i + 2, time(i))).collect::<Vec<_>>())
 }
@@ -126,7 +126,7 @@ fn the_unit_of_the_timestamps_is_told_by_the_audio() {
         assert_eq!(recording.samples, decoded(&call_codes(40)), "{expected:?}");
         assert_eq!(recording.gaps, [], "{expected:?}");
     }
-    // Before the second step it may be a gap; what follows shows that it was none.
+    // The first step may be a gap; the steps that follow show that it was none.
     let recording = clock(|i| 1000 * i);
     assert_eq!(recording.clock, MediaClock::Racing);
     assert_eq!(recording.gaps, [gap(160, 980 * 8, 980 * 8)]);
@@ -139,13 +139,13 @@ fn a_gap_counts_in_the_unit_of_the_timestamps() {
         assert_eq!(recording.gaps, [gap(20 * 160, 25 * 160, 25 * 160)], "{scale}");
         assert_eq!(recording.samples.len(), (40 + 25) * 160);
     }
-    // A gap at the beginning is none of another unit.
+    // A gap at the beginning does not show another unit.
     let recording = clock(|i| if i == 0 { 0 } else { 20 * i + 140 });
     assert_eq!(recording.clock, MediaClock::Milliseconds);
     assert_eq!(recording.samples.len(), 40 * 160 + 140 * 8);
 }
 
-/// Records chunks in the order of `numbers`, each at its time, but for a wobble.
+/// Records chunks in the order of `numbers`, each at its time plus its wobble.
 fn in_order(numbers: &[u64], wobble: impl Fn(u64) -> u64) -> Recording {
     let media = numbers.iter().map(|i| media("inbound", i + 2, 20 * i + wobble(*i), &chunk(*i)));
     record_one(&messages(&["inbound"], media))
@@ -169,7 +169,7 @@ fn a_chunk_that_comes_late_lands_in_its_place() {
             assert_eq!(stats.missing, stats.reordered, "{order:?}");
         }
     }
-    // Without timestamps the numbers tell.
+    // Without timestamps the sequence numbers tell the order.
     let nameless = |i: u64| media("inbound", i + 2, 0, &chunk(i)).replace("timestamp", "x");
     let recording = record_one(&messages(&["inbound"], [0, 1, 3, 2, 4].map(nameless)));
     assert_eq!(recording.samples, decoded(&call_codes(5)));
@@ -184,7 +184,7 @@ fn what_comes_after_the_window_is_late_and_what_never_comes_is_silence() {
     assert_eq!(recording.gaps, [gap(160, 160, 160)]);
     let stats = recording.stats;
     assert_eq!((stats.late, stats.missing, stats.reordered), (1, 1, 0));
-    // The end gives up what is missing.
+    // At the end the missing chunk is given up.
     let recording = in_order(&[0, 2], |_| 0);
     assert_eq!((recording.samples.len(), recording.gaps), (480, vec![gap(160, 160, 160)]));
 }
@@ -284,7 +284,7 @@ fn an_exact_repeat_is_dropped_and_anything_less_is_kept() {
         media("inbound", 2, 0, &flipped),
         media("inbound", 2, 0, &chunk(0)[..159]),
         media("inbound", 2, 0, &chunk(0)).replace(r#""chunk":"2""#, r#""chunk":"9""#),
-        // Not the last one any more.
+        // The same message, but not the last one any more.
         [media("inbound", 2, 0, &chunk(0))].concat(),
     ] {
         let recording =
@@ -292,7 +292,7 @@ fn an_exact_repeat_is_dropped_and_anything_less_is_kept() {
         assert_eq!(recording.stats.repeated, 0);
         assert!(recording.samples.len() > 460);
     }
-    // Two bits that a plain sum would take for none.
+    // Two flipped bits that cancel out in a plain sum.
     for (first, second) in
         (0..16).flat_map(|first| (first + 1..32).map(move |second| (first, second)))
     {
@@ -330,7 +330,7 @@ fn a_track_that_falls_behind_by_more_than_200_ms_is_silence_and_then_late() {
     let inbound = (0..20).map(|i| media("inbound", i + 2, i * 20, &chunk(i)));
     let outbound = (0..2).map(|i| media("outbound", i + 22, i * 20, &chunk(i + 100)));
     let recording = record_one(&messages(&["inbound", "outbound"], inbound.chain(outbound)));
-    // 400 ms of inbound left 200 ms of outbound to silence.
+    // After 400 ms of inbound alone, 200 ms of outbound are given up as silence.
     let outbound: Vec<u8> = (100..102).flat_map(chunk).collect();
     let expected = [vec![0; 1600], decoded(&outbound), vec![0; 1600 - 320]].concat();
     assert_eq!(recording.channel(1), expected);
@@ -378,7 +378,7 @@ fn a_ring_that_does_not_serve_the_tracks_says_so_and_takes_the_start_again_with_
         assert_eq!(session.spec(), None);
         assert_eq!(session.set_ring(vec![0; bytes_min]).len(), length);
         assert!(matches!(session.handle_message(&mut text).unwrap().event(), Event::Started(_)));
-        // Not while it records.
+        // A session that records takes no other ring.
         assert_eq!(session.set_ring(vec![0; 9]).len(), 9);
     }
 }
@@ -437,7 +437,7 @@ fn with_the_memory_of_one_session_a_start_ends_the_stream_before_it() {
     let alone = device_connection(&[&bytes], 2048);
     let lengths = |all: &[Recording]| all.iter().map(|one| one.samples.len()).collect::<Vec<_>>();
     assert_eq!(lengths(&beside), [1600, 1120]);
-    // The second takes all that comes, to the first stop.
+    // The second stream takes all media up to the first stop.
     assert_eq!(lengths(&alone)[0], 640);
     assert_eq!(alone[0].samples, beside[0].samples[..640]);
     assert_eq!((alone.len(), alone[1].stats.media, alone[1].stats.unaddressed), (2, 12, 6));
@@ -493,7 +493,7 @@ fn what_an_undrained_turn_held_is_counted() {
     let mut heard = 0;
     for (index, text) in texts.iter_mut().enumerate() {
         let mut turn = session.handle_message(text).unwrap();
-        // The second chunk is not asked for.
+        // The second chunk is not drained.
         if index != 3 {
             heard += core::iter::from_fn(|| Some(turn.poll_pcm(&mut out)))
                 .take_while(|count| *count > 0)
@@ -520,11 +520,12 @@ fn sequence_numbers_that_begin_anew_are_no_loss() {
     assert_eq!(chunks(&[(2, 0), (60_002, 20)]).stats.missing, 59_999);
     assert_eq!(chunks(&[(2, 0), (60_003, 20), (60_004, 40)]).stats.missing, 0);
     assert_eq!(chunks(&[(100_000, 0), (1, 20), (2, 40), (4, 60)]).stats.missing, 1);
-    // An older number is no news.
+    // An older number counts nothing.
     assert_eq!(chunks(&[(2, 0), (4, 20), (3, 40), (5, 60)]).stats.missing, 1);
 }
 
-/// A call of one or both tracks in disorder: whether it is outbound, timestamp, length.
+/// A call in disorder: whether it has both tracks; of each chunk, whether it is outbound, its timestamp
+/// and its length.
 fn disorder() -> impl Strategy<Value = (bool, Vec<(bool, u64, usize)>)> {
     let time = prop_oneof![12 => 0..2000u64, 1 => 0..30_000u64, 1 => any::<u64>()];
     let length = prop_oneof![6 => Just(160), 2 => 0..400usize, 1 => 3000..5000usize];
@@ -561,7 +562,7 @@ proptest! {
         let mut all = messages(tracks, []);
         for (index, (outbound, time, length)) in pieces.into_iter().enumerate() {
             let outbound = outbound && stereo;
-            // No code is silence, so that audio can be told from what was filled in.
+            // No code is silence, so that audio can be told from filled-in silence.
             let codes = vec![0x20 + index as u8; length];
             let track = if outbound { "outbound" } else { "inbound" };
             all.push(media(track, index as u64 + 2, time, &codes));

@@ -1,5 +1,5 @@
-//! What commands print of others' words: names of files, ids, answers and reasons. A terminal must find
-//! nothing in it to obey, and no line in it is anybody else's.
+//! Foreign texts in the output of commands: names of files, ids, answers and reasons. The output has no
+//! control character for a terminal to obey, and no line of foreign origin.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -12,7 +12,7 @@ use tungstenite::protocol::CloseFrame;
 
 use crate::harness::process::callreel;
 
-/// Escape sequences of both kinds, a line of its own, a line separator, a turn of the writing's direction.
+/// Escape sequences of both kinds, a line of its own, a line separator, a reversal of the direction.
 const EVIL: &str = "\x1b[2J\u{9b}31m\x07\nok, all is well\r\u{2028}\u{202e}\u{200b}\x7f";
 
 fn run(args: &[&str]) -> Output {
@@ -21,7 +21,7 @@ fn run(args: &[&str]) -> Output {
     command.args(args).output().unwrap()
 }
 
-/// Checks both streams, and gives them together.
+/// Checks both output streams; returns them together.
 fn fit(output: &Output) -> String {
     let all = [&output.stdout[..], &output.stderr].concat();
     let text = String::from_utf8(all).unwrap();
@@ -81,7 +81,7 @@ fn names_of_files_and_streams_are_shown_and_not_obeyed() {
     }
 }
 
-/// A server that takes one connection, and does as it is told with it.
+/// A server that accepts one connection and hands it to `serve`; returns its address.
 fn server(serve: impl FnOnce(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -103,7 +103,7 @@ fn words_of_a_server_are_shown_and_not_obeyed() {
     };
     let said = fit(&run(&["call", "--duration", "2s", "--url", &closes()]));
     assert!(said.contains(r"closed with 1008 (\u{1b}[2J"), "{said}");
-    // As JSON the same words are there for programs.
+    // As JSON the reason is unchanged, for programs.
     let output = run(&["call", "--duration", "2s", "--json", "--url", &closes()]);
     let report: serde_json::Value = serde_json::from_str(&fit(&output)).unwrap();
     assert_eq!(report["calls"][0]["end"]["reason"], EVIL);

@@ -1,4 +1,4 @@
-//! Media time has a clock: the silence that timestamps ask for, held to the time that has passed.
+//! The silence that timestamps ask for, limited by the time that has passed.
 
 use callreel_core::frame::{Provider, Track};
 use callreel_core::session::{Gap, RING_BOTH_TRACKS_MIN, Run, Session, SilenceBudget};
@@ -8,7 +8,7 @@ use callreel_firmware_sim::queue::Queue;
 use crate::harness::client::text;
 use crate::harness::messages::{chunk, media, start};
 
-/// A session with a budget, and what came out of it: codes of both channels, and gaps.
+/// A session with a budget, and its output: codes of both channels, and gaps.
 struct Taken {
     session: Session<Vec<u8>>,
     codes: Vec<u8>,
@@ -43,7 +43,7 @@ impl Taken {
     }
 }
 
-/// A budget of which so many milliseconds are left.
+/// A budget with `ms` milliseconds left.
 fn budget(ms: u32) -> SilenceBudget {
     let mut budget = SilenceBudget::new();
     let spent = 8 * (SilenceBudget::ALLOWANCE_MS - ms);
@@ -54,18 +54,18 @@ fn budget(ms: u32) -> SilenceBudget {
 #[test]
 fn a_gap_that_the_clock_does_not_pay_for_is_closed_up_and_told() {
     let mut taken = Taken::new(&["inbound"], budget(1500));
-    // In order at first, so that the timestamps are believed.
+    // In order at first, so that the session trusts the timestamps.
     let times = (0..240).step_by(20).chain([1240, 2260, 2280, 3300]);
     for (number, time) in (0..).zip(times) {
         taken.take(&media("inbound", number + 2, time, &chunk(number)));
     }
     let gap = |at, missing, filled| Gap { track: Track::Inbound, at, missing, filled };
-    // Time counts on from the audio behind a gap that was closed up.
+    // After a gap that was closed up, time counts on from the audio behind it.
     let gaps = [gap(1920, 8000, 8000), gap(10_080, 8000, 0), gap(10_400, 8000, 0)];
     assert_eq!(taken.gaps, gaps);
     assert_eq!(taken.codes.len(), 16 * 160 + 8000);
     assert_eq!(taken.codes[9920..], [12, 13, 14, 15].map(chunk).concat()[..]);
-    // As time passes, silence may be had again.
+    // The time that passes pays for silence again.
     let budget = taken.session.silence_mut();
     budget.advance(10_000, 0);
     budget.advance(10_500, 1);
@@ -79,11 +79,11 @@ fn tracks_stay_together_when_a_gap_of_both_is_closed_up() {
     for (left_ms, filled_ms) in [(0, 0), (3, 0), (8999, 0), (9000, 9000), (30_000, 9000)] {
         let mut taken = Taken::new(&tracks, budget(left_ms));
         let mut sequence = 1;
-        // 9 s without a message from either, in the midst of it.
+        // 9 s without a message of either track, in the middle.
         for time in (0..400).step_by(20).chain((9400..9800).step_by(20)) {
             for track in tracks {
                 sequence += 1;
-                // Both say the same, so that it is seen where they are apart.
+                // Both tracks have the same audio, so that a shift between them is seen.
                 taken.take(&media(track, sequence, time, &chunk(time / 20)));
             }
         }
@@ -110,7 +110,7 @@ fn tracks_stay_together_when_a_gap_of_both_is_closed_up() {
 fn a_session_without_a_budget_fills_every_gap() {
     let mut taken = Taken::new(&["inbound"], SilenceBudget::UNLIMITED);
     taken.session.silence_mut().advance(1, 1);
-    // In order at first, so that the timestamps are believed.
+    // In order at first, so that the session trusts the timestamps.
     for number in 0..100u64 {
         let time = 20 * number + number.saturating_sub(20) * 9000;
         taken.take(&media("inbound", number + 2, time, &chunk(number)));
@@ -135,7 +135,7 @@ fn the_appliance_holds_silence_to_its_own_clock_whatever_starts_it_is_sent() {
             let bytes = text(&message);
             buffer[..bytes.len()].copy_from_slice(&bytes);
             let mut held = call.handle_bytes(&mut buffer[..bytes.len()], 1_000_000 + round * 1000);
-            // The card's side.
+            // The card side.
             while held > 0 || call.is_behind() {
                 let mut codes = [0; 4096];
                 while let count @ 1.. = call.pop(&mut codes) {
@@ -154,6 +154,6 @@ fn the_appliance_holds_silence_to_its_own_clock_whatever_starts_it_is_sent() {
     while let count @ 1.. = call.pop(&mut codes) {
         samples += count;
     }
-    // The audio, and of the allowance and the nine seconds that have passed as many whole gaps as go.
+    // The audio, and as many whole gaps as the allowance and the nine seconds that have passed pay for.
     assert_eq!(samples, 10 * 40 * 160 + 4 * 72_000);
 }

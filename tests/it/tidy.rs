@@ -1,11 +1,11 @@
-//! House rules that a test can hold.
+//! Rules of the code base that a test can check.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::harness::fixtures;
 
-/// Lines of a file without its tests.
+/// Most lines of a file without its tests.
 const FILE_LINES_MAX: usize = 750;
 
 #[test]
@@ -102,6 +102,87 @@ fn every_fixture_has_its_line_in_the_readme() {
         readme.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).collect();
     let there: Vec<_> = fixtures::twilio().into_iter().map(|fixture| fixture.name).collect();
     assert_eq!(told, there, "tests/fixtures/README.md, in the order of the names");
+}
+
+#[test]
+fn comments_and_texts_name_the_thing() {
+    let all = sources(&["core/src", "host/src", "firmware-sim/src", "tests/it"]);
+    let comments: Vec<_> = all.iter().flat_map(|(path, code)| texts(path, code).0).collect();
+    assert_few(&comments, comments.len() / 100);
+    for (path, code) in sources(&["host/src"]) {
+        assert_few(&texts(&path, without_tests(&code)).1, 0);
+    }
+    for folder in [".", "core", "host", "firmware-sim", "tests"] {
+        let path = format!("{folder}/README.md");
+        let readme = fs::read_to_string(root().join(&path)).unwrap_or_default();
+        let mut is_code = false;
+        let prose = readme.lines().enumerate().filter(|(_, line)| {
+            is_code ^= line.trim_start().starts_with("```");
+            !is_code
+        });
+        let prose: Vec<_> = prose.map(|(at, line)| (format!("{path}:{}", at + 1), line)).collect();
+        assert_few(&prose, prose.len() / 100);
+    }
+}
+
+/// Fails if more than `count_max` lines have a stand-in word for a noun. Names the first 20 places.
+fn assert_few(lines: &[Line<'_>], count_max: usize) {
+    let found: Vec<_> = lines.iter().filter(|(_, line)| has_stand_in(line)).collect();
+    let first = &found[..found.len().min(20)];
+    assert!(found.len() <= count_max, "{} of {} lines: {first:#?}", found.len(), lines.len());
+}
+
+/// Whether a line has a word that stands in for a noun. `{what}` in a format string is a variable.
+fn has_stand_in(line: &str) -> bool {
+    let stand_ins = ["what", "who", "whom", "whose", "whatever", "whoever"];
+    let line = line.replace("{what", "{").to_lowercase();
+    line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| stand_ins.contains(&word))
+}
+
+/// A line of a text, with its place.
+type Line<'t> = (String, &'t str);
+
+/// The lines of the comments and of the string literals in Rust code.
+fn texts<'t>(path: &str, code: &'t str) -> (Vec<Line<'t>>, Vec<Line<'t>>) {
+    let (mut comments, mut strings) = (Vec::new(), Vec::new());
+    let (mut rest, mut number) = (code, 1);
+    while let Some(at) = rest.find(['/', '"', '\'']) {
+        let (before, text) = rest.split_at(at);
+        let name = before.trim_end_matches('#');
+        let raw_end = format!("\"{}", &before[name.len()..]);
+        let is_comment = text.starts_with("//");
+        let end = if is_comment {
+            text.find('\n')
+        } else if text.starts_with("'\"'") {
+            Some(3)
+        } else if text.starts_with("'\\\"'") {
+            Some(4)
+        } else if !text.starts_with('"') {
+            Some(1)
+        } else if name.ends_with('r') {
+            text[1..].find(&raw_end).map(|end| end + 1 + raw_end.len())
+        } else {
+            let mut is_escaped = true;
+            let is_end = |c: char| {
+                let is_end = c == '"' && !is_escaped;
+                is_escaped = c == '\\' && !is_escaped;
+                is_end
+            };
+            text.find(is_end).map(|end| end + 1)
+        };
+        let (text, behind) = text.split_at(end.unwrap_or(text.len()));
+        number += before.matches('\n').count();
+        let lines = text.lines().enumerate();
+        let lines = lines.map(|(at, line)| (format!("{path}:{}", number + at), line));
+        if is_comment {
+            comments.extend(lines);
+        } else if text.starts_with('"') {
+            strings.extend(lines);
+        }
+        number += text.matches('\n').count();
+        rest = behind;
+    }
+    (comments, strings)
 }
 
 /// The Rust files under some of the repository's folders, by their path from its root.

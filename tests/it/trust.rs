@@ -1,4 +1,4 @@
-//! Who may come in, and what nobody gets to see.
+//! Admission by signature and token, and data that stays secret.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -79,7 +79,7 @@ fn only_what_twilios_own_library_signs_for_the_public_url_gets_in() {
         assert_eq!(connect(&headers).err(), Some(403), "{what}");
     }
     assert!(shelf::finished(dir.path()).is_empty() && shelf::unfinished(dir.path()).is_empty());
-    let mut peer = connect(&header(&stream)).unwrap_or_else(|_| panic!("a genuine stream gets in"));
+    let mut peer = connect(&header(&stream)).unwrap_or_else(|_| panic!("genuine stream refused"));
     peer.start(&[]);
     peer.say(std::time::Duration::from_secs(1));
     let peer = peer.finish();
@@ -109,7 +109,7 @@ fn a_stream_token_is_asked_for_at_the_start_and_good_once() {
         peer
     };
     let genuine = token("CAMZ1");
-    // The webhook is asked again: a call has one token all the same.
+    // The webhook is called again: both tokens together admit one stream.
     let second = token("CAMZ1");
     let other = token("CAMZ9");
     for parameters in [
@@ -134,7 +134,7 @@ fn a_stream_token_is_asked_for_at_the_start_and_good_once() {
         server.log_lines().join("\n"),
         shelf::contents(dir.path()).values().map(|bytes| String::from_utf8_lossy(bytes)).collect(),
     ];
-    assert!(everything.iter().all(|text| !text.contains(&genuine)), "the token is told");
+    assert!(everything.iter().all(|text| !text.contains(&genuine)), "the token is on the disk");
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn no_log_level_tells_audio_secrets_or_numbers_and_no_input_forges_a_line() {
             let is_plain = |c: char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}');
             assert!(is_whole && line.chars().all(is_plain), "{line:?}");
         }
-        // What came from the wire is no path, either.
+        // File names hold safe characters alone, though ids come from the wire.
         let mut names = shelf::files(&home)
             .into_iter()
             .filter_map(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
@@ -235,7 +235,7 @@ fn no_log_level_tells_audio_secrets_or_numbers_and_no_input_forges_a_line() {
     }
 }
 
-/// Posts a form; gives the status.
+/// Posts a form; returns the status.
 fn webhook(server: &Server, path: &str, form: &[(&str, &str)], signature: Option<&str>) -> u16 {
     let encode =
         |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };

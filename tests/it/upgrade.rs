@@ -11,10 +11,10 @@ use crate::harness::process::{PATIENCE, Setup};
 use crate::harness::receiver::receiver;
 use crate::harness::shelf;
 
-/// Below the fixture's directory: the format of its recordings.
+/// Folders of the fixture, named after the format of their recordings.
 const FORMATS: [&str; 2] = ["pcm16", "mulaw"];
 
-/// Everything that lies there: how it is finished, and its channels.
+/// Recordings of the fixture: id, final state, number of channels.
 const CALLS: [(&str, &str, usize); 6] = [
     ("MZended", "partial", 1),
     ("MZfinished", "complete", 1),
@@ -37,7 +37,7 @@ fn sent(count: usize) -> impl Iterator<Item = i16> {
     (0..count).map(|n| decode_mulaw(((n * 31 + n / 256) & 0xFF) as u8))
 }
 
-/// The samples of one channel after another of a WAV, its header checked.
+/// The interleaved samples of a WAV, its header checked.
 fn samples_of(wav: &[u8], format: &str) -> Vec<i16> {
     let (header, bytes) = if format == "mulaw" { (58, 1) } else { (44, 2) };
     let number = |at: usize| u32::from_le_bytes(wav[at..at + 4].try_into().unwrap()) as usize;
@@ -103,7 +103,7 @@ fn what_a_killed_build_of_2aaab49_left_is_recovered_listed_and_delivered() {
     }
 }
 
-/// The fixture holds what it is there for.
+/// Checks that the fixture holds the files that the test is about.
 fn check_fixture(files: &BTreeMap<PathBuf, Vec<u8>>) {
     let count = |is: &dyn Fn(&str, &[u8]) -> bool| {
         files.iter().filter(|(path, bytes)| is(&path.to_string_lossy(), bytes)).count()
@@ -115,7 +115,7 @@ fn check_fixture(files: &BTreeMap<PathBuf, Vec<u8>>) {
     assert_eq!(count(&|path, _| path.ends_with(".json.part")), 4);
 }
 
-/// All audio that was in the file is in the recording, which ends with it.
+/// Checks that the recording holds all audio of the earlier file, and ends with it.
 fn check_recording(
     dir: &Path,
     before: &BTreeMap<PathBuf, Vec<u8>>,
@@ -136,7 +136,7 @@ fn check_recording(
         "{format} {id}"
     );
     let data = &fs::read(path.with_extension("wav")).unwrap()[header..][..samples.len() * bytes];
-    // A record that was published has no digest but that of the whole.
+    // A record published by the earlier build has only the digest of the whole file.
     let is_old = before.contains_key(&path);
     assert_eq!(record["wav"].get("data_sha256").is_none(), is_old, "{format} {id}");
     assert!(is_old || record["wav"]["data_sha256"] == shelf::sha256(data), "{format} {id}");

@@ -1,4 +1,4 @@
-//! WAV files: their bytes, and what a sink that fails leaves behind.
+//! WAV files: their bytes, also after failures of the sink.
 
 use callreel_core::g711::{decode_mulaw, encode_mulaw};
 use callreel_core::wav::{
@@ -35,7 +35,7 @@ fn the_pcm_header_is_that_of_ffmpeg_bitexact_and_sox() {
 fn the_mulaw_header_has_an_18_byte_format_and_a_fact() {
     let expected = "52494646 50010000 57415645 666d7420 12000000 0700 0100 401f0000 401f0000 0100
         0800 0000 66616374 04000000 ff000000 64617461 ff000000";
-    // 255 bytes and their ending: RIFF counts it, data does not.
+    // 255 bytes and their ending: RIFF counts the ending, data does not.
     assert_eq!(header(MULAW, Length::Bytes(255)), hex(expected)[..]);
     let expected = "52494646 f2ffffff 57415645 666d7420 12000000 0700 0100 401f0000 401f0000 0100
         0800 0000 66616374 04000000 00000000 64617461 c0ffffff";
@@ -98,7 +98,7 @@ fn other_tools_read_finished_and_unfinished_files() {
 
 #[test]
 fn nothing_is_written_past_4_gib() {
-    // A sink that only counts, so that the wall is really met.
+    // A sink that only counts, so that the limit is really reached.
     struct Count(u64);
     impl ErrorType for Count {
         type Error = core::convert::Infallible;
@@ -130,12 +130,12 @@ fn nothing_is_written_past_4_gib() {
     assert_eq!(writer.write(&[0; 2]), Err(Error::Full));
     let data = writer.data_bytes();
     assert!(data <= DATA_BYTES_MAX && DATA_BYTES_MAX - data < 4);
-    // Nor are chunks that do not fit; without them the file is completed.
+    // Chunks that do not fit are not written either; the file is completed without them.
     assert_eq!(writer.seal_with(&[0; 100]), Err(Error::Full));
     assert_eq!(writer.into_sink().0, 44 + u64::from(data));
 }
 
-/// A file in memory whose operation number `fails_at` fails, a write after half of its bytes.
+/// A file in memory. Its operation number `fails_at` fails, a write after half of its bytes.
 #[derive(Default)]
 struct Failing {
     file: Sink,
@@ -179,8 +179,8 @@ impl Seek for Failing {
 #[test]
 fn whatever_operation_fails_the_audio_before_it_stays_in_place() {
     let block = |index: i16| vec![index * 100 + 1; 50];
-    // Blocks with a checkpoint after every second, which is tried again when it fails; returns the
-    // sink, the blocks written and whether anything failed.
+    // Writes blocks, with a checkpoint after every second one, repeated if it fails; returns the sink,
+    // the number of blocks written and whether an operation failed.
     let record = |fails_at: Option<usize>| {
         let mut sink = Failing { fails_at, ..Failing::default() };
         let mut blocks = 0;
@@ -209,7 +209,7 @@ fn whatever_operation_fails_the_audio_before_it_stays_in_place() {
     assert_eq!((blocks, failed), (4, false));
     for fails_at in 0..sink.operations {
         let (sink, blocks, failed) = record(Some(fails_at));
-        assert!(failed, "operation {fails_at} was hidden");
+        assert!(failed, "the failure of operation {fails_at} was hidden");
         let expected: Vec<i16> = (0..blocks).flat_map(block).collect();
         let bytes = sink.file.bytes;
         let data = samples(&bytes[bytes.len().min(44)..]);
@@ -227,7 +227,7 @@ fn a_sink_that_fails_while_a_file_is_finished_says_so() {
             writer.finish()
         };
         let operations = finish(None).ok().unwrap().operations;
-        // The header and the samples took two.
+        // The header and the samples took two operations.
         for fails_at in 2..operations {
             assert_eq!(finish(Some(fails_at)).err(), Some(Error::Sink(ErrorKind::Other)));
         }
@@ -240,7 +240,7 @@ fn what_fails_may_be_tried_again_until_the_file_is_whole() {
         [(MONO, 200, &[][..]), (MULAW, 201, &[]), (MONO, 200, &CHUNKS), (MULAW, 201, &CHUNKS)];
     for (spec, samples, chunks) in cases {
         let written: Vec<i16> = (0..samples).collect();
-        // Fails once, at that operation behind the samples; returns the sink and what failed.
+        // Fails once, at operation `fails_at`; returns the sink and the number of failures.
         let record = |fails_at: Option<usize>| {
             let mut sink = Failing { fails_at, ..Failing::default() };
             let mut writer = Writer::new(&mut sink, spec).unwrap();
@@ -256,10 +256,10 @@ fn what_fails_may_be_tried_again_until_the_file_is_whole() {
         };
         let (whole, failures) = record(None);
         assert_eq!(failures, 0);
-        // The header and the samples took two.
+        // The header and the samples took two operations.
         for fails_at in 2..whole.operations {
             let (sink, failures) = record(Some(fails_at));
-            assert_eq!(failures, 1, "operation {fails_at} was hidden");
+            assert_eq!(failures, 1, "the failure of operation {fails_at} was hidden");
             assert!(sink.file.bytes == whole.file.bytes, "operation {fails_at}");
         }
     }
@@ -277,11 +277,11 @@ fn after_a_failed_write_nothing_is_written_before_a_checkpoint_succeeds() {
         writer.write(&written).unwrap();
         writer.finish().unwrap()
     };
-    // The header took one.
+    // The header took one operation.
     for fails_at in 1..whole.operations {
         let mut writer = begin(fails_at);
         let mut rest = &written[..];
-        // As anybody would: after an error a checkpoint, then what is not in the file yet.
+        // As a recorder does: after an error a checkpoint, then the samples not yet in the file.
         while let Err(error) = writer.write(rest).and_then(|()| writer.checkpoint()) {
             assert_eq!(error, Error::Sink(ErrorKind::Other));
             let before = writer.data_bytes();
@@ -297,7 +297,7 @@ fn after_a_failed_write_nothing_is_written_before_a_checkpoint_succeeds() {
     }
 }
 
-/// A file in memory, and how it was after each write.
+/// A file in memory, and its contents after each write.
 #[derive(Default)]
 struct Watched {
     file: Sink,
@@ -386,7 +386,7 @@ fn a_file_is_gone_on_with_where_its_samples_end() {
     }
 }
 
-/// A sink that says of each write what it is told to say.
+/// A sink that reports the same count for each write.
 struct Liar(usize);
 
 impl ErrorType for Liar {

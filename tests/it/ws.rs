@@ -1,4 +1,4 @@
-//! The WebSocket's bytes: what is one message stays one, and what breaks the protocol ends it.
+//! The WebSocket's bytes: one message stays one message, and a violation ends the connection.
 
 use callreel_core::ws::{CloseCode, Decoder, Event, OVERHEAD_BYTES_MAX, close, ping, pong};
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ use crate::harness::recorder::{connection, decode};
 
 const LIMIT: usize = 1000;
 
-/// What a decoder said, owned.
+/// An event of a decoder, owned.
 #[derive(Clone, Debug, PartialEq)]
 enum Said {
     Text(Vec<u8>),
@@ -48,7 +48,7 @@ fn word(text: &str) -> Said {
     Said::Text(text.as_bytes().to_vec())
 }
 
-/// One of everything that is lawful.
+/// One of each lawful message and frame.
 fn lawful() -> Vec<u8> {
     [
         text("one"),
@@ -109,7 +109,7 @@ fn a_character_may_be_cut_by_a_fragment_but_not_by_the_end() {
         };
         assert_eq!(events(&unfinished), [expected]);
     }
-    // Known to be wrong before the message ends.
+    // Text that is not UTF-8 is known before the message ends.
     assert_eq!(events(&frame(TEXT, b"a\xff")), [Said::Error(1007)]);
     assert_eq!(events(&text(b"\xed\xa0\x80")), [Said::Error(1007)]);
     assert_eq!(events(&text(b"\xf4\x90\x80\x80")), [Said::Error(1007)]);
@@ -148,7 +148,7 @@ fn what_breaks_the_protocol_ends_the_connection_with_1002() {
 
 #[test]
 fn every_close_code_that_a_peer_may_send_is_told_and_others_are_1002() {
-    // Miri gets through a sample of them.
+    // Miri checks a sample of the codes.
     for code in (0..=u16::MAX).step_by(if cfg!(miri) { 499 } else { 1 }) {
         let allowed = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
         let expected = if allowed { Said::Close(Some(code)) } else { Said::Error(1002) };
@@ -178,7 +178,7 @@ fn a_message_of_the_limit_passes_and_one_byte_more_is_1009() {
     };
     assert_eq!(events(&fragmented(400)), [Said::Text(payload.clone())]);
     assert_eq!(events(&fragmented(401)), [Said::Error(1009)]);
-    // A whole message at the limit, and its end and pings still to come.
+    // A whole message at the limit, with a ping and its last fragment still to come.
     let full =
         [frame(TEXT, &payload), frame(FIN | PING, &[0; 125]), frame(FIN | CONTINUATION, b"")];
     assert_eq!(events(&full.concat()), [Said::Ping(vec![0; 125]), Said::Text(payload.clone())]);
@@ -239,7 +239,7 @@ fn compact_keeps_the_gathered_message_and_the_unread_bytes_and_nothing_else() {
     let held = decoder.compact(&mut buffer[..cut]);
     assert_eq!(held, b"gathered".len() + 6 + 2);
     assert!(buffer.starts_with(b"gathered"));
-    // Again changes nothing, and neither does a poll in between.
+    // A second compaction changes nothing, and neither does a poll in between.
     assert!(decoder.poll(&mut buffer[..held]).is_none());
     assert_eq!(decoder.compact(&mut buffer[..held]), held);
 
@@ -292,7 +292,7 @@ fn peer() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(one, 0..12).prop_map(|frames| frames.concat())
 }
 
-/// What tungstenite, another implementation, makes of the same bytes.
+/// Events of tungstenite, another implementation, for the same bytes.
 fn tungstenite_events(bytes: &[u8]) -> Vec<Said> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(LIMIT))
@@ -321,7 +321,7 @@ fn tungstenite_events(bytes: &[u8]) -> Vec<Said> {
     }
 }
 
-/// Bytes to read; what is written is gone.
+/// Bytes to read. Writes are discarded.
 struct Stream<'b>(&'b [u8]);
 
 impl std::io::Read for Stream<'_> {
@@ -367,7 +367,8 @@ proptest! {
     fn tungstenite_finds_the_same_messages(bytes in peer()) {
         let ours = events(&bytes);
         let theirs = tungstenite_events(&bytes);
-        // It does not know the close codes one by one, nor does it look for a mask at once.
+        // tungstenite does not check each close code, nor the mask at once, so closes and errors count
+        // as one.
         let closes = |said: &Said| matches!(said, Said::Close(_) | Said::Error(_));
         let messages = |events: &[Said]| -> Vec<Said> {
             events.iter().filter(|said| !closes(said)).cloned().collect()

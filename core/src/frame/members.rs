@@ -1,6 +1,6 @@
-//! A reader of JSON objects that takes each member by itself, so that one odd value spoils no other.
+//! A reader of JSON objects that reads each member by itself, so that one odd value spoils no other.
 //!
-//! serde-json-core, which has checked the text before, reads typed values only and gives up the whole
+//! serde-json-core, which has checked the text before, reads typed values only, and gives up the whole
 //! message at the first value of another type.
 
 use super::Text;
@@ -29,7 +29,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// The value as text: of a string its contents, of everything else the JSON itself.
+    /// The value as text: the contents of a string, the JSON itself of any other value.
     pub const fn text(self) -> Text<'t> {
         Text::new(match self {
             Self::Array(text) | Self::Object(text) | Self::Scalar(text) | Self::String(text) => {
@@ -39,7 +39,7 @@ impl<'t> Value<'t> {
         })
     }
 
-    /// The members of an object; none of anything else.
+    /// The members of an object; none of any other value.
     pub fn members(self) -> Members<'t> {
         let rest = match self {
             Self::Object(text) => text.get(1..).unwrap_or_default(),
@@ -48,7 +48,7 @@ impl<'t> Value<'t> {
         Members(Cursor(rest))
     }
 
-    /// The elements of an array; none of anything else.
+    /// The elements of an array; none of any other value.
     pub fn elements(self) -> impl Iterator<Item = Value<'t>> {
         let mut cursor = Cursor(match self {
             Self::Array(text) => text.get(1..).unwrap_or_default(),
@@ -70,12 +70,12 @@ pub fn members(text: &str) -> Members<'_> {
     }
 }
 
-/// Yields names, as they stand between their quotes, and values. Ends early where the text is no JSON.
+/// Yields names, as they stand between their quotes, and values. Ends early if the text is not JSON.
 #[derive(Clone)]
 pub struct Members<'t>(Cursor<'t>);
 
 impl<'t> Members<'t> {
-    /// The value of the last member of that name: what a reader with a map would have, too.
+    /// The value of the last member named `name`, as a reader with a map would return it.
     #[inline(never)]
     pub fn find(self, name: &str) -> Option<Value<'t>> {
         self.filter(|(found, _)| *found == name).last().map(|(_, value)| value)
@@ -104,7 +104,7 @@ impl<'t> Iterator for Members<'t> {
 struct Cursor<'t>(&'t str);
 
 impl<'t> Cursor<'t> {
-    /// Passes over blanks, and over `byte` if it comes next; returns whether it did.
+    /// Skips blanks, and `byte` if it comes next; returns whether it did.
     fn byte(&mut self, byte: u8) -> bool {
         self.skip_blanks();
         let found = self.0.as_bytes().first() == Some(&byte);
@@ -120,15 +120,15 @@ impl<'t> Cursor<'t> {
         self.take(count);
     }
 
-    /// Takes `length` bytes, or nothing where that is no border between characters.
+    /// Takes `length` bytes, or nothing if that would split a character.
     fn take(&mut self, length: usize) -> Option<&'t str> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
     }
 
-    /// Takes the value that comes next.
-    // Once in the code, not once for each field that is read.
+    /// Takes the next value.
+    // One copy in the code, not one for each field read.
     #[inline(never)]
     fn value(&mut self) -> Option<Value<'t>> {
         self.skip_blanks();
@@ -181,7 +181,7 @@ impl<'t> Cursor<'t> {
     }
 }
 
-/// Length of the string that `bytes` begin with, its quotes included.
+/// Length of the string that `bytes` begin with, quotes included.
 fn string_bytes(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {

@@ -15,7 +15,7 @@ const DIALECT: Dialect = Dialect {
     free: &[b"customParameters", b"custom_parameters"],
 };
 
-/// How long Twilio's ids are; others' may be of any length.
+/// Length of Twilio's ids, in bytes; ids of other senders may have any length.
 pub const SID_BYTES: usize = 34;
 
 #[expect(unexpected_cfgs, reason = "only the firmware's proof that media cannot panic sets it")]
@@ -37,8 +37,8 @@ pub(super) fn parse<'t>(text: &'t mut [u8], known: &[u8]) -> Result<Frame<'t>, P
     }
 }
 
-/// A media message before its payload is decoded; payload and stream id are ranges of the text, so
-/// that the text can be changed.
+/// A media message before its payload is decoded. Payload and stream id are ranges of the text, so that
+/// the text can be changed.
 #[derive(Clone, Copy)]
 struct Found {
     sequence: Option<u64>,
@@ -71,8 +71,8 @@ impl Found {
     }
 }
 
-/// Recognises a media message in exactly the spelling that Twilio sends, byte for byte. Whatever
-/// differs is left to the parser, which must agree on everything that is accepted here.
+/// Recognises a media message in exactly the spelling that Twilio sends, byte for byte. Any other
+/// spelling is left to the parser, which must agree on everything that is accepted here.
 fn match_media(text: &[u8], known: &[u8]) -> Option<Found> {
     let rest = after(text, br#"{"event":"media","sequenceNumber":""#)?;
     let (sequence, rest) = digits(rest)?;
@@ -88,7 +88,7 @@ fn match_media(text: &[u8], known: &[u8]) -> Option<Found> {
     let rest = after(rest, br#"","payload":""#)?;
     let payload_start = text.len() - rest.len();
 
-    // The stream's id is short, the payload long: the end is found from behind.
+    // The stream id is short, the payload long: search from the end.
     let rest = before(rest, br#""}"#)?;
     let (id_start, is_known) = match known_id(rest, known) {
         Some(start) => (start, true),
@@ -106,28 +106,28 @@ fn match_media(text: &[u8], known: &[u8]) -> Option<Found> {
         timestamp_ms: Some(timestamp_ms),
         payload_start,
         payload_end: payload_start + payload.len(),
-        // Behind it come `"}` of the message.
+        // The message ends with `"}` behind the id.
         id_start: text.len() - id.len() - 2,
         id_end: text.len() - 2,
         is_known,
     })
 }
 
-/// What comes after `prefix`. Compared by words here, since small machines' `memcmp` goes by bytes.
+/// The text after `prefix`. Compares by words, since `memcmp` on small machines goes by bytes.
 #[inline]
 fn after<'t, const N: usize>(text: &'t [u8], prefix: &[u8; N]) -> Option<&'t [u8]> {
     let (start, rest) = text.split_first_chunk::<N>()?;
     is_same(start, prefix).then_some(rest)
 }
 
-/// What comes before `suffix`, likewise.
+/// The text before `suffix`, likewise.
 #[inline]
 fn before<'t, const N: usize>(text: &'t [u8], suffix: &[u8; N]) -> Option<&'t [u8]> {
     let (rest, end) = text.split_last_chunk::<N>()?;
     is_same(end, suffix).then_some(rest)
 }
 
-/// The place of the stream's id at the end of `text`, if it is the known one and as long as Twilio's.
+/// Start of the stream id at the end of `text`, if it is the known id and as long as Twilio's.
 #[inline]
 fn known_id(text: &[u8], known: &[u8]) -> Option<usize> {
     let known: &[u8; SID_BYTES] = known.try_into().ok()?;
@@ -135,7 +135,7 @@ fn known_id(text: &[u8], known: &[u8]) -> Option<usize> {
     (rest.last() == Some(&b'"') && is_same(id, known)).then_some(rest.len())
 }
 
-/// The place of an id at the end of `text`.
+/// Start of a stream id at the end of `text`.
 fn unknown_id(text: &[u8]) -> Option<usize> {
     let usual = text.len().checked_sub(SID_BYTES);
     match usual.filter(|at| text.get(at.wrapping_sub(1)) == Some(&b'"')) {
@@ -144,7 +144,7 @@ fn unknown_id(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Takes a number as a machine prints it: no leading zero, and short enough never to overflow.
+/// Takes a number in the spelling of a machine: no leading zero, and too short to overflow.
 #[inline]
 fn digits(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut number = 0u64;
@@ -159,8 +159,8 @@ fn digits(text: &[u8]) -> Option<(u64, &[u8])> {
     }
 }
 
-/// Whether a JSON string of these bytes means just them, told a machine word at a time: no quote, no
-/// backslash, and neither what comes before `#` nor what is not ASCII, which is not looked into.
+/// Whether a JSON string of these bytes means the bytes themselves, tested one machine word at a time:
+/// no quote, no backslash, no byte below `#`, no byte outside ASCII. Some plain strings fail the test.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
     const fn each(byte: u8) -> usize {
@@ -176,7 +176,7 @@ fn is_plain(text: &[u8]) -> bool {
         let is_no_backslash = (word ^ each(b'\\')).wrapping_add(each(0x7F));
         reaches_hash & is_no_backslash & !word
     };
-    // The last word may have been looked at before.
+    // The last word may overlap the words below.
     let mut all = HIGH & plain(*last);
     for word in text.as_chunks().0 {
         all &= plain(*word);
@@ -210,12 +210,12 @@ struct WireChunk<'t> {
     payload: Option<&'t str>,
 }
 
-/// A message in a spelling that is left to the parser.
+/// A message in a spelling left to the parser.
 enum Slow {
     Media(Found),
     /// Not media.
     Other,
-    /// Media that cannot be taken, and the place of its stream's id.
+    /// Media that cannot be taken; `stream` is the range of its stream id.
     Rejected {
         sequence: Option<u64>,
         stream: (usize, usize),
@@ -224,12 +224,12 @@ enum Slow {
 }
 
 /// Reads a media message.
-// Out of line, as is `parse_rare`: the stack of the frames that come fifty times a second stays small.
+// Out of line, like `parse_rare`: the stack of media messages, fifty a second, stays small.
 #[cold]
 #[inline(never)]
 fn parse_media(text: &[u8]) -> Result<Slow, PeerError> {
     let wire = match from_json::<WireMedia<'_>>(text) {
-        // `media` may be anything in another event.
+        // In other events, `media` may be anything.
         Err(PeerError::Shape) => {
             let WireEvent { event, sequence_number } = from_json(text)?;
             WireMedia { event, sequence_number, media: None }
@@ -267,19 +267,19 @@ fn parse_media(text: &[u8]) -> Result<Slow, PeerError> {
     }))
 }
 
-/// The place in `text` of a part that borrows from it, or is empty: a difference of addresses.
+/// The range in `text` of a part that borrows from it, or is empty: a difference of addresses.
 fn range_in(text: &[u8], part: &str) -> (usize, usize) {
     let start = part.as_ptr().addr().wrapping_sub(text.as_ptr().addr()).min(text.len());
     (start, (start + part.len()).min(text.len()))
 }
 
-/// Reads every other message, each field by itself.
+/// Reads any other message, each field by itself.
 #[cold]
 #[inline(never)]
 fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
     let wire: WireEvent<'_> = from_json(text)?;
     let message = members::members(to_str(text)?);
-    // The text of a key or a mark; some send marks without a name.
+    // The text of a key or a mark; some senders leave out a mark's name.
     let field = |object: &str, name: &str| {
         let inner = message.clone().find(object).map(Value::members);
         let value = inner.and_then(|inner| inner.find(name));
@@ -301,9 +301,9 @@ fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
     Ok(Frame { sequence: wire.sequence_number, stream_id, body, is_known: false })
 }
 
-/// Reads a start, whatever of it makes sense: an odd field costs the recording nothing.
+/// Reads a start as far as it makes sense: an odd field costs the recording nothing.
 ///
-/// A field may stand in `start` or beside it; in `start` it counts before the other.
+/// A field may stand in `start` or beside it; the one in `start` has precedence.
 #[inline(never)]
 fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
     let mut found = Start {
@@ -350,7 +350,7 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
 }
 
 impl<'t> Start<'t> {
-    /// Reads the names of tracks: an array of them, or one word. Unknown names are passed over.
+    /// Reads the names of tracks: an array of names, or one word. Skips unknown names.
     #[inline(never)]
     fn read_tracks(&mut self, value: Option<Value<'t>>) {
         let mut found = [false; 2];
@@ -385,13 +385,13 @@ impl<'t> Start<'t> {
         };
     }
 
-    /// Reads the format of the audio. What is not said is what Twilio always sends.
+    /// Reads the format of the audio. Absent fields have the values that Twilio always sends.
     #[inline(never)]
     fn read_format(&mut self, value: Option<Value<'t>>) {
         let encoding = match value {
             None => None,
             Some(format @ Value::Object(_)) => {
-                // Numbers are spelled in one way by now.
+                // Numbers have one spelling by now.
                 let is = |name, expected| {
                     let value = format.members().find(name).and_then(Value::scalar);
                     value.is_none_or(|value| value.as_escaped() == expected)
@@ -416,7 +416,7 @@ impl<'t> Start<'t> {
         }
     }
 
-    /// Reads what the user gave the stream: an object of texts, or anything else, kept as JSON text.
+    /// Reads the user's parameters: an object of texts, or any other value, kept as JSON text.
     #[inline(never)]
     fn read_parameters(&mut self, key: &'static str, value: Option<Value<'t>>) {
         match value {
@@ -426,7 +426,7 @@ impl<'t> Start<'t> {
                     self.add_parameter(Text::new(name), value);
                 }
             }
-            // How PHP and others write an empty map.
+            // PHP and others write an empty map like this.
             Some(list @ Value::Array(_)) if list.elements().next().is_none() => {}
             Some(other) => {
                 self.odd_fields = self.odd_fields.saturating_add(1);
@@ -435,7 +435,7 @@ impl<'t> Start<'t> {
         }
     }
 
-    /// Keeps a parameter, or counts it where [`PARAMETERS_MAX`](super::PARAMETERS_MAX) are kept.
+    /// Keeps a parameter, or counts it if [`PARAMETERS_MAX`](super::PARAMETERS_MAX) are already kept.
     fn add_parameter(&mut self, name: Text<'t>, value: Value<'t>) {
         if !matches!(value, Value::String(_)) {
             self.odd_fields = self.odd_fields.saturating_add(1);
@@ -446,7 +446,7 @@ impl<'t> Start<'t> {
     }
 }
 
-/// The track of that name; `…_track` is how TwiML, the REST API and DTMF messages say it.
+/// The track named `name`; TwiML, the REST API and DTMF messages append `_track`.
 fn track(name: &str) -> Option<Track> {
     match name {
         "inbound" | "inbound_track" => Some(Track::Inbound),

@@ -1,31 +1,32 @@
-//! Missing parts that may still come: what is held back for them, and what comes late into them.
+//! Missing parts that may still arrive: samples held back for them, and late chunks put into them.
 
 use super::{JitterBuffer, REORDER, TRACK_LAG};
 
-/// How many missing parts may be held open at one time; of more, the oldest is given up.
+/// Most missing parts open at one time. While all are, the next chunk that is appended closes the
+/// oldest.
 const HOLES_MAX: usize = 3;
 
-/// A part of a track whose messages are missing: silence as long as they do not come.
+/// A part of a track with missing messages: silence unless they arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hole {
     /// Track of the missing audio.
     pub track: usize,
     /// First missing sample of the track.
     pub at: u64,
-    /// Missing samples, as the timestamps tell.
+    /// Missing samples, by the timestamps.
     pub length: usize,
-    /// First missing message.
+    /// Number of the first missing message.
     pub from: u64,
-    /// First message behind the missing ones.
+    /// Number of the first message behind the missing ones.
     pub to: u64,
 }
 
-/// The missing parts that are open, oldest first, and those that were closed by the last message.
-/// heapless's vector panics at an index that is none.
+/// The open holes, oldest first, and the holes that the last message closed. An array, since heapless's
+/// vector panics at an invalid index.
 #[derive(Clone, Debug)]
 pub struct Holes {
-    /// The open ones from the front, the closed ones from the back: of all together there is one more
-    /// than may be open, since one may open where others close.
+    /// Open holes from the front, closed holes from the back. One place more than holes may be open,
+    /// since one may open while others close.
     places: [Hole; HOLES_MAX + 1],
     open: usize,
     closed: usize,
@@ -46,34 +47,34 @@ impl Holes {
         self.open >= HOLES_MAX
     }
 
-    /// Forgets all of them.
+    /// Forgets all holes.
     pub const fn clear(&mut self) {
         self.open = 0;
         self.closed = 0;
     }
 
-    /// Forgets the closed ones.
+    /// Forgets the closed holes.
     #[inline]
     pub const fn forget_closed(&mut self) {
         self.closed = 0;
     }
 
-    /// The open ones, to be changed.
+    /// The open holes, mutable.
     pub fn all(&mut self) -> &mut [Hole] {
         self.places.get_mut(..self.open).unwrap_or_default()
     }
 
-    /// The open ones.
+    /// The open holes.
     pub fn iter(&self) -> impl Iterator<Item = &Hole> {
         self.places.iter().take(self.open)
     }
 
-    /// The closed ones, in the order in which they were closed.
+    /// The closed holes, in the order of their closing.
     pub fn closed(&self) -> impl Iterator<Item = &Hole> {
         self.places.iter().rev().take(self.closed)
     }
 
-    /// Opens one; returns whether there was room.
+    /// Opens a hole; returns whether there was room.
     pub fn push(&mut self, hole: Hole) -> bool {
         match self.places.get_mut(self.open) {
             Some(place) if self.open < HOLES_MAX => {
@@ -85,7 +86,7 @@ impl Holes {
         }
     }
 
-    /// Removes an open one.
+    /// Removes an open hole.
     #[cold]
     #[inline(never)]
     pub fn remove(&mut self, index: usize) -> Option<Hole> {
@@ -101,7 +102,7 @@ impl Holes {
         Some(removed)
     }
 
-    /// Moves an open one to the closed ones.
+    /// Moves an open hole to the closed ones.
     #[cold]
     #[inline(never)]
     pub fn close(&mut self, index: usize) {
@@ -115,15 +116,15 @@ impl Holes {
 }
 
 impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
-    /// Whether parts are missing that may still come.
+    /// Whether a hole is open.
     #[must_use]
     #[inline]
     pub const fn has_holes(&self) -> bool {
         !self.holes.is_empty()
     }
 
-    /// Holds back the `behind` samples that come behind a missing part, if the window has room for
-    /// them; returns whether it does.
+    /// Opens a hole and holds back the `behind` samples that come behind it, if they fit the window;
+    /// returns whether they do.
     pub fn open_hole(&mut self, hole: Hole, behind: usize) -> bool {
         let end = hole.at.saturating_add(hole.length as u64).saturating_add(behind as u64);
         let longest = end.max(self.placed(0)).max(self.placed(1));
@@ -132,8 +133,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         fits && self.holes.push(hole)
     }
 
-    /// Closes the missing parts that need not be waited for any more, before `track` gets `more`
-    /// samples.
+    /// Closes the holes that need not be waited for any more, before `track` gets `more` samples, and
+    /// the oldest if there is no room for another.
     #[cold]
     #[inline(never)]
     pub fn close_holes(&mut self, track: usize, more: u64) {
@@ -157,34 +158,34 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         self.settle();
     }
 
-    /// Forgets the missing parts, since audio behind them is lost: they are silence for good.
+    /// Forgets all holes, since audio behind them is lost: they stay silence.
     #[cold]
     pub fn forget_holes(&mut self) {
         self.holes.clear();
         self.settle();
     }
 
-    /// Closes all missing parts, now that nothing more will come.
+    /// Closes all holes, since no more messages come.
     pub fn give_up_holes(&mut self) {
         while !self.holes.is_empty() {
             self.holes.close(0);
         }
     }
 
-    /// The missing parts that the last message closed.
+    /// The holes that the last message closed.
     pub fn closed_holes(&self) -> impl Iterator<Item = &Hole> {
         self.holes.closed()
     }
 
-    /// Forgets them, before the next message.
+    /// Forgets the closed holes, before the next message.
     #[inline]
     pub const fn forget_closed_holes(&mut self) {
         self.holes.forget_closed();
     }
 
-    /// Puts the codes of message `sequence`, which comes late, into its place; returns whether it had
-    /// one. `at` is its place by its timestamp; places and lengths by timestamps may be off by
-    /// `wobble`.
+    /// Puts the codes of the late message `sequence` into its hole; returns whether there was one. `at`
+    /// is the message's place by its timestamp; places and lengths by timestamps may be off by `wobble`
+    /// samples.
     #[cold]
     #[inline(never)]
     pub fn fill_hole(
@@ -216,7 +217,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
             self.put(track, offset, codes);
             return true;
         }
-        // The part before it and the part behind it stay open.
+        // The part before the chunk and the part behind it stay open.
         let (Some(at), Some(room)) = (at, hole.length.checked_sub(count)) else {
             return false;
         };
@@ -248,20 +249,20 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         true
     }
 
-    /// Samples of its track that are unread and come before a hole.
+    /// Unread samples of the hole's track before the hole.
     pub(super) fn offset(&self, hole: &Hole) -> usize {
         let behind = self.placed(hole.track).saturating_sub(hole.at);
         self.written_of(hole.track).saturating_sub(usize::try_from(behind).unwrap_or(usize::MAX))
     }
 
-    /// The place in a part of the ring of the unread sample `offset`.
+    /// The place of the unread sample `offset` in a part of the ring.
     fn place_of(start: usize, offset: usize, part: &mut [u8]) -> Option<&mut u8> {
         let at = start + offset;
         let at = if at < part.len() { at } else { at - part.len() };
         part.get_mut(at)
     }
 
-    /// Writes over `track`'s samples from the unread one `offset` on.
+    /// Overwrites `track`'s samples, from the unread sample `offset` on.
     fn put(&mut self, track: usize, offset: usize, codes: &[u8]) {
         let start = self.start;
         let part = self.part(track);
@@ -273,8 +274,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         self.settle();
     }
 
-    /// Moves what is behind a hole, so that the hole has room for `count` samples; returns whether
-    /// there was room for that.
+    /// Moves the samples behind a hole, so that the hole has room for `count` samples; returns whether
+    /// they fit into the ring.
     #[cold]
     #[inline(never)]
     fn resize(&mut self, hole: &Hole, count: usize) -> bool {
@@ -293,7 +294,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
                 *place = code;
             }
         };
-        // Away from what has still to be moved.
+        // In the order that overwrites no sample before it is moved.
         if count > hole.length {
             (0..behind).rev().for_each(&mut shift);
         } else {
@@ -321,7 +322,7 @@ mod tests {
 
     use super::*;
 
-    /// A ring whose track 0 has 160 samples of `1`, a hole of the messages 3 to 6 and `2`s behind it.
+    /// A ring with 160 samples of `1` on track 0, a hole of the messages 3 to 5, and `2`s behind it.
     fn with_hole(length: usize) -> JitterBuffer<Vec<u8>> {
         let mut jitter = JitterBuffer::new(vec![0; REORDER + 1]);
         let mut out = [0u8; 160];
@@ -344,7 +345,7 @@ mod tests {
     #[test]
     fn what_comes_late_finds_its_place_in_any_order() {
         for order in [[3, 4, 5], [5, 4, 3], [4, 3, 5], [4, 5, 3], [3, 5, 4]] {
-            // The timestamps wobbled by a millisecond.
+            // The timestamps wobble by a millisecond.
             for length in [232, 240, 248] {
                 let mut jitter = with_hole(length);
                 for number in order {

@@ -1,27 +1,27 @@
-//! The unit of a stream's timestamps, told by holding them against the audio.
+//! The unit of a stream's timestamps, found by comparing them with the audio.
 
 use crate::g711::SAMPLE_RATE_HZ;
 
 /// The unit of a stream's timestamps.
 ///
-/// They are documented as milliseconds. Senders exist that count samples or microseconds, stand
-/// still, or run faster or slower than their audio: the first chunks tell. Timestamps that tell no
-/// time are passed over, and chunks follow each other as they come.
+/// Providers document milliseconds. Some senders count samples or microseconds, stand still, or run
+/// faster or slower than their audio: the first chunks show it. Timestamps without usable time are
+/// ignored, and chunks follow each other in the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum MediaClock {
-    /// The same on every chunk: no time.
+    /// The same on every chunk: no usable time.
     Frozen,
     /// Microseconds.
     Microseconds,
-    /// Milliseconds, or not told yet.
+    /// Milliseconds, or not known yet.
     Milliseconds,
-    /// Faster than the audio by a third or more: no time.
+    /// Faster than the audio by a third or more: no usable time.
     Racing,
     /// Samples of one channel.
     Samples,
-    /// Slower than the audio by a quarter or more: no time.
+    /// Slower than the audio by a quarter or more: no usable time.
     Slow,
 }
 
@@ -43,32 +43,32 @@ impl MediaClock {
 /// Samples a millisecond.
 const PER_MS: u64 = SAMPLE_RATE_HZ as u64 / 1000;
 
-/// Longer steps are as good as this one: 8 900 years in milliseconds. No product with it overflows.
+/// Cap of a step between timestamps: 8 900 years in milliseconds. No product with it overflows.
 const STEP_MAX: u64 = 1 << 48;
 
-/// The same of a chunk's samples: half an hour.
+/// Cap of a chunk's samples: half an hour.
 const AUDIO_MAX: u32 = 1 << 24;
 
-/// So many steps from chunk to chunk settle the question in any case.
+/// Steps from chunk to chunk that settle the unit in any case.
 const STEPS_MAX: u8 = 10;
 
-/// So many steps of one odd kind in a row settle it before.
+/// Steps of one odd kind in a row that settle the unit earlier.
 const STEPS_ALIKE: u8 = 4;
 
-/// The evidence so far.
+/// Evidence for the unit so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     clock: MediaClock,
-    /// The question is settled, unless the clock is frozen and moves after all.
+    /// The unit is settled. A frozen clock never is, since it may still move.
     is_settled: bool,
     steps: u8,
-    /// Steps in milliseconds, within a quarter.
+    /// Steps that fit milliseconds, within a quarter.
     in_step: u8,
-    /// The unit that the last steps would have if they were none in milliseconds, and how many did.
+    /// The unit that the last steps fit, if they do not fit milliseconds, and the number of such steps.
     suspect: Option<MediaClock>,
     alike: u8,
     last_step: Option<u64>,
-    /// All steps, and the audio in samples before each.
+    /// Sums of all steps, and of the audio before each step in samples.
     advanced: u64,
     audio: u32,
 }
@@ -91,13 +91,13 @@ impl Pace {
         self.clock
     }
 
-    /// Whether nothing more has to be weighed.
+    /// Whether the unit needs no more evidence.
     #[inline]
     pub const fn is_settled(&self) -> bool {
         self.is_settled
     }
 
-    /// The time of a timestamp in samples; `None` where it tells none, or where that is in doubt.
+    /// A timestamp in samples; `None` if it has no usable time, or while its unit is in doubt.
     #[inline]
     pub fn samples(&self, timestamp: u64) -> Option<u64> {
         match self.clock {
@@ -109,21 +109,21 @@ impl Pace {
         }
     }
 
-    /// Whether the last steps look like another unit, and none like milliseconds.
+    /// Whether the last steps fit another unit, and no step has fitted milliseconds.
     #[inline]
     const fn is_suspicious(&self) -> bool {
         !self.is_settled && self.suspect.is_some() && self.in_step == 0
     }
 
-    /// Takes a step of the timestamps (`None`: backwards) over so many samples of audio, with no
-    /// message missing between.
+    /// Weighs a step of the timestamps (`None`: backwards) over `audio` samples, with no message missing
+    /// between.
     pub fn weigh(&mut self, step: Option<u64>, audio: u32) {
         let Some(step) = step.filter(|_| audio > 0) else {
             return;
         };
         let (step, audio) = (step.min(STEP_MAX), audio.min(AUDIO_MAX));
         if self.clock == MediaClock::Frozen {
-            // It moves: it came in bursts.
+            // The clock moves after all: several chunks had one timestamp.
             if step > 0 {
                 self.settle(MediaClock::Milliseconds);
             }
@@ -146,7 +146,7 @@ impl Pace {
         }
     }
 
-    /// The unit in which a step, that is none in milliseconds, would be right.
+    /// The unit that a step would fit, given that it does not fit milliseconds.
     fn suspicion(&self, step: u64, audio: u32) -> Option<MediaClock> {
         let audio = u64::from(audio);
         if is_near(step, audio, 3) {
@@ -168,7 +168,7 @@ impl Pace {
         if self.steps < STEPS_MAX {
             return None;
         }
-        // In quarters and thirds of what milliseconds would be.
+        // In quarters and thirds of the pace of milliseconds.
         let (advanced, audio) = (self.advanced.wrapping_mul(PER_MS), u64::from(self.audio));
         Some(match () {
             () if self.in_step > 1 => MediaClock::Milliseconds,
@@ -185,7 +185,7 @@ impl Pace {
     }
 }
 
-/// Whether a number is another one, give or take one part of it in two to the power of `halvings`.
+/// Whether `number` differs from `other` by at most `other` divided by two to the power of `halvings`.
 const fn is_near(number: u64, other: u64, halvings: u32) -> bool {
     number.abs_diff(other) <= other >> halvings
 }

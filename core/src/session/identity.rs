@@ -1,17 +1,17 @@
-//! Enough of a stream's id, and of a frame, to know them again.
+//! Short forms of a stream's id and of a frame, enough to recognise them.
 
 use crate::frame::{self, Media};
 
-/// The id of the stream, or enough of it to know it again: ids may be of any length.
+/// Short form of a stream id, enough to recognise it: ids may have any length.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamId {
     head: [u8; STREAM_ID_BYTES],
     length: usize,
-    /// A sum over the bytes behind `head`.
+    /// Checksum of the bytes behind `head`.
     tail: usize,
 }
 
-/// Bytes of a stream's id that are kept as they are; Twilio's have 34.
+/// Bytes of a stream id that are kept as they are; Twilio's ids have 34.
 const STREAM_ID_BYTES: usize = 40;
 
 impl StreamId {
@@ -42,7 +42,7 @@ impl StreamId {
         }
     }
 
-    /// The id, if all of it is kept.
+    /// The whole id; empty if it is longer than `STREAM_ID_BYTES`.
     #[inline]
     pub fn known(&self) -> &[u8] {
         self.head.get(..self.length).unwrap_or_default()
@@ -55,7 +55,7 @@ impl StreamId {
     }
 }
 
-/// What makes a frame the same frame again.
+/// Short form of a media frame, equal for exact repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     sequence: u64,
@@ -69,8 +69,8 @@ const ODD: usize = 0x517C_C1B7_2722_0A95_u64 as usize;
 
 impl Fingerprint {
     pub fn new(sequence: u64, media: &Media<'_>) -> Self {
-        // By machine words. Not a cipher: whoever makes two chunks of one number with the same sums
-        // harms their own call.
+        // Sums by machine words. Not a cipher: a peer that forges two chunks with one number and equal
+        // sums harms its own call.
         let (words, rest) = media.codes.as_chunks();
         let (mut sum, mut sums) = (media.codes.len(), 0usize);
         let mut add = |word: usize| {

@@ -1,4 +1,4 @@
-//! The place of a chunk in media time: behind the last one, behind silence, or where it is missing.
+//! The place of a chunk in media time: behind the last chunk, behind silence, or in a hole.
 
 use super::Session;
 use super::identity::Fingerprint;
@@ -6,16 +6,16 @@ use crate::frame::Media;
 use crate::jitter::{Hole, Placement, WOBBLE_AT_HOLE_MS_MAX, place, samples};
 use crate::log;
 
-/// What is remembered of one track.
+/// State of one track.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// Media time of the track's first sample, in samples; wraps around.
     pub anchor: Option<u64>,
-    /// The first message that is missing since the track's last frame.
+    /// Number of the first message missing since the track's last frame.
     pub missing_from: Option<u64>,
     pub last: Option<Fingerprint>,
-    /// Timestamp and samples of the last chunk, while the stream's clock is not settled; no samples
-    /// where there was none.
+    /// Timestamp and samples of the last chunk, while the stream's clock is not settled; zero samples
+    /// before the first chunk.
     pub before: (u64, u32),
 }
 
@@ -24,7 +24,7 @@ impl Clock {
 }
 
 impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
-    /// Puts a chunk that comes late into its place, if that was held open.
+    /// Puts a late chunk into its hole; returns whether a hole was open for it.
     #[cold]
     pub(super) fn fill_hole(
         &mut self,
@@ -43,8 +43,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         is_filled
     }
 
-    /// Decides where a chunk goes on a track that has come to `at`, and whether messages before it
-    /// are missing that may still come.
+    /// Decides the place of a chunk on a track with `at` samples so far. Also returns the hole before
+    /// the chunk, if messages are missing that may still arrive.
     #[inline]
     pub(super) fn place(
         &mut self,
@@ -73,7 +73,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let (placement, ahead) = self.place_in_time(channel, at, time, missing_from.is_some());
         let open = match placement {
             Placement::Fill(count) => usize::try_from(count).ok().and_then(hole),
-            // A chunk shorter than the wobble is missing.
+            // The missing chunk is shorter than the wobble.
             Placement::Append if ahead.cast_signed() > 0 && ahead >= media.codes.len() as u64 => {
                 hole(0)
             }
@@ -82,8 +82,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         (placement, open)
     }
 
-    /// Compares a chunk's time, in samples, with the time that its track has come to; also returns how
-    /// far it is ahead, which wraps around.
+    /// Compares a chunk's time, in samples, with the time of its track's end. Also returns how far the
+    /// chunk is ahead, which wraps around.
     #[inline]
     fn place_in_time(
         &mut self,
@@ -106,15 +106,15 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         (placement, begun.wrapping_sub(anchor))
     }
 
-    /// Pays for the silence before a chunk, or lets time count from it anew, where its clock was set or
-    /// the silence is more than the connection may have; returns the chunk's place.
+    /// Pays for the silence before a chunk. If the clock was set, or if the silence exceeds the budget,
+    /// time counts on from the chunk. Returns the chunk's place.
     #[cold]
     fn set_clock(&mut self, channel: usize, at: u64, time: u64, jump: Placement) -> Placement {
         let (Some(clock), Some(stream)) = (self.clocks.get_mut(channel), self.anchor) else {
             return jump;
         };
         let own = clock.anchor.unwrap_or(stream);
-        // The other track's clock may have been set before this one's: both go on together.
+        // If the other track's clock was set before this one's, both go on together.
         let moved = stream.wrapping_sub(own).cast_signed();
         let together = match place(time, stream.wrapping_add(at), false) {
             _ if moved == 0 => None,
@@ -134,8 +134,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             }
         };
         self.silence_at = at as u32;
-        // The cost is the time by which silence makes the recording longer: up to the end of the other
-        // track, which is half a second away at most, it would stand in for this one in any case.
+        // The cost is the time that the silence adds to the recording. Up to the end of the other track,
+        // at most `TRACK_LAG` ahead, silence would stand in for this track in any case.
         let ahead = (self.jitter.placed(1 - channel.min(1)) as u32).wrapping_sub(at as u32);
         let longer = (filled as u32).saturating_sub(ahead.cast_signed().max(0).cast_unsigned());
         let closed = if self.silence.take(longer) { 0 } else { u64::from(longer) };
@@ -153,7 +153,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
     }
 
-    /// Holds the timestamps against the audio, while there is doubt.
+    /// Compares the timestamps with the audio, while their unit is in doubt.
     #[cold]
     fn weigh(&mut self, channel: usize, at: u64, timestamp: u64, length: usize, after_hole: bool) {
         let Some(clock) = self.clocks.get_mut(channel) else {
@@ -167,7 +167,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let was = self.pace.clock();
         self.pace.weigh(timestamp.checked_sub(before), audio);
         if self.pace.clock() != was {
-            // All so far was appended; time counts from here, in the new unit.
+            // Earlier chunks stay in place; time counts from here, in the new unit.
             self.anchor = self.pace.samples(timestamp).map(|time| time.wrapping_sub(at));
             self.clocks.iter_mut().for_each(|clock| clock.anchor = None);
             log::debug!("the stream's timestamps are {}", self.pace.clock().name());

@@ -1,14 +1,14 @@
-//! How much silence the timestamps of a connection may ask for.
+//! Limit on the silence that the timestamps of a connection may ask for.
 
 use crate::jitter::samples;
 
-/// How much silence the timestamps of one connection may ask for.
+/// Limit on the silence that the timestamps of one connection may ask for.
 ///
-/// Audio takes as much room as it brought bytes. Silence takes room for none: a timestamp is enough.
-/// So the silence that makes recordings longer may exceed the time that has really passed, which the
-/// caller tells, by [`ALLOWANCE_MS`](Self::ALLOWANCE_MS) a connection. A gap that needs more is closed up:
-/// its [`Gap::filled`](super::Gap::filled) is less than its [`Gap::missing`](super::Gap::missing), and
-/// time counts on from the audio behind it, for both tracks.
+/// Audio takes the space of the bytes that it arrived in. Silence needs no bytes: a timestamp is
+/// enough. So the silence that makes recordings longer may exceed the time that has really passed, given
+/// to [`advance`](Self::advance), by at most [`ALLOWANCE_MS`](Self::ALLOWANCE_MS) a connection. A gap
+/// that needs more is closed up: its [`Gap::filled`](super::Gap::filled) is less than its
+/// [`Gap::missing`](super::Gap::missing), and time counts on from the audio behind it, for both tracks.
 ///
 /// ```
 /// use callreel_core::session::SilenceBudget;
@@ -22,19 +22,19 @@ use crate::jitter::samples;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SilenceBudget {
-    /// Samples that may still be asked for; all ones: without a limit.
+    /// Samples that may still be asked for; all ones: unlimited.
     left: u32,
-    /// The clock when it was told last; wraps around.
+    /// The clock at the last `advance`, in milliseconds; wraps around.
     at_ms: u32,
 }
 
-/// Beyond so many samples, 74 hours, time adds no more.
+/// From this budget on, 74 hours in samples, time adds no more.
 const LEFT_MAX: u32 = 1 << 31;
 
-/// Of the time from one look at the clock to the next, so much counts at most: 4 hours.
+/// Longest time that one `advance` counts: 4.6 hours.
 const STEP_MS_MAX: u32 = 1 << 24;
 
-/// So many recordings at one time count.
+/// Most recordings that one `advance` counts.
 const RECORDINGS_MAX: u32 = 8;
 
 const _: () = {
@@ -43,22 +43,21 @@ const _: () = {
 };
 
 impl SilenceBudget {
-    /// No limit, whatever the clock says: for messages that were captured earlier, of which it knows
-    /// nothing.
+    /// No limit at any time: for messages captured earlier, since the clock does not measure their time.
     pub const UNLIMITED: Self = Self { left: u32::MAX, at_ms: 0 };
 
     /// The silence that a connection may have ahead of its clock, in milliseconds.
     pub const ALLOWANCE_MS: u32 = 30_000;
 
-    /// The budget of a connection that begins.
+    /// The budget of a new connection: [`ALLOWANCE_MS`](Self::ALLOWANCE_MS).
     #[must_use]
     pub const fn new() -> Self {
         Self { left: samples(Self::ALLOWANCE_MS) as u32, at_ms: 0 }
     }
 
-    /// Tells the time of a monotonic clock, in milliseconds, and how many recordings have gone on since
-    /// it was told last (8 at most): each may have as much more silence as time has passed. Its origin is
-    /// when it was told first with none.
+    /// Sets the time of a monotonic clock, in milliseconds, and adds the time since the last call, 4.6
+    /// hours at most, once for each of the `recordings` that ran since then (8 at most). The first call
+    /// sets the origin of the clock: pass zero recordings.
     pub fn advance(&mut self, now_ms: u64, recordings: u32) {
         let now_ms = now_ms as u32;
         let passed_ms = now_ms.saturating_sub(self.at_ms);
@@ -69,7 +68,7 @@ impl SilenceBudget {
         self.at_ms = now_ms;
     }
 
-    /// Takes so many samples, all or none; returns whether there were so many.
+    /// Takes `count` samples, all or none; returns whether the budget had enough.
     #[must_use]
     pub const fn take(&mut self, count: u32) -> bool {
         if self.left == u32::MAX {

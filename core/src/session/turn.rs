@@ -1,19 +1,20 @@
-//! A message taken, and the audio of it that is still to be drained.
+//! One message taken, and its audio to be drained.
 
 use super::{Event, Gap, Session};
 use crate::jitter::{JitterBuffer, Sample};
 
-/// One message taken: what it meant, and the samples that can no longer change because of it.
+/// The result of one message: its event, its gaps, and the samples that can no longer change because of
+/// it.
 ///
-/// Call [`poll_pcm`](Self::poll_pcm) or [`poll_mulaw`](Self::poll_mulaw) until it returns zero. The
-/// borrow sees to it that nothing else happens before; what a dropped turn still held of its message is
-/// lost and counted in [`Stats::undrained`](super::Stats::undrained).
+/// Call [`poll_pcm`](Self::poll_pcm) or [`poll_mulaw`](Self::poll_mulaw) until it returns zero. The turn
+/// borrows the session, so no other message is taken before. Samples of its message that a dropped turn
+/// has not yielded are lost, and counted in [`Stats::undrained`](super::Stats::undrained).
 #[must_use = "its samples are lost unless it is polled until it returns zero"]
 #[derive(Debug)]
 pub struct Turn<'s, 't, S: AsRef<[u8]> + AsMut<[u8]>> {
     pub(super) session: &'s mut Session<S>,
     pub(super) event: Event<'t>,
-    /// Gaps that end with it, beside those that were held open: at most one a track.
+    /// Gaps that end with this message, apart from closed holes: at most one a track.
     pub(super) gaps: [Option<Gap>; 2],
     pub(super) pending: Pending<'t>,
 }
@@ -21,21 +22,21 @@ pub struct Turn<'s, 't, S: AsRef<[u8]> + AsMut<[u8]>> {
 /// A part of a turn's samples, from [`Turn::poll_run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
-    /// So many places of `out` were used; zero means drained.
+    /// Codes written to `out`; zero means drained.
     Codes(usize),
-    /// So many samples of silence on each channel, and nothing in `out`.
+    /// Samples of silence on each channel; nothing was written to `out`.
     Silence(u64),
 }
 
 impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
-    /// What the message meant.
+    /// Meaning of the message.
     #[must_use]
     pub const fn event(&self) -> &Event<'t> {
         &self.event
     }
 
-    /// The gaps that ended with this message. A gap ends when audio comes behind it and nothing can
-    /// come into it any more.
+    /// The gaps that ended with this message. A gap ends when audio comes behind it and nothing can fill
+    /// it any more, or at the end of the recording.
     pub fn gaps(&self) -> impl Iterator<Item = Gap> {
         let Session { jitter, tracks, .. } = &*self.session;
         let held_open = jitter.closed_holes().filter_map(|hole| {
@@ -46,26 +47,28 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
         held_open.chain(self.gaps.iter().copied().flatten())
     }
 
-    /// Moves samples to `out`, interleaved (inbound first), whole sample frames; returns how many
-    /// places were used. Zero means drained.
+    /// Moves samples to `out`, interleaved (inbound first), in whole sample frames; returns the number
+    /// of samples written. Zero means drained.
     ///
-    /// A chunk of any length comes out in pieces. `out` must have room for one sample frame, which is
-    /// two samples if there are two tracks: with less, zero means nothing and the audio is lost.
+    /// A chunk of any length comes out in pieces. `out` must have room for one sample frame: two samples
+    /// if there are two tracks, else one. With less room, zero does not mean drained, and the audio is
+    /// lost when the turn is dropped.
     #[inline]
     pub fn poll_pcm(&mut self, out: &mut [i16]) -> usize {
         self.poll(out)
     }
 
-    /// The same samples as the mu-law codes that they came as: half the memory, and a recorder that
-    /// keeps some of them for a while need not decode them before it writes them down.
+    /// Like [`poll_pcm`](Self::poll_pcm), with samples as the mu-law codes that they arrived in: half
+    /// the memory, and a recorder that keeps some of them for a while need not decode them before it
+    /// writes them.
     #[inline]
     pub fn poll_mulaw(&mut self, out: &mut [u8]) -> usize {
         self.poll(out)
     }
 
-    /// The same codes as [`poll_mulaw`](Self::poll_mulaw) yields, but the silence of a gap as a number,
-    /// up to what fits into the ring: a timestamp of a few bytes may ask for ten seconds of it. In the
-    /// order of the samples.
+    /// Like [`poll_mulaw`](Self::poll_mulaw), but with the silence of a gap as a number, apart from
+    /// silence that must pass through the ring: a timestamp of a few bytes may ask for ten seconds of
+    /// it. Runs come in the order of the samples.
     ///
     /// ```
     /// # use callreel_core::frame::Provider;
@@ -103,7 +106,7 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
             if count > 0 {
                 return Run::Codes(count);
             }
-            // All that the track got from there on is the silence of this gap.
+            // All samples of the track from `silence_at` on are silence of this gap.
             let of_gap = (jitter.placed(*channel) as u32).wrapping_sub(*silence_at);
             let skipped = jitter.skip_silence(*channel, *silence, of_gap.into());
             if skipped > 0 {
@@ -126,7 +129,7 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
         loop {
             used += self.pending.pass(jitter, out.get_mut(used..).unwrap_or_default());
             used += jitter.pop(out.get_mut(used..).unwrap_or_default());
-            // What finds no place in `out` waits where it is: it can pass the ring by next time.
+            // Samples without room in `out` stay where they are: next time they can bypass the ring.
             if used == out.len() || !self.pending.push(jitter) {
                 return used;
             }
@@ -144,7 +147,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Drop for Turn<'_, '_, S> {
     }
 }
 
-/// What a chunk still has to put into the ring.
+/// The part of a chunk that is not in the ring yet.
 #[derive(Debug, Default)]
 pub struct Pending<'t> {
     pub channel: usize,
@@ -153,7 +156,7 @@ pub struct Pending<'t> {
 }
 
 impl Pending<'_> {
-    /// Takes codes and silence that wait for nothing straight to `out`; returns how many samples.
+    /// Moves codes and silence that need not wait straight to `out`; returns the number of samples.
     #[inline]
     fn pass<S: AsRef<[u8]> + AsMut<[u8]>, T: Sample>(
         &mut self,
@@ -170,7 +173,7 @@ impl Pending<'_> {
         count
     }
 
-    /// Puts as much as fits into the ring; returns whether anything did.
+    /// Puts as much as fits into the ring; returns whether anything fitted.
     #[inline]
     fn push<S: AsRef<[u8]> + AsMut<[u8]>>(&mut self, jitter: &mut JitterBuffer<S>) -> bool {
         if self.silence > 0 {

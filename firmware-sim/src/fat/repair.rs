@@ -1,33 +1,34 @@
-//! What a power cut left, mended: before the first write after each boot.
+//! Repair of the damage that a power cut leaves, before the first write after each boot.
 
 use embedded_sdmmc::BlockDevice;
 use heapless::Vec;
 
 use super::{BAD_CLUSTER, CHAIN_END, Cursor, Entry, FIRST_CLUSTER, FOLDER, FREE, Result, Volume};
 
-/// Memory for marks, which lies on the stack: clusters are looked at a window at a time.
+/// Memory for the marks, on the stack: clusters are checked one window at a time.
 const MARKS_BYTES: usize = 2048;
 
-/// Clusters that have a mark in one window.
+/// Clusters in one window.
 const WINDOW_CLUSTERS: u32 = MARKS_BYTES as u32 * 8;
 
-/// Folders inside folders that are followed; a deeper tree is left as it is, lost clusters and all.
+/// Depth of folders inside folders that is followed. A deeper tree is left alone, and lost clusters
+/// are not freed.
 const DEPTH_MAX: usize = 8;
 
-/// What [`Volume::mount`] had to mend.
+/// Repairs made by [`Volume::mount`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Repairs {
     /// Blocks in which the second FAT had not yet followed the first.
     pub fat_blocks_copied: u32,
-    /// Recordings whose chain was longer than their size, or the other way round.
+    /// Recordings with a chain longer or shorter than their size.
     pub files_trimmed: u32,
-    /// Clusters that no file owned.
+    /// Lost clusters, which no file owned.
     pub clusters_freed: u32,
     /// The file system has faults that no power cut explains, so no cluster was freed.
     pub is_suspect: bool,
 }
 
-/// One bit for each cluster of a window that a file or folder owns.
+/// One bit for each cluster of a window: set if a file or folder owns the cluster.
 struct Marks {
     bits: [u8; MARKS_BYTES],
     first_cluster: u32,
@@ -39,7 +40,8 @@ impl Marks {
         (index < WINDOW_CLUSTERS).then_some((index as usize / 8, 1 << (index % 8)))
     }
 
-    /// Marks the cluster, and says whether that was new or outside the window.
+    /// Marks the cluster. Returns false if it was marked before; a cluster outside the window
+    /// counts as new.
     fn insert(&mut self, cluster: u16) -> bool {
         let Some((byte, bit)) = self.place(cluster) else { return true };
         let is_new = self.bits[byte] & bit == 0;
@@ -53,9 +55,10 @@ impl Marks {
 }
 
 impl<D: BlockDevice> Volume<D> {
-    /// Makes the FATs equal, each recording's chain as long as its size, and lost clusters free.
+    /// Makes the FATs equal, makes each recording's chain as long as its size, and frees lost
+    /// clusters.
     ///
-    /// A cut during the repair is as harmless as one before it.
+    /// A power cut during the repair does no more harm than one before it.
     #[inline(never)]
     pub(super) fn repair(&mut self) -> Result<Repairs, D> {
         let mut repairs =
@@ -114,7 +117,7 @@ impl<D: BlockDevice> Volume<D> {
             let chain = self.mark_chain(entry.cluster, u32::MAX, marks, repairs)?;
             let below =
                 (Cursor { cluster: entry.cluster, index: 0 }, is_root && entry.name == FOLDER);
-            // A folder that loops back or hangs in the air is not entered.
+            // A folder is not entered if its chain loops or points outside the volume.
             let is_whole = chain > 0 && !repairs.is_suspect;
             if !is_whole || path.push(below).is_err() {
                 repairs.is_suspect = true;
@@ -148,7 +151,7 @@ impl<D: BlockDevice> Volume<D> {
         Ok(())
     }
 
-    /// Marks a chain, ends it after `clusters_max`, and says how many clusters it has.
+    /// Marks a chain, ends it after `clusters_max`, and returns its length in clusters.
     fn mark_chain(
         &mut self,
         first: u16,
@@ -177,7 +180,7 @@ impl<D: BlockDevice> Volume<D> {
         Ok(0)
     }
 
-    /// Frees the window's clusters without a mark, and counts the free ones.
+    /// Frees the window's clusters without a mark, and counts the free clusters.
     fn sweep(
         &mut self,
         marks: &Marks,

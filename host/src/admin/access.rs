@@ -1,9 +1,9 @@
-//! Who may use the admin listener.
+//! Access control of the admin listener.
 //!
-//! Without a token it answers to loopback names alone, so that a page in a browser cannot reach it
-//! by a name of its own that leads to 127.0.0.1. With one, everybody shows it: people at the login
-//! page, for a cookie, programs in every request. Requests that another site's page makes are
-//! refused in either case.
+//! Without a token the listener answers only to loopback names, so that a page in a browser cannot
+//! reach it by a host name of its own that resolves to 127.0.0.1. With a token, every client must send
+//! it: people at the login page, in exchange for a cookie, and programs in every request. Requests made
+//! by another site's page are refused in both cases.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -25,24 +25,24 @@ use super::{Admin, Client, Problem, assets};
 
 const COOKIE: &str = "callreel";
 
-/// How long a login lasts.
+/// Lifetime of a login.
 const SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 const LOGIN_BYTES_MAX: usize = 4096;
 
-/// Answers that need no token: they tell nothing of calls.
+/// Paths that need no token: their answers say nothing about calls.
 const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/login", "/openapi.json"];
 
-/// What may be loaded by the console's pages: their own files and nothing else.
+/// Content security policy of the console's pages: they load their own files and nothing else.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self'; connect-src 'self'; media-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'";
 
-/// What whoever uses the admin listener must show.
+/// The token that every client of the admin listener must send.
 #[derive(Clone)]
 pub struct Token(String);
 
-/// Why a token cannot be one.
+/// The text cannot serve as a token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
     "the admin token must be 16 to 256 visible ASCII characters: make one with `openssl rand -hex 16`"
@@ -50,23 +50,24 @@ pub struct Token(String);
 pub struct TokenError;
 
 impl Token {
-    /// Takes a token that is hard to guess.
+    /// Takes a token that is long enough to be hard to guess.
     ///
     /// # Errors
-    /// It is short, or cannot be sent in a header.
+    /// The token is shorter than 16 or longer than 256 characters, or not all visible ASCII: then it
+    /// cannot be sent in a header.
     pub fn new(token: String) -> Result<Self, TokenError> {
         let is_fit =
             (16..=256).contains(&token.len()) && token.chars().all(|c| c.is_ascii_graphic());
         if is_fit { Ok(Self(token)) } else { Err(TokenError) }
     }
 
-    /// Compares in a time that says nothing of the token.
+    /// Compares in a time that reveals nothing about the token.
     fn is(&self, shown: &str) -> bool {
         let digest = self.mac(shown).finalize().into_bytes();
         self.mac(&self.0).verify_slice(&digest).is_ok()
     }
 
-    /// A cookie's value that is good until then, in seconds of Unix time.
+    /// The value of a cookie that is valid until `until_s`, in seconds of Unix time.
     fn cookie(&self, until_s: i64) -> String {
         let mac = self.mac(&format!("console until {until_s}")).finalize().into_bytes();
         format!("{until_s}.{}", HEXLOWER.encode(&mac))
@@ -96,7 +97,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Lets a request through, or does not; makes every answer safe to show.
+/// Lets a request through or refuses it, and adds the security headers to every answer.
 pub async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Client>().cloned();
     let mut response = match verdict(&admin, &request) {
@@ -124,13 +125,13 @@ pub async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> 
     response
 }
 
-/// What is done with a request.
+/// The decision on a request.
 enum Verdict {
     Pass,
-    /// It shows the token.
+    /// The request has the right token.
     Welcome,
     Refuse(Response),
-    /// It shows a wrong token, in this way.
+    /// The request has a wrong token, sent in this way.
     Wrong(Way, Response),
 }
 
@@ -143,7 +144,7 @@ fn verdict(admin: &Admin, request: &Request) -> Verdict {
         return Verdict::Refuse(problem.into_response());
     }
     if is_foreign(request) {
-        let detail = "another site's page may not do this";
+        let detail = "requests from another site's page are refused";
         return Verdict::Refuse(Problem::new(StatusCode::FORBIDDEN, detail).into_response());
     }
     let path = request.uri().path();
@@ -165,18 +166,18 @@ fn verdict(admin: &Admin, request: &Request) -> Verdict {
     }
 }
 
-/// What a request shows for the token.
+/// The token of a request, checked.
 enum Shown {
     Right,
     Wrong(Way),
-    /// Nothing, or a cookie whose time is over.
+    /// No token, or an expired cookie.
     Nothing,
 }
 
 fn shown(token: &Token, headers: &HeaderMap) -> Shown {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let authorization = text(header::AUTHORIZATION).and_then(|shown| shown.split_once(' '));
-    // Any other scheme is that of a proxy in front.
+    // Any other scheme is meant for a proxy in front.
     if let Some((_, shown)) = authorization.filter(|(s, _)| s.eq_ignore_ascii_case("bearer")) {
         return if token.is(shown.trim()) { Shown::Right } else { Shown::Wrong(Way::Bearer) };
     }
@@ -184,7 +185,7 @@ fn shown(token: &Token, headers: &HeaderMap) -> Shown {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = cookies.flat_map(|cookies| cookies.split(';'));
     let mut pairs = pairs.filter_map(|cookie| cookie.trim().split_once('='));
-    // One request shows one token: more of them would be more guesses.
+    // Only the first of these cookies counts: more of them in one request would be more guesses.
     let Some((_, value)) = pairs.find(|(name, _)| *name == COOKIE) else {
         return Shown::Nothing;
     };
@@ -195,12 +196,12 @@ fn shown(token: &Token, headers: &HeaderMap) -> Shown {
     }
 }
 
-/// Whether the page of another site made this request. Browsers say so; programs do not, and need
-/// not, since no site can make them send anything.
+/// Whether the page of another site made this request. Browsers say so in headers. Programs do not, and
+/// need not: no site can make them send a request.
 fn is_foreign(request: &Request) -> bool {
     let headers = request.headers();
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    // A link from elsewhere may lead here, but not do anything.
+    // A link on another site may lead here, but cannot change anything.
     let is_visit = request.method() == Method::GET && text("sec-fetch-mode") == Some("navigate");
     if is_visit {
         return false;
@@ -230,12 +231,12 @@ fn is_loopback(host: Option<&str>) -> bool {
     })
 }
 
-/// The page that asks for the token.
+/// The login page, which asks for the token.
 pub async fn login_page() -> Response {
     assets::login("").into_response()
 }
 
-/// Gives a cookie for the token.
+/// Exchanges the token for a cookie.
 pub async fn login(State(admin): State<Admin>, request: Request) -> Result<Response, Problem> {
     let client = request.extensions().get::<Client>().cloned();
     let read = tokio::time::timeout(
@@ -262,7 +263,7 @@ pub async fn login(State(admin): State<Admin>, request: Request) -> Result<Respo
     Ok((set_cookie(&value, session_s), Redirect::to("/")).into_response())
 }
 
-/// Takes the cookie back.
+/// Deletes the cookie.
 pub async fn logout() -> Response {
     (set_cookie("", 0), Redirect::to("/login")).into_response()
 }

@@ -32,34 +32,34 @@ use crate::store::catalog::{Cursor, Filter, Key, parse_day};
 use crate::store::record::{Parameters, Record, State as RecordState};
 use crate::{twilio, webhook};
 
-/// Recordings on one page, if nothing is said and at most.
+/// Recordings on one page: the default and the maximum.
 const PAGE: usize = 50;
 const PAGE_MAX: usize = 200;
 
-/// Columns of an outline, if nothing is said and at most.
+/// Columns of a waveform: the default and the maximum.
 const COLUMNS: usize = 800;
 const COLUMNS_MAX: usize = 4000;
 
-/// How often a listener gets what there is to hear: as often as media threads look at their sockets.
+/// Interval at which a listener gets new audio: as often as media threads look at their sockets.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The headers of an answer with samples alone: how to read them.
+/// Headers of an answer that holds samples alone: their rate and channels.
 const SAMPLE_RATE: HeaderName = HeaderName::from_static("callreel-sample-rate");
 const CHANNELS: HeaderName = HeaderName::from_static("callreel-channels");
 
-/// The most characters of an unknown format that an answer repeats.
+/// Most characters of an unknown `format` that an answer repeats.
 const FORMAT_CHARS_SHOWN: usize = 32;
 
-/// What of a file is sent at once.
+/// Bytes of a file that are read and sent at once.
 const PIECE_BYTES: u64 = 64 * 1024;
 
-/// Longest text to search for.
+/// Longest search text, in bytes.
 const SEARCH_BYTES_MAX: usize = 200;
 
-/// What is wrong with a path that names nothing.
+/// Error text for a path that names no recording.
 const NO_RECORDING: &str = "there is no such recording";
 
-/// Whose recording it is: what is known from the start on.
+/// Identity of a recording: the data known from its start on.
 #[derive(Serialize)]
 pub struct Head {
     provider: Cow<'static, str>,
@@ -67,7 +67,7 @@ pub struct Head {
     call_id: String,
     account_id: String,
     parameters: Parameters,
-    /// Parameters that are not among those, or cut there.
+    /// Number of parameters that are missing from `parameters`, or cut there.
     #[serde(skip_serializing_if = "is_zero")]
     parameters_left_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +82,7 @@ impl Head {
         Self::with(record, record.parameters.clone(), 0)
     }
 
-    /// The same with no more of the parameters than a list shows.
+    /// The head of a record, with no more of its parameters than a list shows.
     pub fn brief(record: &Record) -> Self {
         let (parameters, left_out) = record.parameters.brief();
         Self::with(record, parameters, left_out)
@@ -119,7 +119,7 @@ pub struct Summary {
     missing_ms: u64,
     lost_ms: u64,
     late: u64,
-    /// Of the WAV; absent when there is none.
+    /// Size of the WAV; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
 }
@@ -145,20 +145,20 @@ impl Summary {
     }
 }
 
-/// How the recorder is.
+/// State of the recorder.
 #[derive(Serialize)]
 pub struct Status {
     version: &'static str,
     uptime_s: u64,
     calls: usize,
     is_draining: bool,
-    /// CPUs in use: 1.0 is one whole one.
+    /// CPUs in use: 1.0 is one whole CPU.
     cpus: f64,
     cpus_total: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     disk: Option<health::Disk>,
     retention: health::Retention,
-    /// How far the recordings are that an earlier run left unfinished, if it left any.
+    /// Progress of recovering the recordings that an earlier run left unfinished, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     recovery: Option<Recovery>,
     allows_delete: bool,
@@ -166,13 +166,13 @@ pub struct Status {
     stream_url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_url: Option<String>,
-    /// How the webhook of finished recordings fares, if there is one.
+    /// Health of the webhook for finished recordings, if one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<webhook::Health>,
 }
 
 impl Admin {
-    /// How the recorder is.
+    /// State of the recorder.
     pub fn status(&self) -> Status {
         let mut address = self.sources.public_address;
         if address.ip().is_unspecified() {
@@ -196,12 +196,12 @@ impl Admin {
         }
     }
 
-    /// Whether no new calls are taken because the recorder stops.
+    /// Whether the recorder is stopping and takes no new calls.
     pub fn is_draining(&self) -> bool {
         *self.phase.borrow() != Phase::Open
     }
 
-    /// Reads files, when it is this request's turn, on a thread that may wait for them.
+    /// Waits for this request's turn, then reads files on a thread that may block.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&crate::store::Store) -> io::Result<T> + Send + 'static,
@@ -245,7 +245,7 @@ pub struct ListenQuery {
     format: Option<String>,
 }
 
-/// `GET /api/v1/calls/{key}/listen`: a WAV, or its samples alone, that goes on while the call does.
+/// `GET /api/v1/calls/{key}/listen`: live audio until the call ends, as a WAV or as samples alone.
 pub async fn listen(
     State(admin): State<Admin>,
     path: Result<Path<String>, PathRejection>,
@@ -282,7 +282,7 @@ pub async fn listen(
         if has_header {
             feed.send(wav::header(spec, wav::Length::Unknown).to_vec()).await?;
         }
-        // All listeners at the same instants, so that they cost one wake-up.
+        // All listeners tick at the same instants, so that they cost one wake-up.
         let mut ticks = interval_at(admin.began.into(), LISTEN_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut heard = Vec::new();
@@ -363,9 +363,9 @@ pub async fn recordings(
     let limit = count("limit", query.limit.as_deref(), PAGE, PAGE_MAX)?;
     let after: Option<Cursor> = match query.cursor.as_deref().filter(|text| !text.is_empty()) {
         None => None,
-        Some(text) => {
-            Some(text.parse().map_err(|()| Problem::bad_request("that is not a cursor of ours"))?)
-        }
+        Some(text) => Some(text.parse().map_err(|()| {
+            Problem::bad_request("unknown cursor: pass `next` of the previous page unchanged")
+        })?),
     };
     let summary = |record: &Record| Summary::of(&record.brief());
     let page = admin.read(move |store| store.list(&filter, after.as_ref(), limit, summary)).await?;
@@ -410,7 +410,7 @@ pub struct PeaksQuery {
     columns: Option<String>,
 }
 
-/// `GET /api/v1/recordings/{day}/{id}/peaks`: what its waveform looks like.
+/// `GET /api/v1/recordings/{day}/{id}/peaks`: the waveform.
 pub async fn peaks(
     State(admin): State<Admin>,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -421,7 +421,9 @@ pub async fn peaks(
     let columns = count("columns", query.columns.as_deref(), COLUMNS, COLUMNS_MAX)?;
     let record = admin.record(&key).await?;
     let peaks = admin.read(move |store| store.peaks(&key, &record, columns)).await?;
-    Ok(as_json(&peaks.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "it has no audio"))?))
+    Ok(as_json(
+        &peaks.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the recording has no audio"))?,
+    ))
 }
 
 /// `GET /api/v1/recordings/{day}/{id}/audio`: the WAV, or a part of it.
@@ -435,7 +437,7 @@ pub async fn audio(
     let (opened, name) = (key.clone(), format!("{}.wav", key.id()));
     let file = admin.read(move |store| store.open_wav(&opened)).await?;
     let (Some(file), Some(wav)) = (file, record.wav) else {
-        return Err(Problem::new(StatusCode::NOT_FOUND, "it has no audio"));
+        return Err(Problem::new(StatusCode::NOT_FOUND, "the recording has no audio"));
     };
     let etag = wav.etag();
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
@@ -457,7 +459,7 @@ pub async fn audio(
         Some(Some(range)) => (StatusCode::PARTIAL_CONTENT, range),
         Some(None) => {
             let range = [(header::CONTENT_RANGE, format!("bytes */{}", wav.bytes))];
-            let detail = "the recording is shorter than that";
+            let detail = "the range holds no byte of the recording";
             let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, detail);
             return Ok((range, problem).into_response());
         }
@@ -499,7 +501,7 @@ fn file_body(file: File, range: std::ops::Range<u64>) -> Body {
                 let mut piece = vec![0; length];
                 file.read_exact_at(&mut piece, at).map(|()| piece)
             });
-            // The length is announced already: to stop short tells the client.
+            // The length is announced already: a body that ends early tells the client of the error.
             let Ok(Ok(piece)) = read.await else {
                 return Ok(());
             };
@@ -510,8 +512,8 @@ fn file_body(file: File, range: std::ops::Range<u64>) -> Body {
     })
 }
 
-/// Reads a Range header for `length` bytes: `None` if it is not one we serve in part, `Some(None)`
-/// if there is nothing there.
+/// Parses a Range header for a file of `length` bytes. Returns `None` if the whole file is to be sent,
+/// and `Some(None)` if the range holds none of its bytes.
 fn parse_range(text: &str, length: u64) -> Option<Option<std::ops::Range<u64>>> {
     let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
     let number = |text: &str| -> Option<Option<u64>> {
@@ -529,12 +531,12 @@ fn parse_range(text: &str, length: u64) -> Option<Option<std::ops::Range<u64>>> 
 }
 
 fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
-    // Any text is taken for any parameter, so this is all that can be wrong before it is looked at.
-    let twice = |_| Problem::bad_request("a parameter is there twice");
+    // Every parameter takes any text at first, so a repeated parameter is the only possible error here.
+    let twice = |_| Problem::bad_request("a parameter is given twice");
     query.map(|Query(query)| query).map_err(twice)
 }
 
-/// A number of the query, or what holds when none is given.
+/// Parses a number of the query; returns `usual` if it is absent or empty.
 fn count(name: &str, text: Option<&str>, usual: usize, max: usize) -> Result<usize, Problem> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(usual);

@@ -1,4 +1,4 @@
-//! The console's files, which are part of the program.
+//! The console's files, compiled into the program.
 
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -30,7 +30,7 @@ const INDEX: &str = include_str!("../console/index.html");
 const LOGIN: &str = include_str!("../console/login.html");
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// Where the login page says what went wrong.
+/// Place of an error message in the login page.
 const LOGIN_NOTE: &str = "<!-- note -->";
 
 /// The console.
@@ -46,7 +46,7 @@ pub async fn file(headers: HeaderMap, Path(name): Path<String>) -> Result<Respon
     Ok(unless_known(&headers, content_type, content))
 }
 
-/// What the API looks like, for programs.
+/// The OpenAPI description of the API.
 pub async fn openapi(headers: HeaderMap) -> Response {
     unless_known(&headers, "application/json", OPENAPI)
 }
@@ -56,7 +56,8 @@ pub fn login(note: &str) -> Html<String> {
     Html(LOGIN.replace(LOGIN_NOTE, note))
 }
 
-/// The content, unless the client has it. It changes with the program only, so a digest names it.
+/// The content, or status 304 if the client has it already. The ETag is a digest, since the content
+/// changes only with the program.
 fn unless_known(headers: &HeaderMap, content_type: &str, content: &'static str) -> Response {
     let digest = Sha256::digest(content);
     let etag = format!("\"{}\"", HEXLOWER.encode(&digest[..12]));

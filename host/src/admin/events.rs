@@ -1,8 +1,8 @@
-//! One look at all live recordings, several times a second, for everybody who watches.
+//! Looks at all live recordings, several times a second, once for all watchers together.
 //!
-//! What changed goes to each stream of server-sent events; who falls behind gets the whole picture
-//! anew instead of what was missed. Levels are different: a stream takes the latest when it can, and
-//! they are written down for the first that does.
+//! Each stream of server-sent events gets the changes. A stream that falls behind gets the whole
+//! picture again instead of the events it missed. Levels are different: a stream takes the latest
+//! levels when it can, and they are serialised for the first stream that does.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -26,40 +26,42 @@ use crate::live::{Board, Entry, Moment};
 use crate::store::record::{What, ms};
 use crate::store::texts;
 
-/// How often the live recordings are looked at.
+/// Interval of the looks at the live recordings while anybody watches.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The same while nobody watches. A call's moments between two looks are as many as may wait.
+/// Interval of the looks while nobody watches. Up to 64 moments of a call wait for the next look
+/// (`MOMENTS_MAX` in `live`); more are lost.
 const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks between two reports of disk and CPU, which also show that the recorder is there.
+/// Ticks of [`LOOK_INTERVAL`] between two `status` events: disk, CPU, and a sign that the recorder is
+/// alive.
 const STATUS_LOOKS: u32 = 10;
 
-/// What of a call's moments is kept for those who come later.
+/// Most moments of a call that are kept for later watchers.
 const MOMENTS_KEPT: usize = 50;
 
-/// And no more of them than take so many bytes as JSON.
+/// Most bytes that the kept moments of a call may take as JSON.
 const MOMENTS_BYTES_KEPT: usize = 4096;
 
-/// What a moment takes beside its text.
+/// Bytes of a moment as JSON, beside its text.
 const MOMENT_BYTES: usize = 80;
 
-/// Events that a slow stream may be behind.
+/// Most events that a slow stream may lag behind.
 const BACKLOG_MAX: usize = 256;
 
-/// What the last look saw, and who is to be told of the next.
+/// The live recordings at the last look, and the streams that get the changes of the next.
 pub struct Watch {
     calls: Mutex<BTreeMap<u64, Seen>>,
     told: broadcast::Sender<Bytes>,
-    /// The number of the last look at which there was something to see.
+    /// Number of looks that found at least one live recording.
     looks: tokio::sync::watch::Sender<u64>,
-    /// The levels of a look that somebody has asked for, and its number.
+    /// The levels as last asked for, as an event, and the value of `looks` they belong to.
     levels: Mutex<(u64, Bytes)>,
-    /// The number of the last look.
+    /// Number of the last look; 1 before the first.
     version: AtomicU64,
-    /// The same of all calls, for those who come new.
+    /// All live calls as JSON, for new watchers, and the value of `version` they belong to.
     picture: Mutex<(u64, Bytes)>,
-    /// When the last look began.
+    /// Start of the last look.
     looked: Mutex<Option<Instant>>,
 }
 
@@ -98,12 +100,12 @@ pub struct CallView {
     moments: Vec<MomentView>,
 }
 
-/// What of a live recording changes all the time.
+/// The figures of a live recording that change all the time.
 #[derive(Serialize)]
 struct ProgressView {
     duration_ms: u64,
     elapsed_ms: u64,
-    /// The largest amplitude of each track since the look before, 0 to 32768.
+    /// Largest amplitude of each track since the look before, 0 to 32768.
     levels: Vec<u16>,
     frames: u64,
     late: u64,
@@ -175,7 +177,7 @@ impl Seen {
         Self { entry, levels, gaps: 0, missing_ms: 0, moments: VecDeque::new(), moments_bytes: 0 }
     }
 
-    /// Looks again; gives what happened since.
+    /// Looks again; returns the moments since the last look.
     fn look(&mut self) -> Vec<MomentView> {
         let peaks = self.entry.take_peaks();
         self.levels.iter_mut().zip(peaks).for_each(|(level, peak)| *level = peak);
@@ -228,7 +230,7 @@ impl Seen {
 }
 
 impl Watch {
-    /// The live recordings, as a look of late saw them: JSON, made once for all who ask.
+    /// The live recordings at a recent look, as JSON that is made once for all requests.
     pub fn calls(&self, board: &Board) -> Bytes {
         #[derive(Serialize)]
         struct Calls {
@@ -244,7 +246,7 @@ impl Watch {
         picture.1.clone()
     }
 
-    /// One of them, with all its parameters.
+    /// One live recording, with all its parameters.
     pub fn call(&self, key: u64, board: &Board) -> Option<CallView> {
         self.look_if_older(LOOK_INTERVAL, board);
         self.lock().get(&key).map(|seen| seen.view_with(Head::of(&seen.entry.record)))
@@ -256,7 +258,7 @@ impl Watch {
 
     fn tell(&self, event: &str, data: &impl Serialize) {
         if self.told.receiver_count() > 0 {
-            // Nobody may have stayed meanwhile.
+            // The last stream may have ended meanwhile.
             let _ = self.told.send(text_of(event, data));
         }
     }
@@ -270,15 +272,15 @@ impl Watch {
         }
     }
 
-    /// Looks at every live recording, in the order of their keys, and tells what changed.
+    /// Looks at every live recording, in the order of their keys, and sends the changes to the streams.
     fn look(&self, entries: Vec<Arc<Entry>>) {
         let mut calls = self.lock();
-        // Before anything is told, so that whoever comes meanwhile gets no picture without it.
+        // Before any event is sent, so that a stream that begins meanwhile gets no picture without it.
         self.version.fetch_add(1, Ordering::Relaxed);
         let is_live = |key: &u64| entries.binary_search_by_key(key, |entry| entry.key).is_ok();
         let ended: Vec<u64> = calls.keys().filter(|key| !is_live(key)).copied().collect();
         for key in ended {
-            // What happened last is told before the end.
+            // The last moments are sent before the end.
             if let Some(mut seen) = calls.remove(&key) {
                 self.tell_moments(key, seen.look());
                 self.tell("ended", &json!({ "key": key.to_string() }));
@@ -297,14 +299,14 @@ impl Watch {
         }
         let is_empty = calls.is_empty();
         drop(calls);
-        // Nobody may ask again.
+        // The old picture is out of date, and no request for a new one may follow: free its memory now.
         *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = (0, Bytes::new());
         if !is_empty {
             self.looks.send_modify(|look| *look += 1);
         }
     }
 
-    /// The levels that the last look saw, as an event.
+    /// The levels at the last look, as an event.
     fn levels(&self) -> Bytes {
         let mut told = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
         let look = *self.looks.borrow();
@@ -327,7 +329,7 @@ impl Watch {
     }
 }
 
-/// Looks until it is dropped.
+/// Looks at the live recordings until the task is dropped.
 pub async fn watch(admin: Admin) {
     let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -343,7 +345,7 @@ pub async fn watch(admin: Admin) {
         }
         let told = &admin.watch.told;
         board.watch(told.receiver_count() > 0);
-        // One who came between the two is not to miss anything.
+        // A stream that began between the two calls must miss nothing.
         if told.receiver_count() > 0 {
             board.watch(true);
         }
@@ -381,7 +383,8 @@ pub async fn stream(State(admin): State<Admin>) -> Response {
     ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 
-/// Sends all there is to see, for who comes new. All who come at one time share the memory of the calls.
+/// Sends the whole picture to a new stream. Streams that begin at one time share the memory of the
+/// calls.
 async fn send_picture(admin: &Admin, feed: &stream::Feed) -> Result<(), stream::Gone> {
     let status = json_of(&admin.status());
     feed.send(format!("event: hello\ndata: {{\"status\":{status},")).await?;
@@ -393,7 +396,7 @@ fn text_of(event: &str, data: &impl Serialize) -> Bytes {
     format!("event: {event}\ndata: {}\n\n", json_of(data)).into()
 }
 
-/// Plain values, as JSON.
+/// Serialises plain values as JSON.
 pub(super) fn json_of(data: &impl Serialize) -> String {
     serde_json::to_string(data).expect("these are plain values")
 }

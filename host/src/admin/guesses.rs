@@ -1,9 +1,9 @@
-//! Wrong tokens: each is answered late, counted and told, whichever way it was shown.
+//! Wrong tokens: each is answered late, counted and logged, however it was sent.
 //!
-//! An answer to a wrong token waits for its turn: five a second of one address, fifty a second of all,
-//! half a second at least. A right one is let in at once; on a new connection it waits for half a
-//! second, too, while its address, or all together, show more wrong ones than that. So whoever guesses
-//! has to wait for each answer to know it.
+//! An answer to a wrong token waits for its turn: five a second for one address, fifty a second for all
+//! together, and at least half a second. A right token is let in at once, with one exception: on a new
+//! connection it waits for half a second, too, while its address or all together send more wrong tokens
+//! than that. So a guesser has to wait for each answer to learn the result.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use crate::live::Board;
 use crate::pace::{Rate, Shares};
 
-/// Answers to wrong tokens, of one address and of all.
+/// Rates of the answers to wrong tokens, for one address and for all together.
 const EACH: Rate = Rate { at_once: 5.0, per_second: 5.0 };
 const TOGETHER: Rate = Rate { at_once: 50.0, per_second: 50.0 };
 
-/// How long a wrong token's answer takes at least and at most.
+/// Shortest and longest delay of the answer to a wrong token.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// How a token was shown.
+/// The way in which a token was sent.
 #[derive(Clone, Copy, Debug)]
 pub enum Way {
     Bearer,
@@ -37,7 +37,7 @@ impl Way {
     }
 }
 
-/// Who guesses how often.
+/// Rates of wrong tokens, by address and all together.
 pub struct Guesses(Shares);
 
 impl Default for Guesses {
@@ -47,7 +47,7 @@ impl Default for Guesses {
 }
 
 impl Guesses {
-    /// Counts and tells a wrong token, and waits until it may be answered.
+    /// Counts and logs a wrong token, and waits until it may be answered.
     pub async fn pause_wrong(&self, peer: SocketAddr, way: Way, board: &Board) {
         let now = Instant::now();
         board.counters.count_wrong_token();
@@ -62,7 +62,7 @@ impl Guesses {
         tokio::time::sleep(self.wrong(peer.ip(), now)).await;
     }
 
-    /// Waits until a right token may be answered that is shown on a connection for the first time.
+    /// Waits until the first right token of a connection may be answered.
     pub async fn pause_right(&self, peer: SocketAddr) {
         if self.0.is_spent(peer.ip(), Instant::now()) {
             tokio::time::sleep(PAUSE_MIN).await;
@@ -86,10 +86,10 @@ mod tests {
         let pauses: Vec<Duration> = (0..100).map(|_| guesses.wrong(guesser, now)).collect();
         assert_eq!(pauses[..7], [PAUSE_MIN; 7]);
         assert!(pauses.is_sorted() && pauses[99] == PAUSE_MAX);
-        // All together have had more than they may.
+        // All together have used up their rate.
         assert!(guesses.wrong(other, now) > PAUSE_MIN);
         assert!(guesses.0.is_spent(other, now));
-        // What was waited for at most is all that is owed.
+        // The debt is never more than the longest delay.
         let later = now + PAUSE_MAX + Duration::from_secs(2);
         assert!(!guesses.0.is_spent(guesser, later) && !guesses.0.is_spent(other, later));
     }

@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it can record.
+//! Health checks: the process is alive, and it can record.
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -9,22 +9,23 @@ use serde_json::json;
 use super::Admin;
 use crate::store::{self, Plan, Recovery, Room, Store};
 
-/// Room on the disk of the recordings.
+/// Room on the file system of the recordings.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Disk {
-    /// What is free to us.
+    /// Free bytes that the recorder may use.
     pub free_bytes: u64,
-    /// What there is.
+    /// Size of the file system, in bytes.
     pub total_bytes: u64,
-    /// While less than this is free, no new call is taken.
+    /// While fewer bytes than these are free, no new call is taken.
     pub keep_free_bytes: u64,
-    /// Inodes that are free to us; with the next two absent where the file system has no limit of them.
+    /// Free inodes that the recorder may use. This field and the next two are absent if the file system
+    /// has no limit of inodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_inodes: Option<u64>,
-    /// Inodes that there are.
+    /// Inodes of the file system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_inodes: Option<u64>,
-    /// While fewer than these are free, no new call is taken.
+    /// While fewer inodes than these are free, no new call is taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_free_inodes: Option<u64>,
 }
@@ -42,13 +43,13 @@ impl From<Room> for Disk {
     }
 }
 
-/// What automatic deletion is about to do, and what keeps it from it.
+/// State of automatic deletion: its next step, and the reasons that hold it up.
 #[derive(Clone, Debug, Serialize)]
 pub struct Retention {
-    /// What the next look removes because of its age; absent if that is nothing.
+    /// Recordings that the next look removes for their age; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Plan>,
-    /// Why nothing is removed although that is wished, in words.
+    /// Reasons, in words, for which wanted deletions do not happen.
     alarms: Vec<String>,
 }
 
@@ -58,17 +59,17 @@ impl From<store::Retention> for Retention {
     }
 }
 
-/// What an earlier run left unfinished, if it left anything.
+/// Progress of recovering the recordings that an earlier run left unfinished, if there are any.
 pub fn recovery(store: &Store) -> Option<Recovery> {
     Some(store.recovery()).filter(|recovery| recovery.found > 0)
 }
 
-/// The process answers.
+/// `GET /healthz`: the process answers.
 pub async fn alive() -> Response {
     answer(StatusCode::OK, &[], &[], None)
 }
 
-/// It takes calls, and its disk takes audio.
+/// `GET /readyz`: the recorder takes calls, and its disk takes audio.
 pub async fn ready(State(admin): State<Admin>) -> Response {
     let readiness = &admin.sources.readiness;
     let faults = readiness.look().await;

@@ -1,8 +1,8 @@
-//! What answers hold that their clients have not taken yet: bounded for all connections together.
+//! Memory of answers that their clients have not taken yet, bounded for all connections together.
 //!
-//! Each connection is a guest with an account. What is made for it is booked before it waits, and
-//! taken off when it goes to the socket. When all accounts together pass the bound, the guest that
-//! has taken nothing for the longest time is let go, with everything that waits for it.
+//! Each connection is a guest with an account. The bytes made for a guest are booked before they wait,
+//! and taken off when they go to the socket. When all accounts together pass the bound, the guest that
+//! has taken nothing for the longest time is let go, with all bytes that wait for it.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,11 +17,12 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio::sync::Notify;
 
-/// What all answers may hold together. Beside it each connection has two buffers of
-/// [`SLICE_BYTES`](self::SLICE_BYTES) at most.
+/// Most bytes that all answers may hold together. Beside them, each connection has two buffers of at
+/// most [`SLICE_BYTES`](self::SLICE_BYTES).
 pub const HELD_BYTES_MAX: usize = 24 << 20;
 
-/// What of an answer goes to the socket at once: what is there is out of this module's hands.
+/// Most bytes of an answer that go to the socket at once: from there, this module cannot take them
+/// back.
 pub const SLICE_BYTES: usize = 16 * 1024;
 
 tokio::task_local! {
@@ -37,14 +38,14 @@ pub struct Ledger(Mutex<Accounts>);
 struct Accounts {
     all: BTreeMap<u64, Account>,
     next_key: u64,
-    /// Of those that are not let go.
+    /// Sum of the accounts that are not let go.
     sum: usize,
 }
 
 #[derive(Debug)]
 struct Account {
     bytes: usize,
-    /// When the guest took something last, or had nothing to take.
+    /// Time at which the guest last took bytes, or had none to take.
     taken: Instant,
     is_let_go: bool,
     bell: Arc<Notify>,
@@ -114,30 +115,30 @@ impl Accounts {
 }
 
 impl Guest {
-    /// The guest that is being answered. Outside of an answer, one of a ledger of its own.
+    /// The guest that is being answered. Outside of an answer, a guest with a ledger of its own.
     pub fn current() -> Arc<Self> {
         GUEST.try_with(Arc::clone).unwrap_or_else(|_| Arc::<Ledger>::default().guest())
     }
 
-    /// Books bytes that are made for it.
+    /// Books bytes that are made for the guest.
     pub fn hold(self: &Arc<Self>, bytes: usize) -> Held {
         self.ledger.lock().book(self.key, bytes, Instant::now());
         Held { guest: Arc::clone(self), bytes }
     }
 
-    /// Resolves when it is let go.
+    /// Resolves when the guest is let go.
     pub async fn let_go(&self) {
         self.bell.notified().await;
     }
 
-    /// Has an answer made, whose body is booked until the socket takes it.
+    /// Makes an answer, and books its body until the socket takes it.
     pub async fn answer<E>(
         self: Arc<Self>,
         answer: impl Future<Output = Result<Response, E>>,
     ) -> Result<Response, E> {
         let (head, body) = GUEST.scope(Arc::clone(&self), answer).await?.into_parts();
         if body.size_hint().exact().is_none_or(|length| length == 0) {
-            // A stream books what it sends by itself.
+            // A streamed body books its pieces itself, and an empty one needs no booking.
             return Ok(Response::from_parts(head, body));
         }
         let Ok(whole) = body.collect().await else {
@@ -174,10 +175,10 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// Takes the next slice for the socket off a piece; the last one takes the piece with it.
+    /// Takes the next slice for the socket from a piece; the last slice ends the piece.
     pub fn next_slice(piece: &mut Option<Self>) -> Option<Bytes> {
         let Piece { bytes, held } = piece.as_mut()?;
-        // All of it stays in memory as long as a part of it does.
+        // No bytes are taken off: the whole piece stays in memory as long as a part of it does.
         held.guest.ledger.lock().take_off(held.guest.key, 0, Instant::now());
         if bytes.len() > SLICE_BYTES {
             return Some(bytes.split_to(SLICE_BYTES));
@@ -186,7 +187,7 @@ impl Piece {
     }
 }
 
-/// An answer that was made at once.
+/// The body of an answer that was made at once.
 struct Whole(Option<Piece>);
 
 impl HttpBody for Whole {

@@ -1,4 +1,4 @@
-//! Answers that go on: events, live audio, files. A client that takes nothing for a while is let go.
+//! Streamed answers: events, live audio, files. A client that takes nothing for a while is let go.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 
 use super::held::{Guest, Piece};
 
-/// Pieces that wait for the client.
+/// Most pieces that wait for the client.
 const PIECES_MAX: usize = 8;
 
-/// How long a client may take nothing.
+/// Longest time in which a client may take nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The writing end of an answer.
@@ -24,7 +24,7 @@ pub struct Feed {
     guest: Arc<Guest>,
 }
 
-/// The client is gone, or as good as that.
+/// The client is gone, or has taken nothing for too long.
 pub struct Gone;
 
 impl Feed {

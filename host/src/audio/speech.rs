@@ -5,13 +5,13 @@ use std::f32::consts::PI;
 
 use callreel_core::g711::{SAMPLE_RATE_HZ, encode_mulaw};
 
-/// The loudest sample: -6 dB, as a phone line has it.
+/// Amplitude of the loudest sample: -6 dB, as on a phone line.
 const PEAK: f32 = 16_000.0;
 
 /// The noise of an idle line, a little below the smallest mu-law step.
 const LINE_NOISE: f32 = 6.0;
 
-/// How often the mouth moves on, in samples.
+/// Samples between two movements of the mouth.
 const CONTROL_SAMPLES: usize = 40;
 
 /// The first three resonances of eight vowels, in Hz (Peterson and Barney's averages).
@@ -26,8 +26,8 @@ const VOWELS_HZ: [[f32; 3]; 8] = [
     [440.0, 1020.0, 2240.0],
 ];
 
-/// Returns `samples` of speech-like mu-law at 8 kHz; the same for the same seed, and another voice
-/// with other words for another one. Costs about 20 ns a sample.
+/// Returns `samples` samples of speech-like mu-law at 8 kHz. The same seed gives the same audio;
+/// another seed gives another voice with other words. Costs about 20 ns a sample.
 pub fn speech(seed: u64, samples: usize) -> Vec<u8> {
     let mut talker = Talker::new(seed);
     let mut wave = Vec::with_capacity(samples + SAMPLE_RATE_HZ as usize);
@@ -45,11 +45,11 @@ pub fn speech(seed: u64, samples: usize) -> Vec<u8> {
 struct Talker {
     random: fastrand::Rng,
     pitch_hz: f32,
-    /// How much shorter than average the vocal tract is.
+    /// Factor of the resonances: above 1 for a vocal tract shorter than average.
     tract: f32,
     resonances_hz: [f32; 3],
     mouth: [Resonator; 3],
-    /// Where in its period the voice is, 0 to 1.
+    /// Phase of the voice in its period, 0 to 1.
     phase: f32,
 }
 

@@ -1,5 +1,5 @@
-//! The beginning of a connection: what came before a stream started, and the record of a connection on
-//! which none ever did.
+//! The beginning of a connection: the messages before a stream starts, and the record of a connection
+//! on which no stream ever started.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,16 +12,16 @@ use crate::store::Record;
 use crate::store::record::{End, NoStart};
 use crate::store::texts;
 
-/// Records of connections without a start that are written in a minute, all threads together.
+/// Most records of connections without a start in a minute, all threads together.
 const RECORDS_A_MINUTE_MAX: u64 = 60;
 
-/// Characters of the first message that are kept.
+/// Most characters of a message in its excerpt.
 const EXCERPT_CHARS_MAX: usize = 200;
 
-/// The longest value that is kept of a field that may be shown.
+/// Longest name or value that an excerpt shows, in characters.
 const VALUE_CHARS_MAX: usize = 32;
 
-/// Fields whose values tell a dialect and nothing about people.
+/// Fields with values that show the dialect and nothing about people.
 const SHOWN: [&str; 17] = [
     "event",
     "type",
@@ -42,10 +42,10 @@ const SHOWN: [&str; 17] = [
     "media_format",
 ];
 
-/// How much a connection has shown of being a call.
+/// A connection's evidence of being a call.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Shown {
-    /// Nothing that its provider sends.
+    /// No message of the provider.
     #[default]
     Nothing,
     /// The greeting, which a start follows at once.
@@ -62,22 +62,23 @@ pub struct Opening {
     texts: u64,
     binaries: u64,
     bytes: u64,
-    /// The beginning of the first message that is no plain `connected`.
+    /// Excerpt of the first message that does not belong before a start; until one comes, of the last
+    /// message.
     excerpt: String,
-    /// The first id that a message named.
+    /// The first stream id of a message that does not belong before a start.
     stream_id: String,
-    /// Something came that a stream has after its start, or that no stream has.
+    /// A message came that does not belong before a start: it follows a start, or is not of a stream.
     is_strange: bool,
     shown: Shown,
 }
 
 impl Opening {
-    /// What the connection has shown.
+    /// The connection's evidence so far.
     pub const fn shown(&self) -> Shown {
         self.shown
     }
 
-    /// Notes what the last message was.
+    /// Notes the kind of the last message.
     pub fn note_frame(&mut self, body: &Body<'_>) {
         let shown = match body {
             Body::Other => Shown::Nothing,
@@ -87,7 +88,7 @@ impl Opening {
         self.shown = self.shown.max(shown);
     }
 
-    /// Counts a text message; to be called before it is parsed, which changes it.
+    /// Counts a text message. To be called before the message is parsed: parsing changes it.
     pub fn note_text(&mut self, text: &[u8]) {
         self.texts += 1;
         self.bytes += text.len() as u64;
@@ -106,7 +107,7 @@ impl Opening {
         self.is_strange = true;
     }
 
-    /// Notes that the last message does not belong before a start; `stream_id` is the id it named.
+    /// Notes that the last message does not belong before a start; `stream_id` is its stream id.
     pub fn note_strange(&mut self, stream_id: &[u8]) {
         self.is_strange = true;
         if self.stream_id.is_empty() {
@@ -114,7 +115,7 @@ impl Opening {
         }
     }
 
-    /// The record of the connection, if there is anything to tell.
+    /// The record of the connection; `None` if no message was out of place and the protocol was kept.
     pub fn record(self, end: End, began: Timestamp) -> Option<Record> {
         if !self.is_strange && end != End::Protocol {
             return None;
@@ -144,7 +145,8 @@ fn excerpt(text: &str) -> String {
     kept
 }
 
-/// JSON with the names of fields as they are, and the values of [`SHOWN`] fields.
+/// JSON with the names of fields and the values of [`SHOWN`] fields as they are. Other strings, and
+/// numbers of 4 or more digits, are masked.
 fn mask_json(text: &str) -> String {
     let mut masked = String::new();
     let mut rest = text;
@@ -196,12 +198,12 @@ fn split_string(text: &str) -> (&str, &str) {
     (inner, "")
 }
 
-/// A name or a value that is shown.
+/// A name or a value as an excerpt shows it: cut, and escaped.
 fn short(text: &str) -> String {
     text.chars().take(VALUE_CHARS_MAX).flat_map(char::escape_debug).collect()
 }
 
-/// Text that is no JSON: words as they are, but for those that may be numbers, tokens or audio.
+/// Text that is not JSON: words as they are, except those that may be numbers, tokens or audio.
 fn mask_words(text: &str) -> String {
     let mut masked = String::new();
     for piece in text.split_inclusive(|c: char| !c.is_alphanumeric()) {
@@ -221,7 +223,7 @@ fn mask_words(text: &str) -> String {
     masked
 }
 
-/// How many records of connections without a start may still be written.
+/// Allowance of records of connections without a start, a minute at a time.
 #[derive(Debug)]
 pub struct Allowance {
     began: Instant,
@@ -237,7 +239,7 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// Takes one, if any is left in this minute.
+    /// Takes one record from this minute's allowance. Returns whether one was left.
     pub fn take(&self, now: Instant) -> bool {
         let minute = now.saturating_duration_since(self.began).as_secs() / 60;
         if self.minute.swap(minute, Ordering::Relaxed) != minute {

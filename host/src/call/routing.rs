@@ -1,19 +1,21 @@
-//! Which of a connection's streams a message belongs to.
+//! Routing of messages to the streams of a connection.
 
-/// Streams of one connection that are known at one time. When one more starts, the oldest gives way.
+/// Most streams of one connection that are known at one time. For one more, the oldest that is over
+/// gives way, or else the oldest.
 pub const STREAMS_MAX: usize = 8;
 
 /// A stream of a connection.
 pub trait Routed {
-    /// Whether its start announced this id.
+    /// Whether the stream's start announced this id.
     fn is_addressed(&self, stream_id: &[u8]) -> bool;
 
-    /// Whether it has started and not ended.
+    /// Whether the stream has started and not ended.
     fn is_live(&self) -> bool;
 }
 
-/// The index of the stream that a message belongs to, of streams in the order of their starts: the one
-/// whose start announced its id, else the live one that began last, else the last.
+/// Index of the stream that a message belongs to; `streams` is in the order of starts. It is the stream
+/// with a start that announced the message's id, else the live stream that began last, else the last
+/// stream.
 pub fn index_of(streams: &[impl Routed], stream_id: &[u8]) -> usize {
     if streams.len() == 1 {
         return 0;
@@ -23,8 +25,9 @@ pub fn index_of(streams: &[impl Routed], stream_id: &[u8]) -> usize {
     found.unwrap_or(streams.len().saturating_sub(1))
 }
 
-/// The index of the stream that gives way to one that starts, if one has to: the one of the same id,
-/// else, of [`STREAMS_MAX`], the oldest that is over, else the oldest.
+/// Index of the stream that gives way to a new one, if one has to. It is the stream of the same id. If
+/// there is none and there are [`STREAMS_MAX`] streams, it is the oldest that is over, or else the
+/// oldest.
 pub fn index_to_replace(streams: &[impl Routed], stream_id: &[u8]) -> Option<usize> {
     let same = streams.iter().position(|stream| stream.is_addressed(stream_id));
     let oldest = || streams.iter().position(|stream| !stream.is_live()).unwrap_or(0);

@@ -1,4 +1,5 @@
-//! Starts of further streams on a connection, which count as its upgrade does.
+//! Starts of further streams on a connection: each counts against the rate of new calls, as an upgrade
+//! does.
 
 use callreel_core::frame::Frame;
 
@@ -7,21 +8,21 @@ use super::{Call, Context, Stream};
 use crate::live::Refused;
 
 impl Call {
-    /// Whether a start beside the connection's first one is within the rate. One that begins nothing
+    /// Whether a start after the connection's first is within the rate. A start that begins no stream
     /// does not count.
     pub(super) fn may_start(&self, frame: &Frame<'_>, context: &Context<'_>) -> bool {
         self.is_nameless_beside_named(frame.stream_id) || context.pace.admits(context.now)
     }
 
-    /// Whether a start names no stream while one that has a name is being recorded: it begins none and
-    /// is rejected there.
+    /// Whether a start has no stream id while a stream with an id is being recorded. Such a start
+    /// begins no stream: the session of that stream rejects it.
     pub(super) fn is_nameless_beside_named(&self, stream_id: &[u8]) -> bool {
         let is_nameless = stream_id.is_empty() && self.is_recording();
         is_nameless && !self.streams.iter().any(|stream| stream.is_addressed(stream_id))
     }
 
-    /// Passes over a start beyond the rate: the connection's other streams go on. The messages of the
-    /// stream that was to begin are no other's, so it is known, without a recording.
+    /// Refuses a start beyond the rate; the connection's other streams go on. The refused stream stays
+    /// known, without a recording, so that its messages are not taken for another stream's.
     pub(super) fn refuse_start(&mut self, frame: Frame<'_>, context: &Context<'_>) {
         let board = context.outbox.board();
         board.counters.refuse(Refused::Rate);
@@ -44,7 +45,7 @@ impl Call {
         }
         let mut refused = Stream::new(self.peer);
         if refused.session.handle_frame(frame).is_ok() {
-            // Before the others: a message that names no stream is that of the last one.
+            // Before the others: a message without a stream id belongs to the last stream.
             self.streams.insert(0, refused);
         }
     }

@@ -19,14 +19,14 @@ use crate::live::Refused;
 use crate::recording::{Done, Finishing, Outbox, Recording};
 use crate::store::Record;
 use crate::store::record::{End, What};
-/// How much is kept of the name of a mark.
+/// Longest text of a key or a mark that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 256;
 
-/// How many bytes of messages wait before they go to the capture together.
+/// Bytes of messages at which they go to the capture together.
 const CAPTURE_BYTES_MAX: usize = 64 * 1024;
 
-/// The ring of a session, as large as two tracks need it. Most calls have one track and lose no
-/// message: they never write to it, so it takes no memory.
+/// The ring of a session, large enough for two tracks. Most calls have one track and lose no message:
+/// they never write to the ring, so it takes no memory.
 #[derive(Clone, Debug)]
 pub struct Ring(Cow<'static, [u8]>);
 
@@ -46,32 +46,32 @@ impl AsMut<[u8]> for Ring {
     }
 }
 
-/// What is to be done after a message.
+/// The next step after a message.
 pub enum Next {
     GoOn,
     Close(ws::CloseCode),
-    /// Leave the stream; end the connection with this code if nothing else is recorded on it.
+    /// Drop the stream; if nothing else is recorded on the connection, end it with this code.
     Refuse(ws::CloseCode),
     /// End the recording.
     Stop,
 }
 
-/// One stream of a connection, from its start on; before that, the one that is waited for.
+/// One stream of a connection, from its start on; before that, the stream that is expected.
 pub struct Stream {
     pub session: Session<Ring>,
-    /// The part of the session's counts that has been added to everybody's.
+    /// The part of the session's counts that has been added to the recorder's counters.
     pub counted: Stats,
-    /// Its recording, until that ends.
+    /// The recording, until it ends.
     pub recording: Option<Recording>,
-    /// Messages that wait to be kept as they came.
+    /// Messages as received that wait to go to the capture.
     pub capture: Vec<u8>,
-    /// A rejected message has been told in the log.
+    /// A rejected message has been logged.
     pub has_warned: bool,
     pub clock: MediaClock,
-    /// Tells what log lines are about.
+    /// The context of log lines: peer, provider, stream and call.
     pub span: Span,
     pub peer: SocketAddr,
-    /// The log had no room for its beginning, so its end is not told, either.
+    /// The log had no room for the start of the recording, so its end is not logged, either.
     pub is_quiet: bool,
 }
 
@@ -100,7 +100,8 @@ impl Stream {
         }
     }
 
-    /// Goes on in another file if this one is full, and keeps the message that comes next.
+    /// Goes on in another file if this one is full, and keeps the next message, `line`, for the
+    /// capture.
     pub fn make_ready(&mut self, line: Option<&[u8]>, context: &mut Context<'_>) {
         if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
             self.begin_segment(context);
@@ -108,7 +109,7 @@ impl Stream {
         self.keep_line(line, context.outbox);
     }
 
-    /// Takes audio.
+    /// Handles audio.
     pub fn handle_media(&mut self, media: &MediaFrame<'_>, context: &mut Context<'_>) {
         let error = match &mut self.session.handle_media(media) {
             Ok(turn) => return append_all(turn, self.recording.as_mut(), context),
@@ -121,7 +122,7 @@ impl Stream {
         });
     }
 
-    /// Does what a message means for the recording.
+    /// Applies a message to the recording. Returns the next step.
     pub fn follow(
         &mut self,
         frame: Frame<'_>,
@@ -149,7 +150,8 @@ impl Stream {
         match turn.event() {
             Event::Started(start) => {
                 let is_first = opening.take().is_some();
-                // The first one was let in with its connection. The store's log tells of the disk.
+                // The first stream was admitted with its connection. The store logs the faults of the
+                // disk.
                 if !is_first && let Some(fault) = context.door.fault() {
                     tracing::debug!(
                         fault,
@@ -222,7 +224,8 @@ impl Stream {
         next
     }
 
-    /// Posts what has waited long enough.
+    /// Does the housekeeping of the stream: adds its counts to the recorder's, posts captured messages,
+    /// and does the housekeeping of the recording.
     pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
         outbox.board().counters.add(self.session.stats(), &mut self.counted);
         self.note_clock();
@@ -234,7 +237,7 @@ impl Stream {
         }
     }
 
-    /// Tells once that the stream's timestamps are no milliseconds.
+    /// Logs once that the stream's timestamps are not milliseconds, and notes it in the record.
     pub fn note_clock(&mut self) {
         let clock = self.session.media_clock();
         if clock == self.clock {
@@ -248,7 +251,7 @@ impl Stream {
         }
     }
 
-    /// Goes on in another file, since this one is as long as a WAV may be.
+    /// Goes on in another file: this one is as long as it may be.
     fn begin_segment(&mut self, context: &mut Context<'_>) {
         let Some(full) = self.recording.take() else {
             return;
@@ -279,13 +282,14 @@ impl Stream {
         Some(finishing)
     }
 
-    /// Keeps a message as it came.
+    /// Keeps a message as received, for the capture.
     pub fn keep_line(&mut self, line: Option<&[u8]>, outbox: &mut Outbox) {
         let Some(line) = line else {
             return;
         };
         if self.capture.len() + line.len() >= CAPTURE_BYTES_MAX {
-            // Without a recording there is no name to keep it under, nor a call to keep.
+            // Without a recording the messages are dropped: there is no call, and no name for a
+            // capture.
             let lines = std::mem::take(&mut self.capture);
             if let Some(recording) = &mut self.recording {
                 recording.capture(lines, outbox);
@@ -295,20 +299,20 @@ impl Stream {
     }
 }
 
-/// A text of the peer's as far as it is kept of a key or a mark, of which there may be many.
+/// The first `TEXT_CHARS_MAX` characters of a key or a mark: a call may have many.
 fn short(text: &Text<'_>) -> String {
     let mut text: String = text.chars().take(TEXT_CHARS_MAX).collect();
     text.shrink_to_fit();
     text
 }
 
-/// What the log lines of one stream have in common. Its ids are known when it starts.
+/// The common context of a stream's log lines. Its ids are filled in at the start.
 fn span_of(peer: SocketAddr) -> Span {
     let provider = Provider::Twilio.name();
     tracing::info_span!(parent: None, "call", %peer, provider, stream = Empty, call = Empty)
 }
 
-/// Tells once a stream that messages are rejected.
+/// Logs a rejected message, only the first of each stream.
 pub fn warn(error: PeerError, has_warned: &mut bool, peer: SocketAddr, context: &Context<'_>) {
     if std::mem::replace(has_warned, true) {
         return;
@@ -318,7 +322,7 @@ pub fn warn(error: PeerError, has_warned: &mut bool, peer: SocketAddr, context: 
     }
 }
 
-/// Moves all that a turn yields to the recording.
+/// Moves the gaps and all audio of a turn to the recording.
 fn append_all(
     turn: &mut Turn<'_, '_, Ring>,
     recording: Option<&mut Recording>,

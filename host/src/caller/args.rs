@@ -16,16 +16,16 @@ use crate::cli;
 use crate::shown;
 use crate::twilio::{self, AuthToken};
 
-/// How often the progress bar moves.
+/// Interval of the progress bar's updates.
 const REDRAW: Duration = Duration::from_millis(200);
 
-/// More streams than these are not listed.
+/// Most streams that the verdict lists; if there are more, it lists none.
 const STREAMS_LISTED_MAX: usize = 5;
 
 /// Places calls as Twilio does: a look-alike for tests, demos, CI and load.
 ///
-/// Exit code 0 means that every call ended as it should have: closed by the server with 1000
-/// after stop, or as the fault demands.
+/// Exit code 0 means that every call ended as expected: closed by the server with 1000 after stop, or
+/// as the fault demands.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Examples:
   callreel call                            one made-up call of 10 s to a server on this machine
@@ -35,14 +35,14 @@ const STREAMS_LISTED_MAX: usize = 5;
   callreel call --fault gap=500ms@2s --fault rst@5s
   TWILIO_AUTH_TOKEN=... callreel call --url http://127.0.0.1:5050/incoming-call \\
       --sign-url https://calls.example.com/incoming-call --connect 127.0.0.1:5050
-                                           a server here that takes what is signed for its public
-                                           address only")]
+                                           a server here that only takes requests signed for
+                                           its public address")]
 pub struct Args {
     /// WAV (8 kHz; PCM or mu-law; mono or stereo) or raw mu-law (.ulaw); none: made-up speech,
     /// another voice in every call
     pub audio: Option<PathBuf>,
 
-    /// ws/wss: the stream itself; http/https: the webhook, whose TwiML is followed
+    /// ws/wss: the stream itself; http/https: a webhook that answers with the TwiML to follow
     #[arg(long, default_value = "ws://127.0.0.1:5050/media-stream")]
     pub url: String,
 
@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: Option<String>,
 
-    /// How many calls
+    /// Number of calls
     #[arg(long, short = 'n', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub calls: u32,
 
@@ -60,11 +60,11 @@ pub struct Args {
     #[arg(long, value_parser = cli::duration)]
     pub duration: Option<Duration>,
 
-    /// Which tracks [default: both for a stereo file or where the TwiML says so, else inbound]
+    /// Tracks to send [default: both for a stereo file or if the TwiML says so, else inbound]
     #[arg(long)]
     pub tracks: Option<Tracks>,
 
-    /// Send as fast as the server takes it, not 50 frames a second
+    /// Send frames as fast as the server takes them, not 50 a second
     #[arg(long)]
     pub flood: bool,
 
@@ -92,8 +92,8 @@ pub struct Args {
     #[arg(long, value_name = "TOKEN", env = "TWILIO_AUTH_TOKEN", hide_env_values = true, value_parser = parse_token)]
     pub auth_token: Option<AuthToken>,
 
-    /// The URL to sign where the server is public under another one than --url; with a webhook the
-    /// stream is signed for where the TwiML says, and --connect leads it to the server itself
+    /// URL to sign, if the server's public URL is not --url; with a webhook the signature of the stream
+    /// covers the URL in the TwiML, and --connect leads the stream to the server itself
     #[arg(long, value_name = "URL", requires = "auth_token")]
     pub sign_url: Option<String>,
 
@@ -105,7 +105,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME[@TIME]", value_parser = parse_mark)]
     pub mark: Vec<Cue>,
 
-    /// Make something go wrong, like rst or gap=500ms@2s; may be given again; --help lists all
+    /// Inject a fault, like rst or gap=500ms@2s; may be given again; --help lists all
     #[arg(long, value_name = "FAULT", long_help = cue::help())]
     pub fault: Vec<Cue>,
 
@@ -113,11 +113,12 @@ pub struct Args {
     #[arg(long, value_name = "MS")]
     pub first_timestamp: Option<u64>,
 
-    /// Keep the mu-law that is sent, a file a track: STREAM_SID.ulaw, STREAM_SID.outbound.ulaw
+    /// Directory for copies of the sent mu-law, a file a track: STREAM_SID.ulaw,
+    /// STREAM_SID.outbound.ulaw
     #[arg(long, value_name = "DIR")]
     pub save_sent: Option<PathBuf>,
 
-    /// How long the server may take to close after stop
+    /// Longest time for the server to close after stop
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = cli::duration)]
     pub patience: Duration,
 
@@ -125,7 +126,7 @@ pub struct Args {
     #[arg(long)]
     pub pid: Option<u32>,
 
-    /// Choose other made-up voices
+    /// Seed of the made-up voices
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
@@ -144,7 +145,7 @@ fn parse_token(text: &str) -> Result<AuthToken, twilio::Error> {
 }
 
 impl Args {
-    /// The plan these arguments make; reads the audio file.
+    /// The plan of these arguments; reads the audio file.
     ///
     /// # Errors
     /// The audio file cannot be read or is unfit.
@@ -181,8 +182,8 @@ impl Args {
 /// second core is left to the server; it must not be called from within an async runtime.
 ///
 /// # Errors
-/// The arguments cannot be followed, or no call at all could begin: then the first one's reason
-/// (as JSON the failed calls are printed like others).
+/// The arguments cannot be followed, or no call at all could begin: then the error is that of the first
+/// call (with `--json`, failed calls are printed like others instead).
 pub fn run(args: &Args) -> Result<Report, Error> {
     let plan = args.plan()?;
     let meter = Meter::new(plan.calls, args.pid)
@@ -202,17 +203,18 @@ pub fn run(args: &Args) -> Result<Report, Error> {
         return Err(Error::NoCall { reason });
     }
     let printed = if args.json { json(&report) } else { verdict(&report) };
-    // Nobody is left to tell when stdout is closed; the exit code still says it all.
+    // If stdout is closed, nobody reads the verdict; the exit code still gives it.
     let _ = io::stdout().write_all(printed.as_bytes());
     Ok(report)
 }
 
-/// A thousand calls are a thousand sockets, and as many files where copies are kept.
+/// Raises the limit of open files: a thousand calls need a thousand sockets, and a file a track if
+/// copies are kept.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Too few descriptors show up as calls that fail, with the system's own words.
+    // Too few descriptors show up as failed calls, with the system's own message.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
@@ -240,7 +242,7 @@ async fn watch(meter: Arc<Meter>, bar: ProgressBar) {
             }
             _ = tokio::signal::ctrl_c() => {
                 if meter.is_hung_up() {
-                    // Asked twice: the user does not want to wait for anybody.
+                    // A second Ctrl-C: the user does not want to wait.
                     std::process::exit(130);
                 }
                 meter.hang_up();
@@ -291,14 +293,14 @@ fn verdict(report: &Report) -> String {
             late.p99_ms,
             late.worst_ms,
             if late.p99_ms > 30.0 {
-                " - too late for figures about the server to count"
+                " - too late: figures about the server do not count"
             } else {
                 ""
             }
         );
     }
     for ((good, end), count) in ends(report) {
-        let end = shown::line(&end); // With the server's own words.
+        let end = shown::line(&end); // May quote the server.
         let _ = writeln!(text, "{} {count} x {end}", if good { "ok  " } else { "BAD " });
     }
     let streams = streams(report);
@@ -326,7 +328,7 @@ fn verdict(report: &Report) -> String {
     text
 }
 
-/// How calls ended, and how many so; the bad ones first.
+/// The ends of the calls, each with its number of calls; the bad ones first.
 fn ends(report: &Report) -> BTreeMap<(bool, String), usize> {
     let mut ends = BTreeMap::new();
     for call in &report.calls {
@@ -336,7 +338,7 @@ fn ends(report: &Report) -> BTreeMap<(bool, String), usize> {
     ends
 }
 
-/// The streams that began, by which the recordings are found.
+/// Ids of the streams that began: the recordings are found by them.
 fn streams(report: &Report) -> BTreeSet<&str> {
     let began = report.calls.iter().filter(|call| !matches!(call.end, End::Failed { .. }));
     began.map(|call| call.stream_sid.as_str()).collect()

@@ -15,13 +15,13 @@ use super::{Action, CallReport, End, Error, Fault, Meter, Plan, Track, Tracks, w
 use crate::audio::speech;
 use crate::twilio;
 
-/// How many voices are made up; more calls than that say the same from different places on.
+/// Number of made-up voices. Further tracks repeat them, from other positions on.
 const VOICES: usize = 16;
 
-/// Length of a made-up voice before it repeats.
+/// Length of a made-up voice before it repeats: 30 s.
 const VOICE_SAMPLES: usize = 30 * 8000;
 
-/// What all calls share.
+/// State that all calls share.
 pub(super) struct Crew {
     pub(super) plan: Plan,
     pub(super) meter: Arc<Meter>,
@@ -36,8 +36,8 @@ impl Crew {
         Crew { plan, meter, begun: Instant::now(), url, voices }.rehearse()
     }
 
-    /// Makes up the voices before the first call, since it takes milliseconds that would make
-    /// calls late; then the run begins.
+    /// Makes up the voices before the first call, since that takes milliseconds that would make calls
+    /// late; then the run begins.
     fn rehearse(mut self) -> Crew {
         let tracks = self.plan.calls as usize * 2;
         if self.plan.audio.is_none() {
@@ -51,7 +51,7 @@ impl Crew {
     fn voice(&self, index: u32, track: Track) -> Voice {
         let given = self.plan.audio.as_ref().and_then(|audio| match track {
             Track::Inbound => Some(audio.inbound()),
-            // A call of the outbound track alone says what there is.
+            // A call with the outbound track alone sends the only track of mono audio.
             Track::Outbound if self.plan.tracks == Some(Tracks::Outbound) => {
                 Some(audio.outbound().unwrap_or(audio.inbound()))
             }
@@ -60,9 +60,9 @@ impl Crew {
         if let Some(audio) = given {
             return Voice { audio: audio.clone(), offset: 0 };
         }
-        // Every other call is between a high voice and a low one, not a low one and a high one.
+        // Every other call swaps the tracks of the high and the low voice.
         let number = index as usize * 2 + (track as usize ^ (index as usize & 1));
-        // 7919 is prime to the voice's length, so that no two calls begin at one place.
+        // 7919 is coprime to the voice's length, so that calls begin at different positions.
         let offset = number / VOICES * 7919 % VOICE_SAMPLES;
         Voice { audio: self.made_up(number % VOICES), offset }
     }
@@ -146,7 +146,7 @@ pub(super) fn blank_report(call_index: u32, ids: &Ids) -> CallReport {
     }
 }
 
-/// What stays the same over all connections of one call.
+/// State of one call that all its connections share.
 pub(super) struct Call<'a> {
     pub(super) crew: &'a Crew,
     pub(super) index: u32,
@@ -222,7 +222,7 @@ impl<'a> Call<'a> {
         self.crew.meter.call_stopping();
     }
 
-    /// The cues by the number of the chunk they come before.
+    /// The cues in order, each with the number of the chunk that follows it.
     fn schedule(&self) -> VecDeque<(u64, Action)> {
         let half = self.chunks() / 2;
         let mut cues: Vec<_> = self
@@ -284,7 +284,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Tells the meter that the call is up, or never will be; once.
+    /// Tells the meter, only once, that the call is up or never will be.
     pub(super) fn settle(&mut self) {
         if !self.settled {
             self.settled = true;
@@ -293,7 +293,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The chunk that a cue without a time comes before.
+/// Number of the chunk that follows a cue without a time.
 fn usual_chunk(action: &Action, half: u64) -> u64 {
     use Fault::{Fragments, NoPong, Slow, SplitBytes};
     match action {

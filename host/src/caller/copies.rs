@@ -9,17 +9,17 @@ use crate::store::create_new;
 
 const BUFFER_BYTES: usize = 16 << 10;
 
-/// How many recordings of one stream id are kept beside each other.
+/// Most recordings of one stream id that are kept beside each other.
 const RECORDINGS_MAX: u32 = 100_000;
 
-/// The files of one recording; none where no copies are wanted.
+/// The files of one recording; none if no copies are wanted.
 #[derive(Default)]
 pub(super) struct Copies {
     files: Vec<(Track, PathBuf, BufWriter<File>)>,
 }
 
 impl Copies {
-    /// Creates `<streamSid>[-<n>][.outbound].ulaw` for each track, `n` from 2 on where a stream of
+    /// Creates `<streamSid>[-<n>][.outbound].ulaw` for each track; `n` counts from 2 if a stream of
     /// that id has been kept before. Nothing is overwritten.
     pub(super) fn create(
         directory: &Path,

@@ -1,4 +1,4 @@
-//! What happens in a call besides audio: digits, marks and faults, each at its time.
+//! Events of a call besides audio: digits, marks and faults, each at its time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,28 +8,29 @@ use clap::ValueEnum;
 
 use crate::cli;
 
-/// Something to do when a call has lasted for a certain media time.
+/// An action at a certain media time of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cue {
-    /// When, in media time. `None`: at once for faults of delivery, else half-way through the call.
+    /// Media time of the action. `None`: at once for faults of delivery, else half-way through the
+    /// call.
     pub at: Option<Duration>,
-    /// What.
+    /// The action.
     pub action: Action,
 }
 
-/// What a cue asks for.
+/// The action of a cue.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// The far party presses a key.
     Dtmf(char),
-    /// Twilio says that audio up to a mark of this name was played.
+    /// Twilio reports that the audio before the mark of this name was played.
     Mark(String),
-    /// Something goes wrong; the time is the fault's own measure, where it has one.
+    /// A fault, with its own measure of time if it has one.
     Fault(Fault, Option<Duration>),
 }
 
 impl Action {
-    /// Orders actions of one instant, whatever order they were asked for in.
+    /// Rank among the actions of one instant, regardless of the order in which they were asked for.
     pub(super) fn rank(&self) -> u8 {
         match self {
             Action::Fault(fault, _) => fault.rank(),
@@ -38,7 +39,7 @@ impl Action {
     }
 }
 
-/// Everything that can be made to go wrong. The doc comments are what `--help` says.
+/// The faults that a call can have. `--help` prints these doc comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[non_exhaustive]
 pub enum Fault {
@@ -56,19 +57,19 @@ pub enum Fault {
     Rsv,
     /// Sends a frame with a reserved opcode (1002)
     ReservedOpcode,
-    /// Sends a continuation of nothing (1002)
+    /// Sends a continuation frame with no message to continue (1002)
     LoneContinuation,
     /// Sends a ping in fragments (1002)
     FragmentedControl,
-    /// Sends a text message that is no UTF-8 (1007)
+    /// Sends a text message that is not UTF-8 (1007)
     BadUtf8,
     /// Declares a frame of 2^62 bytes (1009)
     HugeFrame,
-    /// Says nothing until the server gives up, for VALUE (120 s) at most
+    /// Sends nothing until the server gives up, for VALUE (120 s) at most
     Silent,
-    /// Answers no ping from here on; with silent: a peer that is gone
+    /// Answers no ping from here on; with silent, like a peer that is gone
     NoPong,
-    /// Sends nothing for VALUE (1 s), then all that is due in one burst
+    /// Sends nothing for VALUE (1 s), then all frames due in one burst
     Stall,
     /// Loses VALUE (300 ms) of media and their numbers
     Gap,
@@ -82,7 +83,7 @@ pub enum Fault {
     Duplicate,
     /// Lets timestamps jump forward by VALUE (60 s)
     TimestampJump,
-    /// Sends a media message whose base64 is broken
+    /// Sends a media message with broken base64
     BadBase64,
     /// Sends a message that is not JSON
     BadJson,
@@ -96,7 +97,7 @@ pub enum Fault {
     SecondStart,
     /// Sends start again with another stream id
     SecondStartOther,
-    /// Drops the connection and goes on on another, with the same ids
+    /// Drops the connection and goes on over a new one, with the same ids
     Reconnect,
     /// Places the same call again, with the same ids and audio
     Replay,
@@ -109,7 +110,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// How long the fault lasts, or how far it reaches, unless told.
+    /// Default length or size of the fault.
     pub(super) fn default_measure(self) -> Duration {
         match self {
             Fault::Silent => Duration::from_secs(120),
@@ -136,8 +137,9 @@ impl Fault {
         }
     }
 
-    /// Where the fault comes among cues of one instant: ways of writing and answering first, then what
-    /// happens once, and last what holds the call up or ends it, behind which nothing would come.
+    /// Rank of the fault among the cues of one instant: ways of writing and answering first, then
+    /// single events, then a stall, and last the faults that hold the call up or end it, since no cue
+    /// would come after them.
     fn rank(self) -> u8 {
         match self {
             Fault::Fragments | Fault::NoPong | Fault::Slow | Fault::SplitBytes => 0,
@@ -166,7 +168,7 @@ impl Fault {
 }
 
 impl fmt::Display for Cue {
-    /// Spells it as it is asked for.
+    /// Formats the cue as its option spells it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.action {
             Action::Dtmf(digit) => write!(f, "{digit}")?,
@@ -216,7 +218,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     cli::duration(text).map_err(|advice| format!("`{text}` is no duration: {advice}"))
 }
 
-/// One line a fault, for `--help`.
+/// The help of `--fault`, with one line a fault.
 pub(super) fn help() -> String {
     let lines = Fault::value_variants().iter().map(|fault| {
         let value = fault.to_possible_value().expect("no fault is skipped");
@@ -224,9 +226,9 @@ pub(super) fn help() -> String {
     });
     let lines: Vec<_> = lines.collect();
     format!(
-        "Makes something go wrong: NAME[=VALUE][@TIME], TIME and VALUE like 2s or 300ms; may be \
-         given again. Without TIME it happens half-way through the call, or, where it is a way of \
-         writing, from the start:\n{}",
+        "Injects a fault: NAME[=VALUE][@TIME], TIME and VALUE like 2s or 300ms; may be given again. \
+         Without TIME the fault happens half-way through the call, or from the start if it is a way \
+         of writing or answering:\n{}",
         lines.join("\n")
     )
 }

@@ -1,5 +1,5 @@
-//! One connection to a server: TCP, TLS where the URL says so, the WebSocket handshake, and after
-//! that raw frames out and the server's pings and close in.
+//! One connection to a server: TCP, TLS if the URL says so, the WebSocket handshake, and after that raw
+//! frames out and the server's pings and close in.
 
 use std::future::poll_fn;
 use std::io;
@@ -28,28 +28,28 @@ use url::Url;
 use super::{End, Error};
 use crate::twilio::SIGNATURE_HEADER;
 
-/// How long connecting, and each handshake after it, may take.
+/// Longest time for connecting, and for each handshake after it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Read buffer of one connection: the server sends little to a recorder's caller.
 const READ_BUFFER_BYTES: usize = 4096;
 
-/// Pongs that wait at most for a server that does not read; a later one takes the last one's place.
+/// Most bytes of pongs that wait for a server that does not read; a later pong replaces the last one.
 const PONG_BYTES_MAX: usize = 4096;
 
-/// The longest message that a server may send: a recorder has little to say.
+/// Longest message that a server may send: a recorder has little to say.
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 
-/// How long a server may take nothing of what it is sent: as long as callreel waits for a peer.
+/// Longest time for the server to take a write: as long as callreel waits for a peer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How many of the server's messages are taken between two of our frames at most.
+/// Most messages of the server that are read between two of our frames.
 const HEARD_AT_ONCE_MAX: usize = 64;
 
 /// Close code that stands for a close frame without a code (RFC 6455, 7.1.5).
 const NO_STATUS_CODE: u16 = 1005;
 
-/// Where a connection goes to.
+/// The target of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub(super) url: Url,
@@ -59,13 +59,14 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Goes where the URL says.
+    /// A target at the address of the URL.
     pub(super) fn new(url: Url) -> Target {
         let tls = matches!(url.scheme(), "wss" | "https");
         Target { url, connect: None, tls }
     }
 
-    /// Goes to `connect` instead: `HOST:PORT`, where TLS has ended already, or `tls://HOST:PORT`.
+    /// A target at `connect` instead: `HOST:PORT` without TLS, as behind a proxy that ends it, or
+    /// `tls://HOST:PORT`.
     pub(super) fn through(url: Url, connect: &str) -> Target {
         let (address, tls) = match connect.strip_prefix("tls://") {
             Some(address) => (address, true),
@@ -123,16 +124,17 @@ fn connector() -> Result<TlsConnector, Error> {
 
 /// An open connection after its WebSocket handshake.
 ///
-/// *Invariant:* between two calls no frame of ours is half written, except where a fault wants that; so
-/// tungstenite may write its pongs and closes whenever it is polled. Its own are written out before ours.
+/// *Invariant:* between two calls no frame of ours is half written, except for a fault that wants it.
+/// So tungstenite may write its pongs and closes whenever it is polled. They are written out before our
+/// next frame.
 pub(super) struct Line {
     ws: WebSocketStream<Socket>,
-    /// The close frame heard so far.
+    /// The end according to the server's close frame, once received.
     closed: Option<End>,
 }
 
 impl Line {
-    /// Connects and shakes hands.
+    /// Connects and does the WebSocket handshake.
     ///
     /// # Errors
     /// No connection, no TLS, or an answer that is not 101 (with its status and first line).
@@ -165,12 +167,12 @@ impl Line {
         }
     }
 
-    /// Writes bytes as they are, past tungstenite, behind the pongs that it has begun to write.
+    /// Writes bytes as they are, past tungstenite, after the pongs that it has begun to write.
     ///
     /// # Errors
-    /// The connection failed, or the server did not take them within a minute.
+    /// The connection failed, or the server did not take the bytes within a minute.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // That the connection is closing is for the next one who hears to tell.
+        // A closing connection is no error here: the next read reports it.
         if let Err(tungstenite::Error::Io(cause)) = timeout(WRITE_PATIENCE, self.ws.flush()).await?
         {
             return Err(cause);
@@ -178,17 +180,17 @@ impl Line {
         self.write_on(bytes).await
     }
 
-    /// Goes on with what [`write`](Self::write) has begun; it may have begun with nothing.
+    /// Continues a [`write`](Self::write), which may have been empty.
     ///
     /// # Errors
-    /// As of `write`.
+    /// As for `write`.
     pub(super) async fn write_on(&mut self, bytes: &[u8]) -> io::Result<()> {
         timeout(WRITE_PATIENCE, self.ws.get_mut().io.write_all(bytes)).await?
     }
 
-    /// Takes what the server has sent so far, without waiting; pings are answered.
+    /// Reads the server's messages so far, without waiting; pings are answered.
     ///
-    /// Returns how the call ended, if it did.
+    /// Returns the end of the call, if it has ended.
     pub(super) fn hear(&mut self) -> Option<End> {
         for _ in 0..HEARD_AT_ONCE_MAX {
             let heard = self.ws.next().now_or_never()?;
@@ -212,13 +214,13 @@ impl Line {
         self.closed.take().unwrap_or(End::StillOpen)
     }
 
-    /// Waits for the server's next message; meanwhile pongs go out, also the last one of many, for
-    /// which tungstenite had no room when it read the ping.
+    /// Waits for the server's next message and sends pongs meanwhile: the last of many may still be
+    /// unsent, since tungstenite had no room for it when it read the ping.
     async fn next(&mut self) -> Option<tungstenite::Result<Message>> {
         poll_fn(|cx| {
             let heard = self.ws.poll_next_unpin(cx);
             if heard.is_pending() {
-                // Whether it is done or wakes us, there is nothing to be told.
+                // Nothing to handle: the flush is done, or will wake us.
                 let _ = self.ws.poll_flush_unpin(cx);
             }
             heard
@@ -259,7 +261,7 @@ impl Line {
         self.ws.get_mut().io.tcp_mut().set_zero_linger()
     }
 
-    /// Lets every pong and close vanish before it is sent, or no longer.
+    /// With `mute`, every pong and close is dropped instead of sent; without, they are sent again.
     pub(super) fn mute_answers(&mut self, mute: bool) {
         self.ws.get_mut().mute = mute;
     }

@@ -1,18 +1,18 @@
-//! The messages Twilio sends, in the spelling and key order captured on the wire: compact, ASCII
-//! but for free text, and every count quoted.
+//! Twilio's messages, in the spelling and key order captured on the wire: compact, ASCII except for
+//! free text, and every count quoted.
 
 use std::io::Write as _;
 
 use data_encoding::BASE64;
 use serde::{Serialize, Serializer};
 
-/// Which side of the call is heard.
+/// A track: one side of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Track {
-    /// What the far party says.
+    /// The far party's voice.
     Inbound,
-    /// What the far party hears.
+    /// The audio that the far party hears.
     Outbound,
 }
 
@@ -26,7 +26,7 @@ impl Track {
     }
 }
 
-/// The names by which Twilio knows a stream.
+/// Twilio's ids of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ids {
     /// `AC` and 32 hexadecimal digits.
@@ -45,7 +45,7 @@ pub(super) struct Messages {
     sequence_number: u64,
     chunks: [u64; 2],
     text: Vec<u8>,
-    /// What follows the payload of a media message.
+    /// The text after the payload of a media message.
     media_tail: Vec<u8>,
 }
 
@@ -92,7 +92,7 @@ impl Messages {
         &self.text
     }
 
-    /// The one message that is written fifty times a second: by hand, without allocation.
+    /// A media message. It is sent fifty times a second, so it is written by hand, without allocation.
     pub(super) fn media(&mut self, track: Track, timestamp_ms: u64, payload: &[u8]) -> &[u8] {
         self.sequence_number += 1;
         self.chunks[track as usize] += 1;
@@ -239,7 +239,7 @@ mod tests {
         Messages::new(Ids { account_sid, call_sid, stream_sid })
     }
 
-    /// Messages as a public log has them, their ids replaced.
+    /// Messages from a public log, with their ids replaced.
     #[test]
     fn messages_equal_the_captured_ones_byte_for_byte() {
         let mut messages = messages(

@@ -1,5 +1,5 @@
-//! What all calls of a run share: counters to watch, how late the caller itself was, and what the
-//! server's process cost.
+//! State that all calls of a run share: counters to watch, the lateness of the caller itself, and the
+//! cost of the server's process.
 
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +12,7 @@ use serde::Serialize;
 /// Width of a lateness bucket.
 const BUCKET_US: u64 = 100;
 
-/// Lateness beyond one second is counted as one second, but for the worst.
+/// Number of buckets. Lateness beyond one second counts as one second; only the worst is kept as it is.
 const BUCKETS: usize = 10_000;
 
 /// Counters of a run, safe to read while it goes on.
@@ -27,7 +27,7 @@ pub struct Meter {
     window: Mutex<Window>,
 }
 
-/// The steady window: from the moment all calls are up to the first one's end.
+/// The steady window: from the moment at which all calls are up to the end of the first call.
 #[derive(Default)]
 struct Window {
     begin: Option<Snapshot>,
@@ -42,10 +42,10 @@ struct Snapshot {
 }
 
 impl Meter {
-    /// A meter for so many calls; `server_pid` is the process whose cost is measured.
+    /// A meter for `calls` calls; `server_pid` is the process to measure.
     ///
     /// # Errors
-    /// There is no such process, or no `/proc` to ask.
+    /// There is no such process, or no `/proc` to read.
     pub fn new(calls: u32, server_pid: Option<u32>) -> io::Result<Meter> {
         Ok(Meter {
             calls,
@@ -59,7 +59,7 @@ impl Meter {
         })
     }
 
-    /// Calls that have begun or failed to.
+    /// Calls that have begun or failed to begin.
     pub fn calls_settled(&self) -> u32 {
         self.settled.load(Relaxed)
     }
@@ -143,7 +143,7 @@ impl Meter {
             return;
         }
         let own = Process { pid: std::process::id(), at_rest: Usage::default() };
-        // A server that has died meanwhile shows up in the calls; here it costs nothing more.
+        // If the server has died meanwhile, its calls show it; here its figures count as zero.
         let snapshot = Snapshot {
             at: Instant::now(),
             frames: self.frames_sent(),
@@ -154,33 +154,33 @@ impl Meter {
     }
 }
 
-/// How late the caller's own frames were: a late caller sends in bunches and flatters the server.
+/// Lateness of the caller's own frames: a late caller sends in bunches and flatters the server.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Lateness {
     /// Half of all frames were no later than this.
     pub p50_ms: f64,
-    /// All but one in a hundred were no later than this.
+    /// 99 of 100 frames were no later than this.
     pub p99_ms: f64,
-    /// The latest.
+    /// Lateness of the latest frame.
     pub worst_ms: f64,
 }
 
-/// What the server's process cost while all calls were up.
+/// Cost of the server's process while all calls were up.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ServerCost {
-    /// The process.
+    /// Id of the process.
     pub pid: u32,
     /// Length of the steady window.
     pub window_s: f64,
-    /// Frames sent in it.
+    /// Frames sent in the steady window.
     pub frames: u64,
-    /// CPU time of all of the process's threads, a frame.
+    /// CPU time of all threads of the process, per frame.
     pub cpu_us_per_frame: f64,
-    /// The same, as a share of one core.
+    /// CPU time of all threads of the process, as a share of one core.
     pub cores: f64,
-    /// Growth of resident memory since before the first call, a call.
+    /// Growth of resident memory since before the first call, per call.
     pub kib_per_call: f64,
-    /// The caller's own CPU time, a frame.
+    /// The caller's own CPU time, per frame.
     pub caller_cpu_us_per_frame: f64,
 }
 

@@ -23,26 +23,26 @@ pub(super) const CHUNK: Duration = Duration::from_millis(20);
 /// Bytes that a flood gathers for one write.
 const FLOOD_WRITE_BYTES: usize = 64 << 10;
 
-/// Room for what follows once a write is large enough.
+/// Bytes of the outbox beyond the size of a write: room for the frame that fills it.
 const FRAME_BYTES: usize = 1024;
 
 /// First timestamps seen in captures.
 const FIRST_TIMESTAMPS_MS: [u64; 4] = [52, 102, 155, 171];
 
-/// Audio that must not be recorded: full scale throughout, which nobody takes for speech.
+/// Audio that must not be recorded: full scale throughout, so that it is never mistaken for speech.
 const FORBIDDEN_CHUNK: [u8; CHUNK_SAMPLES] = [0; CHUNK_SAMPLES];
 
-/// How long a server has to say why it ended a call whose connection has just failed.
+/// Time for the server to report the reason for ending a call, after its connection has failed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How one connection ended, and what comes after it.
+/// The end of one connection, and the next step.
 pub(super) enum Outcome {
     Over(End),
     /// Connect again and go on with the chunk of this number.
     Reconnect(u64),
 }
 
-/// How bytes are written.
+/// Way of writing bytes.
 #[derive(Clone, Copy)]
 enum Delivery {
     Whole,
@@ -65,22 +65,22 @@ pub(super) struct Stream<'c, 'a> {
     messages: Messages,
     pub(super) report: CallReport,
     clock: Pin<Box<Sleep>>,
-    /// When the connection's first chunk is due, and its number.
+    /// Due time of the connection's first chunk, and its number.
     epoch: (Instant, u64),
     /// Ticks due before this were made late by a fault, and do not count as late.
     excused_until: Instant,
-    /// The chunk at whose time the stream's `start` was sent.
+    /// Number of the chunk at which the stream's `start` was sent.
     first_chunk: u64,
     first_timestamp_ms: u64,
     timestamp_jump_ms: u64,
-    /// Media before this chunk is lost on its way to us.
+    /// Media before this chunk is not sent, as if it was lost on its way to us.
     lost_until_chunk: u64,
     hold_next_chunks: u64,
     repeat_next: bool,
     held: Vec<Held>,
     delivery: Delivery,
     outbox: Outbox,
-    /// More bytes than these are written at once; fewer wait for more.
+    /// More bytes than these are written at once; fewer wait for the next frames.
     write_bytes: usize,
     frames_waiting: u64,
     copies: Copies,
@@ -116,7 +116,7 @@ impl<'c, 'a> Stream<'c, 'a> {
         }
     }
 
-    /// Speaks until the call is over; a connection that fails meanwhile ends it, too.
+    /// Sends until the call is over; a failed connection ends the call, too.
     pub(super) async fn run(
         &mut self,
         first_chunk: u64,
@@ -296,7 +296,7 @@ impl<'c, 'a> Stream<'c, 'a> {
         Ok(end)
     }
 
-    /// Does what a cue asks for; returns an outcome if that ends the connection.
+    /// Performs the action of a cue; returns an outcome if the action ends the connection.
     async fn act(&mut self, action: &Action, chunk: u64) -> Result<Option<Outcome>, Failure> {
         let (fault, measure) = match action {
             Action::Dtmf(digit) => {
@@ -357,7 +357,7 @@ impl<'c, 'a> Stream<'c, 'a> {
             Fault::SplitBytes => self.delivery = Delivery::Bytes,
             Fault::Fragments => self.outbox.in_fragments = true,
             Fault::Slow => self.delivery = Delivery::Slow,
-            // These three are no matter of time: they are done where the call begins and ends.
+            // These three have no time: they are done at the start or the end of the call.
             Fault::MediaBeforeStart | Fault::MediaAfterStop | Fault::Replay => {}
         }
         self.flush().await.map(|()| None)
@@ -373,7 +373,7 @@ impl<'c, 'a> Stream<'c, 'a> {
         }
     }
 
-    /// Messages that a recorder must reject; they carry no audio that counts.
+    /// Queues a message that a recorder must reject; it carries no audio that counts.
     fn put_bad_message(&mut self, fault: Fault, chunk: u64) {
         let timestamp_ms = self.timestamp_ms(chunk);
         match fault {
@@ -414,7 +414,7 @@ impl<'c, 'a> Stream<'c, 'a> {
     }
 }
 
-/// How many chunks a track of so many samples has.
+/// Number of chunks of a track with `samples` samples.
 pub(super) fn chunks(samples: u64) -> u64 {
     samples.div_ceil(CHUNK_SAMPLES as u64)
 }
@@ -438,20 +438,21 @@ fn put_violation(outbox: &mut Outbox, fault: Fault) {
     }
 }
 
-/// 0, 1 or 2: Twilio's timestamps stay within a millisecond of 20 ms steps. Never moves the first.
+/// Deviation of a timestamp in milliseconds, plus 1: 0, 1 or 2. Twilio's timestamps stay within a
+/// millisecond of 20 ms steps. The first does not deviate.
 fn wobble_ms(age: u64) -> u64 {
     if age == 0 { 1 } else { (age.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % 3 }
 }
 
-/// The first moment after `now` that is the call's turn: the calls' turns are spread evenly over
-/// the 20 ms by the golden ratio, however many there are.
+/// A moment after `now`, 40 ms at most, that is the call's turn. The golden ratio spreads the turns of
+/// the calls, in any number, evenly over the 20 ms.
 fn next_slot(begun: Instant, index: u32, now: Instant) -> Instant {
     let phase = CHUNK.mul_f64((f64::from(index) * 0.618_033_988_749_895).fract());
     let rounds = (now - begun).as_micros() / CHUNK.as_micros() + 1;
     begun + phase + CHUNK * rounds as u32
 }
 
-/// Why a stream cannot go on.
+/// Reason for which a stream cannot go on.
 enum Failure {
     Line,
     Save(Error),

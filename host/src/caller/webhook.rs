@@ -1,4 +1,4 @@
-//! The call before its stream: the webhook is posted, and the TwiML that answers it is followed.
+//! The call before its stream: posts the webhook and reads the TwiML of its answer.
 
 use std::time::Duration;
 
@@ -15,23 +15,23 @@ use super::messages::Ids;
 use super::{Error, Plan, Tracks, USER_AGENT};
 use crate::twilio;
 
-/// TwiML is a few hundred bytes; Twilio itself reads 64 KiB.
+/// Largest TwiML: Twilio itself reads 64 KiB; the usual size is a few hundred bytes.
 const TWIML_BYTES_MAX: usize = 64 << 10;
 
-/// How long Twilio waits for a webhook's answer.
+/// Time for which Twilio waits for a webhook's answer.
 /// <https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides>
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What a webhook's TwiML asks for.
+/// The stream that a webhook's TwiML asks for.
 #[derive(Debug, PartialEq)]
 pub(super) struct Answer {
-    /// The stream's URL as it is written, which is what the upgrade's signature covers.
+    /// The stream's URL as written in the TwiML: the upgrade's signature covers this text.
     pub(super) stream_url: String,
     pub(super) tracks: Option<Tracks>,
     pub(super) parameters: Vec<(String, String)>,
 }
 
-/// Posts the webhook as Twilio does when somebody calls, and reads the answer.
+/// Posts the webhook as Twilio does for an incoming call, and reads the answer.
 ///
 /// # Errors
 /// No connection, a status other than 200 (with the first line of the body), or TwiML without a
@@ -118,11 +118,11 @@ fn parse_twiml(body: &[u8]) -> Result<Answer, Error> {
     Ok(Answer { stream_url: stream_url.to_owned(), tracks, parameters })
 }
 
-/// Where a stream is reached that a webhook's TwiML names.
+/// The target of the stream that a webhook's TwiML names.
 ///
-/// `connect` decides, if given. Otherwise a webhook on this very machine whose stream has the same
-/// host is taken to be one server without its tunnel: TwiML always says `wss` and has no port, so
-/// that following it to the letter would reach nobody.
+/// `connect` decides, if given. Otherwise a webhook on this machine, by plain HTTP, and a stream on the
+/// same host without a port count as one server without its tunnel: TwiML always says `wss` and has no
+/// port, so that following it to the letter would reach no server.
 ///
 /// # Errors
 /// The URL is no WebSocket URL.

@@ -1,8 +1,8 @@
-//! WebSocket frames as bytes, right ones and wrong ones.
+//! WebSocket frames as bytes, valid and invalid.
 //!
-//! The caller frames its own messages (tungstenite does the handshake and hears the server): a flood
-//! puts hundreds of frames into one write, which tungstenite would assemble from one allocation
-//! and two copies a message, and a fault needs bytes that no WebSocket library agrees to send.
+//! The caller frames its own messages; tungstenite does the handshake and reads the server's. A flood
+//! puts hundreds of frames into one write: with tungstenite that would take one allocation and two
+//! copies a message. And a fault needs bytes that no WebSocket library agrees to send.
 
 pub(super) const FIN: u8 = 0x80;
 pub(super) const RSV1: u8 = 0x40;
@@ -12,7 +12,7 @@ pub(super) const BINARY: u8 = 0x2;
 pub(super) const RESERVED: u8 = 0x3;
 pub(super) const PING: u8 = 0x9;
 
-/// What follows the first byte when the frame is masked.
+/// Mask bit of a frame's second byte.
 const MASKED: u8 = 0x80;
 
 /// Frames that wait to be written.
@@ -55,7 +55,7 @@ impl Outbox {
         self.bytes.extend_from_slice(payload);
     }
 
-    /// Appends the head of a frame that declares `length` bytes, and none of them.
+    /// Appends the head of a frame that declares `length` bytes, without any of them.
     pub(super) fn put_head(&mut self, first: u8, length: u64) {
         let mask = self.next_mask();
         put_head(&mut self.bytes, first, mask, length);

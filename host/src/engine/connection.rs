@@ -1,4 +1,4 @@
-//! One connection on its media thread: its socket, its call, and what of both is unfinished.
+//! One connection on its media thread: its socket, its call, and the unfinished parts of both.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -13,40 +13,41 @@ use super::places::Place;
 use super::pool::{self, Pool};
 use crate::call::Call;
 
-/// What a connection may leave unfinished in the shared buffer's stead; more comes from the pool.
+/// Up to this much of an unfinished message stays in the connection's own `Vec`; beyond it, memory comes
+/// from the pool.
 const PARTIAL_BYTES_MAX: usize = 4 * 1024;
 
-/// How often a connection without room for its message asks for another's.
+/// Interval at which a connection without room for its message asks for the room of another message.
 const SEEK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a peer may take to close after we did.
+/// Longest time for a peer to close after this side has closed.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection on its thread.
 pub struct Live {
     pub stream: TcpStream,
     pub call: Call,
-    /// The start of a message whose rest has not come.
+    /// The start of an unfinished message.
     pub partial: Vec<u8>,
-    /// What the pool gave for it, and since when it has given any.
+    /// Bytes that the pool gave for the unfinished message, and the time since when it has given any.
     pub pooled: usize,
     pub pooled_since: Instant,
-    /// When it asked for the room of another's message last.
+    /// Time of the last request for the room of another message.
     sought: Option<Instant>,
-    /// It had to give up its message: what comes later is thrown away.
+    /// Whether the connection had to give up its message; later bytes are thrown away.
     pub is_deaf: bool,
-    /// Its token is among the ready ones.
+    /// Whether the token is among the ready ones.
     pub is_ready: bool,
-    /// The peer will send no more, or the connection is broken: to be read to its end.
+    /// Whether the peer sends no more, or the connection is broken: the socket is read to its end.
     pub is_ending: bool,
     pub began: Instant,
     pub last_heard: Instant,
-    /// When it was looked after last, and whether its peer was idle then.
+    /// Time of the last housekeeping, and whether the peer was idle then.
     pub tended: Instant,
     pub was_idle: bool,
-    /// A ping of ours has not been answered.
+    /// Whether a ping has not been answered yet.
     pub pinged: bool,
-    /// Bytes of control frames that the socket did not take yet.
+    /// Bytes of control frames that the socket has not accepted yet.
     unsent: Vec<u8>,
     pub closing: Closing,
     pub place: Place,
@@ -54,16 +55,17 @@ pub struct Live {
 
 pub enum Closing {
     No,
-    /// With this code, when the recording is finished.
+    /// Closes with this code when the recording is finished.
     WhenFinished(ws::CloseCode),
-    /// Our close frame is out; the peer's is waited for until then.
+    /// The close frame is sent; waits for the peer's until this time.
     Lingering(Instant),
-    /// To be dropped.
+    /// The connection is dropped.
     Gone,
 }
 
 impl Live {
-    /// A connection whose handshake is done, and what came with its last bytes; to be read.
+    /// Takes over a connection after its handshake, with the bytes that arrived with the handshake's
+    /// end. The connection must be read next.
     pub fn new(stream: TcpStream, call: Call, already_read: &[u8], place: Place) -> Self {
         let now = Instant::now();
         Self {
@@ -87,27 +89,27 @@ impl Live {
         }
     }
 
-    /// Whether it is time to look after it.
+    /// Whether its housekeeping is due.
     pub fn is_due(&self, now: Instant) -> bool {
         now - self.tended >= TEND_INTERVAL * 3 / 4
     }
 
-    /// Whether the peer has been silent for too long; or says something, but begins nothing, or takes
-    /// room for a message that never ends.
+    /// Whether the peer has been silent for too long, or sends messages but begins no recording, or
+    /// holds memory for a message that does not end.
     pub fn is_idle(&self, now: Instant, patience: Duration) -> bool {
         now - self.last_heard >= patience
             || !self.call.is_recording() && now - self.began >= patience
             || self.pooled > 0 && now - self.pooled_since.max(self.call.heard()) >= patience
     }
 
-    /// Keeps the start of a message in memory of its own.
+    /// Keeps the start of a message in the connection's own memory.
     pub fn keep(&mut self, partial: &[u8]) {
         self.partial.clear();
         self.partial.reserve_exact(partial.len());
         self.partial.extend_from_slice(partial);
     }
 
-    /// Makes room for more of an unfinished message; whether there is any.
+    /// Makes room for more of an unfinished message. Returns whether there is any.
     pub fn grow(&mut self, pool: &Pool) -> bool {
         if self.pooled == 0 {
             return self.partial.len() < PARTIAL_BYTES_MAX || !pool.is_scarce();
@@ -122,7 +124,8 @@ impl Live {
         true
     }
 
-    /// Squares with the pool what is kept of an unfinished message.
+    /// Takes memory from the pool for the kept part of an unfinished message, or gives it back, as its
+    /// length demands.
     pub fn settle(&mut self, pool: &Pool) {
         if self.partial.len() <= PARTIAL_BYTES_MAX {
             pool.give_back(std::mem::take(&mut self.pooled), &self.place);
@@ -137,7 +140,7 @@ impl Live {
         }
     }
 
-    /// Asks the slowest message for its room, but not all the time.
+    /// Asks the slowest message for its room, at most once every [`SEEK_INTERVAL`].
     pub fn seek_room(&mut self, pool: &Pool, now: Instant) {
         if self.sought.is_none_or(|sought| now.saturating_duration_since(sought) >= SEEK_INTERVAL) {
             self.sought = Some(now);
@@ -147,14 +150,14 @@ impl Live {
         }
     }
 
-    /// Throws the unfinished message away, and all that comes later.
+    /// Throws away the unfinished message and all later bytes.
     pub fn give_up_message(&mut self, pool: &Pool) {
         self.partial = Vec::new();
         self.settle(pool);
         self.is_deaf = true;
     }
 
-    /// Reads what has come, and throws it away; whether there may be more.
+    /// Reads the bytes that have arrived and throws them away. Returns whether there may be more.
     pub fn discard(&mut self, shared: &mut [u8]) -> bool {
         match self.stream.read(shared) {
             Ok(0) => self.closing = Closing::Gone,
@@ -166,18 +169,20 @@ impl Live {
         false
     }
 
-    /// Copies what is kept of it to the start of `shared`, unless its memory came from the pool.
+    /// Copies the kept part of the message to the start of `shared`, unless its memory came from the
+    /// pool.
     pub fn recall(&self, shared: &mut [u8]) {
         if self.pooled == 0 {
             shared[..self.partial.len()].copy_from_slice(&self.partial);
         }
     }
 
-    /// Reads once, behind the unfinished message: into `shared`, to whose start it is copied, or
-    /// into its own memory if that came from the pool. Also tells how much there was room for.
+    /// Reads once, behind the unfinished message. The target is `shared`, with the message copied to its
+    /// start, or the message's own memory if that came from the pool. Returns the result of the read and
+    /// the room there was.
     ///
-    /// What it leaves is kept in any case, so when the pool is scarce no more is read than may be
-    /// kept without it.
+    /// The bytes are kept in any case. So when the pool is scarce, no more is read than may be kept
+    /// without it.
     pub fn receive(&mut self, shared: &mut [u8], pool: &Pool) -> (io::Result<usize>, usize) {
         let held = self.partial.len();
         if self.pooled == 0 {
@@ -204,17 +209,17 @@ impl Live {
         }
     }
 
-    /// Sends our close frame, and nothing after it. If the peer's has come, that was all; else it may
-    /// answer.
+    /// Sends the close frame, and nothing after it. If the peer's close frame has arrived, the
+    /// connection is gone; else the peer may answer.
     pub fn close(&mut self, code: ws::CloseCode, now: Instant) {
         self.closing =
             if self.call.peer_closed() { Closing::Gone } else { Closing::Lingering(now + LINGER) };
-        // Before the peer can dial again.
+        // The place is free before the peer can dial again.
         self.place.linger();
         self.send(&ws::close(code));
     }
 
-    /// Sends a control frame, or keeps it until the socket takes it.
+    /// Sends a control frame, or keeps it until the socket accepts it.
     pub fn send(&mut self, frame: &[u8]) {
         self.unsent.extend_from_slice(frame);
         self.flush();
@@ -235,14 +240,14 @@ impl Live {
             match self.stream.write(&self.unsent) {
                 Ok(sent) => drop(self.unsent.drain(..sent)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Full, or broken: reading will tell.
+                // The socket is full or broken: reading will tell.
                 Err(_) => return,
             }
         }
-        // Sixteen answers are more than an idle call is to keep room for.
+        // An idle call need not keep room for sixteen answers.
         self.unsent = Vec::new();
         if matches!(self.closing, Closing::Lingering(_)) {
-            // The peer need not wait for the next look at its answer to know that this is the end.
+            // Lets the peer see the end of the stream now, before this side reads its answer.
             let _ = self.stream.shutdown(Shutdown::Write);
         }
     }

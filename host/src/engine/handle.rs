@@ -1,4 +1,4 @@
-//! The media threads as the others see them: what may be asked of them, and how they are reached.
+//! The media threads from the outside: the requests they take, and the way to reach them.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,33 +16,34 @@ use crate::pulse::Pulse;
 use crate::recording::Outcome;
 use crate::store::Door;
 
-/// How long a media thread may take to answer whether a connection gave way.
+/// Longest wait for a media thread's answer whether a connection gave way.
 const GIVE_WAY_MAX: Duration = Duration::from_millis(500);
 
-/// What others may ask of the media threads. The default one has none: it drops what it adopts.
+/// Sends requests to the media threads. The default handle has no threads: it drops the connections that
+/// it adopts.
 #[derive(Clone, Default)]
 pub struct Handle {
     pub(super) inboxes: Arc<[Arc<Inbox>]>,
     pub(super) places: Option<Arc<Places>>,
     pub(super) pace: Arc<Pace>,
     pub(super) door: Arc<Door>,
-    /// Of the threads that write files.
+    /// Pulses of the threads that write files.
     pub(super) writers: Arc<[Arc<Pulse>]>,
 }
 
-/// Where a media thread finds what others want of it.
+/// Mailbox of a media thread.
 pub struct Inbox {
     pub letters: Mutex<Vec<Letter>>,
-    /// Connections that are the thread's, or on their way to it, but for the closed ones.
+    /// Connections that belong to the thread or are on their way to it, except closed ones.
     pub connections: AtomicUsize,
-    /// Closed by us, and not yet by the peer: each has but a socket.
+    /// Connections closed by this side and not yet by the peer. Each holds only a socket.
     pub lingering: AtomicUsize,
     pub is_draining: AtomicBool,
     pub pulse: Pulse,
     pub bell: Bell,
 }
 
-/// Wakes a media thread, which sleeps in one of two ways.
+/// Wakes a media thread, which sleeps in one of two ways: in a poll, or parked.
 pub struct Bell {
     pub sleeper: Mutex<Option<Thread>>,
     pub waker: Waker,
@@ -55,12 +56,13 @@ pub enum Letter {
         token: usize,
         outcome: Outcome,
     },
-    /// Make room for a new connection, unless it has earned its place; answers whether it did.
+    /// Closes a connection that has not earned its place, to make room for a new one. The answer says
+    /// whether the place is free.
     GiveWay {
         token: usize,
         answer: oneshot::Sender<bool>,
     },
-    /// Make room for another message.
+    /// Gives up the unfinished message of a connection, to make room for another.
     GiveUpMessage {
         token: usize,
     },
@@ -68,7 +70,7 @@ pub enum Letter {
 }
 
 impl Handle {
-    /// Gives a connection to the thread that has the fewest.
+    /// Gives a connection to the thread with the fewest connections.
     pub fn adopt(&self, connection: Connection) {
         let idlest = self.inboxes.iter().min_by_key(|i| i.connections.load(Ordering::Relaxed));
         if let Some((inbox, places)) = idlest.zip(self.places.as_ref()) {
@@ -76,8 +78,8 @@ impl Handle {
         }
     }
 
-    /// Has a connection give its place to a new one: one that is five seconds old and has shown nothing
-    /// of a call. Returns whether one did.
+    /// Makes a connection give its place to a new one: a connection that is at least five seconds old
+    /// and has not earned its place. Returns whether one did.
     pub async fn make_room(&self) -> bool {
         while let Some(waiting) =
             self.places.as_ref().and_then(|places| places.take_next(Instant::now()))
@@ -91,20 +93,20 @@ impl Handle {
         false
     }
 
-    /// How many calls may begin.
+    /// Returns the limit of new calls per second.
     #[must_use]
     pub fn pace(&self) -> &Pace {
         &self.pace
     }
 
-    /// Why the disk lets no new call in, if it does not: one would take the room that is kept for
-    /// those that are being recorded, or could not be finished.
+    /// Returns the reason why the disk admits no new call, if it does not: the call would take the room
+    /// kept for the calls being recorded, or could not be finished.
     #[must_use]
     pub fn disk_fault(&self) -> Option<&'static str> {
         self.door.fault()
     }
 
-    /// What stands still that should not: a thread that reads calls, or one that writes files.
+    /// Returns the kinds of threads that stand still: those that read calls, those that write files.
     #[must_use]
     pub fn stuck(&self, now: Instant) -> Vec<&'static str> {
         let media = self.inboxes.iter().any(|inbox| inbox.pulse.is_stuck(now));
@@ -116,8 +118,8 @@ impl Handle {
             .collect()
     }
 
-    /// Connections that the threads have, by the descriptors they take: of the closed ones, which
-    /// peers may leave lingering, four count as one.
+    /// Returns the number of connections of the threads, by the descriptors they take. Of the closed
+    /// connections that peers leave lingering, four count as one.
     #[must_use]
     pub fn connection_count(&self) -> usize {
         let sum = |count: fn(&Inbox) -> &AtomicUsize| -> usize {
@@ -141,7 +143,7 @@ impl Inbox {
 impl Bell {
     fn ring(&self) {
         if self.waits_for_sockets {
-            // It cannot fail but for want of memory; the thread looks around soon in any case.
+            // Fails only if memory runs out; the thread looks at its inbox soon in any case.
             let _ = self.waker.wake();
         } else if let Some(sleeper) =
             self.sleeper.lock().unwrap_or_else(PoisonError::into_inner).as_ref()

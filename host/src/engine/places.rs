@@ -1,4 +1,4 @@
-//! Places of connections, and which of them have not been earned: those give way when places run out.
+//! Places of connections. Connections that have not earned theirs give way when places run out.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,35 +8,36 @@ use std::time::{Duration, Instant};
 use super::handle::Inbox;
 use crate::call::Shown;
 
-/// How long a connection has its place in any case.
+/// Shortest time for which a connection keeps its place.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What is to be seen of all places, and the connections that have not earned theirs.
+/// The price of a place, and the connections that have not earned theirs.
 pub struct Places {
-    /// What a connection has to show for its place.
+    /// Level that a connection must show for its place.
     price: Shown,
     next_number: AtomicU64,
-    /// By what they have shown, then by their age.
+    /// Connections ordered by the level they have shown, then by age.
     unearned: Mutex<BTreeMap<(Shown, u64), Waiting>>,
 }
 
 /// A connection that has not earned its place.
 pub struct Waiting {
-    /// The inbox of its thread, and its token there.
+    /// Inbox of the connection's thread, and the connection's token there.
     pub inbox: Arc<Inbox>,
     pub token: usize,
     since: Instant,
 }
 
 impl Places {
-    /// With stream tokens, a place costs a stream that has shown one; else any message of a stream.
+    /// With stream tokens, a place costs a stream that has shown its token; otherwise any message of a
+    /// stream.
     pub fn new(has_stream_tokens: bool) -> Self {
         let price = if has_stream_tokens { Shown::Stream } else { Shown::Message };
         Self { price, next_number: AtomicU64::new(0), unearned: Mutex::default() }
     }
 
-    /// Takes the next connection that is to give way off the list: of those older than [`GRACE`] that
-    /// have shown the least, the oldest.
+    /// Takes the next connection that must give way off the list. Of the connections older than
+    /// [`GRACE`], that is the oldest of those that have shown the least.
     pub fn take_next(&self, now: Instant) -> Option<Waiting> {
         let mut unearned = self.lock();
         let key = [Shown::Nothing, Shown::Hello, Shown::Message].into_iter().find_map(|shown| {
@@ -52,13 +53,13 @@ impl Places {
     }
 }
 
-/// A connection's place among those that are counted; dropping it gives it back.
+/// A connection's place in the count; dropping it gives the place back.
 pub struct Place {
     pub inbox: Arc<Inbox>,
-    /// Of its connection on its thread.
+    /// Token of the connection on its thread.
     pub token: usize,
     places: Arc<Places>,
-    /// Tells it from all others.
+    /// Number that no other place has.
     pub number: u64,
     shown: Shown,
     is_lingering: bool,
@@ -77,7 +78,8 @@ impl Place {
         }
     }
 
-    /// From now on it may have to give way, until it is earned.
+    /// Puts the connection on the list of those that may have to give way, until it has earned its
+    /// place.
     pub fn wait(&mut self, token: usize) {
         self.token = token;
         let waiting = Waiting { inbox: Arc::clone(&self.inbox), token, since: Instant::now() };
@@ -88,7 +90,7 @@ impl Place {
         self.shown >= self.places.price
     }
 
-    /// Notes what the connection has shown. To be asked only while it is not earned.
+    /// Notes the level that the connection has shown. Call it only while the place is not earned.
     pub fn note(&mut self, shown: Shown) {
         if shown <= self.shown {
             return;
@@ -96,13 +98,13 @@ impl Place {
         let mut unearned = self.places.lock();
         let waiting = unearned.remove(&(self.shown, self.number));
         self.shown = shown;
-        // One that was taken off the list is being asked to give way.
+        // A connection taken off the list is being asked to give way.
         if let Some(waiting) = waiting.filter(|_| shown < self.places.price) {
             unearned.insert((shown, self.number), waiting);
         }
     }
 
-    /// Leaves it to the next call: the connection is about to be closed.
+    /// Leaves the place to the next call: the connection is about to be closed.
     pub fn linger(&mut self) {
         if !std::mem::replace(&mut self.is_lingering, true) {
             self.inbox.lingering.fetch_add(1, Ordering::Relaxed);
@@ -111,7 +113,7 @@ impl Place {
         }
     }
 
-    /// Takes it off the list of those that may have to give way.
+    /// Takes the connection off the list of those that may have to give way.
     fn forget(&self) {
         if !self.is_earned() {
             self.places.lock().remove(&(self.shown, self.number));

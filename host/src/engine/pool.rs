@@ -1,5 +1,5 @@
-//! Memory for messages that are not whole yet, shared by all connections and bounded: together, and for
-//! each peer address where others want some.
+//! Memory for unfinished messages, shared by all connections and bounded: in total, and for each peer
+//! address when others want memory.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,49 +12,49 @@ use super::handle::Inbox;
 use super::places::Place;
 use crate::pace::origin;
 
-/// What all unfinished messages may take together, but for the short ones that connections keep
+/// Most bytes that all unfinished messages take together, except the short ones that connections keep
 /// themselves.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// What those of one address may take where those of another want more.
+/// Most bytes for the messages of one address when another address wants memory.
 const SHARE_BYTES_MAX: usize = BYTES_MAX / 4;
 
-/// The steps in which they take it.
+/// Bytes taken in one step.
 pub const STEP_BYTES: usize = 64 * 1024;
 
-/// A message that is not whole after so long gives way to another when the memory is taken.
+/// Age at which an unfinished message gives way to another when the memory is taken.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// The same of a message from an address with more than its share, where another address wants some.
+/// That age for a message from an address with more than its share, when another address wants memory.
 const SLOW_OF_GREEDY: Duration = Duration::from_millis(500);
 
-/// How much is taken, and by which connections.
+/// The bytes taken and the connections that hold them.
 #[derive(Default)]
 pub struct Pool {
     taken: AtomicUsize,
-    /// By the numbers of their places.
+    /// Held memory by the number of the connection's place.
     held: Mutex<BTreeMap<u64, Held>>,
 }
 
-/// What one connection has taken for its unfinished message.
+/// Memory that one connection holds for its unfinished message.
 struct Held {
     origin: IpAddr,
     bytes: usize,
     since: Instant,
     inbox: Arc<Inbox>,
     token: usize,
-    /// Its connection has been asked to give way.
+    /// Whether the connection has been asked to give way.
     is_leaving: bool,
 }
 
 impl Pool {
-    /// Whether what one more read may leave could take it past its bound. Threads that ask at the
-    /// same time may pass it by one read each.
+    /// Whether the remainder of one more read could exceed the bound. Threads that ask at the same time
+    /// may exceed it by one read each.
     pub fn is_scarce(&self) -> bool {
         self.taken.load(Ordering::Relaxed) + BUFFER_BYTES + STEP_BYTES > BYTES_MAX
     }
 
-    /// Takes so much for a message of the connection at `place`, and says it again.
+    /// Takes `bytes` for a message of the connection at `place`, and returns them.
     pub fn add(&self, bytes: usize, place: &Place, peer: IpAddr) -> usize {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
         let begin = || Held {
@@ -69,7 +69,7 @@ impl Pool {
         bytes
     }
 
-    /// Gives back all that was taken for a message.
+    /// Gives back all memory that was taken for a message.
     pub fn give_back(&self, bytes: usize, place: &Place) {
         if bytes > 0 {
             self.taken.fetch_sub(bytes, Ordering::Relaxed);
@@ -82,8 +82,8 @@ impl Pool {
         self.lock().get(&place.number).is_some_and(|held| held.is_leaving)
     }
 
-    /// Finds a message that is to give way to one from `peer`: the oldest of the address that has more
-    /// than its share, else the oldest of all. Gives its thread's inbox and its token there.
+    /// Finds a message that must give way to a message from `peer`: the oldest of the address that has
+    /// more than its share, else the oldest of all. Returns the inbox of its thread and its token there.
     pub fn take_slowest(&self, peer: IpAddr, now: Instant) -> Option<(Arc<Inbox>, usize)> {
         let mut held = self.lock();
         let mut sums = BTreeMap::<IpAddr, usize>::new();

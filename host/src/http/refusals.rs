@@ -1,7 +1,8 @@
-//! Refused requests, told in the log and the metrics: each may have been a call that nobody records.
+//! Refused requests, reported in the log and the metrics: each may have been a call that is not
+//! recorded.
 //!
-//! Every refusal counts in a metric. The log tells of ten at once and of one a second after that, of each
-//! peer address, since anybody may ask; the next line says how many were left out.
+//! Every refusal counts in a metric. The log has ten lines at once and one per second after that for
+//! each peer address, since any peer may ask. The next line tells the number of lines left out.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,18 +20,18 @@ use crate::connections::Standing;
 use crate::live::{Board, Refused, RequestRefused};
 use crate::twilio::{STREAM_PATH, WEBHOOK_PATH};
 
-/// The longest path, and the longest value of a header, that a line shows.
+/// Characters of a path, and of a header value, that a line shows at most.
 const PATH_CHARS_MAX: usize = 100;
 const HEADER_CHARS_MAX: usize = 60;
 
-/// The far end of a connection, as an extension of its request.
+/// The peer of a connection, as an extension of its request.
 #[derive(Clone)]
 pub struct Client {
     pub peer: SocketAddr,
     pub standing: Arc<Standing>,
 }
 
-/// Where refusals are told.
+/// Reports refusals.
 #[derive(Clone)]
 pub struct Refusals {
     board: Arc<Board>,
@@ -41,7 +42,7 @@ impl Refusals {
         Self { board }
     }
 
-    /// Counts a refusal, and writes the line if there is room.
+    /// Counts a refusal, and writes the line if the log has room.
     fn tell(&self, why: RequestRefused, peer: Option<SocketAddr>, line: impl FnOnce(Option<u64>)) {
         self.board.counters.refuse_request(why);
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
@@ -50,7 +51,7 @@ impl Refusals {
         }
     }
 
-    /// Tells of a request that was refused.
+    /// Reports a refused request.
     fn tell_request(&self, asked: &Asked, refusal: &Refusal) {
         self.tell(refusal.why(), asked.peer, |left_out| {
             let status = refusal.status().as_u16();
@@ -68,7 +69,7 @@ impl Refusals {
         });
     }
 
-    /// Tells of a connection from which no request could be read.
+    /// Reports a connection from which no request could be read.
     pub fn tell_connection(&self, peer: SocketAddr, unread: Unread, first_bytes: &[u8]) {
         self.tell(unread.why(), Some(peer), |left_out| {
             let advice = unread.advice(first_bytes);
@@ -77,7 +78,7 @@ impl Refusals {
     }
 }
 
-/// Why no request could be read from a connection.
+/// Reasons why no request could be read from a connection.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum Unread {
     #[error("it made room for newer ones before its request was whole")]
@@ -91,7 +92,7 @@ pub enum Unread {
 }
 
 impl Unread {
-    /// The reason in an error of hyper's, if the peer's bytes are what is wrong.
+    /// Returns the reason in an error of hyper, if the peer's bytes are wrong.
     pub fn of(error: &hyper::Error, patience: Duration) -> Option<Self> {
         if error.is_timeout() {
             Some(Self::Timeout(patience))
@@ -113,7 +114,7 @@ impl Unread {
         }
     }
 
-    /// The most likely cause, by the bytes that came first, and the remedy.
+    /// Returns the most likely cause, judged by the first bytes, and the remedy.
     fn advice(self, first_bytes: &[u8]) -> &'static str {
         match (self, first_bytes) {
             (Self::Malformed, [0x16, 0x03, ..]) => {
@@ -136,7 +137,7 @@ impl Unread {
     }
 }
 
-/// A request, as far as a line of the log may show it.
+/// A request, as far as a log line may show it.
 struct Asked {
     peer: Option<SocketAddr>,
     method: Method,
@@ -161,7 +162,7 @@ impl Asked {
         }
     }
 
-    /// The most likely remedy.
+    /// Returns the most likely remedy.
     fn advice(&self, refusal: &Refusal) -> Cow<'static, str> {
         Cow::Borrowed(match refusal {
             Refusal::Browser => {
@@ -197,7 +198,7 @@ impl Asked {
         })
     }
 
-    /// The way to the streams from the path that was asked for.
+    /// Returns the right path for the path that was asked for.
     fn way(&self) -> String {
         let path = self.uri.path().trim_end_matches('/');
         for (what, known) in [("streams are", STREAM_PATH), ("webhooks are", WEBHOOK_PATH)] {
@@ -231,7 +232,7 @@ impl Asked {
     }
 }
 
-/// Tells of each request that is answered with a [`Refusal`].
+/// Reports each request that is answered with a [`Refusal`].
 pub async fn tell(State(refusals): State<Refusals>, request: Request, next: Next) -> Response {
     let asked = Asked::of(&request);
     let mut response = next.run(request).await;
@@ -241,12 +242,12 @@ pub async fn tell(State(refusals): State<Refusals>, request: Request, next: Next
     response
 }
 
-/// A header's value, as far as it is shown.
+/// Returns a header's value, shortened for the log.
 fn shown(value: &HeaderValue) -> String {
     short(&String::from_utf8_lossy(value.as_bytes()), HEADER_CHARS_MAX)
 }
 
-/// The first characters of a text, with those escaped that could end a line or steer a terminal.
+/// Returns the first characters of a text, with those escaped that could end a line or steer a terminal.
 fn short(text: &str, chars_max: usize) -> String {
     let is_plain = |c: char| c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric();
     let mut shown = String::new();

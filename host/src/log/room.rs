@@ -1,4 +1,4 @@
-//! Room in the log for the lines that peers cause: anybody may cause as many as he likes.
+//! Room in the log for lines that peers cause: any peer may cause as many as it likes.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,21 +6,21 @@ use std::time::Instant;
 
 use crate::pace::{Rate, Shares};
 
-/// Lines about what is amiss with requests and streams, of one address and of all.
+/// Rates of lines about faulty requests and streams: of one address, and of all.
 const TROUBLE: [Rate; 2] =
     [Rate { at_once: 10.0, per_second: 1.0 }, Rate { at_once: 40.0, per_second: 4.0 }];
 
-/// Recordings whose beginning, end and file are told, of one address (behind a proxy that is all of
-/// them) and of all.
+/// Rates of recordings that are logged (beginning, end and file): of one address (behind a proxy, all
+/// recordings) and of all.
 const RECORDINGS: [Rate; 2] =
     [Rate { at_once: 200.0, per_second: 50.0 }, Rate { at_once: 400.0, per_second: 100.0 }];
 
-/// The log's room for what peers do.
+/// The log's room for lines that peers cause.
 #[derive(Debug)]
 pub struct Rooms {
-    /// For what is amiss.
+    /// Room for lines about faults.
     pub trouble: Room,
-    /// For recordings.
+    /// Room for lines about recordings.
     pub recordings: Room,
 }
 
@@ -36,7 +36,7 @@ impl Default for Rooms {
 }
 
 impl Rooms {
-    /// Lines that had no room so far.
+    /// Returns the number of lines that had no room so far.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         let total = |room: &Room| room.left_out_total.load(Ordering::Relaxed);
@@ -48,14 +48,15 @@ impl Rooms {
 #[derive(Debug)]
 pub struct Room {
     shares: Shares,
-    /// Since the last line that had room.
+    /// Lines left out since the last line that had room.
     left_out: AtomicU64,
     left_out_total: AtomicU64,
 }
 
 impl Room {
-    /// Takes room for a line that `peer` causes. Returns its field `left_out`, the lines that had no
-    /// room since the last one that had; `None` if this one has none, either.
+    /// Takes room for a line that `peer` causes. Returns `None` if there is none. Otherwise returns the
+    /// line's field `left_out`: the number of lines that had no room since the last one that had, or
+    /// `None` for zero.
     pub fn take(&self, peer: IpAddr, now: Instant) -> Option<Option<u64>> {
         if !self.shares.take(peer, now) {
             self.left_out.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! A stand-in for a writer and its disk, that only counts: how much memory waits for the disk, and how
-//! long the files get. For those who hold a call to its bounds.
+//! A stand-in for a writer and its disk, for tests of a call's bounds. It only counts the memory that
+//! waits for the disk and the lengths of the files.
 
 use std::collections::HashMap;
 use std::mem;
@@ -13,10 +13,10 @@ use super::{Job, Outbox, Outcome, Queue};
 use crate::live::Board;
 use crate::store::Record;
 
-/// A disk that takes what a media thread posts when it is told to, and keeps nothing but the lengths.
+/// A disk that takes posted jobs only when told to, and keeps only their lengths.
 pub struct Tally {
     receiver: Receiver<Vec<(u64, Job)>>,
-    /// Posted and not taken, oldest first.
+    /// Jobs posted but not taken, oldest first.
     waiting: Vec<(u64, Job)>,
     open: HashMap<u64, File>,
     finished_bytes: u64,
@@ -32,7 +32,7 @@ struct File {
 }
 
 impl Tally {
-    /// An outbox, and the stand-in for the writer behind it.
+    /// Returns an outbox, and the stand-in for the writer behind it.
     #[must_use]
     pub fn start(board: &Arc<Board>) -> (Outbox, Self) {
         let (sender, receiver) = mpsc::channel();
@@ -41,13 +41,13 @@ impl Tally {
         (outbox, Self { receiver, waiting: Vec::new(), open, finished_bytes: 0 })
     }
 
-    /// Takes in what the outbox has sent; it waits until it is written.
+    /// Moves sent jobs into `waiting`.
     fn receive(&mut self) {
         self.waiting.extend(self.receiver.try_iter().flatten());
     }
 
-    /// The memory of all that waits, in bytes: audio, messages to be captured, and the jobs themselves.
-    /// Records are counted by their lengths as files.
+    /// Memory of all waiting jobs, in bytes: audio, messages to be captured, and the jobs themselves. A
+    /// record counts by its length as a file.
     pub fn waiting_bytes(&mut self) -> u64 {
         self.receive();
         let bytes = |job: &Job| match job {
@@ -61,14 +61,14 @@ impl Tally {
         jobs + self.waiting.iter().map(|(_, job)| bytes(job)).sum::<u64>()
     }
 
-    /// The samples, silence included, that wait in the longest queue of a recording.
+    /// Samples, silence included, in the longest queue of a recording.
     #[must_use]
     pub fn queued_samples_max(&self) -> u64 {
         let samples = |file: &File| file.queue.samples.load(Ordering::Relaxed);
         self.open.values().map(samples).max().unwrap_or_default()
     }
 
-    /// The samples of audio that wait in the longest queue of a recording. Silence waits as a number.
+    /// Samples of audio in the longest queue of a recording. Silence waits as a number.
     pub fn queued_audio_samples_max(&mut self) -> u64 {
         self.receive();
         let mut samples = HashMap::<u64, u64>::new();
@@ -80,7 +80,7 @@ impl Tally {
         samples.into_values().max().unwrap_or_default()
     }
 
-    /// Lets the disk take up to so many jobs.
+    /// Lets the disk take up to `jobs_max` jobs.
     pub fn write(&mut self, jobs_max: usize) {
         self.receive();
         let count = jobs_max.min(self.waiting.len());
@@ -123,7 +123,7 @@ impl Tally {
         }
     }
 
-    /// The length of all files together: WAVs, records and captures.
+    /// Length of all files together: WAVs, records and captures.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.finished_bytes + self.open.values().map(File::bytes).sum::<u64>()

@@ -1,5 +1,5 @@
-//! The threads that own the files: writers, two finishers beside each, and those that look after the
-//! store.
+//! The threads that own the files: writers, two finishers beside each writer, and the threads that do
+//! the periodic work of the store.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,48 +20,49 @@ use crate::store::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
 use crate::store::file::{PartFile, to_io};
 use crate::store::{Left, Part, Record, Store};
 
-/// How long the writer waits after the disk refused something.
+/// Pause of the writer after the disk refused a job.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a recording that has ended may wait for the disk before its memory is taken back: what
-/// is on the disk is finished when that is possible again.
+/// Longest time a recording that has ended waits for the disk. Then its memory is freed, and the part on
+/// the disk is finished as soon as the disk allows.
 const FINISH_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The same when the recorder has been told to stop.
+/// Replaces [`FINISH_PATIENCE`] when the recorder has been told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A writer that has been at one job for so long is stuck.
+/// A writer is stuck when one job takes longer than this.
 const WRITER_STUCK_AFTER: Duration = Duration::from_secs(5);
 
-/// The same for the thread that makes everything durable.
+/// The thread that makes everything durable is stuck when one sync takes longer than this.
 const SYNCER_STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// The same for a finisher, which copies a whole file, 4 GiB at most, if it was taken away.
+/// A finisher is stuck when one job takes longer than this. If its file was taken away, it copies the
+/// whole of it, 4 GiB at most.
 const FINISHER_STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// How much silence is written before others have their turn, in bytes: a number may be hours.
+/// Most silence written before other recordings have their turn, in bytes: one job may hold hours.
 const SILENCE_TURN_BYTES_MAX: u64 = 256 * 1024;
-/// How far the thread that recovers steps back behind all others.
+/// Niceness of the recovery thread: all other threads go first.
 #[cfg(target_os = "linux")]
 const RECOVERY_NICENESS: i32 = 10;
 
-/// How often everything written is made durable, and the store looked after.
+/// Interval of the sync that makes everything written durable, and of the store's periodic work.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The threads that own the files.
 pub struct Writers {
     threads: Vec<JoinHandle<()>>,
-    /// They end when they are told to.
+    /// Threads that end when they are told to.
     keepers: Vec<JoinHandle<()>>,
     stop: Arc<(Mutex<bool>, Condvar)>,
     store: Arc<Store>,
-    /// Of the threads.
+    /// Signs of life of the writers, the finishers and the syncer.
     pulses: Vec<Arc<Pulse>>,
 }
 
 impl Writers {
-    /// Starts `count` writers, each with an outbox for one media thread, and those that look after
-    /// the store.
+    /// Starts `count` writers, each with an outbox for one media thread, and the threads that do the
+    /// periodic work of the store.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -118,7 +119,7 @@ impl Writers {
             kept.tend();
             kept.take_finished().iter().for_each(|record| shown.publish(record));
         };
-        // Two, so that nothing the one has to wait for keeps audio from becoming durable.
+        // Two threads, so that a wait in the store's work never delays a sync.
         let mut keepers =
             vec![every_second("syncer", &stop, sync)?, every_second("keeper", &stop, keep)?];
         let recovered = Arc::clone(store);
@@ -130,19 +131,19 @@ impl Writers {
         Ok((Self { threads, keepers, stop, store: Arc::clone(store), pulses }, outboxes))
     }
 
-    /// Leaves to the next start what an earlier run had left, so that the disk is there for the calls
-    /// that are to be finished now.
+    /// Stops the recovery; the next start does the rest. The disk is then free to finish the calls that
+    /// end now.
     pub fn stop_recovery(&self) {
         self.store.stop_recovery();
     }
 
-    /// The signs of life of the threads that own files.
+    /// Signs of life of the threads that own files.
     #[must_use]
     pub fn pulses(&self) -> Vec<Arc<Pulse>> {
         self.pulses.clone()
     }
 
-    /// Waits until everything posted is written, which is soon after the last outbox is gone.
+    /// Waits until everything posted is written: soon after the last outbox is gone.
     pub fn join(mut self) {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -163,14 +164,14 @@ impl Drop for Writers {
 
 /// Lets every other thread have the processor first.
 fn give_way() {
-    // There, and only there, it is the thread's alone.
+    // Only on Linux does the niceness belong to one thread.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(RECOVERY_NICENESS) {
         tracing::debug!(%error, "recovery cannot give way to other threads");
     }
 }
 
-/// Starts a thread that does its duty once a second, and once more when it is to stop.
+/// Starts a thread that performs its duty once a second, and once more when it is told to stop.
 fn every_second(
     name: &str,
     stop: &Arc<(Mutex<bool>, Condvar)>,
@@ -196,20 +197,20 @@ struct Writer {
     pulse: Arc<Pulse>,
     /// Boxed: the map has room for twice as many.
     spools: FxHashMap<u64, Box<Spool>>,
-    /// When a spool that the disk refused is to try again, or earlier.
+    /// At or before the earliest `retry_at` of a spool.
     retry_at: Option<Instant>,
-    /// Room for a block as it stands in the file.
+    /// Buffer for a block in the file's encoding.
     encoded: Vec<u8>,
-    /// Who finishes what this one has written; a finisher has none.
+    /// The finishers of this writer's recordings; a finisher has none.
     finishers: Option<Finishers>,
-    /// How long a recording that has ended may wait for the disk.
+    /// Longest time a recording that has ended waits for the disk.
     patience: Duration,
-    /// How long files may still be read for their digest before nothing waits.
+    /// Time left to read files for their digest, until the inbox is empty again.
     spare: Duration,
 }
 
-/// Two, so that a short recording waits for none of the long ones, whose last audio takes the disk
-/// longer.
+/// Two finishers: a long recording's last audio takes the disk longer, and no short recording waits for
+/// it.
 struct Finishers {
     short: Sender<Vec<(u64, Job)>>,
     long: Sender<Vec<(u64, Job)>>,
@@ -222,26 +223,26 @@ impl Finishers {
     }
 }
 
-/// One recording's file and what has not been written to it.
+/// One recording's file, and the jobs not yet written to it.
 pub struct Spool {
-    /// The call's.
+    /// Span of the call.
     span: Span,
     jobs: VecDeque<Job>,
     queue: Arc<Queue>,
-    /// Its name and its file, as long as the disk has let us do no more.
+    /// The recording's name and file, until the file has its header and its record.
     claimed: Option<Part>,
     open: Option<Open>,
     retry_at: Option<Instant>,
     failing_since: Option<Instant>,
-    /// When its end was posted, once it was.
+    /// Arrival of the `Finish` job, if it has come.
     ended: Option<Instant>,
 }
 
-/// What a thread lends to whichever recording it works on.
+/// Things that a thread lends to the recording it works on.
 struct Bench<'w> {
-    /// Room for a block as it stands in the file.
+    /// Buffer for a block in the file's encoding.
     encoded: &'w mut Vec<u8>,
-    /// Time to read a file for its digest.
+    /// Time left to read files for their digest.
     spare: &'w mut Duration,
     board: &'w Board,
 }
@@ -250,12 +251,12 @@ struct Open {
     part: Part,
     writer: wav::Writer<PartFile>,
     capture: Option<std::fs::File>,
-    /// Bytes of messages that its capture did not take.
+    /// Bytes of messages that the capture did not take.
     uncaptured_bytes: usize,
-    /// Of the samples that are in the file.
+    /// Digest of the samples in the file.
     digest: DataDigest,
     sync_failures: u64,
-    /// The data is whole and durable; only names are missing.
+    /// The data is whole and durable; only the final names are missing.
     sealed: bool,
 }
 
@@ -283,7 +284,7 @@ impl Writer {
                     let wait = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
                     thread::sleep(wait.unwrap_or_default());
                     self.patience = STOP_PATIENCE;
-                    // Nobody is left to end what has not ended.
+                    // All outboxes are gone: a recording without a `Finish` job gets none.
                     self.spools.retain(|_, spool| spool.ended.is_some());
                 }
             }
@@ -291,7 +292,7 @@ impl Writer {
         }
     }
 
-    /// Lets those try again whose time has come.
+    /// Retries the spools that are due.
     fn retry(&mut self) {
         let now = Instant::now();
         if self.retry_at.is_none_or(|at| at > now) {
@@ -306,10 +307,11 @@ impl Writer {
         self.retry_at = self.spools.values().filter_map(|spool| spool.retry_at).min();
     }
 
-    /// Takes what is to be done, but for what is done at once.
+    /// Queues a job of a recording and works on it. `Fail` has no queue: a writer passes it to its
+    /// finisher, which performs it at once.
     fn take(&mut self, key: u64, job: Job) {
         match job {
-            // Audio does not wait until its record is durable.
+            // Audio does not wait until a record is durable.
             Job::Fail { .. } if let Some(finishers) = &self.finishers => {
                 let _ = finishers.short.send(vec![(key, job)]);
                 return;
@@ -361,7 +363,7 @@ impl Writer {
         }
     }
 
-    /// Does what a spool has to do, until the disk refuses.
+    /// Works through a spool's jobs, until the disk refuses one.
     fn advance(&mut self, key: u64) {
         let Some(spool) = self.spools.get_mut(&key) else {
             return;
@@ -373,7 +375,7 @@ impl Writer {
             if let (Job::Finish { .. }, Some(finishers)) = (&job, &self.finishers) {
                 spool.jobs.push_front(job);
                 if let Some(spool) = self.spools.remove(&key) {
-                    // It ends after its writer.
+                    // A finisher ends after its writer, so the send cannot fail.
                     let _ = finishers.of(&spool).send(vec![(key, Job::HandOver(spool))]);
                 }
                 return;
@@ -387,7 +389,7 @@ impl Writer {
                         tracing::info!("the disk takes audio again");
                     }
                     if let Job::Silence(1..) = job {
-                        // The rest when the others had their turn.
+                        // The rest is written after the other recordings had their turn.
                         spool.jobs.push_front(job);
                         let now = Instant::now();
                         (spool.retry_at, self.retry_at) = (Some(now), Some(now));
@@ -414,13 +416,13 @@ impl Writer {
                     });
                     spool.jobs.push_front(job);
                     let waits_since = spool.ended.map(|ended| ended.max(since));
-                    // A limit of file sizes does not go away by waiting.
+                    // Waiting does not lift a limit on file sizes.
                     let patience = match error.kind() {
                         io::ErrorKind::FileTooLarge => Duration::ZERO,
                         _ => self.patience,
                     };
                     if waits_since.is_some_and(|since| now - since >= patience) {
-                        tracing::error!(%error, "a recording waits for the disk to be finished");
+                        tracing::error!(%error, "cannot finish a recording until the disk allows");
                         if let Some(spool) = self.spools.remove(&key) {
                             spool.leave(&self.store, &error);
                         }
@@ -433,7 +435,8 @@ impl Writer {
                 }
             }
         }
-        // What the queue has grown to is not needed again until the disk is behind.
+        // A queue grown while the disk was behind is freed; it stays small until the disk is behind
+        // again.
         spool.jobs = VecDeque::new();
     }
 }
@@ -465,7 +468,7 @@ impl Spool {
         }
     }
 
-    /// Leaves the recording to the store, without what only memory holds of it.
+    /// Leaves the recording to the store, without the audio that is only in memory; the record says so.
     fn leave(mut self, store: &Store, error: &io::Error) {
         let Some(Job::Finish { mut record, done }) = self.jobs.pop_back() else {
             return;
@@ -485,7 +488,7 @@ impl Spool {
         done(Outcome::Left);
     }
 
-    /// Does one thing, or nothing: what failed may be done again.
+    /// Performs one job. After an error the job may be performed again.
     fn perform(&mut self, job: &mut Job, store: &Store, bench: Bench<'_>) -> io::Result<()> {
         store.set_dirty();
         if let Job::Begin { record, spec, .. } = job {
@@ -501,11 +504,11 @@ impl Spool {
                     store.note_written(open.append(block, bench.encoded)?);
                     bench.board.counters.write_time.add(began.elapsed());
                     self.queue.samples.fetch_sub(block.len() as u64, Ordering::Relaxed);
-                    // What is written is not written again when the checkpoint fails.
+                    // A block is not written twice when its checkpoint fails.
                     self.queue.blocks.fetch_sub(1, Ordering::Relaxed);
                     block.clear();
                 }
-                // A disk that is behind gets one checkpoint for all that waits.
+                // A disk that is behind gets one checkpoint for all waiting audio.
                 if !self.jobs.front().is_some_and(Job::is_audio) {
                     open.writer.checkpoint().map_err(to_io)?;
                 }
@@ -523,9 +526,9 @@ impl Spool {
             Job::Note(record) => {
                 open.part.id().clone_into(&mut record.id);
                 record.set_samples(open.samples());
-                // Audio does not wait for it: there will be another, or the end.
+                // Audio does not wait for the record: another note will follow, or the end.
                 if let Err(error) = open.part.write_record(record) {
-                    tracing::debug!(%error, "cannot note what happened in a call");
+                    tracing::debug!(%error, "cannot update the record of a call");
                 }
             }
             Job::Capture(lines) => {
@@ -558,14 +561,14 @@ impl Open {
         Ok((writer, capture))
     }
 
-    /// Keeps messages, all of them or none: the recording does not wait for them.
+    /// Writes messages to the capture, all or none. The recording does not wait for them.
     fn capture(&mut self, lines: &[u8]) {
         let Some(file) = &mut self.capture else {
             return;
         };
         let length = file.metadata().map(|metadata| metadata.len());
         if let Err(error) = io::Write::write_all(file, lines) {
-            // Once a call, however long its disk stays full; the sum is told at the end.
+            // One line a call, however long its disk stays full; the sum is logged at the end.
             if self.uncaptured_bytes == 0 {
                 tracing::error!(%error, "messages are missing in a capture");
             }
@@ -574,7 +577,8 @@ impl Open {
         }
     }
 
-    /// Appends the samples of `codes`, all or none, by way of `encoded`; gives the bytes that they take.
+    /// Appends the samples of `codes`, all or none, encoded into `encoded`. Returns their bytes in the
+    /// file.
     fn append(&mut self, codes: &[u8], encoded: &mut Vec<u8>) -> io::Result<u64> {
         let encoding = self.writer.spec().encoding;
         encoded.resize(codes.len() * usize::from(encoding.sample_bytes()), 0);
@@ -583,10 +587,11 @@ impl Open {
         Ok(encoded.len() as u64)
     }
 
-    /// Appends bytes as they stand in the file, all or none.
+    /// Appends encoded bytes, all or none.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let written = match self.writer.write_encoded(bytes) {
-            // What failed is tried again.
+            // An earlier write failed: the checkpoint makes the file good, then the write is tried
+            // again.
             Err(wav::Error::Adrift) => {
                 self.writer.checkpoint().and_then(|()| self.writer.write_encoded(bytes))
             }
@@ -597,8 +602,8 @@ impl Open {
         Ok(())
     }
 
-    /// Appends samples of silence, at most [`SILENCE_TURN_BYTES_MAX`]; what of it is written is taken
-    /// off `rest`.
+    /// Appends samples of silence, at most [`SILENCE_TURN_BYTES_MAX`], and takes those written off
+    /// `rest`.
     fn append_silence(&mut self, rest: &mut u64) -> io::Result<()> {
         let encoding = self.writer.spec().encoding;
         let block = [encoding.silence(); 16 * 1024];
@@ -625,11 +630,11 @@ impl Open {
         record.set_samples(self.samples());
         if !self.sealed {
             if self.uncaptured_bytes > 0 {
-                tracing::error!(bytes = self.uncaptured_bytes, "a capture is not whole");
+                tracing::error!(bytes = self.uncaptured_bytes, "a capture is incomplete");
             }
             store.seal(&mut self.writer, self.part.file(), record)?;
-            // A failed sync may have dropped what it was to write; another that succeeds says
-            // nothing about it.
+            // A failed sync may have dropped the data it was to write. A later sync that succeeds proves
+            // nothing about that data.
             if let Err(error) = self.part.file().sync_all() {
                 tracing::error!(%error, "a recording may be damaged: it cannot be synced");
                 record.damage("the disk failed to make it durable");

@@ -1,5 +1,5 @@
-//! What the directory holds: finished recordings, found and read but for [`Store::delete`] never
-//! changed. The directory itself is the index, so nothing can be out of step with it.
+//! Finished recordings in the directory: found, listed and read, but changed only by [`Store::delete`].
+//! The directory itself is the index, so nothing can be out of step with it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -19,20 +19,20 @@ use serde::{Deserialize, Serialize};
 use super::record::State;
 use super::{ID_BYTES_MAX, Record, Store, found, open_to_read, read_small};
 
-/// Records read for one page of a search, at most; the next page goes on from there.
+/// Most records read for one page of a search; the next page goes on from there.
 const SCAN_MAX: usize = 5000;
 
-/// How many of the latest records tell when the newest recording ended.
+/// Number of latest records that are read for the end of the newest recording.
 const LATEST: usize = 20;
 
-/// A directory that changed less than this before it was read may have changed again at what is, by
-/// its clock, the same time.
+/// Least age of a directory's last change for its listing to be reused: until then a later change may
+/// get the same time stamp.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
-/// What of a file's samples is read for its peaks, at most. Longer files are sampled.
+/// Most bytes of samples read of a file for its peaks. Longer files are sampled.
 const PEAK_BYTES_MAX: u64 = 64 << 20;
 
-/// Names a finished recording: the day it began, UTC, and the name of its files.
+/// Identity of a finished recording: the day it began, in UTC, and the name of its files.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Key {
     day: Date,
@@ -40,21 +40,21 @@ pub struct Key {
 }
 
 impl Key {
-    /// Reads a key; `None` for anything that cannot be a recording's name. What is read is safe to
-    /// build a path of.
+    /// Reads a key; `None` for anything that cannot be a recording's name. A path may safely be built
+    /// from a key.
     #[must_use]
     pub fn new(day: &str, id: &str) -> Option<Self> {
         Some(Self { day: parse_day(day).filter(|_| is_id(id))?, id: id.to_owned() })
     }
 
-    /// The key of a record that is published.
+    /// Key of a published record.
     #[must_use]
     pub fn of(record: &Record) -> Self {
         let day = record.started_at.to_zoned(jiff::tz::TimeZone::UTC).date();
         Self { day, id: record.id.clone() }
     }
 
-    /// The day, UTC.
+    /// The day, in UTC.
     #[must_use]
     pub const fn day(&self) -> Date {
         self.day
@@ -67,10 +67,10 @@ impl Key {
     }
 }
 
-/// Whether a text is one that we give files for their names.
+/// Whether a text is a name that this recorder gives to files.
 fn is_id(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    // A name that is taken has a number appended.
+    // A taken name gets a number appended.
     (1..=ID_BYTES_MAX + 8).contains(&text.len())
         && text.chars().all(is_plain)
         && !text.starts_with(['.', '-'])
@@ -83,20 +83,20 @@ pub fn parse_day(text: &str) -> Option<Date> {
     (day.to_string() == text).then_some(day)
 }
 
-/// Which recordings to list; all of it must be met.
+/// Conditions for a listing; a recording must meet them all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Part of an id, of a parameter's name or value, or of a caller's number or name, in any case.
     pub text: Option<String>,
-    /// How good it is.
+    /// State of the recording.
     pub state: Option<State>,
-    /// The first day, UTC.
+    /// First day, in UTC.
     pub from: Option<Date>,
-    /// The last day, UTC.
+    /// Last day, in UTC.
     pub to: Option<Date>,
 }
 
-/// Where a page ended: the next one begins behind it, even if recordings came or went meanwhile.
+/// End of a page: the next page begins behind it, even if recordings came or went meanwhile.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cursor {
     day: Date,
@@ -125,50 +125,51 @@ impl FromStr for Cursor {
 /// Some of the recordings, newest first.
 #[derive(Debug)]
 pub struct Page<T> {
-    /// What is shown of their records.
+    /// The records, as `show` made them.
     pub records: Vec<T>,
-    /// Where to go on, if there may be more. A page may be short, even empty, and not the last.
+    /// Start of the next page, if there may be more recordings. A page may be short, even empty, and not
+    /// the last.
     pub next: Option<Cursor>,
 }
 
-/// A day's records by when they were published, in nanoseconds of Unix time, the latest first.
+/// Names of a day's records with their times of publication, in nanoseconds of Unix time, latest first.
 type Names = Arc<Vec<(i128, String)>>;
 
-/// The day that was listed last. A day may have a hundred thousand recordings: to look at each takes
-/// half a second, and what is finished does not change.
+/// The day that was listed last. A day may have a hundred thousand recordings: a look at each takes half
+/// a second, and finished recordings do not change.
 #[derive(Debug)]
 pub struct Listed {
     day: Date,
-    /// When the directory had changed last, if that was long enough before it was read.
+    /// Time of the directory's last change, if that was long enough before the directory was read.
     settled: Option<SystemTime>,
     names: Names,
 }
 
-/// A recording's outline.
+/// Outline of a recording, to be drawn.
 #[derive(Debug, Serialize)]
 pub struct Peaks {
-    /// How many columns each channel has.
+    /// Columns of each channel.
     pub columns: usize,
-    /// The file was too long to be read whole: peaks between what was read are missing.
+    /// The file was too long to be read whole: peaks between the parts that were read are missing.
     pub is_sampled: bool,
     /// One for each track, in the order of the channels.
     pub channels: Vec<ChannelPeaks>,
 }
 
-/// A channel's lowest and highest sample in each column, by 256.
+/// Lowest and highest sample of a channel in each column, divided by 256.
 #[derive(Debug, Default, Serialize)]
 pub struct ChannelPeaks {
-    /// −128 to 0.
+    /// -128 to 0.
     pub low: Vec<i8>,
     /// 0 to 127.
     pub high: Vec<i8>,
 }
 
 impl Store {
-    /// Lists finished recordings: the latest day first, in a day the one finished last.
+    /// Lists finished recordings: the latest day first, and within a day the one finished last.
     ///
-    /// Costs a look at each name of the days it passes and a read of each record it considers, one of
-    /// which is in memory at one time beside what `show` makes of the others.
+    /// Costs a look at each name of the days it passes, and a read of each record it considers. Beside
+    /// the output of `show`, one record is in memory at a time.
     ///
     /// # Errors
     /// A directory cannot be read.
@@ -194,7 +195,7 @@ impl Store {
                 }
                 scanned += 1;
                 let key = Key { day, id: id.clone() };
-                // One that went meanwhile, or is not a record of ours, is passed over.
+                // A record that is gone meanwhile, or belongs to another program, is passed over.
                 if let Ok(Some(text)) = self.text(&key)
                     && filter.may_be_met_by(&text)
                     && let Ok(Some(record)) = key.parse(&text)
@@ -208,10 +209,10 @@ impl Store {
         Ok(page)
     }
 
-    /// Reads one finished recording's record.
+    /// Reads the record of one finished recording.
     ///
     /// # Errors
-    /// It cannot be read, or is not a record.
+    /// The file cannot be read, or is not a record.
     pub fn record(&self, key: &Key) -> io::Result<Option<Record>> {
         match self.text(key)? {
             Some(text) => key.parse(&text),
@@ -221,22 +222,22 @@ impl Store {
 
     fn text(&self, key: &Key) -> io::Result<Option<Vec<u8>>> {
         let text = found(read_small(&self.names(key).json()))?;
-        // An empty file is a name that is claimed for a record (see `disk`).
+        // An empty file is a name claimed for a record (see `disk`).
         Ok(text.filter(|text| !text.is_empty()))
     }
 
-    /// Opens one finished recording's WAV.
+    /// Opens the WAV of one finished recording.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// The file cannot be opened.
     pub fn open_wav(&self, key: &Key) -> io::Result<Option<File>> {
         found(open_to_read(&self.names(key).wav()))
     }
 
-    /// Deletes a finished recording; whether there was one. Files that are not ours stay.
+    /// Deletes a finished recording; returns whether there was one. Files of other programs stay.
     ///
     /// # Errors
-    /// It cannot be deleted.
+    /// A file cannot be deleted.
     pub fn delete(&self, key: &Key) -> io::Result<bool> {
         let names = self.names(key);
         let is_unfinished = names.json_part().try_exists()? || names.wav_part().try_exists()?;
@@ -254,7 +255,7 @@ impl Store {
     /// Reads the outline of a finished recording, in `columns` columns at most.
     ///
     /// # Errors
-    /// Its WAV cannot be read.
+    /// The WAV cannot be read.
     pub fn peaks(&self, key: &Key, record: &Record, columns: usize) -> io::Result<Option<Peaks>> {
         let Some(file) = self.open_wav(key)? else {
             return Ok(None);
@@ -291,7 +292,8 @@ impl Store {
         Ok(days)
     }
 
-    /// When the latest recording of a day was published, in Unix time, and the records of the latest few.
+    /// Time at which the latest recording of a day was published, in Unix time, and the [`LATEST`]
+    /// latest records.
     pub(super) fn latest_of(&self, day: &std::path::Path) -> Option<(Option<i64>, Vec<Record>)> {
         let day = parse_day(day.file_name()?.to_str()?)?;
         let names = self.names_of(day).ok()?;
@@ -336,14 +338,14 @@ impl Store {
 }
 
 impl Key {
-    /// Reads the record of this name; `None` if it is another's.
+    /// Reads the record of this name; `None` if the record has another id.
     fn parse(&self, text: &[u8]) -> io::Result<Option<Record>> {
         let record: Record = serde_json::from_slice(text)?;
         Ok((record.id == self.id).then_some(record))
     }
 }
 
-/// What of a record is searched: thousands are looked through for one page, and few of them shown.
+/// The searched fields of a record: one page may look through thousands of records and show few.
 #[derive(Deserialize)]
 struct Searched<'t> {
     state: State,
@@ -357,13 +359,13 @@ struct Searched<'t> {
     account_id: Cow<'t, str>,
     #[serde(borrow)]
     parameters: BTreeMap<Cow<'t, str>, Cow<'t, str>>,
-    /// The ends of the call: field and text.
+    /// Caller and called party: field and text.
     #[serde(borrow, default)]
     caller: BTreeMap<Cow<'t, str>, Cow<'t, str>>,
 }
 
 impl Filter {
-    /// Whether a record, if this is one, is among what is looked for.
+    /// Whether a text is a record that meets the state and the search text.
     fn may_be_met_by(&self, text: &[u8]) -> bool {
         if self.text.is_none() && self.state.is_none() {
             return true;
@@ -384,7 +386,7 @@ impl Filter {
     }
 }
 
-/// A WAV of ours, to be drawn.
+/// A recorder's WAV, to be drawn.
 struct Outline {
     file: File,
     spec: Spec,
@@ -415,7 +417,7 @@ impl Outline {
         Ok(Peaks { columns, is_sampled, channels })
     }
 
-    /// The lowest and highest sample of each channel between two sample frames.
+    /// Lowest and highest sample of each channel between two sample frames.
     fn peaks(&self, from: u64, to: u64, buffer: &mut [u8]) -> io::Result<[(i16, i16); 2]> {
         let frame_bytes = u64::from(self.spec.sample_frame_bytes());
         let mut peaks = [(0, 0); 2];

@@ -1,26 +1,26 @@
-//! Whether the wall clock can be believed when it says how old a recording is.
+//! Doubts about the wall clock, which gives the age of a recording.
 //!
 //! A wall clock can be wrong by years: a battery that is empty, a virtual machine that was stopped, a
-//! time server that lies. Deletion by age would then take everything. So the store keeps an *odometer*
-//! of the seconds that have certainly passed: what the system says of the time since its boot, added up
-//! over boots. Where the boot is another one since the last look, only the time since that boot counts,
-//! so the odometer never shows more than has passed.
+//! time server that lies. Deletion by age would then remove everything. So the store keeps an *odometer*
+//! of the seconds that have certainly passed: the system's time since boot, added up over boots. If the
+//! boot differs from the one of the last look, only the time since the new boot counts, so the odometer
+//! never shows more than has passed.
 //!
-//! - **The clock is held against the odometer.** From a point at which both were believed (the anchor)
+//! - **The clock is compared with the odometer.** From a point at which both were believed (the anchor)
 //!   they may drift apart by a day. The anchor moves on once a day at most, so that many small jumps
-//!   are one large one.
+//!   count as one large jump.
 //! - **No recording is younger than it looks.** The odometer's readings are kept for a day together with
 //!   the clock's offset, in segments of one offset each. A recording's end, read through the offset of
-//!   each segment, may fall into that segment; the youngest such reading is its age at least. So what was
-//!   recorded while the clock said 1970 is safe for a day after the clock was set right.
-//! - **A long absence is no jump.** After another boot nobody can tell a month in which the machine was
-//!   off from a clock that jumped. The clock is believed again when it has been stable for a day, or for
-//!   an hour where systemd's time service says that it is synchronised. A jump within one boot, or a
-//!   clock that lies before the newest recording, is forgiven for the second reason only, or when an
-//!   operator confirms the clock.
+//!   each segment, may fall into that segment; its age is at least that of the youngest such reading. So
+//!   a recording made while the clock said 1970 is safe for a day after the clock was set right.
+//! - **A long absence is no jump.** After another boot, a month in which the machine was off looks like
+//!   a clock that jumped. The clock is believed again when it has been stable for a day, or for an hour
+//!   if systemd's time service says that it is synchronised. After a jump within one boot, or with a
+//!   clock that lies before the newest recording, only such an hour or an operator's confirmation makes
+//!   it believed again.
 //!
-//! What has to be known over restarts stands in the lock's file, in two places by turns with a digest
-//! each: a power loss leaves the other one.
+//! State that must survive restarts is in the lock file, in two slots that are written by turns, each
+//! with a digest: a power loss leaves the other slot.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -35,34 +35,34 @@ use sha2::{Digest as _, Sha256};
 
 use super::found;
 
-/// The file with which an operator says that the clock is right.
+/// File with which an operator confirms that the clock is right.
 pub const CONFIRM_FILE: &str = ".callreel.clock-is-right";
 
-/// systemd's time service touches this when it has set the clock.
+/// systemd's time service touches this file when it has set the clock.
 const SYNCHRONISED_FILE: &str = "/run/systemd/timesync/synchronized";
 
 const HOUR_S: u64 = 60 * 60;
 const DAY_S: u64 = 24 * HOUR_S;
 
-/// How far two readings of one offset may lie apart; the clock is slewed all the time.
+/// Largest difference between two readings of one offset: the clock is slewed all the time.
 const SLEW_S: u64 = 60;
 
-/// How far a recording's end may lie beside the segment it belongs to: a look is due every minute.
+/// Distance at which a recording's end still belongs to a segment: a look is due every minute.
 const LOOK_S: u64 = 120;
 
-/// More changes of the clock in one day than this, and it is believed in nothing.
+/// Most segments in a day: with more, the clock is not believed at all.
 const SEGMENTS_MAX: usize = 32;
 
-/// Room for what is kept, each of the two times.
+/// Room for the state in each of its two slots.
 const SLOT_BYTES: usize = 4096;
 
 /// One reading of both clocks.
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
-    /// Names the boot.
+    /// Identity of the boot.
     boot: String,
     uptime_s: u64,
-    /// The wall clock, in Unix time.
+    /// Wall clock, in Unix time.
     wall_s: i64,
     is_synchronised: bool,
 }
@@ -70,13 +70,13 @@ pub(super) struct Reading {
 impl Reading {
     /// Reads the clocks now.
     pub fn now() -> Self {
-        // Not by `clock_gettime`: what fakes one clock for a process fakes the other as well.
+        // Not by `clock_gettime`: a tool that fakes one clock for a process fakes the other as well.
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
         let uptime = fs::read_to_string("/proc/uptime");
         let seconds = uptime.ok().and_then(|text| text.split(['.', ' ']).next()?.parse().ok());
         let (boot, uptime_s) = match (boot, seconds) {
             (Ok(boot), Some(seconds)) => (boot.trim().to_owned(), seconds),
-            // Elsewhere each process is a boot of its own.
+            // Without these files each process counts as a boot of its own.
             _ => (format!("process {}", std::process::id()), process_age().as_secs()),
         };
         Self {
@@ -101,21 +101,21 @@ pub(super) fn wall_s(time: SystemTime) -> i64 {
     }
 }
 
-/// What is known of the clock.
+/// State of the clock's judgement.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Clock {
-    /// Grows with each time that this is written.
+    /// Grows with each write of the state.
     sequence: u64,
     boot: String,
     uptime_s: u64,
     /// Seconds that have certainly passed since the first look.
     odometer_s: u64,
     wall_s: i64,
-    /// Of the last day, oldest first.
+    /// Segments of the last day, oldest first.
     segments: Vec<Segment>,
-    /// When both clocks were believed last.
+    /// Last time at which both clocks were believed.
     anchor: Option<Anchor>,
-    /// Until when there were too many segments, by the odometer.
+    /// Odometer reading up to which the clock is doubted for too many segments.
     wild_until_s: u64,
     /// Recordings that ended no later than this are known to be no reason for doubt.
     known_newest_s: Option<i64>,
@@ -138,7 +138,7 @@ struct Anchor {
 }
 
 impl Clock {
-    /// Reads what an earlier run left in the lock's file; what cannot be read is as nothing.
+    /// Reads the state that an earlier run left in the lock file; an unreadable slot counts as empty.
     pub fn load(lock: &File) -> Option<Self> {
         let slots = [0, 1].map(|slot| {
             let mut bytes = vec![0; SLOT_BYTES];
@@ -151,7 +151,7 @@ impl Clock {
         slots.into_iter().flatten().max_by_key(|clock| clock.sequence)
     }
 
-    /// Writes it to the lock's file, to become durable with the next sync.
+    /// Writes the state to the lock file. It becomes durable with the next sync.
     pub fn save(&mut self, lock: &File) -> std::io::Result<()> {
         self.sequence += 1;
         let json = serde_json::to_vec(self)?;
@@ -162,7 +162,8 @@ impl Clock {
         lock.write_all_at(&line, self.sequence % 2 * SLOT_BYTES as u64)
     }
 
-    /// The first look, at which only files tell of the past: the time of the newest, if there is any.
+    /// The first look. Only files tell of the past: `newest_s` is the time of the newest one, if there
+    /// is any.
     pub fn first(now: &Reading, newest_s: Option<i64>) -> Self {
         let mut clock = Self::default();
         clock.advance(now);
@@ -195,8 +196,10 @@ impl Clock {
         }
     }
 
-    /// Whether the clock is believed; if not, why, in words. `newest_s` is when the newest recording
-    /// ended.
+    /// Judges whether the clock is believed. `newest_s` is when the newest recording ended.
+    ///
+    /// # Errors
+    /// The reason for the doubt, in words.
     pub fn judge(&mut self, now: &Reading, newest_s: Option<i64>) -> Result<(), String> {
         let Some(anchor) = self.anchor else {
             self.believe(newest_s);
@@ -212,17 +215,14 @@ impl Clock {
         let doubt = if self.odometer_s < self.wild_until_s {
             format!("it was set more than {SEGMENTS_MAX} times in a day")
         } else if may_be_absence {
-            format!("{} have passed since the last run, if it is right", text_of(ahead_s))
+            format!("by it, {} have passed since the last run", text_of(ahead_s))
         } else if is_far && ahead_s > 0 {
-            format!(
-                "it is {} ahead of the time that has passed since it was right",
-                text_of(ahead_s)
-            )
+            format!("it is {} ahead of the time measured since it was believed", text_of(ahead_s))
         } else if is_far {
-            format!("it is {} behind the time that it must be by now", text_of(-ahead_s))
+            format!("it is {} behind the time measured since it was believed", text_of(-ahead_s))
         } else if let Some(newest_s) = newest_s.filter(is_to_come) {
             format!(
-                "the newest recording or file is of {}, which is still to come",
+                "the newest recording or file is dated {}, which is still to come",
                 date_of(newest_s)
             )
         } else {
@@ -251,7 +251,8 @@ impl Clock {
         Err(format!("the clock says {}, but {doubt}{wait}", date_of(now.wall_s)))
     }
 
-    /// Believes the clock from now on, and what ended by `newest_s` to be no reason against it.
+    /// Believes the clock from now on. Recordings that ended by `newest_s` are no reason for doubt any
+    /// more.
     pub fn believe(&mut self, newest_s: Option<i64>) {
         self.anchor =
             Some(Anchor { odometer_s: self.odometer_s, wall_s: self.wall_s, is_exact: true });
@@ -259,7 +260,8 @@ impl Clock {
         self.wild_until_s = 0;
     }
 
-    /// Whether what ended at that time may have ended less than a day ago, whatever the clock says now.
+    /// Whether a recording that ended at `ended_s` may be less than a day old, regardless of the clock's
+    /// present time.
     pub fn may_be_young(&self, ended_s: i64) -> bool {
         self.segments.iter().any(|segment| {
             let reading_s = ended_s - segment.offset_s;
@@ -271,7 +273,7 @@ impl Clock {
     }
 }
 
-/// Whether an operator has just confirmed the clock; the file that says so is used up.
+/// Whether an operator has just confirmed the clock. Removes the file that confirms it.
 pub(super) fn is_confirmed(dir: &Path) -> bool {
     matches!(found(fs::remove_file(dir.join(CONFIRM_FILE))), Ok(Some(())))
 }
@@ -302,7 +304,7 @@ mod tests {
     const DAY: i64 = DAY_S as i64;
     const NOON: i64 = 1_800_000_000;
 
-    /// A reading in boot `boot`, `uptime_s` after it, at `wall_s` by the wall.
+    /// A reading `uptime_s` after the start of boot `boot`, at `wall_s` by the wall clock.
     fn at(boot: u32, uptime_s: i64, wall_s: i64) -> Reading {
         let boot = boot.to_string();
         Reading { boot, uptime_s: uptime_s.unsigned_abs(), wall_s, is_synchronised: false }
@@ -315,7 +317,7 @@ mod tests {
         clock
     }
 
-    /// Looks every minute for so long.
+    /// Takes in a reading every minute for `seconds`.
     fn run(clock: &mut Clock, from: &Reading, seconds: i64) -> Result<(), String> {
         let mut verdict = Ok(());
         for passed in (0..=seconds).step_by(60) {

@@ -1,9 +1,9 @@
-//! Digests of a recording's file: of its samples, made while they are written, and of the whole of a
-//! short file.
+//! Digests of a recording's file: one of its samples, made while they are written, and one of the whole
+//! file if it is short.
 //!
-//! The header of a file is known last and stands first, so the digest of a whole file needs a second
-//! look at all of it. The digest of the samples needs none: it costs a long file no more than a short
-//! one when it ends.
+//! The header of a file is known last and stands first, so the digest of a whole file takes a second
+//! pass over it. The digest of the samples takes none: at its end a long file costs no more than a short
+//! one.
 
 use std::fs::File;
 use std::io;
@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
-/// The longest file of which there is a digest of the whole.
+/// Longest file that gets a digest of the whole.
 pub(crate) const WHOLE_BYTES_MAX: u64 = 16 << 20;
 
-/// How long files may be read for their digest before others wait too long to be finished.
+/// Time for reading files for their digest before other recordings wait too long to be finished.
 pub(crate) const SPARE_TIME: Duration = Duration::from_secs(1);
 
-/// How much is read at a time.
+/// Most bytes read at a time.
 const PIECE_BYTES: u64 = 256 * 1024;
 
-/// The SHA-256 of a file's samples so far, as they lie in the file: without header, pad byte and chunks.
+/// SHA-256 of a file's samples so far, as they lie in the file: without header, pad byte and chunks.
 #[derive(Clone, Debug, Default)]
 pub struct DataDigest {
     hash: Sha256,
@@ -42,12 +42,13 @@ impl DataDigest {
         HEXLOWER.encode(&self.hash.clone().finalize())
     }
 
-    /// Takes in what the file has up to `data_bytes` bytes of samples behind its header, and nothing
-    /// beyond. After each piece `between` is told of its length and of the time that it took, and may
-    /// end it; tells whether it did not.
+    /// Takes in the samples of the file that the digest does not have yet, up to `data_bytes` bytes
+    /// behind the header. If the digest has more than that, it starts again. Calls `between` after each
+    /// piece with the piece's length and the time it took; `between` may stop the reading. Returns
+    /// whether the reading reached its end.
     ///
     /// # Errors
-    /// The file cannot be read; it may be called again.
+    /// The file cannot be read; this may be called again.
     pub(super) fn read_on(
         &mut self,
         file: &File,
@@ -73,9 +74,8 @@ impl DataDigest {
     }
 }
 
-/// The SHA-256 of a whole file of `bytes` bytes, in hexadecimal digits; `None` if that takes longer
-/// than there is `spare` time, from which it is taken, or if the file is longer than
-/// [`WHOLE_BYTES_MAX`].
+/// SHA-256 of a whole file of `bytes` bytes, in hexadecimal digits. `None` if the file is longer than
+/// [`WHOLE_BYTES_MAX`], or if reading it takes longer than `spare`. Takes the time it needs off `spare`.
 ///
 /// # Errors
 /// The file cannot be read.

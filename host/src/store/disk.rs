@@ -1,21 +1,23 @@
-//! What recordings ask of their file system, and a trial of whether it gives it.
+//! Operations that recordings need of their file system, and a trial that tests them.
 //!
-//! **A finished recording never takes the name of another file.** There are three ways to give a file
-//! a new name on this condition, and the first one that the file system has is taken:
+//! **A finished recording never takes the name of another file.** There are three ways to give a file a
+//! new name on this condition. The first one that the file system has is used:
 //! 1. `renameat2` with `RENAME_NOREPLACE`: one step.
 //! 2. A hard link under the new name, then the removal of the old one. A link never replaces. An
 //!    interruption leaves both names of one file; [`rename_new`] sees that and removes the old one.
-//! 3. A *claim*: an empty file under the new name, made with `O_EXCL`, and then a plain rename over
-//!    it. exFAT, SMB and most file systems behind FUSE have nothing else.
+//! 3. A *claim*: an empty file under the new name, made with `O_EXCL`, and then a plain rename over it.
+//!    exFAT, SMB and most file systems behind FUSE have nothing else.
 //!
-//! Why a claim replaces nothing of anybody else: the claim is made only where there was no file. Only
-//! this process records to the directory (its lock says so), so another program would have to open
-//! the claim for writing within the microseconds before the rename; the claim's length is looked at
-//! once more for that. A rename that fails takes its claim back. After a crash between the two steps
-//! the empty file is still there beside the `.part` file, and whoever finishes the recording removes it
-//! first ([`clear_claim`]). It cannot be mistaken: no recording begins under a name that any file has,
-//! and no WAV or record of ours is ever empty. To a reader an empty file is no recording: a listing
-//! passes over it, and a webhook message waits for the WAV to have a length.
+//! A claim never replaces another program's file. It is made only where there was no file, and only this
+//! process records to the directory (the directory's lock ensures that). Another program would have to
+//! open the claim for writing within the microseconds before the rename; the claim's length is checked
+//! once more for that. A failed rename takes its claim back.
+//!
+//! After a crash between the two steps the empty file is still beside the `.part` file; finishing the
+//! recording begins with its removal ([`clear_claim`]). The empty file cannot be mistaken: no recording
+//! begins under a name that any file has, and no WAV or record of this recorder is ever empty. To a
+//! reader an empty file is no recording: a listing passes over it, and a webhook message waits for the
+//! WAV to have a length.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -30,23 +32,23 @@ use rustix::io::Errno;
 
 use super::found;
 
-/// The directory that a trial makes, below that of the recordings, and removes.
+/// Directory that a trial makes in the recordings' directory, and removes.
 const TRIAL_DIR: &str = ".callreel.trial";
 
-/// The files that a trial makes in it.
+/// Files that a trial makes in [`TRIAL_DIR`].
 const TRIAL_NAMES: [&str; 3] = [".callreel.part", ".callreel.temporary", ".callreel.finished"];
 
-/// What an earlier build tried a directory with.
+/// Trial file of an earlier build.
 const OLD_PROBE: &str = ".callreel.probe";
 
-/// How often another program may take a name between our two looks at it.
+/// Most attempts to create a temporary file: another program may take the name again after its removal.
 const CREATIONS_MAX: usize = 10;
 
-/// Opens a file in a directory that others may write to: never through a link that has its name, and
-/// nothing but a regular file. It never waits: a pipe of that name would keep us for ever.
+/// Opens a file in a directory that others may write to. Never follows a link of that name, and opens
+/// only a regular file. Never waits: a pipe of that name would block for ever.
 ///
 /// # Errors
-/// `NotFound` for a link and for whatever else is no regular file; else what the system says.
+/// `NotFound` for a link and for anything else but a regular file; else the system's error.
 pub(crate) fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
     let not_a_file = || io::Error::new(io::ErrorKind::NotFound, "it is not a regular file");
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -68,16 +70,16 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
 /// Creates a file that only its owner may read, open for reading and writing.
 ///
 /// # Errors
-/// `AlreadyExists` if anything has the name, be it a link to nowhere; else what the system says.
+/// `AlreadyExists` if anything has the name, even a dangling link; else the system's error.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     open(OpenOptions::new().read(true).write(true).create_new(true).mode(0o600), path)
 }
 
-/// Creates a file under a name that is ours, to be renamed at once. What an interruption left under
-/// it, or somebody put there, is removed first: never written to, never followed.
+/// Creates a file under a name of this recorder's, to be renamed at once. A leftover of an interruption,
+/// or a file that somebody put there, is removed first: never written to, never followed.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn create_temporary(path: &Path) -> io::Result<File> {
     for _ in 0..CREATIONS_MAX {
         match create_new(path) {
@@ -90,7 +92,7 @@ pub(crate) fn create_temporary(path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Makes a directory, and those above it, for the owner alone, if it is not there.
+/// Creates a directory and its missing parents, for the owner alone, unless it exists.
 pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
@@ -116,7 +118,7 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether an error says that the file system does not have this operation at all, or may say so.
+/// Whether an error means, or may mean, that the file system lacks this operation.
 fn is_lacking(errno: Errno) -> bool {
     // EPERM: exFAT, VFAT and some FUSE file systems for a hard link. EMLINK: one link a file.
     [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::PERM, Errno::MLINK]
@@ -151,8 +153,8 @@ pub(super) fn is_claim(path: &Path) -> io::Result<bool> {
     Ok(found(fs::symlink_metadata(path))?.is_some_and(|file| file.is_file() && file.len() == 0))
 }
 
-/// Removes the empty file that an interrupted [`rename_new`] left under the name `to`; to be called
-/// only for the name of a recording whose `.part` file is there and ours.
+/// Removes the empty file that an interrupted [`rename_new`] left under the name `to`. Call it only for
+/// a recording of this recorder with its `.part` file still there.
 pub(super) fn clear_claim(to: &Path) -> io::Result<()> {
     if is_claim(to)? {
         tracing::warn!(file = ?to, "removed the empty file of an interrupted rename");
@@ -179,13 +181,13 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether an error says that directories cannot be synced at all.
+/// Whether an error means that the file system cannot sync directories at all.
 fn cannot_sync_dirs(error: &io::Error) -> bool {
     let lacking = [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::BADF];
     Errno::from_io_error(error).is_some_and(|errno| lacking.contains(&errno))
 }
 
-/// Whether an error says that there is no room.
+/// Whether an error means that there is no room.
 pub(super) fn is_full(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|e| [Errno::NOSPC, Errno::DQUOT].contains(&e))
 }
@@ -195,37 +197,37 @@ pub(super) fn sync_file_system(file: &File) -> io::Result<()> {
     Ok(rustix::fs::syncfs(file)?)
 }
 
-/// Elsewhere one call for one file system does not exist.
+/// Other systems have no call that syncs one file system.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn sync_file_system(_file: &File) -> io::Result<()> {
     rustix::fs::sync();
     Ok(())
 }
 
-/// What a trial found out beside that all is well.
+/// Findings of a successful trial.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Traits {
     /// Others may read files that are made for their owner alone.
     pub is_open_to_others: bool,
 }
 
-/// Why a trial failed.
+/// Reason why a trial failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step}: {cause}")]
 pub struct TrialError {
-    /// What was tried: a verb and its object.
+    /// The step that failed: a verb and its object.
     pub step: &'static str,
-    /// What the system said.
+    /// The system's error.
     pub cause: io::Error,
 }
 
-/// Tries in `dir` everything that a recording needs from its beginning to its last name, and removes
-/// what it made. What a trial left that was interrupted, the next one removes.
+/// Tries in `dir` all operations that a recording needs from its beginning to its final name, and
+/// removes the files it made. Removes the leftovers of an interrupted trial first.
 pub(super) fn try_publishing(dir: &Path) -> Result<Traits, TrialError> {
     let trial = dir.join(TRIAL_DIR);
     clear_trial(dir).map_err(|cause| TrialError { step: "remove a file", cause })?;
     let tried = try_in(&trial);
-    // What could not be removed now is told by the next trial.
+    // Leftovers that cannot be removed now fail the next trial.
     let cleared = clear_trial(dir).map_err(|cause| TrialError { step: "remove a file", cause });
     tried.and_then(|traits| cleared.map(|()| traits))
 }
@@ -239,7 +241,7 @@ fn try_in(trial: &Path) -> Result<Traits, TrialError> {
     file.write_all_at(b"callreel", 0).map_err(at("write to a file"))?;
     file.sync_all().map_err(at("make a file durable"))?;
     let mode = file.metadata().map_err(at("look at a file"))?.permissions().mode();
-    // As a record's next version takes the place of the last one.
+    // A record's next version replaces the last one in this way.
     drop(create_new(&part).map_err(at("make a file"))?);
     fs::rename(&temporary, &part).map_err(at("replace a file by a rename"))?;
     rename_new(&part, &finished).map_err(at("give a finished file its name"))?;
@@ -248,7 +250,7 @@ fn try_in(trial: &Path) -> Result<Traits, TrialError> {
     let file = open_to_read(&finished).map_err(at("read a file"))?;
     file.take(1024).read_to_end(&mut read).map_err(at("read a file"))?;
     if read.len() != 512 || !read.starts_with(b"callreel") {
-        let cause = io::Error::other("it is not what was written");
+        let cause = io::Error::other("the bytes read differ from the bytes written");
         return Err(TrialError { step: "read a file", cause });
     }
     Ok(Traits { is_open_to_others: mode & 0o077 != 0 })

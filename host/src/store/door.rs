@@ -1,5 +1,4 @@
-//! Whether a new call may be taken, as far as the disk goes: known to everybody who asks without a
-//! look at the disk.
+//! Admission of new calls by the state of the disk. A query reads it without touching the disk.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,30 +6,31 @@ use std::time::{Duration, Instant};
 
 use super::disk::TrialError;
 
-/// A trial that takes longer than this is told as a fault.
+/// A trial is slow after this long; the readiness check reports that as a fault.
 const SLOW_AFTER: Duration = Duration::from_secs(3);
 
-/// A trial that takes longer than this refuses new calls: a call's own audio has no more room to wait.
+/// A trial is stuck after this long, and new calls are refused: the queue of a call has no more room for
+/// its audio.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// What keeps new calls out.
+/// Conditions that keep new calls out.
 #[derive(Debug)]
 pub struct Door {
-    /// What times below are counted from.
+    /// Start of the times below.
     epoch: Instant,
-    /// Less is free than is to be kept free.
+    /// Less disk is free than `keep_free`.
     pub(super) is_full: AtomicBool,
-    /// Inodes that are free beyond those to be kept free, by the last look and what was made since.
+    /// Free inodes beyond those to keep free: as of the last look, less the files created since.
     inodes_left: AtomicI64,
-    /// It was below zero at the last look.
+    /// `inodes_left` was below zero at the last look.
     is_out_of_inodes: AtomicBool,
-    /// The last trial failed.
+    /// The last decisive or second trial failed, and none has succeeded since.
     is_shut: AtomicBool,
     /// A trial failed, or a writer met an error: the next trial is due now.
     is_doubtful: AtomicBool,
-    /// When the trial under way began, in milliseconds since the epoch plus one; 0: none is.
+    /// Start of the trial under way, in milliseconds since the epoch plus one; 0: no trial is under way.
     began: AtomicU64,
-    /// When the last trial ended.
+    /// End of the last trial.
     tried: Mutex<Option<Instant>>,
 }
 
@@ -50,7 +50,7 @@ impl Default for Door {
 }
 
 impl Door {
-    /// Why no new call is taken, if none is.
+    /// Reason why no new call is taken, if there is one.
     #[must_use]
     pub fn fault(&self) -> Option<&'static str> {
         if self.under_way_for() >= STUCK_AFTER {
@@ -71,26 +71,27 @@ impl Door {
         }
     }
 
-    /// Whether the trial under way takes longer than a disk that works would.
+    /// Whether the trial under way takes longer than on a working disk.
     #[must_use]
     pub fn is_slow(&self) -> bool {
         self.under_way_for() >= SLOW_AFTER
     }
 
-    /// Whether a trial has ended since so long ago.
+    /// Whether a trial has ended within `age`.
     #[must_use]
     pub fn was_tried_within(&self, age: Duration) -> bool {
         let tried = *self.tried.lock().unwrap_or_else(PoisonError::into_inner);
         tried.is_some_and(|tried| tried.elapsed() < age)
     }
 
-    /// Notes how many inodes are free beyond those to be kept free; whether they were too few before.
+    /// Notes the number of free inodes beyond those to keep free. Returns whether they were too few
+    /// before.
     pub(super) fn set_inodes_left(&self, left: i64) -> bool {
         self.inodes_left.store(left, Ordering::Relaxed);
         self.is_out_of_inodes.swap(left < 0, Ordering::Relaxed)
     }
 
-    /// Notes that so many inodes are taken.
+    /// Notes that `count` inodes are taken.
     pub(super) fn take_inodes(&self, count: u64) {
         self.inodes_left.fetch_sub(count.cast_signed(), Ordering::Relaxed);
     }
@@ -110,7 +111,8 @@ impl Door {
         self.began.store(now + 1, Ordering::Relaxed);
     }
 
-    /// Notes how a trial ended. One that failed shuts the door if it is `decisive` or the second one.
+    /// Notes the result of a trial. A failure shuts the door if the trial is `decisive`, or if it is the
+    /// second one.
     pub(super) fn end_trial(&self, failure: Option<&TrialError>, decisive: bool) {
         self.began.store(0, Ordering::Relaxed);
         *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());

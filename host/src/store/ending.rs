@@ -1,5 +1,5 @@
-//! The bytes behind the samples of a recording's file: how they are written, and how they are told
-//! from audio in a file that nobody finished.
+//! The bytes behind the samples of a recording's file: how they are written, and how they are told from
+//! audio in an unfinished file.
 
 use std::fs::File;
 use std::io;
@@ -12,21 +12,21 @@ use super::file::{PartFile, to_io};
 use super::record::{LIST_MAX, What};
 use super::{Record, Store};
 
-/// The most characters of a key or of a mark's name in a label.
+/// Most characters of a key or of a mark's name in a label.
 const NAME_CHARS_MAX: usize = 64;
 
-/// The bytes of a chunk's name and of its size.
+/// Bytes of a chunk's name and size.
 const CHUNK_HEAD_BYTES: usize = 8;
 
-/// A point in a `cue ` chunk.
+/// Bytes of a point in a `cue ` chunk.
 const POINT_BYTES: usize = 24;
 
 impl Store {
-    /// Completes a recording's file, `writer`'s and `file`, with cue points if they are asked for. They
-    /// are left out where the disk does not take them: the audio does not wait for them.
+    /// Completes a recording's file, held by `writer` and `file`, with cue points if they are wanted. If
+    /// the disk does not take them they are left out: the audio does not wait for them.
     ///
     /// # Errors
-    /// The system's error; it may be tried again.
+    /// The system's error; this may be tried again.
     pub fn seal(
         &self,
         writer: &mut wav::Writer<PartFile>,
@@ -47,7 +47,7 @@ impl Store {
 }
 
 /// The `cue ` and `LIST adtl` chunks with a record's gaps, keys and marks; empty if it has none.
-/// Positions are sample frames, as exact as the record's milliseconds.
+/// Positions are in sample frames, as exact as the record's milliseconds.
 fn cue_chunks(record: &Record) -> Vec<u8> {
     let gaps = record.gaps.iter().map(|gap| {
         let label = format!("gap {} ms {}", gap.missing_ms, gap.track);
@@ -93,18 +93,18 @@ fn put_chunk(out: &mut Vec<u8>, name: [u8; 4], content: &[u8]) {
     out.extend(vec![0; content.len() % 2]);
 }
 
-/// A text from the wire as a label shows it: bounded, and a space in the place of each control
+/// Label text of a string from the wire: cut to [`NAME_CHARS_MAX`], with a space for each control
 /// character.
 fn printable(text: &str) -> String {
     let chars = text.chars().take(NAME_CHARS_MAX);
     chars.map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// The bytes of audio behind the header of an unfinished file of ours.
+/// Bytes of audio behind the header of an unfinished file of this recorder.
 ///
-/// Earlier builds began a file with sizes of all ones, this one with those of an empty file. A header
-/// that announces less than the file has was written before the last block: the rest is audio, too,
-/// unless the file was all but finished and its ending stands there.
+/// Earlier builds began a file with sizes of all ones; this build begins with those of an empty file. A
+/// header that announces less than the file has was written before the last block. The rest is audio,
+/// too, unless the file was almost finished and its ending stands there.
 ///
 /// # Errors
 /// The system's error.
@@ -117,11 +117,12 @@ pub(crate) fn audio_bytes(file: &File, header_bytes: u32) -> io::Result<u64> {
         read => read?,
     }
     let announced = u64::from(u32::from_le_bytes(size));
-    // Not known, or more than there is. Behind no audio nothing but audio ever stands.
+    // The size is unknown, or larger than the file. Only audio ever follows a header that announces no
+    // audio.
     if announced > there || announced == 0 {
         return Ok(there);
     }
-    // The RIFF size does not tell: a power loss may have kept one size of a header and not the other.
+    // The RIFF size does not help: a power loss may have kept one size of a header and not the other.
     let behind = there - announced;
     let mut start = [0; 1 + CHUNK_HEAD_BYTES + 4];
     let start = &mut start[..behind.min(1 + CHUNK_HEAD_BYTES as u64 + 4) as usize];
@@ -130,8 +131,8 @@ pub(crate) fn audio_bytes(file: &File, header_bytes: u32) -> io::Result<u64> {
     Ok(if behind > 0 && is_ending(start, behind, is_odd) { announced } else { there })
 }
 
-/// Whether `behind` bytes that begin with `start` are an ending, or as much of one as was written: a
-/// pad byte where it `is_odd`, then chunks.
+/// Whether `behind` bytes that begin with `start` are an ending, or the written part of one: a pad byte
+/// if `is_odd`, then chunks.
 fn is_ending(start: &[u8], behind: u64, is_odd: bool) -> bool {
     let chunk = match start {
         // Earlier builds wrote a pad byte with nothing behind it.
@@ -172,7 +173,7 @@ mod tests {
         let event = |at_ms| EventRecord { at_ms, what: What::Mark("\u{1F600}".repeat(256)) };
         record.gaps = (0..LIST_MAX as u64).map(gap).collect();
         record.events = (0..LIST_MAX as u64).map(event).collect();
-        // Of each mark 64 characters of 4 bytes, and a point.
+        // 64 characters of 4 bytes from each mark, and a point.
         let bytes = cue_chunks(&record).len();
         assert!((300_000..500_000).contains(&bytes), "{bytes}");
     }

@@ -1,4 +1,4 @@
-//! A file as core's WAV writer wants it.
+//! A file for core's WAV writer.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 
 use callreel_core::wav;
 
-/// A file that is written where the position says, in one system call each time.
+/// A file written at a position that it keeps, in one system call a write.
 #[derive(Debug)]
 pub struct PartFile {
     file: File,
@@ -25,7 +25,7 @@ impl embedded_io::ErrorType for PartFile {
 }
 
 impl embedded_io::Write for PartFile {
-    /// Takes all of `bytes` or, after an error, none as far as the position is concerned.
+    /// Takes all of `bytes`. After an error the position is as it was, so none of them count.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write_all_at(bytes, self.position)?;
         self.position += bytes.len() as u64;
@@ -50,7 +50,7 @@ impl embedded_io::Seek for PartFile {
     }
 }
 
-/// A writer's error as an error of the system.
+/// Turns a writer's error into a system error.
 pub fn to_io(error: wav::Error<io::Error>) -> io::Error {
     match error {
         wav::Error::Sink(error) => error,

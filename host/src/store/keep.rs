@@ -1,5 +1,5 @@
-//! What the store does by itself while the server runs: it finishes what the disk did not let it
-//! finish, watches the room that is left and whether the disk works, and has what is old removed.
+//! The store's own periodic work while the server runs: it finishes recordings that the disk refused
+//! to finish, watches the free room, tries the disk, and has old recordings removed.
 
 use std::fs;
 use std::io;
@@ -12,32 +12,32 @@ use super::recover::{finish_left, read_record};
 use super::retention::LOOK_EVERY;
 use super::{Inodes, Names, Record, Room, Store, found};
 
-/// What is kept free unless the user says so: an hour of eight calls.
+/// Bytes kept free by default: an hour of one call, one track of 16-bit PCM.
 const KEEP_FREE_DEFAULT: u64 = 64 * 1024 * 1024;
 
-/// What is kept free of the inodes unless the user says so: those of a thousand calls. At least what a
-/// trial and the calls of a small disk need to be finished.
+/// Inodes kept free by default: enough for a thousand calls. On a small disk at least enough for a
+/// trial and for finishing its calls.
 const KEEP_INODES_DEFAULT: u64 = 4096;
 const KEEP_INODES_MIN: u64 = 16;
 
-/// A disk that has not said for so long how much room there is does not answer.
+/// A disk that has not reported its free room for this long does not answer.
 const ROOM_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// At how many of the calls of [`Store::tend`] it is looked for what is too old: a minute's.
+/// Calls of [`Store::tend`] between two looks for recordings that are too old: one minute's calls.
 const LOOK_TICKS: u32 = LOOK_EVERY.as_secs() as u32;
 
-/// At which of them what is too old at the start is removed: announced before, and soon.
+/// The call of [`Store::tend`] that removes recordings too old at the start. Call 0 announces them.
 const FIRST_LOOK_TICK: u32 = 3;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// At how many of them the disk is tried although nothing speaks against it.
+/// Calls of [`Store::tend`] between two trials of a disk that works.
 const TRY_EVERY: u32 = 10;
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Store {
-    /// Does what is due; to be called once a second, by a thread that may wait for the disk.
+    /// Does the periodic work that is due. Called every second, by a thread that may wait for the disk.
     pub fn tend(&self) {
         let tick = self.ticks.fetch_add(1, Ordering::Relaxed);
         self.watch_door();
@@ -52,8 +52,8 @@ impl Store {
         self.finish_left();
     }
 
-    /// Finishes what was left, until the disk refuses again; the next time another comes first, so that
-    /// one which can never be finished keeps no other.
+    /// Finishes recordings that were left, until the disk refuses one. That one goes to the end of the
+    /// queue, so that a recording that can never be finished holds up no other.
     fn finish_left(&self) {
         let waiting = || self.left.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -74,7 +74,7 @@ impl Store {
         }
     }
 
-    /// Tries the disk now and then, and every second while there is reason to doubt it.
+    /// Tries the disk every [`TRY_EVERY`] seconds, and every second while it is in doubt.
     fn watch_door(&self) {
         let is_due = self.ticks.load(Ordering::Relaxed).is_multiple_of(TRY_EVERY);
         if is_due || self.door.is_doubtful() {
@@ -84,7 +84,7 @@ impl Store {
 
     fn watch_room(&self) {
         let Ok(Room { free, keep_free, inodes, .. }) = self.look_for_room() else {
-            return; // Whoever took the directory away will bring it back; calls wait for it.
+            return; // The directory was moved or unmounted: calls wait until it is back.
         };
         let is_full = free < keep_free;
         self.watch_inodes(inodes);
@@ -102,7 +102,7 @@ impl Store {
     }
 
     fn watch_inodes(&self, inodes: Option<Inodes>) {
-        // Signed: how far below the mark it is.
+        // Free inodes above the mark; negative below it.
         let left = inodes.map_or(i64::MAX, |inodes| {
             let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
             signed(inodes.free) - signed(inodes.keep_free)
@@ -121,7 +121,7 @@ impl Store {
         }
     }
 
-    /// The room on the disk, as it was a second ago; `None` if the disk does not say. Never waits.
+    /// The room on the disk, as it was a second ago; `None` if the disk does not answer. Never waits.
     #[must_use]
     pub fn room(&self) -> Option<Room> {
         let last = *self.room.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,8 +140,9 @@ impl Store {
         Ok(room)
     }
 
-    /// What a file system's figures mean. Some have no limit of inodes and say 0 of 0. Others say that
-    /// none of many is free, and make a trial's files all the same: that is no limit either.
+    /// The inodes of a file system by its figures; `None` if it has no limit of them. Some file systems
+    /// without a limit report 0 of 0. Others report 0 free of many, yet make a trial's files. If 0 are
+    /// free where the last look found a limit, a trial is due now.
     fn inodes_of(&self, free: u64, total: u64) -> Option<Inodes> {
         let is_unlimited = total == 0 || free == 0 && !self.door.is_doubtful();
         let had_inodes = || self.room().is_some_and(|room| room.inodes.is_some());
@@ -156,13 +157,13 @@ impl Store {
     }
 }
 
-/// When a day began.
+/// The start of the day that a directory is named after.
 pub(super) fn date_of(day: &Path) -> Option<SystemTime> {
     let date: jiff::civil::Date = day.file_name()?.to_str()?.parse().ok()?;
     Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.into())
 }
 
-/// The directories that are named like a day, oldest first.
+/// The directories that are named after a day, oldest first.
 pub(super) fn days_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut days = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -175,7 +176,8 @@ pub(super) fn days_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(days)
 }
 
-/// A day's finished recordings and when each ended: those whose record is one of ours.
+/// A day's finished recordings with the time of each one's end. Only records that callreel wrote
+/// count.
 pub(super) fn finished_in(day: &Path) -> io::Result<Vec<(Names, SystemTime)>> {
     let mut recordings = Vec::new();
     for entry in fs::read_dir(day)? {
@@ -184,7 +186,7 @@ pub(super) fn finished_in(day: &Path) -> io::Result<Vec<(Names, SystemTime)>> {
             continue;
         };
         let names = Names { dir: day.to_owned(), id: id.to_owned() };
-        // One that is being finished has its record, but not its WAV.
+        // A recording that is being finished has its record, but its WAV is still a part file.
         if !names.wav_part().try_exists()?
             && let Some(record) = our_record(&names)
         {
@@ -194,13 +196,13 @@ pub(super) fn finished_in(day: &Path) -> io::Result<Vec<(Names, SystemTime)>> {
     Ok(recordings)
 }
 
-/// The record of that name, if it is one of ours.
+/// The record under these names, if callreel wrote it.
 pub(super) fn our_record(names: &Names) -> Option<Record> {
     read_record(&names.json()).filter(|record| record.id == names.id)
 }
 
-/// Removes a finished recording. Its record goes last: it says what the WAV is, and what is
-/// interrupted can be done again.
+/// Removes a finished recording. Its record goes last: it describes the WAV, and an interrupted
+/// removal can be repeated.
 pub(super) fn remove(names: &Names) -> io::Result<()> {
     found(fs::remove_file(names.wav()))?;
     fs::remove_file(names.json())

@@ -1,4 +1,4 @@
-//! The length of the outages in a recording, of which an outage of both tracks is one.
+//! The total length of a recording's outages. An outage of both tracks counts once.
 
 use std::collections::VecDeque;
 
@@ -6,31 +6,32 @@ use callreel_core::frame::Track;
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::Gap;
 
-/// How far apart the two tracks' gaps may begin that are one outage, where a part of it was closed up:
-/// then the file does not show how far they overlap. Tracks are less than a quarter of a second apart.
+/// The farthest that two tracks' gaps may begin apart and still be one outage, where a part of it was
+/// closed up: then the file does not show their overlap. Tracks are less than a quarter of a second
+/// apart.
 const NEAR_SAMPLES: u64 = SAMPLE_RATE_HZ as u64;
 
-/// The most gaps of one track that are remembered for the other track's: as many as fit into the
-/// longest silence that is filled. Beyond that an outage may count for both tracks.
+/// The most gaps of one track that are remembered, to be compared with the other track's: as many as
+/// fit into the longest silence that is filled. Beyond that an outage may count for both tracks.
 const RECENT_MAX: usize = 256;
 
-/// Adds up gaps as they come, in samples of one channel.
+/// The sum of gaps as they come, in samples of one channel.
 ///
-/// Each track's gaps come in the order of the file. A gap counts as far as no gap of the other track
-/// covers it in the file. Of two gaps that begin at one place, one of them closed up, the longer one
-/// counts.
+/// Each track's gaps come in the order of the file. The part of a gap that a gap of the other track
+/// covers in the file does not count again. Of two gaps that begin near each other, one of them closed
+/// up, only the longer one counts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outages {
     tracks: [VecDeque<Known>; 2],
 }
 
-/// A gap that may share an outage with one of the other track that is still to come.
+/// A gap that may share an outage with a later gap of the other track.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Known {
     at: u64,
     filled: u64,
     missing: u64,
-    /// It has its counterpart on the other track already.
+    /// The gap has its counterpart on the other track already.
     is_paired: bool,
 }
 
@@ -53,14 +54,14 @@ impl Known {
             && !other.is_paired
     }
 
-    /// Samples of the file that are missing on both tracks.
+    /// Samples of the file that both gaps cover.
     fn shared(&self, other: &Self) -> u64 {
         self.end().min(other.end()).saturating_sub(self.at.max(other.at))
     }
 }
 
 impl Outages {
-    /// Adds a gap; returns how many of its samples no gap of the other track has counted.
+    /// Adds a gap. Returns the number of its samples that no gap of the other track has counted.
     pub fn add(&mut self, gap: &Gap) -> u64 {
         let mut new = Known::of(gap);
         let [inbound, outbound] = &mut self.tracks;
@@ -125,7 +126,7 @@ mod tests {
     fn a_long_gap_told_after_many_short_ones_of_the_other_track_covers_them() {
         let short = (0..150).map(|n| (Inbound, n * 65, 45, 45));
         assert_eq!(sum(short.chain([(Outbound, 0, 9750, 9750)])), 9750);
-        // One after the other, each a part of the next one.
+        // By turns on either track, each gap overlapping the next one.
         assert_eq!(
             sum((0..100).map(|n| ([Inbound, Outbound][n % 2], n as u64 * 50, 100, 100))),
             5050
@@ -137,7 +138,7 @@ mod tests {
         assert_eq!(sum([(Inbound, 1000, 15_000, 0), (Outbound, 1020, 15_020, 0)]), 15_020);
         assert_eq!(sum([(Inbound, 1000, 15_020, 0), (Outbound, 980, 15_000, 200)]), 15_020);
         assert_eq!(sum([(Inbound, 1000, 10_001, 0), (Outbound, 1000, 9999, 9999)]), 10_001);
-        // Two outages are two.
+        // Two outages apart are counted as two.
         assert_eq!(sum([(Inbound, 1000, 15_000, 0), (Outbound, 3000, 15_000, 0)]), 30_000);
         let twice = [(Inbound, 1000, 15_000, 0), (Inbound, 1500, 20_000, 0)];
         let other = [(Outbound, 1000, 15_000, 0), (Outbound, 1500, 20_000, 0)];

@@ -1,4 +1,4 @@
-//! The end record: what is known of a recording, as the JSON file beside its WAV.
+//! The end record: the facts about a recording, as the JSON file beside its WAV.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,39 +19,39 @@ use crate::caller_ids::CallerIds;
 /// The version of this schema; it grows when a field changes its meaning, not when one is added.
 pub const SCHEMA: u32 = 1;
 
-/// How many gaps, and how many keys and marks together, a record lists at most. The rest are counted.
+/// The most gaps that a record lists, and the most keys and marks together. The rest are counted.
 pub const LIST_MAX: usize = 1000;
 
-/// What a gap counts for in [`TEXTS_BYTES_MAX`]: its numbers in memory.
+/// A gap's share of [`TEXTS_BYTES_MAX`]: its numbers in memory.
 const GAP_BYTES: usize = 32;
 
-/// What a key or a mark counts for beside its text: the JSON around it.
+/// A key's or a mark's share of [`TEXTS_BYTES_MAX`] beside its text: the JSON around it.
 const EVENT_FRAME_BYTES: usize = 56;
 
-/// Bytes of a record as it is written without texts, and of each of its gaps.
+/// Written bytes of a record without its texts, and of each of its gaps.
 const FRAME_BYTES: usize = 2048;
 const GAP_JSON_BYTES: usize = 128;
 
-/// How long a reason may get: what is added to a longer one is left out.
+/// The longest reason, in bytes, that still grows. Further reasons are left out behind a longer one.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// Everything known of one recording.
+/// The facts about one recording.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Record {
     /// [`SCHEMA`].
     pub schema: u32,
     /// The recorder's name and version.
     pub recorder: Cow<'static, str>,
-    /// The name of its files, without ending.
+    /// The name of its files, without their endings.
     pub id: String,
-    /// How good the recording is.
+    /// The completeness of the recording.
     pub state: State,
-    /// How it ended.
+    /// The cause of the recording's end.
     pub end: End,
-    /// What kept it from being complete, in words; absent when it is complete.
+    /// The reasons why it is not complete, in words; absent when it is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whose dialect the stream spoke.
+    /// The provider, by the dialect that the stream spoke.
     pub provider: Cow<'static, str>,
     /// The provider's name for the stream.
     pub stream_id: String,
@@ -59,65 +59,65 @@ pub struct Record {
     pub call_id: String,
     /// The provider's name for the account.
     pub account_id: String,
-    /// What the user gave the stream on its way.
+    /// Custom parameters that the user gave the stream.
     pub parameters: Parameters,
-    /// How many parameters there were beyond those.
+    /// The number of further parameters, which are not kept.
     pub parameters_dropped: u32,
-    /// How many ids, and names and values of parameters, were longer than they are kept: each ends with
-    /// a mark that tells its length and the beginning of its SHA-256. Absent when none.
+    /// The number of ids, and of names and values of parameters, that were cut because they were too
+    /// long. Each ends with a mark: its length and the beginning of its SHA-256. Absent when none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub texts_cut: u64,
-    /// The ends of the call, if its webhook came to this process and they are to be kept.
+    /// The two ends of the call, if its webhook came to this process and caller ids are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<Box<CallerIds>>,
-    /// When the start message was read, UTC.
+    /// Time at which the start message was read, UTC.
     pub started_at: Timestamp,
-    /// When the recording ended, UTC. A recovered one ended with its audio; while it goes on, the time
-    /// of the last note.
+    /// Time of the recording's end, UTC. A recovered recording ended with its audio. Until the end:
+    /// the time at which the record was last written.
     pub ended_at: Timestamp,
-    /// Fields of the start message of another type than the provider documents; absent when none.
+    /// The number of fields of the start message of another type than the provider documents; absent
+    /// when none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub odd_fields: u64,
-    /// The unit of the stream's timestamps, or what was wrong with them; absent when it is
-    /// milliseconds.
+    /// The unit of the stream's timestamps, or their fault; absent when the unit is milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_clock: Option<Box<str>>,
-    /// What came on a connection on which no stream started; absent where one did.
+    /// The messages of a connection on which no stream started; absent where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_start: Option<Box<NoStart>>,
-    /// The tracks, one channel each, in the order of the channels.
+    /// The tracks, one channel each, in channel order.
     pub tracks: Vec<Cow<'static, str>>,
-    /// What the WAV holds.
+    /// The format of the WAV.
     pub format: Format,
     /// Samples of each channel in the file.
     pub samples: u64,
-    /// Their duration.
+    /// The duration of those samples.
     pub duration_ms: u64,
-    /// How long the recording took by the wall clock.
+    /// The time from the start to the end of the recording.
     pub elapsed_ms: u64,
-    /// Media messages, counted by what became of them.
+    /// Media messages, counted by their outcome.
     pub frames: Frames,
-    /// Media time without audio, as it came; at most [`LIST_MAX`].
+    /// Gaps, in the order in which they came; at most [`LIST_MAX`].
     pub gaps: Vec<GapRecord>,
-    /// How many gaps there were beyond those.
+    /// The number of further gaps, which are not listed.
     pub gaps_dropped: u64,
-    /// The length of all outages together: one of both tracks counts once.
+    /// The total length of all outages. An outage of both tracks counts once.
     pub missing_ms: u64,
-    /// The gaps counted in `missing_ms`; made for the first one.
+    /// The gaps counted in `missing_ms`. Only a recording of two tracks has this, from its first gap on.
     #[serde(skip)]
     outages: Option<Box<Outages>>,
-    /// Keys that were pressed and marks that came back; at most [`LIST_MAX`].
+    /// Keys pressed and marks that came back; at most [`LIST_MAX`].
     pub events: Vec<EventRecord>,
-    /// How many events there were beyond those.
+    /// The number of further events, which are not listed.
     pub events_dropped: u64,
-    /// What its texts take so far, once somebody has asked.
+    /// Bytes of its texts so far; counted when first needed.
     #[serde(skip)]
     texts_bytes: Option<usize>,
-    /// Audio that reached us and is silence in the file, because the disk did not take it.
+    /// Audio that was received but is silence in the file, because the disk did not take it.
     pub lost_ms: u64,
-    /// Tracks on which nothing was ever to be heard.
+    /// Tracks without any audible sound.
     pub silent_tracks: Vec<Cow<'static, str>>,
-    /// Whether both channels are the same to the bit, which two parties never are.
+    /// Whether both channels are equal to the bit, as those of two parties never are.
     pub equal_channels: bool,
     /// The file; absent when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,28 +133,29 @@ pub struct NoStart {
     pub binary_messages: u64,
     /// Bytes of all messages.
     pub bytes: u64,
-    /// The beginning of the first one that does not belong before a start: 200 characters, with
-    /// audio, numbers, tokens and parameters masked.
+    /// The first 200 characters of the first message that does not belong before a start, with audio,
+    /// numbers, tokens and parameters masked.
     pub excerpt: String,
 }
 
-/// How good a recording is.
+/// The completeness of a recording.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// The call ended with a stop and all that reached us is in the file.
+    /// The call ended with a stop or goes on in the next segment, and all audio received is in the
+    /// file.
     Complete,
     /// Nothing was recorded.
     Failed,
-    /// The call ended without a stop, or something that reached us is not in the file.
+    /// The call ended without a stop, or some audio received is not in the file.
     Partial,
     /// Being recorded; never in a finished record.
     Recording,
-    /// The recorder was interrupted; what it had written was finished at its next start.
+    /// The recorder was interrupted; its next start finished the file.
     Recovered,
 }
 
-/// How a recording ended.
+/// The cause of a recording's end.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
@@ -162,23 +163,23 @@ pub enum End {
     Close,
     /// The peer closed the connection without closing the WebSocket.
     Disconnect,
-    /// Nothing came for the idle timeout.
+    /// Nothing came for the idle timeout, or the connection gave way to others.
     Idle,
-    /// A mistake of the recorder's.
+    /// A bug of the recorder.
     Internal,
     /// The longest duration was reached.
     MaxDuration,
-    /// It has not ended, or nobody was there to see it.
+    /// No end yet, or the recorder was interrupted before it.
     None,
     /// The peer broke the WebSocket protocol.
     Protocol,
-    /// The stream's start could not be recorded.
+    /// The stream announced audio that cannot be recorded.
     Refused,
     /// The connection was reset.
     Reset,
     /// Another stream began on the same connection.
     Restart,
-    /// The file reached the size a WAV can have; the recording goes on in the next one.
+    /// The file reached the largest size of a segment; the recording goes on in the next file.
     Segment,
     /// The recorder was told to stop.
     Shutdown,
@@ -199,14 +200,14 @@ impl fmt::Display for End {
 }
 
 impl End {
-    /// Why such an end leaves the recording partial, in words; `None` when it does not.
+    /// The reason, in words, why such an end leaves the recording partial; `None` when it does not.
     const fn reason(self) -> Option<&'static str> {
         Some(match self {
             Self::Stop | Self::Segment => return None,
             Self::Close => "the peer closed the connection without a stop",
             Self::Disconnect => "the peer disconnected without a stop",
             Self::Idle => "nothing came for the idle timeout",
-            Self::Internal => "the recorder made a mistake",
+            Self::Internal => "a bug of the recorder ended the recording",
             Self::MaxDuration => "the longest duration was reached",
             Self::None => "the recorder was interrupted",
             Self::Protocol => "the peer broke the WebSocket protocol",
@@ -218,7 +219,7 @@ impl End {
     }
 }
 
-/// What a WAV holds.
+/// The format of a WAV.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Format {
     /// `pcm16` or `mulaw`.
@@ -229,59 +230,59 @@ pub struct Format {
     pub channels: u16,
 }
 
-/// Media messages, counted by what became of them.
+/// Media messages, counted by their outcome.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Frames {
-    /// Those whose audio is in the recording.
+    /// Messages with audio in the recording.
     pub received: u64,
-    /// Of those, the ones that came after their place in media time had passed.
+    /// Of those, messages that came after their place in media time had passed.
     pub late: u64,
-    /// Dropped: their track's last message again, to the bit.
+    /// Dropped: equal to the bit to their track's last message.
     pub repeated: u64,
-    /// Dropped: they came before the start.
+    /// Dropped: came before the start.
     pub before_start: u64,
     /// Never came, by the sequence numbers.
     pub missing: u64,
-    /// Came late, into the place that was held open for them; absent when none.
+    /// Came late, into a place that was held open for them; absent when none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reordered: u64,
-    /// Named no stream, or one that did not start, and were taken for this stream's; absent when none.
+    /// Named no stream, or one that did not start, and were counted as this stream's; absent when none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unaddressed: u64,
-    /// Could not be taken, by reason.
+    /// Rejected, by reason.
     pub rejected: BTreeMap<String, u64>,
 }
 
 /// Media time without audio.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct GapRecord {
-    /// Whose audio is missing.
+    /// The track that lacks audio.
     pub track: Cow<'static, str>,
-    /// Where in the file.
+    /// Its place in the file.
     pub at_ms: u64,
-    /// How much.
+    /// Its length.
     pub missing_ms: u64,
-    /// How much of it is silence in the file; the rest was closed up.
+    /// The part of it that is silence in the file; the rest was closed up.
     pub filled_ms: u64,
 }
 
 /// A key or a mark.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct EventRecord {
-    /// Where in the file.
+    /// Its place in the file.
     pub at_ms: u64,
-    /// What happened.
+    /// The key or the mark.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What happened beside the audio.
+/// An event beside the audio.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
     /// This key was pressed.
     Dtmf(String),
-    /// The mark of this name came back: what was sent before it has been played.
+    /// The mark of this name came back: all audio sent before it has been played.
     Mark(String),
 }
 
@@ -293,7 +294,7 @@ impl What {
         text
     }
 
-    /// The same with no more of the text than watchers of a live call are shown.
+    /// The event with its text cut to the length that watchers of a live call see.
     #[must_use]
     pub fn brief(&self) -> Self {
         match self {
@@ -303,25 +304,25 @@ impl What {
     }
 }
 
-/// The file beside the record.
+/// The WAV beside the record.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Wav {
     /// Its name, in the record's directory.
     pub file: String,
     /// Its length.
     pub bytes: u64,
-    /// Its SHA-256, in hexadecimal digits; absent if it is longer than 16 MiB, or if there was no time
-    /// to read it again before it was published.
+    /// Its SHA-256, in hexadecimal digits; absent if the file is longer than 16 MiB, or if there was no
+    /// time to read it again before it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// The SHA-256 of its samples as they lie in the file, without header, pad byte and chunks behind
-    /// them. Absent in records of earlier builds.
+    /// The SHA-256 of the samples as they lie in the file, without the header and without the pad byte
+    /// and chunks behind them. Absent in records of earlier builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_sha256: Option<String>,
 }
 
 impl Wav {
-    /// Tells the file from every other, as an HTTP entity tag.
+    /// The file's HTTP entity tag: no other file has the same.
     #[must_use]
     pub fn etag(&self) -> String {
         match (&self.sha256, &self.data_sha256) {
@@ -361,7 +362,7 @@ impl Record {
         }
     }
 
-    /// The record of a recording of which nothing is known but its file.
+    /// A record in which only the provider and the time are known.
     #[must_use]
     pub fn unknown(provider: Provider, now: Timestamp) -> Self {
         Self {
@@ -404,8 +405,7 @@ impl Record {
         }
     }
 
-    /// The record of the file in which this recording goes on, of which a session has counted `stats`
-    /// so far.
+    /// The record of the file in which this recording goes on. `stats` are the session's counts so far.
     #[must_use]
     pub fn next_segment(&self, stats: &Stats) -> Self {
         let mut next = Self {
@@ -423,8 +423,8 @@ impl Record {
         next
     }
 
-    /// Notes a gap. Returns it as it is noted, and how many milliseconds of it no gap of the other track
-    /// has counted.
+    /// Adds a gap. Returns its entry, and the milliseconds of it that no gap of the other track has
+    /// counted.
     pub fn add_gap(&mut self, gap: &Gap) -> (GapRecord, u64) {
         let noted = GapRecord {
             track: Cow::Borrowed(gap.track.name()),
@@ -445,7 +445,7 @@ impl Record {
         (noted, counted_ms)
     }
 
-    /// Notes a key or a mark at `at` samples, and gives it back as it is noted.
+    /// Adds a key or a mark at `at` samples. Returns its entry.
     pub fn add_event(&mut self, at: u64, what: What) -> EventRecord {
         let event = EventRecord { at_ms: ms(at), what };
         let bytes = EVENT_FRAME_BYTES + json_bytes(event.what.text());
@@ -457,7 +457,7 @@ impl Record {
         event
     }
 
-    /// Whether its texts may take so many bytes more; if so, they are counted.
+    /// Whether its texts may take `bytes` more bytes; if so, counts them.
     fn has_room_for(&mut self, bytes: usize) -> bool {
         let taken = self.texts_bytes.unwrap_or_else(|| self.head_bytes());
         let has_room = taken + bytes <= TEXTS_BYTES_MAX;
@@ -465,7 +465,7 @@ impl Record {
         has_room
     }
 
-    /// What the texts take that a stream begins with.
+    /// Bytes of the texts that come with the start: ids, the call's ends and parameters.
     fn head_bytes(&self) -> usize {
         let ids = [&self.stream_id, &self.call_id, &self.account_id];
         let ids: usize = ids.into_iter().map(|id| json_bytes(id)).sum();
@@ -473,15 +473,15 @@ impl Record {
         ids + caller.map(json_bytes).sum::<usize>() + self.parameters.json_bytes()
     }
 
-    /// About as many bytes as it has when it is written, or some more.
+    /// An estimate of its written size in bytes, rather too large than too small.
     #[must_use]
     pub fn size(&self) -> usize {
         let texts = self.texts_bytes.unwrap_or_else(|| self.head_bytes());
         FRAME_BYTES + texts + self.gaps.len() * (GAP_JSON_BYTES - GAP_BYTES)
     }
 
-    /// The record as a list shows it: without gaps, keys and marks, which are counted, and with a few
-    /// hundred bytes of parameters; and how many parameters are not shown whole.
+    /// The record as a list shows it, and the number of parameters that are not shown whole. Gaps, keys
+    /// and marks are only counted; parameters take a few hundred bytes.
     #[must_use]
     pub fn brief(&self) -> (Self, u64) {
         let (parameters, left_out) = self.parameters.brief();
@@ -500,7 +500,7 @@ impl Record {
         (brief, left_out)
     }
 
-    /// Takes over what a session counted.
+    /// Takes over a session's counts.
     pub fn set_stats(&mut self, stats: &Stats) {
         let reasons = PeerError::ALL.iter().zip(stats.rejected).filter(|(_, count)| *count > 0);
         self.frames = Frames {
@@ -515,10 +515,10 @@ impl Record {
         };
     }
 
-    /// Sets how it ended, what the session counted, and the state that follows from both.
+    /// Sets the cause of the end, the session's counts, and the state that follows from both.
     ///
-    /// Messages rejected since the file began, by the counts that the record had from
-    /// [`next_segment`](Self::next_segment), may have been audio that the file does not hold.
+    /// Messages rejected since the file began make it partial: they may have been audio that the file
+    /// lacks. Messages that [`next_segment`](Self::next_segment) counted were rejected before that.
     pub fn conclude(&mut self, end: End, stats: &Stats) {
         let before = std::mem::take(&mut self.frames.rejected);
         self.close(end);
@@ -533,7 +533,7 @@ impl Record {
         }
     }
 
-    /// Sets how it ended, and with it the state that follows from what is known.
+    /// Sets the cause of the end, its time, and the state and reason that follow from the cause.
     pub fn close(&mut self, end: End) {
         self.end = end;
         self.ended_at = Timestamp::now();
@@ -551,7 +551,7 @@ impl Record {
         self.media_clock = (!is_documented).then(|| clock.name().into());
     }
 
-    /// Says that the file does not hold all that reached us.
+    /// Notes that the file lacks some of the audio received: a complete recording becomes partial.
     pub fn damage(&mut self, reason: &str) {
         if self.state == State::Complete {
             self.state = State::Partial;
@@ -563,21 +563,21 @@ impl Record {
         });
     }
 
-    /// Says that there is no file, and why.
+    /// Notes that there is no file, and the reason.
     pub fn fail(&mut self, reason: &str) {
         self.state = State::Failed;
         self.reason = Some(reason.to_owned());
         self.cut(0);
     }
 
-    /// Says that of its samples only so many are in the file.
+    /// Notes that only `samples` of its samples are in the file. The rest is lost.
     pub fn cut(&mut self, samples: u64) {
         let lost = self.samples.saturating_sub(samples);
         self.lost_ms += lost.div_ceil(u64::from(SAMPLE_RATE_HZ / 1000));
         self.set_samples(samples);
     }
 
-    /// Sets how long the file's audio is.
+    /// Sets the length of the file's audio, in samples of one channel.
     pub fn set_samples(&mut self, samples: u64) {
         self.samples = samples;
         self.duration_ms = ms(samples);
@@ -603,7 +603,7 @@ const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Milliseconds of so many samples of one channel, rounded down.
+/// The duration of `samples` samples of one channel in milliseconds, rounded down.
 #[must_use]
 pub const fn ms(samples: u64) -> u64 {
     samples / (SAMPLE_RATE_HZ as u64 / 1000)
@@ -630,7 +630,7 @@ mod tests {
         assert_eq!(both.missing_ms, 1_000_000);
         assert_eq!((both.gaps.len() as u64, both.gaps_dropped), (1000, 3000));
         let gap = Gap { track: Track::Inbound, at: 0, missing: 800, filled: 800 };
-        // A file of its own, with sums of its own.
+        // The next segment's record has sums of its own.
         let mut next = both.next_segment(&Stats::default());
         assert_eq!(next.add_gap(&gap).1, 100);
         assert_eq!(next.missing_ms, 100);

@@ -1,7 +1,8 @@
-//! What an interrupted run left unfinished is finished after the next start, while calls are taken.
+//! Recovery: finishes the recordings of an interrupted run after the next start, while calls are taken.
 //!
-//! The digest of a file's samples needs a look at all of it, which nobody waits for: a thread of its own
-//! reads short files first, in pieces, and leaves the disk to the calls for as long as each took.
+//! The digest of a file's samples takes a read of the whole file, and no call waits for that: a thread
+//! of its own reads short files first, in pieces. After each piece of a long file it leaves the disk to
+//! the calls for as long as the piece took.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
@@ -28,31 +29,31 @@ use super::keep::days_of;
 use super::record::{End, State, ms};
 use super::{Left, Names, Part, Record, Store, found, read_small, rename_new, sync_dir};
 
-/// The time between two lines that tell how far it is.
+/// The time between two log lines about the progress.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// The longest pause between two pieces of a file that is read.
+/// The longest pause between two pieces of a file.
 const REST_MAX: Duration = Duration::from_millis(100);
 
-/// How far the recordings are that an earlier run left unfinished.
+/// The progress of finishing the recordings that an earlier run left unfinished.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Recovery {
     /// No more is done before the next start.
     pub is_over: bool,
-    /// Unfinished files that were found at the start, as far as it was looked.
+    /// Unfinished files found at the start, in the directories read so far.
     pub found: u64,
-    /// Of them, those that are finished, or turned out not to be ours.
+    /// Of them, files that are finished, or that turned out not to be callreel's.
     pub finished: u64,
-    /// Of them, those that could not be finished: the next start tries again.
+    /// Of them, files that could not be finished: the next start tries again.
     pub failed: u64,
     /// The bytes of all of them.
     pub bytes: u64,
-    /// The bytes of what is done, and of what is read of the one under way.
+    /// The bytes of the files that are done, and those read so far of the file under way.
     pub bytes_done: u64,
 }
 
 impl Recovery {
-    /// How far it is, in words; `None` when nothing waits.
+    /// The progress in words; `None` when nothing waits.
     #[must_use]
     pub fn in_words(&self) -> Option<String> {
         let Self { found, finished, failed, bytes, bytes_done, .. } = *self;
@@ -68,13 +69,13 @@ impl Recovery {
     }
 }
 
-/// What the store remembers of it.
+/// The store's state of the recovery.
 #[derive(Debug)]
 pub(super) struct Recovering {
     is_stopped: AtomicBool,
     shown: Mutex<Recovery>,
-    /// Names that this process has given since its start, while it is looked for what it did not begin
-    /// itself.
+    /// Part files that this process has begun since its start: they are no orphans. `None` once the
+    /// search for orphans is over.
     claimed: Mutex<Option<HashSet<PathBuf>>>,
 }
 
@@ -86,7 +87,7 @@ impl Default for Recovering {
 }
 
 impl Recovering {
-    /// Notes a name before anything has it: its files are no orphan's.
+    /// Notes a name before any file has it: its files are no orphans.
     pub(super) fn note_claim(&self, names: &Names) {
         if let Some(claimed) = &mut *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) {
             claimed.insert(names.wav_part());
@@ -107,7 +108,7 @@ impl Recovering {
     }
 }
 
-/// Something that an earlier run left.
+/// An unfinished recording of an earlier run.
 struct Orphan {
     names: Names,
     /// The length of its WAV; `None` if only its record is there.
@@ -124,20 +125,20 @@ impl Orphan {
     }
 }
 
-/// What became of an orphan.
+/// The outcome of finishing an orphan.
 enum Recovered {
     Finished(Box<Record>),
-    /// It was told to stop; the file is as it was.
+    /// The recovery was told to stop; the file is as it was.
     Interrupted,
-    /// It is not ours to finish.
+    /// Nothing to finish: the file is not callreel's, or its recording is finished already.
     NotOurs,
 }
 
 impl Store {
-    /// Finishes what an earlier run left unfinished, short files first, until it is done or
-    /// [`stop_recovery`](Self::stop_recovery) is called. One that cannot be finished stays as it is and
-    /// is told of in the log. New recordings may begin meanwhile: they are never taken for unfinished
-    /// ones, nor do they get the name of one.
+    /// Finishes the recordings that an earlier run left unfinished, short files first, until all are
+    /// done or [`stop_recovery`](Self::stop_recovery) is called. A recording that cannot be finished
+    /// stays as it is, and the log tells of it. New recordings may begin meanwhile: they never count as
+    /// unfinished ones, and never get the name of one.
     pub fn recover(&self) {
         let over = Over(self);
         let orphans = self.find_orphans();
@@ -160,18 +161,18 @@ impl Store {
         tracing::info!(finished, failed, left, "recovery is over");
     }
 
-    /// Ends [`recover`](Self::recover) soon; the next start goes on.
+    /// Ends [`recover`](Self::recover) soon; the next start finishes the rest.
     pub fn stop_recovery(&self) {
         self.recovering.is_stopped.store(true, Ordering::Relaxed);
     }
 
-    /// How far [`recover`](Self::recover) is.
+    /// The progress of [`recover`](Self::recover).
     #[must_use]
     pub fn recovery(&self) -> Recovery {
         *self.recovering.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What an earlier run left, the shortest first.
+    /// The unfinished recordings of an earlier run, the shortest first.
     fn find_orphans(&self) -> Vec<Orphan> {
         let days = days_of(self.dir()).unwrap_or_else(|error| {
             tracing::error!(%error, "cannot look for interrupted recordings");
@@ -206,7 +207,7 @@ impl Store {
                 continue;
             };
             if let Some(id) = name.strip_suffix(".wav.part") {
-                // One that is gone meanwhile was not an orphan.
+                // A file that is gone meanwhile was no orphan.
                 if let Some(file) = found(entry.metadata())? {
                     wavs.insert(id.to_owned(), file.len());
                 }
@@ -253,8 +254,8 @@ impl Store {
         self.tell_progress(told);
     }
 
-    /// Notes that a piece of a file of `bytes` bytes is read, and leaves the disk to others for as long
-    /// as that took.
+    /// Notes that a piece of a file of `bytes` bytes was read. If the file is a long one, leaves the
+    /// disk to the calls for as long as that took, [`REST_MAX`] at most.
     fn go_on(&self, bytes: u64, count: u64, took: Duration, told: &mut Instant) -> ControlFlow<()> {
         self.recovering.show(|shown| shown.bytes_done += count);
         self.tell_progress(told);
@@ -277,7 +278,7 @@ impl Store {
     }
 }
 
-/// However it ends, it is over.
+/// Marks the recovery as over when dropped, so after a panic, too.
 struct Over<'s>(&'s Store);
 
 impl Drop for Over<'_> {
@@ -286,10 +287,10 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Finishes a recording that the disk refused to finish while its record was known.
+/// Finishes a recording of this run that the disk refused to finish.
 ///
 /// # Errors
-/// What the system says; it may be tried again.
+/// The system's error; it may be tried again.
 pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
     let Left { record, part, digest } = left;
     let Some(part) = part else {
@@ -302,7 +303,7 @@ pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
     {
         let samples = samples_in(&part.file, spec)?;
         let data_bytes = samples * u64::from(spec.sample_frame_bytes());
-        // Nothing, or what the disk took of the last block before it refused the rest.
+        // Reads the part of the last block that the disk took before it refused the rest, if any.
         let go_on = |_, _| ControlFlow::Continue(());
         digest.read_on(&part.file, spec.header_bytes(), data_bytes, go_on)?;
         mend(&part.file, spec, samples, store, record)?;
@@ -313,21 +314,21 @@ pub(super) fn finish_left(store: &Store, left: &mut Left) -> io::Result<()> {
     part.publish(record, digest, &mut spare)
 }
 
-/// Finishes one WAV with its record, if it was ours to finish. Until all of it is read nothing is
-/// changed; `between` pieces it may be interrupted.
+/// Finishes one WAV with its record, if callreel wrote it. Nothing is changed before the whole file is
+/// read. `between` is called after each piece and may interrupt.
 fn recover_wav(
     store: &Store,
     names: &Names,
     between: &mut dyn FnMut(u64, Duration) -> ControlFlow<()>,
 ) -> io::Result<Recovered> {
-    // A link that somebody put there leads to a file that is not ours.
+    // A link was put there by another program, and leads to a file that is not callreel's.
     let opened = disk::open(File::options().read(true).write(true), &names.wav_part());
     let Some(file) = found(opened)? else {
         return Ok(Recovered::NotOurs);
     };
     let known = read_record(&names.json());
     let published = known.is_some();
-    // Before it is mended: when it was written last, unless somebody has touched it since.
+    // Read before the file is mended: the time of its last write, unless it was touched since.
     let written_at = modified(&file);
     let mut record = known
         .or_else(|| read_record(&names.json_part()))
@@ -351,7 +352,7 @@ fn recover_wav(
             return Ok(Recovered::Interrupted);
         }
     }
-    // A record that says how it ended was written when the file was whole and durable.
+    // A record that gives an end was written when the file was complete and durable.
     if !published && record.state == State::Recording {
         mend(part.file(), spec, samples, store, &record)?;
         let ended_at = end_of(&record, samples, written_at);
@@ -368,10 +369,11 @@ fn recover_wav(
     Ok(Recovered::Finished(Box::new(record)))
 }
 
-/// Publishes a record that has no WAV, or clears one away whose recording is finished.
+/// Publishes a record that has no WAV, or removes the record's part file if the recording is finished
+/// already.
 fn recover_record(store: &Store, names: &Names) -> io::Result<Recovered> {
     if names.wav_part().try_exists()? {
-        return Ok(Recovered::NotOurs); // Finished together with its WAV.
+        return Ok(Recovered::NotOurs); // It is finished together with its WAV.
     }
     let Some(record) = read_record(&names.json_part()) else {
         return Ok(Recovered::NotOurs);
@@ -396,13 +398,14 @@ fn recover_record(store: &Store, names: &Names) -> io::Result<Recovered> {
     Ok(Recovered::Finished(Box::new(record)))
 }
 
-/// Reads a record, if this is one.
+/// Reads a record; `None` if the file is not there, or is no record.
 pub(super) fn read_record(path: &Path) -> Option<Record> {
     serde_json::from_slice(&read_small(path).ok()?).ok()
 }
 
-/// What an unfinished file holds, if its header is one of ours: of any length, or cut short. In one
-/// whose record is there, what a power loss left of the header may be zeros.
+/// The format of an unfinished file, if its header is one that callreel writes, with any sizes, or the
+/// beginning of one. If the file's record is known, bytes of the header may be zeros that a power loss
+/// left.
 fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
     let is_known = !record.id.is_empty();
     let mut start = [0; wav::HEADER_BYTES_MAX];
@@ -419,8 +422,8 @@ fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
     Ok(specs.into_iter().find(|spec| is_header(*spec, &start[..length], is_known)))
 }
 
-/// Whether `start` is the beginning of a file of this kind, as far as both go, whatever sizes it
-/// announces.
+/// Whether `start` is the beginning of a file of this format. The sizes in the header may be any; only
+/// the bytes that both have are compared.
 pub(crate) fn is_header(spec: Spec, start: &[u8], may_be_zero: bool) -> bool {
     let expected = wav::header(spec, Length::Unknown);
     let sizes: &[std::ops::Range<usize>] = match spec.encoding {
@@ -434,16 +437,16 @@ pub(crate) fn is_header(spec: Spec, start: &[u8], may_be_zero: bool) -> bool {
     })
 }
 
-/// How many samples of each channel an unfinished file of ours holds.
+/// The number of samples of each channel in an unfinished file of callreel's.
 fn samples_in(file: &File, spec: Spec) -> io::Result<u64> {
     let there = audio_bytes(file, spec.header_bytes())?;
     Ok(there.min(u64::from(wav::DATA_BYTES_MAX)) / u64::from(spec.sample_frame_bytes()))
 }
 
-/// Completes a file of ours with so many samples of each channel.
+/// Completes a file of callreel's that has `samples` samples of each channel.
 fn mend(file: &File, spec: Spec, samples: u64, store: &Store, record: &Record) -> io::Result<()> {
     let data_bytes = samples * u64::from(spec.sample_frame_bytes());
-    // A torn last sample goes, and so does an ending that was begun.
+    // Cuts off a torn last sample and an ending that was begun.
     file.set_len(u64::from(spec.header_bytes()) + data_bytes)?;
     let data_bytes = u32::try_from(data_bytes).unwrap_or(wav::DATA_BYTES_MAX);
     let mut writer = wav::Writer::resume(PartFile::new(file.try_clone()?), spec, data_bytes);
@@ -470,12 +473,12 @@ fn modified(file: &File) -> Timestamp {
     time.ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or_else(Timestamp::now)
 }
 
-/// When a recording of so many samples ended that nobody saw end: the time of its last note plus the
-/// audio that came after that. Audio that came faster than it is spoken ended when the file was
-/// written last; a file that was touched or copied since says a later time, or one before the note,
-/// and is not believed.
+/// The end of an interrupted recording of `samples` samples: the time at which its record was last
+/// written, plus the audio that came after that. If audio came faster than real time, the file's last
+/// write is earlier than that sum, and counts instead. A later time, or one before the record's, comes
+/// from a file that was touched or copied since, and is not believed.
 fn end_of(record: &Record, samples: u64, written_at: Timestamp) -> Timestamp {
-    // A record that has no note yet says that it ended when it started.
+    // A record written at the start alone gives its start as its end: all samples came after it.
     let noted = if record.ended_at == record.started_at { 0 } else { record.samples };
     let audio = SignedDuration::from_millis(ms(samples.saturating_sub(noted)).cast_signed());
     let by_audio = record.ended_at.saturating_add(audio).unwrap_or(record.ended_at);

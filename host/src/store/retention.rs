@@ -1,12 +1,15 @@
 //! Automatic deletion: by age (`--keep-days`) and for room (`--make-room`).
 //!
-//! Both remove finished recordings only, those whose record is ours, oldest first, and never the newest
-//! `--keep-min`. **By age** only what was announced is removed: each look tells what the next one, a
-//! minute later, will remove. It stops while the clock is not believed (see [`clock`](super::clock)),
-//! and touches nothing that may be younger than a day. **For room** it removes a recording, sees whether
-//! the disk has that much more room, and only then two, four and so on. It stops when the room does
-//! not come (a snapshot or somebody else's file takes it), and removes nothing at all where all
-//! recordings together would not be enough.
+//! Both remove finished recordings only, with a record that callreel wrote, oldest first, and never the
+//! newest `--keep-min`.
+//!
+//! **By age**, only announced recordings are removed: each look announces the removals of the next one,
+//! a minute later. Nothing is removed while the clock is not believed (see [`clock`](super::clock)), and
+//! never a recording that may be younger than a day.
+//!
+//! **For room**, one recording is removed. If the disk then has that much more room, two are removed,
+//! then four, and so on. It stops when the room does not come (a snapshot or another program's file
+//! takes it), and removes nothing at all where all recordings together would not be enough.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -23,39 +26,41 @@ use super::clock::{self, CONFIRM_FILE, Clock, Reading};
 use super::keep::{DAY, date_of, days_of, finished_in, our_record, remove};
 use super::{Inodes, Names, Room, Store, disk};
 
-/// How many recordings one look removes because of their age, at most; the rest is the next one's.
+/// The most recordings that one look announces for removal because of their age. Later looks take the
+/// rest.
 const PLAN_MAX: usize = 10_000;
 
-/// How often an alarm that goes on is told again.
+/// The time after which an alarm that goes on is logged again.
 const ALARM_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// The time from one look for what is too old to the next.
+/// The time from one look for recordings that are too old to the next.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// What the room on the disk may differ from what is expected without being anybody's fault.
+/// The most by which the room on the disk may differ from the expected room without a cause.
 const SLACK_BYTES: u64 = 16 * 1024;
 const SLACK_INODES: u64 = 8;
 
-/// How long a file system may take to free what was removed.
+/// The longest time that a file system may take to free the room of removed files.
 const FREED_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long nothing is removed after that; twice as long each further time, a day at most.
+/// The time for which nothing is removed if the room does not come by then; twice as long each further
+/// time, a day at most.
 const HOLD: Duration = Duration::from_secs(10 * 60);
 
-/// After so long without a need for room the next time begins with one recording again.
+/// After this long without a need for room, removals begin with one recording again.
 const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
 
-/// How many recordings are removed between two looks at the room, at most.
+/// The most recordings that are removed between two looks at the room.
 const BATCH_MAX: usize = 1024;
 
-/// Why a recording was removed.
+/// The reason for a removal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Removal {
-    /// Somebody asked for it through the API.
+    /// A user asked for it through the API.
     Api,
-    /// It was older than `--keep-days`.
+    /// The recording was older than `--keep-days`.
     KeepDays,
-    /// `--make-room` needed its room.
+    /// `--make-room` needed the recording's room.
     MakeRoom,
 }
 
@@ -74,31 +79,31 @@ impl Removal {
     }
 }
 
-/// What the next look will remove because of its age.
+/// The recordings that the next look will remove because of their age.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Plan {
-    /// When that look is due.
+    /// Time at which that look is due.
     pub at: Timestamp,
-    /// How many recordings.
+    /// The number of recordings.
     pub recordings: u64,
-    /// What they take on the disk.
+    /// Bytes that they take on the disk.
     pub bytes: u64,
-    /// When the oldest of them ended.
+    /// The end of the oldest of them.
     pub oldest: Timestamp,
-    /// When the newest of them ended.
+    /// The end of the newest of them.
     pub newest: Timestamp,
 }
 
-/// What automatic deletion is about to do, and what keeps it from it.
+/// The state of automatic deletion: its next removals, and the reasons for holding back.
 #[derive(Clone, Debug, Default)]
 pub struct Retention {
-    /// What the next look will remove because of its age, if anything.
+    /// The removals of the next look because of age, if any.
     pub next: Option<Plan>,
-    /// Why the clock is not believed.
+    /// The reason why the clock is not believed.
     pub clock_doubt: Option<String>,
-    /// Why nothing is removed because of its age although it is wished.
+    /// The reason why nothing is removed because of age although `--keep-days` is given.
     pub clock_alarm: Option<String>,
-    /// Why nothing is removed for room although it is wished and needed.
+    /// The reason why nothing more is removed for room although `--make-room` is given and room short.
     pub room_alarm: Option<String>,
     /// Recordings removed since the start, in the order of [`Removal::ALL`].
     pub removed: [u64; Removal::ALL.len()],
@@ -112,15 +117,15 @@ impl Retention {
     }
 }
 
-/// What the store remembers for it.
+/// The store's state of automatic deletion.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
-    /// What others may see.
+    /// The part that other threads may read.
     shown: Mutex<Retention>,
     removed: [AtomicU64; Removal::ALL.len()],
     /// Bytes that writers have written.
     pub written: AtomicU64,
-    /// Files that they have made.
+    /// Files that writers have made.
     pub files: AtomicU64,
     /// For the one thread that removes.
     work: Mutex<Work>,
@@ -129,18 +134,19 @@ pub(super) struct Keeping {
 #[derive(Debug, Default)]
 struct Work {
     clock: Clock,
-    /// The records of what the next look removes because of its age.
+    /// Paths of the records that the next look may remove because of their age.
     announced: HashSet<PathBuf>,
     clock_alarm: Alarm,
     room_alarm: Alarm,
-    /// By [`Coin`].
+    /// One for each [`Coin`].
     balances: [Balance; 2],
-    /// What is to go next for room, oldest first, as it was found at that time, for what was short then.
+    /// The recordings to remove next for room, oldest first. They were found at the time and for the
+    /// coin in `queue_made`.
     queue: VecDeque<Found>,
     queue_made: Option<(Instant, Coin)>,
 }
 
-/// What room is counted in.
+/// The unit of room.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Coin {
     Bytes,
@@ -162,7 +168,7 @@ impl Coin {
         }
     }
 
-    /// What the removal of a recording frees.
+    /// The room that the removal of a recording frees.
     const fn of(self, found: &Found) -> u64 {
         match self {
             Self::Bytes => found.bytes,
@@ -178,12 +184,12 @@ impl Coin {
     }
 }
 
-/// Something an operator has to know, told again while it goes on.
+/// The time at which a fault was last logged for the operator; it is logged again while it goes on.
 #[derive(Debug, Default)]
 struct Alarm(Option<Instant>);
 
 impl Alarm {
-    /// Whether it is time to tell it.
+    /// Whether it is time to log it; if so, notes the time.
     fn is_due(&mut self, goes_on: bool) -> bool {
         let is_due = goes_on && self.0.is_none_or(|told| told.elapsed() >= ALARM_EVERY);
         match (goes_on, is_due) {
@@ -195,12 +201,12 @@ impl Alarm {
     }
 }
 
-/// A finished recording that may go.
+/// A finished recording that may be removed.
 #[derive(Debug)]
 struct Found {
     names: Names,
     ended: SystemTime,
-    /// What its removal frees.
+    /// Bytes that its removal frees.
     bytes: u64,
     inodes: u64,
 }
@@ -208,7 +214,7 @@ struct Found {
 impl Found {
     fn new(names: Names, ended: SystemTime) -> Self {
         let freed = |path: PathBuf| match fs::symlink_metadata(path) {
-            // Another name keeps what it holds.
+            // Another hard link keeps the file's room.
             Ok(file) if file.nlink() > 1 => (0, 0),
             Ok(file) if file.blocks() > 0 => (file.blocks() * 512, 1),
             Ok(file) => (file.len(), 1),
@@ -220,7 +226,7 @@ impl Found {
 }
 
 impl Store {
-    /// What automatic deletion is about to do.
+    /// The state of automatic deletion.
     #[must_use]
     pub fn retention(&self) -> Retention {
         let shown = self.keeping.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -228,12 +234,12 @@ impl Store {
         Retention { removed, ..shown }
     }
 
-    /// Notes that so many bytes of a recording were written.
+    /// Notes that `bytes` bytes of a recording were written.
     pub fn note_written(&self, bytes: u64) {
         self.keeping.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Notes that so many files were made, or will soon be.
+    /// Notes that `count` files were made, or will soon be.
     pub(super) fn note_files(&self, count: u64) {
         self.keeping.files.fetch_add(count, Ordering::Relaxed);
         self.door.take_inodes(count);
@@ -251,7 +257,7 @@ impl Store {
         self.keeping.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what an earlier run knew of the clock; to be called before anything is written.
+    /// Takes over an earlier run's knowledge of the clock. To be called before anything is written.
     pub(super) fn load_clock(&self) {
         let now = Reading::now();
         let clock = match Clock::load(&self.lock) {
@@ -264,7 +270,8 @@ impl Store {
         self.work().clock = clock;
     }
 
-    /// When the newest recording ended or was published, by the latest day's records and file times.
+    /// The time at which the newest recording ended or was published, by the latest day's start, records
+    /// and file times.
     fn newest_s(&self) -> Option<i64> {
         let day = days_of(self.dir()).ok()?.pop()?;
         let began_s = clock::wall_s(date_of(&day)?);
@@ -273,7 +280,7 @@ impl Store {
         [Some(began_s), published_s, ended_s].into_iter().max()?
     }
 
-    /// Looks at the clock and writes down what it shows; says whether ages are to be believed.
+    /// Reads the clock and saves the reading. Returns whether ages may be believed.
     fn watch_clock(&self) -> bool {
         let mut work = self.work();
         let now = Reading::now();
@@ -286,7 +293,7 @@ impl Store {
         let verdict = work.clock.judge(&now, newest_s);
         match work.clock.save(&self.lock) {
             Ok(()) => self.set_dirty(),
-            Err(error) => tracing::debug!(%error, "cannot write down what the clock shows"),
+            Err(error) => tracing::debug!(%error, "cannot save the reading of the clock"),
         }
         let clock_doubt = verdict.err();
         let doubt = clock_doubt.clone().filter(|_| self.config.keep_days.is_some());
@@ -309,8 +316,8 @@ impl Store {
         is_believed
     }
 
-    /// Removes what is too old and was announced, and announces what the next look, so long from now,
-    /// will remove. The first look only announces.
+    /// Removes announced recordings that are too old, and announces the removals of the next look,
+    /// `next_look` from now. The first look only announces.
     pub(super) fn watch_ages(&self, next_look: Duration) {
         let is_believed = self.watch_clock();
         match self.config.keep_days {
@@ -329,8 +336,8 @@ impl Store {
         };
         let old = self.old(horizon + next_look);
         let announced = std::mem::take(&mut self.work().announced);
-        // What was not announced, since somebody has brought it meanwhile or it is not among the newest
-        // any more, waits for the next look.
+        // An old recording may be unannounced: it was put there since, or is not among the newest any
+        // more. It waits for the next look.
         let is_due =
             |found: &Found| found.ended < horizon && announced.contains(&found.names.json());
         let (due, mut next): (Vec<Found>, Vec<Found>) = old.into_iter().partition(is_due);
@@ -347,12 +354,12 @@ impl Store {
         self.show(|shown| shown.next = plan);
     }
 
-    /// The recordings that ended before `horizon` and may go, oldest first.
+    /// The recordings that ended before `horizon` and may be removed, oldest first.
     fn old(&self, horizon: SystemTime) -> Vec<Found> {
         let mut old = Vec::new();
         for day in days_of(self.dir()).unwrap_or_default() {
             if date_of(&day).is_none_or(|began| began >= horizon) {
-                break; // What began later has ended later.
+                break; // Later recordings have ended later.
             }
             old.extend(finished_in(&day).unwrap_or_default());
         }
@@ -368,7 +375,7 @@ impl Store {
         old.into_iter().map(|(names, ended)| Found::new(names, ended)).collect()
     }
 
-    /// The records of the newest recordings, as many as are to be kept in any case.
+    /// The records of the newest `keep_min` recordings, which are always kept.
     fn newest(&self) -> HashSet<PathBuf> {
         let mut newest = Vec::new();
         if self.config.keep_min > 0 {
@@ -385,7 +392,7 @@ impl Store {
         newest.into_iter().take(self.config.keep_min).map(|(names, _)| names.json()).collect()
     }
 
-    /// Removes one recording, if it is still there and ours; whether it did.
+    /// Removes one recording, if it is still there and callreel's. Returns whether it did.
     fn remove_found(&self, found: &Found, why: Removal) -> bool {
         let id = &found.names.id;
         if our_record(&found.names).is_none() {
@@ -408,14 +415,14 @@ impl Store {
         let now = SystemTime::now();
         for day in days_of(self.dir()).unwrap_or_default() {
             match date_of(&day) {
-                // It stays if anything is in it.
+                // A directory with anything in it stays.
                 Some(began) if began + DAY < now => drop(fs::remove_dir(&day)),
                 _ => break,
             }
         }
     }
 
-    /// Removes what is oldest, as much as there is too little room and as far as that helps.
+    /// Removes the oldest recordings, as many as room is short of and as long as that helps.
     pub(super) fn make_room(&self) {
         if !self.config.make_room {
             return;
@@ -438,7 +445,7 @@ impl Store {
             match work.balances[coin as usize].step(coin, short, free, used, Instant::now()) {
                 Step::Rest => {}
                 Step::Wait => {
-                    // Some file systems free what was removed when they are synced.
+                    // Some file systems free the room of removed files only when they are synced.
                     let _ = disk::sync_file_system(&self.lock);
                     return;
                 }
@@ -458,8 +465,8 @@ impl Store {
         }
     }
 
-    /// Removes at most `count` recordings to get `short` bytes or inodes; or says why that would not
-    /// help.
+    /// Removes at most `count` recordings to get `short` bytes or inodes. Returns the reason if that
+    /// would not help; then nothing is removed.
     fn remove_for_room(
         &self,
         work: &mut Work,
@@ -479,7 +486,7 @@ impl Store {
         if is_in_vain {
             let (all, unit) = (queued(&work.queue), coin.name());
             return Some(format!(
-                "{short} {unit} are missing, and all recordings that may go take {all}: other files fill the disk"
+                "{short} more {unit} are needed, but all recordings that may be removed take only {all}: other files fill the disk"
             ));
         }
         let (mut wanted, mut batch) = (short, Vec::new());
@@ -505,8 +512,8 @@ impl Store {
         None
     }
 
-    /// The oldest recordings that may go and whose removal frees something: those of so many bytes or
-    /// inodes, or all.
+    /// The oldest recordings that may be removed and free some room: enough of them for `wanted` bytes
+    /// or inodes, or all.
     fn oldest(&self, coin: Coin, wanted: u64) -> Vec<Found> {
         let (newest, mut oldest, mut sum) = (self.newest(), Vec::new(), 0);
         for day in days_of(self.dir()).unwrap_or_default() {
@@ -528,7 +535,7 @@ impl Store {
     }
 }
 
-/// What these recordings are, oldest first, in figures.
+/// The figures of these recordings, which come oldest first.
 fn plan_of(found: &[Found], at: SystemTime) -> Option<Plan> {
     let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or_default();
     let (oldest, newest) = (found.first()?, found.last()?);
@@ -541,35 +548,37 @@ fn plan_of(found: &[Found], at: SystemTime) -> Option<Plan> {
     })
 }
 
-/// What was removed for room, held against the room that there is.
+/// The account of removals for room against the room on the disk.
 #[derive(Debug, Default)]
 struct Balance {
-    /// Room, bytes written or files made by us until then, and the time when the account was opened.
+    /// The free room, callreel's bytes written or files made, and the time, all when the account was
+    /// opened.
     opened: Option<(u64, u64, Instant)>,
     /// Bytes or inodes removed since.
     removed: u64,
-    /// How many recordings go at one time.
+    /// The most recordings that are removed at one time.
     batch: usize,
-    /// Since when room is missing that removals ought to have made.
+    /// The time since which the room that removals ought to have made is missing.
     waits_since: Option<Instant>,
-    /// Nothing is removed until then; how long that is, and what was missing when it began.
+    /// The time until which nothing is removed, the length of this hold, and the room missing when it
+    /// began.
     hold: Option<(Instant, Duration, u64)>,
-    /// When room was needed last.
+    /// The time at which room was last short.
     needed: Option<Instant>,
-    /// All that may go would not be enough.
+    /// Removing all recordings that may be removed would not be enough.
     is_in_vain: bool,
 }
 
-/// What is to be done for room now.
+/// The next thing to do for room.
 #[derive(Debug, Eq, PartialEq)]
 enum Step {
     /// Nothing: there is room.
     Rest,
-    /// Nothing: what was removed may still be on its way.
+    /// Nothing yet: the file system may still be freeing the room.
     Wait,
-    /// Nothing: it does not help, and why.
+    /// Nothing: removals do not help, for this reason.
     Hold(String),
-    /// Remove at most so many.
+    /// Remove at most this many recordings.
     Remove(usize),
 }
 
@@ -607,7 +616,7 @@ impl Balance {
         match self.hold {
             None => self.hold = Some((now + HOLD, HOLD, missing)),
             Some((until, _, _)) if now < until => {}
-            // Whoever took the room takes no more: it is worth another try, with one recording.
+            // The other files that took the room grow no more: try again, with one recording.
             Some((_, length, then)) if missing <= then + slack => {
                 let length = (length * 2).min(DAY);
                 self.opened = Some((free, written, now));
@@ -631,7 +640,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A disk on which removals free a part of what they should, and others write.
+    /// A disk on which removals may free no room, and on which other programs write.
     struct Sim {
         balance: Balance,
         free: u64,
@@ -644,7 +653,7 @@ mod tests {
             Self { balance: Balance::default(), free, now: Instant::now(), removed: 0 }
         }
 
-        /// A second: recordings of 1 MiB go as is said.
+        /// One second: removes recordings of 1 MiB as the step says, then others write `others` bytes.
         fn tick(&mut self, keep_free: u64, others: u64, frees: bool) -> Step {
             self.now += Duration::from_secs(1);
             let short = keep_free.saturating_sub(self.free);

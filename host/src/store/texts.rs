@@ -1,8 +1,8 @@
-//! How much is kept of a call's texts: they come from the wire, and a live call has them in memory, in
-//! its record and in the API.
+//! Bounds of a call's texts. They come from the wire, and a live call keeps them in memory, in its
+//! record and in the API.
 //!
-//! All figures are bytes of JSON, in which a text is never shorter than in memory and, where it is full
-//! of control characters, six times as long.
+//! All figures are bytes of JSON. A text is never shorter in JSON than in memory; if it is full of
+//! control characters, it is six times as long.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -12,27 +12,27 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// What a record's ids, parameters, caller's ends, keys, marks and gaps may take together.
+/// The most that a record's ids, parameters, ends of the call, keys, marks and gaps take together.
 pub const TEXTS_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest id, and the longest name of a parameter.
 pub const ID_BYTES_MAX: usize = 256;
 
-/// What all parameters may take together.
+/// The most that all parameters take together.
 const PARAMETERS_BYTES_MAX: usize = 32 * 1024;
 
-/// What a list of calls shows of one call's parameters, all of them together, and of one of them.
+/// The most that a list of calls shows of one call's parameters together, and of one name or value.
 const BRIEF_BYTES_MAX: usize = 512;
 const BRIEF_TEXT_BYTES_MAX: usize = 96;
 
-/// Quotes, colon, comma, indentation and line break of a parameter.
+/// Bytes of a parameter's quotes, colon, comma, indentation and line break.
 const PARAMETER_FRAME_BYTES: usize = 14;
 
-/// What a cut text says of what is not there, between its beginning and the digest of all of it.
+/// The parts of a cut text's mark before the length of the whole text, and before its digest.
 const CUT: &str = "…[cut: ";
 const DIGEST: &str = " bytes, sha256 ";
 
-/// Digits of that digest.
+/// Hexadecimal digits of that digest.
 const DIGEST_DIGITS: usize = 32;
 
 /// The longest such mark.
@@ -51,7 +51,7 @@ const fn json_bytes_of(byte: u8) -> usize {
     }
 }
 
-/// The beginning of a text that takes `bytes_max` bytes at most in JSON.
+/// The longest beginning of a text that takes at most `bytes_max` bytes in JSON.
 fn head(text: &str, bytes_max: usize) -> &str {
     let mut bytes = 0;
     let mut is_too_much = |byte| {
@@ -62,8 +62,8 @@ fn head(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(end)]
 }
 
-/// A text of at most `bytes_max` bytes: as it is, or its beginning with a mark that says how long it
-/// was and what the SHA-256 of all of it begins with. Adds to `cut` if it was longer.
+/// The text as it is if it takes at most `bytes_max` bytes. Else its beginning and a mark: the length of
+/// the whole text and the first digits of its SHA-256. Adds 1 to `cut` if the text is cut.
 pub fn bounded(mut text: String, bytes_max: usize, cut: &mut u64) -> String {
     if json_bytes(&text) > bytes_max {
         let digest = digest(&text);
@@ -71,17 +71,17 @@ pub fn bounded(mut text: String, bytes_max: usize, cut: &mut u64) -> String {
         text = format!("{kept}{CUT}{}{DIGEST}{digest}]", text.len());
         *cut += 1;
     }
-    // Every live call has these in memory: no more than they need.
+    // Every live call has these in memory: keep no spare capacity.
     text.shrink_to_fit();
     text
 }
 
-/// An id as it is kept.
+/// The id, cut to [`ID_BYTES_MAX`].
 pub fn id(text: String) -> String {
     bounded(text, ID_BYTES_MAX, &mut 0)
 }
 
-/// The digits that name a text: of a cut one, those of the whole.
+/// The first digits of a text's SHA-256; of a cut text, those of the whole text.
 pub fn digest_of(text: &str) -> String {
     let marked = text.rsplit_once(CUT).and_then(|(_, mark)| mark.strip_suffix(']'));
     let digits = marked.and_then(|mark| Some(mark.split_once(DIGEST)?.1));
@@ -97,19 +97,19 @@ fn digest(text: &str) -> String {
     digits
 }
 
-/// A text as watchers of a live call see it: its beginning.
+/// The beginning of a text, as watchers of a live call see it.
 pub fn brief(text: &str) -> String {
     let kept = head(text, BRIEF_TEXT_BYTES_MAX);
     if kept.len() == text.len() { kept.to_owned() } else { format!("{kept}…") }
 }
 
-/// What the user gave a stream on its way, by name. Copies of a record share it.
+/// Custom parameters that the user gave a stream, by name. Copies of a record share them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Parameters(Arc<BTreeMap<String, String>>);
 
 impl Parameters {
-    /// Takes names and values. Where all of them take too much, the longest values are cut to one
-    /// length, so that the short ones stay whole. Adds to `cut` for each name and value that is cut.
+    /// Takes names and values. If they take too much together, the longest values are cut to one
+    /// length, so that short ones stay whole. Adds 1 to `cut` for each name and value that is cut.
     pub fn new(given: impl Iterator<Item = (String, String)>, cut: &mut u64) -> Self {
         let mut all: Vec<(String, String)> =
             given.map(|(name, value)| (bounded(name, ID_BYTES_MAX, cut), value)).collect();
@@ -123,12 +123,12 @@ impl Parameters {
         Self(Arc::new(all.into_iter().collect()))
     }
 
-    /// Takes one out.
+    /// Removes a parameter and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<String> {
         self.0.contains_key(name).then(|| Arc::make_mut(&mut self.0).remove(name)).flatten()
     }
 
-    /// As many as a list shows of one call, and how many of them are cut or not among those.
+    /// The parameters as a list of calls shows them, and the number of those that are cut or left out.
     pub fn brief(&self) -> (Self, u64) {
         let (mut shown, mut bytes, mut left_out) = (BTreeMap::new(), 0, 0);
         for (name, value) in self.iter() {
@@ -145,7 +145,7 @@ impl Parameters {
         if left_out == 0 { (self.clone(), 0) } else { (Self(Arc::new(shown)), left_out) }
     }
 
-    /// The bytes that they take.
+    /// The bytes that all parameters take in JSON.
     pub fn json_bytes(&self) -> usize {
         let one = |(name, value): (&String, &String)| json_bytes(name) + json_bytes(value);
         self.iter().map(one).sum::<usize>() + self.len() * PARAMETER_FRAME_BYTES
@@ -172,7 +172,7 @@ impl<'de> Deserialize<'de> for Parameters {
     }
 }
 
-/// To what length those of these lengths that are longer have to be cut so that all take `sum` at most.
+/// The length to which longer ones must be cut so that all of `lengths` together are `sum` at most.
 fn level(mut lengths: Vec<usize>, mut sum: usize) -> usize {
     lengths.sort_unstable();
     for (index, length) in lengths.iter().enumerate() {
@@ -203,7 +203,7 @@ mod tests {
             let kept = bounded(long.clone(), ID_BYTES_MAX, &mut cut);
             assert!(json_bytes(&kept) <= ID_BYTES_MAX && kept.starts_with(unit), "{kept}");
             assert_eq!((cut, digest_of(&kept)), (1, digest(&long)));
-            // What is cut is not cut again.
+            // A text that was cut is not cut again.
             assert_eq!(bounded(kept.clone(), ID_BYTES_MAX, &mut cut), kept);
             assert_eq!(cut, 1);
         }

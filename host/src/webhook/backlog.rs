@@ -1,7 +1,7 @@
-//! The messages that wait, in memory: their directory is read seldom, however many there are.
+//! The messages that wait, in memory, so that their directory is read seldom, however many there are.
 //!
-//! The oldest are known by name and time; of the newer ones only the number is, until there is room.
-//! Those are files like all others, so nothing is lost with what is forgotten here.
+//! The oldest are known by name and time. Of the newer ones only the number is known, until there is
+//! room. All are files in the directory, so no message is lost.
 
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::fs;
@@ -11,41 +11,41 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::store::found;
 
-/// Messages that are known by name at most.
+/// The most messages that are known by name.
 const KNOWN_MAX: usize = 4096;
 
-/// Messages, the oldest, of which a round may try each.
+/// The most messages that one round tries: the oldest ones.
 const ROUND_MAX: usize = 1000;
 
-/// How often the directory is read although nothing asks for it: others may take messages away.
+/// The longest time between two reads of the directory: other programs may remove messages.
 const READ_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// How soon it is read again after it could not be.
+/// The time after which the directory is read again if it could not be read.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// When a message was written, and its id: their order is that of the delivery.
+/// The time at which a message was written, and its id. Messages are delivered in this order.
 pub(super) type Waiting = (SystemTime, String);
 
-/// How a message has fared.
+/// The tries of a message so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tries {
-    /// How often it was not taken.
+    /// The number of failed tries.
     pub count: u32,
-    /// When to try again; absent: now.
+    /// Time of the next try; `None`: now.
     pub next: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     known: BTreeMap<Waiting, Tries>,
-    /// Newer ones.
+    /// The number of newer messages, not known by name.
     beyond: u64,
-    /// When the directory is to be read; absent: now.
+    /// Time of the next read of the directory; `None`: now.
     read_at: Option<Instant>,
 }
 
 impl Backlog {
-    /// How many messages wait.
+    /// The number of messages that wait.
     pub(super) fn len(&self) -> u64 {
         self.known.len() as u64 + self.beyond
     }
@@ -63,15 +63,15 @@ impl Backlog {
         }
     }
 
-    /// Counts messages that were written, newer than all that are known.
+    /// Counts further messages, newer than all that are known by name.
     pub(super) fn add_unknown(&mut self, count: u64) {
         self.beyond += count;
     }
 
-    /// Reads the directory if it is time, or the known ones run out.
+    /// Reads the directory if it is time, or if few messages are known by name and there are more.
     ///
     /// # Errors
-    /// It cannot be read; what was known is as it was.
+    /// The directory cannot be read; the known messages stay as they were.
     pub(super) fn refresh(&mut self, dir: &Path, now: Instant) -> io::Result<()> {
         let is_short = self.beyond > 0 && self.known.len() < ROUND_MAX;
         if !is_short && self.read_at.is_some_and(|at| at > now) {
@@ -92,7 +92,7 @@ impl Backlog {
             let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
                 continue;
             };
-            // One that has no time any more is no more.
+            // A file without a time was removed meanwhile.
             let Ok(written) = entry.metadata().and_then(|metadata| metadata.modified()) else {
                 continue;
             };
@@ -120,18 +120,18 @@ impl Backlog {
         due.map(|(message, _)| message.clone()).collect()
     }
 
-    /// When there is something to do again.
+    /// Time of the next thing to do: a try, or a read of the directory.
     pub(super) fn next(&self, now: Instant) -> Instant {
         let next = self.known.values().take(ROUND_MAX).map(|tries| tries.next.unwrap_or(now));
         next.chain(self.read_at).min().unwrap_or(now)
     }
 
-    /// What is known of a message.
+    /// The tries of a message, if it is known by name.
     pub(super) fn tries(&mut self, message: &Waiting) -> Option<&mut Tries> {
         self.known.get_mut(message)
     }
 
-    /// Forgets a message that is gone.
+    /// Forgets a message that was removed.
     pub(super) fn remove(&mut self, message: &Waiting) {
         self.known.remove(message);
     }
@@ -149,7 +149,7 @@ mod tests {
     fn all_messages_have_their_turn_oldest_first_in_little_memory() {
         let dir = tempfile::tempdir().unwrap();
         let path = |id: u64| dir.path().join(format!("msg_{id}.json"));
-        // Written in an order that is not the one of their names.
+        // Their times have another order than their names.
         let all: Vec<u64> = (0..KNOWN_MAX as u64 + 700).map(|n| n * 7919 % 4801).collect();
         for (second, id) in all.iter().enumerate() {
             let file = fs::File::create(path(*id)).unwrap();

@@ -1,4 +1,4 @@
-//! What each stage takes: core through its public face beside other people's crates, in one run.
+//! Cost of each stage: core through its public API beside other people's crates, in one run.
 //! `cargo bench -p callreel-bench`. One item is one media message.
 
 use callreel_bench::peers::{self, Borrowed, Event};
@@ -12,7 +12,7 @@ fn main() {
     divan::main();
 }
 
-/// The message that is taken again and again, and its payload.
+/// The message measured again and again, and its payload.
 fn text() -> (String, String) {
     let text = media(1000);
     let payload = text.split(r#""payload":""#).nth(1).and_then(|rest| rest.split('"').next());

@@ -1,5 +1,5 @@
-//! callreel beside what others would write: the messages of a call, and the ways from their text to
-//! samples.
+//! Code to compare callreel with: the messages of a call, and other people's ways from their text
+//! to samples.
 
 #[cfg(feature = "peers")]
 pub mod peers;
@@ -9,13 +9,13 @@ use base64ct::{Base64, Encoding as _};
 /// Mu-law codes in a media message: 20 ms.
 pub const CODES: usize = 160;
 
-/// A call's start, as Twilio spells it.
+/// A call's start, in Twilio's spelling.
 pub const START: &str = r#"{"event":"start","sequenceNumber":"1","start":{"accountSid":"AC0123456789abcdef0123456789abcdef","streamSid":"MZ0123456789abcdef0123456789abcdef","callSid":"CA0123456789abcdef0123456789abcdef","tracks":["inbound"],"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1},"customParameters":{}},"streamSid":"MZ0123456789abcdef0123456789abcdef"}"#;
 
-/// Media message number `index` of a call, as Twilio spells it: 20 ms of noise.
+/// Media message number `index` of a call, in Twilio's spelling: 20 ms of noise.
 #[must_use]
 pub fn media(index: u64) -> String {
-    // A generator of Lehmer's, seeded by the index: any codes do, as long as they differ.
+    // A Lehmer generator, seeded by the index. Any codes will do if they differ.
     let mut state = ((index + 1) * 0x9E37_79B9) | 1;
     let codes: [u8; CODES] = std::array::from_fn(|_| {
         state = state * 48_271 % 0x7FFF_FFFF;
@@ -32,7 +32,7 @@ pub fn media(index: u64) -> String {
 /// A text message as a client sends it: one masked WebSocket frame.
 ///
 /// # Panics
-/// The text is not of 126 to 65 535 bytes, as media and starts are.
+/// The text has fewer than 126 or more than 65 535 bytes. Media and starts are in between.
 #[must_use]
 pub fn masked(text: &str) -> Vec<u8> {
     assert!(text.len() > 125, "a shorter text has another header");

@@ -1,17 +1,17 @@
-//! The ways from a message's text to samples that other people's crates offer.
+//! Ways from a message's text to samples that other people's crates offer.
 
 use serde::Deserialize;
 
-/// The sample of each mu-law code; everybody has this table.
+/// The sample of each mu-law code. All such tables are equal.
 pub use callreel_core::g711::MULAW_TABLE as MULAW;
 
-/// A message as most would write it down: a tagged enum that owns its strings.
+/// A message as most programmers would declare it: a tagged enum that owns its strings.
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
 pub enum Event {
     /// The stream begins.
     Start {
-        /// What is said of it.
+        /// The fields of the start.
         start: Start,
     },
     /// Audio.
@@ -26,7 +26,7 @@ pub enum Event {
     Other,
 }
 
-/// What is read of a start.
+/// The fields read from a start.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Start {
@@ -34,57 +34,57 @@ pub struct Start {
     pub stream_sid: String,
 }
 
-/// What is read of a piece of audio.
+/// The fields read from a piece of audio.
 #[derive(Deserialize)]
 pub struct Media {
     /// Base64 of mu-law codes.
     pub payload: String,
 }
 
-/// The same of a message known to be audio, without a copy.
+/// The fields read from a message known to be audio, without a copy.
 #[derive(Deserialize)]
 pub struct Borrowed<'t> {
-    /// What the message is.
+    /// The kind of the message.
     pub event: &'t str,
     /// The audio.
     #[serde(borrow)]
     pub media: Option<BorrowedMedia<'t>>,
 }
 
-/// What is read of a piece of audio, without a copy.
+/// The fields read from a piece of audio, without a copy.
 #[derive(Deserialize)]
 pub struct BorrowedMedia<'t> {
     /// Base64 of mu-law codes.
     pub payload: &'t str,
 }
 
-/// Decodes base64 as most do.
+/// Decodes base64 with the usual crate.
 ///
 /// # Errors
-/// It is none.
+/// `payload` is not base64.
 pub fn decode_base64(payload: &str) -> Result<Vec<u8>, base64::DecodeError> {
     use base64::prelude::*;
     BASE64_STANDARD.decode(payload)
 }
 
-/// Decodes base64 into `codes` as the fastest crate does.
+/// Decodes base64 into `codes` with the fastest crate.
 ///
 /// # Panics
-/// It is none, or longer.
+/// `payload` is not base64, or is longer than `codes`.
 #[must_use]
 pub fn decode_base64_fast<'c>(payload: &str, codes: &'c mut [u8]) -> &'c [u8] {
     use base64_simd::AsOut as _;
     base64_simd::STANDARD.decode(payload.as_bytes(), codes.as_out()).expect("it is base64")
 }
 
-/// Decodes mu-law as everybody does.
+/// Decodes mu-law in the usual way, by a table.
 pub fn decode_mulaw(codes: &[u8], samples: &mut [i16]) {
     for (sample, code) in samples.iter_mut().zip(codes) {
         *sample = MULAW[usize::from(*code)];
     }
 }
 
-/// Text to samples as most would write it: serde_json, base64, the table.
+/// Turns text into samples in the usual way: serde_json, base64, the table.
 ///
 /// # Panics
 /// The text is not a media message.
@@ -97,7 +97,7 @@ pub fn obvious(text: &str, samples: &mut [i16]) -> usize {
     codes.len()
 }
 
-/// Text to samples by the fastest crates there are: sonic-rs, base64-simd, the table.
+/// Turns text into samples with the fastest crates: sonic-rs, base64-simd, the table.
 ///
 /// # Panics
 /// The text is not a media message.

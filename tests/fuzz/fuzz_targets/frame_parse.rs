@@ -1,5 +1,5 @@
-//! Whatever `serde_json` reads within our limits we read with equal values, and the spelling that is
-//! recognised byte for byte means what it means to the parser.
+//! Core reads every message that `serde_json` reads within core's limits, with equal values. The
+//! spelling recognised byte for byte has the same meaning in the parser.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 fuzz_target!(|text: &str| {
     let found = said(text);
-    // A blank leaves it to the parser.
+    // A leading blank makes core leave the message to the parser.
     let parsed = said(&format!(" {text}"));
     assert_eq!(parsed, found);
     let Ok(node) = serde_json::from_str::<Node>(text) else { return };
@@ -30,7 +30,7 @@ fuzz_target!(|text: &str| {
 #[derive(Debug, PartialEq)]
 struct Message {
     sequence: Option<u64>,
-    /// `None` where it is not expected to be anything.
+    /// `None` where the stream id is not compared.
     stream_id: Option<String>,
     said: Said,
 }
@@ -89,7 +89,8 @@ fn said(text: &str) -> Result<Message, PeerError> {
     Ok(Message { sequence: frame.sequence, stream_id, said })
 }
 
-/// What a message must mean; `None` where we may refuse it: a field of ours twice or of another type.
+/// The meaning that a message must have; `None` where core may refuse the message: a known field
+/// that is there twice or has another type.
 fn expect(message: &Node) -> Option<Result<Message, PeerError>> {
     let event = message.one("event")?.text()?;
     let sequence = message.number("sequenceNumber")?;
@@ -99,7 +100,7 @@ fn expect(message: &Node) -> Option<Result<Message, PeerError>> {
 }
 
 fn expect_known(event: &str, message: &Node) -> Option<Result<Said, PeerError>> {
-    // Those of other events must be right, too: all are read at once.
+    // The fields of other events must be valid too: the parser reads all fields at once.
     let media = message.object("media")?.map(expect_media);
     let stream_sid = message.string("streamSid")?.unwrap_or_default();
     let start = message.object("start")?.map(|start| expect_start(start, stream_sid));
@@ -119,7 +120,7 @@ fn expect_known(event: &str, message: &Node) -> Option<Result<Said, PeerError>> 
         "mark" => Ok(Said::Mark(mark.unwrap_or_default())),
         "media" => media.unwrap_or(Err(PeerError::Shape)),
         "start" => {
-            // Fields beside it would count.
+            // The same fields beside `start` would count.
             let fields = ["callSid", "accountSid", "tracks", "mediaFormat", "customParameters"];
             for name in fields.into_iter().chain(["custom_parameters"]) {
                 if message.maybe(name)?.is_some() {
@@ -210,7 +211,7 @@ fn track(name: &str) -> Option<Track> {
     }
 }
 
-/// JSON as serde_json reads it, with an object's members in order and twice if they are.
+/// JSON as serde_json reads it. An object keeps its members in order, repeated ones included.
 enum Node {
     Array(Vec<Node>),
     Integer(u64),
@@ -237,14 +238,14 @@ impl Node {
         }
     }
 
-    /// The member of that name, which must be there once.
+    /// The member of that name, if there is exactly one.
     fn one(&self, name: &str) -> Option<&Node> {
         let Self::Object(pairs) = self else { return None };
         let mut found = pairs.iter().filter(|(key, _)| key == name).map(|(_, node)| node);
         found.next().filter(|_| found.next().is_none())
     }
 
-    /// The member of that name or, inside, `None`; `None` outside when it is there twice.
+    /// The member of that name; `Some(None)` if it is absent or null; `None` if it is there twice.
     fn maybe(&self, name: &str) -> Option<Option<&Node>> {
         let Self::Object(pairs) = self else { return None };
         match pairs.iter().filter(|(key, _)| key == name).count() {

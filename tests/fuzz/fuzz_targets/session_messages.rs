@@ -1,5 +1,5 @@
-//! Whatever is said in whatever order: no audio is lost, the figures add up, both channels are of
-//! one length.
+//! Any messages in any order: no audio is lost, the counts add up, and both channels have the same
+//! length.
 
 #![no_main]
 
@@ -19,21 +19,21 @@ struct Input {
     messages: Vec<Message>,
 }
 
-/// How many samples a session holds.
+/// Size of a session's ring.
 #[derive(Arbitrary, Debug)]
 enum Ring {
-    /// As for two tracks.
+    /// The usual size for two tracks.
     Usual,
-    /// The least that serves two tracks.
+    /// The smallest ring for two tracks.
     Least,
-    /// The least that serves one track.
+    /// The smallest ring for one track.
     One,
 }
 
 #[derive(Arbitrary, Debug)]
 enum Message {
     Media(Media),
-    /// The message before once more.
+    /// The message before, once more.
     Again,
     Mark,
     Start {
@@ -42,7 +42,7 @@ enum Message {
     },
     Stop,
     Text(String),
-    /// Media whose turn is dropped.
+    /// Media with a turn that is dropped undrained.
     Undrained(Media),
 }
 
@@ -58,9 +58,9 @@ struct Media {
 #[derive(Arbitrary, Debug)]
 enum Time {
     Any(u64),
-    /// In steps of 100 ms: about the longest gap that is filled.
+    /// In steps of 100 ms: around the longest gap that is filled.
     Far(u8),
-    /// In steps of 5 ms: about what is wobble and what is a gap.
+    /// In steps of 5 ms: around the border between wobble and gap.
     Near(u8),
     None,
 }
@@ -72,7 +72,7 @@ enum Length {
 }
 
 fuzz_target!(|input: Input| {
-    // Filling costs time: ten seconds each.
+    // Filling gaps costs time: ten seconds of silence for each message.
     if input.messages.len() > 40 {
         return;
     }
@@ -114,7 +114,7 @@ impl Media {
             Length::Long(length) => usize::from(length) / 8,
             Length::Short(length) => usize::from(length),
         };
-        // Not silence, so that audio can be told from what was filled in.
+        // Codes other than silence, so that audio differs from the silence that fills gaps.
         let payload = BASE64_STANDARD.encode(vec![0x21 + self.outbound as u8; length]);
         let timestamp = match self.time {
             Time::Any(time) => format!(r#""timestamp":"{time}","#),
@@ -132,7 +132,7 @@ impl Media {
     }
 }
 
-/// A session and what must be true of it.
+/// A session, and the counts that it is checked against.
 struct State {
     session: Session<Vec<u8>>,
     ring_bytes: usize,
@@ -178,7 +178,7 @@ impl State {
                 match turn.event() {
                     Event::Media(placed) => {
                         self.media += u64::from(!placed.repeated);
-                        // What came late into its place needs no draining.
+                        // A late chunk that lands in its place needs no draining.
                         if drained || placed.reordered {
                             self.taken[placed.track as usize] += placed.samples;
                         } else {
@@ -209,7 +209,7 @@ impl State {
         };
         let stats = *self.session.stats();
         assert_eq!(stats.media, self.media);
-        // A gap's silence is lost with its turn, too.
+        // A dropped turn also loses the silence of its gap.
         assert!(stats.undrained >= self.undrained);
         if restart {
             let places = self.drained.out.len();
@@ -256,7 +256,7 @@ impl State {
     }
 }
 
-/// What came out of a session.
+/// The output of a session.
 struct Drained {
     out: Vec<i16>,
     codes: Vec<u8>,

@@ -1,5 +1,5 @@
-//! Any bytes, cut anywhere, are the same events as they are whole, and the same that a decoder finds
-//! which is written the plain way.
+//! Any bytes, cut anywhere, give the same events as the uncut bytes, and the same events as a
+//! decoder written in the plain way.
 
 #![no_main]
 
@@ -33,7 +33,7 @@ fuzz_target!(|input: Input<'_>| {
     assert_eq!(reference(input.bytes, limit), whole);
 });
 
-/// What the decoder says when the bytes arrive in pieces of these sizes, again and again.
+/// The decoder's events when the bytes arrive in pieces of these sizes, repeated in a cycle.
 fn decode(mut bytes: &[u8], sizes: &[usize], limit: usize) -> Vec<Said> {
     let mut decoder = Decoder::new(limit);
     let mut buffer = vec![0; limit + OVERHEAD_BYTES_MAX];
@@ -49,7 +49,7 @@ fn decode(mut bytes: &[u8], sizes: &[usize], limit: usize) -> Vec<Said> {
             found.push(match event {
                 Ok(Event::Text(text)) => {
                     let said = Said::Text(text.to_vec());
-                    // The caller's to change.
+                    // The caller may change the text.
                     text.fill(0xFF);
                     said
                 }
@@ -68,7 +68,7 @@ fn decode(mut bytes: &[u8], sizes: &[usize], limit: usize) -> Vec<Said> {
     found
 }
 
-/// RFC 6455, section 5, with copies and without haste.
+/// RFC 6455, section 5, with copies and without regard to speed.
 fn reference(mut bytes: &[u8], limit: usize) -> Vec<Said> {
     let mut found = Vec::new();
     let mut message: Option<(u8, Vec<u8>)> = None;

@@ -1,4 +1,4 @@
-//! Clients that ask for more than they take, and calls that are not taken.
+//! Clients that ask for more than they read, calls that are refused, and admin tokens.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ fn a_client_that_takes_nothing_is_let_go() {
     let recorder = Recorder::start(Config { write_timeout, ..open() });
     let mut socket = TcpStream::connect(recorder.admin).unwrap();
     socket.set_write_timeout(Some(PATIENCE)).unwrap();
-    // Far more than anything on the way has room for: it is cut off, or it waits.
+    // Far more than the buffers on the way hold: a write waits until the server ends the connection.
     let requests = REQUEST.repeat(1000);
     let ended = (0..10_000).find_map(|_| socket.write_all(requests.as_bytes()).err());
     let kind = ended.expect("an end").kind();
@@ -55,7 +55,7 @@ fn calls_that_are_refused_are_counted_by_reason() {
             assert_eq!(Peer::try_connect(server, "MZ2", "").err(), Some(503));
         }),
         ("rate", &["--max-new-calls", "1"], |server| {
-            // However slow the machine is, one of them is too early.
+            // At least one of the 100 attempts comes too early, even on a slow machine.
             let refused = (0..100).find_map(|_| Peer::try_connect(server, "MZ1", "").err());
             assert_eq!(refused, Some(503));
         }),
@@ -113,7 +113,8 @@ fn a_wrong_token_is_answered_late_however_it_is_shown_and_a_right_one_is_not() {
     assert!(answer.text().contains("callreel_admin_tokens_refused_total 62"), "{}", answer.text());
 }
 
-/// Asks on a connection that stays; the status, or `None` where it has been ended.
+/// Sends a request on an open connection; returns the status, or `None` if the server has ended the
+/// connection.
 fn ask_on(socket: &mut TcpStream, authorization: &str) -> Option<u16> {
     let request = format!("GET /api/v1/calls HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n");
     socket.write_all(request.as_bytes()).ok()?;
@@ -149,10 +150,10 @@ fn strangers_never_end_a_connection_that_has_shown_the_token() {
         assert_eq!(ask_on(socket, &right), Some(200));
     }
     drop(strangers);
-    // One more that shows it ends the oldest of them.
+    // One more connection that shows the token ends the oldest of the six.
     let mut last = connect(recorder.admin);
     assert_eq!(ask_on(&mut last, &right), Some(200));
-    eventually(PATIENCE, "the oldest is ended", || {
+    eventually(PATIENCE, "the oldest connection ends", || {
         ask_on(&mut known[0], &right).is_none().then_some(())
     });
     assert_eq!(ask_on(&mut known[1], &right), Some(200));

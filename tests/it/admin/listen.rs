@@ -1,4 +1,4 @@
-//! A live call, heard by a program.
+//! Listening to a live call from a program.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::CommandExt as _;
@@ -14,14 +14,14 @@ use crate::harness::admin::{Recorder, pitch};
 use crate::harness::oracle::samples;
 use crate::harness::process::PATIENCE;
 
-/// The header of a stream of the samples that the recorder sends.
+/// The WAV header that the recorder sends before the samples of a live call.
 fn header(channels: u16) -> Vec<u8> {
     let spec = Spec { channels, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
     wav::header(spec, Length::Unknown).to_vec()
 }
 
-/// Listens to each track of a live call at `path`, whose inbound and outbound tracks are tones of so
-/// many Hz, as a WAV and as samples alone.
+/// Listens to each track of the live call at `path`, as a WAV and as raw samples. The inbound and the
+/// outbound track are tones of the given frequencies, in Hz.
 pub fn check(recorder: &Recorder, path: &str, [inbound, outbound]: [f64; 2]) {
     for (track, channels, pitches) in [
         ("inbound", 1_u16, &[inbound][..]),
@@ -50,7 +50,7 @@ pub fn check(recorder: &Recorder, path: &str, [inbound, outbound]: [f64; 2]) {
     }
 }
 
-/// The header of a live stream, if it has one, and half a second of samples.
+/// Reads a live stream: its header, empty for raw samples, and half a second of samples.
 fn listen(recorder: &Recorder, path: &str) -> (Vec<u8>, Vec<i16>) {
     let response = ureq::get(recorder.url(path)).call().unwrap();
     let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
@@ -84,7 +84,7 @@ fn the_player_of_the_readme_is_heard_at_once() {
     let key = recorder.wait_for("/api/v1/calls", |answer| {
         answer["calls"].get(0).map(|call| call["key"].as_str().unwrap().to_owned())
     });
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../host/README.md");
     let readme = std::fs::read_to_string(readme).unwrap();
     let is_player = |line: &&str| line.starts_with("curl ") && line.contains("| ffplay ");
     let line = readme.lines().find(is_player).expect("the README names a player");
@@ -96,7 +96,7 @@ fn the_player_of_the_readme_is_heard_at_once() {
     shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let began = Instant::now();
     let mut player = shell.spawn().expect("there is a shell");
-    // It says what it plays, over and over: `nan` at first, then the time.
+    // ffplay reports its position again and again: `nan` at first, then the time.
     let said = BufReader::new(player.stderr.take().unwrap()).split(b'\r').map_while(Result::ok);
     let time_of = |said: Vec<u8>| {
         let said = String::from_utf8_lossy(&said).into_owned();
@@ -108,12 +108,12 @@ fn the_player_of_the_readme_is_heard_at_once() {
     let group = Pid::from_raw(player.id().cast_signed()).unwrap();
     kill_process_group(group, Signal::TERM).unwrap();
     player.wait().unwrap();
-    // 0.4 s, and far below the 8.5 s of a player that looks at the header first.
+    // Usually 0.4 s. A player that examines the header first takes 8.5 s.
     let heard = heard.expect("ffplay plays: apt-get install ffmpeg");
     assert!(heard < Duration::from_secs(3), "{heard:?}");
 }
 
-/// Asks in each format that the description of an endless answer names, and in one that it does not.
+/// Requests an endless answer in each documented format and in one that is not documented.
 pub fn check_against(item: &Value, recorder: &Recorder, path: &str) {
     let none = vec![];
     let parameters = item["get"]["parameters"].as_array().unwrap_or(&none);

@@ -1,4 +1,4 @@
-//! A server that pings, and pings, and does not read.
+//! A server that sends a flood of pings and does not read.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use crate::harness::process::callreel;
 fn a_flood_of_pings_that_nobody_reads_the_pongs_of_takes_no_memory() {
     const PINGS: u32 = 80_000;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    // What the system keeps for us is little beside them.
+    // A small receive buffer: the system holds few of the pongs.
     rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
     let url = format!("ws://{}/", listener.local_addr().unwrap());
     let mut child = Command::new(callreel())

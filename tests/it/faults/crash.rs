@@ -1,4 +1,4 @@
-//! kill -9 at any instant: what was sent up to a second before it is in a playable file.
+//! kill -9 at any instant: audio sent up to a second before it is in a playable file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,8 +14,8 @@ use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf;
 
-/// The promise at default settings. The goal is half of it, and reached unless the machine is busy
-/// with something else.
+/// Longest loss that is promised at default settings. The goal is half of it, and reached unless the
+/// machine is busy with other work.
 const LOSS_MAX: Duration = Duration::from_secs(2);
 
 /// Calls of one round.
@@ -39,20 +39,20 @@ fn a_kill_at_any_instant_costs_at_most_the_last_second() {
     assert!(worst <= LOSS_MAX, "{worst:?} of a call are lost");
 }
 
-/// What became of one call, as its peer knows it.
+/// One call, as its peer knows it.
 struct Sent {
     peer: Peer,
-    /// The recorder said that it is finished.
+    /// Whether the recorder closed with 1000: the recording is finished.
     closed: bool,
 }
 
-/// Kills a server with calls, then its successors while they recover; gives the worst loss.
+/// Kills a server with calls, then its successors while they recover; returns the worst loss.
 fn round(random: &mut fastrand::Rng) -> Duration {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path());
     let calls: Vec<Peer> = (0..CALLS).map(|n| Peer::call(&server, &stream_id(n))).collect();
     let length = Duration::from_millis(random.u64(100..2500));
-    // Two of them stop shortly before the kill, so that it finds them being finished.
+    // Two calls stop shortly before the kill, so that it comes while they are being finished.
     let stop_before = random.u64(0..30);
     let sent: Vec<Sent> = thread::scope(|scope| {
         let calls = calls.into_iter().enumerate().map(|(number, peer)| {
@@ -78,7 +78,7 @@ fn round(random: &mut fastrand::Rng) -> Duration {
     check(dir.path(), &sent, &finished)
 }
 
-/// Talks at the pace of speech until the server is gone, or until it is time to stop.
+/// Sends audio at the pace of speech until the server is gone or the time `stop` has passed.
 fn talk(mut peer: Peer, stop: Option<Duration>) -> Sent {
     use std::io::Write as _;
     let began = Instant::now();
@@ -115,7 +115,7 @@ fn check(dir: &Path, sent: &[Sent], finished: &BTreeMap<PathBuf, Vec<u8>>) -> Du
             continue;
         };
         let (samples, state) = (recording.samples(), recording.word("state"));
-        assert!(pcm.starts_with(samples), "not what was sent");
+        assert!(pcm.starts_with(samples), "the samples differ from the audio sent");
         assert_eq!(recording.word("call_id"), format!("CA{}", peer.stream_id));
         if *closed || state == "complete" {
             assert_eq!((state, samples.len()), ("complete", pcm.len()));
@@ -138,7 +138,7 @@ fn a_second_server_on_a_directory_refuses_in_one_line() {
     assert_eq!(errors.len(), 1, "{said:?}");
     assert!(errors[0].contains("another callreel is recording to"), "{errors:?}");
     peer.finish();
-    // The lock goes with its process, however that ends.
+    // The lock ends with its process, even by a kill.
     server.kill();
     Server::start(dir.path());
 }
@@ -263,7 +263,7 @@ fn a_recovered_recording_ends_with_its_audio_whatever_its_files_times_say() {
     }
 }
 
-/// Everything that has its final name.
+/// All files that have their final names.
 fn finished_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = shelf::contents(dir);
     all.retain(|path, _| path.extension().is_some_and(|e| e == "wav" || e == "json"));

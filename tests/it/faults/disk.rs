@@ -1,5 +1,5 @@
-//! A disk that is full, broken, slow or gone: the process lives, no other call suffers, and what the
-//! disk takes again is whole.
+//! A disk that is full, broken, slow or gone: the process lives, no other call suffers, and a disk that
+//! works again in time gets all the audio.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::harness::small_disk::SmallDisk;
 
 const ALL: std::ops::RangeInclusive<u64> = 1..=u64::MAX;
 
-/// More than what is done for a call of this length, so that every operation has its turn.
+/// More operations than a call of this length takes, so that each of them fails once.
 const OPERATIONS_MAX: u64 = 45;
 
 #[test]
@@ -33,14 +33,14 @@ fn whichever_single_operation_fails_the_recording_is_whole() {
         for peer in peers.into_iter().map(Peer::finish) {
             let recording = &shelf::finished(dir.path())[&peer.stream_id];
             assert!(recording.samples() == peer.pcm(), "{errno}: {}", peer.stream_id);
-            // A sync that failed has lost nothing that we know of, but nobody can tell.
+            // After a failed sync of the audio a loss is possible, though none is known.
             match recording.word("state") {
                 "complete" => {}
                 "partial" if recording.word("reason").contains("durable") => damaged += 1,
                 state => panic!("{errno}: {} is {state}", peer.stream_id),
             }
         }
-        // The WAV's only sync; the record's is tried again with the whole of the record.
+        // The WAV's only sync is the one that counts. For the record, writing and sync are repeated.
         assert_eq!(damaged, usize::from(errno != Errno::INTR), "{errno}");
         assert!(shelf::unfinished(dir.path()).is_empty());
     }
@@ -119,7 +119,7 @@ fn a_directory_that_cannot_be_synced_once_is_synced_again() {
     let peer = heard_call(&server, 1);
     let begun = eventually(PATIENCE, "its file is made", || shelf::unfinished(dir.path()).pop());
     let day = begun.parent().unwrap().file_name().unwrap().to_str().unwrap();
-    // After the WAV and its record.
+    // The third sync is that of the directory, after the WAV and its record.
     disk.fail(day, "sync", 3..=3, Errno::IO);
     let peer = peer.finish();
     let recording = &shelf::finished(dir.path())[&peer.stream_id];
@@ -192,7 +192,7 @@ fn a_full_disk_costs_nothing_when_there_is_room_again_in_time() {
         peer.sync();
     });
     let line = server.wait_for_log("the disk does not take audio");
-    assert!(line.contains(&stream_id(0)[..30]), "whose audio? {line}");
+    assert!(line.contains(&stream_id(0)[..30]), "the line names no stream: {line}");
     peers.iter_mut().for_each(Peer::stop);
     assert_eq!(server.get("/"), 200);
     assert!(shelf::finished(&disk.dir()).is_empty());
@@ -223,7 +223,7 @@ fn what_a_full_disk_does_not_take_in_time_is_told_in_the_record_without_a_restar
     let mut unbegun = heard_call(&server, 2);
     for peer in [&mut begun, &mut unbegun] {
         peer.stop();
-        // It is given up after half a minute.
+        // The server gives the recording up after half a minute.
         peer.socket.set_read_timeout(Some(2 * PATIENCE)).unwrap();
         assert_eq!(peer.close_code(), Some(1011));
     }
@@ -241,7 +241,7 @@ fn what_a_full_disk_does_not_take_in_time_is_told_in_the_record_without_a_restar
     assert_eq!((recording.word("state"), recording.samples().len()), ("partial", 0));
     assert!(recording.record["lost_ms"].as_u64() >= Some(1000), "{:?}", recording.record);
     assert!(shelf::unfinished(&disk.dir()).is_empty());
-    // Who watches is told, late as it is.
+    // The event stream reports both recordings, late as they are.
     for _ in 0..2 {
         events.wait_for("published");
     }
@@ -331,7 +331,7 @@ fn no_recording_is_removed_for_room_that_another_file_takes() {
         let stopped = server.metric("callreel_retention_stopped{reason=\"room\"}");
         (stopped == 0.0).then_some(())
     });
-    // So little is missing now that the oldest recordings are enough, but not the newest.
+    // So little room is missing now that removing the oldest recordings is enough, and the newest stay.
     disk.fill(1024 * 1024 - 20 * 1024);
     let left = eventually(PATIENCE, "room is made", || {
         let has_room = disk.free_bytes() >= 1024 * 1024;
@@ -355,7 +355,7 @@ fn recordings_older_than_the_days_to_keep_are_removed_and_nothing_else() {
         fs::rename(today.join(format!("{old}.{ending}")), past.join(format!("{old}.{ending}")))
             .unwrap();
     }
-    // Copied since, as its files' times say, but recorded then.
+    // The files' times are new, as after a copy. The record tells the true age.
     let path = past.join(format!("{old}.json"));
     let mut record: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
@@ -407,7 +407,7 @@ fn what_was_recorded_survives_the_removal_of_its_directory() {
     let dir = home.path().join("recordings");
     let server = Server::start(&dir);
     let mut peer = heard_call(&server, 1);
-    // Out of the way first: what the server puts there meanwhile must not stop the removal.
+    // Renamed first: files that the server creates meanwhile must not stop the removal.
     let gone = home.path().join("gone");
     fs::rename(&dir, &gone).unwrap();
     fs::remove_dir_all(&gone).unwrap();
@@ -438,7 +438,7 @@ fn a_broken_disk_of_one_call_is_no_business_of_the_others() {
     assert!(shelf::finished(dir.path())[&broken.stream_id].samples() == broken.pcm());
 }
 
-/// Waits for the first block of a call to be on the disk.
+/// Waits until the first block of a call is on the disk.
 fn wait_until_a_second_is_written(dir: &Path) {
     let is_there = |path: &std::path::PathBuf| fs::metadata(path).is_ok_and(|m| m.len() > 16_000);
     eventually(PATIENCE, "a second is written", || {
@@ -446,7 +446,7 @@ fn wait_until_a_second_is_written(dir: &Path) {
     });
 }
 
-/// A finished call of this length; gives its id.
+/// Places a call of this length to its end; returns its id.
 fn call_of(server: &Server, number: usize, length: Duration) -> String {
     let mut peer = Peer::call(server, &stream_id(number));
     peer.say(length);

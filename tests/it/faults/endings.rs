@@ -1,4 +1,5 @@
-//! However a call ends, what had arrived is a finished WAV within five seconds, and stays as it is.
+//! All ways in which a call ends: the audio that arrived is a finished WAV within five seconds, and the
+//! file stays unchanged.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -58,7 +59,7 @@ fn however_a_call_ends_all_that_had_arrived_is_finished_within_five_seconds() {
 fn a_peer_that_falls_silent_is_finished_within_five_seconds_of_the_idle_timeout() {
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::new(dir.path()).args(&["--idle-timeout", "2s"]).start();
-    // It does not even answer a ping.
+    // The peer does not even answer a ping.
     let peer = heard_call(&server, 1);
     let silent = Instant::now();
     let finished = || shelf::finished(dir.path()).remove(&peer.stream_id);
@@ -148,7 +149,7 @@ fn another_start_on_the_connection_is_another_recording() {
         peer.say(SECOND);
         let second = peer.pcm();
         peer.stop();
-        // The connection stays open for the other.
+        // The connection stays open for the other stream.
         peer.codes = said;
         peer.stream_id = stream_id(2);
         peer.say(SECOND);
@@ -162,7 +163,7 @@ fn another_start_on_the_connection_is_another_recording() {
             assert!(finished[&id].samples() == pcm, "{id}");
             assert_eq!(finished[&id].state(), ("complete", "stop"));
         }
-        // Every line says whose it is.
+        // Every line names its stream and its call.
         server.stop();
         let lines = server.log_lines();
         let lines: Vec<&String> = lines.iter().filter(|line| line.contains("recording ")).collect();
@@ -183,7 +184,7 @@ fn a_reconnect_a_replay_and_a_twin_leave_a_finished_recording_alone() {
     let before = shelf::contents(dir.path());
     let replayed = heard_call(&server, 1).finish();
     assert_eq!(first.codes, replayed.codes);
-    // Two sockets at one time with one id.
+    // Two sockets at the same time with the same id.
     let (mut a, mut b) = (heard_call(&server, 1), heard_call(&server, 1));
     a.say(CHUNK);
     b.say(3 * CHUNK);
@@ -218,7 +219,7 @@ fn the_longest_duration_counts_media_time_as_well() {
     let mut peer = heard_call(&server, 1);
     peer.say(Duration::from_secs(59));
     peer.sync();
-    // Sent at once, so that no more than seconds have passed.
+    // Sent at once, so that only seconds of real time pass.
     peer.say(Duration::from_secs(2));
     assert_eq!(peer.close_code(), Some(1008));
     let recording = shelf::wait_for(dir.path(), &peer.stream_id);
@@ -235,11 +236,11 @@ fn a_peer_that_only_sends_pings_is_not_kept_for_longer_than_a_call_may_last() {
     let mut peer = Peer::connect(&server, &stream_id(1));
     peer.sync();
     assert_eq!(peer.close_code(), Some(1008));
-    // A second start is no way round it.
+    // Further starts do not renew the limit.
     let mut peer = heard_call(&server, 2);
     for _ in 0..150 {
         let start = peer.start_message(&[]);
-        // It may have been closed already.
+        // The connection may be closed already.
         let _ = peer.socket.write_all(&frame(FIN | TEXT, start.as_bytes()));
         std::thread::sleep(CHUNK);
     }
@@ -253,7 +254,7 @@ fn nothing_is_recorded_on_a_connection_whose_stream_was_refused() {
     let mut peer = Peer::connect(&server, &stream_id(1));
     let good = peer.start_message(&[]);
     let foreign = good.replace("audio/x-mulaw", "audio/x-alaw");
-    // In one piece, so that it is read before the refusal is on the disk.
+    // In one write, so that the server reads all of it before the refusal is on the disk.
     let mut all: Vec<u8> = [&foreign, &foreign, &good]
         .into_iter()
         .flat_map(|m| frame(FIN | TEXT, m.as_bytes()))
@@ -320,24 +321,24 @@ fn audio_that_arrives_up_to_the_signal_is_recorded() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path());
     let mut peer = heard_call(&server, 1);
-    // No pong tells that these have been read.
+    // Sent without waiting for a pong: the server may not have read all of it.
     peer.say(SECOND);
     let (status, _) = server.stop();
     assert_eq!(status.code(), Some(0));
     let recording = &shelf::finished(dir.path())[&peer.stream_id];
     let lost = peer.codes.len() - recording.samples().len();
-    eprintln!("SIGTERM: {} ms of what was sent before it are lost", lost / 8);
+    eprintln!("SIGTERM: {} ms of the audio sent before it are lost", lost / 8);
     assert!(lost / 8 <= 200, "{} ms are lost", lost / 8);
     assert!(*recording.samples() == peer.pcm()[..peer.codes.len() - lost]);
 }
 
 #[test]
 fn nobody_is_called_silent_unheard_however_many_have_said_something() {
-    // More than one question to the system tells of, in the long run.
+    // In the long run, more calls than the system reports in answer to one poll.
     let long = std::env::var_os("CALLREEL_LONG").is_some();
     let (calls, patience) = if long { (1100, 30) } else { (30, 5) };
     let dir = tempfile::tempdir().unwrap();
-    // One thread reads them all.
+    // On one processor, so that one thread reads all calls.
     let server = Setup::through(&["taskset", "-c", "0"], dir.path())
         .args(&["--idle-timeout", &format!("{patience}s"), "--read-interval", "0"])
         .start();
@@ -360,7 +361,7 @@ fn a_pause_of_the_process_loses_nothing() {
     let server = Setup::new(dir.path()).args(&["--idle-timeout", "2s"]).start();
     let mut peer = heard_call(&server, 1);
     server.signal(Signal::STOP);
-    // Paced, as Twilio goes on meanwhile.
+    // Paced audio: Twilio goes on sending meanwhile.
     for _ in 0..150 {
         peer.say(CHUNK);
         std::thread::sleep(CHUNK);

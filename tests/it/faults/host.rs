@@ -1,4 +1,4 @@
-//! Want of descriptors and hostile peers: nobody else's call notices.
+//! Lack of descriptors, and hostile peers: no other call suffers.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use crate::harness::shelf;
 
 const MIB: u64 = 1024 * 1024;
 
-/// What any attack may add to the memory of a server whose disk works.
+/// Most memory that any attack may add to a server with a working disk.
 const GROWTH_MAX: u64 = 64 * MIB;
 
 #[test]
@@ -78,7 +78,7 @@ fn when_the_system_has_no_descriptor_left_it_waits_and_does_not_spin() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
     let mut call = heard_call(&server, 1);
-    // Fewer than it has open: not even one more can be had.
+    // Fewer descriptors than the server has open, so that it cannot open one more.
     let none = Rlimit { current: Some(4), maximum: Some(20_000) };
     let usual = rustix::process::prlimit(Some(server.pid()), Resource::Nofile, none).unwrap();
     let waiting = server.connect();
@@ -177,7 +177,7 @@ fn no_attack_takes_much_memory_or_a_sample_of_another_call() {
             let mut peer = heard_call(&server, 100 * (number + 1) + copy);
             let short = Some(Duration::from_millis(200));
             peer.socket.set_write_timeout(short).unwrap();
-            // It may be closed, held back or borne, but no more than that.
+            // The server may close the attacker, hold it back or bear it, but no more than that.
             let _ = attack(&mut peer);
             attackers.push(peer);
         }
@@ -193,7 +193,7 @@ fn no_attack_takes_much_memory_or_a_sample_of_another_call() {
         let recording = &shelf::finished(dir.path())[&peer.stream_id];
         assert!(recording.samples() == peer.pcm());
     }
-    // What the attackers had said before is kept, too.
+    // The audio that the attackers sent before is kept, too.
     let said = SECOND.as_millis() as usize * 8;
     let ids: Vec<String> = attackers.iter().map(|peer| peer.stream_id.clone()).collect();
     drop(attackers);
@@ -211,7 +211,7 @@ fn a_flood_of_starts_costs_nobody_else_anything() {
     let starts: Vec<u8> =
         (0..8000).flat_map(|_| frame(FIN | TEXT, flood.start_message(&[]).as_bytes())).collect();
     flood.socket.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
-    // It is held back before it has sent all of them.
+    // The peer is held back before it has sent all starts.
     let _ = flood.socket.write_all(&starts);
     victims.iter_mut().for_each(|peer| peer.say(SECOND));
     for peer in victims.into_iter().map(Peer::finish) {
@@ -240,7 +240,7 @@ fn names_of_marks_are_cut_before_they_take_much_room() {
     assert!(growth <= 16 * MIB, "{} MiB", growth / MIB);
     let record = &shelf::finished(dir.path())[&peer.stream_id].record;
     let events = record["events"].as_array().unwrap();
-    // As many as fit into 64 KiB; the others are counted.
+    // The record lists as many marks as fit into 64 KiB, and counts the others.
     assert!(events.iter().all(|event| event["mark"] == long[..256]));
     assert!(events.len() > 200 && 400 - events.len() as u64 == record["events_dropped"]);
 }
@@ -251,7 +251,7 @@ fn a_stream_that_never_starts_gives_its_place_back() {
     let server = Setup::new(dir.path()).args(&["--idle-timeout", "1s"]).start();
     let mut peer = Peer::connect(&server, &stream_id(1));
     for _ in 0..75 {
-        // Whatever it says meanwhile.
+        // Pings do not keep the place.
         let _ = peer.socket.write_all(&frame(FIN | PING, b"here"));
         std::thread::sleep(CHUNK);
     }

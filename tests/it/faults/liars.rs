@@ -1,4 +1,4 @@
-//! Peers that take what they can get of what all calls share, by saying what is not so.
+//! Peers that lie to get as many as they can of the resources that all calls share.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,28 +9,31 @@ use crate::harness::messages::{media, start};
 use crate::harness::peer::{FIN, PING, Peer, TEXT, frame};
 use crate::harness::process::Server;
 
-/// What the ids of their streams begin with.
+/// Prefix of the liars' stream ids.
 pub const PREFIX: &str = "ML";
 
-/// Frames that one of them sends, one after the other.
+/// Pause between two frames: five times the pace of speech.
+const PAUSE: Duration = Duration::from_millis(4);
+
+/// Frames that a liar sends, one after the other.
 type Frames = Box<dyn Iterator<Item = Vec<u8>>>;
 
-/// The ways to lie, each for a stream's id.
+/// The kinds of lies, each for the id of a stream.
 pub const LIES: [fn(&str) -> Frames; 9] =
     [gaps, clocks, starts, streams, texts, rejects, pings, endless_message, silence];
 
-/// Lies until it is told that it is over, and holds meanwhile what it has got.
+/// Sends the frames, then holds the connection and its resources until `is_over`.
 pub fn lie(server: &Server, id: &str, frames: Frames, is_over: &AtomicBool) {
     let Ok(mut peer) = Peer::try_connect(server, id, "") else {
         return;
     };
-    // It may be held back, or ended.
+    // The server may hold the peer back, or end the connection.
     peer.socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     for frame in frames {
         if is_over.load(Ordering::Relaxed) || peer.socket.write_all(&frame).is_err() {
             break;
         }
-        thread::sleep(Duration::from_millis(1));
+        thread::sleep(PAUSE);
     }
     while !is_over.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(20));
@@ -45,12 +48,12 @@ fn begin(id: &str) -> Vec<u8> {
     text(&start(&["inbound"]).replace("MZ1", id))
 }
 
-/// A chunk of `id` at `at_ms`, of so many codes.
+/// A chunk of the stream `id` at `at_ms`, `codes` codes long.
 fn chunk(id: &str, number: u64, at_ms: u64, codes: usize) -> Vec<u8> {
     text(&media("inbound", number + 2, at_ms, &vec![0x10; codes]).replace("MZ1", id))
 }
 
-/// Enough chunks in order for the timestamps to be believed.
+/// Chunks in order, enough for the session to trust the timestamps.
 fn honest_chunks(id: &str) -> impl Iterator<Item = Vec<u8>> + use<> {
     let id = id.to_owned();
     (0..12).map(move |number| chunk(&id, number, number * 20, 160))
@@ -65,7 +68,7 @@ fn gaps(id: &str) -> Frames {
     Box::new([begin(id)].into_iter().chain(honest_chunks(id)).chain(bomb))
 }
 
-/// Timestamps anywhere.
+/// Timestamps scattered over their whole range.
 fn clocks(id: &str) -> Frames {
     let id = id.to_owned();
     let anywhere = {
@@ -108,7 +111,7 @@ fn texts(id: &str) -> Frames {
     Box::new([text(&start)].into_iter().chain(events))
 }
 
-/// Media that is rejected, so that the record has something to say each second.
+/// Media that is rejected, so that the record changes each second.
 fn rejects(id: &str) -> Frames {
     let reject = text(&format!(
         r#"{{"event":"media","streamSid":"{id}","media":{{"track":"inbound","payload":"?"}}}}"#
@@ -116,7 +119,7 @@ fn rejects(id: &str) -> Frames {
     Box::new([begin(id)].into_iter().chain(honest_chunks(id)).chain(std::iter::repeat(reject)))
 }
 
-/// Pings whose answers nobody reads.
+/// Pings, without ever reading the pongs.
 fn pings(id: &str) -> Frames {
     let pings = frame(FIN | PING, &[b'p'; 125]).repeat(50);
     Box::new([begin(id)].into_iter().chain(std::iter::repeat(pings)))
@@ -131,7 +134,7 @@ fn endless_message(id: &str) -> Frames {
     Box::new([begin(id), part].into_iter())
 }
 
-/// An upgrade that is all.
+/// Nothing after the upgrade.
 fn silence(_: &str) -> Frames {
     Box::new(std::iter::empty())
 }

@@ -1,4 +1,4 @@
-//! A log that nobody reads, that is closed, that hangs, or whose disk is full: no recording notices,
+//! A log that nobody reads, that is closed, that hangs, or that is on a full disk: no recording suffers,
 //! and every promise holds.
 
 use std::fs::{self, File, OpenOptions};
@@ -27,7 +27,7 @@ enum Sink {
     Hangs,
     /// The same pipe, full, for standard output as well.
     HangsWithOutput,
-    /// A pipe whose reader has gone.
+    /// A pipe without a reader.
     Gone,
     /// No descriptor at all.
     Closed,
@@ -38,7 +38,7 @@ enum Sink {
 }
 
 impl Sink {
-    /// Sends a server's log there. The second value keeps the sink as it is.
+    /// Sends a server's log to this sink. The second value keeps the full pipe open.
     fn under(self, home: &std::path::Path) -> (Setup, Option<std::io::PipeReader>) {
         match self {
             Self::Hangs => {
@@ -79,7 +79,7 @@ fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     (reader, writer)
 }
 
-/// The program's side of a terminal whose other side is closed.
+/// The program's side of a terminal that is closed on the other side.
 fn hung_up_terminal() -> File {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
@@ -113,7 +113,7 @@ fn whatever_the_log_is_every_promise_holds() {
     });
 }
 
-/// P1, P6, P9, P10 and P16, with a log of this kind.
+/// Checks the promises P1, P6, P9, P10 and P16 with a log of this kind.
 fn promises_hold(sink: Sink, format: &str) {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("recordings");
@@ -156,7 +156,7 @@ fn promises_hold(sink: Sink, format: &str) {
     disk.fail(&format!("{}.wav", stream_id(40)), "sync", 1..=1, Errno::IO);
     let hurt = heard_call(&server, 40).finish();
     assert_eq!(shelf::finished(&home)[&hurt.stream_id].word("state"), "partial");
-    // P6: told to stop, it finishes every call.
+    // P6: a server that is told to stop finishes every call.
     let running: Vec<Peer> = (50..53).map(|number| heard_call(&server, number)).collect();
     let (status, took) = server.stop();
     assert!(status.code() == Some(0) && took < STOP_MAX, "{sink:?} {format}: {status}, {took:?}");
@@ -177,7 +177,7 @@ fn a_log_on_the_disk_that_fills_goes_on_with_the_recordings_when_there_is_room()
     let mut server = setup.start();
     let mut call = heard_call(&server, 1);
     disk.fill(0);
-    // More than the rest of a page holds.
+    // More lines than the rest of a page holds.
     let mut asked = (0, server.cpu());
     let dropped = eventually(PATIENCE, "lines are dropped", || {
         server.signal(Signal::HUP);
@@ -203,7 +203,7 @@ fn a_log_that_is_read_again_tells_how_many_lines_were_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let (mut reader, writer) = full_pipe();
     let filter = dir.path().join("filter");
-    // Each reload tells the filter, so that the queue is full soon.
+    // Each reload logs the long filter, so that the queue is soon full.
     fs::write(&filter, format!("info,{}=info", "m".repeat(15_000))).unwrap();
     let setup = Setup::new(&dir.path().join("recordings")).log_to(writer, Stdio::null());
     let setup = setup.args(&["--log-format", "json"]);
@@ -221,7 +221,7 @@ fn a_log_that_is_read_again_tells_how_many_lines_were_dropped() {
         reader.read_to_string(&mut log).unwrap();
         log
     });
-    // The last that was dropped may be counted while the pipe is read already.
+    // The last dropped line may be counted after the reading has begun.
     eventually(PATIENCE, "lines are taken again", || {
         let before = dropped();
         server.signal(Signal::USR1);
@@ -238,8 +238,8 @@ fn a_log_that_is_read_again_tells_how_many_lines_were_dropped() {
     assert!(recording.samples() == call.pcm());
 }
 
-/// Sum of what the lines of a JSON log say was dropped. Each line must be whole, but for one that
-/// a full disk cut short.
+/// Number of dropped lines that a JSON log tells of in all. Each line must be whole, except one that a
+/// full disk cut short.
 fn dropped_lines_told(log: &str) -> f64 {
     let mut torn = 0;
     let mut told = 0.0;
@@ -266,7 +266,7 @@ fn a_stop_that_cannot_be_told_is_a_stop_all_the_same() {
     }
 }
 
-/// A demo of one short call, its standard output there.
+/// A demo of one short call, with its standard output sent to `stdout`.
 fn demo(dir: &std::path::Path, stdout: impl Into<Stdio>, seconds: &str, more: &[&str]) -> Command {
     let mut command = Command::new(callreel());
     command.args(["demo", "--calls", "1", "--seconds", seconds, "--dir"]).arg(dir).args(more);

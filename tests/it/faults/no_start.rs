@@ -18,7 +18,7 @@ fn failures(dir: &std::path::Path) -> Vec<Value> {
     records.filter(|record: &Value| record["wav"].is_null()).collect()
 }
 
-/// Sends messages on a connection of their own, and waits until that is over.
+/// Sends messages on a connection of their own, and waits for its end.
 fn say(server: &Server, messages: &[(u8, &[u8])]) {
     let mut peer = Peer::connect(server, "");
     for (opcode, message) in messages {
@@ -28,7 +28,7 @@ fn say(server: &Server, messages: &[(u8, &[u8])]) {
     peer.close_code();
 }
 
-/// Messages, how many are text, binary and media, a part of the excerpt, and how many are rejected.
+/// Messages, their numbers (text, binary, media), a part of the excerpt, the number of rejected ones.
 type Case<'c> = (&'c [(u8, &'c [u8])], [u64; 3], &'c str, u64);
 
 #[test]
@@ -115,7 +115,7 @@ fn a_connection_that_says_nothing_leaves_no_record_and_junk_leaves_sixty_a_minut
     assert_eq!(server.metric("callreel_calls_refused_total{reason=\"no_start\"}"), 70.0);
     server.stop();
     let records = failures(dir.path()).len();
-    // One more where the minute ended meanwhile.
+    // More than sixty if a minute ended meanwhile.
     assert!((60..=70).contains(&records), "{records}");
     assert!(failures(dir.path()).iter().all(|record| record["no_start"]["text_messages"] == 1));
 }

@@ -1,5 +1,5 @@
-//! Power loss: what was done to the disk is written down, and every prefix of it is a disk that the
-//! power left behind, with what was not synced dropped, kept or torn.
+//! Power loss: the operations on the disk are logged, and every prefix of the log is the disk after a
+//! power loss, with unsynced data dropped, kept or torn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use crate::harness::peer::Peer;
 use crate::harness::process::Setup;
 use crate::harness::shelf;
 
-/// The goal; the promise is five seconds.
+/// Longest time until written audio is durable: the goal. The promise is five seconds.
 const DURABLE_AFTER_MAX: Duration = Duration::from_secs(2);
 
 const HEADER_BYTES: usize = 44;
@@ -28,7 +28,7 @@ fn whenever_the_power_goes_what_was_durable_is_recovered_and_that_is_all_but_two
     let began = Instant::now();
     for chunk in 1..=175 {
         for (number, peer) in peers.iter_mut().enumerate() {
-            // One stops early, one breaks off, one goes on to the end.
+            // One call stops early, one breaks off, one goes on to the end.
             match (number, chunk) {
                 (0, 100) => peer.stop(),
                 (1, 120) => peer.fin(),
@@ -62,7 +62,7 @@ fn whenever_the_power_goes_what_was_durable_is_recovered_and_that_is_all_but_two
     assert!(worst <= DURABLE_AFTER_MAX);
 }
 
-/// What becomes of writes that were not synced.
+/// The fate of writes that were not synced.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Loss {
     All,
@@ -81,7 +81,7 @@ struct Platter {
 struct Contents {
     durable: Vec<u8>,
     unsynced: Vec<(usize, Vec<u8>)>,
-    /// Bytes that stand whatever happens.
+    /// Bytes that survive every loss.
     durable_bytes: usize,
 }
 
@@ -100,7 +100,8 @@ fn put(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
 }
 
 impl Platter {
-    /// Names change in order, as journalling file systems see to; data is as durable as it was made.
+    /// The disk after these operations and `loss`. Names change in order, as on a journalling file
+    /// system; only synced data is durable.
     fn after(operations: &[Operation], loss: Loss, random: &mut fastrand::Rng) -> Self {
         let mut platter = Self::default();
         for operation in operations {
@@ -124,7 +125,7 @@ impl Platter {
         match kind.as_str() {
             "mkdir" => drop(self.dirs.insert(path.clone())),
             "create" => {
-                // Who made its directory may come to write that down later.
+                // The thread that made the directory may log that later.
                 self.dirs.extend(path.parent().map(Path::to_owned));
                 self.files.entry(path.clone()).or_default();
             }
@@ -151,11 +152,11 @@ impl Platter {
                 }
             }
             "pread" => {}
-            other => panic!("what does {other} do?"),
+            other => panic!("unknown operation {other}"),
         }
     }
 
-    /// Puts the disk below another directory.
+    /// Writes the disk's contents below another directory.
     fn write(&self, from: &Path, to: &Path) {
         let place = |path: &Path| to.join(path.strip_prefix(from).expect("below the directory"));
         self.dirs.iter().for_each(|dir| fs::create_dir_all(place(dir)).unwrap());
@@ -173,7 +174,7 @@ fn check(platter: &Platter, dir: &Path, peers: &[Peer], when: &str) {
     let finished = shelf::finished(copy.path());
     for left in shelf::unfinished(copy.path()) {
         let ours = dir.join(left.strip_prefix(copy.path()).unwrap());
-        // What is not even known to be ours is not touched.
+        // A file without durable bytes is not known to be callreel's, and may be left.
         let is_durable = platter.files.get(&ours).is_some_and(|file| file.durable_bytes > 0);
         assert!(!is_durable, "{when}: {} is left", left.display());
     }
@@ -199,7 +200,7 @@ fn check(platter: &Platter, dir: &Path, peers: &[Peer], when: &str) {
     }
 }
 
-/// The longest that audio stayed unsynced.
+/// Longest time that audio stayed unsynced.
 fn longest_unsynced(operations: &[Operation]) -> Duration {
     let is_audio = |operation: &Operation| {
         operation.kind == "write" && operation.path.to_string_lossy().ends_with(".wav.part")
@@ -209,10 +210,10 @@ fn longest_unsynced(operations: &[Operation]) -> Duration {
     for (index, write) in operations.iter().enumerate().filter(|(_, o)| is_audio(o)) {
         let makes_durable =
             |o: &&Operation| o.kind == "syncfs" || o.kind == "fsync" && o.path == write.path;
-        // One that came after the last sync has waited to the end at least.
+        // Audio written after the last sync has waited at least until the end.
         let synced = operations[index..].iter().find(makes_durable).map_or(end, |sync| sync.at_ms);
         worst = worst.max(synced - write.at_ms);
     }
-    assert!(end > 3 * SECOND.as_millis() as u64 / 2, "too short to tell");
+    assert!(end > 3 * SECOND.as_millis() as u64 / 2, "the run was too short");
     Duration::from_millis(worst)
 }

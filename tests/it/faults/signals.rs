@@ -90,12 +90,12 @@ fn a_hangup_reads_the_log_filter_again_and_keeps_it_where_the_new_one_is_broken(
     let log = || fs::read_to_string(dir.path().join("log")).unwrap();
     let peer = heard_call(&server, 1).finish();
     assert_eq!(log(), "");
-    // One of them with a line for each module.
+    // One of the filters has a line for each module.
     for text in ["callreel=debug\ninfo\n", "error", "info"] {
         let known = log().matches("log filter reloaded").count();
         fs::write(&filter, text).unwrap();
         server.signal(Signal::HUP);
-        eventually(PATIENCE, "it is told", || {
+        eventually(PATIENCE, "the reload is logged", || {
             (log().matches("log filter reloaded").count() == known + 1).then_some(())
         });
         server.signal(Signal::USR1);

@@ -1,5 +1,5 @@
 //! Many calls that begin and end at any time, most of them badly, and one in ten of them a liar: no
-//! recording of the others is wrong, and memory stays where it was.
+//! recording of the others is wrong, and memory does not grow.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::liars;
 use crate::harness::process::{Server, callreel, eventually};
 use crate::harness::shelf;
 
-/// How a call may go wrong without losing audio that was sent.
+/// Faults of a call that lose no audio sent.
 const FAULTS: [&str; 27] = [
     "bad-base64",
     "bad-json",
@@ -45,13 +45,13 @@ const FAULTS: [&str; 27] = [
     "unmasked",
 ];
 
-/// How much more memory the second half may take than the first: what an allocator keeps.
+/// Most growth of memory from the first half to the second: memory that an allocator keeps.
 const GROWTH_MAX: u64 = 8 << 20;
 
 #[test]
 fn calls_that_begin_and_end_at_random_are_all_right_and_memory_stays_flat() {
     let long = std::env::var_os("CALLREEL_LONG").is_some();
-    // Lanes, calls in each, and how long they go on.
+    // Lanes, calls in each, and seconds.
     let (lanes, calls, time) = if long { (12, 25_usize, 600) } else { (3, 5, 15) };
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
@@ -95,7 +95,7 @@ fn calls_that_begin_and_end_at_random_are_all_right_and_memory_stays_flat() {
     assert!(peaks[1] <= peaks[0] + GROWTH_MAX, "{mib:?} MiB");
 }
 
-/// Does something while peers of these numbers lie, each in a way of its own.
+/// Runs `honest` while peers of these numbers lie, each in a way of its own.
 fn beside_liars<T>(
     server: &Server,
     numbers: std::ops::Range<usize>,
@@ -115,7 +115,7 @@ fn beside_liars<T>(
     })
 }
 
-/// Tells that it is over, even by a panic.
+/// Sets the flag when dropped, even by a panic.
 struct OnDrop<'a>(&'a AtomicBool);
 
 impl Drop for OnDrop<'_> {
@@ -124,7 +124,7 @@ impl Drop for OnDrop<'_> {
     }
 }
 
-/// Removes what is finished of the liars' recordings: nobody checks them.
+/// Removes the liars' finished recordings, which are not checked.
 fn clear_lies_away(home: &Path) {
     for path in shelf::files(home) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -132,14 +132,14 @@ fn clear_lies_away(home: &Path) {
             || (path.extension().is_some_and(|kind| kind == "json")
                 && path.with_extension("wav").exists());
         if name.starts_with(liars::PREFIX) && is_finished {
-            // Another lane may be at it.
+            // Another lane may remove the same file.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Some calls with one fault, as long as each other, begun over as long again: the product's own
-/// caller places them and keeps what it sends. Gives how many recordings were compared with that.
+/// Places calls of one length with one fault by `callreel call`, their starts spread over the same
+/// length, and compares each recording with the audio sent. Returns the number of recordings.
 fn place_and_check(
     server: &Server,
     home: &Path,
@@ -172,9 +172,9 @@ fn place_and_check(
     files.len()
 }
 
-/// Compares a recording with what was sent, and clears it away.
+/// Compares a recording with the codes sent, and removes it.
 fn check(home: &Path, id: &str, fault: &str, codes: &[u8]) {
-    // Its name comes last.
+    // The WAV gets its name last.
     let name = format!("{id}.wav");
     let wav = eventually(shelf::FINISH_MAX, &name, || {
         shelf::files(home).into_iter().find(|path| path.ends_with(&name))
@@ -192,7 +192,7 @@ fn check(home: &Path, id: &str, fault: &str, codes: &[u8]) {
     if fault == "reorder"
         && let Some(at) = expected.iter().zip(&samples).position(|(sent, found)| sent != found)
     {
-        // Of two chunks that changed places, each is found in its own.
+        // The caller swapped two chunks; the recording has each in its own place.
         let first = at / 160 * 160;
         expected[first..first + 320].rotate_left(160);
     }

@@ -1,4 +1,4 @@
-//! What the image and a media frame cost, held to `firmware-sim/budgets.toml`.
+//! Costs of the image and of a media frame, held to `firmware-sim/budgets.toml`.
 
 use std::fs;
 use std::thread;
@@ -30,14 +30,14 @@ pub fn the_image_keeps_its_budgets() -> Outcome {
 pub fn instructions_a_frame() -> Outcome {
     let m3 = probe(qemu::TARGET, "lm3s6965evb", "core_instructions_a_frame_max")?;
     let m0 = probe("thumbv6m-none-eabi", "microbit", "core_instructions_a_frame_max_m0")?;
-    ensure(m3 == m0, || "two processors, two recordings".into())
+    ensure(m3 == m0, || "two processors make different recordings".into())
 }
 
 pub fn instructions_on_riscv() -> Outcome {
     let m3 = probe(qemu::TARGET, "lm3s6965evb", "core_instructions_a_frame_max")?;
     let target = "riscv32imac-unknown-none-elf";
     let riscv = probe(target, "virt", "core_instructions_a_frame_max_riscv")?;
-    ensure(m3 == riscv, || "two processors, two recordings".into())
+    ensure(m3 == riscv, || "two processors make different recordings".into())
 }
 
 /// Runs core alone on a board and holds it to its budget; returns the checksum of its recording.
@@ -59,7 +59,8 @@ fn probe(target: &str, board: &str, limit: &str) -> Result<u64, Failed> {
     figure("checksum")
 }
 
-/// What three calls at real pace take more than none, so the figure hardly changes from run to run.
+/// Instructions of three calls at real pace, less those of an idle device, so that the figure hardly
+/// changes from run to run.
 pub fn instructions_in_all() -> Outcome {
     let bench = Bench::counted("counted")?;
     let reading = || -> Result<(u64, u64), Failed> {

@@ -1,4 +1,4 @@
-//! Peers that are no provider: who polls, idles or talks nonsense must not cost a call anything.
+//! Peers that are no provider: a peer that polls, idles or sends nonsense must cost no call anything.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,7 +13,7 @@ use super::conversation::{MONO, STOP, media, start, voice};
 use super::device_peer::Peer;
 use super::{CALLS_MAX, Outcome, client, place_calls, recorder, seeds};
 
-/// Nobody but a call may have a connection for long when another peer wants one.
+/// Only a call may keep a connection for long when another peer wants one.
 pub fn no_poller_keeps_a_call_out() -> Outcome {
     let bench = Bench::boot("poller", 64)?;
     let address = bench.appliance.address();
@@ -35,7 +35,7 @@ pub fn no_poller_keeps_a_call_out() -> Outcome {
         };
         let pollers = [scope.spawn(poller), scope.spawn(poller)];
         let calls = (0..10).try_for_each(|round| {
-            // Each says nothing, and would be waited for.
+            // Idle connections, on which the device would wait for a request.
             let idlers = if round < 5 { 0 } else { 2 };
             let idlers: Vec<TcpStream> =
                 (0..idlers).map(|_| TcpStream::connect(address)).collect::<std::io::Result<_>>()?;
@@ -73,7 +73,7 @@ pub fn nonsense_does_not_stop_it() -> Outcome {
     ] {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        // It may answer, and close, before it has read all.
+        // The device may answer and close before it has read all.
         let _ = stream.write_all(request.as_bytes());
         let mut answer = [0; 12];
         stream.read_exact(&mut answer)?;
@@ -99,22 +99,22 @@ pub fn nonsense_does_not_stop_it() -> Outcome {
     ensure(peer.close_code()? == 1003, || "another close code for a-law".into())?;
     let record = bench.end_record(2)?;
     ensure(record["reason"] == "restart" && record["samples"] == 160, || record.to_string())?;
-    // Half a frame is no reason to wait for the rest from a peer that has closed.
+    // After a close the device does not wait for the rest of a frame.
     let mut peer = Peer::connect(address)?;
     peer.send(&start(0))?;
     peer.send_bytes(&client::text("half")[..5])?;
     peer.hang_up()?;
     bench.finished(3)?;
     ensure(bench.end_record(3)?["reason"] == "closed", || "another reason".into())?;
-    // Longer than the device takes: refused, and nobody else hears of it.
+    // A message longer than the device takes is refused, without harm to others.
     let mut peer = Peer::connect(address)?;
     peer.send(&"x".repeat(MESSAGE_BYTES_MAX + 1))?;
     ensure(peer.close_code()? == 1009, || "a message too long was not refused".into())?;
-    ensure(bench.health()?["uptime_ms"].as_u64() > Some(0), || "it is gone".into())
+    ensure(bench.health()?["uptime_ms"].as_u64() > Some(0), || "the device is gone".into())
 }
 
-/// Each message in the middle of a call; what is no message as a connection's bytes, too, and as a
-/// request. What core makes of the same bytes on a host is what the card must have.
+/// Sends each message in the middle of a call, and the seeds of raw bytes both in the middle of a call
+/// and as a request. The card must hold the recordings that core makes of the same bytes on a host.
 pub fn what_fuzzers_say() -> Outcome {
     let bench = Bench::boot("seeds", 64)?;
     let mut said = Conversation::new(&bench);
@@ -159,10 +159,10 @@ impl<'b> Conversation<'b> {
             let is_same = self.bench.wav(self.recorded as u32)? == recording.wav();
             ensure(is_same, || format!("{name}: another file than on a host"))?;
         }
-        ensure(self.bench.recordings()? == self.recorded, || format!("{name}: how many?"))
+        ensure(self.bench.recordings()? == self.recorded, || format!("{name}: wrong count"))
     }
 
-    /// Sends bytes where a request is due.
+    /// Sends bytes in place of a request.
     fn ask(&mut self, bytes: &[u8], name: &str) -> Outcome {
         let mut stream = TcpStream::connect(self.bench.appliance.address())?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
@@ -170,11 +170,11 @@ impl<'b> Conversation<'b> {
         let _ = stream.shutdown(Shutdown::Write);
         let mut answer = Vec::new();
         match stream.read_to_end(&mut answer) {
-            // It need not have read all.
+            // The device need not read all.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
             result => result.map(drop).map_err(|error| format!("{name}: {error}"))?,
         }
-        ensure(!answer.starts_with(b"HTTP/1.1 2"), || format!("{name}: taken for a request"))?;
+        ensure(!answer.starts_with(b"HTTP/1.1 2"), || format!("{name}: answered as a request"))?;
         self.await_quiet(name)
     }
 
@@ -182,7 +182,7 @@ impl<'b> Conversation<'b> {
     fn await_quiet(&mut self, name: &str) -> Outcome {
         self.bench.await_health(|health| health["calls"] == 0)?;
         let uptime_ms = self.bench.health()?["uptime_ms"].as_u64().unwrap_or(0);
-        ensure(uptime_ms > self.uptime_ms, || format!("{name}: it restarted"))?;
+        ensure(uptime_ms > self.uptime_ms, || format!("{name}: the device restarted"))?;
         self.uptime_ms = uptime_ms;
         Ok(())
     }

@@ -42,7 +42,7 @@ impl Recorder {
         self.serving.stop();
     }
 
-    /// What calls are to be placed to.
+    /// A plan of calls to this recorder.
     pub fn plan(&self) -> Plan {
         Plan::new(format!("ws://{}/media-stream", self.public))
     }
@@ -52,12 +52,12 @@ impl Recorder {
         self.serving.runtime.block_on(place(plan)).unwrap()
     }
 
-    /// Places calls that go on meanwhile.
+    /// Places calls in the background.
     pub fn place_meanwhile(&self, plan: Plan) -> tokio::task::JoinHandle<Report> {
         self.serving.runtime.spawn(async move { place(&plan).await.unwrap() })
     }
 
-    /// Runs something that waits for the network.
+    /// Runs a future on the recorder's runtime to its end.
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.serving.runtime.block_on(work)
     }
@@ -66,7 +66,7 @@ impl Recorder {
         format!("http://{}{path}", self.admin)
     }
 
-    /// Asks with some headers.
+    /// Sends a request with these headers; returns the answer.
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -85,12 +85,12 @@ impl Recorder {
         self.ask("GET", path, &[])
     }
 
-    /// Asks until the answer is what is waited for.
+    /// Sends requests until `look` finds its value in the answer.
     pub fn wait_for<T>(&self, path: &str, look: impl Fn(&Value) -> Option<T>) -> T {
         eventually(PATIENCE, path, || look(&self.get(path).json()))
     }
 
-    /// Waits for so many finished recordings; gives their summaries, newest first.
+    /// Waits for `count` finished recordings; returns their summaries, newest first.
     pub fn wait_for_recordings(&self, count: usize) -> Vec<Value> {
         self.wait_for("/api/v1/recordings", |answer| {
             let recordings = answer["recordings"].as_array()?;
@@ -99,7 +99,7 @@ impl Recorder {
     }
 }
 
-/// What an admin listener tells from now on, for [`PATIENCE`] at most.
+/// Events of an admin listener from now on, for [`PATIENCE`] at most.
 pub struct Events(Lines<BufReader<ureq::BodyReader<'static>>>);
 
 impl Events {
@@ -114,7 +114,7 @@ impl Events {
     pub fn next(&mut self) -> (String, Value) {
         let mut event = String::new();
         loop {
-            let line = self.0.next().expect("they go on").expect("in time");
+            let line = self.0.next().expect("the events go on").expect("an event in time");
             if let Some(name) = line.strip_prefix("event: ") {
                 event = name.to_owned();
             } else if let Some(data) = line.strip_prefix("data: ") {
@@ -123,7 +123,7 @@ impl Events {
         }
     }
 
-    /// Passes over what is told before an event of this name.
+    /// Skips the events before the next one of this name.
     pub fn wait_for(&mut self, name: &str) {
         while self.next().0 != name {}
     }
@@ -156,7 +156,7 @@ impl Answer {
     }
 }
 
-/// A second of a tone of so many Hz, as mu-law.
+/// A tone of this frequency and duration, as mu-law.
 pub fn tone(hz: f64, duration: Duration) -> Vec<u8> {
     let count = (duration.as_secs_f64() * 8000.0) as usize;
     let sample = |index: usize| {
@@ -166,7 +166,7 @@ pub fn tone(hz: f64, duration: Duration) -> Vec<u8> {
     (0..count).map(sample).collect()
 }
 
-/// How many Hz a tone has, by its changes of sign.
+/// The frequency of a tone in Hz, by its changes of sign.
 pub fn pitch(samples: &[i16]) -> f64 {
     let changes = samples.windows(2).filter(|two| (two[0] < 0) != (two[1] < 0)).count();
     changes as f64 / 2.0 / (samples.len() as f64 / 8000.0)

@@ -22,7 +22,7 @@ use crate::conversation::MONO;
 /// The appliance as it is delivered.
 pub static IMAGE: LazyLock<Result<PathBuf, String>> =
     LazyLock::new(|| image("appliance.elf", Program::APPLIANCE));
-/// The same for calls of two tracks.
+/// The appliance for calls of two tracks.
 pub static STEREO: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     image("both-tracks.elf", Program { features: "both-tracks", ..Program::APPLIANCE })
 });
@@ -33,7 +33,8 @@ static FAULTY_STEREO: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     let features = "both-tracks,fault-injection";
     image("faulty-both-tracks.elf", Program { features, ..Program::APPLIANCE })
 });
-/// Cargo builds one image at a time anyway; the copy has to be of the right one.
+/// Held while an image is built and copied, so that the copy is of the right one. Cargo builds one image
+/// at a time anyway.
 static BUILDING: Mutex<()> = Mutex::new(());
 
 /// Builds a program once for all trials, or finds it built.
@@ -66,7 +67,7 @@ impl Bench {
         Self::start(Appliance::boot, &IMAGE, name, Some(card_mebibytes))
     }
 
-    /// One whose instructions are counted.
+    /// A bench that counts instructions.
     pub fn counted(name: &str) -> Result<Self, Failed> {
         Self::start(Appliance::boot_counted, &IMAGE, name, Some(64))
     }
@@ -112,7 +113,7 @@ impl Bench {
         Ok(Self { appliance, image, place })
     }
 
-    /// Cuts the power and looks at the card with the tool that everybody has.
+    /// Cuts the power and checks the card's volume.
     pub fn check_card(self) -> Outcome {
         self.appliance.cut_power();
         let card = fs::read(self.place.join("card.img"))?;
@@ -135,7 +136,7 @@ impl Bench {
         Ok(serde_json::from_slice(&body)?)
     }
 
-    /// How many recordings the card has.
+    /// Number of recordings on the card.
     pub fn recordings(&self) -> Result<usize, Failed> {
         let list: Value = serde_json::from_slice(&self.appliance.get("/recordings")?.1)?;
         Ok(list.as_array().map_or(0, Vec::len))
@@ -151,7 +152,7 @@ impl Bench {
         poll(|| Ok(is_met(&self.health()?)))
     }
 
-    /// Waits until the list has a recording of at least so many bytes.
+    /// Waits until recording `number` of the list has at least `bytes` bytes.
     pub fn await_bytes(&self, number: usize, bytes: u64) -> Outcome {
         poll(|| {
             let list: Value = serde_json::from_slice(&self.appliance.get("/recordings")?.1)?;
@@ -160,7 +161,7 @@ impl Bench {
     }
 }
 
-/// Asks again and again until it is so, for a minute at most.
+/// Polls until `is_met` returns true, for a minute at most.
 pub fn poll(mut is_met: impl FnMut() -> Result<bool, Failed>) -> Outcome {
     let until = Instant::now() + Duration::from_secs(60);
     while Instant::now() < until {
@@ -172,7 +173,7 @@ pub fn poll(mut is_met: impl FnMut() -> Result<bool, Failed>) -> Outcome {
     Err("it did not happen in time".into())
 }
 
-/// Fails with the complaint unless it is so.
+/// Fails with the complaint unless `is_so`.
 pub fn ensure(is_so: bool, complaint: impl FnOnce() -> String) -> Outcome {
     if is_so { Ok(()) } else { Err(complaint().into()) }
 }
@@ -186,7 +187,7 @@ pub fn budget(name: &str) -> Result<u64, Failed> {
     Ok(value.ok_or_else(|| format!("no budget {name}"))??)
 }
 
-/// What an image takes, in bytes.
+/// Sizes of an image, in bytes.
 pub struct Sections {
     /// Code and constants.
     pub code: u64,

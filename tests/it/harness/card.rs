@@ -7,7 +7,7 @@ use embedded_sdmmc::{Block, BlockCount, BlockDevice, BlockIdx};
 
 const BLOCK_BYTES: usize = 512;
 
-/// One block written: where, and what.
+/// One written block: its index and its bytes.
 pub type Written = (u32, [u8; BLOCK_BYTES]);
 
 /// A card; use `&Disk` as the device.
@@ -17,7 +17,7 @@ pub struct Disk {
     writes_left: Cell<usize>,
 }
 
-/// The power is gone: nothing is written any more.
+/// The power is cut: writes fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PowerCut;
 
@@ -36,13 +36,13 @@ impl Disk {
         Self { bytes: RefCell::new(bytes), writes, writes_left: Cell::new(usize::MAX) }
     }
 
-    /// Lets only so many more writes through.
+    /// Lets only `writes` more writes through.
     pub fn cut_after(self, writes: usize) -> Self {
         self.writes_left.set(writes);
         self
     }
 
-    /// What is on it, and what was written to it, in order.
+    /// The bytes of the card, and the writes in order.
     pub fn into_parts(self) -> (Vec<u8>, Vec<Written>) {
         (self.bytes.into_inner(), self.writes.into_inner())
     }

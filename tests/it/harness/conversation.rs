@@ -1,4 +1,4 @@
-//! Calls whose every byte is known beforehand.
+//! Calls with every byte known beforehand.
 
 use base64ct::{Base64, Encoding as _};
 use callreel_core::g711::decode_mulaw;
@@ -10,10 +10,10 @@ pub const MONO: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encod
 /// The message that ends a call.
 pub const STOP: &str = r#"{"event":"stop","sequenceNumber":"99999"}"#;
 
-/// The tracks of a call that has one.
+/// The tracks of a call with one track.
 pub const INBOUND: &[&str] = &["inbound"];
 
-/// The tracks of a call that has two.
+/// The tracks of a call with two tracks.
 pub const BOTH: &[&str] = &["inbound", "outbound"];
 
 /// The message that begins a call of the inbound track.
@@ -33,7 +33,7 @@ pub fn media(frame: usize, codes: &[u8]) -> String {
     media_of(INBOUND, 0, frame, codes)
 }
 
-/// The media message of `tracks`'s `channel`, whose tracks take turns.
+/// The media message of `tracks[channel]`. The tracks take turns.
 pub fn media_of(tracks: &[&str], channel: usize, frame: usize, codes: &[u8]) -> String {
     let payload = Base64::encode_string(codes);
     let sequence = frame * tracks.len() + channel + 2;
@@ -43,7 +43,7 @@ pub fn media_of(tracks: &[&str], channel: usize, frame: usize, codes: &[u8]) -> 
     )
 }
 
-/// The 20 ms of a call that no other call and no other frame has.
+/// The 20 ms of one frame of a call, unlike those of any other call or frame.
 pub fn voice(call: usize, frame: usize) -> [u8; 160] {
     let mut state = (call as u32 * 100_003 + frame as u32 + 1).wrapping_mul(2_654_435_761);
     [(); 160].map(|()| {

@@ -1,4 +1,4 @@
-//! A provider's end of a connection, for tests that need every byte in their hands.
+//! A provider's end of a connection, for tests that choose every byte.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// A WebSocket whose text messages go out as written.
+/// A WebSocket that sends text messages as written.
 pub struct Peer(TcpStream);
 
 impl Peer {
-    /// Connects; `Err` says the status of a refusal.
+    /// Connects; the error holds the status of a refusal.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
@@ -55,17 +55,17 @@ impl Peer {
         self.0.write_all(bytes)
     }
 
-    /// Says that no more will come, and waits until the other end is gone as well.
+    /// Ends the sending side, and waits until the device ends the connection.
     pub fn hang_up(mut self) -> io::Result<()> {
         let _ = self.0.shutdown(Shutdown::Write);
         match io::copy(&mut self.0, &mut io::sink()) {
-            // It need not have read all that was sent.
+            // The device need not read all that was sent.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
             result => result.map(drop),
         }
     }
 
-    /// Waits for the close frame, and says its code.
+    /// Waits for the close frame; returns its code.
     pub fn close_code(mut self) -> io::Result<u16> {
         let mut answer = Vec::new();
         self.0.read_to_end(&mut answer)?;

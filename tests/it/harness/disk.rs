@@ -1,8 +1,10 @@
-//! A disk that fails when it is told to, and remembers what was done to it.
+//! A disk that fails on command, and logs its operations.
 //!
-//! Its operations are `read` (a file is opened to be read), `pread`, `open`, `write`, `sync`, `truncate`,
-//! `mkdir`, `unlink`, `link`, `rename` and `rename-new`, which replaces nothing. A small C library between the program and libc (`disk.c`); std and rustix with `use-libc` both
-//! go through there. It would not see a static binary, io_uring or mmap.
+//! The operations are `read` (a file is opened for reading), `pread`, `open`, `write`, `sync`,
+//! `truncate`, `mkdir`, `unlink`, `link`, `rename` and `rename-new`, which replaces nothing.
+//!
+//! A small C library (`disk.c`) stands between the program and libc. The calls of std, and of rustix
+//! with `use-libc`, go through it. It would not see a static binary, io_uring or mmap.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,7 +20,7 @@ pub struct Disk {
     rules: String,
 }
 
-/// Something done to the disk that succeeded.
+/// An operation on the disk that succeeded.
 #[derive(Clone, Debug)]
 pub struct Operation {
     pub at_ms: u64,
@@ -34,7 +36,7 @@ impl Disk {
         Self { home: tempfile::tempdir().unwrap(), rules: String::new() }
     }
 
-    /// Puts it between a server and its directory.
+    /// Puts the disk between a server and its directory.
     pub fn under(&self, setup: Setup, dir: &Path) -> Setup {
         setup
             .env("LD_PRELOAD", preload("disk.c"))
@@ -43,13 +45,14 @@ impl Disk {
             .env("DISK_LOG", self.home.path().join("log"))
     }
 
-    /// The same, and what was written is not remembered, only that and where.
+    /// Like [`Disk::under`], but writes are logged without their data.
     pub fn under_without_data(&self, setup: Setup, dir: &Path) -> Setup {
         self.under(setup, dir).env("DISK_NO_DATA", "1")
     }
 
-    /// From now on: the operations numbered `nth`, counted from 1, of those of this kind (`*`: any)
-    /// on paths with `path` in them (`*`: any; `x$`: those that end with x) fail with `errno`.
+    /// Makes operations fail with `errno` from now on: of the operations of this kind (`*`: any) on
+    /// paths that contain `path` (`*`: any; `x$`: paths that end with x), those numbered `nth`, counted
+    /// from 1.
     pub fn fail(
         &mut self,
         path: &str,
@@ -60,17 +63,17 @@ impl Disk {
         self.add(path, kind, nth, "error", errno.raw_os_error().into());
     }
 
-    /// They take so many milliseconds.
+    /// Makes operations, chosen as in [`Disk::fail`], take `ms` milliseconds.
     pub fn delay(&mut self, path: &str, kind: &str, nth: std::ops::RangeInclusive<u64>, ms: i64) {
         self.add(path, kind, nth, "delay", ms);
     }
 
-    /// They write no more than so many bytes.
+    /// Makes writes, chosen as in [`Disk::fail`], write no more than `bytes` bytes.
     pub fn shorten(&mut self, path: &str, nth: std::ops::RangeInclusive<u64>, bytes: i64) {
         self.add(path, "write", nth, "short", bytes);
     }
 
-    /// From now on everything works.
+    /// Removes all rules: from now on every operation works.
     pub fn heal(&mut self) {
         self.rules.clear();
         self.save();
@@ -89,14 +92,14 @@ impl Disk {
         self.save();
     }
 
-    /// In one step, so that nobody reads half a rule.
+    /// Replaces the rules in one step, so that the library never reads half a rule.
     fn save(&self) {
         let path = self.home.path().join("rules");
         fs::write(path.with_extension("new"), &self.rules).unwrap();
         fs::rename(path.with_extension("new"), path).unwrap();
     }
 
-    /// What was done so far, in order.
+    /// The operations so far, in order.
     pub fn operations(&self) -> Vec<Operation> {
         let log = fs::read(self.home.path().join("log")).unwrap_or_default();
         let mut rest = log.as_slice();
@@ -125,7 +128,7 @@ impl Disk {
 
 pub use rustix::io::Errno;
 
-/// A library of the harness that stands before libc, built once.
+/// Path of a library of the harness to load before libc, built once.
 pub fn preload(source: &str) -> PathBuf {
     static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
     let home = BUILT.get_or_init(|| {

@@ -3,21 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A provider's messages and, beside them, what becomes of them.
+/// A provider's messages and, beside them, the WAVs of their recordings.
 pub struct Fixture {
-    /// Its scenario.
+    /// Name of the scenario.
     pub name: String,
     messages: PathBuf,
 }
 
 impl Fixture {
-    /// Its messages in order.
+    /// The messages in order.
     pub fn messages(&self) -> Vec<Vec<u8>> {
         let text = fs::read_to_string(&self.messages).expect("a fixture is readable");
         text.lines().map(|line| line.as_bytes().to_vec()).collect()
     }
 
-    /// Where the WAV of its recording `index` stands.
+    /// Path of the WAV of recording `index`.
     pub fn wav(&self, index: usize) -> PathBuf {
         let suffix = if index == 0 { String::new() } else { format!("-{}", index + 1) };
         self.messages.with_file_name(format!("{}{suffix}.wav", self.name))

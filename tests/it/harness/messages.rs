@@ -20,7 +20,7 @@ pub fn media(track: &str, sequence: u64, timestamp_ms: u64, codes: &[u8]) -> Str
     )
 }
 
-/// A stop.
+/// A stop message.
 pub fn stop(sequence: u64) -> String {
     format!(
         r#"{{"event":"stop","sequenceNumber":"{sequence}","streamSid":"MZ1","stop":{{"accountSid":"AC1","callSid":"CA1"}}}}"#

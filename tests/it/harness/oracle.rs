@@ -1,6 +1,6 @@
-//! Other people's tools as judges, run as processes.
+//! Independent tools as judges, run as processes.
 //!
-//! A tool that is missing fails the test that needs it: a proof that was skipped is none.
+//! A missing tool fails the test that needs it: a skipped proof is no proof.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 /// Runs `program` with `input` on its standard input; returns its standard output.
 ///
 /// # Panics
-/// When it is not installed or fails, with what to do or what it said.
+/// If the program is not installed, with the command to install it; if it fails, with its error output.
 pub fn run(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let spawned = Command::new(program)
         .args(arguments)
@@ -24,7 +24,7 @@ pub fn run(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     };
     let mut stdin = child.stdin.take().expect("was piped");
     let output = std::thread::scope(|scope| {
-        // A tool may stop reading when it has what it wants.
+        // A tool may stop reading early.
         scope.spawn(move || stdin.write_all(input).ok());
         child.wait_with_output().expect("a child can be waited for")
     });
@@ -39,13 +39,13 @@ pub fn ffmpeg_mulaw(codes: &[u8]) -> Vec<i16> {
     samples(&run("ffmpeg", &words(arguments), codes))
 }
 
-/// WAV files that tools are asked to read, all at once: to start one takes longer than to read.
+/// WAV files that a tool reads all at once, since its start takes longer than the reading.
 pub struct Wavs {
     paths: Vec<String>,
 }
 
 impl Wavs {
-    /// Writes them to a folder of their own, called `area`.
+    /// Writes the files to a folder of their own, called `area`.
     pub fn new<'w>(area: &str, wavs: impl IntoIterator<Item = &'w [u8]>) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(area);
         fs::create_dir_all(&folder).expect("the target's folder is writable");
@@ -57,7 +57,7 @@ impl Wavs {
         Self { paths: wavs.into_iter().enumerate().map(write).collect() }
     }
 
-    /// The samples of each that ffmpeg reads.
+    /// The samples that ffmpeg reads, file by file.
     pub fn ffmpeg(&self) -> Vec<Vec<i16>> {
         let mut arguments = words("-v error -y");
         for path in &self.paths {
@@ -74,15 +74,15 @@ impl Wavs {
         outputs.iter().map(|output| samples(&read(output))).collect()
     }
 
-    /// The samples of all in a row that SoX reads; all must have as many channels.
+    /// The samples that SoX reads, of all files in a row. All must have the same number of channels.
     pub fn sox(&self) -> Vec<i16> {
         samples(&run("sox", &self.sox_arguments("-V1"), &[]))
     }
 
-    /// The same.
+    /// The samples that SoX reads, as [`Wavs::sox`].
     ///
     /// # Panics
-    /// When SoX warns of any of them.
+    /// If SoX warns of any file.
     pub fn sox_without_a_word(&self) -> Vec<i16> {
         let output = Command::new("sox").args(self.sox_arguments("-V2")).output();
         let output = output.expect("sox is installed: apt-get install sox");
@@ -98,7 +98,7 @@ impl Wavs {
         arguments
     }
 
-    /// The samples of all in a row that Python's `wave` reads; all must have `channels` channels
+    /// The samples that Python's `wave` reads, of all files in a row. All must have `channels` channels
     /// of 16 bits at 8 kHz.
     pub fn python(&self, channels: u16) -> Vec<i16> {
         let program = "import sys, wave
@@ -112,7 +112,7 @@ for path in sys.argv[2:]:
         samples(&run("python3", &arguments, &[]))
     }
 
-    /// The samples of each that hound reads.
+    /// The samples that hound reads, file by file.
     pub fn hound(&self) -> Vec<Vec<i16>> {
         let read = |path| {
             let reader = hound::WavReader::open(path).expect("hound reads the header");
@@ -122,7 +122,7 @@ for path in sys.argv[2:]:
     }
 }
 
-/// Takes little-endian bytes for samples.
+/// The samples that little-endian bytes hold.
 pub fn samples(bytes: &[u8]) -> Vec<i16> {
     let (pairs, rest) = bytes.as_chunks::<2>();
     assert!(rest.is_empty(), "half a sample");

@@ -1,4 +1,4 @@
-//! The far end of a stream by raw bytes, so that it can end, break and lie in every way.
+//! The peer of a stream, made of raw bytes, so that it can end, break and lie in every way.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -29,12 +29,12 @@ impl Peer {
         Self::try_connect(server, stream_id, "").unwrap_or_else(|status| panic!("{status}"))
     }
 
-    /// Does the handshake with headers of its own; gives the status if that is not 101.
+    /// Does the handshake with further headers; the error is a status other than 101.
     pub fn try_connect(server: &Server, stream_id: &str, headers: &str) -> Result<Self, u16> {
         Self::upgrade(server.connect(), stream_id, headers)
     }
 
-    /// Does the handshake on a connection that is there.
+    /// Does the handshake on an open connection.
     pub fn upgrade(mut socket: TcpStream, stream_id: &str, headers: &str) -> Result<Self, u16> {
         let request = format!(
             "GET /media-stream HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -82,7 +82,7 @@ impl Peer {
         )
     }
 
-    /// Sends so much audio at once, in frames of 20 ms, each unlike the others.
+    /// Sends audio of this duration at once, in frames of 20 ms, each unlike the others.
     pub fn say(&mut self, duration: Duration) {
         let mut bytes = Vec::new();
         for _ in 0..duration.as_millis() / 20 {
@@ -106,8 +106,8 @@ impl Peer {
         )
     }
 
-    /// Sends so much audio as fast as it is taken, in messages of eight seconds, of which each is like
-    /// the fifth after it.
+    /// Sends audio of this duration as fast as the server takes it, in messages of eight seconds. Each
+    /// message has the audio of the fifth one after it.
     pub fn flood(&mut self, duration: Duration) {
         const CHUNKS: usize = 400;
         let made: Vec<(Vec<u8>, String)> = (0..5)
@@ -130,7 +130,7 @@ impl Peer {
         }
     }
 
-    /// A media message that is not to arrive whole.
+    /// The next media message, not remembered as sent: it will not arrive whole.
     pub fn lost_media(&mut self) -> String {
         let known = self.codes.len();
         let message = self.next_media();
@@ -176,13 +176,13 @@ impl Peer {
     pub fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut header = [0; 2];
         self.socket.read_exact(&mut header).ok()?;
-        assert!(header[0] & 0xF0 == FIN && header[1] < 126, "a frame no server of ours sends");
+        assert!(header[0] & 0xF0 == FIN && header[1] < 126, "a frame that callreel never sends");
         let mut payload = vec![0; usize::from(header[1])];
         self.socket.read_exact(&mut payload).ok()?;
         Some((header[0] & 0x0F, payload))
     }
 
-    /// Reads to the server's close frame and gives its code; `None` if the connection ends without.
+    /// Reads to the server's close frame; returns its code, `None` if the connection ends without one.
     pub fn close_code(&mut self) -> Option<u16> {
         loop {
             match self.receive()? {
@@ -195,7 +195,7 @@ impl Peer {
         }
     }
 
-    /// Stops, and waits for the close frame, which means that it is all on the disk.
+    /// Stops, and waits for the close frame, which means that all audio is on the disk.
     pub fn finish(mut self) -> Self {
         self.stop();
         assert_eq!(self.close_code(), Some(1000));
@@ -215,18 +215,18 @@ impl Peer {
         pcm
     }
 
-    /// What a perfect recording of it holds.
+    /// The samples of a perfect recording of this stream.
     pub fn pcm(&self) -> Vec<i16> {
         pcm(&self.codes)
     }
 }
 
-/// What codes sound like.
+/// The samples of mu-law codes.
 pub fn pcm(codes: &[u8]) -> Vec<i16> {
     codes.iter().map(|code| g711::decode_mulaw(*code)).collect()
 }
 
-/// The audio of one chunk: tells which stream and which chunk it is.
+/// The audio of one chunk, different for each stream and each chunk.
 pub fn chunk_codes(stream_id: &str, chunk: u64) -> [u8; 160] {
     let seed = stream_id.bytes().fold(chunk, |seed, byte| seed.wrapping_mul(131) + u64::from(byte));
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Far above what anything here takes on a busy machine, far below a hang.
+/// Far above the time of any step here on a busy machine, far below a hang.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where cargo has put the program, built first if need be.
+/// Path of the program, built by cargo if need be.
 pub fn callreel() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -26,7 +26,7 @@ pub fn callreel() -> &'static Path {
     })
 }
 
-/// Has cargo build what `arguments` say, one program; gives where it is.
+/// Has cargo build one program by `arguments`; returns its path.
 pub fn build(arguments: &[&str]) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.arg("build").args(arguments).args(["--message-format", "json"]);
@@ -41,25 +41,26 @@ pub fn build(arguments: &[&str]) -> PathBuf {
     executable.expect("cargo names the program it built")
 }
 
-/// A program of the benches, with core alone and without the crates it is compared with.
+/// Path of a program of the benches, built with core alone, without the crates that it is compared with.
 pub fn bench(program: &str) -> PathBuf {
     build(&["--release", "--package", "callreel-bench", "--no-default-features", "--bin", program])
 }
 
-/// How a server is to be started.
+/// A server to start.
 pub struct Setup {
     command: Command,
-    /// Its public and its admin address, where its log cannot tell them.
+    /// The public and the admin address, if the log goes elsewhere and cannot tell them.
     addresses: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Setup {
-    /// `callreel serve` into `dir`, on a free port of loopback, with nothing of our environment.
+    /// `callreel serve` into `dir`, on a free port of loopback, with `PATH` alone of the environment.
     pub fn new(dir: &Path) -> Self {
         Self::through(&[], dir)
     }
 
-    /// The same by way of another program, whose arguments end with callreel's.
+    /// `callreel serve` started by another program, which gets callreel's command line as its last
+    /// arguments.
     pub fn through(wrapper: &[&str], dir: &Path) -> Self {
         let mut words = wrapper.iter().map(OsStr::new).chain([callreel().as_os_str()]);
         let mut command = Command::new(words.next().expect("there is a program"));
@@ -71,7 +72,8 @@ impl Setup {
         Self { command, addresses: None }
     }
 
-    /// Sends its log and its output there, unread. It then has an admin listener, too.
+    /// Sends the log and the output to these destinations, unread. The server then has an admin
+    /// listener.
     pub fn log_to(mut self, stderr: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Self {
         let (listen, admin) = (free_address(), free_address());
         self.command.env("CALLREEL_LISTEN", listen.to_string());
@@ -81,7 +83,7 @@ impl Setup {
         self
     }
 
-    /// Sends its log to a file, unread.
+    /// Sends the log to a file, unread.
     pub fn log_to_file(self, path: &Path) -> Self {
         self.log_to(std::fs::File::create(path).expect("the log's file"), Stdio::null())
     }
@@ -96,21 +98,21 @@ impl Setup {
         self
     }
 
-    /// Starts it, and waits until it listens.
+    /// Starts the server, and waits until it listens.
     pub fn start(self) -> Server {
         let mut server = self.spawn();
         server.wait_until_it_listens();
         server
     }
 
-    /// Starts it where an earlier one was interrupted, and waits until what that left is finished.
+    /// Starts the server in the directory of an interrupted one, and waits until the recovery is over.
     pub fn start_and_recover(self) -> Server {
         let server = self.start();
         server.wait_for_log("recovery is over");
         server
     }
 
-    /// Starts it, and waits for nothing.
+    /// Starts the server, and waits for nothing.
     pub fn spawn(mut self) -> Server {
         let mut child = self.command.spawn().expect("callreel starts");
         let log = Arc::<Log>::default();
@@ -129,7 +131,7 @@ impl Setup {
         Server { child, address, admin, log, reader: Some(reader) }
     }
 
-    /// Starts it where it must refuse; gives its exit code and what it said.
+    /// Starts a server that must refuse to run; returns its exit code and its log.
     pub fn refuse(self) -> (Option<i32>, Vec<String>) {
         let mut server = self.spawn();
         let status = server.wait(PATIENCE);
@@ -141,7 +143,7 @@ impl Setup {
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
-    /// Its admin listener's, if its log does not tell it.
+    /// The address of the admin listener, if the log does not tell it.
     admin: Option<SocketAddr>,
     log: Arc<Log>,
     reader: Option<JoinHandle<()>>,
@@ -172,20 +174,20 @@ impl Server {
         kill_process(self.pid(), signal).expect("the process is ours");
     }
 
-    /// Kills it as the system would, and waits until it is gone.
+    /// Kills the server with SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
         assert_eq!(self.wait(PATIENCE).signal(), Some(9));
     }
 
-    /// Asks it to stop, and gives its exit status and how long it took.
+    /// Stops the server with SIGTERM; returns its exit status and the time that the stop took.
     pub fn stop(&mut self) -> (ExitStatus, Duration) {
         let asked = Instant::now();
         self.signal(Signal::TERM);
         (self.wait(PATIENCE), asked.elapsed())
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let status = eventually(patience, "the process ends", || {
             self.child.try_wait().expect("the process is ours")
@@ -196,7 +198,7 @@ impl Server {
         status
     }
 
-    /// Waits until a line of the log holds `text`; gives the line.
+    /// Waits until a line of the log holds `text`; returns the line.
     pub fn wait_for_log(&self, text: &str) -> String {
         self.log.wait_for(text).unwrap_or_else(|| {
             panic!("{text:?} is not in the log:\n{}", self.log_lines().join("\n"))
@@ -215,7 +217,7 @@ impl Server {
         socket
     }
 
-    /// Where its console and API are.
+    /// The address of the console and the API.
     pub fn admin_address(&self) -> SocketAddr {
         if let Some(admin) = self.admin {
             return admin;
@@ -234,7 +236,7 @@ impl Server {
         socket
     }
 
-    /// Asks the admin listener; gives the status of the answer and all of it.
+    /// Sends a request to the admin listener; returns the status and the whole answer.
     pub fn ask_admin(&self, path: &str) -> (u16, String) {
         answer_of(self.begin_to_ask_admin(path))
     }
@@ -248,10 +250,10 @@ impl Server {
         value.unwrap_or_else(|| panic!("{name} is not in {text}"))
     }
 
-    /// Sends a request as it is; gives the status of the answer and all of it.
+    /// Sends a request as it is; returns the status and the whole answer.
     pub fn ask(&self, request: &str) -> (u16, String) {
         let mut socket = self.connect();
-        // The server may have answered and closed before it was all sent.
+        // The server may answer and close before all is sent.
         let _ = socket.write_all(request.as_bytes());
         answer_of(socket)
     }
@@ -260,7 +262,7 @@ impl Server {
         self.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).0
     }
 
-    /// Resident memory in bytes: now, or its peak.
+    /// Resident memory in bytes: now (`VmRSS`), or its peak (`VmHWM`).
     pub fn memory(&self, line: &str) -> u64 {
         let status = self.proc("status");
         let line = status.lines().find(|l| l.starts_with(line)).expect("Linux tells");
@@ -268,21 +270,21 @@ impl Server {
         kib.expect("in KiB") * 1024
     }
 
-    /// Bytes it has written so far, to files and sockets.
+    /// Bytes that the server has written so far, to files and sockets.
     pub fn written(&self) -> u64 {
         let io = self.proc("io");
         let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok());
         written.expect("Linux tells")
     }
 
-    /// A limit that the system holds it to: soft, hard and unit.
+    /// A limit of the process: soft, hard and unit.
     pub fn limit(&self, name: &str) -> String {
         let limits = self.proc("limits");
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
         line.trim_start().to_owned()
     }
 
-    /// Processor time it has used.
+    /// Processor time of the server so far.
     pub fn cpu(&self) -> Duration {
         let stat = self.proc("stat");
         let fields: Vec<&str> = stat.rsplit(") ").next().expect("Linux tells").split(' ').collect();
@@ -295,7 +297,7 @@ impl Server {
         let mut kinds = BTreeMap::new();
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
         for task in tasks.expect("Linux tells of our processes").map_while(Result::ok) {
-            // One that has ended meanwhile is passed over.
+            // A thread that has ended meanwhile counts nothing.
             let read =
                 |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
             let (name, spent) = (read("comm"), read("schedstat"));
@@ -324,7 +326,7 @@ impl Drop for Server {
     }
 }
 
-/// An address that nobody listens on, off the range from which the system takes ports for others.
+/// A free address, outside of the range of ports that the system gives to other sockets.
 fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = std::process::id() % 5_000 * 2;
@@ -344,7 +346,7 @@ fn answer_of(mut socket: TcpStream) -> (u16, String) {
     (status.unwrap_or_else(|| panic!("no answer: {answer:?}")), answer)
 }
 
-/// What a process has written so far, and whether it has ended.
+/// The lines of a log so far, and whether the log has ended.
 #[derive(Default)]
 struct Log {
     lines: Mutex<(Vec<String>, bool)>,
@@ -371,7 +373,10 @@ impl Log {
     }
 }
 
-/// Looks again and again until there is something, for what cannot tell us.
+/// Polls `look` until it returns a value, for changes that cannot be waited for.
+///
+/// # Panics
+/// If `look` returns no value within `patience`.
 pub fn eventually<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + patience;
     loop {

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 /// The headers and the body of a request.
 pub type Request = (BTreeMap<String, String>, String);
 
-/// A web server that answers each request with the next status; tells what it got.
+/// A web server that answers each request with the next status, and passes the requests on.
 pub fn receiver(statuses: Vec<u16>) -> (String, mpsc::Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! The smallest recorder that can be made of core's parts, and what tests ask of any recorder.
+//! The smallest recorder that can be made of core's parts, and the interface of recorders under test.
 
 use std::convert::Infallible;
 use std::iter;
@@ -14,7 +14,7 @@ use embedded_io::{ErrorType, Seek, SeekFrom, Write};
 
 use super::client;
 
-/// Something that records calls: core, or a server around it.
+/// A recorder of calls: core, or a server around it.
 pub trait Recorder {
     /// Sends `messages` on one connection, each as a text message, then ends it; returns the WAV
     /// files of its streams in the order of their starts.
@@ -31,7 +31,7 @@ impl Recorder for Core {
     }
 }
 
-/// What one session made of its messages.
+/// The result of one session.
 #[derive(Debug, PartialEq)]
 pub struct Recording {
     pub spec: wav::Spec,
@@ -41,7 +41,7 @@ pub struct Recording {
     pub gaps: Vec<Gap>,
     /// Whether a stop came.
     pub stopped: bool,
-    /// What was pressed or came back, and at which sample.
+    /// Keys that were pressed and marks that came back, each with its sample.
     pub cues: Vec<(String, u64)>,
     pub clock: MediaClock,
 }
@@ -65,13 +65,13 @@ impl Recording {
 /// Feeds a connection's bytes, as they were received, to a decoder and sessions.
 ///
 /// # Panics
-/// When an invariant of the decoder does not hold.
+/// If an invariant of the decoder does not hold.
 pub fn connection(received: &[&[u8]], message_bytes_max: usize) -> Vec<Recording> {
     streams_of(received, message_bytes_max, Streams::new(RING_BOTH_TRACKS_MIN, 512))
 }
 
-/// The same as the device does it, whose memory is that of one session: a start ends the stream
-/// before it.
+/// Feeds a connection's bytes to a decoder and sessions as a device does, with the memory of one
+/// session: a start ends the stream before it.
 pub fn device_connection(received: &[&[u8]], message_bytes_max: usize) -> Vec<Recording> {
     let streams = Streams { has_one: true, ..Streams::new(RING_BOTH_TRACKS_MIN, 512) };
     streams_of(received, message_bytes_max, streams)
@@ -90,11 +90,11 @@ fn streams_of(
     streams.end().0
 }
 
-/// Hands a decoder what was received, piece by piece, in a buffer of the documented size, and its
-/// events to `handle`; returns what it kept at the end.
+/// Hands the received bytes to a decoder, piece by piece, in a buffer of the documented size, and its
+/// events to `handle`; returns the number of bytes held at the end.
 ///
 /// # Panics
-/// When an invariant of the decoder does not hold.
+/// If an invariant of the decoder does not hold.
 pub fn decode(
     received: &[&[u8]],
     message_bytes_max: usize,
@@ -121,7 +121,7 @@ pub fn decode(
     held
 }
 
-/// Feeds messages to sessions with so many bytes' room, `out_places` samples at a time.
+/// Feeds messages to sessions with rings of `ring_bytes`, and polls `out_places` samples at a time.
 pub fn record(
     messages: &[impl AsRef<[u8]>],
     ring_bytes: usize,
@@ -141,13 +141,13 @@ pub fn record_one(messages: &[impl AsRef<[u8]>]) -> Recording {
     recordings.remove(0)
 }
 
-/// A connection's sessions in the order of their starts, each with the tape of what comes out of it.
+/// A connection's sessions in the order of their starts, each with the tape of its output.
 struct Streams {
     ring_bytes: usize,
     out_places: usize,
     all: Vec<(Session<Vec<u8>>, Tape)>,
     errors: Vec<Error>,
-    /// A start ends the stream before it.
+    /// Whether a start ends the stream before it.
     has_one: bool,
 }
 
@@ -236,17 +236,17 @@ impl Streams {
     }
 }
 
-/// What comes out of one session.
+/// Output of one session.
 struct Tape {
     out_places: usize,
-    /// Of the session, as it was before its last message.
+    /// Channels of the session before its last message.
     channels: usize,
     /// Polls so far.
     polls: usize,
     samples: Vec<i16>,
     gaps: Vec<Gap>,
     stopped: bool,
-    /// Its session was ended from outside, or by a stop.
+    /// Whether the session was ended from outside or by a stop.
     ended: bool,
     cues: Vec<(String, u64)>,
 }
@@ -280,7 +280,7 @@ impl Tape {
         self.gaps.extend(turn.gaps());
         let (mut out, mut codes) = (vec![0; self.out_places], vec![0; self.out_places]);
         for _ in 0..polls_max {
-            // By turns: whoever asks for codes, or for silence as a number, gets the same samples.
+            // The three polls by turns: codes, silence as a number and samples must be the same audio.
             self.polls += 1;
             let count = match self.polls % 3 {
                 0 => {

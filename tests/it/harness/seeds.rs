@@ -1,4 +1,4 @@
-//! What fuzzers begin with, and other messages that are not what a recorder sees all day.
+//! Seeds of the fuzzers, and other messages that a recorder seldom sees.
 
 use std::collections::BTreeSet;
 use std::fs;

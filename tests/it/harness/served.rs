@@ -14,10 +14,10 @@ use super::client;
 use super::recorder::Recorder;
 use super::serving::Serving;
 
-/// Far above what anything here takes, far below a hang.
+/// Far above the time of any step here, far below a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server in a directory of its own, for as long as it lives.
+/// A running server with a directory of its own.
 pub struct Served {
     serving: Serving,
     dir: tempfile::TempDir,
@@ -25,14 +25,14 @@ pub struct Served {
 
 impl Served {
     pub fn start(engine: engine::Config) -> Self {
-        // In memory where that is to be had: these tests are not about the disk.
+        // In memory if the system has /dev/shm: these tests are not about the disk.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
         let config = Config { engine, store, ..Config::default() };
         Self { serving: Serving::start(config), dir }
     }
 
-    /// Where streams go.
+    /// URL for streams.
     pub fn url(&self) -> String {
         format!("ws://{}/media-stream", self.serving.public)
     }
@@ -42,7 +42,7 @@ impl Served {
         self.records_but(&BTreeSet::new())
     }
 
-    /// The same without some, which are not read: there may be thousands.
+    /// The end records without the known ones, which are not read: there may be thousands.
     fn records_but(&self, known: &BTreeSet<PathBuf>) -> Vec<(PathBuf, Value)> {
         let new = self.paths().filter(|path| !known.contains(path));
         let mut records: Vec<_> = new
@@ -63,7 +63,7 @@ impl Served {
             .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
     }
 
-    /// Sends messages on one connection and closes it; the records of what came of them.
+    /// Sends messages on one connection and closes it; returns the new end records.
     pub fn send(&self, messages: &[Vec<u8>]) -> Vec<(PathBuf, Value)> {
         let known = self.paths().collect();
         let mut socket = TcpStream::connect(self.serving.public).unwrap();
@@ -74,9 +74,9 @@ impl Served {
         socket.write_all(handshake.as_bytes()).unwrap();
         let mut bytes: Vec<u8> = messages.iter().flat_map(client::text).collect();
         bytes.extend(client::frame(client::FIN | client::CLOSE, &1000u16.to_be_bytes()));
-        // The server may close before it has read all: it is not interested after a stop.
+        // The server may close before it has read all: after a stop it ignores the rest.
         let _ = socket.write_all(&bytes);
-        // It closes when what it records is finished.
+        // The server closes when the recordings are finished.
         let mut answer = Vec::new();
         let _ = socket.read_to_end(&mut answer);
         assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
@@ -91,7 +91,7 @@ impl Recorder for Served {
     }
 }
 
-/// Reads at once: what is tested is not the pace.
+/// Settings that read at once, for tests that are not about the pace.
 pub fn at_once() -> engine::Config {
     engine::Config { read_interval: Duration::ZERO, threads: 1, ..engine::Config::default() }
 }

@@ -9,16 +9,16 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-/// A whole server; it is stopped, and has to stop, when this is dropped.
+/// A whole server; when dropped, it is stopped and must stop without an error.
 pub struct Serving {
     pub public: SocketAddr,
     pub admin: SocketAddr,
-    /// What it runs on; others may run there as well.
+    /// Runtime of the server, free for other tasks as well.
     pub runtime: Arc<Runtime>,
     running: Option<Running>,
 }
 
-/// Its thread, and what ends it.
+/// Thread of the server, and the channel that stops it.
 struct Running {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<Result<(), callreel::Error>>,
@@ -42,7 +42,7 @@ impl Serving {
         Self { public, admin, runtime, running: Some(Running { stop, thread }) }
     }
 
-    /// Tells it to stop and waits until it has.
+    /// Stops the server and waits for its end.
     pub fn stop(&mut self) {
         if let Some(Running { stop, thread }) = self.running.take() {
             let _ = stop.send(());

@@ -1,4 +1,4 @@
-//! What lies in a directory of recordings, read by its own strict eyes.
+//! Contents of a directory of recordings, read strictly and without callreel's code.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::process::eventually;
 
-/// A finished recording ought to be there this soon after its end.
+/// Longest time from the end of a call to its finished recording.
 pub const FINISH_MAX: Duration = Duration::from_secs(5);
 
 /// A finished recording.
@@ -22,7 +22,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// One field of the record that is a word.
+    /// A field of the record that is a text.
     pub fn word(&self, field: &str) -> &str {
         self.record[field].as_str().unwrap_or_default()
     }
@@ -31,7 +31,7 @@ impl Finished {
         self.samples.as_deref().expect("there is a file")
     }
 
-    /// How it is, and how it ended.
+    /// The fields `state` and `end` of the record.
     pub fn state(&self) -> (&str, &str) {
         (self.word("state"), self.word("end"))
     }
@@ -40,7 +40,7 @@ impl Finished {
 /// Every finished recording, by its id.
 ///
 /// # Panics
-/// When one of them is not as it must be.
+/// If a recording breaks a rule of its format.
 pub fn finished(dir: &Path) -> BTreeMap<String, Finished> {
     let mut all = BTreeMap::new();
     for path in files(dir) {
@@ -50,12 +50,12 @@ pub fn finished(dir: &Path) -> BTreeMap<String, Finished> {
         };
         let record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).expect("JSON");
         if record.get("schema").is_none() {
-            continue; // Not ours.
+            continue; // Not callreel's.
         }
         assert_eq!(record["id"], id);
         let wav = path.with_file_name(format!("{id}.wav"));
         if record.get("wav").is_some() && !wav.exists() {
-            continue; // The record comes first; its file is about to.
+            continue; // The record comes first, its file in a moment.
         }
         let samples = record.get("wav").map(|known| {
             let wav = fs::read(&wav).unwrap();
@@ -70,26 +70,26 @@ pub fn finished(dir: &Path) -> BTreeMap<String, Finished> {
     all
 }
 
-/// Holds what a record says of its file against the file.
+/// Checks the length and the digests in a record against the file.
 fn check_digests(known: &Value, wav: &[u8]) {
     assert_eq!(known["bytes"], wav.len());
     assert_eq!(known["data_sha256"], sha256(&wav[44..44 + pcm_of(wav).len() * 2]), "{known}");
-    // One that is short may lack it, too, but never has another.
+    // Only a file of 16 MiB at most has a digest of all its bytes. It may lack the digest, too.
     let whole = &known["sha256"];
     assert!(whole.is_null() || *whole == sha256(wav) && wav.len() <= 16 << 20, "{known}");
 }
 
-/// In hexadecimal digits.
+/// SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Waits for the recording `id`, no longer than it may take.
+/// Waits for the recording `id`, for [`FINISH_MAX`] at most.
 pub fn wait_for(dir: &Path, id: &str) -> Finished {
     eventually(FINISH_MAX, id, || finished(dir).remove(id))
 }
 
-/// Files whose recording is not finished, or that nobody has cleared away.
+/// Part files of unfinished recordings, and temporary files that are left.
 pub fn unfinished(dir: &Path) -> Vec<PathBuf> {
     let is_left = |path: &PathBuf| {
         path.extension().is_some_and(|extension| extension == "part" || extension == "tmp")
@@ -97,12 +97,12 @@ pub fn unfinished(dir: &Path) -> Vec<PathBuf> {
     files(dir).into_iter().filter(is_left).collect()
 }
 
-/// Everything below a directory, with its bytes.
+/// All files below a directory, with their bytes.
 pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-/// The paths of all files below a directory; what vanishes meanwhile is not among them.
+/// The paths of all files below a directory, without those that vanish meanwhile.
 pub fn files(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
@@ -119,7 +119,7 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The samples of a mono WAV whose every header field is right.
+/// The samples of a mono WAV, every field of its header checked.
 pub fn pcm_of(wav: &[u8]) -> Vec<i16> {
     let number = |at: usize| u32::from_le_bytes(wav[at..at + 4].try_into().unwrap()) as usize;
     assert!(wav.len() >= 44, "{} bytes are no WAV", wav.len());

@@ -1,4 +1,4 @@
-//! A real file system that is soon full.
+//! A real file system that is small and soon full.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ impl SmallDisk {
         Self::mount_with("size=2m")
     }
 
-    /// A file system of a size and a number of inodes, as tmpfs has them for options.
+    /// Mounts a file system with these options of tmpfs, such as its size and its number of inodes.
     pub fn mount_with(options: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -38,7 +38,7 @@ impl SmallDisk {
         self.home.path().join("filler")
     }
 
-    /// Fills it until only so many bytes are free.
+    /// Fills the file system until only `left` bytes are free.
     pub fn fill(&self, left: u64) {
         let filler = fs::File::create(self.filler()).unwrap();
         // A server may write meanwhile.

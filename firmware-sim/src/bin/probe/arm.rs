@@ -4,10 +4,11 @@ use cortex_m::peripheral::SYST;
 use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m_semihosting::{debug, syscall1};
 
-/// SysTick runs at 12.5 MHz on lm3s6965evb and at 16 MHz on microbit, QEMU's processors at 1 GHz.
+/// Twice the instructions in one tick: SysTick runs at 12.5 MHz on lm3s6965evb and at 16 MHz on
+/// microbit, QEMU's processor at 1 GHz.
 pub const INSTRUCTIONS_PER_TICK_X2: u32 = if cfg!(target_has_atomic = "ptr") { 160 } else { 125 };
 
-/// The counter wraps after a second.
+/// The counter has 24 bits and wraps after a little more than a second.
 pub const TICKS_MASK: u32 = 0x00FF_FFFF;
 
 #[cortex_m_rt::entry]
@@ -22,7 +23,7 @@ fn main() -> ! {
     exit(true)
 }
 
-/// The counter, which counts down.
+/// The tick counter. SysTick counts down, so its value is negated.
 pub fn ticks() -> u32 {
     SYST::get_current().wrapping_neg()
 }

@@ -1,9 +1,9 @@
-//! Core alone on a microcontroller: how many instructions a media frame costs, stage by stage, and
-//! that its way cannot panic.
+//! Core alone on a microcontroller: counts the instructions of a media frame, stage by stage, and
+//! proves that the path of a frame cannot panic.
 //!
-//! Run under QEMU with `-icount shift=0` each instruction takes a nanosecond of the processor's time,
-//! so the figures are the same from run to run. They are printed over semihosting, a
-//! `name = instructions` a line, then a checksum of the WAV that came out.
+//! Under QEMU with `-icount shift=0` each instruction takes a nanosecond of the processor's time,
+//! so the figures are the same in every run. The probe prints them over semihosting, one
+//! `name = instructions` a line, then a checksum of the WAV it made.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(all(target_os = "none", target_arch = "arm"))]
@@ -34,14 +34,14 @@ mod device {
     const CODES: usize = 256;
     const BLOCK_BYTES: usize = 512;
 
-    /// What has been written of the file since it was last looked at, as it would go to a card.
+    /// Bytes of the file written since the last checksum, as they would go to a card.
     struct Block {
         bytes: [u8; BLOCK_BYTES],
         used: usize,
     }
 
     impl Block {
-        /// Adds what it holds to a checksum (FNV-1a), and empties it.
+        /// Adds the block's bytes to a checksum (FNV-1a) and empties the block.
         fn sum_up(&mut self, sum: &mut u32) {
             for &byte in self.bytes.get(..self.used).unwrap_or_default() {
                 *sum = (*sum ^ u32::from(byte)).wrapping_mul(0x0100_0193);
@@ -50,7 +50,7 @@ mod device {
         }
     }
 
-    /// A block that a writer writes to.
+    /// A sink for the WAV writer that writes to a block.
     struct Sink<'a>(&'a RefCell<Block>);
 
     impl ErrorType for Sink<'_> {
@@ -83,12 +83,13 @@ mod device {
         }
     }
 
-    /// What a sink answers, which the proof knows nothing of: it holds for any sink.
+    /// Returns the sink's answer. The proof build hides it from the optimiser, so that the proof
+    /// holds for any sink.
     fn answer<T>(answer: Result<T, ErrorKind>) -> Result<T, ErrorKind> {
         if cfg!(feature = "prove-panic-free") { black_box(answer) } else { answer }
     }
 
-    /// A masked WebSocket frame with a media message as Twilio spells it.
+    /// A masked WebSocket frame with a media message in Twilio's spelling.
     struct Wire {
         bytes: [u8; HEADER_BYTES + MESSAGE_BYTES_MAX],
         used: usize,
@@ -150,7 +151,7 @@ mod device {
     struct Ticks(u32);
 
     impl Ticks {
-        /// Counts what `work` takes: less than what the counter holds.
+        /// Adds the ticks that `work` takes. They must be fewer than the counter holds.
         fn add<T>(&mut self, work: impl FnOnce() -> T) -> T {
             let before = processor::ticks();
             let result = work();
@@ -163,7 +164,7 @@ mod device {
         }
     }
 
-    /// Prints what there is to know.
+    /// Runs the measurement and prints the figures.
     pub fn measure() {
         let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
         let mut wire = Wire::new();
@@ -208,7 +209,7 @@ mod device {
         say(b"checksum", sum);
     }
 
-    /// Prints `name = value`, without the formatting machinery, which can panic.
+    /// Prints `name = value` without the formatting machinery, which can panic.
     fn say(name: &[u8], value: u32) {
         let (digits, first) = decimal(value);
         for part in [name, b" = ", digits.get(first..).unwrap_or_default(), b"\n"] {
@@ -232,9 +233,9 @@ mod device {
         (digits, first)
     }
 
-    /// With `prove-panic-free` a probe that can get here does not link. That build leaves out the
-    /// parser for all spellings but the commonest (`--cfg callreel_frequent_only`): serde-json-core
-    /// can panic on paper.
+    /// With `prove-panic-free`, a probe that can reach this function does not link. That build
+    /// leaves out the parser for all spellings except the commonest
+    /// (`--cfg callreel_frequent_only`), because serde-json-core has code that can panic in theory.
     #[panic_handler]
     fn panic(_: &PanicInfo) -> ! {
         #[cfg(feature = "prove-panic-free")]
@@ -242,7 +243,7 @@ mod device {
             unsafe extern "C" {
                 fn the_path_of_a_media_frame_can_panic() -> !;
             }
-            // SAFETY: there is no such function, so this is never linked, let alone run.
+            // SAFETY: no such function exists, so this is never linked and never run.
             unsafe { the_path_of_a_media_frame_can_panic() }
         }
         #[cfg(not(feature = "prove-panic-free"))]

@@ -5,7 +5,8 @@ use core::arch::{asm, global_asm};
 pub const INSTRUCTIONS_PER_TICK_X2: u32 = 2;
 pub const TICKS_MASK: u32 = u32::MAX;
 
-// The board jumps to the start of its RAM, where QEMU has put the image: nothing to copy or clear.
+// The board jumps to the start of its RAM, where QEMU has put the image. Nothing has to be copied
+// or cleared.
 global_asm!(".section .text.start", ".global _start", "_start:", "la sp, _stack_start", "j {main}", main = sym main);
 
 extern "C" fn main() -> ! {
@@ -13,7 +14,7 @@ extern "C" fn main() -> ! {
     exit(true)
 }
 
-/// The instructions retired so far, or the lower half of their number.
+/// The low 32 bits of the number of instructions retired.
 pub fn ticks() -> u32 {
     let count;
     // SAFETY: reads a counter.
@@ -36,11 +37,11 @@ pub fn exit(is_good: bool) -> ! {
     }
 }
 
-/// RISC-V Semihosting 1.0, section 2: an EBREAK between two instructions that do nothing, none of
-/// them compressed, all in one page.
+/// RISC-V Semihosting 1.0, section 2: an EBREAK between two instructions that do nothing. None of
+/// the three is compressed, and all lie in one page.
 ///
 /// # Safety
-/// What the operation reads or writes at `parameter` must be there.
+/// Memory that the operation reads or writes at `parameter` must be valid.
 unsafe fn semihost(operation: usize, parameter: usize) {
     // SAFETY: as the caller promises.
     unsafe {

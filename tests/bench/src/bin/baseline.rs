@@ -1,9 +1,9 @@
 //! The recorder that an informed user would write in an afternoon: axum, serde_json, base64, hound,
-//! one file a call. It is right about calls that go well, and is what callreel's cost is held
-//! against; gaps, both tracks, crashes and full disks are no concern of its.
+//! one file a call. It is correct for calls that go well, and callreel's cost is compared with its
+//! cost. It does not handle gaps, both tracks, crashes or full disks.
 //!
-//! Run it as it comes, and with `--read-buffer 8192`: the WebSocket crate clears its read buffer,
-//! 128 KiB unless told otherwise, before every read.
+//! Run it with its default read buffer, and with `--read-buffer 8192`: the WebSocket crate clears
+//! its read buffer (128 KiB by default) before every read.
 
 use std::io::BufWriter;
 use std::net::SocketAddr;
@@ -30,11 +30,11 @@ const SPEC: WavSpec = WavSpec {
 /// Records each call that is streamed to ws://LISTEN/media-stream into DIR/<streamSid>.wav.
 #[derive(Parser)]
 struct Args {
-    /// Where to listen
+    /// Address and port to listen on
     #[arg(long, default_value = "127.0.0.1:5051")]
     listen: SocketAddr,
 
-    /// Where the recordings go
+    /// Folder for the recordings
     #[arg(long)]
     dir: PathBuf,
 
@@ -59,7 +59,7 @@ async fn upgrade(State(args): State<Arc<Args>>, upgrade: WebSocketUpgrade) -> Re
     };
     upgrade.on_upgrade(async move |mut socket| {
         if let Err(error) = record(&mut socket, &args.dir).await {
-            eprintln!("a call was not recorded to its end: {error:#}");
+            eprintln!("a recording ended early: {error:#}");
         }
     })
 }
@@ -73,7 +73,7 @@ async fn record(socket: &mut WebSocket, dir: &Path) -> anyhow::Result<()> {
         match serde_json::from_str(&text)? {
             Event::Start { start } => {
                 let is_name = |byte: &u8| byte.is_ascii_alphanumeric();
-                anyhow::ensure!(start.stream_sid.as_bytes().iter().all(is_name), "a strange id");
+                anyhow::ensure!(start.stream_sid.as_bytes().iter().all(is_name), "bad stream id");
                 let path = dir.join(start.stream_sid).with_extension("wav");
                 wav = Some(WavWriter::create(path, SPEC)?);
             }

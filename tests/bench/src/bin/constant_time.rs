@@ -1,11 +1,11 @@
-//! One payload, decoded, for valgrind to look at: base64 and mu-law take the same steps whatever they
-//! decode.
+//! Decodes one payload under valgrind, to check that base64 and mu-law take the same steps for any
+//! data.
 //!
-//! `constant_time SEED` decodes a payload made from the seed, to have its instructions counted by
-//! callgrind. The other words tell memcheck that the payload's characters are undefined, so that it
-//! reports each branch and each address that depends on one: `bytes` and `words` decode base64 the two
-//! ways that core has, `samples` and `wav` go on to samples and to the bytes of a file, and `table` looks
-//! the samples up.
+//! `constant_time SEED` decodes a payload made from the seed; callgrind counts the instructions.
+//! Five words in place of a seed tell memcheck that the payload's characters are undefined.
+//! Memcheck then reports each branch and each address that depends on one of them. `bytes` and
+//! `words` decode base64 by core's two methods, `samples` and `wav` go on to samples and to the
+//! bytes of a file, and `table` looks the samples up in a table.
 
 use std::hint::black_box;
 
@@ -18,7 +18,8 @@ mod base64;
 /// A frame of 20 ms.
 const PAYLOAD_BYTES: usize = 160;
 
-/// `base64ct` decodes the last group, and shows by a branch whether that is padded.
+/// Characters left defined: `base64ct` decodes the last group, and a branch shows whether it is
+/// padded.
 const LAST_GROUP_CHARS: usize = 4;
 
 fn main() {
@@ -75,14 +76,15 @@ fn look_up(codes: &[u8]) -> [i16; PAYLOAD_BYTES] {
     samples
 }
 
-/// Memcheck's client request MAKE_MEM_UNDEFINED (valgrind.h, memcheck.h); nothing outside valgrind.
+/// Memcheck's client request MAKE_MEM_UNDEFINED (valgrind.h, memcheck.h). Does nothing outside
+/// valgrind.
 #[cfg(target_arch = "x86_64")]
 fn make_undefined(bytes: &mut [u8]) {
     const MAKE_MEM_UNDEFINED: usize = 0x4D43_0001;
     let request = [MAKE_MEM_UNDEFINED, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0];
     let mut result = 0usize;
-    // SAFETY: the rotations add up to two whole turns and rbx is exchanged with itself, so to a
-    // processor this does nothing; valgrind reads the six words at rax and sets rdx.
+    // SAFETY: the rotations add up to two whole turns and rbx is exchanged with itself, so a
+    // processor does nothing here. Valgrind reads the six words at rax and sets rdx.
     unsafe {
         std::arch::asm!(
             "rol rdi, 3", "rol rdi, 13", "rol rdi, 61", "rol rdi, 51", "xchg rbx, rbx",

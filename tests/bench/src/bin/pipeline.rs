@@ -1,8 +1,8 @@
-//! Turns media messages into samples, for an instruction counter to watch:
+//! Turns media messages into samples under an instruction counter:
 //! `valgrind --tool=callgrind target/release/pipeline session 1000`.
 //!
-//! Whatever the number of messages asked for, as many are made: the difference between two runs is
-//! what those messages cost, to the instruction.
+//! Every run makes the same number of messages and handles as many as asked for. So the difference
+//! between two runs is the cost of the additional messages, to the instruction.
 
 use std::hint::black_box;
 
@@ -11,10 +11,10 @@ use callreel_core::frame::Provider;
 use callreel_core::session::{RING_ONE_TRACK_MIN, Session};
 use callreel_core::ws::{Decoder, Event};
 
-/// Messages that are made.
+/// Messages made in every run.
 const MESSAGES: u64 = 2000;
 
-/// Room for one read's messages.
+/// Messages in one read.
 const READ: usize = 10;
 
 type Way = (&'static str, fn(usize));
@@ -50,7 +50,7 @@ fn session(count: usize) {
     for text in texts.drain(..count) {
         let mut text = text.into_bytes();
         take(&mut session, &mut text, &mut samples);
-        // Freed by nobody: an allocator's instructions are not ours.
+        // Leaked, so that the allocator's instructions are not counted.
         std::mem::forget(text);
     }
 }
