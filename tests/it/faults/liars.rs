@@ -12,8 +12,8 @@ use crate::harness::process::Server;
 /// Prefix of the liars' stream ids.
 pub const PREFIX: &str = "ML";
 
-/// Pause between two frames: five times the pace of speech.
-const PAUSE: Duration = Duration::from_millis(4);
+/// Pause between two frames: the pace of speech.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Frames that a liar sends, one after the other.
 type Frames = Box<dyn Iterator<Item = Vec<u8>>>;
