@@ -1,6 +1,6 @@
 //! The admin listener: console, API, events, metrics and health, for the recorder's operators.
 //!
-//! It reads the shared state of live recordings (see [`live`](crate::live)) and the finished recordings
+//! It reads the shared state of live recordings (see [`board`](crate::board)) and the finished recordings
 //! in the store. Nothing that happens here, and no slow client, holds a recording up.
 
 mod access;
@@ -33,9 +33,9 @@ use tokio_io_timeout::TimeoutStream;
 use tower_service::Service as _;
 use tracing::debug;
 
+use crate::board::Board;
 use crate::connections::{Connections, Level, Standing};
 use crate::http::Phase;
-use crate::live::Board;
 use crate::ready::Readiness;
 use crate::store::Store;
 use crate::{metrics, webhook};

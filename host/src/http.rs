@@ -39,9 +39,9 @@ use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use self::refusals::{Refusals, Unread};
+use crate::board::{Board, Refused, RequestRefused};
 use crate::connections::{self, Connections, Level, Standing};
 use crate::engine::{Connection, Handle};
-use crate::live::{Board, Refused, RequestRefused};
 use crate::ready::Readiness;
 use crate::twilio;
 

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod audio;
+pub mod board;
 pub mod call;
 pub mod caller;
 pub mod caller_ids;
@@ -11,7 +12,6 @@ pub mod decode;
 pub mod demo;
 pub mod engine;
 pub mod http;
-pub mod live;
 pub mod log;
 pub mod metrics;
 pub mod pace;
@@ -34,9 +34,9 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+use crate::board::Board;
 use crate::engine::Engine;
 use crate::http::Phase;
-use crate::live::Board;
 use crate::pace::Pace;
 use crate::ready::Readiness;
 use crate::store::Store;

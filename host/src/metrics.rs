@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::live::{BUCKETS_US, Board, Histogram, Refused, RequestRefused, STATES};
+use crate::board::{BUCKETS_US, Board, Histogram, Refused, RequestRefused, STATES};
 use crate::log;
 use crate::store::record::State;
 use crate::store::{Removal, Retention};

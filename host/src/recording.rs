@@ -25,7 +25,7 @@ use tracing::Span;
 pub use self::tally::Tally;
 use self::writers::Spool;
 pub use self::writers::Writers;
-use crate::live::{Board, Tap};
+use crate::board::{Board, Tap};
 use crate::store::Record;
 use crate::store::record::{End, What, ms};
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use callreel::board::Board;
 use callreel::call::routing::STREAMS_MAX;
 use callreel::call::{Allowance, Call, Context, Wish};
-use callreel::live::Board;
 use callreel::pace::Pace;
 use callreel::recording::{BLOCK_MS_MAX, Outbox, QUEUE_MS_MAX, Tally};
 use callreel::store::Door;

@@ -23,9 +23,9 @@ use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::events::json_of;
 use super::{Admin, Problem, health, stream};
+use crate::board::Brief;
 use crate::caller_ids::CallerIds;
 use crate::http::Phase;
-use crate::live::Brief;
 use crate::metrics::{self, Process, Scrape};
 use crate::store::Recovery;
 use crate::store::catalog::{Cursor, Filter, Key, parse_day};

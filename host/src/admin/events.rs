@@ -22,7 +22,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::api::Head;
 use super::{Admin, api, stream};
-use crate::live::{Board, Entry, Moment};
+use crate::board::{Board, Entry, Moment};
 use crate::store::record::{What, ms};
 use crate::store::texts;
 
@@ -30,7 +30,7 @@ use crate::store::texts;
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Interval of the looks while nobody watches. Up to 64 moments of a call wait for the next look
-/// (`MOMENTS_MAX` in `live`); more are lost.
+/// (`MOMENTS_MAX` in `board`); more are lost.
 const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Ticks of [`LOOK_INTERVAL`] between two `status` events: disk, CPU, and a sign that the recorder is

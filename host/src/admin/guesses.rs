@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::live::Board;
+use crate::board::Board;
 use crate::pace::{Rate, Shares};
 
 /// Rates of the answers to wrong tokens, for one address and for all together.

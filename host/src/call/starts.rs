@@ -5,7 +5,7 @@ use callreel_core::frame::Frame;
 
 use super::routing::{Routed as _, STREAMS_MAX};
 use super::{Call, Context, Stream};
-use crate::live::Refused;
+use crate::board::Refused;
 
 impl Call {
     /// Whether a start after the connection's first is within the rate. A start that begins no stream

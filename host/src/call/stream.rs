@@ -15,7 +15,7 @@ use tracing::field::{Empty, debug};
 use super::Context;
 use super::opening::Opening;
 use super::routing::Routed;
-use crate::live::Refused;
+use crate::board::Refused;
 use crate::recording::{Done, Finishing, Outbox, Recording};
 use crate::store::Record;
 use crate::store::record::{End, What};

@@ -16,8 +16,8 @@ use axum::response::Response;
 use tracing::warn;
 
 use super::{Refusal, has_token};
+use crate::board::{Board, Refused, RequestRefused};
 use crate::connections::Standing;
-use crate::live::{Board, Refused, RequestRefused};
 use crate::twilio::{STREAM_PATH, WEBHOOK_PATH};
 
 /// Characters of a path, and of a header value, that a line shows at most.

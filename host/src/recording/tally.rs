@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use callreel_core::wav::{self, Length, Spec};
 
 use super::{Job, Outbox, Outcome, Queue};
-use crate::live::Board;
+use crate::board::Board;
 use crate::store::Record;
 
 /// A disk that takes posted jobs only when told to, and keeps only their lengths.

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use tracing::Span;
 
 use super::{Job, Outbox, Outcome, Queue};
-use crate::live::Board;
+use crate::board::Board;
 use crate::pulse::Pulse;
 use crate::store::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
 use crate::store::file::{PartFile, to_io};

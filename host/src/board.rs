@@ -1,0 +1,410 @@
+//! The live state for watchers: an entry for each live recording, counters of everything, and a lossy
+//! tap on the audio.
+//!
+//! Recorders only write here, and never wait for a reader: relaxed atomics, a channel that drops entries
+//! that do not fit, a ring that overwrites unread audio. The one lock is taken when a recording begins
+//! and when it ends; others only copy pointers under it.
+
+mod counters;
+mod ring;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
+use callreel_core::session::Stats;
+
+pub use self::counters::{BUCKETS_US, Counters, Histogram, Refused, RequestRefused, STATES};
+pub use self::ring::Listener;
+use self::ring::Ring;
+use crate::log::Rooms;
+use crate::store::Record;
+use crate::store::record::{EventRecord, GapRecord};
+
+/// Most milliseconds of one gap that count for all calls: a day.
+const MISSING_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// Most gaps, keys and marks on their way from one recording to the watchers.
+const MOMENTS_MAX: usize = 64;
+
+/// Most finished recordings kept for the watchers until they take them.
+const PUBLISHED_MAX: usize = 1024;
+
+/// All visible state of a running recorder.
+#[derive(Debug, Default)]
+pub struct Board {
+    entries: Mutex<BTreeMap<u64, Arc<Entry>>>,
+    next_key: AtomicU64,
+    published: Mutex<VecDeque<Brief>>,
+    /// Whether a watcher takes the moments of live recordings.
+    is_attended: AtomicBool,
+    /// Whether a watcher waits for finished recordings.
+    is_watched: AtomicBool,
+    /// Sums over the life of the process.
+    pub counters: Counters,
+    /// The log's room for lines caused by peers.
+    pub log_rooms: Rooms,
+}
+
+/// The record of a finished recording as a list shows it, and the number of its parameters that are not
+/// shown whole.
+pub type Brief = (Record, u64);
+
+impl Board {
+    /// Adds a recording that begins now, with the channels of its record.
+    pub fn begin(self: &Arc<Self>, record: Arc<Record>) -> Tap {
+        let channels = usize::from(record.format.channels);
+        let entry = Arc::new(Entry {
+            key: self.next_key.fetch_add(1, Ordering::Relaxed),
+            record,
+            began: Instant::now(),
+            is_ended: AtomicBool::new(false),
+            samples: AtomicU64::new(0),
+            peaks: Default::default(),
+            frames: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            missing: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            moments: OnceLock::new(),
+            moments_waiting: AtomicUsize::new(0),
+            listeners: AtomicUsize::new(0),
+            ring_number: AtomicUsize::new(0),
+            ring: Mutex::default(),
+        });
+        self.counters.begun.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(entry.key, Arc::clone(&entry));
+        let ring = (0, None);
+        Tap { board: Arc::clone(self), entry, channels, loudest: [0; LANES], samples: 0, ring }
+    }
+
+    /// Returns the live recordings, oldest first.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Returns one live recording.
+    #[must_use]
+    pub fn entry(&self, key: u64) -> Option<Arc<Entry>> {
+        self.lock().get(&key).cloned()
+    }
+
+    /// Returns the number of live recordings.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Announces a watcher that takes the moments of live recordings from now on. Until then none are
+    /// kept.
+    pub fn attend(&self) {
+        self.is_attended.store(true, Ordering::Relaxed);
+    }
+
+    /// Sets whether a watcher waits for finished recordings. If so, records are kept until they are
+    /// taken; otherwise they are not kept.
+    pub fn watch(&self, is_watched: bool) {
+        self.is_watched.store(is_watched, Ordering::Relaxed);
+    }
+
+    /// Counts a finished recording and, if a watcher waits, keeps a brief record for it. Of too many
+    /// records the newest are kept.
+    pub fn publish(&self, record: &Record) {
+        if let Some(index) = STATES.iter().position(|state| *state == record.state) {
+            self.counters.finished[index].fetch_add(1, Ordering::Relaxed);
+        }
+        if !self.is_watched.load(Ordering::Relaxed) {
+            return;
+        }
+        let brief = record.brief();
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        if published.len() == PUBLISHED_MAX {
+            published.pop_front();
+        }
+        published.push_back(brief);
+    }
+
+    /// Takes the records finished since the last call; for one caller only.
+    #[must_use]
+    pub fn take_published(&self) -> VecDeque<Brief> {
+        std::mem::take(&mut self.published.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One live recording, as the watchers see it.
+#[derive(Debug)]
+pub struct Entry {
+    /// Key of the recording among all recordings of this process.
+    pub key: u64,
+    /// The record at the beginning of the recording.
+    pub record: Arc<Record>,
+    /// Beginning of the recording.
+    pub began: Instant,
+    is_ended: AtomicBool,
+    samples: AtomicU64,
+    peaks: [AtomicU16; 2],
+    frames: AtomicU64,
+    late: AtomicU64,
+    missing: AtomicU64,
+    rejected: AtomicU64,
+    /// Channel of the moments, made for the first moment: most calls have none, and a channel takes half
+    /// a kilobyte.
+    moments: OnceLock<(Sender<Moment>, Mutex<Receiver<Moment>>)>,
+    /// Number of waiting moments.
+    moments_waiting: AtomicUsize,
+    listeners: AtomicUsize,
+    /// Number of rings made so far.
+    ring_number: AtomicUsize,
+    /// The ring of the listeners, while there are any. The lock is held no longer than it takes to copy
+    /// a pointer or to make a ring.
+    ring: Mutex<Option<Arc<Ring>>>,
+}
+
+/// An event in a recording, besides its audio.
+#[derive(Clone, Debug)]
+pub enum Moment {
+    /// A gap: media time without audio. The number is its milliseconds that no gap of the call's other
+    /// track covers.
+    Gap(GapRecord, u64),
+    /// A key or a mark.
+    Event(EventRecord),
+}
+
+/// Progress of a live recording.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Progress {
+    /// Samples of each channel.
+    pub samples: u64,
+    /// Accepted media messages.
+    pub frames: u64,
+    /// Late messages, of `frames`.
+    pub late: u64,
+    /// Messages that never came.
+    pub missing: u64,
+    /// Rejected messages.
+    pub rejected: u64,
+}
+
+impl Entry {
+    /// Returns the progress of the recording.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress {
+            samples: self.samples.load(Ordering::Relaxed),
+            frames: self.frames.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
+            missing: self.missing.load(Ordering::Relaxed),
+            rejected: self.rejected.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes the largest amplitude of each channel since the last call; for one caller only.
+    #[must_use]
+    pub fn take_peaks(&self) -> [u16; 2] {
+        self.peaks.each_ref().map(|peak| peak.swap(0, Ordering::Relaxed))
+    }
+
+    /// Takes the moments since the last call; for one caller only.
+    #[must_use]
+    pub fn take_moments(&self) -> Vec<Moment> {
+        let Some((_, moments)) = self.moments.get() else {
+            return Vec::new();
+        };
+        let moments = moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken: Vec<Moment> = moments.try_iter().collect();
+        self.moments_waiting.fetch_sub(taken.len(), Ordering::Relaxed);
+        taken
+    }
+}
+
+/// The writing end of an entry, for a media thread; dropping it ends the entry.
+#[derive(Debug)]
+pub struct Tap {
+    board: Arc<Board>,
+    entry: Arc<Entry>,
+    channels: usize,
+    /// Loudest codes since the last update, by position in a group of [`LANES`]: the compiler turns a
+    /// loop of this form into SIMD.
+    loudest: Lanes,
+    samples: u64,
+    /// The ring of the listeners, and its number.
+    ring: (usize, Option<Arc<Ring>>),
+}
+
+/// Codes in a group: a whole number of sample frames of mono and of stereo.
+const LANES: usize = 16;
+
+/// Mu-law magnitudes: sign bit dropped, bits inverted, so that larger is louder.
+type Lanes = [u8; LANES];
+
+impl Tap {
+    /// Adds interleaved samples, as mu-law codes.
+    pub fn append(&mut self, codes: &[u8]) {
+        self.samples += (codes.len() / self.channels) as u64;
+        self.loudest = loudest(codes, self.loudest);
+        if self.entry.listeners.load(Ordering::Acquire) > 0 {
+            self.play(codes);
+        }
+    }
+
+    /// Puts codes into the ring of the listeners.
+    fn play(&mut self, codes: &[u8]) {
+        let channels = self.channels;
+        if let Some(ring) = self.heard() {
+            ring.push(codes, channels);
+        }
+    }
+
+    /// Returns the ring of the listeners. Never waits: while a listener comes or goes, the listeners
+    /// miss some audio.
+    fn heard(&mut self) -> Option<&Ring> {
+        let number = self.entry.ring_number.load(Ordering::Relaxed);
+        if self.ring.0 != number || self.ring.1.is_none() {
+            let shared = self.entry.ring.try_lock().ok()?;
+            self.ring = (number, shared.clone());
+        }
+        self.ring.1.as_deref()
+    }
+
+    /// Adds `samples` samples of silence on each channel.
+    pub fn append_silence(&mut self, samples: u64) {
+        self.samples += samples;
+        if self.entry.listeners.load(Ordering::Acquire) > 0
+            && let Some(ring) = self.heard()
+        {
+            ring.push_silence(samples);
+        }
+    }
+
+    /// Updates the entry with the progress. Call it a few times a second.
+    pub fn show(&mut self, stats: &Stats) {
+        for (channel, peak) in self.entry.peaks.iter().enumerate().take(self.channels) {
+            let lanes = self.loudest.iter().skip(channel).step_by(self.channels);
+            let loudest = MULAW_SILENCE - lanes.max().copied().unwrap_or_default();
+            peak.fetch_max(decode_mulaw(loudest).unsigned_abs(), Ordering::Relaxed);
+        }
+        self.loudest = Lanes::default();
+        if self.ring.1.is_some() && self.entry.listeners.load(Ordering::Relaxed) == 0 {
+            self.ring.1 = None;
+        }
+        self.entry.samples.store(self.samples, Ordering::Relaxed);
+        self.entry.frames.store(stats.media, Ordering::Relaxed);
+        self.entry.late.store(stats.late, Ordering::Relaxed);
+        let missing = stats.missing.saturating_sub(stats.reordered);
+        self.entry.missing.store(missing, Ordering::Relaxed);
+        self.entry.rejected.store(stats.rejected.iter().sum(), Ordering::Relaxed);
+    }
+
+    /// Adds a gap, if the channel has room. Only `counted_ms` of it count: no gap of the other track
+    /// covers them.
+    pub fn show_gap(&self, gap: GapRecord, counted_ms: u64) {
+        self.board.counters.gaps.fetch_add(1, Ordering::Relaxed);
+        // A clock that jumped further than any call lasts would swamp the gaps of all other calls.
+        let missing_ms = counted_ms.min(MISSING_MS_MAX);
+        self.board.counters.missing_ms.fetch_add(missing_ms, Ordering::Relaxed);
+        self.show_moment(|| Moment::Gap(gap, counted_ms));
+    }
+
+    /// Adds a key or a mark, if the channel has room.
+    pub fn show_event(&self, event: &EventRecord) {
+        let brief = || EventRecord { at_ms: event.at_ms, what: event.what.brief() };
+        self.show_moment(|| Moment::Event(brief()));
+    }
+
+    fn show_moment(&self, moment: impl FnOnce() -> Moment) {
+        if !self.board.is_attended.load(Ordering::Relaxed) {
+            return;
+        }
+        // Only this thread adds, so the number never passes the limit.
+        if self.entry.moments_waiting.load(Ordering::Relaxed) < MOMENTS_MAX {
+            self.entry.moments_waiting.fetch_add(1, Ordering::Relaxed);
+            let (moments, _) = self.entry.moments.get_or_init(|| {
+                let (sender, receiver) = mpsc::channel();
+                (sender, Mutex::new(receiver))
+            });
+            let _ = moments.send(moment());
+        }
+    }
+
+    /// Counts a block that went to the writer, when `queued` bytes wait there.
+    pub fn count_block(&self, bytes: u64, queued: u64) {
+        self.board.counters.audio_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.board.counters.queue_bytes_max.fetch_max(queued, Ordering::Relaxed);
+    }
+
+    /// Counts sample frames that became silence.
+    pub fn count_lost(&self, samples: u64) {
+        let us = samples * 1_000_000 / u64::from(SAMPLE_RATE_HZ);
+        self.board.counters.lost_us.fetch_add(us, Ordering::Relaxed);
+    }
+}
+
+/// Returns the loudest codes by lane, including those of `loudest`.
+fn loudest(codes: &[u8], mut loudest: Lanes) -> Lanes {
+    let mut measure = |group: &Lanes| {
+        loudest = std::array::from_fn(|lane| loudest[lane].max(!group[lane] & 0x7F));
+    };
+    let (groups, rest) = codes.as_chunks::<LANES>();
+    groups.iter().for_each(&mut measure);
+    // Padding of silence, the quietest code, raises no maximum.
+    let mut last = [MULAW_SILENCE; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    measure(&last);
+    loudest
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.board.lock().remove(&self.entry.key);
+        self.entry.is_ended.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use callreel_core::frame::Provider;
+    use callreel_core::g711::encode_mulaw;
+
+    use super::*;
+
+    pub(super) fn stereo() -> Arc<Record> {
+        let mut record = Record::unknown(Provider::Twilio, jiff::Timestamp::now());
+        record.format.channels = 2;
+        Arc::new(record)
+    }
+
+    #[test]
+    fn a_peak_is_that_of_its_channel_since_the_last_look() {
+        let board = Arc::<Board>::default();
+        let mut tap = board.begin(stereo());
+        let mut codes = [0xFF; 50];
+        (codes[40], codes[41], codes[49]) = (encode_mulaw(-900), encode_mulaw(70), 0x7F);
+        tap.append(&codes);
+        tap.append(&[0x7F, 0x00]);
+        tap.show(&Stats::default());
+        let entry = board.entry(0).unwrap();
+        assert_eq!(entry.take_peaks(), [decode_mulaw(encode_mulaw(900)).unsigned_abs(), 32124]);
+        assert_eq!(entry.take_peaks(), [0, 0]);
+        assert_eq!(entry.progress().samples, 26);
+    }
+
+    #[test]
+    fn stuck_watchers_do_not_hold_a_recording_up() {
+        let board = Arc::<Board>::default();
+        board.attend();
+        let tap = board.begin(stereo());
+        let event =
+            EventRecord { at_ms: 0, what: crate::store::record::What::Dtmf("1".to_owned()) };
+        for _ in 0..1000 {
+            tap.show_event(&event);
+        }
+        assert_eq!(board.entry(0).unwrap().take_moments().len(), MOMENTS_MAX);
+    }
+}
