@@ -15,6 +15,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::caller_ids::Callers;
+use crate::public_url::PublicUrl;
 use crate::stream_tokens::StreamTokens;
 use crate::{
     Config, admin, caller, decode, demo, engine, http, log, repair, shown, store, twilio, webhook,
@@ -167,7 +168,7 @@ pub struct ServeArgs {
     /// Without this option the stream URL is wss://HOST, port 443, with HOST from the Host header, its
     /// port left out
     #[arg(long, env = "CALLREEL_PUBLIC_URL", value_name = "URL")]
-    pub public_url: Option<twilio::PublicUrl>,
+    pub public_url: Option<PublicUrl>,
 
     /// Twilio's auth token: refuse every request that is not signed with it for --public-url. Others can
     /// see a command line, so better set CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN

@@ -43,7 +43,7 @@ use crate::board::{Board, Refused, RequestRefused};
 use crate::connections::{self, Connections, Level, Standing};
 use crate::engine::{Connection, Handle};
 use crate::ready::Readiness;
-use crate::twilio;
+use crate::{public_url, twilio};
 
 /// Largest request head. Heads of Twilio's requests stay below 2 KiB.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -345,7 +345,7 @@ fn router(front: Front, refusals: Refusals) -> Router {
         .route("/", get(root))
         .route("/readyz", get(ready))
         .route("/incoming-call", get(incoming_call).post(incoming_call))
-        .route(twilio::STREAM_PATH, get(media_stream))
+        .route(public_url::STREAM_PATH, get(media_stream))
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::Method)
         .layer(from_fn_with_state(refusals, refusals::tell))
@@ -552,7 +552,7 @@ fn stream_url_from_host(head: &Parts) -> Result<String, Refusal> {
         return Err(Refusal::Host);
     }
     let host = only(&head.headers, &header::HOST).ok_or(Refusal::Host)?;
-    twilio::stream_url_from_host(host).map_err(|_| Refusal::Host)
+    public_url::stream_url_from_host(host).map_err(|_| Refusal::Host)
 }
 
 fn path_and_query(head: &Parts) -> &str {
@@ -732,6 +732,6 @@ mod tests {
         assert_eq!(ask("/").await, StatusCode::OK);
         assert_eq!(ask("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(ask("/incoming-call").await, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(ask(twilio::STREAM_PATH).await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(public_url::STREAM_PATH).await, StatusCode::SERVICE_UNAVAILABLE);
     }
 }

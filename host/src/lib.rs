@@ -15,6 +15,7 @@ pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod pace;
+pub mod public_url;
 pub mod pulse;
 pub mod ready;
 pub mod recording;
@@ -38,9 +39,9 @@ use crate::board::Board;
 use crate::engine::Engine;
 use crate::http::Phase;
 use crate::pace::Pace;
+use crate::public_url::PublicUrl;
 use crate::ready::Readiness;
 use crate::store::Store;
-use crate::twilio::PublicUrl;
 
 /// All settings of [`serve`]. Each module owns its part.
 #[derive(Clone, Debug, Default)]

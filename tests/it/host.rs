@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use callreel::twilio::{AuthToken, PublicUrl, Verifier, sign};
+use callreel::public_url::PublicUrl;
+use callreel::twilio::{AuthToken, Verifier, sign};
 use callreel::{Config, http, store, twilio};
 
 use crate::harness::serving::Serving;

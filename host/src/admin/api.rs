@@ -27,10 +27,11 @@ use crate::board::Brief;
 use crate::caller_ids::CallerIds;
 use crate::http::Phase;
 use crate::metrics::{self, Process, Scrape};
+use crate::public_url::STREAM_PATH;
 use crate::store::Recovery;
 use crate::store::catalog::{Cursor, Filter, Key, parse_day};
 use crate::store::record::{Parameters, Record, State as RecordState};
-use crate::{twilio, webhook};
+use crate::webhook;
 
 /// Recordings on one page: the default and the maximum.
 const PAGE: usize = 50;
@@ -190,7 +191,7 @@ impl Admin {
             recovery: health::recovery(&self.sources.store),
             allows_delete: self.config.allows_delete,
             has_token: self.config.token.is_some(),
-            stream_url: format!("ws://{address}{}", twilio::STREAM_PATH),
+            stream_url: format!("ws://{address}{}", STREAM_PATH),
             webhook_url: self.sources.webhook_url.clone(),
             webhook: self.sources.webhooks.as_ref().map(webhook::Queue::health),
         }

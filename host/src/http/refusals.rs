@@ -18,7 +18,7 @@ use tracing::warn;
 use super::{Refusal, has_token};
 use crate::board::{Board, Refused, RequestRefused};
 use crate::connections::Standing;
-use crate::twilio::{STREAM_PATH, WEBHOOK_PATH};
+use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
 
 /// Characters of a path, and of a header value, that a line shows at most.
 const PATH_CHARS_MAX: usize = 100;

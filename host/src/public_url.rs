@@ -1,0 +1,246 @@
+//! The addresses of this server: its public URL, the host that a request names, and its paths.
+
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use axum::http::Uri;
+use axum::http::uri::Authority;
+
+/// The longest host name that DNS can carry.
+const HOST_BYTES_MAX: usize = 253;
+/// Path of the stream below the public URL. Part of the TwiML, so it never changes.
+pub const STREAM_PATH: &str = "/media-stream";
+/// Path of the webhook below the public URL.
+pub const WEBHOOK_PATH: &str = "/incoming-call";
+
+/// The URL at which Twilio reaches this server, as given: `scheme://host[:port][/prefix]`.
+///
+/// The prefix is a path that a proxy strips before it passes a request on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    encrypted: bool,
+    host: String,
+    port: Option<u16>,
+    /// Empty, or begins with a slash and does not end with one.
+    prefix: String,
+}
+
+/// The reason why a public URL or a Host header cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Neither a name nor an address with an optional port.
+    #[error("not a host name or address, with or without a port")]
+    Host,
+    /// Not `http`, `https`, `ws` or `wss`, or no URL at all.
+    #[error(
+        "must be the address at which Twilio reaches this server, like https://calls.example.com"
+    )]
+    PublicUrl,
+    /// The URL has a part that TwiML cannot carry, or that a signature cannot cover.
+    #[error("must hold scheme, host, port and path only: no user, password, query or fragment")]
+    PublicUrlParts,
+}
+
+impl PublicUrl {
+    /// The URL of the media stream: always `wss`, since Twilio opens nothing else.
+    pub fn stream_url(&self) -> String {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("wss://{}{port}{}{STREAM_PATH}", self.host, self.prefix)
+    }
+
+    /// The URL to enter as the webhook of a number.
+    #[must_use]
+    pub fn webhook_url(&self) -> String {
+        let scheme = self.scheme().name();
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{scheme}://{}{port}{}{WEBHOOK_PATH}", self.host, self.prefix)
+    }
+
+    /// The scheme of the webhook.
+    pub(crate) fn scheme(&self) -> Scheme {
+        if self.encrypted { Scheme::Https } else { Scheme::Http }
+    }
+
+    /// The spellings of one URL that Twilio may have signed: Twilio is inconsistent about the port.
+    pub(crate) fn spellings(&self, scheme: Scheme, path_and_query: &str) -> [String; 3] {
+        let spell = |port: Option<u16>| {
+            let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+            format!("{}://{}{port}{}{path_and_query}", scheme.name(), self.host, self.prefix)
+        };
+        [spell(self.port), spell(None), spell(Some(scheme.default_port()))]
+    }
+}
+
+impl FromStr for PublicUrl {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        // `Uri` drops a fragment silently.
+        if text.contains(['#', '?', '@']) {
+            return Err(Error::PublicUrlParts);
+        }
+        let uri: Uri = text.parse().map_err(|_| Error::PublicUrl)?;
+        let encrypted = match uri.scheme_str() {
+            Some("https" | "wss") => true,
+            Some("http" | "ws") => false,
+            _ => return Err(Error::PublicUrl),
+        };
+        let (host, port) =
+            host_and_port(uri.authority().map_or("", Authority::as_str)).ok_or(Error::PublicUrl)?;
+        let prefix = uri.path().trim_end_matches('/').to_owned();
+        Ok(Self { encrypted, host: host.to_owned(), port, prefix })
+    }
+}
+
+/// A scheme of the URLs that Twilio signs.
+#[derive(Clone, Copy)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+    Wss,
+}
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::Wss => "wss",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https | Scheme::Wss => 443,
+        }
+    }
+}
+
+/// The URL of the media stream on the host that a Host header names, in lower case and without its
+/// port.
+///
+/// # Errors
+/// [`Error::Host`] unless the value is a name of letters, digits, `-`, `_` and `.`, an IPv4 address
+/// or a bracketed IPv6 address, with an optional port. So the result has no character that XML or a
+/// URL would have to escape.
+pub fn stream_url_from_host(host: &str) -> Result<String, Error> {
+    let (host, _port) = host_and_port(host).ok_or(Error::Host)?;
+    Ok(format!("wss://{}{STREAM_PATH}", host.to_ascii_lowercase()))
+}
+
+/// Splits `host[:port]`; the brackets of an IPv6 address stay.
+fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let host_bytes = match text.strip_prefix('[') {
+        Some(rest) => rest.find(']')? + 2,
+        None => text.find(':').unwrap_or(text.len()),
+    };
+    let (host, port) = text.split_at(host_bytes);
+    let port = match port.strip_prefix(':') {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse().ok()?)
+        }
+        None if port.is_empty() => None,
+        _ => return None,
+    };
+    is_host(host).then_some((host, port))
+}
+
+fn is_host(text: &str) -> bool {
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    name.len() <= HOST_BYTES_MAX && name.split('.').all(is_label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_header_is_lower_cased_and_loses_its_port() {
+        for (host, url) in [
+            ("Example.COM", "wss://example.com/media-stream"),
+            ("example.com:5050", "wss://example.com/media-stream"),
+            ("127.0.0.1:80", "wss://127.0.0.1/media-stream"),
+            ("[2001:DB8::1]:5050", "wss://[2001:db8::1]/media-stream"),
+            ("under_score.example.", "wss://under_score.example./media-stream"),
+        ] {
+            assert_eq!(stream_url_from_host(host).unwrap(), url);
+        }
+    }
+
+    #[test]
+    fn a_malformed_host_header_is_refused() {
+        let long = "a".repeat(3000);
+        for host in [
+            "",
+            ":80",
+            "a..b",
+            ".a",
+            "a b",
+            "a:",
+            "a:b",
+            "a:+1",
+            "a:99999",
+            "a:1:2",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[]",
+            "[x]",
+            "user@host",
+            "a/b",
+            "a\"b",
+            "a'b",
+            "<b>",
+            "a&b",
+            "a%22",
+            "a\r\nb",
+            "a\0b",
+            "ä.example",
+            &long,
+        ] {
+            assert_eq!(stream_url_from_host(host), Err(Error::Host), "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_public_url_keeps_host_port_and_prefix_and_always_streams_over_wss() {
+        for (public_url, stream_url) in [
+            ("https://Calls.example.com", "wss://Calls.example.com/media-stream"),
+            ("HTTP://example.com:8080/", "wss://example.com:8080/media-stream"),
+            ("ws://[::1]:80/a/b/", "wss://[::1]:80/a/b/media-stream"),
+            ("wss://example.com:443/twilio", "wss://example.com:443/twilio/media-stream"),
+        ] {
+            assert_eq!(public_url.parse::<PublicUrl>().unwrap().stream_url(), stream_url);
+        }
+    }
+
+    #[test]
+    fn a_public_url_that_twilio_cannot_use_is_refused() {
+        for url in [
+            "",
+            "example.com",
+            "example.com:443",
+            "/calls",
+            "ftp://example.com",
+            "https://",
+            "https://:443",
+            "https://ä.de",
+            "https://a b",
+        ] {
+            assert_eq!(url.parse::<PublicUrl>(), Err(Error::PublicUrl), "{url:?}");
+        }
+        for url in
+            ["https://user:pass@example.com", "https://example.com/?a=1", "https://example.com/#x"]
+        {
+            assert_eq!(url.parse::<PublicUrl>(), Err(Error::PublicUrlParts), "{url:?}");
+        }
+    }
+}
