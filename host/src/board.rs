@@ -11,7 +11,7 @@ mod ring;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
@@ -20,6 +20,7 @@ use callreel_core::session::Stats;
 pub use self::counters::{BUCKETS_US, Counters, Histogram, Refused, RequestRefused, STATES};
 pub use self::ring::Listener;
 use self::ring::Ring;
+use crate::lock::lock;
 use crate::log::Rooms;
 use crate::store::Record;
 use crate::store::record::{EventRecord, GapRecord};
@@ -75,7 +76,7 @@ impl Board {
             ring: Mutex::default(),
         });
         self.counters.begun.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(entry.key, Arc::clone(&entry));
+        lock(&self.entries).insert(entry.key, Arc::clone(&entry));
         let ring = (0, None);
         Tap { board: Arc::clone(self), entry, channels, loudest: [0; LANES], samples: 0, ring }
     }
@@ -83,19 +84,19 @@ impl Board {
     /// Returns the live recordings, oldest first.
     #[must_use]
     pub fn entries(&self) -> Vec<Arc<Entry>> {
-        self.lock().values().cloned().collect()
+        lock(&self.entries).values().cloned().collect()
     }
 
     /// Returns one live recording.
     #[must_use]
     pub fn entry(&self, key: u64) -> Option<Arc<Entry>> {
-        self.lock().get(&key).cloned()
+        lock(&self.entries).get(&key).cloned()
     }
 
     /// Returns the number of live recordings.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.lock().len()
+        lock(&self.entries).len()
     }
 
     /// Announces a watcher that takes the moments of live recordings from now on. Until then none are
@@ -120,7 +121,7 @@ impl Board {
             return;
         }
         let brief = record.brief();
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = lock(&self.published);
         if published.len() == PUBLISHED_MAX {
             published.pop_front();
         }
@@ -130,11 +131,7 @@ impl Board {
     /// Takes the records finished since the last call; for one caller only.
     #[must_use]
     pub fn take_published(&self) -> VecDeque<Brief> {
-        std::mem::take(&mut self.published.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Entry>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut lock(&self.published))
     }
 }
 
@@ -217,7 +214,7 @@ impl Entry {
         let Some((_, moments)) = self.moments.get() else {
             return Vec::new();
         };
-        let moments = moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let moments = lock(moments);
         let taken: Vec<Moment> = moments.try_iter().collect();
         self.moments_waiting.fetch_sub(taken.len(), Ordering::Relaxed);
         taken
@@ -362,7 +359,7 @@ fn loudest(codes: &[u8], mut loudest: Lanes) -> Lanes {
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        self.board.lock().remove(&self.entry.key);
+        lock(&self.board.entries).remove(&self.entry.key);
         self.entry.is_ended.store(true, Ordering::Release);
     }
 }

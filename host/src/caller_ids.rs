@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use crate::lock::lock;
 
 /// Time for which a call's caller ids are kept after the webhook: a call may wait in a queue before its
 /// stream begins.
@@ -101,7 +103,7 @@ impl Callers {
         if texts == 0 || call_id.len() > CALL_ID_BYTES_MAX {
             return;
         }
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = lock(&self.0);
         table.remove(call_id);
         let bytes = texts + call_id.len() + ENTRY_BYTES;
         let number = table.next_number;
@@ -117,7 +119,7 @@ impl Callers {
     /// since a call may have several streams.
     #[must_use]
     pub fn of(&self, call_id: &str, now: Instant) -> Option<Box<CallerIds>> {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = lock(&self.0);
         table.forget_old(now);
         table.calls.get(call_id).map(|entry| Box::new(entry.ids.clone()))
     }

@@ -13,7 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ use self::pool::Pool;
 use crate::board::{Board, Refused};
 use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX, Wish};
 use crate::caller_ids::Callers;
+use crate::lock::lock;
 use crate::pace::Pace;
 use crate::pulse::Pulse;
 use crate::recording::{Done, Outbox, Writers};
@@ -241,8 +242,7 @@ struct Reader {
 
 impl Reader {
     fn run(mut self) {
-        *self.inbox.bell.sleeper.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(thread::current());
+        *lock(&self.inbox.bell.sleeper) = Some(thread::current());
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut tended = Instant::now();
         loop {

@@ -12,6 +12,7 @@ pub mod decode;
 pub mod demo;
 pub mod engine;
 pub mod http;
+mod lock;
 pub mod log;
 pub mod metrics;
 pub mod pace;

@@ -16,7 +16,7 @@ use std::io::{self, IsTerminal as _, Read as _, Write};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 pub use self::room::{Room, Rooms};
 use crate::cli::LogFormat;
+use crate::lock::lock;
 use crate::shown;
 
 /// Most bytes of waiting lines, about 5 000 lines.
@@ -298,7 +299,7 @@ impl Printer {
     /// Queues text, including its line ends, or drops it if the queue is too full. Never waits.
     pub fn print(&self, text: Vec<u8>) {
         let bytes = text.len() + LINE_BYTES;
-        let mut queue = self.0.lock();
+        let mut queue = lock(&self.0.queue);
         if queue.bytes + bytes > QUEUE_BYTES_MAX {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
             return;
@@ -312,14 +313,14 @@ impl Printer {
     /// Waits until all printed lines are written, a second at most, and not at all for a reader that has
     /// already kept a line waiting for longer.
     pub fn flush(&self) {
-        let queue = self.0.lock();
+        let queue = lock(&self.0.queue);
         let waited = queue.writing_since.map_or(Duration::ZERO, |since| since.elapsed());
         let patience = FLUSH_MAX.saturating_sub(waited);
         drop(self.0.idle.wait_timeout_while(queue, patience, |queue| !queue.is_done()));
     }
 
     fn health(&self) -> Health {
-        let writing_since = self.0.lock().writing_since;
+        let writing_since = lock(&self.0.queue).writing_since;
         Health {
             dropped: self.0.dropped.load(Ordering::Relaxed),
             is_stuck: writing_since.is_some_and(|since| since.elapsed() >= STUCK_AFTER),
@@ -382,10 +383,6 @@ impl MakeWriter<'_> for JsonPrinter {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn run(&self, stream: Stream) {
         let is_log = matches!(stream, Stream::Stderr);
         let mut pen = Pen { stream, is_torn: false };
@@ -399,14 +396,14 @@ impl Shared {
             }
             let dropped = self.dropped.load(Ordering::Relaxed);
             // Behind the waiting lines, which are older than the dropped ones.
-            let is_time = self.lock().lines.is_empty() || told_at.elapsed() >= TELL_INTERVAL;
+            let is_time = lock(&self.queue).lines.is_empty() || told_at.elapsed() >= TELL_INTERVAL;
             if is_log && written.is_ok() && dropped > told && is_time {
                 let line = line_that_tells(dropped - told);
                 if pen.write(&line).is_ok() {
                     (told, told_at) = (dropped, Instant::now());
                 }
             }
-            let mut queue = self.lock();
+            let mut queue = lock(&self.queue);
             queue.writing_since = None;
             if queue.is_done() {
                 self.idle.notify_all();
@@ -416,7 +413,7 @@ impl Shared {
 
     /// Waits for a line and takes it.
     fn next(&self) -> Vec<u8> {
-        let mut queue = self.lock();
+        let mut queue = lock(&self.queue);
         loop {
             if let Some(line) = queue.lines.pop_front() {
                 queue.bytes -= line.len() + LINE_BYTES;

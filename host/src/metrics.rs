@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::board::{BUCKETS_US, Board, Histogram, Refused, RequestRefused, STATES};
+use crate::lock::lock;
 use crate::log;
 use crate::store::record::State;
 use crate::store::{Removal, Retention};
@@ -245,7 +246,7 @@ impl Process {
     /// second apart; 1.0 is one whole CPU.
     #[must_use]
     pub fn cpus(&self) -> f64 {
-        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = lock(&self.0);
         let (now, used) = (std::time::Instant::now(), Self::cpu_time());
         let (then, used_then, cpus) = last.unwrap_or((now, used, 0.0));
         let elapsed = now - then;

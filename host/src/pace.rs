@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::lock::lock;
 
 /// The most origins that are told apart at one time.
 const ORIGINS_MAX: usize = 256;
@@ -78,7 +80,7 @@ impl Pace {
         let Some(bucket) = &self.0 else {
             return true;
         };
-        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = lock(bucket);
         let admits = bucket.left(now) >= 1.0;
         bucket.left -= f64::from(u8::from(admits));
         admits
@@ -110,7 +112,7 @@ impl Shares {
     /// Takes one token for `address` if both its origin and all together have one left. Returns whether
     /// it did.
     pub fn take(&self, address: IpAddr, now: Instant) -> bool {
-        let mut table = self.lock();
+        let mut table = lock(&self.table);
         if table.together.left(now) < 1.0 {
             return false;
         }
@@ -126,20 +128,16 @@ impl Shares {
     /// Takes one token for `address` in any case. Returns the time until both its origin and all
     /// together have paid their debt. No debt grows beyond the tokens that come within `debt_max`.
     pub fn borrow(&self, address: IpAddr, now: Instant, debt_max: Duration) -> Duration {
-        let mut table = self.lock();
+        let mut table = lock(&self.table);
         let wait = table.of(address, self.each, now).borrow(now, debt_max);
         wait.max(table.together.borrow(now, debt_max))
     }
 
     /// Whether no token is left, for the origin of `address` or for all together.
     pub fn is_spent(&self, address: IpAddr, now: Instant) -> bool {
-        let mut table = self.lock();
+        let mut table = lock(&self.table);
         table.together.left(now) < 1.0
             || table.origins.get_mut(&origin(address)).is_some_and(|bucket| bucket.left(now) < 1.0)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,7 +176,7 @@ mod tests {
         assert_eq!((take(1, now), take(2, now)), (2, 2));
         let taken: usize = (3..10_000).map(|number| take(number, now)).sum();
         assert_eq!(taken, 24);
-        assert!(shares.lock().origins.len() <= ORIGINS_MAX);
+        assert!(lock(&shares.table).origins.len() <= ORIGINS_MAX);
         assert!(shares.is_spent(address(1), now));
         now += Duration::from_secs(1000);
         assert!(!shares.is_spent(address(1), now));

@@ -24,7 +24,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -44,6 +44,7 @@ pub use self::recover::Recovery;
 pub(crate) use self::recover::is_header;
 use self::retention::Keeping;
 pub use self::retention::{Plan, Removal, Retention};
+use crate::lock::lock;
 use crate::webhook;
 
 /// Longest stream id that becomes a file name unchanged, in bytes.
@@ -392,7 +393,7 @@ impl Store {
     /// wait, drops the oldest one with a file, which the next start finishes; if none has a file, the
     /// oldest one is lost.
     pub fn leave(&self, left: Left) {
-        let mut all = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.left);
         if all.len() >= LEFT_MAX {
             let oldest = all.iter().position(|left| left.part.is_some()).unwrap_or(0);
             match all.remove(oldest) {
@@ -424,7 +425,7 @@ impl Store {
     }
 
     fn try_it(&self, is_decisive: bool) -> Result<Traits, TrialError> {
-        let _turn = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.trying);
         self.door.begin_trial();
         let tried = disk::try_publishing(self.dir());
         self.door.end_trial(tried.as_ref().err(), is_decisive);
@@ -475,12 +476,12 @@ impl Store {
     /// earlier run, and those that the disk did not let a writer finish.
     #[must_use]
     pub fn take_finished(&self) -> Vec<Record> {
-        std::mem::take(&mut self.finished.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.finished))
     }
 
     fn note_finished(&self, record: Record) {
         // One for each interrupted recording until they are shown, so only a brief record each.
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(record.brief().0);
+        lock(&self.finished).push(record.brief().0);
     }
 
     /// Number of failed syncs of the directory: a recording during which it grew is damaged.

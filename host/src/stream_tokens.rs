@@ -11,12 +11,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
+
+use crate::lock::lock;
 
 /// The name of the stream parameter that carries the token.
 pub const PARAMETER: &str = "callreel_token";
@@ -79,7 +81,7 @@ impl StreamTokens {
         }
         let mut call = Call::default();
         call.copy_from_slice(&Sha256::digest(call_id)[..16]);
-        let mut redeemed = self.redeemed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut redeemed = lock(&self.redeemed);
         redeemed.forget_old(now);
         let is_new = redeemed.calls.get(&call).is_none_or(|last| issued > *last);
         if !is_new || redeemed.order.len() >= REDEEMED_MAX {

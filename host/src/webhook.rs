@@ -11,7 +11,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64ct::{Base64, Encoding as _};
@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use ureq::http::Uri;
 
 use self::backlog::{Backlog, Waiting};
+use crate::lock::lock;
 use crate::store::record::State;
 use crate::store::{Record, create_dir, create_temporary, read_small, sync_dir};
 
@@ -145,7 +146,7 @@ struct Written {
 
 impl Shared {
     fn written(&self) -> MutexGuard<'_, Written> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.written)
     }
 
     fn tell(&self, at: SystemTime, id: String) {
@@ -227,7 +228,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Health> {
-        self.0.health.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.health)
     }
 
     fn dir(&self) -> PathBuf {

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
@@ -23,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::api::Head;
 use super::{Admin, api, stream};
 use crate::board::{Board, Entry, Moment};
+use crate::lock::lock;
 use crate::store::record::{What, ms};
 use crate::store::texts;
 
@@ -237,10 +238,10 @@ impl Watch {
             calls: Vec<CallView>,
         }
         self.look_if_older(LOOK_INTERVAL, board);
-        let mut picture = self.picture.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut picture = lock(&self.picture);
         let version = self.version.load(Ordering::Relaxed);
         if picture.0 != version {
-            let calls = Calls { calls: self.lock().values().map(Seen::view).collect() };
+            let calls = Calls { calls: lock(&self.calls).values().map(Seen::view).collect() };
             *picture = (version, json_of(&calls).into());
         }
         picture.1.clone()
@@ -249,11 +250,7 @@ impl Watch {
     /// One live recording, with all its parameters.
     pub fn call(&self, key: u64, board: &Board) -> Option<CallView> {
         self.look_if_older(LOOK_INTERVAL, board);
-        self.lock().get(&key).map(|seen| seen.view_with(Head::of(&seen.entry.record)))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Seen>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.calls).get(&key).map(|seen| seen.view_with(Head::of(&seen.entry.record)))
     }
 
     fn tell(&self, event: &str, data: &impl Serialize) {
@@ -265,7 +262,7 @@ impl Watch {
 
     /// Looks at every live recording, unless that was done less than `age_max` ago.
     fn look_if_older(&self, age_max: Duration, board: &Board) {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looked = lock(&self.looked);
         if looked.is_none_or(|looked| looked.elapsed() >= age_max) {
             *looked = Some(Instant::now());
             self.look(board.entries());
@@ -274,7 +271,7 @@ impl Watch {
 
     /// Looks at every live recording, in the order of their keys, and sends the changes to the streams.
     fn look(&self, entries: Vec<Arc<Entry>>) {
-        let mut calls = self.lock();
+        let mut calls = lock(&self.calls);
         // Before any event is sent, so that a stream that begins meanwhile gets no picture without it.
         self.version.fetch_add(1, Ordering::Relaxed);
         let is_live = |key: &u64| entries.binary_search_by_key(key, |entry| entry.key).is_ok();
@@ -300,7 +297,7 @@ impl Watch {
         let is_empty = calls.is_empty();
         drop(calls);
         // The old picture is out of date, and no request for a new one may follow: free its memory now.
-        *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = (0, Bytes::new());
+        *lock(&self.picture) = (0, Bytes::new());
         if !is_empty {
             self.looks.send_modify(|look| *look += 1);
         }
@@ -308,10 +305,10 @@ impl Watch {
 
     /// The levels at the last look, as an event.
     fn levels(&self) -> Bytes {
-        let mut told = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.levels);
         let look = *self.looks.borrow();
         if told.0 != look {
-            let calls = self.lock();
+            let calls = lock(&self.calls);
             let level = |(key, seen): (&u64, &Seen)| LevelView {
                 key: key.to_string(),
                 progress: seen.progress(),

@@ -1,11 +1,12 @@
 //! The audio of a live recording for its listeners, in a ring that overwrites unread audio.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 
 use callreel_core::g711::{SAMPLE_RATE_HZ, decode_mulaw};
 
 use super::Entry;
+use crate::lock::lock;
 
 /// Audio that a tap keeps for its listeners, in sample frames: two seconds. A power of two, so that a
 /// position in it is found without a division.
@@ -55,7 +56,7 @@ impl Entry {
     /// Starts listening to the recording.
     #[must_use]
     pub fn listen(self: &Arc<Self>) -> Listener {
-        let mut shared = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&self.ring);
         let ring = Arc::clone(shared.get_or_insert_with(|| {
             self.ring_number.fetch_add(1, Ordering::Relaxed);
             Arc::new(Ring::new())
@@ -100,7 +101,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let mut shared = self.entry.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&self.entry.ring);
         if self.entry.listeners.fetch_sub(1, Ordering::Relaxed) == 1 {
             *shared = None;
         }

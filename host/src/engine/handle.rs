@@ -1,7 +1,7 @@
 //! The media threads from the outside: the requests they take, and the way to reach them.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::Connection;
 use super::places::{Place, Places};
+use crate::lock::lock;
 use crate::pace::Pace;
 use crate::pulse::Pulse;
 use crate::recording::Outcome;
@@ -131,12 +132,12 @@ impl Handle {
 
 impl Inbox {
     pub fn post(&self, letter: Letter) {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
+        lock(&self.letters).push(letter);
         self.bell.ring();
     }
 
     pub fn take(&self) -> Vec<Letter> {
-        std::mem::take(&mut self.letters.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.letters))
     }
 }
 
@@ -145,9 +146,7 @@ impl Bell {
         if self.waits_for_sockets {
             // Fails only if memory runs out; the thread looks at its inbox soon in any case.
             let _ = self.waker.wake();
-        } else if let Some(sleeper) =
-            self.sleeper.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
-        {
+        } else if let Some(sleeper) = lock(&self.sleeper).as_ref() {
             sleeper.unpark();
         }
     }

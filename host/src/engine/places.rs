@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::handle::Inbox;
 use crate::call::Shown;
+use crate::lock::lock;
 
 /// Shortest time for which a connection keeps its place.
 const GRACE: Duration = Duration::from_secs(5);
@@ -39,17 +40,13 @@ impl Places {
     /// Takes the next connection that must give way off the list. Of the connections older than
     /// [`GRACE`], that is the oldest of those that have shown the least.
     pub fn take_next(&self, now: Instant) -> Option<Waiting> {
-        let mut unearned = self.lock();
+        let mut unearned = lock(&self.unearned);
         let key = [Shown::Nothing, Shown::Hello, Shown::Message].into_iter().find_map(|shown| {
             let mut oldest = unearned.range((shown, 0)..=(shown, u64::MAX));
             let (key, waiting) = oldest.next()?;
             (now.saturating_duration_since(waiting.since) >= GRACE).then_some(*key)
         })?;
         unearned.remove(&key)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Shown, u64), Waiting>> {
-        self.unearned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,7 +80,7 @@ impl Place {
     pub fn wait(&mut self, token: usize) {
         self.token = token;
         let waiting = Waiting { inbox: Arc::clone(&self.inbox), token, since: Instant::now() };
-        self.places.lock().insert((self.shown, self.number), waiting);
+        lock(&self.places.unearned).insert((self.shown, self.number), waiting);
     }
 
     pub fn is_earned(&self) -> bool {
@@ -95,7 +92,7 @@ impl Place {
         if shown <= self.shown {
             return;
         }
-        let mut unearned = self.places.lock();
+        let mut unearned = lock(&self.places.unearned);
         let waiting = unearned.remove(&(self.shown, self.number));
         self.shown = shown;
         // A connection taken off the list is being asked to give way.
@@ -116,7 +113,7 @@ impl Place {
     /// Takes the connection off the list of those that may have to give way.
     fn forget(&self) {
         if !self.is_earned() {
-            self.places.lock().remove(&(self.shown, self.number));
+            lock(&self.places.unearned).remove(&(self.shown, self.number));
         }
     }
 }

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::BUFFER_BYTES;
 use super::handle::Inbox;
 use super::places::Place;
+use crate::lock::lock;
 use crate::pace::origin;
 
 /// Most bytes that all unfinished messages take together, except the short ones that connections keep
@@ -65,7 +66,7 @@ impl Pool {
             token: place.token,
             is_leaving: false,
         };
-        self.lock().entry(place.number).or_insert_with(begin).bytes += bytes;
+        lock(&self.held).entry(place.number).or_insert_with(begin).bytes += bytes;
         bytes
     }
 
@@ -73,19 +74,19 @@ impl Pool {
     pub fn give_back(&self, bytes: usize, place: &Place) {
         if bytes > 0 {
             self.taken.fetch_sub(bytes, Ordering::Relaxed);
-            self.lock().remove(&place.number);
+            lock(&self.held).remove(&place.number);
         }
     }
 
     /// Whether a connection has been asked to give way and has not finished its message since.
     pub fn is_leaving(&self, place: &Place) -> bool {
-        self.lock().get(&place.number).is_some_and(|held| held.is_leaving)
+        lock(&self.held).get(&place.number).is_some_and(|held| held.is_leaving)
     }
 
     /// Finds a message that must give way to a message from `peer`: the oldest of the address that has
     /// more than its share, else the oldest of all. Returns the inbox of its thread and its token there.
     pub fn take_slowest(&self, peer: IpAddr, now: Instant) -> Option<(Arc<Inbox>, usize)> {
-        let mut held = self.lock();
+        let mut held = lock(&self.held);
         let mut sums = BTreeMap::<IpAddr, usize>::new();
         for held in held.values().filter(|held| !held.is_leaving) {
             *sums.entry(held.origin).or_default() += held.bytes;
@@ -103,9 +104,5 @@ impl Pool {
         let slowest = candidates.min_by_key(|held| held.since)?;
         slowest.is_leaving = true;
         Some((Arc::clone(&slowest.inbox), slowest.token))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,6 +15,7 @@ use tracing::Span;
 
 use super::{Job, Outbox, Outcome, Queue};
 use crate::board::Board;
+use crate::lock::lock;
 use crate::pulse::Pulse;
 use crate::store::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
 use crate::store::file::{PartFile, to_io};
@@ -154,7 +155,7 @@ impl Writers {
 impl Drop for Writers {
     fn drop(&mut self) {
         self.stop_recovery();
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(&self.stop.0) = true;
         self.stop.1.notify_all();
         for keeper in self.keepers.drain(..) {
             let _ = keeper.join();
@@ -182,7 +183,7 @@ fn every_second(
         let (stopped, changed) = &*stop;
         let mut is_last = false;
         while !is_last {
-            let guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+            let guard = lock(stopped);
             let waited = changed.wait_timeout_while(guard, SYNC_INTERVAL, |stopped| !*stopped);
             is_last = *waited.unwrap_or_else(PoisonError::into_inner).0;
             duty();

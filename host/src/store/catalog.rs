@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use callreel_core::g711::decode_mulaw;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::State;
 use super::{ID_BYTES_MAX, Record, Store, found, open_to_read, read_small};
+use crate::lock::lock;
 
 /// Most records read for one page of a search; the next page goes on from there.
 const SCAN_MAX: usize = 5000;
@@ -305,7 +306,7 @@ impl Store {
     fn names_of(&self, day: Date) -> io::Result<Names> {
         let dir = self.dir().join(day.to_string());
         let changed = fs::metadata(&dir)?.modified()?;
-        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listed = lock(&self.listed);
         let last = listed.as_ref().filter(|listed| listed.day == day);
         if let Some(last) = last.filter(|last| last.settled == Some(changed)) {
             return Ok(Arc::clone(&last.names));

@@ -1,10 +1,11 @@
 //! Admission of new calls by the state of the disk. A query reads it without touching the disk.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::disk::TrialError;
+use crate::lock::lock;
 
 /// A trial is slow after this long; the readiness check reports that as a fault.
 const SLOW_AFTER: Duration = Duration::from_secs(3);
@@ -80,7 +81,7 @@ impl Door {
     /// Whether a trial has ended within `age`.
     #[must_use]
     pub fn was_tried_within(&self, age: Duration) -> bool {
-        let tried = *self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried = *lock(&self.tried);
         tried.is_some_and(|tried| tried.elapsed() < age)
     }
 
@@ -115,7 +116,7 @@ impl Door {
     /// second one.
     pub(super) fn end_trial(&self, failure: Option<&TrialError>, decisive: bool) {
         self.began.store(0, Ordering::Relaxed);
-        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *lock(&self.tried) = Some(Instant::now());
         let was_doubtful = self.is_doubtful.swap(failure.is_some(), Ordering::Relaxed);
         match failure {
             Some(failure) if decisive || was_doubtful => {

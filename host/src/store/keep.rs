@@ -4,13 +4,13 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::recover::{finish_left, read_record};
 use super::retention::LOOK_EVERY;
 use super::{Inodes, Names, Record, Room, Store, found};
+use crate::lock::lock;
 
 /// Bytes kept free by default: an hour of one call, one track of 16-bit PCM.
 const KEEP_FREE_DEFAULT: u64 = 64 * 1024 * 1024;
@@ -55,7 +55,7 @@ impl Store {
     /// Finishes recordings that were left, until the disk refuses one. That one goes to the end of the
     /// queue, so that a recording that can never be finished holds up no other.
     fn finish_left(&self) {
-        let waiting = || self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = || lock(&self.left);
         loop {
             let Some(mut left) = waiting().pop_front() else {
                 return;
@@ -124,7 +124,7 @@ impl Store {
     /// The room on the disk, as it was a second ago; `None` if the disk does not answer. Never waits.
     #[must_use]
     pub fn room(&self) -> Option<Room> {
-        let last = *self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *lock(&self.room);
         last.filter(|(at, _)| at.elapsed() < ROOM_AGE_MAX).map(|(_, room)| room)
     }
 
@@ -136,7 +136,7 @@ impl Store {
         let inodes = self.inodes_of(disk.f_favail, disk.f_files);
         let room = Room { free, total, keep_free, inodes };
         let now = Instant::now();
-        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, room));
+        *lock(&self.room) = Some((now, room));
         Ok(room)
     }
 

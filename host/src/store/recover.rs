@@ -10,8 +10,8 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use super::file::{PartFile, to_io};
 use super::keep::days_of;
 use super::record::{End, State, ms};
 use super::{Left, Names, Part, Record, Store, found, read_small, rename_new, sync_dir};
+use crate::lock::lock;
 
 /// The time between two log lines about the progress.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -89,18 +90,18 @@ impl Default for Recovering {
 impl Recovering {
     /// Notes a name before any file has it: its files are no orphans.
     pub(super) fn note_claim(&self, names: &Names) {
-        if let Some(claimed) = &mut *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(claimed) = &mut *lock(&self.claimed) {
             claimed.insert(names.wav_part());
         }
     }
 
     fn is_claimed(&self, names: &Names) -> bool {
-        let claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        let claimed = lock(&self.claimed);
         claimed.as_ref().is_some_and(|claimed| claimed.contains(&names.wav_part()))
     }
 
     fn show(&self, change: impl FnOnce(&mut Recovery)) {
-        change(&mut self.shown.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.shown));
     }
 
     fn is_stopped(&self) -> bool {
@@ -142,7 +143,7 @@ impl Store {
     pub fn recover(&self) {
         let over = Over(self);
         let orphans = self.find_orphans();
-        *self.recovering.claimed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.recovering.claimed) = None;
         if orphans.is_empty() {
             return;
         }
@@ -169,7 +170,7 @@ impl Store {
     /// The progress of [`recover`](Self::recover).
     #[must_use]
     pub fn recovery(&self) -> Recovery {
-        *self.recovering.shown.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.recovering.shown)
     }
 
     /// The unfinished recordings of an earlier run, the shortest first.

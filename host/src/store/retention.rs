@@ -15,8 +15,8 @@ use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
@@ -25,6 +25,7 @@ use serde::Serialize;
 use super::clock::{self, CONFIRM_FILE, Clock, Reading};
 use super::keep::{DAY, date_of, days_of, finished_in, our_record, remove};
 use super::{Inodes, Names, Room, Store, disk};
+use crate::lock::lock;
 
 /// The most recordings that one look announces for removal because of their age. Later looks take the
 /// rest.
@@ -229,7 +230,7 @@ impl Store {
     /// The state of automatic deletion.
     #[must_use]
     pub fn retention(&self) -> Retention {
-        let shown = self.keeping.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let shown = lock(&self.keeping.shown).clone();
         let removed = std::array::from_fn(|why| self.keeping.removed[why].load(Ordering::Relaxed));
         Retention { removed, ..shown }
     }
@@ -250,11 +251,11 @@ impl Store {
     }
 
     fn show(&self, change: impl FnOnce(&mut Retention)) {
-        change(&mut self.keeping.shown.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.keeping.shown));
     }
 
     fn work(&self) -> std::sync::MutexGuard<'_, Work> {
-        self.keeping.work.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.keeping.work)
     }
 
     /// Takes over an earlier run's knowledge of the clock. To be called before anything is written.
