@@ -438,7 +438,6 @@ impl TryFrom<ServeArgs> for Config {
                 keep_days: args.keep_days.map(NonZeroU32::get),
                 cues: args.cues,
                 keep_min: args.keep_min,
-                webhooks: None,
             },
         })
     }

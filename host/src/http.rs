@@ -697,6 +697,7 @@ fn as_json(value: serde_json::Value) -> impl IntoResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::finished::Finished;
     use crate::store::{self, Store};
 
     #[tokio::test]
@@ -704,7 +705,7 @@ mod tests {
         let (phase, phases) = watch::channel(Phase::Open);
         let dir = tempfile::tempdir().expect("a directory");
         let config = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
-        let store = Arc::new(Store::open(config).expect("it is ours"));
+        let store = Arc::new(Store::open(config, Finished::default()).expect("it is ours"));
         let front = Front {
             phase: phases.clone(),
             engine: Handle::default(),

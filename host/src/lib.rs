@@ -11,6 +11,7 @@ mod connections;
 pub mod decode;
 pub mod demo;
 pub mod engine;
+pub mod finished;
 pub mod http;
 mod lock;
 pub mod log;
@@ -38,6 +39,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::board::Board;
 use crate::engine::Engine;
+use crate::finished::Finished;
 use crate::http::Phase;
 use crate::pace::Pace;
 use crate::public_url::PublicUrl;
@@ -100,11 +102,11 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let listeners = listeners.into();
     let webhooks = config.webhook.is_some().then(|| webhook::Queue::new(&config.store.dir));
-    config.store.webhooks.clone_from(&webhooks);
     config.engine.pace = Arc::new(Pace::new(config.http.calls_per_second_max));
-    let store = Arc::new(Store::open(config.store)?);
-    let dir = std::path::absolute(store.dir()).unwrap_or_else(|_| store.dir().to_owned());
     let board = Arc::<Board>::default();
+    let finished = Finished::new(webhooks.clone(), Arc::clone(&board));
+    let store = Arc::new(Store::open(config.store, finished)?);
+    let dir = std::path::absolute(store.dir()).unwrap_or_else(|_| store.dir().to_owned());
     let engine = Engine::start(&config.engine, &store, &board)?;
     // Recordings interrupted earlier are finished meanwhile, in the background.
     if let Ok(address) = listeners.public.local_addr() {

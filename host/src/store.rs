@@ -44,8 +44,8 @@ pub use self::recover::Recovery;
 pub(crate) use self::recover::is_header;
 use self::retention::Keeping;
 pub use self::retention::{Plan, Removal, Retention};
+use crate::finished::Finished;
 use crate::lock::lock;
-use crate::webhook;
 
 /// Longest stream id that becomes a file name unchanged, in bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -85,8 +85,6 @@ pub struct Config {
     pub cues: bool,
     /// Number of the newest finished recordings that neither `make_room` nor `keep_days` ever removes.
     pub keep_min: usize,
-    /// Receiver of a message about each finished recording, if there is one.
-    pub webhooks: Option<webhook::Queue>,
 }
 
 impl Default for Config {
@@ -100,7 +98,6 @@ impl Default for Config {
             keep_days: None,
             cues: false,
             keep_min: 0,
-            webhooks: None,
         }
     }
 }
@@ -183,8 +180,8 @@ pub struct Store {
     left: Mutex<VecDeque<Left>>,
     /// Names of the day that was listed last.
     listed: Mutex<Option<catalog::Listed>>,
-    /// Records of recordings finished here rather than by a writer, until they are taken to be shown.
-    finished: Mutex<Vec<Record>>,
+    /// Consumers of finished recordings.
+    finished: Finished,
     /// Progress of the recovery of unfinished recordings of an earlier run.
     recovering: Recovering,
 }
@@ -229,13 +226,13 @@ const LEFT_MAX: usize = 256;
 
 impl Store {
     /// Locks the directory, creating it if it is missing. Recordings that an earlier run left unfinished
-    /// wait for [`recover`](Self::recover).
+    /// wait for [`recover`](Self::recover). `finished` is told of each finished recording.
     ///
     /// # Errors
     /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::KeepFreeInodes`],
     /// [`Error::Trial`], [`Error::Unusable`]: no recording was touched, but the directories and the lock
     /// file may have been created.
-    pub fn open(config: Config) -> Result<Self, Error> {
+    pub fn open(config: Config, finished: Finished) -> Result<Self, Error> {
         let dir = config.dir.clone();
         let unusable = |cause| Error::Unusable { dir: dir.clone(), cause };
         create_dir(&dir).map_err(unusable)?;
@@ -264,7 +261,7 @@ impl Store {
             left: Mutex::default(),
             room: Mutex::default(),
             listed: Mutex::default(),
-            finished: Mutex::default(),
+            finished,
             recovering: Recovering::default(),
         };
         let Room { keep_free, total, inodes, .. } = store.look_for_room().map_err(unusable)?;
@@ -333,9 +330,9 @@ impl Store {
                 }
                 Ok(file) => {
                     self.note_files(FILES_PER_RECORDING);
-                    let webhooks = self.config.webhooks.clone();
+                    let finished = self.finished.clone();
                     let (record_published, wav_published) = (false, false);
-                    return Ok(Part { names, file, record_published, wav_published, webhooks });
+                    return Ok(Part { names, file, record_published, wav_published, finished });
                 }
                 // Another thread or program has just taken the name.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -354,7 +351,7 @@ impl Store {
         record.id.clone_from(&part.names.id);
         let published = part.write_record(record).and_then(|()| {
             fs::remove_file(part.names.wav_part())?;
-            self.config.webhooks.iter().for_each(|webhooks| webhooks.post(record));
+            self.finished.announce(record);
             rename_new(&part.names.json_part(), &part.names.json())
         });
         if let Err(error) = published {
@@ -364,7 +361,7 @@ impl Store {
         if let Err(error) = sync_dir(&part.names.dir) {
             tracing::error!(%error, "a power loss may take the record of a call with no audio");
         }
-        self.config.webhooks.iter().for_each(webhook::Queue::wake);
+        self.finished.settle(record);
         Ok(())
     }
 
@@ -472,18 +469,6 @@ impl Store {
         true
     }
 
-    /// Takes the records of recordings finished outside a writer since the last call: those left by an
-    /// earlier run, and those that the disk did not let a writer finish.
-    #[must_use]
-    pub fn take_finished(&self) -> Vec<Record> {
-        std::mem::take(&mut lock(&self.finished))
-    }
-
-    fn note_finished(&self, record: Record) {
-        // One for each interrupted recording until they are shown, so only a brief record each.
-        lock(&self.finished).push(record.brief().0);
-    }
-
     /// Number of failed syncs of the directory: a recording during which it grew is damaged.
     #[must_use]
     pub fn sync_failures(&self) -> u64 {
@@ -500,7 +485,7 @@ pub struct Part {
     record_published: bool,
     /// The WAV has its final name; only its directory is still to be made durable.
     wav_published: bool,
-    webhooks: Option<webhook::Queue>,
+    finished: Finished,
 }
 
 impl Part {
@@ -597,9 +582,7 @@ impl Part {
                 record.wav = Some(Wav { file, bytes, sha256, data_sha256 });
             }
             self.write_record(record)?;
-            // Posted before the record's final name: after a crash a message may come twice, but is
-            // never lost.
-            self.webhooks.iter().for_each(|webhooks| webhooks.post(record));
+            self.finished.announce(record);
             rename_new(&self.names.json_part(), &self.names.json())?;
             self.record_published = true;
         }
@@ -608,7 +591,7 @@ impl Part {
             self.wav_published = true;
         }
         sync_dir(&self.names.dir)?;
-        self.webhooks.iter().for_each(webhook::Queue::wake);
+        self.finished.settle(record);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use callreel::finished::Finished;
 use callreel::store::{self, Store};
 
 use crate::harness::admin::shelve;
@@ -164,7 +165,7 @@ fn what_is_brought_between_two_looks_is_announced_before_it_goes() {
         keep_min: 1,
         ..store::Config::default()
     };
-    let store = Store::open(config).unwrap();
+    let store = Store::open(config, Finished::default()).unwrap();
     let seconds = |count: u32| (0..count).for_each(|_| store.tend());
     let announced = || store.retention().next.map_or(0, |plan| plan.recordings);
     assert_eq!(announced(), 2);

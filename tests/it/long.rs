@@ -8,6 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use callreel::finished::Finished;
 use callreel::store;
 use callreel_core::wav::{self, Encoding, Length, Spec};
 use serde_json::Value;
@@ -243,7 +244,7 @@ fn a_recording_that_begins_before_it_is_looked_for_interrupted_ones_is_not_one()
     let dir = tempfile::tempdir().unwrap();
     leave(dir.path(), "MZ1", &[1; 16_000], 16_000);
     let config = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
-    let store = store::Store::open(config).unwrap();
+    let store = store::Store::open(config, Finished::default()).unwrap();
     let part = store.create("MZ2", jiff::Timestamp::now()).unwrap();
     let bytes = [&wav::header(PCM, Length::Bytes(0))[..], &[2; 100]].concat();
     part.file().write_all_at(&bytes, 0).unwrap();

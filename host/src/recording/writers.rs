@@ -105,7 +105,7 @@ impl Writers {
         }
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let (synced, kept) = (Arc::clone(store), Arc::clone(store));
-        let (board, shown) = (Arc::clone(board), Arc::clone(board));
+        let board = Arc::clone(board);
         let pulse = Arc::new(Pulse::new(SYNCER_STUCK_AFTER));
         pulses.push(Arc::clone(&pulse));
         let sync = move || {
@@ -116,10 +116,7 @@ impl Writers {
             }
             pulse.rest();
         };
-        let keep = move || {
-            kept.tend();
-            kept.take_finished().iter().for_each(|record| shown.publish(record));
-        };
+        let keep = move || kept.tend();
         // Two threads, so that a wait in the store's work never delays a sync.
         let mut keepers =
             vec![every_second("syncer", &stop, sync)?, every_second("keeper", &stop, keep)?];
@@ -319,10 +316,7 @@ impl Writer {
             }
             Job::Fail { mut record, done } => {
                 match self.store.publish_failure(&mut record) {
-                    Ok(()) => {
-                        self.board.publish(&record);
-                        done(Outcome::Published);
-                    }
+                    Ok(()) => done(Outcome::Published),
                     Err(error) => {
                         tracing::error!(%error, "cannot write the record of a call without audio yet");
                         let digest = DataDigest::default();
@@ -402,7 +396,6 @@ impl Writer {
                         if !spool.queue.is_quiet.load(Ordering::Relaxed) {
                             tracing::info!(?file, %state, ms = record.duration_ms, "saved");
                         }
-                        self.board.publish(&record);
                         done(Outcome::Published);
                         self.spools.remove(&key);
                         return;

@@ -63,7 +63,6 @@ impl Store {
             match finish_left(self, &mut left) {
                 Ok(()) => {
                     tracing::info!(id = ?left.record.id, "finished a recording that the disk had refused");
-                    self.note_finished(left.record);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the disk still refuses to finish a recording");

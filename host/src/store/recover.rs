@@ -128,7 +128,7 @@ impl Orphan {
 
 /// The outcome of finishing an orphan.
 enum Recovered {
-    Finished(Box<Record>),
+    Finished,
     /// The recovery was told to stop; the file is as it was.
     Interrupted,
     /// Nothing to finish: the file is not callreel's, or its recording is finished already.
@@ -237,9 +237,8 @@ impl Store {
         let file = file.file_name();
         let is_finished = match recovered {
             Ok(Recovered::Interrupted) => return,
-            Ok(Recovered::Finished(record)) => {
+            Ok(Recovered::Finished) => {
                 tracing::info!(?file, "finished an interrupted recording");
-                self.note_finished(*record);
                 true
             }
             Ok(Recovered::NotOurs) => true,
@@ -337,13 +336,12 @@ fn recover_wav(
     let Some(spec) = spec_of(&file, &record)? else {
         return Ok(Recovered::NotOurs);
     };
-    let webhooks = store.config.webhooks.clone();
     let mut part = Part {
         names: names.clone(),
         file,
         record_published: published,
         wav_published: false,
-        webhooks,
+        finished: store.finished.clone(),
     };
     let samples = samples_in(part.file(), spec)?;
     let mut digest = DataDigest::default();
@@ -367,7 +365,7 @@ fn recover_wav(
     part.clear_claims()?;
     let mut spare = Duration::MAX;
     part.publish(&mut record, &digest, &mut spare)?;
-    Ok(Recovered::Finished(Box::new(record)))
+    Ok(Recovered::Finished)
 }
 
 /// Publishes a record that has no WAV, or removes the record's part file if the recording is finished
@@ -393,10 +391,11 @@ fn recover_record(store: &Store, names: &Names) -> io::Result<Recovered> {
         }
         return Ok(Recovered::NotOurs);
     }
-    store.config.webhooks.iter().for_each(|webhooks| webhooks.post(&record));
+    store.finished.announce(&record);
     rename_new(&names.json_part(), &names.json())?;
     sync_dir(&names.dir)?;
-    Ok(Recovered::Finished(Box::new(record)))
+    store.finished.settle(&record);
+    Ok(Recovered::Finished)
 }
 
 /// Reads a record; `None` if the file is not there, or is no record.

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use callreel::finished::Finished;
 use callreel::store::{self, Store};
 
 use super::{CHUNK, SECOND, stream_id};
@@ -170,7 +171,7 @@ fn check(platter: &Platter, dir: &Path, peers: &[Peer], when: &str) {
     let copy = tempfile::tempdir().unwrap();
     platter.write(dir, copy.path());
     let config = store::Config { dir: copy.path().to_owned(), ..store::Config::default() };
-    Store::open(config).expect("the directory is good").recover();
+    Store::open(config, Finished::default()).expect("the directory is good").recover();
     let finished = shelf::finished(copy.path());
     for left in shelf::unfinished(copy.path()) {
         let ours = dir.join(left.strip_prefix(copy.path()).unwrap());
