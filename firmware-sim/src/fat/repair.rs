@@ -3,7 +3,10 @@
 use embedded_sdmmc::BlockDevice;
 use heapless::Vec;
 
-use super::{BAD_CLUSTER, CHAIN_END, Cursor, Entry, FIRST_CLUSTER, FOLDER, FREE, Result, Volume};
+use super::directory::FOLDER;
+use super::layout::FIRST_CLUSTER;
+use super::table::{BAD_CLUSTER, CHAIN_END, FREE};
+use super::{Cursor, Entry, Result, Volume};
 
 /// Memory for the marks, on the stack: clusters are checked one window at a time.
 const MARKS_BYTES: usize = 2048;

@@ -1,0 +1,202 @@
+//! Files being written: the order in which clusters, data and sizes go to the card.
+
+use embedded_sdmmc::{Block, BlockDevice, BlockIdx};
+
+use super::{BLOCK_BYTES, Entry, Error, Result, Volume};
+
+/// Clusters kept from audio, so that a call that filled the card still gets its end record.
+const CLUSTERS_RESERVED: u32 = 8;
+
+/// A file that is being written: it grows at its end, and its first block can be changed.
+///
+/// It does not exist on the card before its first flush. Dropping it loses the bytes not yet
+/// flushed.
+pub struct File {
+    entry: Option<Entry>,
+    name: [u8; 11],
+    first_cluster: u16,
+    last_cluster: u16,
+    clusters: u32,
+    /// Whole blocks before the tail.
+    blocks: u32,
+    tail_bytes: usize,
+    tail: Block,
+    is_flushed: bool,
+    may_use_reserve: bool,
+}
+
+impl File {
+    /// A new file for audio. It stops growing when only the clusters kept from audio are left.
+    ///
+    /// `name` must not be in use in the folder.
+    pub const fn new(name: [u8; 11]) -> Self {
+        Self {
+            entry: None,
+            name,
+            first_cluster: 0,
+            last_cluster: 0,
+            clusters: 0,
+            blocks: 0,
+            tail_bytes: 0,
+            tail: Block { contents: [0; BLOCK_BYTES] },
+            is_flushed: true,
+            may_use_reserve: false,
+        }
+    }
+
+    /// Bytes accepted so far. Each has a place on the card.
+    pub fn size(&self) -> u32 {
+        self.blocks * BLOCK_BYTES as u32 + self.tail_bytes as u32
+    }
+
+    /// Cuts the file to `size` bytes. Returns false, without a change, if the cut is not inside the
+    /// last block.
+    pub fn truncate(&mut self, size: u32) -> bool {
+        let start = self.blocks * BLOCK_BYTES as u32;
+        if !(start..=self.size()).contains(&size) {
+            return false;
+        }
+        self.is_flushed &= size == self.size();
+        self.tail_bytes = (size - start) as usize;
+        self.tail.contents[self.tail_bytes..].fill(0);
+        true
+    }
+}
+
+impl<D: BlockDevice> Volume<D> {
+    /// Bytes of audio for which there is room.
+    pub fn bytes_free(&self) -> u64 {
+        let clusters = self.clusters_free.saturating_sub(CLUSTERS_RESERVED);
+        u64::from(clusters) * u64::from(self.layout.cluster_bytes())
+    }
+
+    /// Takes as many of `bytes` as fit into the block at the file's end, and returns their number.
+    ///
+    /// A full block goes to the card with the next bytes, or at a flush. The cluster for the bytes
+    /// taken is allocated at once, so only this function reports that the card has no room for
+    /// data.
+    ///
+    /// # Errors
+    /// `Card` or `Full`. Then none of `bytes` was taken, and the call may be repeated.
+    pub fn append(&mut self, file: &mut File, bytes: &[u8]) -> Result<usize, D> {
+        if file.tail_bytes == BLOCK_BYTES {
+            if !file.is_flushed {
+                self.write_tail(file)?;
+            }
+            self.reserve(file, file.blocks + 1)?;
+            file.blocks += 1;
+            file.tail_bytes = 0;
+            file.tail.contents.fill(0);
+        }
+        self.reserve(file, file.blocks)?;
+        let room = &mut file.tail.contents[file.tail_bytes..];
+        let taken = room.len().min(bytes.len());
+        room[..taken].copy_from_slice(&bytes[..taken]);
+        file.tail_bytes += taken;
+        file.is_flushed &= taken == 0;
+        Ok(taken)
+    }
+
+    /// Replaces bytes in the file's first block. If that block is on the card, it is written at
+    /// once.
+    ///
+    /// # Errors
+    /// `Position` when the bytes reach beyond that block or the file; `Card`.
+    pub fn patch(&mut self, file: &mut File, offset: usize, bytes: &[u8]) -> Result<(), D> {
+        let end = offset.saturating_add(bytes.len());
+        if end > BLOCK_BYTES || end as u64 > u64::from(file.size()) {
+            return Err(Error::Position);
+        }
+        if file.blocks == 0 {
+            file.tail.contents[offset..end].copy_from_slice(bytes);
+            file.is_flushed = false;
+            return Ok(());
+        }
+        let block = self.layout.data_block(file.first_cluster, 0);
+        self.work.load(&self.device, block)?[offset..end].copy_from_slice(bytes);
+        self.work.store(&self.device)
+    }
+
+    /// Writes all bytes accepted so far to the card, and then the size that claims them.
+    ///
+    /// # Errors
+    /// `Card`; `Full` when the folder has no place for a new file. The flush may be repeated.
+    pub fn flush(&mut self, file: &mut File) -> Result<(), D> {
+        if file.is_flushed {
+            return Ok(());
+        }
+        self.write_tail(file)?;
+        let size = file.size();
+        match file.entry {
+            Some(ref mut entry) => {
+                entry.size = size;
+                let entry = *entry;
+                self.write_entry(&entry)?;
+            }
+            None => file.entry = Some(self.add_entry(file.name, file.first_cluster, size)?),
+        }
+        file.is_flushed = true;
+        Ok(())
+    }
+
+    /// Makes a whole file of at most one block. It may use the clusters kept from audio.
+    ///
+    /// # Errors
+    /// `Position` when `bytes` are more than a block; `Card`; `Full`.
+    pub fn create_small(&mut self, name: [u8; 11], bytes: &[u8]) -> Result<(), D> {
+        let mut file = File { may_use_reserve: true, ..File::new(name) };
+        if self.append(&mut file, bytes)? < bytes.len() {
+            return Err(Error::Position);
+        }
+        self.flush(&mut file)
+    }
+
+    /// Replaces the start of a file that is not being written.
+    ///
+    /// # Errors
+    /// `Position` when `bytes` are more than a block or the file; `Card`; `Corrupt`.
+    pub fn patch_start(&mut self, entry: &Entry, bytes: &[u8]) -> Result<(), D> {
+        if bytes.len() > BLOCK_BYTES || bytes.len() as u64 > u64::from(entry.size) {
+            return Err(Error::Position);
+        }
+        if !self.layout.holds(entry.cluster) {
+            return Err(Error::Corrupt);
+        }
+        let block = self.layout.data_block(entry.cluster, 0);
+        self.work.load(&self.device, block)?[..bytes.len()].copy_from_slice(bytes);
+        self.work.store(&self.device)
+    }
+
+    fn write_tail(&mut self, file: &File) -> Result<(), D> {
+        let block_in_cluster = file.blocks % self.layout.blocks_per_cluster;
+        let at = self.layout.data_block(file.last_cluster, block_in_cluster);
+        self.write_block(at, &file.tail)
+    }
+
+    /// Gives the file a cluster for its block `index`, before bytes for that block are accepted.
+    fn reserve(&mut self, file: &mut File, index: u32) -> Result<(), D> {
+        if index / self.layout.blocks_per_cluster < file.clusters {
+            return Ok(());
+        }
+        if !file.may_use_reserve && self.clusters_free <= CLUSTERS_RESERVED {
+            return Err(Error::Full);
+        }
+        let cluster = self.allocate()?;
+        if file.clusters == 0 {
+            file.first_cluster = cluster;
+        } else {
+            self.set_fat_entry(file.last_cluster, cluster)?;
+        }
+        file.last_cluster = cluster;
+        file.clusters += 1;
+        Ok(())
+    }
+
+    /// Writes a block of data, and invalidates the cached copy of that block.
+    fn write_block(&mut self, at: u32, block: &Block) -> Result<(), D> {
+        if self.work.at == Some(at) {
+            self.work.at = None;
+        }
+        Ok(self.device.write(core::slice::from_ref(block), BlockIdx(at))?)
+    }
+}

@@ -1,0 +1,51 @@
+//! Files being read, a block at a time.
+
+use embedded_sdmmc::{Block, BlockDevice, BlockIdx};
+
+use super::{BLOCK_BYTES, Entry, Error, Result, Volume};
+
+/// A place in a file that is being read.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader {
+    cluster: u16,
+    block_in_cluster: u32,
+    bytes_left: u32,
+}
+
+impl Reader {
+    /// A reader from the beginning of `entry` to the end that the file had when `entry` was read.
+    pub fn new(entry: &Entry) -> Self {
+        Self { cluster: entry.cluster, block_in_cluster: 0, bytes_left: entry.size }
+    }
+
+    /// Bytes still to read.
+    pub fn bytes_left(&self) -> u32 {
+        self.bytes_left
+    }
+}
+
+impl<D: BlockDevice> Volume<D> {
+    /// Reads the next block of a file, and returns the number of bytes in it that belong to the
+    /// file.
+    ///
+    /// # Errors
+    /// `Card`, `Corrupt`.
+    pub fn read(&mut self, reader: &mut Reader, block: &mut Block) -> Result<usize, D> {
+        if reader.bytes_left == 0 {
+            return Ok(0);
+        }
+        if reader.block_in_cluster == self.layout.blocks_per_cluster {
+            reader.cluster = self.next_in_chain(reader.cluster)?.ok_or(Error::Corrupt)?;
+            reader.block_in_cluster = 0;
+        }
+        if !self.layout.holds(reader.cluster) {
+            return Err(Error::Corrupt);
+        }
+        let at = self.layout.data_block(reader.cluster, reader.block_in_cluster);
+        self.device.read(core::slice::from_mut(block), BlockIdx(at))?;
+        let bytes = reader.bytes_left.min(BLOCK_BYTES as u32);
+        reader.block_in_cluster += 1;
+        reader.bytes_left -= bytes;
+        Ok(bytes as usize)
+    }
+}
