@@ -3,11 +3,10 @@
 use heapless::Vec;
 use serde::Deserialize;
 
+use super::exact::{after, before, digits, is_plain, is_same};
 use super::members::{self, Value};
-use super::{
-    Body, Dialect, Dtmf, Frame, Mark, Media, PeerError, Start, Text, Track, Tracks, canonicalise,
-    is_same,
-};
+use super::spelling::{Dialect, canonicalise};
+use super::{Body, Dtmf, Frame, Mark, Media, PeerError, Start, Text, Track, Tracks};
 use crate::base64;
 
 const DIALECT: Dialect = Dialect {
@@ -113,20 +112,6 @@ fn match_media(text: &[u8], known: &[u8]) -> Option<Found> {
     })
 }
 
-/// The text after `prefix`. Compares by words, since `memcmp` on small machines goes by bytes.
-#[inline]
-fn after<'t, const N: usize>(text: &'t [u8], prefix: &[u8; N]) -> Option<&'t [u8]> {
-    let (start, rest) = text.split_first_chunk::<N>()?;
-    is_same(start, prefix).then_some(rest)
-}
-
-/// The text before `suffix`, likewise.
-#[inline]
-fn before<'t, const N: usize>(text: &'t [u8], suffix: &[u8; N]) -> Option<&'t [u8]> {
-    let (rest, end) = text.split_last_chunk::<N>()?;
-    is_same(end, suffix).then_some(rest)
-}
-
 /// Start of the stream id at the end of `text`, if it is the known id and as long as Twilio's.
 #[inline]
 fn known_id(text: &[u8], known: &[u8]) -> Option<usize> {
@@ -142,46 +127,6 @@ fn unknown_id(text: &[u8]) -> Option<usize> {
         Some(start) => Some(start),
         None => Some(text.iter().rposition(|byte| *byte == b'"')? + 1),
     }
-}
-
-/// Takes a number in the spelling of a machine: no leading zero, and too short to overflow.
-#[inline]
-fn digits(text: &[u8]) -> Option<(u64, &[u8])> {
-    let mut number = 0u64;
-    let mut rest = text;
-    while let [digit @ b'0'..=b'9', behind @ ..] = rest {
-        number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
-        rest = behind;
-    }
-    match (text, text.len() - rest.len()) {
-        (_, 0) | (_, 20..) | ([b'0', ..], 2..) => None,
-        _ => Some((number, rest)),
-    }
-}
-
-/// Whether a JSON string of these bytes means the bytes themselves, tested one machine word at a time:
-/// no quote, no backslash, no byte below `#`, no byte outside ASCII. Some plain strings fail the test.
-#[inline]
-fn is_plain(text: &[u8]) -> bool {
-    const fn each(byte: u8) -> usize {
-        usize::MAX / 255 * byte as usize
-    }
-    const HIGH: usize = each(0x80);
-    let Some(last) = text.last_chunk() else {
-        return text.iter().all(|byte| matches!(byte, b'#'..=b'[' | b']'..=0x7F));
-    };
-    let plain = |word: [u8; size_of::<usize>()]| {
-        let word = usize::from_le_bytes(word);
-        let reaches_hash = (word | HIGH) - each(b'#');
-        let is_no_backslash = (word ^ each(b'\\')).wrapping_add(each(0x7F));
-        reaches_hash & is_no_backslash & !word
-    };
-    // The last word may overlap the words below.
-    let mut all = HIGH & plain(*last);
-    for word in text.as_chunks().0 {
-        all &= plain(*word);
-    }
-    all == HIGH
 }
 
 /// The parts of a message that tell its kind. Parsing them checks that the whole text is JSON.
