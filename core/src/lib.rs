@@ -10,88 +10,14 @@
 //! The rule to keep: after each message, call [`poll_pcm`](session::Turn::poll_pcm) (or
 //! [`poll_mulaw`](session::Turn::poll_mulaw)) until it returns zero.
 //!
-//! With any TCP stack, and any file that supports write and seek through `embedded_io`, this is a whole
-//! recorder:
+//! From the messages of a call to a file that supports write and seek through `embedded_io`:
 //!
 //! ```
-//! use callreel_core::embedded_io::{Read, Seek, Write};
+//! # use callreel_core::embedded_io::{self, Seek, Write};
 //! use callreel_core::frame::Provider;
-//! use callreel_core::session::{Error, Event, RING_ONE_TRACK_MIN, Session, Turn};
+//! use callreel_core::session::{RING_ONE_TRACK_MIN, Session};
 //! use callreel_core::wav::Writer;
-//! use callreel_core::ws::{self, CloseCode};
 //!
-//! const MESSAGE_BYTES_MAX: usize = 2048;
-//! type Ring = [u8; RING_ONE_TRACK_MIN];
-//!
-//! /// Records the call of a connection after its handshake ([`ws::accept_key`]), to the end of its
-//! /// file; returns the code to close the connection with ([`ws::close`]).
-//! fn record<F: Write + Seek>(connection: &mut impl Read, file: F) -> CloseCode {
-//!     let mut buffer = [0; MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX];
-//!     let mut decoder = ws::Decoder::new(MESSAGE_BYTES_MAX);
-//!     let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
-//!     let (mut file, mut writer) = (Some(file), None);
-//!     let (mut held, mut code) = (0, None);
-//!     while code.is_none() {
-//!         let received = connection.read(&mut buffer[held..]).unwrap_or(0);
-//!         code = (received == 0).then_some(CloseCode::GOING_AWAY);
-//!         let bytes = &mut buffer[..held + received];
-//!         while let (None, Some(event)) = (code, decoder.poll(bytes)) {
-//!             code = match event {
-//!                 Ok(ws::Event::Text(text)) => {
-//!                     take(&mut session, text, &mut file, &mut writer).err()
-//!                 }
-//!                 Ok(ws::Event::Close(_)) => Some(CloseCode::NORMAL),
-//!                 Ok(_) => None, // A ping is to be answered with `ws::pong`.
-//!                 Err(broken) => Some(broken),
-//!             };
-//!         }
-//!         held = decoder.compact(bytes);
-//!     }
-//!     // However the call ended, the file gets the samples that are held, and its sizes.
-//!     let drained = drain(session.handle_end(), &mut writer);
-//!     match (drained, writer.map(Writer::finish)) {
-//!         (Ok(()), None | Some(Ok(_))) => code.unwrap_or(CloseCode::NORMAL),
-//!         _ => CloseCode::INTERNAL,
-//!     }
-//! }
-//!
-//! /// Takes a message; an error ends the call.
-//! fn take<F: Write + Seek>(
-//!     session: &mut Session<Ring>,
-//!     text: &mut [u8],
-//!     file: &mut Option<F>,
-//!     writer: &mut Option<Writer<F>>,
-//! ) -> Result<(), CloseCode> {
-//!     let turn = match session.handle_message(text) {
-//!         Err(Error::Peer(_)) => return Ok(()), // Counted; it costs nothing but itself.
-//!         turn => turn.map_err(|_| CloseCode::UNSUPPORTED)?,
-//!     };
-//!     match turn.event() {
-//!         Event::Started(_) => {
-//!             drop(turn);
-//!             let begun = file.take().zip(session.spec());
-//!             *writer = begun.and_then(|(file, spec)| Writer::new(file, spec).ok());
-//!             writer.as_ref().map(drop).ok_or(CloseCode::INTERNAL)
-//!         }
-//!         Event::Refused(_) => Err(CloseCode::UNSUPPORTED),
-//!         // Another recording: this one has one file.
-//!         Event::Restart => Err(CloseCode::NORMAL),
-//!         Event::Stopped => drain(turn, writer).and(Err(CloseCode::NORMAL)),
-//!         _ => drain(turn, writer),
-//!     }
-//! }
-//!
-//! fn drain<F: Write>(
-//!     mut turn: Turn<'_, '_, Ring>,
-//!     writer: &mut Option<Writer<F>>,
-//! ) -> Result<(), CloseCode> {
-//!     let mut codes = [0; 256];
-//!     while let count @ 1.. = turn.poll_mulaw(&mut codes) {
-//!         let written = writer.as_mut().map(|writer| writer.write_mulaw(&codes[..count]));
-//!         written.transpose().map_err(|_| CloseCode::INTERNAL)?;
-//!     }
-//!     Ok(())
-//! }
 //! # struct Memory(Vec<u8>, usize);
 //! # impl embedded_io::ErrorType for Memory { type Error = core::convert::Infallible; }
 //! # impl Write for Memory {
@@ -109,29 +35,35 @@
 //! #         Ok(at)
 //! #     }
 //! # }
-//! # let wire = |messages: &[&str]| -> Vec<u8> {
-//! #     let head = |text: &str| [0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
-//! #     messages.iter().flat_map(|text| [&head(text), text.as_bytes()].concat()).collect()
-//! # };
-//! # let start = r#"{"event":"start","start":{"tracks":["inbound"]}}"#;
-//! # let both = r#"{"event":"start","start":{"tracks":["inbound","outbound"]}}"#;
-//! # let media = r#"{"event":"media","media":{"payload":"gIB/fw=="}}"#;
-//! # let stop = r#"{"event":"stop"}"#;
-//! # for (messages, code, bytes) in [
-//! #     (&[start, media, "{", media, stop, media][..], CloseCode::NORMAL, 44 + 16),
-//! #     (&[start, media], CloseCode::GOING_AWAY, 44 + 8),
-//! #     (&[start, media, start, media], CloseCode::NORMAL, 44 + 8),
-//! #     (&[both, media], CloseCode::UNSUPPORTED, 0),
-//! # ] {
-//! #     let mut file = Memory(Vec::new(), 0);
-//! #     assert_eq!(record(&mut &wire(messages)[..], &mut file), code);
-//! #     assert_eq!(file.0.len(), bytes);
-//! #     assert!(bytes == 0 || file.0[40..44] == (bytes as u32 - 44).to_le_bytes());
+//! # fn main() -> Result<(), Box<dyn core::error::Error>> {
+//! # let mut start = *br#"{"event":"start","start":{"tracks":["inbound"]}}"#;
+//! # let mut messages = [
+//! #     br#"{"event":"media","media":{"payload":"gIB/fw=="}}"#.to_vec(),
+//! #     br#"{"event":"stop"}"#.to_vec(),
+//! # ];
+//! # let mut memory = Memory(Vec::new(), 0);
+//! # let file = &mut memory;
+//! let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
+//! session.handle_message(&mut start)?;
+//! let spec = session.spec().ok_or("not the start of a call")?;
+//! let mut writer = Writer::new(file, spec)?;
+//! let mut codes = [0; 256];
+//! for message in &mut messages {
+//!     let mut turn = session.handle_message(message)?;
+//!     while let count @ 1.. = turn.poll_mulaw(&mut codes) {
+//!         writer.write_mulaw(&codes[..count])?;
+//!     }
+//! }
+//! writer.finish()?;
+//! # assert_eq!((memory.0.len(), &memory.0[40..44]), (44 + 8, &8u32.to_le_bytes()[..]));
+//! # Ok(())
 //! # }
-//! # let broken = [&wire(&[start, media])[..], &[0xFF; 100]].concat();
-//! # let mut file = Memory(Vec::new(), 0);
-//! # assert_eq!((record(&mut &broken[..], &mut file), file.0.len()), (CloseCode::PROTOCOL, 52));
 //! ```
+//!
+//! However a call ends, drain [`handle_end`](session::Session::handle_end) in the same way before
+//! `finish`: without a stop, the session still holds samples. Two whole programs are in the folder
+//! `examples`: `record.rs` records a connection and closes it with the right code, `decode.rs` turns a
+//! capture into a file.
 //!
 //! The same messages give the same samples, to the byte, on every machine.
 //!

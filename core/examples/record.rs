@@ -1,0 +1,89 @@
+//! Records the call of one connection, on the sockets of `std`. `record call.wav` prints the address.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use callreel_core::frame::Provider;
+use callreel_core::session::{Event, RING_BOTH_TRACKS_MIN, Session, Turn};
+use callreel_core::wav::Writer;
+use callreel_core::ws::{self, CloseCode};
+use embedded_io_adapters::std::FromStd;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Ring = [u8; RING_BOTH_TRACKS_MIN];
+type Wav = Writer<FromStd<File>>;
+
+fn main() -> Result<()> {
+    let path = std::env::args().nth(1).ok_or("usage: record FILE.wav")?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("listening on {}", listener.local_addr()?);
+    let mut peer = BufReader::new(listener.accept()?.0);
+    shake_hands(&mut peer)?;
+    let code = record(&mut peer, &path)?;
+    println!("closed with {}", code.get());
+    Ok(peer.get_mut().write_all(&ws::close(code))?)
+}
+
+/// Answers the request for a WebSocket.
+fn shake_hands(peer: &mut BufReader<TcpStream>) -> Result<()> {
+    let mut head = String::new();
+    while peer.read_line(&mut head)? > "\r\n".len() {}
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    let key = fields.find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
+    let (_, key) = key.ok_or("not a request for a WebSocket")?;
+    let accept = ws::accept_key(key.trim().as_bytes()).ok_or("not a key of a WebSocket")?;
+    let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade";
+    Ok(write!(peer.get_mut(), "{head}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")?)
+}
+
+/// Records the call; returns the code to close the connection with.
+fn record(peer: &mut BufReader<TcpStream>, path: &str) -> Result<CloseCode> {
+    let mut session = Session::new(Provider::Twilio, [0; RING_BOTH_TRACKS_MIN]);
+    let mut buffer = [0; 4096];
+    let mut decoder = ws::Decoder::new(buffer.len() - ws::OVERHEAD_BYTES_MAX);
+    let (mut held, mut wav) = (0, None);
+    let code = 'call: loop {
+        let Ok(received @ 1..) = peer.read(&mut buffer[held..]) else {
+            break CloseCode::GOING_AWAY;
+        };
+        let bytes = &mut buffer[..held + received];
+        while let Some(event) = decoder.poll(bytes) {
+            match event {
+                Ok(ws::Event::Text(text)) => {
+                    let Ok(turn) = session.handle_message(text) else { continue }; // Counted.
+                    if let Some(code) = keep(turn, &mut wav)? {
+                        break 'call code;
+                    }
+                    if let (None, Some(spec)) = (&wav, session.spec()) {
+                        wav = Some(Writer::new(FromStd::new(File::create(path)?), spec)?);
+                    }
+                }
+                Ok(ws::Event::Ping(payload)) => peer.get_mut().write_all(&ws::pong(payload))?,
+                Ok(ws::Event::Close(_)) => break 'call CloseCode::NORMAL,
+                Ok(_) => {}
+                Err(code) => break 'call code,
+            }
+        }
+        held = decoder.compact(bytes);
+    };
+    // However the call ended, the file gets the samples that are held, and its sizes.
+    keep(session.handle_end(), &mut wav)?;
+    if let Some(writer) = wav {
+        writer.finish()?;
+    }
+    Ok(code)
+}
+
+/// Writes the samples of a turn; returns the code to close the connection with, if the call is over.
+fn keep(mut turn: Turn<'_, '_, Ring>, wav: &mut Option<Wav>) -> Result<Option<CloseCode>> {
+    let mut codes = [0; 256];
+    while let (Some(writer), count @ 1..) = (wav.as_mut(), turn.poll_mulaw(&mut codes)) {
+        writer.write_mulaw(&codes[..count])?;
+    }
+    Ok(match turn.event() {
+        Event::Refused(_) => Some(CloseCode::UNSUPPORTED),
+        Event::Restart | Event::Stopped => Some(CloseCode::NORMAL),
+        _ => None,
+    })
+}
