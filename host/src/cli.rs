@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::caller_ids::Callers;
 use crate::stream_tokens::StreamTokens;
+use crate::units::{count, duration, positive, size};
 use crate::{
     Config, admin, caller, decode, demo, engine, http, log, repair, shown, store, twilio, webhook,
 };
@@ -462,50 +462,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "give IP:PORT, like 127.0.0.1:5050".to_owned())
 }
 
-/// Parses a `NonZero` number of any width.
-fn count<N: FromStr>(text: &str) -> Result<N, String> {
-    text.parse().map_err(|_| "give a whole number, at least 1".to_owned())
-}
-
-/// Parses a duration as people write it: `10s`, `1m 30s`, `500ms`, `0`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let parsed = text.parse::<jiff::SignedDuration>().ok();
-    parsed
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .ok_or_else(|| "give a number with its unit, like 100ms, 60s or 24h".to_owned())
-}
-
-fn positive(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("must be longer than 0".to_owned()),
-        duration => Ok(duration),
-    }
-}
-
-/// Parses a number of bytes, alone or with a decimal (kB, MB ..) or binary (KiB, MiB ..) unit.
-fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 10] = [
-        ("", 1),
-        ("B", 1),
-        ("kB", 1000),
-        ("MB", 1000 * 1000),
-        ("GB", 1000 * 1000 * 1000),
-        ("TB", 1000 * 1000 * 1000 * 1000),
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("TiB", 1 << 40),
-    ];
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()));
-    let bytes = unit.and_then(|(_, bytes)| number.parse::<u64>().ok()?.checked_mul(*bytes));
-    bytes.ok_or_else(|| "give a number with its unit, like 500MB or 10GiB".to_owned())
-}
-
 fn read_interval(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         duration if duration > READ_INTERVAL_MAX => {
@@ -550,32 +506,6 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_units_and_limits() {
-        assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
-        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration("24h"), Ok(Duration::from_secs(86400)));
-        assert_eq!(duration("0"), Ok(Duration::ZERO));
-        for text in ["", "5", "-5s", "5 parsecs", "99999999999999999999h"] {
-            duration(text).unwrap_err();
-        }
-        positive("0s").unwrap_err();
-        read_interval("2s").unwrap_err();
-    }
-
-    #[test]
-    fn sizes_have_decimal_and_binary_units() {
-        for (text, bytes) in
-            [("0", 0), ("17", 17), ("500MB", 500_000_000), ("64 mib", 64 << 20), ("1TiB", 1 << 40)]
-        {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "MB", "-1", "1.5GB", "1 parsec", "99999999TiB"] {
-            size(text).unwrap_err();
-        }
-    }
-
-    #[test]
     fn a_bad_value_is_named_in_the_first_line() {
         for (args, words) in [
             (
@@ -585,6 +515,7 @@ mod tests {
             (["--listen", "5050"], "--listen <ADDRESS:PORT>'"),
             (["--max-calls", "0"], "--max-calls <COUNT>'"),
             (["--idle-timeout", "0"], "must be longer than 0"),
+            (["--read-interval", "2s"], "must not be longer than 1s"),
             (["--greeting", "\u{7}"], "control characters"),
         ] {
             let error = serve_args(&args).unwrap_err();

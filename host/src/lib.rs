@@ -23,6 +23,7 @@ pub mod shown;
 pub mod store;
 pub mod stream_tokens;
 pub mod twilio;
+mod units;
 pub mod webhook;
 
 use std::future::Future;
