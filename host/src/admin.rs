@@ -34,9 +34,8 @@ use tower_service::Service as _;
 use tracing::debug;
 
 use crate::connections::{Connections, Level, Standing};
-use crate::http::Phase;
 use crate::live::Board;
-use crate::ready::Readiness;
+use crate::ready::{Phase, Readiness};
 use crate::store::Store;
 use crate::{metrics, webhook};
 

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callreel_core::wav;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
 use crate::caller_ids::Callers;
+use crate::decode::Format;
+use crate::log::LogFormat;
 use crate::stream_tokens::StreamTokens;
 use crate::units::{count, duration, positive, size};
 use crate::{
@@ -287,35 +288,6 @@ pub struct ServeArgs {
 /// Address of the admin listener; `None` for no listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdminAddress(pub Option<SocketAddr>);
-
-/// Sample format of the WAV files.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum Format {
-    /// 16-bit PCM, which every program reads.
-    #[default]
-    Pcm16,
-    /// G.711 mu-law: the same samples in half the disk space.
-    Mulaw,
-}
-
-impl From<Format> for wav::Encoding {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Pcm16 => Self::Pcm16,
-            Format::Mulaw => Self::Mulaw,
-        }
-    }
-}
-
-/// Format of log lines.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum LogFormat {
-    /// Text for people.
-    #[default]
-    Human,
-    /// One JSON object per line.
-    Json,
-}
 
 /// Errors of settings that are valid one by one, but not together.
 #[derive(Debug, thiserror::Error)]

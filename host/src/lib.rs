@@ -36,10 +36,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use crate::engine::Engine;
-use crate::http::Phase;
 use crate::live::Board;
 use crate::pace::Pace;
-use crate::ready::Readiness;
+use crate::ready::{Phase, Readiness};
 use crate::store::Store;
 use crate::twilio::PublicUrl;
 
