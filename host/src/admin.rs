@@ -11,6 +11,7 @@ mod guesses;
 mod health;
 mod held;
 mod stream;
+mod views;
 
 use std::fmt;
 use std::net::SocketAddr;
