@@ -11,6 +11,7 @@ mod guesses;
 mod health;
 mod held;
 mod stream;
+mod views;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -35,8 +36,7 @@ use tracing::debug;
 
 use crate::board::Board;
 use crate::connections::{Connections, Level, Standing};
-use crate::http::Phase;
-use crate::ready::Readiness;
+use crate::ready::{Phase, Readiness};
 use crate::store::Store;
 use crate::{metrics, webhook};
 

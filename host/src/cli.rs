@@ -1,25 +1,25 @@
-//! Commands and settings. The arguments of a command become the `Config` of each part of the server. All
-//! of them are checked before anything is opened or bound.
+//! Commands and their arguments, as they are typed: options, help and the form of each value.
+//!
+//! `config` makes the settings of the server of them.
+
+mod config;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use callreel_core::wav;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
-use crate::caller_ids::Callers;
+pub use self::config::Error;
+use crate::decode::Format;
+use crate::log::LogFormat;
 use crate::public_url::PublicUrl;
-use crate::stream_tokens::StreamTokens;
-use crate::{
-    Config, admin, caller, decode, demo, engine, http, log, repair, shown, store, twilio, webhook,
-};
+use crate::units::{count, duration, positive, size};
+use crate::{caller, decode, demo, log, repair, shown, twilio, webhook};
 
 /// Longest `--read-interval`. The interval delays every checkpoint, and so adds to the audio that a
 /// crash may cost.
@@ -289,167 +289,6 @@ pub struct ServeArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdminAddress(pub Option<SocketAddr>);
 
-/// Sample format of the WAV files.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum Format {
-    /// 16-bit PCM, which every program reads.
-    #[default]
-    Pcm16,
-    /// G.711 mu-law: the same samples in half the disk space.
-    Mulaw,
-}
-
-impl From<Format> for wav::Encoding {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Pcm16 => Self::Pcm16,
-            Format::Mulaw => Self::Mulaw,
-        }
-    }
-}
-
-/// Format of log lines.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum LogFormat {
-    /// Text for people.
-    #[default]
-    Human,
-    /// One JSON object per line.
-    Json,
-}
-
-/// Errors of settings that are valid one by one, but not together.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The admin listener shows personal data, so other machines need a token.
-    #[error(
-        "--admin {0} can be reached from other machines, so it needs a token: set CALLREEL_ADMIN_TOKEN, for example \
-         to the output of `openssl rand -hex 16`"
-    )]
-    AdminWithoutToken(SocketAddr),
-    /// The admin token is not usable.
-    #[error(transparent)]
-    AdminToken(#[from] admin::TokenError),
-    /// Both listeners want the same port.
-    #[error("--listen {listen} and --admin {admin} are the same port: give one of them another")]
-    SamePort {
-        /// Address of the public listener.
-        listen: SocketAddr,
-        /// Address of the admin listener.
-        admin: SocketAddr,
-    },
-    /// The auth token is not usable.
-    #[error(transparent)]
-    Token(#[from] twilio::Error),
-    /// The system gives no random numbers.
-    #[error("cannot make a key for stream tokens: {0}")]
-    StreamToken(#[from] std::io::Error),
-    /// Twilio signs for a URL, which only the user knows.
-    #[error(
-        "an auth token is set (--auth-token, CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN) but no --public-url: Twilio \
-         signs for the address it calls, so give that, like --public-url https://calls.example.com"
-    )]
-    TokenWithoutPublicUrl,
-    /// The secret of the webhook is not usable.
-    #[error(transparent)]
-    WebhookSecret(#[from] webhook::Error),
-    /// Webhook messages are never sent without a signature.
-    #[error(
-        "--webhook signs its messages, so it needs a secret: set CALLREEL_WEBHOOK_SECRET or --webhook-secret, for \
-         example to the output of `echo whsec_$(openssl rand -base64 32)`"
-    )]
-    WebhookWithoutSecret,
-}
-
-impl TryFrom<ServeArgs> for Config {
-    type Error = Error;
-
-    /// Distributes the settings to the parts of the server. Reads TWILIO_AUTH_TOKEN if no other token is
-    /// given.
-    fn try_from(args: ServeArgs) -> Result<Self, Error> {
-        let token = args.auth_token.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok());
-        let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &args.public_url) {
-            (None, _) => None,
-            (Some(token), Some(public_url)) => {
-                Some(twilio::Verifier::new(token, public_url.clone()))
-            }
-            (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
-        };
-        let stream_tokens = match args.stream_token {
-            true => Some(Arc::new(StreamTokens::new()?)),
-            false => None,
-        };
-        let callers = (!args.no_caller_ids).then(Arc::<Callers>::default);
-        let admin_token = args.admin_token.map(admin::Token::new).transpose()?;
-        if let (AdminAddress(Some(address)), None) = (args.admin, &admin_token)
-            && !address.ip().is_loopback()
-        {
-            return Err(Error::AdminWithoutToken(address));
-        }
-        if let Some(admin) = args.admin.0.filter(|admin| is_same_port(args.listen, *admin)) {
-            return Err(Error::SamePort { listen: args.listen, admin });
-        }
-        let secret = args.webhook_secret.filter(|secret| !secret.is_empty());
-        let webhook = match (args.webhook, secret) {
-            (None, _) => None,
-            (Some(_), None) => return Err(Error::WebhookWithoutSecret),
-            (Some(url), Some(secret)) => Some(webhook::Config {
-                url,
-                secret: webhook::Secret::new(&secret)?,
-                first_pause: webhook::FIRST_PAUSE,
-            }),
-        };
-        let texts = twilio::Texts { greeting: args.greeting, ready: args.ready };
-        Ok(Config {
-            admin: admin::Config {
-                token: admin_token,
-                allows_delete: args.allow_delete,
-                ..admin::Config::default()
-            },
-            webhook,
-            http: http::Config {
-                twilio: twilio::Config {
-                    texts,
-                    public_url: args.public_url,
-                    verifier,
-                    stream_tokens: stream_tokens.clone(),
-                    callers: callers.clone(),
-                },
-                calls_max: args.max_calls.map(NonZeroUsize::get),
-                calls_per_second_max: args.max_new_calls.map(NonZeroU32::get),
-                ..http::Config::default()
-            },
-            engine: engine::Config {
-                read_interval: args.read_interval,
-                idle_timeout: args.idle_timeout,
-                max_duration: args.max_duration,
-                encoding: args.format.into(),
-                capture: args.capture.is_some(),
-                stream_tokens,
-                callers,
-                ..engine::Config::default()
-            },
-            store: store::Config {
-                dir: args.dir,
-                capture_dir: args.capture,
-                keep_free: args.keep_free,
-                keep_free_inodes: args.keep_free_inodes,
-                make_room: args.make_room,
-                keep_days: args.keep_days.map(NonZeroU32::get),
-                cues: args.cues,
-                keep_min: args.keep_min,
-            },
-        })
-    }
-}
-
-/// Whether two listeners want the same port of the same address, or of all addresses.
-fn is_same_port(one: SocketAddr, other: SocketAddr) -> bool {
-    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
-    let is_one_ip = one.ip() == other.ip() || is_any && one.is_ipv4() == other.is_ipv4();
-    one.port() == other.port() && one.port() != 0 && is_one_ip
-}
-
 fn admin_address(text: &str) -> Result<AdminAddress, String> {
     if text == "off" {
         return Ok(AdminAddress(None));
@@ -460,50 +299,6 @@ fn admin_address(text: &str) -> Result<AdminAddress, String> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "give IP:PORT, like 127.0.0.1:5050".to_owned())
-}
-
-/// Parses a `NonZero` number of any width.
-fn count<N: FromStr>(text: &str) -> Result<N, String> {
-    text.parse().map_err(|_| "give a whole number, at least 1".to_owned())
-}
-
-/// Parses a duration as people write it: `10s`, `1m 30s`, `500ms`, `0`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let parsed = text.parse::<jiff::SignedDuration>().ok();
-    parsed
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .ok_or_else(|| "give a number with its unit, like 100ms, 60s or 24h".to_owned())
-}
-
-fn positive(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("must be longer than 0".to_owned()),
-        duration => Ok(duration),
-    }
-}
-
-/// Parses a number of bytes, alone or with a decimal (kB, MB ..) or binary (KiB, MiB ..) unit.
-fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 10] = [
-        ("", 1),
-        ("B", 1),
-        ("kB", 1000),
-        ("MB", 1000 * 1000),
-        ("GB", 1000 * 1000 * 1000),
-        ("TB", 1000 * 1000 * 1000 * 1000),
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("TiB", 1 << 40),
-    ];
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()));
-    let bytes = unit.and_then(|(_, bytes)| number.parse::<u64>().ok()?.checked_mul(*bytes));
-    bytes.ok_or_else(|| "give a number with its unit, like 500MB or 10GiB".to_owned())
 }
 
 fn read_interval(text: &str) -> Result<Duration, String> {
@@ -519,19 +314,12 @@ fn read_interval(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
-    fn serve_args(args: &[&str]) -> Result<ServeArgs, clap::Error> {
+    pub(super) fn serve_args(args: &[&str]) -> Result<ServeArgs, clap::Error> {
         let args = std::iter::once("callreel").chain(args.iter().copied()).map(OsString::from);
         match Cli::from_args(args)?.command {
             Command::Serve(args) => Ok(*args.0),
             other => panic!("{other:?} is not serve"),
         }
-    }
-
-    fn token_and_url(token: Option<&str>, public_url: Option<&str>) -> Result<Config, Error> {
-        let mut args = serve_args(&["--greeting", "Hello"]).unwrap();
-        args.auth_token = token.map(str::to_owned);
-        args.public_url = public_url.map(|url| url.parse().unwrap());
-        args.try_into()
     }
 
     #[test]
@@ -550,32 +338,6 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_units_and_limits() {
-        assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
-        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration("24h"), Ok(Duration::from_secs(86400)));
-        assert_eq!(duration("0"), Ok(Duration::ZERO));
-        for text in ["", "5", "-5s", "5 parsecs", "99999999999999999999h"] {
-            duration(text).unwrap_err();
-        }
-        positive("0s").unwrap_err();
-        read_interval("2s").unwrap_err();
-    }
-
-    #[test]
-    fn sizes_have_decimal_and_binary_units() {
-        for (text, bytes) in
-            [("0", 0), ("17", 17), ("500MB", 500_000_000), ("64 mib", 64 << 20), ("1TiB", 1 << 40)]
-        {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "MB", "-1", "1.5GB", "1 parsec", "99999999TiB"] {
-            size(text).unwrap_err();
-        }
-    }
-
-    #[test]
     fn a_bad_value_is_named_in_the_first_line() {
         for (args, words) in [
             (
@@ -585,6 +347,7 @@ mod tests {
             (["--listen", "5050"], "--listen <ADDRESS:PORT>'"),
             (["--max-calls", "0"], "--max-calls <COUNT>'"),
             (["--idle-timeout", "0"], "must be longer than 0"),
+            (["--read-interval", "2s"], "must not be longer than 1s"),
             (["--greeting", "\u{7}"], "control characters"),
         ] {
             let error = serve_args(&args).unwrap_err();
@@ -592,27 +355,5 @@ mod tests {
             let text = error.to_string();
             assert!(text.lines().next().unwrap().contains(words), "{text}");
         }
-    }
-
-    #[test]
-    fn an_admin_address_that_others_reach_asks_for_a_token() {
-        let config = |args: &[&str]| Config::try_from(serve_args(args).unwrap());
-        let error = config(&["--admin", "0.0.0.0:5051"]).unwrap_err().to_string();
-        assert!(error.contains("CALLREEL_ADMIN_TOKEN") && error.lines().count() == 1, "{error}");
-        config(&["--admin", "0.0.0.0:5051", "--admin-token", "0123456789abcdef"]).unwrap();
-        config(&["--admin", "0.0.0.0:5051", "--admin-token", "short"]).unwrap_err();
-        for address in ["127.0.0.1:5051", "[::1]:0", "off"] {
-            config(&["--admin", address]).unwrap();
-        }
-        config(&["--webhook", "https://example.com/"]).unwrap_err();
-    }
-
-    #[test]
-    fn a_token_asks_for_a_public_url() {
-        let error = token_and_url(Some("12345"), None).unwrap_err().to_string();
-        assert!(error.contains("--public-url") && !error.contains("12345"), "{error}");
-        assert!(token_and_url(Some(""), Some("https://example.com")).is_err());
-        let config = token_and_url(Some("12345"), Some("https://example.com")).unwrap();
-        assert!(config.http.twilio.verifier.is_some());
     }
 }

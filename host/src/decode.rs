@@ -16,7 +16,6 @@ use callreel_core::wav::{self, Encoding, Length, Spec};
 
 use crate::audio::{MULAW_EXTENSIONS, has_mulaw_name};
 use crate::call::routing::{self, Routed};
-use crate::cli::Format;
 use crate::log;
 
 /// Bytes per read: few enough that a short file touches little memory.
@@ -59,6 +58,25 @@ pub struct Args {
     /// Content of IN [default: detected from its first bytes and its name]
     #[arg(long = "input", value_enum, value_name = "KIND")]
     pub kind: Option<Kind>,
+}
+
+/// Sample format of the WAV files.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum Format {
+    /// 16-bit PCM, which every program reads.
+    #[default]
+    Pcm16,
+    /// G.711 mu-law: the same samples in half the disk space.
+    Mulaw,
+}
+
+impl From<Format> for Encoding {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Pcm16 => Self::Pcm16,
+            Format::Mulaw => Self::Mulaw,
+        }
+    }
 }
 
 /// Content of an input.

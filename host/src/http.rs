@@ -42,7 +42,7 @@ use self::refusals::{Refusals, Unread};
 use crate::board::{Board, Refused, RequestRefused};
 use crate::connections::{self, Connections, Level, Standing};
 use crate::engine::{Connection, Handle};
-use crate::ready::Readiness;
+use crate::ready::{Phase, Readiness};
 use crate::{public_url, twilio};
 
 /// Largest request head. Heads of Twilio's requests stay below 2 KiB.
@@ -103,17 +103,6 @@ impl Default for Config {
             body_timeout: Duration::from_secs(10),
         }
     }
-}
-
-/// Treatment of new requests. The phase only ever moves forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Calls are accepted.
-    Open,
-    /// Calls are being finished; new calls are refused with 503.
-    Draining,
-    /// No connection is accepted any more.
-    Closed,
 }
 
 /// Serves the public URLs until `phase` is [`Phase::Closed`] or its sender is gone.

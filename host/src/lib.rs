@@ -26,6 +26,7 @@ pub mod shown;
 pub mod store;
 pub mod stream_tokens;
 pub mod twilio;
+mod units;
 pub mod webhook;
 
 use std::future::Future;
@@ -40,10 +41,9 @@ use tokio::sync::{oneshot, watch};
 use crate::board::Board;
 use crate::engine::Engine;
 use crate::finished::Finished;
-use crate::http::Phase;
 use crate::pace::Pace;
 use crate::public_url::PublicUrl;
-use crate::ready::Readiness;
+use crate::ready::{Phase, Readiness};
 use crate::store::Store;
 
 /// All settings of [`serve`]. Each module owns its part.

@@ -20,13 +20,13 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use rustix::io::Errno;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 pub use self::room::{Room, Rooms};
-use crate::cli::LogFormat;
 use crate::lock::lock;
 use crate::shown;
 
@@ -85,6 +85,16 @@ pub enum Error {
     /// The system gives no thread.
     #[error("cannot start the log's thread: {0}")]
     Thread(#[from] io::Error),
+}
+
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// Text for people.
+    #[default]
+    Human,
+    /// One JSON object per line.
+    Json,
 }
 
 /// Origin of the log filter: `error`, `warn`, `info`, `debug`, `trace`, `off`, or `module=level` items,

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use callreel::cli::{self, Cli, Command, LogFormat, ServeArgs};
-use callreel::log::{self, Directives, Log};
+use callreel::cli::{self, Cli, Command, ServeArgs};
+use callreel::log::{self, Directives, Log, LogFormat};
 use callreel::{Config, Listeners, caller, decode, demo, repair};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::engine::Handle;
-use crate::http::Phase;
 use crate::log;
 use crate::store::Store;
 
@@ -17,6 +16,17 @@ const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// The longest wait of a request for the disk.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Treatment of new requests. The phase only ever moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Calls are accepted.
+    Open,
+    /// Calls are being finished; new calls are refused with 503.
+    Draining,
+    /// No connection is accepted any more.
+    Closed,
+}
 
 /// The readiness of the recorder.
 #[derive(Clone)]

@@ -8,8 +8,7 @@ use std::process::Command;
 use std::thread;
 
 use base64ct::{Base64, Encoding};
-use callreel::cli::Format;
-use callreel::decode::{Args, Decoded, Error, Kind, run};
+use callreel::decode::{Args, Decoded, Error, Format, Kind, run};
 use tempfile::TempDir;
 
 use crate::harness::process::callreel;

@@ -1,6 +1,5 @@
 //! The JSON API below `/api/v1`, and the metrics.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -15,22 +14,15 @@ use axum::response::{IntoResponse, Response};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{self, Encoding, Spec};
 use hyper::body::Bytes;
-use jiff::Timestamp;
-use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::events::json_of;
-use super::{Admin, Problem, health, stream};
-use crate::board::Brief;
-use crate::caller_ids::CallerIds;
-use crate::http::Phase;
+use super::views::{Summary, json_of};
+use super::{Admin, Problem, stream};
 use crate::metrics::{self, Process, Scrape};
-use crate::public_url::STREAM_PATH;
-use crate::store::Recovery;
 use crate::store::catalog::{Cursor, Filter, Key, parse_day};
-use crate::store::record::{Parameters, Record, State as RecordState};
+use crate::store::record::Record;
 use crate::webhook;
 
 /// Recordings on one page: the default and the maximum.
@@ -60,148 +52,7 @@ const SEARCH_BYTES_MAX: usize = 200;
 /// Error text for a path that names no recording.
 const NO_RECORDING: &str = "there is no such recording";
 
-/// Identity of a recording: the data known from its start on.
-#[derive(Serialize)]
-pub struct Head {
-    provider: Cow<'static, str>,
-    stream_id: String,
-    call_id: String,
-    account_id: String,
-    parameters: Parameters,
-    /// Number of parameters that are missing from `parameters`, or cut there.
-    #[serde(skip_serializing_if = "is_zero")]
-    parameters_left_out: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    caller: Option<Box<CallerIds>>,
-    tracks: Vec<Cow<'static, str>>,
-    started_at: Timestamp,
-}
-
-impl Head {
-    /// The head of a record.
-    pub fn of(record: &Record) -> Self {
-        Self::with(record, record.parameters.clone(), 0)
-    }
-
-    /// The head of a record, with no more of its parameters than a list shows.
-    pub fn brief(record: &Record) -> Self {
-        let (parameters, left_out) = record.parameters.brief();
-        Self::with(record, parameters, left_out)
-    }
-
-    fn with(record: &Record, parameters: Parameters, parameters_left_out: u64) -> Self {
-        Self {
-            provider: record.provider.clone(),
-            stream_id: record.stream_id.clone(),
-            call_id: record.call_id.clone(),
-            account_id: record.account_id.clone(),
-            parameters,
-            parameters_left_out,
-            caller: record.caller.clone(),
-            tracks: record.tracks.clone(),
-            started_at: record.started_at,
-        }
-    }
-}
-
-/// A recording in a list.
-#[derive(Serialize)]
-pub struct Summary {
-    day: Date,
-    id: String,
-    state: RecordState,
-    end: crate::store::record::End,
-    reason: Option<String>,
-    #[serde(flatten)]
-    head: Head,
-    ended_at: Timestamp,
-    duration_ms: u64,
-    gaps: u64,
-    missing_ms: u64,
-    lost_ms: u64,
-    late: u64,
-    /// Size of the WAV; absent if there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes: Option<u64>,
-}
-
-impl Summary {
-    /// The summary of a published record.
-    pub fn of((record, parameters_left_out): &Brief) -> Self {
-        Self {
-            day: Key::of(record).day(),
-            id: record.id.clone(),
-            state: record.state,
-            end: record.end,
-            reason: record.reason.clone(),
-            head: Head::with(record, record.parameters.clone(), *parameters_left_out),
-            ended_at: record.ended_at,
-            duration_ms: record.duration_ms,
-            gaps: record.gaps.len() as u64 + record.gaps_dropped,
-            missing_ms: record.missing_ms,
-            lost_ms: record.lost_ms,
-            late: record.frames.late,
-            bytes: record.wav.as_ref().map(|wav| wav.bytes),
-        }
-    }
-}
-
-/// State of the recorder.
-#[derive(Serialize)]
-pub struct Status {
-    version: &'static str,
-    uptime_s: u64,
-    calls: usize,
-    is_draining: bool,
-    /// CPUs in use: 1.0 is one whole CPU.
-    cpus: f64,
-    cpus_total: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    disk: Option<health::Disk>,
-    retention: health::Retention,
-    /// Progress of recovering the recordings that an earlier run left unfinished, if there are any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    recovery: Option<Recovery>,
-    allows_delete: bool,
-    has_token: bool,
-    stream_url: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    webhook_url: Option<String>,
-    /// Health of the webhook for finished recordings, if one is configured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    webhook: Option<webhook::Health>,
-}
-
 impl Admin {
-    /// State of the recorder.
-    pub fn status(&self) -> Status {
-        let mut address = self.sources.public_address;
-        if address.ip().is_unspecified() {
-            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        }
-        Status {
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_s: self.began.elapsed().as_secs(),
-            calls: self.sources.board.count(),
-            is_draining: self.is_draining(),
-            cpus: (self.process.cpus() * 1000.0).round() / 1000.0,
-            cpus_total: self.cpus_total,
-            disk: self.sources.store.room().map(health::Disk::from),
-            retention: self.sources.store.retention().into(),
-            recovery: health::recovery(&self.sources.store),
-            allows_delete: self.config.allows_delete,
-            has_token: self.config.token.is_some(),
-            stream_url: format!("ws://{address}{}", STREAM_PATH),
-            webhook_url: self.sources.webhook_url.clone(),
-            webhook: self.sources.webhooks.as_ref().map(webhook::Queue::health),
-        }
-    }
-
-    /// Whether the recorder is stopping and takes no new calls.
-    pub fn is_draining(&self) -> bool {
-        *self.phase.borrow() != Phase::Open
-    }
-
     /// Waits for this request's turn, then reads files on a thread that may block.
     async fn read<T: Send + 'static>(
         &self,
@@ -558,11 +409,6 @@ fn no_call() -> Problem {
 fn recording_key(path: Result<Path<(String, String)>, PathRejection>) -> Result<Key, Problem> {
     let key = path.ok().and_then(|Path((day, id))| Key::new(&day, &id));
     key.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, NO_RECORDING))
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 fn as_json(value: &impl Serialize) -> Response {

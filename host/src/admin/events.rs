@@ -4,7 +4,6 @@
 //! picture again instead of the events it missed. Levels are different: a stream takes the latest
 //! levels when it can, and they are serialised for the first stream that does.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,12 +19,11 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::api::Head;
-use super::{Admin, api, stream};
+use super::views::{CallView, Head, LevelView, Levels, MomentView, ProgressView, Summary, json_of};
+use super::{Admin, stream};
 use crate::board::{Board, Entry, Moment};
 use crate::lock::lock;
-use crate::store::record::{What, ms};
-use crate::store::texts;
+use crate::store::record::ms;
 
 /// Interval of the looks at the live recordings while anybody watches.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -43,9 +41,6 @@ const MOMENTS_KEPT: usize = 50;
 
 /// Most bytes that the kept moments of a call may take as JSON.
 const MOMENTS_BYTES_KEPT: usize = 4096;
-
-/// Bytes of a moment as JSON, beside its text.
-const MOMENT_BYTES: usize = 80;
 
 /// Most events that a slow stream may lag behind.
 const BACKLOG_MAX: usize = 256;
@@ -88,88 +83,6 @@ struct Seen {
     missing_ms: u64,
     moments: VecDeque<MomentView>,
     moments_bytes: usize,
-}
-
-/// A live recording, as the API shows it.
-#[derive(Serialize)]
-pub struct CallView {
-    key: String,
-    #[serde(flatten)]
-    head: Head,
-    #[serde(flatten)]
-    progress: ProgressView,
-    moments: Vec<MomentView>,
-}
-
-/// The figures of a live recording that change all the time.
-#[derive(Serialize)]
-struct ProgressView {
-    duration_ms: u64,
-    elapsed_ms: u64,
-    /// Largest amplitude of each track since the look before, 0 to 32768.
-    levels: Vec<u16>,
-    frames: u64,
-    late: u64,
-    missing: u64,
-    rejected: u64,
-    gaps: u64,
-    missing_ms: u64,
-}
-
-#[derive(Serialize)]
-struct Levels {
-    calls: Vec<LevelView>,
-}
-
-#[derive(Serialize)]
-struct LevelView {
-    key: String,
-    #[serde(flatten)]
-    progress: ProgressView,
-}
-
-/// A gap, a key or a mark.
-#[derive(Clone, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-enum MomentView {
-    Gap { at_ms: u64, track: Cow<'static, str>, missing_ms: u64, filled_ms: u64 },
-    Dtmf { at_ms: u64, value: String },
-    Mark { at_ms: u64, value: String },
-}
-
-impl MomentView {
-    const fn kind(&self) -> &'static str {
-        match self {
-            Self::Gap { .. } => "gap",
-            Self::Dtmf { .. } => "dtmf",
-            Self::Mark { .. } => "mark",
-        }
-    }
-
-    fn json_bytes(&self) -> usize {
-        let text = match self {
-            Self::Gap { .. } => 0,
-            Self::Dtmf { value, .. } | Self::Mark { value, .. } => texts::json_bytes(value),
-        };
-        MOMENT_BYTES + text
-    }
-}
-
-impl From<Moment> for MomentView {
-    fn from(moment: Moment) -> Self {
-        match moment {
-            Moment::Gap(gap, _counted_ms) => Self::Gap {
-                at_ms: gap.at_ms,
-                track: gap.track,
-                missing_ms: gap.missing_ms,
-                filled_ms: gap.filled_ms,
-            },
-            Moment::Event(event) => match event.what {
-                What::Dtmf(value) => Self::Dtmf { at_ms: event.at_ms, value },
-                What::Mark(value) => Self::Mark { at_ms: event.at_ms, value },
-            },
-        }
-    }
 }
 
 impl Seen {
@@ -338,7 +251,7 @@ pub async fn watch(admin: Admin) {
         let age_max = if is_watched { Duration::ZERO } else { IDLE_LOOK_INTERVAL };
         admin.watch.look_if_older(age_max, board);
         for brief in board.take_published() {
-            admin.watch.tell("published", &api::Summary::of(&brief));
+            admin.watch.tell("published", &Summary::of(&brief));
         }
         let told = &admin.watch.told;
         board.watch(told.receiver_count() > 0);
@@ -391,9 +304,4 @@ async fn send_picture(admin: &Admin, feed: &stream::Feed) -> Result<(), stream::
 
 fn text_of(event: &str, data: &impl Serialize) -> Bytes {
     format!("event: {event}\ndata: {}\n\n", json_of(data)).into()
-}
-
-/// Serialises plain values as JSON.
-pub(super) fn json_of(data: &impl Serialize) -> String {
-    serde_json::to_string(data).expect("these are plain values")
 }

@@ -12,9 +12,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::cue::{self, parse_dtmf, parse_mark};
 use super::{Cue, End, Error, Meter, Plan, Report, Tracks, place_metered};
 use crate::audio::Audio;
-use crate::cli;
 use crate::shown;
 use crate::twilio::{self, AuthToken};
+use crate::units;
 
 /// Interval of the progress bar's updates.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -57,7 +57,7 @@ pub struct Args {
 
     /// Length of a call, like 10s or 2m; audio is cut or repeated to it [default: the audio's
     /// length, or 10s]
-    #[arg(long, value_parser = cli::duration)]
+    #[arg(long, value_parser = units::duration)]
     pub duration: Option<Duration>,
 
     /// Tracks to send [default: both for a stereo file or if the TwiML says so, else inbound]
@@ -69,7 +69,7 @@ pub struct Args {
     pub flood: bool,
 
     /// Time over which the calls begin [default: 2 ms a call]
-    #[arg(long, value_name = "DURATION", value_parser = cli::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub ramp: Option<Duration>,
 
     /// Stream id, the same for all calls [default: random]
@@ -119,7 +119,7 @@ pub struct Args {
     pub save_sent: Option<PathBuf>,
 
     /// Longest time for the server to close after stop
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = cli::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
     pub patience: Duration,
 
     /// Measure this process (the server): CPU time a frame, memory a call

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::cli;
+use crate::units;
 
 /// An action at a certain media time of a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -215,7 +215,7 @@ pub(super) fn parse_mark(text: &str) -> Result<Cue, String> {
 
 /// Parses a duration that is part of a cue.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    cli::duration(text).map_err(|advice| format!("`{text}` is no duration: {advice}"))
+    units::duration(text).map_err(|advice| format!("`{text}` is no duration: {advice}"))
 }
 
 /// The help of `--fault`, with one line a fault.

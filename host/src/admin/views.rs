@@ -1,0 +1,257 @@
+//! The shapes of the API's JSON: records, live recordings and the state of the recorder.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::Serialize;
+
+use super::{Admin, health};
+use crate::board::{Brief, Moment};
+use crate::caller_ids::CallerIds;
+use crate::public_url::STREAM_PATH;
+use crate::ready::Phase;
+use crate::store::catalog::Key;
+use crate::store::record::{End, Parameters, Record, State, What};
+use crate::store::{Recovery, texts};
+use crate::webhook;
+
+/// Bytes of a moment as JSON, beside its text.
+const MOMENT_BYTES: usize = 80;
+
+/// Identity of a recording: the data known from its start on.
+#[derive(Serialize)]
+pub struct Head {
+    provider: Cow<'static, str>,
+    stream_id: String,
+    call_id: String,
+    account_id: String,
+    parameters: Parameters,
+    /// Number of parameters that are missing from `parameters`, or cut there.
+    #[serde(skip_serializing_if = "is_zero")]
+    parameters_left_out: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<Box<CallerIds>>,
+    tracks: Vec<Cow<'static, str>>,
+    started_at: Timestamp,
+}
+
+impl Head {
+    /// The head of a record.
+    pub fn of(record: &Record) -> Self {
+        Self::with(record, record.parameters.clone(), 0)
+    }
+
+    /// The head of a record, with no more of its parameters than a list shows.
+    pub fn brief(record: &Record) -> Self {
+        let (parameters, left_out) = record.parameters.brief();
+        Self::with(record, parameters, left_out)
+    }
+
+    fn with(record: &Record, parameters: Parameters, parameters_left_out: u64) -> Self {
+        Self {
+            provider: record.provider.clone(),
+            stream_id: record.stream_id.clone(),
+            call_id: record.call_id.clone(),
+            account_id: record.account_id.clone(),
+            parameters,
+            parameters_left_out,
+            caller: record.caller.clone(),
+            tracks: record.tracks.clone(),
+            started_at: record.started_at,
+        }
+    }
+}
+
+/// A recording in a list.
+#[derive(Serialize)]
+pub struct Summary {
+    day: Date,
+    id: String,
+    state: State,
+    end: End,
+    reason: Option<String>,
+    #[serde(flatten)]
+    head: Head,
+    ended_at: Timestamp,
+    duration_ms: u64,
+    gaps: u64,
+    missing_ms: u64,
+    lost_ms: u64,
+    late: u64,
+    /// Size of the WAV; absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+}
+
+impl Summary {
+    /// The summary of a published record.
+    pub fn of((record, parameters_left_out): &Brief) -> Self {
+        Self {
+            day: Key::of(record).day(),
+            id: record.id.clone(),
+            state: record.state,
+            end: record.end,
+            reason: record.reason.clone(),
+            head: Head::with(record, record.parameters.clone(), *parameters_left_out),
+            ended_at: record.ended_at,
+            duration_ms: record.duration_ms,
+            gaps: record.gaps.len() as u64 + record.gaps_dropped,
+            missing_ms: record.missing_ms,
+            lost_ms: record.lost_ms,
+            late: record.frames.late,
+            bytes: record.wav.as_ref().map(|wav| wav.bytes),
+        }
+    }
+}
+
+/// A live recording, as the API shows it.
+#[derive(Serialize)]
+pub struct CallView {
+    pub key: String,
+    #[serde(flatten)]
+    pub head: Head,
+    #[serde(flatten)]
+    pub progress: ProgressView,
+    pub moments: Vec<MomentView>,
+}
+
+/// The figures of a live recording that change all the time.
+#[derive(Serialize)]
+pub struct ProgressView {
+    pub duration_ms: u64,
+    pub elapsed_ms: u64,
+    /// Largest amplitude of each track since the look before, 0 to 32768.
+    pub levels: Vec<u16>,
+    pub frames: u64,
+    pub late: u64,
+    pub missing: u64,
+    pub rejected: u64,
+    pub gaps: u64,
+    pub missing_ms: u64,
+}
+
+/// The figures of all live recordings.
+#[derive(Serialize)]
+pub struct Levels {
+    pub calls: Vec<LevelView>,
+}
+
+/// The figures of one live recording.
+#[derive(Serialize)]
+pub struct LevelView {
+    pub key: String,
+    #[serde(flatten)]
+    pub progress: ProgressView,
+}
+
+/// A gap, a key or a mark.
+#[derive(Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MomentView {
+    Gap { at_ms: u64, track: Cow<'static, str>, missing_ms: u64, filled_ms: u64 },
+    Dtmf { at_ms: u64, value: String },
+    Mark { at_ms: u64, value: String },
+}
+
+impl MomentView {
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Gap { .. } => "gap",
+            Self::Dtmf { .. } => "dtmf",
+            Self::Mark { .. } => "mark",
+        }
+    }
+
+    pub fn json_bytes(&self) -> usize {
+        let text = match self {
+            Self::Gap { .. } => 0,
+            Self::Dtmf { value, .. } | Self::Mark { value, .. } => texts::json_bytes(value),
+        };
+        MOMENT_BYTES + text
+    }
+}
+
+impl From<Moment> for MomentView {
+    fn from(moment: Moment) -> Self {
+        match moment {
+            Moment::Gap(gap, _counted_ms) => Self::Gap {
+                at_ms: gap.at_ms,
+                track: gap.track,
+                missing_ms: gap.missing_ms,
+                filled_ms: gap.filled_ms,
+            },
+            Moment::Event(event) => match event.what {
+                What::Dtmf(value) => Self::Dtmf { at_ms: event.at_ms, value },
+                What::Mark(value) => Self::Mark { at_ms: event.at_ms, value },
+            },
+        }
+    }
+}
+
+/// State of the recorder.
+#[derive(Serialize)]
+pub struct Status {
+    version: &'static str,
+    uptime_s: u64,
+    calls: usize,
+    is_draining: bool,
+    /// CPUs in use: 1.0 is one whole CPU.
+    cpus: f64,
+    cpus_total: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<health::Disk>,
+    retention: health::Retention,
+    /// Progress of recovering the recordings that an earlier run left unfinished, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery: Option<Recovery>,
+    allows_delete: bool,
+    has_token: bool,
+    stream_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_url: Option<String>,
+    /// Health of the webhook for finished recordings, if one is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<webhook::Health>,
+}
+
+impl Admin {
+    /// State of the recorder.
+    pub fn status(&self) -> Status {
+        let mut address = self.sources.public_address;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.began.elapsed().as_secs(),
+            calls: self.sources.board.count(),
+            is_draining: self.is_draining(),
+            cpus: (self.process.cpus() * 1000.0).round() / 1000.0,
+            cpus_total: self.cpus_total,
+            disk: self.sources.store.room().map(health::Disk::from),
+            retention: self.sources.store.retention().into(),
+            recovery: health::recovery(&self.sources.store),
+            allows_delete: self.config.allows_delete,
+            has_token: self.config.token.is_some(),
+            stream_url: format!("ws://{address}{STREAM_PATH}"),
+            webhook_url: self.sources.webhook_url.clone(),
+            webhook: self.sources.webhooks.as_ref().map(webhook::Queue::health),
+        }
+    }
+
+    /// Whether the recorder is stopping and takes no new calls.
+    pub fn is_draining(&self) -> bool {
+        *self.phase.borrow() != Phase::Open
+    }
+}
+
+/// Serialises plain values as JSON.
+pub(super) fn json_of(data: &impl Serialize) -> String {
+    serde_json::to_string(data).expect("these are plain values")
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}

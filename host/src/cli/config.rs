@@ -1,0 +1,178 @@
+//! The meaning of the arguments of `serve`: the `Config` of each part of the server. All of them are
+//! checked before anything is opened or bound.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+
+use super::{AdminAddress, ServeArgs};
+use crate::caller_ids::Callers;
+use crate::stream_tokens::StreamTokens;
+use crate::{Config, admin, engine, http, store, twilio, webhook};
+
+/// Errors of settings that are valid one by one, but not together.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The admin listener shows personal data, so other machines need a token.
+    #[error(
+        "--admin {0} can be reached from other machines, so it needs a token: set CALLREEL_ADMIN_TOKEN, for example \
+         to the output of `openssl rand -hex 16`"
+    )]
+    AdminWithoutToken(SocketAddr),
+    /// The admin token is not usable.
+    #[error(transparent)]
+    AdminToken(#[from] admin::TokenError),
+    /// Both listeners want the same port.
+    #[error("--listen {listen} and --admin {admin} are the same port: give one of them another")]
+    SamePort {
+        /// Address of the public listener.
+        listen: SocketAddr,
+        /// Address of the admin listener.
+        admin: SocketAddr,
+    },
+    /// The auth token is not usable.
+    #[error(transparent)]
+    Token(#[from] twilio::Error),
+    /// The system gives no random numbers.
+    #[error("cannot make a key for stream tokens: {0}")]
+    StreamToken(#[from] std::io::Error),
+    /// Twilio signs for a URL, which only the user knows.
+    #[error(
+        "an auth token is set (--auth-token, CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN) but no --public-url: Twilio \
+         signs for the address it calls, so give that, like --public-url https://calls.example.com"
+    )]
+    TokenWithoutPublicUrl,
+    /// The secret of the webhook is not usable.
+    #[error(transparent)]
+    WebhookSecret(#[from] webhook::Error),
+    /// Webhook messages are never sent without a signature.
+    #[error(
+        "--webhook signs its messages, so it needs a secret: set CALLREEL_WEBHOOK_SECRET or --webhook-secret, for \
+         example to the output of `echo whsec_$(openssl rand -base64 32)`"
+    )]
+    WebhookWithoutSecret,
+}
+
+impl TryFrom<ServeArgs> for Config {
+    type Error = Error;
+
+    /// Distributes the settings to the parts of the server. Reads TWILIO_AUTH_TOKEN if no other token is
+    /// given.
+    fn try_from(args: ServeArgs) -> Result<Self, Error> {
+        let token = args.auth_token.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok());
+        let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &args.public_url) {
+            (None, _) => None,
+            (Some(token), Some(public_url)) => {
+                Some(twilio::Verifier::new(token, public_url.clone()))
+            }
+            (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
+        };
+        let stream_tokens = match args.stream_token {
+            true => Some(Arc::new(StreamTokens::new()?)),
+            false => None,
+        };
+        let callers = (!args.no_caller_ids).then(Arc::<Callers>::default);
+        let admin_token = args.admin_token.map(admin::Token::new).transpose()?;
+        if let (AdminAddress(Some(address)), None) = (args.admin, &admin_token)
+            && !address.ip().is_loopback()
+        {
+            return Err(Error::AdminWithoutToken(address));
+        }
+        if let Some(admin) = args.admin.0.filter(|admin| is_same_port(args.listen, *admin)) {
+            return Err(Error::SamePort { listen: args.listen, admin });
+        }
+        let secret = args.webhook_secret.filter(|secret| !secret.is_empty());
+        let webhook = match (args.webhook, secret) {
+            (None, _) => None,
+            (Some(_), None) => return Err(Error::WebhookWithoutSecret),
+            (Some(url), Some(secret)) => Some(webhook::Config {
+                url,
+                secret: webhook::Secret::new(&secret)?,
+                first_pause: webhook::FIRST_PAUSE,
+            }),
+        };
+        let texts = twilio::Texts { greeting: args.greeting, ready: args.ready };
+        Ok(Config {
+            admin: admin::Config {
+                token: admin_token,
+                allows_delete: args.allow_delete,
+                ..admin::Config::default()
+            },
+            webhook,
+            http: http::Config {
+                twilio: twilio::Config {
+                    texts,
+                    public_url: args.public_url,
+                    verifier,
+                    stream_tokens: stream_tokens.clone(),
+                    callers: callers.clone(),
+                },
+                calls_max: args.max_calls.map(NonZeroUsize::get),
+                calls_per_second_max: args.max_new_calls.map(NonZeroU32::get),
+                ..http::Config::default()
+            },
+            engine: engine::Config {
+                read_interval: args.read_interval,
+                idle_timeout: args.idle_timeout,
+                max_duration: args.max_duration,
+                encoding: args.format.into(),
+                capture: args.capture.is_some(),
+                stream_tokens,
+                callers,
+                ..engine::Config::default()
+            },
+            store: store::Config {
+                dir: args.dir,
+                capture_dir: args.capture,
+                keep_free: args.keep_free,
+                keep_free_inodes: args.keep_free_inodes,
+                make_room: args.make_room,
+                keep_days: args.keep_days.map(NonZeroU32::get),
+                cues: args.cues,
+                keep_min: args.keep_min,
+            },
+        })
+    }
+}
+
+/// Whether two listeners want the same port of the same address, or of all addresses.
+fn is_same_port(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let is_one_ip = one.ip() == other.ip() || is_any && one.is_ipv4() == other.is_ipv4();
+    one.port() == other.port() && one.port() != 0 && is_one_ip
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::serve_args;
+    use super::*;
+
+    fn token_and_url(token: Option<&str>, public_url: Option<&str>) -> Result<Config, Error> {
+        let mut args = serve_args(&["--greeting", "Hello"]).unwrap();
+        args.auth_token = token.map(str::to_owned);
+        args.public_url = public_url.map(|url| url.parse().unwrap());
+        args.try_into()
+    }
+
+    #[test]
+    fn an_admin_address_that_others_reach_asks_for_a_token() {
+        let config = |args: &[&str]| Config::try_from(serve_args(args).unwrap());
+        let error = config(&["--admin", "0.0.0.0:5051"]).unwrap_err().to_string();
+        assert!(error.contains("CALLREEL_ADMIN_TOKEN") && error.lines().count() == 1, "{error}");
+        config(&["--admin", "0.0.0.0:5051", "--admin-token", "0123456789abcdef"]).unwrap();
+        config(&["--admin", "0.0.0.0:5051", "--admin-token", "short"]).unwrap_err();
+        for address in ["127.0.0.1:5051", "[::1]:0", "off"] {
+            config(&["--admin", address]).unwrap();
+        }
+        config(&["--webhook", "https://example.com/"]).unwrap_err();
+    }
+
+    #[test]
+    fn a_token_asks_for_a_public_url() {
+        let error = token_and_url(Some("12345"), None).unwrap_err().to_string();
+        assert!(error.contains("--public-url") && !error.contains("12345"), "{error}");
+        assert!(token_and_url(Some(""), Some("https://example.com")).is_err());
+        let config = token_and_url(Some("12345"), Some("https://example.com")).unwrap();
+        assert!(config.http.twilio.verifier.is_some());
+    }
+}
