@@ -22,8 +22,7 @@ pub use self::ring::Listener;
 use self::ring::Ring;
 use crate::lock::lock;
 use crate::log::Rooms;
-use crate::store::Record;
-use crate::store::record::{EventRecord, GapRecord};
+use crate::record::{EventRecord, GapRecord, Record};
 
 /// Most milliseconds of one gap that count for all calls: a day.
 const MISSING_MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -397,8 +396,7 @@ mod tests {
         let board = Arc::<Board>::default();
         board.attend();
         let tap = board.begin(stereo());
-        let event =
-            EventRecord { at_ms: 0, what: crate::store::record::What::Dtmf("1".to_owned()) };
+        let event = EventRecord { at_ms: 0, what: crate::record::What::Dtmf("1".to_owned()) };
         for _ in 0..1000 {
             tap.show_event(&event);
         }

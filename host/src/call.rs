@@ -21,9 +21,9 @@ use self::stream::{Next, Stream, warn};
 use crate::board::Refused;
 use crate::caller_ids::Callers;
 use crate::pace::Pace;
+use crate::record::{End, Record, ms};
 use crate::recording::{Done, Finishing, Outbox, Outcome, Recording, STUCK_AFTER};
-use crate::store::record::{End, ms};
-use crate::store::{Door, Record};
+use crate::store::Door;
 use crate::stream_tokens::{self, StreamTokens};
 
 /// Largest message, in bytes: Exotel sends 133 KB of base64 at once.

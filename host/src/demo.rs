@@ -17,8 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::caller::{self, CallReport, Plan, Track, Tracks, place};
+use crate::disk::open_to_read;
 use crate::log::{Printer, Stream};
-use crate::store::open_to_read;
 use crate::{Config, Listeners, shown, store};
 
 /// Settings of `callreel demo`.

@@ -34,8 +34,8 @@ use crate::caller_ids::Callers;
 use crate::lock::lock;
 use crate::pace::Pace;
 use crate::pulse::Pulse;
+use crate::record::End;
 use crate::recording::{Done, Outbox, Writers};
-use crate::store::record::End;
 use crate::store::{Door, Store};
 use crate::stream_tokens::StreamTokens;
 

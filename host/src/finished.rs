@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::board::Board;
-use crate::store::Record;
+use crate::record::Record;
 use crate::webhook;
 
 /// Consumers of finished recordings: the webhook's receiver, if there is one, and the board.

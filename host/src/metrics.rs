@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use crate::board::{BUCKETS_US, Board, Histogram, Refused, RequestRefused, STATES};
 use crate::lock::lock;
 use crate::log;
-use crate::store::record::State;
+use crate::record::State;
 use crate::store::{Removal, Retention};
 use crate::webhook::Health;
 

@@ -26,8 +26,7 @@ pub use self::tally::Tally;
 use self::writers::Spool;
 pub use self::writers::Writers;
 use crate::board::{Board, Tap};
-use crate::store::Record;
-use crate::store::record::{End, What, ms};
+use crate::record::{End, Record, What, ms};
 
 /// Most audio in a block, in milliseconds. A crash loses the audio in the block.
 pub const BLOCK_MS_MAX: u64 = 800;

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 
 use callreel_core::wav::{self, Encoding, Length, Spec};
 
+use crate::disk::{create_new, open_to_read, rename_new};
 use crate::log;
-use crate::store::{LOCK_FILE, audio_bytes, create_new, is_header, open_to_read, rename_new};
+use crate::store::{LOCK_FILE, audio_bytes, is_header};
 
 /// The deepest level of directories that is searched.
 const DEPTH_MAX: usize = 8;

@@ -7,20 +7,16 @@
 pub mod catalog;
 mod clock;
 pub(crate) mod digest;
-mod disk;
 mod door;
 mod ending;
 pub mod file;
 mod keep;
-mod outages;
-pub mod record;
 mod recover;
 mod retention;
-pub(crate) mod texts;
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -30,22 +26,21 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use self::digest::DataDigest;
-pub use self::disk::TrialError;
-use self::disk::{Traits, clear_claim, sync_file_system};
-pub(crate) use self::disk::{
-    create_dir, create_new, create_temporary, open_to_read, rename_new, sync_dir,
-};
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
-pub use self::record::Record;
-use self::record::Wav;
 use self::recover::Recovering;
 pub use self::recover::Recovery;
 pub(crate) use self::recover::is_header;
 use self::retention::Keeping;
 pub use self::retention::{Plan, Removal, Retention};
+pub use crate::disk::TrialError;
+use crate::disk::{
+    self, Traits, clear_claim, create_dir, create_new, create_temporary, found, is_there,
+    rename_new, sync_dir, sync_file_system,
+};
 use crate::finished::Finished;
 use crate::lock::lock;
+use crate::record::{self, Record, Wav, texts};
 
 /// Longest stream id that becomes a file name unchanged, in bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -55,9 +50,6 @@ const CLAIMS_MAX: usize = 100;
 
 /// Inodes of a recording: the WAV and its record.
 const FILES_PER_RECORDING: u64 = 2;
-
-/// Most bytes read of a record.
-const RECORD_BYTES_MAX: u64 = 4 << 20;
 
 /// Lock file: its lock shows that the directory is in use.
 pub(crate) const LOCK_FILE: &str = ".callreel.lock";
@@ -634,20 +626,6 @@ impl Names {
     }
 }
 
-/// Whether anything has this name, even a dangling link.
-fn is_there(path: &Path) -> io::Result<bool> {
-    Ok(found(fs::symlink_metadata(path))?.is_some())
-}
-
-/// Turns a `NotFound` error into `None`.
-pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Returns a free number in few checks: the first free one, if no taken number follows it.
 fn first_free(is_taken: impl Fn(u64) -> io::Result<bool>) -> io::Result<u64> {
     let (mut taken, mut free) = (0, 1);
@@ -663,13 +641,6 @@ fn first_free(is_taken: impl Fn(u64) -> io::Result<bool>) -> io::Result<u64> {
         }
     }
     Ok(free)
-}
-
-/// Reads a record, at most [`RECORD_BYTES_MAX`] of it.
-pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::with_capacity(4096);
-    open_to_read(path)?.take(RECORD_BYTES_MAX).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 /// File name for a stream's id: the id itself if it is harmless, else a digest of it.

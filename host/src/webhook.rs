@@ -24,9 +24,9 @@ use tokio::sync::Notify;
 use ureq::http::Uri;
 
 use self::backlog::{Backlog, Waiting};
+use crate::disk::{create_dir, create_temporary, read_small, sync_dir};
 use crate::lock::lock;
-use crate::store::record::State;
-use crate::store::{Record, create_dir, create_temporary, read_small, sync_dir};
+use crate::record::{Record, State};
 
 /// The age at which a message is given up. Then only the recording's own record is left.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
@@ -196,7 +196,7 @@ struct Kept<'a> {
 #[derive(Deserialize)]
 struct KeptData {
     started_at: Timestamp,
-    wav: Option<crate::store::record::Wav>,
+    wav: Option<crate::record::Wav>,
 }
 
 impl Queue {

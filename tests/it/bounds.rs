@@ -162,7 +162,7 @@ impl Line {
     fn end(mut self) -> u64 {
         self.check();
         let (call, _, mut context) = self.parts(self.now());
-        call.end(callreel::store::record::End::Disconnect, &mut context);
+        call.end(callreel::record::End::Disconnect, &mut context);
         self.outbox.send();
         self.disk.write(usize::MAX);
         assert_eq!((self.disk.queued_samples_max(), self.board.count()), (0, 0));

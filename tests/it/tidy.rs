@@ -53,7 +53,7 @@ fn files_are_opened_by_one_function() {
         "host/src/decode.rs",
         "host/src/log.rs",
         "host/src/store/clock.rs",
-        "host/src/store/disk.rs",
+        "host/src/disk.rs",
     ];
     let ways = [
         "File::open(",

@@ -21,8 +21,8 @@ use tokio::time::{MissedTickBehavior, interval_at};
 use super::views::{Summary, json_of};
 use super::{Admin, Problem, stream};
 use crate::metrics::{self, Process, Scrape};
+use crate::record::Record;
 use crate::store::catalog::{Cursor, Filter, Key, parse_day};
-use crate::store::record::Record;
 use crate::webhook;
 
 /// Recordings on one page: the default and the maximum.

@@ -23,7 +23,7 @@ use super::views::{CallView, Head, LevelView, Levels, MomentView, ProgressView, 
 use super::{Admin, stream};
 use crate::board::{Board, Entry, Moment};
 use crate::lock::lock;
-use crate::store::record::ms;
+use crate::record::ms;
 
 /// Interval of the looks at the live recordings while anybody watches.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);

@@ -11,9 +11,10 @@ use crate::board::{Brief, Moment};
 use crate::caller_ids::CallerIds;
 use crate::public_url::STREAM_PATH;
 use crate::ready::Phase;
+use crate::record::texts;
+use crate::record::{End, Parameters, Record, State, What};
+use crate::store::Recovery;
 use crate::store::catalog::Key;
-use crate::store::record::{End, Parameters, Record, State, What};
-use crate::store::{Recovery, texts};
 use crate::webhook;
 
 /// Bytes of a moment as JSON, beside its text.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use callreel_core::frame::PeerError;
 use callreel_core::session::Stats;
 
-use crate::store::record::State;
+use crate::record::State;
 
 /// Upper bounds of the buckets of a [`Histogram`], in microseconds.
 pub const BUCKETS_US: [u64; 14] = [

@@ -8,9 +8,8 @@ use std::time::Instant;
 use callreel_core::frame::{Body, Provider};
 use jiff::Timestamp;
 
-use crate::store::Record;
-use crate::store::record::{End, NoStart};
-use crate::store::texts;
+use crate::record::texts;
+use crate::record::{End, NoStart, Record};
 
 /// Most records of connections without a start in a minute, all threads together.
 const RECORDS_A_MINUTE_MAX: u64 = 60;

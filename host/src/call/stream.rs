@@ -16,9 +16,8 @@ use super::Context;
 use super::opening::Opening;
 use super::routing::Routed;
 use crate::board::Refused;
+use crate::record::{End, Record, What};
 use crate::recording::{Done, Finishing, Outbox, Recording};
-use crate::store::Record;
-use crate::store::record::{End, What};
 /// Longest text of a key or a mark that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 256;
 

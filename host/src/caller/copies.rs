@@ -5,7 +5,7 @@ use std::io::{BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::{Error, Track};
-use crate::store::create_new;
+use crate::disk::create_new;
 
 const BUFFER_BYTES: usize = 16 << 10;
 

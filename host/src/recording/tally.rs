@@ -11,7 +11,7 @@ use callreel_core::wav::{self, Length, Spec};
 
 use super::{Job, Outbox, Outcome, Queue};
 use crate::board::Board;
-use crate::store::Record;
+use crate::record::Record;
 
 /// A disk that takes posted jobs only when told to, and keeps only their lengths.
 pub struct Tally {

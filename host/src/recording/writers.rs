@@ -17,9 +17,10 @@ use super::{Job, Outbox, Outcome, Queue};
 use crate::board::Board;
 use crate::lock::lock;
 use crate::pulse::Pulse;
+use crate::record::Record;
 use crate::store::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
 use crate::store::file::{PartFile, to_io};
-use crate::store::{Left, Part, Record, Store};
+use crate::store::{Left, Part, Store};
 
 /// Pause of the writer after the disk refused a job.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);

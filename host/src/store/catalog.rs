@@ -16,9 +16,10 @@ use callreel_core::wav::{Encoding, Spec};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::record::State;
-use super::{ID_BYTES_MAX, Record, Store, found, open_to_read, read_small};
+use super::{ID_BYTES_MAX, Store};
+use crate::disk::{found, open_to_read, read_small};
 use crate::lock::lock;
+use crate::record::{Record, State};
 
 /// Most records read for one page of a search; the next page goes on from there.
 const SCAN_MAX: usize = 5000;

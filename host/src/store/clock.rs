@@ -33,7 +33,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::found;
+use crate::disk::found;
 
 /// File with which an operator confirms that the clock is right.
 pub const CONFIRM_FILE: &str = ".callreel.clock-is-right";

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::disk::TrialError;
+use crate::disk::TrialError;
 use crate::lock::lock;
 
 /// A trial is slow after this long; the readiness check reports that as a fault.

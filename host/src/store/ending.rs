@@ -8,9 +8,9 @@ use std::os::unix::fs::FileExt as _;
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav;
 
+use super::Store;
 use super::file::{PartFile, to_io};
-use super::record::{LIST_MAX, What};
-use super::{Record, Store};
+use crate::record::{LIST_MAX, Record, What};
 
 /// Most characters of a key or of a mark's name in a label.
 const NAME_CHARS_MAX: usize = 64;
@@ -157,8 +157,8 @@ fn is_ending(start: &[u8], behind: u64, is_odd: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{EventRecord, GapRecord};
     use super::*;
+    use crate::record::{EventRecord, GapRecord};
 
     #[test]
     fn a_record_with_all_that_it_lists_has_half_a_megabyte_of_chunks_at_most() {

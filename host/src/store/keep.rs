@@ -9,8 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::recover::{finish_left, read_record};
 use super::retention::LOOK_EVERY;
-use super::{Inodes, Names, Record, Room, Store, found};
+use super::{Inodes, Names, Room, Store};
+use crate::disk::found;
 use crate::lock::lock;
+use crate::record::Record;
 
 /// Bytes kept free by default: an hour of one call, one track of 16-bit PCM.
 const KEEP_FREE_DEFAULT: u64 = 64 * 1024 * 1024;

@@ -22,13 +22,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
-use super::disk::{self, clear_claim};
 use super::ending::audio_bytes;
 use super::file::{PartFile, to_io};
 use super::keep::days_of;
-use super::record::{End, State, ms};
-use super::{Left, Names, Part, Record, Store, found, read_small, rename_new, sync_dir};
+use super::{Left, Names, Part, Store};
+use crate::disk::{self, clear_claim, found, read_small, rename_new, sync_dir};
 use crate::lock::lock;
+use crate::record::{End, Record, State, ms};
 
 /// The time between two log lines about the progress.
 const TELL_EVERY: Duration = Duration::from_secs(10);

@@ -24,7 +24,8 @@ use serde::Serialize;
 
 use super::clock::{self, CONFIRM_FILE, Clock, Reading};
 use super::keep::{DAY, date_of, days_of, finished_in, our_record, remove};
-use super::{Inodes, Names, Room, Store, disk};
+use super::{Inodes, Names, Room, Store};
+use crate::disk;
 use crate::lock::lock;
 
 /// The most recordings that one look announces for removal because of their age. Later looks take the

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::store::found;
+use crate::disk::found;
 
 /// The most messages that are known by name.
 const KNOWN_MAX: usize = 4096;

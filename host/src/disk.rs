@@ -30,7 +30,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::found;
+/// Most bytes read of a small file.
+const SMALL_BYTES_MAX: u64 = 4 << 20;
 
 /// Directory that a trial makes in the recordings' directory, and removes.
 const TRIAL_DIR: &str = ".callreel.trial";
@@ -149,13 +150,13 @@ fn rename_over_claim(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Whether an empty file has this name.
-pub(super) fn is_claim(path: &Path) -> io::Result<bool> {
+pub(crate) fn is_claim(path: &Path) -> io::Result<bool> {
     Ok(found(fs::symlink_metadata(path))?.is_some_and(|file| file.is_file() && file.len() == 0))
 }
 
 /// Removes the empty file that an interrupted [`rename_new`] left under the name `to`. Call it only for
 /// a recording of this recorder with its `.part` file still there.
-pub(super) fn clear_claim(to: &Path) -> io::Result<()> {
+pub(crate) fn clear_claim(to: &Path) -> io::Result<()> {
     if is_claim(to)? {
         tracing::warn!(file = ?to, "removed the empty file of an interrupted rename");
         fs::remove_file(to)?;
@@ -188,25 +189,25 @@ fn cannot_sync_dirs(error: &io::Error) -> bool {
 }
 
 /// Whether an error means that there is no room.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|e| [Errno::NOSPC, Errno::DQUOT].contains(&e))
 }
 
 #[cfg(target_os = "linux")]
-pub(super) fn sync_file_system(file: &File) -> io::Result<()> {
+pub(crate) fn sync_file_system(file: &File) -> io::Result<()> {
     Ok(rustix::fs::syncfs(file)?)
 }
 
 /// Other systems have no call that syncs one file system.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn sync_file_system(_file: &File) -> io::Result<()> {
+pub(crate) fn sync_file_system(_file: &File) -> io::Result<()> {
     rustix::fs::sync();
     Ok(())
 }
 
 /// Findings of a successful trial.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Traits {
+pub(crate) struct Traits {
     /// Others may read files that are made for their owner alone.
     pub is_open_to_others: bool,
 }
@@ -223,7 +224,7 @@ pub struct TrialError {
 
 /// Tries in `dir` all operations that a recording needs from its beginning to its final name, and
 /// removes the files it made. Removes the leftovers of an interrupted trial first.
-pub(super) fn try_publishing(dir: &Path) -> Result<Traits, TrialError> {
+pub(crate) fn try_publishing(dir: &Path) -> Result<Traits, TrialError> {
     let trial = dir.join(TRIAL_DIR);
     clear_trial(dir).map_err(|cause| TrialError { step: "remove a file", cause })?;
     let tried = try_in(&trial);
@@ -270,6 +271,27 @@ fn clear_trial(dir: &Path) -> io::Result<()> {
         found(fs::remove_dir(&trial))?;
     }
     Ok(())
+}
+
+/// Reads a small file, a record for example: at most [`SMALL_BYTES_MAX`] of it.
+pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(4096);
+    open_to_read(path)?.take(SMALL_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Whether anything has this name, even a dangling link.
+pub(crate) fn is_there(path: &Path) -> io::Result<bool> {
+    Ok(found(fs::symlink_metadata(path))?.is_some())
+}
+
+/// Turns a `NotFound` error into `None`.
+pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! The end record: the facts about a recording, as the JSON file beside its WAV.
 
+mod outages;
+pub(crate) mod texts;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,9 +14,9 @@ use callreel_core::wav;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::outages::Outages;
-pub use super::texts::Parameters;
-use super::texts::{self, TEXTS_BYTES_MAX, bounded, json_bytes};
+use self::outages::Outages;
+pub use self::texts::Parameters;
+use self::texts::{TEXTS_BYTES_MAX, bounded, json_bytes};
 use crate::caller_ids::CallerIds;
 
 /// The version of this schema; it grows when a field changes its meaning, not when one is added.
