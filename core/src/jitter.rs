@@ -5,7 +5,7 @@
 
 mod holes;
 
-pub use self::holes::Hole;
+pub(crate) use self::holes::Hole;
 use self::holes::Holes;
 use crate::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_one_of_many};
 
@@ -25,20 +25,20 @@ pub const WOBBLE_AT_HOLE_MS_MAX: u32 = 10;
 pub const GAP_MS_MAX: u32 = 10_000;
 
 /// [`TRACK_LAG_MS_MAX`] in samples of a track.
-pub const TRACK_LAG: usize = samples(TRACK_LAG_MS_MAX) as usize;
+pub(crate) const TRACK_LAG: usize = samples(TRACK_LAG_MS_MAX) as usize;
 
 const _: () = assert!(WOBBLE_AT_HOLE_MS_MAX < WOBBLE_MS_MAX && WOBBLE_MS_MAX < TRACK_LAG_MS_MAX);
 const _: () = assert!(TRACK_LAG_MS_MAX < GAP_MS_MAX);
 const _: () = assert!(REORDER_MS_MAX < TRACK_LAG_MS_MAX);
 
 /// Samples of one channel in `ms` milliseconds.
-pub const fn samples(ms: u32) -> u64 {
+pub(crate) const fn samples(ms: u32) -> u64 {
     ms as u64 * SAMPLE_RATE_HZ as u64 / 1000
 }
 
 /// Place of a chunk, relative to the end of its track so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
+pub(crate) enum Placement {
     /// At the end.
     Append,
     /// At the end, though it belongs earlier.
@@ -58,7 +58,7 @@ pub enum Placement {
 }
 
 /// Compares a chunk's time with the time of its track's end, both in samples.
-pub fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
+pub(crate) fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
     // Both wrap around, so the difference is signed.
     let ahead = time.wrapping_sub(expected).cast_signed();
     let off = ahead.unsigned_abs();
@@ -79,7 +79,7 @@ pub fn place(time: u64, expected: u64, after_hole: bool) -> Placement {
 }
 
 /// Form of a sample outside the ring: 16-bit PCM, or the mu-law code that it arrived as.
-pub trait Sample: Copy {
+pub(crate) trait Sample: Copy {
     /// The sample of a code.
     fn from_mulaw(code: u8) -> Self;
 }
@@ -105,7 +105,7 @@ impl Sample for u8 {
 pub const REORDER_MS_MAX: u32 = 80;
 
 /// [`REORDER_MS_MAX`] in samples of a track.
-pub const REORDER: usize = samples(REORDER_MS_MAX) as usize;
+pub(crate) const REORDER: usize = samples(REORDER_MS_MAX) as usize;
 
 /// The samples of one or two tracks on their way from their chunks to the file.
 ///
@@ -117,7 +117,7 @@ pub const REORDER: usize = samples(REORDER_MS_MAX) as usize;
 ///
 /// *Invariant, in samples of a track from the next to be read: ready <= written <= length / tracks.*
 #[derive(Clone, Debug)]
-pub struct JitterBuffer<S> {
+pub(crate) struct JitterBuffer<S> {
     /// With two tracks, each has a half as its own ring.
     ring: S,
     stereo: bool,
@@ -138,7 +138,7 @@ pub struct JitterBuffer<S> {
 impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     /// An empty ring for one track.
     #[must_use]
-    pub const fn new(ring: S) -> Self {
+    pub(crate) const fn new(ring: S) -> Self {
         Self {
             ring,
             stereo: false,
@@ -152,7 +152,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     }
 
     /// Empties the ring, for one track, in place.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         let Self { ring: _, stereo, start, ready, written, placed, waited, holes } = self;
         *stereo = false;
         (*start, *ready) = (0, 0);
@@ -162,13 +162,13 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     }
 
     /// The memory, to be exchanged only while the ring is empty.
-    pub const fn ring_mut(&mut self) -> &mut S {
+    pub(crate) const fn ring_mut(&mut self) -> &mut S {
         &mut self.ring
     }
 
     /// Whether the memory is enough for this many tracks.
     #[must_use]
-    pub fn serves(&self, tracks: u16) -> bool {
+    pub(crate) fn serves(&self, tracks: u16) -> bool {
         let length = self.ring.as_ref().len();
         match tracks {
             1 => length > REORDER,
@@ -177,7 +177,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     }
 
     /// Makes an empty ring one for two tracks; only if it [`serves`](Self::serves) them.
-    pub fn split(&mut self) {
+    pub(crate) fn split(&mut self) {
         debug_assert!(self.serves(2) && self.placed == [0; 2]);
         self.stereo = true;
     }
@@ -185,13 +185,13 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     /// Samples of `track` so far, silence included: the end of the track in media time.
     #[must_use]
     #[inline]
-    pub fn placed(&self, track: usize) -> u64 {
+    pub(crate) fn placed(&self, track: usize) -> u64 {
         self.placed.get(track).copied().unwrap_or_default()
     }
 
     /// Tells that `track` has come back; returns the samples of silence that stood in for it.
     #[inline]
-    pub fn resume(&mut self, track: usize) -> u64 {
+    pub(crate) fn resume(&mut self, track: usize) -> u64 {
         self.waited.get_mut(track).map(core::mem::take).unwrap_or_default()
     }
 
@@ -199,7 +199,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     ///
     /// None fit when ready samples must be read first.
     #[inline]
-    pub fn push(&mut self, track: usize, codes: &[u8]) -> usize {
+    pub(crate) fn push(&mut self, track: usize, codes: &[u8]) -> usize {
         let (first, second) = self.grow(track, codes.len());
         let count = first.len() + second.len();
         let codes = codes.get(..count).unwrap_or_default();
@@ -214,7 +214,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     ///
     /// The same as a push and a pop, without the way through the ring.
     #[inline]
-    pub fn pass<T: Sample>(&mut self, codes: &[u8], out: &mut [T]) -> usize {
+    pub(crate) fn pass<T: Sample>(&mut self, codes: &[u8], out: &mut [T]) -> usize {
         let [written, _] = self.written;
         if self.stereo || written > 0 || self.has_holes() {
             return 0;
@@ -229,7 +229,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     }
 
     /// Moves silence of the only track straight to `out`, as [`pass`](Self::pass) moves codes.
-    pub fn pass_silence<T: Sample>(&mut self, count: u64, out: &mut [T]) -> usize {
+    pub(crate) fn pass_silence<T: Sample>(&mut self, count: u64, out: &mut [T]) -> usize {
         let [written, _] = self.written;
         if self.stereo || written > 0 || self.has_holes() {
             return 0;
@@ -242,7 +242,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     }
 
     /// Appends as much of `count` samples of silence to `track` as fits; returns their number.
-    pub fn push_silence(&mut self, track: usize, count: u64) -> usize {
+    pub(crate) fn push_silence(&mut self, track: usize, count: u64) -> usize {
         let (first, second) = self.grow(track, usize::try_from(count).unwrap_or(usize::MAX));
         let count = first.len() + second.len();
         first.fill(MULAW_SILENCE);
@@ -256,7 +256,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     /// Returns the sample frames of silence that come before all samples in the ring.
     ///
     /// The state afterwards is the same as after a push of that many samples and a pop.
-    pub fn skip_silence(&mut self, track: usize, count: u64, silent: u64) -> u64 {
+    pub(crate) fn skip_silence(&mut self, track: usize, count: u64, silent: u64) -> u64 {
         let other = 1 - track.min(1);
         let written = self.written_of(track) as u64;
         if written > silent || self.written_of(other) > 0 || self.ready > 0 || self.has_holes() {
@@ -284,7 +284,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     /// Moves samples that can no longer change to `out`, interleaved, in whole sample frames; returns
     /// the number of samples.
     #[inline]
-    pub fn pop<T: Sample>(&mut self, out: &mut [T]) -> usize {
+    pub(crate) fn pop<T: Sample>(&mut self, out: &mut [T]) -> usize {
         if self.ready == 0 {
             return 0;
         }
@@ -313,7 +313,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     }
 
     /// Ends all tracks: pads the shorter to the longer, and makes everything ready.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.give_up_holes();
         self.ready = self.longest();
         if self.stereo {
@@ -327,7 +327,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
 
     /// Makes all samples ready that can no longer change.
     #[inline]
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let [left, right] = self.written;
         let mut ready = if self.stereo {
             left.min(right).max(self.longest().saturating_sub(TRACK_LAG))

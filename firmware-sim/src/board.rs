@@ -16,29 +16,29 @@ const PAINT: u32 = 0x5AFE_57AC;
 
 /// A memory-mapped register of this board.
 #[derive(Clone, Copy)]
-pub struct Register(usize);
+pub(crate) struct Register(usize);
 
 impl Register {
     /// The register at `address`, which must be one of this board's and 4-byte aligned.
-    pub const fn at(address: usize) -> Self {
+    pub(crate) const fn at(address: usize) -> Self {
         assert!(address >= 0x4000_0000 && address < 0x4010_0000 && address.is_multiple_of(4));
         Self(address)
     }
 
     /// Reads the register. A read from a FIFO takes a word out.
-    pub fn read(self) -> u32 {
+    pub(crate) fn read(self) -> u32 {
         // SAFETY: `at` admits only the peripheral bus, where an access never touches Rust's memory.
         unsafe { ptr::read_volatile(self.0 as *const u32) }
     }
 
     /// Writes the register.
-    pub fn write(self, value: u32) {
+    pub(crate) fn write(self, value: u32) {
         // SAFETY: as in `read`.
         unsafe { ptr::write_volatile(self.0 as *mut u32, value) }
     }
 
     /// Sets the bits of `mask` and leaves the other bits unchanged.
-    pub fn set(self, mask: u32) {
+    pub(crate) fn set(self, mask: u32) {
         self.write(self.read() | mask);
     }
 }
@@ -60,7 +60,7 @@ static MILLISECONDS_LOW: AtomicU32 = AtomicU32::new(0);
 static MILLISECONDS_HIGH: AtomicU32 = AtomicU32::new(0);
 
 /// Starts the peripherals' clocks, the millisecond tick and the watchdog.
-pub fn start(mut tick: SYST) {
+pub(crate) fn start(mut tick: SYST) {
     RCGC0.set(1 << 3);
     RCGC1.set(1 << 0 | 1 << 4);
     RCGC2.set(1 << 0 | 1 << 3 | 1 << 28 | 1 << 30);
@@ -74,7 +74,7 @@ pub fn start(mut tick: SYST) {
 }
 
 /// Feeds the watchdog, which resets the board after 8 s without.
-pub fn feed_watchdog() {
+pub(crate) fn feed_watchdog() {
     // Any value restarts the count and clears the first timeout.
     WDTICR.write(0);
 }
@@ -89,7 +89,7 @@ fn SysTick() {
 }
 
 /// Milliseconds since reset. Never goes back; the 64 bits do not wrap after 49.7 days, as 32 would.
-pub fn uptime_ms() -> u64 {
+pub(crate) fn uptime_ms() -> u64 {
     loop {
         let high = MILLISECONDS_HIGH.load(Relaxed);
         let low = MILLISECONDS_LOW.load(Relaxed);
@@ -100,12 +100,12 @@ pub fn uptime_ms() -> u64 {
 }
 
 /// Sleeps until the next interrupt, at most a millisecond away.
-pub fn sleep() {
+pub(crate) fn sleep() {
     cortex_m::asm::wfi();
 }
 
 /// Restarts the board (system control block, AIRCR.SYSRESETREQ).
-pub fn reset() -> ! {
+pub(crate) fn reset() -> ! {
     SCB::sys_reset()
 }
 
@@ -117,7 +117,7 @@ unsafe extern "C" {
 /// Fills the stack below the caller with a pattern, for [`stack_bytes_peak`].
 ///
 /// Must be called once, first thing in `main`.
-pub fn paint_stack() {
+pub(crate) fn paint_stack() {
     // Keeps clear of the frames of `main` and of this function, which are in use.
     let margin_bytes = 256;
     let end = (cortex_m::register::msp::read() as usize - margin_bytes) as *mut u32;
@@ -132,12 +132,12 @@ pub fn paint_stack() {
 }
 
 /// Size of the stack, in bytes.
-pub fn stack_bytes() -> u32 {
+pub(crate) fn stack_bytes() -> u32 {
     (&raw const _stack_start as usize - &raw const _stack_end as usize) as u32
 }
 
 /// Deepest use of the stack since [`paint_stack`], in bytes.
-pub fn stack_bytes_peak() -> u32 {
+pub(crate) fn stack_bytes_peak() -> u32 {
     let start = &raw const _stack_start;
     let mut word = &raw const _stack_end;
     // SAFETY: the range is the stack's own RAM; reading one of its words races with nothing.

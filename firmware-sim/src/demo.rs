@@ -15,7 +15,7 @@ use callreel_firmware_sim::qemu::{self, Appliance, Program};
 const CARD_MEBIBYTES: u32 = 64;
 const CALL: Duration = Duration::from_secs(5);
 
-pub fn run() -> anyhow::Result<()> {
+pub(crate) fn run() -> anyhow::Result<()> {
     if let Some(missing) = qemu::missing() {
         bail!("{missing}");
     }

@@ -19,7 +19,7 @@ const SYN_BYTES_MAX: usize = 94;
 type Syn = Vec<u8, SYN_BYTES_MAX>;
 
 /// The Ethernet controller, and the peers that wait for a connection.
-pub struct Door {
+pub(crate) struct Door {
     enet: &'static mut Enet,
     waiting: Deque<Syn, WAITING_MAX>,
     admitted: Syn,
@@ -28,22 +28,22 @@ pub struct Door {
 
 impl Door {
     /// A door in front of a started controller.
-    pub fn new(enet: &'static mut Enet) -> Self {
+    pub(crate) fn new(enet: &'static mut Enet) -> Self {
         Self { enet, waiting: Deque::new(), admitted: Syn::new(), is_open: false }
     }
 
     /// Sets whether a socket listens. An open door lets one peer in.
-    pub fn set_open(&mut self, is_open: bool) {
+    pub(crate) fn set_open(&mut self, is_open: bool) {
         self.is_open = is_open;
     }
 
     /// Whether peers wait.
-    pub fn is_waited_at(&self) -> bool {
+    pub(crate) fn is_waited_at(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// Whether a frame has arrived.
-    pub fn has_frame(&self) -> bool {
+    pub(crate) fn has_frame(&self) -> bool {
         self.enet.has_frame()
     }
 }

@@ -30,19 +30,19 @@ const LENGTH_BYTES: usize = 2;
 const CHECKSUM_BYTES: usize = 4;
 
 /// The Ethernet controller, with a buffer for one frame each way.
-pub struct Enet {
+pub(crate) struct Enet {
     rx: [u8; FRAME_BYTES_MAX],
     tx: [u8; FRAME_BYTES_MAX],
 }
 
 impl Enet {
     /// Makes the driver. The controller stays off until [`start`](Self::start).
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { rx: [0; FRAME_BYTES_MAX], tx: [0; FRAME_BYTES_MAX] }
     }
 
     /// Switches the controller on with this hardware address.
-    pub fn start(&mut self, address: [u8; 6]) {
+    pub(crate) fn start(&mut self, address: [u8; 6]) {
         let [a, b, c, d, e, f] = address;
         MACIA0.write(u32::from_le_bytes([a, b, c, d]));
         MACIA1.write(u32::from_le_bytes([e, f, 0, 0]));
@@ -52,7 +52,7 @@ impl Enet {
     }
 
     /// Whether a frame has arrived.
-    pub fn has_frame(&self) -> bool {
+    pub(crate) fn has_frame(&self) -> bool {
         MACNP.read() & 0x3F != 0
     }
 
@@ -120,7 +120,7 @@ fn is_sending() -> bool {
 }
 
 /// A received frame.
-pub struct Received<'a>(pub &'a [u8]);
+pub(crate) struct Received<'a>(pub &'a [u8]);
 
 impl phy::RxToken for Received<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -129,7 +129,7 @@ impl phy::RxToken for Received<'_> {
 }
 
 /// Permission to send one frame.
-pub struct Sending<'a>(&'a mut [u8; FRAME_BYTES_MAX]);
+pub(crate) struct Sending<'a>(&'a mut [u8; FRAME_BYTES_MAX]);
 
 impl phy::TxToken for Sending<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, frame_bytes: usize, f: F) -> R {

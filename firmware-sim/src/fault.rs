@@ -15,7 +15,7 @@ const RESPONSE_MASK: u8 = 0x1F;
 const RESPONSE_ACCEPTED: u8 = 0x05;
 const RESPONSE_WRITE_ERROR: u8 = 0x0D;
 
-pub struct Fault {
+pub(crate) struct Fault {
     stall_ms: u64,
     busy_until_ms: u64,
     refuses_writes: bool,
@@ -25,7 +25,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             stall_ms: 0,
             busy_until_ms: 0,
@@ -36,7 +36,7 @@ impl Fault {
     }
 
     /// Obeys the commands that have come. Returns the answer that stands in for the card's, if any.
-    pub fn answer(&mut self, byte: u8) -> Option<u8> {
+    pub(crate) fn answer(&mut self, byte: u8) -> Option<u8> {
         while let Some(command) = log::receive() {
             self.take(command);
         }
@@ -47,7 +47,7 @@ impl Fault {
     }
 
     /// Returns the card's answer, changed by the fault.
-    pub fn change(&mut self, byte: u8, answer: u8) -> u8 {
+    pub(crate) fn change(&mut self, byte: u8, answer: u8) -> u8 {
         let is_response = core::mem::replace(&mut self.awaits_response, byte != NOTHING)
             && byte == NOTHING
             && answer & RESPONSE_MASK == RESPONSE_ACCEPTED;

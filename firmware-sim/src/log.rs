@@ -23,7 +23,7 @@ const GPIOAFSEL_A: Register = Register::at(0x4000_4420);
 const GPIODEN_A: Register = Register::at(0x4000_451C);
 
 /// Configures the serial line: PA0 and PA1, 115 200 baud at 12.5 MHz, 8 bits, no parity, FIFOs on.
-pub fn start() {
+pub(crate) fn start() {
     GPIOAFSEL_A.set(0b11);
     GPIODEN_A.set(0b11);
     UARTIBRD.write(6);
@@ -41,7 +41,7 @@ fn send(bytes: &[u8]) {
 
 /// Takes one byte from the serial line, if one has arrived.
 #[cfg(feature = "fault-injection")]
-pub fn receive() -> Option<u8> {
+pub(crate) fn receive() -> Option<u8> {
     (UARTFR.read() & UARTFR_RXFE == 0).then(|| UARTDR.read() as u8)
 }
 

@@ -20,7 +20,7 @@ use crate::door::Door;
 use crate::enet::Enet;
 
 /// Calls at once.
-pub const CALLS_MAX: usize = if cfg!(feature = "both-tracks") { 2 } else { 3 };
+pub(crate) const CALLS_MAX: usize = if cfg!(feature = "both-tracks") { 2 } else { 3 };
 
 /// Connections at once: one for each call, and one for HTTP and for refusals. Further peers wait at
 /// the door.
@@ -406,7 +406,7 @@ impl Front {
 }
 
 /// The head of a response. Without a length, its body ends with the connection.
-pub fn response_head(status: &str, kind: &str, body_bytes: Option<u32>) -> String<160> {
+pub(crate) fn response_head(status: &str, kind: &str, body_bytes: Option<u32>) -> String<160> {
     let mut head = String::new();
     // Fits: the longest status and type are constants of this crate.
     let _ = write!(head, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\n");

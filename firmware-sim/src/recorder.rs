@@ -27,7 +27,7 @@ const STEP_SAMPLES: usize = 256;
 const SEND_BYTES: usize = fat::BLOCK_BYTES;
 
 /// The recordings under way. While this side waits for the card, the network's side goes on.
-pub struct Recorder {
+pub(crate) struct Recorder {
     front: &'static RefCell<Front>,
     device: Device,
     card: &'static Card<Device>,
@@ -39,7 +39,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recorder that looks for its card at the first step.
-    pub fn new(
+    pub(crate) fn new(
         front: &'static RefCell<Front>,
         device: Device,
         card: &'static Card<Device>,
@@ -56,7 +56,7 @@ impl Recorder {
     }
 
     /// Does a bounded piece of each pending task. Returns whether there was any.
-    pub fn step(&mut self) -> bool {
+    pub(crate) fn step(&mut self) -> bool {
         if self.card.borrow().is_none() {
             self.look_for_card();
         }

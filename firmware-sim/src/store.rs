@@ -49,7 +49,7 @@ impl<E> From<fat::Error<E>> for Error<E> {
     }
 }
 
-impl<E> From<wav::Error<Error<E>>> for Error<E> {
+impl<E> From<wav::Error<Self>> for Error<E> {
     fn from(error: wav::Error<Self>) -> Self {
         match error {
             wav::Error::Sink(error) => error,

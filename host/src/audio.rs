@@ -51,16 +51,16 @@ pub struct Audio {
 
 impl Audio {
     /// Audio of one track.
-    pub fn mono(inbound: impl Into<Arc<[u8]>>) -> Audio {
-        Audio { inbound: inbound.into(), outbound: None }
+    pub fn mono(inbound: impl Into<Arc<[u8]>>) -> Self {
+        Self { inbound: inbound.into(), outbound: None }
     }
 
     /// Audio of two tracks; the shorter one is padded with silence to the length of the other.
-    pub fn stereo(mut inbound: Vec<u8>, mut outbound: Vec<u8>) -> Audio {
+    pub fn stereo(mut inbound: Vec<u8>, mut outbound: Vec<u8>) -> Self {
         let samples = inbound.len().max(outbound.len());
         inbound.resize(samples, callreel_core::g711::MULAW_SILENCE);
         outbound.resize(samples, callreel_core::g711::MULAW_SILENCE);
-        Audio { inbound: inbound.into(), outbound: Some(outbound.into()) }
+        Self { inbound: inbound.into(), outbound: Some(outbound.into()) }
     }
 
     /// Reads a WAV file (PCM of 8 to 32 bits or mu-law, mono or stereo, 8 kHz) or raw mu-law.
@@ -72,13 +72,13 @@ impl Audio {
     /// # Errors
     /// The file cannot be read, is larger than 1 GiB, is empty, or is audio of another kind: the
     /// message says which.
-    pub fn read(path: &Path) -> Result<Audio, Error> {
+    pub fn read(path: &Path) -> Result<Self, Error> {
         let bytes = read_bounded(path)?;
         let unfit = |reason: String| Error::Unfit { path: path.to_owned(), reason };
         let audio = if bytes.starts_with(b"RIFF") {
             parse_wav(&bytes).map_err(unfit)?
         } else if has_mulaw_name(path) {
-            Audio::mono(bytes)
+            Self::mono(bytes)
         } else {
             return Err(unfit(format!(
                 "neither a WAV file nor named like raw mu-law (.{}); convert it: {CONVERT}",

@@ -130,14 +130,14 @@ pub enum Error {
 
 impl Error {
     /// A refusal, with the first line of its body made fit for a terminal.
-    fn refused(status: u16, body: &[u8]) -> Error {
+    fn refused(status: u16, body: &[u8]) -> Self {
         const LINE_CHARS_MAX: usize = 200;
         let body = String::from_utf8_lossy(body);
         let line = body.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
         let line: String = line.chars().take(LINE_CHARS_MAX).collect();
         let line = shown::line(&line).into_owned();
         let line = if line.is_empty() { line } else { format!(": {line}") };
-        Error::Refused { status, line }
+        Self::Refused { status, line }
     }
 }
 
@@ -155,9 +155,9 @@ pub enum Tracks {
 impl Tracks {
     fn as_slice(self) -> &'static [Track] {
         match self {
-            Tracks::Inbound => &[Track::Inbound],
-            Tracks::Outbound => &[Track::Outbound],
-            Tracks::Both => &[Track::Inbound, Track::Outbound],
+            Self::Inbound => &[Track::Inbound],
+            Self::Outbound => &[Track::Outbound],
+            Self::Both => &[Track::Inbound, Track::Outbound],
         }
     }
 }
@@ -223,8 +223,8 @@ pub struct Plan {
 
 impl Plan {
     /// One call with made-up audio of 10 s at real pace.
-    pub fn new(url: impl Into<String>) -> Plan {
-        Plan {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
             url: url.into(),
             connect: None,
             calls: 1,
@@ -321,14 +321,14 @@ pub enum End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            End::Closed { code, reason } if reason.is_empty() => write!(f, "closed with {code}"),
-            End::Closed { code, reason } => write!(f, "closed with {code} ({reason})"),
-            End::CutOff => f.write_str("cut off by the caller"),
-            End::Dropped => f.write_str("dropped by the server without a close frame"),
-            End::Failed { error } => write!(f, "failed: {error}"),
-            End::Reset => f.write_str("reset"),
-            End::StillOpen => f.write_str("not closed by the server in time"),
-            End::Unintelligible { error } => write!(f, "ended by a protocol error: {error}"),
+            Self::Closed { code, reason } if reason.is_empty() => write!(f, "closed with {code}"),
+            Self::Closed { code, reason } => write!(f, "closed with {code} ({reason})"),
+            Self::CutOff => f.write_str("cut off by the caller"),
+            Self::Dropped => f.write_str("dropped by the server without a close frame"),
+            Self::Failed { error } => write!(f, "failed: {error}"),
+            Self::Reset => f.write_str("reset"),
+            Self::StillOpen => f.write_str("not closed by the server in time"),
+            Self::Unintelligible { error } => write!(f, "ended by a protocol error: {error}"),
         }
     }
 }

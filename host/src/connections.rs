@@ -30,7 +30,7 @@ const PATIENCE_PART: u32 = 10;
 /// Amount that a connection has shown. Connections give way in this order.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
-pub enum Level {
+pub(crate) enum Level {
     /// No byte has arrived.
     Silent,
     /// The answer is on its way; everything else that the peer sends is thrown away.
@@ -48,7 +48,7 @@ impl Level {
 }
 
 /// State that a connection shares with its listener.
-pub struct Standing {
+pub(crate) struct Standing {
     level: AtomicU8,
     /// The socket, while no byte has arrived.
     silent: Weak<TcpStream>,
@@ -58,38 +58,38 @@ pub struct Standing {
 
 /// Count of a listener's connections that have shown its token.
 #[derive(Default)]
-pub struct Known {
+pub(crate) struct Known {
     count: AtomicUsize,
     came: Notify,
 }
 
 impl Known {
     /// Waits until another connection has shown the token.
-    pub async fn one_more(&self) {
+    pub(crate) async fn one_more(&self) {
         self.came.notified().await;
     }
 }
 
 impl Standing {
     /// The standing of a connection at `level`.
-    pub fn new(level: Level) -> Self {
+    pub(crate) fn new(level: Level) -> Self {
         Self { level: AtomicU8::new(level as u8), silent: Weak::new(), known: None }
     }
 
     /// The standing of a connection from which nothing has been read.
-    pub fn of(socket: &Arc<TcpStream>) -> Self {
+    pub(crate) fn of(socket: &Arc<TcpStream>) -> Self {
         let silent = Arc::downgrade(socket);
         Self { level: AtomicU8::new(Level::Silent as u8), silent, known: None }
     }
 
     /// The standing of a connection that may send several requests and show a token.
-    pub fn of_visitor(known: &Arc<Known>) -> Self {
+    pub(crate) fn of_visitor(known: &Arc<Known>) -> Self {
         let known = Some(Arc::clone(known));
         Self { level: AtomicU8::new(Level::Asked as u8), silent: Weak::new(), known }
     }
 
     /// Raises the level of the connection. A level that is reached stays.
-    pub fn raise(&self, level: Level) {
+    pub(crate) fn raise(&self, level: Level) {
         let before = self.level.fetch_max(level as u8, Ordering::Relaxed);
         if let Some(known) = &self.known
             && level == Level::Known
@@ -101,12 +101,12 @@ impl Standing {
     }
 
     /// Whether the connection has shown the token.
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         self.level() == Level::Known
     }
 
     /// Notes that the answer is sent and nothing more is needed from the connection.
-    pub fn answered(&self) {
+    pub(crate) fn answered(&self) {
         self.level.store(Level::Answered as u8, Ordering::Relaxed);
     }
 
@@ -143,7 +143,7 @@ fn has_something(socket: &TcpStream) -> bool {
 
 /// Takes the socket of a connection from which bytes have arrived. Other holders of the socket keep it
 /// for microseconds only.
-pub async fn own(mut socket: Arc<TcpStream>) -> TcpStream {
+pub(crate) async fn own(mut socket: Arc<TcpStream>) -> TcpStream {
     loop {
         match Arc::try_unwrap(socket) {
             Ok(socket) => return socket,
@@ -154,7 +154,7 @@ pub async fn own(mut socket: Arc<TcpStream>) -> TcpStream {
 }
 
 /// The tasks that carry connections, oldest first. *Invariant: `count_max` live at most.*
-pub struct Connections {
+pub(crate) struct Connections {
     count_max: usize,
     places: Arc<Semaphore>,
     /// Places kept free, so that a flood does not wait for the end of each connection.
@@ -174,7 +174,7 @@ struct Admitted {
 }
 
 impl Connections {
-    pub fn new(count_max: usize) -> Self {
+    pub(crate) fn new(count_max: usize) -> Self {
         Self {
             count_max,
             places: Arc::new(Semaphore::new(count_max)),
@@ -187,12 +187,12 @@ impl Connections {
     }
 
     /// Returns the count of connections that have shown a token.
-    pub fn known(&self) -> Arc<Known> {
+    pub(crate) fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known)
     }
 
     /// Runs `connection` as soon as a place is free. Waits [`GRACE`] at most.
-    pub async fn admit(
+    pub(crate) async fn admit(
         &mut self,
         standing: Arc<Standing>,
         connection: impl Future<Output = ()> + Send + 'static,
@@ -274,7 +274,7 @@ impl Connections {
 
     /// Closes the connection that has shown the least, the oldest of several. Its place is free in a
     /// moment.
-    pub fn evict_one(&mut self) {
+    pub(crate) fn evict_one(&mut self) {
         if let Some(Admitted { task, .. }) =
             self.next_to_go().and_then(|index| self.tasks.remove(index))
         {
@@ -284,7 +284,7 @@ impl Connections {
 
     /// Closes the oldest connections that have shown the token, while they are so numerous that others
     /// would have no place to show it from.
-    pub async fn evict_surplus(&mut self) {
+    pub(crate) async fn evict_surplus(&mut self) {
         let known_max = self.count_max.saturating_sub(2 * self.count_max.div_ceil(8)).max(1);
         while self.known.count.load(Ordering::Relaxed) > known_max {
             let is_known =
@@ -302,7 +302,7 @@ impl Connections {
     }
 
     /// Waits for all connections to end, `patience` at most, then closes the rest.
-    pub async fn finish(mut self, patience: Duration) {
+    pub(crate) async fn finish(mut self, patience: Duration) {
         let all = async {
             for admitted in &mut self.tasks {
                 // A task that panicked is over, too.

@@ -223,7 +223,7 @@ struct Input {
 }
 
 impl Input {
-    fn open(path: &Path) -> Result<Input, Error> {
+    fn open(path: &Path) -> Result<Self, Error> {
         let failed = |cause| Error::Read { path: path.to_owned(), cause };
         let mut file = if path == Path::new("-") {
             File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?)
@@ -240,7 +240,7 @@ impl Input {
             _ => None,
         };
         let reader = BufReader::with_capacity(READ_BYTES, file);
-        Ok(Input { path: path.to_owned(), length, reader })
+        Ok(Self { path: path.to_owned(), length, reader })
     }
 
     /// Returns the next bytes; none only at the end. Consumed bytes make way for more.
@@ -374,7 +374,7 @@ impl Routed for Stream {
 }
 
 impl<'a> Capture<'a> {
-    fn new(args: &'a Args, encoding: Encoding) -> Capture<'a> {
+    fn new(args: &'a Args, encoding: Encoding) -> Self {
         Capture {
             args,
             encoding,
@@ -567,7 +567,7 @@ impl Output {
         is_derived: bool,
         spec: Spec,
         expected_bytes: Option<u64>,
-    ) -> Result<Output, Error> {
+    ) -> Result<Self, Error> {
         let length = match expected_bytes {
             Some(bytes) if bytes > u64::from(wav::DATA_BYTES_MAX) => {
                 return Err(too_long(path, spec));
@@ -577,7 +577,7 @@ impl Output {
         };
         let (file, is_new) = create_or_open(&path, is_derived)?;
         let file = BufWriter::with_capacity(WRITE_BYTES, file);
-        let mut output = Output { path, file, spec, data_bytes: 0, length, is_new };
+        let mut output = Self { path, file, spec, data_bytes: 0, length, is_new };
         let header = wav::header(spec, length);
         output.file.write_all(&header).map_err(|cause| output.failed(cause))?;
         Ok(output)

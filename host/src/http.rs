@@ -611,8 +611,8 @@ impl Refusal {
     /// Returns the reason for the log.
     fn in_words(&self) -> String {
         match self {
-            Refusal::Forged(signature) => format!("{self}: {signature}"),
-            Refusal::Full(why) => format!("{self}: {}", why.in_words()),
+            Self::Forged(signature) => format!("{self}: {signature}"),
+            Self::Full(why) => format!("{self}: {}", why.in_words()),
             _ => self.to_string(),
         }
     }
@@ -620,21 +620,21 @@ impl Refusal {
     /// Returns the reason for the metrics.
     fn why(&self) -> RequestRefused {
         match self {
-            Refusal::Body => RequestRefused::Body,
-            Refusal::BodyTooLarge => RequestRefused::TooLarge,
-            Refusal::BodyTooSlow => RequestRefused::Timeout,
-            Refusal::Browser => RequestRefused::Origin,
-            Refusal::CallSid => RequestRefused::CallSid,
-            Refusal::Draining => RequestRefused::Draining,
-            Refusal::Forged(_) => RequestRefused::Signature,
-            Refusal::Full(Refused::Disk) => RequestRefused::Disk,
-            Refusal::Full(Refused::Rate) => RequestRefused::Rate,
-            Refusal::Full(_) => RequestRefused::Limit,
-            Refusal::Host => RequestRefused::Host,
-            Refusal::Method => RequestRefused::Method,
-            Refusal::NotAnUpgrade => RequestRefused::NoUpgrade,
-            Refusal::NotFound => RequestRefused::NotFound,
-            Refusal::UpgradeWithBody | Refusal::WebSocketKey | Refusal::WebSocketVersion => {
+            Self::Body => RequestRefused::Body,
+            Self::BodyTooLarge => RequestRefused::TooLarge,
+            Self::BodyTooSlow => RequestRefused::Timeout,
+            Self::Browser => RequestRefused::Origin,
+            Self::CallSid => RequestRefused::CallSid,
+            Self::Draining => RequestRefused::Draining,
+            Self::Forged(_) => RequestRefused::Signature,
+            Self::Full(Refused::Disk) => RequestRefused::Disk,
+            Self::Full(Refused::Rate) => RequestRefused::Rate,
+            Self::Full(_) => RequestRefused::Limit,
+            Self::Host => RequestRefused::Host,
+            Self::Method => RequestRefused::Method,
+            Self::NotAnUpgrade => RequestRefused::NoUpgrade,
+            Self::NotFound => RequestRefused::NotFound,
+            Self::UpgradeWithBody | Self::WebSocketKey | Self::WebSocketVersion => {
                 RequestRefused::WebSocket
             }
         }
@@ -642,18 +642,18 @@ impl Refusal {
 
     fn status(&self) -> StatusCode {
         match self {
-            Refusal::Body
-            | Refusal::CallSid
-            | Refusal::Host
-            | Refusal::UpgradeWithBody
-            | Refusal::WebSocketKey => StatusCode::BAD_REQUEST,
-            Refusal::Browser | Refusal::Forged(_) => StatusCode::FORBIDDEN,
-            Refusal::NotFound => StatusCode::NOT_FOUND,
-            Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::NotAnUpgrade | Refusal::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
-            Refusal::Draining | Refusal::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Body
+            | Self::CallSid
+            | Self::Host
+            | Self::UpgradeWithBody
+            | Self::WebSocketKey => StatusCode::BAD_REQUEST,
+            Self::Browser | Self::Forged(_) => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotAnUpgrade | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
+            Self::Draining | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

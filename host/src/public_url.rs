@@ -103,16 +103,16 @@ pub(crate) enum Scheme {
 impl Scheme {
     fn name(self) -> &'static str {
         match self {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-            Scheme::Wss => "wss",
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Wss => "wss",
         }
     }
 
     fn default_port(self) -> u16 {
         match self {
-            Scheme::Http => 80,
-            Scheme::Https | Scheme::Wss => 443,
+            Self::Http => 80,
+            Self::Https | Self::Wss => 443,
         }
     }
 }

@@ -41,7 +41,7 @@ const IGNORED: &[(Signal, &str)] = &[
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
 /// Meaning of SIGHUP.
-pub enum Hangup {
+pub(crate) enum Hangup {
     /// Reload the log's filter.
     Reload(Arc<Log>),
     /// Finish every call and stop.
@@ -57,7 +57,7 @@ pub enum Hangup {
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub fn take(hangup: Hangup) -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn take(hangup: Hangup) -> io::Result<impl Future<Output = ()>> {
     let (stop, mut stopped) = mpsc::channel(1);
     let stops = |number: Signal, name: &'static str| {
         let (mut signal, stop) = (signal(SignalKind::from_raw(number.as_raw()))?, stop.clone());

@@ -619,7 +619,7 @@ struct Heard {
 }
 
 impl Sink {
-    fn start(manner: Manner) -> Sink {
+    fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (ended, heard) = channel();
@@ -629,7 +629,7 @@ impl Sink {
                 thread::spawn(move || hear(stream, manner, &ended));
             }
         });
-        Sink { address, url: format!("ws://{address}/media-stream"), heard }
+        Self { address, url: format!("ws://{address}/media-stream"), heard }
     }
 
     /// A plan of one unpaced call to this sink.

@@ -206,8 +206,8 @@ fn more_than_a_wav_can_hold_is_refused_at_once() {
 struct Bench(TempDir);
 
 impl Bench {
-    fn new() -> Bench {
-        Bench(tempfile::tempdir().unwrap())
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -1,17 +1,17 @@
 //! Parts that the areas share: the messages of a provider, the bytes of a WebSocket client, a recorder
 //! of core's parts, the fixtures, independent tools as judges, and the running program.
 
-pub mod admin;
-pub mod client;
-pub mod disk;
-pub mod fixtures;
-pub mod messages;
-pub mod oracle;
-pub mod peer;
-pub mod process;
-pub mod receiver;
-pub mod recorder;
-pub mod served;
-pub mod serving;
-pub mod shelf;
-pub mod small_disk;
+pub(crate) mod admin;
+pub(crate) mod client;
+pub(crate) mod disk;
+pub(crate) mod fixtures;
+pub(crate) mod messages;
+pub(crate) mod oracle;
+pub(crate) mod peer;
+pub(crate) mod process;
+pub(crate) mod receiver;
+pub(crate) mod recorder;
+pub(crate) mod served;
+pub(crate) mod serving;
+pub(crate) mod shelf;
+pub(crate) mod small_disk;

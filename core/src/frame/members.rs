@@ -7,7 +7,7 @@ use super::Text;
 
 /// A JSON value as it stands in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value<'t> {
+pub(super) enum Value<'t> {
     /// The text of an array, with its brackets.
     Array(&'t str),
     /// `null`.
@@ -22,7 +22,7 @@ pub enum Value<'t> {
 
 impl<'t> Value<'t> {
     /// The value of a string, or the spelling of a number or a truth value.
-    pub const fn scalar(self) -> Option<Text<'t>> {
+    pub(super) const fn scalar(self) -> Option<Text<'t>> {
         match self {
             Self::String(text) | Self::Scalar(text) => Some(Text::new(text)),
             _ => None,
@@ -30,7 +30,7 @@ impl<'t> Value<'t> {
     }
 
     /// The value as text: the contents of a string, the JSON itself of any other value.
-    pub const fn text(self) -> Text<'t> {
+    pub(super) const fn text(self) -> Text<'t> {
         Text::new(match self {
             Self::Array(text) | Self::Object(text) | Self::Scalar(text) | Self::String(text) => {
                 text
@@ -40,7 +40,7 @@ impl<'t> Value<'t> {
     }
 
     /// The members of an object; none of any other value.
-    pub fn members(self) -> Members<'t> {
+    pub(super) fn members(self) -> Members<'t> {
         let rest = match self {
             Self::Object(text) => text.get(1..).unwrap_or_default(),
             _ => "",
@@ -49,7 +49,7 @@ impl<'t> Value<'t> {
     }
 
     /// The elements of an array; none of any other value.
-    pub fn elements(self) -> impl Iterator<Item = Value<'t>> {
+    pub(super) fn elements(self) -> impl Iterator<Item = Value<'t>> {
         let mut cursor = Cursor(match self {
             Self::Array(text) => text.get(1..).unwrap_or_default(),
             _ => "",
@@ -63,7 +63,7 @@ impl<'t> Value<'t> {
 }
 
 /// The members of a JSON text's outermost object.
-pub fn members(text: &str) -> Members<'_> {
+pub(super) fn members(text: &str) -> Members<'_> {
     match (Cursor(text)).value() {
         Some(object) => object.members(),
         None => Members(Cursor("")),
@@ -72,12 +72,12 @@ pub fn members(text: &str) -> Members<'_> {
 
 /// Yields names, as they stand between their quotes, and values. Ends early if the text is not JSON.
 #[derive(Clone)]
-pub struct Members<'t>(Cursor<'t>);
+pub(super) struct Members<'t>(Cursor<'t>);
 
 impl<'t> Members<'t> {
     /// The value of the last member named `name`, as a reader with a map would return it.
     #[inline(never)]
-    pub fn find(self, name: &str) -> Option<Value<'t>> {
+    pub(super) fn find(self, name: &str) -> Option<Value<'t>> {
         self.filter(|(found, _)| *found == name).last().map(|(_, value)| value)
     }
 }

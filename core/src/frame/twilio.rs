@@ -15,7 +15,7 @@ const DIALECT: Dialect = Dialect {
 };
 
 /// Length of Twilio's ids, in bytes; ids of other senders may have any length.
-pub const SID_BYTES: usize = 34;
+pub(crate) const SID_BYTES: usize = 34;
 
 #[expect(unexpected_cfgs, reason = "only the firmware's proof that media cannot panic sets it")]
 pub(super) fn parse<'t>(text: &'t mut [u8], known: &[u8]) -> Result<Frame<'t>, PeerError> {

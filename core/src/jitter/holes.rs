@@ -8,7 +8,7 @@ const HOLES_MAX: usize = 3;
 
 /// A part of a track with missing messages: silence unless they arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hole {
+pub(crate) struct Hole {
     /// Track of the missing audio.
     pub track: usize,
     /// First missing sample of the track.
@@ -24,7 +24,7 @@ pub struct Hole {
 /// The open holes, oldest first, and the holes that the last message closed. An array, since heapless's
 /// vector panics at an invalid index.
 #[derive(Clone, Debug)]
-pub struct Holes {
+pub(super) struct Holes {
     /// Open holes from the front, closed holes from the back. One place more than holes may be open,
     /// since one may open while others close.
     places: [Hole; HOLES_MAX + 1],
@@ -33,49 +33,49 @@ pub struct Holes {
 }
 
 impl Holes {
-    pub const NONE: Self = Self {
+    pub(super) const NONE: Self = Self {
         places: [Hole { track: 0, at: 0, length: 0, from: 0, to: 0 }; HOLES_MAX + 1],
         open: 0,
         closed: 0,
     };
 
-    pub const fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.open == 0
     }
 
-    pub const fn is_full(&self) -> bool {
+    pub(super) const fn is_full(&self) -> bool {
         self.open >= HOLES_MAX
     }
 
     /// Forgets all holes.
-    pub const fn clear(&mut self) {
+    pub(super) const fn clear(&mut self) {
         self.open = 0;
         self.closed = 0;
     }
 
     /// Forgets the closed holes.
     #[inline]
-    pub const fn forget_closed(&mut self) {
+    pub(super) const fn forget_closed(&mut self) {
         self.closed = 0;
     }
 
     /// The open holes, mutable.
-    pub fn all(&mut self) -> &mut [Hole] {
+    pub(super) fn all(&mut self) -> &mut [Hole] {
         self.places.get_mut(..self.open).unwrap_or_default()
     }
 
     /// The open holes.
-    pub fn iter(&self) -> impl Iterator<Item = &Hole> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Hole> {
         self.places.iter().take(self.open)
     }
 
     /// The closed holes, in the order of their closing.
-    pub fn closed(&self) -> impl Iterator<Item = &Hole> {
+    pub(super) fn closed(&self) -> impl Iterator<Item = &Hole> {
         self.places.iter().rev().take(self.closed)
     }
 
     /// Opens a hole; returns whether there was room.
-    pub fn push(&mut self, hole: Hole) -> bool {
+    pub(super) fn push(&mut self, hole: Hole) -> bool {
         match self.places.get_mut(self.open) {
             Some(place) if self.open < HOLES_MAX => {
                 *place = hole;
@@ -89,7 +89,7 @@ impl Holes {
     /// Removes an open hole.
     #[cold]
     #[inline(never)]
-    pub fn remove(&mut self, index: usize) -> Option<Hole> {
+    pub(super) fn remove(&mut self, index: usize) -> Option<Hole> {
         let removed = *self.all().get(index)?;
         for place in index..self.open {
             if let Some(next) = self.places.get(place + 1).copied()
@@ -105,7 +105,7 @@ impl Holes {
     /// Moves an open hole to the closed ones.
     #[cold]
     #[inline(never)]
-    pub fn close(&mut self, index: usize) {
+    pub(super) fn close(&mut self, index: usize) {
         if let Some(hole) = self.remove(index)
             && let Some(place) = self.places.iter_mut().rev().nth(self.closed)
         {
@@ -119,13 +119,13 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     /// Whether a hole is open.
     #[must_use]
     #[inline]
-    pub const fn has_holes(&self) -> bool {
+    pub(crate) const fn has_holes(&self) -> bool {
         !self.holes.is_empty()
     }
 
     /// Opens a hole and holds back the `behind` samples that come behind it, if they fit the window;
     /// returns whether they do.
-    pub fn open_hole(&mut self, hole: Hole, behind: usize) -> bool {
+    pub(crate) fn open_hole(&mut self, hole: Hole, behind: usize) -> bool {
         let end = hole.at.saturating_add(hole.length as u64).saturating_add(behind as u64);
         let longest = end.max(self.placed(0)).max(self.placed(1));
         let fits = end - hole.at <= REORDER as u64
@@ -137,7 +137,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     /// the oldest if there is no room for another.
     #[cold]
     #[inline(never)]
-    pub fn close_holes(&mut self, track: usize, more: u64) {
+    pub(crate) fn close_holes(&mut self, track: usize, more: u64) {
         let end = |number| self.placed(number) + if number == track { more } else { 0 };
         let ends = [end(0), end(1)];
         let longest = ends[0].max(ends[1]);
@@ -160,26 +160,26 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
 
     /// Forgets all holes, since audio behind them is lost: they stay silence.
     #[cold]
-    pub fn forget_holes(&mut self) {
+    pub(crate) fn forget_holes(&mut self) {
         self.holes.clear();
         self.settle();
     }
 
     /// Closes all holes, since no more messages come.
-    pub fn give_up_holes(&mut self) {
+    pub(crate) fn give_up_holes(&mut self) {
         while !self.holes.is_empty() {
             self.holes.close(0);
         }
     }
 
     /// The holes that the last message closed.
-    pub fn closed_holes(&self) -> impl Iterator<Item = &Hole> {
+    pub(crate) fn closed_holes(&self) -> impl Iterator<Item = &Hole> {
         self.holes.closed()
     }
 
     /// Forgets the closed holes, before the next message.
     #[inline]
-    pub const fn forget_closed_holes(&mut self) {
+    pub(crate) const fn forget_closed_holes(&mut self) {
         self.holes.forget_closed();
     }
 
@@ -188,7 +188,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     /// samples.
     #[cold]
     #[inline(never)]
-    pub fn fill_hole(
+    pub(crate) fn fill_hole(
         &mut self,
         track: usize,
         sequence: u64,

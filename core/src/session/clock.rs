@@ -57,7 +57,7 @@ const STEPS_ALIKE: u8 = 4;
 
 /// Evidence for the unit so far.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub(super) struct Pace {
     clock: MediaClock,
     /// The unit is settled. A frozen clock never is, since it may still move.
     is_settled: bool,
@@ -74,7 +74,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub const NEW: Self = Self {
+    pub(super) const NEW: Self = Self {
         clock: MediaClock::Milliseconds,
         is_settled: false,
         steps: 0,
@@ -87,19 +87,19 @@ impl Pace {
     };
 
     /// The unit, as far as it is known.
-    pub const fn clock(&self) -> MediaClock {
+    pub(super) const fn clock(&self) -> MediaClock {
         self.clock
     }
 
     /// Whether the unit needs no more evidence.
     #[inline]
-    pub const fn is_settled(&self) -> bool {
+    pub(super) const fn is_settled(&self) -> bool {
         self.is_settled
     }
 
     /// A timestamp in samples; `None` if it has no usable time, or while its unit is in doubt.
     #[inline]
-    pub fn samples(&self, timestamp: u64) -> Option<u64> {
+    pub(super) fn samples(&self, timestamp: u64) -> Option<u64> {
         match self.clock {
             MediaClock::Milliseconds if self.is_suspicious() => None,
             MediaClock::Milliseconds => timestamp.checked_mul(PER_MS),
@@ -117,7 +117,7 @@ impl Pace {
 
     /// Weighs a step of the timestamps (`None`: backwards) over `audio` samples, with no message missing
     /// between.
-    pub fn weigh(&mut self, step: Option<u64>, audio: u32) {
+    pub(super) fn weigh(&mut self, step: Option<u64>, audio: u32) {
         let Some(step) = step.filter(|_| audio > 0) else {
             return;
         };

@@ -4,7 +4,7 @@ use crate::frame::{self, Media};
 
 /// Short form of a stream id, enough to recognise it: ids may have any length.
 #[derive(Clone, Copy, Debug)]
-pub struct StreamId {
+pub(super) struct StreamId {
     head: [u8; STREAM_ID_BYTES],
     length: usize,
     /// Checksum of the bytes behind `head`.
@@ -15,16 +15,16 @@ pub struct StreamId {
 const STREAM_ID_BYTES: usize = 40;
 
 impl StreamId {
-    pub const NONE: Self = Self { head: [0; STREAM_ID_BYTES], length: 0, tail: 0 };
+    pub(super) const NONE: Self = Self { head: [0; STREAM_ID_BYTES], length: 0, tail: 0 };
 
-    pub fn new(id: &[u8]) -> Self {
+    pub(super) fn new(id: &[u8]) -> Self {
         let mut kept = Self { length: id.len(), tail: Self::sum(id), ..Self::NONE };
         kept.head.iter_mut().zip(id).for_each(|(place, byte)| *place = *byte);
         kept
     }
 
     #[inline]
-    pub fn is(&self, id: &[u8]) -> bool {
+    pub(super) fn is(&self, id: &[u8]) -> bool {
         if id.len() != self.length {
             return false;
         }
@@ -44,7 +44,7 @@ impl StreamId {
 
     /// The whole id; empty if it is longer than `STREAM_ID_BYTES`.
     #[inline]
-    pub fn known(&self) -> &[u8] {
+    pub(super) fn known(&self) -> &[u8] {
         self.head.get(..self.length).unwrap_or_default()
     }
 
@@ -57,7 +57,7 @@ impl StreamId {
 
 /// Short form of a media frame, equal for exact repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint {
+pub(super) struct Fingerprint {
     sequence: u64,
     chunk: Option<u64>,
     timestamp_ms: Option<u64>,
@@ -68,7 +68,7 @@ pub struct Fingerprint {
 const ODD: usize = 0x517C_C1B7_2722_0A95_u64 as usize;
 
 impl Fingerprint {
-    pub fn new(sequence: u64, media: &Media<'_>) -> Self {
+    pub(super) fn new(sequence: u64, media: &Media<'_>) -> Self {
         // Sums by machine words. Not a cipher: a peer that forges two chunks with one number and equal
         // sums harms its own call.
         let (words, rest) = media.codes.as_chunks();

@@ -8,7 +8,7 @@ use crate::log;
 
 /// State of one track.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(super) struct Clock {
     /// Media time of the track's first sample, in samples; wraps around.
     pub anchor: Option<u64>,
     /// Number of the first message missing since the track's last frame.
@@ -20,7 +20,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    pub const NEW: Self = Self { anchor: None, missing_from: None, last: None, before: (0, 0) };
+    pub(super) const NEW: Self =
+        Self { anchor: None, missing_from: None, last: None, before: (0, 0) };
 }
 
 impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {

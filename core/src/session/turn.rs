@@ -149,7 +149,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Drop for Turn<'_, '_, S> {
 
 /// The part of a chunk that is not in the ring yet.
 #[derive(Debug, Default)]
-pub struct Pending<'t> {
+pub(super) struct Pending<'t> {
     pub channel: usize,
     pub silence: u64,
     pub codes: &'t [u8],

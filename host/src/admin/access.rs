@@ -97,7 +97,7 @@ impl fmt::Debug for Token {
 }
 
 /// Lets a request through or refuses it, and adds the security headers to every answer.
-pub async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Client>().cloned();
     let mut response = match verdict(&admin, &request) {
         Verdict::Pass => next.run(request).await,
@@ -231,12 +231,15 @@ fn is_loopback(host: Option<&str>) -> bool {
 }
 
 /// The login page, which asks for the token.
-pub async fn login_page() -> Response {
+pub(super) async fn login_page() -> Response {
     assets::login("").into_response()
 }
 
 /// Exchanges the token for a cookie.
-pub async fn login(State(admin): State<Admin>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn login(
+    State(admin): State<Admin>,
+    request: Request,
+) -> Result<Response, Problem> {
     let client = request.extensions().get::<Client>().cloned();
     let read = tokio::time::timeout(
         Duration::from_secs(10),
@@ -263,7 +266,7 @@ pub async fn login(State(admin): State<Admin>, request: Request) -> Result<Respo
 }
 
 /// Deletes the cookie.
-pub async fn logout() -> Response {
+pub(super) async fn logout() -> Response {
     (set_cookie("", 0), Redirect::to("/login")).into_response()
 }
 

@@ -72,18 +72,18 @@ impl Admin {
 }
 
 /// `GET /api/v1/status`.
-pub async fn status(State(admin): State<Admin>) -> Response {
+pub(super) async fn status(State(admin): State<Admin>) -> Response {
     as_json(&admin.status())
 }
 
 /// `GET /api/v1/calls`.
-pub async fn calls(State(admin): State<Admin>) -> Response {
+pub(super) async fn calls(State(admin): State<Admin>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], admin.watch.calls(&admin.sources.board))
         .into_response()
 }
 
 /// `GET /api/v1/calls/{key}`.
-pub async fn call(
+pub(super) async fn call(
     State(admin): State<Admin>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
@@ -92,13 +92,13 @@ pub async fn call(
 }
 
 #[derive(Deserialize)]
-pub struct ListenQuery {
+pub(super) struct ListenQuery {
     track: Option<String>,
     format: Option<String>,
 }
 
 /// `GET /api/v1/calls/{key}/listen`: live audio until the call ends, as a WAV or as samples alone.
-pub async fn listen(
+pub(super) async fn listen(
     State(admin): State<Admin>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<ListenQuery>, QueryRejection>,
@@ -172,7 +172,7 @@ pub async fn listen(
 }
 
 #[derive(Deserialize)]
-pub struct ListQuery {
+pub(super) struct ListQuery {
     q: Option<String>,
     state: Option<String>,
     from: Option<String>,
@@ -206,7 +206,7 @@ impl ListQuery {
 }
 
 /// `GET /api/v1/recordings`.
-pub async fn recordings(
+pub(super) async fn recordings(
     State(admin): State<Admin>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -232,7 +232,7 @@ pub async fn recordings(
 }
 
 /// `GET /api/v1/recordings/{day}/{id}`: the end record.
-pub async fn recording(
+pub(super) async fn recording(
     State(admin): State<Admin>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, Problem> {
@@ -240,7 +240,7 @@ pub async fn recording(
 }
 
 /// `DELETE /api/v1/recordings/{day}/{id}`.
-pub async fn delete(
+pub(super) async fn delete(
     State(admin): State<Admin>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, Problem> {
@@ -258,12 +258,12 @@ pub async fn delete(
 }
 
 #[derive(Deserialize)]
-pub struct PeaksQuery {
+pub(super) struct PeaksQuery {
     columns: Option<String>,
 }
 
 /// `GET /api/v1/recordings/{day}/{id}/peaks`: the waveform.
-pub async fn peaks(
+pub(super) async fn peaks(
     State(admin): State<Admin>,
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<PeaksQuery>, QueryRejection>,
@@ -279,7 +279,7 @@ pub async fn peaks(
 }
 
 /// `GET /api/v1/recordings/{day}/{id}/audio`: the WAV, or a part of it.
-pub async fn audio(
+pub(super) async fn audio(
     State(admin): State<Admin>,
     path: Result<Path<(String, String)>, PathRejection>,
     headers: HeaderMap,
@@ -328,7 +328,7 @@ pub async fn audio(
 }
 
 /// `GET /metrics`.
-pub async fn metrics(State(admin): State<Admin>) -> Response {
+pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
     let room = admin.sources.store.room();
     let scrape = Scrape {
         board: Arc::clone(&admin.sources.board),

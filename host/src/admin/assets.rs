@@ -34,12 +34,15 @@ const OPENAPI: &str = include_str!("openapi.json");
 const LOGIN_NOTE: &str = "<!-- note -->";
 
 /// The console.
-pub async fn index(headers: HeaderMap) -> Response {
+pub(super) async fn index(headers: HeaderMap) -> Response {
     unless_known(&headers, HTML, INDEX)
 }
 
 /// One of the console's files.
-pub async fn file(headers: HeaderMap, Path(name): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn file(
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
     let file = FILES.iter().find(|(file, ..)| *file == name);
     let (_, content_type, content) =
         file.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the console has no such file"))?;
@@ -47,12 +50,12 @@ pub async fn file(headers: HeaderMap, Path(name): Path<String>) -> Result<Respon
 }
 
 /// The OpenAPI description of the API.
-pub async fn openapi(headers: HeaderMap) -> Response {
+pub(super) async fn openapi(headers: HeaderMap) -> Response {
     unless_known(&headers, "application/json", OPENAPI)
 }
 
 /// The login page, with a note.
-pub fn login(note: &str) -> Html<String> {
+pub(super) fn login(note: &str) -> Html<String> {
     Html(LOGIN.replace(LOGIN_NOTE, note))
 }
 

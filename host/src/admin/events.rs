@@ -46,7 +46,7 @@ const MOMENTS_BYTES_KEPT: usize = 4096;
 const BACKLOG_MAX: usize = 256;
 
 /// The live recordings at the last look, and the streams that get the changes of the next.
-pub struct Watch {
+pub(super) struct Watch {
     calls: Mutex<BTreeMap<u64, Seen>>,
     told: broadcast::Sender<Bytes>,
     /// Number of looks that found at least one live recording.
@@ -145,7 +145,7 @@ impl Seen {
 
 impl Watch {
     /// The live recordings at a recent look, as JSON that is made once for all requests.
-    pub fn calls(&self, board: &Board) -> Bytes {
+    pub(super) fn calls(&self, board: &Board) -> Bytes {
         #[derive(Serialize)]
         struct Calls {
             calls: Vec<CallView>,
@@ -161,7 +161,7 @@ impl Watch {
     }
 
     /// One live recording, with all its parameters.
-    pub fn call(&self, key: u64, board: &Board) -> Option<CallView> {
+    pub(super) fn call(&self, key: u64, board: &Board) -> Option<CallView> {
         self.look_if_older(LOOK_INTERVAL, board);
         lock(&self.calls).get(&key).map(|seen| seen.view_with(Head::of(&seen.entry.record)))
     }
@@ -240,7 +240,7 @@ impl Watch {
 }
 
 /// Looks at the live recordings until the task is dropped.
-pub async fn watch(admin: Admin) {
+pub(super) async fn watch(admin: Admin) {
     let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     admin.sources.board.attend();
@@ -266,7 +266,7 @@ pub async fn watch(admin: Admin) {
 }
 
 /// `GET /api/v1/events`.
-pub async fn stream(State(admin): State<Admin>) -> Response {
+pub(super) async fn stream(State(admin): State<Admin>) -> Response {
     let mut told = admin.watch.told.subscribe();
     admin.sources.board.watch(true);
     let mut looks = admin.watch.looks.subscribe();

@@ -21,7 +21,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The way in which a token was sent.
 #[derive(Clone, Copy, Debug)]
-pub enum Way {
+pub(super) enum Way {
     Bearer,
     Cookie,
     Login,
@@ -38,7 +38,7 @@ impl Way {
 }
 
 /// Rates of wrong tokens, by address and all together.
-pub struct Guesses(Shares);
+pub(super) struct Guesses(Shares);
 
 impl Default for Guesses {
     fn default() -> Self {
@@ -48,7 +48,7 @@ impl Default for Guesses {
 
 impl Guesses {
     /// Counts and logs a wrong token, and waits until it may be answered.
-    pub async fn pause_wrong(&self, peer: SocketAddr, way: Way, board: &Board) {
+    pub(super) async fn pause_wrong(&self, peer: SocketAddr, way: Way, board: &Board) {
         let now = Instant::now();
         board.counters.count_wrong_token();
         if let Some(left_out) = board.log_rooms.trouble.take(peer.ip(), now) {
@@ -63,7 +63,7 @@ impl Guesses {
     }
 
     /// Waits until the first right token of a connection may be answered.
-    pub async fn pause_right(&self, peer: SocketAddr) {
+    pub(super) async fn pause_right(&self, peer: SocketAddr) {
         if self.0.is_spent(peer.ip(), Instant::now()) {
             tokio::time::sleep(PAUSE_MIN).await;
         }

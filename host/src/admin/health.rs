@@ -11,7 +11,7 @@ use crate::store::{self, Plan, Recovery, Room, Store};
 
 /// Room on the file system of the recordings.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Disk {
+pub(super) struct Disk {
     /// Free bytes that the recorder may use.
     pub free_bytes: u64,
     /// Size of the file system, in bytes.
@@ -45,7 +45,7 @@ impl From<Room> for Disk {
 
 /// State of automatic deletion: its next step, and the reasons that hold it up.
 #[derive(Clone, Debug, Serialize)]
-pub struct Retention {
+pub(super) struct Retention {
     /// Recordings that the next look removes for their age; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Plan>,
@@ -60,17 +60,17 @@ impl From<store::Retention> for Retention {
 }
 
 /// Progress of recovering the recordings that an earlier run left unfinished, if there are any.
-pub fn recovery(store: &Store) -> Option<Recovery> {
+pub(super) fn recovery(store: &Store) -> Option<Recovery> {
     Some(store.recovery()).filter(|recovery| recovery.found > 0)
 }
 
 /// `GET /healthz`: the process answers.
-pub async fn alive() -> Response {
+pub(super) async fn alive() -> Response {
     answer(StatusCode::OK, &[], &[], None)
 }
 
 /// `GET /readyz`: the recorder takes calls, and its disk takes audio.
-pub async fn ready(State(admin): State<Admin>) -> Response {
+pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     let readiness = &admin.sources.readiness;
     let faults = readiness.look().await;
     let status = if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

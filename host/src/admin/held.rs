@@ -21,11 +21,11 @@ use crate::lock::lock;
 
 /// Most bytes that all answers may hold together. Beside them, each connection has two buffers of at
 /// most [`SLICE_BYTES`](self::SLICE_BYTES).
-pub const HELD_BYTES_MAX: usize = 24 << 20;
+pub(super) const HELD_BYTES_MAX: usize = 24 << 20;
 
 /// Most bytes of an answer that go to the socket at once: from there, this module cannot take them
 /// back.
-pub const SLICE_BYTES: usize = 16 * 1024;
+pub(super) const SLICE_BYTES: usize = 16 * 1024;
 
 tokio::task_local! {
     /// The guest that is being answered.
@@ -34,7 +34,7 @@ tokio::task_local! {
 
 /// The accounts of all connections.
 #[derive(Debug, Default)]
-pub struct Ledger(Mutex<Accounts>);
+pub(super) struct Ledger(Mutex<Accounts>);
 
 #[derive(Debug, Default)]
 struct Accounts {
@@ -55,7 +55,7 @@ struct Account {
 
 /// One connection.
 #[derive(Debug)]
-pub struct Guest {
+pub(super) struct Guest {
     ledger: Arc<Ledger>,
     key: u64,
     bell: Arc<Notify>,
@@ -63,14 +63,14 @@ pub struct Guest {
 
 /// Bytes in a guest's account; taken off it when dropped.
 #[derive(Debug)]
-pub struct Held {
+pub(super) struct Held {
     guest: Arc<Guest>,
     bytes: usize,
 }
 
 impl Ledger {
     /// Opens an account for a connection.
-    pub fn guest(self: &Arc<Self>) -> Arc<Guest> {
+    pub(super) fn guest(self: &Arc<Self>) -> Arc<Guest> {
         let mut accounts = self.lock();
         let (key, bell) = (accounts.next_key, Arc::<Notify>::default());
         accounts.next_key += 1;
@@ -118,23 +118,23 @@ impl Accounts {
 
 impl Guest {
     /// The guest that is being answered. Outside of an answer, a guest with a ledger of its own.
-    pub fn current() -> Arc<Self> {
+    pub(super) fn current() -> Arc<Self> {
         GUEST.try_with(Arc::clone).unwrap_or_else(|_| Arc::<Ledger>::default().guest())
     }
 
     /// Books bytes that are made for the guest.
-    pub fn hold(self: &Arc<Self>, bytes: usize) -> Held {
+    pub(super) fn hold(self: &Arc<Self>, bytes: usize) -> Held {
         self.ledger.lock().book(self.key, bytes, Instant::now());
         Held { guest: Arc::clone(self), bytes }
     }
 
     /// Resolves when the guest is let go.
-    pub async fn let_go(&self) {
+    pub(super) async fn let_go(&self) {
         self.bell.notified().await;
     }
 
     /// Makes an answer, and books its body until the socket takes it.
-    pub async fn answer<E>(
+    pub(super) async fn answer<E>(
         self: Arc<Self>,
         answer: impl Future<Output = Result<Response, E>>,
     ) -> Result<Response, E> {
@@ -171,15 +171,15 @@ impl Drop for Held {
 
 /// Bytes on their way to a guest.
 #[derive(Debug)]
-pub struct Piece {
+pub(super) struct Piece {
     pub bytes: Bytes,
     pub held: Held,
 }
 
 impl Piece {
     /// Takes the next slice for the socket from a piece; the last slice ends the piece.
-    pub fn next_slice(piece: &mut Option<Self>) -> Option<Bytes> {
-        let Piece { bytes, held } = piece.as_mut()?;
+    pub(super) fn next_slice(piece: &mut Option<Self>) -> Option<Bytes> {
+        let Self { bytes, held } = piece.as_mut()?;
         // No bytes are taken off: the whole piece stays in memory as long as a part of it does.
         held.guest.ledger.lock().take_off(held.guest.key, 0, Instant::now());
         if bytes.len() > SLICE_BYTES {

@@ -19,30 +19,30 @@ const PIECES_MAX: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The writing end of an answer.
-pub struct Feed {
+pub(super) struct Feed {
     pieces: mpsc::Sender<Piece>,
     guest: Arc<Guest>,
 }
 
 /// The client is gone, or has taken nothing for too long.
-pub struct Gone;
+pub(super) struct Gone;
 
 impl Feed {
     /// Sends a piece as soon as there is room for it.
-    pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Gone> {
+    pub(super) async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Gone> {
         let bytes = piece.into();
         let held = self.guest.hold(bytes.len());
         self.pieces.send_timeout(Piece { bytes, held }, PATIENCE).await.map_err(|_| Gone)
     }
 
     /// Resolves when the client is gone.
-    pub async fn gone(&self) {
+    pub(super) async fn gone(&self) {
         self.pieces.closed().await;
     }
 }
 
 /// An answer that `produce` writes until it returns, or the client is gone.
-pub fn body<F>(produce: impl FnOnce(Feed) -> F) -> Body
+pub(super) fn body<F>(produce: impl FnOnce(Feed) -> F) -> Body
 where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {

@@ -22,7 +22,7 @@ const MOMENT_BYTES: usize = 80;
 
 /// Identity of a recording: the data known from its start on.
 #[derive(Serialize)]
-pub struct Head {
+pub(super) struct Head {
     provider: Cow<'static, str>,
     stream_id: String,
     call_id: String,
@@ -39,12 +39,12 @@ pub struct Head {
 
 impl Head {
     /// The head of a record.
-    pub fn of(record: &Record) -> Self {
+    pub(super) fn of(record: &Record) -> Self {
         Self::with(record, record.parameters.clone(), 0)
     }
 
     /// The head of a record, with no more of its parameters than a list shows.
-    pub fn brief(record: &Record) -> Self {
+    pub(super) fn brief(record: &Record) -> Self {
         let (parameters, left_out) = record.parameters.brief();
         Self::with(record, parameters, left_out)
     }
@@ -66,7 +66,7 @@ impl Head {
 
 /// A recording in a list.
 #[derive(Serialize)]
-pub struct Summary {
+pub(super) struct Summary {
     day: Date,
     id: String,
     state: State,
@@ -87,7 +87,7 @@ pub struct Summary {
 
 impl Summary {
     /// The summary of a published record.
-    pub fn of((record, parameters_left_out): &Brief) -> Self {
+    pub(super) fn of((record, parameters_left_out): &Brief) -> Self {
         Self {
             day: Key::of(record).day(),
             id: record.id.clone(),
@@ -108,7 +108,7 @@ impl Summary {
 
 /// A live recording, as the API shows it.
 #[derive(Serialize)]
-pub struct CallView {
+pub(super) struct CallView {
     pub key: String,
     #[serde(flatten)]
     pub head: Head,
@@ -119,7 +119,7 @@ pub struct CallView {
 
 /// The figures of a live recording that change all the time.
 #[derive(Serialize)]
-pub struct ProgressView {
+pub(super) struct ProgressView {
     pub duration_ms: u64,
     pub elapsed_ms: u64,
     /// Largest amplitude of each track since the look before, 0 to 32768.
@@ -134,13 +134,13 @@ pub struct ProgressView {
 
 /// The figures of all live recordings.
 #[derive(Serialize)]
-pub struct Levels {
+pub(super) struct Levels {
     pub calls: Vec<LevelView>,
 }
 
 /// The figures of one live recording.
 #[derive(Serialize)]
-pub struct LevelView {
+pub(super) struct LevelView {
     pub key: String,
     #[serde(flatten)]
     pub progress: ProgressView,
@@ -149,14 +149,14 @@ pub struct LevelView {
 /// A gap, a key or a mark.
 #[derive(Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum MomentView {
+pub(super) enum MomentView {
     Gap { at_ms: u64, track: Cow<'static, str>, missing_ms: u64, filled_ms: u64 },
     Dtmf { at_ms: u64, value: String },
     Mark { at_ms: u64, value: String },
 }
 
 impl MomentView {
-    pub const fn kind(&self) -> &'static str {
+    pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Gap { .. } => "gap",
             Self::Dtmf { .. } => "dtmf",
@@ -164,7 +164,7 @@ impl MomentView {
         }
     }
 
-    pub fn json_bytes(&self) -> usize {
+    pub(super) fn json_bytes(&self) -> usize {
         let text = match self {
             Self::Gap { .. } => 0,
             Self::Dtmf { value, .. } | Self::Mark { value, .. } => texts::json_bytes(value),
@@ -192,7 +192,7 @@ impl From<Moment> for MomentView {
 
 /// State of the recorder.
 #[derive(Serialize)]
-pub struct Status {
+pub(super) struct Status {
     version: &'static str,
     uptime_s: u64,
     calls: usize,
@@ -218,7 +218,7 @@ pub struct Status {
 
 impl Admin {
     /// State of the recorder.
-    pub fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let mut address = self.sources.public_address;
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -242,7 +242,7 @@ impl Admin {
     }
 
     /// Whether the recorder is stopping and takes no new calls.
-    pub fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         *self.phase.borrow() != Phase::Open
     }
 }

@@ -54,13 +54,13 @@ struct Talker {
 }
 
 impl Talker {
-    fn new(seed: u64) -> Talker {
+    fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let high = seed & 1 == 1;
         let pitch_hz = if high { 175.0 } else { 95.0 } + 40.0 * random.f32();
         let tract = if high { 1.14 } else { 0.98 } + 0.06 * random.f32();
         let resonances_hz = VOWELS_HZ[7];
-        Talker { random, pitch_hz, tract, resonances_hz, mouth: Default::default(), phase: 0.0 }
+        Self { random, pitch_hz, tract, resonances_hz, mouth: Default::default(), phase: 0.0 }
     }
 
     fn phrase(&mut self, wave: &mut Vec<f32>) {

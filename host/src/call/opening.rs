@@ -57,7 +57,7 @@ pub enum Shown {
 
 /// Counts of a connection on which no stream has started yet.
 #[derive(Debug, Default)]
-pub struct Opening {
+pub(super) struct Opening {
     texts: u64,
     binaries: u64,
     bytes: u64,
@@ -73,12 +73,12 @@ pub struct Opening {
 
 impl Opening {
     /// The connection's evidence so far.
-    pub const fn shown(&self) -> Shown {
+    pub(super) const fn shown(&self) -> Shown {
         self.shown
     }
 
     /// Notes the kind of the last message.
-    pub fn note_frame(&mut self, body: &Body<'_>) {
+    pub(super) fn note_frame(&mut self, body: &Body<'_>) {
         let shown = match body {
             Body::Other => Shown::Nothing,
             Body::Connected => Shown::Hello,
@@ -88,7 +88,7 @@ impl Opening {
     }
 
     /// Counts a text message. To be called before the message is parsed: parsing changes it.
-    pub fn note_text(&mut self, text: &[u8]) {
+    pub(super) fn note_text(&mut self, text: &[u8]) {
         self.texts += 1;
         self.bytes += text.len() as u64;
         if !self.is_strange {
@@ -97,7 +97,7 @@ impl Opening {
     }
 
     /// Counts a binary message.
-    pub fn note_binary(&mut self, bytes: &[u8]) {
+    pub(super) fn note_binary(&mut self, bytes: &[u8]) {
         self.binaries += 1;
         self.bytes += bytes.len() as u64;
         if !self.is_strange {
@@ -107,7 +107,7 @@ impl Opening {
     }
 
     /// Notes that the last message does not belong before a start; `stream_id` is its stream id.
-    pub fn note_strange(&mut self, stream_id: &[u8]) {
+    pub(super) fn note_strange(&mut self, stream_id: &[u8]) {
         self.is_strange = true;
         if self.stream_id.is_empty() {
             self.stream_id = texts::id(String::from_utf8_lossy(stream_id).into_owned());
@@ -115,7 +115,7 @@ impl Opening {
     }
 
     /// The record of the connection; `None` if no message was out of place and the protocol was kept.
-    pub fn record(self, end: End, began: Timestamp) -> Option<Record> {
+    pub(super) fn record(self, end: End, began: Timestamp) -> Option<Record> {
         if !self.is_strange && end != End::Protocol {
             return None;
         }

@@ -27,7 +27,7 @@ const CAPTURE_BYTES_MAX: usize = 64 * 1024;
 /// The ring of a session, large enough for two tracks. Most calls have one track and lose no message:
 /// they never write to the ring, so it takes no memory.
 #[derive(Clone, Debug)]
-pub struct Ring(Cow<'static, [u8]>);
+pub(super) struct Ring(Cow<'static, [u8]>);
 
 impl Ring {
     const UNUSED: Self = Self(Cow::Borrowed(&[0; RING_BOTH_TRACKS_MIN]));
@@ -46,7 +46,7 @@ impl AsMut<[u8]> for Ring {
 }
 
 /// The next step after a message.
-pub enum Next {
+pub(super) enum Next {
     GoOn,
     Close(ws::CloseCode),
     /// Drop the stream; if nothing else is recorded on the connection, end it with this code.
@@ -56,7 +56,7 @@ pub enum Next {
 }
 
 /// One stream of a connection, from its start on; before that, the stream that is expected.
-pub struct Stream {
+pub(super) struct Stream {
     pub session: Session<Ring>,
     /// The part of the session's counts that has been added to the recorder's counters.
     pub counted: Stats,
@@ -85,7 +85,7 @@ impl Routed for Stream {
 }
 
 impl Stream {
-    pub fn new(peer: SocketAddr) -> Self {
+    pub(super) fn new(peer: SocketAddr) -> Self {
         Self {
             session: Session::new(Provider::Twilio, Ring::UNUSED),
             counted: Stats::default(),
@@ -101,7 +101,7 @@ impl Stream {
 
     /// Goes on in another file if this one is full, and keeps the next message, `line`, for the
     /// capture.
-    pub fn make_ready(&mut self, line: Option<&[u8]>, context: &mut Context<'_>) {
+    pub(super) fn make_ready(&mut self, line: Option<&[u8]>, context: &mut Context<'_>) {
         if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
             self.begin_segment(context);
         }
@@ -109,7 +109,7 @@ impl Stream {
     }
 
     /// Handles audio.
-    pub fn handle_media(&mut self, media: &MediaFrame<'_>, context: &mut Context<'_>) {
+    pub(super) fn handle_media(&mut self, media: &MediaFrame<'_>, context: &mut Context<'_>) {
         let error = match &mut self.session.handle_media(media) {
             Ok(turn) => return append_all(turn, self.recording.as_mut(), context),
             Err(error) => *error,
@@ -122,7 +122,7 @@ impl Stream {
     }
 
     /// Applies a message to the recording. Returns the next step.
-    pub fn follow(
+    pub(super) fn follow(
         &mut self,
         frame: Frame<'_>,
         opening: &mut Option<Box<Opening>>,
@@ -225,7 +225,7 @@ impl Stream {
 
     /// Does the housekeeping of the stream: adds its counts to the recorder's, posts captured messages,
     /// and does the housekeeping of the recording.
-    pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
+    pub(super) fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
         outbox.board().counters.add(self.session.stats(), &mut self.counted);
         self.note_clock();
         if let Some(recording) = &mut self.recording {
@@ -237,7 +237,7 @@ impl Stream {
     }
 
     /// Logs once that the stream's timestamps are not milliseconds, and notes it in the record.
-    pub fn note_clock(&mut self) {
+    pub(super) fn note_clock(&mut self) {
         let clock = self.session.media_clock();
         if clock == self.clock {
             return;
@@ -264,7 +264,12 @@ impl Stream {
     }
 
     /// Ends the recording, if there is one.
-    pub fn finish(&mut self, end: End, context: &mut Context<'_>, done: Done) -> Option<Finishing> {
+    pub(super) fn finish(
+        &mut self,
+        end: End,
+        context: &mut Context<'_>,
+        done: Done,
+    ) -> Option<Finishing> {
         let _entered = self.span.clone().entered();
         append_all(&mut self.session.handle_end(), self.recording.as_mut(), context);
         context.outbox.board().counters.add(self.session.stats(), &mut self.counted);
@@ -282,7 +287,7 @@ impl Stream {
     }
 
     /// Keeps a message as received, for the capture.
-    pub fn keep_line(&mut self, line: Option<&[u8]>, outbox: &mut Outbox) {
+    pub(super) fn keep_line(&mut self, line: Option<&[u8]>, outbox: &mut Outbox) {
         let Some(line) = line else {
             return;
         };
@@ -312,7 +317,12 @@ fn span_of(peer: SocketAddr) -> Span {
 }
 
 /// Logs a rejected message, only the first of each stream.
-pub fn warn(error: PeerError, has_warned: &mut bool, peer: SocketAddr, context: &Context<'_>) {
+pub(super) fn warn(
+    error: PeerError,
+    has_warned: &mut bool,
+    peer: SocketAddr,
+    context: &Context<'_>,
+) {
     if std::mem::replace(has_warned, true) {
         return;
     }

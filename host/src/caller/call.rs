@@ -31,14 +31,14 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    pub(super) fn new(plan: Plan, url: Url, meter: Arc<Meter>) -> Crew {
+    pub(super) fn new(plan: Plan, url: Url, meter: Arc<Meter>) -> Self {
         let voices = std::array::from_fn(|_| OnceLock::new());
-        Crew { plan, meter, begun: Instant::now(), url, voices }.rehearse()
+        Self { plan, meter, begun: Instant::now(), url, voices }.rehearse()
     }
 
     /// Makes up the voices before the first call, since that takes milliseconds that would make calls
     /// late; then the run begins.
-    fn rehearse(mut self) -> Crew {
+    fn rehearse(mut self) -> Self {
         let tracks = self.plan.calls as usize * 2;
         if self.plan.audio.is_none() {
             (0..tracks.min(VOICES)).for_each(|number| drop(self.made_up(number)));

@@ -25,7 +25,7 @@ impl Copies {
         directory: &Path,
         stream_sid: &str,
         tracks: &[Track],
-    ) -> Result<Copies, Error> {
+    ) -> Result<Self, Error> {
         let path = |number: u32, track: Track| {
             let number = if number > 1 { format!("-{number}") } else { String::new() };
             let side = if track == Track::Outbound { ".outbound" } else { "" };
@@ -40,7 +40,7 @@ impl Copies {
                 Ok((track, path, BufWriter::with_capacity(BUFFER_BYTES, file)))
             });
             match files.collect() {
-                Ok(files) => return Ok(Copies { files }),
+                Ok(files) => return Ok(Self { files }),
                 Err(Error::Save { cause, .. }) if cause.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }

@@ -33,8 +33,8 @@ impl Action {
     /// Rank among the actions of one instant, regardless of the order in which they were asked for.
     pub(super) fn rank(&self) -> u8 {
         match self {
-            Action::Fault(fault, _) => fault.rank(),
-            Action::Dtmf(_) | Action::Mark(_) => 1,
+            Self::Fault(fault, _) => fault.rank(),
+            Self::Dtmf(_) | Self::Mark(_) => 1,
         }
     }
 }
@@ -113,9 +113,9 @@ impl Fault {
     /// Default length or size of the fault.
     pub(super) fn default_measure(self) -> Duration {
         match self {
-            Fault::Silent => Duration::from_secs(120),
-            Fault::TimestampJump => Duration::from_secs(60),
-            Fault::Stall => Duration::from_secs(1),
+            Self::Silent => Duration::from_secs(120),
+            Self::TimestampJump => Duration::from_secs(60),
+            Self::Stall => Duration::from_secs(1),
             _ => Duration::from_millis(300),
         }
     }
@@ -123,16 +123,16 @@ impl Fault {
     /// The close codes a server may end the call with; empty: any ending is right.
     pub(super) fn expected_codes(self) -> &'static [u16] {
         match self {
-            Fault::Fin | Fault::Rst | Fault::HalfFrame | Fault::Silent => &[],
-            Fault::Unmasked
-            | Fault::Rsv
-            | Fault::ReservedOpcode
-            | Fault::LoneContinuation
-            | Fault::FragmentedControl => &[1002],
-            Fault::BadUtf8 => &[1007],
-            Fault::HugeFrame => &[1009],
-            Fault::Binary => &[1000, 1003],
-            Fault::BadJson => &[1000, 1007, 1008],
+            Self::Fin | Self::Rst | Self::HalfFrame | Self::Silent => &[],
+            Self::Unmasked
+            | Self::Rsv
+            | Self::ReservedOpcode
+            | Self::LoneContinuation
+            | Self::FragmentedControl => &[1002],
+            Self::BadUtf8 => &[1007],
+            Self::HugeFrame => &[1009],
+            Self::Binary => &[1000, 1003],
+            Self::BadJson => &[1000, 1007, 1008],
             _ => &[1000],
         }
     }
@@ -142,21 +142,21 @@ impl Fault {
     /// would come after them.
     fn rank(self) -> u8 {
         match self {
-            Fault::Fragments | Fault::NoPong | Fault::Slow | Fault::SplitBytes => 0,
-            Fault::Stall => 2,
-            Fault::StopMissing
-            | Fault::Fin
-            | Fault::Rst
-            | Fault::HalfFrame
-            | Fault::Unmasked
-            | Fault::Rsv
-            | Fault::ReservedOpcode
-            | Fault::LoneContinuation
-            | Fault::FragmentedControl
-            | Fault::BadUtf8
-            | Fault::HugeFrame
-            | Fault::Silent
-            | Fault::Reconnect => 3,
+            Self::Fragments | Self::NoPong | Self::Slow | Self::SplitBytes => 0,
+            Self::Stall => 2,
+            Self::StopMissing
+            | Self::Fin
+            | Self::Rst
+            | Self::HalfFrame
+            | Self::Unmasked
+            | Self::Rsv
+            | Self::ReservedOpcode
+            | Self::LoneContinuation
+            | Self::FragmentedControl
+            | Self::BadUtf8
+            | Self::HugeFrame
+            | Self::Silent
+            | Self::Reconnect => 3,
             _ => 1,
         }
     }
@@ -184,7 +184,7 @@ impl FromStr for Cue {
     type Err = String;
 
     /// Parses a fault: `NAME[=DURATION][@TIME]`.
-    fn from_str(text: &str) -> Result<Cue, String> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let (fault, at) = split_time(text)?;
         let (name, measure) = match fault.split_once('=') {
             Some((name, measure)) => (name, Some(parse_duration(measure)?)),
@@ -192,7 +192,7 @@ impl FromStr for Cue {
         };
         let fault = Fault::from_str(name, false)
             .map_err(|_| format!("no such fault; known are {}", names().join(", ")))?;
-        Ok(Cue { at, action: Action::Fault(fault, measure) })
+        Ok(Self { at, action: Action::Fault(fault, measure) })
     }
 }
 

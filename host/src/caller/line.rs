@@ -60,19 +60,19 @@ pub(super) struct Target {
 
 impl Target {
     /// A target at the address of the URL.
-    pub(super) fn new(url: Url) -> Target {
+    pub(super) fn new(url: Url) -> Self {
         let tls = matches!(url.scheme(), "wss" | "https");
-        Target { url, connect: None, tls }
+        Self { url, connect: None, tls }
     }
 
     /// A target at `connect` instead: `HOST:PORT` without TLS, as behind a proxy that ends it, or
     /// `tls://HOST:PORT`.
-    pub(super) fn through(url: Url, connect: &str) -> Target {
+    pub(super) fn through(url: Url, connect: &str) -> Self {
         let (address, tls) = match connect.strip_prefix("tls://") {
             Some(address) => (address, true),
             None => (connect, false),
         };
-        Target { url, connect: Some(address.to_owned()), tls }
+        Self { url, connect: Some(address.to_owned()), tls }
     }
 
     /// `HOST:PORT` that TCP connects to.
@@ -138,7 +138,7 @@ impl Line {
     ///
     /// # Errors
     /// No connection, no TLS, or an answer that is not 101 (with its status and first line).
-    pub(super) async fn connect(target: &Target, signature: Option<&str>) -> Result<Line, Error> {
+    pub(super) async fn connect(target: &Target, signature: Option<&str>) -> Result<Self, Error> {
         let handshake = |cause| Error::Handshake { address: target.address(), cause };
         let mut request =
             target.url.as_str().into_client_request().map_err(|e| handshake(e.to_string()))?;
@@ -157,7 +157,7 @@ impl Line {
         let socket = target.open().await?;
         let shaken = client_async_with_config(request, socket, Some(config));
         match timeout(CONNECT_TIMEOUT, shaken).await {
-            Ok(Ok((ws, _))) => Ok(Line { ws, closed: None }),
+            Ok(Ok((ws, _))) => Ok(Self { ws, closed: None }),
             Ok(Err(tungstenite::Error::Http(response))) => {
                 let body = response.body().as_deref().unwrap_or_default();
                 Err(Error::refused(response.status().as_u16(), body))
@@ -294,15 +294,15 @@ enum Io {
 impl Io {
     fn tcp_mut(&mut self) -> &mut TcpStream {
         match self {
-            Io::Plain(tcp) => tcp,
-            Io::Tls(tls) => tls.get_mut().0,
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_mut().0,
         }
     }
 
     async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Io::Plain(tcp) => tcp.write_all(bytes).await,
-            Io::Tls(tls) => {
+            Self::Plain(tcp) => tcp.write_all(bytes).await,
+            Self::Tls(tls) => {
                 tls.write_all(bytes).await?;
                 tls.flush().await
             }

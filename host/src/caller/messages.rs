@@ -20,15 +20,15 @@ impl Track {
     /// The name of the track in messages.
     pub fn name(self) -> &'static str {
         match self {
-            Track::Inbound => "inbound",
-            Track::Outbound => "outbound",
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
         }
     }
 }
 
 /// Twilio's ids of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ids {
+pub(super) struct Ids {
     /// `AC` and 32 hexadecimal digits.
     pub account_sid: String,
     /// `CA` and 32 hexadecimal digits.
@@ -50,16 +50,10 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub(super) fn new(ids: Ids) -> Messages {
+    pub(super) fn new(ids: Ids) -> Self {
         let stream_sid = json(&ids.stream_sid);
         let media_tail = [br#""},"streamSid":"#, stream_sid.as_slice(), b"}"].concat();
-        Messages {
-            ids,
-            sequence_number: 0,
-            chunks: [0; 2],
-            text: Vec::with_capacity(512),
-            media_tail,
-        }
+        Self { ids, sequence_number: 0, chunks: [0; 2], text: Vec::with_capacity(512), media_tail }
     }
 
     pub(super) fn ids(&self) -> &Ids {

@@ -46,8 +46,8 @@ impl Meter {
     ///
     /// # Errors
     /// There is no such process, or no `/proc` to read.
-    pub fn new(calls: u32, server_pid: Option<u32>) -> io::Result<Meter> {
-        Ok(Meter {
+    pub fn new(calls: u32, server_pid: Option<u32>) -> io::Result<Self> {
+        Ok(Self {
             calls,
             settled: AtomicU32::new(0),
             over: AtomicU32::new(0),
@@ -190,9 +190,9 @@ struct Histogram {
 }
 
 impl Histogram {
-    fn new() -> Histogram {
+    fn new() -> Self {
         let buckets = (0..=BUCKETS).map(|_| AtomicU64::new(0)).collect();
-        Histogram { buckets, worst_us: AtomicU64::new(0) }
+        Self { buckets, worst_us: AtomicU64::new(0) }
     }
 
     fn record(&self, late: Duration) {
@@ -228,8 +228,8 @@ struct Usage {
 }
 
 impl Process {
-    fn new(pid: u32) -> io::Result<Process> {
-        let mut process = Process { pid, at_rest: Usage::default() };
+    fn new(pid: u32) -> io::Result<Self> {
+        let mut process = Self { pid, at_rest: Usage::default() };
         process.at_rest = process.usage()?;
         Ok(process)
     }

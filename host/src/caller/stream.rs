@@ -87,7 +87,7 @@ pub(super) struct Stream<'c, 'a> {
 }
 
 impl<'c, 'a> Stream<'c, 'a> {
-    pub(super) fn new(call: &'c mut Call<'a>, line: Line, first_chunk: u64) -> Stream<'c, 'a> {
+    pub(super) fn new(call: &'c mut Call<'a>, line: Line, first_chunk: u64) -> Self {
         let plan = &call.crew.plan;
         let usual_timestamp_ms = FIRST_TIMESTAMPS_MS[call.index as usize % 4];
         let now = Instant::now();
@@ -459,14 +459,14 @@ enum Failure {
 }
 
 impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Failure {
-        Failure::Line
+    fn from(_: io::Error) -> Self {
+        Self::Line
     }
 }
 
 impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure::Save(error)
+    fn from(error: Error) -> Self {
+        Self::Save(error)
     }
 }
 

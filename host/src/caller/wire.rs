@@ -24,9 +24,9 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn with_capacity(bytes: usize) -> Outbox {
+    pub(super) fn with_capacity(bytes: usize) -> Self {
         let bytes = Vec::with_capacity(bytes);
-        Outbox { bytes, in_fragments: false, masks: fastrand::Rng::new() }
+        Self { bytes, in_fragments: false, masks: fastrand::Rng::new() }
     }
 
     /// Appends one text message.

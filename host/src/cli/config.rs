@@ -92,7 +92,7 @@ impl TryFrom<ServeArgs> for Config {
             }),
         };
         let texts = twilio::Texts { greeting: args.greeting, ready: args.ready };
-        Ok(Config {
+        Ok(Self {
             admin: admin::Config {
                 token: admin_token,
                 allows_delete: args.allow_delete,

@@ -24,7 +24,7 @@ const SEEK_INTERVAL: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection on its thread.
-pub struct Live {
+pub(super) struct Live {
     pub stream: TcpStream,
     pub call: Call,
     /// The start of an unfinished message.
@@ -53,7 +53,7 @@ pub struct Live {
     pub place: Place,
 }
 
-pub enum Closing {
+pub(super) enum Closing {
     No,
     /// Closes with this code when the recording is finished.
     WhenFinished(ws::CloseCode),
@@ -66,7 +66,7 @@ pub enum Closing {
 impl Live {
     /// Takes over a connection after its handshake, with the bytes that arrived with the handshake's
     /// end. The connection must be read next.
-    pub fn new(stream: TcpStream, call: Call, already_read: &[u8], place: Place) -> Self {
+    pub(super) fn new(stream: TcpStream, call: Call, already_read: &[u8], place: Place) -> Self {
         let now = Instant::now();
         Self {
             stream,
@@ -90,27 +90,27 @@ impl Live {
     }
 
     /// Whether its housekeeping is due.
-    pub fn is_due(&self, now: Instant) -> bool {
+    pub(super) fn is_due(&self, now: Instant) -> bool {
         now - self.tended >= TEND_INTERVAL * 3 / 4
     }
 
     /// Whether the peer has been silent for too long, or sends messages but begins no recording, or
     /// holds memory for a message that does not end.
-    pub fn is_idle(&self, now: Instant, patience: Duration) -> bool {
+    pub(super) fn is_idle(&self, now: Instant, patience: Duration) -> bool {
         now - self.last_heard >= patience
             || !self.call.is_recording() && now - self.began >= patience
             || self.pooled > 0 && now - self.pooled_since.max(self.call.heard()) >= patience
     }
 
     /// Keeps the start of a message in the connection's own memory.
-    pub fn keep(&mut self, partial: &[u8]) {
+    pub(super) fn keep(&mut self, partial: &[u8]) {
         self.partial.clear();
         self.partial.reserve_exact(partial.len());
         self.partial.extend_from_slice(partial);
     }
 
     /// Makes room for more of an unfinished message. Returns whether there is any.
-    pub fn grow(&mut self, pool: &Pool) -> bool {
+    pub(super) fn grow(&mut self, pool: &Pool) -> bool {
         if self.pooled == 0 {
             return self.partial.len() < PARTIAL_BYTES_MAX || !pool.is_scarce();
         }
@@ -126,7 +126,7 @@ impl Live {
 
     /// Takes memory from the pool for the kept part of an unfinished message, or gives it back, as its
     /// length demands.
-    pub fn settle(&mut self, pool: &Pool) {
+    pub(super) fn settle(&mut self, pool: &Pool) {
         if self.partial.len() <= PARTIAL_BYTES_MAX {
             pool.give_back(std::mem::take(&mut self.pooled), &self.place);
             if self.partial.capacity() > PARTIAL_BYTES_MAX {
@@ -141,7 +141,7 @@ impl Live {
     }
 
     /// Asks the slowest message for its room, at most once every [`SEEK_INTERVAL`].
-    pub fn seek_room(&mut self, pool: &Pool, now: Instant) {
+    pub(super) fn seek_room(&mut self, pool: &Pool, now: Instant) {
         if self.sought.is_none_or(|sought| now.saturating_duration_since(sought) >= SEEK_INTERVAL) {
             self.sought = Some(now);
             if let Some((inbox, token)) = pool.take_slowest(self.call.peer().ip(), now) {
@@ -151,14 +151,14 @@ impl Live {
     }
 
     /// Throws away the unfinished message and all later bytes.
-    pub fn give_up_message(&mut self, pool: &Pool) {
+    pub(super) fn give_up_message(&mut self, pool: &Pool) {
         self.partial = Vec::new();
         self.settle(pool);
         self.is_deaf = true;
     }
 
     /// Reads the bytes that have arrived and throws them away. Returns whether there may be more.
-    pub fn discard(&mut self, shared: &mut [u8]) -> bool {
+    pub(super) fn discard(&mut self, shared: &mut [u8]) -> bool {
         match self.stream.read(shared) {
             Ok(0) => self.closing = Closing::Gone,
             Ok(_) => return true,
@@ -171,7 +171,7 @@ impl Live {
 
     /// Copies the kept part of the message to the start of `shared`, unless its memory came from the
     /// pool.
-    pub fn recall(&self, shared: &mut [u8]) {
+    pub(super) fn recall(&self, shared: &mut [u8]) {
         if self.pooled == 0 {
             shared[..self.partial.len()].copy_from_slice(&self.partial);
         }
@@ -183,7 +183,7 @@ impl Live {
     ///
     /// The bytes are kept in any case. So when the pool is scarce, no more is read than may be kept
     /// without it.
-    pub fn receive(&mut self, shared: &mut [u8], pool: &Pool) -> (io::Result<usize>, usize) {
+    pub(super) fn receive(&mut self, shared: &mut [u8], pool: &Pool) -> (io::Result<usize>, usize) {
         let held = self.partial.len();
         if self.pooled == 0 {
             self.recall(shared);
@@ -198,7 +198,7 @@ impl Live {
         (result, self.pooled - held)
     }
 
-    pub fn close_when_finished(&mut self, code: ws::CloseCode, now: Instant) {
+    pub(super) fn close_when_finished(&mut self, code: ws::CloseCode, now: Instant) {
         if !matches!(self.closing, Closing::No) {
             return;
         }
@@ -211,7 +211,7 @@ impl Live {
 
     /// Sends the close frame, and nothing after it. If the peer's close frame has arrived, the
     /// connection is gone; else the peer may answer.
-    pub fn close(&mut self, code: ws::CloseCode, now: Instant) {
+    pub(super) fn close(&mut self, code: ws::CloseCode, now: Instant) {
         self.closing =
             if self.call.peer_closed() { Closing::Gone } else { Closing::Lingering(now + LINGER) };
         // The place is free before the peer can dial again.
@@ -220,14 +220,14 @@ impl Live {
     }
 
     /// Sends a control frame, or keeps it until the socket accepts it.
-    pub fn send(&mut self, frame: &[u8]) {
+    pub(super) fn send(&mut self, frame: &[u8]) {
         self.unsent.extend_from_slice(frame);
         self.flush();
     }
 
     /// Answers the peer's pings, unless earlier answers still wait for the socket: a peer that does not
     /// read gets no more, and its call keeps the newest answers for later.
-    pub fn send_pongs(&mut self) {
+    pub(super) fn send_pongs(&mut self) {
         if self.unsent.is_empty() && matches!(self.closing, Closing::No | Closing::WhenFinished(_))
         {
             self.call.take_pongs().iter().for_each(|pong| self.unsent.extend_from_slice(pong));
@@ -235,7 +235,7 @@ impl Live {
         }
     }
 
-    pub fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
                 Ok(sent) => drop(self.unsent.drain(..sent)),

@@ -33,7 +33,7 @@ pub struct Handle {
 }
 
 /// Mailbox of a media thread.
-pub struct Inbox {
+pub(super) struct Inbox {
     pub letters: Mutex<Vec<Letter>>,
     /// Connections that belong to the thread or are on their way to it, except closed ones.
     pub connections: AtomicUsize,
@@ -45,13 +45,13 @@ pub struct Inbox {
 }
 
 /// Wakes a media thread, which sleeps in one of two ways: in a poll, or parked.
-pub struct Bell {
+pub(super) struct Bell {
     pub sleeper: Mutex<Option<Thread>>,
     pub waker: Waker,
     pub waits_for_sockets: bool,
 }
 
-pub enum Letter {
+pub(super) enum Letter {
     Adopt(Connection, Place),
     Finished {
         token: usize,
@@ -131,12 +131,12 @@ impl Handle {
 }
 
 impl Inbox {
-    pub fn post(&self, letter: Letter) {
+    pub(super) fn post(&self, letter: Letter) {
         lock(&self.letters).push(letter);
         self.bell.ring();
     }
 
-    pub fn take(&self) -> Vec<Letter> {
+    pub(super) fn take(&self) -> Vec<Letter> {
         std::mem::take(&mut lock(&self.letters))
     }
 }

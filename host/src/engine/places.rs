@@ -13,7 +13,7 @@ use crate::lock::lock;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The price of a place, and the connections that have not earned theirs.
-pub struct Places {
+pub(super) struct Places {
     /// Level that a connection must show for its place.
     price: Shown,
     next_number: AtomicU64,
@@ -22,7 +22,7 @@ pub struct Places {
 }
 
 /// A connection that has not earned its place.
-pub struct Waiting {
+pub(super) struct Waiting {
     /// Inbox of the connection's thread, and the connection's token there.
     pub inbox: Arc<Inbox>,
     pub token: usize,
@@ -32,14 +32,14 @@ pub struct Waiting {
 impl Places {
     /// With stream tokens, a place costs a stream that has shown its token; otherwise any message of a
     /// stream.
-    pub fn new(has_stream_tokens: bool) -> Self {
+    pub(super) fn new(has_stream_tokens: bool) -> Self {
         let price = if has_stream_tokens { Shown::Stream } else { Shown::Message };
         Self { price, next_number: AtomicU64::new(0), unearned: Mutex::default() }
     }
 
     /// Takes the next connection that must give way off the list. Of the connections older than
     /// [`GRACE`], that is the oldest of those that have shown the least.
-    pub fn take_next(&self, now: Instant) -> Option<Waiting> {
+    pub(super) fn take_next(&self, now: Instant) -> Option<Waiting> {
         let mut unearned = lock(&self.unearned);
         let key = [Shown::Nothing, Shown::Hello, Shown::Message].into_iter().find_map(|shown| {
             let mut oldest = unearned.range((shown, 0)..=(shown, u64::MAX));
@@ -51,7 +51,7 @@ impl Places {
 }
 
 /// A connection's place in the count; dropping it gives the place back.
-pub struct Place {
+pub(super) struct Place {
     pub inbox: Arc<Inbox>,
     /// Token of the connection on its thread.
     pub token: usize,
@@ -63,7 +63,7 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn new(inbox: &Arc<Inbox>, places: &Arc<Places>) -> Self {
+    pub(super) fn new(inbox: &Arc<Inbox>, places: &Arc<Places>) -> Self {
         inbox.connections.fetch_add(1, Ordering::Relaxed);
         Self {
             inbox: Arc::clone(inbox),
@@ -77,18 +77,18 @@ impl Place {
 
     /// Puts the connection on the list of those that may have to give way, until it has earned its
     /// place.
-    pub fn wait(&mut self, token: usize) {
+    pub(super) fn wait(&mut self, token: usize) {
         self.token = token;
         let waiting = Waiting { inbox: Arc::clone(&self.inbox), token, since: Instant::now() };
         lock(&self.places.unearned).insert((self.shown, self.number), waiting);
     }
 
-    pub fn is_earned(&self) -> bool {
+    pub(super) fn is_earned(&self) -> bool {
         self.shown >= self.places.price
     }
 
     /// Notes the level that the connection has shown. Call it only while the place is not earned.
-    pub fn note(&mut self, shown: Shown) {
+    pub(super) fn note(&mut self, shown: Shown) {
         if shown <= self.shown {
             return;
         }
@@ -102,7 +102,7 @@ impl Place {
     }
 
     /// Leaves the place to the next call: the connection is about to be closed.
-    pub fn linger(&mut self) {
+    pub(super) fn linger(&mut self) {
         if !std::mem::replace(&mut self.is_lingering, true) {
             self.inbox.lingering.fetch_add(1, Ordering::Relaxed);
             self.inbox.connections.fetch_sub(1, Ordering::Relaxed);

@@ -21,7 +21,7 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 const SHARE_BYTES_MAX: usize = BYTES_MAX / 4;
 
 /// Bytes taken in one step.
-pub const STEP_BYTES: usize = 64 * 1024;
+pub(super) const STEP_BYTES: usize = 64 * 1024;
 
 /// Age at which an unfinished message gives way to another when the memory is taken.
 const SLOW: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ const SLOW_OF_GREEDY: Duration = Duration::from_millis(500);
 
 /// The bytes taken and the connections that hold them.
 #[derive(Default)]
-pub struct Pool {
+pub(super) struct Pool {
     taken: AtomicUsize,
     /// Held memory by the number of the connection's place.
     held: Mutex<BTreeMap<u64, Held>>,
@@ -51,12 +51,12 @@ struct Held {
 impl Pool {
     /// Whether the remainder of one more read could exceed the bound. Threads that ask at the same time
     /// may exceed it by one read each.
-    pub fn is_scarce(&self) -> bool {
+    pub(super) fn is_scarce(&self) -> bool {
         self.taken.load(Ordering::Relaxed) + BUFFER_BYTES + STEP_BYTES > BYTES_MAX
     }
 
     /// Takes `bytes` for a message of the connection at `place`, and returns them.
-    pub fn add(&self, bytes: usize, place: &Place, peer: IpAddr) -> usize {
+    pub(super) fn add(&self, bytes: usize, place: &Place, peer: IpAddr) -> usize {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
         let begin = || Held {
             origin: origin(peer),
@@ -71,7 +71,7 @@ impl Pool {
     }
 
     /// Gives back all memory that was taken for a message.
-    pub fn give_back(&self, bytes: usize, place: &Place) {
+    pub(super) fn give_back(&self, bytes: usize, place: &Place) {
         if bytes > 0 {
             self.taken.fetch_sub(bytes, Ordering::Relaxed);
             lock(&self.held).remove(&place.number);
@@ -79,13 +79,13 @@ impl Pool {
     }
 
     /// Whether a connection has been asked to give way and has not finished its message since.
-    pub fn is_leaving(&self, place: &Place) -> bool {
+    pub(super) fn is_leaving(&self, place: &Place) -> bool {
         lock(&self.held).get(&place.number).is_some_and(|held| held.is_leaving)
     }
 
     /// Finds a message that must give way to a message from `peer`: the oldest of the address that has
     /// more than its share, else the oldest of all. Returns the inbox of its thread and its token there.
-    pub fn take_slowest(&self, peer: IpAddr, now: Instant) -> Option<(Arc<Inbox>, usize)> {
+    pub(super) fn take_slowest(&self, peer: IpAddr, now: Instant) -> Option<(Arc<Inbox>, usize)> {
         let mut held = lock(&self.held);
         let mut sums = BTreeMap::<IpAddr, usize>::new();
         for held in held.values().filter(|held| !held.is_leaving) {

@@ -26,19 +26,19 @@ const HEADER_CHARS_MAX: usize = 60;
 
 /// The peer of a connection, as an extension of its request.
 #[derive(Clone)]
-pub struct Client {
+pub(super) struct Client {
     pub peer: SocketAddr,
     pub standing: Arc<Standing>,
 }
 
 /// Reports refusals.
 #[derive(Clone)]
-pub struct Refusals {
+pub(super) struct Refusals {
     board: Arc<Board>,
 }
 
 impl Refusals {
-    pub fn new(board: Arc<Board>) -> Self {
+    pub(super) fn new(board: Arc<Board>) -> Self {
         Self { board }
     }
 
@@ -70,7 +70,7 @@ impl Refusals {
     }
 
     /// Reports a connection from which no request could be read.
-    pub fn tell_connection(&self, peer: SocketAddr, unread: Unread, first_bytes: &[u8]) {
+    pub(super) fn tell_connection(&self, peer: SocketAddr, unread: Unread, first_bytes: &[u8]) {
         self.tell(unread.why(), Some(peer), |left_out| {
             let advice = unread.advice(first_bytes);
             warn!(%peer, left_out, "refused a connection: {unread}; {advice}");
@@ -80,7 +80,7 @@ impl Refusals {
 
 /// Reasons why no request could be read from a connection.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-pub enum Unread {
+pub(super) enum Unread {
     #[error("it made room for newer ones before its request was whole")]
     Crowded,
     #[error("its request is not HTTP/1.1")]
@@ -93,7 +93,7 @@ pub enum Unread {
 
 impl Unread {
     /// Returns the reason in an error of hyper, if the peer's bytes are wrong.
-    pub fn of(error: &hyper::Error, patience: Duration) -> Option<Self> {
+    pub(super) fn of(error: &hyper::Error, patience: Duration) -> Option<Self> {
         if error.is_timeout() {
             Some(Self::Timeout(patience))
         } else if error.is_parse_too_large() {
@@ -233,7 +233,11 @@ impl Asked {
 }
 
 /// Reports each request that is answered with a [`Refusal`].
-pub async fn tell(State(refusals): State<Refusals>, request: Request, next: Next) -> Response {
+pub(super) async fn tell(
+    State(refusals): State<Refusals>,
+    request: Request,
+    next: Next,
+) -> Response {
     let asked = Asked::of(&request);
     let mut response = next.run(request).await;
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {

@@ -21,7 +21,7 @@ const RECENT_MAX: usize = 256;
 /// covers in the file does not count again. Of two gaps that begin near each other, one of them closed
 /// up, only the longer one counts.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outages {
+pub(super) struct Outages {
     tracks: [VecDeque<Known>; 2],
 }
 
@@ -62,7 +62,7 @@ impl Known {
 
 impl Outages {
     /// Adds a gap. Returns the number of its samples that no gap of the other track has counted.
-    pub fn add(&mut self, gap: &Gap) -> u64 {
+    pub(super) fn add(&mut self, gap: &Gap) -> u64 {
         let mut new = Known::of(gap);
         let [inbound, outbound] = &mut self.tracks;
         let (own, others) = match gap.track {

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// The most that a record's ids, parameters, ends of the call, keys, marks and gaps take together.
-pub const TEXTS_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const TEXTS_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest id, and the longest name of a parameter.
-pub const ID_BYTES_MAX: usize = 256;
+pub(crate) const ID_BYTES_MAX: usize = 256;
 
 /// The most that all parameters take together.
 const PARAMETERS_BYTES_MAX: usize = 32 * 1024;
@@ -39,7 +39,7 @@ const DIGEST_DIGITS: usize = 32;
 const MARK_BYTES_MAX: usize = CUT.len() + 7 + DIGEST.len() + DIGEST_DIGITS + 1;
 
 /// The bytes that a text takes in JSON, without its quotes.
-pub fn json_bytes(text: &str) -> usize {
+pub(crate) fn json_bytes(text: &str) -> usize {
     text.bytes().map(json_bytes_of).sum()
 }
 
@@ -64,7 +64,7 @@ fn head(text: &str, bytes_max: usize) -> &str {
 
 /// The text as it is if it takes at most `bytes_max` bytes. Else its beginning and a mark: the length of
 /// the whole text and the first digits of its SHA-256. Adds 1 to `cut` if the text is cut.
-pub fn bounded(mut text: String, bytes_max: usize, cut: &mut u64) -> String {
+pub(crate) fn bounded(mut text: String, bytes_max: usize, cut: &mut u64) -> String {
     if json_bytes(&text) > bytes_max {
         let digest = digest(&text);
         let kept = head(&text, bytes_max.saturating_sub(MARK_BYTES_MAX));
@@ -77,12 +77,12 @@ pub fn bounded(mut text: String, bytes_max: usize, cut: &mut u64) -> String {
 }
 
 /// The id, cut to [`ID_BYTES_MAX`].
-pub fn id(text: String) -> String {
+pub(crate) fn id(text: String) -> String {
     bounded(text, ID_BYTES_MAX, &mut 0)
 }
 
 /// The first digits of a text's SHA-256; of a cut text, those of the whole text.
-pub fn digest_of(text: &str) -> String {
+pub(crate) fn digest_of(text: &str) -> String {
     let marked = text.rsplit_once(CUT).and_then(|(_, mark)| mark.strip_suffix(']'));
     let digits = marked.and_then(|mark| Some(mark.split_once(DIGEST)?.1));
     let is_digest = |digits: &&str| {
@@ -98,7 +98,7 @@ fn digest(text: &str) -> String {
 }
 
 /// The beginning of a text, as watchers of a live call see it.
-pub fn brief(text: &str) -> String {
+pub(crate) fn brief(text: &str) -> String {
     let kept = head(text, BRIEF_TEXT_BYTES_MAX);
     if kept.len() == text.len() { kept.to_owned() } else { format!("{kept}…") }
 }

@@ -223,7 +223,7 @@ impl Finishers {
 }
 
 /// One recording's file, and the jobs not yet written to it.
-pub struct Spool {
+pub(super) struct Spool {
     /// Span of the call.
     span: Span,
     jobs: VecDeque<Job>,

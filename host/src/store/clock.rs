@@ -36,7 +36,7 @@ use sha2::{Digest as _, Sha256};
 use crate::disk::found;
 
 /// File with which an operator confirms that the clock is right.
-pub const CONFIRM_FILE: &str = ".callreel.clock-is-right";
+pub(super) const CONFIRM_FILE: &str = ".callreel.clock-is-right";
 
 /// systemd's time service touches this file when it has set the clock.
 const SYNCHRONISED_FILE: &str = "/run/systemd/timesync/synchronized";
@@ -69,7 +69,7 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Reads the clocks now.
-    pub fn now() -> Self {
+    pub(super) fn now() -> Self {
         // Not by `clock_gettime`: a tool that fakes one clock for a process fakes the other as well.
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
         let uptime = fs::read_to_string("/proc/uptime");
@@ -139,7 +139,7 @@ struct Anchor {
 
 impl Clock {
     /// Reads the state that an earlier run left in the lock file; an unreadable slot counts as empty.
-    pub fn load(lock: &File) -> Option<Self> {
+    pub(super) fn load(lock: &File) -> Option<Self> {
         let slots = [0, 1].map(|slot| {
             let mut bytes = vec![0; SLOT_BYTES];
             let length = lock.read_at(&mut bytes, slot * SLOT_BYTES as u64).ok()?;
@@ -152,7 +152,7 @@ impl Clock {
     }
 
     /// Writes the state to the lock file. It becomes durable with the next sync.
-    pub fn save(&mut self, lock: &File) -> std::io::Result<()> {
+    pub(super) fn save(&mut self, lock: &File) -> std::io::Result<()> {
         self.sequence += 1;
         let json = serde_json::to_vec(self)?;
         let mut line = format!("{} ", digest_of(&json)).into_bytes();
@@ -164,7 +164,7 @@ impl Clock {
 
     /// The first look. Only files tell of the past: `newest_s` is the time of the newest one, if there
     /// is any.
-    pub fn first(now: &Reading, newest_s: Option<i64>) -> Self {
+    pub(super) fn first(now: &Reading, newest_s: Option<i64>) -> Self {
         let mut clock = Self::default();
         clock.advance(now);
         clock.anchor = Some(Anchor {
@@ -176,7 +176,7 @@ impl Clock {
     }
 
     /// Takes in a reading.
-    pub fn advance(&mut self, now: &Reading) {
+    pub(super) fn advance(&mut self, now: &Reading) {
         let is_same_boot = now.boot == self.boot && now.uptime_s >= self.uptime_s;
         let passed = if is_same_boot { now.uptime_s - self.uptime_s } else { now.uptime_s };
         if let Some(anchor) = &mut self.anchor {
@@ -200,7 +200,7 @@ impl Clock {
     ///
     /// # Errors
     /// The reason for the doubt, in words.
-    pub fn judge(&mut self, now: &Reading, newest_s: Option<i64>) -> Result<(), String> {
+    pub(super) fn judge(&mut self, now: &Reading, newest_s: Option<i64>) -> Result<(), String> {
         let Some(anchor) = self.anchor else {
             self.believe(newest_s);
             return Ok(());
@@ -253,7 +253,7 @@ impl Clock {
 
     /// Believes the clock from now on. Recordings that ended by `newest_s` are no reason for doubt any
     /// more.
-    pub fn believe(&mut self, newest_s: Option<i64>) {
+    pub(super) fn believe(&mut self, newest_s: Option<i64>) {
         self.anchor =
             Some(Anchor { odometer_s: self.odometer_s, wall_s: self.wall_s, is_exact: true });
         self.known_newest_s = newest_s.max(self.known_newest_s);
@@ -262,7 +262,7 @@ impl Clock {
 
     /// Whether a recording that ended at `ended_s` may be less than a day old, regardless of the clock's
     /// present time.
-    pub fn may_be_young(&self, ended_s: i64) -> bool {
+    pub(super) fn may_be_young(&self, ended_s: i64) -> bool {
         self.segments.iter().any(|segment| {
             let reading_s = ended_s - segment.offset_s;
             let from_s = segment.from_s.cast_signed() - LOOK_S.cast_signed();

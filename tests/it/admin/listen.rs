@@ -22,7 +22,7 @@ fn header(channels: u16) -> Vec<u8> {
 
 /// Listens to each track of the live call at `path`, as a WAV and as raw samples. The inbound and the
 /// outbound track are tones of the given frequencies, in Hz.
-pub fn check(recorder: &Recorder, path: &str, [inbound, outbound]: [f64; 2]) {
+pub(super) fn check(recorder: &Recorder, path: &str, [inbound, outbound]: [f64; 2]) {
     for (track, channels, pitches) in [
         ("inbound", 1_u16, &[inbound][..]),
         ("outbound", 1, &[outbound]),
@@ -114,7 +114,7 @@ fn the_player_of_the_readme_is_heard_at_once() {
 }
 
 /// Requests an endless answer in each documented format and in one that is not documented.
-pub fn check_against(item: &Value, recorder: &Recorder, path: &str) {
+pub(super) fn check_against(item: &Value, recorder: &Recorder, path: &str) {
     let none = vec![];
     let parameters = item["get"]["parameters"].as_array().unwrap_or(&none);
     let Some(format) = parameters.iter().find(|one| one["name"] == "format") else { return };

@@ -10,7 +10,7 @@ use crate::harness::peer::{FIN, PING, Peer, TEXT, frame};
 use crate::harness::process::Server;
 
 /// Prefix of the liars' stream ids.
-pub const PREFIX: &str = "ML";
+pub(super) const PREFIX: &str = "ML";
 
 /// Pause between two frames: the pace of speech.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -19,11 +19,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 type Frames = Box<dyn Iterator<Item = Vec<u8>>>;
 
 /// The kinds of lies, each for the id of a stream.
-pub const LIES: [fn(&str) -> Frames; 9] =
+pub(super) const LIES: [fn(&str) -> Frames; 9] =
     [gaps, clocks, starts, streams, texts, rejects, pings, endless_message, silence];
 
 /// Sends the frames, then holds the connection and its resources until `is_over`.
-pub fn lie(server: &Server, id: &str, frames: Frames, is_over: &AtomicBool) {
+pub(super) fn lie(server: &Server, id: &str, frames: Frames, is_over: &AtomicBool) {
     let Ok(mut peer) = Peer::try_connect(server, id, "") else {
         return;
     };

@@ -11,7 +11,7 @@ use super::bench::{Bench, IMAGE, STEREO, budget, ensure, image, sections};
 use super::conversation::INBOUND;
 use super::{CALLS_MAX, Outcome, TALK_FRAMES, hang_up, stalled_calls, talk_to};
 
-pub fn the_image_keeps_its_budgets() -> Outcome {
+pub(crate) fn the_image_keeps_its_budgets() -> Outcome {
     for (name, image) in [("one track", &IMAGE), ("both tracks", &STEREO)] {
         let sections = sections(&fs::read(image.as_ref().map_err(Clone::clone)?)?)?;
         let flash = sections.code + sections.data;
@@ -27,13 +27,13 @@ pub fn the_image_keeps_its_budgets() -> Outcome {
     ensure(stack <= budget("stack_bytes_peak_max")?, || format!("stack: {stack} bytes"))
 }
 
-pub fn instructions_a_frame() -> Outcome {
+pub(crate) fn instructions_a_frame() -> Outcome {
     let m3 = probe(qemu::TARGET, "lm3s6965evb", "core_instructions_a_frame_max")?;
     let m0 = probe("thumbv6m-none-eabi", "microbit", "core_instructions_a_frame_max_m0")?;
     ensure(m3 == m0, || "two processors make different recordings".into())
 }
 
-pub fn instructions_on_riscv() -> Outcome {
+pub(crate) fn instructions_on_riscv() -> Outcome {
     let m3 = probe(qemu::TARGET, "lm3s6965evb", "core_instructions_a_frame_max")?;
     let target = "riscv32imac-unknown-none-elf";
     let riscv = probe(target, "virt", "core_instructions_a_frame_max_riscv")?;
@@ -61,7 +61,7 @@ fn probe(target: &str, board: &str, limit: &str) -> Result<u64, Failed> {
 
 /// Instructions of three calls at real pace, less those of an idle device, so that the figure hardly
 /// changes from run to run.
-pub fn instructions_in_all() -> Outcome {
+pub(crate) fn instructions_in_all() -> Outcome {
     let bench = Bench::counted("counted")?;
     let reading = || -> Result<(u64, u64), Failed> {
         let uptime_ms = bench.health()?["uptime_ms"].as_u64().unwrap_or(0);
@@ -80,7 +80,7 @@ pub fn instructions_in_all() -> Outcome {
     ensure(each <= max, || format!("{each} instructions"))
 }
 
-pub fn a_media_frame_cannot_panic() -> Outcome {
+pub(crate) fn a_media_frame_cannot_panic() -> Outcome {
     let probe = Program {
         name: "probe",
         features: "prove-panic-free",

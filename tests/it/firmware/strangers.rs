@@ -14,7 +14,7 @@ use super::device_peer::Peer;
 use super::{CALLS_MAX, Outcome, client, place_calls, recorder, seeds};
 
 /// Only a call may keep a connection for long when another peer wants one.
-pub fn no_poller_keeps_a_call_out() -> Outcome {
+pub(crate) fn no_poller_keeps_a_call_out() -> Outcome {
     let bench = Bench::boot("poller", 64)?;
     let address = bench.appliance.address();
     place_calls(&bench, 1, 120)?;
@@ -59,7 +59,7 @@ pub fn no_poller_keeps_a_call_out() -> Outcome {
     })
 }
 
-pub fn nonsense_does_not_stop_it() -> Outcome {
+pub(crate) fn nonsense_does_not_stop_it() -> Outcome {
     let bench = Bench::boot("nonsense", 64)?;
     let address = bench.appliance.address();
     let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(5000));
@@ -115,7 +115,7 @@ pub fn nonsense_does_not_stop_it() -> Outcome {
 
 /// Sends each message in the middle of a call, and the seeds of raw bytes both in the middle of a call
 /// and as a request. The card must hold the recordings that core makes of the same bytes on a host.
-pub fn what_fuzzers_say() -> Outcome {
+pub(crate) fn what_fuzzers_say() -> Outcome {
     let bench = Bench::boot("seeds", 64)?;
     let mut said = Conversation::new(&bench);
     for message in seeds::messages()? {

@@ -16,7 +16,7 @@ use super::process::{PATIENCE, eventually};
 use super::serving::Serving;
 
 /// A running recorder; stopped when dropped.
-pub struct Recorder {
+pub(crate) struct Recorder {
     serving: Serving,
     pub public: SocketAddr,
     pub admin: SocketAddr,
@@ -24,11 +24,11 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn start(admin: admin::Config) -> Self {
+    pub(crate) fn start(admin: admin::Config) -> Self {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), admin, None)
     }
 
-    pub fn start_in(
+    pub(crate) fn start_in(
         dir: Arc<TempDir>,
         admin: admin::Config,
         webhook: Option<webhook::Config>,
@@ -38,36 +38,36 @@ impl Recorder {
         Self { public: serving.public, admin: serving.admin, serving, dir }
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.serving.stop();
     }
 
     /// A plan of calls to this recorder.
-    pub fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         Plan::new(format!("ws://{}/media-stream", self.public))
     }
 
     /// Places calls and waits for their end.
-    pub fn place(&self, plan: &Plan) -> Report {
+    pub(crate) fn place(&self, plan: &Plan) -> Report {
         self.serving.runtime.block_on(place(plan)).unwrap()
     }
 
     /// Places calls in the background.
-    pub fn place_meanwhile(&self, plan: Plan) -> tokio::task::JoinHandle<Report> {
+    pub(crate) fn place_meanwhile(&self, plan: Plan) -> tokio::task::JoinHandle<Report> {
         self.serving.runtime.spawn(async move { place(&plan).await.unwrap() })
     }
 
     /// Runs a future on the recorder's runtime to its end.
-    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.serving.runtime.block_on(work)
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.admin)
     }
 
     /// Sends a request with these headers; returns the answer.
-    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -81,17 +81,17 @@ impl Recorder {
         Answer::read(agent.run(request.body(()).unwrap()).unwrap())
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[])
     }
 
     /// Sends requests until `look` finds its value in the answer.
-    pub fn wait_for<T>(&self, path: &str, look: impl Fn(&Value) -> Option<T>) -> T {
+    pub(crate) fn wait_for<T>(&self, path: &str, look: impl Fn(&Value) -> Option<T>) -> T {
         eventually(PATIENCE, path, || look(&self.get(path).json()))
     }
 
     /// Waits for `count` finished recordings; returns their summaries, newest first.
-    pub fn wait_for_recordings(&self, count: usize) -> Vec<Value> {
+    pub(crate) fn wait_for_recordings(&self, count: usize) -> Vec<Value> {
         self.wait_for("/api/v1/recordings", |answer| {
             let recordings = answer["recordings"].as_array()?;
             (recordings.len() >= count).then(|| recordings.clone())
@@ -100,10 +100,10 @@ impl Recorder {
 }
 
 /// Events of an admin listener from now on, for [`PATIENCE`] at most.
-pub struct Events(Lines<BufReader<ureq::BodyReader<'static>>>);
+pub(crate) struct Events(Lines<BufReader<ureq::BodyReader<'static>>>);
 
 impl Events {
-    pub fn of(admin: SocketAddr) -> Self {
+    pub(crate) fn of(admin: SocketAddr) -> Self {
         let request = ureq::get(format!("http://{admin}/api/v1/events"));
         let request = request.config().timeout_global(Some(PATIENCE)).build();
         let body = request.call().unwrap().into_body();
@@ -111,7 +111,7 @@ impl Events {
     }
 
     /// The name and the data of the next event.
-    pub fn next(&mut self) -> (String, Value) {
+    pub(crate) fn next(&mut self) -> (String, Value) {
         let mut event = String::new();
         loop {
             let line = self.0.next().expect("the events go on").expect("an event in time");
@@ -124,12 +124,12 @@ impl Events {
     }
 
     /// Skips the events before the next one of this name.
-    pub fn wait_for(&mut self, name: &str) {
+    pub(crate) fn wait_for(&mut self, name: &str) {
         while self.next().0 != name {}
     }
 }
 
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: ureq::http::HeaderMap,
     pub body: Vec<u8>,
@@ -143,21 +143,21 @@ impl Answer {
         Self { status: parts.status.as_u16(), headers: parts.headers, body: bytes }
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.text()))
     }
 }
 
 /// A tone of this frequency and duration, as mu-law.
-pub fn tone(hz: f64, duration: Duration) -> Vec<u8> {
+pub(crate) fn tone(hz: f64, duration: Duration) -> Vec<u8> {
     let count = (duration.as_secs_f64() * 8000.0) as usize;
     let sample = |index: usize| {
         let angle = index as f64 / 8000.0 * hz * std::f64::consts::TAU;
@@ -167,13 +167,13 @@ pub fn tone(hz: f64, duration: Duration) -> Vec<u8> {
 }
 
 /// The frequency of a tone in Hz, by its changes of sign.
-pub fn pitch(samples: &[i16]) -> f64 {
+pub(crate) fn pitch(samples: &[i16]) -> f64 {
     let changes = samples.windows(2).filter(|two| (two[0] < 0) != (two[1] < 0)).count();
     changes as f64 / 2.0 / (samples.len() as f64 / 8000.0)
 }
 
 /// Makes a finished recording of the given id and day, as an earlier run would have left it.
-pub fn shelve(dir: &Path, day: &str, id: &str) {
+pub(crate) fn shelve(dir: &Path, day: &str, id: &str) {
     let record = serde_json::json!({
         "schema": 1, "recorder": "callreel", "id": id, "state": "complete", "end": "stop",
         "provider": "twilio", "stream_id": id, "call_id": format!("CA-{id}"), "account_id": "AC1",

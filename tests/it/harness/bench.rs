@@ -20,10 +20,10 @@ use crate::card::Disk;
 use crate::conversation::MONO;
 
 /// The appliance as it is delivered.
-pub static IMAGE: LazyLock<Result<PathBuf, String>> =
+pub(crate) static IMAGE: LazyLock<Result<PathBuf, String>> =
     LazyLock::new(|| image("appliance.elf", Program::APPLIANCE));
 /// The appliance for calls of two tracks.
-pub static STEREO: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+pub(crate) static STEREO: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     image("both-tracks.elf", Program { features: "both-tracks", ..Program::APPLIANCE })
 });
 static FAULTY: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
@@ -38,7 +38,7 @@ static FAULTY_STEREO: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
 static BUILDING: Mutex<()> = Mutex::new(());
 
 /// Builds a program once for all trials, or finds it built.
-pub fn image(name: &str, program: Program<'_>) -> Result<PathBuf, String> {
+pub(crate) fn image(name: &str, program: Program<'_>) -> Result<PathBuf, String> {
     let _guard = BUILDING.lock();
     let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     program.build(&image).map_err(|error| error.to_string())?;
@@ -46,7 +46,7 @@ pub fn image(name: &str, program: Program<'_>) -> Result<PathBuf, String> {
 }
 
 /// An empty folder for a trial.
-pub fn place(name: &str) -> std::io::Result<PathBuf> {
+pub(crate) fn place(name: &str) -> std::io::Result<PathBuf> {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware").join(name);
     if place.exists() {
         fs::remove_dir_all(&place)?;
@@ -56,35 +56,35 @@ pub fn place(name: &str) -> std::io::Result<PathBuf> {
 }
 
 /// A running appliance, its card and its log.
-pub struct Bench {
+pub(crate) struct Bench {
     pub appliance: Appliance,
     image: PathBuf,
     pub place: PathBuf,
 }
 
 impl Bench {
-    pub fn boot(name: &str, card_mebibytes: u32) -> Result<Self, Failed> {
+    pub(crate) fn boot(name: &str, card_mebibytes: u32) -> Result<Self, Failed> {
         Self::start(Appliance::boot, &IMAGE, name, Some(card_mebibytes))
     }
 
     /// A bench that counts instructions.
-    pub fn counted(name: &str) -> Result<Self, Failed> {
+    pub(crate) fn counted(name: &str) -> Result<Self, Failed> {
         Self::start(Appliance::boot_counted, &IMAGE, name, Some(64))
     }
 
-    pub fn with_faults(name: &str) -> Result<Self, Failed> {
+    pub(crate) fn with_faults(name: &str) -> Result<Self, Failed> {
         Self::start(Appliance::boot, &FAULTY, name, Some(64))
     }
 
-    pub fn with_both_tracks(name: &str) -> Result<Self, Failed> {
+    pub(crate) fn with_both_tracks(name: &str) -> Result<Self, Failed> {
         Self::start(Appliance::boot, &STEREO, name, Some(64))
     }
 
-    pub fn with_both_tracks_and_faults(name: &str) -> Result<Self, Failed> {
+    pub(crate) fn with_both_tracks_and_faults(name: &str) -> Result<Self, Failed> {
         Self::start(Appliance::boot, &FAULTY_STEREO, name, Some(64))
     }
 
-    pub fn without_card(name: &str) -> Result<Self, Failed> {
+    pub(crate) fn without_card(name: &str) -> Result<Self, Failed> {
         Self::start(Appliance::boot, &IMAGE, name, None)
     }
 
@@ -105,7 +105,7 @@ impl Bench {
         Ok(Self { appliance, image, place })
     }
 
-    pub fn cut_power_and_boot(self) -> Result<Self, Failed> {
+    pub(crate) fn cut_power_and_boot(self) -> Result<Self, Failed> {
         let Self { appliance, image, place } = self;
         appliance.cut_power();
         let card = place.join("card.img");
@@ -114,46 +114,46 @@ impl Bench {
     }
 
     /// Cuts the power and checks the card's volume.
-    pub fn check_card(self) -> Outcome {
+    pub(crate) fn check_card(self) -> Outcome {
         self.appliance.cut_power();
         let card = fs::read(self.place.join("card.img"))?;
         check_volume(&card, &self.place, "at the end")
     }
 
-    pub fn health(&self) -> Result<Value, Failed> {
+    pub(crate) fn health(&self) -> Result<Value, Failed> {
         Ok(serde_json::from_slice(&self.appliance.get("/")?.1)?)
     }
 
-    pub fn wav(&self, number: u32) -> Result<Vec<u8>, Failed> {
+    pub(crate) fn wav(&self, number: u32) -> Result<Vec<u8>, Failed> {
         let (status, body) = self.appliance.get(&format!("/recordings/R{number:07}.wav"))?;
         ensure(status == 200, || format!("recording {number}: HTTP {status}"))?;
         Ok(body)
     }
 
-    pub fn end_record(&self, number: u32) -> Result<Value, Failed> {
+    pub(crate) fn end_record(&self, number: u32) -> Result<Value, Failed> {
         let (status, body) = self.appliance.get(&format!("/recordings/R{number:07}.json"))?;
         ensure(status == 200, || format!("end record {number}: HTTP {status}"))?;
         Ok(serde_json::from_slice(&body)?)
     }
 
     /// Number of recordings on the card.
-    pub fn recordings(&self) -> Result<usize, Failed> {
+    pub(crate) fn recordings(&self) -> Result<usize, Failed> {
         let list: Value = serde_json::from_slice(&self.appliance.get("/recordings")?.1)?;
         Ok(list.as_array().map_or(0, Vec::len))
     }
 
     /// Waits for a recording's end record.
-    pub fn finished(&self, number: u32) -> Outcome {
+    pub(crate) fn finished(&self, number: u32) -> Outcome {
         let path = format!("/recordings/R{number:07}.json");
         poll(|| Ok(self.appliance.get(&path)?.0 == 200))
     }
 
-    pub fn await_health(&self, is_met: impl Fn(&Value) -> bool) -> Outcome {
+    pub(crate) fn await_health(&self, is_met: impl Fn(&Value) -> bool) -> Outcome {
         poll(|| Ok(is_met(&self.health()?)))
     }
 
     /// Waits until recording `number` of the list has at least `bytes` bytes.
-    pub fn await_bytes(&self, number: usize, bytes: u64) -> Outcome {
+    pub(crate) fn await_bytes(&self, number: usize, bytes: u64) -> Outcome {
         poll(|| {
             let list: Value = serde_json::from_slice(&self.appliance.get("/recordings")?.1)?;
             Ok(list[number - 1]["bytes"].as_u64() >= Some(bytes))
@@ -162,7 +162,7 @@ impl Bench {
 }
 
 /// Polls until `is_met` returns true, for a minute at most.
-pub fn poll(mut is_met: impl FnMut() -> Result<bool, Failed>) -> Outcome {
+pub(crate) fn poll(mut is_met: impl FnMut() -> Result<bool, Failed>) -> Outcome {
     let until = Instant::now() + Duration::from_secs(60);
     while Instant::now() < until {
         if is_met()? {
@@ -174,12 +174,12 @@ pub fn poll(mut is_met: impl FnMut() -> Result<bool, Failed>) -> Outcome {
 }
 
 /// Fails with the complaint unless `is_so`.
-pub fn ensure(is_so: bool, complaint: impl FnOnce() -> String) -> Outcome {
+pub(crate) fn ensure(is_so: bool, complaint: impl FnOnce() -> String) -> Outcome {
     if is_so { Ok(()) } else { Err(complaint().into()) }
 }
 
 /// A figure of `firmware-sim/budgets.toml`.
-pub fn budget(name: &str) -> Result<u64, Failed> {
+pub(crate) fn budget(name: &str) -> Result<u64, Failed> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware-sim/budgets.toml");
     let text = fs::read_to_string(path)?;
     let lines = text.lines().filter_map(|line| line.split_once(" = "));
@@ -188,7 +188,7 @@ pub fn budget(name: &str) -> Result<u64, Failed> {
 }
 
 /// Sizes of an image, in bytes.
-pub struct Sections {
+pub(crate) struct Sections {
     /// Code and constants.
     pub code: u64,
     /// Statics with initial values, in flash and in RAM.
@@ -198,7 +198,7 @@ pub struct Sections {
 }
 
 /// Adds up an image's sections.
-pub fn sections(elf: &[u8]) -> Result<Sections, Failed> {
+pub(crate) fn sections(elf: &[u8]) -> Result<Sections, Failed> {
     use object::{Object, ObjectSection, SectionFlags, SectionKind};
 
     let file = object::File::parse(elf)?;
@@ -218,7 +218,7 @@ pub fn sections(elf: &[u8]) -> Result<Sections, Failed> {
 }
 
 /// Runs `fsck.vfat` on the card, and plays every recording on it.
-pub fn check_volume(card: &[u8], place: &Path, when: &str) -> Outcome {
+pub(crate) fn check_volume(card: &[u8], place: &Path, when: &str) -> Outcome {
     let volume = place.join("volume.img");
     fs::write(&volume, &card[qemu::PARTITION_OFFSET as usize..])?;
     let fsck = qemu::dosfstool("fsck.vfat").ok_or("fsck.vfat is not installed (dosfstools)")?;

@@ -8,7 +8,7 @@ use embedded_sdmmc::{Block, BlockCount, BlockDevice, BlockIdx};
 const BLOCK_BYTES: usize = 512;
 
 /// One written block: its index and its bytes.
-pub type Written = (u32, [u8; BLOCK_BYTES]);
+pub(crate) type Written = (u32, [u8; BLOCK_BYTES]);
 
 /// A card; use `&Disk` as the device.
 pub struct Disk {
@@ -49,7 +49,7 @@ impl Disk {
 }
 
 /// Applies a write to a card's bytes.
-pub fn apply(bytes: &mut [u8], (block, contents): &Written) {
+pub(crate) fn apply(bytes: &mut [u8], (block, contents): &Written) {
     let start = *block as usize * BLOCK_BYTES;
     bytes[start..start + BLOCK_BYTES].copy_from_slice(contents);
 }

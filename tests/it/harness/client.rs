@@ -1,24 +1,24 @@
 //! The bytes of a WebSocket client, lawful or not.
 
-pub const CONTINUATION: u8 = 0x0;
-pub const TEXT: u8 = 0x1;
-pub const BINARY: u8 = 0x2;
-pub const CLOSE: u8 = 0x8;
-pub const PING: u8 = 0x9;
-pub const PONG: u8 = 0xA;
+pub(crate) const CONTINUATION: u8 = 0x0;
+pub(crate) const TEXT: u8 = 0x1;
+pub(crate) const BINARY: u8 = 0x2;
+pub(crate) const CLOSE: u8 = 0x8;
+pub(crate) const PING: u8 = 0x9;
+pub(crate) const PONG: u8 = 0xA;
 
 /// Set in the first byte of a message's last frame.
-pub const FIN: u8 = 0x80;
+pub(crate) const FIN: u8 = 0x80;
 
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
 /// A frame with `first` as its first byte, its length in the shortest form, masked.
-pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     masked_frame(first, payload, MASK)
 }
 
 /// A [`frame`] with a mask of its own.
-pub fn masked_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+pub(crate) fn masked_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
         length @ 0..=125 => bytes.push(0x80 | length as u8),
@@ -37,6 +37,6 @@ pub fn masked_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
 }
 
 /// A text message in one frame.
-pub fn text(payload: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn text(payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame(FIN | TEXT, payload.as_ref())
 }

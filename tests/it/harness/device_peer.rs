@@ -7,11 +7,11 @@ use std::time::Duration;
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// A WebSocket that sends text messages as written.
-pub struct Peer(TcpStream);
+pub(crate) struct Peer(TcpStream);
 
 impl Peer {
     /// Connects; the error holds the status of a refusal.
-    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         stream.set_nodelay(true)?;
@@ -35,7 +35,7 @@ impl Peer {
     }
 
     /// Sends one text message in one frame.
-    pub fn send(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn send(&mut self, text: &str) -> io::Result<()> {
         let mask = [0x12, 0x34, 0x56, 0x78];
         let length = u16::try_from(text.len()).expect("short messages");
         let mut frame = vec![0x81];
@@ -51,12 +51,12 @@ impl Peer {
     }
 
     /// Sends bytes as they are.
-    pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)
     }
 
     /// Ends the sending side, and waits until the device ends the connection.
-    pub fn hang_up(mut self) -> io::Result<()> {
+    pub(crate) fn hang_up(mut self) -> io::Result<()> {
         let _ = self.0.shutdown(Shutdown::Write);
         match io::copy(&mut self.0, &mut io::sink()) {
             // The device need not read all that was sent.
@@ -66,7 +66,7 @@ impl Peer {
     }
 
     /// Waits for the close frame; returns its code.
-    pub fn close_code(mut self) -> io::Result<u16> {
+    pub(crate) fn close_code(mut self) -> io::Result<u16> {
         let mut answer = Vec::new();
         self.0.read_to_end(&mut answer)?;
         match answer[..] {

@@ -15,14 +15,14 @@ use std::sync::OnceLock;
 use super::process::Setup;
 
 /// The rules and the log of one server's disk.
-pub struct Disk {
+pub(crate) struct Disk {
     home: tempfile::TempDir,
     rules: String,
 }
 
 /// An operation on the disk that succeeded.
 #[derive(Clone, Debug)]
-pub struct Operation {
+pub(crate) struct Operation {
     pub at_ms: u64,
     pub kind: String,
     pub path: PathBuf,
@@ -32,12 +32,12 @@ pub struct Operation {
 }
 
 impl Disk {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { home: tempfile::tempdir().unwrap(), rules: String::new() }
     }
 
     /// Puts the disk between a server and its directory.
-    pub fn under(&self, setup: Setup, dir: &Path) -> Setup {
+    pub(crate) fn under(&self, setup: Setup, dir: &Path) -> Setup {
         setup
             .env("LD_PRELOAD", preload("disk.c"))
             .env("DISK_DIR", dir)
@@ -46,14 +46,14 @@ impl Disk {
     }
 
     /// Like [`Disk::under`], but writes are logged without their data.
-    pub fn under_without_data(&self, setup: Setup, dir: &Path) -> Setup {
+    pub(crate) fn under_without_data(&self, setup: Setup, dir: &Path) -> Setup {
         self.under(setup, dir).env("DISK_NO_DATA", "1")
     }
 
     /// Makes operations fail with `errno` from now on: of the operations of this kind (`*`: any) on
     /// paths that contain `path` (`*`: any; `x$`: paths that end with x), those numbered `nth`, counted
     /// from 1.
-    pub fn fail(
+    pub(crate) fn fail(
         &mut self,
         path: &str,
         kind: &str,
@@ -64,17 +64,23 @@ impl Disk {
     }
 
     /// Makes operations, chosen as in [`Disk::fail`], take `ms` milliseconds.
-    pub fn delay(&mut self, path: &str, kind: &str, nth: std::ops::RangeInclusive<u64>, ms: i64) {
+    pub(crate) fn delay(
+        &mut self,
+        path: &str,
+        kind: &str,
+        nth: std::ops::RangeInclusive<u64>,
+        ms: i64,
+    ) {
         self.add(path, kind, nth, "delay", ms);
     }
 
     /// Makes writes, chosen as in [`Disk::fail`], write no more than `bytes` bytes.
-    pub fn shorten(&mut self, path: &str, nth: std::ops::RangeInclusive<u64>, bytes: i64) {
+    pub(crate) fn shorten(&mut self, path: &str, nth: std::ops::RangeInclusive<u64>, bytes: i64) {
         self.add(path, "write", nth, "short", bytes);
     }
 
     /// Removes all rules: from now on every operation works.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.rules.clear();
         self.save();
     }
@@ -100,7 +106,7 @@ impl Disk {
     }
 
     /// The operations so far, in order.
-    pub fn operations(&self) -> Vec<Operation> {
+    pub(crate) fn operations(&self) -> Vec<Operation> {
         let log = fs::read(self.home.path().join("log")).unwrap_or_default();
         let mut rest = log.as_slice();
         let mut operations = Vec::new();
@@ -126,10 +132,10 @@ impl Disk {
     }
 }
 
-pub use rustix::io::Errno;
+pub(crate) use rustix::io::Errno;
 
 /// Path of a library of the harness to load before libc, built once.
-pub fn preload(source: &str) -> PathBuf {
+pub(crate) fn preload(source: &str) -> PathBuf {
     static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
     let home = BUILT.get_or_init(|| {
         let home = tempfile::tempdir().unwrap();

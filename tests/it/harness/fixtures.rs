@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A provider's messages and, beside them, the WAVs of their recordings.
-pub struct Fixture {
+pub(crate) struct Fixture {
     /// Name of the scenario.
     pub name: String,
     messages: PathBuf,
@@ -12,20 +12,20 @@ pub struct Fixture {
 
 impl Fixture {
     /// The messages in order.
-    pub fn messages(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn messages(&self) -> Vec<Vec<u8>> {
         let text = fs::read_to_string(&self.messages).expect("a fixture is readable");
         text.lines().map(|line| line.as_bytes().to_vec()).collect()
     }
 
     /// Path of the WAV of recording `index`.
-    pub fn wav(&self, index: usize) -> PathBuf {
+    pub(crate) fn wav(&self, index: usize) -> PathBuf {
         let suffix = if index == 0 { String::new() } else { format!("-{}", index + 1) };
         self.messages.with_file_name(format!("{}{suffix}.wav", self.name))
     }
 }
 
 /// Twilio's fixtures, in the order of their names.
-pub fn twilio() -> Vec<Fixture> {
+pub(crate) fn twilio() -> Vec<Fixture> {
     let mut found: Vec<_> = fs::read_dir(directory().join("twilio"))
         .expect("the fixtures are there")
         .map(|entry| entry.expect("a directory is readable").path())
@@ -39,6 +39,6 @@ pub fn twilio() -> Vec<Fixture> {
     found
 }
 
-pub fn directory() -> PathBuf {
+pub(crate) fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }

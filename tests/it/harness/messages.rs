@@ -2,9 +2,9 @@
 
 use base64::prelude::*;
 
-pub const CONNECTED: &str = r#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#;
+pub(crate) const CONNECTED: &str = r#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#;
 /// A start that announces `tracks`.
-pub fn start(tracks: &[&str]) -> String {
+pub(crate) fn start(tracks: &[&str]) -> String {
     let tracks: Vec<_> = tracks.iter().map(|track| format!("\"{track}\"")).collect();
     let tracks = tracks.join(",");
     format!(
@@ -13,7 +13,7 @@ pub fn start(tracks: &[&str]) -> String {
 }
 
 /// A media message of `track` with `codes` at `timestamp_ms`.
-pub fn media(track: &str, sequence: u64, timestamp_ms: u64, codes: &[u8]) -> String {
+pub(crate) fn media(track: &str, sequence: u64, timestamp_ms: u64, codes: &[u8]) -> String {
     let payload = BASE64_STANDARD.encode(codes);
     format!(
         r#"{{"event":"media","sequenceNumber":"{sequence}","media":{{"track":"{track}","chunk":"{sequence}","timestamp":"{timestamp_ms}","payload":"{payload}"}},"streamSid":"MZ1"}}"#
@@ -21,19 +21,19 @@ pub fn media(track: &str, sequence: u64, timestamp_ms: u64, codes: &[u8]) -> Str
 }
 
 /// A stop message.
-pub fn stop(sequence: u64) -> String {
+pub(crate) fn stop(sequence: u64) -> String {
     format!(
         r#"{{"event":"stop","sequenceNumber":"{sequence}","streamSid":"MZ1","stop":{{"accountSid":"AC1","callSid":"CA1"}}}}"#
     )
 }
 
 /// The codes of chunk number `index` of a call: 20 ms, different in each.
-pub fn chunk(index: u64) -> Vec<u8> {
+pub(crate) fn chunk(index: u64) -> Vec<u8> {
     (0..160).map(|place| (index * 37 + place * 11 % 251) as u8).collect()
 }
 
 /// A whole call on the inbound track: `chunks` chunks of 20 ms.
-pub fn call(chunks: u64) -> Vec<String> {
+pub(crate) fn call(chunks: u64) -> Vec<String> {
     let media = (0..chunks).map(|i| media("inbound", i + 2, i * 20, &chunk(i)));
     [CONNECTED.to_owned(), start(&["inbound"])]
         .into_iter()
@@ -43,6 +43,6 @@ pub fn call(chunks: u64) -> Vec<String> {
 }
 
 /// The codes of [`call`].
-pub fn call_codes(chunks: u64) -> Vec<u8> {
+pub(crate) fn call_codes(chunks: u64) -> Vec<u8> {
     (0..chunks).flat_map(chunk).collect()
 }

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 ///
 /// # Panics
 /// If the program is not installed, with the command to install it; if it fails, with its error output.
-pub fn run(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+pub(crate) fn run(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let spawned = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -34,19 +34,19 @@ pub fn run(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
 }
 
 /// The samples that ffmpeg decodes from raw mu-law.
-pub fn ffmpeg_mulaw(codes: &[u8]) -> Vec<i16> {
+pub(crate) fn ffmpeg_mulaw(codes: &[u8]) -> Vec<i16> {
     let arguments = "-v error -f mulaw -ar 8000 -ac 1 -i pipe:0 -f s16le -c:a pcm_s16le pipe:1";
     samples(&run("ffmpeg", &words(arguments), codes))
 }
 
 /// WAV files that a tool reads all at once, since its start takes longer than the reading.
-pub struct Wavs {
+pub(crate) struct Wavs {
     paths: Vec<String>,
 }
 
 impl Wavs {
     /// Writes the files to a folder of their own, called `area`.
-    pub fn new<'w>(area: &str, wavs: impl IntoIterator<Item = &'w [u8]>) -> Self {
+    pub(crate) fn new<'w>(area: &str, wavs: impl IntoIterator<Item = &'w [u8]>) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(area);
         fs::create_dir_all(&folder).expect("the target's folder is writable");
         let write = |(index, wav): (usize, &[u8])| {
@@ -58,7 +58,7 @@ impl Wavs {
     }
 
     /// The samples that ffmpeg reads, file by file.
-    pub fn ffmpeg(&self) -> Vec<Vec<i16>> {
+    pub(crate) fn ffmpeg(&self) -> Vec<Vec<i16>> {
         let mut arguments = words("-v error -y");
         for path in &self.paths {
             arguments.extend(["-i", path]);
@@ -75,7 +75,7 @@ impl Wavs {
     }
 
     /// The samples that SoX reads, of all files in a row. All must have the same number of channels.
-    pub fn sox(&self) -> Vec<i16> {
+    pub(crate) fn sox(&self) -> Vec<i16> {
         samples(&run("sox", &self.sox_arguments("-V1"), &[]))
     }
 
@@ -83,7 +83,7 @@ impl Wavs {
     ///
     /// # Panics
     /// If SoX warns of any file.
-    pub fn sox_without_a_word(&self) -> Vec<i16> {
+    pub(crate) fn sox_without_a_word(&self) -> Vec<i16> {
         let output = Command::new("sox").args(self.sox_arguments("-V2")).output();
         let output = output.expect("sox is installed: apt-get install sox");
         let said = String::from_utf8_lossy(&output.stderr);
@@ -100,7 +100,7 @@ impl Wavs {
 
     /// The samples that Python's `wave` reads, of all files in a row. All must have `channels` channels
     /// of 16 bits at 8 kHz.
-    pub fn python(&self, channels: u16) -> Vec<i16> {
+    pub(crate) fn python(&self, channels: u16) -> Vec<i16> {
         let program = "import sys, wave
 for path in sys.argv[2:]:
     w = wave.open(path)
@@ -113,7 +113,7 @@ for path in sys.argv[2:]:
     }
 
     /// The samples that hound reads, file by file.
-    pub fn hound(&self) -> Vec<Vec<i16>> {
+    pub(crate) fn hound(&self) -> Vec<Vec<i16>> {
         let read = |path| {
             let reader = hound::WavReader::open(path).expect("hound reads the header");
             reader.into_samples().collect::<Result<_, _>>().expect("hound reads the samples")
@@ -123,7 +123,7 @@ for path in sys.argv[2:]:
 }
 
 /// The samples that little-endian bytes hold.
-pub fn samples(bytes: &[u8]) -> Vec<i16> {
+pub(crate) fn samples(bytes: &[u8]) -> Vec<i16> {
     let (pairs, rest) = bytes.as_chunks::<2>();
     assert!(rest.is_empty(), "half a sample");
     pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect()

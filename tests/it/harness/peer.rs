@@ -8,14 +8,14 @@ use base64::prelude::*;
 use callreel_core::g711;
 use rustix::net::sockopt;
 
-pub use super::client::{CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame};
+pub(crate) use super::client::{CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame};
 use super::process::Server;
 
 /// The example of RFC 6455, section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 /// A stream with one inbound track. It remembers the audio it has sent.
-pub struct Peer {
+pub(crate) struct Peer {
     pub socket: TcpStream,
     pub stream_id: String,
     sequence: u64,
@@ -25,17 +25,25 @@ pub struct Peer {
 
 impl Peer {
     /// Does the handshake, and sends nothing.
-    pub fn connect(server: &Server, stream_id: &str) -> Self {
+    pub(crate) fn connect(server: &Server, stream_id: &str) -> Self {
         Self::try_connect(server, stream_id, "").unwrap_or_else(|status| panic!("{status}"))
     }
 
     /// Does the handshake with further headers; the error is a status other than 101.
-    pub fn try_connect(server: &Server, stream_id: &str, headers: &str) -> Result<Self, u16> {
+    pub(crate) fn try_connect(
+        server: &Server,
+        stream_id: &str,
+        headers: &str,
+    ) -> Result<Self, u16> {
         Self::upgrade(server.connect(), stream_id, headers)
     }
 
     /// Does the handshake on an open connection.
-    pub fn upgrade(mut socket: TcpStream, stream_id: &str, headers: &str) -> Result<Self, u16> {
+    pub(crate) fn upgrade(
+        mut socket: TcpStream,
+        stream_id: &str,
+        headers: &str,
+    ) -> Result<Self, u16> {
         let request = format!(
             "GET /media-stream HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{headers}\r\n"
@@ -58,20 +66,20 @@ impl Peer {
     }
 
     /// Connects and starts a stream.
-    pub fn call(server: &Server, stream_id: &str) -> Self {
+    pub(crate) fn call(server: &Server, stream_id: &str) -> Self {
         let mut peer = Self::connect(server, stream_id);
         peer.start(&[]);
         peer
     }
 
     /// Sends the messages that a stream begins with.
-    pub fn start(&mut self, parameters: &[(&str, &str)]) {
+    pub(crate) fn start(&mut self, parameters: &[(&str, &str)]) {
         self.text(r#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#);
         let start = self.start_message(parameters);
         self.text(&start);
     }
 
-    pub fn start_message(&mut self, parameters: &[(&str, &str)]) -> String {
+    pub(crate) fn start_message(&mut self, parameters: &[(&str, &str)]) -> String {
         self.sequence += 1;
         let parameters: serde_json::Map<_, _> =
             parameters.iter().map(|(name, value)| (name.to_string(), (*value).into())).collect();
@@ -83,7 +91,7 @@ impl Peer {
     }
 
     /// Sends audio of this duration at once, in frames of 20 ms, each unlike the others.
-    pub fn say(&mut self, duration: Duration) {
+    pub(crate) fn say(&mut self, duration: Duration) {
         let mut bytes = Vec::new();
         for _ in 0..duration.as_millis() / 20 {
             bytes.extend(frame(FIN | TEXT, self.next_media().as_bytes()));
@@ -92,7 +100,7 @@ impl Peer {
     }
 
     /// The next media message, remembered as sent.
-    pub fn next_media(&mut self) -> String {
+    pub(crate) fn next_media(&mut self) -> String {
         let chunk = self.codes.len() as u64 / 160;
         let codes = chunk_codes(&self.stream_id, chunk);
         self.codes.extend(&codes);
@@ -108,7 +116,7 @@ impl Peer {
 
     /// Sends audio of this duration as fast as the server takes it, in messages of eight seconds. Each
     /// message has the audio of the fifth one after it.
-    pub fn flood(&mut self, duration: Duration) {
+    pub(crate) fn flood(&mut self, duration: Duration) {
         const CHUNKS: usize = 400;
         let made: Vec<(Vec<u8>, String)> = (0..5)
             .map(|n| {
@@ -131,14 +139,14 @@ impl Peer {
     }
 
     /// The next media message, not remembered as sent: it will not arrive whole.
-    pub fn lost_media(&mut self) -> String {
+    pub(crate) fn lost_media(&mut self) -> String {
         let known = self.codes.len();
         let message = self.next_media();
         self.codes.truncate(known);
         message
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.sequence += 1;
         let (sequence, id) = (self.sequence, &self.stream_id);
         let stop = format!(
@@ -147,20 +155,20 @@ impl Peer {
         self.text(&stop);
     }
 
-    pub fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.send(&frame(FIN | TEXT, text.as_bytes()));
     }
 
-    pub fn close(&mut self, code: u16) {
+    pub(crate) fn close(&mut self, code: u16) {
         self.send(&frame(FIN | CLOSE, &code.to_be_bytes()));
     }
 
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).expect("the server reads");
     }
 
     /// Waits until the server has read all that was sent.
-    pub fn sync(&mut self) {
+    pub(crate) fn sync(&mut self) {
         let ping = frame(FIN | PING, &(self.codes.len() as u32).to_be_bytes());
         self.send(&ping);
         loop {
@@ -173,7 +181,7 @@ impl Peer {
     }
 
     /// The next frame of the server: opcode and payload; `None` at the end of the connection.
-    pub fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub(crate) fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut header = [0; 2];
         self.socket.read_exact(&mut header).ok()?;
         assert!(header[0] & 0xF0 == FIN && header[1] < 126, "a frame that callreel never sends");
@@ -183,7 +191,7 @@ impl Peer {
     }
 
     /// Reads to the server's close frame; returns its code, `None` if the connection ends without one.
-    pub fn close_code(&mut self) -> Option<u16> {
+    pub(crate) fn close_code(&mut self) -> Option<u16> {
         loop {
             match self.receive()? {
                 (CLOSE, payload) => {
@@ -196,19 +204,19 @@ impl Peer {
     }
 
     /// Stops, and waits for the close frame, which means that all audio is on the disk.
-    pub fn finish(mut self) -> Self {
+    pub(crate) fn finish(mut self) -> Self {
         self.stop();
         assert_eq!(self.close_code(), Some(1000));
         self
     }
 
     /// Ends the sending side.
-    pub fn fin(&mut self) {
+    pub(crate) fn fin(&mut self) {
         self.socket.shutdown(Shutdown::Write).expect("the socket is open");
     }
 
     /// Ends the connection by a reset.
-    pub fn reset(self) -> Vec<i16> {
+    pub(crate) fn reset(self) -> Vec<i16> {
         let pcm = self.pcm();
         sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO)).expect("a TCP socket");
         drop(self.socket);
@@ -216,18 +224,18 @@ impl Peer {
     }
 
     /// The samples of a perfect recording of this stream.
-    pub fn pcm(&self) -> Vec<i16> {
+    pub(crate) fn pcm(&self) -> Vec<i16> {
         pcm(&self.codes)
     }
 }
 
 /// The samples of mu-law codes.
-pub fn pcm(codes: &[u8]) -> Vec<i16> {
+pub(crate) fn pcm(codes: &[u8]) -> Vec<i16> {
     codes.iter().map(|code| g711::decode_mulaw(*code)).collect()
 }
 
 /// The audio of one chunk, different for each stream and each chunk.
-pub fn chunk_codes(stream_id: &str, chunk: u64) -> [u8; 160] {
+pub(crate) fn chunk_codes(stream_id: &str, chunk: u64) -> [u8; 160] {
     let seed = stream_id.bytes().fold(chunk, |seed, byte| seed.wrapping_mul(131) + u64::from(byte));
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     std::array::from_fn(|_| {

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Far above the time of any step here on a busy machine, far below a hang.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Path of the program, built by cargo if need be.
-pub fn callreel() -> &'static Path {
+pub(crate) fn callreel() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
@@ -27,7 +27,7 @@ pub fn callreel() -> &'static Path {
 }
 
 /// Has cargo build one program by `arguments`; returns its path.
-pub fn build(arguments: &[&str]) -> PathBuf {
+pub(crate) fn build(arguments: &[&str]) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.arg("build").args(arguments).args(["--message-format", "json"]);
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -42,12 +42,12 @@ pub fn build(arguments: &[&str]) -> PathBuf {
 }
 
 /// Path of a program of the benches, built with core alone, without the crates that it is compared with.
-pub fn bench(program: &str) -> PathBuf {
+pub(crate) fn bench(program: &str) -> PathBuf {
     build(&["--release", "--package", "callreel-bench", "--no-default-features", "--bin", program])
 }
 
 /// A server to start.
-pub struct Setup {
+pub(crate) struct Setup {
     command: Command,
     /// The public and the admin address, if the log goes elsewhere and cannot tell them.
     addresses: Option<(SocketAddr, SocketAddr)>,
@@ -55,13 +55,13 @@ pub struct Setup {
 
 impl Setup {
     /// `callreel serve` into `dir`, on a free port of loopback, with `PATH` alone of the environment.
-    pub fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         Self::through(&[], dir)
     }
 
     /// `callreel serve` started by another program, which gets callreel's command line as its last
     /// arguments.
-    pub fn through(wrapper: &[&str], dir: &Path) -> Self {
+    pub(crate) fn through(wrapper: &[&str], dir: &Path) -> Self {
         let mut words = wrapper.iter().map(OsStr::new).chain([callreel().as_os_str()]);
         let mut command = Command::new(words.next().expect("there is a program"));
         command.args(words).args(["serve", "--dir"]).arg(dir);
@@ -74,7 +74,7 @@ impl Setup {
 
     /// Sends the log and the output to these destinations, unread. The server then has an admin
     /// listener.
-    pub fn log_to(mut self, stderr: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Self {
+    pub(crate) fn log_to(mut self, stderr: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Self {
         let (listen, admin) = (free_address(), free_address());
         self.command.env("CALLREEL_LISTEN", listen.to_string());
         self.command.env("CALLREEL_ADMIN", admin.to_string());
@@ -84,36 +84,36 @@ impl Setup {
     }
 
     /// Sends the log to a file, unread.
-    pub fn log_to_file(self, path: &Path) -> Self {
+    pub(crate) fn log_to_file(self, path: &Path) -> Self {
         self.log_to(std::fs::File::create(path).expect("the log's file"), Stdio::null())
     }
 
-    pub fn args(mut self, args: &[&str]) -> Self {
+    pub(crate) fn args(mut self, args: &[&str]) -> Self {
         self.command.args(args);
         self
     }
 
-    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
     /// Starts the server, and waits until it listens.
-    pub fn start(self) -> Server {
+    pub(crate) fn start(self) -> Server {
         let mut server = self.spawn();
         server.wait_until_it_listens();
         server
     }
 
     /// Starts the server in the directory of an interrupted one, and waits until the recovery is over.
-    pub fn start_and_recover(self) -> Server {
+    pub(crate) fn start_and_recover(self) -> Server {
         let server = self.start();
         server.wait_for_log("recovery is over");
         server
     }
 
     /// Starts the server, and waits for nothing.
-    pub fn spawn(mut self) -> Server {
+    pub(crate) fn spawn(mut self) -> Server {
         let mut child = self.command.spawn().expect("callreel starts");
         let log = Arc::<Log>::default();
         let lines = Arc::clone(&log);
@@ -132,7 +132,7 @@ impl Setup {
     }
 
     /// Starts a server that must refuse to run; returns its exit code and its log.
-    pub fn refuse(self) -> (Option<i32>, Vec<String>) {
+    pub(crate) fn refuse(self) -> (Option<i32>, Vec<String>) {
         let mut server = self.spawn();
         let status = server.wait(PATIENCE);
         (status.code(), server.log_lines())
@@ -140,7 +140,7 @@ impl Setup {
 }
 
 /// A running `callreel serve`; killed when dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     pub address: SocketAddr,
     /// The address of the admin listener, if the log does not tell it.
@@ -150,11 +150,11 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         Setup::new(dir).start()
     }
 
-    pub fn wait_until_it_listens(&mut self) {
+    pub(crate) fn wait_until_it_listens(&mut self) {
         if self.admin.is_some() {
             let is_up = || TcpStream::connect(self.address).ok();
             eventually(PATIENCE, "it listens", is_up);
@@ -166,29 +166,29 @@ impl Server {
         self.address.set_port(port[..digits].parse().expect("a port"));
     }
 
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("the process is ours");
     }
 
     /// Kills the server with SIGKILL, and waits until it is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.signal(Signal::KILL);
         assert_eq!(self.wait(PATIENCE).signal(), Some(9));
     }
 
     /// Stops the server with SIGTERM; returns its exit status and the time that the stop took.
-    pub fn stop(&mut self) -> (ExitStatus, Duration) {
+    pub(crate) fn stop(&mut self) -> (ExitStatus, Duration) {
         let asked = Instant::now();
         self.signal(Signal::TERM);
         (self.wait(PATIENCE), asked.elapsed())
     }
 
     /// Waits for the end of the process.
-    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+    pub(crate) fn wait(&mut self, patience: Duration) -> ExitStatus {
         let status = eventually(patience, "the process ends", || {
             self.child.try_wait().expect("the process is ours")
         });
@@ -199,17 +199,17 @@ impl Server {
     }
 
     /// Waits until a line of the log holds `text`; returns the line.
-    pub fn wait_for_log(&self, text: &str) -> String {
+    pub(crate) fn wait_for_log(&self, text: &str) -> String {
         self.log.wait_for(text).unwrap_or_else(|| {
             panic!("{text:?} is not in the log:\n{}", self.log_lines().join("\n"))
         })
     }
 
-    pub fn log_lines(&self) -> Vec<String> {
+    pub(crate) fn log_lines(&self) -> Vec<String> {
         self.log.lines.lock().unwrap().0.clone()
     }
 
-    pub fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let socket = TcpStream::connect(self.address).expect("the server listens");
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -218,7 +218,7 @@ impl Server {
     }
 
     /// The address of the console and the API.
-    pub fn admin_address(&self) -> SocketAddr {
+    pub(crate) fn admin_address(&self) -> SocketAddr {
         if let Some(admin) = self.admin {
             return admin;
         }
@@ -228,7 +228,7 @@ impl Server {
     }
 
     /// Sends a request to the admin listener, and leaves the answer unread.
-    pub fn begin_to_ask_admin(&self, path: &str) -> TcpStream {
+    pub(crate) fn begin_to_ask_admin(&self, path: &str) -> TcpStream {
         let mut socket = TcpStream::connect(self.admin_address()).expect("it listens");
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let head = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -237,12 +237,12 @@ impl Server {
     }
 
     /// Sends a request to the admin listener; returns the status and the whole answer.
-    pub fn ask_admin(&self, path: &str) -> (u16, String) {
+    pub(crate) fn ask_admin(&self, path: &str) -> (u16, String) {
         answer_of(self.begin_to_ask_admin(path))
     }
 
     /// One of the figures at `/metrics`.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.ask_admin("/metrics");
         let line =
             text.lines().find(|line| line.strip_prefix(name).is_some_and(|l| l.starts_with(' ')));
@@ -251,19 +251,19 @@ impl Server {
     }
 
     /// Sends a request as it is; returns the status and the whole answer.
-    pub fn ask(&self, request: &str) -> (u16, String) {
+    pub(crate) fn ask(&self, request: &str) -> (u16, String) {
         let mut socket = self.connect();
         // The server may answer and close before all is sent.
         let _ = socket.write_all(request.as_bytes());
         answer_of(socket)
     }
 
-    pub fn get(&self, path: &str) -> u16 {
+    pub(crate) fn get(&self, path: &str) -> u16 {
         self.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).0
     }
 
     /// Resident memory in bytes: now (`VmRSS`), or its peak (`VmHWM`).
-    pub fn memory(&self, line: &str) -> u64 {
+    pub(crate) fn memory(&self, line: &str) -> u64 {
         let status = self.proc("status");
         let line = status.lines().find(|l| l.starts_with(line)).expect("Linux tells");
         let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
@@ -271,21 +271,21 @@ impl Server {
     }
 
     /// Bytes that the server has written so far, to files and sockets.
-    pub fn written(&self) -> u64 {
+    pub(crate) fn written(&self) -> u64 {
         let io = self.proc("io");
         let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok());
         written.expect("Linux tells")
     }
 
     /// A limit of the process: soft, hard and unit.
-    pub fn limit(&self, name: &str) -> String {
+    pub(crate) fn limit(&self, name: &str) -> String {
         let limits = self.proc("limits");
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
         line.trim_start().to_owned()
     }
 
     /// Processor time of the server so far.
-    pub fn cpu(&self) -> Duration {
+    pub(crate) fn cpu(&self) -> Duration {
         let stat = self.proc("stat");
         let fields: Vec<&str> = stat.rsplit(") ").next().expect("Linux tells").split(' ').collect();
         let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
@@ -293,7 +293,7 @@ impl Server {
     }
 
     /// Processor time by kind of thread: threads are named like `media-0`.
-    pub fn cpu_by_threads(&self) -> BTreeMap<String, Duration> {
+    pub(crate) fn cpu_by_threads(&self) -> BTreeMap<String, Duration> {
         let mut kinds = BTreeMap::new();
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
         for task in tasks.expect("Linux tells of our processes").map_while(Result::ok) {
@@ -377,7 +377,11 @@ impl Log {
 ///
 /// # Panics
 /// If `look` returns no value within `patience`.
-pub fn eventually<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
     let until = Instant::now() + patience;
     loop {
         if let Some(found) = look() {

@@ -6,10 +6,10 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 
 /// The headers and the body of a request.
-pub type Request = (BTreeMap<String, String>, String);
+pub(crate) type Request = (BTreeMap<String, String>, String);
 
 /// A web server that answers each request with the next status, and passes the requests on.
-pub fn receiver(statuses: Vec<u16>) -> (String, mpsc::Receiver<Request>) {
+pub(crate) fn receiver(statuses: Vec<u16>) -> (String, mpsc::Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let (sender, received) = mpsc::channel();

@@ -15,14 +15,14 @@ use embedded_io::{ErrorType, Seek, SeekFrom, Write};
 use super::client;
 
 /// A recorder of calls: core, or a server around it.
-pub trait Recorder {
+pub(crate) trait Recorder {
     /// Sends `messages` on one connection, each as a text message, then ends it; returns the WAV
     /// files of its streams in the order of their starts.
     fn record(&self, messages: &[Vec<u8>]) -> Vec<Vec<u8>>;
 }
 
 /// Core with nothing around it.
-pub struct Core;
+pub(crate) struct Core;
 
 impl Recorder for Core {
     fn record(&self, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
@@ -33,7 +33,7 @@ impl Recorder for Core {
 
 /// The result of one session.
 #[derive(Debug, PartialEq)]
-pub struct Recording {
+pub(crate) struct Recording {
     pub spec: wav::Spec,
     /// Interleaved.
     pub samples: Vec<i16>,
@@ -48,7 +48,7 @@ pub struct Recording {
 
 impl Recording {
     /// The file, written as the server and the device write it.
-    pub fn wav(&self) -> Vec<u8> {
+    pub(crate) fn wav(&self) -> Vec<u8> {
         let mut writer = wav::Writer::new(Sink::default(), self.spec).unwrap();
         for samples in self.samples.chunks(400) {
             writer.write(samples).unwrap();
@@ -57,7 +57,7 @@ impl Recording {
     }
 
     /// The samples of one channel.
-    pub fn channel(&self, index: usize) -> Vec<i16> {
+    pub(crate) fn channel(&self, index: usize) -> Vec<i16> {
         self.samples.iter().skip(index).step_by(usize::from(self.spec.channels)).copied().collect()
     }
 }
@@ -66,13 +66,13 @@ impl Recording {
 ///
 /// # Panics
 /// If an invariant of the decoder does not hold.
-pub fn connection(received: &[&[u8]], message_bytes_max: usize) -> Vec<Recording> {
+pub(crate) fn connection(received: &[&[u8]], message_bytes_max: usize) -> Vec<Recording> {
     streams_of(received, message_bytes_max, Streams::new(RING_BOTH_TRACKS_MIN, 512))
 }
 
 /// Feeds a connection's bytes to a decoder and sessions as a device does, with the memory of one
 /// session: a start ends the stream before it.
-pub fn device_connection(received: &[&[u8]], message_bytes_max: usize) -> Vec<Recording> {
+pub(crate) fn device_connection(received: &[&[u8]], message_bytes_max: usize) -> Vec<Recording> {
     let streams = Streams { has_one: true, ..Streams::new(RING_BOTH_TRACKS_MIN, 512) };
     streams_of(received, message_bytes_max, streams)
 }
@@ -95,7 +95,7 @@ fn streams_of(
 ///
 /// # Panics
 /// If an invariant of the decoder does not hold.
-pub fn decode(
+pub(crate) fn decode(
     received: &[&[u8]],
     message_bytes_max: usize,
     mut handle: impl FnMut(Result<ws::Event<'_>, CloseCode>),
@@ -122,7 +122,7 @@ pub fn decode(
 }
 
 /// Feeds messages to sessions with rings of `ring_bytes`, and polls `out_places` samples at a time.
-pub fn record(
+pub(crate) fn record(
     messages: &[impl AsRef<[u8]>],
     ring_bytes: usize,
     out_places: usize,
@@ -135,7 +135,7 @@ pub fn record(
 }
 
 /// The only recording of messages that are all taken.
-pub fn record_one(messages: &[impl AsRef<[u8]>]) -> Recording {
+pub(crate) fn record_one(messages: &[impl AsRef<[u8]>]) -> Recording {
     let (mut recordings, errors) = record(messages, 4096, 512);
     assert_eq!((recordings.len(), errors), (1, vec![]));
     recordings.remove(0)
@@ -321,7 +321,7 @@ impl Tape {
 
 /// A file in memory.
 #[derive(Debug, Default)]
-pub struct Sink {
+pub(crate) struct Sink {
     pub bytes: Vec<u8>,
     position: usize,
 }

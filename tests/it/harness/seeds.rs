@@ -9,7 +9,7 @@ use crate::fixtures;
 
 /// Messages: the seeds of `frame_parse`, all of the fixtures but plain media, and each file of
 /// `CALLREEL_JSON_SUITE` if that is set.
-pub fn messages() -> io::Result<BTreeSet<Vec<u8>>> {
+pub(crate) fn messages() -> io::Result<BTreeSet<Vec<u8>>> {
     let mut found = BTreeSet::new();
     let suite = std::env::var_os("CALLREEL_JSON_SUITE").map(PathBuf::from);
     for directory in [directory().join("frame_parse")].into_iter().chain(suite) {
@@ -22,7 +22,7 @@ pub fn messages() -> io::Result<BTreeSet<Vec<u8>>> {
 }
 
 /// The seeds of every target as bytes, under their names.
-pub fn bytes() -> io::Result<Vec<(String, Vec<u8>)>> {
+pub(crate) fn bytes() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
     for target in ["frame_parse", "session_messages", "ws_bytes"] {
         found.extend(files(&directory().join(target))?);

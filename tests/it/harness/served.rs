@@ -18,13 +18,13 @@ use super::serving::Serving;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running server with a directory of its own.
-pub struct Served {
+pub(crate) struct Served {
     serving: Serving,
     dir: tempfile::TempDir,
 }
 
 impl Served {
-    pub fn start(engine: engine::Config) -> Self {
+    pub(crate) fn start(engine: engine::Config) -> Self {
         // In memory if the system has /dev/shm: these tests are not about the disk.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
@@ -33,12 +33,12 @@ impl Served {
     }
 
     /// URL for streams.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("ws://{}/media-stream", self.serving.public)
     }
 
     /// The end records of all finished recordings with their paths, in the order of their starts.
-    pub fn records(&self) -> Vec<(PathBuf, Value)> {
+    pub(crate) fn records(&self) -> Vec<(PathBuf, Value)> {
         self.records_but(&BTreeSet::new())
     }
 
@@ -64,7 +64,7 @@ impl Served {
     }
 
     /// Sends messages on one connection and closes it; returns the new end records.
-    pub fn send(&self, messages: &[Vec<u8>]) -> Vec<(PathBuf, Value)> {
+    pub(crate) fn send(&self, messages: &[Vec<u8>]) -> Vec<(PathBuf, Value)> {
         let known = self.paths().collect();
         let mut socket = TcpStream::connect(self.serving.public).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -92,6 +92,6 @@ impl Recorder for Served {
 }
 
 /// Settings that read at once, for tests that are not about the pace.
-pub fn at_once() -> engine::Config {
+pub(crate) fn at_once() -> engine::Config {
     engine::Config { read_interval: Duration::ZERO, threads: 1, ..engine::Config::default() }
 }

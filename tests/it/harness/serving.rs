@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 /// A whole server; when dropped, it is stopped and must stop without an error.
-pub struct Serving {
+pub(crate) struct Serving {
     pub public: SocketAddr,
     pub admin: SocketAddr,
     /// Runtime of the server, free for other tasks as well.
@@ -25,7 +25,7 @@ struct Running {
 }
 
 impl Serving {
-    pub fn start(config: Config) -> Self {
+    pub(crate) fn start(config: Config) -> Self {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = Arc::new(runtime.worker_threads(2).enable_all().build().unwrap());
         let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -43,7 +43,7 @@ impl Serving {
     }
 
     /// Stops the server and waits for its end.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(Running { stop, thread }) = self.running.take() {
             let _ = stop.send(());
             let stopped = thread.join();

@@ -11,11 +11,11 @@ use sha2::{Digest as _, Sha256};
 use super::process::eventually;
 
 /// Longest time from the end of a call to its finished recording.
-pub const FINISH_MAX: Duration = Duration::from_secs(5);
+pub(crate) const FINISH_MAX: Duration = Duration::from_secs(5);
 
 /// A finished recording.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Finished {
+pub(crate) struct Finished {
     pub record: Value,
     /// `None` if the record says that there is no file.
     pub samples: Option<Vec<i16>>,
@@ -23,16 +23,16 @@ pub struct Finished {
 
 impl Finished {
     /// A field of the record that is a text.
-    pub fn word(&self, field: &str) -> &str {
+    pub(crate) fn word(&self, field: &str) -> &str {
         self.record[field].as_str().unwrap_or_default()
     }
 
-    pub fn samples(&self) -> &[i16] {
+    pub(crate) fn samples(&self) -> &[i16] {
         self.samples.as_deref().expect("there is a file")
     }
 
     /// The fields `state` and `end` of the record.
-    pub fn state(&self) -> (&str, &str) {
+    pub(crate) fn state(&self) -> (&str, &str) {
         (self.word("state"), self.word("end"))
     }
 }
@@ -41,7 +41,7 @@ impl Finished {
 ///
 /// # Panics
 /// If a recording breaks a rule of its format.
-pub fn finished(dir: &Path) -> BTreeMap<String, Finished> {
+pub(crate) fn finished(dir: &Path) -> BTreeMap<String, Finished> {
     let mut all = BTreeMap::new();
     for path in files(dir) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -80,17 +80,17 @@ fn check_digests(known: &Value, wav: &[u8]) {
 }
 
 /// SHA-256 in hexadecimal digits.
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Waits for the recording `id`, for [`FINISH_MAX`] at most.
-pub fn wait_for(dir: &Path, id: &str) -> Finished {
+pub(crate) fn wait_for(dir: &Path, id: &str) -> Finished {
     eventually(FINISH_MAX, id, || finished(dir).remove(id))
 }
 
 /// Part files of unfinished recordings, and temporary files that are left.
-pub fn unfinished(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn unfinished(dir: &Path) -> Vec<PathBuf> {
     let is_left = |path: &PathBuf| {
         path.extension().is_some_and(|extension| extension == "part" || extension == "tmp")
     };
@@ -98,12 +98,12 @@ pub fn unfinished(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// All files below a directory, with their bytes.
-pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
 /// The paths of all files below a directory, without those that vanish meanwhile.
-pub fn files(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
     };
@@ -120,7 +120,7 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The samples of a mono WAV, every field of its header checked.
-pub fn pcm_of(wav: &[u8]) -> Vec<i16> {
+pub(crate) fn pcm_of(wav: &[u8]) -> Vec<i16> {
     let number = |at: usize| u32::from_le_bytes(wav[at..at + 4].try_into().unwrap()) as usize;
     assert!(wav.len() >= 44, "{} bytes are no WAV", wav.len());
     let expected: &[u8] = b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data";
@@ -130,6 +130,6 @@ pub fn pcm_of(wav: &[u8]) -> Vec<i16> {
 }
 
 /// The ids of all finished recordings, in order.
-pub fn finished_ids(dir: &Path) -> Vec<String> {
+pub(crate) fn finished_ids(dir: &Path) -> Vec<String> {
     finished(dir).into_keys().collect()
 }

@@ -7,17 +7,17 @@ use std::process::Command;
 use super::process::{PATIENCE, eventually};
 
 /// A file system of 2 MiB; unmounted when dropped.
-pub struct SmallDisk {
+pub(crate) struct SmallDisk {
     home: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    pub fn mount() -> Self {
+    pub(crate) fn mount() -> Self {
         Self::mount_with("size=2m")
     }
 
     /// Mounts a file system with these options of tmpfs, such as its size and its number of inodes.
-    pub fn mount_with(options: &str) -> Self {
+    pub(crate) fn mount_with(options: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
         let mount = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(home.path());
@@ -30,7 +30,7 @@ impl SmallDisk {
         disk
     }
 
-    pub fn dir(&self) -> std::path::PathBuf {
+    pub(crate) fn dir(&self) -> std::path::PathBuf {
         self.home.path().join("recordings")
     }
 
@@ -39,7 +39,7 @@ impl SmallDisk {
     }
 
     /// Fills the file system until only `left` bytes are free.
-    pub fn fill(&self, left: u64) {
+    pub(crate) fn fill(&self, left: u64) {
         let filler = fs::File::create(self.filler()).unwrap();
         // A server may write meanwhile.
         eventually(PATIENCE, "it is full", || {
@@ -50,16 +50,16 @@ impl SmallDisk {
     }
 
     /// Inodes that are free.
-    pub fn free_inodes(&self) -> u64 {
+    pub(crate) fn free_inodes(&self) -> u64 {
         rustix::fs::statvfs(self.home.path()).unwrap().f_favail
     }
 
     /// Bytes that are free.
-    pub fn free_bytes(&self) -> u64 {
+    pub(crate) fn free_bytes(&self) -> u64 {
         free_bytes(self.home.path())
     }
 
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 }

@@ -165,7 +165,7 @@ mod device {
     }
 
     /// Runs the measurement and prints the figures.
-    pub fn measure() {
+    pub(crate) fn measure() {
         let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
         let mut wire = Wire::new();
         let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);

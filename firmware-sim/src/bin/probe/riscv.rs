@@ -2,8 +2,8 @@
 
 use core::arch::{asm, global_asm};
 
-pub const INSTRUCTIONS_PER_TICK_X2: u32 = 2;
-pub const TICKS_MASK: u32 = u32::MAX;
+pub(crate) const INSTRUCTIONS_PER_TICK_X2: u32 = 2;
+pub(crate) const TICKS_MASK: u32 = u32::MAX;
 
 // The board jumps to the start of its RAM, where QEMU has put the image. Nothing has to be copied
 // or cleared.
@@ -15,20 +15,20 @@ extern "C" fn main() -> ! {
 }
 
 /// The low 32 bits of the number of instructions retired.
-pub fn ticks() -> u32 {
+pub(crate) fn ticks() -> u32 {
     let count;
     // SAFETY: reads a counter.
     unsafe { asm!("csrr {}, minstret", out(reg) count, options(nomem, nostack)) };
     count
 }
 
-pub fn print(byte: u8) {
+pub(crate) fn print(byte: u8) {
     const SYS_WRITEC: usize = 3;
     // SAFETY: SYS_WRITEC reads one byte at the address given.
     unsafe { semihost(SYS_WRITEC, &raw const byte as usize) };
 }
 
-pub fn exit(is_good: bool) -> ! {
+pub(crate) fn exit(is_good: bool) -> ! {
     const SYS_EXIT: usize = 0x18;
     const APPLICATION_EXIT: usize = 0x2_0026;
     loop {
