@@ -17,11 +17,11 @@ const DIALECT: Dialect = Dialect {
 /// Length of Twilio's ids, in bytes; ids of other senders may have any length.
 pub(crate) const SID_BYTES: usize = 34;
 
-#[expect(unexpected_cfgs, reason = "only the firmware's proof that media cannot panic sets it")]
 pub(super) fn parse<'t>(text: &'t mut [u8], known: &[u8]) -> Result<Frame<'t>, PeerError> {
     if let Some(found) = match_media(text, known) {
         return Ok(found.decode(text));
     }
+    // Set by the firmware's proof that media cannot panic.
     if cfg!(callreel_frequent_only) {
         return Err(PeerError::Shape);
     }
