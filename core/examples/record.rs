@@ -1,8 +1,9 @@
 //! Records the call of one connection, on the sockets of `std`. `record call.wav` prints the address.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::Duration;
 
 use callreel_core::frame::Provider;
 use callreel_core::session::{Event, RING_BOTH_TRACKS_MIN, Session, Turn};
@@ -22,7 +23,13 @@ fn main() -> Result<()> {
     shake_hands(&mut peer)?;
     let code = record(&mut peer, &path)?;
     println!("closed with {}", code.get());
-    Ok(peer.get_mut().write_all(&ws::close(code))?)
+    let socket = peer.get_mut();
+    socket.write_all(&ws::close(code))?;
+    socket.shutdown(Shutdown::Write)?;
+    // Bytes left unread would turn the end into a reset, and the peer would not see the code.
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let _ = io::copy(socket, &mut io::sink());
+    Ok(())
 }
 
 /// Answers the request for a WebSocket.
