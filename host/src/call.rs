@@ -308,6 +308,12 @@ impl Call {
         self.pay();
     }
 
+    /// Whether its peer has to wait until time has paid for its starts.
+    #[must_use]
+    pub const fn owes_time(&self) -> bool {
+        self.owed > 0
+    }
+
     fn pay(&mut self) {
         if self.silence.take(self.owed) {
             self.owed = 0;

@@ -477,7 +477,7 @@ impl Reader {
             }
             if live.call.has_unread() {
                 live.recall(&mut self.buffer);
-                self.take(token, 0, now);
+                self.take(token, 0, false, now);
                 continue;
             }
             let (result, room) = match live.grow(&self.pool) {
@@ -497,12 +497,15 @@ impl Reader {
                     io::ErrorKind::Interrupted => continue,
                     // The bytes that came with the handshake have not been handled yet.
                     io::ErrorKind::WouldBlock if turn == 0 && !live.partial.is_empty() => 0,
-                    io::ErrorKind::WouldBlock => return More::No,
+                    io::ErrorKind::WouldBlock => {
+                        live.note_emptied(now);
+                        return More::No;
+                    }
                     _ => return self.end_of_stream(token, End::Reset, now),
                 },
             };
             let is_ending = live.is_ending;
-            let has_unread = self.take(token, received, now);
+            let has_unread = self.take(token, received, received < room, now);
             turn += received;
             if has_unread {
                 continue;
@@ -551,9 +554,9 @@ impl Reader {
         self.live.get_mut(&token).map(|live| work(live, &mut self.buffer, &mut context))
     }
 
-    /// Gives a call `received` new bytes, behind those of its unfinished message. Returns whether the
-    /// call left messages unread.
-    fn take(&mut self, token: usize, received: usize, now: Instant) -> bool {
+    /// Gives a call `received` new bytes, behind those of its unfinished message; `is_emptied` tells that
+    /// the socket has no more. Returns whether the call left messages unread.
+    fn take(&mut self, token: usize, received: usize, is_emptied: bool, now: Instant) -> bool {
         let pool = Arc::clone(&self.pool);
         let has_unread = self.with_call(token, now, |live, buffer, context| {
             if received > 0 {
@@ -582,7 +585,11 @@ impl Reader {
             if live.call.peer_closed() && matches!(live.closing, Closing::Lingering(_)) {
                 live.closing = Closing::Gone;
             }
-            live.call.has_unread()
+            let has_unread = live.call.has_unread();
+            if is_emptied && !has_unread {
+                live.note_emptied(now);
+            }
+            has_unread
         });
         has_unread.unwrap_or(false)
     }
@@ -640,6 +647,22 @@ impl Reader {
             }
             Closing::No if is_old => {
                 self.end(token, End::MaxDuration, ws::CloseCode::POLICY, now);
+            }
+            // The peer began more recordings than its time paid for, and will pay for no more.
+            Closing::No
+                if live.is_ending && live.call.owes_time() && now - live.emptied >= patience =>
+            {
+                let peer = live.call.peer();
+                if let Some(left_out) = self.outbox.board().log_rooms.trouble.take(peer.ip(), now) {
+                    tracing::warn!(%peer, left_out, "closed a connection: its peer has gone, and left more starts than its time has paid for");
+                }
+                self.end_of_stream(token, End::Disconnect, now);
+            }
+            Closing::No
+                if live.is_ready && !live.is_probed && now - live.emptied >= patience / 2 =>
+            {
+                live.is_probed = true;
+                live.send(&ws::ping());
             }
             Closing::No if now - live.last_heard >= patience / 2 && !live.pinged => {
                 live.pinged = true;

@@ -226,6 +226,27 @@ fn a_flood_of_restarts_leaves_the_recording_that_goes_on_alone() {
 }
 
 #[test]
+fn a_peer_that_leaves_more_starts_than_time_pays_for_keeps_its_place_for_the_idle_timeout_at_most()
+{
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &["--idle-timeout", "2s"]);
+    let mut peer = Peer::call(&server, "MZ1");
+    peer.say(SECOND);
+    let starts: Vec<u8> =
+        (0..3000).flat_map(|_| frame(FIN | TEXT, peer.start_message(&[]).as_bytes())).collect();
+    peer.socket.set_write_timeout(Some(SECOND)).unwrap();
+    let _ = peer.socket.write_all(&starts);
+    // At eight a second they would take minutes.
+    drop(peer);
+    assert!(server.wait_for_log("left more starts than its time has paid for").contains("WARN"));
+    eventually(PATIENCE, "no recording is under way", || {
+        (server.metric("callreel_calls") == 0.0).then_some(())
+    });
+    let first = shelf::files(dir.path()).into_iter().find(|path| path.ends_with("MZ1.wav"));
+    assert_eq!(shelf::pcm_of(&std::fs::read(first.unwrap()).unwrap()).len(), 8000);
+}
+
+#[test]
 fn lines_that_a_peer_causes_are_few_and_those_left_out_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &["--stream-token"]);

@@ -40,6 +40,10 @@ pub(super) struct Live {
     pub is_ready: bool,
     /// Whether the peer sends no more, or the connection is broken: the socket is read to its end.
     pub is_ending: bool,
+    /// Time of the last read that emptied the socket.
+    pub emptied: Instant,
+    /// Whether a ping was sent since then, to learn whether the peer is still there.
+    pub is_probed: bool,
     pub began: Instant,
     pub last_heard: Instant,
     /// Time of the last housekeeping, and whether the peer was idle then.
@@ -78,6 +82,8 @@ impl Live {
             is_deaf: false,
             is_ready: true,
             is_ending: false,
+            emptied: now,
+            is_probed: false,
             began: now,
             last_heard: now,
             tended: now,
@@ -92,6 +98,12 @@ impl Live {
     /// Whether its housekeeping is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         now - self.tended >= TEND_INTERVAL * 3 / 4
+    }
+
+    /// Notes that all bytes of the socket were read.
+    pub(super) fn note_emptied(&mut self, now: Instant) {
+        self.emptied = now;
+        self.is_probed = false;
     }
 
     /// Whether the peer has been silent for too long, or sends messages but begins no recording, or
