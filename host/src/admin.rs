@@ -35,7 +35,7 @@ use tower_service::Service as _;
 use tracing::debug;
 
 use crate::board::Board;
-use crate::connections::{Connections, Level, Standing};
+use crate::connections::{Client, Connections, Level, Standing};
 use crate::ready::{Phase, Readiness};
 use crate::store::Store;
 use crate::{metrics, webhook};
@@ -182,13 +182,6 @@ pub async fn serve(
     watch.abort();
     let _ = watch.await;
     connections.finish(Duration::ZERO).await;
-}
-
-/// The client of a connection; each of its requests has it as an extension.
-#[derive(Clone)]
-struct Client {
-    peer: SocketAddr,
-    standing: Arc<Standing>,
 }
 
 /// Serves the requests of one connection.

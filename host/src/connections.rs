@@ -2,6 +2,7 @@
 //! shown the least is closed, the oldest of several first.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -45,6 +46,13 @@ pub(crate) enum Level {
 
 impl Level {
     const ALL: [Self; 5] = [Self::Silent, Self::Answered, Self::Speaking, Self::Asked, Self::Known];
+}
+
+/// The client of a connection; each of its requests has it as an extension.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    pub(crate) standing: Arc<Standing>,
 }
 
 /// State that a connection shares with its listener.

@@ -40,7 +40,7 @@ use tracing::{debug, warn};
 
 use self::refusals::{Refusals, Unread};
 use crate::board::{Board, Refused, RequestRefused};
-use crate::connections::{self, Connections, Level, Standing};
+use crate::connections::{self, Client, Connections, Level, Standing};
 use crate::engine::{Connection, Handle};
 use crate::ready::{Phase, Readiness};
 use crate::{public_url, twilio};
@@ -256,7 +256,7 @@ async fn exchange(spoken: Spoken, desk: Desk, patience: Patience, standing: Arc<
     let is_answered = Arc::<AtomicBool>::default();
     let answered = Arc::clone(&is_answered);
     let mut unanswered = Unanswered { desk: &desk, peer, is_answered, is_over: false };
-    let client = refusals::Client { peer, standing: Arc::clone(&standing) };
+    let client = Client { peer, standing: Arc::clone(&standing) };
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         if request.body().is_end_stream() {
             standing.raise(Level::Asked);
@@ -368,7 +368,7 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
     front.refuse_unless_open()?;
     let (head, body) = request.into_parts();
     let body = read_body(body, front.config.body_timeout).await?;
-    if let Some(refusals::Client { standing, .. }) = head.extensions.get() {
+    if let Some(Client { standing, .. }) = head.extensions.get() {
         standing.raise(Level::Asked);
     }
     let twilio = &front.config.twilio;

@@ -21,7 +21,8 @@ use jiff::Timestamp;
 use sha2::Sha256;
 
 use super::guesses::Way;
-use super::{Admin, Client, Problem, assets};
+use super::{Admin, Problem, assets};
+use crate::connections::Client;
 
 const COOKIE: &str = "callreel";
 

@@ -17,19 +17,12 @@ use tracing::warn;
 
 use super::{Refusal, has_token};
 use crate::board::{Board, Refused, RequestRefused};
-use crate::connections::Standing;
+use crate::connections::Client;
 use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
 
 /// Characters of a path, and of a header value, that a line shows at most.
 const PATH_CHARS_MAX: usize = 100;
 const HEADER_CHARS_MAX: usize = 60;
-
-/// The peer of a connection, as an extension of its request.
-#[derive(Clone)]
-pub(super) struct Client {
-    pub peer: SocketAddr,
-    pub standing: Arc<Standing>,
-}
 
 /// Reports refusals.
 #[derive(Clone)]
