@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn write_samples(turn: Turn<'_, '_, Ring>, wav: &mut Option<Wav>) -> Result<(), Box<dyn Error>> {
     let mut turn = turn;
     let mut codes = [0; 256];
-    while let count @ 1.. = turn.poll_mulaw(&mut codes) {
+    while let count @ 1.. = turn.poll_wire(&mut codes) {
         let Some(writer) = wav else { break };
         writer.write_mulaw(&codes[..count])?;
     }

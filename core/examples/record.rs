@@ -85,7 +85,7 @@ fn record(peer: &mut BufReader<TcpStream>, path: &str) -> Result<CloseCode> {
 /// Writes the samples of a turn; returns the code to close the connection with, if the call is over.
 fn keep(mut turn: Turn<'_, '_, Ring>, wav: &mut Option<Wav>) -> Result<Option<CloseCode>> {
     let mut codes = [0; 256];
-    while let (Some(writer), count @ 1..) = (wav.as_mut(), turn.poll_mulaw(&mut codes)) {
+    while let (Some(writer), count @ 1..) = (wav.as_mut(), turn.poll_wire(&mut codes)) {
         writer.write_mulaw(&codes[..count])?;
     }
     Ok(match turn.event() {

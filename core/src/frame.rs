@@ -17,6 +17,8 @@ use core::fmt;
 
 use heapless::Vec;
 
+use crate::format::{Format, Layout};
+
 /// Deepest nesting of arrays and objects: the parser recurses, and a device's stack is small.
 pub const DEPTH_MAX: usize = 32;
 
@@ -114,6 +116,12 @@ pub struct Frame<'t> {
 }
 
 impl<'t> Frame<'t> {
+    /// A message that the caller has parsed, for [`Session::handle_frame`](crate::session::Session).
+    #[must_use]
+    pub const fn new(sequence: Option<u64>, stream_id: &'t [u8], body: Body<'t>) -> Self {
+        Self { sequence, stream_id, body, is_known: false }
+    }
+
     /// The message without the space that a start takes; `None` if it is not media.
     #[must_use]
     #[inline]
@@ -175,15 +183,16 @@ pub enum Body<'t> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Media<'t> {
-    /// Track of the audio.
-    pub track: Track,
+    /// Track of the audio; [`Tracks::Both`] if the tracks alternate sample by sample, inbound first
+    /// ([`Start::is_interleaved`]).
+    pub tracks: Tracks,
     /// Number among the chunks of the track (with some providers, of the stream).
     pub chunk: Option<u64>,
     /// Place in media time, in milliseconds by the provider's documentation (but see
     /// [`MediaClock`](crate::session::MediaClock)), from an origin of the provider's choice.
     pub timestamp_ms: Option<u64>,
-    /// Mu-law codes, decoded from base64.
-    pub codes: &'t [u8],
+    /// Samples as the provider encodes them ([`Start::format`]), decoded from base64.
+    pub bytes: &'t [u8],
 }
 
 /// A direction of the call.
@@ -256,8 +265,11 @@ pub struct Start<'t> {
     pub tracks: Tracks,
     /// Encoding of the audio, in the provider's words; empty if not given.
     pub encoding: Text<'t>,
-    /// Whether the format is 8 kHz mono mu-law, the one format recorded; true if no format is given.
-    pub supported: bool,
+    /// Format of the audio: the provider's default if the start names none, `None` if the start names a
+    /// format that the parser does not know.
+    pub format: Option<Format>,
+    /// Whether each chunk holds both tracks, sample by sample. Counts only if both are announced.
+    pub is_interleaved: bool,
     /// Parameters that the user gave the stream: at most [`PARAMETERS_MAX`] names and values.
     pub parameters: Vec<(Text<'t>, Text<'t>), PARAMETERS_MAX>,
     /// Number of further parameters, not kept.
@@ -265,6 +277,36 @@ pub struct Start<'t> {
     /// Fields of a type other than the provider documents. Fields that recording needs are read as far
     /// as they make sense, the others as if they were absent.
     pub odd_fields: u32,
+}
+
+impl Start<'_> {
+    /// The start of an inbound track in [`Format::TELEPHONE`], without ids and parameters.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            stream_id: Text::new(""),
+            call_id: Text::new(""),
+            account_id: Text::new(""),
+            tracks: Tracks::One(Track::Inbound),
+            encoding: Text::new(""),
+            format: Some(Format::TELEPHONE),
+            is_interleaved: false,
+            parameters: Vec::new(),
+            parameters_dropped: 0,
+            odd_fields: 0,
+        }
+    }
+
+    /// Layout of the chunks; `None` if it cannot be recorded.
+    pub(crate) fn layout(&self) -> Option<Layout> {
+        Layout::new(self.format?, self.is_interleaved && self.tracks == Tracks::Both)
+    }
+}
+
+impl Default for Start<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// A pressed key.

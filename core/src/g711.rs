@@ -9,6 +9,20 @@ pub const SAMPLE_RATE_HZ: u32 = 8000;
 /// The mu-law code of silence (positive zero; 0x7F, negative zero, decodes to 0 as well).
 pub const MULAW_SILENCE: u8 = 0xFF;
 
+/// The A-law code of silence: the smallest positive value, 8.
+pub const ALAW_SILENCE: u8 = 0xD5;
+
+/// Decodes each A-law code.
+pub fn decode_alaw_all(codes: &[u8], samples: &mut [i16]) {
+    for (sample, code) in samples.iter_mut().zip(codes) {
+        let bits = code ^ 0x55;
+        let exponent = i32::from(bits >> 4 & 7);
+        let mantissa = i32::from(bits & 15) * 16 + 8;
+        let magnitude = if exponent == 0 { mantissa } else { (mantissa + 256) << (exponent - 1) };
+        *sample = if bits & 0x80 == 0 { -magnitude } else { magnitude } as i16;
+    }
+}
+
 /// Added to a magnitude before its segment is found, so that every segment starts at a power of two.
 const BIAS: i32 = 0x84;
 

@@ -8,7 +8,7 @@
 //! threads or a microcontroller's main loop.
 //!
 //! The rule to keep: after each message, call [`poll_pcm`](session::Turn::poll_pcm) (or
-//! [`poll_mulaw`](session::Turn::poll_mulaw)) until it returns zero.
+//! [`poll_wire`](session::Turn::poll_wire)) until it returns zero.
 //!
 //! From the messages of a call to a file that supports write and seek through `embedded_io`:
 //!
@@ -50,7 +50,7 @@
 //! let mut codes = [0; 256];
 //! for message in &mut messages {
 //!     let mut turn = session.handle_message(message)?;
-//!     while let count @ 1.. = turn.poll_mulaw(&mut codes) {
+//!     while let count @ 1.. = turn.poll_wire(&mut codes) {
 //!         writer.write_mulaw(&codes[..count])?;
 //!     }
 //! }
@@ -70,19 +70,19 @@
 //! # Glossary
 //!
 //! - *Frame*: a provider's JSON message ([`frame::Frame`]); in [`ws`], a WebSocket frame.
-//! - *Sample*: one value of one channel; there are 8000 a second.
+//! - *Sample*: one value of one channel; on the telephone network there are 8000 a second.
 //! - *Sample frame*: one sample of each channel.
 //! - *Track*: a direction of the call, inbound or outbound; one channel of the recording.
 //! - *Chunk*: the audio of one media frame.
 //! - *Gap*: media time without audio of a track ([`session::Gap`]).
 //! - *Turn*: the result of one message: its event, gaps and samples ([`session::Turn`]).
 //! - *Code*: a sample as its mu-law byte ([`g711`]).
-//! - *Ring*: a circular buffer of codes.
+//! - *Format*: codec and sample rate of a stream ([`format`]).
+//! - *Ring*: a circular buffer of samples, in the bytes that they arrived in.
 //! - *Lag*: the media time that one track is behind the other ([`session::TRACK_LAG_MS_MAX`]).
 //! - *Place*: the position of a chunk on its track, in samples from the start of the recording.
 //! - *Media time*: time counted in samples of the recording, not by a wall clock.
-//! - *Ring of a session*: the memory for samples that may still change, one byte each
-//!   ([`session::Session`]).
+//! - *Ring of a session*: the memory for samples that may still change ([`session::Session`]).
 //! - *Silence budget*: the silence that timestamps may still ask for ([`session::SilenceBudget`]).
 //! - *Media clock*: the unit of a stream's timestamps ([`session::MediaClock`]).
 #![no_std]
@@ -102,6 +102,7 @@ pub use embedded_io;
 pub use heapless;
 
 mod base64;
+pub mod format;
 pub mod frame;
 pub mod g711;
 mod jitter;

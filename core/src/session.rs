@@ -10,11 +10,11 @@ use self::clock::Pace;
 use self::identity::{Fingerprint, StreamId};
 use self::placing::Clock;
 use self::turn::Pending;
+use crate::format::{Format, Layout};
 use crate::frame::{
     self, Body, Frame, Media, MediaFrame, PeerError, Provider, Start, Text, Track, Tracks,
 };
-use crate::g711::SAMPLE_RATE_HZ;
-use crate::jitter::{JitterBuffer, Placement, REORDER, TRACK_LAG};
+use crate::jitter::{JitterBuffer, Placement, ring_bytes_min};
 use crate::log;
 use crate::wav;
 
@@ -25,13 +25,13 @@ pub use crate::jitter::{
     GAP_MS_MAX, REORDER_MS_MAX, TRACK_LAG_MS_MAX, WOBBLE_AT_HOLE_MS_MAX, WOBBLE_MS_MAX,
 };
 
-/// Bytes of the smallest ring of a [`Session`] that serves one track: a late chunk finds its place
-/// within [`REORDER_MS_MAX`].
-pub const RING_ONE_TRACK_MIN: usize = REORDER + 1;
+/// Bytes of the smallest ring of a [`Session`] that serves one track of [`Format::TELEPHONE`]: a late
+/// chunk finds its place within [`REORDER_MS_MAX`]. Other formats need more: [`Error::Ring`] tells.
+pub const RING_ONE_TRACK_MIN: usize = ring_bytes_min(Layout::TELEPHONE, 1);
 
-/// Bytes of the smallest ring of a [`Session`] that serves both tracks: they wait for each other, up to
-/// [`TRACK_LAG_MS_MAX`].
-pub const RING_BOTH_TRACKS_MIN: usize = 2 * TRACK_LAG + 2;
+/// Bytes of the smallest ring of a [`Session`] that serves both tracks of [`Format::TELEPHONE`]: they
+/// wait for each other, up to [`TRACK_LAG_MS_MAX`]. Other formats need more: [`Error::Ring`] tells.
+pub const RING_BOTH_TRACKS_MIN: usize = ring_bytes_min(Layout::TELEPHONE, 2);
 
 /// One recording, from its start message to its end.
 ///
@@ -61,10 +61,10 @@ pub const RING_BOTH_TRACKS_MIN: usize = 2 * TRACK_LAG + 2;
 /// count from there.
 ///
 /// # Memory
-/// `S` is the memory of the session's ring, one byte a sample: [`RING_ONE_TRACK_MIN`] bytes serve one
-/// track, an even number of at least [`RING_BOTH_TRACKS_MIN`] serves both. A larger ring changes
-/// nothing. The session writes to the ring only where two tracks wait for each other or where messages
-/// are missing.
+/// `S` is the memory of the session's ring, samples in the bytes that they arrived in: at 8 kHz mu-law,
+/// [`RING_ONE_TRACK_MIN`] bytes serve one track, an even number of at least [`RING_BOTH_TRACKS_MIN`]
+/// serves both. In any format, the ring must be whole sample frames. A larger ring changes nothing. The
+/// session writes to the ring only where two tracks wait for each other or where messages are missing.
 ///
 /// ```
 /// use callreel_core::frame::Provider;
@@ -179,6 +179,13 @@ pub struct Gap {
     pub filled: u64,
 }
 
+impl Gap {
+    /// The same gap in the outbound track, which came in the same chunks.
+    const fn of_outbound(self) -> Self {
+        Self { track: Track::Outbound, ..self }
+    }
+}
+
 /// Meaning of a message.
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -212,7 +219,7 @@ pub enum Event<'t> {
     /// this session's [`handle_end`](Session::handle_end), [`reset`](Session::reset) it, and give it the
     /// same text again.
     Restart,
-    /// A start with audio other than 8 kHz mono mu-law: nothing can be recorded, and the session still
+    /// A start with audio in a format that is not recorded ([`Format::is_recordable`]): the session still
     /// waits for a start. Close the connection with [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
     Refused(Start<'t>),
     /// The recording begins.
@@ -226,9 +233,9 @@ pub enum Event<'t> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Placed {
-    /// Track of the audio.
-    pub track: Track,
-    /// Samples of the chunk; zero if it was dropped as a repeat.
+    /// Track of the audio; both if the chunk holds both, interleaved.
+    pub tracks: Tracks,
+    /// Samples of the chunk, of each track; zero if it was dropped as a repeat.
     pub samples: usize,
     /// The chunk arrived too late for its place and was appended.
     pub late: bool,
@@ -249,7 +256,7 @@ pub enum Error {
     /// same text again with a larger ring ([`set_ring`](Session::set_ring)), or close with
     /// [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
     Ring {
-        /// Bytes of the smallest ring that serves the tracks.
+        /// Bytes of the smallest ring that serves the tracks; a larger one must be whole sample frames.
         bytes_min: usize,
     },
 }
@@ -457,13 +464,19 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         self.pace.clock()
     }
 
+    /// Format of the audio on the wire, and of [`Turn::poll_wire`]; `None` before the start.
+    #[must_use]
+    pub fn format(&self) -> Option<Format> {
+        (self.state != State::Waiting).then_some(self.jitter.layout().format())
+    }
+
     /// Format of the recording; `None` before the start. To store the mu-law codes themselves, in half
     /// the space, replace its `encoding`.
     #[must_use]
     pub fn spec(&self) -> Option<wav::Spec> {
         (self.state != State::Waiting).then_some(wav::Spec {
             channels: self.tracks.channels(),
-            sample_rate_hz: SAMPLE_RATE_HZ,
+            sample_rate_hz: self.jitter.layout().format().sample_rate_hz,
             encoding: wav::Encoding::Pcm16,
         })
     }
@@ -494,9 +507,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let mut gaps = [None; 2];
         let event = match (self.state, frame.body) {
             (_, Body::Rejected(error)) => return Err(self.reject(error)),
-            (State::Waiting, Body::Start(start)) if !start.supported => Event::Refused(start),
+            (State::Waiting, Body::Start(start)) if !self.begin(&start)? => Event::Refused(start),
             (State::Waiting, Body::Start(start)) => {
-                self.begin(start.tracks)?;
                 self.stream_id = StreamId::new(frame.stream_id);
                 self.sequence = frame.sequence;
                 (self.refused, self.foreign) = (0, 0);
@@ -539,14 +551,23 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         media: &Media<'t>,
         pending: &mut Pending<'t>,
     ) -> Result<(Placed, Option<Gap>), Error> {
-        let Some(channel) = self.tracks.channel(media.track) else {
+        let layout = self.jitter.layout();
+        let (channel, track) = match media.tracks {
+            Tracks::One(track) if !layout.is_interleaved() => (self.tracks.channel(track), track),
+            Tracks::Both if layout.is_interleaved() => (Some(0), Track::Inbound),
+            _ => (None, Track::Inbound),
+        };
+        let Some(channel) = channel else {
             self.foreign += 1;
             return Err(self.reject(PeerError::Track));
         };
+        if layout.whole(media.bytes.len()) != media.bytes.len() {
+            return Err(self.reject(PeerError::Shape));
+        }
         let is_old = self.note_sequence(sequence);
         let mut placed = Placed {
-            track: media.track,
-            samples: media.codes.len(),
+            tracks: media.tracks,
+            samples: layout.instants(media.bytes.len()),
             late: false,
             reordered: false,
             repeated: false,
@@ -569,19 +590,19 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
         let at = self.jitter.placed(channel);
         let waited = self.jitter.resume(channel);
-        let (placement, hole) = self.place(channel, at, media, sequence);
+        let (placement, hole) = self.place(channel, at, media, placed.samples, sequence);
         pending.channel = channel;
-        pending.codes = media.codes;
+        pending.bytes = media.bytes;
         pending.silence = match placement {
             Placement::Fill(filled) | Placement::Jump { filled, .. } => filled,
             _ => 0,
         };
         if self.jitter.has_holes() {
-            self.jitter.close_holes(channel, pending.silence + pending.codes.len() as u64);
+            self.jitter.close_holes(channel, pending.silence + placed.samples as u64);
         }
-        let behind = media.codes.len();
+        let behind = placed.samples;
         let is_open = hole.is_some_and(|hole| self.jitter.open_hole(hole, behind));
-        let mut gap = Gap { track: media.track, at: at - waited, missing: waited, filled: waited };
+        let mut gap = Gap { track, at: at - waited, missing: waited, filled: waited };
         match placement {
             Placement::Append => {}
             Placement::Late | Placement::Rewind => {
@@ -603,20 +624,16 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         Ok((placed, (gap.missing > 0).then_some(gap)))
     }
 
-    fn begin(&mut self, tracks: Tracks) -> Result<(), Error> {
-        if !self.jitter.serves(tracks.channels()) {
-            let bytes_min = match tracks {
-                Tracks::Both => RING_BOTH_TRACKS_MIN,
-                Tracks::One(_) => RING_ONE_TRACK_MIN,
-            };
-            return Err(Error::Ring { bytes_min });
-        }
-        if tracks == Tracks::Both {
-            self.jitter.split();
-        }
+    /// Begins a recording of the announced tracks; returns whether their format can be recorded.
+    fn begin(&mut self, start: &Start<'_>) -> Result<bool, Error> {
+        let (Some(layout), tracks) = (start.layout(), start.tracks) else {
+            return Ok(false);
+        };
+        let parts = if layout.is_interleaved() { 1 } else { usize::from(tracks.channels()) };
+        self.jitter.set_layout(layout, parts).map_err(|bytes_min| Error::Ring { bytes_min })?;
         self.tracks = tracks;
         self.state = State::Recording;
-        Ok(())
+        Ok(true)
     }
 
     fn end(&mut self) -> [Option<Gap>; 2] {

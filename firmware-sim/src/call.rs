@@ -349,7 +349,7 @@ fn drain<const Q: usize>(
     };
     let mut codes = [0; 256];
     loop {
-        match turn.poll_mulaw(&mut codes) {
+        match turn.poll_wire(&mut codes) {
             0 => return next,
             count => queue.push(&codes[..count]),
         }

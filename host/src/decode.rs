@@ -520,7 +520,7 @@ fn drain(
     let mut codes = [0; POLL_SAMPLES];
     let mut bytes = [0; 2 * POLL_SAMPLES];
     loop {
-        let count = turn.poll_mulaw(&mut codes);
+        let count = turn.poll_wire(&mut codes);
         if count == 0 {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! Twilio's messages in every legal spelling, and messages that are refused.
 
 use base64::prelude::*;
+use callreel_core::format::Format;
 use callreel_core::frame::{
     Body, DEPTH_MAX, PARAMETERS_MAX, PeerError, Provider, Track, Tracks, parse,
 };
@@ -23,7 +24,7 @@ struct Start {
     ids: [String; 3],
     tracks: Tracks,
     encoding: String,
-    supported: bool,
+    format: Option<Format>,
     parameters: Vec<(String, String)>,
     dropped: u32,
     odd: u32,
@@ -37,10 +38,10 @@ fn said(text: &str) -> Result<(Option<u64>, Said), PeerError> {
         Body::Dtmf(dtmf) => Said::Dtmf(dtmf.digit.to_string()),
         Body::Mark(mark) => Said::Mark(mark.name.to_string()),
         Body::Media(media) => Said::Media {
-            track: media.track,
+            track: only(media.tracks),
             chunk: media.chunk,
             timestamp_ms: media.timestamp_ms,
-            codes: media.codes.to_vec(),
+            codes: media.bytes.to_vec(),
         },
         Body::Other => Said::Other,
         Body::Rejected(error) => return Err(error),
@@ -48,7 +49,7 @@ fn said(text: &str) -> Result<(Option<u64>, Said), PeerError> {
             ids: [start.stream_id, start.call_id, start.account_id].map(|id| id.to_string()),
             tracks: start.tracks,
             encoding: start.encoding.to_string(),
-            supported: start.supported,
+            format: start.format,
             parameters: start
                 .parameters
                 .iter()
@@ -60,6 +61,12 @@ fn said(text: &str) -> Result<(Option<u64>, Said), PeerError> {
         Body::Stop => Said::Stop,
     };
     Ok((frame.sequence, body))
+}
+
+/// The one track of a chunk: Twilio's chunks are never interleaved.
+fn only(tracks: Tracks) -> Track {
+    let Tracks::One(track) = tracks else { panic!("interleaved") };
+    track
 }
 
 fn body(text: &str) -> Said {
@@ -132,7 +139,7 @@ fn fields_that_are_not_there_are_none() {
     let unknown = start(r#"{"event":"start","start":{}}"#);
     assert_eq!(unknown.ids, ["", "", ""]);
     assert_eq!(unknown.tracks, Tracks::One(Track::Inbound));
-    assert!(unknown.supported && unknown.parameters.is_empty());
+    assert!(unknown.format.is_some() && unknown.parameters.is_empty());
     // At the top level, too.
     let beside = start(r#"{"event":"start","streamSid":"MZ9","start":{"customParameters":null}}"#);
     assert_eq!(beside.ids, ["MZ9", "", ""]);
@@ -216,7 +223,7 @@ fn a_start_tells_what_it_holds() {
         ids: ["MZ1", "CA1", "AC1"].map(str::to_owned),
         tracks: Tracks::Both,
         encoding: "audio/x-mulaw".to_owned(),
-        supported: true,
+        format: Some(Format::TELEPHONE),
         parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         dropped: 0,
         odd: 0,
@@ -240,7 +247,8 @@ fn tracks_are_what_is_announced_in_any_order() {
 #[test]
 fn any_format_but_mono_mulaw_at_8_khz_is_unsupported() {
     let supported = |format: &str| {
-        start(&format!(r#"{{"event":"start","start":{{"mediaFormat":{{{format}}}}}}}"#)).supported
+        let text = format!(r#"{{"event":"start","start":{{"mediaFormat":{{{format}}}}}}}"#);
+        start(&text).format == Some(Format::TELEPHONE)
     };
     for format in [
         "",
@@ -368,7 +376,7 @@ fn an_odd_field_of_a_start_costs_nothing_but_itself() {
             assert_ne!(text, plain);
             let found = start(&text);
             // An empty name is the name of an unknown encoding.
-            assert!(found.supported || (name, other) == ("encoding", "\"\""), "{text}");
+            assert!(found.format.is_some() || (name, other) == ("encoding", "\"\""), "{text}");
             for (index, id) in ["streamSid", "callSid", "accountSid"].into_iter().enumerate() {
                 assert!(name == id || found.ids[index] == expected.ids[index], "{text}");
             }

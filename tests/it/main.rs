@@ -14,6 +14,7 @@ mod decode;
 mod examples;
 mod faults;
 mod files;
+mod formats;
 mod frame;
 mod golden;
 mod harness;

@@ -471,7 +471,7 @@ fn an_unsupported_format_begins_nothing() {
     let mut session = Session::new(Provider::Twilio, [0; 4096]);
     let mut unsupported = start(&["inbound"]).replace("8000", "16000").into_bytes();
     let turn = session.handle_message(&mut unsupported).unwrap();
-    assert!(matches!(turn.event(), Event::Refused(start) if !start.supported));
+    assert!(matches!(turn.event(), Event::Refused(start) if start.format.is_none()));
     drop(turn);
     assert_eq!(session.spec(), None);
 }

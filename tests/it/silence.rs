@@ -32,8 +32,8 @@ impl Taken {
         let mut out = [0; 512];
         loop {
             match turn.poll_run(&mut out) {
-                Run::Codes(0) => return,
-                Run::Codes(count) => self.codes.extend(&out[..count]),
+                Run::Bytes(0) => return,
+                Run::Bytes(count) => self.codes.extend(&out[..count]),
                 Run::Silence(samples) => {
                     let length = self.codes.len() + samples as usize * self.channels;
                     self.codes.resize(length, 0xFF);
@@ -89,7 +89,7 @@ fn tracks_stay_together_when_a_gap_of_both_is_closed_up() {
         }
         let mut turn = taken.session.handle_end();
         let mut out = [0; 4096];
-        while let count @ 1.. = turn.poll_mulaw(&mut out) {
+        while let count @ 1.. = turn.poll_wire(&mut out) {
             taken.codes.extend(&out[..count]);
         }
         let pairs = taken.codes.as_chunks::<2>().0;

@@ -1,6 +1,5 @@
 //! Twilio Media Streams. Read on 2026-11-22: <https://www.twilio.com/docs/voice/media-streams/websocket-messages>
 
-use heapless::Vec;
 use serde::Deserialize;
 
 use super::exact::{after, before, digits, is_plain, is_same};
@@ -63,7 +62,9 @@ impl Found {
             None => before.get(id_start..id_end),
         };
         let body = match base64::decode_in_place(payload) {
-            Some(codes) => Body::Media(Media { track, chunk, timestamp_ms, codes }),
+            Some(bytes) => {
+                Body::Media(Media { tracks: Tracks::One(track), chunk, timestamp_ms, bytes })
+            }
             None => Body::Rejected(PeerError::Base64),
         };
         Frame { sequence, stream_id: stream_id.unwrap_or_default(), body, is_known: self.is_known }
@@ -251,17 +252,7 @@ fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
 /// A field may stand in `start` or beside it; the one in `start` has precedence.
 #[inline(never)]
 fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
-    let mut found = Start {
-        stream_id: Text::default(),
-        call_id: Text::default(),
-        account_id: Text::default(),
-        tracks: Tracks::One(Track::Inbound),
-        encoding: Text::default(),
-        supported: true,
-        parameters: Vec::new(),
-        parameters_dropped: 0,
-        odd_fields,
-    };
+    let mut found = Start { odd_fields, ..Start::new() };
     let inner = match message.clone().find("start") {
         Some(object @ Value::Object(_)) => object.members(),
         start => {
@@ -341,7 +332,9 @@ impl<'t> Start<'t> {
                     let value = format.members().find(name).and_then(Value::scalar);
                     value.is_none_or(|value| value.as_escaped() == expected)
                 };
-                self.supported = is("sampleRate", "8000") && is("channels", "1");
+                if !is("sampleRate", "8000") || !is("channels", "1") {
+                    self.format = None;
+                }
                 format.members().find("encoding").filter(|value| *value != Value::Null)
             }
             // The encoding alone.
@@ -353,7 +346,9 @@ impl<'t> Start<'t> {
         match encoding {
             Some(Value::String(name)) => {
                 let known = ["audio/x-mulaw", "audio/pcmu", "PCMU"];
-                self.supported &= known.iter().any(|known| known.eq_ignore_ascii_case(name));
+                if !known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                    self.format = None;
+                }
                 self.encoding = Text::new(name);
             }
             Some(_) => self.odd_fields += 1,

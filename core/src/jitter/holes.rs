@@ -1,6 +1,6 @@
 //! Missing parts that may still arrive: samples held back for them, and late chunks put into them.
 
-use super::{JitterBuffer, REORDER, TRACK_LAG};
+use super::{JitterBuffer, REORDER_MS_MAX, TRACK_LAG_MS_MAX};
 
 /// Most missing parts open at one time. While all are, the next chunk that is appended closes the
 /// oldest.
@@ -69,9 +69,10 @@ impl Holes {
         self.places.iter().take(self.open)
     }
 
-    /// The closed holes, in the order of their closing.
-    pub(super) fn closed(&self) -> impl Iterator<Item = &Hole> {
-        self.places.iter().rev().take(self.closed)
+    /// The closed hole `number`, in the order of their closing.
+    pub(super) fn closed(&self, number: usize) -> Option<&Hole> {
+        let place = self.places.len().checked_sub(number + 1)?;
+        self.places.get(place).filter(|_| number < self.closed)
     }
 
     /// Opens a hole; returns whether there was room.
@@ -126,10 +127,12 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     /// Opens a hole and holds back the `behind` samples that come behind it, if they fit the window;
     /// returns whether they do.
     pub(crate) fn open_hole(&mut self, hole: Hole, behind: usize) -> bool {
+        let layout = self.layout;
         let end = hole.at.saturating_add(hole.length as u64).saturating_add(behind as u64);
         let longest = end.max(self.placed(0)).max(self.placed(1));
-        let fits = end - hole.at <= REORDER as u64
-            && (!self.stereo || longest.saturating_sub(hole.at) <= TRACK_LAG as u64);
+        let lag = longest.saturating_sub(hole.at);
+        let fits = end - hole.at <= layout.samples(REORDER_MS_MAX)
+            && (!self.stereo || lag <= layout.samples(TRACK_LAG_MS_MAX));
         fits && self.holes.push(hole)
     }
 
@@ -141,11 +144,11 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         let end = |number| self.placed(number) + if number == track { more } else { 0 };
         let ends = [end(0), end(1)];
         let longest = ends[0].max(ends[1]);
-        let stereo = self.stereo;
+        let (layout, stereo) = (self.layout, self.stereo);
         let is_over = |hole: &Hole| {
             let end = ends.get(hole.track).copied().unwrap_or_default();
-            end.saturating_sub(hole.at) > REORDER as u64
-                || stereo && longest.saturating_sub(hole.at) > TRACK_LAG as u64
+            end.saturating_sub(hole.at) > layout.samples(REORDER_MS_MAX)
+                || stereo && longest.saturating_sub(hole.at) > layout.samples(TRACK_LAG_MS_MAX)
         };
         loop {
             let found = self.holes.iter().position(is_over);
@@ -172,9 +175,9 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         }
     }
 
-    /// The holes that the last message closed.
-    pub(crate) fn closed_holes(&self) -> impl Iterator<Item = &Hole> {
-        self.holes.closed()
+    /// The hole `number` of those that the last message closed, from zero, in the order of their closing.
+    pub(crate) fn closed_hole(&self, number: usize) -> Option<&Hole> {
+        self.holes.closed(number)
     }
 
     /// Forgets the closed holes, before the next message.
@@ -183,7 +186,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         self.holes.forget_closed();
     }
 
-    /// Puts the codes of the late message `sequence` into its hole; returns whether there was one. `at`
+    /// Puts the bytes of the late message `sequence` into its hole; returns whether there was one. `at`
     /// is the message's place by its timestamp; places and lengths by timestamps may be off by `wobble`
     /// samples.
     #[cold]
@@ -193,7 +196,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         track: usize,
         sequence: u64,
         at: Option<u64>,
-        codes: &[u8],
+        bytes: &[u8],
         wobble: usize,
     ) -> bool {
         let is_its = |hole: &Hole| hole.track == track && (hole.from..hole.to).contains(&sequence);
@@ -203,7 +206,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         let Some(hole) = self.holes.all().get(index).copied() else {
             return false;
         };
-        let count = codes.len();
+        let count = self.layout.instants(bytes.len());
         if count == 0 {
             return false;
         }
@@ -214,7 +217,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
             }
             let offset = self.offset(&hole);
             self.holes.remove(index);
-            self.put(track, offset, codes);
+            self.put(track, offset, bytes);
             return true;
         }
         // The part before the chunk and the part behind it stay open.
@@ -235,7 +238,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
             from: sequence + 1,
             ..hole
         };
-        let offset = self.offset(&hole) + before;
+        let offset = self.offset(&hole) + self.layout.bytes(before);
         let rest = match (before, behind) {
             (0, _) => last,
             (_, 0) => first,
@@ -245,30 +248,32 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         if let Some(place) = self.holes.all().get_mut(index) {
             *place = rest;
         }
-        self.put(track, offset, codes);
+        self.put(track, offset, bytes);
         true
     }
 
-    /// Unread samples of the hole's track before the hole.
+    /// Unread bytes of the hole's track before the hole.
     pub(super) fn offset(&self, hole: &Hole) -> usize {
         let behind = self.placed(hole.track).saturating_sub(hole.at);
-        self.written_of(hole.track).saturating_sub(usize::try_from(behind).unwrap_or(usize::MAX))
+        let written = self.written_of(hole.track);
+        usize::try_from(behind)
+            .map_or(0, |behind| written.saturating_sub(self.layout.bytes(behind)))
     }
 
-    /// The place of the unread sample `offset` in a part of the ring.
+    /// The place of the unread byte `offset` in a part of the ring.
     fn place_of(start: usize, offset: usize, part: &mut [u8]) -> Option<&mut u8> {
         let at = start + offset;
         let at = if at < part.len() { at } else { at - part.len() };
         part.get_mut(at)
     }
 
-    /// Overwrites `track`'s samples, from the unread sample `offset` on.
-    fn put(&mut self, track: usize, offset: usize, codes: &[u8]) {
+    /// Overwrites `track`'s samples, from the unread byte `offset` on.
+    fn put(&mut self, track: usize, offset: usize, bytes: &[u8]) {
         let start = self.start;
         let part = self.part(track);
-        for (index, code) in codes.iter().enumerate() {
+        for (index, byte) in bytes.iter().enumerate() {
             if let Some(place) = Self::place_of(start, offset + index, part) {
-                *place = *code;
+                *place = *byte;
             }
         }
         self.settle();
@@ -281,17 +286,18 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     fn resize(&mut self, hole: &Hole, count: usize) -> bool {
         let (track, offset) = (hole.track, self.offset(hole));
         let (start, written, room) = (self.start, self.written_of(track), self.room());
-        let behind = written.saturating_sub(offset + hole.length);
-        let grown = written - hole.length.min(written) + count;
+        let (length, needed) = (self.layout.bytes(hole.length), self.layout.bytes(count));
+        let behind = written.saturating_sub(offset + length);
+        let grown = written - length.min(written) + needed;
         if grown > room {
             return false;
         }
         let part = self.part(track);
         let mut shift = |index: usize| {
-            let from = Self::place_of(start, offset + hole.length + index, part).copied();
-            let to = Self::place_of(start, offset + count + index, part);
-            if let (Some(code), Some(place)) = (from, to) {
-                *place = code;
+            let from = Self::place_of(start, offset + length + index, part).copied();
+            let to = Self::place_of(start, offset + needed + index, part);
+            if let (Some(byte), Some(place)) = (from, to) {
+                *place = byte;
             }
         };
         // In the order that overwrites no sample before it is moved.
@@ -321,12 +327,15 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
+    use crate::format::Layout;
+
+    const REORDER: usize = Layout::TELEPHONE.samples(REORDER_MS_MAX) as usize;
 
     /// A ring with 160 samples of `1` on track 0, a hole of the messages 3 to 5, and `2`s behind it.
     fn with_hole(length: usize) -> JitterBuffer<Vec<u8>> {
         let mut jitter = JitterBuffer::new(vec![0; REORDER + 1]);
         let mut out = [0u8; 160];
-        assert_eq!(jitter.pass(&[1; 160], &mut out), 160);
+        jitter.pass(160);
         let hole = Hole { track: 0, at: 160, length, from: 3, to: 6 };
         assert!(jitter.open_hole(hole, 100));
         jitter.push_silence(0, length as u64);
@@ -370,14 +379,14 @@ mod tests {
         assert!(!fill(0, 4), "it came");
         assert!(!fill(0, 7) && !fill(1, 3));
         jitter.close_holes(0, 300);
-        assert_eq!(jitter.closed_holes().count(), 0, "640 samples");
+        assert_eq!(jitter.closed_hole(0), None, "640 samples");
         jitter.close_holes(0, 301);
         let first = Hole { track: 0, at: 160, length: 80, from: 3, to: 4 };
-        assert_eq!(jitter.closed_holes().collect::<Vec<_>>(), [&first]);
+        assert_eq!((jitter.closed_hole(0), jitter.closed_hole(1)), (Some(&first), None));
         jitter.forget_closed_holes();
         jitter.give_up_holes();
         let second = Hole { track: 0, at: 320, length: 80, from: 5, to: 6 };
-        assert_eq!(jitter.closed_holes().collect::<Vec<_>>(), [&second]);
+        assert_eq!((jitter.closed_hole(0), jitter.closed_hole(1)), (Some(&second), None));
         jitter.settle();
         let expected = [vec![255; 80], vec![9; 80], vec![255; 80], vec![2; 100]].concat();
         assert_eq!(codes(&mut jitter), expected);

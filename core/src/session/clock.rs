@@ -1,6 +1,6 @@
 //! The unit of a stream's timestamps, found by comparing them with the audio.
 
-use crate::g711::SAMPLE_RATE_HZ;
+use crate::format::Layout;
 
 /// The unit of a stream's timestamps.
 ///
@@ -39,9 +39,6 @@ impl MediaClock {
         }
     }
 }
-
-/// Samples a millisecond.
-const PER_MS: u64 = SAMPLE_RATE_HZ as u64 / 1000;
 
 /// Cap of a step between timestamps: 8 900 years in milliseconds. No product with it overflows.
 const STEP_MAX: u64 = 1 << 48;
@@ -99,12 +96,13 @@ impl Pace {
 
     /// A timestamp in samples; `None` if it has no usable time, or while its unit is in doubt.
     #[inline]
-    pub(super) fn samples(&self, timestamp: u64) -> Option<u64> {
+    pub(super) fn samples(&self, layout: Layout, timestamp: u64) -> Option<u64> {
+        let per_ms = layout.per_ms();
         match self.clock {
             MediaClock::Milliseconds if self.is_suspicious() => None,
-            MediaClock::Milliseconds => timestamp.checked_mul(PER_MS),
+            MediaClock::Milliseconds => timestamp.checked_mul(per_ms),
             MediaClock::Samples => Some(timestamp),
-            MediaClock::Microseconds => Some(timestamp / (1000 / PER_MS)),
+            MediaClock::Microseconds => Some(timestamp.checked_mul(per_ms)? / 1000),
             MediaClock::Frozen | MediaClock::Racing | MediaClock::Slow => None,
         }
     }
@@ -115,9 +113,9 @@ impl Pace {
         !self.is_settled && self.suspect.is_some() && self.in_step == 0
     }
 
-    /// Weighs a step of the timestamps (`None`: backwards) over `audio` samples, with no message missing
-    /// between.
-    pub(super) fn weigh(&mut self, step: Option<u64>, audio: u32) {
+    /// Weighs a step of the timestamps (`None`: backwards) over `audio` samples of `layout`, with no
+    /// message missing between.
+    pub(super) fn weigh(&mut self, layout: Layout, step: Option<u64>, audio: u32) {
         let Some(step) = step.filter(|_| audio > 0) else {
             return;
         };
@@ -129,31 +127,32 @@ impl Pace {
             }
             return;
         }
+        let per_ms = layout.per_ms();
         self.steps += 1;
         self.advanced = self.advanced.wrapping_add(step);
         self.audio = self.audio.wrapping_add(audio);
-        let suspect = if is_near(step, u64::from(audio) / PER_MS, 2) {
+        let suspect = if is_near(step, u64::from(audio) / per_ms, 2) {
             self.in_step += 1;
             None
         } else {
-            self.suspicion(step, audio)
+            self.suspicion(per_ms, step, audio)
         };
         self.alike = if suspect.is_some() && suspect == self.suspect { self.alike + 1 } else { 1 };
         self.suspect = suspect;
         self.last_step = Some(step);
-        if let Some(clock) = self.verdict() {
+        if let Some(clock) = self.verdict(per_ms) {
             self.settle(clock);
         }
     }
 
     /// The unit that a step would fit, given that it does not fit milliseconds.
-    fn suspicion(&self, step: u64, audio: u32) -> Option<MediaClock> {
+    fn suspicion(&self, per_ms: u64, step: u64, audio: u32) -> Option<MediaClock> {
         let audio = u64::from(audio);
         if is_near(step, audio, 3) {
             Some(MediaClock::Samples)
-        } else if is_near(step, audio.wrapping_mul(1000 / PER_MS), 3) {
+        } else if is_near(step, audio.wrapping_mul(1000) / per_ms, 3) {
             Some(MediaClock::Microseconds)
-        } else if self.last_step.is_some_and(|last| is_near(step, last, 3)) && step > audio / PER_MS
+        } else if self.last_step.is_some_and(|last| is_near(step, last, 3)) && step > audio / per_ms
         {
             Some(MediaClock::Racing)
         } else {
@@ -161,7 +160,7 @@ impl Pace {
         }
     }
 
-    fn verdict(&self) -> Option<MediaClock> {
+    fn verdict(&self, per_ms: u64) -> Option<MediaClock> {
         if self.in_step == 0 && self.alike >= STEPS_ALIKE {
             return self.suspect;
         }
@@ -169,7 +168,7 @@ impl Pace {
             return None;
         }
         // In quarters and thirds of the pace of milliseconds.
-        let (advanced, audio) = (self.advanced.wrapping_mul(PER_MS), u64::from(self.audio));
+        let (advanced, audio) = (self.advanced.wrapping_mul(per_ms), u64::from(self.audio));
         Some(match () {
             () if self.in_step > 1 => MediaClock::Milliseconds,
             () if advanced == 0 => MediaClock::Frozen,

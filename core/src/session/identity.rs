@@ -17,6 +17,7 @@ const STREAM_ID_BYTES: usize = 40;
 impl StreamId {
     pub(super) const NONE: Self = Self { head: [0; STREAM_ID_BYTES], length: 0, tail: 0 };
 
+    #[inline]
     pub(super) fn new(id: &[u8]) -> Self {
         let mut kept = Self { length: id.len(), tail: Self::sum(id), ..Self::NONE };
         kept.head.iter_mut().zip(id).for_each(|(place, byte)| *place = *byte);
@@ -61,7 +62,7 @@ pub(super) struct Fingerprint {
     sequence: u64,
     chunk: Option<u64>,
     timestamp_ms: Option<u64>,
-    codes: (usize, usize),
+    audio: (usize, usize),
 }
 
 /// An odd number with no pattern in its bits.
@@ -71,15 +72,18 @@ impl Fingerprint {
     pub(super) fn new(sequence: u64, media: &Media<'_>) -> Self {
         // Sums by machine words. Not a cipher: a peer that forges two chunks with one number and equal
         // sums harms its own call.
-        let (words, rest) = media.codes.as_chunks();
-        let (mut sum, mut sums) = (media.codes.len(), 0usize);
+        let (words, rest) = media.bytes.as_chunks();
+        let (mut sum, mut sums) = (media.bytes.len(), 0usize);
         let mut add = |word: usize| {
             sum = (sum.rotate_left(5) ^ word).wrapping_mul(ODD);
-            sums = sums.rotate_left(7).wrapping_add(sum);
+            // A word of 64 bits is enough alone.
+            if usize::BITS < 64 {
+                sums = sums.rotate_left(7).wrapping_add(sum);
+            }
         };
         words.iter().for_each(|word| add(usize::from_le_bytes(*word)));
         rest.iter().for_each(|byte| add(usize::from(*byte)));
-        let codes = (sum, sums);
-        Self { sequence, chunk: media.chunk, timestamp_ms: media.timestamp_ms, codes }
+        let audio = (sum, sums);
+        Self { sequence, chunk: media.chunk, timestamp_ms: media.timestamp_ms, audio }
     }
 }

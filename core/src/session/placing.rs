@@ -2,8 +2,9 @@
 
 use super::Session;
 use super::identity::Fingerprint;
+use super::silence;
 use crate::frame::Media;
-use crate::jitter::{Hole, Placement, WOBBLE_AT_HOLE_MS_MAX, place, samples};
+use crate::jitter::{Hole, Placement, WOBBLE_AT_HOLE_MS_MAX, place};
 use crate::log;
 
 /// State of one track.
@@ -33,25 +34,27 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         sequence: Option<u64>,
         media: &Media<'_>,
     ) -> bool {
-        let wobble = samples(WOBBLE_AT_HOLE_MS_MAX) as usize;
+        let layout = self.jitter.layout();
+        let wobble = layout.samples(WOBBLE_AT_HOLE_MS_MAX) as usize;
         let anchor = self.clocks.get(channel).and_then(|clock| clock.anchor);
-        let time = media.timestamp_ms.and_then(|timestamp| self.pace.samples(timestamp));
+        let time = media.timestamp_ms.and_then(|timestamp| self.pace.samples(layout, timestamp));
         let at = time.zip(anchor).map(|(time, anchor)| time.wrapping_sub(anchor));
         let is_filled = sequence.is_some_and(|sequence| {
-            self.jitter.fill_hole(channel, sequence, at, media.codes, wobble)
+            self.jitter.fill_hole(channel, sequence, at, media.bytes, wobble)
         });
         self.stats.reordered += u64::from(is_filled);
         is_filled
     }
 
-    /// Decides the place of a chunk on a track with `at` samples so far. Also returns the hole before
-    /// the chunk, if messages are missing that may still arrive.
+    /// Decides the place of a chunk of `samples` samples on a track with `at` samples so far. Also returns
+    /// the hole before the chunk, if messages are missing that may still arrive.
     #[inline]
     pub(super) fn place(
         &mut self,
         channel: usize,
         at: u64,
         media: &Media<'_>,
+        samples: usize,
         sequence: Option<u64>,
     ) -> (Placement, Option<Hole>) {
         let Some(clock) = self.clocks.get_mut(channel) else {
@@ -62,22 +65,21 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             let (from, to) = missing_from.zip(sequence)?;
             Some(Hole { track: channel, at, length, from, to })
         };
+        let layout = self.jitter.layout();
         let Some(timestamp) = media.timestamp_ms else {
             return (Placement::Append, hole(0));
         };
         if !self.pace.is_settled() {
-            self.weigh(channel, at, timestamp, media.codes.len(), missing_from.is_some());
+            self.weigh(channel, at, timestamp, samples, missing_from.is_some());
         }
-        let Some(time) = self.pace.samples(timestamp) else {
+        let Some(time) = self.pace.samples(layout, timestamp) else {
             return (Placement::Append, hole(0));
         };
         let (placement, ahead) = self.place_in_time(channel, at, time, missing_from.is_some());
         let open = match placement {
             Placement::Fill(count) => usize::try_from(count).ok().and_then(hole),
             // The missing chunk is shorter than the wobble.
-            Placement::Append if ahead.cast_signed() > 0 && ahead >= media.codes.len() as u64 => {
-                hole(0)
-            }
+            Placement::Append if ahead.cast_signed() > 0 && ahead >= samples as u64 => hole(0),
             _ => None,
         };
         (placement, open)
@@ -99,7 +101,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             return (Placement::Append, 0);
         };
         let anchor = *clock.anchor.get_or_insert(stream);
-        let placement = place(time, anchor.wrapping_add(at), after_hole);
+        let layout = self.jitter.layout();
+        let placement = place(layout, time, anchor.wrapping_add(at), after_hole);
         let placement = match placement {
             Placement::Append | Placement::Late => placement,
             _ => self.set_clock(channel, at, time, placement),
@@ -117,7 +120,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let own = clock.anchor.unwrap_or(stream);
         // If the other track's clock was set before this one's, both go on together.
         let moved = stream.wrapping_sub(own).cast_signed();
-        let together = match place(time, stream.wrapping_add(at), false) {
+        let together = match place(self.jitter.layout(), time, stream.wrapping_add(at), false) {
             _ if moved == 0 => None,
             Placement::Append => Some(0),
             Placement::Fill(count) => Some(count),
@@ -136,10 +139,12 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         };
         self.silence_at = at as u32;
         // The cost is the time that the silence adds to the recording. Up to the end of the other track,
-        // at most `TRACK_LAG` ahead, silence would stand in for this track in any case.
+        // at most `TRACK_LAG_MS_MAX` ahead, silence would stand in for this track in any case.
         let ahead = (self.jitter.placed(1 - channel.min(1)) as u32).wrapping_sub(at as u32);
         let longer = (filled as u32).saturating_sub(ahead.cast_signed().max(0).cast_unsigned());
-        let closed = if self.silence.take(longer) { 0 } else { u64::from(longer) };
+        let layout = self.jitter.layout();
+        let cost = (u64::from(longer) * u64::from(silence::PER_MS)).div_ceil(layout.per_ms());
+        let closed = if self.silence.take(cost as u32) { 0 } else { u64::from(longer) };
         let (anchor, filled) = (anchor.wrapping_add(closed), filled - closed);
         clock.anchor = Some(anchor);
         if closed > 0 {
@@ -165,11 +170,12 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         if after_hole || audio == 0 {
             return;
         }
+        let layout = self.jitter.layout();
         let was = self.pace.clock();
-        self.pace.weigh(timestamp.checked_sub(before), audio);
+        self.pace.weigh(layout, timestamp.checked_sub(before), audio);
         if self.pace.clock() != was {
             // Earlier chunks stay in place; time counts from here, in the new unit.
-            self.anchor = self.pace.samples(timestamp).map(|time| time.wrapping_sub(at));
+            self.anchor = self.pace.samples(layout, timestamp).map(|time| time.wrapping_sub(at));
             self.clocks.iter_mut().for_each(|clock| clock.anchor = None);
             log::debug!("the stream's timestamps are {}", self.pace.clock().name());
         }

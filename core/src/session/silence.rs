@@ -1,6 +1,6 @@
 //! Limit on the silence that the timestamps of a connection may ask for.
 
-use crate::jitter::samples;
+use crate::format::Format;
 
 /// Limit on the silence that the timestamps of one connection may ask for.
 ///
@@ -22,14 +22,18 @@ use crate::jitter::samples;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SilenceBudget {
-    /// Samples that may still be asked for; all ones: unlimited.
+    /// Time that may still be asked for, in eighths of a millisecond: samples at 8 kHz. All ones:
+    /// unlimited.
     left: u32,
     /// The clock at the last `advance`, in milliseconds; wraps around.
     at_ms: u32,
 }
 
-/// From this budget on, 74 hours in samples, time adds no more.
+/// From this budget on, 74 hours, time adds no more.
 const LEFT_MAX: u32 = 1 << 31;
+
+/// Units of the budget in a millisecond.
+pub(super) const PER_MS: u32 = Format::TELEPHONE.samples(1) as u32;
 
 /// Longest time that one `advance` counts: 4.6 hours.
 const STEP_MS_MAX: u32 = 1 << 24;
@@ -38,7 +42,7 @@ const STEP_MS_MAX: u32 = 1 << 24;
 const RECORDINGS_MAX: u32 = 8;
 
 const _: () = {
-    let step = STEP_MS_MAX as u64 * samples(1) * RECORDINGS_MAX as u64;
+    let step = STEP_MS_MAX as u64 * PER_MS as u64 * RECORDINGS_MAX as u64;
     assert!(LEFT_MAX as u64 + step < u32::MAX as u64);
 };
 
@@ -52,7 +56,7 @@ impl SilenceBudget {
     /// The budget of a new connection: [`ALLOWANCE_MS`](Self::ALLOWANCE_MS).
     #[must_use]
     pub const fn new() -> Self {
-        Self { left: samples(Self::ALLOWANCE_MS) as u32, at_ms: 0 }
+        Self { left: Self::ALLOWANCE_MS * PER_MS, at_ms: 0 }
     }
 
     /// Sets the time of a monotonic clock, in milliseconds, and adds the time since the last call, 4.6
@@ -63,12 +67,13 @@ impl SilenceBudget {
         let passed_ms = now_ms.saturating_sub(self.at_ms);
         if self.left < LEFT_MAX {
             let passed_ms = if passed_ms < STEP_MS_MAX { passed_ms } else { STEP_MS_MAX };
-            self.left += passed_ms * samples(1) as u32 * recordings.min(RECORDINGS_MAX);
+            self.left += passed_ms * PER_MS * recordings.min(RECORDINGS_MAX);
         }
         self.at_ms = now_ms;
     }
 
-    /// Takes `count` samples, all or none; returns whether the budget had enough.
+    /// Takes `count` eighths of a millisecond (samples at 8 kHz), all or none; returns whether the budget
+    /// had enough.
     #[must_use]
     pub const fn take(&mut self, count: u32) -> bool {
         if self.left == u32::MAX {

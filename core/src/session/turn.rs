@@ -1,12 +1,13 @@
 //! One message taken, and its audio to be drained.
 
 use super::{Event, Gap, Session};
-use crate::jitter::{JitterBuffer, Sample};
+use crate::format::Layout;
+use crate::jitter::JitterBuffer;
 
 /// The result of one message: its event, its gaps, and the samples that can no longer change because of
 /// it.
 ///
-/// Call [`poll_pcm`](Self::poll_pcm) or [`poll_mulaw`](Self::poll_mulaw) until it returns zero. The turn
+/// Call [`poll_pcm`](Self::poll_pcm) or [`poll_wire`](Self::poll_wire) until it returns zero. The turn
 /// borrows the session, so no other message is taken before. Samples of its message that a dropped turn
 /// has not yielded are lost, and counted in [`Stats::undrained`](super::Stats::undrained).
 #[must_use = "its samples are lost unless it is polled until it returns zero"]
@@ -22,8 +23,8 @@ pub struct Turn<'s, 't, S: AsRef<[u8]> + AsMut<[u8]>> {
 /// A part of a turn's samples, from [`Turn::poll_run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
-    /// Codes written to `out`; zero means drained.
-    Codes(usize),
+    /// Bytes written to `out`; zero means drained.
+    Bytes(usize),
     /// Samples of silence on each channel; nothing was written to `out`.
     Silence(u64),
 }
@@ -39,12 +40,24 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
     /// it any more, or at the end of the recording.
     pub fn gaps(&self) -> impl Iterator<Item = Gap> {
         let Session { jitter, tracks, .. } = &*self.session;
-        let held_open = jitter.closed_holes().filter_map(|hole| {
-            let length = hole.length as u64;
-            let track = tracks.iter().nth(hole.track)?;
-            (length > 0).then_some(Gap { track, at: hole.at, missing: length, filled: length })
+        // A hole in chunks of both tracks is a gap in both.
+        let is_interleaved = jitter.layout().is_interleaved();
+        let gaps_each = 1 + usize::from(is_interleaved);
+        let mut number = 0;
+        let held_open = core::iter::from_fn(move || {
+            loop {
+                let hole = jitter.closed_hole(number / gaps_each)?;
+                let track = if is_interleaved { number % 2 } else { hole.track };
+                number += 1;
+                let (track, length) = (tracks.iter().nth(track)?, hole.length as u64);
+                if length > 0 {
+                    return Some(Gap { track, at: hole.at, missing: length, filled: length });
+                }
+            }
         });
-        held_open.chain(self.gaps.iter().copied().flatten())
+        let own = self.gaps.iter().copied().flatten();
+        let of_other = own.clone().filter(move |_| is_interleaved).map(Gap::of_outbound);
+        held_open.chain(own).chain(of_other)
     }
 
     /// Moves samples to `out`, interleaved (inbound first), in whole sample frames; returns the number
@@ -58,15 +71,16 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
         self.poll(out)
     }
 
-    /// Like [`poll_pcm`](Self::poll_pcm), with samples as the mu-law codes that they arrived in: half
-    /// the memory, and a recorder that keeps some of them for a while need not decode them before it
-    /// writes them.
+    /// Like [`poll_pcm`](Self::poll_pcm), with samples as the bytes that they arrived in
+    /// ([`Session::format`](super::Session::format)); returns the number of bytes. Mu-law is half the
+    /// memory, and a recorder that keeps some samples for a while need not decode them before it writes
+    /// them.
     #[inline]
-    pub fn poll_mulaw(&mut self, out: &mut [u8]) -> usize {
+    pub fn poll_wire(&mut self, out: &mut [u8]) -> usize {
         self.poll(out)
     }
 
-    /// Like [`poll_mulaw`](Self::poll_mulaw), but with the silence of a gap as a number, apart from
+    /// Like [`poll_wire`](Self::poll_wire), but with the silence of a gap as a number, apart from
     /// silence that must pass through the ring: a timestamp of a few bytes may ask for ten seconds of
     /// it. Runs come in the order of the samples.
     ///
@@ -77,10 +91,10 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
     /// let mut codes = [0; 512];
     /// for (message, runs) in [
     ///     (r#"{"event":"start","streamSid":"MZ1"}"#, &[][..]),
-    ///     (r#"{"event":"media","media":{"timestamp":"0","payload":"gIB/fw=="}}"#, &[Run::Codes(4)]),
+    ///     (r#"{"event":"media","media":{"timestamp":"0","payload":"gIB/fw=="}}"#, &[Run::Bytes(4)]),
     ///     (
     ///         r#"{"event":"media","media":{"timestamp":"9000","payload":"gIB/fw=="}}"#,
-    ///         &[Run::Silence(71_996), Run::Codes(4)],
+    ///         &[Run::Silence(71_996), Run::Bytes(4)],
     ///     ),
     /// ] {
     ///     let mut text = message.as_bytes().to_vec();
@@ -88,89 +102,216 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
     ///     for run in runs {
     ///         assert_eq!(turn.poll_run(&mut codes), *run);
     ///     }
-    ///     assert_eq!(turn.poll_run(&mut codes), Run::Codes(0));
+    ///     assert_eq!(turn.poll_run(&mut codes), Run::Bytes(0));
     /// }
     /// # Ok::<(), callreel_core::session::Error>(())
     /// ```
     #[inline]
     pub fn poll_run(&mut self, out: &mut [u8]) -> Run {
-        if self.pending.silence > 0 { self.poll_gap(out) } else { Run::Codes(self.poll(out)) }
+        if self.pending.silence > 0 { self.poll_gap(out) } else { Run::Bytes(self.poll(out)) }
     }
 
     #[cold]
     fn poll_gap(&mut self, out: &mut [u8]) -> Run {
         let Session { jitter, silence_at, .. } = &mut *self.session;
-        let Pending { channel, silence, .. } = &mut self.pending;
-        while *silence > 0 {
+        while self.pending.silence > 0 {
             let count = jitter.pop(out);
             if count > 0 {
-                return Run::Codes(count);
+                return Run::Bytes(count);
             }
             // All samples of the track from `silence_at` on are silence of this gap.
-            let of_gap = (jitter.placed(*channel) as u32).wrapping_sub(*silence_at);
-            let skipped = jitter.skip_silence(*channel, *silence, of_gap.into());
+            let Pending { channel, silence, .. } = self.pending;
+            let of_gap = (jitter.placed(channel) as u32).wrapping_sub(*silence_at);
+            let skipped = jitter.skip_silence(channel, silence, of_gap.into());
             if skipped > 0 {
-                *silence -= skipped;
+                self.pending.silence -= skipped;
                 return Run::Silence(skipped);
             }
-            let pushed = jitter.push_silence(*channel, *silence);
-            if pushed == 0 {
+            if !self.pending.push(jitter) {
                 break;
             }
-            *silence -= pushed as u64;
         }
-        Run::Codes(self.poll(out))
+        Run::Bytes(self.poll(out))
     }
 
     #[inline]
-    fn poll<T: Sample>(&mut self, out: &mut [T]) -> usize {
+    fn poll<T: Item>(&mut self, out: &mut [T]) -> usize {
         let jitter = &mut self.session.jitter;
-        let mut used = 0;
-        loop {
-            used += self.pending.pass(jitter, out.get_mut(used..).unwrap_or_default());
-            used += jitter.pop(out.get_mut(used..).unwrap_or_default());
-            // Samples without room in `out` stay where they are: next time they can bypass the ring.
-            if used == out.len() || !self.pending.push(jitter) {
-                return used;
-            }
+        if self.pending.silence == 0 && jitter.is_passable() {
+            return self.pending.pass(jitter, out);
+        }
+        let (used, pending) = drain(jitter, self.pending, out);
+        self.pending = pending;
+        used
+    }
+}
+
+/// Moves as much audio to `out` as fits or is ready; returns the number of items and the audio left.
+// Out of line, and the audio by value, so that a turn of the common case needs no memory.
+#[cfg_attr(target_pointer_width = "64", inline(never))]
+fn drain<'t, S: AsRef<[u8]> + AsMut<[u8]>, T: Item>(
+    jitter: &mut JitterBuffer<S>,
+    mut pending: Pending<'t>,
+    out: &mut [T],
+) -> (usize, Pending<'t>) {
+    let mut used = 0;
+    loop {
+        if pending.silence > 0 {
+            used += pending.pass_silence(jitter, out.get_mut(used..).unwrap_or_default());
+        }
+        used += T::pop(jitter, out.get_mut(used..).unwrap_or_default());
+        // Samples without room in `out` stay where they are: next time they can bypass the ring.
+        if used == out.len() || !pending.push(jitter) {
+            return (used, pending);
         }
     }
 }
 
-impl<S: AsRef<[u8]> + AsMut<[u8]>> Drop for Turn<'_, '_, S> {
-    fn drop(&mut self) {
-        let lost = self.pending.silence + self.pending.codes.len() as u64;
-        if lost > 0 {
-            self.session.stats.undrained += lost;
-            self.session.jitter.forget_holes();
+/// Form of the samples that a turn yields: bytes as they arrived, or 16-bit PCM.
+trait Item: Copy {
+    /// Wire bytes of one item.
+    fn width(layout: Layout) -> usize;
+
+    /// Converts `bytes` to the items at the same index; both have the same length, in items.
+    fn convert(layout: Layout, bytes: &[u8], items: &mut [Self]);
+
+    /// Sets all items to silence.
+    fn silence(layout: Layout, items: &mut [Self]);
+
+    /// Moves samples out of the ring; returns the number of items.
+    fn pop<S: AsRef<[u8]> + AsMut<[u8]>>(jitter: &mut JitterBuffer<S>, out: &mut [Self]) -> usize;
+}
+
+impl Item for u8 {
+    #[inline]
+    fn width(_: Layout) -> usize {
+        1
+    }
+
+    #[inline]
+    fn convert(_: Layout, bytes: &[u8], items: &mut [Self]) {
+        items.copy_from_slice(bytes);
+    }
+
+    fn silence(layout: Layout, items: &mut [Self]) {
+        items.fill(layout.silence());
+    }
+
+    #[inline]
+    fn pop<S: AsRef<[Self]> + AsMut<[Self]>>(
+        jitter: &mut JitterBuffer<S>,
+        out: &mut [Self],
+    ) -> usize {
+        jitter.pop(out)
+    }
+}
+
+impl Item for i16 {
+    #[inline]
+    fn width(layout: Layout) -> usize {
+        layout.format().codec.width()
+    }
+
+    #[inline]
+    fn convert(layout: Layout, bytes: &[u8], items: &mut [Self]) {
+        layout.format().codec.decode(bytes, items);
+    }
+
+    fn silence(layout: Layout, items: &mut [Self]) {
+        // The quietest A-law code is not zero.
+        let mut sample = [0];
+        layout.format().codec.decode(&[layout.silence(); 2], &mut sample);
+        let [sample] = sample;
+        items.fill(sample);
+    }
+
+    #[inline]
+    fn pop<S: AsRef<[u8]> + AsMut<[u8]>>(jitter: &mut JitterBuffer<S>, out: &mut [Self]) -> usize {
+        let layout = jitter.layout();
+        let mut bytes = [0; POP_BYTES];
+        let mut used = 0;
+        loop {
+            let rest = out.get_mut(used..).unwrap_or_default();
+            let room = (rest.len() * Self::width(layout)).min(POP_BYTES);
+            let count = jitter.pop(bytes.get_mut(..room).unwrap_or_default());
+            if count == 0 {
+                return used;
+            }
+            layout.format().codec.decode(bytes.get(..count).unwrap_or_default(), rest);
+            used += count / Self::width(layout);
         }
+    }
+}
+
+/// Bytes that are moved from the ring at one time to be decoded: a power of two, so whole sample frames.
+const POP_BYTES: usize = 64;
+
+impl<S: AsRef<[u8]> + AsMut<[u8]>> Drop for Turn<'_, '_, S> {
+    #[inline]
+    fn drop(&mut self) {
+        let Pending { silence, bytes, .. } = self.pending;
+        if silence > 0 || !bytes.is_empty() {
+            self.session.lose(silence, bytes.len());
+        }
+    }
+}
+
+impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
+    /// Counts audio that was not drained.
+    #[cold]
+    #[inline(never)]
+    fn lose(&mut self, silence: u64, bytes: usize) {
+        self.stats.undrained += silence + self.jitter.layout().instants(bytes) as u64;
+        self.jitter.forget_holes();
     }
 }
 
 /// The part of a chunk that is not in the ring yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pending<'t> {
     pub channel: usize,
+    /// Samples of silence before the bytes.
     pub silence: u64,
-    pub codes: &'t [u8],
+    pub bytes: &'t [u8],
 }
 
 impl Pending<'_> {
-    /// Moves codes and silence that need not wait straight to `out`; returns the number of samples.
-    #[inline]
-    fn pass<S: AsRef<[u8]> + AsMut<[u8]>, T: Sample>(
+    /// Moves audio straight to `out`; returns the number of items. Only while nothing waits before it.
+    #[inline(always)]
+    fn pass<S: AsRef<[u8]> + AsMut<[u8]>, T: Item>(
         &mut self,
         jitter: &mut JitterBuffer<S>,
         out: &mut [T],
     ) -> usize {
-        if self.silence > 0 {
-            let count = jitter.pass_silence(self.silence, out);
-            self.silence -= count as u64;
-            return count;
+        let layout = jitter.layout();
+        let count = self.bytes.len().min(layout.whole(out.len() * T::width(layout)));
+        let items = count / T::width(layout);
+        let (bytes, rest) = self.bytes.split_at_checked(count).unwrap_or_default();
+        if let Some(out) = out.get_mut(..items) {
+            T::convert(layout, bytes, out);
         }
-        let count = jitter.pass(self.codes, out);
-        self.codes = self.codes.get(count..).unwrap_or_default();
-        count
+        jitter.pass(layout.instants(count) as u64);
+        self.bytes = rest;
+        items
+    }
+
+    /// Moves silence that need not wait straight to `out`; returns the number of items.
+    fn pass_silence<S: AsRef<[u8]> + AsMut<[u8]>, T: Item>(
+        &mut self,
+        jitter: &mut JitterBuffer<S>,
+        out: &mut [T],
+    ) -> usize {
+        if !jitter.is_passable() {
+            return 0;
+        }
+        let layout = jitter.layout();
+        let room = layout.instants(out.len() * T::width(layout));
+        let count = usize::try_from(self.silence).map_or(room, |silence| silence.min(room));
+        let items = layout.bytes(count) / T::width(layout);
+        T::silence(layout, out.get_mut(..items).unwrap_or_default());
+        jitter.pass(count as u64);
+        self.silence -= count as u64;
+        items
     }
 
     /// Puts as much as fits into the ring; returns whether anything fitted.
@@ -181,11 +322,11 @@ impl Pending<'_> {
             self.silence -= count as u64;
             return count > 0;
         }
-        if self.codes.is_empty() {
+        if self.bytes.is_empty() {
             return false;
         }
-        let count = jitter.push(self.channel, self.codes);
-        self.codes = self.codes.get(count..).unwrap_or_default();
+        let count = jitter.push(self.channel, self.bytes);
+        self.bytes = self.bytes.get(count..).unwrap_or_default();
         count > 0
     }
 }

@@ -343,8 +343,8 @@ fn append_all(
     turn.gaps().for_each(|gap| recording.add_gap(&gap));
     loop {
         match turn.poll_run(context.codes) {
-            Run::Codes(0) => return,
-            Run::Codes(count) => {
+            Run::Bytes(0) => return,
+            Run::Bytes(count) => {
                 recording.append(&context.codes[..count], context.outbox, context.now);
             }
             Run::Silence(samples) => {

@@ -271,7 +271,7 @@ impl Drained {
         let is_heard = |sample: &&i16| **sample != 0;
         loop {
             let count = if self.asks_for_codes {
-                let count = turn.poll_mulaw(&mut self.codes);
+                let count = turn.poll_wire(&mut self.codes);
                 decode_mulaw_all(&self.codes[..count], &mut self.out);
                 count
             } else {

@@ -284,12 +284,12 @@ impl Tape {
             self.polls += 1;
             let count = match self.polls % 3 {
                 0 => {
-                    let count = turn.poll_mulaw(&mut codes);
+                    let count = turn.poll_wire(&mut codes);
                     self.samples.extend(codes[..count].iter().map(|code| decode_mulaw(*code)));
                     count
                 }
                 1 => match turn.poll_run(&mut codes) {
-                    Run::Codes(count) => {
+                    Run::Bytes(count) => {
                         self.samples.extend(codes[..count].iter().map(|code| decode_mulaw(*code)));
                         count
                     }

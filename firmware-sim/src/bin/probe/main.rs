@@ -184,8 +184,8 @@ mod device {
             let Some(Ok(Event::Text(text))) = event else { continue };
             let count = message.add(|| match &mut session.handle_message(text) {
                 Ok(turn) => {
-                    let count = turn.poll_mulaw(&mut codes);
-                    turn.poll_mulaw(&mut []);
+                    let count = turn.poll_wire(&mut codes);
+                    turn.poll_wire(&mut []);
                     count
                 }
                 Err(_) => 0,
@@ -197,7 +197,7 @@ mod device {
                 block.sum_up(&mut sum);
             }
         }
-        session.handle_end().poll_mulaw(&mut codes);
+        session.handle_end().poll_wire(&mut codes);
         let data_bytes = writer.data_bytes();
         let is_whole = writer.checkpoint().and_then(|()| writer.finish()).is_ok();
         ws.print(b"ws");

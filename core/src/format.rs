@@ -1,0 +1,246 @@
+//! The format of a stream's audio, as a value.
+
+use crate::g711;
+
+/// Encoding of a sample on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Codec {
+    /// G.711 A-law, one byte a sample.
+    Alaw,
+    /// 16-bit linear PCM, the high byte first (RFC 3551, `L16`).
+    L16Be,
+    /// 16-bit linear PCM, the low byte first.
+    L16Le,
+    /// G.711 mu-law, one byte a sample.
+    Mulaw,
+}
+
+impl Codec {
+    /// Bytes of one sample: 1 or 2.
+    #[must_use]
+    pub const fn width(self) -> usize {
+        match self {
+            Self::Alaw | Self::Mulaw => 1,
+            Self::L16Be | Self::L16Le => 2,
+        }
+    }
+
+    /// The byte that is silence when repeated.
+    #[must_use]
+    pub const fn silence(self) -> u8 {
+        match self {
+            Self::Alaw => g711::ALAW_SILENCE,
+            Self::L16Be | Self::L16Le => 0,
+            Self::Mulaw => g711::MULAW_SILENCE,
+        }
+    }
+
+    /// Name in records and logs: `alaw`, `l16be`, `l16le` or `mulaw`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Alaw => "alaw",
+            Self::L16Be => "l16be",
+            Self::L16Le => "l16le",
+            Self::Mulaw => "mulaw",
+        }
+    }
+
+    /// Decodes `bytes` to the samples at the same index, up to the end of the shorter slice. Bytes that
+    /// are less than a sample are not read, and samples without bytes stay as they are.
+    ///
+    /// ```
+    /// use callreel_core::format::Codec;
+    ///
+    /// let mut samples = [1; 3];
+    /// Codec::L16Be.decode(&[0x01, 0x00, 0xFF, 0xFE, 0x00], &mut samples);
+    /// assert_eq!(samples, [256, -2, 1]);
+    /// ```
+    // Out of line, so that the loop for mu-law has the registers to itself.
+    #[cfg_attr(feature = "formats", inline(never))]
+    pub fn decode(self, bytes: &[u8], samples: &mut [i16]) {
+        match self {
+            Self::Mulaw => g711::decode_mulaw_all(bytes, samples),
+            Self::Alaw => g711::decode_alaw_all(bytes, samples),
+            Self::L16Be => decode_pairs(bytes, samples, i16::from_be_bytes),
+            Self::L16Le => decode_pairs(bytes, samples, i16::from_le_bytes),
+        }
+    }
+}
+
+/// Decodes each two bytes.
+fn decode_pairs(bytes: &[u8], samples: &mut [i16], decode: impl Fn([u8; 2]) -> i16) {
+    for (sample, pair) in samples.iter_mut().zip(bytes.as_chunks().0) {
+        *sample = decode(*pair);
+    }
+}
+
+/// Format of one track's audio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Format {
+    /// Encoding of a sample.
+    pub codec: Codec,
+    /// Samples a second, in Hz.
+    pub sample_rate_hz: u32,
+}
+
+impl Format {
+    /// The format of the telephone network where providers fork it: mu-law, 8 kHz.
+    pub const TELEPHONE: Self = Self { codec: Codec::Mulaw, sample_rate_hz: 8000 };
+
+    /// Largest sample rate that a session records, in Hz.
+    pub const SAMPLE_RATE_HZ_MAX: u32 = 192_000;
+
+    /// Whether a session records the format: the sample rate is a whole number of kilohertz from 8 to
+    /// 192. Without the feature `formats`, only [`TELEPHONE`](Self::TELEPHONE) is recorded.
+    ///
+    /// ```
+    /// use callreel_core::format::{Codec, Format};
+    ///
+    /// assert!(Format::TELEPHONE.is_recordable());
+    /// assert!(!Format { codec: Codec::L16Le, sample_rate_hz: 44_100 }.is_recordable());
+    /// ```
+    #[must_use]
+    pub const fn is_recordable(self) -> bool {
+        let Self { codec, sample_rate_hz } = self;
+        if cfg!(feature = "formats") {
+            sample_rate_hz.is_multiple_of(1000)
+                && 8000 <= sample_rate_hz
+                && sample_rate_hz <= Self::SAMPLE_RATE_HZ_MAX
+        } else {
+            matches!(codec, Codec::Mulaw) && sample_rate_hz == Self::TELEPHONE.sample_rate_hz
+        }
+    }
+
+    /// Samples of one channel in `ms` milliseconds, rounded down.
+    #[must_use]
+    pub const fn samples(self, ms: u32) -> u64 {
+        ms as u64 * self.sample_rate_hz as u64 / 1000
+    }
+
+    /// Milliseconds of `samples` samples of one channel, rounded down; the largest number if there are
+    /// more.
+    #[must_use]
+    pub const fn ms(self, samples: u64) -> u64 {
+        let rate = self.sample_rate_hz as u64;
+        if rate == 0 {
+            return 0;
+        }
+        (samples / rate).saturating_mul(1000).saturating_add(samples % rate * 1000 / rate)
+    }
+}
+
+/// The format of a session's chunks, with the numbers that every chunk needs. Without the feature
+/// `formats`, it takes no memory and its numbers are constants: the code is that of mu-law alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    #[cfg(feature = "formats")]
+    format: Format,
+    #[cfg(feature = "formats")]
+    is_interleaved: bool,
+    #[cfg(feature = "formats")]
+    shift: u8,
+    #[cfg(feature = "formats")]
+    per_ms: u8,
+}
+
+const _: () = assert!(Format::SAMPLE_RATE_HZ_MAX / 1000 <= u8::MAX as u32);
+
+impl Layout {
+    /// One track a chunk, mu-law, 8 kHz.
+    pub(crate) const TELEPHONE: Self = Self {
+        #[cfg(feature = "formats")]
+        format: Format::TELEPHONE,
+        #[cfg(feature = "formats")]
+        is_interleaved: false,
+        #[cfg(feature = "formats")]
+        shift: 0,
+        #[cfg(feature = "formats")]
+        per_ms: 8,
+    };
+
+    /// The layout of chunks in `format`; interleaved chunks hold both tracks, sample by sample. `None` if
+    /// they cannot be recorded.
+    #[cfg(feature = "formats")]
+    pub(crate) fn new(format: Format, is_interleaved: bool) -> Option<Self> {
+        let shift = format.codec.width() as u8 - 1 + u8::from(is_interleaved);
+        let per_ms = (format.sample_rate_hz / 1000) as u8;
+        let layout = Self { format, is_interleaved, shift, per_ms };
+        format.is_recordable().then_some(layout)
+    }
+
+    /// The layout of chunks in `format`. `None` if they cannot be recorded: without the feature
+    /// `formats`, in any format but one, and if they are interleaved.
+    #[cfg(not(feature = "formats"))]
+    pub(crate) fn new(format: Format, is_interleaved: bool) -> Option<Self> {
+        (format.is_recordable() && !is_interleaved).then_some(Self::TELEPHONE)
+    }
+
+    /// The format of each track.
+    #[inline]
+    pub(crate) const fn format(self) -> Format {
+        #[cfg(feature = "formats")]
+        return self.format;
+        #[cfg(not(feature = "formats"))]
+        Format::TELEPHONE
+    }
+
+    /// Whether a chunk holds both tracks, sample by sample.
+    #[inline]
+    pub(crate) const fn is_interleaved(self) -> bool {
+        #[cfg(feature = "formats")]
+        return self.is_interleaved;
+        #[cfg(not(feature = "formats"))]
+        false
+    }
+
+    /// Bytes of one instant in a chunk, as a power of two: 0 to 2.
+    #[inline]
+    pub(crate) const fn shift(self) -> u32 {
+        #[cfg(feature = "formats")]
+        return self.shift as u32;
+        #[cfg(not(feature = "formats"))]
+        0
+    }
+
+    /// Instants in `bytes` of a chunk: samples of each of its tracks.
+    #[inline]
+    pub(crate) const fn instants(self, bytes: usize) -> usize {
+        bytes >> self.shift()
+    }
+
+    /// Bytes of `instants` in a chunk.
+    #[inline]
+    pub(crate) const fn bytes(self, instants: usize) -> usize {
+        instants << self.shift()
+    }
+
+    /// The largest number of bytes up to `bytes` that is whole instants.
+    #[inline]
+    pub(crate) const fn whole(self, bytes: usize) -> usize {
+        self.bytes(self.instants(bytes))
+    }
+
+    /// The byte that is silence when repeated.
+    #[inline]
+    pub(crate) const fn silence(self) -> u8 {
+        self.format().codec.silence()
+    }
+
+    /// Samples a millisecond: 8 to 192.
+    #[inline]
+    pub(crate) const fn per_ms(self) -> u64 {
+        #[cfg(feature = "formats")]
+        return self.per_ms as u64;
+        #[cfg(not(feature = "formats"))]
+        8
+    }
+
+    /// Samples in `ms` milliseconds.
+    #[inline]
+    pub(crate) const fn samples(self, ms: u32) -> u64 {
+        ms as u64 * self.per_ms()
+    }
+}
