@@ -24,6 +24,7 @@ mod keep;
 mod links;
 mod long;
 mod places;
+mod provider_suite;
 mod ready;
 mod record;
 mod refusals;
