@@ -35,7 +35,7 @@ use tower_service::Service as _;
 use tracing::debug;
 
 use crate::board::Board;
-use crate::connections::{Client, Connections, Level, Standing};
+use crate::listener::{Client, Exchanges, Level, Standing};
 use crate::ready::{Phase, Readiness};
 use crate::store::Store;
 use crate::{metrics, webhook};
@@ -139,7 +139,7 @@ pub async fn serve(
     mut phase: watch::Receiver<Phase>,
 ) {
     let write_timeout = config.write_timeout;
-    let mut connections = Connections::new(config.connections_max.clamp(1, CONNECTIONS_MAX));
+    let mut connections = Exchanges::new(config.connections_max.clamp(1, CONNECTIONS_MAX));
     let admin = Admin(Arc::new(Shared {
         config,
         sources,

@@ -40,8 +40,8 @@ use tracing::{debug, warn};
 
 use self::refusals::{Refusals, Unread};
 use crate::board::{Board, Refused, RequestRefused};
-use crate::connections::{self, Client, Connections, Level, Standing};
 use crate::engine::{Connection, Handle};
+use crate::listener::{self, Client, Exchanges, Level, Standing};
 use crate::ready::{Phase, Readiness};
 use crate::{public_url, twilio};
 
@@ -117,8 +117,8 @@ pub async fn serve(
     let patience = Patience { head: config.head_timeout, body: config.body_timeout };
     let exchanges_max = config.exchanges_max.clamp(2, EXCHANGES_MAX);
     let speaking_max = SPEAKING_MAX.min(exchanges_max / 2);
-    let mut silent = Connections::new(exchanges_max - speaking_max);
-    let mut exchanges = Connections::new(speaking_max);
+    let mut silent = Exchanges::new(exchanges_max - speaking_max);
+    let mut exchanges = Exchanges::new(speaking_max);
     let (spoke, mut speaking) = mpsc::unbounded_channel();
     let refusals = Refusals::new(Arc::clone(&board));
     let front = Front {
@@ -236,7 +236,7 @@ async fn await_first_byte(
     match waited {
         Ok(_) => {
             // The send fails if the listener is closed.
-            let _ = spoke.send(Spoken { socket: connections::own(socket).await, peer, began });
+            let _ = spoke.send(Spoken { socket: listener::own(socket).await, peer, began });
         }
         Err(_elapsed) => {
             desk.refusals.tell_connection(peer, Unread::Timeout(patience.head), &[]);

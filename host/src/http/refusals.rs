@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::{Refusal, has_token};
 use crate::board::{Board, Refused, RequestRefused};
-use crate::connections::Client;
+use crate::listener::Client;
 use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
 
 /// Characters of a path, and of a header value, that a line shows at most.
