@@ -1,0 +1,182 @@
+//! One request and its response, over a connection of its own.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+use tower_service::Service as _;
+use tracing::debug;
+
+use super::HEAD_BYTES_MAX;
+use super::refusals::{Refusals, Unread};
+use crate::listener::{self, Client, Level, Standing};
+use crate::ready::Phase;
+
+/// Time for a response to leave, beyond the time for its request to arrive.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Shortest time left for a head after its first byte arrived.
+const HEAD_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// Time and bytes for reading and throwing away after a response. Closing a socket with unread bytes
+/// sends a reset, which can overtake the response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: u64 = 1024 * 1024;
+/// Time for the parts of a request to arrive.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    pub head: Duration,
+    pub body: Duration,
+}
+
+/// The handlers of a connection's request.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub router: Router,
+    pub refusals: Refusals,
+    pub phase: watch::Receiver<Phase>,
+}
+
+/// A connection with an unanswered request. If it is dropped before the answer, to make room for newer
+/// connections, it is reported as refused.
+struct Unanswered<'d> {
+    desk: &'d Desk,
+    peer: SocketAddr,
+    is_answered: Arc<AtomicBool>,
+    is_over: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let is_open = *self.desk.phase.borrow() == Phase::Open;
+        if is_open && !self.is_over && !self.is_answered.load(Ordering::Relaxed) {
+            self.desk.refusals.tell_connection(self.peer, Unread::Crowded, &[]);
+        }
+    }
+}
+
+/// A connection from which a byte has arrived.
+pub(super) struct Spoken {
+    socket: TcpStream,
+    peer: SocketAddr,
+    began: Instant,
+}
+
+/// Waits for the first byte of a connection, then hands the connection on to be served.
+pub(super) async fn await_first_byte(
+    socket: Arc<TcpStream>,
+    peer: SocketAddr,
+    desk: Desk,
+    patience: Patience,
+    spoke: mpsc::UnboundedSender<Spoken>,
+) {
+    let mut unanswered =
+        Unanswered { desk: &desk, peer, is_answered: Arc::default(), is_over: false };
+    let began = Instant::now();
+    let waited = timeout(patience.head, socket.readable()).await;
+    unanswered.is_over = true;
+    match waited {
+        Ok(_) => {
+            // The send fails if the listener is closed.
+            let _ = spoke.send(Spoken { socket: listener::own(socket).await, peer, began });
+        }
+        Err(_elapsed) => {
+            desk.refusals.tell_connection(peer, Unread::Timeout(patience.head), &[]);
+        }
+    }
+}
+
+/// Carries one request and its response over `socket`, then closes it, unless it became a WebSocket.
+pub(super) async fn exchange(
+    spoken: Spoken,
+    desk: Desk,
+    patience: Patience,
+    standing: Arc<Standing>,
+) {
+    let Spoken { socket, peer, began } = spoken;
+    let head_timeout = patience.head.saturating_sub(began.elapsed());
+    let head_timeout = head_timeout.max(HEAD_TIMEOUT_MIN.min(patience.head));
+    if let Err(error) = socket.set_nodelay(true) {
+        debug!(%error, "a connection was gone before it was served");
+        return;
+    }
+    let is_answered = Arc::<AtomicBool>::default();
+    let answered = Arc::clone(&is_answered);
+    let mut unanswered = Unanswered { desk: &desk, peer, is_answered, is_over: false };
+    let client = Client { peer, standing: Arc::clone(&standing) };
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        if request.body().is_end_stream() {
+            standing.raise(Level::Asked);
+        }
+        request.extensions_mut().insert(client.clone());
+        let response = desk.router.clone().call(request);
+        let answered = Arc::clone(&answered);
+        async move {
+            let response = response.await;
+            answered.store(true, Ordering::Relaxed);
+            Ok::<Response, Infallible>(response.unwrap_or_else(|never| match never {}))
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        // The first limit bounds the bytes buffered, the second the bytes accepted: a read may exceed
+        // the first.
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        // A client may close its sending side once the request is out.
+        .half_close(true)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
+    let all = patience.head + patience.body + RESPONSE_TIMEOUT;
+    let unread = match timeout(all, &mut connection).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => {
+            debug!(%error, "a request failed");
+            Unread::of(&error, patience.head)
+        }
+        Err(_elapsed) => {
+            debug!("a response was not taken in time");
+            Some(Unread::Timeout(all))
+        }
+    };
+    unanswered.is_over = true;
+    // The socket of an upgraded connection is not here any more.
+    let Some(parts) = connection.into_parts() else {
+        return;
+    };
+    if let Some(unread) = unread.filter(|_| !answered.load(Ordering::Relaxed)) {
+        desk.refusals.tell_connection(peer, unread, &parts.read_buf);
+    }
+    standing.answered();
+    linger(parts.io.into_inner()).await;
+}
+
+async fn linger(mut socket: TcpStream) {
+    let rest = async {
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
+    };
+    // The socket is dropped next, in any case.
+    let _ = timeout(LINGER_TIMEOUT, rest).await;
+}
+
+/// Closes the connection after every response except an upgrade. hyper's own switch for that would send
+/// `Connection: upgrade, close` there, which is legal, but more than strict clients expect.
+pub(super) async fn close_after(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
