@@ -1,4 +1,4 @@
-//! The public listener: the table of its URLs, and the loop that carries one request per connection.
+//! The public listener: its limits, the table of its URLs, and the webhook.
 //!
 //! A call makes two requests here, the webhook and the upgrade to a WebSocket; after that its socket
 //! belongs to the [`Engine`](crate::engine::Engine). So a connection is closed after its response. Reuse
@@ -10,7 +10,6 @@ mod refusals;
 mod upgrade;
 
 use std::error::Error as _;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -27,16 +26,15 @@ use http_body_util::LengthLimitError;
 use hyper::body::Bytes;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, warn};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
-use self::exchange::{Desk, Patience, await_first_byte, close_after, exchange};
+use self::exchange::{Desk, Patience, close_after};
 use self::refusals::{Refusal, Refusals};
 use self::upgrade::media_stream;
 use crate::board::{Board, Refused};
 use crate::engine::Handle;
-use crate::listener::{Client, Exchanges, Level, Standing};
+use crate::listener::{self, Client, Level, Limits, SilentLimits};
 use crate::ready::{Phase, Readiness};
 use crate::{public_url, twilio};
 
@@ -50,9 +48,6 @@ const EXCHANGES_MAX: usize = 1024;
 /// holds only a socket.
 const SPEAKING_MAX: usize = 256;
 const _: () = assert!(SPEAKING_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
-/// Pause after an accept that failed for lack of a resource (mostly descriptors), so that the wait does
-/// not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait of a shutdown for half-read requests.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -97,14 +92,19 @@ pub async fn serve(
     engine: Handle,
     board: Arc<Board>,
     readiness: Readiness,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
-    let patience = Patience { head: config.head_timeout, body: config.body_timeout };
     let exchanges_max = config.exchanges_max.clamp(2, EXCHANGES_MAX);
     let speaking_max = SPEAKING_MAX.min(exchanges_max / 2);
-    let mut silent = Exchanges::new(exchanges_max - speaking_max);
-    let mut exchanges = Exchanges::new(speaking_max);
-    let (spoke, mut speaking) = mpsc::unbounded_channel();
+    let limits = Limits {
+        silent: Some(SilentLimits {
+            count_max: exchanges_max - speaking_max,
+            timeout: config.head_timeout,
+        }),
+        exchanges_max: speaking_max,
+        finish_timeout: FINISH_TIMEOUT,
+    };
+    let patience = Patience { head: config.head_timeout, body: config.body_timeout };
     let refusals = Refusals::new(Arc::clone(&board));
     let front = Front {
         phase: phase.clone(),
@@ -115,55 +115,9 @@ pub async fn serve(
         entrance: Arc::default(),
         config: Arc::new(config),
     };
-    let desk = Desk { router: router(front, refusals.clone()), refusals, phase: phase.clone() };
-    let mut starved = false;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            Some(spoken) = speaking.recv() => {
-                let standing = Arc::new(Standing::new(Level::Speaking));
-                let exchange = exchange(spoken, desk.clone(), patience, Arc::clone(&standing));
-                exchanges.admit(standing, exchange).await;
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-            _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
-        };
-        match accepted {
-            Ok((socket, peer)) => {
-                starved = false;
-                let socket = Arc::new(socket);
-                let standing = Arc::new(Standing::of(&socket));
-                let wait = await_first_byte(socket, peer, desk.clone(), patience, spoke.clone());
-                silent.admit(standing, wait).await;
-            }
-            Err(error) if is_peers_fault(&error) => {
-                debug!(%error, "a connection was gone before it was accepted")
-            }
-            Err(error) => {
-                if !starved {
-                    warn!(%error, "cannot accept connections; trying again until it works");
-                }
-                starved = true;
-                // Connections that send nothing hold descriptors, too.
-                silent.evict_one();
-                exchanges.evict_one();
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    silent.finish(Duration::ZERO).await;
-    exchanges.finish(FINISH_TIMEOUT).await;
-}
-
-fn is_peers_fault(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    )
+    let router = router(front, refusals.clone());
+    let desk = Desk { patience, router, refusals, phase: phase.clone() };
+    listener::run(listener, limits, desk, phase).await;
 }
 
 /// State shared by the handlers.

@@ -14,15 +14,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tower_service::Service as _;
 use tracing::debug;
 
 use super::HEAD_BYTES_MAX;
 use super::refusals::{Refusals, Unread};
-use crate::listener::{self, Client, Level, Standing};
+use crate::listener::{Client, Level, Service, SilentEnd, Stream};
 use crate::ready::Phase;
 
 /// Time for a response to leave, beyond the time for its request to arrive.
@@ -33,6 +32,7 @@ const HEAD_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// sends a reset, which can overtake the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Time for the parts of a request to arrive.
 #[derive(Clone, Copy)]
 pub(super) struct Patience {
@@ -43,6 +43,7 @@ pub(super) struct Patience {
 /// The handlers of a connection's request.
 #[derive(Clone)]
 pub(super) struct Desk {
+    pub patience: Patience,
     pub router: Router,
     pub refusals: Refusals,
     pub phase: watch::Receiver<Phase>,
@@ -59,62 +60,45 @@ struct Unanswered<'d> {
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        let is_open = *self.desk.phase.borrow() == Phase::Open;
+        let is_open = self.desk.is_open();
         if is_open && !self.is_over && !self.is_answered.load(Ordering::Relaxed) {
             self.desk.refusals.tell_connection(self.peer, Unread::Crowded, &[]);
         }
     }
 }
 
-/// A connection from which a byte has arrived.
-pub(super) struct Spoken {
-    socket: TcpStream,
-    peer: SocketAddr,
-    began: Instant,
-}
+impl Service for Desk {
+    fn serve(self, stream: impl Stream, client: Client) -> impl Future<Output = ()> + Send {
+        exchange(stream, client, self)
+    }
 
-/// Waits for the first byte of a connection, then hands the connection on to be served.
-pub(super) async fn await_first_byte(
-    socket: Arc<TcpStream>,
-    peer: SocketAddr,
-    desk: Desk,
-    patience: Patience,
-    spoke: mpsc::UnboundedSender<Spoken>,
-) {
-    let mut unanswered =
-        Unanswered { desk: &desk, peer, is_answered: Arc::default(), is_over: false };
-    let began = Instant::now();
-    let waited = timeout(patience.head, socket.readable()).await;
-    unanswered.is_over = true;
-    match waited {
-        Ok(_) => {
-            // The send fails if the listener is closed.
-            let _ = spoke.send(Spoken { socket: listener::own(socket).await, peer, began });
-        }
-        Err(_elapsed) => {
-            desk.refusals.tell_connection(peer, Unread::Timeout(patience.head), &[]);
+    fn report_silent(&self, peer: SocketAddr, end: SilentEnd) {
+        match end {
+            SilentEnd::Closed if !self.is_open() => {}
+            SilentEnd::Closed => self.refusals.tell_connection(peer, Unread::Crowded, &[]),
+            SilentEnd::Timeout => {
+                self.refusals.tell_connection(peer, Unread::Timeout(self.patience.head), &[]);
+            }
         }
     }
 }
 
-/// Carries one request and its response over `socket`, then closes it, unless it became a WebSocket.
-pub(super) async fn exchange(
-    spoken: Spoken,
-    desk: Desk,
-    patience: Patience,
-    standing: Arc<Standing>,
-) {
-    let Spoken { socket, peer, began } = spoken;
-    let head_timeout = patience.head.saturating_sub(began.elapsed());
+impl Desk {
+    /// Whether connections are closed only to make room, and not for a shutdown.
+    fn is_open(&self) -> bool {
+        *self.phase.borrow() == Phase::Open
+    }
+}
+
+/// Carries one request and its response over `stream`, then closes it, unless it became a WebSocket.
+async fn exchange(stream: impl Stream, client: Client, desk: Desk) {
+    let (patience, peer) = (desk.patience, client.peer);
+    let standing = Arc::clone(&client.standing);
+    let head_timeout = patience.head.saturating_sub(client.accepted.elapsed());
     let head_timeout = head_timeout.max(HEAD_TIMEOUT_MIN.min(patience.head));
-    if let Err(error) = socket.set_nodelay(true) {
-        debug!(%error, "a connection was gone before it was served");
-        return;
-    }
     let is_answered = Arc::<AtomicBool>::default();
     let answered = Arc::clone(&is_answered);
     let mut unanswered = Unanswered { desk: &desk, peer, is_answered, is_over: false };
-    let client = Client { peer, standing: Arc::clone(&standing) };
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         if request.body().is_end_stream() {
             standing.raise(Level::Asked);
@@ -137,7 +121,7 @@ pub(super) async fn exchange(
         .max_header_size(HEAD_BYTES_MAX)
         // A client may close its sending side once the request is out.
         .half_close(true)
-        .serve_connection(TokioIo::new(socket), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let all = patience.head + patience.body + RESPONSE_TIMEOUT;
     let unread = match timeout(all, &mut connection).await {
@@ -152,7 +136,7 @@ pub(super) async fn exchange(
         }
     };
     unanswered.is_over = true;
-    // The socket of an upgraded connection is not here any more.
+    // The stream of an upgraded connection is not here any more.
     let Some(parts) = connection.into_parts() else {
         return;
     };
@@ -163,12 +147,12 @@ pub(super) async fn exchange(
     linger(parts.io.into_inner()).await;
 }
 
-async fn linger(mut socket: TcpStream) {
+async fn linger(mut stream: impl Stream) {
     let rest = async {
-        socket.shutdown().await?;
-        tokio::io::copy(&mut socket.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
     };
-    // The socket is dropped next, in any case.
+    // The stream is dropped next, in any case.
     let _ = timeout(LINGER_TIMEOUT, rest).await;
 }
 

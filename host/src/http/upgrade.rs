@@ -1,6 +1,7 @@
 //! The upgrade of a request to a media stream: the handshake, the call's place, and the hand-over of the
 //! socket to the engine.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use callreel_core::ws;
 use hyper::body::Body as _;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -46,19 +47,24 @@ pub(super) async fn media_stream(
 
 /// Gives the engine the socket as soon as hyper has sent the 101.
 async fn hand_over(on_upgrade: OnUpgrade, engine: Handle, _slot: Slot) {
-    let upgraded = match on_upgrade.await {
-        Ok(upgraded) => upgraded,
-        Err(error) => return debug!(%error, "a stream was gone before it began"),
+    let taken = match on_upgrade.await {
+        Ok(upgraded) => take_socket(upgraded),
+        Err(error) => Err(io::Error::other(error)),
     };
-    let parts =
-        upgraded.downcast::<TokioIo<TcpStream>>().expect("`exchange` serves nothing but TcpStream");
-    let socket = parts.io.into_inner();
-    match socket.peer_addr().and_then(|peer| Ok((peer, socket.into_std()?))) {
-        Ok((peer, stream)) => {
-            engine.adopt(Connection { stream, already_read: parts.read_buf, peer })
-        }
+    match taken {
+        Ok(connection) => engine.adopt(connection),
         Err(error) => debug!(%error, "a stream was gone before it began"),
     }
+}
+
+/// Takes the socket out of an upgraded connection. No other function beside the listener depends on the
+/// type of its streams.
+fn take_socket(upgraded: Upgraded) -> io::Result<Connection> {
+    let parts =
+        upgraded.downcast::<TokioIo<TcpStream>>().expect("the listener serves TCP sockets alone");
+    let socket = parts.io.into_inner();
+    let peer = socket.peer_addr()?;
+    Ok(Connection { stream: socket.into_std()?, already_read: parts.read_buf, peer })
 }
 
 impl Front {

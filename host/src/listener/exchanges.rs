@@ -27,7 +27,7 @@ const PATIENCE_MIN: Duration = Duration::from_millis(20);
 const PATIENCE_PART: u32 = 10;
 
 /// The tasks that carry connections, oldest first. *Invariant: `count_max` live at most.*
-pub(crate) struct Exchanges {
+pub(super) struct Exchanges {
     count_max: usize,
     places: Arc<Semaphore>,
     /// Places kept free, so that a flood does not wait for the end of each connection.
@@ -47,7 +47,7 @@ struct Admitted {
 }
 
 impl Exchanges {
-    pub(crate) fn new(count_max: usize) -> Self {
+    pub(super) fn new(count_max: usize) -> Self {
         Self {
             count_max,
             places: Arc::new(Semaphore::new(count_max)),
@@ -60,12 +60,12 @@ impl Exchanges {
     }
 
     /// Returns the count of connections that have shown a token.
-    pub(crate) fn known(&self) -> Arc<Known> {
+    pub(super) fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known)
     }
 
     /// Runs `connection` as soon as a place is free. Waits [`GRACE`] at most.
-    pub(crate) async fn admit(
+    pub(super) async fn admit(
         &mut self,
         standing: Arc<Standing>,
         connection: impl Future<Output = ()> + Send + 'static,
@@ -88,11 +88,10 @@ impl Exchanges {
     async fn place(&mut self) -> OwnedSemaphorePermit {
         let has_reserve = |places: &Semaphore| places.available_permits() > self.reserve;
         if !has_reserve(&self.places) && !self.wait_for_one_to_end().await {
-            let next = self.next_to_go().map(|index| &self.tasks[index]);
             // The reserve is not worth closing a connection that has shown the token.
-            if self.places.available_permits() == 0 || next.is_some_and(|n| !n.standing.is_known())
-            {
-                self.evict_one();
+            match self.places.available_permits() {
+                0 => self.evict(self.next_to_go()),
+                _ => self.evict_stranger(),
             }
         }
         // One of the closed connections has ended by now, or will in a moment.
@@ -145,19 +144,21 @@ impl Exchanges {
         next.map(|(_, index)| index)
     }
 
-    /// Closes the connection that has shown the least, the oldest of several. Its place is free in a
-    /// moment.
-    pub(crate) fn evict_one(&mut self) {
-        if let Some(Admitted { task, .. }) =
-            self.next_to_go().and_then(|index| self.tasks.remove(index))
-        {
+    /// Closes the connection that has shown the least, the oldest of several, unless it has shown the
+    /// token. Its place is free in a moment.
+    pub(super) fn evict_stranger(&mut self) {
+        self.evict(self.next_to_go().filter(|index| !self.tasks[*index].standing.is_known()));
+    }
+
+    fn evict(&mut self, index: Option<usize>) {
+        if let Some(Admitted { task, .. }) = index.and_then(|index| self.tasks.remove(index)) {
             task.abort();
         }
     }
 
     /// Closes the oldest connections that have shown the token, while they are so numerous that others
     /// would have no place to show it from.
-    pub(crate) async fn evict_surplus(&mut self) {
+    pub(super) async fn evict_surplus(&mut self) {
         let known_max = self.count_max.saturating_sub(2 * self.count_max.div_ceil(8)).max(1);
         while self.known.count() > known_max {
             let is_known =
@@ -175,7 +176,7 @@ impl Exchanges {
     }
 
     /// Waits for all connections to end, `patience` at most, then closes the rest.
-    pub(crate) async fn finish(mut self, patience: Duration) {
+    pub(super) async fn finish(mut self, patience: Duration) {
         let all = async {
             for admitted in &mut self.tasks {
                 // A task that panicked is over, too.

@@ -32,20 +32,20 @@ pub(crate) struct Standing {
     level: AtomicU8,
     /// The socket, while no byte has arrived.
     silent: Weak<TcpStream>,
-    /// The listener's count of known connections, where connections may show a token.
-    known: Option<Arc<Known>>,
+    /// The listener's count of connections that have shown its token.
+    known: Arc<Known>,
 }
 
 /// Count of a listener's connections that have shown its token.
 #[derive(Default)]
-pub(crate) struct Known {
+pub(super) struct Known {
     count: AtomicUsize,
     came: Notify,
 }
 
 impl Known {
     /// Waits until another connection has shown the token.
-    pub(crate) async fn one_more(&self) {
+    pub(super) async fn one_more(&self) {
         self.came.notified().await;
     }
 
@@ -56,32 +56,26 @@ impl Known {
 }
 
 impl Standing {
-    /// The standing of a connection at `level`.
-    pub(crate) fn new(level: Level) -> Self {
-        Self { level: AtomicU8::new(level as u8), silent: Weak::new(), known: None }
-    }
-
     /// The standing of a connection from which nothing has been read.
-    pub(crate) fn of(socket: &Arc<TcpStream>) -> Self {
-        let silent = Arc::downgrade(socket);
-        Self { level: AtomicU8::new(Level::Silent as u8), silent, known: None }
+    pub(super) fn silent(socket: &Arc<TcpStream>, known: &Arc<Known>) -> Self {
+        Self::new(Level::Silent, Arc::downgrade(socket), known)
     }
 
-    /// The standing of a connection that may send several requests and show a token.
-    pub(crate) fn of_visitor(known: &Arc<Known>) -> Self {
-        let known = Some(Arc::clone(known));
-        Self { level: AtomicU8::new(Level::Asked as u8), silent: Weak::new(), known }
+    /// The standing of a connection that is served from its first byte on.
+    pub(super) fn asked(known: &Arc<Known>) -> Self {
+        Self::new(Level::Asked, Weak::new(), known)
+    }
+
+    fn new(level: Level, silent: Weak<TcpStream>, known: &Arc<Known>) -> Self {
+        Self { level: AtomicU8::new(level as u8), silent, known: Arc::clone(known) }
     }
 
     /// Raises the level of the connection. A level that is reached stays.
     pub(crate) fn raise(&self, level: Level) {
         let before = self.level.fetch_max(level as u8, Ordering::Relaxed);
-        if let Some(known) = &self.known
-            && level == Level::Known
-            && before < Level::Known as u8
-        {
-            known.count.fetch_add(1, Ordering::Relaxed);
-            known.came.notify_one();
+        if level == Level::Known && before < Level::Known as u8 {
+            self.known.count.fetch_add(1, Ordering::Relaxed);
+            self.known.came.notify_one();
         }
     }
 
@@ -110,10 +104,8 @@ impl Standing {
 
 impl Drop for Standing {
     fn drop(&mut self) {
-        if let Some(known) = &self.known
-            && *self.level.get_mut() == Level::Known as u8
-        {
-            known.count.fetch_sub(1, Ordering::Relaxed);
+        if *self.level.get_mut() == Level::Known as u8 {
+            self.known.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
