@@ -10,6 +10,7 @@ mod events;
 mod guesses;
 mod health;
 mod held;
+mod parts;
 mod stream;
 mod views;
 
