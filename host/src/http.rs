@@ -35,8 +35,9 @@ use self::upgrade::media_stream;
 use crate::board::{Board, Refused};
 use crate::engine::Handle;
 use crate::listener::{self, Client, Level, Limits, SilentLimits};
+use crate::public_url::{self, STREAM_PATH, WEBHOOK_PATH};
 use crate::ready::{Phase, Readiness};
-use crate::{public_url, twilio};
+use crate::twilio;
 
 /// Largest request head. Heads of Twilio's requests stay below 2 KiB.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -139,8 +140,8 @@ fn router(front: Front, refusals: Refusals) -> Router {
     Router::new()
         .route("/", get(root))
         .route("/readyz", get(ready))
-        .route("/incoming-call", get(incoming_call).post(incoming_call))
-        .route(public_url::STREAM_PATH, get(media_stream))
+        .route(WEBHOOK_PATH, get(incoming_call).post(incoming_call))
+        .route(STREAM_PATH, get(media_stream))
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::Method)
         .layer(from_fn_with_state(refusals, refusals::tell))
@@ -149,7 +150,8 @@ fn router(front: Front, refusals: Refusals) -> Router {
 }
 
 async fn root() -> impl IntoResponse {
-    as_json(json!({ "message": "callreel is running: point a Twilio number at /incoming-call" }))
+    let message = format!("callreel is running: point a Twilio number at {WEBHOOK_PATH}");
+    as_json(json!({ "message": message }))
 }
 
 /// Answers whether calls can be taken, for balancers that reach only this listener. Operators find the
@@ -300,12 +302,12 @@ mod tests {
                 .expect("a request");
             router.call(handshake).await.expect("an answer").status()
         };
-        assert_eq!(ask("/incoming-call").await, StatusCode::OK);
+        assert_eq!(ask(WEBHOOK_PATH).await, StatusCode::OK);
         assert_eq!(ask("/readyz").await, StatusCode::OK);
         phase.send_replace(Phase::Draining);
         assert_eq!(ask("/").await, StatusCode::OK);
         assert_eq!(ask("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(ask("/incoming-call").await, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(ask(public_url::STREAM_PATH).await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(WEBHOOK_PATH).await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(STREAM_PATH).await, StatusCode::SERVICE_UNAVAILABLE);
     }
 }

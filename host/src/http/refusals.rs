@@ -280,7 +280,10 @@ impl Asked {
             }
             Refusal::NotFound => return self.way().into(),
             Refusal::NotAnUpgrade => self.advice_of_upgrade(),
-            Refusal::Method => "/media-stream takes GET, /incoming-call takes GET and POST",
+            Refusal::Method => {
+                return format!("{STREAM_PATH} takes GET, {WEBHOOK_PATH} takes GET and POST")
+                    .into();
+            }
             Refusal::Forged(_) => {
                 "if Twilio sent it, check that --public-url is the address it calls and that the auth token is the account's"
             }
