@@ -9,6 +9,7 @@ pub mod caller_ids;
 pub mod cli;
 pub mod decode;
 pub mod demo;
+pub mod descriptors;
 mod disk;
 pub mod engine;
 pub mod finished;
