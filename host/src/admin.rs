@@ -92,7 +92,7 @@ impl Default for Config {
 
 /// Sources of the data that the listener shows.
 #[derive(Debug)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// The live recordings and the counters.
     pub board: Arc<Board>,
     /// The finished recordings.
@@ -132,7 +132,7 @@ impl std::ops::Deref for Admin {
 }
 
 /// Serves until `phase` is [`Phase::Closed`] or its sender is gone.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     config: Config,
     sources: Sources,

@@ -87,7 +87,7 @@ impl Default for Config {
 }
 
 /// Serves the public URLs until `phase` is [`Phase::Closed`] or its sender is gone.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     config: Config,
     engine: Handle,
