@@ -10,6 +10,7 @@ mod events;
 mod guesses;
 mod health;
 mod held;
+mod parts;
 mod stream;
 mod views;
 
@@ -28,14 +29,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+#[cfg(target_os = "linux")]
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service as _;
 use tracing::debug;
 
 use crate::board::Board;
-use crate::connections::{Client, Connections, Level, Standing};
+use crate::listener::{self, Client, Level, Limits, Service, Stream};
 use crate::ready::{Phase, Readiness};
 use crate::store::Store;
 use crate::{metrics, webhook};
@@ -61,9 +64,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Requests that read files at one time; more wait for their turn.
 const READERS_MAX: usize = 4;
-
-/// Pause after a failed accept, most likely for lack of a resource.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The admin listener's settings.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ impl Default for Config {
 
 /// Sources of the data that the listener shows.
 #[derive(Debug)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// The live recordings and the counters.
     pub board: Arc<Board>,
     /// The finished recordings.
@@ -132,14 +132,18 @@ impl std::ops::Deref for Admin {
 }
 
 /// Serves until `phase` is [`Phase::Closed`] or its sender is gone.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     config: Config,
     sources: Sources,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
+    let limits = Limits {
+        silent: None,
+        exchanges_max: config.connections_max.clamp(1, CONNECTIONS_MAX),
+        finish_timeout: Duration::ZERO,
+    };
     let write_timeout = config.write_timeout;
-    let mut connections = Connections::new(config.connections_max.clamp(1, CONNECTIONS_MAX));
     let admin = Admin(Arc::new(Shared {
         config,
         sources,
@@ -153,68 +157,52 @@ pub async fn serve(
         began: Instant::now(),
     }));
     let watch = tokio::spawn(events::watch(admin.clone()));
-    let router = router(admin);
-    let known = connections.known();
-    let ledger = Arc::<held::Ledger>::default();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = known.one_more() => {
-                connections.evict_surplus().await;
-                continue;
-            }
-            _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
+    let conversations =
+        Conversations { router: router(admin), ledger: Arc::default(), write_timeout };
+    listener::run(listener, limits, conversations, phase).await;
+    watch.abort();
+    let _ = watch.await;
+}
+
+/// The handlers of a connection's requests.
+#[derive(Clone)]
+struct Conversations {
+    router: Router,
+    ledger: Arc<held::Ledger>,
+    write_timeout: Duration,
+}
+
+impl Service for Conversations {
+    /// Serves the requests of one connection.
+    async fn serve(self, stream: impl Stream, client: Client) {
+        let Self { router, ledger, write_timeout } = self;
+        let guest = ledger.guest();
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(write_timeout));
+        let answer = |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(client.clone());
+            Arc::clone(&guest).answer(router.clone().call(request.map(Body::new)))
         };
-        match accepted {
-            Ok((socket, peer)) => {
-                let client = Client { peer, standing: Arc::new(Standing::of_visitor(&known)) };
-                let standing = Arc::clone(&client.standing);
-                let guest = ledger.guest();
-                let conversation = converse(socket, client, router.clone(), guest, write_timeout);
-                connections.admit(standing, conversation).await;
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(Box::pin(stream)), service_fn(answer));
+        tokio::select! {
+            served = serving => {
+                if let Err(error) = served {
+                    debug!(%error, "an admin connection failed");
+                }
             }
-            Err(error) => {
-                debug!(%error, "cannot accept an admin connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+            () = guest.let_go() => {
+                debug!("closed an admin connection: its client does not read, and others need the memory");
             }
         }
     }
-    watch.abort();
-    let _ = watch.await;
-    connections.finish(Duration::ZERO).await;
-}
 
-/// Serves the requests of one connection.
-async fn converse(
-    socket: TcpStream,
-    client: Client,
-    router: Router,
-    guest: Arc<held::Guest>,
-    write_timeout: Duration,
-) {
-    let _ = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-    let mut stream = TimeoutStream::new(socket);
-    stream.set_write_timeout(Some(write_timeout));
-    let answer = |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(client.clone());
-        Arc::clone(&guest).answer(router.clone().call(request.map(Body::new)))
-    };
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service_fn(answer));
-    tokio::select! {
-        served = serving => {
-            if let Err(error) = served {
-                debug!(%error, "an admin connection failed");
-            }
-        }
-        () = guest.let_go() => {
-            debug!("closed an admin connection: its client does not read, and others need the memory");
-        }
+    fn set_options(&self, socket: &TcpStream) {
+        let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     }
 }
 

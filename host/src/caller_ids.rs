@@ -15,10 +15,10 @@ use crate::lock::lock;
 
 /// Time for which a call's caller ids are kept after the webhook: a call may wait in a queue before its
 /// stream begins.
-pub const AGE_MAX: Duration = Duration::from_secs(4 * 60 * 60);
+pub(crate) const AGE_MAX: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// Most calls with caller ids in memory. One more replaces the oldest.
-pub const CALLS_MAX: usize = 10_000;
+pub(crate) const CALLS_MAX: usize = 10_000;
 
 /// Most memory of all caller ids together.
 const BYTES_MAX: usize = 4 << 20;
@@ -68,7 +68,7 @@ impl fmt::Debug for CallerIds {
 
 /// Cuts a text to the length that is kept.
 #[must_use]
-pub fn shorten(text: &str) -> Box<str> {
+pub(crate) fn shorten(text: &str) -> Box<str> {
     text[..text.floor_char_boundary(TEXT_BYTES_MAX)].into()
 }
 

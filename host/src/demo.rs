@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::caller::{self, CallReport, Plan, Track, Tracks, place};
 use crate::disk::open_to_read;
 use crate::log::{Printer, Stream};
+use crate::public_url::STREAM_PATH;
 use crate::{Config, Listeners, shown, store};
 
 /// Settings of `callreel demo`.
@@ -67,7 +68,7 @@ pub enum Error {
 pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Error> {
     // The demo has its own settings and port: a server may run beside it. It looks for no token.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let url = format!("ws://{}/media-stream", listener.local_addr()?);
+    let url = format!("ws://{}{STREAM_PATH}", listener.local_addr()?);
     let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let console = format!("http://{}/", admin.local_addr()?);
     let store = store::Config { dir: args.dir.clone(), ..store::Config::default() };

@@ -1,49 +1,43 @@
-//! The public listener: the table of its URLs, and the loop that carries one request per connection.
+//! The public listener: its limits, the table of its URLs, and the webhook.
 //!
 //! A call makes two requests here, the webhook and the upgrade to a WebSocket; after that its socket
 //! belongs to the [`Engine`](crate::engine::Engine). So a connection is closed after its response. Reuse
 //! would gain nothing, no idle socket delays a shutdown, and bytes smuggled behind a request are never
 //! read.
 
+mod exchange;
 mod refusals;
+mod upgrade;
 
-use std::convert::Infallible;
 use std::error::Error as _;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use callreel_core::ws;
 use http_body_util::LengthLimitError;
-use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::Bytes;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
-use tower_service::Service as _;
-use tracing::{debug, warn};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
-use self::refusals::{Refusals, Unread};
-use crate::board::{Board, Refused, RequestRefused};
-use crate::connections::{self, Client, Connections, Level, Standing};
-use crate::engine::{Connection, Handle};
+use self::exchange::{Desk, Patience, close_after};
+use self::refusals::{Refusal, Refusals};
+use self::upgrade::media_stream;
+use crate::board::{Board, Refused};
+use crate::engine::Handle;
+use crate::listener::{self, Client, Level, Limits, SilentLimits};
+use crate::public_url::{self, STREAM_PATH, WEBHOOK_PATH};
 use crate::ready::{Phase, Readiness};
-use crate::{public_url, twilio};
+use crate::twilio;
 
 /// Largest request head. Heads of Twilio's requests stay below 2 KiB.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -55,21 +49,8 @@ const EXCHANGES_MAX: usize = 1024;
 /// holds only a socket.
 const SPEAKING_MAX: usize = 256;
 const _: () = assert!(SPEAKING_MAX * (HEAD_BYTES_MAX + BODY_BYTES_MAX) <= 32 * 1024 * 1024);
-/// Pause after an accept that failed for lack of a resource (mostly descriptors), so that the wait does
-/// not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Time for a response to leave, beyond the time for its request to arrive.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Shortest time left for a head after its first byte arrived.
-const HEAD_TIMEOUT_MIN: Duration = Duration::from_secs(1);
-/// Time and bytes for reading and throwing away after a response. Closing a socket with unread bytes
-/// sends a reset, which can overtake the response.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 /// Longest wait of a shutdown for half-read requests.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(250);
-/// Seconds until a peer refused for lack of room may try again.
-const RETRY_AFTER_SECONDS: &str = "5";
 
 /// Settings of the public listener.
 #[derive(Clone, Debug)]
@@ -106,20 +87,25 @@ impl Default for Config {
 }
 
 /// Serves the public URLs until `phase` is [`Phase::Closed`] or its sender is gone.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     config: Config,
     engine: Handle,
     board: Arc<Board>,
     readiness: Readiness,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
-    let patience = Patience { head: config.head_timeout, body: config.body_timeout };
     let exchanges_max = config.exchanges_max.clamp(2, EXCHANGES_MAX);
     let speaking_max = SPEAKING_MAX.min(exchanges_max / 2);
-    let mut silent = Connections::new(exchanges_max - speaking_max);
-    let mut exchanges = Connections::new(speaking_max);
-    let (spoke, mut speaking) = mpsc::unbounded_channel();
+    let limits = Limits {
+        silent: Some(SilentLimits {
+            count_max: exchanges_max - speaking_max,
+            timeout: config.head_timeout,
+        }),
+        exchanges_max: speaking_max,
+        finish_timeout: FINISH_TIMEOUT,
+    };
+    let patience = Patience { head: config.head_timeout, body: config.body_timeout };
     let refusals = Refusals::new(Arc::clone(&board));
     let front = Front {
         phase: phase.clone(),
@@ -130,188 +116,9 @@ pub async fn serve(
         entrance: Arc::default(),
         config: Arc::new(config),
     };
-    let desk = Desk { router: router(front, refusals.clone()), refusals, phase: phase.clone() };
-    let mut starved = false;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            Some(spoken) = speaking.recv() => {
-                let standing = Arc::new(Standing::new(Level::Speaking));
-                let exchange = exchange(spoken, desk.clone(), patience, Arc::clone(&standing));
-                exchanges.admit(standing, exchange).await;
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-            _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
-        };
-        match accepted {
-            Ok((socket, peer)) => {
-                starved = false;
-                let socket = Arc::new(socket);
-                let standing = Arc::new(Standing::of(&socket));
-                let wait = await_first_byte(socket, peer, desk.clone(), patience, spoke.clone());
-                silent.admit(standing, wait).await;
-            }
-            Err(error) if is_peers_fault(&error) => {
-                debug!(%error, "a connection was gone before it was accepted")
-            }
-            Err(error) => {
-                if !starved {
-                    warn!(%error, "cannot accept connections; trying again until it works");
-                }
-                starved = true;
-                // Connections that send nothing hold descriptors, too.
-                silent.evict_one();
-                exchanges.evict_one();
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    silent.finish(Duration::ZERO).await;
-    exchanges.finish(FINISH_TIMEOUT).await;
-}
-
-fn is_peers_fault(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    )
-}
-
-#[derive(Clone, Copy)]
-struct Patience {
-    head: Duration,
-    body: Duration,
-}
-
-/// The handlers of a connection's request.
-#[derive(Clone)]
-struct Desk {
-    router: Router,
-    refusals: Refusals,
-    phase: watch::Receiver<Phase>,
-}
-
-/// A connection with an unanswered request. If it is dropped before the answer, to make room for newer
-/// connections, it is reported as refused.
-struct Unanswered<'d> {
-    desk: &'d Desk,
-    peer: SocketAddr,
-    is_answered: Arc<AtomicBool>,
-    is_over: bool,
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        let is_open = *self.desk.phase.borrow() == Phase::Open;
-        if is_open && !self.is_over && !self.is_answered.load(Ordering::Relaxed) {
-            self.desk.refusals.tell_connection(self.peer, Unread::Crowded, &[]);
-        }
-    }
-}
-
-/// A connection from which a byte has arrived.
-struct Spoken {
-    socket: TcpStream,
-    peer: SocketAddr,
-    began: Instant,
-}
-
-/// Waits for the first byte of a connection, then hands the connection on to be served.
-async fn await_first_byte(
-    socket: Arc<TcpStream>,
-    peer: SocketAddr,
-    desk: Desk,
-    patience: Patience,
-    spoke: mpsc::UnboundedSender<Spoken>,
-) {
-    let mut unanswered =
-        Unanswered { desk: &desk, peer, is_answered: Arc::default(), is_over: false };
-    let began = Instant::now();
-    let waited = timeout(patience.head, socket.readable()).await;
-    unanswered.is_over = true;
-    match waited {
-        Ok(_) => {
-            // The send fails if the listener is closed.
-            let _ = spoke.send(Spoken { socket: connections::own(socket).await, peer, began });
-        }
-        Err(_elapsed) => {
-            desk.refusals.tell_connection(peer, Unread::Timeout(patience.head), &[]);
-        }
-    }
-}
-
-/// Carries one request and its response over `socket`, then closes it, unless it became a WebSocket.
-async fn exchange(spoken: Spoken, desk: Desk, patience: Patience, standing: Arc<Standing>) {
-    let Spoken { socket, peer, began } = spoken;
-    let head_timeout = patience.head.saturating_sub(began.elapsed());
-    let head_timeout = head_timeout.max(HEAD_TIMEOUT_MIN.min(patience.head));
-    if let Err(error) = socket.set_nodelay(true) {
-        debug!(%error, "a connection was gone before it was served");
-        return;
-    }
-    let is_answered = Arc::<AtomicBool>::default();
-    let answered = Arc::clone(&is_answered);
-    let mut unanswered = Unanswered { desk: &desk, peer, is_answered, is_over: false };
-    let client = Client { peer, standing: Arc::clone(&standing) };
-    let service = service_fn(|mut request: hyper::Request<Incoming>| {
-        if request.body().is_end_stream() {
-            standing.raise(Level::Asked);
-        }
-        request.extensions_mut().insert(client.clone());
-        let response = desk.router.clone().call(request);
-        let answered = Arc::clone(&answered);
-        async move {
-            let response = response.await;
-            answered.store(true, Ordering::Relaxed);
-            Ok::<Response, Infallible>(response.unwrap_or_else(|never| match never {}))
-        }
-    });
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        // The first limit bounds the bytes buffered, the second the bytes accepted: a read may exceed
-        // the first.
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_header_size(HEAD_BYTES_MAX)
-        // A client may close its sending side once the request is out.
-        .half_close(true)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades();
-    let all = patience.head + patience.body + RESPONSE_TIMEOUT;
-    let unread = match timeout(all, &mut connection).await {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => {
-            debug!(%error, "a request failed");
-            Unread::of(&error, patience.head)
-        }
-        Err(_elapsed) => {
-            debug!("a response was not taken in time");
-            Some(Unread::Timeout(all))
-        }
-    };
-    unanswered.is_over = true;
-    // The socket of an upgraded connection is not here any more.
-    let Some(parts) = connection.into_parts() else {
-        return;
-    };
-    if let Some(unread) = unread.filter(|_| !answered.load(Ordering::Relaxed)) {
-        desk.refusals.tell_connection(peer, unread, &parts.read_buf);
-    }
-    standing.answered();
-    linger(parts.io.into_inner()).await;
-}
-
-async fn linger(mut socket: TcpStream) {
-    let rest = async {
-        socket.shutdown().await?;
-        tokio::io::copy(&mut socket.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
-    };
-    // The socket is dropped next, in any case.
-    let _ = timeout(LINGER_TIMEOUT, rest).await;
+    let router = router(front, refusals.clone());
+    let desk = Desk { patience, router, refusals, phase: phase.clone() };
+    listener::run(listener, limits, desk, phase).await;
 }
 
 /// State shared by the handlers.
@@ -333,8 +140,8 @@ fn router(front: Front, refusals: Refusals) -> Router {
     Router::new()
         .route("/", get(root))
         .route("/readyz", get(ready))
-        .route("/incoming-call", get(incoming_call).post(incoming_call))
-        .route(public_url::STREAM_PATH, get(media_stream))
+        .route(WEBHOOK_PATH, get(incoming_call).post(incoming_call))
+        .route(STREAM_PATH, get(media_stream))
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::Method)
         .layer(from_fn_with_state(refusals, refusals::tell))
@@ -342,17 +149,9 @@ fn router(front: Front, refusals: Refusals) -> Router {
         .with_state(front)
 }
 
-/// Closes the connection after every response except an upgrade. hyper's own switch for that would send
-/// `Connection: upgrade, close` there, which is legal, but more than strict clients expect.
-async fn close_after(mut response: Response) -> Response {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
 async fn root() -> impl IntoResponse {
-    as_json(json!({ "message": "callreel is running: point a Twilio number at /incoming-call" }))
+    let message = format!("callreel is running: point a Twilio number at {WEBHOOK_PATH}");
+    as_json(json!({ "message": message }))
 }
 
 /// Answers whether calls can be taken, for balancers that reach only this listener. Operators find the
@@ -401,43 +200,6 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
     Ok(([(header::CONTENT_TYPE, "application/xml")], twiml).into_response())
 }
 
-async fn media_stream(State(front): State<Front>, request: Request) -> Result<Response, Refusal> {
-    let has_body = !request.body().is_end_stream();
-    let (mut head, _body) = request.into_parts();
-    let accept = check_handshake(&head, has_body)?;
-    if let Some(verifier) = &front.config.twilio.verifier {
-        let verified = verifier.verify_upgrade(path_and_query(&head), signature(&head));
-        verified.map_err(|rejected| front.refuse_forgery(&rejected))?;
-    }
-    front.refuse_unless_open()?;
-    let slot = front.reserve().await?;
-    let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
-    tokio::spawn(hand_over(on_upgrade, front.engine, slot));
-    let headers = [
-        (header::CONNECTION, "upgrade"),
-        (header::UPGRADE, "websocket"),
-        (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
-    ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
-}
-
-/// Gives the engine the socket as soon as hyper has sent the 101.
-async fn hand_over(on_upgrade: OnUpgrade, engine: Handle, _slot: Slot) {
-    let upgraded = match on_upgrade.await {
-        Ok(upgraded) => upgraded,
-        Err(error) => return debug!(%error, "a stream was gone before it began"),
-    };
-    let parts =
-        upgraded.downcast::<TokioIo<TcpStream>>().expect("`exchange` serves nothing but TcpStream");
-    let socket = parts.io.into_inner();
-    match socket.peer_addr().and_then(|peer| Ok((peer, socket.into_std()?))) {
-        Ok((peer, stream)) => {
-            engine.adopt(Connection { stream, already_read: parts.read_buf, peer })
-        }
-        Err(error) => debug!(%error, "a stream was gone before it began"),
-    }
-}
-
 impl Front {
     fn refuse_unless_open(&self) -> Result<(), Refusal> {
         match *self.phase.borrow() {
@@ -459,43 +221,6 @@ impl Front {
     fn refuse_as_full(&self, why: Refused) -> Refusal {
         self.refuse(why, Refusal::Full(why))
     }
-
-    /// Reserves one call's place until the engine counts it. If no place is free, connections that have
-    /// not earned theirs give way.
-    async fn reserve(&self) -> Result<Slot, Refusal> {
-        if let Some(fault) = self.engine.disk_fault() {
-            debug!(fault, "refused a call: the disk admits no new one");
-            return Err(self.refuse_as_full(Refused::Disk));
-        }
-        if !self.engine.pace().admits(std::time::Instant::now()) {
-            return Err(self.refuse_as_full(Refused::Rate));
-        }
-        let _entrance = self.entrance.lock().await;
-        while !self.has_room() {
-            if !self.engine.make_room().await {
-                return Err(self.refuse_as_full(Refused::Limit));
-            }
-        }
-        self.upgrading.fetch_add(1, Ordering::SeqCst);
-        Ok(Slot(Arc::clone(&self.upgrading)))
-    }
-
-    fn has_room(&self) -> bool {
-        // A slot is given back after the engine has counted its call, so reading in this order misses no
-        // call.
-        let upgrading = self.upgrading.load(Ordering::SeqCst);
-        let calls = self.engine.connection_count() + upgrading;
-        self.config.calls_max.is_none_or(|calls_max| calls < calls_max)
-    }
-}
-
-/// A place among the upgrades under way; dropping it gives it back.
-struct Slot(Arc<AtomicUsize>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 async fn read_body(body: Body, patience: Duration) -> Result<Bytes, Refusal> {
@@ -510,29 +235,6 @@ async fn read_body(body: Body, patience: Duration) -> Result<Bytes, Refusal> {
         Ok(Err(_broken)) => Err(Refusal::Body),
         Err(_elapsed) => Err(Refusal::BodyTooSlow),
     }
-}
-
-/// Checks the handshake (RFC 6455, section 4.2.1). Returns the value of Sec-WebSocket-Accept.
-fn check_handshake(head: &Parts, has_body: bool) -> Result<heapless::String<28>, Refusal> {
-    let headers = &head.headers;
-    if headers.contains_key(header::ORIGIN) {
-        return Err(Refusal::Browser);
-    }
-    let is_upgrade = head.method == Method::GET
-        && head.version == Version::HTTP_11
-        && has_token(headers, &header::UPGRADE, "websocket")
-        && has_token(headers, &header::CONNECTION, "upgrade");
-    if !is_upgrade {
-        return Err(Refusal::NotAnUpgrade);
-    }
-    if only(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
-        return Err(Refusal::WebSocketVersion);
-    }
-    if has_body {
-        return Err(Refusal::UpgradeWithBody);
-    }
-    let key = only(headers, &header::SEC_WEBSOCKET_KEY).ok_or(Refusal::WebSocketKey)?;
-    ws::accept_key(key.as_bytes()).ok_or(Refusal::WebSocketKey)
 }
 
 fn stream_url_from_host(head: &Parts) -> Result<String, Refusal> {
@@ -561,130 +263,14 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     }
 }
 
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(token))
-}
-
-/// Reasons for refusing a request. The peer gets only this text; the log says more.
-#[derive(Clone, Debug, thiserror::Error)]
-enum Refusal {
-    #[error("the request body is malformed")]
-    Body,
-    #[error("the request body is larger than {BODY_BYTES_MAX} bytes")]
-    BodyTooLarge,
-    #[error("the request body took too long")]
-    BodyTooSlow,
-    #[error("media streams are not for browsers")]
-    Browser,
-    #[error("the CallSid is missing")]
-    CallSid,
-    #[error("shutting down: no new calls are taken")]
-    Draining,
-    /// Holds the fault of the signature.
-    #[error("the request is not signed for this server")]
-    Forged(String),
-    /// Holds the limit that was reached.
-    #[error("no more calls can be recorded at this time")]
-    Full(Refused),
-    #[error("the Host header is missing, doubled or malformed")]
-    Host,
-    #[error("method not allowed")]
-    Method,
-    #[error("this is a WebSocket: connect to it with wss:// or ws://")]
-    NotAnUpgrade,
-    #[error("not found")]
-    NotFound,
-    #[error("a WebSocket handshake has no body")]
-    UpgradeWithBody,
-    #[error("Sec-WebSocket-Key must be there once, as the base64 of 16 bytes")]
-    WebSocketKey,
-    #[error("Sec-WebSocket-Version must be 13")]
-    WebSocketVersion,
-}
-
-impl Refusal {
-    /// Returns the reason for the log.
-    fn in_words(&self) -> String {
-        match self {
-            Self::Forged(signature) => format!("{self}: {signature}"),
-            Self::Full(why) => format!("{self}: {}", why.in_words()),
-            _ => self.to_string(),
-        }
-    }
-
-    /// Returns the reason for the metrics.
-    fn why(&self) -> RequestRefused {
-        match self {
-            Self::Body => RequestRefused::Body,
-            Self::BodyTooLarge => RequestRefused::TooLarge,
-            Self::BodyTooSlow => RequestRefused::Timeout,
-            Self::Browser => RequestRefused::Origin,
-            Self::CallSid => RequestRefused::CallSid,
-            Self::Draining => RequestRefused::Draining,
-            Self::Forged(_) => RequestRefused::Signature,
-            Self::Full(Refused::Disk) => RequestRefused::Disk,
-            Self::Full(Refused::Rate) => RequestRefused::Rate,
-            Self::Full(_) => RequestRefused::Limit,
-            Self::Host => RequestRefused::Host,
-            Self::Method => RequestRefused::Method,
-            Self::NotAnUpgrade => RequestRefused::NoUpgrade,
-            Self::NotFound => RequestRefused::NotFound,
-            Self::UpgradeWithBody | Self::WebSocketKey | Self::WebSocketVersion => {
-                RequestRefused::WebSocket
-            }
-        }
-    }
-
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::Body
-            | Self::CallSid
-            | Self::Host
-            | Self::UpgradeWithBody
-            | Self::WebSocketKey => StatusCode::BAD_REQUEST,
-            Self::Browser | Self::Forged(_) => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotAnUpgrade | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
-            Self::Draining | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let mut response =
-            (self.status(), as_json(json!({ "detail": self.to_string() }))).into_response();
-        let headers = response.headers_mut();
-        match self.status() {
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
-            }
-            StatusCode::UPGRADE_REQUIRED => {
-                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-            }
-            _ => {}
-        }
-        // Read by `refusals::tell`.
-        response.extensions_mut().insert(self);
-        response
-    }
-}
-
 fn as_json(value: serde_json::Value) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], value.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use tower_service::Service as _;
+
     use super::*;
     use crate::finished::Finished;
     use crate::store::{self, Store};
@@ -716,12 +302,12 @@ mod tests {
                 .expect("a request");
             router.call(handshake).await.expect("an answer").status()
         };
-        assert_eq!(ask("/incoming-call").await, StatusCode::OK);
+        assert_eq!(ask(WEBHOOK_PATH).await, StatusCode::OK);
         assert_eq!(ask("/readyz").await, StatusCode::OK);
         phase.send_replace(Phase::Draining);
         assert_eq!(ask("/").await, StatusCode::OK);
         assert_eq!(ask("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(ask("/incoming-call").await, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(ask(public_url::STREAM_PATH).await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(WEBHOOK_PATH).await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(STREAM_PATH).await, StatusCode::SERVICE_UNAVAILABLE);
     }
 }

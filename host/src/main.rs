@@ -10,8 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use callreel::cli::{self, Cli, Command, ServeArgs};
 use callreel::log::{self, Directives, Log, LogFormat};
-use callreel::{Config, Listeners, caller, decode, demo, repair};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use callreel::{Config, Listeners, caller, decode, demo, descriptors, repair};
 use tokio::net::{TcpListener, TcpSocket};
 use tracing::{info, warn};
 
@@ -48,7 +47,7 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let log = Arc::new(Log::start(args.log_format, Directives::from_env())?);
     let (listen, admin) = (args.listen, args.admin.0);
     let mut config = Config::try_from(args)?;
-    share_descriptors(&mut config, admin.is_some(), raise_descriptor_limit());
+    share_descriptors(&mut config, admin.is_some(), descriptors::raise_limit());
     if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
         warn!(
             "anybody that reaches {listen} can record here: set --public-url and an auth token before going public"
@@ -85,17 +84,6 @@ fn show(args: &demo::Args) -> anyhow::Result<()> {
     });
     runtime.shutdown_background();
     shown
-}
-
-/// Raises the limit of file descriptors as far as the system allows. Returns the limit.
-fn raise_descriptor_limit() -> u64 {
-    let limits = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
-    let current = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limits.maximum,
-        Err(_) => limits.current,
-    };
-    current.unwrap_or(u64::MAX)
 }
 
 /// Limits the number of calls to the file descriptors there are: an accepted call is recorded.

@@ -22,11 +22,11 @@ use crate::store::{Removal, Retention};
 use crate::webhook::Health;
 
 /// Content type of the text.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Sources of the metrics.
 #[derive(Debug)]
-pub struct Scrape {
+pub(crate) struct Scrape {
     /// The counters and the live recordings.
     pub board: Arc<Board>,
     /// Free bytes on the disk, if known.
@@ -46,7 +46,7 @@ pub struct Scrape {
 impl Scrape {
     /// Returns the metrics as text.
     #[must_use]
-    pub fn into_text(self) -> String {
+    pub(crate) fn into_text(self) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));
         let mut text = String::new();
@@ -232,12 +232,12 @@ impl Metrics<'_> {
 
 /// Meter of the process's CPU use. Holds the time, the CPU time and the result of the last measurement.
 #[derive(Debug, Default)]
-pub struct Process(std::sync::Mutex<Option<(std::time::Instant, Duration, f64)>>);
+pub(crate) struct Process(std::sync::Mutex<Option<(std::time::Instant, Duration, f64)>>);
 
 impl Process {
     /// Returns the CPU time of the process so far.
     #[must_use]
-    pub fn cpu_time() -> Duration {
+    pub(crate) fn cpu_time() -> Duration {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
     }
@@ -245,7 +245,7 @@ impl Process {
     /// Returns the average number of CPUs in use between the last two measurements, which are at least a
     /// second apart; 1.0 is one whole CPU.
     #[must_use]
-    pub fn cpus(&self) -> f64 {
+    pub(crate) fn cpus(&self) -> f64 {
         let mut last = lock(&self.0);
         let (now, used) = (std::time::Instant::now(), Self::cpu_time());
         let (then, used_then, cpus) = last.unwrap_or((now, used, 0.0));

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Treatment of new requests. The phase only ever moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Calls are accepted.
     Open,
     /// Calls are being finished; new calls are refused with 503.
@@ -30,7 +30,7 @@ pub enum Phase {
 
 /// The readiness of the recorder.
 #[derive(Clone)]
-pub struct Readiness(Arc<Shared>);
+pub(crate) struct Readiness(Arc<Shared>);
 
 struct Shared {
     store: Arc<Store>,
@@ -49,14 +49,14 @@ impl fmt::Debug for Readiness {
 impl Readiness {
     /// The readiness of a recorder.
     #[must_use]
-    pub fn new(store: Arc<Store>, engine: Handle, phase: watch::Receiver<Phase>) -> Self {
+    pub(crate) fn new(store: Arc<Store>, engine: Handle, phase: watch::Receiver<Phase>) -> Self {
         Self(Arc::new(Shared { store, engine, phase, turn: Arc::default() }))
     }
 
     /// The faults that keep the recorder from taking calls and finishing them, as known without a
     /// trial of the disk; empty: none.
     #[must_use]
-    pub fn faults(&self) -> Vec<String> {
+    pub(crate) fn faults(&self) -> Vec<String> {
         let Shared { store, engine, phase, .. } = &*self.0;
         let mut faults = Vec::new();
         if *phase.borrow() != Phase::Open {
@@ -69,7 +69,7 @@ impl Readiness {
 
     /// Warnings that an operator should read although calls are taken; empty: none.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let retention = self.0.store.retention();
         let mut warnings = retention.alarms();
         if let (Some(doubt), None) = (&retention.clock_doubt, &retention.clock_alarm) {
@@ -92,7 +92,7 @@ impl Readiness {
     /// The [`faults`](Self::faults) after a trial of the disk that is not older than a second. However
     /// many requests there are, one trial runs at a time, and no request waits longer than three
     /// seconds.
-    pub async fn look(&self) -> Vec<String> {
+    pub(crate) async fn look(&self) -> Vec<String> {
         let store = &self.0.store;
         let door = store.door();
         if door.was_tried_within(FRESH_FOR) {

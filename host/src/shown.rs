@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 /// `\u{1b}`, `\n` and so on: control characters (terminals obey those between U+0080 and U+009F as
 /// well), line separators, marks that turn the direction of writing, characters without width.
 #[must_use]
-pub fn line(text: &str) -> Cow<'_, str> {
+pub(crate) fn line(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Cow::Borrowed(text);
     }
@@ -25,7 +25,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
 /// Returns JSON with the same meaning. Characters that [`line()`] escapes are escaped as JSON does.
 /// Line ends and tabs of the JSON itself stay.
 #[must_use]
-pub fn json(text: &str) -> Cow<'_, str> {
+pub(crate) fn json(text: &str) -> Cow<'_, str> {
     // Inside strings, JSON escapes characters below 0x20 already.
     if text.bytes().all(|byte| byte < 0x7F) {
         return Cow::Borrowed(text);

@@ -21,10 +21,10 @@ use sha2::{Digest, Sha256};
 use crate::lock::lock;
 
 /// The name of the stream parameter that carries the token.
-pub const PARAMETER: &str = "callreel_token";
+pub(crate) const PARAMETER: &str = "callreel_token";
 
 /// The time for which a token is good: the call rings, is answered, and the greeting is said meanwhile.
-pub const AGE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The most tokens that may be redeemed within that time; one more is refused.
 const REDEEMED_MAX: usize = 65_536;

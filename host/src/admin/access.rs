@@ -22,7 +22,7 @@ use sha2::Sha256;
 
 use super::guesses::Way;
 use super::{Admin, Problem, assets};
-use crate::connections::Client;
+use crate::listener::Client;
 
 const COOKIE: &str = "callreel";
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{self, Encoding, Spec};
@@ -18,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval_at};
 
+use super::parts::Part;
 use super::views::{Summary, json_of};
-use super::{Admin, Problem, stream};
+use super::{Admin, Problem, parts, stream};
 use crate::metrics::{self, Process, Scrape};
 use crate::record::Record;
 use crate::store::catalog::{Cursor, Filter, Key, parse_day};
@@ -282,6 +283,7 @@ pub(super) async fn peaks(
 pub(super) async fn audio(
     State(admin): State<Admin>,
     path: Result<Path<(String, String)>, PathRejection>,
+    method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let key = recording_key(path)?;
@@ -292,7 +294,6 @@ pub(super) async fn audio(
         return Err(Problem::new(StatusCode::NOT_FOUND, "the recording has no audio"));
     };
     let etag = wav.etag();
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let head = [
         (header::ACCEPT_RANGES, "bytes".to_owned()),
         (header::CACHE_CONTROL, "private, no-cache".to_owned()),
@@ -300,16 +301,13 @@ pub(super) async fn audio(
         (header::CONTENT_TYPE, "audio/wav".to_owned()),
         (header::ETAG, etag.clone()),
     ];
-    let is_etag = |tag: &str| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*";
-    if text(header::IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(is_etag)) {
+    if parts::is_known(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, head).into_response());
     }
-    let is_same = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
-    let asked = text(header::RANGE).filter(|_| is_same);
-    let (status, range) = match asked.and_then(|text| parse_range(text, wav.bytes)) {
-        None => (StatusCode::OK, 0..wav.bytes),
-        Some(Some(range)) => (StatusCode::PARTIAL_CONTENT, range),
-        Some(None) => {
+    let (status, range) = match parts::asked(&method, &headers, &etag, wav.bytes) {
+        Part::Whole => (StatusCode::OK, 0..wav.bytes),
+        Part::Range(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Part::Beyond => {
             let range = [(header::CONTENT_RANGE, format!("bytes */{}", wav.bytes))];
             let detail = "the range holds no byte of the recording";
             let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, detail);
@@ -364,24 +362,6 @@ fn file_body(file: File, range: std::ops::Range<u64>) -> Body {
     })
 }
 
-/// Parses a Range header for a file of `length` bytes. Returns `None` if the whole file is to be sent,
-/// and `Some(None)` if the range holds none of its bytes.
-fn parse_range(text: &str, length: u64) -> Option<Option<std::ops::Range<u64>>> {
-    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
-    let number = |text: &str| -> Option<Option<u64>> {
-        let text = text.trim();
-        if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
-    };
-    let range = match (number(first)?, number(last)?) {
-        (None, None) => return None,
-        (None, Some(count)) => length.saturating_sub(count)..length,
-        (Some(first), None) => first..length,
-        (Some(first), Some(last)) if first > last => return None,
-        (Some(first), Some(last)) => first..last.saturating_add(1).min(length),
-    };
-    Some(Some(range).filter(|range| range.start < range.end))
-}
-
 fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     // Every parameter takes any text at first, so a repeated parameter is the only possible error here.
     let twice = |_| Problem::bad_request("a parameter is given twice");
@@ -413,28 +393,4 @@ fn recording_key(path: Result<Path<(String, String)>, PathRejection>) -> Result<
 
 fn as_json(value: &impl Serialize) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], json_of(value)).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_range_is_served_in_part_and_anything_else_whole() {
-        for (text, expected) in [
-            ("bytes=0-0", Some(Some(0..1))),
-            ("bytes=10-", Some(Some(10..100))),
-            ("bytes=-10", Some(Some(90..100))),
-            ("bytes=-1000", Some(Some(0..100))),
-            ("bytes=90-1000", Some(Some(90..100))),
-            ("bytes=100-", Some(None)),
-            ("bytes=-0", Some(None)),
-            ("bytes=5-4", None),
-            ("bytes=0-1,5-6", None),
-            ("bytes=-", None),
-            ("items=0-1", None),
-        ] {
-            assert_eq!(parse_range(text, 100), expected, "{text}");
-        }
-    }
 }

@@ -6,7 +6,7 @@ use axum::response::{Html, IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
-use super::Problem;
+use super::{Problem, parts};
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -64,16 +64,12 @@ pub(super) fn login(note: &str) -> Html<String> {
 fn unless_known(headers: &HeaderMap, content_type: &str, content: &'static str) -> Response {
     let digest = Sha256::digest(content);
     let etag = format!("\"{}\"", HEXLOWER.encode(&digest[..12]));
-    let is_known = headers
-        .get(header::IF_NONE_MATCH)
-        .and_then(|tags| tags.to_str().ok())
-        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == etag));
     let head = [
         (header::CONTENT_TYPE, content_type),
         (header::CACHE_CONTROL, "no-cache"),
         (header::ETAG, &etag),
     ];
-    if is_known {
+    if parts::is_known(headers, &etag) {
         return (StatusCode::NOT_MODIFIED, head).into_response();
     }
     (head, content).into_response()

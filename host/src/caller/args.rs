@@ -12,9 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::cue::{self, parse_dtmf, parse_mark};
 use super::{Cue, End, Error, Meter, Plan, Report, Tracks, place_metered};
 use crate::audio::Audio;
-use crate::shown;
 use crate::twilio::{self, AuthToken};
-use crate::units;
+use crate::{descriptors, shown, units};
 
 /// Interval of the progress bar's updates.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -189,7 +188,9 @@ pub fn run(args: &Args) -> Result<Report, Error> {
     let meter = Meter::new(plan.calls, args.pid)
         .map_err(|cause| Error::Process { pid: args.pid.unwrap_or_default(), cause })?;
     let meter = Arc::new(meter);
-    raise_file_limit();
+    // A thousand calls need a thousand sockets, and a file a track if copies are kept. Too few descriptors
+    // show up as failed calls, with the system's own message.
+    descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let report = runtime.expect("a process can have one more epoll").block_on(async {
         let watched = tokio::spawn(watch(meter.clone(), progress_bar(&plan)));
@@ -206,16 +207,6 @@ pub fn run(args: &Args) -> Result<Report, Error> {
     // If stdout is closed, nobody reads the verdict; the exit code still gives it.
     let _ = io::stdout().write_all(printed.as_bytes());
     Ok(report)
-}
-
-/// Raises the limit of open files: a thousand calls need a thousand sockets, and a file a track if
-/// copies are kept.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // Too few descriptors show up as failed calls, with the system's own message.
-    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn progress_bar(plan: &Plan) -> ProgressBar {

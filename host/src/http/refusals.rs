@@ -1,5 +1,5 @@
-//! Refused requests, reported in the log and the metrics: each may have been a call that is not
-//! recorded.
+//! Refused requests: the answer, the line in the log and the metric. Each may have been a call that is
+//! not recorded.
 //!
 //! Every refusal counts in a metric. The log has ten lines at once and one per second after that for
 //! each peer address, since any peer may ask. The next line tells the number of lines left out.
@@ -10,19 +10,132 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, Uri, Version, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
 use tracing::warn;
 
-use super::{Refusal, has_token};
+use super::upgrade::has_token;
+use super::{BODY_BYTES_MAX, as_json};
 use crate::board::{Board, Refused, RequestRefused};
-use crate::connections::Client;
+use crate::listener::Client;
 use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
 
+/// Seconds until a peer refused for lack of room may try again.
+const RETRY_AFTER_SECONDS: &str = "5";
 /// Characters of a path, and of a header value, that a line shows at most.
 const PATH_CHARS_MAX: usize = 100;
 const HEADER_CHARS_MAX: usize = 60;
+
+/// Reasons for refusing a request. The peer gets only this text; the log says more.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("the request body is malformed")]
+    Body,
+    #[error("the request body is larger than {BODY_BYTES_MAX} bytes")]
+    BodyTooLarge,
+    #[error("the request body took too long")]
+    BodyTooSlow,
+    #[error("media streams are not for browsers")]
+    Browser,
+    #[error("the CallSid is missing")]
+    CallSid,
+    #[error("shutting down: no new calls are taken")]
+    Draining,
+    /// Holds the fault of the signature.
+    #[error("the request is not signed for this server")]
+    Forged(String),
+    /// Holds the limit that was reached.
+    #[error("no more calls can be recorded at this time")]
+    Full(Refused),
+    #[error("the Host header is missing, doubled or malformed")]
+    Host,
+    #[error("method not allowed")]
+    Method,
+    #[error("this is a WebSocket: connect to it with wss:// or ws://")]
+    NotAnUpgrade,
+    #[error("not found")]
+    NotFound,
+    #[error("a WebSocket handshake has no body")]
+    UpgradeWithBody,
+    #[error("Sec-WebSocket-Key must be there once, as the base64 of 16 bytes")]
+    WebSocketKey,
+    #[error("Sec-WebSocket-Version must be 13")]
+    WebSocketVersion,
+}
+
+impl Refusal {
+    /// Returns the reason for the log.
+    fn in_words(&self) -> String {
+        match self {
+            Self::Forged(signature) => format!("{self}: {signature}"),
+            Self::Full(why) => format!("{self}: {}", why.in_words()),
+            _ => self.to_string(),
+        }
+    }
+
+    /// Returns the reason for the metrics.
+    fn why(&self) -> RequestRefused {
+        match self {
+            Self::Body => RequestRefused::Body,
+            Self::BodyTooLarge => RequestRefused::TooLarge,
+            Self::BodyTooSlow => RequestRefused::Timeout,
+            Self::Browser => RequestRefused::Origin,
+            Self::CallSid => RequestRefused::CallSid,
+            Self::Draining => RequestRefused::Draining,
+            Self::Forged(_) => RequestRefused::Signature,
+            Self::Full(Refused::Disk) => RequestRefused::Disk,
+            Self::Full(Refused::Rate) => RequestRefused::Rate,
+            Self::Full(_) => RequestRefused::Limit,
+            Self::Host => RequestRefused::Host,
+            Self::Method => RequestRefused::Method,
+            Self::NotAnUpgrade => RequestRefused::NoUpgrade,
+            Self::NotFound => RequestRefused::NotFound,
+            Self::UpgradeWithBody | Self::WebSocketKey | Self::WebSocketVersion => {
+                RequestRefused::WebSocket
+            }
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Body
+            | Self::CallSid
+            | Self::Host
+            | Self::UpgradeWithBody
+            | Self::WebSocketKey => StatusCode::BAD_REQUEST,
+            Self::Browser | Self::Forged(_) => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotAnUpgrade | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
+            Self::Draining | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response =
+            (self.status(), as_json(json!({ "detail": self.to_string() }))).into_response();
+        let headers = response.headers_mut();
+        match self.status() {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+            }
+            StatusCode::UPGRADE_REQUIRED => {
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            _ => {}
+        }
+        // Read by `tell`.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
 
 /// Reports refusals.
 #[derive(Clone)]
@@ -167,7 +280,10 @@ impl Asked {
             }
             Refusal::NotFound => return self.way().into(),
             Refusal::NotAnUpgrade => self.advice_of_upgrade(),
-            Refusal::Method => "/media-stream takes GET, /incoming-call takes GET and POST",
+            Refusal::Method => {
+                return format!("{STREAM_PATH} takes GET, {WEBHOOK_PATH} takes GET and POST")
+                    .into();
+            }
             Refusal::Forged(_) => {
                 "if Twilio sent it, check that --public-url is the address it calls and that the auth token is the account's"
             }

@@ -158,3 +158,35 @@ fn strangers_never_end_a_connection_that_has_shown_the_token() {
     });
     assert_eq!(ask_on(&mut known[1], &right), Some(200));
 }
+
+#[test]
+fn without_a_descriptor_strangers_make_room_and_connections_with_the_token_stay() {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]);
+    let server = setup.env("CALLREEL_ADMIN_TOKEN", TOKEN).start();
+    let admin = server.admin_address();
+    let connect = || {
+        let socket = TcpStream::connect(admin).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let right = format!("Authorization: Bearer {TOKEN}\r\n");
+    let (mut known, mut stranger) = (connect(), connect());
+    assert_eq!(ask_on(&mut known, &right), Some(200));
+    assert_eq!(ask_on(&mut stranger, ""), Some(401));
+    // Fewer descriptors than the server has open, so that it cannot open one more.
+    let none = Rlimit { current: Some(4), maximum: Some(20_000) };
+    let usual = prlimit(Some(server.pid()), Resource::Nofile, none).unwrap();
+    let mut waiting = connect();
+    let line = server.wait_for_log("cannot accept connections");
+    assert!(line.contains(&admin.to_string()), "{line}");
+    assert_eq!(stranger.read(&mut [0]).unwrap(), 0);
+    // Long enough for the next attempts to accept.
+    let until = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < until {
+        assert_eq!(ask_on(&mut known, &right), Some(200));
+    }
+    prlimit(Some(server.pid()), Resource::Nofile, usual).unwrap();
+    assert_eq!(ask_on(&mut waiting, &right), Some(200));
+}

@@ -2,16 +2,14 @@
 //! shown the least is closed, the oldest of several first.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinHandle, yield_now};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+
+use super::standing::{Known, Level, Standing};
 
 /// Longest time that a connection has for its request before it must give way to the next one: a client
 /// that asks and does not read the answer keeps no other out. Long enough for a genuine request, even
@@ -28,141 +26,8 @@ const PATIENCE_MIN: Duration = Duration::from_millis(20);
 /// Divisor of the elapsed time: that part of it is added to the patience.
 const PATIENCE_PART: u32 = 10;
 
-/// Amount that a connection has shown. Connections give way in this order.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-#[repr(u8)]
-pub(crate) enum Level {
-    /// No byte has arrived.
-    Silent,
-    /// The answer is on its way; everything else that the peer sends is thrown away.
-    Answered,
-    /// Part of a request has arrived.
-    Speaking,
-    /// A whole request has arrived.
-    Asked,
-    /// The connection has shown the token. Connections without the token never close it.
-    Known,
-}
-
-impl Level {
-    const ALL: [Self; 5] = [Self::Silent, Self::Answered, Self::Speaking, Self::Asked, Self::Known];
-}
-
-/// The client of a connection; each of its requests has it as an extension.
-#[derive(Clone)]
-pub(crate) struct Client {
-    pub(crate) peer: SocketAddr,
-    pub(crate) standing: Arc<Standing>,
-}
-
-/// State that a connection shares with its listener.
-pub(crate) struct Standing {
-    level: AtomicU8,
-    /// The socket, while no byte has arrived.
-    silent: Weak<TcpStream>,
-    /// The listener's count of known connections, where connections may show a token.
-    known: Option<Arc<Known>>,
-}
-
-/// Count of a listener's connections that have shown its token.
-#[derive(Default)]
-pub(crate) struct Known {
-    count: AtomicUsize,
-    came: Notify,
-}
-
-impl Known {
-    /// Waits until another connection has shown the token.
-    pub(crate) async fn one_more(&self) {
-        self.came.notified().await;
-    }
-}
-
-impl Standing {
-    /// The standing of a connection at `level`.
-    pub(crate) fn new(level: Level) -> Self {
-        Self { level: AtomicU8::new(level as u8), silent: Weak::new(), known: None }
-    }
-
-    /// The standing of a connection from which nothing has been read.
-    pub(crate) fn of(socket: &Arc<TcpStream>) -> Self {
-        let silent = Arc::downgrade(socket);
-        Self { level: AtomicU8::new(Level::Silent as u8), silent, known: None }
-    }
-
-    /// The standing of a connection that may send several requests and show a token.
-    pub(crate) fn of_visitor(known: &Arc<Known>) -> Self {
-        let known = Some(Arc::clone(known));
-        Self { level: AtomicU8::new(Level::Asked as u8), silent: Weak::new(), known }
-    }
-
-    /// Raises the level of the connection. A level that is reached stays.
-    pub(crate) fn raise(&self, level: Level) {
-        let before = self.level.fetch_max(level as u8, Ordering::Relaxed);
-        if let Some(known) = &self.known
-            && level == Level::Known
-            && before < Level::Known as u8
-        {
-            known.count.fetch_add(1, Ordering::Relaxed);
-            known.came.notify_one();
-        }
-    }
-
-    /// Whether the connection has shown the token.
-    pub(crate) fn is_known(&self) -> bool {
-        self.level() == Level::Known
-    }
-
-    /// Notes that the answer is sent and nothing more is needed from the connection.
-    pub(crate) fn answered(&self) {
-        self.level.store(Level::Answered as u8, Ordering::Relaxed);
-    }
-
-    fn level(&self) -> Level {
-        let level = self.level.load(Ordering::Relaxed);
-        let level = Level::ALL.into_iter().find(|known| *known as u8 == level);
-        match level.unwrap_or(Level::Silent) {
-            // Bytes have arrived but nothing has read them yet: the machine is busy.
-            Level::Silent if self.silent.upgrade().is_some_and(|socket| has_something(&socket)) => {
-                Level::Speaking
-            }
-            level => level,
-        }
-    }
-}
-
-impl Drop for Standing {
-    fn drop(&mut self) {
-        if let Some(known) = &self.known
-            && *self.level.get_mut() == Level::Known as u8
-        {
-            known.count.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-fn has_something(socket: &TcpStream) -> bool {
-    let mut byte = [std::mem::MaybeUninit::uninit()];
-    match SockRef::from(socket).peek(&mut byte) {
-        Ok(_) => true,
-        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
-    }
-}
-
-/// Takes the socket of a connection from which bytes have arrived. Other holders of the socket keep it
-/// for microseconds only.
-pub(crate) async fn own(mut socket: Arc<TcpStream>) -> TcpStream {
-    loop {
-        match Arc::try_unwrap(socket) {
-            Ok(socket) => return socket,
-            Err(shared) => socket = shared,
-        }
-        yield_now().await;
-    }
-}
-
 /// The tasks that carry connections, oldest first. *Invariant: `count_max` live at most.*
-pub(crate) struct Connections {
+pub(super) struct Exchanges {
     count_max: usize,
     places: Arc<Semaphore>,
     /// Places kept free, so that a flood does not wait for the end of each connection.
@@ -181,8 +46,8 @@ struct Admitted {
     task: JoinHandle<()>,
 }
 
-impl Connections {
-    pub(crate) fn new(count_max: usize) -> Self {
+impl Exchanges {
+    pub(super) fn new(count_max: usize) -> Self {
         Self {
             count_max,
             places: Arc::new(Semaphore::new(count_max)),
@@ -195,12 +60,12 @@ impl Connections {
     }
 
     /// Returns the count of connections that have shown a token.
-    pub(crate) fn known(&self) -> Arc<Known> {
+    pub(super) fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known)
     }
 
     /// Runs `connection` as soon as a place is free. Waits [`GRACE`] at most.
-    pub(crate) async fn admit(
+    pub(super) async fn admit(
         &mut self,
         standing: Arc<Standing>,
         connection: impl Future<Output = ()> + Send + 'static,
@@ -223,11 +88,10 @@ impl Connections {
     async fn place(&mut self) -> OwnedSemaphorePermit {
         let has_reserve = |places: &Semaphore| places.available_permits() > self.reserve;
         if !has_reserve(&self.places) && !self.wait_for_one_to_end().await {
-            let next = self.next_to_go().map(|index| &self.tasks[index]);
             // The reserve is not worth closing a connection that has shown the token.
-            if self.places.available_permits() == 0 || next.is_some_and(|n| !n.standing.is_known())
-            {
-                self.evict_one();
+            match self.places.available_permits() {
+                0 => self.evict(self.next_to_go()),
+                _ => self.evict_stranger(),
             }
         }
         // One of the closed connections has ended by now, or will in a moment.
@@ -280,21 +144,23 @@ impl Connections {
         next.map(|(_, index)| index)
     }
 
-    /// Closes the connection that has shown the least, the oldest of several. Its place is free in a
-    /// moment.
-    pub(crate) fn evict_one(&mut self) {
-        if let Some(Admitted { task, .. }) =
-            self.next_to_go().and_then(|index| self.tasks.remove(index))
-        {
+    /// Closes the connection that has shown the least, the oldest of several, unless it has shown the
+    /// token. Its place is free in a moment.
+    pub(super) fn evict_stranger(&mut self) {
+        self.evict(self.next_to_go().filter(|index| !self.tasks[*index].standing.is_known()));
+    }
+
+    fn evict(&mut self, index: Option<usize>) {
+        if let Some(Admitted { task, .. }) = index.and_then(|index| self.tasks.remove(index)) {
             task.abort();
         }
     }
 
     /// Closes the oldest connections that have shown the token, while they are so numerous that others
     /// would have no place to show it from.
-    pub(crate) async fn evict_surplus(&mut self) {
+    pub(super) async fn evict_surplus(&mut self) {
         let known_max = self.count_max.saturating_sub(2 * self.count_max.div_ceil(8)).max(1);
-        while self.known.count.load(Ordering::Relaxed) > known_max {
+        while self.known.count() > known_max {
             let is_known =
                 |admitted: &Admitted| admitted.standing.is_known() && !admitted.task.is_finished();
             let oldest = self.tasks.iter().position(is_known);
@@ -310,7 +176,7 @@ impl Connections {
     }
 
     /// Waits for all connections to end, `patience` at most, then closes the rest.
-    pub(crate) async fn finish(mut self, patience: Duration) {
+    pub(super) async fn finish(mut self, patience: Duration) {
         let all = async {
             for admitted in &mut self.tasks {
                 // A task that panicked is over, too.

@@ -1,0 +1,166 @@
+//! One request and its response, over a connection of its own.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tower_service::Service as _;
+use tracing::debug;
+
+use super::HEAD_BYTES_MAX;
+use super::refusals::{Refusals, Unread};
+use crate::listener::{Client, Level, Service, SilentEnd, Stream};
+use crate::ready::Phase;
+
+/// Time for a response to leave, beyond the time for its request to arrive.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Shortest time left for a head after its first byte arrived.
+const HEAD_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// Time and bytes for reading and throwing away after a response. Closing a socket with unread bytes
+/// sends a reset, which can overtake the response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Time for the parts of a request to arrive.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    pub head: Duration,
+    pub body: Duration,
+}
+
+/// The handlers of a connection's request.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub patience: Patience,
+    pub router: Router,
+    pub refusals: Refusals,
+    pub phase: watch::Receiver<Phase>,
+}
+
+/// A connection with an unanswered request. If it is dropped before the answer, to make room for newer
+/// connections, it is reported as refused.
+struct Unanswered<'d> {
+    desk: &'d Desk,
+    peer: SocketAddr,
+    is_answered: Arc<AtomicBool>,
+    is_over: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let is_open = self.desk.is_open();
+        if is_open && !self.is_over && !self.is_answered.load(Ordering::Relaxed) {
+            self.desk.refusals.tell_connection(self.peer, Unread::Crowded, &[]);
+        }
+    }
+}
+
+impl Service for Desk {
+    fn serve(self, stream: impl Stream, client: Client) -> impl Future<Output = ()> + Send {
+        exchange(stream, client, self)
+    }
+
+    fn report_silent(&self, peer: SocketAddr, end: SilentEnd) {
+        match end {
+            SilentEnd::Closed if !self.is_open() => {}
+            SilentEnd::Closed => self.refusals.tell_connection(peer, Unread::Crowded, &[]),
+            SilentEnd::Timeout => {
+                self.refusals.tell_connection(peer, Unread::Timeout(self.patience.head), &[]);
+            }
+        }
+    }
+}
+
+impl Desk {
+    /// Whether connections are closed only to make room, and not for a shutdown.
+    fn is_open(&self) -> bool {
+        *self.phase.borrow() == Phase::Open
+    }
+}
+
+/// Carries one request and its response over `stream`, then closes it, unless it became a WebSocket.
+async fn exchange(stream: impl Stream, client: Client, desk: Desk) {
+    let (patience, peer) = (desk.patience, client.peer);
+    let standing = Arc::clone(&client.standing);
+    let head_timeout = patience.head.saturating_sub(client.accepted.elapsed());
+    let head_timeout = head_timeout.max(HEAD_TIMEOUT_MIN.min(patience.head));
+    let is_answered = Arc::<AtomicBool>::default();
+    let answered = Arc::clone(&is_answered);
+    let mut unanswered = Unanswered { desk: &desk, peer, is_answered, is_over: false };
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        if request.body().is_end_stream() {
+            standing.raise(Level::Asked);
+        }
+        request.extensions_mut().insert(client.clone());
+        let response = desk.router.clone().call(request);
+        let answered = Arc::clone(&answered);
+        async move {
+            let response = response.await;
+            answered.store(true, Ordering::Relaxed);
+            Ok::<Response, Infallible>(response.unwrap_or_else(|never| match never {}))
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        // The first limit bounds the bytes buffered, the second the bytes accepted: a read may exceed
+        // the first.
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        // A client may close its sending side once the request is out.
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let all = patience.head + patience.body + RESPONSE_TIMEOUT;
+    let unread = match timeout(all, &mut connection).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => {
+            debug!(%error, "a request failed");
+            Unread::of(&error, patience.head)
+        }
+        Err(_elapsed) => {
+            debug!("a response was not taken in time");
+            Some(Unread::Timeout(all))
+        }
+    };
+    unanswered.is_over = true;
+    // The stream of an upgraded connection is not here any more.
+    let Some(parts) = connection.into_parts() else {
+        return;
+    };
+    if let Some(unread) = unread.filter(|_| !answered.load(Ordering::Relaxed)) {
+        desk.refusals.tell_connection(peer, unread, &parts.read_buf);
+    }
+    standing.answered();
+    linger(parts.io.into_inner()).await;
+}
+
+async fn linger(mut stream: impl Stream) {
+    let rest = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
+    };
+    // The stream is dropped next, in any case.
+    let _ = timeout(LINGER_TIMEOUT, rest).await;
+}
+
+/// Closes the connection after every response except an upgrade. hyper's own switch for that would send
+/// `Connection: upgrade, close` there, which is legal, but more than strict clients expect.
+pub(super) async fn close_after(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

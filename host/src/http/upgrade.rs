@@ -1,0 +1,139 @@
+//! The upgrade of a request to a media stream: the handshake, the call's place, and the hand-over of the
+//! socket to the engine.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
+use axum::response::{IntoResponse, Response};
+use callreel_core::ws;
+use hyper::body::Body as _;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use super::refusals::Refusal;
+use super::{Front, only, path_and_query, signature};
+use crate::board::Refused;
+use crate::engine::{Connection, Handle};
+
+/// Upgrades a request to a media stream, whose socket goes to the engine.
+pub(super) async fn media_stream(
+    State(front): State<Front>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let has_body = !request.body().is_end_stream();
+    let (mut head, _body) = request.into_parts();
+    let accept = check_handshake(&head, has_body)?;
+    if let Some(verifier) = &front.config.twilio.verifier {
+        let verified = verifier.verify_upgrade(path_and_query(&head), signature(&head));
+        verified.map_err(|rejected| front.refuse_forgery(&rejected))?;
+    }
+    front.refuse_unless_open()?;
+    let slot = front.reserve().await?;
+    let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
+    tokio::spawn(hand_over(on_upgrade, front.engine, slot));
+    let headers = [
+        (header::CONNECTION, "upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+/// Gives the engine the socket as soon as hyper has sent the 101.
+async fn hand_over(on_upgrade: OnUpgrade, engine: Handle, _slot: Slot) {
+    let taken = match on_upgrade.await {
+        Ok(upgraded) => take_socket(upgraded),
+        Err(error) => Err(io::Error::other(error)),
+    };
+    match taken {
+        Ok(connection) => engine.adopt(connection),
+        Err(error) => debug!(%error, "a stream was gone before it began"),
+    }
+}
+
+/// Takes the socket out of an upgraded connection. No other function beside the listener depends on the
+/// type of its streams.
+fn take_socket(upgraded: Upgraded) -> io::Result<Connection> {
+    let parts =
+        upgraded.downcast::<TokioIo<TcpStream>>().expect("the listener serves TCP sockets alone");
+    let socket = parts.io.into_inner();
+    let peer = socket.peer_addr()?;
+    Ok(Connection { stream: socket.into_std()?, already_read: parts.read_buf, peer })
+}
+
+impl Front {
+    /// Reserves one call's place until the engine counts it. If no place is free, connections that have
+    /// not earned theirs give way.
+    async fn reserve(&self) -> Result<Slot, Refusal> {
+        if let Some(fault) = self.engine.disk_fault() {
+            debug!(fault, "refused a call: the disk admits no new one");
+            return Err(self.refuse_as_full(Refused::Disk));
+        }
+        if !self.engine.pace().admits(std::time::Instant::now()) {
+            return Err(self.refuse_as_full(Refused::Rate));
+        }
+        let _entrance = self.entrance.lock().await;
+        while !self.has_room() {
+            if !self.engine.make_room().await {
+                return Err(self.refuse_as_full(Refused::Limit));
+            }
+        }
+        self.upgrading.fetch_add(1, Ordering::SeqCst);
+        Ok(Slot(Arc::clone(&self.upgrading)))
+    }
+
+    fn has_room(&self) -> bool {
+        // A slot is given back after the engine has counted its call, so reading in this order misses no
+        // call.
+        let upgrading = self.upgrading.load(Ordering::SeqCst);
+        let calls = self.engine.connection_count() + upgrading;
+        self.config.calls_max.is_none_or(|calls_max| calls < calls_max)
+    }
+}
+
+/// A place among the upgrades under way; dropping it gives it back.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Checks the handshake (RFC 6455, section 4.2.1). Returns the value of Sec-WebSocket-Accept.
+fn check_handshake(head: &Parts, has_body: bool) -> Result<heapless::String<28>, Refusal> {
+    let headers = &head.headers;
+    if headers.contains_key(header::ORIGIN) {
+        return Err(Refusal::Browser);
+    }
+    let is_upgrade = head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && has_token(headers, &header::UPGRADE, "websocket")
+        && has_token(headers, &header::CONNECTION, "upgrade");
+    if !is_upgrade {
+        return Err(Refusal::NotAnUpgrade);
+    }
+    if only(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
+        return Err(Refusal::WebSocketVersion);
+    }
+    if has_body {
+        return Err(Refusal::UpgradeWithBody);
+    }
+    let key = only(headers, &header::SEC_WEBSOCKET_KEY).ok_or(Refusal::WebSocketKey)?;
+    ws::accept_key(key.as_bytes()).ok_or(Refusal::WebSocketKey)
+}
+
+pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
+}

@@ -1,0 +1,265 @@
+//! The accept loop of both listeners, and the places of their connections.
+//!
+//! A connection waits for its first byte, if its listener has places for that. Then it takes a place
+//! among the [`Exchanges`], where the listener's [`Service`] serves it.
+//!
+//! The service gets a [`Stream`]; only the steps before it know that a connection is a TCP socket. A step
+//! that makes another stream of the socket, like a handshake of TLS, belongs into `Rooms::serve`: there
+//! the connection has its place, and the time counts from [`Client::accepted`].
+
+mod exchanges;
+mod standing;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
+
+use self::exchanges::Exchanges;
+use self::standing::Known;
+pub(crate) use self::standing::{Level, Standing};
+use crate::ready::Phase;
+
+/// Pause after an accept that failed for lack of a resource (mostly descriptors), so that the wait does
+/// not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The bytes from and to a peer.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
+
+/// The use of a listener's connections.
+pub(crate) trait Service: Clone + Send + Sync + 'static {
+    /// Serves a connection. The future is dropped if the connection must give way, or at a shutdown.
+    fn serve(self, stream: impl Stream, client: Client) -> impl Future<Output = ()> + Send;
+
+    /// Sets the options of a socket that is about to be served.
+    fn set_options(&self, _socket: &TcpStream) {}
+
+    /// Reports a connection that ended before its first byte. Listeners without places for silent
+    /// connections have none of these.
+    fn report_silent(&self, _peer: SocketAddr, _end: SilentEnd) {}
+}
+
+/// The ends of a connection that sent nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SilentEnd {
+    /// Closed to make room for newer ones, or at a shutdown.
+    Closed,
+    /// No byte came in time.
+    Timeout,
+}
+
+/// The limits of a listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Places of connections from which no byte has arrived. Without them, a connection is served at
+    /// once.
+    pub(crate) silent: Option<SilentLimits>,
+    /// Most connections that are served at one time.
+    pub(crate) exchanges_max: usize,
+    /// Longest wait of a shutdown for connections that are being served.
+    pub(crate) finish_timeout: Duration,
+}
+
+/// The limits of connections from which no byte has arrived.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SilentLimits {
+    /// Most of them at one time.
+    pub(crate) count_max: usize,
+    /// Time for the first byte to arrive.
+    pub(crate) timeout: Duration,
+}
+
+/// The client of a connection; each of its requests has it as an extension.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    /// Time of the accept: a service counts the time for a request from here.
+    pub(crate) accepted: Instant,
+    pub(crate) standing: Arc<Standing>,
+}
+
+/// Accepts connections until `phase` is [`Phase::Closed`] or its sender is gone.
+pub(crate) async fn run(
+    listener: TcpListener,
+    limits: Limits,
+    service: impl Service,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let address = listener.local_addr().ok();
+    let address = address.map(tracing::field::display);
+    let (spoke, mut speaking) = mpsc::unbounded_channel();
+    let mut rooms = Rooms::new(limits, service, spoke);
+    let known = Arc::clone(&rooms.known);
+    let mut is_starved = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            Some((socket, client)) = speaking.recv() => {
+                rooms.serve(socket, client).await;
+                continue;
+            }
+            _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
+            () = known.one_more() => {
+                rooms.exchanges.evict_surplus().await;
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                is_starved = false;
+                rooms.admit(socket, peer).await;
+            }
+            Err(error) if is_peers_fault(&error) => {
+                debug!(%error, "a connection was gone before it was accepted");
+            }
+            Err(error) => {
+                if !is_starved {
+                    warn!(%error, address, "cannot accept connections; trying again until it works");
+                }
+                is_starved = true;
+                rooms.give_up_some();
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    rooms.finish().await;
+}
+
+fn is_peers_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// The connections of a listener.
+struct Rooms<S> {
+    /// Connections from which no byte has arrived, and the time for it.
+    silent: Option<(Exchanges, Duration)>,
+    exchanges: Exchanges,
+    finish_timeout: Duration,
+    /// The count of `exchanges`.
+    known: Arc<Known>,
+    service: S,
+    /// Way of connections from one room to the other, when their first byte has arrived.
+    spoke: mpsc::UnboundedSender<(TcpStream, Client)>,
+}
+
+impl<S: Service> Rooms<S> {
+    fn new(limits: Limits, service: S, spoke: mpsc::UnboundedSender<(TcpStream, Client)>) -> Self {
+        let exchanges = Exchanges::new(limits.exchanges_max);
+        Self {
+            silent: limits.silent.map(|silent| (Exchanges::new(silent.count_max), silent.timeout)),
+            known: exchanges.known(),
+            exchanges,
+            finish_timeout: limits.finish_timeout,
+            service,
+            spoke,
+        }
+    }
+
+    /// Takes a connection in, as soon as there is a place for it.
+    async fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
+        let accepted = Instant::now();
+        let Some((silent, patience)) = &mut self.silent else {
+            let standing = Arc::new(Standing::asked(&self.known));
+            return self.serve(socket, Client { peer, accepted, standing }).await;
+        };
+        let socket = Arc::new(socket);
+        let standing = Arc::new(Standing::silent(&socket, &self.known));
+        let client = Client { peer, accepted, standing: Arc::clone(&standing) };
+        let (service, spoke, patience) = (self.service.clone(), self.spoke.clone(), *patience);
+        silent.admit(standing, await_first_byte(socket, client, patience, service, spoke)).await;
+    }
+
+    /// Serves a connection, as soon as there is a place for it.
+    async fn serve(&mut self, socket: TcpStream, client: Client) {
+        let (service, standing) = (self.service.clone(), Arc::clone(&client.standing));
+        let connection = async move {
+            if let Err(error) = socket.set_nodelay(true) {
+                debug!(%error, "a connection was gone before it was served");
+                return;
+            }
+            service.set_options(&socket);
+            service.serve(socket, client).await;
+        };
+        self.exchanges.admit(standing, connection).await;
+    }
+
+    /// Closes a connection of each room, for its descriptor.
+    fn give_up_some(&mut self) {
+        if let Some((silent, _)) = &mut self.silent {
+            silent.evict_stranger();
+        }
+        self.exchanges.evict_stranger();
+    }
+
+    async fn finish(self) {
+        if let Some((silent, _)) = self.silent {
+            silent.finish(Duration::ZERO).await;
+        }
+        self.exchanges.finish(self.finish_timeout).await;
+    }
+}
+
+/// A connection that has sent nothing. If it is dropped before that changes, it is reported.
+struct Waiting<'s, S: Service> {
+    service: &'s S,
+    peer: SocketAddr,
+    is_over: bool,
+}
+
+impl<S: Service> Drop for Waiting<'_, S> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.service.report_silent(self.peer, SilentEnd::Closed);
+        }
+    }
+}
+
+/// Waits for the first byte of a connection, then passes the connection on.
+async fn await_first_byte<S: Service>(
+    socket: Arc<TcpStream>,
+    client: Client,
+    patience: Duration,
+    service: S,
+    spoke: mpsc::UnboundedSender<(TcpStream, Client)>,
+) {
+    let mut waiting = Waiting { service: &service, peer: client.peer, is_over: false };
+    let waited = timeout(patience, socket.readable()).await;
+    waiting.is_over = true;
+    match waited {
+        Ok(_) => {
+            client.standing.raise(Level::Speaking);
+            // The send fails if the listener is closed.
+            let _ = spoke.send((own(socket).await, client));
+        }
+        Err(_elapsed) => service.report_silent(client.peer, SilentEnd::Timeout),
+    }
+}
+
+/// Takes the socket of a connection from which bytes have arrived. Other holders of the socket keep it
+/// for microseconds only.
+async fn own(mut socket: Arc<TcpStream>) -> TcpStream {
+    loop {
+        match Arc::try_unwrap(socket) {
+            Ok(socket) => return socket,
+            Err(shared) => socket = shared,
+        }
+        yield_now().await;
+    }
+}
