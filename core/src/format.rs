@@ -3,6 +3,13 @@
 use crate::g711;
 
 /// Encoding of a sample on the wire.
+///
+/// ```
+/// use callreel_core::format::Codec;
+///
+/// assert_eq!((Codec::Mulaw.width(), Codec::Mulaw.silence()), (1, 0xFF));
+/// assert_eq!((Codec::L16Be.width(), Codec::L16Be.silence()), (2, 0));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Codec {
@@ -77,6 +84,14 @@ fn decode_pairs(bytes: &[u8], samples: &mut [i16], decode: impl Fn([u8; 2]) -> i
 }
 
 /// Format of one track's audio.
+///
+/// ```
+/// use callreel_core::format::{Codec, Format};
+///
+/// let wide = Format { codec: Codec::L16Le, sample_rate_hz: 16_000 };
+/// assert_eq!((wide.samples(20), wide.ms(320)), (320, 20));
+/// assert_eq!(Format::TELEPHONE.samples(20), 160);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Format {

@@ -28,6 +28,16 @@ pub const DEPTH_MAX: usize = 32;
 pub const PARAMETERS_MAX: usize = if cfg!(target_pointer_width = "64") { 32 } else { 8 };
 
 /// Provider of a connection's messages.
+///
+/// ```
+/// use callreel_core::frame::{Body, Provider, parse};
+///
+/// let mut text = *br#"{"event":"stop","streamSid":"MZ1"}"#;
+/// let frame = parse(Provider::Twilio, &mut text)?;
+/// assert!(matches!(frame.body, Body::Stop));
+/// assert_eq!(Provider::Twilio.name(), "twilio");
+/// # Ok::<(), callreel_core::frame::PeerError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -47,6 +57,14 @@ impl Provider {
 }
 
 /// Reason that a peer's message was not taken. Each costs that message and nothing else.
+///
+/// ```
+/// use callreel_core::frame::{PeerError, Provider, parse};
+///
+/// let error = parse(Provider::Twilio, &mut *b"{".to_vec()).map(drop).unwrap_err();
+/// assert_eq!((error, error.name()), (PeerError::Json, "json"));
+/// assert_eq!(PeerError::ALL[error.index()], error);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -102,6 +120,20 @@ impl fmt::Display for PeerError {
 impl core::error::Error for PeerError {}
 
 /// One message of a provider.
+///
+/// ```
+/// use callreel_core::frame::{Body, Frame, Provider, parse};
+///
+/// let mut text = *br#"{"event":"mark","sequenceNumber":"7","streamSid":"MZ1","mark":{"name":"a"}}"#;
+/// let frame = parse(Provider::Twilio, &mut text)?;
+/// assert_eq!((frame.sequence, frame.stream_id), (Some(7), &b"MZ1"[..]));
+/// assert!(matches!(frame.body, Body::Mark(_)));
+///
+/// // A provider of your own: parse its messages, and give a session the frames.
+/// let stop = Frame::new(Some(8), b"MZ1", Body::Stop);
+/// assert!(stop.media().is_none());
+/// # Ok::<(), callreel_core::frame::PeerError>(())
+/// ```
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Frame<'t> {
@@ -137,6 +169,15 @@ impl<'t> Frame<'t> {
 }
 
 /// One media message of a provider.
+///
+/// ```
+/// use callreel_core::frame::{Provider, parse};
+///
+/// let mut text = *br#"{"event":"media","sequenceNumber":"2","media":{"payload":"gIB/fw=="}}"#;
+/// let media = parse(Provider::Twilio, &mut text)?.media().expect("it is media");
+/// assert_eq!((media.sequence, media.media.bytes), (Some(2), &[0x80, 0x80, 0x7F, 0x7F][..]));
+/// # Ok::<(), callreel_core::frame::PeerError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct MediaFrame<'t> {
@@ -151,6 +192,15 @@ pub struct MediaFrame<'t> {
 }
 
 /// Content of a message.
+///
+/// ```
+/// use callreel_core::frame::{Body, PeerError, Provider, parse};
+///
+/// let mut text = *br#"{"event":"media","media":{"payload":"?"}}"#;
+/// let frame = parse(Provider::Twilio, &mut text)?;
+/// assert!(matches!(frame.body, Body::Rejected(PeerError::Base64)));
+/// # Ok::<(), PeerError>(())
+/// ```
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[cfg_attr(
@@ -180,6 +230,16 @@ pub enum Body<'t> {
 }
 
 /// A piece of a track's audio.
+///
+/// ```
+/// use callreel_core::frame::{Body, Frame, Media, Track, Tracks};
+///
+/// let bytes = [0xFF; 160];
+/// let tracks = Tracks::One(Track::Inbound);
+/// let media = Media { tracks, chunk: None, timestamp_ms: Some(20), bytes: &bytes };
+/// let frame = Frame::new(None, b"MZ1", Body::Media(media));
+/// assert_eq!(frame.media().map(|frame| frame.media), Some(media));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Media<'t> {
@@ -196,6 +256,12 @@ pub struct Media<'t> {
 }
 
 /// A direction of the call.
+///
+/// ```
+/// use callreel_core::frame::Track;
+///
+/// assert_eq!([Track::Inbound, Track::Outbound].map(Track::name), ["inbound", "outbound"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Track {
@@ -217,6 +283,14 @@ impl Track {
 }
 
 /// The tracks that a stream announces.
+///
+/// ```
+/// use callreel_core::frame::{Track, Tracks};
+///
+/// assert_eq!((Tracks::Both.channels(), Tracks::Both.channel(Track::Outbound)), (2, Some(1)));
+/// let one = Tracks::One(Track::Outbound);
+/// assert_eq!((one.channel(Track::Outbound), one.channel(Track::Inbound)), (Some(0), None));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Tracks {
@@ -252,6 +326,19 @@ impl Tracks {
 }
 
 /// Content of a stream's start message.
+///
+/// ```
+/// use callreel_core::format::Format;
+/// use callreel_core::frame::{Body, Provider, Tracks, parse};
+///
+/// let mut text = br#"{"event":"start","start":{"streamSid":"MZ1","tracks":["inbound","outbound"],
+///     "customParameters":{"room":"7"}}}"#.to_vec();
+/// let Body::Start(start) = parse(Provider::Twilio, &mut text)?.body else { panic!() };
+/// assert_eq!((start.tracks, start.format), (Tracks::Both, Some(Format::TELEPHONE)));
+/// let (name, value) = start.parameters[0];
+/// assert_eq!((name.as_escaped(), value.as_escaped()), ("room", "7"));
+/// # Ok::<(), callreel_core::frame::PeerError>(())
+/// ```
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Start<'t> {
@@ -310,6 +397,15 @@ impl Default for Start<'_> {
 }
 
 /// A pressed key.
+///
+/// ```
+/// use callreel_core::frame::{Body, Provider, parse};
+///
+/// let mut text = *br#"{"event":"dtmf","dtmf":{"track":"inbound_track","digit":"5"}}"#;
+/// let Body::Dtmf(dtmf) = parse(Provider::Twilio, &mut text)?.body else { panic!() };
+/// assert!(dtmf.digit.chars().eq(['5']));
+/// # Ok::<(), callreel_core::frame::PeerError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Dtmf<'t> {
@@ -318,6 +414,15 @@ pub struct Dtmf<'t> {
 }
 
 /// The echo of a mark.
+///
+/// ```
+/// use callreel_core::frame::{Body, Provider, parse};
+///
+/// let mut text = *br#"{"event":"mark","mark":{"name":"greeting"}}"#;
+/// let Body::Mark(mark) = parse(Provider::Twilio, &mut text)?.body else { panic!() };
+/// assert_eq!(mark.name.as_escaped(), "greeting");
+/// # Ok::<(), callreel_core::frame::PeerError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Mark<'t> {

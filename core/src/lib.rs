@@ -61,9 +61,9 @@
 //! ```
 //!
 //! However a call ends, drain [`handle_end`](session::Session::handle_end) in the same way before
-//! `finish`: without a stop, the session still holds samples. Two whole programs are in the folder
+//! `finish`: without a stop, the session still holds samples. Whole programs are in the folder
 //! `examples`: `record.rs` records a connection and closes it with the right code, `decode.rs` turns a
-//! capture into a file.
+//! capture into a file, and `echo.rs` sends every message back.
 //!
 //! The same messages give the same samples, to the byte, on every machine.
 //!

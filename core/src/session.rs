@@ -1,9 +1,11 @@
 //! A call as a state machine: messages in, samples that can no longer change out.
 
 mod clock;
+mod event;
 mod identity;
 mod placing;
 mod silence;
+mod stats;
 mod turn;
 
 use self::clock::Pace;
@@ -12,14 +14,16 @@ use self::placing::Clock;
 use self::turn::Pending;
 use crate::format::{Format, Layout};
 use crate::frame::{
-    self, Body, Frame, Media, MediaFrame, PeerError, Provider, Start, Text, Track, Tracks,
+    self, Body, Frame, Media, MediaFrame, PeerError, Provider, Start, Track, Tracks,
 };
 use crate::jitter::{JitterBuffer, Placement, ring_bytes_min};
 use crate::log;
 use crate::wav;
 
 pub use self::clock::MediaClock;
+pub use self::event::{Error, Event, Gap, Placed};
 pub use self::silence::SilenceBudget;
+pub use self::stats::Stats;
 pub use self::turn::{Run, Turn};
 pub use crate::jitter::{
     GAP_MS_MAX, REORDER_MS_MAX, TRACK_LAG_MS_MAX, WOBBLE_AT_HOLE_MS_MAX, WOBBLE_MS_MAX,
@@ -115,172 +119,6 @@ enum State {
     Waiting,
     Recording,
     Ended,
-}
-
-/// Counters of a session since it was made or [`reset`](Session::reset). They only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub struct Stats {
-    /// Media messages with audio in the recording.
-    pub media: u64,
-    /// Those of `media` that arrived after their place in media time had passed.
-    pub late: u64,
-    /// Media messages dropped as exact repeats of their track's last one: same sequence number, chunk
-    /// number, timestamp and audio.
-    pub repeated: u64,
-    /// Media messages that arrived before the start.
-    pub before_start: u64,
-    /// Messages that arrived after the stop.
-    pub after_stop: u64,
-    /// Messages missing by their sequence numbers when a later one arrived. Each message rejected in
-    /// between, with any number, reduces this by one. Messages that arrive late stay counted here: see
-    /// [`reordered`](Self::reordered).
-    pub missing: u64,
-    /// Media messages that arrived late, into the hole kept open for them.
-    pub reordered: u64,
-    /// Media messages with no stream id, or with an id other than this stream's; treated as this
-    /// stream's.
-    pub unaddressed: u64,
-    /// Messages rejected, by [`PeerError::index`].
-    pub rejected: [u64; PeerError::ALL.len()],
-    /// Samples, silence of gaps included, lost because a [`Turn`] was dropped before it was drained.
-    /// Samples in the ring are neither lost nor counted: the next turn yields them; after the end, the
-    /// turn of another [`handle_end`](Session::handle_end) does.
-    pub undrained: u64,
-}
-
-impl Stats {
-    const NONE: Self = Self {
-        media: 0,
-        late: 0,
-        repeated: 0,
-        before_start: 0,
-        after_stop: 0,
-        missing: 0,
-        reordered: 0,
-        unaddressed: 0,
-        rejected: [0; PeerError::ALL.len()],
-        undrained: 0,
-    };
-}
-
-/// Media time without audio of one track.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Gap {
-    /// Track of the missing audio.
-    pub track: Track,
-    /// First missing sample: its place in the recording, in samples of one channel.
-    pub at: u64,
-    /// Missing samples.
-    pub missing: u64,
-    /// Those of `missing` that are silence in the recording. The rest was closed up.
-    pub filled: u64,
-}
-
-impl Gap {
-    /// The same gap in the outbound track, which came in the same chunks.
-    const fn of_outbound(self) -> Self {
-        Self { track: Track::Outbound, ..self }
-    }
-}
-
-/// Meaning of a message.
-#[derive(Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum Event<'t> {
-    /// The connection is open. Nothing for a recorder to do.
-    Connected,
-    /// A key was pressed at this place in the recording.
-    Dtmf {
-        /// The key.
-        digit: Text<'t>,
-        /// Samples of one channel before the key.
-        at: u64,
-    },
-    /// The connection ended without a stop ([`Session::handle_end`]).
-    Ended,
-    /// Nothing for a recorder to do: an unknown event, or any message after the stop except a start.
-    Ignored,
-    /// A mark came back at this place in the recording.
-    Mark {
-        /// Name of the mark.
-        name: Text<'t>,
-        /// Samples of one channel before the mark.
-        at: u64,
-    },
-    /// Audio was placed, or dropped as a repeat.
-    Media(Placed),
-    /// Audio before the start: counted in [`Stats::before_start`], not recorded.
-    Premature,
-    /// Another stream begins. This session is unchanged. Give the same text to another session; or drain
-    /// this session's [`handle_end`](Session::handle_end), [`reset`](Session::reset) it, and give it the
-    /// same text again.
-    Restart,
-    /// A start with audio in a format that is not recorded ([`Format::is_recordable`]): the session still
-    /// waits for a start. Close the connection with [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
-    Refused(Start<'t>),
-    /// The recording begins.
-    Started(Start<'t>),
-    /// The recording is over; this turn yields the rest of its samples. A stop may come before any
-    /// start: then [`spec`](Session::spec) is `None`.
-    Stopped,
-}
-
-/// Result of placing a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Placed {
-    /// Track of the audio; both if the chunk holds both, interleaved.
-    pub tracks: Tracks,
-    /// Samples of the chunk, of each track; zero if it was dropped as a repeat.
-    pub samples: usize,
-    /// The chunk arrived too late for its place and was appended.
-    pub late: bool,
-    /// The chunk arrived late, into the hole kept open for it.
-    pub reordered: bool,
-    /// The chunk was dropped as an exact repeat of its track's last frame.
-    pub repeated: bool,
-}
-
-/// Reason that a message was not taken. The session is unchanged, except for its counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum Error {
-    /// The peer's fault. The message is counted and dropped: go on with the next message.
-    Peer(PeerError),
-    /// The caller's fault: the session's ring does not serve the tracks announced. Give the session the
-    /// same text again with a larger ring ([`set_ring`](Session::set_ring)), or close with
-    /// [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
-    Ring {
-        /// Bytes of the smallest ring that serves the tracks; a larger one must be whole sample frames.
-        bytes_min: usize,
-    },
-}
-
-impl core::fmt::Display for Error {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Peer(error) => error.fmt(f),
-            Self::Ring { bytes_min } => {
-                write!(
-                    f,
-                    "the recorder's ring is too small for the stream's tracks: they need {bytes_min} bytes"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for Error {}
-
-impl From<PeerError> for Error {
-    fn from(error: PeerError) -> Self {
-        Self::Peer(error)
-    }
 }
 
 impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {

@@ -19,6 +19,13 @@ pub const OVERHEAD_BYTES_MAX: usize = 2 + 4 + CONTROL_BYTES_MAX;
 const _: () = assert!(OVERHEAD_BYTES_MAX >= 2 + 8 + 4, "room for a header with the longest length");
 
 /// A control frame ready to send: unmasked, as a server's must be.
+///
+/// ```
+/// use callreel_core::ws::{self, CloseCode, Control};
+///
+/// let frame: Control = ws::close(CloseCode::NORMAL);
+/// assert_eq!(frame[..], [0x88, 2, 0x03, 0xE8]);
+/// ```
 pub type Control = Vec<u8, { CONTROL_BYTES_MAX + 2 }>;
 
 const OPCODE_CONTINUATION: u8 = 0x0;
@@ -29,6 +36,12 @@ const OPCODE_PING: u8 = 0x9;
 const OPCODE_PONG: u8 = 0xA;
 
 /// Reason that a connection ends, as sent in a close frame (RFC 6455, section 7.4.1).
+///
+/// ```
+/// use callreel_core::ws::CloseCode;
+///
+/// assert_eq!(CloseCode::UNSUPPORTED.get(), 1003);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct CloseCode(u16);
@@ -77,6 +90,16 @@ impl core::fmt::Display for CloseCode {
 impl core::error::Error for CloseCode {}
 
 /// Event found in a connection's bytes.
+///
+/// ```
+/// use callreel_core::ws::{Decoder, Event};
+///
+/// // A ping with a payload of two bytes, masked with zeros.
+/// let mut bytes = [0x89, 0x82, 0, 0, 0, 0, b'h', b'i'];
+/// let mut decoder = Decoder::new(100);
+/// assert_eq!(decoder.poll(&mut bytes), Some(Ok(Event::Ping(b"hi"))));
+/// assert_eq!(decoder.poll(&mut bytes), None);
+/// ```
 #[derive(Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Event<'b> {

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use callreel_core::g711::decode_mulaw;
+use tungstenite::Message;
 
 use crate::harness::process::{build, callreel};
 use crate::harness::{fixtures, shelf};
@@ -35,6 +37,30 @@ fn the_recorder_keeps_a_call_of_the_products_own_caller() {
     let codes = fs::read(&shelf::files(&sent)[0]).unwrap();
     let expected: Vec<i16> = codes.iter().copied().map(decode_mulaw).collect();
     assert!(shelf::pcm_of(&fs::read(wav).unwrap()) == expected);
+}
+
+#[test]
+fn the_echo_sends_every_message_back() {
+    let mut echo = Command::new(example("echo"))
+        .arg("127.0.0.1:0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(echo.stdout.take().unwrap()).lines();
+    let address = said.next().unwrap().unwrap().replace("listening on ", "");
+    let socket = TcpStream::connect(&address).unwrap();
+    let (mut client, _) = tungstenite::client(format!("ws://{address}/"), socket).unwrap();
+    for length in [0, 125, 126, 65_535, 65_536, 300_000] {
+        for message in [Message::text("é".repeat(length / 2)), Message::binary(vec![7; length])] {
+            client.send(message.clone()).unwrap();
+            assert!(client.read().unwrap() == message, "{length}");
+        }
+    }
+    client.close(None).unwrap();
+    assert!(matches!(client.read(), Ok(Message::Close(_))));
+    echo.kill().unwrap();
+    echo.wait().unwrap();
 }
 
 #[test]

@@ -4,6 +4,13 @@ use core::fmt;
 
 /// A JSON string as it stands between its quotes; `Display` and [`chars`](Self::chars) undo the escapes.
 /// Equality compares the spelling: different texts may mean the same characters.
+///
+/// ```
+/// use callreel_core::frame::Text;
+///
+/// let text = Text::new(r"caf\u00e9");
+/// assert_eq!((text.to_string(), text.as_escaped()), ("café".to_owned(), r"caf\u00e9"));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Text<'t>(&'t str);

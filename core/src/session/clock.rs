@@ -7,6 +7,22 @@ use crate::format::Layout;
 /// Providers document milliseconds. Some senders count samples or microseconds, stand still, or run
 /// faster or slower than their audio: the first chunks show it. Timestamps without usable time are
 /// ignored, and chunks follow each other in the order of arrival.
+///
+/// ```
+/// # use callreel_core::frame::Provider;
+/// # use callreel_core::session::{MediaClock, RING_ONE_TRACK_MIN, Session};
+/// # let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
+/// # drop(session.handle_message(&mut br#"{"event":"start","streamSid":"MZ1"}"#.to_vec())?);
+/// // The sender counts samples: 4 from chunk to chunk.
+/// for time in [0, 4, 8, 12, 16, 20] {
+///     let text = format!(r#"{{"event":"media","media":{{"timestamp":{time},"payload":"gIB/fw=="}}}}"#);
+///     let mut text = text.into_bytes();
+///     let mut turn = session.handle_message(&mut text)?;
+///     while turn.poll_pcm(&mut [0; 64]) > 0 {}
+/// }
+/// assert_eq!(session.media_clock(), MediaClock::Samples);
+/// # Ok::<(), callreel_core::session::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]

@@ -10,6 +10,21 @@ use crate::jitter::JitterBuffer;
 /// Call [`poll_pcm`](Self::poll_pcm) or [`poll_wire`](Self::poll_wire) until it returns zero. The turn
 /// borrows the session, so no other message is taken before. Samples of its message that a dropped turn
 /// has not yielded are lost, and counted in [`Stats::undrained`](super::Stats::undrained).
+///
+/// ```
+/// # use callreel_core::frame::Provider;
+/// # use callreel_core::session::{RING_ONE_TRACK_MIN, Session};
+/// # let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
+/// # drop(session.handle_message(&mut br#"{"event":"start","streamSid":"MZ1"}"#.to_vec())?);
+/// let mut text = *br#"{"event":"media","media":{"payload":"gIB/fw=="}}"#;
+/// let mut turn = session.handle_message(&mut text)?;
+/// let (mut samples, mut heard) = ([0; 3], Vec::new());
+/// while let count @ 1.. = turn.poll_pcm(&mut samples) {
+///     heard.extend_from_slice(&samples[..count]);
+/// }
+/// assert_eq!(heard, [32124, 32124, 0, 0]);
+/// # Ok::<(), callreel_core::session::Error>(())
+/// ```
 #[must_use = "its samples are lost unless it is polled until it returns zero"]
 #[derive(Debug)]
 pub struct Turn<'s, 't, S: AsRef<[u8]> + AsMut<[u8]>> {
@@ -21,6 +36,19 @@ pub struct Turn<'s, 't, S: AsRef<[u8]> + AsMut<[u8]>> {
 }
 
 /// A part of a turn's samples, from [`Turn::poll_run`].
+///
+/// ```
+/// use callreel_core::session::Run;
+///
+/// /// Samples that a run of one mu-law track stands for.
+/// fn samples(run: Run) -> u64 {
+///     match run {
+///         Run::Bytes(count) => count as u64,
+///         Run::Silence(count) => count,
+///     }
+/// }
+/// assert_eq!(samples(Run::Silence(8000)), 8000);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
     /// Bytes written to `out`; zero means drained.
