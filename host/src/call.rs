@@ -22,7 +22,7 @@ use crate::board::Refused;
 use crate::caller_ids::Callers;
 use crate::pace::Pace;
 use crate::record::{End, Record, ms};
-use crate::recording::{Done, Finishing, Outbox, Outcome, Recording, STUCK_AFTER};
+use crate::recording::{Done, Finishing, Outcome, Posts, Recording, STUCK_AFTER};
 use crate::store::Door;
 use crate::stream_tokens::{self, StreamTokens};
 
@@ -42,7 +42,7 @@ pub struct Context<'c> {
     /// Buffer for mu-law codes between the session and the recording.
     pub codes: &'c mut [u8],
     /// The queue to the writer of the recordings.
-    pub outbox: &'c mut Outbox,
+    pub posts: &'c mut Posts,
     /// Encoding of the stored samples.
     pub encoding: wav::Encoding,
     /// Most bytes of samples in a file; beyond it the recording goes on in the next file.
@@ -65,12 +65,12 @@ pub struct Context<'c> {
     pub done: &'c dyn Fn() -> Done,
 }
 
-/// A connection's wish after some of its bytes.
+/// The step that a connection needs after some of its bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Wish {
-    /// More bytes.
+pub enum Action {
+    /// Read more bytes.
     GoOn,
-    /// To be closed with this code; at once, or when its recording is finished.
+    /// Close the connection with this code: at once, or when its recordings are finished.
     Close(ws::CloseCode),
 }
 
@@ -100,7 +100,7 @@ pub struct Call {
     /// Recordings that are being finished; the connection may close when there are none.
     finishing: usize,
     /// The disk did not let one of its recordings be finished yet.
-    has_left: bool,
+    has_unfinished: bool,
     /// Pongs that are not sent yet, oldest first. *Invariant: [`PONGS_MAX`] at most.* Takes memory only
     /// while it holds some.
     pongs: VecDeque<ws::Control>,
@@ -131,7 +131,7 @@ impl Call {
             heard: now,
             ended: None,
             finishing: 0,
-            has_left: false,
+            has_unfinished: false,
             pongs: VecDeque::new(),
             peer_closed: false,
             line: capture.then(Vec::new),
@@ -141,9 +141,9 @@ impl Call {
     }
 
     /// Handles the connection's bytes. Returns the number of bytes, moved to the start of `bytes`, that
-    /// must be passed again, and the connection's wish.
-    pub fn handle_bytes(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> (usize, Wish) {
-        let mut wish = Wish::GoOn;
+    /// must be passed again, and the next step.
+    pub fn handle_bytes(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> (usize, Action) {
+        let mut action = Action::GoOn;
         self.advance(context.now);
         while !self.has_to_wait(context.now)
             && let Some(event) = self.decoder.poll(bytes)
@@ -157,34 +157,34 @@ impl Call {
                     if let Some(opening) = self.opening.as_mut().filter(|_| self.ended.is_none()) {
                         opening.note_binary(bytes);
                     }
-                    Wish::GoOn
+                    Action::GoOn
                 }
                 // Nothing to do for a message after the end, or for a pong.
-                Ok(ws::Event::Text(_) | ws::Event::Pong) => Wish::GoOn,
+                Ok(ws::Event::Text(_) | ws::Event::Pong) => Action::GoOn,
                 Ok(ws::Event::Ping(payload)) => {
                     if self.pongs.len() == PONGS_MAX {
                         self.pongs.pop_front();
                     }
                     self.pongs.push_back(ws::pong(payload));
-                    Wish::GoOn
+                    Action::GoOn
                 }
                 Ok(ws::Event::Close(code)) => {
                     self.peer_closed = true;
                     self.end(End::Close, context);
-                    Wish::Close(code.unwrap_or(ws::CloseCode::NORMAL))
+                    Action::Close(code.unwrap_or(ws::CloseCode::NORMAL))
                 }
                 Err(code) => {
                     self.end(End::Protocol, context);
-                    Wish::Close(code)
+                    Action::Close(code)
                 }
             };
-            if asked != Wish::GoOn && wish == Wish::GoOn {
-                wish = asked;
+            if asked != Action::GoOn && action == Action::GoOn {
+                action = asked;
             }
         }
         self.has_unread = self.has_to_wait(context.now);
         self.is_pressed &= self.has_unread;
-        (self.decoder.compact(bytes), wish)
+        (self.decoder.compact(bytes), action)
     }
 
     /// Ends the connection's recordings, or reports that there was none. Ignores all later messages.
@@ -215,7 +215,7 @@ impl Call {
             return;
         };
         record.set_stats(session.stats());
-        context.outbox.board().counters.refuse(Refused::NoStart);
+        context.posts.board().counters.refuse(Refused::NoStart);
         if let Some(left_out) = room {
             // Without the excerpt: readers of the record may see more than readers of the log.
             tracing::warn!(
@@ -227,15 +227,15 @@ impl Call {
             );
         }
         if context.failures.take(context.now) {
-            context.outbox.fail(record, (context.done)());
+            context.posts.fail(record, (context.done)());
             self.finishing += 1;
         }
     }
 
     /// Does the housekeeping of each stream.
-    pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
+    pub fn tend(&mut self, posts: &mut Posts, now: Instant) {
         for stream in &mut self.streams {
-            stream.tend(outbox, now);
+            stream.tend(posts, now);
         }
     }
 
@@ -337,8 +337,8 @@ impl Call {
     /// one, if the disk did not let a recording be finished yet.
     pub fn note_finished(&mut self, outcome: Outcome) -> Option<ws::CloseCode> {
         self.finishing = self.finishing.saturating_sub(1);
-        self.has_left |= outcome == Outcome::Left;
-        self.has_left.then_some(ws::CloseCode::INTERNAL)
+        self.has_unfinished |= outcome == Outcome::Unfinished;
+        self.has_unfinished.then_some(ws::CloseCode::INTERNAL)
     }
 
     /// Whether one of the recordings is being finished.
@@ -353,7 +353,7 @@ impl Call {
         self.peer_closed
     }
 
-    fn handle_message(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Wish {
+    fn handle_message(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Action {
         self.heard = context.now;
         if let Some(opening) = &mut self.opening {
             opening.note_text(text);
@@ -373,7 +373,7 @@ impl Call {
             && let Some(media) = frame.media().filter(|_| self.opening.is_none())
         {
             self.handle_media(&media, context);
-            return Wish::GoOn;
+            return Action::GoOn;
         }
         match parsed {
             Ok(frame) => {
@@ -381,13 +381,13 @@ impl Call {
                     opening.note_frame(&frame.body);
                 } else if matches!(frame.body, Body::Start(_)) && !self.may_start(&frame, context) {
                     self.refuse_start(frame, context);
-                    return Wish::GoOn;
+                    return Action::GoOn;
                 }
                 self.handle_frame(frame, context)
             }
             Err(error) => {
                 self.reject(error, context);
-                Wish::GoOn
+                Action::GoOn
             }
         }
     }
@@ -403,7 +403,7 @@ impl Call {
                 stream.session.reject(error);
                 let peer = stream.peer;
                 stream.span.in_scope(|| warn(error, &mut stream.has_warned, peer, context));
-                stream.keep_line(self.line.as_deref(), context.outbox);
+                stream.keep_line(self.line.as_deref(), context.posts);
             }
         }
     }
@@ -420,38 +420,38 @@ impl Call {
         self.silence = *stream.session.silence_mut();
     }
 
-    fn handle_frame(&mut self, frame: Frame<'_>, context: &mut Context<'_>) -> Wish {
+    fn handle_frame(&mut self, frame: Frame<'_>, context: &mut Context<'_>) -> Action {
         let index = match &frame.body {
             Body::Start(_) => self.stream_for_start(frame.stream_id, context),
             _ => routing::index_of(&self.streams, frame.stream_id),
         };
         let Some(stream) = self.streams.get_mut(index) else {
-            return Wish::GoOn;
+            return Action::GoOn;
         };
         stream.make_ready(self.line.as_deref(), context);
         *stream.session.silence_mut() = self.silence;
         let next = stream.follow(frame, &mut self.opening, context);
         self.silence = *stream.session.silence_mut();
         match next {
-            Next::GoOn => Wish::GoOn,
-            Next::Close(code) => Wish::Close(code),
+            Next::GoOn => Action::GoOn,
+            Next::Close(code) => Action::Close(code),
             Next::Refuse(code) => {
                 // Its failure record is being written.
                 self.finishing += usize::from(code == ws::CloseCode::UNSUPPORTED);
                 if self.is_recording() {
                     self.streams.remove(index);
-                    return Wish::GoOn;
+                    return Action::GoOn;
                 }
                 self.ended = Some(End::Refused);
-                Wish::Close(code)
+                Action::Close(code)
             }
             Next::Stop => {
                 self.finish(index, End::Stop, context);
                 if self.is_recording() {
-                    return Wish::GoOn;
+                    return Action::GoOn;
                 }
                 self.end(End::Stop, context);
-                Wish::Close(ws::CloseCode::NORMAL)
+                Action::Close(ws::CloseCode::NORMAL)
             }
         }
     }
@@ -502,7 +502,7 @@ impl Call {
 impl Context<'_> {
     /// Takes room in the log for a line about a problem; see [`crate::log::Room::take`].
     fn room(&self, peer: SocketAddr) -> Option<Option<u64>> {
-        self.outbox.board().log_rooms.trouble.take(peer.ip(), self.now)
+        self.posts.board().log_rooms.trouble.take(peer.ip(), self.now)
     }
 
     /// The record of a stream that starts, with its call's caller ids if a webhook reported them.
@@ -522,6 +522,6 @@ impl Context<'_> {
 
     fn begin(&mut self, record: Record, channels: u16, first_sample: u64) -> Recording {
         let spec = wav::Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding: self.encoding };
-        Recording::begin(self.outbox, record, spec, first_sample, self.now)
+        Recording::begin(self.posts, record, spec, first_sample, self.now)
     }
 }

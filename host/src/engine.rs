@@ -4,8 +4,8 @@
 //! looks at its sockets. Then it reads each socket that has bytes, once and about ten frames at a time,
 //! into one buffer shared by all its calls. That costs a fifth of reading each frame when it arrives.
 
-mod connection;
-mod handle;
+mod inbox;
+mod leg;
 mod places;
 mod pool;
 
@@ -23,19 +23,19 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustc_hash::FxHashMap;
 
-use self::connection::{Closing, Live};
-pub use self::handle::Handle;
-use self::handle::{Bell, Inbox, Letter};
+pub use self::inbox::Handle;
+use self::inbox::{Bell, Inbox, Message};
+use self::leg::{Closing, Leg};
 use self::places::{Place, Places};
 use self::pool::Pool;
 use crate::board::{Board, Refused};
-use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX, Wish};
+use crate::call::{Action, Allowance, Call, Context, MESSAGE_BYTES_MAX};
 use crate::caller_ids::Callers;
 use crate::lock::lock;
 use crate::pace::Pace;
 use crate::pulse::Pulse;
 use crate::record::End;
-use crate::recording::{Done, Outbox, Writers};
+use crate::recording::{Done, Posts, Writers};
 use crate::store::{Door, Store};
 use crate::stream_tokens::StreamTokens;
 
@@ -145,16 +145,16 @@ impl Engine {
     /// The system gives no thread or no poll.
     pub fn start(config: &Config, store: &Arc<Store>, board: &Arc<Board>) -> io::Result<Self> {
         let count = config.threads.max(1);
-        let (writers, outboxes) = Writers::start(store, board, count)?;
+        let (writers, all_posts) = Writers::start(store, board, count)?;
         let pool = Arc::<Pool>::default();
         let failures = Arc::<Allowance>::default();
         let places = Arc::new(Places::new(config.stream_tokens.is_some()));
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
-        for (index, outbox) in outboxes.into_iter().enumerate() {
+        for (index, posts) in all_posts.into_iter().enumerate() {
             let poll = Poll::new()?;
             let inbox = Arc::new(Inbox {
-                letters: Mutex::default(),
+                messages: Mutex::default(),
                 connections: AtomicUsize::new(0),
                 lingering: AtomicUsize::new(0),
                 is_draining: AtomicBool::new(false),
@@ -168,14 +168,14 @@ impl Engine {
             let reader = Reader {
                 inbox: Arc::clone(&inbox),
                 poll,
-                live: FxHashMap::default(),
+                connections: FxHashMap::default(),
                 ready: Vec::new(),
                 is_busy: false,
                 next_token: 0,
                 looked: Instant::now(),
                 buffer: vec![0; BUFFER_BYTES],
                 codes: vec![0; CODES],
-                outbox,
+                posts,
                 pool: Arc::clone(&pool),
                 failures: Arc::clone(&failures),
                 door: store.door(),
@@ -206,7 +206,7 @@ impl Engine {
         self.writers.stop_recovery();
         for inbox in self.handle.inboxes.iter() {
             inbox.is_draining.store(true, Ordering::Relaxed);
-            inbox.post(Letter::Drain);
+            inbox.post(Message::Drain);
         }
         for thread in self.threads {
             let _ = thread.join();
@@ -220,19 +220,19 @@ struct Reader {
     inbox: Arc<Inbox>,
     poll: Poll,
     /// Connections by token. Boxed, since the map has room for twice as many.
-    live: FxHashMap<usize, Box<Live>>,
+    connections: FxHashMap<usize, Box<Leg>>,
     /// Tokens of the connections that have bytes to read.
     ready: Vec<usize>,
     /// A ready connection has so many bytes that the thread must not sleep.
     is_busy: bool,
-    /// Token of the next connection. Tokens are never reused: a letter may arrive for a connection that
+    /// Token of the next connection. Tokens are never reused: a message may arrive for a connection that
     /// is gone.
     next_token: usize,
     /// Time of the last look at the sockets.
     looked: Instant,
     buffer: Vec<u8>,
     codes: Vec<u8>,
-    outbox: Outbox,
+    posts: Posts,
     pool: Arc<Pool>,
     failures: Arc<Allowance>,
     door: Arc<Door>,
@@ -255,15 +255,15 @@ impl Reader {
                 tended = now;
                 self.tend(now);
             }
-            self.outbox.send();
-            if self.drain_until.is_some_and(|until| self.live.is_empty() || now >= until) {
+            self.posts.send();
+            if self.drain_until.is_some_and(|until| self.connections.is_empty() || now >= until) {
                 self.inbox.pulse.rest();
                 return;
             }
         }
     }
 
-    /// Sleeps until the next look at the sockets, reading letters meanwhile, then looks.
+    /// Sleeps until the next look at the sockets, reading messages meanwhile, then looks.
     fn sleep(&mut self, events: &mut Events) {
         let interval = self.config.read_interval;
         let mut timeout = Duration::ZERO;
@@ -281,7 +281,7 @@ impl Reader {
                 false => self.looked + interval,
             };
             loop {
-                self.read_letters();
+                self.read_messages();
                 let rest = until.saturating_duration_since(Instant::now());
                 if rest.is_zero() || self.is_busy {
                     break;
@@ -290,13 +290,13 @@ impl Reader {
             }
         }
         self.look(events, timeout);
-        self.read_letters();
+        self.read_messages();
     }
 
     /// Waits for sockets and notes all that have bytes to read: no peer is called silent before it was
     /// read.
     fn look(&mut self, events: &mut Events, mut timeout: Duration) {
-        for _ in 0..=self.live.len() / EVENTS_MAX {
+        for _ in 0..=self.connections.len() / EVENTS_MAX {
             while let Err(error) = self.poll.poll(events, Some(timeout)) {
                 // A pause of the whole process interrupts the wait; sockets may have more to report
                 // then.
@@ -318,36 +318,36 @@ impl Reader {
     fn note_ready(&mut self, events: &Events) {
         for event in events {
             let token = event.token().0;
-            if let Some(live) = self.live.get_mut(&token) {
-                live.is_ending |= event.is_read_closed() || event.is_error();
-                if !std::mem::replace(&mut live.is_ready, true) {
+            if let Some(leg) = self.connections.get_mut(&token) {
+                leg.is_ending |= event.is_read_closed() || event.is_error();
+                if !std::mem::replace(&mut leg.is_ready, true) {
                     self.ready.push(token);
                 }
             }
         }
     }
 
-    fn read_letters(&mut self) {
-        for letter in self.inbox.take() {
-            match letter {
-                Letter::Adopt(connection, place) => self.adopt(connection, place),
-                Letter::Finished { token, outcome } => {
-                    if let Some(live) = self.live.get_mut(&token) {
-                        let code = live.call.note_finished(outcome);
-                        if let Closing::WhenFinished(wished) = live.closing
-                            && !live.call.is_finishing()
+    fn read_messages(&mut self) {
+        for message in self.inbox.take_messages() {
+            match message {
+                Message::Adopt(connection, place) => self.adopt(connection, place),
+                Message::Finished { token, outcome } => {
+                    if let Some(leg) = self.connections.get_mut(&token) {
+                        let code = leg.call.note_finished(outcome);
+                        if let Closing::WhenFinished(wished) = leg.closing
+                            && !leg.call.is_finishing()
                         {
-                            live.close(code.unwrap_or(wished), Instant::now());
+                            leg.close(code.unwrap_or(wished), Instant::now());
                         }
                         self.drop_if_gone(token);
                     }
                 }
-                Letter::GiveWay { token, answer } => {
+                Message::GiveWay { token, answer } => {
                     // The send fails if the caller no longer waits.
                     let _ = answer.send(self.give_way(token));
                 }
-                Letter::GiveUpMessage { token } => self.give_up_message(token),
-                Letter::Drain => self.drain(),
+                Message::GiveUpMessage { token } => self.give_up_message(token),
+                Message::Drain => self.drain(),
             }
         }
     }
@@ -363,9 +363,9 @@ impl Reader {
         }
         place.wait(token);
         let call = Call::new(connection.peer, self.config.capture);
-        let mut live = Live::new(stream, call, &connection.already_read, place);
-        live.settle(&self.pool);
-        self.live.insert(token, Box::new(live));
+        let mut leg = Leg::new(stream, call, &connection.already_read, place);
+        leg.settle(&self.pool);
+        self.connections.insert(token, Box::new(leg));
         self.ready.push(token);
         if self.drain_until.is_some() {
             self.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, Instant::now());
@@ -377,12 +377,12 @@ impl Reader {
         let now = Instant::now();
         // Read before the connection is judged silent.
         self.guarded(token, now, |reader| reader.read(token, now));
-        let Some(live) = self.live.get(&token) else {
+        let Some(leg) = self.connections.get(&token) else {
             return true;
         };
-        let (is_earned, peer) = (live.place.is_earned(), live.call.peer());
-        if !is_earned && matches!(live.closing, Closing::No) {
-            let board = self.outbox.board();
+        let (is_earned, peer) = (leg.place.is_earned(), leg.call.peer());
+        if !is_earned && matches!(leg.closing, Closing::No) {
+            let board = self.posts.board();
             board.counters.refuse(Refused::GaveWay);
             if let Some(left_out) = board.log_rooms.trouble.take(peer.ip(), now) {
                 tracing::warn!(%peer, left_out, "closed a connection to make room for a new one: it had not begun a call in five seconds, and no place was free");
@@ -396,16 +396,17 @@ impl Reader {
     /// Closes a connection because its message does not end, to free memory for the message of another.
     fn give_up_message(&mut self, token: usize) {
         let now = Instant::now();
-        let Some(live) = self.live.get(&token).filter(|l| self.pool.is_leaving(&l.place)) else {
+        let Some(leg) = self.connections.get(&token).filter(|l| self.pool.is_leaving(&l.place))
+        else {
             return;
         };
-        let peer = live.call.peer();
-        if let Some(left_out) = self.outbox.board().log_rooms.trouble.take(peer.ip(), now) {
+        let peer = leg.call.peer();
+        if let Some(left_out) = self.posts.board().log_rooms.trouble.take(peer.ip(), now) {
             tracing::warn!(%peer, left_out, "closed a connection: its message did not end, and other connections needed the memory");
         }
         self.end(token, End::Idle, ws::CloseCode::POLICY, now);
-        if let Some(live) = self.live.get_mut(&token) {
-            live.give_up_message(&self.pool);
+        if let Some(leg) = self.connections.get_mut(&token) {
+            leg.give_up_message(&self.pool);
         }
         self.drop_if_gone(token);
     }
@@ -420,11 +421,11 @@ impl Reader {
                 reader.tend_one(token, now);
                 more
             });
-            let more = more.unwrap_or(More::No);
-            if let Some(live) = self.live.get_mut(&token) {
-                live.is_ready = more != More::No;
-                self.is_busy |= more == More::AtOnce;
-                if live.is_ready {
+            let more = more.unwrap_or(Readiness::No);
+            if let Some(leg) = self.connections.get_mut(&token) {
+                leg.is_ready = more != Readiness::No;
+                self.is_busy |= more == Readiness::AtOnce;
+                if leg.is_ready {
                     self.ready.push(token);
                 }
             }
@@ -446,9 +447,9 @@ impl Reader {
             tracing::error!("a bug ended a call: please report it with the lines above");
             let end = || self.end(token, End::Internal, ws::CloseCode::INTERNAL, now);
             if catch_unwind(AssertUnwindSafe(end)).is_err()
-                && let Some(live) = self.live.get_mut(&token)
+                && let Some(leg) = self.connections.get_mut(&token)
             {
-                live.closing = Closing::Gone;
+                leg.closing = Closing::Gone;
             }
             self.drop_if_gone(token);
         }
@@ -456,39 +457,39 @@ impl Reader {
     }
 
     /// Reads the bytes of one connection and gives them to its call.
-    fn read(&mut self, token: usize, now: Instant) -> More {
+    fn read(&mut self, token: usize, now: Instant) -> Readiness {
         let mut turn = 0;
         loop {
-            let Some(live) = self.live.get_mut(&token) else {
-                return More::No;
+            let Some(leg) = self.connections.get_mut(&token) else {
+                return Readiness::No;
             };
-            if live.call.is_held_back(now) {
+            if leg.call.is_held_back(now) {
                 // The recorder, not the peer, is silent.
-                (live.last_heard, live.pooled_since) = (now, now);
-                return More::Later;
+                (leg.last_heard, leg.pooled_since) = (now, now);
+                return Readiness::Later;
             }
-            if live.is_deaf {
+            if leg.is_deaf {
                 turn += 1;
-                match live.discard(&mut self.buffer) {
+                match leg.discard(&mut self.buffer) {
                     true if turn < DISCARDS_MAX => continue,
-                    true => return More::AtOnce,
-                    false => return More::No,
+                    true => return Readiness::AtOnce,
+                    false => return Readiness::No,
                 }
             }
-            if live.call.has_unread() {
-                live.recall(&mut self.buffer);
-                self.take(token, 0, false, now);
+            if leg.call.has_unread() {
+                leg.recall(&mut self.buffer);
+                self.feed(token, 0, false, now);
                 continue;
             }
-            let (result, room) = match live.grow(&self.pool) {
-                true => live.receive(&mut self.buffer, &self.pool),
+            let (result, room) = match leg.grow(&self.pool) {
+                true => leg.receive(&mut self.buffer, &self.pool),
                 false => (Ok(0), 0),
             };
             if room == 0 {
                 // Other connections have taken the pool. This one is neither silent nor at its end.
-                live.last_heard = now;
-                live.seek_room(&self.pool, now);
-                return More::Later;
+                leg.last_heard = now;
+                leg.seek_room(&self.pool, now);
+                return Readiness::Later;
             }
             let received = match result {
                 Ok(0) => return self.end_of_stream(token, End::Disconnect, now),
@@ -496,16 +497,16 @@ impl Reader {
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => continue,
                     // The bytes that came with the handshake have not been handled yet.
-                    io::ErrorKind::WouldBlock if turn == 0 && !live.partial.is_empty() => 0,
+                    io::ErrorKind::WouldBlock if turn == 0 && !leg.partial.is_empty() => 0,
                     io::ErrorKind::WouldBlock => {
-                        live.note_emptied(now);
-                        return More::No;
+                        leg.note_emptied(now);
+                        return Readiness::No;
                     }
                     _ => return self.end_of_stream(token, End::Reset, now),
                 },
             };
-            let is_ending = live.is_ending;
-            let has_unread = self.take(token, received, received < room, now);
+            let is_ending = leg.is_ending;
+            let has_unread = self.feed(token, received, received < room, now);
             turn += received;
             if has_unread {
                 continue;
@@ -513,10 +514,10 @@ impl Reader {
             // A read that did not fill the buffer emptied the socket; a poll reports later bytes. A peer
             // that floods waits for the recorder only, so it is read again at once.
             if received < room && !is_ending {
-                return if self.is_flood(turn) { More::AtOnce } else { More::No };
+                return if self.is_flood(turn) { Readiness::AtOnce } else { Readiness::No };
             }
             if turn >= TURN_BYTES_MAX {
-                return More::AtOnce;
+                return Readiness::AtOnce;
             }
         }
     }
@@ -531,16 +532,16 @@ impl Reader {
         &mut self,
         token: usize,
         now: Instant,
-        work: impl FnOnce(&mut Live, &mut [u8], &mut Context<'_>) -> T,
+        work: impl FnOnce(&mut Leg, &mut [u8], &mut Context<'_>) -> T,
     ) -> Option<T> {
         let inbox = &self.inbox;
         let done = || -> Done {
             let inbox = Arc::clone(inbox);
-            Box::new(move |outcome| inbox.post(Letter::Finished { token, outcome }))
+            Box::new(move |outcome| inbox.post(Message::Finished { token, outcome }))
         };
         let mut context = Context {
             codes: &mut self.codes,
-            outbox: &mut self.outbox,
+            posts: &mut self.posts,
             encoding: self.config.encoding,
             segment_bytes_max: self.config.segment_bytes_max,
             stream_tokens: self.config.stream_tokens.as_deref(),
@@ -551,43 +552,43 @@ impl Reader {
             now,
             done: &done,
         };
-        self.live.get_mut(&token).map(|live| work(live, &mut self.buffer, &mut context))
+        self.connections.get_mut(&token).map(|leg| work(leg, &mut self.buffer, &mut context))
     }
 
     /// Gives a call `received` new bytes, behind those of its unfinished message; `is_emptied` tells that
     /// the socket has no more. Returns whether the call left messages unread.
-    fn take(&mut self, token: usize, received: usize, is_emptied: bool, now: Instant) -> bool {
+    fn feed(&mut self, token: usize, received: usize, is_emptied: bool, now: Instant) -> bool {
         let pool = Arc::clone(&self.pool);
-        let has_unread = self.with_call(token, now, |live, buffer, context| {
+        let has_unread = self.with_call(token, now, |leg, buffer, context| {
             if received > 0 {
-                live.last_heard = now;
-                live.pinged = false;
+                leg.last_heard = now;
+                leg.pinged = false;
             }
-            let held = live.partial.len();
-            let wish = if live.pooled == 0 {
+            let held = leg.partial.len();
+            let action = if leg.pooled == 0 {
                 let bytes = &mut buffer[..held + received];
-                let (kept, wish) = live.call.handle_bytes(bytes, context);
-                live.keep(&bytes[..kept]);
-                wish
+                let (kept, action) = leg.call.handle_bytes(bytes, context);
+                leg.keep(&bytes[..kept]);
+                action
             } else {
-                let (kept, wish) = live.call.handle_bytes(&mut live.partial, context);
-                live.partial.truncate(kept);
-                wish
+                let (kept, action) = leg.call.handle_bytes(&mut leg.partial, context);
+                leg.partial.truncate(kept);
+                action
             };
-            live.settle(&pool);
-            live.send_pongs();
-            if !live.place.is_earned() {
-                live.place.note(live.call.shown());
+            leg.settle(&pool);
+            leg.send_pongs();
+            if !leg.place.is_earned() {
+                leg.place.note(leg.call.shown());
             }
-            if let Wish::Close(code) = wish {
-                live.close_when_finished(code, now);
+            if let Action::Close(code) = action {
+                leg.close_when_finished(code, now);
             }
-            if live.call.peer_closed() && matches!(live.closing, Closing::Lingering(_)) {
-                live.closing = Closing::Gone;
+            if leg.call.peer_closed() && matches!(leg.closing, Closing::Lingering(_)) {
+                leg.closing = Closing::Gone;
             }
-            let has_unread = live.call.has_unread();
+            let has_unread = leg.call.has_unread();
             if is_emptied && !has_unread {
-                live.note_emptied(now);
+                leg.note_emptied(now);
             }
             has_unread
         });
@@ -595,27 +596,27 @@ impl Reader {
     }
 
     /// Ends a connection after its peer has closed or reset it.
-    fn end_of_stream(&mut self, token: usize, end: End, now: Instant) -> More {
+    fn end_of_stream(&mut self, token: usize, end: End, now: Instant) -> Readiness {
         self.end(token, end, ws::CloseCode::NORMAL, now);
-        if let Some(live) = self.live.get_mut(&token) {
+        if let Some(leg) = self.connections.get_mut(&token) {
             // The recording is finished without the connection.
-            live.closing = Closing::Gone;
+            leg.closing = Closing::Gone;
         }
-        More::No
+        Readiness::No
     }
 
     /// Ends a connection from this side.
     fn end(&mut self, token: usize, end: End, code: ws::CloseCode, now: Instant) {
-        self.with_call(token, now, |live, _, context| {
-            live.call.end(end, context);
-            live.close_when_finished(code, now);
+        self.with_call(token, now, |leg, _, context| {
+            leg.call.end(end, context);
+            leg.close_when_finished(code, now);
         });
     }
 
     /// Housekeeping of every call that is due: post the block that has waited, ping a silent peer, close
     /// a gone one.
     fn tend(&mut self, now: Instant) {
-        let due = self.live.iter().filter(|(_, live)| live.is_due(now));
+        let due = self.connections.iter().filter(|(_, leg)| leg.is_due(now));
         for token in due.map(|(token, _)| *token).collect::<Vec<_>>() {
             self.guarded(token, now, |reader| reader.tend_one(token, now));
             self.drop_if_gone(token);
@@ -623,26 +624,26 @@ impl Reader {
     }
 
     fn tend_one(&mut self, token: usize, now: Instant) {
-        let Some(live) = self.live.get_mut(&token).filter(|live| live.is_due(now)) else {
+        let Some(leg) = self.connections.get_mut(&token).filter(|leg| leg.is_due(now)) else {
             return;
         };
-        live.tended = now;
-        live.call.tend(&mut self.outbox, now);
-        live.flush();
-        live.send_pongs();
-        let longest = (now - live.began).max(live.call.media_time());
+        leg.tended = now;
+        leg.call.tend(&mut self.posts, now);
+        leg.flush();
+        leg.send_pongs();
+        let longest = (now - leg.began).max(leg.call.media_time());
         let is_old = longest >= self.config.max_duration;
         let patience = self.config.idle_timeout;
-        let is_idle = live.is_idle(now, patience);
-        let was_idle = std::mem::replace(&mut live.was_idle, is_idle);
-        match live.closing {
+        let is_idle = leg.is_idle(now, patience);
+        let was_idle = std::mem::replace(&mut leg.was_idle, is_idle);
+        match leg.closing {
             Closing::No if is_idle && was_idle => {
                 self.end(token, End::Idle, ws::CloseCode::POLICY, now);
             }
             // The process may have been paused since the look at the sockets, so the connection is read
             // once more.
             Closing::No if is_idle => {
-                live.is_ready = true;
+                leg.is_ready = true;
                 self.ready.push(token);
             }
             Closing::No if is_old => {
@@ -650,25 +651,23 @@ impl Reader {
             }
             // The peer began more recordings than its time paid for, and will pay for no more.
             Closing::No
-                if live.is_ending && live.call.owes_time() && now - live.emptied >= patience =>
+                if leg.is_ending && leg.call.owes_time() && now - leg.emptied >= patience =>
             {
-                let peer = live.call.peer();
-                if let Some(left_out) = self.outbox.board().log_rooms.trouble.take(peer.ip(), now) {
+                let peer = leg.call.peer();
+                if let Some(left_out) = self.posts.board().log_rooms.trouble.take(peer.ip(), now) {
                     tracing::warn!(%peer, left_out, "closed a connection: its peer has gone, and left more starts than its time has paid for");
                 }
                 self.end_of_stream(token, End::Disconnect, now);
             }
-            Closing::No
-                if live.is_ready && !live.is_probed && now - live.emptied >= patience / 2 =>
-            {
-                live.is_probed = true;
-                live.send(&ws::ping());
+            Closing::No if leg.is_ready && !leg.is_probed && now - leg.emptied >= patience / 2 => {
+                leg.is_probed = true;
+                leg.send(&ws::ping());
             }
-            Closing::No if now - live.last_heard >= patience / 2 && !live.pinged => {
-                live.pinged = true;
-                live.send(&ws::ping());
+            Closing::No if now - leg.last_heard >= patience / 2 && !leg.pinged => {
+                leg.pinged = true;
+                leg.send(&ws::ping());
             }
-            Closing::Lingering(until) if now >= until => live.closing = Closing::Gone,
+            Closing::Lingering(until) if now >= until => leg.closing = Closing::Gone,
             _ => {}
         }
     }
@@ -677,40 +676,41 @@ impl Reader {
     fn drain(&mut self) {
         let now = Instant::now();
         self.drain_until = Some(now + DRAIN_PATIENCE);
-        let tokens: Vec<usize> = self.live.keys().copied().collect();
+        let tokens: Vec<usize> = self.connections.keys().copied().collect();
         for token in tokens {
             // Bytes that the kernel holds, but not those that a flood goes on to bring.
             self.guarded(token, now, |reader| {
                 let _ = (0..16).find(|_| {
-                    let Some(live) = reader.live.get_mut(&token) else {
+                    let Some(leg) = reader.connections.get_mut(&token) else {
                         return true;
                     };
-                    live.call.wait_no_more();
+                    leg.call.wait_no_more();
                     let more = reader.read(token, now);
-                    let has_unread = reader.live.get(&token).is_some_and(|l| l.call.has_unread());
-                    more != More::AtOnce && !has_unread
+                    let has_unread =
+                        reader.connections.get(&token).is_some_and(|l| l.call.has_unread());
+                    more != Readiness::AtOnce && !has_unread
                 });
                 reader.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, now);
             });
             self.drop_if_gone(token);
         }
-        self.outbox.send();
+        self.posts.send();
     }
 
     fn drop_if_gone(&mut self, token: usize) {
-        if self.live.get(&token).is_some_and(|live| matches!(live.closing, Closing::Gone))
-            && let Some(mut live) = self.live.remove(&token)
+        if self.connections.get(&token).is_some_and(|leg| matches!(leg.closing, Closing::Gone))
+            && let Some(mut leg) = self.connections.remove(&token)
         {
-            live.partial.clear();
-            live.settle(&self.pool);
-            let _ = self.poll.registry().deregister(&mut live.stream);
+            leg.partial.clear();
+            leg.settle(&self.pool);
+            let _ = self.poll.registry().deregister(&mut leg.stream);
         }
     }
 }
 
 /// Whether a connection has more to read.
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum More {
+enum Readiness {
     /// Not as far as known: the poll will report it.
     No,
     /// Yes, after a short sleep: room must be made first.

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use callreel::board::Board;
 use callreel::call::routing::STREAMS_MAX;
-use callreel::call::{Allowance, Call, Context, Wish};
+use callreel::call::{Action, Allowance, Call, Context};
 use callreel::pace::Pace;
-use callreel::recording::{BLOCK_MS_MAX, Outbox, QUEUE_MS_MAX, Tally};
+use callreel::recording::{BLOCK_MS_MAX, Posts, QUEUE_MS_MAX, Tally};
 use callreel::store::Door;
 use callreel_core::session::SilenceBudget;
 use callreel_core::wav::Encoding;
@@ -32,7 +32,7 @@ const WAITING_MS_MAX: u64 = QUEUE_MS_MAX + MESSAGE_MS_MAX + BLOCK_MS_MAX;
 struct Line {
     call: Call,
     board: Arc<Board>,
-    outbox: Outbox,
+    posts: Posts,
     disk: Tally,
     encoding: Encoding,
     codes: Vec<u8>,
@@ -53,11 +53,11 @@ struct Line {
 impl Line {
     fn new(capture: bool, encoding: Encoding) -> Self {
         let board = Arc::<Board>::default();
-        let (outbox, disk) = Tally::start(&board);
+        let (posts, disk) = Tally::start(&board);
         Self {
             call: Call::new(([127, 0, 0, 1], 1).into(), capture),
             board,
-            outbox,
+            posts,
             disk,
             encoding,
             codes: vec![0; 4096],
@@ -82,7 +82,7 @@ impl Line {
     fn parts(&mut self, now: Instant) -> (&mut Call, &mut Vec<u8>, Context<'_>) {
         let context = Context {
             codes: &mut self.codes,
-            outbox: &mut self.outbox,
+            posts: &mut self.posts,
             encoding: self.encoding,
             segment_bytes_max: u64::MAX,
             stream_tokens: None,
@@ -103,8 +103,8 @@ impl Line {
             self.track_ms += 2 * step * self.live.len() as u64;
             self.read();
             let now = self.now();
-            self.call.tend(&mut self.outbox, now);
-            self.outbox.send();
+            self.call.tend(&mut self.posts, now);
+            self.posts.send();
         }
     }
 
@@ -127,10 +127,10 @@ impl Line {
         let now = self.now();
         while !self.is_closed && !self.call.is_held_back(now) {
             let (call, unread, mut context) = self.parts(now);
-            let (kept, wish) = call.handle_bytes(unread, &mut context);
+            let (kept, action) = call.handle_bytes(unread, &mut context);
             unread.truncate(kept);
-            self.outbox.send();
-            self.is_closed = wish != Wish::GoOn;
+            self.posts.send();
+            self.is_closed = action != Action::GoOn;
             if !self.call.has_unread() {
                 break;
             }
@@ -163,7 +163,7 @@ impl Line {
         self.check();
         let (call, _, mut context) = self.parts(self.now());
         call.end(callreel::record::End::Disconnect, &mut context);
-        self.outbox.send();
+        self.posts.send();
         self.disk.write(usize::MAX);
         assert_eq!((self.disk.queued_samples_max(), self.board.count()), (0, 0));
         let files = self.disk.file_bytes();

@@ -24,7 +24,7 @@ impl Call {
     /// Refuses a start beyond the rate; the connection's other streams go on. The refused stream stays
     /// known, without a recording, so that its messages are not taken for another stream's.
     pub(super) fn refuse_start(&mut self, frame: Frame<'_>, context: &Context<'_>) {
-        let board = context.outbox.board();
+        let board = context.posts.board();
         board.counters.refuse(Refused::Rate);
         if let Some(left_out) = context.room(self.peer) {
             tracing::warn!(

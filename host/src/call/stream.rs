@@ -17,7 +17,7 @@ use super::opening::Opening;
 use super::routing::Routed;
 use crate::board::Refused;
 use crate::record::{End, Record, What};
-use crate::recording::{Done, Finishing, Outbox, Recording};
+use crate::recording::{Done, Finishing, Posts, Recording};
 /// Longest text of a key or a mark that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 256;
 
@@ -105,7 +105,7 @@ impl Stream {
         if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
             self.begin_segment(context);
         }
-        self.keep_line(line, context.outbox);
+        self.keep_line(line, context.posts);
     }
 
     /// Handles audio.
@@ -156,7 +156,7 @@ impl Stream {
                         fault,
                         "refused a stream that began on a connection after others"
                     );
-                    context.outbox.board().counters.refuse(Refused::Disk);
+                    context.posts.board().counters.refuse(Refused::Disk);
                     return Next::Refuse(ws::CloseCode::INTERNAL);
                 }
                 let mut record = context.record_of(start);
@@ -167,7 +167,7 @@ impl Stream {
                             "refused a stream: it shows no fresh token of its call"
                         );
                     }
-                    context.outbox.board().counters.refuse(Refused::Token);
+                    context.posts.board().counters.refuse(Refused::Token);
                     return Next::Refuse(ws::CloseCode::POLICY);
                 }
                 let Record { stream_id, call_id, .. } = &record;
@@ -182,7 +182,7 @@ impl Stream {
                         "the start message has fields of an unexpected type"
                     );
                 }
-                match context.outbox.board().log_rooms.recordings.take(peer.ip(), context.now) {
+                match context.posts.board().log_rooms.recordings.take(peer.ip(), context.now) {
                     Some(left_out) => tracing::info!(left_out, "recording began"),
                     None => self.is_quiet = true,
                 }
@@ -199,7 +199,7 @@ impl Stream {
                 }
                 let mut record = context.record_of(start);
                 record.close(End::Refused);
-                context.outbox.fail(record, (context.done)());
+                context.posts.fail(record, (context.done)());
                 return Next::Refuse(ws::CloseCode::UNSUPPORTED);
             }
             Event::Dtmf { digit, at } => {
@@ -225,14 +225,14 @@ impl Stream {
 
     /// Does the housekeeping of the stream: adds its counts to the recorder's, posts captured messages,
     /// and does the housekeeping of the recording.
-    pub(super) fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
-        outbox.board().counters.add(self.session.stats(), &mut self.counted);
+    pub(super) fn tend(&mut self, posts: &mut Posts, now: Instant) {
+        posts.board().counters.add(self.session.stats(), &mut self.counted);
         self.note_clock();
         if let Some(recording) = &mut self.recording {
             if !self.capture.is_empty() {
-                recording.capture(std::mem::take(&mut self.capture), outbox);
+                recording.capture(std::mem::take(&mut self.capture), posts);
             }
-            recording.tend(self.session.stats(), outbox, now);
+            recording.tend(self.session.stats(), posts, now);
         }
     }
 
@@ -259,7 +259,7 @@ impl Stream {
         let record = full.record().next_segment(self.session.stats());
         let next = context.begin(record, full.channels(), full.end_sample());
         let nobody = Box::new(|_| ());
-        full.finish(End::Segment, self.session.stats(), context.outbox, context.now, nobody);
+        full.finish(End::Segment, self.session.stats(), context.posts, context.now, nobody);
         self.recording = Some(next.made_quiet(self.is_quiet));
     }
 
@@ -272,14 +272,14 @@ impl Stream {
     ) -> Option<Finishing> {
         let _entered = self.span.clone().entered();
         append_all(&mut self.session.handle_end(), self.recording.as_mut(), context);
-        context.outbox.board().counters.add(self.session.stats(), &mut self.counted);
+        context.posts.board().counters.add(self.session.stats(), &mut self.counted);
         self.note_clock();
         let mut recording = self.recording.take()?;
         if !self.capture.is_empty() {
-            recording.capture(std::mem::take(&mut self.capture), context.outbox);
+            recording.capture(std::mem::take(&mut self.capture), context.posts);
         }
         let stats = self.session.stats();
-        let finishing = recording.finish(end, stats, context.outbox, context.now, done);
+        let finishing = recording.finish(end, stats, context.posts, context.now, done);
         if !self.is_quiet {
             tracing::info!(%end, "recording ended");
         }
@@ -287,7 +287,7 @@ impl Stream {
     }
 
     /// Keeps a message as received, for the capture.
-    pub(super) fn keep_line(&mut self, line: Option<&[u8]>, outbox: &mut Outbox) {
+    pub(super) fn keep_line(&mut self, line: Option<&[u8]>, posts: &mut Posts) {
         let Some(line) = line else {
             return;
         };
@@ -296,7 +296,7 @@ impl Stream {
             // capture.
             let lines = std::mem::take(&mut self.capture);
             if let Some(recording) = &mut self.recording {
-                recording.capture(lines, outbox);
+                recording.capture(lines, posts);
             }
         }
         self.capture.extend_from_slice(line);
@@ -345,10 +345,10 @@ fn append_all(
         match turn.poll_run(context.codes) {
             Run::Codes(0) => return,
             Run::Codes(count) => {
-                recording.append(&context.codes[..count], context.outbox, context.now);
+                recording.append(&context.codes[..count], context.posts, context.now);
             }
             Run::Silence(samples) => {
-                recording.append_silence(samples, context.outbox, context.now);
+                recording.append_silence(samples, context.posts, context.now);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::handle::Inbox;
+use super::inbox::Inbox;
 use crate::call::Shown;
 use crate::lock::lock;
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::BUFFER_BYTES;
-use super::handle::Inbox;
+use super::inbox::Inbox;
 use super::places::Place;
 use crate::lock::lock;
 use crate::pace::origin;

@@ -8,7 +8,7 @@ use callreel_core::ws;
 use mio::net::TcpStream;
 
 use super::TEND_INTERVAL;
-use super::handle::Letter;
+use super::inbox::Message;
 use super::places::Place;
 use super::pool::{self, Pool};
 use crate::call::Call;
@@ -24,7 +24,7 @@ const SEEK_INTERVAL: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection on its thread.
-pub(super) struct Live {
+pub(super) struct Leg {
     pub stream: TcpStream,
     pub call: Call,
     /// The start of an unfinished message.
@@ -67,7 +67,7 @@ pub(super) enum Closing {
     Gone,
 }
 
-impl Live {
+impl Leg {
     /// Takes over a connection after its handshake, with the bytes that arrived with the handshake's
     /// end. The connection must be read next.
     pub(super) fn new(stream: TcpStream, call: Call, already_read: &[u8], place: Place) -> Self {
@@ -157,7 +157,7 @@ impl Live {
         if self.sought.is_none_or(|sought| now.saturating_duration_since(sought) >= SEEK_INTERVAL) {
             self.sought = Some(now);
             if let Some((inbox, token)) = pool.take_slowest(self.call.peer().ip(), now) {
-                inbox.post(Letter::GiveUpMessage { token });
+                inbox.post(Message::GiveUpMessage { token });
             }
         }
     }

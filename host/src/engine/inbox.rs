@@ -34,7 +34,7 @@ pub struct Handle {
 
 /// Mailbox of a media thread.
 pub(super) struct Inbox {
-    pub letters: Mutex<Vec<Letter>>,
+    pub messages: Mutex<Vec<Message>>,
     /// Connections that belong to the thread or are on their way to it, except closed ones.
     pub connections: AtomicUsize,
     /// Connections closed by this side and not yet by the peer. Each holds only a socket.
@@ -51,7 +51,7 @@ pub(super) struct Bell {
     pub waits_for_sockets: bool,
 }
 
-pub(super) enum Letter {
+pub(super) enum Message {
     Adopt(Connection, Place),
     Finished {
         token: usize,
@@ -75,7 +75,7 @@ impl Handle {
     pub fn adopt(&self, connection: Connection) {
         let idlest = self.inboxes.iter().min_by_key(|i| i.connections.load(Ordering::Relaxed));
         if let Some((inbox, places)) = idlest.zip(self.places.as_ref()) {
-            inbox.post(Letter::Adopt(connection, Place::new(inbox, places)));
+            inbox.post(Message::Adopt(connection, Place::new(inbox, places)));
         }
     }
 
@@ -86,7 +86,7 @@ impl Handle {
             self.places.as_ref().and_then(|places| places.take_next(Instant::now()))
         {
             let (answer, answered) = oneshot::channel();
-            waiting.inbox.post(Letter::GiveWay { token: waiting.token, answer });
+            waiting.inbox.post(Message::GiveWay { token: waiting.token, answer });
             if let Ok(Ok(true)) = timeout(GIVE_WAY_MAX, answered).await {
                 return true;
             }
@@ -131,13 +131,13 @@ impl Handle {
 }
 
 impl Inbox {
-    pub(super) fn post(&self, letter: Letter) {
-        lock(&self.letters).push(letter);
+    pub(super) fn post(&self, message: Message) {
+        lock(&self.messages).push(message);
         self.bell.ring();
     }
 
-    pub(super) fn take(&self) -> Vec<Letter> {
-        std::mem::take(&mut lock(&self.letters))
+    pub(super) fn take_messages(&self) -> Vec<Message> {
+        std::mem::take(&mut lock(&self.messages))
     }
 }
 
