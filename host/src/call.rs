@@ -39,8 +39,6 @@ pub const START_SAMPLES: u32 = 1024;
 
 /// Resources of the media thread, for the call that it handles.
 pub struct Context<'c> {
-    /// Buffer for mu-law codes between the session and the recording.
-    pub codes: &'c mut [u8],
     /// The queue to the writer of the recordings.
     pub posts: &'c mut Posts,
     /// Encoding of the stored samples.

@@ -71,9 +71,6 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(8);
 /// four pauses between two looks, if that is longer.
 const STUCK_AFTER_MIN: Duration = Duration::from_secs(5);
 
-/// Capacity, in mu-law codes, of the buffer between a session and its recording.
-const CODES: usize = 4096;
-
 const WAKER: Token = Token(usize::MAX);
 
 /// Settings of the engine.
@@ -174,7 +171,6 @@ impl Engine {
                 next_token: 0,
                 looked: Instant::now(),
                 buffer: vec![0; BUFFER_BYTES],
-                codes: vec![0; CODES],
                 posts,
                 pool: Arc::clone(&pool),
                 failures: Arc::clone(&failures),
@@ -231,7 +227,6 @@ struct Reader {
     /// Time of the last look at the sockets.
     looked: Instant,
     buffer: Vec<u8>,
-    codes: Vec<u8>,
     posts: Posts,
     pool: Arc<Pool>,
     failures: Arc<Allowance>,
@@ -540,7 +535,6 @@ impl Reader {
             Box::new(move |outcome| inbox.post(Message::Finished { token, outcome }))
         };
         let mut context = Context {
-            codes: &mut self.codes,
             posts: &mut self.posts,
             encoding: self.config.encoding,
             segment_bytes_max: self.config.segment_bytes_max,

@@ -17,7 +17,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
+use callreel_core::g711::{MULAW_SILENCE, decode_mulaw};
 use callreel_core::session::{Gap, MediaClock, Stats};
 use callreel_core::wav::Spec;
 use tracing::Span;
@@ -98,8 +98,10 @@ pub struct Recording {
     /// Shared with the watchers of the live call until the first change makes a copy.
     record: Arc<Record>,
     began: Instant,
-    /// Codes not posted yet.
+    /// Codes not posted yet, and zeroed room for more behind them.
     block: Vec<u8>,
+    /// Length of the codes in the block.
+    block_codes: usize,
     block_began: Option<Instant>,
     /// Samples of all channels together, posted or in the block.
     samples: u64,
@@ -118,8 +120,7 @@ pub struct Recording {
     to_note: bool,
     /// Sum of the stream's fault counts and lost samples at the last look.
     amiss: u64,
-    heard: [bool; 2],
-    different: bool,
+    sound: Sound,
 }
 
 /// State of one recording that its writer and its media thread share.
@@ -248,6 +249,7 @@ impl Recording {
             record,
             began: now,
             block: Vec::new(),
+            block_codes: 0,
             block_began: None,
             samples: 0,
             may_be_full: false,
@@ -258,8 +260,7 @@ impl Recording {
             noted: (now, NOTE_INTERVAL),
             to_note: false,
             amiss: 0,
-            heard: [false; 2],
-            different: false,
+            sound: Sound::default(),
         }
     }
 
@@ -270,11 +271,26 @@ impl Recording {
         self
     }
 
-    /// Appends interleaved samples, as mu-law codes. Never waits.
-    pub fn append(&mut self, codes: &[u8], posts: &mut Posts, now: Instant) {
-        self.listen(codes);
+    /// Room for the next samples, as interleaved mu-law codes: at least one sample frame. Write codes to
+    /// its start, then call [`append`](Self::append) with their number.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.block_codes == self.block.len() {
+            // One sample frame more than whole chunks: the room that tells the end of a turn's samples.
+            let step = self.samples_in(BLOCK_STEP_MS) as usize + usize::from(self.spec.channels);
+            let longest = self.samples_in(BLOCK_MS_MAX) as usize;
+            let length = (self.block.len() + step).min(longest);
+            self.block.reserve_exact(length - self.block.len());
+            self.block.resize(length, 0);
+        }
+        &mut self.block[self.block_codes..]
+    }
+
+    /// Appends the first `count` codes of the [`room`](Self::room): whole sample frames. Never waits.
+    pub fn append(&mut self, count: usize, posts: &mut Posts, now: Instant) {
+        let codes = &self.block[self.block_codes..self.block_codes + count];
+        self.sound.note(codes, self.spec.channels);
         self.tap.append(codes);
-        self.add_to_block(codes, posts, now);
+        self.lengthen_block(count, posts, now);
     }
 
     /// Appends `samples` samples of silence on each channel. Never waits. Takes no memory, except that
@@ -284,11 +300,15 @@ impl Recording {
         let count = samples * u64::from(self.spec.channels);
         let short = self.samples_in(SHORT_SILENCE_MS);
         if count <= short {
-            let codes =
-                [MULAW_SILENCE; 2 * SHORT_SILENCE_MS as usize * SAMPLE_RATE_HZ as usize / 1000];
-            if let Some(codes) = codes.get(..count as usize) {
-                return self.add_to_block(codes, posts, now);
+            let mut rest = count as usize;
+            while rest > 0 {
+                let room = self.room();
+                let fitting = rest.min(room.len());
+                room[..fitting].fill(MULAW_SILENCE);
+                self.lengthen_block(fitting, posts, now);
+                rest -= fitting;
             }
+            return;
         }
         self.post_block(posts, now);
         self.samples += count;
@@ -299,15 +319,11 @@ impl Recording {
         }
     }
 
-    fn add_to_block(&mut self, codes: &[u8], posts: &mut Posts, now: Instant) {
-        if self.block.capacity() - self.block.len() < codes.len() {
-            let step = self.samples_in(BLOCK_STEP_MS) as usize;
-            self.block.reserve_exact(codes.len().max(step));
-        }
-        self.block.extend_from_slice(codes);
-        self.samples += codes.len() as u64;
+    fn lengthen_block(&mut self, count: usize, posts: &mut Posts, now: Instant) {
+        self.block_codes += count;
+        self.samples += count as u64;
         self.block_began.get_or_insert(now);
-        if self.block.len() as u64 >= self.samples_in(BLOCK_MS_MAX) {
+        if self.block_codes as u64 >= self.samples_in(BLOCK_MS_MAX) {
             self.post_block(posts, now);
         }
     }
@@ -445,10 +461,11 @@ impl Recording {
             record.lost_ms = lost_ms;
             record.damage("the disk was too slow or full: some audio became silence");
         }
-        let tracks = record.tracks.iter().zip(self.heard);
+        let tracks = record.tracks.iter().zip(self.sound.heard);
         record.silent_tracks =
             tracks.filter(|(_, heard)| !heard).map(|(track, _)| track.clone()).collect();
-        record.equal_channels = self.spec.channels == 2 && self.samples > 0 && !self.different;
+        record.equal_channels =
+            self.spec.channels == 2 && self.samples > 0 && !self.sound.different;
         posts.post(self.key, Job::Finish { record: Box::new(record), done });
         Finishing(Arc::downgrade(&self.backlog))
     }
@@ -460,10 +477,11 @@ impl Recording {
 
     fn post_block(&mut self, posts: &mut Posts, now: Instant) {
         self.block_began = None;
-        if self.block.is_empty() {
+        if self.block_codes == 0 {
             return;
         }
         let mut block = std::mem::take(&mut self.block);
+        block.truncate(std::mem::take(&mut self.block_codes));
         let length = block.len() as u64;
         let queued = self.backlog.samples.load(Ordering::Relaxed);
         self.tap
@@ -503,10 +521,25 @@ impl Recording {
         !self.is_full(now) && self.full_since.is_some()
     }
 
-    /// Notes whether a track has sound, and whether the channels differ.
-    fn listen(&mut self, codes: &[u8]) {
+    /// Samples of all channels in `ms` milliseconds.
+    fn samples_in(&self, ms: u64) -> u64 {
+        u64::from(self.spec.sample_rate_hz) * u64::from(self.spec.channels) * ms / 1000
+    }
+}
+
+/// The tracks of a recording that have had sound.
+#[derive(Default)]
+struct Sound {
+    /// Whether each channel has had sound.
+    heard: [bool; 2],
+    /// Whether the channels differ.
+    different: bool,
+}
+
+impl Sound {
+    fn note(&mut self, codes: &[u8], channels: u16) {
         let is_sound = |code: &u8| code & 0x7F < SILENT_MIN;
-        if self.spec.channels == 1 {
+        if channels == 1 {
             self.heard[0] = self.heard[0] || codes.iter().any(is_sound);
             return;
         }
@@ -519,10 +552,5 @@ impl Recording {
             // Zero has two codes.
             self.different |= decode_mulaw(*left) != decode_mulaw(*right);
         }
-    }
-
-    /// Samples of all channels in `ms` milliseconds.
-    fn samples_in(&self, ms: u64) -> u64 {
-        u64::from(self.spec.sample_rate_hz) * u64::from(self.spec.channels) * ms / 1000
     }
 }

@@ -35,7 +35,6 @@ struct Line {
     posts: Posts,
     disk: Tally,
     encoding: Encoding,
-    codes: Vec<u8>,
     failures: Allowance,
     door: Door,
     pace: Pace,
@@ -60,7 +59,6 @@ impl Line {
             posts,
             disk,
             encoding,
-            codes: vec![0; 4096],
             failures: Allowance::default(),
             door: Door::default(),
             pace: Pace::new(None),
@@ -81,7 +79,6 @@ impl Line {
     /// The call, its unread bytes, and its context at `now`.
     fn parts(&mut self, now: Instant) -> (&mut Call, &mut Vec<u8>, Context<'_>) {
         let context = Context {
-            codes: &mut self.codes,
             posts: &mut self.posts,
             encoding: self.encoding,
             segment_bytes_max: u64::MAX,

@@ -342,11 +342,9 @@ fn append_all(
     };
     turn.gaps().for_each(|gap| recording.add_gap(&gap));
     loop {
-        match turn.poll_run(context.codes) {
+        match turn.poll_run(recording.room()) {
             Run::Codes(0) => return,
-            Run::Codes(count) => {
-                recording.append(&context.codes[..count], context.posts, context.now);
-            }
+            Run::Codes(count) => recording.append(count, context.posts, context.now),
             Run::Silence(samples) => {
                 recording.append_silence(samples, context.posts, context.now);
             }
