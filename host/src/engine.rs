@@ -8,6 +8,7 @@ mod inbox;
 mod leg;
 mod places;
 mod pool;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,8 +20,7 @@ use std::time::{Duration, Instant};
 
 use callreel_core::{wav, ws};
 use hyper::body::Bytes;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use rustc_hash::FxHashMap;
 
 pub use self::inbox::Handle;
@@ -28,6 +28,7 @@ use self::inbox::{Bell, Inbox, Message};
 use self::leg::{Closing, Leg};
 use self::places::{Place, Places};
 use self::pool::Pool;
+use self::wire::{Received, Wire};
 use crate::board::{Board, Refused};
 use crate::call::{Action, Allowance, Call, Context, MESSAGE_BYTES_MAX};
 use crate::caller_ids::Callers;
@@ -314,7 +315,7 @@ impl Reader {
         for event in events {
             let token = event.token().0;
             if let Some(leg) = self.connections.get_mut(&token) {
-                leg.is_ending |= event.is_read_closed() || event.is_error();
+                leg.wire.note(event);
                 if !std::mem::replace(&mut leg.is_ready, true) {
                     self.ready.push(token);
                 }
@@ -350,15 +351,14 @@ impl Reader {
     fn adopt(&mut self, connection: Connection, mut place: Place) {
         let token = self.next_token;
         self.next_token += 1;
-        let mut stream = TcpStream::from_std(connection.stream);
-        let interest = Interest::READABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, Token(token), interest) {
+        let mut wire = Wire::new(connection.stream);
+        if let Err(error) = wire.watch(self.poll.registry(), Token(token)) {
             tracing::error!(%error, peer = %connection.peer, "cannot watch a connection");
             return;
         }
         place.wait(token);
         let call = Call::new(connection.peer, self.config.capture);
-        let mut leg = Leg::new(stream, call, &connection.already_read, place);
+        let mut leg = Leg::new(wire, call, &connection.already_read, place);
         leg.settle(&self.pool);
         self.connections.insert(token, Box::new(leg));
         self.ready.push(token);
@@ -473,42 +473,34 @@ impl Reader {
             }
             if leg.call.has_unread() {
                 leg.recall(&mut self.buffer);
-                self.feed(token, 0, false, now);
+                self.feed(token, Received { bytes: 0, is_drained: false }, now);
                 continue;
             }
-            let (result, room) = match leg.grow(&self.pool) {
-                true => leg.receive(&mut self.buffer, &self.pool),
-                false => (Ok(0), 0),
-            };
-            if room == 0 {
+            let has_room = leg.grow(&self.pool);
+            let result = has_room.then(|| leg.receive(&mut self.buffer, &self.pool)).flatten();
+            let Some(result) = result else {
                 // Other connections have taken the pool. This one is neither silent nor at its end.
                 leg.last_heard = now;
                 leg.seek_room(&self.pool, now);
                 return Readiness::Later;
-            }
-            let received = match result {
-                Ok(0) => return self.end_of_stream(token, End::Disconnect, now),
-                Ok(received) => received,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => continue,
-                    // The bytes that came with the handshake have not been handled yet.
-                    io::ErrorKind::WouldBlock if turn == 0 && !leg.partial.is_empty() => 0,
-                    io::ErrorKind::WouldBlock => {
-                        leg.note_emptied(now);
-                        return Readiness::No;
-                    }
-                    _ => return self.end_of_stream(token, End::Reset, now),
-                },
             };
-            let is_ending = leg.is_ending;
-            let has_unread = self.feed(token, received, received < room, now);
-            turn += received;
+            let received = match result {
+                Ok(Some(received)) => received,
+                Ok(None) => return self.end_of_stream(token, End::Disconnect, now),
+                Err(_) => return self.end_of_stream(token, End::Reset, now),
+            };
+            // Without new bytes, only those that came with the handshake may not have been handled yet.
+            if received.bytes == 0 && (turn > 0 || leg.partial.is_empty()) {
+                leg.note_drained(now);
+                return Readiness::No;
+            }
+            let has_unread = self.feed(token, received, now);
+            turn += received.bytes;
             if has_unread {
                 continue;
             }
-            // A read that did not fill the buffer emptied the socket; a poll reports later bytes. A peer
-            // that floods waits for the recorder only, so it is read again at once.
-            if received < room && !is_ending {
+            // A peer that floods waits for the recorder only, so it is read again at once.
+            if received.is_drained {
                 return if self.is_flood(turn) { Readiness::AtOnce } else { Readiness::No };
             }
             if turn >= TURN_BYTES_MAX {
@@ -549,18 +541,18 @@ impl Reader {
         self.connections.get_mut(&token).map(|leg| work(leg, &mut self.buffer, &mut context))
     }
 
-    /// Gives a call `received` new bytes, behind those of its unfinished message; `is_emptied` tells that
-    /// the socket has no more. Returns whether the call left messages unread.
-    fn feed(&mut self, token: usize, received: usize, is_emptied: bool, now: Instant) -> bool {
+    /// Gives a call the new bytes, behind those of its unfinished message. Returns whether the call left
+    /// messages unread.
+    fn feed(&mut self, token: usize, received: Received, now: Instant) -> bool {
         let pool = Arc::clone(&self.pool);
         let has_unread = self.with_call(token, now, |leg, buffer, context| {
-            if received > 0 {
+            if received.bytes > 0 {
                 leg.last_heard = now;
                 leg.pinged = false;
             }
             let held = leg.partial.len();
             let action = if leg.pooled == 0 {
-                let bytes = &mut buffer[..held + received];
+                let bytes = &mut buffer[..held + received.bytes];
                 let (kept, action) = leg.call.handle_bytes(bytes, context);
                 leg.keep(&bytes[..kept]);
                 action
@@ -581,8 +573,8 @@ impl Reader {
                 leg.closing = Closing::Gone;
             }
             let has_unread = leg.call.has_unread();
-            if is_emptied && !has_unread {
-                leg.note_emptied(now);
+            if received.is_drained && !has_unread {
+                leg.note_drained(now);
             }
             has_unread
         });
@@ -623,7 +615,7 @@ impl Reader {
         };
         leg.tended = now;
         leg.call.tend(&mut self.posts, now);
-        leg.flush();
+        leg.wire.flush();
         leg.send_pongs();
         let longest = (now - leg.began).max(leg.call.media_time());
         let is_old = longest >= self.config.max_duration;
@@ -645,7 +637,9 @@ impl Reader {
             }
             // The peer began more recordings than its time paid for, and will pay for no more.
             Closing::No
-                if leg.is_ending && leg.call.owes_time() && now - leg.emptied >= patience =>
+                if leg.wire.is_ending()
+                    && leg.call.owes_time()
+                    && now - leg.drained >= patience =>
             {
                 let peer = leg.call.peer();
                 if let Some(left_out) = self.posts.board().log_rooms.trouble.take(peer.ip(), now) {
@@ -653,13 +647,13 @@ impl Reader {
                 }
                 self.end_of_stream(token, End::Disconnect, now);
             }
-            Closing::No if leg.is_ready && !leg.is_probed && now - leg.emptied >= patience / 2 => {
+            Closing::No if leg.is_ready && !leg.is_probed && now - leg.drained >= patience / 2 => {
                 leg.is_probed = true;
-                leg.send(&ws::ping());
+                leg.wire.send([ws::ping()]);
             }
             Closing::No if now - leg.last_heard >= patience / 2 && !leg.pinged => {
                 leg.pinged = true;
-                leg.send(&ws::ping());
+                leg.wire.send([ws::ping()]);
             }
             Closing::Lingering(until) if now >= until => leg.closing = Closing::Gone,
             _ => {}
@@ -697,7 +691,7 @@ impl Reader {
         {
             leg.partial.clear();
             leg.settle(&self.pool);
-            let _ = self.poll.registry().deregister(&mut leg.stream);
+            leg.wire.forget(self.poll.registry());
         }
     }
 }

@@ -1,16 +1,15 @@
 //! One connection on its media thread: its socket, its call, and the unfinished parts of both.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::Shutdown;
+use std::io;
 use std::time::{Duration, Instant};
 
 use callreel_core::ws;
-use mio::net::TcpStream;
 
 use super::TEND_INTERVAL;
 use super::inbox::Message;
 use super::places::Place;
 use super::pool::{self, Pool};
+use super::wire::{Received, Wire};
 use crate::call::Call;
 
 /// Up to this much of an unfinished message stays in the connection's own `Vec`; beyond it, memory comes
@@ -25,7 +24,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection on its thread.
 pub(super) struct Leg {
-    pub stream: TcpStream,
+    pub wire: Wire,
     pub call: Call,
     /// The start of an unfinished message.
     pub partial: Vec<u8>,
@@ -38,10 +37,8 @@ pub(super) struct Leg {
     pub is_deaf: bool,
     /// Whether the token is among the ready ones.
     pub is_ready: bool,
-    /// Whether the peer sends no more, or the connection is broken: the socket is read to its end.
-    pub is_ending: bool,
-    /// Time of the last read that emptied the socket.
-    pub emptied: Instant,
+    /// Time of the last read that drained the socket.
+    pub drained: Instant,
     /// Whether a ping was sent since then, to learn whether the peer is still there.
     pub is_probed: bool,
     pub began: Instant,
@@ -51,8 +48,6 @@ pub(super) struct Leg {
     pub was_idle: bool,
     /// Whether a ping has not been answered yet.
     pub pinged: bool,
-    /// Bytes of control frames that the socket has not accepted yet.
-    unsent: Vec<u8>,
     pub closing: Closing,
     pub place: Place,
 }
@@ -70,10 +65,10 @@ pub(super) enum Closing {
 impl Leg {
     /// Takes over a connection after its handshake, with the bytes that arrived with the handshake's
     /// end. The connection must be read next.
-    pub(super) fn new(stream: TcpStream, call: Call, already_read: &[u8], place: Place) -> Self {
+    pub(super) fn new(wire: Wire, call: Call, already_read: &[u8], place: Place) -> Self {
         let now = Instant::now();
         Self {
-            stream,
+            wire,
             call,
             partial: already_read.to_vec(),
             pooled: 0,
@@ -81,15 +76,13 @@ impl Leg {
             sought: None,
             is_deaf: false,
             is_ready: true,
-            is_ending: false,
-            emptied: now,
+            drained: now,
             is_probed: false,
             began: now,
             last_heard: now,
             tended: now,
             was_idle: false,
             pinged: false,
-            unsent: Vec::new(),
             closing: Closing::No,
             place,
         }
@@ -101,8 +94,8 @@ impl Leg {
     }
 
     /// Notes that all bytes of the socket were read.
-    pub(super) fn note_emptied(&mut self, now: Instant) {
-        self.emptied = now;
+    pub(super) fn note_drained(&mut self, now: Instant) {
+        self.drained = now;
         self.is_probed = false;
     }
 
@@ -171,13 +164,10 @@ impl Leg {
 
     /// Reads the bytes that have arrived and throws them away. Returns whether there may be more.
     pub(super) fn discard(&mut self, shared: &mut [u8]) -> bool {
-        match self.stream.read(shared) {
-            Ok(0) => self.closing = Closing::Gone,
-            Ok(_) => return true,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => self.closing = Closing::Gone,
+        if let Ok(Some(received)) = self.wire.receive(shared) {
+            return !received.is_drained;
         }
+        self.closing = Closing::Gone;
         false
     }
 
@@ -190,24 +180,28 @@ impl Leg {
     }
 
     /// Reads once, behind the unfinished message. The target is `shared`, with the message copied to its
-    /// start, or the message's own memory if that came from the pool. Returns the result of the read and
-    /// the room there was.
+    /// start, or the message's own memory if that came from the pool. Returns `None` if there is no room.
     ///
     /// The bytes are kept in any case. So when the pool is scarce, no more is read than may be kept
     /// without it.
-    pub(super) fn receive(&mut self, shared: &mut [u8], pool: &Pool) -> (io::Result<usize>, usize) {
+    pub(super) fn receive(
+        &mut self,
+        shared: &mut [u8],
+        pool: &Pool,
+    ) -> Option<io::Result<Option<Received>>> {
         let held = self.partial.len();
         if self.pooled == 0 {
             self.recall(shared);
             let end = if pool.is_scarce() { PARTIAL_BYTES_MAX } else { shared.len() };
             let room = &mut shared[held..end];
-            let length = room.len();
-            return (self.stream.read(room), length);
+            return (!room.is_empty()).then(|| self.wire.receive(room));
         }
         self.partial.resize(self.pooled, 0);
-        let result = self.stream.read(&mut self.partial[held..]);
-        self.partial.truncate(held + result.as_ref().copied().unwrap_or(0));
-        (result, self.pooled - held)
+        let result = self.wire.receive(&mut self.partial[held..]);
+        let bytes =
+            result.as_ref().ok().and_then(Option::as_ref).map_or(0, |received| received.bytes);
+        self.partial.truncate(held + bytes);
+        Some(result)
     }
 
     pub(super) fn close_when_finished(&mut self, code: ws::CloseCode, now: Instant) {
@@ -228,39 +222,18 @@ impl Leg {
             if self.call.peer_closed() { Closing::Gone } else { Closing::Lingering(now + LINGER) };
         // The place is free before the peer can dial again.
         self.place.linger();
-        self.send(&ws::close(code));
-    }
-
-    /// Sends a control frame, or keeps it until the socket accepts it.
-    pub(super) fn send(&mut self, frame: &[u8]) {
-        self.unsent.extend_from_slice(frame);
-        self.flush();
+        self.wire.send([ws::close(code)]);
+        if matches!(self.closing, Closing::Lingering(_)) {
+            self.wire.close();
+        }
     }
 
     /// Answers the peer's pings, unless earlier answers still wait for the socket: a peer that does not
     /// read gets no more, and its call keeps the newest answers for later.
     pub(super) fn send_pongs(&mut self) {
-        if self.unsent.is_empty() && matches!(self.closing, Closing::No | Closing::WhenFinished(_))
-        {
-            self.call.take_pongs().iter().for_each(|pong| self.unsent.extend_from_slice(pong));
-            self.flush();
-        }
-    }
-
-    pub(super) fn flush(&mut self) {
-        while !self.unsent.is_empty() {
-            match self.stream.write(&self.unsent) {
-                Ok(sent) => drop(self.unsent.drain(..sent)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The socket is full or broken: reading will tell.
-                Err(_) => return,
-            }
-        }
-        // An idle call need not keep room for sixteen answers.
-        self.unsent = Vec::new();
-        if matches!(self.closing, Closing::Lingering(_)) {
-            // Lets the peer see the end of the stream now, before this side reads its answer.
-            let _ = self.stream.shutdown(Shutdown::Write);
+        let is_open = matches!(self.closing, Closing::No | Closing::WhenFinished(_));
+        if is_open && !self.wire.has_unsent() {
+            self.wire.send(self.call.take_pongs());
         }
     }
 }
