@@ -36,7 +36,7 @@ use crate::lock::lock;
 use crate::pace::Pace;
 use crate::pulse::Pulse;
 use crate::record::End;
-use crate::recording::{Done, Posts, Writers};
+use crate::recording::{Posts, Writers};
 use crate::store::{Door, Store};
 use crate::stream_tokens::StreamTokens;
 
@@ -172,10 +172,8 @@ impl Engine {
                 next_token: 0,
                 looked: Instant::now(),
                 buffer: vec![0; BUFFER_BYTES],
-                posts,
+                context: context_of(config, posts, store.door(), &failures, &inbox),
                 pool: Arc::clone(&pool),
-                failures: Arc::clone(&failures),
-                door: store.door(),
                 config: config.clone(),
                 drain_until: None,
             };
@@ -212,6 +210,28 @@ impl Engine {
     }
 }
 
+/// The resources that a media thread lends to its calls.
+fn context_of(
+    config: &Config,
+    posts: Posts,
+    door: Arc<Door>,
+    failures: &Arc<Allowance>,
+    inbox: &Arc<Inbox>,
+) -> Context {
+    let inbox = Arc::clone(inbox);
+    Context {
+        posts,
+        encoding: config.encoding,
+        segment_bytes_max: config.segment_bytes_max,
+        stream_tokens: config.stream_tokens.clone(),
+        callers: config.callers.clone(),
+        door,
+        failures: Arc::clone(failures),
+        pace: Arc::clone(&config.pace),
+        finished: Arc::new(move |token, outcome| inbox.post(Message::Finished { token, outcome })),
+    }
+}
+
 /// A media thread.
 struct Reader {
     inbox: Arc<Inbox>,
@@ -228,10 +248,8 @@ struct Reader {
     /// Time of the last look at the sockets.
     looked: Instant,
     buffer: Vec<u8>,
-    posts: Posts,
+    context: Context,
     pool: Arc<Pool>,
-    failures: Arc<Allowance>,
-    door: Arc<Door>,
     config: Config,
     drain_until: Option<Instant>,
 }
@@ -251,7 +269,7 @@ impl Reader {
                 tended = now;
                 self.tend(now);
             }
-            self.posts.send();
+            self.context.posts.send();
             if self.drain_until.is_some_and(|until| self.connections.is_empty() || now >= until) {
                 self.inbox.pulse.rest();
                 return;
@@ -357,7 +375,7 @@ impl Reader {
             return;
         }
         place.wait(token);
-        let call = Call::new(connection.peer, self.config.capture);
+        let call = Call::new(connection.peer, token, self.config.capture);
         let mut leg = Leg::new(wire, call, &connection.already_read, place);
         leg.settle(&self.pool);
         self.connections.insert(token, Box::new(leg));
@@ -377,9 +395,8 @@ impl Reader {
         };
         let (is_earned, peer) = (leg.place.is_earned(), leg.call.peer());
         if !is_earned && matches!(leg.closing, Closing::No) {
-            let board = self.posts.board();
-            board.counters.refuse(Refused::GaveWay);
-            if let Some(left_out) = board.log_rooms.trouble.take(peer.ip(), now) {
+            self.context.posts.board().counters.refuse(Refused::GaveWay);
+            if let Some(left_out) = self.context.room(peer, now) {
                 tracing::warn!(%peer, left_out, "closed a connection to make room for a new one: it had not begun a call in five seconds, and no place was free");
             }
             self.end(token, End::Idle, ws::CloseCode::TRY_AGAIN_LATER, now);
@@ -396,7 +413,7 @@ impl Reader {
             return;
         };
         let peer = leg.call.peer();
-        if let Some(left_out) = self.posts.board().log_rooms.trouble.take(peer.ip(), now) {
+        if let Some(left_out) = self.context.room(peer, now) {
             tracing::warn!(%peer, left_out, "closed a connection: its message did not end, and other connections needed the memory");
         }
         self.end(token, End::Idle, ws::CloseCode::POLICY, now);
@@ -471,7 +488,7 @@ impl Reader {
                     false => return Readiness::No,
                 }
             }
-            if leg.call.has_unread() {
+            if leg.has_unread {
                 leg.recall(&mut self.buffer);
                 self.feed(token, Received { bytes: 0, is_drained: false }, now);
                 continue;
@@ -514,71 +531,44 @@ impl Reader {
         turn_bytes >= FLOOD_BYTES_MIN.max(interval_ms * FLOOD_BYTES_PER_MS)
     }
 
-    /// Works on a call with the resources that its thread shares among all calls.
-    fn with_call<T>(
-        &mut self,
-        token: usize,
-        now: Instant,
-        work: impl FnOnce(&mut Leg, &mut [u8], &mut Context<'_>) -> T,
-    ) -> Option<T> {
-        let inbox = &self.inbox;
-        let done = || -> Done {
-            let inbox = Arc::clone(inbox);
-            Box::new(move |outcome| inbox.post(Message::Finished { token, outcome }))
-        };
-        let mut context = Context {
-            posts: &mut self.posts,
-            encoding: self.config.encoding,
-            segment_bytes_max: self.config.segment_bytes_max,
-            stream_tokens: self.config.stream_tokens.as_deref(),
-            failures: &self.failures,
-            pace: &self.config.pace,
-            door: &self.door,
-            callers: self.config.callers.as_deref(),
-            now,
-            done: &done,
-        };
-        self.connections.get_mut(&token).map(|leg| work(leg, &mut self.buffer, &mut context))
-    }
-
     /// Gives a call the new bytes, behind those of its unfinished message. Returns whether the call left
     /// messages unread.
     fn feed(&mut self, token: usize, received: Received, now: Instant) -> bool {
-        let pool = Arc::clone(&self.pool);
-        let has_unread = self.with_call(token, now, |leg, buffer, context| {
-            if received.bytes > 0 {
-                leg.last_heard = now;
-                leg.pinged = false;
-            }
-            let held = leg.partial.len();
-            let action = if leg.pooled == 0 {
-                let bytes = &mut buffer[..held + received.bytes];
-                let (kept, action) = leg.call.handle_bytes(bytes, context);
-                leg.keep(&bytes[..kept]);
-                action
-            } else {
-                let (kept, action) = leg.call.handle_bytes(&mut leg.partial, context);
-                leg.partial.truncate(kept);
-                action
-            };
-            leg.settle(&pool);
-            leg.send_pongs();
-            if !leg.place.is_earned() {
-                leg.place.note(leg.call.shown());
-            }
-            if let Action::Close(code) = action {
-                leg.close_when_finished(code, now);
-            }
-            if leg.call.peer_closed() && matches!(leg.closing, Closing::Lingering(_)) {
-                leg.closing = Closing::Gone;
-            }
-            let has_unread = leg.call.has_unread();
-            if received.is_drained && !has_unread {
-                leg.note_drained(now);
-            }
-            has_unread
-        });
-        has_unread.unwrap_or(false)
+        let Some(leg) = self.connections.get_mut(&token) else {
+            return false;
+        };
+        if received.bytes > 0 {
+            leg.last_heard = now;
+            leg.pinged = false;
+        }
+        let held = leg.partial.len();
+        let handled = if leg.pooled == 0 {
+            let bytes = &mut self.buffer[..held + received.bytes];
+            let handled = leg.call.handle_bytes(bytes, &mut self.context, now);
+            leg.keep(&self.buffer[..handled.kept]);
+            handled
+        } else {
+            let handled = leg.call.handle_bytes(&mut leg.partial, &mut self.context, now);
+            leg.partial.truncate(handled.kept);
+            handled
+        };
+        leg.settle(&self.pool);
+        leg.has_unread = handled.has_unread;
+        leg.has_peer_closed |= handled.has_peer_closed;
+        leg.answer(handled.pongs);
+        if !leg.place.is_earned() {
+            leg.place.note(handled.shown);
+        }
+        if let Action::Close(code) = handled.action {
+            leg.close_when_finished(code, now);
+        }
+        if leg.has_peer_closed && matches!(leg.closing, Closing::Lingering(_)) {
+            leg.closing = Closing::Gone;
+        }
+        if received.is_drained && !leg.has_unread {
+            leg.note_drained(now);
+        }
+        leg.has_unread
     }
 
     /// Ends a connection after its peer has closed or reset it.
@@ -593,10 +583,10 @@ impl Reader {
 
     /// Ends a connection from this side.
     fn end(&mut self, token: usize, end: End, code: ws::CloseCode, now: Instant) {
-        self.with_call(token, now, |leg, _, context| {
-            leg.call.end(end, context);
+        if let Some(leg) = self.connections.get_mut(&token) {
+            leg.call.end(end, &mut self.context, now);
             leg.close_when_finished(code, now);
-        });
+        }
     }
 
     /// Housekeeping of every call that is due: post the block that has waited, ping a silent peer, close
@@ -614,13 +604,13 @@ impl Reader {
             return;
         };
         leg.tended = now;
-        leg.call.tend(&mut self.posts, now);
+        let health = leg.call.tend(&mut self.context.posts, now);
         leg.wire.flush();
         leg.send_pongs();
-        let longest = (now - leg.began).max(leg.call.media_time());
+        let longest = (now - leg.began).max(health.media_time);
         let is_old = longest >= self.config.max_duration;
         let patience = self.config.idle_timeout;
-        let is_idle = leg.is_idle(now, patience);
+        let is_idle = leg.is_idle(&health, now, patience);
         let was_idle = std::mem::replace(&mut leg.was_idle, is_idle);
         match leg.closing {
             Closing::No if is_idle && was_idle => {
@@ -637,12 +627,10 @@ impl Reader {
             }
             // The peer began more recordings than its time paid for, and will pay for no more.
             Closing::No
-                if leg.wire.is_ending()
-                    && leg.call.owes_time()
-                    && now - leg.drained >= patience =>
+                if leg.wire.is_ending() && health.owes_time && now - leg.drained >= patience =>
             {
                 let peer = leg.call.peer();
-                if let Some(left_out) = self.posts.board().log_rooms.trouble.take(peer.ip(), now) {
+                if let Some(left_out) = self.context.room(peer, now) {
                     tracing::warn!(%peer, left_out, "closed a connection: its peer has gone, and left more starts than its time has paid for");
                 }
                 self.end_of_stream(token, End::Disconnect, now);
@@ -672,17 +660,19 @@ impl Reader {
                     let Some(leg) = reader.connections.get_mut(&token) else {
                         return true;
                     };
-                    leg.call.wait_no_more();
+                    if leg.has_unread {
+                        leg.call.wait_no_more();
+                    }
                     let more = reader.read(token, now);
                     let has_unread =
-                        reader.connections.get(&token).is_some_and(|l| l.call.has_unread());
+                        reader.connections.get(&token).is_some_and(|leg| leg.has_unread);
                     more != Readiness::AtOnce && !has_unread
                 });
                 reader.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, now);
             });
             self.drop_if_gone(token);
         }
-        self.posts.send();
+        self.context.posts.send();
     }
 
     fn drop_if_gone(&mut self, token: usize) {

@@ -1,6 +1,8 @@
 //! Starts of further streams on a connection: each counts against the rate of new calls, as an upgrade
 //! does.
 
+use std::time::Instant;
+
 use callreel_core::frame::Frame;
 
 use super::routing::{Routed as _, STREAMS_MAX};
@@ -10,8 +12,8 @@ use crate::board::Refused;
 impl Call {
     /// Whether a start after the connection's first is within the rate. A start that begins no stream
     /// does not count.
-    pub(super) fn may_start(&self, frame: &Frame<'_>, context: &Context<'_>) -> bool {
-        self.is_nameless_beside_named(frame.stream_id) || context.pace.admits(context.now)
+    pub(super) fn may_start(&self, frame: &Frame<'_>, context: &Context, now: Instant) -> bool {
+        self.is_nameless_beside_named(frame.stream_id) || context.pace.admits(now)
     }
 
     /// Whether a start has no stream id while a stream with an id is being recorded. Such a start
@@ -23,10 +25,10 @@ impl Call {
 
     /// Refuses a start beyond the rate; the connection's other streams go on. The refused stream stays
     /// known, without a recording, so that its messages are not taken for another stream's.
-    pub(super) fn refuse_start(&mut self, frame: Frame<'_>, context: &Context<'_>) {
+    pub(super) fn refuse_start(&mut self, frame: Frame<'_>, context: &Context, now: Instant) {
         let board = context.posts.board();
         board.counters.refuse(Refused::Rate);
-        if let Some(left_out) = context.room(self.peer) {
+        if let Some(left_out) = context.room(self.peer, now) {
             tracing::warn!(
                 peer = %self.peer,
                 left_out,

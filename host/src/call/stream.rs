@@ -51,6 +51,8 @@ pub(super) enum Next {
     Close(ws::CloseCode),
     /// Drop the stream; if nothing else is recorded on the connection, end it with this code.
     Refuse(ws::CloseCode),
+    /// Refuse the stream for its format, and write this record of it.
+    Unsupported(Box<Record>),
     /// End the recording.
     Stop,
 }
@@ -101,22 +103,27 @@ impl Stream {
 
     /// Goes on in another file if this one is full, and keeps the next message, `line`, for the
     /// capture.
-    pub(super) fn make_ready(&mut self, line: Option<&[u8]>, context: &mut Context<'_>) {
+    pub(super) fn make_ready(&mut self, line: Option<&[u8]>, context: &mut Context, now: Instant) {
         if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
-            self.begin_segment(context);
+            self.begin_segment(context, now);
         }
-        self.keep_line(line, context.posts);
+        self.keep_line(line, &mut context.posts);
     }
 
     /// Handles audio.
-    pub(super) fn handle_media(&mut self, media: &MediaFrame<'_>, context: &mut Context<'_>) {
+    pub(super) fn handle_media(
+        &mut self,
+        media: &MediaFrame<'_>,
+        context: &mut Context,
+        now: Instant,
+    ) {
         let error = match &mut self.session.handle_media(media) {
-            Ok(turn) => return append_all(turn, self.recording.as_mut(), context),
+            Ok(turn) => return append_all(turn, self.recording.as_mut(), context, now),
             Err(error) => *error,
         };
         let Self { span, has_warned, peer, .. } = self;
         span.in_scope(|| match error {
-            Error::Peer(error) => warn(error, has_warned, *peer, context),
+            Error::Peer(error) => warn(error, has_warned, *peer, context, now),
             error => tracing::error!(%error, "cannot record a chunk"),
         });
     }
@@ -126,7 +133,8 @@ impl Stream {
         &mut self,
         frame: Frame<'_>,
         opening: &mut Option<Box<Opening>>,
-        context: &mut Context<'_>,
+        context: &mut Context,
+        now: Instant,
     ) -> Next {
         let _entered = self.span.clone().entered();
         let stream_id = frame.stream_id;
@@ -137,7 +145,7 @@ impl Stream {
                 if let Some(opening) = opening {
                     opening.note_strange(stream_id);
                 }
-                warn(error, has_warned, peer, context);
+                warn(error, has_warned, peer, context, now);
                 return Next::GoOn;
             }
             Err(error) => {
@@ -159,9 +167,9 @@ impl Stream {
                     context.posts.board().counters.refuse(Refused::Disk);
                     return Next::Refuse(ws::CloseCode::INTERNAL);
                 }
-                let mut record = context.record_of(start);
-                if !context.admits(&mut record) {
-                    if let Some(left_out) = context.room(peer) {
+                let mut record = context.record_of(start, now);
+                if !context.admits(&mut record, now) {
+                    if let Some(left_out) = context.room(peer, now) {
                         tracing::warn!(
                             left_out,
                             "refused a stream: it shows no fresh token of its call"
@@ -173,7 +181,7 @@ impl Stream {
                 let Record { stream_id, call_id, .. } = &record;
                 self.span.record("stream", debug(stream_id)).record("call", debug(call_id));
                 if start.odd_fields > 0
-                    && let Some(left_out) = context.room(peer)
+                    && let Some(left_out) = context.room(peer, now)
                 {
                     let fields = start.odd_fields;
                     tracing::warn!(
@@ -182,25 +190,24 @@ impl Stream {
                         "the start message has fields of an unexpected type"
                     );
                 }
-                match context.posts.board().log_rooms.recordings.take(peer.ip(), context.now) {
+                match context.posts.board().log_rooms.recordings.take(peer.ip(), now) {
                     Some(left_out) => tracing::info!(left_out, "recording began"),
                     None => self.is_quiet = true,
                 }
-                let recording = context.begin(record, start.tracks.channels(), 0);
+                let recording = context.begin(record, start.tracks.channels(), 0, now);
                 self.recording = Some(recording.made_quiet(self.is_quiet));
             }
             Event::Refused(start) => {
                 *opening = None;
-                if let Some(left_out) = context.room(peer) {
+                if let Some(left_out) = context.room(peer, now) {
                     tracing::warn!(
                         left_out,
                         "refused a stream: its audio is not 8 kHz mono mu-law"
                     );
                 }
-                let mut record = context.record_of(start);
+                let mut record = context.record_of(start, now);
                 record.close(End::Refused);
-                context.posts.fail(record, (context.done)());
-                return Next::Refuse(ws::CloseCode::UNSUPPORTED);
+                return Next::Unsupported(Box::new(record));
             }
             Event::Dtmf { digit, at } => {
                 if let Some(recording) = &mut self.recording {
@@ -219,7 +226,7 @@ impl Stream {
         if let Some(opening) = opening.as_mut().filter(|_| is_strange) {
             opening.note_strange(stream_id);
         }
-        append_all(&mut turn, self.recording.as_mut(), context);
+        append_all(&mut turn, self.recording.as_mut(), context, now);
         next
     }
 
@@ -251,15 +258,15 @@ impl Stream {
     }
 
     /// Goes on in another file: this one is as long as it may be.
-    fn begin_segment(&mut self, context: &mut Context<'_>) {
+    fn begin_segment(&mut self, context: &mut Context, now: Instant) {
         let Some(full) = self.recording.take() else {
             return;
         };
         let _entered = self.span.enter();
         let record = full.record().next_segment(self.session.stats());
-        let next = context.begin(record, full.channels(), full.end_sample());
+        let next = context.begin(record, full.channels(), full.end_sample(), now);
         let nobody = Box::new(|_| ());
-        full.finish(End::Segment, self.session.stats(), context.posts, context.now, nobody);
+        full.finish(End::Segment, self.session.stats(), &mut context.posts, now, nobody);
         self.recording = Some(next.made_quiet(self.is_quiet));
     }
 
@@ -267,19 +274,20 @@ impl Stream {
     pub(super) fn finish(
         &mut self,
         end: End,
-        context: &mut Context<'_>,
+        context: &mut Context,
+        now: Instant,
         done: Done,
     ) -> Option<Finishing> {
         let _entered = self.span.clone().entered();
-        append_all(&mut self.session.handle_end(), self.recording.as_mut(), context);
+        append_all(&mut self.session.handle_end(), self.recording.as_mut(), context, now);
         context.posts.board().counters.add(self.session.stats(), &mut self.counted);
         self.note_clock();
         let mut recording = self.recording.take()?;
         if !self.capture.is_empty() {
-            recording.capture(std::mem::take(&mut self.capture), context.posts);
+            recording.capture(std::mem::take(&mut self.capture), &mut context.posts);
         }
         let stats = self.session.stats();
-        let finishing = recording.finish(end, stats, context.posts, context.now, done);
+        let finishing = recording.finish(end, stats, &mut context.posts, now, done);
         if !self.is_quiet {
             tracing::info!(%end, "recording ended");
         }
@@ -321,12 +329,13 @@ pub(super) fn warn(
     error: PeerError,
     has_warned: &mut bool,
     peer: SocketAddr,
-    context: &Context<'_>,
+    context: &Context,
+    now: Instant,
 ) {
     if std::mem::replace(has_warned, true) {
         return;
     }
-    if let Some(left_out) = context.room(peer) {
+    if let Some(left_out) = context.room(peer, now) {
         tracing::warn!(%error, left_out, "rejected a message; later ones are only counted");
     }
 }
@@ -335,7 +344,8 @@ pub(super) fn warn(
 fn append_all(
     turn: &mut Turn<'_, '_, Ring>,
     recording: Option<&mut Recording>,
-    context: &mut Context<'_>,
+    context: &mut Context,
+    now: Instant,
 ) {
     let Some(recording) = recording else {
         return;
@@ -344,9 +354,9 @@ fn append_all(
     loop {
         match turn.poll_run(recording.room()) {
             Run::Codes(0) => return,
-            Run::Codes(count) => recording.append(count, context.posts, context.now),
+            Run::Codes(count) => recording.append(count, &mut context.posts, now),
             Run::Silence(samples) => {
-                recording.append_silence(samples, context.posts, context.now);
+                recording.append_silence(samples, &mut context.posts, now);
             }
         }
     }

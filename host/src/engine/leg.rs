@@ -1,5 +1,6 @@
 //! One connection on its media thread: its socket, its call, and the unfinished parts of both.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::inbox::Message;
 use super::places::Place;
 use super::pool::{self, Pool};
 use super::wire::{Received, Wire};
-use crate::call::Call;
+use crate::call::{Call, Health, PONGS_MAX};
 
 /// Up to this much of an unfinished message stays in the connection's own `Vec`; beyond it, memory comes
 /// from the pool.
@@ -35,6 +36,8 @@ pub(super) struct Leg {
     sought: Option<Instant>,
     /// Whether the connection had to give up its message; later bytes are thrown away.
     pub is_deaf: bool,
+    /// Whether messages may be unread that the call can handle when it is no longer held back.
+    pub has_unread: bool,
     /// Whether the token is among the ready ones.
     pub is_ready: bool,
     /// Time of the last read that drained the socket.
@@ -48,6 +51,11 @@ pub(super) struct Leg {
     pub was_idle: bool,
     /// Whether a ping has not been answered yet.
     pub pinged: bool,
+    /// Answers to the peer's pings that the wire has no room for yet, oldest first. *Invariant:
+    /// [`PONGS_MAX`] at most.* Takes memory only while it holds some.
+    pongs: VecDeque<ws::Control>,
+    /// Whether the peer's close frame has come.
+    pub has_peer_closed: bool,
     pub closing: Closing,
     pub place: Place,
 }
@@ -75,6 +83,7 @@ impl Leg {
             pooled_since: now,
             sought: None,
             is_deaf: false,
+            has_unread: false,
             is_ready: true,
             drained: now,
             is_probed: false,
@@ -83,6 +92,8 @@ impl Leg {
             tended: now,
             was_idle: false,
             pinged: false,
+            pongs: VecDeque::new(),
+            has_peer_closed: false,
             closing: Closing::No,
             place,
         }
@@ -101,10 +112,10 @@ impl Leg {
 
     /// Whether the peer has been silent for too long, or sends messages but begins no recording, or
     /// holds memory for a message that does not end.
-    pub(super) fn is_idle(&self, now: Instant, patience: Duration) -> bool {
+    pub(super) fn is_idle(&self, health: &Health, now: Instant, patience: Duration) -> bool {
         now - self.last_heard >= patience
-            || !self.call.is_recording() && now - self.began >= patience
-            || self.pooled > 0 && now - self.pooled_since.max(self.call.heard()) >= patience
+            || !health.is_recording && now - self.began >= patience
+            || self.pooled > 0 && now - self.pooled_since.max(health.heard) >= patience
     }
 
     /// Keeps the start of a message in the connection's own memory.
@@ -219,7 +230,7 @@ impl Leg {
     /// connection is gone; else the peer may answer.
     pub(super) fn close(&mut self, code: ws::CloseCode, now: Instant) {
         self.closing =
-            if self.call.peer_closed() { Closing::Gone } else { Closing::Lingering(now + LINGER) };
+            if self.has_peer_closed { Closing::Gone } else { Closing::Lingering(now + LINGER) };
         // The place is free before the peer can dial again.
         self.place.linger();
         self.wire.send([ws::close(code)]);
@@ -228,12 +239,19 @@ impl Leg {
         }
     }
 
+    /// Adds answers to those to be sent, drops the oldest beyond [`PONGS_MAX`], and sends the rest.
+    pub(super) fn answer(&mut self, pongs: VecDeque<ws::Control>) {
+        self.pongs.extend(pongs);
+        self.pongs.drain(..self.pongs.len().saturating_sub(PONGS_MAX));
+        self.send_pongs();
+    }
+
     /// Answers the peer's pings, unless earlier answers still wait for the socket: a peer that does not
-    /// read gets no more, and its call keeps the newest answers for later.
+    /// read gets no more, and the newest answers are kept for later.
     pub(super) fn send_pongs(&mut self) {
         let is_open = matches!(self.closing, Closing::No | Closing::WhenFinished(_));
         if is_open && !self.wire.has_unsent() {
-            self.wire.send(self.call.take_pongs());
+            self.wire.send(std::mem::take(&mut self.pongs));
         }
     }
 }
