@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use callreel_core::frame::{Provider, Start};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav;
 
@@ -14,7 +13,7 @@ use crate::pace::Pace;
 use crate::record::Record;
 use crate::recording::{Done, Outcome, Posts, Recording};
 use crate::store::Door;
-use crate::stream_tokens::{self, StreamTokens};
+use crate::stream_tokens::StreamTokens;
 
 /// Resources of a media thread for the call that it works on.
 pub struct Context {
@@ -44,22 +43,6 @@ impl Context {
     /// Takes room in the log for a line about a problem; see [`crate::log::Room::take`].
     pub(crate) fn room(&self, peer: SocketAddr, now: Instant) -> Option<Option<u64>> {
         self.posts.board().log_rooms.trouble.take(peer.ip(), now)
-    }
-
-    /// The record of a stream that starts, with its call's caller ids if a webhook reported them.
-    pub(super) fn record_of(&self, start: &Start<'_>, now: Instant) -> Record {
-        let mut record = Record::new(Provider::Twilio, start, self.encoding);
-        let callers = self.callers.as_deref();
-        record.caller = callers.and_then(|callers| callers.of(&record.call_id, now));
-        record
-    }
-
-    /// Whether the stream may be recorded. Removes its token, which is secret, from the record.
-    pub(super) fn admits(&self, record: &mut Record, now: Instant) -> bool {
-        let token = record.parameters.remove(stream_tokens::PARAMETER);
-        self.stream_tokens.as_deref().is_none_or(|tokens| {
-            token.is_some_and(|token| tokens.redeem(&record.call_id, &token, now))
-        })
     }
 
     /// The callback for a recording or a failure record of the call `key`.

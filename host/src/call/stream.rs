@@ -15,9 +15,9 @@ use tracing::field::{Empty, debug};
 use super::Context;
 use super::opening::Opening;
 use super::routing::Routed;
-use crate::board::Refused;
 use crate::record::{End, Record, What};
 use crate::recording::{Done, Finishing, Posts, Recording};
+
 /// Longest text of a key or a mark that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 256;
 
@@ -157,68 +157,22 @@ impl Stream {
         match turn.event() {
             Event::Started(start) => {
                 let is_first = opening.take().is_some();
-                // The first stream was admitted with its connection. The store logs the faults of the
-                // disk.
-                if !is_first && let Some(fault) = context.door.fault() {
-                    tracing::debug!(
-                        fault,
-                        "refused a stream that began on a connection after others"
-                    );
-                    context.posts.board().counters.refuse(Refused::Disk);
-                    return Next::Refuse(ws::CloseCode::INTERNAL);
-                }
-                let mut record = context.record_of(start, now);
-                if !context.admits(&mut record, now) {
-                    if let Some(left_out) = context.room(peer, now) {
-                        tracing::warn!(
-                            left_out,
-                            "refused a stream: it shows no fresh token of its call"
-                        );
-                    }
-                    context.posts.board().counters.refuse(Refused::Token);
-                    return Next::Refuse(ws::CloseCode::POLICY);
-                }
+                let record = match context.admit(start, is_first, peer, now) {
+                    Ok(record) => record,
+                    Err(code) => return Next::Refuse(code),
+                };
                 let Record { stream_id, call_id, .. } = &record;
                 self.span.record("stream", debug(stream_id)).record("call", debug(call_id));
-                if start.odd_fields > 0
-                    && let Some(left_out) = context.room(peer, now)
-                {
-                    let fields = start.odd_fields;
-                    tracing::warn!(
-                        fields,
-                        left_out,
-                        "the start message has fields of an unexpected type"
-                    );
-                }
-                match context.posts.board().log_rooms.recordings.take(peer.ip(), now) {
-                    Some(left_out) => tracing::info!(left_out, "recording began"),
-                    None => self.is_quiet = true,
-                }
+                self.is_quiet = !context.tell_start(start, peer, now);
                 let recording = context.begin(record, start.tracks.channels(), 0, now);
                 self.recording = Some(recording.made_quiet(self.is_quiet));
             }
             Event::Refused(start) => {
                 *opening = None;
-                if let Some(left_out) = context.room(peer, now) {
-                    tracing::warn!(
-                        left_out,
-                        "refused a stream: its audio is not 8 kHz mono mu-law"
-                    );
-                }
-                let mut record = context.record_of(start, now);
-                record.close(End::Refused);
-                return Next::Unsupported(Box::new(record));
+                return Next::Unsupported(Box::new(context.refused(start, peer, now)));
             }
-            Event::Dtmf { digit, at } => {
-                if let Some(recording) = &mut self.recording {
-                    recording.add_event(*at, What::Dtmf(short(digit)));
-                }
-            }
-            Event::Mark { name, at } => {
-                if let Some(recording) = &mut self.recording {
-                    recording.add_event(*at, What::Mark(short(name)));
-                }
-            }
+            Event::Dtmf { digit, at } => add_event(&mut self.recording, *at, What::Dtmf, digit),
+            Event::Mark { name, at } => add_event(&mut self.recording, *at, What::Mark, name),
             Event::Stopped => next = Next::Stop,
             _ => {}
         }
@@ -311,11 +265,19 @@ impl Stream {
     }
 }
 
-/// The first `TEXT_CHARS_MAX` characters of a key or a mark: a call may have many.
-fn short(text: &Text<'_>) -> String {
-    let mut text: String = text.chars().take(TEXT_CHARS_MAX).collect();
-    text.shrink_to_fit();
-    text
+/// Notes a key or a mark in the recording, with the first [`TEXT_CHARS_MAX`] characters of its text: a
+/// call may have many.
+fn add_event(
+    recording: &mut Option<Recording>,
+    at: u64,
+    what: fn(String) -> What,
+    text: &Text<'_>,
+) {
+    if let Some(recording) = recording {
+        let mut text: String = text.chars().take(TEXT_CHARS_MAX).collect();
+        text.shrink_to_fit();
+        recording.add_event(at, what(text));
+    }
 }
 
 /// The common context of a stream's log lines. Its ids are filled in at the start.
