@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use callreel_core::session::GAP_MS_MAX;
 use callreel_core::{wav, ws};
 use hyper::body::Bytes;
 use mio::{Events, Poll, Token};
@@ -32,12 +33,12 @@ use self::pool::Pool;
 use self::slots::Slots;
 use self::wire::Wire;
 use crate::board::Board;
-use crate::call::{Allowance, Call, Context};
+use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX};
 use crate::caller_ids::Callers;
 use crate::lock::lock;
 use crate::pace::Pace;
 use crate::record::End;
-use crate::recording::{Posts, Writers};
+use crate::recording::{Posts, SAMPLES_PER_MS, TRACKS_MAX, Writers};
 use crate::store::Store;
 use crate::stream_tokens::StreamTokens;
 
@@ -53,6 +54,18 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Longest time for calls to finish when the recorder stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(8);
+
+/// Most bytes of samples that one message adds to a file: those of the largest message, and of the longest
+/// gap before it, on all tracks.
+const MESSAGE_SAMPLE_BYTES_MAX: u64 = (MESSAGE_BYTES_MAX as u64 / 4 * 3
+    + GAP_MS_MAX as u64 * SAMPLES_PER_MS)
+    * TRACKS_MAX
+    * wav::Encoding::Pcm16.sample_bytes() as u64;
+
+/// Bytes that stay free in the largest file: whether a file is full is checked before each message.
+const SEGMENT_MARGIN_BYTES: u64 = 16 << 20;
+
+const _: () = assert!(MESSAGE_SAMPLE_BYTES_MAX < SEGMENT_MARGIN_BYTES);
 
 /// Settings of the engine.
 #[derive(Clone, Debug)]
@@ -92,8 +105,7 @@ impl Default for Config {
             pace: Arc::default(),
             callers: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
-            // Room for the largest message, and for the longest gap before it, 10 s.
-            segment_bytes_max: u64::from(wav::DATA_BYTES_MAX) - (16 << 20),
+            segment_bytes_max: wav::DATA_BYTES_MAX as u64 - SEGMENT_MARGIN_BYTES,
         }
     }
 }

@@ -17,7 +17,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use callreel_core::g711::{MULAW_SILENCE, decode_mulaw};
+use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
 use callreel_core::session::{Gap, MediaClock, Stats};
 use callreel_core::wav::Spec;
 use tracing::Span;
@@ -27,6 +27,22 @@ use self::writers::Spool;
 pub use self::writers::Writers;
 use crate::board::{Board, Tap};
 use crate::record::{End, Record, What, ms};
+
+/// Most tracks of a recording: channels of its file.
+pub(crate) const TRACKS_MAX: u64 = 2;
+
+/// Samples of a track in a millisecond. A provider sends each as one byte.
+pub(crate) const SAMPLES_PER_MS: u64 = SAMPLE_RATE_HZ as u64 / 1000;
+
+/// Length of a usual chunk of audio, in milliseconds.
+const CHUNK_MS: u64 = 20;
+
+/// Bytes of a message with a chunk, except those of its payload: JSON, and the frame of WebSocket.
+const ENVELOPE_BYTES: u64 = 184;
+
+/// Bytes of the messages that bring a millisecond of a track: its samples in base64, and the envelopes.
+pub(crate) const MESSAGE_BYTES_PER_MS: u64 =
+    ((CHUNK_MS * SAMPLES_PER_MS).div_ceil(3) * 4 + ENVELOPE_BYTES) / CHUNK_MS;
 
 /// Most audio in a block, in milliseconds. A crash loses the audio in the block.
 pub const BLOCK_MS_MAX: u64 = 800;
@@ -45,9 +61,10 @@ pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(500);
 /// Most audio that waits for a disk that is behind, in milliseconds.
 pub const QUEUE_MS_MAX: u64 = 10_000;
 
-/// Bytes of messages and records that may wait before further messages are left out of the capture: more
-/// than come with [`QUEUE_MS_MAX`] of audio.
-const CAPTURE_QUEUE_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of messages and records that may wait before further messages are left out of the capture: at
+/// least twice those that come with [`QUEUE_MS_MAX`] of all tracks.
+const CAPTURE_QUEUE_BYTES_MAX: u64 =
+    (2 * QUEUE_MS_MAX * TRACKS_MAX * MESSAGE_BYTES_PER_MS).next_power_of_two();
 
 /// Time for which a full queue holds the peer back before audio becomes silence.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);

@@ -16,7 +16,7 @@ use super::wire::{Received, Wire};
 use crate::board::Refused;
 use crate::call::{Action, Call, Health, PONGS_MAX};
 use crate::record::End;
-use crate::recording::Outcome;
+use crate::recording::{MESSAGE_BYTES_PER_MS, Outcome, TRACKS_MAX};
 
 /// Bytes read from one connection before the others have their turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
@@ -29,10 +29,10 @@ const DISCARDS_MAX: usize = 4;
 const LAST_TURNS_MAX: usize = 16;
 
 /// Bytes of a turn from which the peer counts as a flood: it sends faster than speech. The limit is the
-/// larger of `FLOOD_BYTES_MIN` and `FLOOD_BYTES_PER_MS`, four times the bytes of two tracks, for the
+/// larger of `FLOOD_BYTES_MIN` and `FLOOD_BYTES_PER_MS`, four times the bytes of all tracks, for the
 /// time between two looks.
-const FLOOD_BYTES_MIN: usize = 16 * 1024;
-const FLOOD_BYTES_PER_MS: usize = 160;
+const FLOOD_BYTES_MIN: u64 = 16 * 1024;
+const FLOOD_BYTES_PER_MS: u64 = 4 * TRACKS_MAX * MESSAGE_BYTES_PER_MS;
 
 /// Longest time for a peer to close after this side has closed.
 const LINGER: Duration = Duration::from_secs(2);
@@ -294,7 +294,7 @@ impl Leg {
                 continue;
             }
             // A peer that floods waits for the recorder only, so it is read again at once.
-            let is_flood = turn_bytes >= flood_bytes(desk.config.read_interval);
+            let is_flood = turn_bytes as u64 >= flood_bytes(desk.config.read_interval);
             match received.is_drained {
                 true if is_flood => return Readiness::AtOnce,
                 true => return Readiness::No,
@@ -456,7 +456,6 @@ impl Leg {
 }
 
 /// Bytes of a turn from which the peer counts as a flood, with this time between two looks.
-const fn flood_bytes(read_interval: Duration) -> usize {
-    let paced = read_interval.as_millis() as usize * FLOOD_BYTES_PER_MS;
-    if paced > FLOOD_BYTES_MIN { paced } else { FLOOD_BYTES_MIN }
+fn flood_bytes(read_interval: Duration) -> u64 {
+    FLOOD_BYTES_MIN.max(read_interval.as_millis() as u64 * FLOOD_BYTES_PER_MS)
 }
