@@ -48,7 +48,8 @@ pub(super) struct Leg {
     partial: Partial,
     /// Whether the connection had to give up its message; later bytes are thrown away.
     is_deaf: bool,
-    /// Whether messages may be unread that the call can handle when it is no longer held back.
+    /// Whether messages may be unread that the call can handle when it is no longer held back, or that
+    /// came with the handshake.
     has_unread: bool,
     /// Whether the token is among the ready ones.
     is_ready: bool,
@@ -111,7 +112,7 @@ impl Leg {
             call,
             partial,
             is_deaf: false,
-            has_unread: false,
+            has_unread: !already_read.is_empty(),
             is_ready: true,
             drained: now,
             is_probed: false,
@@ -283,8 +284,7 @@ impl Leg {
                 Ok(None) => return self.end_of_stream(End::Disconnect, desk, now),
                 Err(_) => return self.end_of_stream(End::Reset, desk, now),
             };
-            // Without new bytes, only those that came with the handshake may not have been handled yet.
-            if received.bytes == 0 && (turn_bytes > 0 || self.partial.is_empty()) {
+            if received.bytes == 0 && received.is_drained {
                 self.note_drained(now);
                 return Readiness::No;
             }

@@ -34,10 +34,6 @@ impl Partial {
         Self { bytes: bytes.to_vec(), pooled: 0, pooled_since: Instant::now(), sought: None }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// Time since when the message has held memory of the pool, if it does.
     pub(super) fn pooled_since(&self) -> Option<Instant> {
         (self.pooled > 0).then_some(self.pooled_since)
