@@ -1,5 +1,6 @@
 //! One connection: the bytes of its WebSocket in, recordings and their end records out.
 
+mod context;
 mod opening;
 pub mod routing;
 mod starts;
@@ -9,72 +10,75 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use callreel_core::frame::{self, Body, Frame, MediaFrame, PeerError, Provider, Start};
-use callreel_core::g711::SAMPLE_RATE_HZ;
+use callreel_core::frame::{self, Body, Frame, MediaFrame, PeerError, Provider};
 use callreel_core::session::SilenceBudget;
-use callreel_core::{wav, ws};
+use callreel_core::ws;
 use jiff::Timestamp;
 
+pub use self::context::Context;
 use self::opening::Opening;
 pub use self::opening::{Allowance, Shown};
 use self::stream::{Next, Stream, warn};
 use crate::board::Refused;
-use crate::caller_ids::Callers;
-use crate::pace::Pace;
-use crate::record::{End, Record, ms};
-use crate::recording::{Done, Finishing, Outbox, Outcome, Recording, STUCK_AFTER};
-use crate::store::Door;
-use crate::stream_tokens::{self, StreamTokens};
+use crate::record::{End, ms};
+use crate::recording::{Done, Finishing, Outcome, Posts, Recording, STUCK_AFTER};
 
 /// Largest message, in bytes: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// Most pongs that wait to be sent. One more replaces the oldest: a peer needs an answer only to its
 /// newest ping (RFC 6455, section 5.5.3).
-const PONGS_MAX: usize = 16;
+pub const PONGS_MAX: usize = 16;
 
 /// Samples of the [`SilenceBudget`] that each start after a connection's first costs. They stand for 2
 /// KiB: the disk space of a file's header and an end record.
 pub const START_SAMPLES: u32 = 1024;
 
-/// Resources of the media thread, for the call that it handles.
-pub struct Context<'c> {
-    /// Buffer for mu-law codes between the session and the recording.
-    pub codes: &'c mut [u8],
-    /// The queue to the writer of the recordings.
-    pub outbox: &'c mut Outbox,
-    /// Encoding of the stored samples.
-    pub encoding: wav::Encoding,
-    /// Most bytes of samples in a file; beyond it the recording goes on in the next file.
-    pub segment_bytes_max: u64,
-    /// The tokens of which a stream must send one in its start; `None`: a stream needs no token.
-    pub stream_tokens: Option<&'c StreamTokens>,
-    /// Caller ids of the calls reported by webhooks, if end records include them.
-    pub callers: Option<&'c Callers>,
-    /// State of the disk, asked before each recording after a connection's first.
-    pub door: &'c Door,
-    /// Allowance of records for connections without a start.
-    pub failures: &'c Allowance,
-    /// Rate limit of new calls. Each stream after a connection's first counts; the upgrade counts for
-    /// the first.
-    pub pace: &'c Pace,
-    /// The time of this look at the sockets.
-    pub now: Instant,
-    /// Makes the callback for each recording or failure record of the connection, called when it is
-    /// finished.
-    pub done: &'c dyn Fn() -> Done,
-}
-
-/// A connection's wish after some of its bytes.
+/// The step that a connection needs after some of its bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Wish {
-    /// More bytes.
+pub enum Action {
+    /// Read more bytes.
     GoOn,
-    /// To be closed with this code; at once, or when its recording is finished.
+    /// Close the connection with this code: at once, or when its recordings are finished.
     Close(ws::CloseCode),
 }
 
-/// One connection, from its WebSocket to its recordings.
+/// Result of [`Call::handle_bytes`].
+#[derive(Debug)]
+pub struct Handled {
+    /// Number of bytes, moved to the start, that must be passed again in front of the next ones.
+    pub kept: usize,
+    /// Some of the kept bytes may be whole messages: the call is held back. Pass them again, without new
+    /// bytes, when it [is not](Call::is_held_back) any longer.
+    pub has_unread: bool,
+    /// The next step.
+    pub action: Action,
+    /// Answers to the peer's newest pings, oldest first: [`PONGS_MAX`] at most.
+    pub pongs: VecDeque<ws::Control>,
+    /// The peer's close frame was among the bytes.
+    pub has_peer_closed: bool,
+    /// The connection's evidence of being a call.
+    pub shown: Shown,
+}
+
+/// State of a call after its housekeeping.
+#[derive(Clone, Copy, Debug)]
+pub struct Health {
+    /// A recording is going on.
+    pub is_recording: bool,
+    /// Media time of the longest live recording, all of a stream's files together.
+    pub media_time: Duration,
+    /// Time of the last whole text message.
+    pub heard: Instant,
+    /// The peer has to wait until time has paid for its starts.
+    pub owes_time: bool,
+}
+
+/// One connection, from its WebSocket to its recordings, without its socket.
+///
+/// Inputs are [`handle_bytes`](Self::handle_bytes), [`tend`](Self::tend), a few times a second,
+/// [`note_finished`](Self::note_finished), after each call of [`Context::finished`], and
+/// [`end`](Self::end). Ask [`is_held_back`](Self::is_held_back) before each read of the socket.
 pub struct Call {
     decoder: ws::Decoder,
     /// The streams in the order of their starts, those refused for the rate before all others.
@@ -86,7 +90,6 @@ pub struct Call {
     /// or [`STUCK_AFTER`] has passed, messages stay unread: a peer must not begin recordings faster
     /// than the disk takes them.
     before: Option<(Finishing, Instant)>,
-    has_unread: bool,
     /// Unread messages are to be handled although the disk is behind.
     is_pressed: bool,
     /// Silence that the timestamps of all its streams together may still ask for.
@@ -100,30 +103,27 @@ pub struct Call {
     /// Recordings that are being finished; the connection may close when there are none.
     finishing: usize,
     /// The disk did not let one of its recordings be finished yet.
-    has_left: bool,
-    /// Pongs that are not sent yet, oldest first. *Invariant: [`PONGS_MAX`] at most.* Takes memory only
-    /// while it holds some.
-    pongs: VecDeque<ws::Control>,
-    /// The peer's close frame has come.
-    peer_closed: bool,
+    has_unfinished: bool,
     /// The last message as received, if messages are captured.
     line: Option<Vec<u8>>,
+    /// Names the call to [`Context::finished`].
+    key: usize,
     peer: SocketAddr,
     began: Instant,
     began_at: Timestamp,
 }
 
 impl Call {
-    /// A connection after its handshake. With `capture`, messages are kept as received.
+    /// A connection after its handshake, with the `key` that [`Context::finished`] is to tell. With
+    /// `capture`, messages are kept as received.
     #[must_use]
-    pub fn new(peer: SocketAddr, capture: bool) -> Self {
+    pub fn new(peer: SocketAddr, key: usize, capture: bool) -> Self {
         let now = Instant::now();
         Self {
             decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
             streams: vec![Stream::new(peer)],
             opening: Some(Box::default()),
             before: None,
-            has_unread: false,
             is_pressed: false,
             silence: SilenceBudget::new(),
             owed: 0,
@@ -131,83 +131,90 @@ impl Call {
             heard: now,
             ended: None,
             finishing: 0,
-            has_left: false,
-            pongs: VecDeque::new(),
-            peer_closed: false,
+            has_unfinished: false,
             line: capture.then(Vec::new),
+            key,
             peer,
             began_at: Timestamp::now(),
         }
     }
 
-    /// Handles the connection's bytes. Returns the number of bytes, moved to the start of `bytes`, that
-    /// must be passed again, and the connection's wish.
-    pub fn handle_bytes(&mut self, bytes: &mut [u8], context: &mut Context<'_>) -> (usize, Wish) {
-        let mut wish = Wish::GoOn;
-        self.advance(context.now);
-        while !self.has_to_wait(context.now)
+    /// Handles bytes of the connection: those that the last result kept, and new ones behind them.
+    /// Changes `bytes` in place.
+    pub fn handle_bytes(
+        &mut self,
+        bytes: &mut [u8],
+        context: &mut Context,
+        now: Instant,
+    ) -> Handled {
+        let (mut action, mut pongs) = (Action::GoOn, VecDeque::new());
+        let mut has_peer_closed = false;
+        self.advance(now);
+        while !self.has_to_wait(now)
             && let Some(event) = self.decoder.poll(bytes)
         {
             let asked = match event {
                 Ok(ws::Event::Text(text)) if self.ended.is_none() => {
-                    self.handle_message(text, context)
+                    self.handle_message(text, context, now)
                 }
                 Ok(ws::Event::Binary(bytes)) => {
                     // Never recorded, but counted for the record of a connection without a start.
                     if let Some(opening) = self.opening.as_mut().filter(|_| self.ended.is_none()) {
                         opening.note_binary(bytes);
                     }
-                    Wish::GoOn
+                    Action::GoOn
                 }
                 // Nothing to do for a message after the end, or for a pong.
-                Ok(ws::Event::Text(_) | ws::Event::Pong) => Wish::GoOn,
+                Ok(ws::Event::Text(_) | ws::Event::Pong) => Action::GoOn,
                 Ok(ws::Event::Ping(payload)) => {
-                    if self.pongs.len() == PONGS_MAX {
-                        self.pongs.pop_front();
+                    if pongs.len() == PONGS_MAX {
+                        pongs.pop_front();
                     }
-                    self.pongs.push_back(ws::pong(payload));
-                    Wish::GoOn
+                    pongs.push_back(ws::pong(payload));
+                    Action::GoOn
                 }
                 Ok(ws::Event::Close(code)) => {
-                    self.peer_closed = true;
-                    self.end(End::Close, context);
-                    Wish::Close(code.unwrap_or(ws::CloseCode::NORMAL))
+                    has_peer_closed = true;
+                    self.end(End::Close, context, now);
+                    Action::Close(code.unwrap_or(ws::CloseCode::NORMAL))
                 }
                 Err(code) => {
-                    self.end(End::Protocol, context);
-                    Wish::Close(code)
+                    self.end(End::Protocol, context, now);
+                    Action::Close(code)
                 }
             };
-            if asked != Wish::GoOn && wish == Wish::GoOn {
-                wish = asked;
+            if asked != Action::GoOn && action == Action::GoOn {
+                action = asked;
             }
         }
-        self.has_unread = self.has_to_wait(context.now);
-        self.is_pressed &= self.has_unread;
-        (self.decoder.compact(bytes), wish)
+        let has_unread = self.has_to_wait(now);
+        self.is_pressed &= has_unread;
+        let shown = self.opening.as_ref().map_or(Shown::Stream, |opening| opening.shown());
+        let kept = self.decoder.compact(bytes);
+        Handled { kept, has_unread, action, pongs, has_peer_closed, shown }
     }
 
     /// Ends the connection's recordings, or reports that there was none. Ignores all later messages.
-    pub fn end(&mut self, end: End, context: &mut Context<'_>) {
+    pub fn end(&mut self, end: End, context: &mut Context, now: Instant) {
         if self.ended.is_some() {
             return;
         }
         self.ended = Some(end);
         for index in 0..self.streams.len() {
-            self.finish(index, end, context);
+            self.finish(index, end, context, now);
         }
         if let Some(opening) = self.opening.take() {
-            self.tell_failure(*opening, end, context);
+            self.tell_failure(*opening, end, context, now);
         }
     }
 
     /// Writes a record and a log line about a connection on which no stream started.
-    fn tell_failure(&mut self, opening: Opening, end: End, context: &mut Context<'_>) {
+    fn tell_failure(&mut self, opening: Opening, end: End, context: &mut Context, now: Instant) {
         let Some(Stream { span, session, .. }) = self.streams.first() else {
             return;
         };
         let _entered = span.enter();
-        let room = context.room(self.peer);
+        let room = context.room(self.peer, now);
         let Some(mut record) = opening.record(end, self.began_at) else {
             if let Some(left_out) = room {
                 tracing::info!(%end, left_out, "a connection ended before a stream started");
@@ -215,7 +222,7 @@ impl Call {
             return;
         };
         record.set_stats(session.stats());
-        context.outbox.board().counters.refuse(Refused::NoStart);
+        context.posts.board().counters.refuse(Refused::NoStart);
         if let Some(left_out) = room {
             // Without the excerpt: readers of the record may see more than readers of the log.
             tracing::warn!(
@@ -226,22 +233,29 @@ impl Call {
                 "no call was recorded: messages came, but no start message that could be read"
             );
         }
-        if context.failures.take(context.now) {
-            context.outbox.fail(record, (context.done)());
+        if context.failures.take(now) {
+            context.posts.fail(record, context.done(self.key));
             self.finishing += 1;
         }
     }
 
-    /// Does the housekeeping of each stream.
-    pub fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
+    /// Does the housekeeping of each stream. Call it a few times a second.
+    pub fn tend(&mut self, posts: &mut Posts, now: Instant) -> Health {
         for stream in &mut self.streams {
-            stream.tend(outbox, now);
+            stream.tend(posts, now);
+        }
+        let recordings = self.streams.iter().filter_map(|stream| stream.recording.as_ref());
+        let longest = recordings.map(Recording::end_sample).max();
+        Health {
+            is_recording: longest.is_some(),
+            media_time: Duration::from_millis(ms(longest.unwrap_or_default())),
+            heard: self.heard,
+            owes_time: self.owed > 0,
         }
     }
 
     /// Whether a recording is going on.
-    #[must_use]
-    pub fn is_recording(&self) -> bool {
+    fn is_recording(&self) -> bool {
         self.streams.iter().any(|stream| stream.recording.is_some())
     }
 
@@ -251,29 +265,11 @@ impl Call {
         self.peer
     }
 
-    /// The connection's evidence of being a call.
-    #[must_use]
-    pub fn shown(&self) -> Shown {
-        self.opening.as_ref().map_or(Shown::Stream, |opening| opening.shown())
-    }
-
-    /// Time of the last whole text message.
-    #[must_use]
-    pub const fn heard(&self) -> Instant {
-        self.heard
-    }
-
-    /// Whether messages may be unread that the call can handle when it is no longer held back.
-    #[must_use]
-    pub const fn has_unread(&self) -> bool {
-        self.has_unread
-    }
-
-    /// Lets the call handle its unread messages although the disk is behind.
+    /// Lets the call handle the messages that are unread now, although the disk is behind.
     pub fn wait_no_more(&mut self) {
         self.before = None;
         self.owed = 0;
-        self.is_pressed = self.has_unread;
+        self.is_pressed = true;
     }
 
     /// Whether to hold the peer back: the disk is behind, or the peer began more recordings than its
@@ -308,37 +304,18 @@ impl Call {
         self.pay();
     }
 
-    /// Whether its peer has to wait until time has paid for its starts.
-    #[must_use]
-    pub const fn owes_time(&self) -> bool {
-        self.owed > 0
-    }
-
     fn pay(&mut self) {
         if self.silence.take(self.owed) {
             self.owed = 0;
         }
     }
 
-    /// Media time of the longest live recording, all of a stream's files together.
-    #[must_use]
-    pub fn media_time(&self) -> Duration {
-        let recordings = self.streams.iter().filter_map(|stream| stream.recording.as_ref());
-        let longest = recordings.map(Recording::end_sample).max().unwrap_or_default();
-        Duration::from_millis(ms(longest))
-    }
-
-    /// Takes the pongs that are to be sent, oldest first.
-    pub fn take_pongs(&mut self) -> VecDeque<ws::Control> {
-        std::mem::take(&mut self.pongs)
-    }
-
     /// Notes the outcome of one of the recordings. Returns the code to close with instead of the wished
     /// one, if the disk did not let a recording be finished yet.
     pub fn note_finished(&mut self, outcome: Outcome) -> Option<ws::CloseCode> {
         self.finishing = self.finishing.saturating_sub(1);
-        self.has_left |= outcome == Outcome::Left;
-        self.has_left.then_some(ws::CloseCode::INTERNAL)
+        self.has_unfinished |= outcome == Outcome::Unfinished;
+        self.has_unfinished.then_some(ws::CloseCode::INTERNAL)
     }
 
     /// Whether one of the recordings is being finished.
@@ -347,14 +324,8 @@ impl Call {
         self.finishing > 0
     }
 
-    /// Whether the peer has sent its close frame.
-    #[must_use]
-    pub const fn peer_closed(&self) -> bool {
-        self.peer_closed
-    }
-
-    fn handle_message(&mut self, text: &mut [u8], context: &mut Context<'_>) -> Wish {
-        self.heard = context.now;
+    fn handle_message(&mut self, text: &mut [u8], context: &mut Context, now: Instant) -> Action {
+        self.heard = now;
         if let Some(opening) = &mut self.opening {
             opening.note_text(text);
         }
@@ -372,28 +343,30 @@ impl Call {
         if let Ok(frame) = &parsed
             && let Some(media) = frame.media().filter(|_| self.opening.is_none())
         {
-            self.handle_media(&media, context);
-            return Wish::GoOn;
+            self.handle_media(&media, context, now);
+            return Action::GoOn;
         }
         match parsed {
             Ok(frame) => {
                 if let Some(opening) = &mut self.opening {
                     opening.note_frame(&frame.body);
-                } else if matches!(frame.body, Body::Start(_)) && !self.may_start(&frame, context) {
-                    self.refuse_start(frame, context);
-                    return Wish::GoOn;
+                } else if matches!(frame.body, Body::Start(_))
+                    && !self.may_start(&frame, context, now)
+                {
+                    self.refuse_start(frame, context, now);
+                    return Action::GoOn;
                 }
-                self.handle_frame(frame, context)
+                self.handle_frame(frame, context, now)
             }
             Err(error) => {
-                self.reject(error, context);
-                Wish::GoOn
+                self.reject(error, context, now);
+                Action::GoOn
             }
         }
     }
 
     /// Counts a message that cannot be read, for each stream that it may belong to.
-    fn reject(&mut self, error: PeerError, context: &mut Context<'_>) {
+    fn reject(&mut self, error: PeerError, context: &mut Context, now: Instant) {
         if let Some(opening) = &mut self.opening {
             opening.note_strange(b"");
         }
@@ -402,64 +375,70 @@ impl Call {
             if is_alone || stream.recording.is_some() {
                 stream.session.reject(error);
                 let peer = stream.peer;
-                stream.span.in_scope(|| warn(error, &mut stream.has_warned, peer, context));
-                stream.keep_line(self.line.as_deref(), context.outbox);
+                stream.span.in_scope(|| warn(error, &mut stream.has_warned, peer, context, now));
+                stream.keep_line(self.line.as_deref(), &mut context.posts);
             }
         }
     }
 
     /// Handles audio. Takes no [`Frame`], which is as large as a start and costly to move.
-    fn handle_media(&mut self, media: &MediaFrame<'_>, context: &mut Context<'_>) {
+    fn handle_media(&mut self, media: &MediaFrame<'_>, context: &mut Context, now: Instant) {
         let index = routing::index_of(&self.streams, media.stream_id);
         let Some(stream) = self.streams.get_mut(index) else {
             return;
         };
-        stream.make_ready(self.line.as_deref(), context);
+        stream.make_ready(self.line.as_deref(), context, now);
         *stream.session.silence_mut() = self.silence;
-        stream.handle_media(media, context);
+        stream.handle_media(media, context, now);
         self.silence = *stream.session.silence_mut();
     }
 
-    fn handle_frame(&mut self, frame: Frame<'_>, context: &mut Context<'_>) -> Wish {
+    fn handle_frame(&mut self, frame: Frame<'_>, context: &mut Context, now: Instant) -> Action {
         let index = match &frame.body {
-            Body::Start(_) => self.stream_for_start(frame.stream_id, context),
+            Body::Start(_) => self.stream_for_start(frame.stream_id, context, now),
             _ => routing::index_of(&self.streams, frame.stream_id),
         };
         let Some(stream) = self.streams.get_mut(index) else {
-            return Wish::GoOn;
+            return Action::GoOn;
         };
-        stream.make_ready(self.line.as_deref(), context);
+        stream.make_ready(self.line.as_deref(), context, now);
         *stream.session.silence_mut() = self.silence;
-        let next = stream.follow(frame, &mut self.opening, context);
+        let next = stream.follow(frame, &mut self.opening, context, now);
         self.silence = *stream.session.silence_mut();
         match next {
-            Next::GoOn => Wish::GoOn,
-            Next::Close(code) => Wish::Close(code),
-            Next::Refuse(code) => {
-                // Its failure record is being written.
-                self.finishing += usize::from(code == ws::CloseCode::UNSUPPORTED);
-                if self.is_recording() {
-                    self.streams.remove(index);
-                    return Wish::GoOn;
-                }
-                self.ended = Some(End::Refused);
-                Wish::Close(code)
+            Next::GoOn => Action::GoOn,
+            Next::Close(code) => Action::Close(code),
+            Next::Refuse(code) => self.refuse(index, code),
+            Next::Unsupported(record) => {
+                context.posts.fail(*record, context.done(self.key));
+                self.finishing += 1;
+                self.refuse(index, ws::CloseCode::UNSUPPORTED)
             }
             Next::Stop => {
-                self.finish(index, End::Stop, context);
+                self.finish(index, End::Stop, context, now);
                 if self.is_recording() {
-                    return Wish::GoOn;
+                    return Action::GoOn;
                 }
-                self.end(End::Stop, context);
-                Wish::Close(ws::CloseCode::NORMAL)
+                self.end(End::Stop, context, now);
+                Action::Close(ws::CloseCode::NORMAL)
             }
         }
+    }
+
+    /// Drops a stream; ends the connection if nothing else is recorded on it.
+    fn refuse(&mut self, index: usize, code: ws::CloseCode) -> Action {
+        if self.is_recording() {
+            self.streams.remove(index);
+            return Action::GoOn;
+        }
+        self.ended = Some(End::Refused);
+        Action::Close(code)
     }
 
     /// Makes a place for a stream that starts; returns its index. A repeated start with the id of a
     /// live recording ends that recording. So does one stream more than
     /// [`STREAMS_MAX`](routing::STREAMS_MAX), if all are live: the oldest recording ends.
-    fn stream_for_start(&mut self, stream_id: &[u8], context: &mut Context<'_>) -> usize {
+    fn stream_for_start(&mut self, stream_id: &[u8], context: &mut Context, now: Instant) -> usize {
         if self.opening.is_some() {
             return 0;
         }
@@ -469,7 +448,7 @@ impl Call {
             return routing::index_of(&self.streams, stream_id);
         }
         if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
-            self.finish(index, End::Restart, context);
+            self.finish(index, End::Restart, context, now);
             self.streams.remove(index);
         }
         self.owed += START_SAMPLES;
@@ -480,48 +459,21 @@ impl Call {
     }
 
     /// Ends the recording of a stream, if it has one.
-    fn finish(&mut self, index: usize, end: End, context: &mut Context<'_>) {
+    fn finish(&mut self, index: usize, end: End, context: &mut Context, now: Instant) {
         let Some(stream) = self.streams.get_mut(index) else {
             return;
         };
         let done: Done = match end {
             End::Restart => Box::new(|_| ()),
-            _ => (context.done)(),
+            _ => context.done(self.key),
         };
-        let Some(finishing) = stream.finish(end, context, done) else {
+        let Some(finishing) = stream.finish(end, context, now, done) else {
             return;
         };
         if end == End::Restart {
-            self.before = Some((finishing, context.now));
+            self.before = Some((finishing, now));
         } else {
             self.finishing += 1;
         }
-    }
-}
-
-impl Context<'_> {
-    /// Takes room in the log for a line about a problem; see [`crate::log::Room::take`].
-    fn room(&self, peer: SocketAddr) -> Option<Option<u64>> {
-        self.outbox.board().log_rooms.trouble.take(peer.ip(), self.now)
-    }
-
-    /// The record of a stream that starts, with its call's caller ids if a webhook reported them.
-    fn record_of(&self, start: &Start<'_>) -> Record {
-        let mut record = Record::new(Provider::Twilio, start, self.encoding);
-        record.caller = self.callers.and_then(|callers| callers.of(&record.call_id, self.now));
-        record
-    }
-
-    /// Whether the stream may be recorded. Removes its token, which is secret, from the record.
-    fn admits(&self, record: &mut Record) -> bool {
-        let token = record.parameters.remove(stream_tokens::PARAMETER);
-        self.stream_tokens.is_none_or(|tokens| {
-            token.is_some_and(|token| tokens.redeem(&record.call_id, &token, self.now))
-        })
-    }
-
-    fn begin(&mut self, record: Record, channels: u16, first_sample: u64) -> Recording {
-        let spec = wav::Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding: self.encoding };
-        Recording::begin(self.outbox, record, spec, first_sample, self.now)
     }
 }

@@ -4,55 +4,43 @@
 //! looks at its sockets. Then it reads each socket that has bytes, once and about ten frames at a time,
 //! into one buffer shared by all its calls. That costs a fifth of reading each frame when it arrives.
 
-mod connection;
-mod handle;
+mod desk;
+mod inbox;
+mod leg;
+mod partial;
 mod places;
 mod pool;
+mod slots;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use callreel_core::session::GAP_MS_MAX;
 use callreel_core::{wav, ws};
 use hyper::body::Bytes;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token, Waker};
-use rustc_hash::FxHashMap;
+use mio::{Events, Poll, Token};
 
-use self::connection::{Closing, Live};
-pub use self::handle::Handle;
-use self::handle::{Bell, Inbox, Letter};
+use self::desk::Desk;
+pub use self::inbox::Handle;
+use self::inbox::{Inbox, Message};
+use self::leg::{Leg, Readiness};
 use self::places::{Place, Places};
 use self::pool::Pool;
-use crate::board::{Board, Refused};
-use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX, Wish};
+use self::slots::Slots;
+use self::wire::Wire;
+use crate::board::Board;
+use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX};
 use crate::caller_ids::Callers;
 use crate::lock::lock;
 use crate::pace::Pace;
-use crate::pulse::Pulse;
 use crate::record::End;
-use crate::recording::{Done, Outbox, Writers};
-use crate::store::{Door, Store};
+use crate::recording::{Posts, SAMPLES_PER_MS, TRACKS_MAX, Writers};
+use crate::store::Store;
 use crate::stream_tokens::StreamTokens;
-
-/// Size of a thread's read buffer: the largest message and the bytes that may come with it.
-const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 1024;
-
-/// Bytes read from one connection before the others have their turn.
-const TURN_BYTES_MAX: usize = 1024 * 1024;
-
-/// Reads in one turn from a connection that had to give up its message: the bytes are thrown away.
-const DISCARDS_MAX: usize = 4;
-
-/// Bytes of a turn from which the peer counts as a flood: it sends faster than speech. The limit is the
-/// larger of `FLOOD_BYTES_MIN` and `FLOOD_BYTES_PER_MS`, four times the bytes of two tracks, for the
-/// time between two looks.
-const FLOOD_BYTES_MIN: usize = 16 * 1024;
-const FLOOD_BYTES_PER_MS: usize = 160;
 
 /// Interval of a call's housekeeping: post its block, ping its peer. Active calls do it right after a
 /// read; idle calls in a pass of their own.
@@ -67,14 +55,17 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 /// Longest time for calls to finish when the recorder stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(8);
 
-/// Shortest time without a look at the sockets after which a media thread counts as stuck. The limit is
-/// four pauses between two looks, if that is longer.
-const STUCK_AFTER_MIN: Duration = Duration::from_secs(5);
+/// Most bytes of samples that one message adds to a file: those of the largest message, and of the longest
+/// gap before it, on all tracks.
+const MESSAGE_SAMPLE_BYTES_MAX: u64 = (MESSAGE_BYTES_MAX as u64 / 4 * 3
+    + GAP_MS_MAX as u64 * SAMPLES_PER_MS)
+    * TRACKS_MAX
+    * wav::Encoding::Pcm16.sample_bytes() as u64;
 
-/// Capacity, in mu-law codes, of the buffer between a session and its recording.
-const CODES: usize = 4096;
+/// Bytes that stay free in the largest file: whether a file is full is checked before each message.
+const SEGMENT_MARGIN_BYTES: u64 = 16 << 20;
 
-const WAKER: Token = Token(usize::MAX);
+const _: () = assert!(MESSAGE_SAMPLE_BYTES_MAX < SEGMENT_MARGIN_BYTES);
 
 /// Settings of the engine.
 #[derive(Clone, Debug)]
@@ -114,8 +105,7 @@ impl Default for Config {
             pace: Arc::default(),
             callers: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
-            // Room for the largest message, and for the longest gap before it, 10 s.
-            segment_bytes_max: u64::from(wav::DATA_BYTES_MAX) - (16 << 20),
+            segment_bytes_max: wav::DATA_BYTES_MAX as u64 - SEGMENT_MARGIN_BYTES,
         }
     }
 }
@@ -145,52 +135,30 @@ impl Engine {
     /// The system gives no thread or no poll.
     pub fn start(config: &Config, store: &Arc<Store>, board: &Arc<Board>) -> io::Result<Self> {
         let count = config.threads.max(1);
-        let (writers, outboxes) = Writers::start(store, board, count)?;
+        let (writers, all_posts) = Writers::start(store, board, count)?;
         let pool = Arc::<Pool>::default();
         let failures = Arc::<Allowance>::default();
-        let places = Arc::new(Places::new(config.stream_tokens.is_some()));
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
-        for (index, outbox) in outboxes.into_iter().enumerate() {
+        for (index, posts) in all_posts.into_iter().enumerate() {
             let poll = Poll::new()?;
-            let inbox = Arc::new(Inbox {
-                letters: Mutex::default(),
-                connections: AtomicUsize::new(0),
-                lingering: AtomicUsize::new(0),
-                is_draining: AtomicBool::new(false),
-                pulse: Pulse::new(STUCK_AFTER_MIN.max(4 * config.read_interval)),
-                bell: Bell {
-                    sleeper: Mutex::default(),
-                    waker: Waker::new(poll.registry(), WAKER)?,
-                    waits_for_sockets: config.read_interval.is_zero(),
-                },
-            });
-            let reader = Reader {
-                inbox: Arc::clone(&inbox),
-                poll,
-                live: FxHashMap::default(),
-                ready: Vec::new(),
-                is_busy: false,
-                next_token: 0,
-                looked: Instant::now(),
-                buffer: vec![0; BUFFER_BYTES],
-                codes: vec![0; CODES],
-                outbox,
-                pool: Arc::clone(&pool),
-                failures: Arc::clone(&failures),
-                door: store.door(),
-                config: config.clone(),
-                drain_until: None,
-            };
-            // One that never comes as far as its first look is stuck as well.
+            let inbox = Arc::new(Inbox::new(poll.registry(), config.read_interval)?);
+            let context = lend(config, posts, store, &failures, &inbox);
+            let desk = Desk::new(config, context, &pool);
+            let reader = Reader::new(Arc::clone(&inbox), poll, desk);
+            // A thread that never comes as far as its first look is stuck as well.
             inbox.pulse.beat(Instant::now());
             let builder = thread::Builder::new().name(format!("media-{index}"));
             threads.push(builder.spawn(move || reader.run())?);
             inboxes.push(inbox);
         }
-        let (door, pulses) = (store.door(), writers.pulses().into());
-        let (places, pace) = (Some(places), Arc::clone(&config.pace));
-        let handle = Handle { inboxes: inboxes.into(), places, pace, door, writers: pulses };
+        let handle = Handle {
+            inboxes: inboxes.into(),
+            places: Some(Arc::new(Places::new(config.stream_tokens.is_some()))),
+            pace: Arc::clone(&config.pace),
+            door: store.door(),
+            writers: writers.pulses().into(),
+        };
         Ok(Self { handle, threads, writers })
     }
 
@@ -204,10 +172,7 @@ impl Engine {
     /// disk hangs.
     pub fn drain(self) {
         self.writers.stop_recovery();
-        for inbox in self.handle.inboxes.iter() {
-            inbox.is_draining.store(true, Ordering::Relaxed);
-            inbox.post(Letter::Drain);
-        }
+        self.handle.inboxes.iter().for_each(|inbox| inbox.post(Message::Drain));
         for thread in self.threads {
             let _ = thread.join();
         }
@@ -215,32 +180,58 @@ impl Engine {
     }
 }
 
+/// The resources that a thread with this inbox lends to its calls.
+fn lend(
+    config: &Config,
+    posts: Posts,
+    store: &Store,
+    failures: &Arc<Allowance>,
+    inbox: &Arc<Inbox>,
+) -> Context {
+    let inbox = Arc::clone(inbox);
+    let finished = move |key, outcome| inbox.post(Message::Finished { token: Token(key), outcome });
+    Context {
+        posts,
+        encoding: config.encoding,
+        segment_bytes_max: config.segment_bytes_max,
+        stream_tokens: config.stream_tokens.clone(),
+        callers: config.callers.clone(),
+        door: store.door(),
+        failures: Arc::clone(failures),
+        pace: Arc::clone(&config.pace),
+        finished: Arc::new(finished),
+    }
+}
+
 /// A media thread.
 struct Reader {
     inbox: Arc<Inbox>,
     poll: Poll,
-    /// Connections by token. Boxed, since the map has room for twice as many.
-    live: FxHashMap<usize, Box<Live>>,
+    connections: Slots<Leg>,
     /// Tokens of the connections that have bytes to read.
-    ready: Vec<usize>,
+    ready: Vec<Token>,
     /// A ready connection has so many bytes that the thread must not sleep.
     is_busy: bool,
-    /// Token of the next connection. Tokens are never reused: a letter may arrive for a connection that
-    /// is gone.
-    next_token: usize,
     /// Time of the last look at the sockets.
     looked: Instant,
-    buffer: Vec<u8>,
-    codes: Vec<u8>,
-    outbox: Outbox,
-    pool: Arc<Pool>,
-    failures: Arc<Allowance>,
-    door: Arc<Door>,
-    config: Config,
+    desk: Desk,
     drain_until: Option<Instant>,
 }
 
 impl Reader {
+    fn new(inbox: Arc<Inbox>, poll: Poll, desk: Desk) -> Self {
+        Self {
+            inbox,
+            poll,
+            connections: Slots::new(),
+            ready: Vec::new(),
+            is_busy: false,
+            looked: Instant::now(),
+            desk,
+            drain_until: None,
+        }
+    }
+
     fn run(mut self) {
         *lock(&self.inbox.bell.sleeper) = Some(thread::current());
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -255,17 +246,17 @@ impl Reader {
                 tended = now;
                 self.tend(now);
             }
-            self.outbox.send();
-            if self.drain_until.is_some_and(|until| self.live.is_empty() || now >= until) {
+            self.desk.context.posts.send();
+            if self.drain_until.is_some_and(|until| self.connections.is_empty() || now >= until) {
                 self.inbox.pulse.rest();
                 return;
             }
         }
     }
 
-    /// Sleeps until the next look at the sockets, reading letters meanwhile, then looks.
+    /// Sleeps until the next look at the sockets, reading messages meanwhile, then looks.
     fn sleep(&mut self, events: &mut Events) {
-        let interval = self.config.read_interval;
+        let interval = self.desk.config.read_interval;
         let mut timeout = Duration::ZERO;
         if interval.is_zero() {
             timeout = match (self.is_busy, self.ready.is_empty()) {
@@ -281,7 +272,7 @@ impl Reader {
                 false => self.looked + interval,
             };
             loop {
-                self.read_letters();
+                self.read_messages();
                 let rest = until.saturating_duration_since(Instant::now());
                 if rest.is_zero() || self.is_busy {
                     break;
@@ -290,13 +281,13 @@ impl Reader {
             }
         }
         self.look(events, timeout);
-        self.read_letters();
+        self.read_messages();
     }
 
     /// Waits for sockets and notes all that have bytes to read: no peer is called silent before it was
     /// read.
     fn look(&mut self, events: &mut Events, mut timeout: Duration) {
-        for _ in 0..=self.live.len() / EVENTS_MAX {
+        for _ in 0..=self.connections.len() / EVENTS_MAX {
             while let Err(error) = self.poll.poll(events, Some(timeout)) {
                 // A pause of the whole process interrupts the wait; sockets may have more to report
                 // then.
@@ -317,359 +308,88 @@ impl Reader {
 
     fn note_ready(&mut self, events: &Events) {
         for event in events {
-            let token = event.token().0;
-            if let Some(live) = self.live.get_mut(&token) {
-                live.is_ending |= event.is_read_closed() || event.is_error();
-                if !std::mem::replace(&mut live.is_ready, true) {
-                    self.ready.push(token);
+            if let Some(leg) = self.connections.get_mut(event.token()) {
+                leg.note(event);
+                if leg.make_ready() {
+                    self.ready.push(event.token());
                 }
             }
         }
     }
 
-    fn read_letters(&mut self) {
-        for letter in self.inbox.take() {
-            match letter {
-                Letter::Adopt(connection, place) => self.adopt(connection, place),
-                Letter::Finished { token, outcome } => {
-                    if let Some(live) = self.live.get_mut(&token) {
-                        let code = live.call.note_finished(outcome);
-                        if let Closing::WhenFinished(wished) = live.closing
-                            && !live.call.is_finishing()
-                        {
-                            live.close(code.unwrap_or(wished), Instant::now());
-                        }
+    fn read_messages(&mut self) {
+        for message in self.inbox.take_messages() {
+            match message {
+                Message::Adopt(connection, place) => self.adopt(connection, place),
+                Message::Finished { token, outcome } => {
+                    if let Some(leg) = self.connections.get_mut(token) {
+                        leg.note_finished(outcome, Instant::now());
                         self.drop_if_gone(token);
                     }
                 }
-                Letter::GiveWay { token, answer } => {
+                Message::GiveWay { token, answer } => {
+                    let leg = self.connections.get_mut(token);
+                    let is_free =
+                        leg.is_none_or(|leg| leg.give_way(&mut self.desk, Instant::now()));
+                    self.drop_if_gone(token);
                     // The send fails if the caller no longer waits.
-                    let _ = answer.send(self.give_way(token));
+                    let _ = answer.send(is_free);
                 }
-                Letter::GiveUpMessage { token } => self.give_up_message(token),
-                Letter::Drain => self.drain(),
+                Message::GiveUp { token } => {
+                    if let Some(leg) = self.connections.get_mut(token) {
+                        leg.give_up_message(&mut self.desk, Instant::now());
+                        self.drop_if_gone(token);
+                    }
+                }
+                Message::Drain => self.drain(),
             }
         }
     }
 
     fn adopt(&mut self, connection: Connection, mut place: Place) {
-        let token = self.next_token;
-        self.next_token += 1;
-        let mut stream = TcpStream::from_std(connection.stream);
-        let interest = Interest::READABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, Token(token), interest) {
-            tracing::error!(%error, peer = %connection.peer, "cannot watch a connection");
+        let Connection { stream, already_read, peer } = connection;
+        let token = self.connections.next_token();
+        let mut wire = Wire::new(stream);
+        if let Err(error) = wire.watch(self.poll.registry(), token) {
+            tracing::error!(%error, %peer, "cannot watch a connection");
             return;
         }
         place.wait(token);
-        let call = Call::new(connection.peer, self.config.capture);
-        let mut live = Live::new(stream, call, &connection.already_read, place);
-        live.settle(&self.pool);
-        self.live.insert(token, Box::new(live));
-        self.ready.push(token);
+        let call = Call::new(peer, token.0, self.desk.config.capture);
+        let mut leg = Leg::new(wire, call, &already_read, place, &self.desk);
         if self.drain_until.is_some() {
-            self.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, Instant::now());
+            let code = ws::CloseCode::GOING_AWAY;
+            leg.end(End::Shutdown, code, &mut self.desk, Instant::now());
         }
-    }
-
-    /// Closes a connection that has not earned its place. Returns whether the place is free.
-    fn give_way(&mut self, token: usize) -> bool {
-        let now = Instant::now();
-        // Read before the connection is judged silent.
-        self.guarded(token, now, |reader| reader.read(token, now));
-        let Some(live) = self.live.get(&token) else {
-            return true;
-        };
-        let (is_earned, peer) = (live.place.is_earned(), live.call.peer());
-        if !is_earned && matches!(live.closing, Closing::No) {
-            let board = self.outbox.board();
-            board.counters.refuse(Refused::GaveWay);
-            if let Some(left_out) = board.log_rooms.trouble.take(peer.ip(), now) {
-                tracing::warn!(%peer, left_out, "closed a connection to make room for a new one: it had not begun a call in five seconds, and no place was free");
-            }
-            self.end(token, End::Idle, ws::CloseCode::TRY_AGAIN_LATER, now);
-        }
-        self.drop_if_gone(token);
-        !is_earned
-    }
-
-    /// Closes a connection because its message does not end, to free memory for the message of another.
-    fn give_up_message(&mut self, token: usize) {
-        let now = Instant::now();
-        let Some(live) = self.live.get(&token).filter(|l| self.pool.is_leaving(&l.place)) else {
-            return;
-        };
-        let peer = live.call.peer();
-        if let Some(left_out) = self.outbox.board().log_rooms.trouble.take(peer.ip(), now) {
-            tracing::warn!(%peer, left_out, "closed a connection: its message did not end, and other connections needed the memory");
-        }
-        self.end(token, End::Idle, ws::CloseCode::POLICY, now);
-        if let Some(live) = self.live.get_mut(&token) {
-            live.give_up_message(&self.pool);
-        }
-        self.drop_if_gone(token);
+        self.ready.push(self.connections.insert(leg));
     }
 
     /// Reads each ready connection once.
     fn read_ready(&mut self, now: Instant) {
         self.is_busy = false;
         for token in std::mem::take(&mut self.ready) {
-            let more = self.guarded(token, now, |reader| {
-                let more = reader.read(token, now);
-                // Housekeeping right after the read, while the connection's data is in the cache.
-                reader.tend_one(token, now);
-                more
-            });
-            let more = more.unwrap_or(More::No);
-            if let Some(live) = self.live.get_mut(&token) {
-                live.is_ready = more != More::No;
-                self.is_busy |= more == More::AtOnce;
-                if live.is_ready {
-                    self.ready.push(token);
-                }
-            }
-            self.drop_if_gone(token);
-        }
-    }
-
-    /// Works on one connection. A bug that panics costs that connection, none of the others, and none of
-    /// its audio.
-    fn guarded<T>(
-        &mut self,
-        token: usize,
-        now: Instant,
-        work: impl FnOnce(&mut Self) -> T,
-    ) -> Option<T> {
-        // Any half-done state belongs to the connection that is given up.
-        let result = catch_unwind(AssertUnwindSafe(|| work(self)));
-        if result.is_err() {
-            tracing::error!("a bug ended a call: please report it with the lines above");
-            let end = || self.end(token, End::Internal, ws::CloseCode::INTERNAL, now);
-            if catch_unwind(AssertUnwindSafe(end)).is_err()
-                && let Some(live) = self.live.get_mut(&token)
-            {
-                live.closing = Closing::Gone;
-            }
-            self.drop_if_gone(token);
-        }
-        result.ok()
-    }
-
-    /// Reads the bytes of one connection and gives them to its call.
-    fn read(&mut self, token: usize, now: Instant) -> More {
-        let mut turn = 0;
-        loop {
-            let Some(live) = self.live.get_mut(&token) else {
-                return More::No;
-            };
-            if live.call.is_held_back(now) {
-                // The recorder, not the peer, is silent.
-                (live.last_heard, live.pooled_since) = (now, now);
-                return More::Later;
-            }
-            if live.is_deaf {
-                turn += 1;
-                match live.discard(&mut self.buffer) {
-                    true if turn < DISCARDS_MAX => continue,
-                    true => return More::AtOnce,
-                    false => return More::No,
-                }
-            }
-            if live.call.has_unread() {
-                live.recall(&mut self.buffer);
-                self.take(token, 0, false, now);
+            let Some(leg) = self.connections.get_mut(token) else {
                 continue;
-            }
-            let (result, room) = match live.grow(&self.pool) {
-                true => live.receive(&mut self.buffer, &self.pool),
-                false => (Ok(0), 0),
             };
-            if room == 0 {
-                // Other connections have taken the pool. This one is neither silent nor at its end.
-                live.last_heard = now;
-                live.seek_room(&self.pool, now);
-                return More::Later;
-            }
-            let received = match result {
-                Ok(0) => return self.end_of_stream(token, End::Disconnect, now),
-                Ok(received) => received,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => continue,
-                    // The bytes that came with the handshake have not been handled yet.
-                    io::ErrorKind::WouldBlock if turn == 0 && !live.partial.is_empty() => 0,
-                    io::ErrorKind::WouldBlock => {
-                        live.note_emptied(now);
-                        return More::No;
-                    }
-                    _ => return self.end_of_stream(token, End::Reset, now),
-                },
-            };
-            let is_ending = live.is_ending;
-            let has_unread = self.take(token, received, received < room, now);
-            turn += received;
-            if has_unread {
-                continue;
-            }
-            // A read that did not fill the buffer emptied the socket; a poll reports later bytes. A peer
-            // that floods waits for the recorder only, so it is read again at once.
-            if received < room && !is_ending {
-                return if self.is_flood(turn) { More::AtOnce } else { More::No };
-            }
-            if turn >= TURN_BYTES_MAX {
-                return More::AtOnce;
-            }
-        }
-    }
-
-    fn is_flood(&self, turn_bytes: usize) -> bool {
-        let interval_ms = self.config.read_interval.as_millis() as usize;
-        turn_bytes >= FLOOD_BYTES_MIN.max(interval_ms * FLOOD_BYTES_PER_MS)
-    }
-
-    /// Works on a call with the resources that its thread shares among all calls.
-    fn with_call<T>(
-        &mut self,
-        token: usize,
-        now: Instant,
-        work: impl FnOnce(&mut Live, &mut [u8], &mut Context<'_>) -> T,
-    ) -> Option<T> {
-        let inbox = &self.inbox;
-        let done = || -> Done {
-            let inbox = Arc::clone(inbox);
-            Box::new(move |outcome| inbox.post(Letter::Finished { token, outcome }))
-        };
-        let mut context = Context {
-            codes: &mut self.codes,
-            outbox: &mut self.outbox,
-            encoding: self.config.encoding,
-            segment_bytes_max: self.config.segment_bytes_max,
-            stream_tokens: self.config.stream_tokens.as_deref(),
-            failures: &self.failures,
-            pace: &self.config.pace,
-            door: &self.door,
-            callers: self.config.callers.as_deref(),
-            now,
-            done: &done,
-        };
-        self.live.get_mut(&token).map(|live| work(live, &mut self.buffer, &mut context))
-    }
-
-    /// Gives a call `received` new bytes, behind those of its unfinished message; `is_emptied` tells that
-    /// the socket has no more. Returns whether the call left messages unread.
-    fn take(&mut self, token: usize, received: usize, is_emptied: bool, now: Instant) -> bool {
-        let pool = Arc::clone(&self.pool);
-        let has_unread = self.with_call(token, now, |live, buffer, context| {
-            if received > 0 {
-                live.last_heard = now;
-                live.pinged = false;
-            }
-            let held = live.partial.len();
-            let wish = if live.pooled == 0 {
-                let bytes = &mut buffer[..held + received];
-                let (kept, wish) = live.call.handle_bytes(bytes, context);
-                live.keep(&bytes[..kept]);
-                wish
-            } else {
-                let (kept, wish) = live.call.handle_bytes(&mut live.partial, context);
-                live.partial.truncate(kept);
-                wish
-            };
-            live.settle(&pool);
-            live.send_pongs();
-            if !live.place.is_earned() {
-                live.place.note(live.call.shown());
-            }
-            if let Wish::Close(code) = wish {
-                live.close_when_finished(code, now);
-            }
-            if live.call.peer_closed() && matches!(live.closing, Closing::Lingering(_)) {
-                live.closing = Closing::Gone;
-            }
-            let has_unread = live.call.has_unread();
-            if is_emptied && !has_unread {
-                live.note_emptied(now);
-            }
-            has_unread
-        });
-        has_unread.unwrap_or(false)
-    }
-
-    /// Ends a connection after its peer has closed or reset it.
-    fn end_of_stream(&mut self, token: usize, end: End, now: Instant) -> More {
-        self.end(token, end, ws::CloseCode::NORMAL, now);
-        if let Some(live) = self.live.get_mut(&token) {
-            // The recording is finished without the connection.
-            live.closing = Closing::Gone;
-        }
-        More::No
-    }
-
-    /// Ends a connection from this side.
-    fn end(&mut self, token: usize, end: End, code: ws::CloseCode, now: Instant) {
-        self.with_call(token, now, |live, _, context| {
-            live.call.end(end, context);
-            live.close_when_finished(code, now);
-        });
-    }
-
-    /// Housekeeping of every call that is due: post the block that has waited, ping a silent peer, close
-    /// a gone one.
-    fn tend(&mut self, now: Instant) {
-        let due = self.live.iter().filter(|(_, live)| live.is_due(now));
-        for token in due.map(|(token, _)| *token).collect::<Vec<_>>() {
-            self.guarded(token, now, |reader| reader.tend_one(token, now));
-            self.drop_if_gone(token);
-        }
-    }
-
-    fn tend_one(&mut self, token: usize, now: Instant) {
-        let Some(live) = self.live.get_mut(&token).filter(|live| live.is_due(now)) else {
-            return;
-        };
-        live.tended = now;
-        live.call.tend(&mut self.outbox, now);
-        live.flush();
-        live.send_pongs();
-        let longest = (now - live.began).max(live.call.media_time());
-        let is_old = longest >= self.config.max_duration;
-        let patience = self.config.idle_timeout;
-        let is_idle = live.is_idle(now, patience);
-        let was_idle = std::mem::replace(&mut live.was_idle, is_idle);
-        match live.closing {
-            Closing::No if is_idle && was_idle => {
-                self.end(token, End::Idle, ws::CloseCode::POLICY, now);
-            }
-            // The process may have been paused since the look at the sockets, so the connection is read
-            // once more.
-            Closing::No if is_idle => {
-                live.is_ready = true;
+            let readiness = leg.take_turn(&mut self.desk, now);
+            self.is_busy |= readiness == Readiness::AtOnce;
+            if readiness != Readiness::No {
                 self.ready.push(token);
             }
-            Closing::No if is_old => {
-                self.end(token, End::MaxDuration, ws::CloseCode::POLICY, now);
-            }
-            // The peer began more recordings than its time paid for, and will pay for no more.
-            Closing::No
-                if live.is_ending && live.call.owes_time() && now - live.emptied >= patience =>
+            self.drop_if_gone(token);
+        }
+    }
+
+    /// Looks after every call that brings nothing.
+    fn tend(&mut self, now: Instant) {
+        let due = self.connections.iter().filter(|(_, leg)| leg.is_due(now));
+        for token in due.map(|(token, _)| token).collect::<Vec<_>>() {
+            if let Some(leg) = self.connections.get_mut(token)
+                && leg.look_after(&mut self.desk, now)
             {
-                let peer = live.call.peer();
-                if let Some(left_out) = self.outbox.board().log_rooms.trouble.take(peer.ip(), now) {
-                    tracing::warn!(%peer, left_out, "closed a connection: its peer has gone, and left more starts than its time has paid for");
-                }
-                self.end_of_stream(token, End::Disconnect, now);
+                self.ready.push(token);
             }
-            Closing::No
-                if live.is_ready && !live.is_probed && now - live.emptied >= patience / 2 =>
-            {
-                live.is_probed = true;
-                live.send(&ws::ping());
-            }
-            Closing::No if now - live.last_heard >= patience / 2 && !live.pinged => {
-                live.pinged = true;
-                live.send(&ws::ping());
-            }
-            Closing::Lingering(until) if now >= until => live.closing = Closing::Gone,
-            _ => {}
+            self.drop_if_gone(token);
         }
     }
 
@@ -677,44 +397,18 @@ impl Reader {
     fn drain(&mut self) {
         let now = Instant::now();
         self.drain_until = Some(now + DRAIN_PATIENCE);
-        let tokens: Vec<usize> = self.live.keys().copied().collect();
-        for token in tokens {
-            // Bytes that the kernel holds, but not those that a flood goes on to bring.
-            self.guarded(token, now, |reader| {
-                let _ = (0..16).find(|_| {
-                    let Some(live) = reader.live.get_mut(&token) else {
-                        return true;
-                    };
-                    live.call.wait_no_more();
-                    let more = reader.read(token, now);
-                    let has_unread = reader.live.get(&token).is_some_and(|l| l.call.has_unread());
-                    more != More::AtOnce && !has_unread
-                });
-                reader.end(token, End::Shutdown, ws::CloseCode::GOING_AWAY, now);
-            });
+        for token in self.connections.iter().map(|(token, _)| token).collect::<Vec<_>>() {
+            if let Some(leg) = self.connections.get_mut(token) {
+                leg.drain(&mut self.desk, now);
+            }
             self.drop_if_gone(token);
         }
-        self.outbox.send();
+        self.desk.context.posts.send();
     }
 
-    fn drop_if_gone(&mut self, token: usize) {
-        if self.live.get(&token).is_some_and(|live| matches!(live.closing, Closing::Gone))
-            && let Some(mut live) = self.live.remove(&token)
-        {
-            live.partial.clear();
-            live.settle(&self.pool);
-            let _ = self.poll.registry().deregister(&mut live.stream);
+    fn drop_if_gone(&mut self, token: Token) {
+        if let Some(leg) = self.connections.remove_if(token, Leg::is_gone) {
+            leg.release(self.poll.registry(), &self.desk);
         }
     }
-}
-
-/// Whether a connection has more to read.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum More {
-    /// Not as far as known: the poll will report it.
-    No,
-    /// Yes, after a short sleep: room must be made first.
-    Later,
-    /// Yes, when the others have had their turn.
-    AtOnce,
 }

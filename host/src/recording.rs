@@ -28,6 +28,22 @@ pub use self::writers::Writers;
 use crate::board::{Board, Tap};
 use crate::record::{End, Record, What, ms};
 
+/// Most tracks of a recording: channels of its file.
+pub(crate) const TRACKS_MAX: u64 = 2;
+
+/// Samples of a track in a millisecond. A provider sends each as one byte.
+pub(crate) const SAMPLES_PER_MS: u64 = SAMPLE_RATE_HZ as u64 / 1000;
+
+/// Length of a usual chunk of audio, in milliseconds.
+const CHUNK_MS: u64 = 20;
+
+/// Bytes of a message with a chunk, except those of its payload: JSON, and the frame of WebSocket.
+const ENVELOPE_BYTES: u64 = 184;
+
+/// Bytes of the messages that bring a millisecond of a track: its samples in base64, and the envelopes.
+pub(crate) const MESSAGE_BYTES_PER_MS: u64 =
+    ((CHUNK_MS * SAMPLES_PER_MS).div_ceil(3) * 4 + ENVELOPE_BYTES) / CHUNK_MS;
+
 /// Most audio in a block, in milliseconds. A crash loses the audio in the block.
 pub const BLOCK_MS_MAX: u64 = 800;
 
@@ -45,9 +61,10 @@ pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(500);
 /// Most audio that waits for a disk that is behind, in milliseconds.
 pub const QUEUE_MS_MAX: u64 = 10_000;
 
-/// Bytes of messages and records that may wait before further messages are left out of the capture: more
-/// than come with [`QUEUE_MS_MAX`] of audio.
-const CAPTURE_QUEUE_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of messages and records that may wait before further messages are left out of the capture: at
+/// least twice those that come with [`QUEUE_MS_MAX`] of all tracks.
+const CAPTURE_QUEUE_BYTES_MAX: u64 =
+    (2 * QUEUE_MS_MAX * TRACKS_MAX * MESSAGE_BYTES_PER_MS).next_power_of_two();
 
 /// Time for which a full queue holds the peer back before audio becomes silence.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -71,14 +88,14 @@ pub enum Outcome {
     /// The recording is on the disk under its final name.
     Published,
     /// The disk does not let the recording be finished yet.
-    Left,
+    Unfinished,
 }
 
 /// Called when a recording is finished, on the thread that finished it: it must not wait.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
 
 /// Tells whether a recording that has ended is finished, or was given up.
-pub struct Finishing(Weak<Queue>);
+pub struct Finishing(Weak<Backlog>);
 
 impl Finishing {
     /// Whether the writer is done with the recording.
@@ -93,13 +110,15 @@ pub struct Recording {
     spec: Spec,
     /// Sample of the session at which the file begins.
     first_sample: u64,
-    queue: Arc<Queue>,
+    backlog: Arc<Backlog>,
     tap: Tap,
     /// Shared with the watchers of the live call until the first change makes a copy.
     record: Arc<Record>,
     began: Instant,
-    /// Codes not posted yet.
+    /// Codes not posted yet, and zeroed room for more behind them.
     block: Vec<u8>,
+    /// Length of the codes in the block.
+    block_codes: usize,
     block_began: Option<Instant>,
     /// Samples of all channels together, posted or in the block.
     samples: u64,
@@ -118,13 +137,12 @@ pub struct Recording {
     to_note: bool,
     /// Sum of the stream's fault counts and lost samples at the last look.
     amiss: u64,
-    heard: [bool; 2],
-    different: bool,
+    sound: Sound,
 }
 
 /// State of one recording that its writer and its media thread share.
 #[derive(Debug, Default)]
-struct Queue {
+struct Backlog {
     /// Samples posted but not yet written.
     samples: AtomicU64,
     /// Blocks posted but not yet written.
@@ -140,7 +158,7 @@ enum Job {
     Begin {
         record: Arc<Record>,
         spec: Spec,
-        queue: Arc<Queue>,
+        backlog: Arc<Backlog>,
         span: Span,
     },
     /// Mu-law codes.
@@ -166,7 +184,7 @@ impl Job {
         matches!(self, Self::Append(_) | Self::Silence(_))
     }
 
-    /// Bytes that the job adds to [`Queue::aside`].
+    /// Bytes that the job adds to [`Backlog::aside`].
     fn aside_bytes(&self) -> u64 {
         match self {
             Self::Capture(lines) => lines.len() as u64,
@@ -176,8 +194,9 @@ impl Job {
     }
 }
 
-/// A media thread's way to its writer. Posts go out together, so that the writer wakes once for many.
-pub struct Outbox {
+/// Jobs that a media thread posts to its writer. They go out together, so that the writer wakes once for
+/// many.
+pub struct Posts {
     sender: Sender<Vec<(u64, Job)>>,
     jobs: Vec<(u64, Job)>,
     /// Key of the next recording: keys are unique for one writer.
@@ -185,9 +204,9 @@ pub struct Outbox {
     board: Arc<Board>,
 }
 
-impl Outbox {
-    fn post_aside(&mut self, key: u64, queue: &Queue, job: Job) {
-        queue.aside.fetch_add(job.aside_bytes(), Ordering::Relaxed);
+impl Posts {
+    fn post_aside(&mut self, key: u64, backlog: &Backlog, job: Job) {
+        backlog.aside.fetch_add(job.aside_bytes(), Ordering::Relaxed);
         self.post(key, job);
     }
 
@@ -198,7 +217,7 @@ impl Outbox {
     /// Sends all posted jobs to the writer.
     pub fn send(&mut self) {
         if !self.jobs.is_empty() {
-            // A writer ends after all its outboxes, so the send cannot fail.
+            // A writer ends after its media thread, so the send cannot fail.
             let _ = self.sender.send(std::mem::take(&mut self.jobs));
         }
     }
@@ -221,32 +240,33 @@ impl Recording {
     /// creates the file, and logs in the span that this is called in.
     #[must_use]
     pub fn begin(
-        outbox: &mut Outbox,
+        posts: &mut Posts,
         record: Record,
         spec: Spec,
         first_sample: u64,
         now: Instant,
     ) -> Self {
-        let key = outbox.next_key;
-        outbox.next_key += 1;
-        let queue = Arc::<Queue>::default();
+        let key = posts.next_key;
+        posts.next_key += 1;
+        let backlog = Arc::<Backlog>::default();
         let record = Arc::new(record);
         let begin = Job::Begin {
             record: Arc::clone(&record),
             spec,
-            queue: Arc::clone(&queue),
+            backlog: Arc::clone(&backlog),
             span: Span::current(),
         };
-        outbox.post(key, begin);
+        posts.post(key, begin);
         Self {
             key,
             spec,
             first_sample,
-            queue,
-            tap: outbox.board.begin(Arc::clone(&record)),
+            backlog,
+            tap: posts.board.begin(Arc::clone(&record)),
             record,
             began: now,
             block: Vec::new(),
+            block_codes: 0,
             block_began: None,
             samples: 0,
             may_be_full: false,
@@ -257,72 +277,86 @@ impl Recording {
             noted: (now, NOTE_INTERVAL),
             to_note: false,
             amiss: 0,
-            heard: [false; 2],
-            different: false,
+            sound: Sound::default(),
         }
     }
 
     /// Keeps the writer from logging that the file is saved, if `is_quiet`.
     #[must_use]
     pub fn made_quiet(self, is_quiet: bool) -> Self {
-        self.queue.is_quiet.store(is_quiet, Ordering::Relaxed);
+        self.backlog.is_quiet.store(is_quiet, Ordering::Relaxed);
         self
     }
 
-    /// Appends interleaved samples, as mu-law codes. Never waits.
-    pub fn append(&mut self, codes: &[u8], outbox: &mut Outbox, now: Instant) {
-        self.listen(codes);
+    /// Room for the next samples, as interleaved mu-law codes: at least one sample frame. Write codes to
+    /// its start, then call [`append`](Self::append) with their number.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.block_codes == self.block.len() {
+            // One sample frame more than whole chunks: the room that tells the end of a turn's samples.
+            let step = self.samples_in(BLOCK_STEP_MS) as usize + usize::from(self.spec.channels);
+            let longest = self.samples_in(BLOCK_MS_MAX) as usize;
+            let length = (self.block.len() + step).min(longest);
+            self.block.reserve_exact(length - self.block.len());
+            self.block.resize(length, 0);
+        }
+        &mut self.block[self.block_codes..]
+    }
+
+    /// Appends the first `count` codes of the [`room`](Self::room): whole sample frames. Never waits.
+    pub fn append(&mut self, count: usize, posts: &mut Posts, now: Instant) {
+        let codes = &self.block[self.block_codes..self.block_codes + count];
+        self.sound.note(codes, self.spec.channels);
         self.tap.append(codes);
-        self.add_to_block(codes, outbox, now);
+        self.lengthen_block(count, posts, now);
     }
 
     /// Appends `samples` samples of silence on each channel. Never waits. Takes no memory, except that
     /// short silence goes into the block.
-    pub fn append_silence(&mut self, samples: u64, outbox: &mut Outbox, now: Instant) {
+    pub fn append_silence(&mut self, samples: u64, posts: &mut Posts, now: Instant) {
         self.tap.append_silence(samples);
         let count = samples * u64::from(self.spec.channels);
         let short = self.samples_in(SHORT_SILENCE_MS);
         if count <= short {
-            let codes =
-                [MULAW_SILENCE; 2 * SHORT_SILENCE_MS as usize * SAMPLE_RATE_HZ as usize / 1000];
-            if let Some(codes) = codes.get(..count as usize) {
-                return self.add_to_block(codes, outbox, now);
+            let mut rest = count as usize;
+            while rest > 0 {
+                let room = self.room();
+                let fitting = rest.min(room.len());
+                room[..fitting].fill(MULAW_SILENCE);
+                self.lengthen_block(fitting, posts, now);
+                rest -= fitting;
             }
+            return;
         }
-        self.post_block(outbox, now);
+        self.post_block(posts, now);
         self.samples += count;
         self.silence += count;
-        let queued = self.queue.samples.load(Ordering::Relaxed);
+        let queued = self.backlog.samples.load(Ordering::Relaxed);
         if !(self.is_stuck(now) && queued + self.silence > self.samples_in(QUEUE_MS_MAX)) {
-            self.post_silence(outbox);
+            self.post_silence(posts);
         }
     }
 
-    fn add_to_block(&mut self, codes: &[u8], outbox: &mut Outbox, now: Instant) {
-        if self.block.capacity() - self.block.len() < codes.len() {
-            let step = self.samples_in(BLOCK_STEP_MS) as usize;
-            self.block.reserve_exact(codes.len().max(step));
-        }
-        self.block.extend_from_slice(codes);
-        self.samples += codes.len() as u64;
+    fn lengthen_block(&mut self, count: usize, posts: &mut Posts, now: Instant) {
+        self.block_codes += count;
+        self.samples += count as u64;
         self.block_began.get_or_insert(now);
-        if self.block.len() as u64 >= self.samples_in(BLOCK_MS_MAX) {
-            self.post_block(outbox, now);
+        if self.block_codes as u64 >= self.samples_in(BLOCK_MS_MAX) {
+            self.post_block(posts, now);
         }
     }
 
     /// Posts a block that has waited long enough, and the record if something happened. Call it a few
     /// times a second.
-    pub fn tend(&mut self, stats: &Stats, outbox: &mut Outbox, now: Instant) {
+    pub fn tend(&mut self, stats: &Stats, posts: &mut Posts, now: Instant) {
         self.tap.show(stats);
         let is_old = self.block_began.is_some_and(|began| now - began >= BLOCK_AGE_MAX);
         // Each waiting block has a cost of its own, beside that of its audio.
-        if is_old && self.queue.blocks.load(Ordering::Relaxed) < BLOCKS_MAX {
-            self.post_block(outbox, now);
+        if is_old && self.backlog.blocks.load(Ordering::Relaxed) < BLOCKS_MAX {
+            self.post_block(posts, now);
         }
         // While the disk is behind, a record does not take up room in the queue.
-        let is_behind = self.queue.samples.load(Ordering::Relaxed) > 0
-            || self.queue.aside.load(Ordering::Relaxed) > 0;
+        let is_behind = self.backlog.samples.load(Ordering::Relaxed) > 0
+            || self.backlog.aside.load(Ordering::Relaxed) > 0;
         let is_due = now - self.noted.0 >= self.noted.1;
         let amiss = stats.late
             + stats.repeated
@@ -342,7 +376,7 @@ impl Recording {
             record.lost_ms = self.lost_ms();
             // After a crash, the end of the call is this time plus the audio that follows this note.
             record.ended_at = jiff::Timestamp::now();
-            outbox.post_aside(self.key, &self.queue, Job::Note(Box::new(record)));
+            posts.post_aside(self.key, &self.backlog, Job::Note(Box::new(record)));
         }
     }
 
@@ -351,7 +385,7 @@ impl Recording {
     /// without saying so.
     pub fn is_full(&mut self, now: Instant) -> bool {
         if self.may_be_full {
-            let queued = self.queue.samples.load(Ordering::Relaxed);
+            let queued = self.backlog.samples.load(Ordering::Relaxed);
             self.may_be_full = queued >= self.samples_in(QUEUE_MS_MAX);
         }
         if !self.may_be_full {
@@ -363,9 +397,9 @@ impl Recording {
 
     /// Posts messages of the stream for the capture, as the provider sent them, unless too many bytes
     /// wait for the disk.
-    pub fn capture(&mut self, lines: Vec<u8>, outbox: &mut Outbox) {
-        if self.queue.aside.load(Ordering::Relaxed) < CAPTURE_QUEUE_BYTES_MAX {
-            outbox.post_aside(self.key, &self.queue, Job::Capture(lines));
+    pub fn capture(&mut self, lines: Vec<u8>, posts: &mut Posts) {
+        if self.backlog.aside.load(Ordering::Relaxed) < CAPTURE_QUEUE_BYTES_MAX {
+            posts.post_aside(self.key, &self.backlog, Job::Capture(lines));
         } else if !std::mem::replace(&mut self.capture_is_torn, true) {
             tracing::error!("messages are missing in a capture: the disk is behind");
         }
@@ -423,12 +457,12 @@ impl Recording {
         mut self,
         end: End,
         stats: &Stats,
-        outbox: &mut Outbox,
+        posts: &mut Posts,
         now: Instant,
         done: Done,
     ) -> Finishing {
-        self.post_block(outbox, now);
-        self.post_silence(outbox);
+        self.post_block(posts, now);
+        self.post_silence(posts);
         let lost_ms = self.lost_ms();
         let mut record = Arc::unwrap_or_clone(self.record);
         record.conclude(end, stats);
@@ -444,12 +478,13 @@ impl Recording {
             record.lost_ms = lost_ms;
             record.damage("the disk was too slow or full: some audio became silence");
         }
-        let tracks = record.tracks.iter().zip(self.heard);
+        let tracks = record.tracks.iter().zip(self.sound.heard);
         record.silent_tracks =
             tracks.filter(|(_, heard)| !heard).map(|(track, _)| track.clone()).collect();
-        record.equal_channels = self.spec.channels == 2 && self.samples > 0 && !self.different;
-        outbox.post(self.key, Job::Finish { record: Box::new(record), done });
-        Finishing(Arc::downgrade(&self.queue))
+        record.equal_channels =
+            self.spec.channels == 2 && self.samples > 0 && !self.sound.different;
+        posts.post(self.key, Job::Finish { record: Box::new(record), done });
+        Finishing(Arc::downgrade(&self.backlog))
     }
 
     fn lost_ms(&self) -> u64 {
@@ -457,14 +492,15 @@ impl Recording {
         ms(lost).max(u64::from(self.lost > 0))
     }
 
-    fn post_block(&mut self, outbox: &mut Outbox, now: Instant) {
+    fn post_block(&mut self, posts: &mut Posts, now: Instant) {
         self.block_began = None;
-        if self.block.is_empty() {
+        if self.block_codes == 0 {
             return;
         }
         let mut block = std::mem::take(&mut self.block);
+        block.truncate(std::mem::take(&mut self.block_codes));
         let length = block.len() as u64;
-        let queued = self.queue.samples.load(Ordering::Relaxed);
+        let queued = self.backlog.samples.load(Ordering::Relaxed);
         self.tap
             .count_block(length * u64::from(self.spec.encoding.sample_bytes()), queued + length);
         // A peer that floods the recorder is held back between two messages, so a queue may pass its
@@ -474,25 +510,25 @@ impl Recording {
             self.silence += length;
             self.tap.count_lost(length / u64::from(self.spec.channels));
         } else {
-            self.post_silence(outbox);
-            let queued = self.queue.samples.fetch_add(length, Ordering::Relaxed);
+            self.post_silence(posts);
+            let queued = self.backlog.samples.fetch_add(length, Ordering::Relaxed);
             self.may_be_full |= queued + length >= self.samples_in(QUEUE_MS_MAX);
             if queued > 0 {
                 // The block waits for a disk that is behind, maybe with many others.
                 block.shrink_to_fit();
             }
-            self.queue.blocks.fetch_add(1, Ordering::Relaxed);
-            outbox.post(self.key, Job::Append(block));
+            self.backlog.blocks.fetch_add(1, Ordering::Relaxed);
+            posts.post(self.key, Job::Append(block));
         }
     }
 
-    fn post_silence(&mut self, outbox: &mut Outbox) {
+    fn post_silence(&mut self, posts: &mut Posts) {
         match std::mem::take(&mut self.silence) {
             0 => {}
             samples => {
-                let queued = self.queue.samples.fetch_add(samples, Ordering::Relaxed);
+                let queued = self.backlog.samples.fetch_add(samples, Ordering::Relaxed);
                 self.may_be_full |= queued + samples >= self.samples_in(QUEUE_MS_MAX);
-                outbox.post(self.key, Job::Silence(samples));
+                posts.post(self.key, Job::Silence(samples));
             }
         }
     }
@@ -502,10 +538,25 @@ impl Recording {
         !self.is_full(now) && self.full_since.is_some()
     }
 
-    /// Notes whether a track has sound, and whether the channels differ.
-    fn listen(&mut self, codes: &[u8]) {
+    /// Samples of all channels in `ms` milliseconds.
+    fn samples_in(&self, ms: u64) -> u64 {
+        u64::from(self.spec.sample_rate_hz) * u64::from(self.spec.channels) * ms / 1000
+    }
+}
+
+/// The tracks of a recording that have had sound.
+#[derive(Default)]
+struct Sound {
+    /// Whether each channel has had sound.
+    heard: [bool; 2],
+    /// Whether the channels differ.
+    different: bool,
+}
+
+impl Sound {
+    fn note(&mut self, codes: &[u8], channels: u16) {
         let is_sound = |code: &u8| code & 0x7F < SILENT_MIN;
-        if self.spec.channels == 1 {
+        if channels == 1 {
             self.heard[0] = self.heard[0] || codes.iter().any(is_sound);
             return;
         }
@@ -518,10 +569,5 @@ impl Recording {
             // Zero has two codes.
             self.different |= decode_mulaw(*left) != decode_mulaw(*right);
         }
-    }
-
-    /// Samples of all channels in `ms` milliseconds.
-    fn samples_in(&self, ms: u64) -> u64 {
-        u64::from(self.spec.sample_rate_hz) * u64::from(self.spec.channels) * ms / 1000
     }
 }

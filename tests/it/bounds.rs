@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use callreel::board::Board;
 use callreel::call::routing::STREAMS_MAX;
-use callreel::call::{Allowance, Call, Context, Wish};
+use callreel::call::{Action, Call, Context};
 use callreel::pace::Pace;
-use callreel::recording::{BLOCK_MS_MAX, Outbox, QUEUE_MS_MAX, Tally};
-use callreel::store::Door;
+use callreel::recording::{BLOCK_MS_MAX, QUEUE_MS_MAX, Tally};
 use callreel_core::session::SilenceBudget;
 use callreel_core::wav::Encoding;
 use proptest::prelude::*;
@@ -32,16 +31,13 @@ const WAITING_MS_MAX: u64 = QUEUE_MS_MAX + MESSAGE_MS_MAX + BLOCK_MS_MAX;
 struct Line {
     call: Call,
     board: Arc<Board>,
-    outbox: Outbox,
+    context: Context,
     disk: Tally,
-    encoding: Encoding,
-    codes: Vec<u8>,
-    failures: Allowance,
-    door: Door,
-    pace: Pace,
     began: Instant,
     now_ms: u64,
+    /// Bytes that the call has not handled, and whether whole messages may be among them.
     unread: Vec<u8>,
+    has_unread: bool,
     is_closed: bool,
     /// Bytes sent, WebSocket framing included.
     sent: u64,
@@ -53,20 +49,27 @@ struct Line {
 impl Line {
     fn new(capture: bool, encoding: Encoding) -> Self {
         let board = Arc::<Board>::default();
-        let (outbox, disk) = Tally::start(&board);
-        Self {
-            call: Call::new(([127, 0, 0, 1], 1).into(), capture),
-            board,
-            outbox,
-            disk,
+        let (posts, disk) = Tally::start(&board);
+        let context = Context {
+            posts,
             encoding,
-            codes: vec![0; 4096],
-            failures: Allowance::default(),
-            door: Door::default(),
-            pace: Pace::new(None),
+            segment_bytes_max: u64::MAX,
+            stream_tokens: None,
+            callers: None,
+            failures: Arc::default(),
+            door: Arc::default(),
+            pace: Arc::new(Pace::new(None)),
+            finished: Arc::new(|_, _| ()),
+        };
+        Self {
+            call: Call::new(([127, 0, 0, 1], 1).into(), 0, capture),
+            board,
+            context,
+            disk,
             began: Instant::now(),
             now_ms: 0,
             unread: Vec::new(),
+            has_unread: false,
             is_closed: false,
             sent: 0,
             live: Vec::new(),
@@ -78,24 +81,6 @@ impl Line {
         self.began + Duration::from_millis(self.now_ms)
     }
 
-    /// The call, its unread bytes, and its context at `now`.
-    fn parts(&mut self, now: Instant) -> (&mut Call, &mut Vec<u8>, Context<'_>) {
-        let context = Context {
-            codes: &mut self.codes,
-            outbox: &mut self.outbox,
-            encoding: self.encoding,
-            segment_bytes_max: u64::MAX,
-            stream_tokens: None,
-            callers: None,
-            failures: &self.failures,
-            door: &self.door,
-            pace: &self.pace,
-            now,
-            done: &|| Box::new(|_| ()),
-        };
-        (&mut self.call, &mut self.unread, context)
-    }
-
     /// Lets time pass in steps of 100 ms, each with the housekeeping of the media thread.
     fn pass(&mut self, ms: u64) {
         for step in std::iter::repeat_n(100, (ms / 100) as usize).chain([ms % 100]) {
@@ -103,14 +88,14 @@ impl Line {
             self.track_ms += 2 * step * self.live.len() as u64;
             self.read();
             let now = self.now();
-            self.call.tend(&mut self.outbox, now);
-            self.outbox.send();
+            self.call.tend(&mut self.context.posts, now);
+            self.context.posts.send();
         }
     }
 
     /// Sends a message, unless the peer is held back or the connection is closed.
     fn send(&mut self, message: &str) {
-        if self.call.has_unread() {
+        if self.has_unread {
             self.read();
         }
         let now = self.now();
@@ -126,12 +111,12 @@ impl Line {
     fn read(&mut self) {
         let now = self.now();
         while !self.is_closed && !self.call.is_held_back(now) {
-            let (call, unread, mut context) = self.parts(now);
-            let (kept, wish) = call.handle_bytes(unread, &mut context);
-            unread.truncate(kept);
-            self.outbox.send();
-            self.is_closed = wish != Wish::GoOn;
-            if !self.call.has_unread() {
+            let handled = self.call.handle_bytes(&mut self.unread, &mut self.context, now);
+            self.unread.truncate(handled.kept);
+            self.context.posts.send();
+            self.is_closed = handled.action != Action::GoOn;
+            self.has_unread = handled.has_unread;
+            if !self.has_unread {
                 break;
             }
         }
@@ -161,9 +146,9 @@ impl Line {
     /// Ends the call, writes all jobs and checks the bound of the files; returns their bytes.
     fn end(mut self) -> u64 {
         self.check();
-        let (call, _, mut context) = self.parts(self.now());
-        call.end(callreel::record::End::Disconnect, &mut context);
-        self.outbox.send();
+        let now = self.now();
+        self.call.end(callreel::record::End::Disconnect, &mut self.context, now);
+        self.context.posts.send();
         self.disk.write(usize::MAX);
         assert_eq!((self.disk.queued_samples_max(), self.board.count()), (0, 0));
         let files = self.disk.file_bytes();

@@ -10,7 +10,9 @@ use callreel_core::wav;
 use serde_json::{Value, json};
 
 use crate::harness::fixtures;
+use crate::harness::messages::{call, call_codes};
 use crate::harness::oracle;
+use crate::harness::process::{PATIENCE, eventually};
 use crate::harness::served::{Served, at_once};
 
 #[test]
@@ -129,6 +131,21 @@ fn a_recording_goes_on_in_the_next_file_before_one_is_too_long() {
     let id = records[0].1["stream_id"].as_str().unwrap();
     let codes = fs::read(sent.path().join(format!("{id}.ulaw"))).unwrap();
     assert!(recorded == oracle::ffmpeg_mulaw(&codes), "the segments differ from the audio sent");
+}
+
+#[test]
+fn audio_behind_a_handshake_is_recorded_although_the_peer_sends_no_more() {
+    // So long that the end of the peer's stream has come before the first look at the socket.
+    let read_interval = Duration::from_secs(1);
+    let served = Served::start(engine::Config { read_interval, ..engine::Config::default() });
+    let mut messages = call(4);
+    messages.pop();
+    served.send_with_the_handshake(&messages);
+    let (path, record) =
+        eventually(PATIENCE, "the recording is finished", || served.records().pop());
+    assert_eq!((&record["state"], &record["end"]), (&json!("partial"), &json!("disconnect")));
+    let wav = fs::read(path.with_extension("wav")).unwrap();
+    assert!(oracle::samples(&wav[44..]) == oracle::ffmpeg_mulaw(&call_codes(4)));
 }
 
 #[test]

@@ -1,17 +1,22 @@
-//! Starts of further streams on a connection: each counts against the rate of new calls, as an upgrade
-//! does.
+//! Starts of streams: the check whether a recording begins, and the refusals.
 
-use callreel_core::frame::Frame;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use callreel_core::frame::{Frame, Provider, Start};
+use callreel_core::ws;
 
 use super::routing::{Routed as _, STREAMS_MAX};
 use super::{Call, Context, Stream};
 use crate::board::Refused;
+use crate::record::{End, Record};
+use crate::stream_tokens;
 
 impl Call {
     /// Whether a start after the connection's first is within the rate. A start that begins no stream
     /// does not count.
-    pub(super) fn may_start(&self, frame: &Frame<'_>, context: &Context<'_>) -> bool {
-        self.is_nameless_beside_named(frame.stream_id) || context.pace.admits(context.now)
+    pub(super) fn may_start(&self, frame: &Frame<'_>, context: &Context, now: Instant) -> bool {
+        self.is_nameless_beside_named(frame.stream_id) || context.pace.admits(now)
     }
 
     /// Whether a start has no stream id while a stream with an id is being recorded. Such a start
@@ -23,10 +28,10 @@ impl Call {
 
     /// Refuses a start beyond the rate; the connection's other streams go on. The refused stream stays
     /// known, without a recording, so that its messages are not taken for another stream's.
-    pub(super) fn refuse_start(&mut self, frame: Frame<'_>, context: &Context<'_>) {
-        let board = context.outbox.board();
+    pub(super) fn refuse_start(&mut self, frame: Frame<'_>, context: &Context, now: Instant) {
+        let board = context.posts.board();
         board.counters.refuse(Refused::Rate);
-        if let Some(left_out) = context.room(self.peer) {
+        if let Some(left_out) = context.room(self.peer, now) {
             tracing::warn!(
                 peer = %self.peer,
                 left_out,
@@ -48,5 +53,74 @@ impl Call {
             // Before the others: a message without a stream id belongs to the last stream.
             self.streams.insert(0, refused);
         }
+    }
+}
+
+impl Context {
+    /// Admits a stream to be recorded and returns its record, or the code to refuse the stream with.
+    pub(super) fn admit(
+        &self,
+        start: &Start<'_>,
+        is_first: bool,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Result<Record, ws::CloseCode> {
+        // The first stream was admitted with its connection. The store logs the faults of the disk.
+        if !is_first && let Some(fault) = self.door.fault() {
+            tracing::debug!(fault, "refused a stream that began on a connection after others");
+            self.posts.board().counters.refuse(Refused::Disk);
+            return Err(ws::CloseCode::INTERNAL);
+        }
+        let mut record = self.record_of(start, now);
+        if !self.redeems_token(&mut record, now) {
+            if let Some(left_out) = self.room(peer, now) {
+                tracing::warn!(left_out, "refused a stream: it shows no fresh token of its call");
+            }
+            self.posts.board().counters.refuse(Refused::Token);
+            return Err(ws::CloseCode::POLICY);
+        }
+        Ok(record)
+    }
+
+    /// Logs the start of a recording. Returns whether the log had room for it.
+    pub(super) fn tell_start(&self, start: &Start<'_>, peer: SocketAddr, now: Instant) -> bool {
+        if start.odd_fields > 0
+            && let Some(left_out) = self.room(peer, now)
+        {
+            let fields = start.odd_fields;
+            tracing::warn!(fields, left_out, "the start message has fields of an unexpected type");
+        }
+        let room = self.posts.board().log_rooms.recordings.take(peer.ip(), now);
+        if let Some(left_out) = room {
+            tracing::info!(left_out, "recording began");
+        }
+        room.is_some()
+    }
+
+    /// Logs that a stream is refused for its format. Returns its record.
+    pub(super) fn refused(&self, start: &Start<'_>, peer: SocketAddr, now: Instant) -> Record {
+        if let Some(left_out) = self.room(peer, now) {
+            tracing::warn!(left_out, "refused a stream: its audio is not 8 kHz mono mu-law");
+        }
+        let mut record = self.record_of(start, now);
+        record.close(End::Refused);
+        record
+    }
+
+    /// The record of a stream that starts, with its call's caller ids if a webhook reported them.
+    fn record_of(&self, start: &Start<'_>, now: Instant) -> Record {
+        let mut record = Record::new(Provider::Twilio, start, self.encoding);
+        let callers = self.callers.as_deref();
+        record.caller = callers.and_then(|callers| callers.of(&record.call_id, now));
+        record
+    }
+
+    /// Whether the stream shows a fresh token of its call, if it needs one. Removes the token, which is
+    /// secret, from the record.
+    fn redeems_token(&self, record: &mut Record, now: Instant) -> bool {
+        let token = record.parameters.remove(stream_tokens::PARAMETER);
+        self.stream_tokens.as_deref().is_none_or(|tokens| {
+            token.is_some_and(|token| tokens.redeem(&record.call_id, &token, now))
+        })
     }
 }

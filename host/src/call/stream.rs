@@ -15,9 +15,9 @@ use tracing::field::{Empty, debug};
 use super::Context;
 use super::opening::Opening;
 use super::routing::Routed;
-use crate::board::Refused;
 use crate::record::{End, Record, What};
-use crate::recording::{Done, Finishing, Outbox, Recording};
+use crate::recording::{Done, Finishing, Posts, Recording};
+
 /// Longest text of a key or a mark that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 256;
 
@@ -51,6 +51,8 @@ pub(super) enum Next {
     Close(ws::CloseCode),
     /// Drop the stream; if nothing else is recorded on the connection, end it with this code.
     Refuse(ws::CloseCode),
+    /// Refuse the stream for its format, and write this record of it.
+    Unsupported(Box<Record>),
     /// End the recording.
     Stop,
 }
@@ -101,22 +103,27 @@ impl Stream {
 
     /// Goes on in another file if this one is full, and keeps the next message, `line`, for the
     /// capture.
-    pub(super) fn make_ready(&mut self, line: Option<&[u8]>, context: &mut Context<'_>) {
+    pub(super) fn make_ready(&mut self, line: Option<&[u8]>, context: &mut Context, now: Instant) {
         if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
-            self.begin_segment(context);
+            self.begin_segment(context, now);
         }
-        self.keep_line(line, context.outbox);
+        self.keep_line(line, &mut context.posts);
     }
 
     /// Handles audio.
-    pub(super) fn handle_media(&mut self, media: &MediaFrame<'_>, context: &mut Context<'_>) {
+    pub(super) fn handle_media(
+        &mut self,
+        media: &MediaFrame<'_>,
+        context: &mut Context,
+        now: Instant,
+    ) {
         let error = match &mut self.session.handle_media(media) {
-            Ok(turn) => return append_all(turn, self.recording.as_mut(), context),
+            Ok(turn) => return append_all(turn, self.recording.as_mut(), context, now),
             Err(error) => *error,
         };
         let Self { span, has_warned, peer, .. } = self;
         span.in_scope(|| match error {
-            Error::Peer(error) => warn(error, has_warned, *peer, context),
+            Error::Peer(error) => warn(error, has_warned, *peer, context, now),
             error => tracing::error!(%error, "cannot record a chunk"),
         });
     }
@@ -126,7 +133,8 @@ impl Stream {
         &mut self,
         frame: Frame<'_>,
         opening: &mut Option<Box<Opening>>,
-        context: &mut Context<'_>,
+        context: &mut Context,
+        now: Instant,
     ) -> Next {
         let _entered = self.span.clone().entered();
         let stream_id = frame.stream_id;
@@ -137,7 +145,7 @@ impl Stream {
                 if let Some(opening) = opening {
                     opening.note_strange(stream_id);
                 }
-                warn(error, has_warned, peer, context);
+                warn(error, has_warned, peer, context, now);
                 return Next::GoOn;
             }
             Err(error) => {
@@ -149,69 +157,22 @@ impl Stream {
         match turn.event() {
             Event::Started(start) => {
                 let is_first = opening.take().is_some();
-                // The first stream was admitted with its connection. The store logs the faults of the
-                // disk.
-                if !is_first && let Some(fault) = context.door.fault() {
-                    tracing::debug!(
-                        fault,
-                        "refused a stream that began on a connection after others"
-                    );
-                    context.outbox.board().counters.refuse(Refused::Disk);
-                    return Next::Refuse(ws::CloseCode::INTERNAL);
-                }
-                let mut record = context.record_of(start);
-                if !context.admits(&mut record) {
-                    if let Some(left_out) = context.room(peer) {
-                        tracing::warn!(
-                            left_out,
-                            "refused a stream: it shows no fresh token of its call"
-                        );
-                    }
-                    context.outbox.board().counters.refuse(Refused::Token);
-                    return Next::Refuse(ws::CloseCode::POLICY);
-                }
+                let record = match context.admit(start, is_first, peer, now) {
+                    Ok(record) => record,
+                    Err(code) => return Next::Refuse(code),
+                };
                 let Record { stream_id, call_id, .. } = &record;
                 self.span.record("stream", debug(stream_id)).record("call", debug(call_id));
-                if start.odd_fields > 0
-                    && let Some(left_out) = context.room(peer)
-                {
-                    let fields = start.odd_fields;
-                    tracing::warn!(
-                        fields,
-                        left_out,
-                        "the start message has fields of an unexpected type"
-                    );
-                }
-                match context.outbox.board().log_rooms.recordings.take(peer.ip(), context.now) {
-                    Some(left_out) => tracing::info!(left_out, "recording began"),
-                    None => self.is_quiet = true,
-                }
-                let recording = context.begin(record, start.tracks.channels(), 0);
+                self.is_quiet = !context.tell_start(start, peer, now);
+                let recording = context.begin(record, start.tracks.channels(), 0, now);
                 self.recording = Some(recording.made_quiet(self.is_quiet));
             }
             Event::Refused(start) => {
                 *opening = None;
-                if let Some(left_out) = context.room(peer) {
-                    tracing::warn!(
-                        left_out,
-                        "refused a stream: its audio is not 8 kHz mono mu-law"
-                    );
-                }
-                let mut record = context.record_of(start);
-                record.close(End::Refused);
-                context.outbox.fail(record, (context.done)());
-                return Next::Refuse(ws::CloseCode::UNSUPPORTED);
+                return Next::Unsupported(Box::new(context.refused(start, peer, now)));
             }
-            Event::Dtmf { digit, at } => {
-                if let Some(recording) = &mut self.recording {
-                    recording.add_event(*at, What::Dtmf(short(digit)));
-                }
-            }
-            Event::Mark { name, at } => {
-                if let Some(recording) = &mut self.recording {
-                    recording.add_event(*at, What::Mark(short(name)));
-                }
-            }
+            Event::Dtmf { digit, at } => add_event(&mut self.recording, *at, What::Dtmf, digit),
+            Event::Mark { name, at } => add_event(&mut self.recording, *at, What::Mark, name),
             Event::Stopped => next = Next::Stop,
             _ => {}
         }
@@ -219,20 +180,20 @@ impl Stream {
         if let Some(opening) = opening.as_mut().filter(|_| is_strange) {
             opening.note_strange(stream_id);
         }
-        append_all(&mut turn, self.recording.as_mut(), context);
+        append_all(&mut turn, self.recording.as_mut(), context, now);
         next
     }
 
     /// Does the housekeeping of the stream: adds its counts to the recorder's, posts captured messages,
     /// and does the housekeeping of the recording.
-    pub(super) fn tend(&mut self, outbox: &mut Outbox, now: Instant) {
-        outbox.board().counters.add(self.session.stats(), &mut self.counted);
+    pub(super) fn tend(&mut self, posts: &mut Posts, now: Instant) {
+        posts.board().counters.add(self.session.stats(), &mut self.counted);
         self.note_clock();
         if let Some(recording) = &mut self.recording {
             if !self.capture.is_empty() {
-                recording.capture(std::mem::take(&mut self.capture), outbox);
+                recording.capture(std::mem::take(&mut self.capture), posts);
             }
-            recording.tend(self.session.stats(), outbox, now);
+            recording.tend(self.session.stats(), posts, now);
         }
     }
 
@@ -251,15 +212,15 @@ impl Stream {
     }
 
     /// Goes on in another file: this one is as long as it may be.
-    fn begin_segment(&mut self, context: &mut Context<'_>) {
+    fn begin_segment(&mut self, context: &mut Context, now: Instant) {
         let Some(full) = self.recording.take() else {
             return;
         };
         let _entered = self.span.enter();
         let record = full.record().next_segment(self.session.stats());
-        let next = context.begin(record, full.channels(), full.end_sample());
+        let next = context.begin(record, full.channels(), full.end_sample(), now);
         let nobody = Box::new(|_| ());
-        full.finish(End::Segment, self.session.stats(), context.outbox, context.now, nobody);
+        full.finish(End::Segment, self.session.stats(), &mut context.posts, now, nobody);
         self.recording = Some(next.made_quiet(self.is_quiet));
     }
 
@@ -267,19 +228,20 @@ impl Stream {
     pub(super) fn finish(
         &mut self,
         end: End,
-        context: &mut Context<'_>,
+        context: &mut Context,
+        now: Instant,
         done: Done,
     ) -> Option<Finishing> {
         let _entered = self.span.clone().entered();
-        append_all(&mut self.session.handle_end(), self.recording.as_mut(), context);
-        context.outbox.board().counters.add(self.session.stats(), &mut self.counted);
+        append_all(&mut self.session.handle_end(), self.recording.as_mut(), context, now);
+        context.posts.board().counters.add(self.session.stats(), &mut self.counted);
         self.note_clock();
         let mut recording = self.recording.take()?;
         if !self.capture.is_empty() {
-            recording.capture(std::mem::take(&mut self.capture), context.outbox);
+            recording.capture(std::mem::take(&mut self.capture), &mut context.posts);
         }
         let stats = self.session.stats();
-        let finishing = recording.finish(end, stats, context.outbox, context.now, done);
+        let finishing = recording.finish(end, stats, &mut context.posts, now, done);
         if !self.is_quiet {
             tracing::info!(%end, "recording ended");
         }
@@ -287,7 +249,7 @@ impl Stream {
     }
 
     /// Keeps a message as received, for the capture.
-    pub(super) fn keep_line(&mut self, line: Option<&[u8]>, outbox: &mut Outbox) {
+    pub(super) fn keep_line(&mut self, line: Option<&[u8]>, posts: &mut Posts) {
         let Some(line) = line else {
             return;
         };
@@ -296,18 +258,26 @@ impl Stream {
             // capture.
             let lines = std::mem::take(&mut self.capture);
             if let Some(recording) = &mut self.recording {
-                recording.capture(lines, outbox);
+                recording.capture(lines, posts);
             }
         }
         self.capture.extend_from_slice(line);
     }
 }
 
-/// The first `TEXT_CHARS_MAX` characters of a key or a mark: a call may have many.
-fn short(text: &Text<'_>) -> String {
-    let mut text: String = text.chars().take(TEXT_CHARS_MAX).collect();
-    text.shrink_to_fit();
-    text
+/// Notes a key or a mark in the recording, with the first [`TEXT_CHARS_MAX`] characters of its text: a
+/// call may have many.
+fn add_event(
+    recording: &mut Option<Recording>,
+    at: u64,
+    what: fn(String) -> What,
+    text: &Text<'_>,
+) {
+    if let Some(recording) = recording {
+        let mut text: String = text.chars().take(TEXT_CHARS_MAX).collect();
+        text.shrink_to_fit();
+        recording.add_event(at, what(text));
+    }
 }
 
 /// The common context of a stream's log lines. Its ids are filled in at the start.
@@ -321,12 +291,13 @@ pub(super) fn warn(
     error: PeerError,
     has_warned: &mut bool,
     peer: SocketAddr,
-    context: &Context<'_>,
+    context: &Context,
+    now: Instant,
 ) {
     if std::mem::replace(has_warned, true) {
         return;
     }
-    if let Some(left_out) = context.room(peer) {
+    if let Some(left_out) = context.room(peer, now) {
         tracing::warn!(%error, left_out, "rejected a message; later ones are only counted");
     }
 }
@@ -335,20 +306,19 @@ pub(super) fn warn(
 fn append_all(
     turn: &mut Turn<'_, '_, Ring>,
     recording: Option<&mut Recording>,
-    context: &mut Context<'_>,
+    context: &mut Context,
+    now: Instant,
 ) {
     let Some(recording) = recording else {
         return;
     };
     turn.gaps().for_each(|gap| recording.add_gap(&gap));
     loop {
-        match turn.poll_run(context.codes) {
+        match turn.poll_run(recording.room()) {
             Run::Bytes(0) => return,
-            Run::Bytes(count) => {
-                recording.append(&context.codes[..count], context.outbox, context.now);
-            }
+            Run::Bytes(count) => recording.append(count, &mut context.posts, now),
             Run::Silence(samples) => {
-                recording.append_silence(samples, context.outbox, context.now);
+                recording.append_silence(samples, &mut context.posts, now);
             }
         }
     }

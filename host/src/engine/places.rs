@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::handle::Inbox;
+use mio::Token;
+
+use super::inbox::Inbox;
 use crate::call::Shown;
 use crate::lock::lock;
 
@@ -25,7 +27,7 @@ pub(super) struct Places {
 pub(super) struct Waiting {
     /// Inbox of the connection's thread, and the connection's token there.
     pub inbox: Arc<Inbox>,
-    pub token: usize,
+    pub token: Token,
     since: Instant,
 }
 
@@ -53,8 +55,8 @@ impl Places {
 /// A connection's place in the count; dropping it gives the place back.
 pub(super) struct Place {
     pub inbox: Arc<Inbox>,
-    /// Token of the connection on its thread.
-    pub token: usize,
+    /// Token of the connection on its thread, once it is there.
+    pub token: Token,
     places: Arc<Places>,
     /// Number that no other place has.
     pub number: u64,
@@ -67,7 +69,7 @@ impl Place {
         inbox.connections.fetch_add(1, Ordering::Relaxed);
         Self {
             inbox: Arc::clone(inbox),
-            token: 0,
+            token: Token(0),
             places: Arc::clone(places),
             number: places.next_number.fetch_add(1, Ordering::Relaxed),
             shown: Shown::Nothing,
@@ -77,7 +79,7 @@ impl Place {
 
     /// Puts the connection on the list of those that may have to give way, until it has earned its
     /// place.
-    pub(super) fn wait(&mut self, token: usize) {
+    pub(super) fn wait(&mut self, token: Token) {
         self.token = token;
         let waiting = Waiting { inbox: Arc::clone(&self.inbox), token, since: Instant::now() };
         lock(&self.places.unearned).insert((self.shown, self.number), waiting);

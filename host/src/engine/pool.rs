@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::BUFFER_BYTES;
-use super::handle::Inbox;
+use mio::Token;
+
+use super::desk::BUFFER_BYTES;
+use super::inbox::Inbox;
 use super::places::Place;
 use crate::lock::lock;
 use crate::pace::origin;
@@ -43,7 +45,7 @@ struct Held {
     bytes: usize,
     since: Instant,
     inbox: Arc<Inbox>,
-    token: usize,
+    token: Token,
     /// Whether the connection has been asked to give way.
     is_leaving: bool,
 }
@@ -85,7 +87,7 @@ impl Pool {
 
     /// Finds a message that must give way to a message from `peer`: the oldest of the address that has
     /// more than its share, else the oldest of all. Returns the inbox of its thread and its token there.
-    pub(super) fn take_slowest(&self, peer: IpAddr, now: Instant) -> Option<(Arc<Inbox>, usize)> {
+    pub(super) fn take_slowest(&self, peer: IpAddr, now: Instant) -> Option<(Arc<Inbox>, Token)> {
         let mut held = lock(&self.held);
         let mut sums = BTreeMap::<IpAddr, usize>::new();
         for held in held.values().filter(|held| !held.is_leaving) {

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver};
 
 use callreel_core::wav::{self, Length, Spec};
 
-use super::{Job, Outbox, Outcome, Queue};
+use super::{Backlog, Job, Outcome, Posts};
 use crate::board::Board;
 use crate::record::Record;
 
@@ -25,20 +25,20 @@ pub struct Tally {
 /// The files of one recording.
 struct File {
     spec: Spec,
-    queue: Arc<Queue>,
+    backlog: Arc<Backlog>,
     samples: u64,
     capture_bytes: u64,
     record_bytes: u64,
 }
 
 impl Tally {
-    /// Returns an outbox, and the stand-in for the writer behind it.
+    /// Returns the posts of a media thread, and the stand-in for the writer that takes them.
     #[must_use]
-    pub fn start(board: &Arc<Board>) -> (Outbox, Self) {
+    pub fn start(board: &Arc<Board>) -> (Posts, Self) {
         let (sender, receiver) = mpsc::channel();
-        let outbox = Outbox { sender, jobs: Vec::new(), next_key: 0, board: Arc::clone(board) };
+        let posts = Posts { sender, jobs: Vec::new(), next_key: 0, board: Arc::clone(board) };
         let open = HashMap::new();
-        (outbox, Self { receiver, waiting: Vec::new(), open, finished_bytes: 0 })
+        (posts, Self { receiver, waiting: Vec::new(), open, finished_bytes: 0 })
     }
 
     /// Moves sent jobs into `waiting`.
@@ -64,7 +64,7 @@ impl Tally {
     /// Samples, silence included, in the longest queue of a recording.
     #[must_use]
     pub fn queued_samples_max(&self) -> u64 {
-        let samples = |file: &File| file.queue.samples.load(Ordering::Relaxed);
+        let samples = |file: &File| file.backlog.samples.load(Ordering::Relaxed);
         self.open.values().map(samples).max().unwrap_or_default()
     }
 
@@ -90,9 +90,9 @@ impl Tally {
     }
 
     fn perform(&mut self, key: u64, job: Job) {
-        if let Job::Begin { record, spec, queue, .. } = job {
+        if let Job::Begin { record, spec, backlog, .. } = job {
             let record_bytes = record_bytes(&record);
-            let file = File { spec, queue, samples: 0, capture_bytes: 0, record_bytes };
+            let file = File { spec, backlog, samples: 0, capture_bytes: 0, record_bytes };
             self.open.insert(key, file);
             return;
         }
@@ -103,10 +103,10 @@ impl Tally {
         let Some(file) = self.open.get_mut(&key) else {
             return;
         };
-        file.queue.aside.fetch_sub(job.aside_bytes(), Ordering::Relaxed);
+        file.backlog.aside.fetch_sub(job.aside_bytes(), Ordering::Relaxed);
         let mut take = |samples: u64| {
             file.samples += samples;
-            file.queue.samples.fetch_sub(samples, Ordering::Relaxed);
+            file.backlog.samples.fetch_sub(samples, Ordering::Relaxed);
         };
         match job {
             Job::Append(codes) => take(codes.len() as u64),

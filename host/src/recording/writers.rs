@@ -13,7 +13,7 @@ use callreel_core::wav::{self, Spec};
 use rustc_hash::FxHashMap;
 use tracing::Span;
 
-use super::{Job, Outbox, Outcome, Queue};
+use super::{Backlog, Job, Outcome, Posts};
 use crate::board::Board;
 use crate::lock::lock;
 use crate::pulse::Pulse;
@@ -63,7 +63,7 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Starts `count` writers, each with an outbox for one media thread, and the threads that do the
+    /// Starts `count` writers, each with the posts of one media thread, and the threads that do the
     /// periodic work of the store.
     ///
     /// # Errors
@@ -72,9 +72,9 @@ impl Writers {
         store: &Arc<Store>,
         board: &Arc<Board>,
         count: usize,
-    ) -> io::Result<(Self, Vec<Outbox>)> {
+    ) -> io::Result<(Self, Vec<Posts>)> {
         let mut threads = Vec::new();
-        let mut outboxes = Vec::new();
+        let mut all_posts = Vec::new();
         let mut pulses = Vec::new();
         let mut start = |name: String, finishers| {
             let (sender, receiver) = mpsc::channel();
@@ -102,7 +102,7 @@ impl Writers {
             let long = start(format!("long-finisher-{index}"), None)?;
             let sender = start(format!("writer-{index}"), Some(Finishers { short, long }))?;
             let board = Arc::clone(board);
-            outboxes.push(Outbox { sender, jobs: Vec::new(), next_key: 0, board });
+            all_posts.push(Posts { sender, jobs: Vec::new(), next_key: 0, board });
         }
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let (synced, kept) = (Arc::clone(store), Arc::clone(store));
@@ -127,7 +127,7 @@ impl Writers {
             recovered.recover();
         };
         keepers.push(thread::Builder::new().name("recovery".to_owned()).spawn(recover)?);
-        Ok((Self { threads, keepers, stop, store: Arc::clone(store), pulses }, outboxes))
+        Ok((Self { threads, keepers, stop, store: Arc::clone(store), pulses }, all_posts))
     }
 
     /// Stops the recovery; the next start does the rest. The disk is then free to finish the calls that
@@ -142,7 +142,7 @@ impl Writers {
         self.pulses.clone()
     }
 
-    /// Waits until everything posted is written: soon after the last outbox is gone.
+    /// Waits until everything posted is written: soon after the last [`Posts`] are gone.
     pub fn join(mut self) {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -227,7 +227,7 @@ pub(super) struct Spool {
     /// Span of the call.
     span: Span,
     jobs: VecDeque<Job>,
-    queue: Arc<Queue>,
+    backlog: Arc<Backlog>,
     /// The recording's name and file, until the file has its header and its record.
     claimed: Option<Part>,
     open: Option<Open>,
@@ -283,7 +283,7 @@ impl Writer {
                     let wait = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
                     thread::sleep(wait.unwrap_or_default());
                     self.patience = STOP_PATIENCE;
-                    // All outboxes are gone: a recording without a `Finish` job gets none.
+                    // All media threads have ended: a recording without a `Finish` job gets none.
                     self.spools.retain(|_, spool| spool.ended.is_some());
                 }
             }
@@ -322,15 +322,15 @@ impl Writer {
                         tracing::error!(%error, "cannot write the record of a call without audio yet");
                         let digest = DataDigest::default();
                         self.store.leave(Left { record: *record, part: None, digest });
-                        done(Outcome::Left);
+                        done(Outcome::Unfinished);
                     }
                 }
                 return;
             }
-            Job::Begin { ref queue, ref span, .. } => {
+            Job::Begin { ref backlog, ref span, .. } => {
                 let spool = Spool {
                     span: span.clone(),
-                    queue: Arc::clone(queue),
+                    backlog: Arc::clone(backlog),
                     jobs: VecDeque::new(),
                     claimed: None,
                     open: None,
@@ -380,7 +380,7 @@ impl Writer {
                 Bench { encoded: &mut self.encoded, spare: &mut self.spare, board: &self.board };
             match spool.perform(&mut job, &self.store, bench) {
                 Ok(()) => {
-                    spool.queue.aside.fetch_sub(job.aside_bytes(), Ordering::Relaxed);
+                    spool.backlog.aside.fetch_sub(job.aside_bytes(), Ordering::Relaxed);
                     if spool.failing_since.take().is_some() {
                         tracing::info!("the disk takes audio again");
                     }
@@ -394,7 +394,7 @@ impl Writer {
                     if let Job::Finish { record, done } = job {
                         let (file, state) =
                             (record.wav.as_ref().map(|wav| &wav.file), record.state);
-                        if !spool.queue.is_quiet.load(Ordering::Relaxed) {
+                        if !spool.backlog.is_quiet.load(Ordering::Relaxed) {
                             tracing::info!(?file, %state, ms = record.duration_ms, "saved");
                         }
                         done(Outcome::Published);
@@ -480,7 +480,7 @@ impl Spool {
             None => record.fail(&format!("the disk did not take any of it: {error}")),
         }
         store.leave(Left { record: *record, part, digest });
-        done(Outcome::Left);
+        done(Outcome::Unfinished);
     }
 
     /// Performs one job. After an error the job may be performed again.
@@ -498,9 +498,9 @@ impl Spool {
                     let began = Instant::now();
                     store.note_written(open.append(block, bench.encoded)?);
                     bench.board.counters.write_time.add(began.elapsed());
-                    self.queue.samples.fetch_sub(block.len() as u64, Ordering::Relaxed);
+                    self.backlog.samples.fetch_sub(block.len() as u64, Ordering::Relaxed);
                     // A block is not written twice when its checkpoint fails.
-                    self.queue.blocks.fetch_sub(1, Ordering::Relaxed);
+                    self.backlog.blocks.fetch_sub(1, Ordering::Relaxed);
                     block.clear();
                 }
                 // A disk that is behind gets one checkpoint for all waiting audio.
@@ -512,7 +512,7 @@ impl Spool {
                 let before = (open.writer.data_bytes(), *rest);
                 let appended = open.append_silence(rest);
                 store.note_written(u64::from(open.writer.data_bytes() - before.0));
-                self.queue.samples.fetch_sub(before.1 - *rest, Ordering::Relaxed);
+                self.backlog.samples.fetch_sub(before.1 - *rest, Ordering::Relaxed);
                 appended?;
                 if *rest > 0 || !self.jobs.front().is_some_and(Job::is_audio) {
                     open.writer.checkpoint().map_err(to_io)?;

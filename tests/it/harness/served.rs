@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ use super::serving::Serving;
 
 /// Far above the time of any step here, far below a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+const HANDSHAKE: &str = "GET /media-stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// A running server with a directory of its own.
 pub(crate) struct Served {
@@ -66,12 +70,8 @@ impl Served {
     /// Sends messages on one connection and closes it; returns the new end records.
     pub(crate) fn send(&self, messages: &[Vec<u8>]) -> Vec<(PathBuf, Value)> {
         let known = self.paths().collect();
-        let mut socket = TcpStream::connect(self.serving.public).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let handshake = "GET /media-stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
-            Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        socket.write_all(handshake.as_bytes()).unwrap();
+        let mut socket = self.connect();
+        socket.write_all(HANDSHAKE.as_bytes()).unwrap();
         let mut bytes: Vec<u8> = messages.iter().flat_map(client::text).collect();
         bytes.extend(client::frame(client::FIN | client::CLOSE, &1000u16.to_be_bytes()));
         // The server may close before it has read all: after a stop it ignores the rest.
@@ -81,6 +81,31 @@ impl Served {
         let _ = socket.read_to_end(&mut answer);
         assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
         self.records_but(&known)
+    }
+}
+
+impl Served {
+    fn connect(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.serving.public).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
+    /// Sends messages in one write with the handshake, and ends the stream after the server's answer.
+    /// Returns when the server has closed the connection.
+    pub(crate) fn send_with_the_handshake(&self, messages: &[String]) {
+        let mut socket = self.connect();
+        let messages = messages.iter().flat_map(client::text);
+        let bytes: Vec<u8> = HANDSHAKE.bytes().chain(messages).collect();
+        socket.write_all(&bytes).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            answer.extend(byte);
+        }
+        socket.shutdown(Shutdown::Write).unwrap();
+        let _ = socket.read_to_end(&mut answer);
     }
 }
 

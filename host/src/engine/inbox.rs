@@ -1,11 +1,12 @@
 //! The media threads from the outside: the requests they take, and the way to reach them.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use mio::Waker;
+use mio::{Registry, Token, Waker};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -16,6 +17,13 @@ use crate::pace::Pace;
 use crate::pulse::Pulse;
 use crate::recording::Outcome;
 use crate::store::Door;
+
+/// Shortest time without a look at the sockets after which a media thread counts as stuck. The limit is
+/// four pauses between two looks, if that is longer.
+const STUCK_AFTER_MIN: Duration = Duration::from_secs(5);
+
+/// Token of the bell in a thread's poll.
+const WAKER: Token = Token(usize::MAX);
 
 /// Longest wait for a media thread's answer whether a connection gave way.
 const GIVE_WAY_MAX: Duration = Duration::from_millis(500);
@@ -34,12 +42,11 @@ pub struct Handle {
 
 /// Mailbox of a media thread.
 pub(super) struct Inbox {
-    pub letters: Mutex<Vec<Letter>>,
+    pub messages: Mutex<Vec<Message>>,
     /// Connections that belong to the thread or are on their way to it, except closed ones.
     pub connections: AtomicUsize,
     /// Connections closed by this side and not yet by the peer. Each holds only a socket.
     pub lingering: AtomicUsize,
-    pub is_draining: AtomicBool,
     pub pulse: Pulse,
     pub bell: Bell,
 }
@@ -51,21 +58,21 @@ pub(super) struct Bell {
     pub waits_for_sockets: bool,
 }
 
-pub(super) enum Letter {
+pub(super) enum Message {
     Adopt(Connection, Place),
     Finished {
-        token: usize,
+        token: Token,
         outcome: Outcome,
     },
     /// Closes a connection that has not earned its place, to make room for a new one. The answer says
     /// whether the place is free.
     GiveWay {
-        token: usize,
+        token: Token,
         answer: oneshot::Sender<bool>,
     },
     /// Gives up the unfinished message of a connection, to make room for another.
-    GiveUpMessage {
-        token: usize,
+    GiveUp {
+        token: Token,
     },
     Drain,
 }
@@ -75,7 +82,7 @@ impl Handle {
     pub fn adopt(&self, connection: Connection) {
         let idlest = self.inboxes.iter().min_by_key(|i| i.connections.load(Ordering::Relaxed));
         if let Some((inbox, places)) = idlest.zip(self.places.as_ref()) {
-            inbox.post(Letter::Adopt(connection, Place::new(inbox, places)));
+            inbox.post(Message::Adopt(connection, Place::new(inbox, places)));
         }
     }
 
@@ -86,7 +93,7 @@ impl Handle {
             self.places.as_ref().and_then(|places| places.take_next(Instant::now()))
         {
             let (answer, answered) = oneshot::channel();
-            waiting.inbox.post(Letter::GiveWay { token: waiting.token, answer });
+            waiting.inbox.post(Message::GiveWay { token: waiting.token, answer });
             if let Ok(Ok(true)) = timeout(GIVE_WAY_MAX, answered).await {
                 return true;
             }
@@ -131,13 +138,32 @@ impl Handle {
 }
 
 impl Inbox {
-    pub(super) fn post(&self, letter: Letter) {
-        lock(&self.letters).push(letter);
+    /// The inbox of a thread that looks at its sockets at this interval, or that waits for them if it is
+    /// zero.
+    ///
+    /// # Errors
+    /// The system gives no waker.
+    pub(super) fn new(registry: &Registry, read_interval: Duration) -> io::Result<Self> {
+        Ok(Self {
+            messages: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            lingering: AtomicUsize::new(0),
+            pulse: Pulse::new(STUCK_AFTER_MIN.max(4 * read_interval)),
+            bell: Bell {
+                sleeper: Mutex::default(),
+                waker: Waker::new(registry, WAKER)?,
+                waits_for_sockets: read_interval.is_zero(),
+            },
+        })
+    }
+
+    pub(super) fn post(&self, message: Message) {
+        lock(&self.messages).push(message);
         self.bell.ring();
     }
 
-    pub(super) fn take(&self) -> Vec<Letter> {
-        std::mem::take(&mut lock(&self.letters))
+    pub(super) fn take_messages(&self) -> Vec<Message> {
+        std::mem::take(&mut lock(&self.messages))
     }
 }
 

@@ -1,0 +1,30 @@
+//! The things that a media thread lends to whichever connection it works on.
+
+use std::sync::Arc;
+
+use callreel_core::ws;
+
+use super::Config;
+use super::pool::Pool;
+use crate::call::{Context, MESSAGE_BYTES_MAX};
+
+/// Size of a thread's read buffer: the largest message and the bytes that may come with it.
+pub(super) const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 1024;
+
+/// The things that a media thread lends to whichever connection it works on.
+pub(super) struct Desk {
+    /// Buffer for a read: an unfinished message, and the new bytes behind it.
+    pub buffer: Vec<u8>,
+    /// Resources for the call of the connection.
+    pub context: Context,
+    /// Memory for long unfinished messages.
+    pub pool: Arc<Pool>,
+    pub config: Config,
+}
+
+impl Desk {
+    pub(super) fn new(config: &Config, context: Context, pool: &Arc<Pool>) -> Self {
+        let (buffer, pool) = (vec![0; BUFFER_BYTES], Arc::clone(pool));
+        Self { buffer, context, pool, config: config.clone() }
+    }
+}

@@ -1,0 +1,461 @@
+//! One connection on its media thread: its socket, its call, and the unfinished parts of both.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use callreel_core::ws;
+use mio::Registry;
+use mio::event::Event;
+
+use super::TEND_INTERVAL;
+use super::desk::Desk;
+use super::partial::Partial;
+use super::places::Place;
+use super::wire::{Received, Wire};
+use crate::board::Refused;
+use crate::call::{Action, Call, Health, PONGS_MAX};
+use crate::record::End;
+use crate::recording::{MESSAGE_BYTES_PER_MS, Outcome, TRACKS_MAX};
+
+/// Bytes read from one connection before the others have their turn.
+const TURN_BYTES_MAX: usize = 1024 * 1024;
+
+/// Reads in one turn from a connection that had to give up its message: the bytes are thrown away.
+const DISCARDS_MAX: usize = 4;
+
+/// Turns of a connection when the recorder stops: enough for the bytes that the kernel holds, but not for
+/// those that a flood goes on to bring.
+const LAST_TURNS_MAX: usize = 16;
+
+/// Bytes of a turn from which the peer counts as a flood: it sends faster than speech. The limit is the
+/// larger of `FLOOD_BYTES_MIN` and `FLOOD_BYTES_PER_MS`, four times the bytes of all tracks, for the
+/// time between two looks.
+const FLOOD_BYTES_MIN: u64 = 16 * 1024;
+const FLOOD_BYTES_PER_MS: u64 = 4 * TRACKS_MAX * MESSAGE_BYTES_PER_MS;
+
+/// Longest time for a peer to close after this side has closed.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection on its thread.
+///
+/// [`take_turn`](Self::take_turn), [`look_after`](Self::look_after), [`give_way`](Self::give_way) and
+/// [`drain`](Self::drain) run the call: a bug that panics in it costs this connection, none of the
+/// others, and none of its audio. After each of them, the connection may be [gone](Self::is_gone).
+pub(super) struct Leg {
+    wire: Wire,
+    call: Call,
+    partial: Partial,
+    /// Whether the connection had to give up its message; later bytes are thrown away.
+    is_deaf: bool,
+    /// Whether messages may be unread that the call can handle when it is no longer held back, or that
+    /// came with the handshake.
+    has_unread: bool,
+    /// Whether the token is among the ready ones.
+    is_ready: bool,
+    /// Time of the last read that drained the socket.
+    drained: Instant,
+    /// Whether a ping was sent since then, to learn whether the peer is still there.
+    is_probed: bool,
+    began: Instant,
+    last_heard: Instant,
+    /// Time of the last housekeeping, and whether the peer was idle then.
+    tended: Instant,
+    was_idle: bool,
+    /// Whether a ping has not been answered yet.
+    is_pinged: bool,
+    /// Answers to the peer's pings that the wire has no room for yet, oldest first. *Invariant:
+    /// [`PONGS_MAX`] at most.* Takes memory only while it holds some.
+    pongs: VecDeque<ws::Control>,
+    /// Whether the peer's close frame has come.
+    has_peer_closed: bool,
+    closing: Closing,
+    place: Place,
+}
+
+enum Closing {
+    No,
+    /// Closes with this code when the recording is finished.
+    WhenFinished(ws::CloseCode),
+    /// The close frame is sent; waits for the peer's until this time.
+    Lingering(Instant),
+    /// The connection is dropped.
+    Gone,
+}
+
+/// Whether a connection has more to read.
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Readiness {
+    /// Not as far as known: the poll will report it.
+    No,
+    /// Yes, after a short sleep: room must be made first.
+    Later,
+    /// Yes, when the others have had their turn.
+    AtOnce,
+}
+
+impl Leg {
+    /// Takes over a connection after its handshake, with the bytes that arrived with the handshake's
+    /// end. The connection counts as ready and must be read next.
+    pub(super) fn new(
+        wire: Wire,
+        call: Call,
+        already_read: &[u8],
+        place: Place,
+        desk: &Desk,
+    ) -> Self {
+        let now = Instant::now();
+        let mut partial = Partial::new(already_read);
+        partial.settle(&desk.pool, &place, call.peer().ip());
+        Self {
+            wire,
+            call,
+            partial,
+            is_deaf: false,
+            has_unread: !already_read.is_empty(),
+            is_ready: true,
+            drained: now,
+            is_probed: false,
+            began: now,
+            last_heard: now,
+            tended: now,
+            was_idle: false,
+            is_pinged: false,
+            pongs: VecDeque::new(),
+            has_peer_closed: false,
+            closing: Closing::No,
+            place,
+        }
+    }
+
+    /// Takes note of a report of the poll.
+    pub(super) fn note(&mut self, event: &Event) {
+        self.wire.note(event);
+    }
+
+    /// Makes the connection a ready one. Returns whether it was not.
+    pub(super) fn make_ready(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_ready, true)
+    }
+
+    /// Whether the connection must be dropped.
+    pub(super) const fn is_gone(&self) -> bool {
+        matches!(self.closing, Closing::Gone)
+    }
+
+    /// Gives back everything that the thread lent to the connection.
+    pub(super) fn release(mut self, registry: &Registry, desk: &Desk) {
+        self.partial.clear(&desk.pool, &self.place);
+        self.wire.forget(registry);
+    }
+
+    /// Reads the connection once, and does its housekeeping if it is due: its data is in the cache.
+    /// Unless the result is [`Readiness::No`], the connection stays ready.
+    pub(super) fn take_turn(&mut self, desk: &mut Desk, now: Instant) -> Readiness {
+        let readiness = self.guarded(desk, now, |leg, desk| {
+            let readiness = leg.read(desk, now);
+            readiness.max(leg.tend(desk, now))
+        });
+        let readiness = readiness.unwrap_or(Readiness::No);
+        self.is_ready = readiness != Readiness::No;
+        readiness
+    }
+
+    /// Whether the housekeeping of the connection is due.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        now - self.tended >= TEND_INTERVAL * 3 / 4
+    }
+
+    /// Does the housekeeping of a connection that brings nothing. Returns whether it must be read, and
+    /// was not [ready](Self::make_ready).
+    pub(super) fn look_after(&mut self, desk: &mut Desk, now: Instant) -> bool {
+        let readiness = self.guarded(desk, now, |leg, desk| leg.tend(desk, now));
+        readiness.is_some_and(|readiness| readiness != Readiness::No) && self.make_ready()
+    }
+
+    /// Notes the outcome of one of the recordings; closes the connection if it waited for the last one.
+    pub(super) fn note_finished(&mut self, outcome: Outcome, now: Instant) {
+        let code = self.call.note_finished(outcome);
+        if let Closing::WhenFinished(wished) = self.closing
+            && !self.call.is_finishing()
+        {
+            self.close(code.unwrap_or(wished), now);
+        }
+    }
+
+    /// Closes the connection if it has not earned its place. Returns whether the place is free.
+    pub(super) fn give_way(&mut self, desk: &mut Desk, now: Instant) -> bool {
+        // Read before the connection is judged silent.
+        self.guarded(desk, now, |leg, desk| leg.read(desk, now));
+        let is_earned = self.place.is_earned();
+        if !is_earned && matches!(self.closing, Closing::No) {
+            desk.context.posts.board().counters.refuse(Refused::GaveWay);
+            let peer = self.call.peer();
+            if let Some(left_out) = desk.context.room(peer, now) {
+                tracing::warn!(%peer, left_out, "closed a connection to make room for a new one: it had not begun a call in five seconds, and no place was free");
+            }
+            self.end(End::Idle, ws::CloseCode::TRY_AGAIN_LATER, desk, now);
+        }
+        !is_earned
+    }
+
+    /// Closes the connection because its message does not end, and gives up the message to free its
+    /// memory for another; unless the message has ended since.
+    pub(super) fn give_up_message(&mut self, desk: &mut Desk, now: Instant) {
+        if !desk.pool.is_leaving(&self.place) {
+            return;
+        }
+        let peer = self.call.peer();
+        if let Some(left_out) = desk.context.room(peer, now) {
+            tracing::warn!(%peer, left_out, "closed a connection: its message did not end, and other connections needed the memory");
+        }
+        self.end(End::Idle, ws::CloseCode::POLICY, desk, now);
+        self.partial.clear(&desk.pool, &self.place);
+        self.is_deaf = true;
+    }
+
+    /// Reads the bytes that have arrived, then ends the connection from this side: the recorder stops.
+    pub(super) fn drain(&mut self, desk: &mut Desk, now: Instant) {
+        self.guarded(desk, now, |leg, desk| {
+            for _ in 0..LAST_TURNS_MAX {
+                if leg.has_unread {
+                    leg.call.wait_no_more();
+                }
+                let readiness = leg.read(desk, now);
+                if readiness != Readiness::AtOnce && !leg.has_unread {
+                    break;
+                }
+            }
+            leg.end(End::Shutdown, ws::CloseCode::GOING_AWAY, desk, now);
+        });
+    }
+
+    /// Ends the connection from this side.
+    pub(super) fn end(&mut self, end: End, code: ws::CloseCode, desk: &mut Desk, now: Instant) {
+        self.call.end(end, &mut desk.context, now);
+        self.close_when_finished(code, now);
+    }
+
+    fn guarded<T>(
+        &mut self,
+        desk: &mut Desk,
+        now: Instant,
+        work: impl FnOnce(&mut Self, &mut Desk) -> T,
+    ) -> Option<T> {
+        // Any half-done state belongs to the connection that is given up.
+        let result = catch_unwind(AssertUnwindSafe(|| work(self, desk)));
+        if result.is_err() {
+            tracing::error!("a bug ended a call: please report it with the lines above");
+            let end = || self.end(End::Internal, ws::CloseCode::INTERNAL, desk, now);
+            if catch_unwind(AssertUnwindSafe(end)).is_err() {
+                self.closing = Closing::Gone;
+            }
+        }
+        result.ok()
+    }
+
+    /// Reads the bytes that have arrived and gives them to the call.
+    fn read(&mut self, desk: &mut Desk, now: Instant) -> Readiness {
+        let mut turn_bytes = 0;
+        loop {
+            if self.call.is_held_back(now) {
+                // The recorder, not the peer, is silent.
+                self.last_heard = now;
+                self.partial.excuse(now);
+                return Readiness::Later;
+            }
+            if self.is_deaf {
+                return self.discard(&mut desk.buffer);
+            }
+            if self.has_unread {
+                self.partial.recall(&mut desk.buffer);
+                self.feed(Received { bytes: 0, is_drained: false }, desk, now);
+                continue;
+            }
+            let peer = self.call.peer().ip();
+            let Some(result) = self.partial.receive(&mut self.wire, desk, &self.place, peer) else {
+                // Other connections have taken the pool. This one is neither silent nor at its end.
+                self.last_heard = now;
+                self.partial.seek_room(&desk.pool, peer, now);
+                return Readiness::Later;
+            };
+            let received = match result {
+                Ok(Some(received)) => received,
+                Ok(None) => return self.end_of_stream(End::Disconnect, desk, now),
+                Err(_) => return self.end_of_stream(End::Reset, desk, now),
+            };
+            if received.bytes == 0 && received.is_drained {
+                self.note_drained(now);
+                return Readiness::No;
+            }
+            self.feed(received, desk, now);
+            turn_bytes += received.bytes;
+            if self.has_unread {
+                continue;
+            }
+            // A peer that floods waits for the recorder only, so it is read again at once.
+            let is_flood = turn_bytes as u64 >= flood_bytes(desk.config.read_interval);
+            match received.is_drained {
+                true if is_flood => return Readiness::AtOnce,
+                true => return Readiness::No,
+                false if turn_bytes >= TURN_BYTES_MAX => return Readiness::AtOnce,
+                false => {}
+            }
+        }
+    }
+
+    /// Gives the call the new bytes, behind those of its unfinished message.
+    fn feed(&mut self, received: Received, desk: &mut Desk, now: Instant) {
+        if received.bytes > 0 {
+            self.last_heard = now;
+            self.is_pinged = false;
+        }
+        let bytes = self.partial.with(received.bytes, &mut desk.buffer);
+        let handled = self.call.handle_bytes(bytes, &mut desk.context, now);
+        self.partial.keep(handled.kept, desk, &self.place, self.call.peer().ip());
+        self.has_unread = handled.has_unread;
+        self.has_peer_closed |= handled.has_peer_closed;
+        self.pongs.extend(handled.pongs);
+        self.pongs.drain(..self.pongs.len().saturating_sub(PONGS_MAX));
+        self.send_pongs();
+        if !self.place.is_earned() {
+            self.place.note(handled.shown);
+        }
+        if let Action::Close(code) = handled.action {
+            self.close_when_finished(code, now);
+        }
+        if self.has_peer_closed && matches!(self.closing, Closing::Lingering(_)) {
+            self.closing = Closing::Gone;
+        }
+        if received.is_drained && !self.has_unread {
+            self.note_drained(now);
+        }
+    }
+
+    /// Reads the bytes that have arrived and throws them away.
+    fn discard(&mut self, buffer: &mut [u8]) -> Readiness {
+        for _ in 0..DISCARDS_MAX {
+            match self.wire.receive(buffer) {
+                Ok(Some(received)) if received.is_drained => return Readiness::No,
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => {
+                    self.closing = Closing::Gone;
+                    return Readiness::No;
+                }
+            }
+        }
+        Readiness::AtOnce
+    }
+
+    /// Notes that all bytes of the socket were read.
+    const fn note_drained(&mut self, now: Instant) {
+        self.drained = now;
+        self.is_probed = false;
+    }
+
+    /// Ends the connection after its peer has closed or reset it.
+    fn end_of_stream(&mut self, end: End, desk: &mut Desk, now: Instant) -> Readiness {
+        self.end(end, ws::CloseCode::NORMAL, desk, now);
+        // The recording is finished without the connection.
+        self.closing = Closing::Gone;
+        Readiness::No
+    }
+
+    /// Does the housekeeping, if it is due: posts the block that has waited, pings a silent peer, closes
+    /// a gone one. Returns whether the connection must be read.
+    fn tend(&mut self, desk: &mut Desk, now: Instant) -> Readiness {
+        if !self.is_due(now) {
+            return Readiness::No;
+        }
+        self.tended = now;
+        let health = self.call.tend(&mut desk.context.posts, now);
+        self.wire.flush();
+        self.send_pongs();
+        match self.closing {
+            Closing::No => return self.judge(&health, desk, now),
+            Closing::Lingering(until) if now >= until => self.closing = Closing::Gone,
+            _ => {}
+        }
+        Readiness::No
+    }
+
+    /// Ends the connection if its peer is idle or gone, or the call too long; pings a peer that may be
+    /// gone. Returns whether the connection must be read before its peer is judged.
+    fn judge(&mut self, health: &Health, desk: &mut Desk, now: Instant) -> Readiness {
+        let patience = desk.config.idle_timeout;
+        let is_idle = self.is_idle(health, now, patience);
+        let was_idle = std::mem::replace(&mut self.was_idle, is_idle);
+        let undrained = now - self.drained;
+        if is_idle && was_idle {
+            self.end(End::Idle, ws::CloseCode::POLICY, desk, now);
+        } else if is_idle {
+            // The process may have been paused since the look at the sockets, so the connection is read
+            // once more.
+            return Readiness::Later;
+        } else if (now - self.began).max(health.media_time) >= desk.config.max_duration {
+            self.end(End::MaxDuration, ws::CloseCode::POLICY, desk, now);
+        } else if self.wire.is_ending() && health.owes_time && undrained >= patience {
+            // The peer began more recordings than its time paid for, and will pay for no more.
+            let peer = self.call.peer();
+            if let Some(left_out) = desk.context.room(peer, now) {
+                tracing::warn!(%peer, left_out, "closed a connection: its peer has gone, and left more starts than its time has paid for");
+            }
+            return self.end_of_stream(End::Disconnect, desk, now);
+        } else if self.is_ready && !self.is_probed && undrained >= patience / 2 {
+            self.is_probed = true;
+            self.wire.send([ws::ping()]);
+        } else if now - self.last_heard >= patience / 2 && !self.is_pinged {
+            self.is_pinged = true;
+            self.wire.send([ws::ping()]);
+        }
+        Readiness::No
+    }
+
+    /// Whether the peer has been silent for too long, or sends messages but begins no recording, or
+    /// holds memory for a message that does not end.
+    fn is_idle(&self, health: &Health, now: Instant, patience: Duration) -> bool {
+        let is_slow = |since: Instant| now - since.max(health.heard) >= patience;
+        now - self.last_heard >= patience
+            || !health.is_recording && now - self.began >= patience
+            || self.partial.pooled_since().is_some_and(is_slow)
+    }
+
+    fn close_when_finished(&mut self, code: ws::CloseCode, now: Instant) {
+        if !matches!(self.closing, Closing::No) {
+            return;
+        }
+        if self.call.is_finishing() {
+            self.closing = Closing::WhenFinished(code);
+        } else {
+            self.close(code, now);
+        }
+    }
+
+    /// Sends the close frame, and nothing after it. If the peer's close frame has arrived, the
+    /// connection is gone; else the peer may answer.
+    fn close(&mut self, code: ws::CloseCode, now: Instant) {
+        // The place is free before the peer can dial again.
+        self.place.linger();
+        self.wire.send([ws::close(code)]);
+        if self.has_peer_closed {
+            self.closing = Closing::Gone;
+        } else {
+            self.closing = Closing::Lingering(now + LINGER);
+            self.wire.close();
+        }
+    }
+
+    /// Answers the peer's pings, unless earlier answers still wait for the socket: a peer that does not
+    /// read gets no more, and the newest answers are kept for later.
+    fn send_pongs(&mut self) {
+        let is_open = matches!(self.closing, Closing::No | Closing::WhenFinished(_));
+        if is_open && !self.wire.has_unsent() {
+            self.wire.send(std::mem::take(&mut self.pongs));
+        }
+    }
+}
+
+/// Bytes of a turn from which the peer counts as a flood, with this time between two looks.
+fn flood_bytes(read_interval: Duration) -> u64 {
+    FLOOD_BYTES_MIN.max(read_interval.as_millis() as u64 * FLOOD_BYTES_PER_MS)
+}
