@@ -54,6 +54,35 @@ impl Provider {
             Self::Twilio => "twilio",
         }
     }
+
+    /// Customs of the provider.
+    #[must_use]
+    pub const fn habits(self) -> &'static Habits {
+        match self {
+            Self::Twilio => &twilio::HABITS,
+        }
+    }
+}
+
+/// Customs of a provider that a recorder must know besides its messages.
+///
+/// ```
+/// use callreel_core::format::Format;
+/// use callreel_core::frame::Provider;
+///
+/// let habits = Provider::Twilio.habits();
+/// assert!(habits.ends_with_stop);
+/// assert_eq!(habits.default_format, Some(Format::TELEPHONE));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct Habits {
+    /// A stream ends with a stop, so audio may be missing where the connection is closed without one. If
+    /// false, closing the connection is the end of the stream.
+    pub ends_with_stop: bool,
+    /// Format of the audio if a start names none; `None` if a start always names it.
+    pub default_format: Option<Format>,
 }
 
 /// Reason that a peer's message was not taken. Each costs that message and nothing else.

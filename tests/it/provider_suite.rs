@@ -17,7 +17,8 @@ struct Dialect {
     start: fn(id: &str, tracks: &[Track]) -> String,
     /// A chunk of stream `id`.
     media: fn(id: &str, chunk: &Chunk<'_>) -> String,
-    /// The stop of stream `id`; `None` if the provider ends a stream by closing the connection.
+    /// The stop of stream `id`; `None` if the provider ends a stream by closing the connection, as its
+    /// habits must say.
     stop: Option<fn(id: &str, sequence: u64) -> String>,
 }
 
@@ -271,8 +272,9 @@ fn another_start_is_told_and_changes_nothing(dialect: &'static Dialect) {
     assert_eq!(stream.end().bytes, [[1; 160], [2; 160]].concat());
 }
 
-fn a_name_for_records_is_lower_case(dialect: &'static Dialect) {
+fn its_name_and_its_habits_are_known(dialect: &'static Dialect) {
     let name = dialect.provider.name();
+    assert_eq!(dialect.provider.habits().ends_with_stop, dialect.stop.is_some());
     assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
 }
 
@@ -301,5 +303,5 @@ every_provider! {
     any_spelling_of_a_message_means_the_same
     audio_before_the_start_and_after_the_end_is_counted
     another_start_is_told_and_changes_nothing
-    a_name_for_records_is_lower_case
+    its_name_and_its_habits_are_known
 }

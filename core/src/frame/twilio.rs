@@ -5,13 +5,17 @@ use serde::Deserialize;
 use super::exact::{after, before, digits, is_plain, is_same};
 use super::members::{self, Value};
 use super::spelling::{Dialect, canonicalise};
-use super::{Body, Dtmf, Frame, Mark, Media, PeerError, Start, Text, Track, Tracks};
+use super::{Body, Dtmf, Frame, Habits, Mark, Media, PeerError, Start, Text, Track, Tracks};
 use crate::base64;
+use crate::format::Format;
 
 const DIALECT: Dialect = Dialect {
     numbers: &[b"sequenceNumber", b"chunk", b"timestamp", b"sampleRate", b"channels"],
     free: &[b"customParameters", b"custom_parameters"],
 };
+
+pub(super) const HABITS: Habits =
+    Habits { ends_with_stop: true, default_format: Some(Format::TELEPHONE) };
 
 /// Length of Twilio's ids, in bytes; ids of other senders may have any length.
 pub(crate) const SID_BYTES: usize = 34;
@@ -252,7 +256,7 @@ fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
 /// A field may stand in `start` or beside it; the one in `start` has precedence.
 #[inline(never)]
 fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
-    let mut found = Start { odd_fields, ..Start::new() };
+    let mut found = Start { format: HABITS.default_format, odd_fields, ..Start::new() };
     let inner = match message.clone().find("start") {
         Some(object @ Value::Object(_)) => object.members(),
         start => {
