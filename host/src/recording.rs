@@ -9,6 +9,7 @@
 //! Finishing a file takes several waits for the disk, so each writer has a finisher beside it, and
 //! another one for long files. One more thread makes all files durable once a second.
 
+mod file;
 mod tally;
 mod writers;
 
