@@ -10,7 +10,11 @@
 //! another one for long files. One more thread makes all files durable once a second.
 
 mod file;
+mod finisher;
+mod jobs;
+mod retry;
 mod tally;
+mod writer;
 mod writers;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +27,8 @@ use callreel_core::session::{Gap, MediaClock, Stats};
 use callreel_core::wav::Spec;
 use tracing::Span;
 
+use self::jobs::{Begin, Finish, SpoolOp, WriterJob};
 pub use self::tally::Tally;
-use self::writers::Spool;
 pub use self::writers::Writers;
 use crate::board::{Board, Tap};
 use crate::record::{End, Record, What, ms};
@@ -154,64 +158,27 @@ struct Backlog {
     is_quiet: AtomicBool,
 }
 
-/// A task for a writer.
-enum Job {
-    Begin {
-        record: Arc<Record>,
-        spec: Spec,
-        backlog: Arc<Backlog>,
-        span: Span,
-    },
-    /// Mu-law codes.
-    Append(Vec<u8>),
-    /// Samples of silence, of all channels together.
-    Silence(u64),
-    Note(Box<Record>),
-    Capture(Vec<u8>),
-    Finish {
-        record: Box<Record>,
-        done: Done,
-    },
-    Fail {
-        record: Box<Record>,
-        done: Done,
-    },
-    /// A recording that only needs to be finished, for a finisher.
-    HandOver(Box<Spool>),
-}
-
-impl Job {
-    const fn is_audio(&self) -> bool {
-        matches!(self, Self::Append(_) | Self::Silence(_))
-    }
-
-    /// Bytes that the job adds to [`Backlog::aside`].
-    fn aside_bytes(&self) -> u64 {
-        match self {
-            Self::Capture(lines) => lines.len() as u64,
-            Self::Note(record) => record.size() as u64,
-            _ => 0,
-        }
-    }
-}
-
 /// Jobs that a media thread posts to its writer. They go out together, so that the writer wakes once for
 /// many.
 pub struct Posts {
-    sender: Sender<Vec<(u64, Job)>>,
-    jobs: Vec<(u64, Job)>,
+    sender: Sender<Vec<(u64, WriterJob)>>,
+    jobs: Vec<(u64, WriterJob)>,
     /// Key of the next recording: keys are unique for one writer.
     next_key: u64,
     board: Arc<Board>,
 }
 
 impl Posts {
-    fn post_aside(&mut self, key: u64, backlog: &Backlog, job: Job) {
-        backlog.aside.fetch_add(job.aside_bytes(), Ordering::Relaxed);
-        self.post(key, job);
+    fn post_aside(&mut self, key: u64, backlog: &Backlog, op: SpoolOp) {
+        backlog.aside.fetch_add(op.aside_bytes(), Ordering::Relaxed);
+        self.post_op(key, op);
     }
 
-    fn post(&mut self, key: u64, job: Job) {
+    fn post_op(&mut self, key: u64, op: SpoolOp) {
+        self.post(key, WriterJob::Write(op));
+    }
+
+    fn post(&mut self, key: u64, job: WriterJob) {
         self.jobs.push((key, job));
     }
 
@@ -232,7 +199,8 @@ impl Posts {
     /// Writes the record of a stream without any recorded audio; the record says so. `done` is called
     /// when it is written.
     pub fn fail(&mut self, record: Record, done: Done) {
-        self.post(self.next_key, Job::Fail { record: Box::new(record), done });
+        let failure = Finish { record: Box::new(record), done };
+        self.post(self.next_key, WriterJob::Fail(failure));
     }
 }
 
@@ -251,13 +219,13 @@ impl Recording {
         posts.next_key += 1;
         let backlog = Arc::<Backlog>::default();
         let record = Arc::new(record);
-        let begin = Job::Begin {
+        let begin = Begin {
             record: Arc::clone(&record),
             spec,
             backlog: Arc::clone(&backlog),
             span: Span::current(),
         };
-        posts.post(key, begin);
+        posts.post(key, WriterJob::Begin(Box::new(begin)));
         Self {
             key,
             spec,
@@ -377,7 +345,7 @@ impl Recording {
             record.lost_ms = self.lost_ms();
             // After a crash, the end of the call is this time plus the audio that follows this note.
             record.ended_at = jiff::Timestamp::now();
-            posts.post_aside(self.key, &self.backlog, Job::Note(Box::new(record)));
+            posts.post_aside(self.key, &self.backlog, SpoolOp::Note(Box::new(record)));
         }
     }
 
@@ -400,7 +368,7 @@ impl Recording {
     /// wait for the disk.
     pub fn capture(&mut self, lines: Vec<u8>, posts: &mut Posts) {
         if self.backlog.aside.load(Ordering::Relaxed) < CAPTURE_QUEUE_BYTES_MAX {
-            posts.post_aside(self.key, &self.backlog, Job::Capture(lines));
+            posts.post_aside(self.key, &self.backlog, SpoolOp::Capture(lines));
         } else if !std::mem::replace(&mut self.capture_is_torn, true) {
             tracing::error!("messages are missing in a capture: the disk is behind");
         }
@@ -484,7 +452,8 @@ impl Recording {
             tracks.filter(|(_, heard)| !heard).map(|(track, _)| track.clone()).collect();
         record.equal_channels =
             self.spec.channels == 2 && self.samples > 0 && !self.sound.different;
-        posts.post(self.key, Job::Finish { record: Box::new(record), done });
+        let finish = Finish { record: Box::new(record), done };
+        posts.post(self.key, WriterJob::Finish(finish));
         Finishing(Arc::downgrade(&self.backlog))
     }
 
@@ -519,7 +488,7 @@ impl Recording {
                 block.shrink_to_fit();
             }
             self.backlog.blocks.fetch_add(1, Ordering::Relaxed);
-            posts.post(self.key, Job::Append(block));
+            posts.post_op(self.key, SpoolOp::Append(block));
         }
     }
 
@@ -529,7 +498,7 @@ impl Recording {
             samples => {
                 let queued = self.backlog.samples.fetch_add(samples, Ordering::Relaxed);
                 self.may_be_full |= queued + samples >= self.samples_in(QUEUE_MS_MAX);
-                posts.post(self.key, Job::Silence(samples));
+                posts.post_op(self.key, SpoolOp::Silence(samples));
             }
         }
     }

@@ -1,5 +1,6 @@
-//! The file of one recording, from its header to its final name.
+//! The files of one recording, from the WAV's header to the final names.
 
+use std::fs::File;
 use std::io;
 use std::time::Duration;
 
@@ -13,36 +14,64 @@ use crate::store::{Part, Store};
 /// Most silence written before other recordings have their turn, in bytes: one job may hold hours.
 const SILENCE_TURN_BYTES_MAX: u64 = 256 * 1024;
 
-pub(super) struct Open {
+/// A recording with its header and its first record on the disk.
+pub(super) struct OpenFile {
     pub(super) part: Part,
-    pub(super) writer: wav::Writer<PartFile>,
-    pub(super) capture: Option<std::fs::File>,
+    writer: wav::Writer<PartFile>,
+    capture: Option<File>,
     /// Bytes of messages that the capture did not take.
-    pub(super) uncaptured_bytes: usize,
+    uncaptured_bytes: usize,
     /// Digest of the samples in the file.
     pub(super) digest: DataDigest,
-    pub(super) sync_failures: u64,
+    sync_failures: u64,
     /// The data is whole and durable; only the final names are missing.
-    pub(super) sealed: bool,
+    sealed: bool,
 }
 
-impl Open {
-    pub(super) fn begin_in(
-        part: &Part,
+impl OpenFile {
+    /// Claims a name, and writes the header and the record.
+    ///
+    /// # Errors
+    /// The system's error; this may be tried again. `claimed` keeps the name until then.
+    pub(super) fn begin(
+        claimed: &mut Option<Part>,
         store: &Store,
         record: &Record,
         spec: Spec,
-    ) -> io::Result<(wav::Writer<PartFile>, Option<std::fs::File>)> {
+    ) -> io::Result<Self> {
+        let part = match claimed.take() {
+            Some(part) if part.is_in_place()? => part,
+            _ => store.create(&record.stream_id, record.started_at)?,
+        };
+        let writer = match Self::write_head(&part, record, spec) {
+            Ok(writer) => writer,
+            Err(error) => {
+                *claimed = Some(part);
+                return Err(error);
+            }
+        };
+        let capture = store.create_capture(part.id()).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot capture a stream; recording it all the same");
+            None
+        });
+        Ok(Self {
+            part,
+            writer,
+            capture,
+            uncaptured_bytes: 0,
+            digest: DataDigest::default(),
+            sync_failures: store.sync_failures(),
+            sealed: false,
+        })
+    }
+
+    fn write_head(part: &Part, record: &Record, spec: Spec) -> io::Result<wav::Writer<PartFile>> {
         let file = PartFile::new(part.file().try_clone()?);
         let writer = wav::Writer::new(file, spec).map_err(to_io)?;
         let mut record = record.clone();
         part.id().clone_into(&mut record.id);
         part.write_record(&record)?;
-        let capture = store.create_capture(part.id()).unwrap_or_else(|error| {
-            tracing::error!(%error, "cannot capture a stream; recording it all the same");
-            None
-        });
-        Ok((writer, capture))
+        Ok(writer)
     }
 
     /// Writes messages to the capture, all or none. The recording does not wait for them.
@@ -101,10 +130,35 @@ impl Open {
         Ok(())
     }
 
-    pub(super) fn samples(&self) -> u64 {
-        u64::from(self.writer.data_bytes()) / u64::from(self.writer.spec().sample_frame_bytes())
+    /// Writes the sizes of the samples in the file into its header.
+    pub(super) fn checkpoint(&mut self) -> io::Result<()> {
+        self.writer.checkpoint().map_err(to_io)
     }
 
+    /// Writes the record as far as it is known. Audio does not wait for it: another note will follow, or
+    /// the end.
+    pub(super) fn note(&self, record: &mut Record) {
+        self.part.id().clone_into(&mut record.id);
+        record.set_samples(self.samples());
+        if let Err(error) = self.part.write_record(record) {
+            tracing::debug!(%error, "cannot update the record of a call");
+        }
+    }
+
+    /// Bytes of samples in the file.
+    pub(super) fn data_bytes(&self) -> u64 {
+        u64::from(self.writer.data_bytes())
+    }
+
+    fn samples(&self) -> u64 {
+        self.data_bytes() / u64::from(self.writer.spec().sample_frame_bytes())
+    }
+
+    /// Makes the recording whole and durable, and gives it its final names. Takes the time to read the
+    /// file for its digest off `spare`.
+    ///
+    /// # Errors
+    /// The system's error; this may be tried again.
     pub(super) fn finish(
         &mut self,
         record: &mut Record,
