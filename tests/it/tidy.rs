@@ -1,5 +1,7 @@
 //! Rules of the code base that a test can check.
 
+mod imports;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -145,8 +147,32 @@ type Line<'t> = (String, &'t str);
 /// The lines of the comments and of the string literals in Rust code.
 fn texts<'t>(path: &str, code: &'t str) -> (Vec<Line<'t>>, Vec<Line<'t>>) {
     let (mut comments, mut strings) = (Vec::new(), Vec::new());
+    for (kind, number, text) in pieces(code) {
+        let lines = text.lines().enumerate();
+        let lines = lines.map(|(at, line)| (format!("{path}:{}", number + at), line));
+        match kind {
+            Piece::Comment => comments.extend(lines),
+            Piece::String => strings.extend(lines),
+            Piece::Code => {}
+        }
+    }
+    (comments, strings)
+}
+
+/// Kind of a piece of a Rust file.
+#[derive(Clone, Copy, PartialEq)]
+enum Piece {
+    Code,
+    Comment,
+    String,
+}
+
+/// The pieces of Rust code, in their order, with the number of the line at which each begins.
+fn pieces(code: &str) -> Vec<(Piece, usize, &str)> {
+    let mut pieces = Vec::new();
     let (mut rest, mut number) = (code, 1);
-    while let Some(at) = rest.find(['/', '"', '\'']) {
+    while !rest.is_empty() {
+        let at = rest.find(['/', '"', '\'']).unwrap_or(rest.len());
         let (before, text) = rest.split_at(at);
         let name = before.trim_end_matches('#');
         let raw_end = format!("\"{}", &before[name.len()..]);
@@ -158,7 +184,7 @@ fn texts<'t>(path: &str, code: &'t str) -> (Vec<Line<'t>>, Vec<Line<'t>>) {
         } else if text.starts_with("'\\\"'") {
             Some(4)
         } else if !text.starts_with('"') {
-            Some(1)
+            Some(1).filter(|_| !text.is_empty())
         } else if name.ends_with('r') {
             text[1..].find(&raw_end).map(|end| end + 1 + raw_end.len())
         } else {
@@ -171,18 +197,18 @@ fn texts<'t>(path: &str, code: &'t str) -> (Vec<Line<'t>>, Vec<Line<'t>>) {
             text.find(is_end).map(|end| end + 1)
         };
         let (text, behind) = text.split_at(end.unwrap_or(text.len()));
+        let kind = match text {
+            _ if is_comment => Piece::Comment,
+            _ if text.starts_with('"') => Piece::String,
+            _ => Piece::Code,
+        };
+        pieces.push((Piece::Code, number, before));
         number += before.matches('\n').count();
-        let lines = text.lines().enumerate();
-        let lines = lines.map(|(at, line)| (format!("{path}:{}", number + at), line));
-        if is_comment {
-            comments.extend(lines);
-        } else if text.starts_with('"') {
-            strings.extend(lines);
-        }
+        pieces.push((kind, number, text));
         number += text.matches('\n').count();
         rest = behind;
     }
-    (comments, strings)
+    pieces
 }
 
 /// The Rust files under some of the repository's folders, by their path from its root.
