@@ -49,7 +49,9 @@ const ENVELOPE_BYTES: u64 = 184;
 pub(crate) const MESSAGE_BYTES_PER_MS: u64 =
     ((CHUNK_MS * SAMPLES_PER_MS).div_ceil(3) * 4 + ENVELOPE_BYTES) / CHUNK_MS;
 
-/// Most audio in a block, in milliseconds. A crash loses the audio in the block.
+/// Most audio in a block, in milliseconds. A crash loses the audio in the block. With the default
+/// `--read-interval`, audio is posted within this time of its arrival; above 300 ms, a block may wait
+/// longer.
 pub const BLOCK_MS_MAX: u64 = 800;
 
 /// Step by which a block's memory grows, in milliseconds of audio: unused room is memory that every call
@@ -59,8 +61,7 @@ const BLOCK_STEP_MS: u64 = 300;
 /// Silence up to this long is kept in the block, like audio.
 const SHORT_SILENCE_MS: u64 = 100;
 
-/// Longest time a block waits for more audio. Together with the interval of the call's housekeeping it
-/// is shorter than [`BLOCK_MS_MAX`], so no block is posted later than that.
+/// Age from which a block is posted at the call's next housekeeping.
 pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(500);
 
 /// Most audio that waits for a disk that is behind, in milliseconds.
