@@ -27,6 +27,7 @@ use callreel_core::session::{Gap, MediaClock, Stats};
 use callreel_core::wav::Spec;
 use tracing::Span;
 
+pub use self::file::DESCRIPTORS;
 use self::jobs::{Begin, Finish, SpoolOp, WriterJob};
 pub use self::tally::Tally;
 pub use self::writers::Writers;

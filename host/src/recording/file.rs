@@ -14,6 +14,9 @@ use crate::store::{Part, Store};
 /// Most silence written before other recordings have their turn, in bytes: one job may hold hours.
 const SILENCE_TURN_BYTES_MAX: u64 = 256 * 1024;
 
+/// File descriptors of a recording: its file, for names and syncs and for the WAV writer, and its capture.
+pub const DESCRIPTORS: usize = 2 + 1;
+
 /// A recording with its header and its first record on the disk.
 pub(super) struct OpenFile {
     pub(super) part: Part,
