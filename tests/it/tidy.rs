@@ -107,6 +107,27 @@ fn every_fixture_has_its_line_in_the_readme() {
 }
 
 #[test]
+fn the_version_is_that_of_the_changelogs() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    for name in ["core", "host", "tests"] {
+        let manifest = read(&format!("{name}/Cargo.toml"));
+        assert!(
+            manifest.contains("\nversion.workspace = true\n"),
+            "{name} has a version of its own"
+        );
+    }
+    let dependency = format!("callreel-core = {{ path = \"core\", version = \"{version}\" }}");
+    assert!(read("Cargo.toml").contains(&dependency), "no dependency on core {version}");
+    for name in ["core", "host"] {
+        let changes = read(&format!("{name}/CHANGELOG.md"));
+        let section = changes.split("\n## ").nth(1).unwrap_or_default();
+        let is_told = section.starts_with(&format!("{version}, ")) && section.contains("\n- ");
+        assert!(is_told, "{name}/CHANGELOG.md does not begin with the changes of {version}");
+    }
+}
+
+#[test]
 fn comments_and_texts_name_the_thing() {
     let all = sources(&["core/src", "host/src", "firmware-sim/src", "tests/it"]);
     let comments: Vec<_> = all.iter().flat_map(|(path, code)| texts(path, code).0).collect();
