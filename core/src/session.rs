@@ -517,5 +517,6 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     }
 }
 
-/// Largest step between two sequence numbers that counts as loss: ten minutes of two tracks.
-const SEQUENCE_JUMP_MAX: u64 = 60_000;
+/// Largest step between two sequence numbers that counts as loss: ten minutes of two tracks, in chunks of
+/// 20 ms.
+const SEQUENCE_JUMP_MAX: u64 = 2 * 10 * 60 * 1000 / 20;

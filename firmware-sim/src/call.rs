@@ -21,8 +21,12 @@ pub const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX;
 pub const RING_BYTES: usize =
     if cfg!(feature = "both-tracks") { RING_BOTH_TRACKS_MIN } else { RING_ONE_TRACK_MIN };
 
+/// Tracks of a recording.
+const TRACKS: usize = if cfg!(feature = "both-tracks") { 2 } else { 1 };
+
 /// Size of the queue to the card: half a second of each track, and room for one message more.
-pub const QUEUE_SAMPLES: usize = if cfg!(feature = "both-tracks") { 8000 } else { 4000 } + ROOM_MIN;
+pub const QUEUE_SAMPLES: usize =
+    TRACKS * callreel_core::g711::SAMPLE_RATE_HZ as usize / 2 + ROOM_MIN;
 
 /// While the queue has less room than this, messages wait in the connection's window. It covers the
 /// samples of the largest message and those that the ring adds.

@@ -240,7 +240,8 @@ pub struct ServeArgs {
     pub idle_timeout: Duration,
 
     /// Time between two reads of one call, 0 to 1s; 0 reads every frame as it arrives and takes several
-    /// times the CPU
+    /// times the CPU. Above 300ms, audio may wait longer than 800ms for the disk, and a crash costs that
+    /// much more
     #[arg(long, env = "CALLREEL_READ_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = read_interval)]
     pub read_interval: Duration,
 
@@ -335,6 +336,12 @@ mod tests {
         }
         assert_eq!(serve_args(&["--help"]).unwrap_err().kind(), ErrorKind::DisplayHelp);
         assert_eq!(serve_args(&["nonsense"]).unwrap_err().kind(), ErrorKind::InvalidSubcommand);
+    }
+
+    #[test]
+    fn calls_are_read_at_the_interval_of_the_engine() {
+        let interval = serve_args(&[]).unwrap().read_interval;
+        assert_eq!(interval, crate::engine::Config::default().read_interval);
     }
 
     #[test]

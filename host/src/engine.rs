@@ -38,13 +38,23 @@ use crate::caller_ids::Callers;
 use crate::lock::lock;
 use crate::pace::Pace;
 use crate::record::End;
-use crate::recording::{Posts, SAMPLES_PER_MS, TRACKS_MAX, Writers};
+use crate::recording::{BLOCK_AGE_MAX, BLOCK_MS_MAX, Posts, SAMPLES_PER_MS, TRACKS_MAX, Writers};
 use crate::store::Store;
 use crate::stream_tokens::StreamTokens;
 
 /// Interval of a call's housekeeping: post its block, ping its peer. Active calls do it right after a
 /// read; idle calls in a pass of their own.
 const TEND_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Default of [`Config::read_interval`].
+const READ_INTERVAL: Duration = Duration::from_millis(100);
+
+// Audio waits for a look at its socket, for its block to be old, and for the call's housekeeping. Then it
+// is posted to the disk.
+const _: () = assert!(
+    READ_INTERVAL.as_millis() + BLOCK_AGE_MAX.as_millis() + TEND_INTERVAL.as_millis()
+        <= BLOCK_MS_MAX as u128
+);
 
 /// Sockets reported by one poll.
 const EVENTS_MAX: usize = 1024;
@@ -70,7 +80,9 @@ const _: () = assert!(MESSAGE_SAMPLE_BYTES_MAX < SEGMENT_MARGIN_BYTES);
 /// Settings of the engine.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Time from one look at the sockets to the next; zero: a thread waits for each frame.
+    /// Time from one look at the sockets to the next; zero: a thread waits for each frame. With the
+    /// default, audio is posted to the disk at most [`BLOCK_MS_MAX`] after it arrived; above 300 ms,
+    /// audio may wait longer than that in its block alone.
     pub read_interval: Duration,
     /// Longest silence of a peer, pongs included.
     pub idle_timeout: Duration,
@@ -96,7 +108,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            read_interval: Duration::from_millis(100),
+            read_interval: READ_INTERVAL,
             idle_timeout: Duration::from_secs(60),
             max_duration: Duration::from_secs(24 * 60 * 60),
             encoding: wav::Encoding::Pcm16,

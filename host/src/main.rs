@@ -90,8 +90,8 @@ fn show(args: &demo::Args) -> anyhow::Result<()> {
 fn share_descriptors(config: &mut Config, has_admin: bool, descriptors: u64) {
     /// Descriptors of listeners, polls, the log and the lock, and of files opened for a moment.
     const OTHERS: usize = 32;
-    /// Descriptors of a call: its socket, its file twice, and its capture.
-    const PER_CALL: usize = 4;
+    /// Descriptors of a call: its socket, and those of its recording.
+    const PER_CALL: usize = 1 + callreel::recording::DESCRIPTORS;
     /// Descriptors of an admin connection: its socket, and the recording that it saves or plays.
     const PER_ADMIN: usize = 2;
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);

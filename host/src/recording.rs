@@ -9,7 +9,12 @@
 //! Finishing a file takes several waits for the disk, so each writer has a finisher beside it, and
 //! another one for long files. One more thread makes all files durable once a second.
 
+mod file;
+mod finisher;
+mod jobs;
+mod retry;
 mod tally;
+mod writer;
 mod writers;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,8 +27,9 @@ use callreel_core::session::{Gap, MediaClock, Stats};
 use callreel_core::wav::Spec;
 use tracing::Span;
 
+pub use self::file::DESCRIPTORS;
+use self::jobs::{Begin, Finish, SpoolOp, WriterJob};
 pub use self::tally::Tally;
-use self::writers::Spool;
 pub use self::writers::Writers;
 use crate::board::{Board, Tap};
 use crate::record::{End, Record, What, ms};
@@ -44,7 +50,9 @@ const ENVELOPE_BYTES: u64 = 184;
 pub(crate) const MESSAGE_BYTES_PER_MS: u64 =
     ((CHUNK_MS * SAMPLES_PER_MS).div_ceil(3) * 4 + ENVELOPE_BYTES) / CHUNK_MS;
 
-/// Most audio in a block, in milliseconds. A crash loses the audio in the block.
+/// Most audio in a block, in milliseconds. A crash loses the audio in the block. With the default
+/// `--read-interval`, audio is posted within this time of its arrival; above 300 ms, a block may wait
+/// longer.
 pub const BLOCK_MS_MAX: u64 = 800;
 
 /// Step by which a block's memory grows, in milliseconds of audio: unused room is memory that every call
@@ -54,8 +62,7 @@ const BLOCK_STEP_MS: u64 = 300;
 /// Silence up to this long is kept in the block, like audio.
 const SHORT_SILENCE_MS: u64 = 100;
 
-/// Longest time a block waits for more audio. Together with the interval of the call's housekeeping it
-/// is shorter than [`BLOCK_MS_MAX`], so no block is posted later than that.
+/// Age from which a block is posted at the call's next housekeeping.
 pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(500);
 
 /// Most audio that waits for a disk that is behind, in milliseconds.
@@ -153,64 +160,27 @@ struct Backlog {
     is_quiet: AtomicBool,
 }
 
-/// A task for a writer.
-enum Job {
-    Begin {
-        record: Arc<Record>,
-        spec: Spec,
-        backlog: Arc<Backlog>,
-        span: Span,
-    },
-    /// Mu-law codes.
-    Append(Vec<u8>),
-    /// Samples of silence, of all channels together.
-    Silence(u64),
-    Note(Box<Record>),
-    Capture(Vec<u8>),
-    Finish {
-        record: Box<Record>,
-        done: Done,
-    },
-    Fail {
-        record: Box<Record>,
-        done: Done,
-    },
-    /// A recording that only needs to be finished, for a finisher.
-    HandOver(Box<Spool>),
-}
-
-impl Job {
-    const fn is_audio(&self) -> bool {
-        matches!(self, Self::Append(_) | Self::Silence(_))
-    }
-
-    /// Bytes that the job adds to [`Backlog::aside`].
-    fn aside_bytes(&self) -> u64 {
-        match self {
-            Self::Capture(lines) => lines.len() as u64,
-            Self::Note(record) => record.size() as u64,
-            _ => 0,
-        }
-    }
-}
-
 /// Jobs that a media thread posts to its writer. They go out together, so that the writer wakes once for
 /// many.
 pub struct Posts {
-    sender: Sender<Vec<(u64, Job)>>,
-    jobs: Vec<(u64, Job)>,
+    sender: Sender<Vec<(u64, WriterJob)>>,
+    jobs: Vec<(u64, WriterJob)>,
     /// Key of the next recording: keys are unique for one writer.
     next_key: u64,
     board: Arc<Board>,
 }
 
 impl Posts {
-    fn post_aside(&mut self, key: u64, backlog: &Backlog, job: Job) {
-        backlog.aside.fetch_add(job.aside_bytes(), Ordering::Relaxed);
-        self.post(key, job);
+    fn post_aside(&mut self, key: u64, backlog: &Backlog, op: SpoolOp) {
+        backlog.aside.fetch_add(op.aside_bytes(), Ordering::Relaxed);
+        self.post_op(key, op);
     }
 
-    fn post(&mut self, key: u64, job: Job) {
+    fn post_op(&mut self, key: u64, op: SpoolOp) {
+        self.post(key, WriterJob::Write(op));
+    }
+
+    fn post(&mut self, key: u64, job: WriterJob) {
         self.jobs.push((key, job));
     }
 
@@ -231,7 +201,8 @@ impl Posts {
     /// Writes the record of a stream without any recorded audio; the record says so. `done` is called
     /// when it is written.
     pub fn fail(&mut self, record: Record, done: Done) {
-        self.post(self.next_key, Job::Fail { record: Box::new(record), done });
+        let failure = Finish { record: Box::new(record), done };
+        self.post(self.next_key, WriterJob::Fail(failure));
     }
 }
 
@@ -250,13 +221,13 @@ impl Recording {
         posts.next_key += 1;
         let backlog = Arc::<Backlog>::default();
         let record = Arc::new(record);
-        let begin = Job::Begin {
+        let begin = Begin {
             record: Arc::clone(&record),
             spec,
             backlog: Arc::clone(&backlog),
             span: Span::current(),
         };
-        posts.post(key, begin);
+        posts.post(key, WriterJob::Begin(Box::new(begin)));
         Self {
             key,
             spec,
@@ -376,7 +347,7 @@ impl Recording {
             record.lost_ms = self.lost_ms();
             // After a crash, the end of the call is this time plus the audio that follows this note.
             record.ended_at = jiff::Timestamp::now();
-            posts.post_aside(self.key, &self.backlog, Job::Note(Box::new(record)));
+            posts.post_aside(self.key, &self.backlog, SpoolOp::Note(Box::new(record)));
         }
     }
 
@@ -399,7 +370,7 @@ impl Recording {
     /// wait for the disk.
     pub fn capture(&mut self, lines: Vec<u8>, posts: &mut Posts) {
         if self.backlog.aside.load(Ordering::Relaxed) < CAPTURE_QUEUE_BYTES_MAX {
-            posts.post_aside(self.key, &self.backlog, Job::Capture(lines));
+            posts.post_aside(self.key, &self.backlog, SpoolOp::Capture(lines));
         } else if !std::mem::replace(&mut self.capture_is_torn, true) {
             tracing::error!("messages are missing in a capture: the disk is behind");
         }
@@ -483,7 +454,8 @@ impl Recording {
             tracks.filter(|(_, heard)| !heard).map(|(track, _)| track.clone()).collect();
         record.equal_channels =
             self.spec.channels == 2 && self.samples > 0 && !self.sound.different;
-        posts.post(self.key, Job::Finish { record: Box::new(record), done });
+        let finish = Finish { record: Box::new(record), done };
+        posts.post(self.key, WriterJob::Finish(finish));
         Finishing(Arc::downgrade(&self.backlog))
     }
 
@@ -518,7 +490,7 @@ impl Recording {
                 block.shrink_to_fit();
             }
             self.backlog.blocks.fetch_add(1, Ordering::Relaxed);
-            posts.post(self.key, Job::Append(block));
+            posts.post_op(self.key, SpoolOp::Append(block));
         }
     }
 
@@ -528,7 +500,7 @@ impl Recording {
             samples => {
                 let queued = self.backlog.samples.fetch_add(samples, Ordering::Relaxed);
                 self.may_be_full |= queued + samples >= self.samples_in(QUEUE_MS_MAX);
-                posts.post(self.key, Job::Silence(samples));
+                posts.post_op(self.key, SpoolOp::Silence(samples));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Rules of the code base that a test can check.
 
+mod imports;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -51,7 +53,7 @@ fn files_are_opened_by_one_function() {
         "host/src/audio.rs",
         "host/src/caller/meter.rs",
         "host/src/decode.rs",
-        "host/src/log.rs",
+        "host/src/log/filter.rs",
         "host/src/store/clock.rs",
         "host/src/disk.rs",
     ];
@@ -105,6 +107,27 @@ fn every_fixture_has_its_line_in_the_readme() {
 }
 
 #[test]
+fn the_version_is_that_of_the_changelogs() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    for name in ["core", "host", "tests"] {
+        let manifest = read(&format!("{name}/Cargo.toml"));
+        assert!(
+            manifest.contains("\nversion.workspace = true\n"),
+            "{name} has a version of its own"
+        );
+    }
+    let dependency = format!("callreel-core = {{ path = \"core\", version = \"{version}\" }}");
+    assert!(read("Cargo.toml").contains(&dependency), "no dependency on core {version}");
+    for name in ["core", "host"] {
+        let changes = read(&format!("{name}/CHANGELOG.md"));
+        let section = changes.split("\n## ").nth(1).unwrap_or_default();
+        let is_told = section.starts_with(&format!("{version}, ")) && section.contains("\n- ");
+        assert!(is_told, "{name}/CHANGELOG.md does not begin with the changes of {version}");
+    }
+}
+
+#[test]
 fn comments_and_texts_name_the_thing() {
     let all = sources(&["core/src", "host/src", "firmware-sim/src", "tests/it"]);
     let comments: Vec<_> = all.iter().flat_map(|(path, code)| texts(path, code).0).collect();
@@ -145,8 +168,32 @@ type Line<'t> = (String, &'t str);
 /// The lines of the comments and of the string literals in Rust code.
 fn texts<'t>(path: &str, code: &'t str) -> (Vec<Line<'t>>, Vec<Line<'t>>) {
     let (mut comments, mut strings) = (Vec::new(), Vec::new());
+    for (kind, number, text) in pieces(code) {
+        let lines = text.lines().enumerate();
+        let lines = lines.map(|(at, line)| (format!("{path}:{}", number + at), line));
+        match kind {
+            Piece::Comment => comments.extend(lines),
+            Piece::String => strings.extend(lines),
+            Piece::Code => {}
+        }
+    }
+    (comments, strings)
+}
+
+/// Kind of a piece of a Rust file.
+#[derive(Clone, Copy, PartialEq)]
+enum Piece {
+    Code,
+    Comment,
+    String,
+}
+
+/// The pieces of Rust code, in their order, with the number of the line at which each begins.
+fn pieces(code: &str) -> Vec<(Piece, usize, &str)> {
+    let mut pieces = Vec::new();
     let (mut rest, mut number) = (code, 1);
-    while let Some(at) = rest.find(['/', '"', '\'']) {
+    while !rest.is_empty() {
+        let at = rest.find(['/', '"', '\'']).unwrap_or(rest.len());
         let (before, text) = rest.split_at(at);
         let name = before.trim_end_matches('#');
         let raw_end = format!("\"{}", &before[name.len()..]);
@@ -158,7 +205,7 @@ fn texts<'t>(path: &str, code: &'t str) -> (Vec<Line<'t>>, Vec<Line<'t>>) {
         } else if text.starts_with("'\\\"'") {
             Some(4)
         } else if !text.starts_with('"') {
-            Some(1)
+            Some(1).filter(|_| !text.is_empty())
         } else if name.ends_with('r') {
             text[1..].find(&raw_end).map(|end| end + 1 + raw_end.len())
         } else {
@@ -171,18 +218,18 @@ fn texts<'t>(path: &str, code: &'t str) -> (Vec<Line<'t>>, Vec<Line<'t>>) {
             text.find(is_end).map(|end| end + 1)
         };
         let (text, behind) = text.split_at(end.unwrap_or(text.len()));
+        let kind = match text {
+            _ if is_comment => Piece::Comment,
+            _ if text.starts_with('"') => Piece::String,
+            _ => Piece::Code,
+        };
+        pieces.push((Piece::Code, number, before));
         number += before.matches('\n').count();
-        let lines = text.lines().enumerate();
-        let lines = lines.map(|(at, line)| (format!("{path}:{}", number + at), line));
-        if is_comment {
-            comments.extend(lines);
-        } else if text.starts_with('"') {
-            strings.extend(lines);
-        }
+        pieces.push((kind, number, text));
         number += text.matches('\n').count();
         rest = behind;
     }
-    (comments, strings)
+    pieces
 }
 
 /// The Rust files under some of the repository's folders, by their path from its root.

@@ -2,14 +2,9 @@
 
 use std::sync::Arc;
 
-use callreel_core::ws;
-
 use super::Config;
-use super::pool::Pool;
-use crate::call::{Context, MESSAGE_BYTES_MAX};
-
-/// Size of a thread's read buffer: the largest message and the bytes that may come with it.
-pub(super) const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 1024;
+use super::pool::{BUFFER_BYTES, Pool};
+use crate::call::Context;
 
 /// The things that a media thread lends to whichever connection it works on.
 pub(super) struct Desk {

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use callreel_core::ws;
 use mio::Token;
 
-use super::desk::BUFFER_BYTES;
 use super::inbox::Inbox;
 use super::places::Place;
+use crate::call::MESSAGE_BYTES_MAX;
 use crate::lock::lock;
 use crate::pace::origin;
 
@@ -21,6 +22,9 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Most bytes for the messages of one address when another address wants memory.
 const SHARE_BYTES_MAX: usize = BYTES_MAX / 4;
+
+/// Size of a thread's read buffer: the largest message and the bytes that may come with it.
+pub(super) const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX + 64 * 1024;
 
 /// Bytes taken in one step.
 pub(super) const STEP_BYTES: usize = 64 * 1024;

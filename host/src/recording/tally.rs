@@ -9,15 +9,16 @@ use std::sync::mpsc::{self, Receiver};
 
 use callreel_core::wav::{self, Length, Spec};
 
-use super::{Backlog, Job, Outcome, Posts};
+use super::jobs::{Begin, Finish, SpoolOp, WriterJob};
+use super::{Backlog, Outcome, Posts};
 use crate::board::Board;
 use crate::record::Record;
 
 /// A disk that takes posted jobs only when told to, and keeps only their lengths.
 pub struct Tally {
-    receiver: Receiver<Vec<(u64, Job)>>,
+    receiver: Receiver<Vec<(u64, WriterJob)>>,
     /// Jobs posted but not taken, oldest first.
-    waiting: Vec<(u64, Job)>,
+    waiting: Vec<(u64, WriterJob)>,
     open: HashMap<u64, File>,
     finished_bytes: u64,
 }
@@ -50,14 +51,17 @@ impl Tally {
     /// record counts by its length as a file.
     pub fn waiting_bytes(&mut self) -> u64 {
         self.receive();
-        let bytes = |job: &Job| match job {
-            Job::Append(bytes) | Job::Capture(bytes) => bytes.capacity() as u64,
-            Job::Note(record) | Job::Finish { record, .. } | Job::Fail { record, .. } => {
-                record_bytes(record)
+        let bytes = |job: &WriterJob| match job {
+            WriterJob::Write(SpoolOp::Append(bytes) | SpoolOp::Capture(bytes)) => {
+                bytes.capacity() as u64
             }
-            Job::Begin { .. } | Job::Silence(_) | Job::HandOver(_) => 0,
+            WriterJob::Write(SpoolOp::Note(record))
+            | WriterJob::Finish(Finish { record, .. })
+            | WriterJob::Fail(Finish { record, .. }) => record_bytes(record),
+            WriterJob::Begin(_) => mem::size_of::<Begin>() as u64,
+            WriterJob::Write(SpoolOp::Silence(_)) => 0,
         };
-        let jobs = (self.waiting.capacity() * mem::size_of::<(u64, Job)>()) as u64;
+        let jobs = (self.waiting.capacity() * mem::size_of::<(u64, WriterJob)>()) as u64;
         jobs + self.waiting.iter().map(|(_, job)| bytes(job)).sum::<u64>()
     }
 
@@ -73,7 +77,7 @@ impl Tally {
         self.receive();
         let mut samples = HashMap::<u64, u64>::new();
         for (key, job) in &self.waiting {
-            if let Job::Append(codes) = job {
+            if let WriterJob::Write(SpoolOp::Append(codes)) = job {
                 *samples.entry(*key).or_default() += codes.len() as u64;
             }
         }
@@ -89,53 +93,62 @@ impl Tally {
         }
     }
 
-    fn perform(&mut self, key: u64, job: Job) {
-        if let Job::Begin { record, spec, backlog, .. } = job {
-            let record_bytes = record_bytes(&record);
-            let file = File { spec, backlog, samples: 0, capture_bytes: 0, record_bytes };
-            self.open.insert(key, file);
-            return;
-        }
-        if let Job::Fail { record, done } = job {
-            self.finished_bytes += record_bytes(&record);
-            return done(Outcome::Published);
-        }
-        let Some(file) = self.open.get_mut(&key) else {
-            return;
-        };
-        file.backlog.aside.fetch_sub(job.aside_bytes(), Ordering::Relaxed);
-        let mut take = |samples: u64| {
-            file.samples += samples;
-            file.backlog.samples.fetch_sub(samples, Ordering::Relaxed);
-        };
+    fn perform(&mut self, key: u64, job: WriterJob) {
         match job {
-            Job::Append(codes) => take(codes.len() as u64),
-            Job::Silence(samples) => take(samples),
-            Job::Capture(lines) => file.capture_bytes += lines.len() as u64,
-            Job::Note(record) => file.record_bytes = record_bytes(&record),
-            Job::Finish { record, done } => {
-                file.record_bytes = record_bytes(&record);
-                self.finished_bytes += file.bytes();
-                self.open.remove(&key);
+            WriterJob::Begin(begin) => {
+                let Begin { record, spec, backlog, .. } = *begin;
+                let record_bytes = record_bytes(&record);
+                let file = File { spec, backlog, samples: 0, capture_bytes: 0, record_bytes };
+                self.open.insert(key, file);
+            }
+            WriterJob::Write(op) => {
+                if let Some(file) = self.open.get_mut(&key) {
+                    file.perform(op);
+                }
+            }
+            WriterJob::Finish(Finish { record, done }) => {
+                if let Some(file) = self.open.remove(&key) {
+                    self.finished_bytes += file.audio_bytes() + record_bytes(&record);
+                    done(Outcome::Published);
+                }
+            }
+            WriterJob::Fail(Finish { record, done }) => {
+                self.finished_bytes += record_bytes(&record);
                 done(Outcome::Published);
             }
-            Job::Begin { .. } | Job::Fail { .. } | Job::HandOver(_) => {}
         }
     }
 
     /// Length of all files together: WAVs, records and captures.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
-        self.finished_bytes + self.open.values().map(File::bytes).sum::<u64>()
+        self.finished_bytes
+            + self.open.values().map(|file| file.audio_bytes() + file.record_bytes).sum::<u64>()
     }
 }
 
 impl File {
-    fn bytes(&self) -> u64 {
+    fn perform(&mut self, op: SpoolOp) {
+        self.backlog.aside.fetch_sub(op.aside_bytes(), Ordering::Relaxed);
+        match op {
+            SpoolOp::Append(codes) => self.take(codes.len() as u64),
+            SpoolOp::Silence(samples) => self.take(samples),
+            SpoolOp::Capture(lines) => self.capture_bytes += lines.len() as u64,
+            SpoolOp::Note(record) => self.record_bytes = record_bytes(&record),
+        }
+    }
+
+    fn take(&mut self, samples: u64) {
+        self.samples += samples;
+        self.backlog.samples.fetch_sub(samples, Ordering::Relaxed);
+    }
+
+    /// Length of the WAV and of the capture.
+    fn audio_bytes(&self) -> u64 {
         let data_bytes = self.samples * u64::from(self.spec.encoding.sample_bytes());
         let ending = wav::ending(u32::try_from(data_bytes).unwrap_or(u32::MAX));
         let header = wav::header(self.spec, Length::Bytes(0)).len() + ending.len();
-        header as u64 + data_bytes + self.record_bytes + self.capture_bytes
+        header as u64 + data_bytes + self.capture_bytes
     }
 }
 

@@ -1,0 +1,190 @@
+//! The files of one recording, from the WAV's header to the final names.
+
+use std::fs::File;
+use std::io;
+use std::time::Duration;
+
+use callreel_core::wav::{self, Spec};
+
+use crate::record::Record;
+use crate::store::digest::DataDigest;
+use crate::store::file::{PartFile, to_io};
+use crate::store::{Part, Store};
+
+/// Most silence written before other recordings have their turn, in bytes: one job may hold hours.
+const SILENCE_TURN_BYTES_MAX: u64 = 256 * 1024;
+
+/// File descriptors of a recording: its file, for names and syncs and for the WAV writer, and its capture.
+pub const DESCRIPTORS: usize = 2 + 1;
+
+/// A recording with its header and its first record on the disk.
+pub(super) struct OpenFile {
+    pub(super) part: Part,
+    writer: wav::Writer<PartFile>,
+    capture: Option<File>,
+    /// Bytes of messages that the capture did not take.
+    uncaptured_bytes: usize,
+    /// Digest of the samples in the file.
+    pub(super) digest: DataDigest,
+    sync_failures: u64,
+    /// The data is whole and durable; only the final names are missing.
+    sealed: bool,
+}
+
+impl OpenFile {
+    /// Claims a name, and writes the header and the record.
+    ///
+    /// # Errors
+    /// The system's error; this may be tried again. `claimed` keeps the name until then.
+    pub(super) fn begin(
+        claimed: &mut Option<Part>,
+        store: &Store,
+        record: &Record,
+        spec: Spec,
+    ) -> io::Result<Self> {
+        let part = match claimed.take() {
+            Some(part) if part.is_in_place()? => part,
+            _ => store.create(&record.stream_id, record.started_at)?,
+        };
+        let writer = match Self::write_head(&part, record, spec) {
+            Ok(writer) => writer,
+            Err(error) => {
+                *claimed = Some(part);
+                return Err(error);
+            }
+        };
+        let capture = store.create_capture(part.id()).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot capture a stream; recording it all the same");
+            None
+        });
+        Ok(Self {
+            part,
+            writer,
+            capture,
+            uncaptured_bytes: 0,
+            digest: DataDigest::default(),
+            sync_failures: store.sync_failures(),
+            sealed: false,
+        })
+    }
+
+    fn write_head(part: &Part, record: &Record, spec: Spec) -> io::Result<wav::Writer<PartFile>> {
+        let file = PartFile::new(part.file().try_clone()?);
+        let writer = wav::Writer::new(file, spec).map_err(to_io)?;
+        let mut record = record.clone();
+        part.id().clone_into(&mut record.id);
+        part.write_record(&record)?;
+        Ok(writer)
+    }
+
+    /// Writes messages to the capture, all or none. The recording does not wait for them.
+    pub(super) fn capture(&mut self, lines: &[u8]) {
+        let Some(file) = &mut self.capture else {
+            return;
+        };
+        let length = file.metadata().map(|metadata| metadata.len());
+        if let Err(error) = io::Write::write_all(file, lines) {
+            // One line a call, however long its disk stays full; the sum is logged at the end.
+            if self.uncaptured_bytes == 0 {
+                tracing::error!(%error, "messages are missing in a capture");
+            }
+            self.uncaptured_bytes += lines.len();
+            let _ = length.and_then(|length| file.set_len(length));
+        }
+    }
+
+    /// Appends the samples of `codes`, all or none, encoded into `encoded`. Returns their bytes in the
+    /// file.
+    pub(super) fn append(&mut self, codes: &[u8], encoded: &mut Vec<u8>) -> io::Result<u64> {
+        let encoding = self.writer.spec().encoding;
+        encoded.resize(codes.len() * usize::from(encoding.sample_bytes()), 0);
+        encoding.encode_mulaw(codes, encoded);
+        self.write(encoded)?;
+        Ok(encoded.len() as u64)
+    }
+
+    /// Appends encoded bytes, all or none.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = match self.writer.write_encoded(bytes) {
+            // An earlier write failed: the checkpoint makes the file good, then the write is tried
+            // again.
+            Err(wav::Error::Adrift) => {
+                self.writer.checkpoint().and_then(|()| self.writer.write_encoded(bytes))
+            }
+            written => written,
+        };
+        written.map_err(to_io)?;
+        self.digest.update(bytes);
+        Ok(())
+    }
+
+    /// Appends samples of silence, at most [`SILENCE_TURN_BYTES_MAX`], and takes those written off
+    /// `rest`.
+    pub(super) fn append_silence(&mut self, rest: &mut u64) -> io::Result<()> {
+        let encoding = self.writer.spec().encoding;
+        let block = [encoding.silence(); 16 * 1024];
+        let sample_bytes = u64::from(encoding.sample_bytes());
+        let until = rest.saturating_sub(SILENCE_TURN_BYTES_MAX / sample_bytes);
+        while *rest > until {
+            let samples = (*rest - until).min(block.len() as u64 / sample_bytes);
+            self.write(&block[..(samples * sample_bytes) as usize])?;
+            *rest -= samples;
+        }
+        Ok(())
+    }
+
+    /// Writes the sizes of the samples in the file into its header.
+    pub(super) fn checkpoint(&mut self) -> io::Result<()> {
+        self.writer.checkpoint().map_err(to_io)
+    }
+
+    /// Writes the record as far as it is known. Audio does not wait for it: another note will follow, or
+    /// the end.
+    pub(super) fn note(&self, record: &mut Record) {
+        self.part.id().clone_into(&mut record.id);
+        record.set_samples(self.samples());
+        if let Err(error) = self.part.write_record(record) {
+            tracing::debug!(%error, "cannot update the record of a call");
+        }
+    }
+
+    /// Bytes of samples in the file.
+    pub(super) fn data_bytes(&self) -> u64 {
+        u64::from(self.writer.data_bytes())
+    }
+
+    fn samples(&self) -> u64 {
+        self.data_bytes() / u64::from(self.writer.spec().sample_frame_bytes())
+    }
+
+    /// Makes the recording whole and durable, and gives it its final names. Takes the time to read the
+    /// file for its digest off `spare`.
+    ///
+    /// # Errors
+    /// The system's error; this may be tried again.
+    pub(super) fn finish(
+        &mut self,
+        record: &mut Record,
+        store: &Store,
+        spare: &mut Duration,
+    ) -> io::Result<()> {
+        record.set_samples(self.samples());
+        if !self.sealed {
+            if self.uncaptured_bytes > 0 {
+                tracing::error!(bytes = self.uncaptured_bytes, "a capture is incomplete");
+            }
+            store.seal(&mut self.writer, self.part.file(), record)?;
+            // A failed sync may have dropped the data it was to write. A later sync that succeeds proves
+            // nothing about that data.
+            if let Err(error) = self.part.file().sync_all() {
+                tracing::error!(%error, "a recording may be damaged: it cannot be synced");
+                record.damage("the disk failed to make it durable");
+            } else if store.sync_failures() != self.sync_failures {
+                record.damage("the disk failed to make some of it durable");
+            }
+            self.sealed = true;
+        }
+        store.rescue(&mut self.part, record)?;
+        self.part.publish(record, &self.digest, spare)
+    }
+}
