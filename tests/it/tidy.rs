@@ -51,6 +51,7 @@ fn files_are_opened_by_one_function() {
         "host/src/audio.rs",
         "host/src/caller/meter.rs",
         "host/src/decode.rs",
+        "host/src/decode/output.rs",
         "host/src/log.rs",
         "host/src/store/clock.rs",
         "host/src/disk.rs",
