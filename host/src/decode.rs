@@ -282,7 +282,7 @@ fn decode_raw(input: &mut Input, output: &Path, encoding: Encoding) -> Result<De
     let sample_bytes = u64::from(spec.sample_frame_bytes());
     let expected_bytes = input.length.map(|length| length.saturating_mul(sample_bytes));
     let mut wav = Output::create(output.to_owned(), false, spec, expected_bytes)?;
-    let mut pcm = vec![0; if encoding == Encoding::Pcm16 { 2 * READ_BYTES } else { 0 }];
+    let mut encoded = vec![0; usize::from(encoding.sample_bytes()) * READ_BYTES];
     let mut samples = 0;
     loop {
         let codes = input.peek()?;
@@ -291,9 +291,9 @@ fn decode_raw(input: &mut Input, output: &Path, encoding: Encoding) -> Result<De
         }
         match encoding {
             Encoding::Mulaw => wav.write(codes)?,
-            Encoding::Pcm16 => {
-                encoding.encode_mulaw(codes, &mut pcm);
-                wav.write(&pcm[..2 * codes.len()])?;
+            Encoding::Alaw | Encoding::Pcm16 => {
+                encoding.encode_mulaw(codes, &mut encoded);
+                wav.write(&encoded[..codes.len() * usize::from(encoding.sample_bytes())])?;
             }
         }
         let count = codes.len();

@@ -124,7 +124,7 @@ fn create_or_open(path: &Path, is_derived: bool) -> Result<(File, bool), Error> 
 fn too_long(path: PathBuf, spec: Spec) -> Error {
     let advice = match spec.encoding {
         Encoding::Pcm16 => "use --format mulaw, or decode in parts",
-        Encoding::Mulaw => "decode in parts",
+        Encoding::Alaw | Encoding::Mulaw => "decode in parts",
     };
     Error::TooLong { path, advice }
 }

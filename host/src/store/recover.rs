@@ -427,7 +427,7 @@ fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
 pub(crate) fn is_header(spec: Spec, start: &[u8], may_be_zero: bool) -> bool {
     let expected = wav::header(spec, Length::Unknown);
     let sizes: &[std::ops::Range<usize>] = match spec.encoding {
-        Encoding::Mulaw => &[4..8, 46..50, 54..58],
+        Encoding::Alaw | Encoding::Mulaw => &[4..8, 46..50, 54..58],
         Encoding::Pcm16 => &[4..8, 40..44],
     };
     let is_size = |index: usize| sizes.iter().any(|size| size.contains(&index));
