@@ -1,12 +1,16 @@
-//! WAV files: the header as a pure value, and a writer that keeps the header true while the file grows.
+//! WAV files: the header as a pure value, a reader of headers, and a writer that keeps the header true
+//! while the file grows.
 //!
 //! Layout (Multimedia Programming Interface 1.0, Microsoft's revisions): `RIFF`, `fmt `, for G.711
 //! `fact`, then `data` last, so that bytes left at the end by a crash are audio. The header is the one
 //! that ffmpeg and SoX write, without ffmpeg's `LIST`.
 
+mod parse;
+
 use embedded_io::{ErrorKind, Seek, SeekFrom, Write};
 use heapless::Vec;
 
+pub use self::parse::{FormatChunk, Layout, ParseError, parse};
 use crate::g711;
 
 /// Bytes of the longest header: that of G.711.
@@ -186,27 +190,26 @@ pub fn header(spec: Spec, length: Length) -> Vec<u8, HEADER_BYTES_MAX> {
             (data_bytes + (spec.header_bytes() - 8), data_bytes, 0)
         }
     };
+    let has_fact = match spec.encoding {
+        Encoding::Alaw | Encoding::Mulaw => true,
+        Encoding::Pcm16 => false,
+    };
+    let format = FormatChunk::from(spec);
     let mut out = Vec::new();
     // Cannot fail: the capacity is the longest header.
     let mut put = |bytes: &[u8]| drop(out.extend_from_slice(bytes));
     put(b"RIFF");
     put(&riff_size.to_le_bytes());
     put(b"WAVEfmt ");
-    let (tag, has_fact) = match spec.encoding {
-        Encoding::Alaw => (6u16, true),
-        Encoding::Mulaw => (7, true),
-        Encoding::Pcm16 => (1, false),
-    };
     put(&(if has_fact { 18u32 } else { 16 }).to_le_bytes());
-    put(&tag.to_le_bytes()); // wFormatTag
-    put(&spec.channels.to_le_bytes()); // nChannels
-    put(&spec.sample_rate_hz.to_le_bytes()); // nSamplesPerSec
-    let second_bytes = spec.sample_rate_hz.saturating_mul(u32::from(frame_bytes));
-    put(&second_bytes.to_le_bytes()); // nAvgBytesPerSec
-    put(&frame_bytes.to_le_bytes()); // nBlockAlign
-    put(&(spec.encoding.sample_bytes() * 8).to_le_bytes()); // wBitsPerSample
+    put(&format.tag.to_le_bytes()); // wFormatTag
+    put(&format.channels.to_le_bytes()); // nChannels
+    put(&format.sample_rate_hz.to_le_bytes()); // nSamplesPerSec
+    put(&format.second_bytes.to_le_bytes()); // nAvgBytesPerSec
+    put(&format.frame_bytes.to_le_bytes()); // nBlockAlign
+    put(&format.bits.to_le_bytes()); // wBitsPerSample
     if has_fact {
-        put(&0u16.to_le_bytes()); // cbSize
+        put(&format.extension_bytes.to_le_bytes()); // cbSize
         put(b"fact");
         put(&4u32.to_le_bytes());
         put(&sample_frames.to_le_bytes()); // dwSampleLength, a channel

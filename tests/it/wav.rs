@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use crate::harness::oracle::{Wavs, samples};
 use crate::harness::recorder::Sink;
 
+mod parse;
+
 const MONO: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
 const STEREO: Spec = Spec { channels: 2, ..MONO };
 const MULAW: Spec = Spec { encoding: Encoding::Mulaw, ..MONO };
