@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use callreel::audio::Audio;
+use callreel_core::g711::{decode_alaw, encode_mulaw};
 use callreel_core::wav::{
     DATA_BYTES_MAX, Encoding, Layout, Length, ParseError, Spec, header, parse,
 };
@@ -160,6 +162,27 @@ fn a_stream_of_ffmpeg_announces_nothing_and_a_file_of_64_bits_is_refused() {
     let path = dir.path().join("rf64.wav");
     let rf64 = by_ffmpeg("-ar 8000 -c:a pcm_s16le -rf64 always", &path);
     assert_eq!(parse(&rf64), Err(ParseError::Rf64));
+    let refusal = Audio::read(&path).unwrap_err().to_string();
+    assert!(refusal.contains("64-bit") && refusal.contains("ffmpeg -i IN"), "{refusal}");
+}
+
+#[test]
+fn alaw_files_of_ffmpeg_and_sox_are_call_audio() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("alaw.wav");
+    let made = [
+        by_ffmpeg("-ar 8000 -ac 2 -c:a pcm_alaw -y", &path),
+        by_sox("-r 8000 -c 2 -e a-law", &path),
+    ];
+    for bytes in made {
+        fs::write(&path, &bytes).unwrap();
+        let audio = Audio::read(&path).unwrap();
+        let codes = &bytes[parse(&bytes).unwrap().data_at..][..1600];
+        let channel = |index| codes.iter().skip(index).step_by(2).copied();
+        let mulaw = |code| encode_mulaw(decode_alaw(code));
+        assert!(audio.inbound().iter().copied().eq(channel(0).map(mulaw)));
+        assert!(audio.outbound().unwrap().iter().copied().eq(channel(1).map(mulaw)));
+    }
 }
 
 /// Parses ever more of a file as [`ParseError::NeedMore`] asks for, and checks that it asks for no byte
