@@ -69,7 +69,10 @@ impl Codec {
     pub fn decode(self, bytes: &[u8], samples: &mut [i16]) {
         match self {
             Self::Mulaw => g711::decode_mulaw_all(bytes, samples),
-            Self::Alaw => g711::decode_alaw_all(bytes, samples),
+            Self::Alaw => {
+                let samples = samples.iter_mut().zip(bytes);
+                samples.for_each(|(sample, code)| *sample = g711::decode_alaw(*code));
+            }
             Self::L16Be => decode_pairs(bytes, samples, i16::from_be_bytes),
             Self::L16Le => decode_pairs(bytes, samples, i16::from_le_bytes),
         }

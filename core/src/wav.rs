@@ -1,15 +1,19 @@
-//! WAV files: the header as a pure value, and a writer that keeps the header true while the file grows.
+//! WAV files: the header as a pure value, a reader of headers, and a writer that keeps the header true
+//! while the file grows.
 //!
-//! Layout (Multimedia Programming Interface 1.0, Microsoft's revisions): `RIFF`, `fmt `, for mu-law
+//! Layout (Multimedia Programming Interface 1.0, Microsoft's revisions): `RIFF`, `fmt `, for G.711
 //! `fact`, then `data` last, so that bytes left at the end by a crash are audio. The header is the one
 //! that ffmpeg and SoX write, without ffmpeg's `LIST`.
+
+mod parse;
 
 use embedded_io::{ErrorKind, Seek, SeekFrom, Write};
 use heapless::Vec;
 
+pub use self::parse::{FormatChunk, Layout, ParseError, parse};
 use crate::g711;
 
-/// Bytes of the longest header: that of mu-law.
+/// Bytes of the longest header: that of G.711.
 pub const HEADER_BYTES_MAX: usize = 58;
 
 /// Most sample bytes that a WAV file can hold. Sizes are 32-bit numbers; the largest of them belong to
@@ -22,14 +26,14 @@ const RIFF_BYTES_MAX: u32 = 0xFFFF_FFF0;
 /// Data sizes of [`Length::Unknown`]: as large as the RIFF size, which also counts the header, allows;
 /// and whole sample frames, since some readers refuse other data sizes.
 const STREAM_PCM_DATA_BYTES: u32 = 0xFFFF_FFD0;
-const STREAM_MULAW_DATA_BYTES: u32 = 0xFFFF_FFC0;
+const STREAM_G711_DATA_BYTES: u32 = 0xFFFF_FFC0;
 
 /// End of a file with an odd number of sample bytes: a pad byte, as RIFF demands, and a chunk with the
 /// recorder's name. GStreamer plays no sample of such a file if it ends with the pad byte.
 const ODD_ENDING: [u8; 31] = *b"\0LIST\x16\0\0\0INFOISFT\x09\0\0\0callreel\0\0";
 
-const _: () = assert!(DATA_BYTES_MAX < STREAM_MULAW_DATA_BYTES);
-const _: () = assert!(RIFF_BYTES_MAX < STREAM_MULAW_DATA_BYTES + HEADER_BYTES_MAX as u32 - 8);
+const _: () = assert!(DATA_BYTES_MAX < STREAM_G711_DATA_BYTES);
+const _: () = assert!(RIFF_BYTES_MAX < STREAM_G711_DATA_BYTES + HEADER_BYTES_MAX as u32 - 8);
 const _: () = assert!(
     DATA_BYTES_MAX as u64 + HEADER_BYTES_MAX as u64 + ODD_ENDING.len() as u64
         <= RIFF_BYTES_MAX as u64
@@ -39,6 +43,8 @@ const _: () = assert!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Encoding {
+    /// G.711 A-law, one byte a sample (format tag 6).
+    Alaw,
     /// G.711 mu-law, one byte a sample (format tag 7).
     Mulaw,
     /// Linear PCM, 16-bit little-endian (format tag 1): every tool reads it.
@@ -50,7 +56,7 @@ impl Encoding {
     #[must_use]
     pub const fn sample_bytes(self) -> u16 {
         match self {
-            Self::Mulaw => 1,
+            Self::Alaw | Self::Mulaw => 1,
             Self::Pcm16 => 2,
         }
     }
@@ -59,6 +65,7 @@ impl Encoding {
     #[must_use]
     pub const fn silence(self) -> u8 {
         match self {
+            Self::Alaw => g711::ALAW_SILENCE,
             Self::Mulaw => g711::MULAW_SILENCE,
             Self::Pcm16 => 0,
         }
@@ -67,9 +74,10 @@ impl Encoding {
     /// Encodes `samples` into `out`, as many as fit; returns their number.
     #[inline]
     pub fn encode(self, samples: &[i16], out: &mut [u8]) -> usize {
+        let fitting = out.iter_mut().zip(samples);
         match self {
+            Self::Alaw => fitting.map(|(byte, sample)| *byte = g711::encode_alaw(*sample)).count(),
             Self::Mulaw => {
-                let fitting = out.iter_mut().zip(samples);
                 fitting.map(|(byte, sample)| *byte = g711::encode_mulaw(*sample)).count()
             }
             Self::Pcm16 => {
@@ -85,6 +93,11 @@ impl Encoding {
     pub fn encode_mulaw(self, codes: &[u8], out: &mut [u8]) -> usize {
         let room = out.len() / usize::from(self.sample_bytes());
         match self {
+            Self::Alaw => {
+                for (byte, code) in out.iter_mut().zip(codes) {
+                    *byte = g711::encode_alaw(g711::decode_one_of_many(*code));
+                }
+            }
             Self::Mulaw => {
                 for (byte, code) in out.iter_mut().zip(codes) {
                     // Negative zero is written as positive zero.
@@ -120,11 +133,11 @@ impl Spec {
         self.channels.saturating_mul(self.encoding.sample_bytes())
     }
 
-    /// Bytes of its [`header`]: 44 for PCM, 58 for mu-law.
+    /// Bytes of its [`header`]: 44 for PCM, 58 for G.711.
     #[must_use]
     pub const fn header_bytes(self) -> u32 {
         match self.encoding {
-            Encoding::Mulaw => 58,
+            Encoding::Alaw | Encoding::Mulaw => 58,
             Encoding::Pcm16 => 44,
         }
     }
@@ -146,7 +159,7 @@ pub enum Length {
         behind_bytes: u32,
     },
     /// A stream that cannot seek, so its length is never written: data 0xFFFFFFD0 and RIFF 0xFFFFFFF4
-    /// for PCM; data 0xFFFFFFC0, RIFF 0xFFFFFFF2 and fact 0 for mu-law. Readers take the samples up to
+    /// for PCM; data 0xFFFFFFC0, RIFF 0xFFFFFFF2 and fact 0 for G.711. Readers take the samples up to
     /// the end of the stream, so nothing may follow them.
     Unknown,
 }
@@ -171,32 +184,32 @@ pub fn header(spec: Spec, length: Length) -> Vec<u8, HEADER_BYTES_MAX> {
         }
         Length::Unknown => {
             let data_bytes = match spec.encoding {
-                Encoding::Mulaw => STREAM_MULAW_DATA_BYTES,
+                Encoding::Alaw | Encoding::Mulaw => STREAM_G711_DATA_BYTES,
                 Encoding::Pcm16 => STREAM_PCM_DATA_BYTES,
             };
             (data_bytes + (spec.header_bytes() - 8), data_bytes, 0)
         }
     };
+    let has_fact = match spec.encoding {
+        Encoding::Alaw | Encoding::Mulaw => true,
+        Encoding::Pcm16 => false,
+    };
+    let format = FormatChunk::from(spec);
     let mut out = Vec::new();
     // Cannot fail: the capacity is the longest header.
     let mut put = |bytes: &[u8]| drop(out.extend_from_slice(bytes));
     put(b"RIFF");
     put(&riff_size.to_le_bytes());
     put(b"WAVEfmt ");
-    let (tag, fmt_bytes) = match spec.encoding {
-        Encoding::Mulaw => (7u16, 18u32),
-        Encoding::Pcm16 => (1, 16),
-    };
-    put(&fmt_bytes.to_le_bytes());
-    put(&tag.to_le_bytes()); // wFormatTag
-    put(&spec.channels.to_le_bytes()); // nChannels
-    put(&spec.sample_rate_hz.to_le_bytes()); // nSamplesPerSec
-    let second_bytes = spec.sample_rate_hz.saturating_mul(u32::from(frame_bytes));
-    put(&second_bytes.to_le_bytes()); // nAvgBytesPerSec
-    put(&frame_bytes.to_le_bytes()); // nBlockAlign
-    put(&(spec.encoding.sample_bytes() * 8).to_le_bytes()); // wBitsPerSample
-    if spec.encoding == Encoding::Mulaw {
-        put(&0u16.to_le_bytes()); // cbSize
+    put(&(if has_fact { 18u32 } else { 16 }).to_le_bytes());
+    put(&format.tag.to_le_bytes()); // wFormatTag
+    put(&format.channels.to_le_bytes()); // nChannels
+    put(&format.sample_rate_hz.to_le_bytes()); // nSamplesPerSec
+    put(&format.second_bytes.to_le_bytes()); // nAvgBytesPerSec
+    put(&format.frame_bytes.to_le_bytes()); // nBlockAlign
+    put(&format.bits.to_le_bytes()); // wBitsPerSample
+    if has_fact {
+        put(&format.extension_bytes.to_le_bytes()); // cbSize
         put(b"fact");
         put(&4u32.to_le_bytes());
         put(&sample_frames.to_le_bytes()); // dwSampleLength, a channel

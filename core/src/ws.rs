@@ -314,6 +314,8 @@ impl Decoder {
 /// The `Sec-WebSocket-Accept` value for a request's `Sec-WebSocket-Key` (RFC 6455, section 4.2.2), or
 /// `None` if the key is not the base64 of 16 bytes.
 #[must_use]
+// Once a connection: a device that optimizes its own crate for size has this small as well.
+#[inline]
 pub fn accept_key(key: &[u8]) -> Option<heapless::String<28>> {
     let mut nonce = [0; 16];
     if base64ct::Base64::decode(key, &mut nonce).ok()?.len() != nonce.len() {

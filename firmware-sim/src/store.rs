@@ -141,14 +141,11 @@ fn recover<D: BlockDevice>(
 ) -> Result<bool, fat::Error<D::Error>> {
     let mut block = Block::new();
     volume.read(&mut Reader::new(entry), &mut block)?;
-    let channels = u16::from_le_bytes([block.contents[22], block.contents[23]]);
+    let Ok(layout) = wav::parse(&block.contents) else { return Ok(false) };
+    let channels = layout.format.channels;
     let spec = Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding: Encoding::Pcm16 };
-    let blank = wav::header(spec, Length::Bytes(0));
-    let same =
-        |range: core::ops::Range<usize>| block.contents.get(range.clone()) == blank.get(range);
     let Some(bytes) = entry.size.checked_sub(spec.header_bytes()) else { return Ok(false) };
-    // Compares the whole header except its two sizes.
-    if !(1..=2).contains(&channels) || !same(0..4) || !same(8..40) {
+    if !(1..=2).contains(&channels) || !layout.is_header_of(spec) {
         return Ok(false);
     }
     let whole = bytes - bytes % u32::from(spec.sample_frame_bytes());

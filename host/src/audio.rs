@@ -1,14 +1,14 @@
 //! Call audio as mu-law: read from a file, or made up.
 //!
-//! This module reads WAV itself: `hound` knows no mu-law. The two dozen lines accept the files that
-//! recorders and sound tools write, unfinished ones included.
+//! The WAV files that recorders and sound tools write are accepted, unfinished ones included.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use callreel_core::g711::{SAMPLE_RATE_HZ, encode_mulaw};
+use callreel_core::g711::{SAMPLE_RATE_HZ, decode_alaw, encode_mulaw};
+use callreel_core::wav::{self, FormatChunk, Layout, ParseError};
 
 mod speech;
 
@@ -63,9 +63,9 @@ impl Audio {
         Self { inbound: inbound.into(), outbound: Some(outbound.into()) }
     }
 
-    /// Reads a WAV file (PCM of 8 to 32 bits or mu-law, mono or stereo, 8 kHz) or raw mu-law.
+    /// Reads a WAV file (PCM of 8 to 32 bits, A-law or mu-law, mono or stereo, 8 kHz) or raw mu-law.
     ///
-    /// A file that begins with `RIFF` is a WAV, even under another name. Every other file must have an
+    /// A file that begins as a WAV is one, even under another name. Every other file must have an
     /// extension of raw mu-law (see [`MULAW_EXTENSIONS`]), since its content does not show whether it
     /// is raw audio. A stereo file's left channel is the inbound track.
     ///
@@ -75,7 +75,8 @@ impl Audio {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let bytes = read_bounded(path)?;
         let unfit = |reason: String| Error::Unfit { path: path.to_owned(), reason };
-        let audio = if bytes.starts_with(b"RIFF") {
+        let is_wav = [b"RIFF", b"RF64", b"BW64"].iter().any(|form| bytes.starts_with(*form));
+        let audio = if is_wav {
             parse_wav(&bytes).map_err(unfit)?
         } else if has_mulaw_name(path) {
             Self::mono(bytes)
@@ -127,90 +128,58 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// The part of a `fmt ` chunk that decides how samples are read.
-#[derive(Clone, Copy)]
-struct Format {
-    tag: u16,
-    channels: usize,
-    bits: u16,
-}
-
 fn parse_wav(bytes: &[u8]) -> Result<Audio, String> {
-    if bytes.get(8..12) != Some(b"WAVE") {
-        return Err("begins with RIFF but is no WAV file".to_owned());
-    }
-    let mut format = None;
-    let mut rest = bytes.get(12..).unwrap_or_default();
-    while let Some((id, size)) = chunk_head(rest) {
-        let body = &rest[8..];
-        match &id {
-            b"fmt " => format = Some(parse_format(body)?),
-            b"data" => {
-                let format = format.ok_or("its audio comes before its format; it is damaged")?;
-                // A size beyond the end is that of a stream or of an unfinished file. So is a size of 0
-                // before bytes that the RIFF size does not count: the audio goes on to the end.
-                let is_unfinished = size == 0 && !riff_counts(bytes, body);
-                let size = if is_unfinished { body.len() } else { size.min(body.len()) };
-                return Ok(split_channels(&body[..size], format));
-            }
-            _ => {}
-        }
-        let padded = size.saturating_add(size & 1);
-        rest = body.get(padded..).unwrap_or_default();
-    }
-    Err("it has no data chunk; it is damaged".to_owned())
+    let layout = wav::parse(bytes).map_err(|error| match error {
+        ParseError::NeedMore { .. } => "it has no data chunk; it is damaged".to_owned(),
+        ParseError::NoFormat => "its audio comes before its format; it is damaged".to_owned(),
+        ParseError::NotWav => "begins with RIFF but is no WAV file".to_owned(),
+        other => format!("{other}; convert it: {CONVERT}"),
+    })?;
+    let to_mulaw = decoder_of(&layout.format)?;
+    let behind = bytes.get(layout.data_at..).unwrap_or_default();
+    let data = match layout.announced() {
+        // A size beyond the end is that of an unfinished file.
+        Some(size) => behind.get(..size as usize).unwrap_or(behind),
+        None if layout.data_size == 0 && riff_counts(&layout, bytes.len()) => &[],
+        None => behind,
+    };
+    Ok(split_channels(data, &layout.format, to_mulaw))
 }
 
-/// Whether a file's RIFF size counts `rest`, the end of the file.
-fn riff_counts(bytes: &[u8], rest: &[u8]) -> bool {
-    let counted = chunk_head(bytes).map_or(0, |(_, size)| size.saturating_add(8));
+/// Whether a RIFF size counts the bytes behind the header, so that they are other chunks if the header
+/// announces no audio. If it does not count them, the file is unfinished, and they are audio.
+fn riff_counts(layout: &Layout, file_bytes: usize) -> bool {
+    let counted = (layout.riff_size as usize).saturating_add(8);
     // The pad byte may be missing.
-    (bytes.len() - rest.len() + 1..=bytes.len() + 1).contains(&counted)
+    (layout.data_at + 1..=file_bytes + 1).contains(&counted)
 }
 
-fn chunk_head(bytes: &[u8]) -> Option<([u8; 4], usize)> {
-    let (id, rest) = bytes.split_first_chunk::<4>()?;
-    let (size, _) = rest.split_first_chunk::<4>()?;
-    Some((*id, u32::from_le_bytes(*size) as usize))
-}
-
-fn parse_format(body: &[u8]) -> Result<Format, String> {
-    const PCM: u16 = 1;
-    const MULAW: u16 = 7;
-    const EXTENSIBLE: u16 = 0xFFFE;
-    let word = |at: usize| {
-        let bytes = body.get(at..at + 2).ok_or("its format chunk is cut short; it is damaged")?;
-        Ok::<u16, String>(u16::from_le_bytes([bytes[0], bytes[1]]))
+/// The function that turns a sample's bytes into mu-law.
+fn decoder_of(format: &FormatChunk) -> Result<fn(&[u8]) -> u8, String> {
+    let FormatChunk { sample_rate_hz, channels, bits, .. } = *format;
+    let kind = format.kind();
+    let to_mulaw: fn(&[u8]) -> u8 = match (kind, bits) {
+        (1, 8) => |sample| encode_mulaw((i16::from(sample[0]) - 128) << 8),
+        (1, 16 | 24 | 32) => |sample| {
+            let [.., low, high] = *sample else { unreachable!("16 bits and more") };
+            encode_mulaw(i16::from_le_bytes([low, high]))
+        },
+        (6, 8) => |sample| encode_mulaw(decode_alaw(sample[0])),
+        (7, 8) => |sample| sample[0],
+        _ => return Err(format!("WAV of format {kind} with {bits} bits; convert it: {CONVERT}")),
     };
-    let tag = match word(0)? {
-        EXTENSIBLE => word(24)?,
-        tag => tag,
-    };
-    let (channels, bits) = (word(2)?, word(14)?);
-    let sample_rate_hz = u32::from(word(4)?) | u32::from(word(6)?) << 16;
-    if !matches!((tag, bits), (PCM, 8 | 16 | 24 | 32) | (MULAW, 8)) {
-        return Err(format!("WAV of format {tag} with {bits} bits; convert it: {CONVERT}"));
-    }
     if sample_rate_hz != SAMPLE_RATE_HZ {
         return Err(format!("{sample_rate_hz} Hz where calls have 8000; convert it: {CONVERT}"));
     }
     if !matches!(channels, 1 | 2) {
         return Err(format!("{channels} channels where calls have one or two; convert it"));
     }
-    Ok(Format { tag, channels: usize::from(channels), bits })
+    Ok(to_mulaw)
 }
 
-fn split_channels(data: &[u8], format: Format) -> Audio {
+fn split_channels(data: &[u8], format: &FormatChunk, to_mulaw: fn(&[u8]) -> u8) -> Audio {
     let sample_bytes = usize::from(format.bits / 8);
-    let to_mulaw: fn(&[u8]) -> u8 = match (format.tag, format.bits) {
-        (7, _) => |sample| sample[0],
-        (_, 8) => |sample| encode_mulaw((i16::from(sample[0]) - 128) << 8),
-        _ => |sample| {
-            let [.., low, high] = *sample else { unreachable!("16 bits and more") };
-            encode_mulaw(i16::from_le_bytes([low, high]))
-        },
-    };
-    let frames = data.chunks_exact(sample_bytes * format.channels);
+    let frames = data.chunks_exact(sample_bytes * usize::from(format.channels));
     if format.channels == 1 {
         return Audio::mono(frames.map(to_mulaw).collect::<Vec<_>>());
     }

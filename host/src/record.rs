@@ -590,6 +590,7 @@ impl Record {
 impl Format {
     fn new(tracks: Tracks, encoding: wav::Encoding) -> Self {
         let encoding = match encoding {
+            wav::Encoding::Alaw => "alaw",
             wav::Encoding::Mulaw => "mulaw",
             wav::Encoding::Pcm16 => "pcm16",
         };

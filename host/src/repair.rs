@@ -14,17 +14,21 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use callreel_core::wav::{self, Encoding, Length, Spec};
+use callreel_core::g711::SAMPLE_RATE_HZ;
+use callreel_core::wav::{self, Encoding, FormatChunk, Layout, Length, ParseError, Spec};
 
 use crate::disk::{create_new, open_to_read, rename_new};
 use crate::log;
-use crate::store::{LOCK_FILE, audio_bytes, is_header};
+use crate::store::{LOCK_FILE, audio_bytes};
 
 /// The deepest level of directories that is searched.
 const DEPTH_MAX: usize = 8;
 
 /// The samples must begin within this many bytes: no known program puts more before them.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of the beginning that make a file a WAV.
+const FORM_BYTES: usize = 12;
 
 /// The ending of a repaired copy.
 const REPAIRED: &str = ".repaired.wav";
@@ -182,6 +186,8 @@ enum Refusal {
     NotAFile,
     #[error("it is not a RIFF WAVE file")]
     NotWave,
+    #[error("it is a WAV with 64-bit sizes (RF64), which is not repaired")]
+    Rf64,
     #[error("something that is no chunk follows its samples")]
     Tail,
     #[error("it is too long for a WAV")]
@@ -235,18 +241,19 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
     let file_bytes = file.metadata()?.len();
     let mut start = Vec::new();
     io::Read::by_ref(file).take(HEADER_BYTES_MAX as u64).read_to_end(&mut start)?;
-    if start.get(..4) != Some(b"RIFF") || start.get(8..12) != Some(b"WAVE") {
-        return Err(Refusal::NotWave);
-    }
-    let chunks = Chunks::find(&start).ok_or(Refusal::NoChunks)?;
-    let format = Format::read(&start[chunks.format..]).ok_or(Refusal::NoChunks)?;
-    let fault = format.fault()?;
-    let frame_bytes = if fault.is_some() { 1 } else { u64::from(format.frame_bytes) };
+    let layout = wav::parse(&start).map_err(|error| match error {
+        ParseError::NotWav => Refusal::NotWave,
+        ParseError::NeedMore { .. } if start.len() < FORM_BYTES => Refusal::NotWave,
+        ParseError::Rf64 => Refusal::Rf64,
+        _ => Refusal::NoChunks,
+    })?;
+    let fault = fault_of(&layout.format)?;
+    let frame_bytes = if fault.is_some() { 1 } else { u64::from(layout.format.frame_bytes) };
 
-    let (data_start, announced) = (chunks.data as u64, u64::from(chunks.data_bytes));
+    let (data_start, announced) = (layout.data_at as u64, u64::from(layout.data_size));
     let there = file_bytes - data_start;
-    let riff_bytes = u64::from(number(&start, 4).unwrap_or_default());
-    let is_ours = is_ours(&start[..chunks.data]);
+    let riff_bytes = u64::from(layout.riff_size);
+    let is_ours = is_ours(&layout);
     // A file with no samples: an empty recording, or a header with sizes that were never filled in.
     let is_empty = there == 0
         || announced == 0 && riff_bytes + 8 == file_bytes && are_chunks(file, data_start)?;
@@ -273,7 +280,7 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
         };
     let data_bytes = match fault {
         _ if is_trusted => announced,
-        None if is_ours => audio_bytes(file, chunks.data as u32)?,
+        None if is_ours => audio_bytes(file, layout.data_at as u32)?,
         _ => there,
     };
     let data_bytes = data_bytes / frame_bytes * frame_bytes;
@@ -281,95 +288,38 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
     let size = size.ok_or(Refusal::TooLong)?;
     let header = match fault {
         Some(_) => mulaw_header(size),
-        None => true_header(&start[..chunks.data], size, frame_bytes, chunks.fact),
+        None => true_header(&start, &layout, size),
     };
     let fault = fault.unwrap_or(Fault::Sizes);
     Ok(Some(Repair { header, data: data_start..data_start + data_bytes, fault }))
 }
 
-/// The places of a WAV's parts, in bytes from the start of the file.
-struct Chunks {
-    /// The content of the format chunk.
-    format: usize,
-    /// The sample count, if there is one.
-    fact: Option<usize>,
-    /// The first sample.
-    data: usize,
-    /// Bytes of samples that the header announces.
-    data_bytes: u32,
-}
-
-impl Chunks {
-    fn find(start: &[u8]) -> Option<Self> {
-        let (mut format, mut fact) = (None, None);
-        let mut at = 12;
-        loop {
-            let (name, bytes) = (start.get(at..at + 4)?, number(start, at + 4)?);
-            let content = at + 8;
-            match name {
-                b"data" => {
-                    return Some(Self { format: format?, fact, data: content, data_bytes: bytes });
-                }
-                b"fmt " => format = Some(content),
-                b"fact" if bytes == 4 => fact = Some(content),
-                _ => {}
-            }
-            at = content.checked_add(usize::try_from(bytes).ok()?)?;
-            at += at % 2;
-        }
+/// The one wrong format that is known; `None` if the format is sound.
+///
+/// # Errors
+/// [`Refusal::Format`] if it contradicts itself in another way.
+fn fault_of(format: &FormatChunk) -> Result<Option<Fault>, Refusal> {
+    let FormatChunk { tag, channels, sample_rate_hz, second_bytes, frame_bytes, bits, .. } =
+        *format;
+    if (tag, channels, sample_rate_hz, second_bytes, frame_bytes, bits)
+        == (7, 1, 8000, 16_000, 2, 4)
+    {
+        return Ok(Some(Fault::FourBits));
     }
-}
-
-/// The fields of a format chunk.
-struct Format {
-    tag: u16,
-    channels: u16,
-    sample_rate_hz: u32,
-    second_bytes: u32,
-    frame_bytes: u16,
-    bits: u16,
-}
-
-impl Format {
-    fn read(chunk: &[u8]) -> Option<Self> {
-        let short = |at: usize| Some(u16::from_le_bytes(*chunk.get(at..)?.first_chunk()?));
-        Some(Self {
-            tag: short(0)?,
-            channels: short(2)?,
-            sample_rate_hz: number(chunk, 4)?,
-            second_bytes: number(chunk, 8)?,
-            frame_bytes: short(12)?,
-            bits: short(14)?,
-        })
-    }
-
-    /// The one wrong format that is known; `None` if the format is sound.
-    ///
-    /// # Errors
-    /// [`Refusal::Format`] if it contradicts itself in another way.
-    fn fault(&self) -> Result<Option<Fault>, Refusal> {
-        let Self { tag, channels, sample_rate_hz, second_bytes, frame_bytes, bits } = *self;
-        if (tag, channels, sample_rate_hz, second_bytes, frame_bytes, bits)
-            == (7, 1, 8000, 16_000, 2, 4)
-        {
-            return Ok(Some(Fault::FourBits));
-        }
-        let is_sound = matches!(tag, 1 | 3 | 6 | 7 | 0xFFFE)
-            && (1..=64).contains(&channels)
-            && bits > 0
-            && u32::from(frame_bytes) == u32::from(channels) * u32::from(bits.div_ceil(8))
-            && second_bytes == sample_rate_hz.saturating_mul(u32::from(frame_bytes));
-        if is_sound { Ok(None) } else { Err(Refusal::Format { tag, bits, frame_bytes }) }
-    }
+    let is_sound = matches!(tag, 1 | 3 | 6 | 7 | 0xFFFE)
+        && (1..=64).contains(&channels)
+        && bits > 0
+        && u32::from(frame_bytes) == u32::from(channels) * u32::from(bits.div_ceil(8))
+        && second_bytes == sample_rate_hz.saturating_mul(u32::from(frame_bytes));
+    if is_sound { Ok(None) } else { Err(Refusal::Format { tag, bits, frame_bytes }) }
 }
 
 /// Whether a header is one that callreel writes, with any sizes.
-fn is_ours(header: &[u8]) -> bool {
-    [1, 2].into_iter().any(|channels| {
-        [Encoding::Pcm16, Encoding::Mulaw].into_iter().any(|encoding| {
-            let spec = Spec { channels, sample_rate_hz: 8000, encoding };
-            header.len() == spec.header_bytes() as usize && is_header(spec, header, false)
-        })
+fn is_ours(layout: &Layout) -> bool {
+    layout.spec().is_some_and(|spec| {
+        matches!(spec.channels, 1 | 2)
+            && spec.sample_rate_hz == SAMPLE_RATE_HZ
+            && layout.is_header_of(spec)
     })
 }
 
@@ -378,17 +328,17 @@ fn mulaw_header(data_bytes: u32) -> Vec<u8> {
     wav::header(spec, Length::Bytes(data_bytes)).to_vec()
 }
 
-/// The same header with true sizes.
-fn true_header(header: &[u8], data_bytes: u32, frame_bytes: u64, fact: Option<usize>) -> Vec<u8> {
-    let mut header = header.to_vec();
+/// The header of a file that begins with `start`, with true sizes.
+fn true_header(start: &[u8], layout: &Layout, data_bytes: u32) -> Vec<u8> {
+    let mut header = start[..layout.data_at].to_vec();
     let behind_bytes = wav::ending(data_bytes).len() as u32;
     let riff_bytes = (header.len() as u32 - 8).saturating_add(data_bytes + behind_bytes);
     let end = header.len();
     header[4..8].copy_from_slice(&riff_bytes.to_le_bytes());
     header[end - 4..].copy_from_slice(&data_bytes.to_le_bytes());
-    if let Some(fact) = fact {
-        let frames = u64::from(data_bytes) / frame_bytes;
-        header[fact..fact + 4].copy_from_slice(&(frames as u32).to_le_bytes());
+    if let Some(fact) = layout.fact_at {
+        let frames = data_bytes / u32::from(layout.format.frame_bytes);
+        header[fact..fact + 4].copy_from_slice(&frames.to_le_bytes());
     }
     header
 }
@@ -448,25 +398,21 @@ fn are_chunks(file: &File, mut at: u64) -> io::Result<bool> {
         if at == end {
             return Ok(true);
         }
-        let mut head = [0; 8];
-        if end - at < head.len() as u64 {
+        let mut head = [[0; 4]; 2];
+        let head_bytes = head.as_flattened().len() as u64;
+        if end - at < head_bytes {
             return Ok(false);
         }
-        file.read_exact_at(&mut head, at)?;
-        let [name @ .., _, _, _, _] = head;
-        let bytes = u64::from(number(&head, 4).unwrap_or_default());
+        file.read_exact_at(head.as_flattened_mut(), at)?;
+        let [name, size] = head;
+        let bytes = u64::from(u32::from_le_bytes(size));
         let is_named = name.iter().all(|c| c.is_ascii_graphic() || *c == b' ');
         // The last pad byte is often forgotten.
-        let next = at + head.len() as u64 + bytes;
+        let next = at + head_bytes + bytes;
         at = if next == end { next } else { next + bytes % 2 };
         if !is_named || at > end {
             return Ok(false);
         }
     }
     Ok(false)
-}
-
-/// A 32-bit number of a RIFF file.
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }

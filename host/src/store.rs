@@ -30,7 +30,6 @@ pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
 use self::recover::Recovering;
 pub use self::recover::Recovery;
-pub(crate) use self::recover::is_header;
 use self::retention::Keeping;
 pub use self::retention::{Plan, Removal, Retention};
 pub use crate::disk::TrialError;

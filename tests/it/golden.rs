@@ -1,9 +1,11 @@
 //! Each fixture becomes the WAV beside it, and independent tools read the audio sent in it.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use base64::prelude::*;
 use callreel_core::frame::Track;
+use callreel_core::g711::{decode_alaw, encode_alaw};
 use serde_json::Value;
 
 use crate::harness::client;
@@ -156,4 +158,31 @@ fn payloads(fixture: &Fixture) -> Vec<[Option<Vec<u8>>; 2]> {
 fn the_mulaw_table_is_that_of_ffmpeg_on_all_256_codes() {
     let codes: Vec<u8> = (0..=255).collect();
     assert_eq!(callreel_core::g711::MULAW_TABLE.to_vec(), oracle::ffmpeg_mulaw(&codes));
+}
+
+#[test]
+fn alaw_is_that_of_ffmpeg_and_sox_on_all_codes_and_on_all_samples() {
+    let codes: Vec<u8> = (0..=255).collect();
+    let decode = |codes: &[u8]| codes.iter().map(|code| decode_alaw(*code)).collect::<Vec<_>>();
+    assert_eq!(oracle::ffmpeg_alaw(&codes), decode(&codes));
+    assert_eq!(oracle::sox_alaw(&codes), decode(&codes));
+    // The samples in between are rounded by each tool in its own way, but never further than to the
+    // next code.
+    let samples: Vec<i16> = (i16::MIN..=i16::MAX).collect();
+    let ours = samples.iter().map(|sample| encode_alaw(*sample));
+    let steps: Vec<i16> = decode(&codes).into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+    let step = |code| steps.binary_search(&decode_alaw(code)).unwrap();
+    for (tool, theirs) in
+        [("ffmpeg", oracle::to_alaw_by_ffmpeg(&samples)), ("SoX", oracle::to_alaw_by_sox(&samples))]
+    {
+        assert_eq!(theirs.len(), samples.len());
+        let others =
+            theirs.iter().copied().zip(ours.clone()).filter(|(theirs, ours)| theirs != ours);
+        let others: Vec<_> = others.collect();
+        assert!(others.len() < 1100, "{tool}: {} other codes", others.len());
+        assert!(
+            others.iter().all(|(theirs, ours)| step(*theirs).abs_diff(step(*ours)) == 1),
+            "{tool}"
+        );
+    }
 }

@@ -11,7 +11,8 @@ use crate::harness::process::{PATIENCE, Server, callreel, eventually};
 use crate::harness::shelf;
 
 const PCM: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
-const MULAW: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Mulaw };
+const MULAW: Spec = Spec { encoding: Encoding::Mulaw, ..PCM };
+const ALAW: Spec = Spec { encoding: Encoding::Alaw, ..PCM };
 
 /// One second of samples, as bytes.
 fn second(spec: Spec) -> Vec<u8> {
@@ -60,6 +61,8 @@ fn what_was_not_finished_or_has_a_wrong_header_gets_a_playable_copy() {
         ("mulaw.wav.part", file(&header_of(MULAW, u32::MAX, u32::MAX), &mulaw), "pcm_mulaw"),
         ("stream.wav", file(&wav::header(PCM, Length::Unknown), &pcm), "pcm_s16le"),
         ("mulaw-stream.wav", file(&wav::header(MULAW, Length::Unknown), &mulaw), "pcm_mulaw"),
+        ("alaw-stream.wav", file(&wav::header(ALAW, Length::Unknown), &mulaw), "pcm_alaw"),
+        ("alaw-growing.wav", file(&wav::header(ALAW, Length::Bytes(80)), &mulaw), "pcm_alaw"),
         ("begun.wav.part", file(&wav::header(PCM, Length::Bytes(0)), &pcm), "pcm_s16le"),
         (
             "torn-end.wav.part",
@@ -74,19 +77,18 @@ fn what_was_not_finished_or_has_a_wrong_header_gets_a_playable_copy() {
     }
     let (code, said) = repair(&["--dry-run"], dir.path());
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("0 good, 14 to be repaired, 0 left alone"), "{said}");
-    assert_eq!(said.matches("would be repaired as").count(), 14, "{said}");
+    assert!(said.contains("0 good, 16 to be repaired, 0 left alone"), "{said}");
+    assert_eq!(said.matches("would be repaired as").count(), 16, "{said}");
     assert_eq!(shelf::files(dir.path()).len(), cases.len());
     let (code, said) = repair(&[], dir.path());
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("0 good, 14 repaired, 0 left alone"), "{said}");
+    assert!(said.contains("0 good, 16 repaired, 0 left alone"), "{said}");
     for (name, bytes, codec) in &cases {
         assert!(fs::read(dir.path().join(name)).unwrap() == *bytes, "{name} was changed");
         let stem = name.split('.').next().unwrap();
         let copy = dir.path().join(format!("{stem}.repaired.wav"));
         assert_eq!(probe(&copy), format!("{codec},8000,1,1.000000"), "{name}");
-        let data = if *codec == "pcm_mulaw" { &mulaw } else { &pcm };
-        let header = if *codec == "pcm_mulaw" { 58 } else { 44 };
+        let (data, header) = if *codec == "pcm_s16le" { (&pcm, 44) } else { (&mulaw, 58) };
         assert!(fs::read(&copy).unwrap()[header..] == data[..], "{name}");
         // The copy needs no repair.
         assert_eq!(repair(&[], &copy), (Some(0), "1 good, 0 repaired, 0 left alone\n".to_owned()));
@@ -94,7 +96,7 @@ fn what_was_not_finished_or_has_a_wrong_header_gets_a_playable_copy() {
     for options in [&["--dry-run"][..], &[]] {
         let (code, said) = repair(options, dir.path());
         assert_eq!(code, Some(0), "{said}");
-        assert!(said.contains("14 repaired before, 0 left alone"), "{said}");
+        assert!(said.contains("16 repaired before, 0 left alone"), "{said}");
     }
     let copy = dir.path().join("zero.repaired.wav");
     fs::write(&copy, "somebody's own").unwrap();
@@ -122,7 +124,9 @@ fn what_is_good_or_not_understood_is_left_alone_with_a_reason() {
     let odd = file(&odd, wav::ending(7999));
     // An empty file of another program: no samples, then a chunk with the program's name.
     let named = file(&header_of(PCM, 36 + 12, 0), b"LIST\x04\0\0\0INFO");
-    let cases: [(&str, &[u8], &str); 12] = [
+    let mut big = good.clone();
+    big[..4].copy_from_slice(b"RF64");
+    let cases: [(&str, &[u8], &str); 13] = [
         ("odd.wav", &odd, "1 good"),
         ("named.wav", &named, "1 good"),
         ("good.wav", &good, "1 good"),
@@ -133,6 +137,7 @@ fn what_is_good_or_not_understood_is_left_alone_with_a_reason() {
         ("empty.wav", b"", "not a RIFF WAVE"),
         ("short.wav", &good[..30], "no format and data chunks"),
         ("silent.wav", &header_of(PCM, u32::MAX, u32::MAX), "holds no audio"),
+        ("rf64.wav", &big, "64-bit sizes"),
         ("wide.wav", &wide, "contradicts itself"),
         ("tail.wav", &fast, "something that is no chunk follows"),
     ];
@@ -182,7 +187,8 @@ fn a_file_that_is_being_recorded_is_left_alone() {
         let files = shelf::unfinished(dir.path());
         files.iter().any(|path| path.metadata().is_ok_and(|m| m.len() > 44)).then_some(())
     });
-    let part = shelf::unfinished(dir.path()).remove(0);
+    let mut parts = shelf::unfinished(dir.path()).into_iter();
+    let part = parts.find(|path| path.to_string_lossy().ends_with(".wav.part")).unwrap();
     let twin = part.with_file_name("twin.wav.part");
     fs::copy(&part, &twin).unwrap();
     // The directory is reported once, not each of its files.

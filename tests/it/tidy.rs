@@ -53,6 +53,7 @@ fn files_are_opened_by_one_function() {
         "host/src/audio.rs",
         "host/src/caller/meter.rs",
         "host/src/decode.rs",
+        "host/src/decode/output.rs",
         "host/src/log/filter.rs",
         "host/src/store/clock.rs",
         "host/src/disk.rs",

@@ -1,6 +1,6 @@
 //! WAV files: their bytes, also after failures of the sink.
 
-use callreel_core::g711::{decode_mulaw, encode_mulaw};
+use callreel_core::g711::{decode_alaw, decode_mulaw, encode_alaw, encode_mulaw};
 use callreel_core::wav::{
     DATA_BYTES_MAX, Encoding, Error, HEADER_BYTES_MAX, Length, Spec, Writer, ending, header,
 };
@@ -10,9 +10,12 @@ use proptest::prelude::*;
 use crate::harness::oracle::{Wavs, samples};
 use crate::harness::recorder::Sink;
 
+mod parse;
+
 const MONO: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
 const STEREO: Spec = Spec { channels: 2, ..MONO };
 const MULAW: Spec = Spec { encoding: Encoding::Mulaw, ..MONO };
+const ALAW: Spec = Spec { encoding: Encoding::Alaw, ..MONO };
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -43,6 +46,10 @@ fn the_mulaw_header_has_an_18_byte_format_and_a_fact() {
     let expected = "52494646 32000000 57415645 666d7420 12000000 0700 0100 401f0000 401f0000 0100
         0800 0000 66616374 04000000 00000000 64617461 00000000";
     assert_eq!(header(MULAW, Length::Bytes(0)), hex(expected)[..]);
+    // That of A-law differs in the tag alone.
+    let mut alaw = header(MULAW, Length::Bytes(255)).to_vec();
+    alaw[20] = 6;
+    assert_eq!(header(ALAW, Length::Bytes(255))[..], alaw);
     // The fact counts the samples of one channel.
     let stereo = header(Spec { channels: 2, ..MULAW }, Length::Bytes(300));
     assert_eq!(stereo[46..50], 150u32.to_le_bytes());
@@ -50,7 +57,7 @@ fn the_mulaw_header_has_an_18_byte_format_and_a_fact() {
 
 #[test]
 fn a_header_is_as_long_as_its_spec_says_and_its_sizes_never_wrap() {
-    for spec in [MONO, STEREO, MULAW, Spec { channels: 2, ..MULAW }] {
+    for spec in [MONO, STEREO, ALAW, MULAW, Spec { channels: 2, ..MULAW }] {
         for data in [0, 1, 2, 1 << 31, DATA_BYTES_MAX - 1, DATA_BYTES_MAX, u32::MAX] {
             let header = header(spec, Length::Bytes(data));
             assert_eq!(header.len() as u32, spec.header_bytes());
@@ -92,6 +99,13 @@ fn other_tools_read_finished_and_unfinished_files() {
     let wavs = Wavs::new("wav", [&pcm[..], &mulaw, &pcm_stream, &mulaw_stream]);
     assert!(wavs.ffmpeg().iter().all(|read| *read == written));
     assert_eq!(wavs.sox(), [&written[..]; 4].concat());
+    // A-law has other samples: those next to the written ones.
+    let wavs = [finished(ALAW), stream(ALAW)];
+    let codes = written.iter().map(|sample| encode_alaw(*sample));
+    let expected: Vec<i16> = codes.map(decode_alaw).collect();
+    let wavs = Wavs::new("wav-alaw", wavs.iter().map(Vec::as_slice));
+    assert!(wavs.ffmpeg().iter().all(|read| *read == expected));
+    assert_eq!(wavs.sox(), [&expected[..]; 2].concat());
     let wavs = Wavs::new("wav-pcm", [&pcm[..]]);
     assert_eq!((wavs.hound().concat(), wavs.python(1)), (written.clone(), written));
 }

@@ -37,8 +37,8 @@ const STREAMS_LISTED_MAX: usize = 5;
                                            a server here that only takes requests signed for
                                            its public address")]
 pub struct Args {
-    /// WAV (8 kHz; PCM or mu-law; mono or stereo) or raw mu-law (.ulaw); none: made-up speech,
-    /// another voice in every call
+    /// WAV (8 kHz; PCM, A-law or mu-law; mono or stereo) or raw mu-law (.ulaw); none: made-up
+    /// speech, another voice in every call
     pub audio: Option<PathBuf>,
 
     /// ws/wss: the stream itself; http/https: a webhook that answers with the TwiML to follow

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use callreel_core::g711::decode_mulaw;
+use callreel_core::g711::{decode_alaw, decode_mulaw};
 use callreel_core::wav::{Encoding, Spec};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -436,6 +436,9 @@ impl Outline {
                 *high = sample.max(*high);
             };
             match self.spec.encoding {
+                Encoding::Alaw => {
+                    bytes.iter().enumerate().for_each(|(i, code)| note(i, decode_alaw(*code)));
+                }
                 Encoding::Mulaw => {
                     bytes.iter().enumerate().for_each(|(i, code)| note(i, decode_mulaw(*code)));
                 }

@@ -422,19 +422,16 @@ fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
     Ok(specs.into_iter().find(|spec| is_header(*spec, &start[..length], is_known)))
 }
 
-/// Whether `start` is the beginning of a file of this format. The sizes in the header may be any; only
-/// the bytes that both have are compared.
-pub(crate) fn is_header(spec: Spec, start: &[u8], may_be_zero: bool) -> bool {
-    let expected = wav::header(spec, Length::Unknown);
-    let sizes: &[std::ops::Range<usize>] = match spec.encoding {
-        Encoding::Mulaw => &[4..8, 46..50, 54..58],
-        Encoding::Pcm16 => &[4..8, 40..44],
-    };
-    let is_size = |index: usize| sizes.iter().any(|size| size.contains(&index));
-    let mut pairs = expected.iter().zip(start).enumerate();
-    pairs.all(|(index, (expected, found))| {
-        expected == found || is_size(index) || may_be_zero && *found == 0
-    })
+/// Whether `start` is the beginning of a file of this format. The sizes in the header may be any. Bytes
+/// that `start` lacks, and zeros if they `may_be_zero`, are taken for those that belong there.
+fn is_header(spec: Spec, start: &[u8], may_be_zero: bool) -> bool {
+    let mut header = wav::header(spec, Length::Unknown);
+    for (expected, found) in header.iter_mut().zip(start) {
+        if *found != 0 || !may_be_zero {
+            *expected = *found;
+        }
+    }
+    wav::parse(&header).is_ok_and(|layout| layout.is_header_of(spec))
 }
 
 /// The number of samples of each channel in an unfinished file of callreel's.

@@ -39,6 +39,31 @@ pub(crate) fn ffmpeg_mulaw(codes: &[u8]) -> Vec<i16> {
     samples(&run("ffmpeg", &words(arguments), codes))
 }
 
+/// The samples that ffmpeg decodes from raw A-law.
+pub(crate) fn ffmpeg_alaw(codes: &[u8]) -> Vec<i16> {
+    let arguments = "-v error -f alaw -ar 8000 -ac 1 -i pipe:0 -f s16le -c:a pcm_s16le pipe:1";
+    samples(&run("ffmpeg", &words(arguments), codes))
+}
+
+/// The samples that SoX decodes from raw A-law.
+pub(crate) fn sox_alaw(codes: &[u8]) -> Vec<i16> {
+    let arguments = "-t raw -e a-law -r 8000 -c 1 - -t raw -e signed -b 16 -L -";
+    samples(&run("sox", &words(arguments), codes))
+}
+
+/// The A-law codes that ffmpeg makes of samples.
+pub(crate) fn to_alaw_by_ffmpeg(samples: &[i16]) -> Vec<u8> {
+    let arguments = "-v error -f s16le -ar 8000 -ac 1 -i pipe:0 -f alaw pipe:1";
+    run("ffmpeg", &words(arguments), &bytes(samples))
+}
+
+/// The A-law codes that SoX makes of samples.
+pub(crate) fn to_alaw_by_sox(samples: &[i16]) -> Vec<u8> {
+    // Without dither.
+    let arguments = "-D -t raw -e signed -b 16 -L -r 8000 -c 1 - -t raw -e a-law -";
+    run("sox", &words(arguments), &bytes(samples))
+}
+
 /// WAV files that a tool reads all at once, since its start takes longer than the reading.
 pub(crate) struct Wavs {
     paths: Vec<String>,
@@ -120,6 +145,11 @@ for path in sys.argv[2:]:
         };
         self.paths.iter().map(read).collect()
     }
+}
+
+/// Samples as little-endian bytes.
+pub(crate) fn bytes(samples: &[i16]) -> Vec<u8> {
+    samples.iter().flat_map(|sample| sample.to_le_bytes()).collect()
 }
 
 /// The samples that little-endian bytes hold.

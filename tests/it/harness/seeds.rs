@@ -21,7 +21,7 @@ pub(crate) fn messages() -> io::Result<BTreeSet<Vec<u8>>> {
     Ok(found)
 }
 
-/// The seeds of every target as bytes, under their names.
+/// The seeds of the targets that take the bytes of a peer, under their names.
 pub(crate) fn bytes() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
     for target in ["frame_parse", "session_messages", "ws_bytes"] {

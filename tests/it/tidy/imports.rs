@@ -51,7 +51,7 @@ fn modules_do_not_use_each_other_in_circles() {
         for mut uses in uses_by_parent(folder).into_values() {
             unseen.retain(|(home, module, used, _)| {
                 *home != folder
-                    || !(uses.get_mut(*module).is_some_and(|uses| uses.remove(*used).is_some()))
+                    || uses.get_mut(*module).is_none_or(|uses| uses.remove(*used).is_none())
             });
             all.extend(circles(uses).into_iter().map(|circle| format!("{folder}: {circle}")));
         }

@@ -1,0 +1,249 @@
+//! Captures: the messages of calls, one per line, and the WAV of each call.
+
+use std::path::{Path, PathBuf};
+
+use callreel_core::frame::{self, Body, Provider};
+use callreel_core::g711::SAMPLE_RATE_HZ;
+use callreel_core::session::{self, Event, RING_BOTH_TRACKS_MIN, Session, Turn};
+use callreel_core::wav::{Encoding, Spec};
+
+use super::output::Output;
+use super::{Args, Decoded, Error, Input};
+use crate::call::routing::{self, Routed};
+use crate::log;
+
+/// Samples taken from a session at once.
+const POLL_SAMPLES: usize = 512;
+
+pub(super) fn decode_capture(
+    input: &mut Input,
+    args: &Args,
+    encoding: Encoding,
+) -> Result<Vec<Decoded>, Error> {
+    let mut capture = Capture::new(args, encoding);
+    let mut line = Vec::new();
+    while let Some(fits) = input.next_line(&mut line)? {
+        if fits && !line.trim_ascii().is_empty() {
+            capture.take(&mut line)?;
+        } else if !fits {
+            capture.rejected += 1;
+        }
+    }
+    capture.finish()?;
+    capture.into_decoded(input)
+}
+
+/// A capture being decoded.
+struct Capture<'a> {
+    args: &'a Args,
+    encoding: Encoding,
+    /// Streams in the order of their starts; at least one.
+    streams: Vec<Stream>,
+    /// Calls that have a WAV, in the order of their starts.
+    decoded: Vec<Decoded>,
+    /// Whether another call can be written. After a new file it can; after the only WAV of a pipe it
+    /// cannot.
+    has_room: bool,
+    stream_ids: Vec<String>,
+    rejected: u64,
+    lines: u64,
+}
+
+/// A stream of a capture.
+struct Stream {
+    session: Box<Session<[u8; RING_BOTH_TRACKS_MIN]>>,
+    /// The output of a written call, and the index of the call.
+    output: Option<(Output, usize)>,
+    is_over: bool,
+}
+
+impl Stream {
+    fn new() -> Self {
+        let session = Session::new(Provider::Twilio, [0; RING_BOTH_TRACKS_MIN]);
+        Self { session: Box::new(session), output: None, is_over: false }
+    }
+}
+
+impl Routed for Stream {
+    fn is_addressed(&self, stream_id: &[u8]) -> bool {
+        self.session.is_addressed(stream_id)
+    }
+
+    fn is_live(&self) -> bool {
+        self.session.spec().is_some() && !self.is_over
+    }
+}
+
+impl<'a> Capture<'a> {
+    fn new(args: &'a Args, encoding: Encoding) -> Self {
+        Capture {
+            args,
+            encoding,
+            streams: vec![Stream::new()],
+            decoded: Vec::new(),
+            has_room: true,
+            stream_ids: Vec::new(),
+            rejected: 0,
+            lines: 0,
+        }
+    }
+
+    fn take(&mut self, line: &mut [u8]) -> Result<(), Error> {
+        self.lines += 1;
+        let frame = match str::from_utf8(line) {
+            Ok(_) => frame::parse(Provider::Twilio, line),
+            Err(_) => Err(frame::PeerError::Json),
+        };
+        let Ok(frame) = frame else {
+            self.rejected += 1;
+            return Ok(());
+        };
+        let index = match &frame.body {
+            Body::Start(_) => self.stream_for_start(frame.stream_id)?,
+            _ => routing::index_of(&self.streams, frame.stream_id),
+        };
+        let Some(stream) = self.streams.get_mut(index) else {
+            return Ok(());
+        };
+        let turn = match stream.session.handle_frame(frame) {
+            Ok(turn) => turn,
+            Err(session::Error::Peer(_)) => {
+                self.rejected += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(unfit(self.args, error.to_string())),
+        };
+        match turn.event() {
+            Event::Refused(start) => {
+                let reason = format!("its stream is not 8 kHz mono mu-law but {}", start.encoding);
+                Err(unfit(self.args, reason))
+            }
+            Event::Started(start) => {
+                let (stream_id, channels) = (start.stream_id.to_string(), start.tracks.channels());
+                drop(turn);
+                self.begin_call(index, stream_id, channels)
+            }
+            event => {
+                stream.is_over |= matches!(event, Event::Stopped);
+                drain(turn, stream.output.as_mut(), &mut self.decoded)
+            }
+        }
+    }
+
+    /// Makes a place for a stream that starts; returns its index.
+    fn stream_for_start(&mut self, stream_id: &[u8]) -> Result<usize, Error> {
+        if self.streams.iter().any(|stream| stream.session.spec().is_none()) {
+            return Ok(0); // No stream has started.
+        }
+        let is_nameless = stream_id.is_empty() && self.streams.iter().any(Routed::is_live);
+        if is_nameless && !self.streams.iter().any(|stream| stream.is_addressed(stream_id)) {
+            return Ok(routing::index_of(&self.streams, stream_id)); // The stream there rejects it.
+        }
+        if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
+            self.finish_call(index)?;
+            self.streams.remove(index);
+        }
+        self.streams.push(Stream::new());
+        Ok(self.streams.len() - 1)
+    }
+
+    fn begin_call(&mut self, index: usize, stream_id: String, channels: u16) -> Result<(), Error> {
+        let is_wanted = self.args.stream.as_ref().is_none_or(|wanted| *wanted == stream_id);
+        if let Some(stream) = self.streams.get_mut(index)
+            && is_wanted
+            && self.has_room
+        {
+            let path = numbered(&self.args.output, self.decoded.len() + 1);
+            let encoding = self.encoding;
+            let spec = Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding };
+            let output = Output::create(path.clone(), !self.decoded.is_empty(), spec, None)?;
+            self.has_room = output.is_new;
+            stream.output = Some((output, self.decoded.len()));
+            let stream_id = stream_id.clone();
+            self.decoded.push(Decoded { path, stream_id, samples: 0, channels, rejected: 0 });
+        }
+        self.stream_ids.push(stream_id);
+        Ok(())
+    }
+
+    /// Ends the call of a stream, if it has a WAV.
+    fn finish_call(&mut self, index: usize) -> Result<(), Error> {
+        let Some(stream) = self.streams.get_mut(index) else {
+            return Ok(());
+        };
+        drain(stream.session.handle_end(), stream.output.as_mut(), &mut self.decoded)?;
+        if let Some((output, call)) = stream.output.take() {
+            output.finish()?;
+            if let Some(call) = self.decoded.get_mut(call) {
+                call.rejected += std::mem::take(&mut self.rejected);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends every call.
+    fn finish(&mut self) -> Result<(), Error> {
+        (0..self.streams.len()).try_for_each(|index| self.finish_call(index))
+    }
+
+    fn into_decoded(self, input: &Input) -> Result<Vec<Decoded>, Error> {
+        let no_call = |reason| Err(Error::NoCall { path: input.path.clone(), reason });
+        match (&self.args.stream, self.stream_ids.len(), self.decoded.len()) {
+            (_, 0, _) => no_call(format!("no start of a call in its {} lines", self.lines)),
+            (Some(wanted), _, 0) => {
+                no_call(format!("no stream {wanted}; it has {}", self.stream_ids.join(", ")))
+            }
+            (None, calls, 1) if calls > 1 => {
+                log::complain(&format!(
+                    "{}: {} more calls; choose one with --stream ID: {}",
+                    input.path.display(),
+                    calls - 1,
+                    self.stream_ids.join(", ")
+                ));
+                Ok(self.decoded)
+            }
+            _ => Ok(self.decoded),
+        }
+    }
+}
+
+fn unfit(args: &Args, reason: String) -> Error {
+    Error::Unfit { path: args.input.clone(), reason }
+}
+
+/// Moves all samples of a turn to the WAV of the call, if it has one.
+fn drain(
+    mut turn: Turn<'_, '_, [u8; RING_BOTH_TRACKS_MIN]>,
+    output: Option<&mut (Output, usize)>,
+    calls: &mut [Decoded],
+) -> Result<(), Error> {
+    let mut current = output.and_then(|(output, call)| Some((output, calls.get_mut(*call)?)));
+    let mut codes = [0; POLL_SAMPLES];
+    let mut bytes = [0; 2 * POLL_SAMPLES];
+    loop {
+        let count = turn.poll_wire(&mut codes);
+        if count == 0 {
+            return Ok(());
+        }
+        if let Some((output, call)) = &mut current {
+            let encoding = output.spec.encoding;
+            encoding.encode_mulaw(&codes[..count], &mut bytes);
+            output.write(&bytes[..count * usize::from(encoding.sample_bytes())])?;
+            call.samples += count as u64 / u64::from(call.channels);
+        }
+    }
+}
+
+/// Returns the name of the n-th WAV of a capture: `OUT.wav`, `OUT-2.wav` and so on.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    if number == 1 {
+        return path.to_owned();
+    }
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{number}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
