@@ -7,6 +7,7 @@ const END_WORDS = {
   close: "the peer closed the stream",
   disconnect: "the peer disconnected",
   idle: "nothing came any more",
+  internal: "a fault of the recorder ended it",
   max_duration: "the longest duration was reached",
   none: "nobody saw the end",
   protocol: "the peer broke the protocol",
