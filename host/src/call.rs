@@ -21,7 +21,7 @@ use self::stream::{Next, Stream, warn};
 use crate::board::Refused;
 use crate::caller_ids::Callers;
 use crate::pace::Pace;
-use crate::record::{End, Record, ms};
+use crate::record::{End, Record, ms_at};
 use crate::recording::{Done, Finishing, Outbox, Outcome, Recording, STUCK_AFTER};
 use crate::store::Door;
 use crate::stream_tokens::{self, StreamTokens};
@@ -325,7 +325,7 @@ impl Call {
     pub fn media_time(&self) -> Duration {
         let recordings = self.streams.iter().filter_map(|stream| stream.recording.as_ref());
         let longest = recordings.map(Recording::end_sample).max().unwrap_or_default();
-        Duration::from_millis(ms(longest))
+        Duration::from_millis(ms_at(SAMPLE_RATE_HZ, longest))
     }
 
     /// Takes the pongs that are to be sent, oldest first.

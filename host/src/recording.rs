@@ -26,7 +26,7 @@ pub use self::tally::Tally;
 use self::writers::Spool;
 pub use self::writers::Writers;
 use crate::board::{Board, Tap};
-use crate::record::{End, Record, What, ms};
+use crate::record::{End, Record, What, ms_at};
 
 /// Most audio in a block, in milliseconds. A crash loses the audio in the block.
 pub const BLOCK_MS_MAX: u64 = 800;
@@ -454,7 +454,7 @@ impl Recording {
 
     fn lost_ms(&self) -> u64 {
         let lost = self.lost / u64::from(self.spec.channels);
-        ms(lost).max(u64::from(self.lost > 0))
+        ms_at(self.spec.sample_rate_hz, lost).max(u64::from(self.lost > 0))
     }
 
     fn post_block(&mut self, outbox: &mut Outbox, now: Instant) {

@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval_at};
 use super::views::{Summary, json_of};
 use super::{Admin, Problem, stream};
 use crate::metrics::{self, Process, Scrape};
-use crate::record::Record;
+use crate::record::{Record, UnknownEncoding};
 use crate::store::catalog::{Cursor, Filter, Key, parse_day};
 use crate::webhook;
 
@@ -118,7 +118,7 @@ pub(super) async fn listen(
     let channels = match query.track.as_deref() {
         None | Some("both") => 0..tracks.len().clamp(1, 2),
         Some(name) => {
-            let index = tracks.iter().position(|track| track == name);
+            let index = tracks.iter().position(|track| track.as_str() == name);
             let index = index
                 .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the call has no such track"))?;
             index..index + 1
@@ -272,6 +272,10 @@ pub(super) async fn peaks(
     let query = asked(query)?;
     let columns = count("columns", query.columns.as_deref(), COLUMNS, COLUMNS_MAX)?;
     let record = admin.record(&key).await?;
+    let unknown = |error: UnknownEncoding| {
+        Problem::new(StatusCode::NOT_FOUND, format!("the recording has no waveform: {error}"))
+    };
+    record.format.spec().map_err(unknown)?;
     let peaks = admin.read(move |store| store.peaks(&key, &record, columns)).await?;
     Ok(as_json(
         &peaks.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the recording has no audio"))?,

@@ -1,7 +1,6 @@
 //! The shapes of the API's JSON: records, live recordings and the state of the recorder.
 
-use std::borrow::Cow;
-
+use callreel_core::frame::{Provider, Track};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
@@ -12,7 +11,7 @@ use crate::caller_ids::CallerIds;
 use crate::public_url::STREAM_PATH;
 use crate::ready::Phase;
 use crate::record::texts;
-use crate::record::{End, Parameters, Record, State, What};
+use crate::record::{End, Parameters, Record, State, What, Word};
 use crate::store::Recovery;
 use crate::store::catalog::Key;
 use crate::webhook;
@@ -23,7 +22,7 @@ const MOMENT_BYTES: usize = 80;
 /// Identity of a recording: the data known from its start on.
 #[derive(Serialize)]
 pub(super) struct Head {
-    provider: Cow<'static, str>,
+    provider: Word<Provider>,
     stream_id: String,
     call_id: String,
     account_id: String,
@@ -33,7 +32,7 @@ pub(super) struct Head {
     parameters_left_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Box<CallerIds>>,
-    tracks: Vec<Cow<'static, str>>,
+    tracks: Vec<Word<Track>>,
     started_at: Timestamp,
 }
 
@@ -70,7 +69,7 @@ pub(super) struct Summary {
     day: Date,
     id: String,
     state: State,
-    end: End,
+    end: Word<End>,
     reason: Option<String>,
     #[serde(flatten)]
     head: Head,
@@ -92,7 +91,7 @@ impl Summary {
             day: Key::of(record).day(),
             id: record.id.clone(),
             state: record.state,
-            end: record.end,
+            end: record.end.clone(),
             reason: record.reason.clone(),
             head: Head::with(record, record.parameters.clone(), *parameters_left_out),
             ended_at: record.ended_at,
@@ -150,7 +149,7 @@ pub(super) struct LevelView {
 #[derive(Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum MomentView {
-    Gap { at_ms: u64, track: Cow<'static, str>, missing_ms: u64, filled_ms: u64 },
+    Gap { at_ms: u64, track: Word<Track>, missing_ms: u64, filled_ms: u64 },
     Dtmf { at_ms: u64, value: String },
     Mark { at_ms: u64, value: String },
 }

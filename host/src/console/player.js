@@ -61,7 +61,12 @@ export class Player {
     this.onShown();
     if (!isAudible) return;
     this.sized.observe(this.canvas);
-    this.#peaks = await ask(`${this.path}/peaks?columns=1200`);
+    try {
+      this.#peaks = await ask(`${this.path}/peaks?columns=1200`);
+    } catch (error) {
+      this.wave.replaceChildren(el("p.error", {}, error.message));
+      return;
+    }
     this.element.dataset.drawn = "yes";
     this.draw();
   }

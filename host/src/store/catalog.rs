@@ -257,17 +257,14 @@ impl Store {
     /// Reads the outline of a finished recording, in `columns` columns at most.
     ///
     /// # Errors
-    /// The WAV cannot be read.
+    /// `Unsupported` if the record names an encoding that this build does not know; else the WAV cannot
+    /// be read.
     pub fn peaks(&self, key: &Key, record: &Record, columns: usize) -> io::Result<Option<Peaks>> {
         let Some(file) = self.open_wav(key)? else {
             return Ok(None);
         };
-        let encoding = match &*record.format.encoding {
-            "mulaw" => Encoding::Mulaw,
-            _ => Encoding::Pcm16,
-        };
-        let channels = if record.format.channels == 2 { 2 } else { 1 };
-        let spec = Spec { channels, sample_rate_hz: record.format.sample_rate_hz, encoding };
+        let unknown = |error| io::Error::new(io::ErrorKind::Unsupported, error);
+        let spec = record.format.spec().map_err(unknown)?;
         Outline { file, spec, samples: record.samples }.read(columns).map(Some)
     }
 

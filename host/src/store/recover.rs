@@ -28,7 +28,7 @@ use super::keep::days_of;
 use super::{Left, Names, Part, Store};
 use crate::disk::{self, clear_claim, found, read_small, rename_new, sync_dir};
 use crate::lock::lock;
-use crate::record::{End, Record, State, ms};
+use crate::record::{End, Record, State};
 
 /// The time between two log lines about the progress.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -410,10 +410,10 @@ fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
     let is_known = !record.id.is_empty();
     let mut start = [0; wav::HEADER_BYTES_MAX];
     let length = read_start(file, &mut start)?;
-    let announced = &*record.format.encoding;
+    let announced = record.format.spec().map_err(io::Error::other)?.encoding;
     let encodings = match announced {
-        "mulaw" => [Encoding::Mulaw, Encoding::Pcm16],
-        _ => [Encoding::Pcm16, Encoding::Mulaw],
+        Encoding::Mulaw => [Encoding::Mulaw, Encoding::Pcm16],
+        Encoding::Pcm16 => [Encoding::Pcm16, Encoding::Mulaw],
     };
     let channels = if record.format.channels == 2 { [2, 1] } else { [1, 2] };
     let specs = encodings.into_iter().flat_map(|encoding| {
@@ -480,7 +480,8 @@ fn modified(file: &File) -> Timestamp {
 fn end_of(record: &Record, samples: u64, written_at: Timestamp) -> Timestamp {
     // A record written at the start alone gives its start as its end: all samples came after it.
     let noted = if record.ended_at == record.started_at { 0 } else { record.samples };
-    let audio = SignedDuration::from_millis(ms(samples.saturating_sub(noted)).cast_signed());
+    let audio_ms = record.format.ms(samples.saturating_sub(noted));
+    let audio = SignedDuration::from_millis(audio_ms.cast_signed());
     let by_audio = record.ended_at.saturating_add(audio).unwrap_or(record.ended_at);
     if written_at >= record.ended_at { by_audio.min(written_at) } else { by_audio }
 }
