@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::board::Board;
-use crate::record::Record;
+use crate::record::{Key, Record};
 use crate::webhook;
 
 /// Consumers of finished recordings: the webhook's receiver, if there is one, and the board.
@@ -22,8 +22,8 @@ impl Finished {
 
     /// Keeps a message about the recording, durably. Call it just before the record gets its final name:
     /// after a crash a message may come twice, but is never lost.
-    pub(crate) fn announce(&self, record: &Record) {
-        self.webhooks.iter().for_each(|webhooks| webhooks.post(record));
+    pub(crate) fn announce(&self, key: &Key, record: &Record) {
+        self.webhooks.iter().for_each(|webhooks| webhooks.post(key, record));
     }
 
     /// Counts the recording, shows it to watchers and has its message delivered. Call it once, when the

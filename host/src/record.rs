@@ -2,6 +2,7 @@
 
 mod events;
 mod format;
+mod id;
 mod outages;
 pub(crate) mod texts;
 mod words;
@@ -13,10 +14,12 @@ use callreel_core::frame::{PeerError, Provider, Start, Track, Tracks};
 use callreel_core::session::{Gap, MediaClock, Stats};
 use callreel_core::wav;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 pub use self::events::{EventRecord, GapRecord, What};
 pub use self::format::{Format, UnknownEncoding, ms_at};
+pub use self::id::{Id, Key, NotAnId, day_of, parse_day};
 use self::outages::Outages;
 pub use self::texts::Parameters;
 use self::texts::{TEXTS_BYTES_MAX, bounded, json_bytes};
@@ -49,8 +52,8 @@ pub struct Record {
     pub schema: u32,
     /// The recorder's name and version.
     pub recorder: Cow<'static, str>,
-    /// The name of its files, without their endings.
-    pub id: String,
+    /// The name of its files; none until it has a file. A record on the disk always has it.
+    pub id: Option<Id>,
     /// The completeness of the recording.
     pub state: State,
     /// The cause of the recording's end.
@@ -232,7 +235,7 @@ impl Record {
         Self {
             schema: SCHEMA,
             recorder: concat!("callreel ", env!("CARGO_PKG_VERSION")).into(),
-            id: String::new(),
+            id: None,
             state: State::Recording,
             end: End::None.into(),
             reason: None,
@@ -267,6 +270,12 @@ impl Record {
             equal_channels: false,
             wav: None,
         }
+    }
+
+    /// The day that it began, in UTC: its files lie in the folder of that name.
+    #[must_use]
+    pub fn day(&self) -> Date {
+        day_of(self.started_at)
     }
 
     /// The record of the file in which this recording goes on. `stats` are the session's counts so far.

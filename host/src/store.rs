@@ -40,10 +40,7 @@ use crate::disk::{
 };
 use crate::finished::Finished;
 use crate::lock::lock;
-use crate::record::{self, Record, Wav, texts};
-
-/// Longest stream id that becomes a file name unchanged, in bytes.
-const ID_BYTES_MAX: usize = 128;
+use crate::record::{self, Id, Key, Record, Wav, day_of};
 
 /// Most attempts to claim a free name: another thread or program may take it first.
 const CLAIMS_MAX: usize = 100;
@@ -292,12 +289,17 @@ impl Store {
         &self.config.dir
     }
 
+    fn names(&self, key: Key) -> Names {
+        Names { dir: self.dir_of(key.day()), key }
+    }
+
     /// Begins a recording: claims a free name in the directory, and creates its empty file.
     ///
     /// # Errors
     /// The system's error; nothing is left behind.
     pub fn create(&self, stream_id: &str, started_at: Timestamp) -> io::Result<Part> {
-        let dir = self.config.dir.join(started_at.strftime("%Y-%m-%d").to_string());
+        let (base, day) = (Id::of_stream(stream_id), day_of(started_at));
+        let dir = self.dir_of(day);
         // The directory above is never created: when it is gone, somebody has moved or unmounted it, and
         // will want to put it back.
         match DirBuilder::new().mode(0o700).create(&dir) {
@@ -305,10 +307,9 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        let base = safe_id(stream_id);
         let named = |number| {
-            let id = if number == 1 { base.clone() } else { format!("{base}-{number}") };
-            Names { dir: dir.clone(), id }
+            let id = if number == 1 { base.clone() } else { base.numbered(number) };
+            self.names(Key::new(day, id))
         };
         for _ in 0..CLAIMS_MAX {
             let is_in_use = |names: &Names| Ok(is_there(&names.wav_part())? || names.is_taken()?);
@@ -340,10 +341,10 @@ impl Store {
     /// The system's error; nothing is left behind.
     pub fn publish_failure(&self, record: &mut Record) -> io::Result<()> {
         let part = self.create(&record.stream_id, record.started_at)?;
-        record.id.clone_from(&part.names.id);
+        record.id = Some(part.id().clone());
         let published = part.write_record(record).and_then(|()| {
             fs::remove_file(part.names.wav_part())?;
-            self.finished.announce(record);
+            self.finished.announce(&part.names.key, record);
             rename_new(&part.names.json_part(), &part.names.json())
         });
         if let Err(error) = published {
@@ -373,7 +374,11 @@ impl Store {
             copy.discard();
             return Err(error);
         }
-        tracing::warn!(from = ?part.id(), to = ?copy.id(), "a file was moved or removed while it was recorded: copied it to a new name");
+        tracing::warn!(
+            from = part.id().as_str(),
+            to = copy.id().as_str(),
+            "a file was moved or removed while it was recorded: copied it to a new name"
+        );
         *part = copy;
         Ok(())
     }
@@ -426,7 +431,7 @@ impl Store {
     ///
     /// # Errors
     /// The system's error.
-    pub fn create_capture(&self, id: &str) -> io::Result<Option<File>> {
+    pub fn create_capture(&self, id: &Id) -> io::Result<Option<File>> {
         let Some(dir) = &self.config.capture_dir else {
             return Ok(None);
         };
@@ -483,8 +488,8 @@ pub struct Part {
 impl Part {
     /// The recording's name.
     #[must_use]
-    pub fn id(&self) -> &str {
-        &self.names.id
+    pub const fn id(&self) -> &Id {
+        self.names.key.id()
     }
 
     /// The file, open for reading and writing.
@@ -522,7 +527,7 @@ impl Part {
     }
 
     fn wav_name(&self) -> String {
-        format!("{}.wav", self.names.id)
+        format!("{}.wav", self.id())
     }
 
     /// Whether a record already describes the finished file, with the digest of its samples.
@@ -566,7 +571,7 @@ impl Part {
         spare: &mut Duration,
     ) -> io::Result<()> {
         if !self.record_published {
-            record.id.clone_from(&self.names.id);
+            record.id = Some(self.id().clone());
             if !self.is_described_by(record)? {
                 let bytes = self.file.metadata()?.len();
                 let sha256 = digest::whole(&self.file, bytes, spare)?;
@@ -574,7 +579,7 @@ impl Part {
                 record.wav = Some(Wav { file, bytes, sha256, data_sha256 });
             }
             self.write_record(record)?;
-            self.finished.announce(record);
+            self.finished.announce(&self.names.key, record);
             rename_new(&self.names.json_part(), &self.names.json())?;
             self.record_published = true;
         }
@@ -591,13 +596,14 @@ impl Part {
 /// Names of one recording's files.
 #[derive(Clone, Debug)]
 struct Names {
+    /// The folder of the recording's day.
     dir: PathBuf,
-    id: String,
+    key: Key,
 }
 
 impl Names {
     fn with(&self, ending: &str) -> PathBuf {
-        self.dir.join(format!("{}{ending}", self.id))
+        self.dir.join(format!("{}{ending}", self.key.id()))
     }
 
     fn wav(&self) -> PathBuf {
@@ -641,19 +647,4 @@ fn first_free(is_taken: impl Fn(u64) -> io::Result<bool>) -> io::Result<u64> {
         }
     }
     Ok(free)
-}
-
-/// File name for a stream's id: the id itself if it is harmless, else a digest of it.
-fn safe_id(stream_id: &str) -> String {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let is_name = (1..=ID_BYTES_MAX).contains(&stream_id.len())
-        && stream_id.chars().all(harmless)
-        && !stream_id.starts_with(['.', '-']);
-    if is_name {
-        return stream_id.to_owned();
-    }
-    if stream_id.is_empty() {
-        return "stream".to_owned();
-    }
-    format!("stream-{}", texts::digest_of(stream_id))
 }

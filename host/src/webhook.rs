@@ -26,7 +26,7 @@ use ureq::http::Uri;
 use self::backlog::{Backlog, Waiting};
 use crate::disk::{create_dir, create_temporary, read_small, sync_dir};
 use crate::lock::lock;
-use crate::record::{Record, State};
+use crate::record::{Key, Record, State};
 
 /// The age at which a message is given up. Then only the recording's own record is left.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
@@ -210,9 +210,9 @@ impl Queue {
 
     /// Writes a message about a recording just before its record gets its final name. An error is
     /// only logged: the recording itself matters more.
-    pub fn post(&self, record: &Record) {
-        if let Err(error) = self.write(record) {
-            tracing::error!(%error, recording = record.id, "cannot write a webhook message");
+    pub fn post(&self, key: &Key, record: &Record) {
+        if let Err(error) = self.write(key, record) {
+            tracing::error!(%error, recording = key.id().as_str(), "cannot write a webhook message");
         }
     }
 
@@ -235,7 +235,7 @@ impl Queue {
         self.0.store_dir.join(DIR)
     }
 
-    fn write(&self, record: &Record) -> io::Result<()> {
+    fn write(&self, key: &Key, record: &Record) -> io::Result<()> {
         let kind = match record.state {
             State::Failed => "recording.failed",
             _ => "recording.finished",
@@ -244,7 +244,7 @@ impl Queue {
         let text = serde_json::to_vec(&message)?;
         let dir = self.dir();
         create_dir(&dir)?;
-        let name = format!("msg_{}_{}", record.started_at.strftime("%Y-%m-%d"), record.id);
+        let name = format!("msg_{}_{}", key.day(), key.id());
         let temporary = dir.join(format!("{name}.tmp"));
         let mut file = create_temporary(&temporary)?;
         file.write_all(&text)?;

@@ -21,8 +21,8 @@ use tokio::time::{MissedTickBehavior, interval_at};
 use super::views::{Summary, json_of};
 use super::{Admin, Problem, stream};
 use crate::metrics::{self, Process, Scrape};
-use crate::record::{Record, UnknownEncoding};
-use crate::store::catalog::{Cursor, Filter, Key, parse_day};
+use crate::record::{Key, Record, UnknownEncoding, parse_day};
+use crate::store::catalog::{Cursor, Filter};
 use crate::webhook;
 
 /// Recordings on one page: the default and the maximum.
@@ -253,7 +253,7 @@ pub(super) async fn delete(
     if !admin.read(move |store| store.delete(&unwanted)).await? {
         return Err(Problem::new(StatusCode::NOT_FOUND, NO_RECORDING));
     }
-    tracing::info!(day = %key.day(), id = key.id(), "a recording was deleted through the API");
+    tracing::info!(day = %key.day(), id = key.id().as_str(), "a recording was deleted through the API");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -411,7 +411,7 @@ fn no_call() -> Problem {
 }
 
 fn recording_key(path: Result<Path<(String, String)>, PathRejection>) -> Result<Key, Problem> {
-    let key = path.ok().and_then(|Path((day, id))| Key::new(&day, &id));
+    let key = path.ok().and_then(|Path((day, id))| Key::parse(&day, &id));
     key.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, NO_RECORDING))
 }
 

@@ -11,9 +11,8 @@ use crate::caller_ids::CallerIds;
 use crate::public_url::STREAM_PATH;
 use crate::ready::Phase;
 use crate::record::texts;
-use crate::record::{End, Parameters, Record, State, What, Word};
+use crate::record::{End, Id, Parameters, Record, State, What, Word};
 use crate::store::Recovery;
-use crate::store::catalog::Key;
 use crate::webhook;
 
 /// Bytes of a moment as JSON, beside its text.
@@ -67,7 +66,7 @@ impl Head {
 #[derive(Serialize)]
 pub(super) struct Summary {
     day: Date,
-    id: String,
+    id: Option<Id>,
     state: State,
     end: Word<End>,
     reason: Option<String>,
@@ -88,7 +87,7 @@ impl Summary {
     /// The summary of a published record.
     pub(super) fn of((record, parameters_left_out): &Brief) -> Self {
         Self {
-            day: Key::of(record).day(),
+            day: record.day(),
             id: record.id.clone(),
             state: record.state,
             end: record.end.clone(),

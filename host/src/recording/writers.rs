@@ -519,7 +519,7 @@ impl Spool {
                 }
             }
             Job::Note(record) => {
-                open.part.id().clone_into(&mut record.id);
+                record.id = Some(open.part.id().clone());
                 record.set_samples(open.samples());
                 // Audio does not wait for the record: another note will follow, or the end.
                 if let Err(error) = open.part.write_record(record) {
@@ -547,7 +547,7 @@ impl Open {
         let file = PartFile::new(part.file().try_clone()?);
         let writer = wav::Writer::new(file, spec).map_err(to_io)?;
         let mut record = record.clone();
-        part.id().clone_into(&mut record.id);
+        record.id = Some(part.id().clone());
         part.write_record(&record)?;
         let capture = store.create_capture(part.id()).unwrap_or_else(|error| {
             tracing::error!(%error, "cannot capture a stream; recording it all the same");

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::clock::{self, CONFIRM_FILE, Clock, Reading};
-use super::keep::{DAY, date_of, days_of, finished_in, our_record, remove};
+use super::keep::{DAY, our_record, remove, start_of};
 use super::{Inodes, Names, Room, Store};
 use crate::disk;
 use crate::lock::lock;
@@ -275,9 +275,9 @@ impl Store {
     /// The time at which the newest recording ended or was published, by the latest day's start, records
     /// and file times.
     fn newest_s(&self) -> Option<i64> {
-        let day = days_of(self.dir()).ok()?.pop()?;
-        let began_s = clock::wall_s(date_of(&day)?);
-        let (published_s, records) = self.latest_of(&day).unwrap_or_default();
+        let day = self.days().ok()?.pop()?;
+        let began_s = clock::wall_s(start_of(day)?);
+        let (published_s, records) = self.latest_of(day).unwrap_or_default();
         let ended_s = records.iter().map(|record| record.ended_at.as_second()).max();
         [Some(began_s), published_s, ended_s].into_iter().max()?
     }
@@ -359,11 +359,11 @@ impl Store {
     /// The recordings that ended before `horizon` and may be removed, oldest first.
     fn old(&self, horizon: SystemTime) -> Vec<Found> {
         let mut old = Vec::new();
-        for day in days_of(self.dir()).unwrap_or_default() {
-            if date_of(&day).is_none_or(|began| began >= horizon) {
+        for day in self.days().unwrap_or_default() {
+            if start_of(day).is_none_or(|began| began >= horizon) {
                 break; // Later recordings have ended later.
             }
-            old.extend(finished_in(&day).unwrap_or_default());
+            old.extend(self.finished_in(day).unwrap_or_default());
         }
         old.retain(|(_, ended)| *ended < horizon);
         if old.is_empty() {
@@ -381,10 +381,10 @@ impl Store {
     fn newest(&self) -> HashSet<PathBuf> {
         let mut newest = Vec::new();
         if self.config.keep_min > 0 {
-            for day in days_of(self.dir()).unwrap_or_default().into_iter().rev() {
+            for day in self.days().unwrap_or_default().into_iter().rev() {
                 // A long call may have begun the day before and ended last.
                 let is_last = newest.len() >= self.config.keep_min;
-                newest.extend(finished_in(&day).unwrap_or_default());
+                newest.extend(self.finished_in(day).unwrap_or_default());
                 if is_last {
                     break;
                 }
@@ -396,7 +396,7 @@ impl Store {
 
     /// Removes one recording, if it is still there and callreel's. Returns whether it did.
     fn remove_found(&self, found: &Found, why: Removal) -> bool {
-        let id = &found.names.id;
+        let id = found.names.key.id().as_str();
         if our_record(&found.names).is_none() {
             return false;
         }
@@ -415,10 +415,10 @@ impl Store {
 
     fn remove_empty_days(&self) {
         let now = SystemTime::now();
-        for day in days_of(self.dir()).unwrap_or_default() {
-            match date_of(&day) {
+        for day in self.days().unwrap_or_default() {
+            match start_of(day) {
                 // A directory with anything in it stays.
-                Some(began) if began + DAY < now => drop(fs::remove_dir(&day)),
+                Some(began) if began + DAY < now => drop(fs::remove_dir(self.dir_of(day))),
                 _ => break,
             }
         }
@@ -518,8 +518,8 @@ impl Store {
     /// or inodes, or all.
     fn oldest(&self, coin: Coin, wanted: u64) -> Vec<Found> {
         let (newest, mut oldest, mut sum) = (self.newest(), Vec::new(), 0);
-        for day in days_of(self.dir()).unwrap_or_default() {
-            let mut found = finished_in(&day).unwrap_or_default();
+        for day in self.days().unwrap_or_default() {
+            let mut found = self.finished_in(day).unwrap_or_default();
             found.retain(|(names, _)| !newest.contains(&names.json()));
             found.sort_by_key(|(_, ended)| *ended);
             for (names, ended) in found {
