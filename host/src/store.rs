@@ -35,8 +35,8 @@ use self::retention::Keeping;
 pub use self::retention::{Plan, Removal, Retention};
 pub use crate::disk::TrialError;
 use crate::disk::{
-    self, Traits, clear_claim, create_dir, create_new, create_temporary, found, is_there,
-    rename_new, sync_dir, sync_file_system,
+    self, Traits, WholeFile, clear_claim, create_dir, create_new, found, is_there, rename_new,
+    sync_dir, sync_file_system,
 };
 use crate::finished::Finished;
 use crate::lock::lock;
@@ -546,13 +546,11 @@ impl Part {
         let mut text = Vec::with_capacity(record.size());
         serde_json::to_writer_pretty(&mut text, record)?;
         text.push(b'\n');
-        let temporary = self.names.json_temporary();
-        let mut file = create_temporary(&temporary)?;
-        file.write_all(&text)?;
-        if record.state != record::State::Recording {
-            file.sync_all()?;
-        }
-        fs::rename(temporary, self.names.json_part())
+        let (temporary, to) = (self.names.json_temporary(), self.names.json_part());
+        let is_durable = record.state != record::State::Recording;
+        WholeFile { temporary: &temporary, to: &to, is_durable, replaces: true }
+            .write(|file| file.write_all(&text))?;
+        Ok(())
     }
 
     /// Gives the finished WAV and its record their final names, durably. May be called again after an

@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use ureq::http::Uri;
 
 use self::backlog::{Backlog, Waiting};
-use crate::disk::{create_dir, create_temporary, read_small, sync_dir};
+use crate::disk::{WholeFile, create_dir, read_small, sync_dir};
 use crate::lock::lock;
 use crate::record::{Key, Record, State};
 
@@ -245,13 +245,10 @@ impl Queue {
         let dir = self.dir();
         create_dir(&dir)?;
         let name = format!("msg_{}_{}", key.day(), key.id());
-        let temporary = dir.join(format!("{name}.tmp"));
-        let mut file = create_temporary(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        let written = file.metadata()?.modified()?;
-        fs::rename(temporary, dir.join(format!("{name}.json")))?;
-        self.0.tell(written, name);
+        let (temporary, to) = (dir.join(format!("{name}.tmp")), dir.join(format!("{name}.json")));
+        let file = WholeFile { temporary: &temporary, to: &to, is_durable: true, replaces: true }
+            .write(|file| file.write_all(&text))?;
+        self.0.tell(file.metadata()?.modified()?, name);
         sync_dir(&dir)
     }
 }
