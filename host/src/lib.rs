@@ -17,6 +17,7 @@ pub mod http;
 mod lock;
 pub mod log;
 pub mod metrics;
+pub mod outbox;
 pub mod pace;
 pub mod public_url;
 pub mod pulse;
@@ -43,6 +44,7 @@ use tokio::sync::{oneshot, watch};
 use crate::board::Board;
 use crate::engine::Engine;
 use crate::finished::Finished;
+use crate::outbox::Outbox;
 use crate::pace::Pace;
 use crate::public_url::PublicUrl;
 use crate::ready::{Phase, Readiness};
@@ -103,10 +105,10 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let listeners = listeners.into();
-    let webhooks = config.webhook.is_some().then(|| webhook::Queue::new(&config.store.dir));
+    let outbox = config.webhook.is_some().then(|| Outbox::new(&config.store.dir));
     config.engine.pace = Arc::new(Pace::new(config.http.calls_per_second_max));
     let board = Arc::<Board>::default();
-    let finished = Finished::new(webhooks.clone(), Arc::clone(&board));
+    let finished = Finished::new(outbox.clone(), Arc::clone(&board));
     let store = Arc::new(Store::open(config.store, finished)?);
     let dir = std::path::absolute(store.dir()).unwrap_or_else(|_| store.dir().to_owned());
     let engine = Engine::start(&config.engine, &store, &board)?;
@@ -122,7 +124,7 @@ pub async fn serve(
         board,
         store,
         readiness: readiness.clone(),
-        webhooks: webhooks.clone(),
+        outbox: outbox.clone(),
         public_address: listeners.public.local_addr()?,
         webhook_url: config.http.twilio.public_url.as_ref().map(PublicUrl::webhook_url),
     };
@@ -131,9 +133,9 @@ pub async fn serve(
             admin::serve(listener, config.admin, sources, phases.clone()).await;
         }
     };
-    let delivery = config.webhook.zip(webhooks);
+    let delivery = config.webhook.zip(outbox);
     let delivery = delivery
-        .map(|(config, queue)| tokio::spawn(webhook::deliver(config, queue)).abort_handle());
+        .map(|(config, outbox)| tokio::spawn(webhook::deliver(config, outbox)).abort_handle());
     let http = http::serve(
         listeners.public,
         config.http,

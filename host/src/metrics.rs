@@ -17,9 +17,9 @@ use prometheus_client::registry::Registry;
 use crate::board::{BUCKETS_US, Board, Histogram, Refused, RequestRefused, STATES};
 use crate::lock::lock;
 use crate::log;
+use crate::outbox::Health;
 use crate::record::State;
 use crate::store::{Removal, Retention};
-use crate::webhook::Health;
 
 /// Content type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

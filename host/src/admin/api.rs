@@ -21,9 +21,9 @@ use tokio::time::{MissedTickBehavior, interval_at};
 use super::views::{Summary, json_of};
 use super::{Admin, Problem, stream};
 use crate::metrics::{self, Process, Scrape};
+use crate::outbox::Outbox;
 use crate::record::{Key, Record, UnknownEncoding, parse_day};
 use crate::store::catalog::{Cursor, Filter};
-use crate::webhook;
 
 /// Recordings on one page: the default and the maximum.
 const PAGE: usize = 50;
@@ -341,7 +341,7 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
         retention: admin.sources.store.retention(),
         is_draining: admin.is_draining(),
         cpu_time: Process::cpu_time(),
-        webhook: admin.sources.webhooks.as_ref().map(webhook::Queue::health),
+        webhook: admin.sources.outbox.as_ref().map(Outbox::health),
     };
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], scrape.into_text()).into_response()
 }

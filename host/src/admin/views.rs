@@ -8,12 +8,12 @@ use serde::Serialize;
 use super::{Admin, health};
 use crate::board::{Brief, Moment};
 use crate::caller_ids::CallerIds;
+use crate::outbox::{self, Outbox};
 use crate::public_url::STREAM_PATH;
 use crate::ready::Phase;
 use crate::record::texts;
 use crate::record::{End, Id, Parameters, Record, State, What, Word};
 use crate::store::Recovery;
-use crate::webhook;
 
 /// Bytes of a moment as JSON, beside its text.
 const MOMENT_BYTES: usize = 80;
@@ -211,7 +211,7 @@ pub(super) struct Status {
     webhook_url: Option<String>,
     /// Health of the webhook for finished recordings, if one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
-    webhook: Option<webhook::Health>,
+    webhook: Option<outbox::Health>,
 }
 
 impl Admin {
@@ -235,7 +235,7 @@ impl Admin {
             has_token: self.config.token.is_some(),
             stream_url: format!("ws://{address}{STREAM_PATH}"),
             webhook_url: self.sources.webhook_url.clone(),
-            webhook: self.sources.webhooks.as_ref().map(webhook::Queue::health),
+            webhook: self.sources.outbox.as_ref().map(Outbox::health),
         }
     }
 
