@@ -11,23 +11,26 @@ mod door;
 mod ending;
 pub mod file;
 mod keep;
+mod part;
 mod recover;
 mod retention;
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Seek as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
 use self::digest::DataDigest;
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
+use self::part::Names;
+pub use self::part::Part;
 use self::recover::Recovering;
 pub use self::recover::Recovery;
 pub(crate) use self::recover::is_header;
@@ -35,12 +38,11 @@ use self::retention::Keeping;
 pub use self::retention::{Plan, Removal, Retention};
 pub use crate::disk::TrialError;
 use crate::disk::{
-    self, Traits, WholeFile, clear_claim, create_dir, create_new, found, is_there, rename_new,
-    sync_dir, sync_file_system,
+    self, Traits, create_dir, create_new, is_there, rename_new, sync_dir, sync_file_system,
 };
 use crate::finished::Finished;
 use crate::lock::lock;
-use crate::record::{self, Id, Key, Record, Wav, day_of};
+use crate::record::{Id, Key, Record, day_of};
 
 /// Most attempts to claim a free name: another thread or program may take it first.
 const CLAIMS_MAX: usize = 100;
@@ -470,163 +472,6 @@ impl Store {
     #[must_use]
     pub fn sync_failures(&self) -> u64 {
         self.sync_failures.load(Ordering::Relaxed)
-    }
-}
-
-/// A recording's file while it is being recorded.
-#[derive(Debug)]
-pub struct Part {
-    names: Names,
-    file: File,
-    /// The record has its final name.
-    record_published: bool,
-    /// The WAV has its final name; only its directory is still to be made durable.
-    wav_published: bool,
-    finished: Finished,
-}
-
-impl Part {
-    /// The recording's name.
-    #[must_use]
-    pub const fn id(&self) -> &Id {
-        self.names.key.id()
-    }
-
-    /// The file, open for reading and writing.
-    #[must_use]
-    pub const fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Whether the name still belongs to this file.
-    ///
-    /// # Errors
-    /// The system's error; the answer is not known.
-    pub fn is_in_place(&self) -> io::Result<bool> {
-        let ours = self.file.metadata()?;
-        let there = found(fs::symlink_metadata(self.names.wav_part()))?;
-        Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
-    }
-
-    /// Removes the empty files of interrupted renames under the final names not yet given.
-    fn clear_claims(&self) -> io::Result<()> {
-        if !self.record_published {
-            clear_claim(&self.names.json())?;
-        }
-        if !self.wav_published {
-            clear_claim(&self.names.wav())?;
-        }
-        Ok(())
-    }
-
-    /// Gives the name back and removes all files begun under it.
-    fn discard(&self) {
-        for path in [self.names.wav_part(), self.names.json_part(), self.names.json_temporary()] {
-            let _ = fs::remove_file(path);
-        }
-    }
-
-    fn wav_name(&self) -> String {
-        format!("{}.wav", self.id())
-    }
-
-    /// Whether a record already describes the finished file, with the digest of its samples.
-    fn is_described_by(&self, record: &Record) -> io::Result<bool> {
-        let bytes = self.file.metadata()?.len();
-        Ok(record.wav.as_ref().is_some_and(|wav| {
-            wav.file == self.wav_name() && wav.bytes == bytes && wav.data_sha256.is_some()
-        }))
-    }
-
-    /// Writes the record as far as it is known, so that it survives a crash.
-    ///
-    /// # Errors
-    /// The system's error; the record written before is still there.
-    pub fn write_record(&self, record: &Record) -> io::Result<()> {
-        let mut text = Vec::with_capacity(record.size());
-        serde_json::to_writer_pretty(&mut text, record)?;
-        text.push(b'\n');
-        let (temporary, to) = (self.names.json_temporary(), self.names.json_part());
-        let is_durable = record.state != record::State::Recording;
-        WholeFile { temporary: &temporary, to: &to, is_durable, replaces: true }
-            .write(|file| file.write_all(&text))?;
-        Ok(())
-    }
-
-    /// Gives the finished WAV and its record their final names, durably. May be called again after an
-    /// error.
-    ///
-    /// The order decides the state after a crash: the WAV's bytes, then the record, then the WAV's name.
-    /// `digest` is that of the file's samples. A digest of the whole file is made if `spare` time
-    /// allows.
-    ///
-    /// # Errors
-    /// The system's error; no existing file is replaced.
-    pub fn publish(
-        &mut self,
-        record: &mut Record,
-        digest: &DataDigest,
-        spare: &mut Duration,
-    ) -> io::Result<()> {
-        if !self.record_published {
-            record.id = Some(self.id().clone());
-            if !self.is_described_by(record)? {
-                let bytes = self.file.metadata()?.len();
-                let sha256 = digest::whole(&self.file, bytes, spare)?;
-                let (file, data_sha256) = (self.wav_name(), Some(digest.text()));
-                record.wav = Some(Wav { file, bytes, sha256, data_sha256 });
-            }
-            self.write_record(record)?;
-            self.finished.announce(&self.names.key, record);
-            rename_new(&self.names.json_part(), &self.names.json())?;
-            self.record_published = true;
-        }
-        if !self.wav_published {
-            rename_new(&self.names.wav_part(), &self.names.wav())?;
-            self.wav_published = true;
-        }
-        sync_dir(&self.names.dir)?;
-        self.finished.settle(record);
-        Ok(())
-    }
-}
-
-/// Names of one recording's files.
-#[derive(Clone, Debug)]
-struct Names {
-    /// The folder of the recording's day.
-    dir: PathBuf,
-    key: Key,
-}
-
-impl Names {
-    fn with(&self, ending: &str) -> PathBuf {
-        self.dir.join(format!("{}{ending}", self.key.id()))
-    }
-
-    fn wav(&self) -> PathBuf {
-        self.with(".wav")
-    }
-
-    fn wav_part(&self) -> PathBuf {
-        self.with(".wav.part")
-    }
-
-    fn json(&self) -> PathBuf {
-        self.with(".json")
-    }
-
-    fn json_part(&self) -> PathBuf {
-        self.with(".json.part")
-    }
-
-    fn json_temporary(&self) -> PathBuf {
-        self.with(".json.tmp")
-    }
-
-    /// Whether a finished recording, or a record on its way, has the name.
-    fn is_taken(&self) -> io::Result<bool> {
-        Ok(is_there(&self.wav())? || is_there(&self.json())? || is_there(&self.json_part())?)
     }
 }
 

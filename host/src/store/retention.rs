@@ -11,6 +11,8 @@
 //! then four, and so on. It stops when the room does not come (a snapshot or another program's file
 //! takes it), and removes nothing at all where all recordings together would not be enough.
 
+mod balance;
+
 use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use self::balance::{Balance, Coin, Step};
 use super::clock::{self, CONFIRM_FILE, Clock, Reading};
 use super::keep::{DAY, our_record, remove, start_of};
 use super::{Inodes, Names, Room, Store};
@@ -37,23 +40,6 @@ const ALARM_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// The time from one look for recordings that are too old to the next.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
-
-/// The most by which the room on the disk may differ from the expected room without a cause.
-const SLACK_BYTES: u64 = 16 * 1024;
-const SLACK_INODES: u64 = 8;
-
-/// The longest time that a file system may take to free the room of removed files.
-const FREED_WITHIN: Duration = Duration::from_secs(10);
-
-/// The time for which nothing is removed if the room does not come by then; twice as long each further
-/// time, a day at most.
-const HOLD: Duration = Duration::from_secs(10 * 60);
-
-/// After this long without a need for room, removals begin with one recording again.
-const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
-
-/// The most recordings that are removed between two looks at the room.
-const BATCH_MAX: usize = 1024;
 
 /// The reason for a removal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -148,44 +134,6 @@ struct Work {
     queue_made: Option<(Instant, Coin)>,
 }
 
-/// The unit of room.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Coin {
-    Bytes,
-    Inodes,
-}
-
-impl Coin {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Bytes => "bytes",
-            Self::Inodes => "inodes",
-        }
-    }
-
-    const fn option(self) -> &'static str {
-        match self {
-            Self::Bytes => "--keep-free",
-            Self::Inodes => "--keep-free-inodes",
-        }
-    }
-
-    /// The room that the removal of a recording frees.
-    const fn of(self, found: &Found) -> u64 {
-        match self {
-            Self::Bytes => found.bytes,
-            Self::Inodes => found.inodes,
-        }
-    }
-
-    const fn slack(self) -> u64 {
-        match self {
-            Self::Bytes => SLACK_BYTES,
-            Self::Inodes => SLACK_INODES,
-        }
-    }
-}
-
 /// The time at which a fault was last logged for the operator; it is logged again while it goes on.
 #[derive(Debug, Default)]
 struct Alarm(Option<Instant>);
@@ -224,6 +172,14 @@ impl Found {
         };
         let (wav, record) = (freed(names.wav()), freed(names.json()));
         Self { names, ended, bytes: wav.0 + record.0, inodes: wav.1 + record.1 }
+    }
+
+    /// The room that its removal frees.
+    const fn room(&self, coin: Coin) -> u64 {
+        match coin {
+            Coin::Bytes => self.bytes,
+            Coin::Inodes => self.inodes,
+        }
     }
 }
 
@@ -477,7 +433,7 @@ impl Store {
         count: usize,
     ) -> Option<String> {
         let is_fresh = |(made, of): (Instant, Coin)| of == coin && made.elapsed() < LOOK_EVERY;
-        let queued = |queue: &VecDeque<Found>| queue.iter().map(|it| coin.of(it)).sum::<u64>();
+        let queued = |queue: &VecDeque<Found>| queue.iter().map(|it| it.room(coin)).sum::<u64>();
         let is_in_vain = work.balances[coin as usize].is_in_vain;
         if !work.queue_made.is_some_and(is_fresh) || (queued(&work.queue) < short && !is_in_vain) {
             work.queue = self.oldest(coin, short.saturating_mul(2)).into();
@@ -496,7 +452,7 @@ impl Store {
             && batch.len() < count
             && let Some(found) = work.queue.pop_front()
         {
-            wanted = wanted.saturating_sub(coin.of(&found));
+            wanted = wanted.saturating_sub(found.room(coin));
             batch.push(found);
         }
         if let Some(Plan { recordings, bytes, oldest, newest, .. }) =
@@ -507,7 +463,7 @@ impl Store {
         }
         for found in batch {
             if self.remove_found(&found, Removal::MakeRoom) {
-                work.balances[coin as usize].removed += coin.of(&found);
+                work.balances[coin as usize].removed += found.room(coin);
             }
         }
         self.remove_empty_days();
@@ -527,8 +483,8 @@ impl Store {
                 if sum >= wanted {
                     return oldest;
                 }
-                if coin.of(&found) > 0 {
-                    sum += coin.of(&found);
+                if found.room(coin) > 0 {
+                    sum += found.room(coin);
                     oldest.push(found);
                 }
             }
@@ -548,164 +504,4 @@ fn plan_of(found: &[Found], at: SystemTime) -> Option<Plan> {
         oldest: time(oldest.ended),
         newest: time(newest.ended),
     })
-}
-
-/// The account of removals for room against the room on the disk.
-#[derive(Debug, Default)]
-struct Balance {
-    /// The free room, callreel's bytes written or files made, and the time, all when the account was
-    /// opened.
-    opened: Option<(u64, u64, Instant)>,
-    /// Bytes or inodes removed since.
-    removed: u64,
-    /// The most recordings that are removed at one time.
-    batch: usize,
-    /// The time since which the room that removals ought to have made is missing.
-    waits_since: Option<Instant>,
-    /// The time until which nothing is removed, the length of this hold, and the room missing when it
-    /// began.
-    hold: Option<(Instant, Duration, u64)>,
-    /// The time at which room was last short.
-    needed: Option<Instant>,
-    /// Removing all recordings that may be removed would not be enough.
-    is_in_vain: bool,
-}
-
-/// The next thing to do for room.
-#[derive(Debug, Eq, PartialEq)]
-enum Step {
-    /// Nothing: there is room.
-    Rest,
-    /// Nothing yet: the file system may still be freeing the room.
-    Wait,
-    /// Nothing: removals do not help, for this reason.
-    Hold(String),
-    /// Remove at most this many recordings.
-    Remove(usize),
-}
-
-impl Balance {
-    fn step(&mut self, coin: Coin, short: u64, free: u64, written: u64, now: Instant) -> Step {
-        let slack = coin.slack();
-        if short == 0 {
-            if self.needed.is_some_and(|needed| now - needed >= FORGET_AFTER) {
-                *self = Self::default();
-            }
-            (self.waits_since, self.hold, self.is_in_vain) = (None, None, false);
-            if self.removed == 0 {
-                self.opened = None;
-            }
-            return Step::Rest;
-        }
-        self.needed = Some(now);
-        let (free_then, written_then, opened) = *self.opened.get_or_insert((free, written, now));
-        let expected =
-            (free_then + self.removed).saturating_sub(written.saturating_sub(written_then));
-        let missing = expected.saturating_sub(free);
-        if self.removed == 0 || missing <= self.removed / 2 + slack {
-            let is_first = self.removed == 0;
-            if is_first || now - opened >= FORGET_AFTER {
-                (self.opened, self.removed) = (Some((free, written, now)), 0);
-            }
-            (self.waits_since, self.hold) = (None, None);
-            self.batch =
-                if is_first && self.batch == 0 { 1 } else { (self.batch * 2).min(BATCH_MAX) };
-            return Step::Remove(self.batch);
-        }
-        if now - *self.waits_since.get_or_insert(now) < FREED_WITHIN {
-            return Step::Wait;
-        }
-        match self.hold {
-            None => self.hold = Some((now + HOLD, HOLD, missing)),
-            Some((until, _, _)) if now < until => {}
-            // The other files that took the room grow no more: try again, with one recording.
-            Some((_, length, then)) if missing <= then + slack => {
-                let length = (length * 2).min(DAY);
-                self.opened = Some((free, written, now));
-                (self.removed, self.batch, self.waits_since) = (0, 1, None);
-                self.hold = Some((now + length, length, 0));
-                return Step::Remove(1);
-            }
-            Some((_, length, _)) => self.hold = Some((now + length, length, missing)),
-        }
-        let unit = coin.name();
-        Step::Hold(format!(
-            "{} {unit} were removed, but {missing} of them are not free: other files took the room, or the file system keeps it",
-            self.removed
-        ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    /// A disk on which removals may free no room, and on which other programs write.
-    struct Sim {
-        balance: Balance,
-        free: u64,
-        now: Instant,
-        removed: usize,
-    }
-
-    impl Sim {
-        fn new(free: u64) -> Self {
-            Self { balance: Balance::default(), free, now: Instant::now(), removed: 0 }
-        }
-
-        /// One second: removes recordings of 1 MiB as the step says, then others write `others` bytes.
-        fn tick(&mut self, keep_free: u64, others: u64, frees: bool) -> Step {
-            self.now += Duration::from_secs(1);
-            let short = keep_free.saturating_sub(self.free);
-            let step = self.balance.step(Coin::Bytes, short, self.free, 0, self.now);
-            if let Step::Remove(count) = step {
-                let count = count.min(short.div_ceil(MIB) as usize);
-                self.removed += count;
-                self.balance.removed += count as u64 * MIB;
-                self.free += if frees { count as u64 * MIB } else { 0 };
-            }
-            self.free = self.free.saturating_sub(others);
-            step
-        }
-    }
-
-    #[test]
-    fn removals_that_help_go_on_in_growing_batches_and_no_further_than_needed() {
-        let mut disk = Sim::new(0);
-        let steps: Vec<Step> = (0..6).map(|_| disk.tick(20 * MIB, 0, true)).collect();
-        assert_eq!(steps[..5], [1, 2, 4, 8, 16].map(Step::Remove));
-        assert_eq!((disk.removed, &steps[5]), (20, &Step::Rest));
-    }
-
-    #[test]
-    fn a_removal_that_frees_nothing_is_the_last_for_a_long_time() {
-        let mut disk = Sim::new(0);
-        let steps: Vec<Step> = (0..600).map(|_| disk.tick(20 * MIB, 0, false)).collect();
-        assert_eq!((disk.removed, &steps[1]), (1, &Step::Wait));
-        assert!(matches!(steps[15], Step::Hold(_)));
-        for _ in 0..24 * 3600 {
-            disk.tick(20 * MIB, 0, false);
-        }
-        assert!(disk.removed < 10, "{}", disk.removed);
-    }
-
-    #[test]
-    fn room_that_others_take_at_once_is_not_made_for_them() {
-        let mut disk = Sim::new(10 * MIB);
-        for _ in 0..600 {
-            disk.tick(20 * MIB, MIB, true);
-        }
-        assert!(disk.removed <= 4, "{}", disk.removed);
-    }
-
-    #[test]
-    fn a_file_system_that_frees_late_is_waited_for() {
-        let mut disk = Sim::new(0);
-        disk.tick(20 * MIB, 0, false);
-        assert_eq!(disk.tick(20 * MIB, 0, false), Step::Wait);
-        disk.free += MIB;
-        assert_eq!(disk.tick(20 * MIB, 0, false), Step::Remove(2));
-    }
 }
