@@ -26,6 +26,11 @@ impl Finished {
         self.outbox.iter().for_each(|outbox| outbox.post(key, record));
     }
 
+    /// Whether somebody is still to be told of a recording, and may then ask for it.
+    pub(crate) fn holds(&self, key: &Key) -> bool {
+        self.outbox.as_ref().is_some_and(|outbox| outbox.holds(key))
+    }
+
     /// Counts the recording, shows it to watchers and has its message delivered. Call it once, when the
     /// final names are durable.
     pub(crate) fn settle(&self, record: &Record) {

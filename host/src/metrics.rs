@@ -141,6 +141,9 @@ impl Collector for Scrape {
             "reason",
             Removal::ALL.iter().map(|why| why.name()).zip(&removed),
         )?;
+        let undelivered = AtomicU64::new(self.retention.removed_undelivered);
+        let removed = "Recordings removed for room before their webhook message was delivered";
+        to.counter("callreel_recordings_removed_undelivered", removed, &undelivered)?;
         let alarms = [
             ("clock", self.retention.clock_alarm.is_some()),
             ("room", self.retention.room_alarm.is_some()),

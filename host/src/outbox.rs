@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use self::backlog::{Backlog, Waiting};
-use crate::disk::{WholeFile, create_dir, read_small, sync_dir};
+use crate::disk::{WholeFile, create_dir, found, read_small, sync_dir};
 use crate::lock::lock;
 use crate::record::{Key, Record, State};
 
@@ -143,6 +143,16 @@ impl Outbox {
     /// Wakes the delivery.
     pub fn wake(&self) {
         self.0.bell.notify_one();
+    }
+
+    /// Whether the receiver is still to be told of a recording: its entry is neither delivered nor given
+    /// up. Also true if the disk does not answer the question.
+    #[must_use]
+    pub fn holds(&self, key: &Key) -> bool {
+        match found(fs::symlink_metadata(self.path(&entry_id(key)))) {
+            Ok(entry) => entry.is_some_and(|entry| entry.is_file()),
+            Err(_) => true,
+        }
     }
 
     /// The state of the delivery.

@@ -68,9 +68,9 @@ pub struct Config {
     /// without a limit of inodes is used regardless.
     pub keep_free_inodes: Option<u64>,
     /// Whether the oldest finished recordings are removed while less than `keep_free` or
-    /// `keep_free_inodes` is free.
+    /// `keep_free_inodes` is free; those that somebody is still to be told of go last.
     pub make_room: bool,
-    /// Days after its end at which a finished recording is removed.
+    /// Days after its end at which a finished recording is removed, if nobody is still to be told of it.
     pub keep_days: Option<u32>,
     /// Whether gaps, keys and marks become cue points behind the samples of a finished WAV.
     pub cues: bool,
@@ -188,6 +188,14 @@ pub struct Room {
     pub keep_free: u64,
     /// Room in inodes; `None` where the file system has no limit of inodes.
     pub inodes: Option<Inodes>,
+}
+
+impl Room {
+    /// Bytes and inodes that are missing to those to keep free.
+    fn lacking(&self) -> [u64; 2] {
+        let inodes = self.inodes.map_or(0, |inodes| inodes.keep_free.saturating_sub(inodes.free));
+        [self.keep_free.saturating_sub(self.free), inodes]
+    }
 }
 
 /// Room for files on the disk of the recordings.

@@ -191,9 +191,13 @@ impl Store {
         self.dir().join(day.to_string())
     }
 
-    /// A day's finished recordings with the time of each one's end. Only records that callreel wrote
-    /// count.
-    pub(super) fn finished_in(&self, day: Date) -> io::Result<Vec<(Names, SystemTime)>> {
+    /// Those of a day's finished recordings that are `wanted`, with the time of each one's end. Only
+    /// records that callreel wrote count.
+    pub(super) fn finished_in(
+        &self,
+        day: Date,
+        wanted: impl Fn(&Key) -> bool,
+    ) -> io::Result<Vec<(Names, SystemTime)>> {
         let mut recordings = Vec::new();
         for entry in fs::read_dir(self.dir_of(day))? {
             let name = entry?.file_name();
@@ -203,7 +207,8 @@ impl Store {
             };
             let names = self.names(Key::new(day, id));
             // A recording that is being finished has its record, but its WAV is still a part file.
-            if !names.wav_part().try_exists()?
+            if wanted(&names.key)
+                && !names.wav_part().try_exists()?
                 && let Some(record) = our_record(&names)
             {
                 recordings.push((names, record.ended_at.into()));

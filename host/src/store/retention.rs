@@ -10,6 +10,11 @@
 //! **For room**, one recording is removed. If the disk then has that much more room, two are removed,
 //! then four, and so on. It stops when the room does not come (a snapshot or another program's file
 //! takes it), and removes nothing at all where all recordings together would not be enough.
+//!
+//! **The outbox is asked first.** A recording that its receiver is still to be told of stays, since the
+//! receiver will want to fetch it, until it was told or the outbox gives up. New calls matter more: while
+//! the disk lacks room, these recordings go as well, after all others, oldest first, and no more of them
+//! than the room needs.
 
 mod balance;
 
@@ -30,6 +35,7 @@ use super::keep::{DAY, our_record, remove, start_of};
 use super::{Inodes, Names, Room, Store};
 use crate::disk;
 use crate::lock::lock;
+use crate::record::Key;
 
 /// The most recordings that one look announces for removal because of their age. Later looks take the
 /// rest.
@@ -91,17 +97,25 @@ pub struct Retention {
     pub clock_doubt: Option<String>,
     /// The reason why nothing is removed because of age although `--keep-days` is given.
     pub clock_alarm: Option<String>,
+    /// The recordings that `--keep-days` leaves because their receiver is still to be told of them.
+    pub held_alarm: Option<String>,
     /// The reason why nothing more is removed for room although `--make-room` is given and room short.
     pub room_alarm: Option<String>,
     /// Recordings removed since the start, in the order of [`Removal::ALL`].
     pub removed: [u64; Removal::ALL.len()],
+    /// Of them, recordings removed for their age or for room before their receiver was told of them.
+    pub removed_undelivered: u64,
 }
 
 impl Retention {
     /// The alarms, in words.
     #[must_use]
     pub fn alarms(&self) -> Vec<String> {
-        self.clock_alarm.iter().chain(&self.room_alarm).cloned().collect()
+        [&self.clock_alarm, &self.held_alarm, &self.room_alarm]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
     }
 }
 
@@ -111,6 +125,7 @@ pub(super) struct Keeping {
     /// The part that other threads may read.
     shown: Mutex<Retention>,
     removed: [AtomicU64; Removal::ALL.len()],
+    removed_undelivered: AtomicU64,
     /// Bytes that writers have written.
     pub written: AtomicU64,
     /// Files that writers have made.
@@ -125,6 +140,7 @@ struct Work {
     /// Paths of the records that the next look may remove because of their age.
     announced: HashSet<PathBuf>,
     clock_alarm: Alarm,
+    held_alarm: Alarm,
     room_alarm: Alarm,
     /// One for each [`Coin`].
     balances: [Balance; 2],
@@ -189,7 +205,8 @@ impl Store {
     pub fn retention(&self) -> Retention {
         let shown = lock(&self.keeping.shown).clone();
         let removed = std::array::from_fn(|why| self.keeping.removed[why].load(Ordering::Relaxed));
-        Retention { removed, ..shown }
+        let removed_undelivered = self.keeping.removed_undelivered.load(Ordering::Relaxed);
+        Retention { removed, removed_undelivered, ..shown }
     }
 
     /// Notes that `bytes` bytes of a recording were written.
@@ -282,7 +299,7 @@ impl Store {
             Some(days) if is_believed => self.remove_old(days, next_look),
             _ => {
                 self.work().announced.clear();
-                self.show(|shown| shown.next = None);
+                self.show(|shown| (shown.next, shown.held_alarm) = (None, None));
             }
         }
     }
@@ -298,10 +315,13 @@ impl Store {
         // more. It waits for the next look.
         let is_due =
             |found: &Found| found.ended < horizon && announced.contains(&found.names.json());
-        let (due, mut next): (Vec<Found>, Vec<Found>) = old.into_iter().partition(is_due);
+        let (due, next): (Vec<Found>, Vec<Found>) = old.into_iter().partition(is_due);
+        let (due, held) = self.part_held(due);
         for found in due {
             self.remove_found(&found, Removal::KeepDays);
         }
+        let (mut next, still_held) = self.part_held(next);
+        self.tell_held(held + still_held);
         next.truncate(PLAN_MAX);
         self.work().announced = next.iter().map(|found| found.names.json()).collect();
         self.remove_empty_days();
@@ -312,6 +332,44 @@ impl Store {
         self.show(|shown| shown.next = plan);
     }
 
+    /// Leaves out the recordings that the outbox holds. While the disk lacks room, the oldest of them stay
+    /// in, as many as the room needs, behind the others. Returns the rest, and the number left out.
+    fn part_held(&self, found: Vec<Found>) -> (Vec<Found>, usize) {
+        let is_held = |found: &Found| self.finished.holds(&found.names.key);
+        let (held, mut rest): (Vec<Found>, Vec<Found>) = found.into_iter().partition(is_held);
+        if held.is_empty() {
+            return (rest, 0);
+        }
+        let mut lacking = self.look_for_room().map_or([0; 2], |room| room.lacking());
+        // Counts the room that the removal frees, and returns whether any of it is lacking.
+        let mut takes = |found: &Found| {
+            let mut helps = false;
+            for (lacking, coin) in lacking.iter_mut().zip([Coin::Bytes, Coin::Inodes]) {
+                helps |= *lacking > 0 && found.room(coin) > 0;
+                *lacking = lacking.saturating_sub(found.room(coin));
+            }
+            helps
+        };
+        for found in &rest {
+            takes(found);
+        }
+        let (needed, held): (Vec<Found>, Vec<Found>) = held.into_iter().partition(takes);
+        rest.extend(needed);
+        (rest, held.len())
+    }
+
+    /// Tells of the old recordings that wait for the outbox.
+    fn tell_held(&self, recordings: usize) {
+        let told =
+            "--keep-days leaves recordings until their webhook messages are delivered or given up";
+        if self.work().held_alarm.is_due(recordings > 0) {
+            tracing::warn!(recordings, "{told}");
+        }
+        self.show(|shown| {
+            shown.held_alarm = (recordings > 0).then(|| format!("{told}: {recordings} now"));
+        });
+    }
+
     /// The recordings that ended before `horizon` and may be removed, oldest first.
     fn old(&self, horizon: SystemTime) -> Vec<Found> {
         let mut old = Vec::new();
@@ -319,7 +377,7 @@ impl Store {
             if start_of(day).is_none_or(|began| began >= horizon) {
                 break; // Later recordings have ended later.
             }
-            old.extend(self.finished_in(day).unwrap_or_default());
+            old.extend(self.finished_in(day, |_| true).unwrap_or_default());
         }
         old.retain(|(_, ended)| *ended < horizon);
         if old.is_empty() {
@@ -340,7 +398,7 @@ impl Store {
             for day in self.days().unwrap_or_default().into_iter().rev() {
                 // A long call may have begun the day before and ended last.
                 let is_last = newest.len() >= self.config.keep_min;
-                newest.extend(self.finished_in(day).unwrap_or_default());
+                newest.extend(self.finished_in(day, |_| true).unwrap_or_default());
                 if is_last {
                     break;
                 }
@@ -352,14 +410,25 @@ impl Store {
 
     /// Removes one recording, if it is still there and callreel's. Returns whether it did.
     fn remove_found(&self, found: &Found, why: Removal) -> bool {
-        let id = found.names.key.id().as_str();
+        let key = &found.names.key;
+        let (id, reason) = (key.id().as_str(), why.name());
         if our_record(&found.names).is_none() {
             return false;
         }
+        let is_held = self.finished.holds(key);
         match remove(&found.names) {
             Ok(()) => {
                 self.count_removed(why);
-                tracing::warn!(id, reason = why.name(), "removed a recording");
+                if is_held {
+                    self.keeping.removed_undelivered.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(
+                        id,
+                        reason,
+                        "removed a recording before its webhook message was delivered: the disk lacks room"
+                    );
+                } else {
+                    tracing::warn!(id, reason, "removed a recording");
+                }
                 true
             }
             Err(error) => {
@@ -471,11 +540,16 @@ impl Store {
     }
 
     /// The oldest recordings that may be removed and free some room: enough of them for `wanted` bytes
-    /// or inodes, or all.
+    /// or inodes, or all. Recordings that the outbox holds come after all others.
     fn oldest(&self, coin: Coin, wanted: u64) -> Vec<Found> {
         let (newest, mut oldest, mut sum) = (self.newest(), Vec::new(), 0);
-        for day in self.days().unwrap_or_default() {
-            let mut found = self.finished_in(day).unwrap_or_default();
+        let days = self.days().unwrap_or_default();
+        let passes = [false, true]
+            .into_iter()
+            .flat_map(|is_held| days.iter().map(move |day| (is_held, *day)));
+        for (is_held, day) in passes {
+            let wanted_ones = |key: &Key| self.finished.holds(key) == is_held;
+            let mut found = self.finished_in(day, wanted_ones).unwrap_or_default();
             found.retain(|(names, _)| !newest.contains(&names.json()));
             found.sort_by_key(|(_, ended)| *ended);
             for (names, ended) in found {
@@ -493,15 +567,16 @@ impl Store {
     }
 }
 
-/// The figures of these recordings, which come oldest first.
+/// The figures of these recordings; `None` if there are none.
 fn plan_of(found: &[Found], at: SystemTime) -> Option<Plan> {
     let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or_default();
-    let (oldest, newest) = (found.first()?, found.last()?);
+    let ends = || found.iter().map(|found| found.ended);
+    let (oldest, newest) = (ends().min()?, ends().max()?);
     Some(Plan {
         at: time(at),
         recordings: found.len() as u64,
         bytes: found.iter().map(|found| found.bytes).sum(),
-        oldest: time(oldest.ended),
-        newest: time(newest.ended),
+        oldest: time(oldest),
+        newest: time(newest),
     })
 }
