@@ -107,6 +107,7 @@ pub mod frame;
 pub mod g711;
 mod jitter;
 mod log;
+pub mod names;
 pub mod session;
 pub mod wav;
 pub mod ws;

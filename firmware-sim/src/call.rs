@@ -1,6 +1,7 @@
 //! One call: takes the bytes of its connection and queues its samples for the card's side.
 
-use callreel_core::frame::{Provider, Text};
+use callreel_core::frame::{PeerError, Provider, Text};
+use callreel_core::names::End;
 use callreel_core::session::{
     Error, Event, RING_BOTH_TRACKS_MIN, RING_ONE_TRACK_MIN, Session, SilenceBudget, Turn,
 };
@@ -51,59 +52,32 @@ pub struct Opening {
     pub call_id: Id,
 }
 
-/// The reason for a recording's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// The provider sent a stop.
-    Stop,
-    /// The connection was closed, or broke, without a stop.
-    Closed,
-    /// A second start came.
-    Restart,
-    /// The connection was silent for too long.
-    Silent,
-    /// The peer broke the WebSocket protocol, or sent a binary message.
-    Protocol,
-}
-
-impl Ending {
-    /// The word for the end record.
-    #[must_use]
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Closed => "closed",
-            Self::Restart => "restart",
-            Self::Silent => "silent",
-            Self::Protocol => "protocol",
-        }
-    }
-}
-
 /// Counts of a recording's messages and samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Media messages recorded.
-    pub media: u64,
+    pub received: u32,
     /// Recorded media messages that came late.
-    pub late: u64,
+    pub late: u32,
     /// Messages missing by their sequence numbers.
-    pub missing: u64,
-    /// Messages rejected, and repeated ones.
-    pub dropped: u64,
+    pub missing: u32,
+    /// Repeated messages, which are dropped.
+    pub repeated: u32,
+    /// Messages rejected, by [`PeerError::index`].
+    pub rejected: [u32; PeerError::ALL.len()],
     /// Gaps in media time.
-    pub gaps: u64,
+    pub gaps: u32,
     /// Samples of silence that fill the gaps.
-    pub filled: u64,
+    pub filled: u32,
     /// Samples dropped because the card was stalled for too long, and replaced by silence.
-    pub lost: u64,
+    pub lost: u32,
 }
 
 /// The end of a recording, which the card's side takes after the last sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct End {
-    /// Reason for the end.
-    pub ending: Ending,
+pub struct Ended {
+    /// Cause of the end.
+    pub end: End,
     /// Counts of the recording.
     pub summary: Summary,
 }
@@ -119,7 +93,7 @@ pub struct Call<'q> {
     session: Session<[u8; RING_BYTES]>,
     queue: &'q mut Queue<QUEUE_SAMPLES>,
     opening: Option<Opening>,
-    end: Option<End>,
+    end: Option<Ended>,
     summary: Summary,
     is_recording: bool,
     /// The card's side has taken an opening and has not yet called `finished`.
@@ -177,15 +151,13 @@ impl<'q> Call<'q> {
             match self.decoder.poll(bytes) {
                 None => break,
                 Some(Ok(ws::Event::Text(text))) => self.handle_text(text),
-                Some(Ok(ws::Event::Binary(_))) => {
-                    self.stop(Ending::Protocol, CloseCode::UNSUPPORTED)
-                }
+                Some(Ok(ws::Event::Binary(_))) => self.stop(End::Protocol, CloseCode::UNSUPPORTED),
                 Some(Ok(ws::Event::Ping(payload))) => self.pong = Some(ws::pong(payload)),
                 Some(Ok(ws::Event::Pong)) => {}
                 Some(Ok(ws::Event::Close(code))) => {
-                    self.stop(Ending::Closed, code.unwrap_or(CloseCode::NORMAL));
+                    self.stop(End::Close, code.unwrap_or(CloseCode::NORMAL));
                 }
-                Some(Err(code)) => self.stop(Ending::Protocol, code),
+                Some(Err(code)) => self.stop(End::Protocol, code),
             }
         }
         self.decoder.compact(bytes)
@@ -201,8 +173,8 @@ impl<'q> Call<'q> {
     /// Ends the call from outside: the connection broke, or was silent for too long. Must not be
     /// called while the call [`is_behind`](Self::is_behind): the connection's bytes must be handled
     /// first.
-    pub fn end(&mut self, ending: Ending) {
-        self.stop(ending, CloseCode::GOING_AWAY);
+    pub fn end(&mut self, end: End) {
+        self.stop(end, CloseCode::GOING_AWAY);
     }
 
     /// The close code to send, once the recording has finished.
@@ -219,7 +191,7 @@ impl<'q> Call<'q> {
         if self.opening.take().is_some() {
             self.is_recording = false;
         }
-        self.finish(Ending::Closed);
+        self.finish(End::Internal);
         self.close = Some(CloseCode::INTERNAL);
     }
 
@@ -242,7 +214,7 @@ impl<'q> Call<'q> {
     }
 
     /// Takes the recording's end, after its samples were taken.
-    pub fn take_end(&mut self) -> Option<End> {
+    pub fn take_end(&mut self) -> Option<Ended> {
         let end = self.end.take()?;
         self.queue.clear();
         Some(end)
@@ -272,9 +244,9 @@ impl<'q> Call<'q> {
         match self.take_message(text) {
             Ok(Next::Go) => {}
             Ok(Next::Begin { stream_id, call_id }) => self.begin(stream_id, call_id),
-            Ok(Next::Stop) => self.stop(Ending::Stop, CloseCode::NORMAL),
+            Ok(Next::Stop) => self.stop(End::Stop, CloseCode::NORMAL),
             Ok(Next::Restart) => {
-                self.finish(Ending::Restart);
+                self.finish(End::Restart);
                 self.session.reset();
                 // Recurses once at most: a session's first start is no restart.
                 self.handle_text(text);
@@ -298,27 +270,28 @@ impl<'q> Call<'q> {
         self.opening = Some(Opening { spec, stream_id, call_id });
     }
 
-    fn stop(&mut self, ending: Ending, code: CloseCode) {
-        self.finish(ending);
+    fn stop(&mut self, end: End, code: CloseCode) {
+        self.finish(end);
         self.close.get_or_insert(code);
     }
 
     /// Ends the recording, if one is under way.
-    fn finish(&mut self, ending: Ending) {
+    fn finish(&mut self, end: End) {
         if !core::mem::take(&mut self.is_recording) {
             return;
         }
         drain(&mut self.session.handle_end(), self.queue, &mut self.summary);
         let stats = self.session.stats();
         let summary = Summary {
-            media: stats.media,
-            late: stats.late,
-            missing: stats.missing - stats.reordered,
-            dropped: stats.repeated + stats.rejected.iter().sum::<u64>(),
-            lost: self.queue.lost(),
+            received: stats.media as u32,
+            late: stats.late as u32,
+            missing: (stats.missing - stats.reordered) as u32,
+            repeated: stats.repeated as u32,
+            rejected: stats.rejected.map(|count| count as u32),
+            lost: self.queue.lost() as u32,
             ..core::mem::take(&mut self.summary)
         };
-        self.end = Some(End { ending, summary });
+        self.end = Some(Ended { end, summary });
     }
 }
 
@@ -340,7 +313,7 @@ fn drain<const Q: usize>(
 ) -> Next {
     for gap in turn.gaps() {
         summary.gaps += 1;
-        summary.filled += gap.filled;
+        summary.filled += gap.filled as u32;
     }
     let next = match turn.event() {
         Event::Started(start) => {
@@ -364,7 +337,8 @@ fn id(text: Text<'_>) -> Id {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let mut id = Id::new();
     for character in text.chars() {
-        if id.push(if plain(character) { character } else { '_' }).is_err() {
+        let byte = if plain(character) { character as u8 } else { b'_' };
+        if id.push(char::from(byte)).is_err() {
             break;
         }
     }

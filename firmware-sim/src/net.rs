@@ -2,8 +2,9 @@
 
 use core::fmt::Write as _;
 
+use callreel_core::names::End;
 use callreel_core::ws;
-use callreel_firmware_sim::call::{BUFFER_BYTES, Call, Ending, QUEUE_SAMPLES};
+use callreel_firmware_sim::call::{BUFFER_BYTES, Call, QUEUE_SAMPLES};
 use callreel_firmware_sim::fat::{Cursor, Reader};
 use callreel_firmware_sim::http::{self, Refusal, Request};
 use callreel_firmware_sim::queue::Queue;
@@ -354,9 +355,9 @@ impl Front {
         // a frame, which no peer will finish.
         if !slot.call.is_behind() {
             if !socket.may_recv() || !socket.may_send() {
-                slot.call.end(Ending::Closed);
+                slot.call.end(End::Disconnect);
             } else if now_ms.saturating_sub(connection.active_ms) > CALL_IDLE_MS_MAX {
-                slot.call.end(Ending::Silent);
+                slot.call.end(End::Idle);
             }
         }
         if let Some(code) = slot.call.close_code() {
@@ -374,7 +375,7 @@ impl Front {
         let card = self.card;
         // Fits with every number at its maximum.
         let _ = writeln!(
-            text,
+            text.as_mut_view(),
             r#"{{"message":"callreel appliance is running","uptime_ms":{},"calls":{calls},"calls_max":{CALLS_MAX},"refused":{},"card_ready":{},"card_bytes_free":{},"recorded":{},"recovered":{},"stack_bytes":{},"stack_bytes_peak":{}}}"#,
             board::uptime_ms(),
             self.refused,
@@ -408,12 +409,13 @@ impl Front {
 /// The head of a response. Without a length, its body ends with the connection.
 pub(crate) fn response_head(status: &str, kind: &str, body_bytes: Option<u32>) -> String<160> {
     let mut head = String::new();
+    let text = head.as_mut_view();
     // Fits: the longest status and type are constants of this crate.
-    let _ = write!(head, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\n");
+    let _ = write!(text, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\n");
     if let Some(bytes) = body_bytes {
-        let _ = write!(head, "Content-Length: {bytes}\r\n");
+        let _ = write!(text, "Content-Length: {bytes}\r\n");
     }
-    let _ = head.push_str("\r\n");
+    let _ = text.push_str("\r\n");
     head
 }
 

@@ -3,7 +3,8 @@
 use core::cell::RefCell;
 use core::fmt::Write as _;
 
-use callreel_firmware_sim::call::{End, Ending, Opening, Summary};
+use callreel_core::names::End;
+use callreel_firmware_sim::call::{Ended, Opening, Summary};
 use callreel_firmware_sim::fat::{self, Reader, Volume};
 use callreel_firmware_sim::http::Refusal;
 use callreel_firmware_sim::store::{self, Card, Error, Kind, Recording};
@@ -150,18 +151,18 @@ impl Recorder {
     }
 
     #[inline(never)]
-    fn finish(&mut self, slot: usize, end: &End) -> bool {
+    fn finish(&mut self, slot: usize, end: &Ended) -> bool {
         let Some(recording) = self.recordings[slot].take() else { return false };
         let number = recording.number();
         match recording.finish(end) {
             Ok(()) => {
                 defmt::info!(
-                    "call {=usize}: recording {=u32} is whole: {=str}, {=u64} media frames, \
-                     {=u64} gaps, {=u64} samples lost",
+                    "call {=usize}: recording {=u32} is whole: {=str}, {=u32} media frames, \
+                     {=u32} gaps, {=u32} samples lost",
                     slot,
                     number,
-                    end.ending.reason(),
-                    end.summary.media,
+                    end.end.name(),
+                    end.summary.received,
                     end.summary.gaps,
                     end.summary.lost
                 );
@@ -191,7 +192,7 @@ impl Recorder {
     }
 
     /// Ends the call. Releases a card that failed, so that it is mounted again later.
-    fn fail(&mut self, slot: usize, error: Error<SdError>) -> End {
+    fn fail(&mut self, slot: usize, error: Error<SdError>) -> Ended {
         if matches!(error, Error::Fat(fat::Error::Card(_))) {
             *self.card.borrow_mut() = None;
             self.mount_at_ms = board::uptime_ms() + MOUNT_INTERVAL_MS;
@@ -199,7 +200,7 @@ impl Recorder {
         }
         let mut front = self.front.borrow_mut();
         front.call(slot).fail();
-        let nothing = End { ending: Ending::Closed, summary: Summary::default() };
+        let nothing = Ended { end: End::Internal, summary: Summary::default() };
         front.call(slot).take_end().unwrap_or(nothing)
     }
 
@@ -270,7 +271,7 @@ impl Recorder {
                     let mut text = String::<100>::new();
                     // Fits: two numbers of at most ten digits.
                     let _ = write!(
-                        text,
+                        text.as_mut_view(),
                         r#"{comma}{{"name":"R{number:07}.wav","bytes":{},"recording":{is_recording}}}"#,
                         entry.size
                     );

@@ -3,17 +3,23 @@
 use core::cell::RefCell;
 use core::fmt::Write as _;
 
+use callreel_core::frame::PeerError;
 use callreel_core::g711::SAMPLE_RATE_HZ;
+use callreel_core::names::{self, End};
 use callreel_core::wav::{self, Encoding, Length, Spec};
 use embedded_io::{ErrorKind, ErrorType, Seek, SeekFrom, Write};
 use embedded_sdmmc::{Block, BlockDevice};
 use heapless::String;
+use heapless::string::StringView;
 
-use crate::call::{End, Ending, Opening};
+use crate::call::{Ended, Opening, Summary};
 use crate::fat::{self, Entry, File, Reader, Repairs, Volume};
 
 /// Audio between two checkpoints. At each checkpoint the file is whole again.
 pub const CHECKPOINT_MS: u32 = 500;
+
+/// Samples of one channel in a millisecond.
+const SAMPLES_A_MS: u32 = SAMPLE_RATE_HZ / 1000;
 
 /// The volume of the card, if there is one.
 pub type Card<D> = RefCell<Option<Volume<D>>>;
@@ -153,17 +159,15 @@ fn recover<D: BlockDevice>(
     let mut text = String::<RECORD_BYTES>::new();
     let samples = whole / u32::from(spec.sample_frame_bytes());
     let _ = writeln!(
-        text,
-        r#"{{"state":"recovered","reason":"interrupted","channels":{channels},"samples":{samples}}}"#
+        text.as_mut_view(),
+        r#"{{"state":"recovered","end":"none","format":{{"channels":{channels}}},"samples":{samples}}}"#
     );
     volume.create_small(name(number, Kind::EndRecord), text.as_bytes())?;
     Ok(true)
 }
 
 /// Room for an end record, which must fit into one block of the card.
-const RECORD_BYTES: usize = 480;
-
-const _: () = assert!(RECORD_BYTES <= fat::BLOCK_BYTES);
+const RECORD_BYTES: usize = fat::BLOCK_BYTES;
 
 /// The two files of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,46 +279,71 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
     ///
     /// # Errors
     /// As [`Error`]; the next boot recovers the recording.
-    pub fn finish(self, end: &End) -> Result<(), Error<D::Error>> {
-        let state = if end.ending == Ending::Stop && end.summary.lost == 0 {
-            "complete"
-        } else {
-            "partial"
-        };
-        self.end(state, end.ending.reason(), end)
+    pub fn finish(self, ended: &Ended) -> Result<(), Error<D::Error>> {
+        let is_whole = ended.end == End::Stop && ended.summary.lost == 0;
+        self.end(if is_whole { "complete" } else { "partial" }, None, ended)
     }
 
     /// Gives up the audio because of `error`, and writes an end record with that reason.
     ///
     /// # Errors
     /// As [`Error`]; the card takes no end record either.
-    pub fn abandon(self, error: Error<D::Error>, end: &End) -> Result<(), Error<D::Error>> {
-        self.end("partial", error.reason(), end)
+    pub fn abandon(self, error: Error<D::Error>, ended: &Ended) -> Result<(), Error<D::Error>> {
+        self.end("partial", Some(error.reason()), ended)
     }
 
-    fn end(self, state: &str, reason: &str, end: &End) -> Result<(), Error<D::Error>> {
+    fn end(self, state: &str, reason: Option<&str>, ended: &Ended) -> Result<(), Error<D::Error>> {
         let Self { writer, number, opening, .. } = self;
         let spec = writer.spec();
         let samples = writer.data_bytes() / u32::from(spec.sample_frame_bytes());
         let sink = writer.finish()?;
         let mut text = String::<RECORD_BYTES>::new();
-        let s = &end.summary;
-        // Fits: the ids are bounded, and seven counters of an 8 kHz call stay far below 20 digits.
+        let Ended { end, summary } = ended;
+        let (before, reason) = reason.map_or(("", ""), |reason| (r#"","reason":""#, reason));
+        let text = text.as_mut_view();
+        // Fits with every number and text at its longest: 508 bytes.
         let _ = write!(
             text,
-            r#"{{"state":"{state}","reason":"{reason}","provider":"twilio","stream_id":"{}","call_id":"{}","#,
-            opening.stream_id, opening.call_id
+            r#"{{"state":"{state}","end":"{}{before}{reason}","provider":"twilio","stream_id":"{}","call_id":"{}","format":{{"channels":{}}},"samples":{samples}"#,
+            end.name(),
+            opening.stream_id,
+            opening.call_id,
+            spec.channels,
         );
-        let _ = write!(
-            text,
-            r#""channels":{},"samples":{samples},"media":{},"late":{},"missing":{},"dropped":{},"#,
-            spec.channels, s.media, s.late, s.missing, s.dropped
-        );
-        let _ = writeln!(text, r#""gaps":{},"filled":{},"lost":{}}}"#, s.gaps, s.filled, s.lost);
+        summary.put(text);
         let mut card = sink.card.borrow_mut();
         let volume = card.as_mut().ok_or(Error::NoCard)?;
         Ok(volume.create_small(name(number, Kind::EndRecord), text.as_bytes())?)
     }
+}
+
+impl Summary {
+    /// Ends a record with the counts, under the names that they have on a server.
+    fn put(&self, text: &mut StringView) {
+        put(text, ",", names::GAPS_DROPPED, self.gaps);
+        put(text, ",", names::FILLED_MS, self.filled / SAMPLES_A_MS);
+        put(text, ",", names::LOST_MS, self.lost.div_ceil(SAMPLES_A_MS));
+        let _ = text.push_str(r#","frames":{"rejected":{"#);
+        let mut separator = "";
+        for (error, count) in PeerError::ALL.iter().zip(self.rejected) {
+            if count > 0 {
+                put(text, separator, error.name(), count);
+                separator = ",";
+            }
+        }
+        let _ = text.push('}');
+        put(text, ",", names::RECEIVED, self.received);
+        put(text, ",", names::LATE, self.late);
+        put(text, ",", names::REPEATED, self.repeated);
+        put(text, ",", names::MISSING, self.missing);
+        let _ = text.push_str("}}\n");
+    }
+}
+
+/// Adds a field and its number. Not inlined: the device has little flash.
+#[inline(never)]
+fn put(text: &mut StringView, separator: &str, name: &str, number: u32) {
+    let _ = write!(text, r#"{separator}"{name}":{number}"#);
 }
 
 /// A file on the card, for core's WAV writer.

@@ -39,9 +39,10 @@ use tracing::debug;
 
 use crate::board::Board;
 use crate::listener::{self, Client, Level, Limits, Service, Stream};
+use crate::metrics;
+use crate::outbox::Outbox;
 use crate::ready::{Phase, Readiness};
 use crate::store::Store;
-use crate::{metrics, webhook};
 
 pub use access::{Token, TokenError};
 
@@ -99,8 +100,8 @@ pub(crate) struct Sources {
     pub store: Arc<Store>,
     /// Whether the recorder can take calls.
     pub readiness: Readiness,
-    /// Queue of the webhook for finished recordings, if one is configured.
-    pub webhooks: Option<webhook::Queue>,
+    /// Messages about finished recordings that wait for their receiver, if there is one.
+    pub outbox: Option<Outbox>,
     /// Address of the public listener, which takes the calls.
     pub public_address: SocketAddr,
     /// URL of the provider's webhook on the public listener, if the public URL is known.

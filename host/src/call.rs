@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use callreel_core::frame::{self, Body, Frame, MediaFrame, PeerError, Provider};
+use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::SilenceBudget;
 use callreel_core::ws;
 use jiff::Timestamp;
@@ -20,7 +21,7 @@ use self::opening::Opening;
 pub use self::opening::{Allowance, Shown};
 use self::stream::{Next, Stream, warn};
 use crate::board::Refused;
-use crate::record::{End, ms};
+use crate::record::{End, ms_at};
 use crate::recording::{Done, Finishing, Outcome, Posts, Recording, STUCK_AFTER};
 
 /// Largest message, in bytes: Exotel sends 133 KB of base64 at once.
@@ -248,7 +249,7 @@ impl Call {
         let longest = recordings.map(Recording::end_sample).max();
         Health {
             is_recording: longest.is_some(),
-            media_time: Duration::from_millis(ms(longest.unwrap_or_default())),
+            media_time: Duration::from_millis(ms_at(SAMPLE_RATE_HZ, longest.unwrap_or_default())),
             heard: self.heard,
             owes_time: self.owed > 0,
         }

@@ -217,12 +217,13 @@ pub struct ServeArgs {
     pub keep_free_inodes: Option<u64>,
 
     /// Remove the oldest finished recordings while less is free than --keep-free or --keep-free-inodes,
-    /// as long as that helps [default: off]
+    /// as long as that helps; those with a webhook message to be delivered go last [default: off]
     #[arg(long, env = "CALLREEL_MAKE_ROOM", value_parser = BoolishValueParser::new())]
     pub make_room: bool,
 
     /// Remove finished recordings that are older than this many days, at least 1. Nothing is removed
-    /// while the clock is in doubt [default: keep them]
+    /// while the clock is in doubt. A recording stays until its webhook message is delivered or given
+    /// up, unless less is free than --keep-free or --keep-free-inodes [default: keep them]
     #[arg(long, env = "CALLREEL_KEEP_DAYS", value_name = "DAYS", value_parser = count::<NonZeroU32>)]
     pub keep_days: Option<NonZeroU32>,
 

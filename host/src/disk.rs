@@ -81,7 +81,7 @@ pub(crate) fn create_new(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// The system's error.
-pub(crate) fn create_temporary(path: &Path) -> io::Result<File> {
+fn create_temporary(path: &Path) -> io::Result<File> {
     for _ in 0..CREATIONS_MAX {
         match create_new(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -98,7 +98,50 @@ pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-/// Renames a file unless the new name is taken.
+/// The writing of a file that nobody sees half written: under a temporary name first, then under its
+/// own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WholeFile<'p> {
+    /// The temporary name, in the same directory.
+    pub temporary: &'p Path,
+    /// The file's own name.
+    pub to: &'p Path,
+    /// The bytes are durable before the file gets its own name. The name is durable only after
+    /// [`sync_dir`].
+    pub is_durable: bool,
+    /// The file may replace another one of its name, and a leftover of the temporary name. Otherwise
+    /// both are errors: another program may be writing there.
+    pub replaces: bool,
+}
+
+impl WholeFile<'_> {
+    /// Creates the file, has `content` write it, and gives it its own name.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if there is another file and this one must not replace it; else the system's
+    /// error. Any other file of the name is as it was, and nothing else is left behind.
+    pub(crate) fn write(
+        &self,
+        content: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<File> {
+        let Self { temporary, to, is_durable, replaces } = *self;
+        let mut file = if replaces { create_temporary(temporary) } else { create_new(temporary) }?;
+        let written = (|| {
+            content(&mut file)?;
+            if is_durable {
+                file.sync_all()?;
+            }
+            if replaces { fs::rename(temporary, to) } else { rename_new(temporary, to) }
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(temporary);
+        }
+        written.map(|()| file)
+    }
+}
+
+/// Renames a file unless the new name is taken. `tempfile` does the first two of the ways above, but has
+/// nothing for exFAT and SMB, and leaves both names of an interrupted link.
 pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     let renamed = match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {

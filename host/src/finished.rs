@@ -3,33 +3,38 @@
 use std::sync::Arc;
 
 use crate::board::Board;
-use crate::record::Record;
-use crate::webhook;
+use crate::outbox::Outbox;
+use crate::record::{Key, Record};
 
-/// Consumers of finished recordings: the webhook's receiver, if there is one, and the board.
+/// Consumers of finished recordings: the outbox, if somebody is to be told, and the board.
 #[derive(Clone, Debug, Default)]
 pub struct Finished {
-    webhooks: Option<webhook::Queue>,
+    outbox: Option<Outbox>,
     board: Arc<Board>,
 }
 
 impl Finished {
     /// The door to these consumers.
     #[must_use]
-    pub const fn new(webhooks: Option<webhook::Queue>, board: Arc<Board>) -> Self {
-        Self { webhooks, board }
+    pub const fn new(outbox: Option<Outbox>, board: Arc<Board>) -> Self {
+        Self { outbox, board }
     }
 
     /// Keeps a message about the recording, durably. Call it just before the record gets its final name:
     /// after a crash a message may come twice, but is never lost.
-    pub(crate) fn announce(&self, record: &Record) {
-        self.webhooks.iter().for_each(|webhooks| webhooks.post(record));
+    pub(crate) fn announce(&self, key: &Key, record: &Record) {
+        self.outbox.iter().for_each(|outbox| outbox.post(key, record));
+    }
+
+    /// Whether somebody is still to be told of a recording, and may then ask for it.
+    pub(crate) fn holds(&self, key: &Key) -> bool {
+        self.outbox.as_ref().is_some_and(|outbox| outbox.holds(key))
     }
 
     /// Counts the recording, shows it to watchers and has its message delivered. Call it once, when the
     /// final names are durable.
     pub(crate) fn settle(&self, record: &Record) {
         self.board.publish(record);
-        self.webhooks.iter().for_each(webhook::Queue::wake);
+        self.outbox.iter().for_each(Outbox::wake);
     }
 }

@@ -254,6 +254,16 @@ fn signature(head: &Parts) -> Option<&str> {
     only(&head.headers, &HeaderName::from_static(twilio::SIGNATURE_HEADER))
 }
 
+/// Whether a header is a list with `token` in it, in any case.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
 /// Returns a header's value if the header is there once and is visible ASCII.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();

@@ -18,6 +18,7 @@ mod listener;
 mod lock;
 pub mod log;
 mod metrics;
+pub mod outbox;
 pub mod pace;
 pub mod public_url;
 mod pulse;
@@ -44,6 +45,7 @@ use tokio::sync::{oneshot, watch};
 use crate::board::Board;
 use crate::engine::Engine;
 use crate::finished::Finished;
+use crate::outbox::Outbox;
 use crate::pace::Pace;
 use crate::public_url::PublicUrl;
 use crate::ready::{Phase, Readiness};
@@ -104,10 +106,10 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let listeners = listeners.into();
-    let webhooks = config.webhook.is_some().then(|| webhook::Queue::new(&config.store.dir));
+    let outbox = config.webhook.is_some().then(|| Outbox::new(&config.store.dir));
     config.engine.pace = Arc::new(Pace::new(config.http.calls_per_second_max));
     let board = Arc::<Board>::default();
-    let finished = Finished::new(webhooks.clone(), Arc::clone(&board));
+    let finished = Finished::new(outbox.clone(), Arc::clone(&board));
     let store = Arc::new(Store::open(config.store, finished)?);
     let dir = std::path::absolute(store.dir()).unwrap_or_else(|_| store.dir().to_owned());
     let engine = Engine::start(&config.engine, &store, &board)?;
@@ -123,7 +125,7 @@ pub async fn serve(
         board,
         store,
         readiness: readiness.clone(),
-        webhooks: webhooks.clone(),
+        outbox: outbox.clone(),
         public_address: listeners.public.local_addr()?,
         webhook_url: config.http.twilio.public_url.as_ref().map(PublicUrl::webhook_url),
     };
@@ -132,9 +134,9 @@ pub async fn serve(
             admin::serve(listener, config.admin, sources, phases.clone()).await;
         }
     };
-    let delivery = config.webhook.zip(webhooks);
+    let delivery = config.webhook.zip(outbox);
     let delivery = delivery
-        .map(|(config, queue)| tokio::spawn(webhook::deliver(config, queue)).abort_handle());
+        .map(|(config, outbox)| tokio::spawn(webhook::deliver(config, outbox)).abort_handle());
     let http = http::serve(
         listeners.public,
         config.http,

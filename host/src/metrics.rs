@@ -17,9 +17,9 @@ use prometheus_client::registry::Registry;
 use crate::board::{BUCKETS_US, Board, Histogram, Refused, RequestRefused, STATES};
 use crate::lock::lock;
 use crate::log;
+use crate::outbox::Health;
 use crate::record::State;
 use crate::store::{Removal, Retention};
-use crate::webhook::Health;
 
 /// Content type of the text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -141,6 +141,9 @@ impl Collector for Scrape {
             "reason",
             Removal::ALL.iter().map(|why| why.name()).zip(&removed),
         )?;
+        let undelivered = AtomicU64::new(self.retention.removed_undelivered);
+        let removed = "Recordings removed for room before their webhook message was delivered";
+        to.counter("callreel_recordings_removed_undelivered", removed, &undelivered)?;
         let alarms = [
             ("clock", self.retention.clock_alarm.is_some()),
             ("room", self.retention.room_alarm.is_some()),

@@ -1,22 +1,29 @@
 //! The end record: the facts about a recording, as the JSON file beside its WAV.
 
+mod events;
+mod format;
+mod id;
 mod outages;
 pub(crate) mod texts;
+mod words;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 
 use callreel_core::frame::{PeerError, Provider, Start, Track, Tracks};
-use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::{Gap, MediaClock, Stats};
 use callreel_core::wav;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+pub use self::events::{EventRecord, GapRecord, What};
+pub use self::format::{Format, UnknownEncoding, ms_at};
+pub use self::id::{Id, Key, NotAnId, day_of, parse_day};
 use self::outages::Outages;
 pub use self::texts::Parameters;
 use self::texts::{TEXTS_BYTES_MAX, bounded, json_bytes};
+pub use self::words::{End, State, Vocabulary, Word};
 use crate::caller_ids::CallerIds;
 
 /// The version of this schema; it grows when a field changes its meaning, not when one is added.
@@ -45,17 +52,17 @@ pub struct Record {
     pub schema: u32,
     /// The recorder's name and version.
     pub recorder: Cow<'static, str>,
-    /// The name of its files, without their endings.
-    pub id: String,
+    /// The name of its files; none until it has a file. A record on the disk always has it.
+    pub id: Option<Id>,
     /// The completeness of the recording.
     pub state: State,
     /// The cause of the recording's end.
-    pub end: End,
+    pub end: Word<End>,
     /// The reasons why it is not complete, in words; absent when it is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The provider, by the dialect that the stream spoke.
-    pub provider: Cow<'static, str>,
+    pub provider: Word<Provider>,
     /// The provider's name for the stream.
     pub stream_id: String,
     /// The provider's name for the call.
@@ -89,7 +96,7 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_start: Option<Box<NoStart>>,
     /// The tracks, one channel each, in channel order.
-    pub tracks: Vec<Cow<'static, str>>,
+    pub tracks: Vec<Word<Track>>,
     /// The format of the WAV.
     pub format: Format,
     /// Samples of each channel in the file.
@@ -119,7 +126,7 @@ pub struct Record {
     /// Audio that was received but is silence in the file, because the disk did not take it.
     pub lost_ms: u64,
     /// Tracks without any audible sound.
-    pub silent_tracks: Vec<Cow<'static, str>>,
+    pub silent_tracks: Vec<Word<Track>>,
     /// Whether both channels are equal to the bit, as those of two parties never are.
     pub equal_channels: bool,
     /// The file; absent when there is none.
@@ -139,98 +146,6 @@ pub struct NoStart {
     /// The first 200 characters of the first message that does not belong before a start, with audio,
     /// numbers, tokens and parameters masked.
     pub excerpt: String,
-}
-
-/// The completeness of a recording.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// The call ended with a stop or goes on in the next segment, and all audio received is in the
-    /// file.
-    Complete,
-    /// Nothing was recorded.
-    Failed,
-    /// The call ended without a stop, or some audio received is not in the file.
-    Partial,
-    /// Being recorded; never in a finished record.
-    Recording,
-    /// The recorder was interrupted; its next start finished the file.
-    Recovered,
-}
-
-/// The cause of a recording's end.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum End {
-    /// The peer closed the WebSocket.
-    Close,
-    /// The peer closed the connection without closing the WebSocket.
-    Disconnect,
-    /// Nothing came for the idle timeout, or the connection gave way to others.
-    Idle,
-    /// A bug of the recorder.
-    Internal,
-    /// The longest duration was reached.
-    MaxDuration,
-    /// No end yet, or the recorder was interrupted before it.
-    None,
-    /// The peer broke the WebSocket protocol.
-    Protocol,
-    /// The stream announced audio that cannot be recorded.
-    Refused,
-    /// The connection was reset.
-    Reset,
-    /// Another stream began on the same connection.
-    Restart,
-    /// The file reached the largest size of a segment; the recording goes on in the next file.
-    Segment,
-    /// The recorder was told to stop.
-    Shutdown,
-    /// The provider said stop.
-    Stop,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
-}
-
-impl End {
-    /// The reason, in words, why such an end leaves the recording partial; `None` when it does not.
-    const fn reason(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Stop | Self::Segment => return None,
-            Self::Close => "the peer closed the connection without a stop",
-            Self::Disconnect => "the peer disconnected without a stop",
-            Self::Idle => "nothing came for the idle timeout",
-            Self::Internal => "a bug of the recorder ended the recording",
-            Self::MaxDuration => "the longest duration was reached",
-            Self::None => "the recorder was interrupted",
-            Self::Protocol => "the peer broke the WebSocket protocol",
-            Self::Refused => "the stream's audio is not 8 kHz mono mu-law",
-            Self::Reset => "the connection was reset",
-            Self::Restart => "another stream began on the same connection",
-            Self::Shutdown => "the recorder was stopped",
-        })
-    }
-}
-
-/// The format of a WAV.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Format {
-    /// `pcm16` or `mulaw`.
-    pub encoding: Cow<'static, str>,
-    /// Samples a second of each channel.
-    pub sample_rate_hz: u32,
-    /// Channels, interleaved.
-    pub channels: u16,
 }
 
 /// Media messages, counted by their outcome.
@@ -254,57 +169,6 @@ pub struct Frames {
     pub unaddressed: u64,
     /// Rejected, by reason.
     pub rejected: BTreeMap<String, u64>,
-}
-
-/// Media time without audio.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct GapRecord {
-    /// The track that lacks audio.
-    pub track: Cow<'static, str>,
-    /// Its place in the file.
-    pub at_ms: u64,
-    /// Its length.
-    pub missing_ms: u64,
-    /// The part of it that is silence in the file; the rest was closed up.
-    pub filled_ms: u64,
-}
-
-/// A key or a mark.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct EventRecord {
-    /// Its place in the file.
-    pub at_ms: u64,
-    /// The key or the mark.
-    #[serde(flatten)]
-    pub what: What,
-}
-
-/// An event beside the audio.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum What {
-    /// This key was pressed.
-    Dtmf(String),
-    /// The mark of this name came back: all audio sent before it has been played.
-    Mark(String),
-}
-
-impl What {
-    /// The key, or the mark's name.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        let (Self::Dtmf(text) | Self::Mark(text)) = self;
-        text
-    }
-
-    /// The event with its text cut to the length that watchers of a live call see.
-    #[must_use]
-    pub fn brief(&self) -> Self {
-        match self {
-            Self::Dtmf(key) => Self::Dtmf(texts::brief(key)),
-            Self::Mark(name) => Self::Mark(texts::brief(name)),
-        }
-    }
 }
 
 /// The WAV beside the record.
@@ -359,7 +223,7 @@ impl Record {
             stream_id,
             call_id,
             account_id,
-            tracks: start.tracks.iter().map(|track| track.name().into()).collect(),
+            tracks: start.tracks.iter().map(Word::from).collect(),
             format: Format::new(start.tracks, encoding),
             ..Self::unknown(provider, now)
         }
@@ -371,11 +235,11 @@ impl Record {
         Self {
             schema: SCHEMA,
             recorder: concat!("callreel ", env!("CARGO_PKG_VERSION")).into(),
-            id: String::new(),
+            id: None,
             state: State::Recording,
-            end: End::None,
+            end: End::None.into(),
             reason: None,
-            provider: provider.name().into(),
+            provider: provider.into(),
             stream_id: String::new(),
             call_id: String::new(),
             account_id: String::new(),
@@ -388,7 +252,7 @@ impl Record {
             caller: None,
             started_at: now,
             ended_at: now,
-            tracks: vec![Track::Inbound.name().into()],
+            tracks: vec![Track::Inbound.into()],
             format: Format::new(Tracks::One(Track::Inbound), wav::Encoding::Pcm16),
             samples: 0,
             duration_ms: 0,
@@ -406,6 +270,12 @@ impl Record {
             equal_channels: false,
             wav: None,
         }
+    }
+
+    /// The day that it began, in UTC: its files lie in the folder of that name.
+    #[must_use]
+    pub fn day(&self) -> Date {
+        day_of(self.started_at)
     }
 
     /// The record of the file in which this recording goes on. `stats` are the session's counts so far.
@@ -430,14 +300,14 @@ impl Record {
     /// counted.
     pub fn add_gap(&mut self, gap: &Gap) -> (GapRecord, u64) {
         let noted = GapRecord {
-            track: Cow::Borrowed(gap.track.name()),
-            at_ms: ms(gap.at),
-            missing_ms: ms(gap.missing),
-            filled_ms: ms(gap.filled),
+            track: gap.track.into(),
+            at_ms: self.format.ms(gap.at),
+            missing_ms: self.format.ms(gap.missing),
+            filled_ms: self.format.ms(gap.filled),
         };
         let counted_ms = match self.tracks.len() {
             1 => noted.missing_ms,
-            _ => ms(self.outages.get_or_insert_default().add(gap)),
+            _ => self.format.ms(self.outages.get_or_insert_default().add(gap)),
         };
         self.missing_ms = self.missing_ms.saturating_add(counted_ms);
         if self.gaps.len() < LIST_MAX && self.has_room_for(GAP_BYTES) {
@@ -450,7 +320,7 @@ impl Record {
 
     /// Adds a key or a mark at `at` samples. Returns its entry.
     pub fn add_event(&mut self, at: u64, what: What) -> EventRecord {
-        let event = EventRecord { at_ms: ms(at), what };
+        let event = EventRecord { at_ms: self.format.ms(at), what };
         let bytes = EVENT_FRAME_BYTES + json_bytes(event.what.text());
         if self.events.len() < LIST_MAX && self.has_room_for(bytes) {
             self.events.push(event.clone());
@@ -538,14 +408,15 @@ impl Record {
 
     /// Sets the cause of the end, its time, and the state and reason that follow from the cause.
     pub fn close(&mut self, end: End) {
-        self.end = end;
+        let reason = words::reason(end);
+        self.end = end.into();
         self.ended_at = Timestamp::now();
         self.state = match end {
             End::Refused => State::Failed,
-            _ if end.reason().is_some() => State::Partial,
+            _ if reason.is_some() => State::Partial,
             _ => State::Complete,
         };
-        self.reason = end.reason().map(str::to_owned);
+        self.reason = reason.map(str::to_owned);
     }
 
     /// Notes the unit of the stream's timestamps.
@@ -576,29 +447,15 @@ impl Record {
     /// Notes that only `samples` of its samples are in the file. The rest is lost.
     pub fn cut(&mut self, samples: u64) {
         let lost = self.samples.saturating_sub(samples);
-        self.lost_ms += lost.div_ceil(u64::from(SAMPLE_RATE_HZ / 1000));
+        let ms = self.format.ms(lost);
+        self.lost_ms += ms + u64::from(self.format.samples(ms) < lost);
         self.set_samples(samples);
     }
 
     /// Sets the length of the file's audio, in samples of one channel.
     pub fn set_samples(&mut self, samples: u64) {
         self.samples = samples;
-        self.duration_ms = ms(samples);
-    }
-}
-
-impl Format {
-    fn new(tracks: Tracks, encoding: wav::Encoding) -> Self {
-        let encoding = match encoding {
-            wav::Encoding::Alaw => "alaw",
-            wav::Encoding::Mulaw => "mulaw",
-            wav::Encoding::Pcm16 => "pcm16",
-        };
-        Self {
-            encoding: encoding.into(),
-            sample_rate_hz: SAMPLE_RATE_HZ,
-            channels: tracks.channels(),
-        }
+        self.duration_ms = self.format.ms(samples);
     }
 }
 
@@ -607,19 +464,13 @@ const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// The duration of `samples` samples of one channel in milliseconds, rounded down.
-#[must_use]
-pub const fn ms(samples: u64) -> u64 {
-    samples / (SAMPLE_RATE_HZ as u64 / 1000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn record(tracks: Tracks) -> Record {
         let mut record = Record::unknown(Provider::Twilio, Timestamp::UNIX_EPOCH);
-        record.tracks = tracks.iter().map(|track| track.name().into()).collect();
+        record.tracks = tracks.iter().map(Word::from).collect();
         record
     }
 

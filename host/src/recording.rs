@@ -32,7 +32,7 @@ use self::jobs::{Begin, Finish, SpoolOp, WriterJob};
 pub use self::tally::Tally;
 pub use self::writers::Writers;
 use crate::board::{Board, Tap};
-use crate::record::{End, Record, What, ms};
+use crate::record::{End, Record, What, ms_at};
 
 /// Most tracks of a recording: channels of its file.
 pub(crate) const TRACKS_MAX: u64 = 2;
@@ -461,7 +461,7 @@ impl Recording {
 
     fn lost_ms(&self) -> u64 {
         let lost = self.lost / u64::from(self.spec.channels);
-        ms(lost).max(u64::from(self.lost > 0))
+        ms_at(self.spec.sample_rate_hz, lost).max(u64::from(self.lost > 0))
     }
 
     fn post_block(&mut self, posts: &mut Posts, now: Instant) {

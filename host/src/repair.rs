@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{self, Encoding, FormatChunk, Layout, Length, ParseError, Spec};
 
-use crate::disk::{create_new, open_to_read, rename_new};
+use crate::disk::{WholeFile, open_to_read};
 use crate::log;
 use crate::store::{LOCK_FILE, audio_bytes};
 
@@ -350,26 +350,21 @@ fn write_copy(
     copy: &Path,
 ) -> Result<(), Refusal> {
     let temporary = copy.with_extension("wav.tmp");
-    // A file that is there already may be in use by another repair: it is not removed.
-    let mut out = match create_new(&temporary) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(Refusal::Unfinished(temporary));
-        }
-        out => out?,
-    };
-    let written = (|| {
+    let whole = WholeFile { temporary: &temporary, to: copy, is_durable: true, replaces: false };
+    let written = whole.write(|out| {
         out.write_all(header)?;
         file.seek(SeekFrom::Start(data.start))?;
         let bytes = data.end - data.start;
-        io::copy(&mut file.take(bytes), &mut out)?;
-        out.write_all(wav::ending(bytes as u32))?;
-        out.sync_all()?;
-        rename_new(&temporary, copy)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+        io::copy(&mut file.take(bytes), out)?;
+        out.write_all(wav::ending(bytes as u32))
+    });
+    match written {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Refusal::Unfinished(temporary))
+        }
+        Err(error) => Err(error.into()),
     }
-    Ok(written?)
 }
 
 /// `a.wav` and `a.wav.part` become `a.repaired.wav`.

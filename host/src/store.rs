@@ -11,38 +11,37 @@ mod door;
 mod ending;
 pub mod file;
 mod keep;
+mod part;
 mod recover;
 mod retention;
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Seek as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
 use self::digest::DataDigest;
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
+use self::part::Names;
+pub use self::part::Part;
 use self::recover::Recovering;
 pub use self::recover::Recovery;
 use self::retention::Keeping;
 pub use self::retention::{Plan, Removal, Retention};
 pub use crate::disk::TrialError;
 use crate::disk::{
-    self, Traits, clear_claim, create_dir, create_new, create_temporary, found, is_there,
-    rename_new, sync_dir, sync_file_system,
+    self, Traits, create_dir, create_new, is_there, rename_new, sync_dir, sync_file_system,
 };
 use crate::finished::Finished;
 use crate::lock::lock;
-use crate::record::{self, Record, Wav, texts};
-
-/// Longest stream id that becomes a file name unchanged, in bytes.
-const ID_BYTES_MAX: usize = 128;
+use crate::record::{Id, Key, Record, day_of};
 
 /// Most attempts to claim a free name: another thread or program may take it first.
 const CLAIMS_MAX: usize = 100;
@@ -68,9 +67,9 @@ pub struct Config {
     /// without a limit of inodes is used regardless.
     pub keep_free_inodes: Option<u64>,
     /// Whether the oldest finished recordings are removed while less than `keep_free` or
-    /// `keep_free_inodes` is free.
+    /// `keep_free_inodes` is free; those that somebody is still to be told of go last.
     pub make_room: bool,
-    /// Days after its end at which a finished recording is removed.
+    /// Days after its end at which a finished recording is removed, if nobody is still to be told of it.
     pub keep_days: Option<u32>,
     /// Whether gaps, keys and marks become cue points behind the samples of a finished WAV.
     pub cues: bool,
@@ -190,6 +189,14 @@ pub struct Room {
     pub inodes: Option<Inodes>,
 }
 
+impl Room {
+    /// Bytes and inodes that are missing to those to keep free.
+    fn lacking(&self) -> [u64; 2] {
+        let inodes = self.inodes.map_or(0, |inodes| inodes.keep_free.saturating_sub(inodes.free));
+        [self.keep_free.saturating_sub(self.free), inodes]
+    }
+}
+
 /// Room for files on the disk of the recordings.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Inodes {
@@ -291,12 +298,17 @@ impl Store {
         &self.config.dir
     }
 
+    fn names(&self, key: Key) -> Names {
+        Names { dir: self.dir_of(key.day()), key }
+    }
+
     /// Begins a recording: claims a free name in the directory, and creates its empty file.
     ///
     /// # Errors
     /// The system's error; nothing is left behind.
     pub fn create(&self, stream_id: &str, started_at: Timestamp) -> io::Result<Part> {
-        let dir = self.config.dir.join(started_at.strftime("%Y-%m-%d").to_string());
+        let (base, day) = (Id::of_stream(stream_id), day_of(started_at));
+        let dir = self.dir_of(day);
         // The directory above is never created: when it is gone, somebody has moved or unmounted it, and
         // will want to put it back.
         match DirBuilder::new().mode(0o700).create(&dir) {
@@ -304,10 +316,9 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        let base = safe_id(stream_id);
         let named = |number| {
-            let id = if number == 1 { base.clone() } else { format!("{base}-{number}") };
-            Names { dir: dir.clone(), id }
+            let id = if number == 1 { base.clone() } else { base.numbered(number) };
+            self.names(Key::new(day, id))
         };
         for _ in 0..CLAIMS_MAX {
             let is_in_use = |names: &Names| Ok(is_there(&names.wav_part())? || names.is_taken()?);
@@ -339,10 +350,10 @@ impl Store {
     /// The system's error; nothing is left behind.
     pub fn publish_failure(&self, record: &mut Record) -> io::Result<()> {
         let part = self.create(&record.stream_id, record.started_at)?;
-        record.id.clone_from(&part.names.id);
+        record.id = Some(part.id().clone());
         let published = part.write_record(record).and_then(|()| {
             fs::remove_file(part.names.wav_part())?;
-            self.finished.announce(record);
+            self.finished.announce(&part.names.key, record);
             rename_new(&part.names.json_part(), &part.names.json())
         });
         if let Err(error) = published {
@@ -372,7 +383,11 @@ impl Store {
             copy.discard();
             return Err(error);
         }
-        tracing::warn!(from = ?part.id(), to = ?copy.id(), "a file was moved or removed while it was recorded: copied it to a new name");
+        tracing::warn!(
+            from = part.id().as_str(),
+            to = copy.id().as_str(),
+            "a file was moved or removed while it was recorded: copied it to a new name"
+        );
         *part = copy;
         Ok(())
     }
@@ -425,7 +440,7 @@ impl Store {
     ///
     /// # Errors
     /// The system's error.
-    pub fn create_capture(&self, id: &str) -> io::Result<Option<File>> {
+    pub fn create_capture(&self, id: &Id) -> io::Result<Option<File>> {
         let Some(dir) = &self.config.capture_dir else {
             return Ok(None);
         };
@@ -467,164 +482,6 @@ impl Store {
     }
 }
 
-/// A recording's file while it is being recorded.
-#[derive(Debug)]
-pub struct Part {
-    names: Names,
-    file: File,
-    /// The record has its final name.
-    record_published: bool,
-    /// The WAV has its final name; only its directory is still to be made durable.
-    wav_published: bool,
-    finished: Finished,
-}
-
-impl Part {
-    /// The recording's name.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.names.id
-    }
-
-    /// The file, open for reading and writing.
-    #[must_use]
-    pub const fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Whether the name still belongs to this file.
-    ///
-    /// # Errors
-    /// The system's error; the answer is not known.
-    pub fn is_in_place(&self) -> io::Result<bool> {
-        let ours = self.file.metadata()?;
-        let there = found(fs::symlink_metadata(self.names.wav_part()))?;
-        Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
-    }
-
-    /// Removes the empty files of interrupted renames under the final names not yet given.
-    fn clear_claims(&self) -> io::Result<()> {
-        if !self.record_published {
-            clear_claim(&self.names.json())?;
-        }
-        if !self.wav_published {
-            clear_claim(&self.names.wav())?;
-        }
-        Ok(())
-    }
-
-    /// Gives the name back and removes all files begun under it.
-    fn discard(&self) {
-        for path in [self.names.wav_part(), self.names.json_part(), self.names.json_temporary()] {
-            let _ = fs::remove_file(path);
-        }
-    }
-
-    fn wav_name(&self) -> String {
-        format!("{}.wav", self.names.id)
-    }
-
-    /// Whether a record already describes the finished file, with the digest of its samples.
-    fn is_described_by(&self, record: &Record) -> io::Result<bool> {
-        let bytes = self.file.metadata()?.len();
-        Ok(record.wav.as_ref().is_some_and(|wav| {
-            wav.file == self.wav_name() && wav.bytes == bytes && wav.data_sha256.is_some()
-        }))
-    }
-
-    /// Writes the record as far as it is known, so that it survives a crash.
-    ///
-    /// # Errors
-    /// The system's error; the record written before is still there.
-    pub fn write_record(&self, record: &Record) -> io::Result<()> {
-        let mut text = Vec::with_capacity(record.size());
-        serde_json::to_writer_pretty(&mut text, record)?;
-        text.push(b'\n');
-        let temporary = self.names.json_temporary();
-        let mut file = create_temporary(&temporary)?;
-        file.write_all(&text)?;
-        if record.state != record::State::Recording {
-            file.sync_all()?;
-        }
-        fs::rename(temporary, self.names.json_part())
-    }
-
-    /// Gives the finished WAV and its record their final names, durably. May be called again after an
-    /// error.
-    ///
-    /// The order decides the state after a crash: the WAV's bytes, then the record, then the WAV's name.
-    /// `digest` is that of the file's samples. A digest of the whole file is made if `spare` time
-    /// allows.
-    ///
-    /// # Errors
-    /// The system's error; no existing file is replaced.
-    pub fn publish(
-        &mut self,
-        record: &mut Record,
-        digest: &DataDigest,
-        spare: &mut Duration,
-    ) -> io::Result<()> {
-        if !self.record_published {
-            record.id.clone_from(&self.names.id);
-            if !self.is_described_by(record)? {
-                let bytes = self.file.metadata()?.len();
-                let sha256 = digest::whole(&self.file, bytes, spare)?;
-                let (file, data_sha256) = (self.wav_name(), Some(digest.text()));
-                record.wav = Some(Wav { file, bytes, sha256, data_sha256 });
-            }
-            self.write_record(record)?;
-            self.finished.announce(record);
-            rename_new(&self.names.json_part(), &self.names.json())?;
-            self.record_published = true;
-        }
-        if !self.wav_published {
-            rename_new(&self.names.wav_part(), &self.names.wav())?;
-            self.wav_published = true;
-        }
-        sync_dir(&self.names.dir)?;
-        self.finished.settle(record);
-        Ok(())
-    }
-}
-
-/// Names of one recording's files.
-#[derive(Clone, Debug)]
-struct Names {
-    dir: PathBuf,
-    id: String,
-}
-
-impl Names {
-    fn with(&self, ending: &str) -> PathBuf {
-        self.dir.join(format!("{}{ending}", self.id))
-    }
-
-    fn wav(&self) -> PathBuf {
-        self.with(".wav")
-    }
-
-    fn wav_part(&self) -> PathBuf {
-        self.with(".wav.part")
-    }
-
-    fn json(&self) -> PathBuf {
-        self.with(".json")
-    }
-
-    fn json_part(&self) -> PathBuf {
-        self.with(".json.part")
-    }
-
-    fn json_temporary(&self) -> PathBuf {
-        self.with(".json.tmp")
-    }
-
-    /// Whether a finished recording, or a record on its way, has the name.
-    fn is_taken(&self) -> io::Result<bool> {
-        Ok(is_there(&self.wav())? || is_there(&self.json())? || is_there(&self.json_part())?)
-    }
-}
-
 /// Returns a free number in few checks: the first free one, if no taken number follows it.
 fn first_free(is_taken: impl Fn(u64) -> io::Result<bool>) -> io::Result<u64> {
     let (mut taken, mut free) = (0, 1);
@@ -640,19 +497,4 @@ fn first_free(is_taken: impl Fn(u64) -> io::Result<bool>) -> io::Result<u64> {
         }
     }
     Ok(free)
-}
-
-/// File name for a stream's id: the id itself if it is harmless, else a digest of it.
-fn safe_id(stream_id: &str) -> String {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let is_name = (1..=ID_BYTES_MAX).contains(&stream_id.len())
-        && stream_id.chars().all(harmless)
-        && !stream_id.starts_with(['.', '-']);
-    if is_name {
-        return stream_id.to_owned();
-    }
-    if stream_id.is_empty() {
-        return "stream".to_owned();
-    }
-    format!("stream-{}", texts::digest_of(stream_id))
 }

@@ -1,53 +1,23 @@
-//! Webhooks: sends a message about each finished recording to the user's server, as Standard Webhooks
-//! describes: signed, and repeated until the server accepts it.
-//!
-//! A message is a file from the moment its recording is published until the server has answered with
-//! 2xx, so neither a restart nor an outage loses it. Delivery is at least once, and `webhook-id` stays
-//! the same. No recording waits for a delivery.
-
-mod backlog;
+//! Webhooks: tells the user's server of each finished recording, as Standard Webhooks describes: signed,
+//! and repeated until the server accepts it. The messages wait in the [`Outbox`]; `webhook-id` stays the
+//! same.
 
 use std::fmt;
-use std::fs;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use base64ct::{Base64, Encoding as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use sha2::Sha256;
-use tokio::sync::Notify;
 use ureq::http::Uri;
 
-use self::backlog::{Backlog, Waiting};
-use crate::disk::{create_dir, create_temporary, read_small, sync_dir};
-use crate::lock::lock;
-use crate::record::{Record, State};
-
-/// The age at which a message is given up. Then only the recording's own record is left.
-pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
-
-/// The longest pause between two tries of one message.
-const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
+use crate::outbox::{self, Answer, Outbox};
 
 /// The pause before the second try.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The longest wait for the server's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// The shortest pause between two rounds, unless a message comes.
-const ROUND_PAUSE: Duration = Duration::from_millis(500);
-
-/// The most messages that are kept by name until the next round; of further ones only the number is.
-const UNKNOWN_MAX: usize = 4096;
-
-/// The directory of the messages, inside that of the recordings.
-const DIR: &str = ".webhooks";
 
 /// The beginning of every secret.
 const SECRET_PREFIX: &str = "whsec_";
@@ -124,140 +94,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The queue of messages from the threads that publish recordings to the delivery.
-#[derive(Clone, Debug)]
-pub struct Queue(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    store_dir: PathBuf,
-    bell: Notify,
-    written: Mutex<Written>,
-    health: Mutex<Health>,
-}
-
-/// Messages written since the delivery's last round.
-#[derive(Debug, Default)]
-struct Written {
-    messages: Vec<Waiting>,
-    /// The number of further messages, in the directory only.
-    untold: u64,
-}
-
-impl Shared {
-    fn written(&self) -> MutexGuard<'_, Written> {
-        lock(&self.written)
-    }
-
-    fn tell(&self, at: SystemTime, id: String) {
-        let mut written = self.written();
-        if written.messages.len() < UNKNOWN_MAX && written.untold == 0 {
-            written.messages.push((at, id));
-        } else {
-            written.untold += 1;
-        }
-    }
-}
-
-/// The state of the delivery.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Health {
-    /// Messages that wait.
-    pub pending: u64,
-    /// Messages accepted by the server since the start.
-    pub delivered: u64,
-    /// Messages given up since the start.
-    pub given_up: u64,
-    /// The error of the last try; absent if it succeeded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Time since which all tries have failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failing_since: Option<Timestamp>,
-}
-
-/// A message, as it is stored and sent.
-#[derive(Serialize)]
-struct Message<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    timestamp: Timestamp,
-    data: &'a Record,
-}
-
-/// The fields of a stored message that the delivery reads.
-#[derive(Deserialize)]
-struct Kept<'a> {
-    timestamp: Timestamp,
-    #[serde(borrow)]
-    data: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct KeptData {
-    started_at: Timestamp,
-    wav: Option<crate::record::Wav>,
-}
-
-impl Queue {
-    /// A queue for the recordings in `store_dir`.
-    #[must_use]
-    pub fn new(store_dir: &Path) -> Self {
-        let store_dir = store_dir.to_owned();
-        let (bell, written, health) = (Notify::new(), Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { store_dir, bell, written, health }))
-    }
-
-    /// Writes a message about a recording just before its record gets its final name. An error is
-    /// only logged: the recording itself matters more.
-    pub fn post(&self, record: &Record) {
-        if let Err(error) = self.write(record) {
-            tracing::error!(%error, recording = record.id, "cannot write a webhook message");
-        }
-    }
-
-    /// Wakes the delivery.
-    pub fn wake(&self) {
-        self.0.bell.notify_one();
-    }
-
-    /// The state of the delivery.
-    #[must_use]
-    pub fn health(&self) -> Health {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Health> {
-        lock(&self.0.health)
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.0.store_dir.join(DIR)
-    }
-
-    fn write(&self, record: &Record) -> io::Result<()> {
-        let kind = match record.state {
-            State::Failed => "recording.failed",
-            _ => "recording.finished",
-        };
-        let message = Message { kind, timestamp: Timestamp::now(), data: record };
-        let text = serde_json::to_vec(&message)?;
-        let dir = self.dir();
-        create_dir(&dir)?;
-        let name = format!("msg_{}_{}", record.started_at.strftime("%Y-%m-%d"), record.id);
-        let temporary = dir.join(format!("{name}.tmp"));
-        let mut file = create_temporary(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        let written = file.metadata()?.modified()?;
-        fs::rename(temporary, dir.join(format!("{name}.json")))?;
-        self.0.tell(written, name);
-        sync_dir(&dir)
-    }
-}
-
-/// Delivers the messages that wait and those that come, until the future is dropped.
-pub async fn deliver(config: Config, queue: Queue) {
+/// Delivers the messages of the outbox, until the future is dropped.
+pub async fn deliver(config: Config, outbox: Outbox) {
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(ANSWER_TIMEOUT))
         .http_status_as_error(false)
@@ -265,158 +103,24 @@ pub async fn deliver(config: Config, queue: Queue) {
         .user_agent(concat!("callreel/", env!("CARGO_PKG_VERSION")))
         .build()
         .new_agent();
-    let mut courier = Courier { config, agent, queue, backlog: Backlog::default() };
-    loop {
-        let round = tokio::task::spawn_blocking(move || {
-            let is_reached = courier.deliver_due();
-            (courier, is_reached)
-        });
-        // Only a panic ends the delivery; it was reported already.
-        let Ok((back, is_reached)) = round.await else {
-            return;
-        };
-        courier = back;
-        let now = Instant::now();
-        let pause = courier.backlog.next(now).duration_since(now).max(ROUND_PAUSE);
-        if is_reached {
-            let bell = Arc::clone(&courier.queue.0);
-            let _ = tokio::time::timeout(pause, bell.bell.notified()).await;
-        } else {
-            // The server is down: a newly finished recording is no reason to try at once.
-            tokio::time::sleep(pause.min(ROUND_PAUSE)).await;
-        }
-    }
+    let first_pause = config.first_pause;
+    outbox::deliver(outbox, first_pause, move |id, body| post(&agent, &config, id, body)).await;
 }
 
-struct Courier {
-    config: Config,
-    agent: ureq::Agent,
-    queue: Queue,
-    backlog: Backlog,
-}
-
-enum Answer {
-    Taken,
-    /// The server answered but did not accept the message, or the message cannot be read.
-    Refused(String),
-    /// No answer: other messages need not be tried now.
-    Unreachable(String),
-}
-
-impl Courier {
-    /// Tries each message that is due once. Returns whether no try found the server unreachable.
-    fn deliver_due(&mut self) -> bool {
-        let Written { messages, untold } = std::mem::take(&mut *self.queue.0.written());
-        messages.into_iter().for_each(|message| self.backlog.add(message));
-        self.backlog.add_unknown(untold);
-        let now = Instant::now();
-        if let Err(error) = self.backlog.refresh(&self.queue.dir(), now) {
-            tracing::error!(%error, "cannot read the webhook messages");
-        }
-        self.queue.lock().pending = self.backlog.len();
-        let mut unreachable = None;
-        for message in self.backlog.due(now) {
-            let answer = match &unreachable {
-                Some(error) => Answer::Unreachable(String::clone(error)),
-                None => match self.attempt(&message.1) {
-                    Ok(Some(answer)) => answer,
-                    Ok(None) => continue, // Not published yet.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        self.forget(&message); // Its file was removed.
-                        continue;
-                    }
-                    Err(error) => Answer::Refused(format!("cannot read the message: {error}")),
-                },
-            };
-            if let Answer::Unreachable(error) = &answer {
-                unreachable = Some(error.clone());
-            }
-            self.settle(&message, answer);
-        }
-        unreachable.is_none()
-    }
-
-    /// Tries one message, unless its recording is not published yet.
-    fn attempt(&self, id: &str) -> io::Result<Option<Answer>> {
-        let body = String::from_utf8(read_small(&self.path(id))?).map_err(io::Error::other)?;
-        let kept: Kept<'_> = serde_json::from_str(&body)?;
-        let data: KeptData = serde_json::from_str(kept.data.get())?;
-        if let Some(wav) = data.wav {
-            let day = data.started_at.strftime("%Y-%m-%d").to_string();
-            let is_old = Timestamp::now().duration_since(kept.timestamp).as_secs() > 60;
-            // An empty file only claims the WAV's name.
-            let file = fs::symlink_metadata(self.queue.0.store_dir.join(day).join(wav.file));
-            if !is_old && !file.is_ok_and(|file| file.len() > 0) {
-                return Ok(None);
-            }
-        }
-        let now = Timestamp::now().as_second();
-        let response = self
-            .agent
-            .post(&self.config.url.0)
-            .header("content-type", "application/json")
-            .header("webhook-id", id)
-            .header("webhook-timestamp", now.to_string())
-            .header("webhook-signature", self.config.secret.sign(id, now, &body))
-            .send(body.as_str());
-        Ok(Some(match response {
-            Ok(response) if response.status().is_success() => Answer::Taken,
-            Ok(response) => Answer::Refused(format!("the server answered {}", response.status())),
-            Err(error) => Answer::Unreachable(error.to_string()),
-        }))
-    }
-
-    /// Removes a message that was accepted or is too old, or else sets the time of its next try.
-    fn settle(&mut self, message: &Waiting, answer: Answer) {
-        let (written, id) = message;
-        let (Answer::Refused(error) | Answer::Unreachable(error)) = answer else {
-            self.remove(message);
-            let mut health = self.queue.lock();
-            health.delivered += 1;
-            if health.failing_since.take().is_some() {
-                tracing::info!("the webhook works again");
-            }
-            health.error = None;
-            return;
-        };
-        let mut health = self.queue.lock();
-        if health.failing_since.is_none() {
-            tracing::warn!(error, "the webhook does not take messages; trying again for 3 days");
-            health.failing_since = Some(Timestamp::now());
-        }
-        health.error = Some(error);
-        drop(health);
-        let age = SystemTime::now().duration_since(*written).unwrap_or_default();
-        if age >= GIVE_UP_AFTER {
-            tracing::error!(message = id, "gave up a webhook message after 3 days");
-            self.remove(message);
-            self.queue.lock().given_up += 1;
-            return;
-        }
-        let Some(tries) = self.backlog.tries(message) else {
-            return;
-        };
-        let pause = self.config.first_pause.saturating_mul(1 << tries.count.min(20)).min(PAUSE_MAX);
-        // Spread the tries, so that they do not all hit a server at once when it comes back.
-        let pause = pause.mul_f64(0.8 + 0.4 * fastrand::f64());
-        tries.count += 1;
-        tries.next = Some(Instant::now() + pause);
-    }
-
-    fn remove(&mut self, message: &Waiting) {
-        if let Err(error) = fs::remove_file(self.path(&message.1)) {
-            tracing::error!(%error, "cannot remove a webhook message; it will be sent again");
-        }
-        self.forget(message);
-    }
-
-    fn forget(&mut self, message: &Waiting) {
-        self.backlog.remove(message);
-        self.queue.lock().pending = self.backlog.len();
-    }
-
-    fn path(&self, id: &str) -> PathBuf {
-        self.queue.dir().join(format!("{id}.json"))
+/// Posts a message to the server, once.
+fn post(agent: &ureq::Agent, config: &Config, id: &str, body: &str) -> Answer {
+    let now = Timestamp::now().as_second();
+    let response = agent
+        .post(&config.url.0)
+        .header("content-type", "application/json")
+        .header("webhook-id", id)
+        .header("webhook-timestamp", now.to_string())
+        .header("webhook-signature", config.secret.sign(id, now, body))
+        .send(body);
+    match response {
+        Ok(response) if response.status().is_success() => Answer::Taken,
+        Ok(response) => Answer::Refused(format!("the server answered {}", response.status())),
+        Err(error) => Answer::Unreachable(error.to_string()),
     }
 }
 

@@ -1,10 +1,9 @@
 //! The appliance's call between the network side and the card side, whichever of them runs next.
 
 use callreel_core::g711::decode_mulaw;
+use callreel_core::names::End;
 use callreel_core::ws::CloseCode;
-use callreel_firmware_sim::call::{
-    BUFFER_BYTES, Call, Ending, MESSAGE_BYTES_MAX, Opening, QUEUE_SAMPLES,
-};
+use callreel_firmware_sim::call::{BUFFER_BYTES, Call, MESSAGE_BYTES_MAX, Opening, QUEUE_SAMPLES};
 use callreel_firmware_sim::queue::Queue;
 
 use crate::harness::client::text;
@@ -33,7 +32,7 @@ impl<'q> Connection<'q> {
     fn poll_closed(&mut self) {
         self.receive(&[]);
         if !self.call.is_behind() {
-            self.call.end(Ending::Closed);
+            self.call.end(End::Disconnect);
         }
     }
 }
@@ -41,7 +40,7 @@ impl<'q> Connection<'q> {
 /// The card side: the finished recordings, and the recording under way.
 #[derive(Default)]
 struct Card {
-    finished: Vec<(String, Vec<i16>, Ending)>,
+    finished: Vec<(String, Vec<i16>, End)>,
     open: Option<(Opening, Vec<i16>)>,
 }
 
@@ -58,9 +57,9 @@ impl Card {
         if count > 0 {
             return;
         }
-        if let Some(end) = call.take_end() {
+        if let Some(ended) = call.take_end() {
             let (opening, samples) = self.open.take().expect("the recording is open");
-            self.finished.push((opening.stream_id.to_string(), samples, end.ending));
+            self.finished.push((opening.stream_id.to_string(), samples, ended.end));
             call.finished();
         }
     }
@@ -78,9 +77,9 @@ fn streams_that_come_in_one_segment_become_a_recording_each() {
     let starts = [stream("MZ7", &[]), stream("MZ8", &[1]), stream("MZ9", &[2])].concat();
     let stopped = [starts.clone(), text(stop(9))].concat();
     let (stop, hang_up) =
-        ((Ending::Stop, CloseCode::NORMAL), (Ending::Closed, CloseCode::GOING_AWAY));
+        ((End::Stop, CloseCode::NORMAL), (End::Disconnect, CloseCode::GOING_AWAY));
     for (bytes, (ending, code)) in [(stopped, stop), (starts, hang_up)] {
-        let endings = [Ending::Restart, Ending::Restart, ending];
+        let endings = [End::Restart, End::Restart, ending];
         let recordings = recorder::connection(&[&bytes], MESSAGE_BYTES_MAX);
         let samples = recordings.into_iter().map(|recording| recording.samples);
         let expected: Vec<_> = ["MZ7", "MZ8", "MZ9"]
@@ -146,13 +145,13 @@ fn a_card_that_fails_ends_the_call_for_an_error_of_ours() {
     let first = stream("MZ7", &[1]);
     let stopped = [first.clone(), text(stop(9))].concat();
     let restarted = [first, stream("MZ8", &[2])].concat();
-    for (bytes, ending) in [(stopped, Ending::Stop), (restarted, Ending::Restart)] {
+    for (bytes, ending) in [(stopped, End::Stop), (restarted, End::Restart)] {
         for doing in [Doing::Opening, Doing::Writing, Doing::Finishing] {
             let mut queue = Queue::new();
             let mut connection = Connection::new(&mut queue);
             advance(&mut connection, &bytes, doing);
             connection.call.fail();
-            let end = connection.call.take_end().map(|end| end.ending);
+            let end = connection.call.take_end().map(|ended| ended.end);
             assert!(end.is_none_or(|end| end == ending), "{doing:?}: {end:?}");
             // The end record is not written yet.
             assert_eq!(connection.call.close_code(), None, "{doing:?}");

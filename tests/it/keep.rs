@@ -1,17 +1,20 @@
-//! Automatic deletion by age: announced, no more than asked for, and not by a clock that lies.
+//! Automatic deletion: announced, no more than asked for, not by a clock that lies, and not before the
+//! receiver of webhook messages was told.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use callreel::finished::Finished;
-use callreel::store::{self, Store};
+use callreel::outbox::Outbox;
+use callreel::store::{self, Removal, Store};
 
 use crate::harness::admin::shelve;
 use crate::harness::disk::preload;
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf;
+use crate::harness::small_disk::SmallDisk;
 
 const DAY_S: i64 = 24 * 60 * 60;
 
@@ -183,4 +186,117 @@ fn what_is_brought_between_two_looks_is_announced_before_it_goes() {
     assert_eq!((announced(), are_there(dir.path(), &["MZ4", "MZ5"])), (0, vec![true, false]));
     assert_eq!(are_there(dir.path(), &["MZ1", "MZ2", "MZ3"]), [false; 3]);
     assert!(foreign.exists());
+}
+
+/// Bytes of the WAV of a recording of [`untold`].
+const WAV_BYTES: usize = 100 * 1024;
+
+/// The file of the message that waits about a recording of [`DAY`].
+fn message(dir: &Path, id: &str) -> PathBuf {
+    dir.join(".webhooks").join(format!("msg_{DAY}_{id}.json"))
+}
+
+/// The day of the recordings of [`untold`].
+const DAY: &str = "2026-01-02";
+
+/// Makes finished recordings, the first one the oldest, each with a message that waits.
+fn untold(dir: &Path, ids: &[&str]) {
+    fs::create_dir_all(dir.join(".webhooks")).unwrap();
+    for (second, id) in ids.iter().enumerate() {
+        shelve(dir, DAY, id);
+        let path = dir.join(DAY).join(format!("{id}.json"));
+        let record = fs::read_to_string(&path).unwrap();
+        fs::write(&path, record.replace("T12:00:01Z", &format!("T12:00:{second:02}Z"))).unwrap();
+        fs::write(path.with_extension("wav"), [0; WAV_BYTES]).unwrap();
+        fs::write(message(dir, id), "{}").unwrap();
+    }
+}
+
+/// Opens the store with an outbox that nobody empties.
+fn open_with_outbox(config: store::Config) -> Store {
+    let outbox = Outbox::new(&config.dir);
+    Store::open(config, Finished::new(Some(outbox), std::sync::Arc::default())).unwrap()
+}
+
+/// Recordings removed for this reason, and all that were removed before their message was delivered.
+fn removed(store: &Store, why: Removal) -> (u64, u64) {
+    let retention = store.retention();
+    (retention.removed[why as usize], retention.removed_undelivered)
+}
+
+#[test]
+fn an_old_recording_stays_until_its_message_is_delivered_or_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    untold(dir.path(), &["MZ1", "MZ2"]);
+    fs::remove_file(message(dir.path(), "MZ2")).unwrap();
+    let (dir, keep_days) = (dir.path(), Some(3));
+    let config = store::Config { dir: dir.to_owned(), keep_days, ..store::Config::default() };
+    let store = open_with_outbox(config);
+    let seconds = |count: u32| (0..count).for_each(|_| store.tend());
+    let announced = || store.retention().next.map_or(0, |plan| plan.recordings);
+    assert_eq!(announced(), 1);
+    seconds(130);
+    assert_eq!((announced(), are_there(dir, &["MZ1", "MZ2"])), (0, vec![true, false]));
+    let alarms = store.retention().alarms();
+    assert!(alarms.len() == 1 && alarms[0].contains("--keep-days leaves recordings"), "{alarms:?}");
+    fs::remove_file(message(dir, "MZ1")).unwrap();
+    seconds(60);
+    assert_eq!((announced(), are_there(dir, &["MZ1"])), (1, vec![true]));
+    seconds(60);
+    assert_eq!(are_there(dir, &["MZ1"]), [false]);
+    assert_eq!(store.retention().alarms(), Vec::<String>::new());
+    assert_eq!(removed(&store, Removal::KeepDays), (2, 0));
+}
+
+#[test]
+fn without_room_old_recordings_go_before_their_messages_and_no_more_than_the_room_needs() {
+    let disk = SmallDisk::mount();
+    let ids = ["MZ1", "MZ2", "MZ3", "MZ4"];
+    untold(&disk.dir(), &ids);
+    fs::remove_file(message(&disk.dir(), "MZ4")).unwrap();
+    let keep_free = 512 * 1024;
+    let config = store::Config {
+        dir: disk.dir(),
+        keep_days: Some(3),
+        keep_free: Some(keep_free),
+        ..store::Config::default()
+    };
+    let store = open_with_outbox(config);
+    let seconds = |count: u32| (0..count).for_each(|_| store.tend());
+    // The room of two recordings and a half is missing, and one of the four waits for nobody.
+    disk.fill(keep_free - 5 * WAV_BYTES as u64 / 2);
+    seconds(130);
+    assert_eq!(are_there(&disk.dir(), &ids), [false, false, true, false]);
+    assert_eq!(removed(&store, Removal::KeepDays), (3, 2));
+    seconds(120);
+    assert_eq!(are_there(&disk.dir(), &["MZ3"]), [true]);
+}
+
+#[test]
+fn room_is_made_by_recordings_with_a_message_that_waits_last_of_all() {
+    let disk = SmallDisk::mount();
+    let ids = ["MZ1", "MZ2", "MZ3", "MZ4"];
+    untold(&disk.dir(), &ids);
+    for told in ["MZ3", "MZ4"] {
+        fs::remove_file(message(&disk.dir(), told)).unwrap();
+    }
+    let keep_free = 512 * 1024;
+    let config = store::Config {
+        dir: disk.dir(),
+        make_room: true,
+        keep_free: Some(keep_free),
+        ..store::Config::default()
+    };
+    let store = open_with_outbox(config);
+    let seconds = |count: u32| (0..count).for_each(|_| store.tend());
+    disk.fill(keep_free - 3 * WAV_BYTES as u64 / 2);
+    seconds(10);
+    assert_eq!(are_there(&disk.dir(), &ids), [true, true, false, false]);
+    assert_eq!(removed(&store, Removal::MakeRoom), (2, 0));
+    disk.fill(keep_free - WAV_BYTES as u64 / 2);
+    seconds(10);
+    assert_eq!(are_there(&disk.dir(), &["MZ1", "MZ2"]), [false, true]);
+    assert_eq!(removed(&store, Removal::MakeRoom), (3, 1));
+    // The message is delivered all the same.
+    assert!(message(&disk.dir(), "MZ1").exists());
 }

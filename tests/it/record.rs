@@ -1,9 +1,38 @@
 //! The end record, by the server: it tells the missing audio, and nothing twice.
 
+use callreel_core::names::End;
 use serde_json::{Value, json};
 
 use crate::harness::messages::{CONNECTED, chunk, media, start, stop};
 use crate::harness::served::{Served, at_once};
+
+/// The words of a text: runs of small letters and `_`.
+fn words(text: &str) -> Vec<&str> {
+    text.split(|c: char| !c.is_ascii_lowercase() && c != '_').filter(|w| !w.is_empty()).collect()
+}
+
+#[test]
+fn the_console_the_api_and_the_readme_have_a_word_for_every_end() {
+    let names = End::ALL.map(End::name);
+    let script = include_str!("../../host/src/console/player.js");
+    let (_, rest) = script.split_once("const END_WORDS = {\n").unwrap();
+    let (table, _) = rest.split_once("\n};").unwrap();
+    let keys = table.lines().map(|line| words(line)[0]);
+    assert!(keys.eq(names), "{table}");
+
+    let api: Value =
+        serde_json::from_str(include_str!("../../host/src/admin/openapi.json")).unwrap();
+    for schema in ["Record", "Summary"] {
+        let end = &api["components"]["schemas"][schema]["properties"]["end"]["enum"];
+        assert_eq!(*end, json!(names), "{schema}");
+    }
+
+    let readme = include_str!("../../host/README.md");
+    let row = readme.lines().find_map(|line| line.strip_prefix("| `end` | ")).unwrap();
+    let mut told: Vec<_> = row.split('`').skip(1).step_by(2).collect();
+    told.sort_unstable();
+    assert_eq!(told, names);
+}
 
 /// The end record of a call with these messages.
 fn record_of(messages: &[String]) -> Value {

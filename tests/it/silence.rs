@@ -1,8 +1,9 @@
 //! The silence that timestamps ask for, limited by the time that has passed.
 
 use callreel_core::frame::{Provider, Track};
+use callreel_core::names::End;
 use callreel_core::session::{Gap, RING_BOTH_TRACKS_MIN, Run, Session, SilenceBudget};
-use callreel_firmware_sim::call::{BUFFER_BYTES, Call, Ending, MESSAGE_BYTES_MAX};
+use callreel_firmware_sim::call::{BUFFER_BYTES, Call, MESSAGE_BYTES_MAX};
 use callreel_firmware_sim::queue::Queue;
 
 use crate::harness::client::text;
@@ -149,7 +150,7 @@ fn the_appliance_holds_silence_to_its_own_clock_whatever_starts_it_is_sent() {
             }
         }
     }
-    call.end(Ending::Closed);
+    call.end(End::Disconnect);
     let mut codes = [0; 4096];
     while let count @ 1.. = call.pop(&mut codes) {
         samples += count;

@@ -1,18 +1,23 @@
-//! Directories that an earlier build left are taken over: `tests/fixtures/left-by-2aaab49`.
+//! Directories that another build left are taken over: `tests/fixtures/left-by-2aaab49`, and recordings of
+//! a later build.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use callreel_core::g711::decode_mulaw;
-use serde_json::Value;
+use callreel_core::wav::{self, Encoding, Length, Spec};
+use serde_json::{Value, json};
 
+use crate::harness::admin::shelve;
 use crate::harness::process::{PATIENCE, Setup};
 use crate::harness::receiver::receiver;
 use crate::harness::shelf;
 
 /// Folders of the fixture, named after the format of their recordings.
 const FORMATS: [&str; 2] = ["pcm16", "mulaw"];
+
+const PCM: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
 
 /// Recordings of the fixture: id, final state, number of channels.
 const CALLS: [(&str, &str, usize); 6] = [
@@ -101,6 +106,56 @@ fn what_a_killed_build_of_2aaab49_left_is_recovered_listed_and_delivered() {
         let expected = CALLS.map(|(id, state, _)| (id.to_owned(), state.to_owned()));
         assert_eq!(told, BTreeMap::from(expected), "{format}");
     }
+}
+
+/// Leaves a finished and an interrupted recording of a later build, which knows more encodings and
+/// providers. Their files begin like PCM.
+fn leave_by_later_build(dir: &Path) {
+    let day = dir.join("2026-01-02");
+    for (id, state, ending) in [("MZdone", "complete", ""), ("MZcut", "recording", ".part")] {
+        shelve(dir, "2026-01-02", id);
+        let path = day.join(format!("{id}.json"));
+        let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        fs::remove_file(&path).unwrap();
+        record["format"]["encoding"] = "g722".into();
+        record["provider"] = "telnyx".into();
+        record["end"] = "transferred".into();
+        record["state"] = state.into();
+        record["samples"] = 400.into();
+        if ending.is_empty() {
+            record["wav"] = json!({ "file": format!("{id}.wav"), "bytes": 844 });
+        }
+        fs::write(day.join(format!("{id}.json{ending}")), record.to_string()).unwrap();
+        let header = wav::header(PCM, Length::Bytes(800));
+        let wav = [&header[..], &[0x5A; 800]].concat();
+        fs::write(day.join(format!("{id}.wav{ending}")), wav).unwrap();
+    }
+}
+
+#[test]
+fn samples_of_an_unknown_encoding_are_never_taken_for_pcm() {
+    let dir = tempfile::tempdir().unwrap();
+    leave_by_later_build(dir.path());
+    let before = shelf::contents(&dir.path().join("2026-01-02"));
+    let server = Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]).start_and_recover();
+    let said = server.wait_for_log("cannot finish an interrupted recording");
+    assert!(said.contains("MZcut.wav.part") && said.contains("g722"), "{said}");
+    assert_eq!(shelf::contents(&dir.path().join("2026-01-02")), before);
+
+    let ask = |path: &str| {
+        let (status, answer) = server.ask_admin(&format!("/api/v1/recordings{path}"));
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        (status, serde_json::from_str::<Value>(body).unwrap())
+    };
+    let list = ask("").1["recordings"].clone();
+    assert_eq!((&list[0]["id"], &list[0]["provider"]), (&json!("MZdone"), &json!("telnyx")));
+    assert_eq!((&list[0]["end"], list.as_array().unwrap().len()), (&json!("transferred"), 1));
+    let (_, record) = ask("/2026-01-02/MZdone");
+    assert_eq!(record["format"]["encoding"], "g722");
+    let (status, problem) = ask("/2026-01-02/MZdone/peaks");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(status == 404 && detail.contains("encoding \"g722\""), "{status} {detail}");
+    assert_eq!(server.ask_admin("/api/v1/recordings/2026-01-02/MZdone/audio").0, 200);
 }
 
 /// Checks that the fixture holds the files that the test is about.

@@ -22,9 +22,9 @@ use super::parts::Part;
 use super::views::{Summary, json_of};
 use super::{Admin, Problem, parts, stream};
 use crate::metrics::{self, Process, Scrape};
-use crate::record::Record;
-use crate::store::catalog::{Cursor, Filter, Key, parse_day};
-use crate::webhook;
+use crate::outbox::Outbox;
+use crate::record::{Key, Record, UnknownEncoding, parse_day};
+use crate::store::catalog::{Cursor, Filter};
 
 /// Recordings on one page: the default and the maximum.
 const PAGE: usize = 50;
@@ -119,7 +119,7 @@ pub(super) async fn listen(
     let channels = match query.track.as_deref() {
         None | Some("both") => 0..tracks.len().clamp(1, 2),
         Some(name) => {
-            let index = tracks.iter().position(|track| track == name);
+            let index = tracks.iter().position(|track| track.as_str() == name);
             let index = index
                 .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the call has no such track"))?;
             index..index + 1
@@ -254,7 +254,7 @@ pub(super) async fn delete(
     if !admin.read(move |store| store.delete(&unwanted)).await? {
         return Err(Problem::new(StatusCode::NOT_FOUND, NO_RECORDING));
     }
-    tracing::info!(day = %key.day(), id = key.id(), "a recording was deleted through the API");
+    tracing::info!(day = %key.day(), id = key.id().as_str(), "a recording was deleted through the API");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -273,6 +273,10 @@ pub(super) async fn peaks(
     let query = asked(query)?;
     let columns = count("columns", query.columns.as_deref(), COLUMNS, COLUMNS_MAX)?;
     let record = admin.record(&key).await?;
+    let unknown = |error: UnknownEncoding| {
+        Problem::new(StatusCode::NOT_FOUND, format!("the recording has no waveform: {error}"))
+    };
+    record.format.spec().map_err(unknown)?;
     let peaks = admin.read(move |store| store.peaks(&key, &record, columns)).await?;
     Ok(as_json(
         &peaks.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the recording has no audio"))?,
@@ -335,7 +339,7 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
         retention: admin.sources.store.retention(),
         is_draining: admin.is_draining(),
         cpu_time: Process::cpu_time(),
-        webhook: admin.sources.webhooks.as_ref().map(webhook::Queue::health),
+        webhook: admin.sources.outbox.as_ref().map(Outbox::health),
     };
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], scrape.into_text()).into_response()
 }
@@ -387,7 +391,7 @@ fn no_call() -> Problem {
 }
 
 fn recording_key(path: Result<Path<(String, String)>, PathRejection>) -> Result<Key, Problem> {
-    let key = path.ok().and_then(|Path((day, id))| Key::new(&day, &id));
+    let key = path.ok().and_then(|Path((day, id))| Key::parse(&day, &id));
     key.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, NO_RECORDING))
 }
 

@@ -23,7 +23,6 @@ use super::views::{CallView, Head, LevelView, Levels, MomentView, ProgressView, 
 use super::{Admin, stream};
 use crate::board::{Board, Entry, Moment};
 use crate::lock::lock;
-use crate::record::ms;
 
 /// Interval of the looks at the live recordings while anybody watches.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -116,7 +115,7 @@ impl Seen {
     fn progress(&self) -> ProgressView {
         let progress = self.entry.progress();
         ProgressView {
-            duration_ms: ms(progress.samples),
+            duration_ms: self.entry.record.format.ms(progress.samples),
             elapsed_ms: self.entry.began.elapsed().as_millis() as u64,
             levels: self.levels.clone(),
             frames: progress.frames,

@@ -1,7 +1,6 @@
 //! The shapes of the API's JSON: records, live recordings and the state of the recorder.
 
-use std::borrow::Cow;
-
+use callreel_core::frame::{Provider, Track};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
@@ -9,13 +8,12 @@ use serde::Serialize;
 use super::{Admin, health};
 use crate::board::{Brief, Moment};
 use crate::caller_ids::CallerIds;
+use crate::outbox::{self, Outbox};
 use crate::public_url::STREAM_PATH;
 use crate::ready::Phase;
 use crate::record::texts;
-use crate::record::{End, Parameters, Record, State, What};
+use crate::record::{End, Id, Parameters, Record, State, What, Word};
 use crate::store::Recovery;
-use crate::store::catalog::Key;
-use crate::webhook;
 
 /// Bytes of a moment as JSON, beside its text.
 const MOMENT_BYTES: usize = 80;
@@ -23,7 +21,7 @@ const MOMENT_BYTES: usize = 80;
 /// Identity of a recording: the data known from its start on.
 #[derive(Serialize)]
 pub(super) struct Head {
-    provider: Cow<'static, str>,
+    provider: Word<Provider>,
     stream_id: String,
     call_id: String,
     account_id: String,
@@ -33,7 +31,7 @@ pub(super) struct Head {
     parameters_left_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Box<CallerIds>>,
-    tracks: Vec<Cow<'static, str>>,
+    tracks: Vec<Word<Track>>,
     started_at: Timestamp,
 }
 
@@ -68,9 +66,9 @@ impl Head {
 #[derive(Serialize)]
 pub(super) struct Summary {
     day: Date,
-    id: String,
+    id: Option<Id>,
     state: State,
-    end: End,
+    end: Word<End>,
     reason: Option<String>,
     #[serde(flatten)]
     head: Head,
@@ -89,10 +87,10 @@ impl Summary {
     /// The summary of a published record.
     pub(super) fn of((record, parameters_left_out): &Brief) -> Self {
         Self {
-            day: Key::of(record).day(),
+            day: record.day(),
             id: record.id.clone(),
             state: record.state,
-            end: record.end,
+            end: record.end.clone(),
             reason: record.reason.clone(),
             head: Head::with(record, record.parameters.clone(), *parameters_left_out),
             ended_at: record.ended_at,
@@ -150,7 +148,7 @@ pub(super) struct LevelView {
 #[derive(Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum MomentView {
-    Gap { at_ms: u64, track: Cow<'static, str>, missing_ms: u64, filled_ms: u64 },
+    Gap { at_ms: u64, track: Word<Track>, missing_ms: u64, filled_ms: u64 },
     Dtmf { at_ms: u64, value: String },
     Mark { at_ms: u64, value: String },
 }
@@ -213,7 +211,7 @@ pub(super) struct Status {
     webhook_url: Option<String>,
     /// Health of the webhook for finished recordings, if one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
-    webhook: Option<webhook::Health>,
+    webhook: Option<outbox::Health>,
 }
 
 impl Admin {
@@ -237,7 +235,7 @@ impl Admin {
             has_token: self.config.token.is_some(),
             stream_url: format!("ws://{address}{STREAM_PATH}"),
             webhook_url: self.sources.webhook_url.clone(),
-            webhook: self.sources.webhooks.as_ref().map(webhook::Queue::health),
+            webhook: self.sources.outbox.as_ref().map(Outbox::health),
         }
     }
 

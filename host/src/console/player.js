@@ -7,6 +7,7 @@ const END_WORDS = {
   close: "the peer closed the stream",
   disconnect: "the peer disconnected",
   idle: "nothing came any more",
+  internal: "a fault of the recorder ended it",
   max_duration: "the longest duration was reached",
   none: "nobody saw the end",
   protocol: "the peer broke the protocol",
@@ -60,7 +61,12 @@ export class Player {
     this.onShown();
     if (!isAudible) return;
     this.sized.observe(this.canvas);
-    this.#peaks = await ask(`${this.path}/peaks?columns=1200`);
+    try {
+      this.#peaks = await ask(`${this.path}/peaks?columns=1200`);
+    } catch (error) {
+      this.wave.replaceChildren(el("p.error", {}, error.message));
+      return;
+    }
     this.element.dataset.drawn = "yes";
     this.draw();
   }

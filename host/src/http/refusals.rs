@@ -16,8 +16,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tracing::warn;
 
-use super::upgrade::has_token;
-use super::{BODY_BYTES_MAX, as_json};
+use super::{BODY_BYTES_MAX, as_json, has_token};
 use crate::board::{Board, Refused, RequestRefused};
 use crate::listener::Client;
 use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
+use axum::http::{Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use callreel_core::ws;
 use hyper::body::Body as _;
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::refusals::Refusal;
-use super::{Front, only, path_and_query, signature};
+use super::{Front, has_token, only, path_and_query, signature};
 use crate::board::Refused;
 use crate::engine::{Connection, Handle};
 
@@ -127,13 +127,4 @@ fn check_handshake(head: &Parts, has_body: bool) -> Result<heapless::String<28>,
     }
     let key = only(headers, &header::SEC_WEBSOCKET_KEY).ok_or(Refusal::WebSocketKey)?;
     ws::accept_key(key.as_bytes()).ok_or(Refusal::WebSocketKey)
-}
-
-pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(token))
 }

@@ -72,7 +72,7 @@ impl OpenFile {
         let file = PartFile::new(part.file().try_clone()?);
         let writer = wav::Writer::new(file, spec).map_err(to_io)?;
         let mut record = record.clone();
-        part.id().clone_into(&mut record.id);
+        record.id = Some(part.id().clone());
         part.write_record(&record)?;
         Ok(writer)
     }
@@ -141,7 +141,7 @@ impl OpenFile {
     /// Writes the record as far as it is known. Audio does not wait for it: another note will follow, or
     /// the end.
     pub(super) fn note(&self, record: &mut Record) {
-        self.part.id().clone_into(&mut record.id);
+        record.id = Some(self.part.id().clone());
         record.set_samples(self.samples());
         if let Err(error) = self.part.write_record(record) {
             tracing::debug!(%error, "cannot update the record of a call");

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav;
 
 use super::Store;
@@ -68,7 +67,7 @@ fn cue_chunks(record: &Record) -> Vec<u8> {
     let (mut cues, mut labels) = (Vec::new(), b"adtl".to_vec());
     for (name, (at_ms, label)) in (1_u32..).zip(&points) {
         // A point at the end belongs to the last sample.
-        let at = at_ms.saturating_mul(u64::from(SAMPLE_RATE_HZ / 1000));
+        let at = record.format.samples(*at_ms);
         let at = at.min(record.samples.saturating_sub(1)) as u32;
         // dwName, dwPosition, fccChunk, dwChunkStart, dwBlockStart, dwSampleOffset
         for field in [name.to_le_bytes(), at.to_le_bytes(), *b"data", [0; 4], [0; 4]] {
@@ -165,7 +164,7 @@ mod tests {
         let provider = callreel_core::frame::Provider::Twilio;
         let mut record = Record::unknown(provider, jiff::Timestamp::now());
         let gap = |at_ms| GapRecord {
-            track: "outbound".into(),
+            track: callreel_core::frame::Track::Outbound.into(),
             at_ms,
             missing_ms: u64::MAX,
             filled_ms: 0,

@@ -3,16 +3,19 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 
 use super::recover::{finish_left, read_record};
 use super::retention::LOOK_EVERY;
 use super::{Inodes, Names, Room, Store};
 use crate::disk::found;
 use crate::lock::lock;
-use crate::record::Record;
+use crate::record::{Id, Key, Record, parse_day};
 
 /// Bytes kept free by default: an hour of one call, one track of 16-bit PCM.
 const KEEP_FREE_DEFAULT: u64 = 64 * 1024 * 1024;
@@ -64,7 +67,10 @@ impl Store {
             };
             match finish_left(self, &mut left) {
                 Ok(()) => {
-                    tracing::info!(id = ?left.record.id, "finished a recording that the disk had refused");
+                    tracing::info!(
+                        id = left.record.id.as_ref().map(Id::as_str),
+                        "finished a recording that the disk had refused"
+                    );
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the disk still refuses to finish a recording");
@@ -158,48 +164,63 @@ impl Store {
     }
 }
 
-/// The start of the day that a directory is named after.
-pub(super) fn date_of(day: &Path) -> Option<SystemTime> {
-    let date: jiff::civil::Date = day.file_name()?.to_str()?.parse().ok()?;
-    Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.into())
+/// The start of a day, in UTC.
+pub(super) fn start_of(day: Date) -> Option<SystemTime> {
+    Some(day.to_zoned(TimeZone::UTC).ok()?.into())
 }
 
-/// The directories that are named after a day, oldest first.
-pub(super) fn days_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut days = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if date_of(&entry.path()).is_some() && entry.file_type()?.is_dir() {
-            days.push(entry.path());
+impl Store {
+    /// The days that have a folder, oldest first.
+    pub(super) fn days(&self) -> io::Result<Vec<Date>> {
+        let mut days = Vec::new();
+        for entry in fs::read_dir(self.dir())? {
+            let entry = entry?;
+            let day = entry.file_name().to_str().and_then(parse_day);
+            if let Some(day) = day
+                && entry.file_type()?.is_dir()
+            {
+                days.push(day);
+            }
         }
+        days.sort();
+        Ok(days)
     }
-    days.sort();
-    Ok(days)
-}
 
-/// A day's finished recordings with the time of each one's end. Only records that callreel wrote
-/// count.
-pub(super) fn finished_in(day: &Path) -> io::Result<Vec<(Names, SystemTime)>> {
-    let mut recordings = Vec::new();
-    for entry in fs::read_dir(day)? {
-        let name = entry?.file_name();
-        let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
-            continue;
-        };
-        let names = Names { dir: day.to_owned(), id: id.to_owned() };
-        // A recording that is being finished has its record, but its WAV is still a part file.
-        if !names.wav_part().try_exists()?
-            && let Some(record) = our_record(&names)
-        {
-            recordings.push((names, record.ended_at.into()));
-        }
+    /// The folder of a day.
+    pub(super) fn dir_of(&self, day: Date) -> PathBuf {
+        self.dir().join(day.to_string())
     }
-    Ok(recordings)
+
+    /// Those of a day's finished recordings that are `wanted`, with the time of each one's end. Only
+    /// records that callreel wrote count.
+    pub(super) fn finished_in(
+        &self,
+        day: Date,
+        wanted: impl Fn(&Key) -> bool,
+    ) -> io::Result<Vec<(Names, SystemTime)>> {
+        let mut recordings = Vec::new();
+        for entry in fs::read_dir(self.dir_of(day))? {
+            let name = entry?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".json"));
+            let Some(id) = id.and_then(|id| Id::try_from(id.to_owned()).ok()) else {
+                continue;
+            };
+            let names = self.names(Key::new(day, id));
+            // A recording that is being finished has its record, but its WAV is still a part file.
+            if wanted(&names.key)
+                && !names.wav_part().try_exists()?
+                && let Some(record) = our_record(&names)
+            {
+                recordings.push((names, record.ended_at.into()));
+            }
+        }
+        Ok(recordings)
+    }
 }
 
 /// The record under these names, if callreel wrote it.
 pub(super) fn our_record(names: &Names) -> Option<Record> {
-    read_record(&names.json()).filter(|record| record.id == names.id)
+    read_record(&names.json()).filter(|record| record.id.as_ref() == Some(names.key.id()))
 }
 
 /// Removes a finished recording. Its record goes last: it describes the WAV, and an interrupted

@@ -16,19 +16,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use callreel_core::frame::Provider;
-use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{self, Encoding, Length, Spec};
+use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
 use super::ending::audio_bytes;
 use super::file::{PartFile, to_io};
-use super::keep::days_of;
 use super::{Left, Names, Part, Store};
 use crate::disk::{self, clear_claim, found, read_small, rename_new, sync_dir};
 use crate::lock::lock;
-use crate::record::{End, Record, State, ms};
+use crate::record::{End, Id, Key, Record, State};
 
 /// The time between two log lines about the progress.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -175,16 +174,16 @@ impl Store {
 
     /// The unfinished recordings of an earlier run, the shortest first.
     fn find_orphans(&self) -> Vec<Orphan> {
-        let days = days_of(self.dir()).unwrap_or_else(|error| {
+        let days = self.days().unwrap_or_else(|error| {
             tracing::error!(%error, "cannot look for interrupted recordings");
             Vec::new()
         });
         let mut orphans = Vec::new();
         for day in days {
-            match self.orphans_of(&day) {
+            match self.orphans_of(day) {
                 Ok(found) => orphans.extend(found),
                 Err(error) => {
-                    tracing::error!(dir = ?day, %error, "cannot look for interrupted recordings");
+                    tracing::error!(dir = ?self.dir_of(day), %error, "cannot look for interrupted recordings");
                 }
             }
             let bytes = orphans.iter().map(Orphan::bytes).sum();
@@ -199,29 +198,29 @@ impl Store {
         orphans
     }
 
-    fn orphans_of(&self, day: &Path) -> io::Result<Vec<Orphan>> {
+    fn orphans_of(&self, day: Date) -> io::Result<Vec<Orphan>> {
         let (mut wavs, mut records) = (BTreeMap::new(), BTreeSet::new());
-        for entry in fs::read_dir(day)? {
+        for entry in fs::read_dir(self.dir_of(day))? {
             let entry = entry?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else {
                 continue;
             };
-            if let Some(id) = name.strip_suffix(".wav.part") {
+            let id = |ending| Id::try_from(name.strip_suffix(ending)?.to_owned()).ok();
+            if let Some(id) = id(".wav.part") {
                 // A file that is gone meanwhile was no orphan.
                 if let Some(file) = found(entry.metadata())? {
-                    wavs.insert(id.to_owned(), file.len());
+                    wavs.insert(id, file.len());
                 }
-            } else if let Some(id) = name.strip_suffix(".json.part") {
-                records.insert(id.to_owned());
+            } else if let Some(id) = id(".json.part") {
+                records.insert(id);
             }
         }
         // A record is finished together with its WAV.
         records.retain(|id| !wavs.contains_key(id));
         let wavs = wavs.into_iter().map(|(id, bytes)| (id, Some(bytes)));
         let all = wavs.chain(records.into_iter().map(|id| (id, None)));
-        let orphan =
-            |(id, wav_bytes)| Orphan { names: Names { dir: day.to_owned(), id }, wav_bytes };
+        let orphan = |(id, wav_bytes)| Orphan { names: self.names(Key::new(day, id)), wav_bytes };
         Ok(all.map(orphan).filter(|orphan| !self.recovering.is_claimed(&orphan.names)).collect())
     }
 
@@ -377,7 +376,7 @@ fn recover_record(store: &Store, names: &Names) -> io::Result<Recovered> {
     let Some(record) = read_record(&names.json_part()) else {
         return Ok(Recovered::NotOurs);
     };
-    if record.id != names.id {
+    if record.id.as_ref() != Some(names.key.id()) {
         return Ok(Recovered::NotOurs);
     }
     clear_claim(&names.json())?;
@@ -391,7 +390,7 @@ fn recover_record(store: &Store, names: &Names) -> io::Result<Recovered> {
         }
         return Ok(Recovered::NotOurs);
     }
-    store.finished.announce(&record);
+    store.finished.announce(&names.key, &record);
     rename_new(&names.json_part(), &names.json())?;
     sync_dir(&names.dir)?;
     store.finished.settle(&record);
@@ -407,18 +406,16 @@ pub(super) fn read_record(path: &Path) -> Option<Record> {
 /// beginning of one. If the file's record is known, bytes of the header may be zeros that a power loss
 /// left.
 fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
-    let is_known = !record.id.is_empty();
+    let is_known = record.id.is_some();
     let mut start = [0; wav::HEADER_BYTES_MAX];
     let length = read_start(file, &mut start)?;
-    let announced = &*record.format.encoding;
-    let encodings = match announced {
-        "mulaw" => [Encoding::Mulaw, Encoding::Pcm16],
-        _ => [Encoding::Pcm16, Encoding::Mulaw],
-    };
+    let Spec { encoding, sample_rate_hz, .. } = record.format.spec().map_err(io::Error::other)?;
+    // The announced encoding comes first.
+    let encodings = [encoding, Encoding::Mulaw, Encoding::Pcm16, Encoding::Alaw];
     let channels = if record.format.channels == 2 { [2, 1] } else { [1, 2] };
-    let specs = encodings.into_iter().flat_map(|encoding| {
-        channels.map(|channels| Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding })
-    });
+    let specs = encodings
+        .into_iter()
+        .flat_map(|encoding| channels.map(|channels| Spec { channels, sample_rate_hz, encoding }));
     Ok(specs.into_iter().find(|spec| is_header(*spec, &start[..length], is_known)))
 }
 
@@ -477,7 +474,8 @@ fn modified(file: &File) -> Timestamp {
 fn end_of(record: &Record, samples: u64, written_at: Timestamp) -> Timestamp {
     // A record written at the start alone gives its start as its end: all samples came after it.
     let noted = if record.ended_at == record.started_at { 0 } else { record.samples };
-    let audio = SignedDuration::from_millis(ms(samples.saturating_sub(noted)).cast_signed());
+    let audio_ms = record.format.ms(samples.saturating_sub(noted));
+    let audio = SignedDuration::from_millis(audio_ms.cast_signed());
     let by_audio = record.ended_at.saturating_add(audio).unwrap_or(record.ended_at);
     if written_at >= record.ended_at { by_audio.min(written_at) } else { by_audio }
 }

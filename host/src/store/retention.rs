@@ -10,6 +10,13 @@
 //! **For room**, one recording is removed. If the disk then has that much more room, two are removed,
 //! then four, and so on. It stops when the room does not come (a snapshot or another program's file
 //! takes it), and removes nothing at all where all recordings together would not be enough.
+//!
+//! **The outbox is asked first.** A recording that its receiver is still to be told of stays, since the
+//! receiver will want to fetch it, until it was told or the outbox gives up. New calls matter more: while
+//! the disk lacks room, these recordings go as well, after all others, oldest first, and no more of them
+//! than the room needs.
+
+mod balance;
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -22,11 +29,13 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use self::balance::{Balance, Coin, Step};
 use super::clock::{self, CONFIRM_FILE, Clock, Reading};
-use super::keep::{DAY, date_of, days_of, finished_in, our_record, remove};
+use super::keep::{DAY, our_record, remove, start_of};
 use super::{Inodes, Names, Room, Store};
 use crate::disk;
 use crate::lock::lock;
+use crate::record::Key;
 
 /// The most recordings that one look announces for removal because of their age. Later looks take the
 /// rest.
@@ -37,23 +46,6 @@ const ALARM_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// The time from one look for recordings that are too old to the next.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
-
-/// The most by which the room on the disk may differ from the expected room without a cause.
-const SLACK_BYTES: u64 = 16 * 1024;
-const SLACK_INODES: u64 = 8;
-
-/// The longest time that a file system may take to free the room of removed files.
-const FREED_WITHIN: Duration = Duration::from_secs(10);
-
-/// The time for which nothing is removed if the room does not come by then; twice as long each further
-/// time, a day at most.
-const HOLD: Duration = Duration::from_secs(10 * 60);
-
-/// After this long without a need for room, removals begin with one recording again.
-const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
-
-/// The most recordings that are removed between two looks at the room.
-const BATCH_MAX: usize = 1024;
 
 /// The reason for a removal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -105,17 +97,25 @@ pub struct Retention {
     pub clock_doubt: Option<String>,
     /// The reason why nothing is removed because of age although `--keep-days` is given.
     pub clock_alarm: Option<String>,
+    /// The recordings that `--keep-days` leaves because their receiver is still to be told of them.
+    pub held_alarm: Option<String>,
     /// The reason why nothing more is removed for room although `--make-room` is given and room short.
     pub room_alarm: Option<String>,
     /// Recordings removed since the start, in the order of [`Removal::ALL`].
     pub removed: [u64; Removal::ALL.len()],
+    /// Of them, recordings removed for their age or for room before their receiver was told of them.
+    pub removed_undelivered: u64,
 }
 
 impl Retention {
     /// The alarms, in words.
     #[must_use]
     pub fn alarms(&self) -> Vec<String> {
-        self.clock_alarm.iter().chain(&self.room_alarm).cloned().collect()
+        [&self.clock_alarm, &self.held_alarm, &self.room_alarm]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
     }
 }
 
@@ -125,6 +125,7 @@ pub(super) struct Keeping {
     /// The part that other threads may read.
     shown: Mutex<Retention>,
     removed: [AtomicU64; Removal::ALL.len()],
+    removed_undelivered: AtomicU64,
     /// Bytes that writers have written.
     pub written: AtomicU64,
     /// Files that writers have made.
@@ -139,6 +140,7 @@ struct Work {
     /// Paths of the records that the next look may remove because of their age.
     announced: HashSet<PathBuf>,
     clock_alarm: Alarm,
+    held_alarm: Alarm,
     room_alarm: Alarm,
     /// One for each [`Coin`].
     balances: [Balance; 2],
@@ -146,44 +148,6 @@ struct Work {
     /// coin in `queue_made`.
     queue: VecDeque<Found>,
     queue_made: Option<(Instant, Coin)>,
-}
-
-/// The unit of room.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Coin {
-    Bytes,
-    Inodes,
-}
-
-impl Coin {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Bytes => "bytes",
-            Self::Inodes => "inodes",
-        }
-    }
-
-    const fn option(self) -> &'static str {
-        match self {
-            Self::Bytes => "--keep-free",
-            Self::Inodes => "--keep-free-inodes",
-        }
-    }
-
-    /// The room that the removal of a recording frees.
-    const fn of(self, found: &Found) -> u64 {
-        match self {
-            Self::Bytes => found.bytes,
-            Self::Inodes => found.inodes,
-        }
-    }
-
-    const fn slack(self) -> u64 {
-        match self {
-            Self::Bytes => SLACK_BYTES,
-            Self::Inodes => SLACK_INODES,
-        }
-    }
 }
 
 /// The time at which a fault was last logged for the operator; it is logged again while it goes on.
@@ -225,6 +189,14 @@ impl Found {
         let (wav, record) = (freed(names.wav()), freed(names.json()));
         Self { names, ended, bytes: wav.0 + record.0, inodes: wav.1 + record.1 }
     }
+
+    /// The room that its removal frees.
+    const fn room(&self, coin: Coin) -> u64 {
+        match coin {
+            Coin::Bytes => self.bytes,
+            Coin::Inodes => self.inodes,
+        }
+    }
 }
 
 impl Store {
@@ -233,7 +205,8 @@ impl Store {
     pub fn retention(&self) -> Retention {
         let shown = lock(&self.keeping.shown).clone();
         let removed = std::array::from_fn(|why| self.keeping.removed[why].load(Ordering::Relaxed));
-        Retention { removed, ..shown }
+        let removed_undelivered = self.keeping.removed_undelivered.load(Ordering::Relaxed);
+        Retention { removed, removed_undelivered, ..shown }
     }
 
     /// Notes that `bytes` bytes of a recording were written.
@@ -275,9 +248,9 @@ impl Store {
     /// The time at which the newest recording ended or was published, by the latest day's start, records
     /// and file times.
     fn newest_s(&self) -> Option<i64> {
-        let day = days_of(self.dir()).ok()?.pop()?;
-        let began_s = clock::wall_s(date_of(&day)?);
-        let (published_s, records) = self.latest_of(&day).unwrap_or_default();
+        let day = self.days().ok()?.pop()?;
+        let began_s = clock::wall_s(start_of(day)?);
+        let (published_s, records) = self.latest_of(day).unwrap_or_default();
         let ended_s = records.iter().map(|record| record.ended_at.as_second()).max();
         [Some(began_s), published_s, ended_s].into_iter().max()?
     }
@@ -326,7 +299,7 @@ impl Store {
             Some(days) if is_believed => self.remove_old(days, next_look),
             _ => {
                 self.work().announced.clear();
-                self.show(|shown| shown.next = None);
+                self.show(|shown| (shown.next, shown.held_alarm) = (None, None));
             }
         }
     }
@@ -342,10 +315,13 @@ impl Store {
         // more. It waits for the next look.
         let is_due =
             |found: &Found| found.ended < horizon && announced.contains(&found.names.json());
-        let (due, mut next): (Vec<Found>, Vec<Found>) = old.into_iter().partition(is_due);
+        let (due, next): (Vec<Found>, Vec<Found>) = old.into_iter().partition(is_due);
+        let (due, held) = self.part_held(due);
         for found in due {
             self.remove_found(&found, Removal::KeepDays);
         }
+        let (mut next, still_held) = self.part_held(next);
+        self.tell_held(held + still_held);
         next.truncate(PLAN_MAX);
         self.work().announced = next.iter().map(|found| found.names.json()).collect();
         self.remove_empty_days();
@@ -356,14 +332,52 @@ impl Store {
         self.show(|shown| shown.next = plan);
     }
 
+    /// Leaves out the recordings that the outbox holds. While the disk lacks room, the oldest of them stay
+    /// in, as many as the room needs, behind the others. Returns the rest, and the number left out.
+    fn part_held(&self, found: Vec<Found>) -> (Vec<Found>, usize) {
+        let is_held = |found: &Found| self.finished.holds(&found.names.key);
+        let (held, mut rest): (Vec<Found>, Vec<Found>) = found.into_iter().partition(is_held);
+        if held.is_empty() {
+            return (rest, 0);
+        }
+        let mut lacking = self.look_for_room().map_or([0; 2], |room| room.lacking());
+        // Counts the room that the removal frees, and returns whether any of it is lacking.
+        let mut takes = |found: &Found| {
+            let mut helps = false;
+            for (lacking, coin) in lacking.iter_mut().zip([Coin::Bytes, Coin::Inodes]) {
+                helps |= *lacking > 0 && found.room(coin) > 0;
+                *lacking = lacking.saturating_sub(found.room(coin));
+            }
+            helps
+        };
+        for found in &rest {
+            takes(found);
+        }
+        let (needed, held): (Vec<Found>, Vec<Found>) = held.into_iter().partition(takes);
+        rest.extend(needed);
+        (rest, held.len())
+    }
+
+    /// Tells of the old recordings that wait for the outbox.
+    fn tell_held(&self, recordings: usize) {
+        let told =
+            "--keep-days leaves recordings until their webhook messages are delivered or given up";
+        if self.work().held_alarm.is_due(recordings > 0) {
+            tracing::warn!(recordings, "{told}");
+        }
+        self.show(|shown| {
+            shown.held_alarm = (recordings > 0).then(|| format!("{told}: {recordings} now"));
+        });
+    }
+
     /// The recordings that ended before `horizon` and may be removed, oldest first.
     fn old(&self, horizon: SystemTime) -> Vec<Found> {
         let mut old = Vec::new();
-        for day in days_of(self.dir()).unwrap_or_default() {
-            if date_of(&day).is_none_or(|began| began >= horizon) {
+        for day in self.days().unwrap_or_default() {
+            if start_of(day).is_none_or(|began| began >= horizon) {
                 break; // Later recordings have ended later.
             }
-            old.extend(finished_in(&day).unwrap_or_default());
+            old.extend(self.finished_in(day, |_| true).unwrap_or_default());
         }
         old.retain(|(_, ended)| *ended < horizon);
         if old.is_empty() {
@@ -381,10 +395,10 @@ impl Store {
     fn newest(&self) -> HashSet<PathBuf> {
         let mut newest = Vec::new();
         if self.config.keep_min > 0 {
-            for day in days_of(self.dir()).unwrap_or_default().into_iter().rev() {
+            for day in self.days().unwrap_or_default().into_iter().rev() {
                 // A long call may have begun the day before and ended last.
                 let is_last = newest.len() >= self.config.keep_min;
-                newest.extend(finished_in(&day).unwrap_or_default());
+                newest.extend(self.finished_in(day, |_| true).unwrap_or_default());
                 if is_last {
                     break;
                 }
@@ -396,14 +410,25 @@ impl Store {
 
     /// Removes one recording, if it is still there and callreel's. Returns whether it did.
     fn remove_found(&self, found: &Found, why: Removal) -> bool {
-        let id = &found.names.id;
+        let key = &found.names.key;
+        let (id, reason) = (key.id().as_str(), why.name());
         if our_record(&found.names).is_none() {
             return false;
         }
+        let is_held = self.finished.holds(key);
         match remove(&found.names) {
             Ok(()) => {
                 self.count_removed(why);
-                tracing::warn!(id, reason = why.name(), "removed a recording");
+                if is_held {
+                    self.keeping.removed_undelivered.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(
+                        id,
+                        reason,
+                        "removed a recording before its webhook message was delivered: the disk lacks room"
+                    );
+                } else {
+                    tracing::warn!(id, reason, "removed a recording");
+                }
                 true
             }
             Err(error) => {
@@ -415,10 +440,10 @@ impl Store {
 
     fn remove_empty_days(&self) {
         let now = SystemTime::now();
-        for day in days_of(self.dir()).unwrap_or_default() {
-            match date_of(&day) {
+        for day in self.days().unwrap_or_default() {
+            match start_of(day) {
                 // A directory with anything in it stays.
-                Some(began) if began + DAY < now => drop(fs::remove_dir(&day)),
+                Some(began) if began + DAY < now => drop(fs::remove_dir(self.dir_of(day))),
                 _ => break,
             }
         }
@@ -477,7 +502,7 @@ impl Store {
         count: usize,
     ) -> Option<String> {
         let is_fresh = |(made, of): (Instant, Coin)| of == coin && made.elapsed() < LOOK_EVERY;
-        let queued = |queue: &VecDeque<Found>| queue.iter().map(|it| coin.of(it)).sum::<u64>();
+        let queued = |queue: &VecDeque<Found>| queue.iter().map(|it| it.room(coin)).sum::<u64>();
         let is_in_vain = work.balances[coin as usize].is_in_vain;
         if !work.queue_made.is_some_and(is_fresh) || (queued(&work.queue) < short && !is_in_vain) {
             work.queue = self.oldest(coin, short.saturating_mul(2)).into();
@@ -496,7 +521,7 @@ impl Store {
             && batch.len() < count
             && let Some(found) = work.queue.pop_front()
         {
-            wanted = wanted.saturating_sub(coin.of(&found));
+            wanted = wanted.saturating_sub(found.room(coin));
             batch.push(found);
         }
         if let Some(Plan { recordings, bytes, oldest, newest, .. }) =
@@ -507,7 +532,7 @@ impl Store {
         }
         for found in batch {
             if self.remove_found(&found, Removal::MakeRoom) {
-                work.balances[coin as usize].removed += coin.of(&found);
+                work.balances[coin as usize].removed += found.room(coin);
             }
         }
         self.remove_empty_days();
@@ -515,11 +540,16 @@ impl Store {
     }
 
     /// The oldest recordings that may be removed and free some room: enough of them for `wanted` bytes
-    /// or inodes, or all.
+    /// or inodes, or all. Recordings that the outbox holds come after all others.
     fn oldest(&self, coin: Coin, wanted: u64) -> Vec<Found> {
         let (newest, mut oldest, mut sum) = (self.newest(), Vec::new(), 0);
-        for day in days_of(self.dir()).unwrap_or_default() {
-            let mut found = finished_in(&day).unwrap_or_default();
+        let days = self.days().unwrap_or_default();
+        let passes = [false, true]
+            .into_iter()
+            .flat_map(|is_held| days.iter().map(move |day| (is_held, *day)));
+        for (is_held, day) in passes {
+            let wanted_ones = |key: &Key| self.finished.holds(key) == is_held;
+            let mut found = self.finished_in(day, wanted_ones).unwrap_or_default();
             found.retain(|(names, _)| !newest.contains(&names.json()));
             found.sort_by_key(|(_, ended)| *ended);
             for (names, ended) in found {
@@ -527,8 +557,8 @@ impl Store {
                 if sum >= wanted {
                     return oldest;
                 }
-                if coin.of(&found) > 0 {
-                    sum += coin.of(&found);
+                if found.room(coin) > 0 {
+                    sum += found.room(coin);
                     oldest.push(found);
                 }
             }
@@ -537,175 +567,16 @@ impl Store {
     }
 }
 
-/// The figures of these recordings, which come oldest first.
+/// The figures of these recordings; `None` if there are none.
 fn plan_of(found: &[Found], at: SystemTime) -> Option<Plan> {
     let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or_default();
-    let (oldest, newest) = (found.first()?, found.last()?);
+    let ends = || found.iter().map(|found| found.ended);
+    let (oldest, newest) = (ends().min()?, ends().max()?);
     Some(Plan {
         at: time(at),
         recordings: found.len() as u64,
         bytes: found.iter().map(|found| found.bytes).sum(),
-        oldest: time(oldest.ended),
-        newest: time(newest.ended),
+        oldest: time(oldest),
+        newest: time(newest),
     })
-}
-
-/// The account of removals for room against the room on the disk.
-#[derive(Debug, Default)]
-struct Balance {
-    /// The free room, callreel's bytes written or files made, and the time, all when the account was
-    /// opened.
-    opened: Option<(u64, u64, Instant)>,
-    /// Bytes or inodes removed since.
-    removed: u64,
-    /// The most recordings that are removed at one time.
-    batch: usize,
-    /// The time since which the room that removals ought to have made is missing.
-    waits_since: Option<Instant>,
-    /// The time until which nothing is removed, the length of this hold, and the room missing when it
-    /// began.
-    hold: Option<(Instant, Duration, u64)>,
-    /// The time at which room was last short.
-    needed: Option<Instant>,
-    /// Removing all recordings that may be removed would not be enough.
-    is_in_vain: bool,
-}
-
-/// The next thing to do for room.
-#[derive(Debug, Eq, PartialEq)]
-enum Step {
-    /// Nothing: there is room.
-    Rest,
-    /// Nothing yet: the file system may still be freeing the room.
-    Wait,
-    /// Nothing: removals do not help, for this reason.
-    Hold(String),
-    /// Remove at most this many recordings.
-    Remove(usize),
-}
-
-impl Balance {
-    fn step(&mut self, coin: Coin, short: u64, free: u64, written: u64, now: Instant) -> Step {
-        let slack = coin.slack();
-        if short == 0 {
-            if self.needed.is_some_and(|needed| now - needed >= FORGET_AFTER) {
-                *self = Self::default();
-            }
-            (self.waits_since, self.hold, self.is_in_vain) = (None, None, false);
-            if self.removed == 0 {
-                self.opened = None;
-            }
-            return Step::Rest;
-        }
-        self.needed = Some(now);
-        let (free_then, written_then, opened) = *self.opened.get_or_insert((free, written, now));
-        let expected =
-            (free_then + self.removed).saturating_sub(written.saturating_sub(written_then));
-        let missing = expected.saturating_sub(free);
-        if self.removed == 0 || missing <= self.removed / 2 + slack {
-            let is_first = self.removed == 0;
-            if is_first || now - opened >= FORGET_AFTER {
-                (self.opened, self.removed) = (Some((free, written, now)), 0);
-            }
-            (self.waits_since, self.hold) = (None, None);
-            self.batch =
-                if is_first && self.batch == 0 { 1 } else { (self.batch * 2).min(BATCH_MAX) };
-            return Step::Remove(self.batch);
-        }
-        if now - *self.waits_since.get_or_insert(now) < FREED_WITHIN {
-            return Step::Wait;
-        }
-        match self.hold {
-            None => self.hold = Some((now + HOLD, HOLD, missing)),
-            Some((until, _, _)) if now < until => {}
-            // The other files that took the room grow no more: try again, with one recording.
-            Some((_, length, then)) if missing <= then + slack => {
-                let length = (length * 2).min(DAY);
-                self.opened = Some((free, written, now));
-                (self.removed, self.batch, self.waits_since) = (0, 1, None);
-                self.hold = Some((now + length, length, 0));
-                return Step::Remove(1);
-            }
-            Some((_, length, _)) => self.hold = Some((now + length, length, missing)),
-        }
-        let unit = coin.name();
-        Step::Hold(format!(
-            "{} {unit} were removed, but {missing} of them are not free: other files took the room, or the file system keeps it",
-            self.removed
-        ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    /// A disk on which removals may free no room, and on which other programs write.
-    struct Sim {
-        balance: Balance,
-        free: u64,
-        now: Instant,
-        removed: usize,
-    }
-
-    impl Sim {
-        fn new(free: u64) -> Self {
-            Self { balance: Balance::default(), free, now: Instant::now(), removed: 0 }
-        }
-
-        /// One second: removes recordings of 1 MiB as the step says, then others write `others` bytes.
-        fn tick(&mut self, keep_free: u64, others: u64, frees: bool) -> Step {
-            self.now += Duration::from_secs(1);
-            let short = keep_free.saturating_sub(self.free);
-            let step = self.balance.step(Coin::Bytes, short, self.free, 0, self.now);
-            if let Step::Remove(count) = step {
-                let count = count.min(short.div_ceil(MIB) as usize);
-                self.removed += count;
-                self.balance.removed += count as u64 * MIB;
-                self.free += if frees { count as u64 * MIB } else { 0 };
-            }
-            self.free = self.free.saturating_sub(others);
-            step
-        }
-    }
-
-    #[test]
-    fn removals_that_help_go_on_in_growing_batches_and_no_further_than_needed() {
-        let mut disk = Sim::new(0);
-        let steps: Vec<Step> = (0..6).map(|_| disk.tick(20 * MIB, 0, true)).collect();
-        assert_eq!(steps[..5], [1, 2, 4, 8, 16].map(Step::Remove));
-        assert_eq!((disk.removed, &steps[5]), (20, &Step::Rest));
-    }
-
-    #[test]
-    fn a_removal_that_frees_nothing_is_the_last_for_a_long_time() {
-        let mut disk = Sim::new(0);
-        let steps: Vec<Step> = (0..600).map(|_| disk.tick(20 * MIB, 0, false)).collect();
-        assert_eq!((disk.removed, &steps[1]), (1, &Step::Wait));
-        assert!(matches!(steps[15], Step::Hold(_)));
-        for _ in 0..24 * 3600 {
-            disk.tick(20 * MIB, 0, false);
-        }
-        assert!(disk.removed < 10, "{}", disk.removed);
-    }
-
-    #[test]
-    fn room_that_others_take_at_once_is_not_made_for_them() {
-        let mut disk = Sim::new(10 * MIB);
-        for _ in 0..600 {
-            disk.tick(20 * MIB, MIB, true);
-        }
-        assert!(disk.removed <= 4, "{}", disk.removed);
-    }
-
-    #[test]
-    fn a_file_system_that_frees_late_is_waited_for() {
-        let mut disk = Sim::new(0);
-        disk.tick(20 * MIB, 0, false);
-        assert_eq!(disk.tick(20 * MIB, 0, false), Step::Wait);
-        disk.free += MIB;
-        assert_eq!(disk.tick(20 * MIB, 0, false), Step::Remove(2));
-    }
 }

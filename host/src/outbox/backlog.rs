@@ -1,7 +1,7 @@
-//! The messages that wait, in memory, so that their directory is read seldom, however many there are.
+//! The entries that wait, in memory, so that their directory is read seldom, however many there are.
 //!
 //! The oldest are known by name and time. Of the newer ones only the number is known, until there is
-//! room. All are files in the directory, so no message is lost.
+//! room. All are files in the directory, so none is lost.
 
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::fs;
@@ -11,22 +11,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::disk::found;
 
-/// The most messages that are known by name.
+/// The most entries that are known by name.
 const KNOWN_MAX: usize = 4096;
 
-/// The most messages that one round tries: the oldest ones.
+/// The most entries that one round tries: the oldest ones.
 const ROUND_MAX: usize = 1000;
 
-/// The longest time between two reads of the directory: other programs may remove messages.
+/// The longest time between two reads of the directory: other programs may remove entries.
 const READ_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// The time after which the directory is read again if it could not be read.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// The time at which a message was written, and its id. Messages are delivered in this order.
+/// The time at which an entry was written, and its id. Entries are delivered in this order.
 pub(super) type Waiting = (SystemTime, String);
 
-/// The tries of a message so far.
+/// The tries of an entry so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tries {
     /// The number of failed tries.
@@ -38,40 +38,40 @@ pub(super) struct Tries {
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     known: BTreeMap<Waiting, Tries>,
-    /// The number of newer messages, not known by name.
+    /// The number of newer entries, not known by name.
     beyond: u64,
     /// Time of the next read of the directory; `None`: now.
     read_at: Option<Instant>,
 }
 
 impl Backlog {
-    /// The number of messages that wait.
+    /// The number of entries that wait.
     pub(super) fn len(&self) -> u64 {
         self.known.len() as u64 + self.beyond
     }
 
-    /// Adds a message that was just written.
-    pub(super) fn add(&mut self, message: Waiting) {
+    /// Adds an entry that was just written.
+    pub(super) fn add(&mut self, entry: Waiting) {
         if self.beyond > 0 {
             self.beyond += 1;
             return;
         }
-        self.known.entry(message).or_default();
+        self.known.entry(entry).or_default();
         if self.known.len() > KNOWN_MAX {
             self.known.pop_last();
             self.beyond += 1;
         }
     }
 
-    /// Counts further messages, newer than all that are known by name.
+    /// Counts further entries, newer than all that are known by name.
     pub(super) fn add_unknown(&mut self, count: u64) {
         self.beyond += count;
     }
 
-    /// Reads the directory if it is time, or if few messages are known by name and there are more.
+    /// Reads the directory if it is time, or if few entries are known by name and there are more.
     ///
     /// # Errors
-    /// The directory cannot be read; the known messages stay as they were.
+    /// The directory cannot be read; the known entries stay as they were.
     pub(super) fn refresh(&mut self, dir: &Path, now: Instant) -> io::Result<()> {
         let is_short = self.beyond > 0 && self.known.len() < ROUND_MAX;
         if !is_short && self.read_at.is_some_and(|at| at > now) {
@@ -104,20 +104,20 @@ impl Backlog {
         }
         let known = std::mem::take(&mut self.known).into_iter();
         let mut tries: HashMap<_, _> = known.map(|((_, id), tries)| (id, tries)).collect();
-        let known = oldest.into_iter().map(|message| {
-            let tries = tries.remove(&message.1).unwrap_or_default();
-            (message, tries)
+        let known = oldest.into_iter().map(|waiting| {
+            let tries = tries.remove(&waiting.1).unwrap_or_default();
+            (waiting, tries)
         });
         self.known = known.collect();
         self.beyond = beyond;
         Ok(())
     }
 
-    /// The messages that are due, oldest first.
+    /// The entries that are due, oldest first.
     pub(super) fn due(&self, now: Instant) -> Vec<Waiting> {
         let round = self.known.iter().take(ROUND_MAX);
         let due = round.filter(|(_, tries)| tries.next.is_none_or(|next| next <= now));
-        due.map(|(message, _)| message.clone()).collect()
+        due.map(|(entry, _)| entry.clone()).collect()
     }
 
     /// Time of the next thing to do: a try, or a read of the directory.
@@ -126,14 +126,14 @@ impl Backlog {
         next.chain(self.read_at).min().unwrap_or(now)
     }
 
-    /// The tries of a message, if it is known by name.
-    pub(super) fn tries(&mut self, message: &Waiting) -> Option<&mut Tries> {
-        self.known.get_mut(message)
+    /// The tries of an entry, if it is known by name.
+    pub(super) fn tries(&mut self, entry: &Waiting) -> Option<&mut Tries> {
+        self.known.get_mut(entry)
     }
 
-    /// Forgets a message that was removed.
-    pub(super) fn remove(&mut self, message: &Waiting) {
-        self.known.remove(message);
+    /// Forgets an entry that was removed.
+    pub(super) fn remove(&mut self, entry: &Waiting) {
+        self.known.remove(entry);
     }
 }
 

@@ -1,0 +1,93 @@
+//! The format of a recording's WAV, and its durations.
+
+use callreel_core::frame::Tracks;
+use callreel_core::g711::SAMPLE_RATE_HZ;
+use callreel_core::wav::{Encoding, Spec};
+use serde::{Deserialize, Serialize};
+
+use super::Word;
+
+/// The format of a WAV.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Format {
+    /// The encoding of its samples.
+    pub encoding: Word<Encoding>,
+    /// Samples a second of each channel.
+    pub sample_rate_hz: u32,
+    /// Channels, interleaved.
+    pub channels: u16,
+}
+
+/// The record names an encoding that this build does not know.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("its record names the encoding {0:?}, which this version of callreel does not know")]
+pub struct UnknownEncoding(Box<str>);
+
+impl Format {
+    pub(super) const fn new(tracks: Tracks, encoding: Encoding) -> Self {
+        Self {
+            encoding: Word::Known(encoding),
+            sample_rate_hz: SAMPLE_RATE_HZ,
+            channels: tracks.channels(),
+        }
+    }
+
+    /// The format for core's WAV code; of one channel if it names neither one nor two.
+    ///
+    /// # Errors
+    /// [`UnknownEncoding`]: the samples cannot be read.
+    pub fn spec(&self) -> Result<Spec, UnknownEncoding> {
+        match &self.encoding {
+            Word::Known(encoding) => Ok(Spec {
+                channels: if self.channels == 2 { 2 } else { 1 },
+                sample_rate_hz: self.sample_rate_hz,
+                encoding: *encoding,
+            }),
+            Word::Other(word) => Err(UnknownEncoding(word.clone())),
+        }
+    }
+
+    /// The duration of `samples` samples of one channel in milliseconds, rounded down.
+    #[must_use]
+    pub const fn ms(&self, samples: u64) -> u64 {
+        ms_at(self.sample_rate_hz, samples)
+    }
+
+    /// The samples of one channel in `ms` milliseconds, rounded down.
+    #[must_use]
+    pub const fn samples(&self, ms: u64) -> u64 {
+        saturate(ms as u128 * self.sample_rate_hz as u128 / 1000)
+    }
+}
+
+/// The duration of `samples` samples in milliseconds, rounded down; 0 at a rate of 0.
+#[must_use]
+pub const fn ms_at(sample_rate_hz: u32, samples: u64) -> u64 {
+    match (samples.checked_mul(1000), sample_rate_hz) {
+        (_, 0) => 0,
+        (Some(product), rate) => product / rate as u64,
+        (None, rate) => saturate(samples as u128 * 1000 / rate as u128),
+    }
+}
+
+const fn saturate(number: u128) -> u64 {
+    if number > u64::MAX as u128 { u64::MAX } else { number as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_follow_the_rate_and_never_overflow() {
+        let at = |sample_rate_hz| Format {
+            encoding: Encoding::Pcm16.into(),
+            sample_rate_hz,
+            channels: 1,
+        };
+        assert_eq!((at(8000).ms(799), at(8000).samples(99)), (99, 792));
+        assert_eq!((at(44_100).ms(44_100), at(44_100).samples(10)), (1000, 441));
+        assert_eq!((at(8000).ms(u64::MAX), at(8000).samples(u64::MAX)), (u64::MAX / 8, u64::MAX));
+        assert_eq!((at(0).ms(5), at(0).samples(5)), (0, 0));
+    }
+}

@@ -1,0 +1,169 @@
+//! A recording's files from the first byte to their final names.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::digest::{self, DataDigest};
+use crate::disk::{WholeFile, clear_claim, found, is_there, rename_new, sync_dir};
+use crate::finished::Finished;
+use crate::record::{Id, Key, Record, State, Wav};
+
+/// A recording's file while it is being recorded.
+#[derive(Debug)]
+pub struct Part {
+    pub(super) names: Names,
+    pub(super) file: File,
+    /// The record has its final name.
+    pub(super) record_published: bool,
+    /// The WAV has its final name; only its directory is still to be made durable.
+    pub(super) wav_published: bool,
+    pub(super) finished: Finished,
+}
+
+impl Part {
+    /// The recording's name.
+    #[must_use]
+    pub const fn id(&self) -> &Id {
+        self.names.key.id()
+    }
+
+    /// The file, open for reading and writing.
+    #[must_use]
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether the name still belongs to this file.
+    ///
+    /// # Errors
+    /// The system's error; the answer is not known.
+    pub fn is_in_place(&self) -> io::Result<bool> {
+        let ours = self.file.metadata()?;
+        let there = found(fs::symlink_metadata(self.names.wav_part()))?;
+        Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
+    }
+
+    /// Removes the empty files of interrupted renames under the final names not yet given.
+    pub(super) fn clear_claims(&self) -> io::Result<()> {
+        if !self.record_published {
+            clear_claim(&self.names.json())?;
+        }
+        if !self.wav_published {
+            clear_claim(&self.names.wav())?;
+        }
+        Ok(())
+    }
+
+    /// Gives the name back and removes all files begun under it.
+    pub(super) fn discard(&self) {
+        for path in [self.names.wav_part(), self.names.json_part(), self.names.json_temporary()] {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    fn wav_name(&self) -> String {
+        format!("{}.wav", self.id())
+    }
+
+    /// Whether a record already describes the finished file, with the digest of its samples.
+    pub(super) fn is_described_by(&self, record: &Record) -> io::Result<bool> {
+        let bytes = self.file.metadata()?.len();
+        Ok(record.wav.as_ref().is_some_and(|wav| {
+            wav.file == self.wav_name() && wav.bytes == bytes && wav.data_sha256.is_some()
+        }))
+    }
+
+    /// Writes the record as far as it is known, so that it survives a crash.
+    ///
+    /// # Errors
+    /// The system's error; the record written before is still there.
+    pub fn write_record(&self, record: &Record) -> io::Result<()> {
+        let mut text = Vec::with_capacity(record.size());
+        serde_json::to_writer_pretty(&mut text, record)?;
+        text.push(b'\n');
+        let (temporary, to) = (self.names.json_temporary(), self.names.json_part());
+        let is_durable = record.state != State::Recording;
+        WholeFile { temporary: &temporary, to: &to, is_durable, replaces: true }
+            .write(|file| file.write_all(&text))?;
+        Ok(())
+    }
+
+    /// Gives the finished WAV and its record their final names, durably. May be called again after an
+    /// error.
+    ///
+    /// The order decides the state after a crash: the WAV's bytes, then the record, then the WAV's name.
+    /// `digest` is that of the file's samples. A digest of the whole file is made if `spare` time
+    /// allows.
+    ///
+    /// # Errors
+    /// The system's error; no existing file is replaced.
+    pub fn publish(
+        &mut self,
+        record: &mut Record,
+        digest: &DataDigest,
+        spare: &mut Duration,
+    ) -> io::Result<()> {
+        if !self.record_published {
+            record.id = Some(self.id().clone());
+            if !self.is_described_by(record)? {
+                let bytes = self.file.metadata()?.len();
+                let sha256 = digest::whole(&self.file, bytes, spare)?;
+                let (file, data_sha256) = (self.wav_name(), Some(digest.text()));
+                record.wav = Some(Wav { file, bytes, sha256, data_sha256 });
+            }
+            self.write_record(record)?;
+            self.finished.announce(&self.names.key, record);
+            rename_new(&self.names.json_part(), &self.names.json())?;
+            self.record_published = true;
+        }
+        if !self.wav_published {
+            rename_new(&self.names.wav_part(), &self.names.wav())?;
+            self.wav_published = true;
+        }
+        sync_dir(&self.names.dir)?;
+        self.finished.settle(record);
+        Ok(())
+    }
+}
+
+/// Names of one recording's files.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    /// The folder of the recording's day.
+    pub dir: PathBuf,
+    pub key: Key,
+}
+
+impl Names {
+    fn with(&self, ending: &str) -> PathBuf {
+        self.dir.join(format!("{}{ending}", self.key.id()))
+    }
+
+    pub(super) fn wav(&self) -> PathBuf {
+        self.with(".wav")
+    }
+
+    pub(super) fn wav_part(&self) -> PathBuf {
+        self.with(".wav.part")
+    }
+
+    pub(super) fn json(&self) -> PathBuf {
+        self.with(".json")
+    }
+
+    pub(super) fn json_part(&self) -> PathBuf {
+        self.with(".json.part")
+    }
+
+    pub(super) fn json_temporary(&self) -> PathBuf {
+        self.with(".json.tmp")
+    }
+
+    /// Whether a finished recording, or a record on its way, has the name.
+    pub(super) fn is_taken(&self) -> io::Result<bool> {
+        Ok(is_there(&self.wav())? || is_there(&self.json())? || is_there(&self.json_part())?)
+    }
+}
