@@ -153,7 +153,7 @@ impl Format {
 /// The format of a session's chunks, with the numbers that every chunk needs. Without the feature
 /// `formats`, it takes no memory and its numbers are constants: the code is that of mu-law alone.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Layout {
+pub(crate) struct ChunkLayout {
     #[cfg(feature = "formats")]
     format: Format,
     #[cfg(feature = "formats")]
@@ -166,7 +166,7 @@ pub(crate) struct Layout {
 
 const _: () = assert!(Format::SAMPLE_RATE_HZ_MAX / 1000 <= u8::MAX as u32);
 
-impl Layout {
+impl ChunkLayout {
     /// One track a chunk, mu-law, 8 kHz.
     pub(crate) const TELEPHONE: Self = Self {
         #[cfg(feature = "formats")]

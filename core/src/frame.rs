@@ -17,7 +17,7 @@ use core::fmt;
 
 use heapless::Vec;
 
-use crate::format::{Format, Layout};
+use crate::format::{ChunkLayout, Format};
 
 /// Deepest nesting of arrays and objects: the parser recurses, and a device's stack is small.
 pub const DEPTH_MAX: usize = 32;
@@ -413,9 +413,9 @@ impl Start<'_> {
         }
     }
 
-    /// Layout of the chunks; `None` if it cannot be recorded.
-    pub(crate) fn layout(&self) -> Option<Layout> {
-        Layout::new(self.format?, self.is_interleaved && self.tracks == Tracks::Both)
+    /// ChunkLayout of the chunks; `None` if it cannot be recorded.
+    pub(crate) fn layout(&self) -> Option<ChunkLayout> {
+        ChunkLayout::new(self.format?, self.is_interleaved && self.tracks == Tracks::Both)
     }
 }
 

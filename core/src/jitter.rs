@@ -10,7 +10,7 @@ use core::slice::Iter;
 
 pub(crate) use self::holes::Hole;
 use self::holes::Holes;
-use crate::format::Layout;
+use crate::format::ChunkLayout;
 
 /// Longest time that a track waits for the other before silence stands in for it, in milliseconds.
 ///
@@ -53,7 +53,7 @@ pub(crate) enum Placement {
 }
 
 /// Compares a chunk's time with the time of its track's end, both in samples of `layout`.
-pub(crate) fn place(layout: Layout, time: u64, expected: u64, after_hole: bool) -> Placement {
+pub(crate) fn place(layout: ChunkLayout, time: u64, expected: u64, after_hole: bool) -> Placement {
     // Both wrap around, so the difference is signed.
     let ahead = time.wrapping_sub(expected).cast_signed();
     let off = ahead.unsigned_abs();
@@ -80,7 +80,7 @@ pub(crate) fn place(layout: Layout, time: u64, expected: u64, after_hole: bool) 
 pub const REORDER_MS_MAX: u32 = 80;
 
 /// Bytes of the smallest ring that serves `tracks` tracks, each a part of its own.
-pub(crate) const fn ring_bytes_min(layout: Layout, tracks: usize) -> usize {
+pub(crate) const fn ring_bytes_min(layout: ChunkLayout, tracks: usize) -> usize {
     let wait_ms = if tracks == 1 { REORDER_MS_MAX } else { TRACK_LAG_MS_MAX };
     tracks * layout.bytes(layout.samples(wait_ms) as usize + 1)
 }
@@ -92,13 +92,13 @@ pub(crate) const fn ring_bytes_min(layout: Layout, tracks: usize) -> usize {
 /// silence stands in for the other. Tracks that come interleaved in one chunk are one track here, of
 /// wider samples.
 ///
-/// `S` is the memory of the ring. It holds samples as they arrived, in the bytes of the [`Layout`]; see
+/// `S` is the memory of the ring. It holds samples as they arrived, in the bytes of the [`ChunkLayout`]; see
 /// [`serves`](Self::serves).
 ///
 /// *Invariant, in bytes of a track from the next to be read: ready <= written <= room.*
 #[derive(Clone, Debug)]
 pub(crate) struct JitterBuffer<S> {
-    layout: Layout,
+    layout: ChunkLayout,
     /// With two tracks, each has a half as its own ring.
     ring: S,
     stereo: bool,
@@ -121,7 +121,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     #[must_use]
     pub(crate) const fn new(ring: S) -> Self {
         Self {
-            layout: Layout::TELEPHONE,
+            layout: ChunkLayout::TELEPHONE,
             ring,
             stereo: false,
             start: 0,
@@ -136,7 +136,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     /// Empties the ring, for one track, in place.
     pub(crate) fn clear(&mut self) {
         let Self { layout, ring: _, stereo, start, ready, written, placed, waited, holes } = self;
-        *layout = Layout::TELEPHONE;
+        *layout = ChunkLayout::TELEPHONE;
         *stereo = false;
         (*start, *ready) = (0, 0);
         *written = [0; 2];
@@ -152,7 +152,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     /// The layout of the chunks.
     #[must_use]
     #[inline]
-    pub(crate) const fn layout(&self) -> Layout {
+    pub(crate) const fn layout(&self) -> ChunkLayout {
         self.layout
     }
 
@@ -160,7 +160,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     ///
     /// # Errors
     /// The memory is not enough: the bytes that it must have. Nothing changes.
-    pub(crate) fn set_layout(&mut self, layout: Layout, tracks: usize) -> Result<(), usize> {
+    pub(crate) fn set_layout(&mut self, layout: ChunkLayout, tracks: usize) -> Result<(), usize> {
         debug_assert!(self.placed == [0; 2]);
         let (length, bytes_min) = (self.ring.as_ref().len(), ring_bytes_min(layout, tracks));
         // The bytes of a sample frame are a power of two.
@@ -432,15 +432,15 @@ mod tests {
 
     use super::*;
 
-    const REORDER: usize = Layout::TELEPHONE.samples(REORDER_MS_MAX) as usize;
-    const TRACK_LAG: usize = Layout::TELEPHONE.samples(TRACK_LAG_MS_MAX) as usize;
+    const REORDER: usize = ChunkLayout::TELEPHONE.samples(REORDER_MS_MAX) as usize;
+    const TRACK_LAG: usize = ChunkLayout::TELEPHONE.samples(TRACK_LAG_MS_MAX) as usize;
 
     /// The smallest ring that serves two tracks, in bytes.
     const SMALL: usize = 2 * TRACK_LAG + 2;
 
     fn stereo<const N: usize>() -> JitterBuffer<[u8; N]> {
         let mut jitter = JitterBuffer::new([0; N]);
-        jitter.set_layout(Layout::TELEPHONE, 2).unwrap();
+        jitter.set_layout(ChunkLayout::TELEPHONE, 2).unwrap();
         jitter
     }
 
@@ -464,7 +464,7 @@ mod tests {
 
     #[test]
     fn placement_changes_at_exactly_the_named_distances() {
-        let place = |time, expected, hole| place(Layout::TELEPHONE, time, expected, hole);
+        let place = |time, expected, hole| place(ChunkLayout::TELEPHONE, time, expected, hole);
         let at = |ahead: i64, hole| place(1_000_000u64.strict_add_signed(ahead), 1_000_000, hole);
         for (ahead, after_hole, expected) in [
             (0, false, Placement::Append),
@@ -562,7 +562,7 @@ mod tests {
         let serves = |length: usize| {
             [1, 2].map(|tracks| {
                 let mut jitter = JitterBuffer::new(vec![0; length]);
-                jitter.set_layout(Layout::TELEPHONE, tracks).is_ok()
+                jitter.set_layout(ChunkLayout::TELEPHONE, tracks).is_ok()
             })
         };
         assert_eq!(serves(REORDER), [false, false]);

@@ -1,6 +1,13 @@
 //! Words and field names of an end record: the same on a server, on a device and in a console.
 
 /// Cause of a recording's end.
+///
+/// ```
+/// use callreel_core::names::End;
+///
+/// assert_eq!(End::Stop.name(), "stop");
+/// assert_eq!(End::ALL.iter().find(|end| end.name() == "idle"), Some(&End::Idle));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum End {

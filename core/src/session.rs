@@ -12,7 +12,7 @@ use self::clock::Pace;
 use self::identity::{Fingerprint, StreamId};
 use self::placing::Clock;
 use self::turn::Pending;
-use crate::format::{Format, Layout};
+use crate::format::{ChunkLayout, Format};
 use crate::frame::{
     self, Body, Frame, Media, MediaFrame, PeerError, Provider, Start, Track, Tracks,
 };
@@ -31,11 +31,11 @@ pub use crate::jitter::{
 
 /// Bytes of the smallest ring of a [`Session`] that serves one track of [`Format::TELEPHONE`]: a late
 /// chunk finds its place within [`REORDER_MS_MAX`]. Other formats need more: [`Error::Ring`] tells.
-pub const RING_ONE_TRACK_MIN: usize = ring_bytes_min(Layout::TELEPHONE, 1);
+pub const RING_ONE_TRACK_MIN: usize = ring_bytes_min(ChunkLayout::TELEPHONE, 1);
 
 /// Bytes of the smallest ring of a [`Session`] that serves both tracks of [`Format::TELEPHONE`]: they
 /// wait for each other, up to [`TRACK_LAG_MS_MAX`]. Other formats need more: [`Error::Ring`] tells.
-pub const RING_BOTH_TRACKS_MIN: usize = ring_bytes_min(Layout::TELEPHONE, 2);
+pub const RING_BOTH_TRACKS_MIN: usize = ring_bytes_min(ChunkLayout::TELEPHONE, 2);
 
 /// One recording, from its start message to its end.
 ///

@@ -40,6 +40,14 @@ const _: () = assert!(
 );
 
 /// Encoding of the samples in a file.
+///
+/// ```
+/// use callreel_core::wav::Encoding;
+///
+/// let mut bytes = [0; 4];
+/// assert_eq!(Encoding::Pcm16.encode(&[256, -2], &mut bytes), 2);
+/// assert_eq!(bytes, [0x00, 0x01, 0xFE, 0xFF]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Encoding {
@@ -115,6 +123,13 @@ impl Encoding {
 }
 
 /// Format of a file.
+///
+/// ```
+/// use callreel_core::wav::{Encoding, Spec};
+///
+/// let spec = Spec { channels: 2, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
+/// assert_eq!((spec.sample_frame_bytes(), spec.header_bytes()), (4, 44));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Spec {
@@ -144,6 +159,14 @@ impl Spec {
 }
 
 /// The sizes in a header.
+///
+/// ```
+/// use callreel_core::wav::{self, Encoding, Length, Spec};
+///
+/// let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
+/// let header = wav::header(spec, Length::Bytes(320));
+/// assert_eq!(header[36..], *b"data\x40\x01\0\0");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Length {
@@ -227,6 +250,22 @@ pub const fn ending(data_bytes: u32) -> &'static [u8] {
 }
 
 /// Reason that a [`Writer`] could not write.
+///
+/// ```
+/// # use callreel_core::embedded_io::{self, Seek, SeekFrom, Write};
+/// # struct Full;
+/// # impl embedded_io::ErrorType for Full { type Error = core::convert::Infallible; }
+/// # impl Write for Full {
+/// #     fn write(&mut self, _: &[u8]) -> Result<usize, Self::Error> { Ok(0) }
+/// #     fn flush(&mut self) -> Result<(), Self::Error> { Ok(()) }
+/// # }
+/// # impl Seek for Full { fn seek(&mut self, _: SeekFrom) -> Result<u64, Self::Error> { Ok(0) } }
+/// use callreel_core::wav::{Encoding, Error, Spec, Writer};
+///
+/// let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Mulaw };
+/// // `Full` takes no byte.
+/// assert!(matches!(Writer::new(Full, spec), Err(Error::Zero)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]

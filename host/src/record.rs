@@ -408,7 +408,11 @@ impl Record {
 
     /// Sets the cause of the end, its time, and the state and reason that follow from the cause.
     pub fn close(&mut self, end: End) {
-        let reason = words::reason(end);
+        let ends_with_stop = match &self.provider {
+            Word::Known(provider) => provider.habits().ends_with_stop,
+            Word::Other(_) => true,
+        };
+        let reason = words::reason(end, ends_with_stop);
         self.end = end.into();
         self.ended_at = Timestamp::now();
         self.state = match end {

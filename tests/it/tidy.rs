@@ -80,6 +80,21 @@ fn files_are_opened_by_one_function() {
 }
 
 #[test]
+fn each_public_type_of_core_has_an_example() {
+    for (path, code) in sources(&["core/src"]) {
+        let lines: Vec<&str> = without_tests(&code).lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            if !line.starts_with("pub struct ") && !line.starts_with("pub enum ") {
+                continue;
+            }
+            let above = lines[..index].iter().rev().take_while(|line| !line.is_empty());
+            let has_example = above.into_iter().any(|line| line.starts_with("/// ```"));
+            assert!(has_example, "{path}: no example above {line}");
+        }
+    }
+}
+
+#[test]
 fn a_todo_says_when() {
     for (path, code) in sources(&["core", "firmware-sim", "host", "tests"]) {
         for (number, line) in code.lines().enumerate() {

@@ -327,9 +327,9 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::format::Layout;
+    use crate::format::ChunkLayout;
 
-    const REORDER: usize = Layout::TELEPHONE.samples(REORDER_MS_MAX) as usize;
+    const REORDER: usize = ChunkLayout::TELEPHONE.samples(REORDER_MS_MAX) as usize;
 
     /// A ring with 160 samples of `1` on track 0, a hole of the messages 3 to 5, and `2`s behind it.
     fn with_hole(length: usize) -> JitterBuffer<Vec<u8>> {

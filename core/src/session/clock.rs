@@ -1,6 +1,6 @@
 //! The unit of a stream's timestamps, found by comparing them with the audio.
 
-use crate::format::Layout;
+use crate::format::ChunkLayout;
 
 /// The unit of a stream's timestamps.
 ///
@@ -112,7 +112,7 @@ impl Pace {
 
     /// A timestamp in samples; `None` if it has no usable time, or while its unit is in doubt.
     #[inline]
-    pub(super) fn samples(&self, layout: Layout, timestamp: u64) -> Option<u64> {
+    pub(super) fn samples(&self, layout: ChunkLayout, timestamp: u64) -> Option<u64> {
         let per_ms = layout.per_ms();
         match self.clock {
             MediaClock::Milliseconds if self.is_suspicious() => None,
@@ -131,7 +131,7 @@ impl Pace {
 
     /// Weighs a step of the timestamps (`None`: backwards) over `audio` samples of `layout`, with no
     /// message missing between.
-    pub(super) fn weigh(&mut self, layout: Layout, step: Option<u64>, audio: u32) {
+    pub(super) fn weigh(&mut self, layout: ChunkLayout, step: Option<u64>, audio: u32) {
         let Some(step) = step.filter(|_| audio > 0) else {
             return;
         };

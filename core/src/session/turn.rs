@@ -1,7 +1,7 @@
 //! One message taken, and its audio to be drained.
 
 use super::{Event, Gap, Session};
-use crate::format::Layout;
+use crate::format::ChunkLayout;
 use crate::jitter::JitterBuffer;
 
 /// The result of one message: its event, its gaps, and the samples that can no longer change because of
@@ -198,13 +198,13 @@ fn drain<'t, S: AsRef<[u8]> + AsMut<[u8]>, T: Item>(
 /// Form of the samples that a turn yields: bytes as they arrived, or 16-bit PCM.
 trait Item: Copy {
     /// Wire bytes of one item.
-    fn width(layout: Layout) -> usize;
+    fn width(layout: ChunkLayout) -> usize;
 
     /// Converts `bytes` to the items at the same index; both have the same length, in items.
-    fn convert(layout: Layout, bytes: &[u8], items: &mut [Self]);
+    fn convert(layout: ChunkLayout, bytes: &[u8], items: &mut [Self]);
 
     /// Sets all items to silence.
-    fn silence(layout: Layout, items: &mut [Self]);
+    fn silence(layout: ChunkLayout, items: &mut [Self]);
 
     /// Moves samples out of the ring; returns the number of items.
     fn pop<S: AsRef<[u8]> + AsMut<[u8]>>(jitter: &mut JitterBuffer<S>, out: &mut [Self]) -> usize;
@@ -212,16 +212,16 @@ trait Item: Copy {
 
 impl Item for u8 {
     #[inline]
-    fn width(_: Layout) -> usize {
+    fn width(_: ChunkLayout) -> usize {
         1
     }
 
     #[inline]
-    fn convert(_: Layout, bytes: &[u8], items: &mut [Self]) {
+    fn convert(_: ChunkLayout, bytes: &[u8], items: &mut [Self]) {
         items.copy_from_slice(bytes);
     }
 
-    fn silence(layout: Layout, items: &mut [Self]) {
+    fn silence(layout: ChunkLayout, items: &mut [Self]) {
         items.fill(layout.silence());
     }
 
@@ -236,16 +236,16 @@ impl Item for u8 {
 
 impl Item for i16 {
     #[inline]
-    fn width(layout: Layout) -> usize {
+    fn width(layout: ChunkLayout) -> usize {
         layout.format().codec.width()
     }
 
     #[inline]
-    fn convert(layout: Layout, bytes: &[u8], items: &mut [Self]) {
+    fn convert(layout: ChunkLayout, bytes: &[u8], items: &mut [Self]) {
         layout.format().codec.decode(bytes, items);
     }
 
-    fn silence(layout: Layout, items: &mut [Self]) {
+    fn silence(layout: ChunkLayout, items: &mut [Self]) {
         // The quietest A-law code is not zero.
         let mut sample = [0];
         layout.format().codec.decode(&[layout.silence(); 2], &mut sample);

@@ -83,6 +83,16 @@ fn chunk_at(start: &[u8], at: usize) -> Result<([u8; 4], u32), ParseError> {
 ///
 /// The sizes are those that the header announces; whether the file has as many bytes is for the caller
 /// to find out.
+///
+/// ```
+/// use callreel_core::wav::{self, Encoding, Length, Spec};
+///
+/// let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Mulaw };
+/// // A stream never has its length: the samples go on to the end.
+/// let layout = wav::parse(&wav::header(spec, Length::Unknown))?;
+/// assert_eq!((layout.spec(), layout.announced()), (Some(spec), None));
+/// # Ok::<(), wav::ParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -148,6 +158,15 @@ impl Layout {
 }
 
 /// Fields of a format chunk, as the file has them.
+///
+/// ```
+/// use callreel_core::wav::{self, Encoding, Length, Spec};
+///
+/// let spec = Spec { channels: 2, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
+/// let format = wav::parse(&wav::header(spec, Length::Bytes(0)))?.format;
+/// assert_eq!((format.kind(), format.bits, format.frame_bytes), (1, 16, 4));
+/// # Ok::<(), wav::ParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -231,6 +250,13 @@ impl From<Spec> for FormatChunk {
 }
 
 /// Reason that a header gives no [`Layout`].
+///
+/// ```
+/// use callreel_core::wav::{ParseError, parse};
+///
+/// assert_eq!(parse(b"OggS\0\x02\0\0\0\0\0\0"), Err(ParseError::NotWav));
+/// assert_eq!(parse(b"RIFF"), Err(ParseError::NeedMore { bytes_min: 12 }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]

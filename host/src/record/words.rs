@@ -128,10 +128,12 @@ impl fmt::Display for State {
     }
 }
 
-/// The reason, in words, why such an end leaves the recording partial; `None` when it does not.
-pub(super) const fn reason(end: End) -> Option<&'static str> {
+/// The reason, in words, why such an end leaves the recording partial; `None` when it does not. Where a
+/// provider does not end its streams with a stop, closing the connection is the end.
+pub(super) const fn reason(end: End, ends_with_stop: bool) -> Option<&'static str> {
     Some(match end {
         End::Stop | End::Segment => return None,
+        End::Close if !ends_with_stop => return None,
         End::Close => "the peer closed the connection without a stop",
         End::Disconnect => "the peer disconnected without a stop",
         End::Idle => "nothing came for the idle timeout",
@@ -149,6 +151,15 @@ pub(super) const fn reason(end: End) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn closing_ends_a_stream_where_the_provider_sends_no_stop() {
+        for end in End::ALL {
+            let changes = reason(end, true) != reason(end, false);
+            assert_eq!(changes, end == End::Close, "{end}");
+        }
+        assert_eq!(reason(End::Close, false), None);
+    }
 
     #[test]
     fn every_word_is_read_as_its_value_and_a_strange_one_is_kept() {
