@@ -2,7 +2,8 @@
 //!
 //! It sends Twilio's messages, in Twilio's spelling and at Twilio's pace, with signatures if a token is
 //! given and with faults if they are asked for. Users try their deployment with it, CI runs it, and
-//! callreel's own tests and load runs have no other client.
+//! callreel's own tests and load runs have no other client. It follows TwiML as Twilio does, and must be
+//! neither kinder nor harder.
 //!
 //! [`place`] is the library's entry point, [`run`] the command's.
 
@@ -16,22 +17,26 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use crate::audio::{self, Audio};
+use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
 use crate::shown;
-use crate::twilio::AuthToken;
+use crate::twilio::{self, AuthToken};
 
 mod args;
 mod call;
 mod copies;
 mod cue;
+mod dictionary;
 mod line;
 mod messages;
 mod meter;
 mod stream;
+mod twiml;
 mod webhook;
 mod wire;
 
 pub use args::{Args, run};
 pub use cue::{Action, Cue, Fault};
+pub use dictionary::TwilioError;
 pub use messages::Track;
 pub use meter::{Lateness, Meter, ServerCost};
 
@@ -89,12 +94,14 @@ pub enum Error {
         cause: io::Error,
     },
     /// The server answered with another status than the expected one.
-    #[error("refused with status {status}{line}")]
+    #[error("refused with status {status}{line}{advice}")]
     Refused {
         /// The HTTP status.
         status: u16,
         /// The first line of the body, after a colon.
         line: String,
+        /// The most likely remedy, after a semicolon; empty if there is none.
+        advice: String,
     },
     /// The copy of the sent audio cannot be written.
     #[error("cannot save the sent audio to {}: {cause}", .path.display())]
@@ -105,14 +112,20 @@ pub enum Error {
         cause: io::Error,
     },
     /// The server answers, but there is no encrypted connection.
-    #[error(
-        "no TLS with {address}: {cause}; to trust a certificate of your own, set SSL_CERT_FILE"
-    )]
+    #[error("no TLS with {address}: {cause}; {}", dictionary::tls_advice(.cause))]
     Tls {
         /// Address of the server.
         address: String,
         /// Error of the TLS handshake.
         cause: io::Error,
+    },
+    /// The TwiML leads Twilio to no stream.
+    #[error("no stream with this TwiML: {cause}")]
+    Twiml {
+        /// The reason.
+        cause: String,
+        /// Twilio's error, if it has one for this.
+        twilio: Option<TwilioError>,
     },
     /// The URL cannot be called.
     #[error("`{url}` is no URL to call; give ws://, wss://, http:// or https://")]
@@ -120,24 +133,48 @@ pub enum Error {
         /// The URL.
         url: String,
     },
-    /// The webhook failed, or its answer cannot be followed.
+    /// The webhook failed.
     #[error("the webhook failed: {cause}")]
     Webhook {
         /// The reason.
         cause: String,
+        /// Twilio's error, if it has one for this.
+        twilio: Option<TwilioError>,
     },
 }
 
 impl Error {
-    /// A refusal, with the first line of its body made fit for a terminal.
-    fn refused(status: u16, body: &[u8]) -> Self {
+    /// A refusal of a request for `url`, with the first line of its body made fit for a terminal.
+    ///
+    /// `signed_url` is the URL that the request's signature covers, if it has one.
+    fn refused(status: u16, body: &[u8], url: &Url, signed_url: Option<&str>) -> Self {
         const LINE_CHARS_MAX: usize = 200;
         let body = String::from_utf8_lossy(body);
         let line = body.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
         let line: String = line.chars().take(LINE_CHARS_MAX).collect();
+        let advice = refusal_advice(status, &line, url, signed_url);
         let line = shown::line(&line).into_owned();
         let line = if line.is_empty() { line } else { format!(": {line}") };
-        Self::Refused { status, line }
+        Self::Refused { status, line, advice }
+    }
+}
+
+/// The most likely remedy for a refusal with this line, after a semicolon; empty if there is none.
+fn refusal_advice(status: u16, line: &str, url: &Url, signed_url: Option<&str>) -> String {
+    match signed_url {
+        None if line.contains(twilio::NOT_SIGNED) => {
+            "; the request had no signature: give the auth token (--auth-token)".to_owned()
+        }
+        Some(signed) if line.contains(twilio::NOT_SIGNED) => format!(
+            "; it was signed for {}: if the server's log names another URL, give that with \
+             --sign-url, else the auth tokens differ",
+            shown::line(signed)
+        ),
+        _ if matches!(status, 200 | 404) && url.path() == "/" => format!(
+            "; the URL has no path: callreel's streams are at {STREAM_PATH}, its webhook is at \
+             {WEBHOOK_PATH}"
+        ),
+        _ => String::new(),
     }
 }
 
@@ -183,6 +220,8 @@ pub struct Plan {
     /// `HOST:PORT` that TCP connects to for the stream, without TLS (as behind a tunnel or proxy
     /// that ends it), or `tls://HOST:PORT`.
     pub connect: Option<String>,
+    /// Whether a `ws` URL in the TwiML is followed, which Twilio refuses.
+    pub allow_ws: bool,
     /// Number of calls.
     pub calls: u32,
     /// Audio of the calls; `None`: made up, another voice in every call.
@@ -227,6 +266,7 @@ impl Plan {
         Self {
             url: url.into(),
             connect: None,
+            allow_ws: false,
             calls: 1,
             audio: None,
             tracks: None,
@@ -354,6 +394,10 @@ pub struct CallReport {
     pub close_lag_ms: Option<f64>,
     /// Whether the connection ended as expected.
     pub good: bool,
+    /// The error that Twilio would show for a bad end, if it has one for it.
+    pub twilio_error: Option<TwilioError>,
+    /// Remarks about the TwiML that the call followed.
+    pub notes: Vec<String>,
 }
 
 /// The report of a plan.

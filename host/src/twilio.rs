@@ -23,6 +23,9 @@ const TEXT_CHARS_MAX: usize = 4096;
 /// The header that proves that a request was made by the holder of the auth token.
 pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 
+/// The server's answer to a request whose signature is missing or wrong. The look-alike knows it by that.
+pub(crate) const NOT_SIGNED: &str = "the request is not signed for this server";
+
 /// The texts that a caller hears, and the checks that a request comes from Twilio.
 #[derive(Clone, Debug, Default)]
 pub struct Config {

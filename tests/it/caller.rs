@@ -1,6 +1,8 @@
 //! The Twilio look-alike, received by an independent server (tungstenite and serde_json).
 
 mod pings;
+mod reach;
+mod twiml;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
@@ -467,8 +469,9 @@ fn a_webhook_is_posted_signed_and_its_twiml_followed() {
          name=\"token\" value=\"a&amp;b\"/></Stream></Start><Dial>+1</Dial></Response>"
     );
     let length = twiml.len();
-    let (address, requests) =
-        answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{twiml}"));
+    let (address, requests) = answering(format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n\r\n{twiml}"
+    ));
     let token = AuthToken::new("12345".to_owned()).unwrap();
     let public_url = "https://calls.example.com/incoming-call";
     let mut plan = Plan::new(format!("http://{address}/incoming-call"));
@@ -682,7 +685,7 @@ fn hear(stream: TcpStream, manner: Manner, ended: &Sender<Heard>) {
     let note = |request: &Request, response: Response| {
         let header =
             |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
-        heard.path = request.uri().path().to_owned();
+        heard.path = request.uri().to_string();
         heard.host = header("host").unwrap();
         heard.signature = header("x-twilio-signature");
         Ok(response)

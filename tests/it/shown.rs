@@ -111,8 +111,9 @@ fn words_of_a_server_are_shown_and_not_obeyed() {
         format!("HTTP/1.1 403 X\r\nContent-Length: {}\r\n\r\n{EVIL}", EVIL.len()),
         format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n{EVIL}", EVIL.len()),
         {
-            let twiml = "<Response><Stream url=\"wss://&#x9b;31m&#x202e;\u{202e}\"/></Response>";
-            format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n{twiml}", twiml.len())
+            let twiml = "<Response><Connect><Stream url=\"wss://&#x9b;31m&#x202e;\u{202e}\"/></Connect></Response>";
+            let head = format!("Content-Type: text/xml\r\nContent-Length: {}", twiml.len());
+            format!("HTTP/1.1 200 X\r\n{head}\r\n\r\n{twiml}")
         },
         format!("{EVIL}\r\n\r\n"),
     ] {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cue::{self, parse_dtmf, parse_mark};
-use super::{Cue, End, Error, Meter, Plan, Report, Tracks, place_metered};
+use super::{CallReport, Cue, End, Error, Meter, Plan, Report, Tracks, place_metered};
 use crate::audio::Audio;
 use crate::twilio::{self, AuthToken};
 use crate::{descriptors, shown, units};
@@ -41,7 +41,8 @@ pub struct Args {
     /// speech, another voice in every call
     pub audio: Option<PathBuf>,
 
-    /// ws/wss: the stream itself; http/https: a webhook that answers with the TwiML to follow
+    /// ws/wss: the stream itself; http/https: a webhook that answers with the TwiML to follow, as
+    /// Twilio follows it; what Twilio refuses is refused with Twilio's error number
     #[arg(long, default_value = "ws://127.0.0.1:5050/media-stream")]
     pub url: String,
 
@@ -49,6 +50,10 @@ pub struct Args {
     /// front of the server does; tls://HOST:PORT keeps TLS
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: Option<String>,
+
+    /// Take a ws:// URL from the TwiML, too, which Twilio refuses; for rehearsals without TLS
+    #[arg(long)]
+    pub allow_ws: bool,
 
     /// Number of calls
     #[arg(long, short = 'n', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -154,6 +159,7 @@ impl Args {
         Ok(Plan {
             url: args.url,
             connect: args.connect,
+            allow_ws: args.allow_ws,
             calls: args.calls,
             audio,
             tracks: args.tracks,
@@ -252,10 +258,10 @@ impl Drop for ClearOnDrop {
 
 fn first_failure_if_all_failed(report: &Report) -> Option<String> {
     let mut failures = report.calls.iter().map(|call| match &call.end {
-        End::Failed { error } => Some(error),
+        End::Failed { error } => Some(with_twilio_error(error, call)),
         _ => None,
     });
-    let first = failures.next()??.clone();
+    let first = failures.next()??;
     failures.all(|failure| failure.is_some()).then_some(first)
 }
 
@@ -294,6 +300,10 @@ fn verdict(report: &Report) -> String {
         let end = shown::line(&end); // May quote the server.
         let _ = writeln!(text, "{} {count} x {end}", if good { "ok  " } else { "BAD " });
     }
+    let notes: BTreeSet<_> = report.calls.iter().flat_map(|call| &call.notes).collect();
+    for note in notes {
+        let _ = writeln!(text, "note {}", shown::line(note));
+    }
     let streams = streams(report);
     if streams.len() <= STREAMS_LISTED_MAX {
         for stream in streams {
@@ -324,9 +334,17 @@ fn ends(report: &Report) -> BTreeMap<(bool, String), usize> {
     let mut ends = BTreeMap::new();
     for call in &report.calls {
         let after = if call.stopped { " after stop" } else { "" };
-        *ends.entry((call.good, format!("{}{after}", call.end))).or_insert(0) += 1;
+        let end = with_twilio_error(&format!("{}{after}", call.end), call);
+        *ends.entry((call.good, end)).or_insert(0) += 1;
     }
     ends
+}
+
+fn with_twilio_error(text: &str, call: &CallReport) -> String {
+    match call.twilio_error {
+        Some(error) => format!("{text} ({error})"),
+        None => text.to_owned(),
+    }
 }
 
 /// Ids of the streams that began: the recordings are found by them.

@@ -8,7 +8,8 @@ use callreel_core::g711::MULAW_SILENCE;
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
-use super::line::{Line, Target};
+use super::dictionary::{self, Stage};
+use super::line::{Line, Signed, Target};
 use super::messages::Ids;
 use super::stream::{Outcome, Stream, chunks, chunks_in};
 use super::{Action, CallReport, End, Error, Fault, Meter, Plan, Track, Tracks, webhook};
@@ -120,16 +121,17 @@ pub(super) async fn run(crew: Arc<Crew>, index: u32) -> Vec<CallReport> {
         Ok(mut call) => call.run(&mut reports).await,
         Err(error) => {
             crew.meter.call_settled();
-            reports.push(failure(index, &ids, &error));
+            reports.push(failure(index, &ids, &error, Stage::Webhook));
         }
     }
     crew.meter.call_over();
     reports
 }
 
-fn failure(call_index: u32, ids: &Ids, error: &Error) -> CallReport {
+fn failure(call_index: u32, ids: &Ids, error: &Error, stage: Stage) -> CallReport {
     let end = End::Failed { error: error.to_string() };
-    CallReport { end, ..blank_report(call_index, ids) }
+    let twilio_error = dictionary::of_error(error, stage);
+    CallReport { end, twilio_error, ..blank_report(call_index, ids) }
 }
 
 pub(super) fn blank_report(call_index: u32, ids: &Ids) -> CallReport {
@@ -143,6 +145,8 @@ pub(super) fn blank_report(call_index: u32, ids: &Ids) -> CallReport {
         end: End::CutOff,
         close_lag_ms: None,
         good: false,
+        twilio_error: None,
+        notes: Vec::new(),
     }
 }
 
@@ -157,7 +161,9 @@ pub(super) struct Call<'a> {
     /// Samples of each track.
     pub(super) samples: u64,
     target: Target,
-    signature: Option<String>,
+    signed: Option<Signed>,
+    /// Remarks about the TwiML.
+    notes: Vec<String>,
     settled: bool,
 }
 
@@ -170,9 +176,9 @@ impl<'a> Call<'a> {
         };
         let mut tracks = plan.tracks.unwrap_or(of_audio);
         let mut parameters = plan.parameters.clone();
-        let connect = plan.connect.as_deref();
+        let mut notes = Vec::new();
         let (target, signed_url) = if crew.url.scheme().starts_with("ws") {
-            let target = match connect {
+            let target = match plan.connect.as_deref() {
                 Some(connect) => Target::through(crew.url.clone(), connect),
                 None => Target::new(crew.url.clone()),
             };
@@ -181,11 +187,13 @@ impl<'a> Call<'a> {
             let answer = webhook::ask(&crew.url, plan, &ids).await?;
             tracks = plan.tracks.or(answer.tracks).unwrap_or(tracks);
             parameters.extend(answer.parameters);
-            (webhook::stream_target(&crew.url, &answer.stream_url, connect)?, answer.stream_url)
+            notes = answer.notes;
+            (answer.target, answer.signed_url)
         };
         let upgrade_form: &[(&str, &str)] = &[];
         let token = plan.auth_token.as_ref();
         let signature = token.map(|token| twilio::sign(token, &signed_url, upgrade_form));
+        let signed = signature.map(|signature| Signed { signature, url: signed_url });
         let voices = tracks.as_slice().iter();
         let voices = voices.map(|&track| (track, crew.voice(index, track))).collect();
         Ok(Call {
@@ -197,7 +205,8 @@ impl<'a> Call<'a> {
             voices,
             samples: plan.samples(),
             target,
-            signature,
+            signed,
+            notes,
             settled: false,
         })
     }
@@ -248,12 +257,13 @@ impl<'a> Call<'a> {
         first_chunk: u64,
         cues: &mut VecDeque<(u64, Action)>,
     ) -> (CallReport, Outcome) {
-        let line = Line::connect(&self.target, self.signature.as_deref()).await;
+        let line = Line::connect(&self.target, self.signed.as_ref()).await;
         let line = match line {
             Ok(line) => line,
             Err(error) => {
                 self.settle();
-                let report = failure(self.index, &self.ids, &error);
+                let report = failure(self.index, &self.ids, &error, Stage::Stream);
+                let report = CallReport { notes: self.notes.clone(), ..report };
                 return (report, Outcome::Over(End::Failed { error: error.to_string() }));
             }
         };
@@ -268,6 +278,10 @@ impl<'a> Call<'a> {
             Outcome::Over(_) => self.is_good(&report),
             Outcome::Reconnect(_) => true,
         };
+        if !report.good {
+            report.twilio_error = dictionary::of_end(&report.end, report.stopped);
+        }
+        report.notes.clone_from(&self.notes);
         (report, outcome)
     }
 

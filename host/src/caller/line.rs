@@ -31,6 +31,9 @@ use crate::twilio::SIGNATURE_HEADER;
 /// Longest time for connecting, and for each handshake after it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The cause of an error if a server does not answer in time.
+pub(super) const NO_ANSWER: &str = "no answer within 10 s";
+
 /// Read buffer of one connection: the server sends little to a recorder's caller.
 const READ_BUFFER_BYTES: usize = 4096;
 
@@ -85,7 +88,7 @@ impl Target {
     pub(super) async fn open(&self) -> Result<Socket, Error> {
         let address = self.address();
         let failed = |cause| Error::Connect { address: address.clone(), cause };
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s");
+        let late = || io::Error::new(io::ErrorKind::TimedOut, NO_ANSWER);
         let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect(&address)).await;
         let tcp = tcp.unwrap_or_else(|_| Err(late())).map_err(failed)?;
         // A frame is one packet: waiting for more to send with it would spoil the pace.
@@ -101,6 +104,14 @@ impl Target {
             .map_err(|cause| Error::Tls { address: address.clone(), cause })?;
         Ok(Socket { io: Io::Tls(Box::new(tls)), mute: false })
     }
+}
+
+/// The signature of an upgrade.
+#[derive(Clone, Debug)]
+pub(super) struct Signed {
+    /// The URL that it covers.
+    pub(super) url: String,
+    pub(super) signature: String,
 }
 
 /// The TLS client, with the machine's own root certificates (or those of `SSL_CERT_FILE`).
@@ -138,13 +149,13 @@ impl Line {
     ///
     /// # Errors
     /// No connection, no TLS, or an answer that is not 101 (with its status and first line).
-    pub(super) async fn connect(target: &Target, signature: Option<&str>) -> Result<Self, Error> {
+    pub(super) async fn connect(target: &Target, signed: Option<&Signed>) -> Result<Self, Error> {
         let handshake = |cause| Error::Handshake { address: target.address(), cause };
         let mut request =
             target.url.as_str().into_client_request().map_err(|e| handshake(e.to_string()))?;
         let headers = request.headers_mut();
         headers.insert("user-agent", HeaderValue::from_static(super::USER_AGENT));
-        if let Some(signature) = signature {
+        if let Some(Signed { signature, .. }) = signed {
             let value = HeaderValue::from_str(signature).expect("base64 is visible ASCII");
             headers.insert(SIGNATURE_HEADER, value);
         }
@@ -160,10 +171,11 @@ impl Line {
             Ok(Ok((ws, _))) => Ok(Self { ws, closed: None }),
             Ok(Err(tungstenite::Error::Http(response))) => {
                 let body = response.body().as_deref().unwrap_or_default();
-                Err(Error::refused(response.status().as_u16(), body))
+                let signed_url = signed.map(|signed| signed.url.as_str());
+                Err(Error::refused(response.status().as_u16(), body, &target.url, signed_url))
             }
             Ok(Err(cause)) => Err(handshake(cause.to_string())),
-            Err(_) => Err(handshake("no answer within 10 s".to_owned())),
+            Err(_) => Err(handshake(NO_ANSWER.to_owned())),
         }
     }
 

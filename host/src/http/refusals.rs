@@ -43,7 +43,7 @@ pub(super) enum Refusal {
     #[error("shutting down: no new calls are taken")]
     Draining,
     /// Holds the fault of the signature.
-    #[error("the request is not signed for this server")]
+    #[error("{}", crate::twilio::NOT_SIGNED)]
     Forged(String),
     /// Holds the limit that was reached.
     #[error("no more calls can be recorded at this time")]
