@@ -17,7 +17,7 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 pub use self::config::Error;
 use crate::decode::Format;
 use crate::log::LogFormat;
-use crate::public_url::PublicUrl;
+use crate::public_url::{PathPrefix, PublicUrl};
 use crate::units::{count, duration, positive, size};
 use crate::{caller, decode, demo, log, repair, shown, twilio, webhook};
 
@@ -164,11 +164,17 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
     pub cues: bool,
 
-    /// Address at which Twilio reaches this server. A path in it is a prefix that your proxy strips.
-    /// Without this option the stream URL is wss://HOST, port 443, with HOST from the Host header, its
-    /// port left out
+    /// Address at which Twilio reaches this server. A path in it is the whole path before
+    /// /incoming-call; your proxy may strip it. Without this option the stream URL is wss://HOST, port
+    /// 443, with HOST from the Host header, its port left out
     #[arg(long, env = "CALLREEL_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
+
+    /// Path, like /callreel, below which both listeners answer as well as at the root, for a proxy that
+    /// does not strip it. URLs for Twilio begin with it, unless --public-url has a path [default: the
+    /// path of --public-url, at the public listener]
+    #[arg(long, env = "CALLREEL_PATH_PREFIX", value_name = "PATH")]
+    pub path_prefix: Option<PathPrefix>,
 
     /// Twilio's auth token: refuse every request that is not signed with it for --public-url. Others can
     /// see a command line, so better set CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN

@@ -21,10 +21,15 @@ use jiff::Timestamp;
 use sha2::Sha256;
 
 use super::guesses::Way;
-use super::{Admin, Problem, assets};
+use super::{Admin, Problem, Unslashed, assets};
 use crate::listener::Client;
 
 const COOKIE: &str = "callreel";
+
+/// The console and the login page, as addresses relative to each other: the browser may know them below
+/// a path that a proxy strips.
+const CONSOLE: &str = "./";
+const LOGIN: &str = "login";
 
 /// Lifetime of a login.
 const SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -147,6 +152,9 @@ fn verdict(admin: &Admin, request: &Request) -> Verdict {
         let detail = "requests from another site's page are refused";
         return Verdict::Refuse(Problem::new(StatusCode::FORBIDDEN, detail).into_response());
     }
+    if let Some(Unslashed(with_slash)) = request.extensions().get() {
+        return Verdict::Refuse(Redirect::to(with_slash).into_response());
+    }
     let path = request.uri().path();
     let needs_token = !PUBLIC.contains(&path) && !path.starts_with("/console/");
     let Some(token) = token.filter(|_| needs_token) else {
@@ -154,7 +162,7 @@ fn verdict(admin: &Admin, request: &Request) -> Verdict {
     };
     let refusal = || {
         if path == "/" {
-            return Redirect::to("/login").into_response();
+            return Redirect::to(LOGIN).into_response();
         }
         let problem = Problem::new(StatusCode::UNAUTHORIZED, "log in, or send the admin token");
         ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
@@ -251,7 +259,7 @@ pub(super) async fn login(
         _ => return Err(Problem::bad_request("send a form with the field `token`")),
     };
     let Some(token) = &admin.config.token else {
-        return Ok(Redirect::to("/").into_response());
+        return Ok(Redirect::to(CONSOLE).into_response());
     };
     let mut fields = form_urlencoded::parse(&body);
     let shown = fields.find(|(name, _)| name == "token").map(|(_, value)| value);
@@ -263,17 +271,18 @@ pub(super) async fn login(
     admin.welcome(client.as_ref()).await;
     let session_s = SESSION.as_secs();
     let value = token.cookie(Timestamp::now().as_second() + session_s.cast_signed());
-    Ok((set_cookie(&value, session_s), Redirect::to("/")).into_response())
+    Ok((set_cookie(&value, session_s), Redirect::to(CONSOLE)).into_response())
 }
 
 /// Deletes the cookie.
 pub(super) async fn logout() -> Response {
-    (set_cookie("", 0), Redirect::to("/login")).into_response()
+    (set_cookie("", 0), Redirect::to(LOGIN)).into_response()
 }
 
+/// A cookie without a path: the browser returns it below the directory of the login page only, whichever
+/// path a proxy strips.
 fn set_cookie(value: &str, max_age_s: u64) -> [(HeaderName, String); 1] {
-    let cookie =
-        format!("{COOKIE}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Strict");
+    let cookie = format!("{COOKIE}={value}; Max-Age={max_age_s}; HttpOnly; SameSite=Strict");
     [(header::SET_COOKIE, cookie)]
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{AdminAddress, ServeArgs};
 use crate::caller_ids::Callers;
+use crate::public_url::PathPrefix;
 use crate::stream_tokens::StreamTokens;
 use crate::{Config, admin, engine, http, store, twilio, webhook};
 
@@ -59,8 +60,10 @@ impl TryFrom<ServeArgs> for Config {
     /// Distributes the settings to the parts of the server. Reads TWILIO_AUTH_TOKEN if no other token is
     /// given.
     fn try_from(args: ServeArgs) -> Result<Self, Error> {
+        let path_prefix = args.path_prefix.unwrap_or_default();
+        let public_url = args.public_url.map(|url| url.below(&path_prefix));
         let token = args.auth_token.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok());
-        let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &args.public_url) {
+        let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &public_url) {
             (None, _) => None,
             (Some(token), Some(public_url)) => {
                 Some(twilio::Verifier::new(token, public_url.clone()))
@@ -95,14 +98,19 @@ impl TryFrom<ServeArgs> for Config {
         Ok(Self {
             admin: admin::Config {
                 token: admin_token,
+                path_prefix: path_prefix.clone(),
                 allows_delete: args.allow_delete,
                 ..admin::Config::default()
             },
             webhook,
             http: http::Config {
+                path_prefix: match &public_url {
+                    Some(url) if path_prefix == PathPrefix::default() => url.prefix().clone(),
+                    _ => path_prefix,
+                },
                 twilio: twilio::Config {
                     texts,
-                    public_url: args.public_url,
+                    public_url,
                     verifier,
                     stream_tokens: stream_tokens.clone(),
                     callers: callers.clone(),

@@ -22,6 +22,7 @@ use tracing::debug;
 use super::HEAD_BYTES_MAX;
 use super::refusals::{Refusals, Unread};
 use crate::listener::{Client, Level, Service, SilentEnd, Stream};
+use crate::public_url::PathPrefix;
 use crate::ready::Phase;
 
 /// Time for a response to leave, beyond the time for its request to arrive.
@@ -44,6 +45,7 @@ pub(super) struct Patience {
 #[derive(Clone)]
 pub(super) struct Desk {
     pub patience: Patience,
+    pub path_prefix: PathPrefix,
     pub router: Router,
     pub refusals: Refusals,
     pub phase: watch::Receiver<Phase>,
@@ -104,6 +106,9 @@ async fn exchange(stream: impl Stream, client: Client, desk: Desk) {
             standing.raise(Level::Asked);
         }
         request.extensions_mut().insert(client.clone());
+        if let Some(uri) = desk.path_prefix.strip(request.uri()) {
+            *request.uri_mut() = uri;
+        }
         let response = desk.router.clone().call(request);
         let answered = Arc::clone(&answered);
         async move {

@@ -311,12 +311,9 @@ impl Asked {
     fn way(&self) -> String {
         let path = self.uri.path().trim_end_matches('/');
         for (what, known) in [("streams are", STREAM_PATH), ("webhooks are", WEBHOOK_PATH)] {
-            if path == known {
-                return format!("{what} at {known}, without a slash behind it");
-            }
             if path.ends_with(known) {
                 return format!(
-                    "{what} at {known}: let the proxy in front strip the path that stands before it"
+                    "{what} at {known}: name the path that stands before it with --path-prefix, or let the proxy in front strip the path"
                 );
             }
         }

@@ -1,0 +1,129 @@
+//! The listeners behind proxies: paths, live answers, addresses, origins and access.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+
+use callreel::twilio::{AuthToken, sign};
+
+use crate::harness::process::{PATIENCE, Server, Setup};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+fn start(dir: &Path, args: &[&str]) -> Server {
+    Setup::new(dir).args(args).env("CALLREEL_ADMIN", "127.0.0.1:0").start()
+}
+
+/// Sends one request with these headers; returns the status and the head of the answer in lower case.
+fn head(address: SocketAddr, line: &str, headers: &str) -> (u16, String) {
+    let mut socket = TcpStream::connect(address).expect("it listens");
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(socket, "{line} HTTP/1.1\r\n{headers}\r\n").unwrap();
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).unwrap() == 1 {
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).expect("ASCII").to_ascii_lowercase();
+    let status = head.get(9..12).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("no answer to {line}: {head:?}")), head)
+}
+
+/// The TwiML of a webhook at this path.
+fn twiml(server: &Server, path: &str) -> String {
+    let request = format!("POST {path} HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n");
+    let (status, answer) = server.ask(&request);
+    assert_eq!(status, 200, "{path}: {answer}");
+    answer
+}
+
+#[test]
+fn both_listeners_answer_below_a_prefix_and_at_the_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &["--path-prefix", "/callreel/"]);
+    for path in ["/callreel/incoming-call", "/callreel/incoming-call/", "/incoming-call"] {
+        let url = "url=\"wss://a.example/callreel/media-stream\"";
+        assert!(twiml(&server, path).contains(url), "{path}");
+    }
+    let headers = format!("Host: a\r\n{HANDSHAKE}");
+    for path in ["/callreel/media-stream", "/callreel/media-stream/", "/media-stream"] {
+        assert_eq!(head(server.address, &format!("GET {path}"), &headers).0, 101, "{path}");
+    }
+    for path in ["/callreel", "/callreel/", "/callreel/readyz", "/readyz/"] {
+        assert_eq!(server.get(path), 200, "{path}");
+    }
+    for path in ["/callreels/readyz", "/other/callreel/readyz", "/callreel/callreel/readyz"] {
+        assert_eq!(server.get(path), 404, "{path}");
+    }
+    for path in ["/callreel/", "/callreel/console/app.js", "/callreel/healthz", "/metrics"] {
+        assert_eq!(server.ask_admin(path).0, 200, "{path}");
+    }
+    let (status, answer) = server.ask_admin("/callreel");
+    assert!(status == 303 && answer.contains("location: callreel/\r\n"), "{answer}");
+    let (_, status) = server.ask_admin("/callreel/api/v1/status");
+    assert!(status.contains("/callreel/media-stream\""), "{status}");
+}
+
+#[test]
+fn the_console_has_no_link_that_leads_out_of_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &["--admin-token", TOKEN]);
+    let host = "Host: localhost\r\n";
+    let (status, redirect) = head(server.admin_address(), "GET /", host);
+    assert!(status == 303 && redirect.contains("location: login\r\n"), "{redirect}");
+    let form = format!("{host}Content-Length: {}\r\n\r\ntoken={TOKEN}", TOKEN.len() + 6);
+    let (status, redirect) = head(server.admin_address(), "POST /login", &form);
+    assert!(status == 303 && redirect.contains("location: ./\r\n"), "{redirect}");
+    // Without a path, the cookie is that of the directory which the browser sees.
+    assert!(
+        redirect.contains("set-cookie: callreel=") && !redirect.contains("path="),
+        "{redirect}"
+    );
+    let console = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/src/console");
+    for file in std::fs::read_dir(console).expect("the console's files") {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for link in ["=\"/", "(\"/api", "(\"/log", "`/", "'/"] {
+            assert!(!text.contains(link), "{}: {link}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_signature_is_that_of_the_url_which_twilio_called() {
+    // The public URL, the prefix, and the path by which Twilio knows this server.
+    for (public_url, prefix, outside) in [
+        ("https://a.example", "/callreel", "/callreel"),
+        ("https://a.example/callreel", "/callreel", "/callreel"),
+        ("https://a.example/voice", "/callreel", "/voice"),
+        ("https://a.example/callreel", "", "/callreel"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let args = ["--public-url", public_url, "--path-prefix", prefix, "--auth-token", TOKEN];
+        let server = start(dir.path(), &args);
+        let token = AuthToken::new(TOKEN.into()).unwrap();
+        let signed = |scheme: &str, path: &str| {
+            let url = format!("{scheme}://a.example{path}");
+            format!("Host: a\r\nX-Twilio-Signature: {}\r\n", sign(&token, &url, &[("", ""); 0]))
+        };
+        // As the proxy passes it on: as it is, or stripped.
+        for inside in ["/callreel", ""] {
+            for path in ["/incoming-call", "/incoming-call/", "/incoming-call?a=1"] {
+                let line = format!("GET {inside}{path}");
+                let good = signed("https", &format!("{outside}{path}"));
+                assert_eq!(head(server.address, &line, &good).0, 200, "{public_url} {line}");
+                let bad = signed("https", path);
+                assert_eq!(head(server.address, &line, &bad).0, 403, "{public_url} {line}");
+            }
+            let line = format!("GET {inside}/media-stream");
+            let good = signed("wss", &format!("{outside}/media-stream")) + HANDSHAKE;
+            assert_eq!(head(server.address, &line, &good).0, 101, "{public_url} {line}");
+        }
+        let url = format!("\"webhook_url\":\"https://a.example{outside}/incoming-call\"");
+        let (_, status) = server.ask_admin("/api/v1/status");
+        assert!(status.contains(&url), "{status}");
+    }
+}
