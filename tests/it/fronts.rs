@@ -6,6 +6,7 @@ use std::path::Path;
 
 use callreel::twilio::{AuthToken, sign};
 
+use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -125,5 +126,23 @@ fn the_signature_is_that_of_the_url_which_twilio_called() {
         let url = format!("\"webhook_url\":\"https://a.example{outside}/incoming-call\"");
         let (_, status) = server.ask_admin("/api/v1/status");
         assert!(status.contains(&url), "{status}");
+    }
+}
+
+#[test]
+fn live_answers_ask_proxies_to_pass_them_on_as_they_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &[]);
+    let mut peer = Peer::call(&server, "MZlive");
+    peer.say(std::time::Duration::from_millis(100));
+    crate::harness::process::eventually(PATIENCE, "the call is listed", || {
+        server.ask_admin("/api/v1/calls/0").0.eq(&200).then_some(())
+    });
+    for path in ["events", "calls/0/listen", "calls/0/listen?format=s16le"] {
+        let line = format!("GET /api/v1/{path}");
+        let (status, head) = head(server.admin_address(), &line, "Host: localhost\r\n");
+        assert_eq!(status, 200, "{path}");
+        assert!(head.contains("cache-control: no-store, no-transform\r\n"), "{head}");
+        assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
     }
 }
