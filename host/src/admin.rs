@@ -39,6 +39,7 @@ use tracing::debug;
 
 use crate::board::Board;
 use crate::listener::{self, Client, Level, Limits, Service, Stream};
+use crate::origin::Origin;
 use crate::public_url::PathPrefix;
 use crate::ready::{Phase, Readiness};
 use crate::store::Store;
@@ -73,6 +74,10 @@ pub struct Config {
     pub token: Option<Token>,
     /// Path below which requests are answered as well as at the root.
     pub path_prefix: PathPrefix,
+    /// Origins of other sites whose requests are taken.
+    pub origins: Vec<Origin>,
+    /// Whether a request that came through a proxy is answered without a token.
+    pub behind_proxy: bool,
     /// Whether recordings may be deleted.
     pub allows_delete: bool,
     /// Most connections at one time. One more closes the connection that has shown the least, the
@@ -87,6 +92,8 @@ impl Default for Config {
         Self {
             token: None,
             path_prefix: PathPrefix::default(),
+            origins: Vec::new(),
+            behind_proxy: false,
             allows_delete: false,
             connections_max: CONNECTIONS_MAX,
             write_timeout: WRITE_TIMEOUT,

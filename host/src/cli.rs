@@ -17,6 +17,7 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 pub use self::config::Error;
 use crate::decode::Format;
 use crate::log::LogFormat;
+use crate::origin::Origin;
 use crate::public_url::{PathPrefix, PublicUrl};
 use crate::units::{count, duration, positive, size};
 use crate::{caller, decode, demo, log, repair, shown, twilio, webhook};
@@ -176,6 +177,13 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_PATH_PREFIX", value_name = "PATH")]
     pub path_prefix: Option<PathPrefix>,
 
+    /// Value of the Origin header, like https://calls.example.com, with which media streams and requests
+    /// to the admin listener are taken; repeat it, or separate values by commas. The answers of the API
+    /// have no CORS headers [default: streams with an Origin are refused, and so are requests of other
+    /// sites' pages]
+    #[arg(long, env = "CALLREEL_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Vec<Origin>,
+
     /// Twilio's auth token: refuse every request that is not signed with it for --public-url. Others can
     /// see a command line, so better set CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN
     #[arg(long, env = "CALLREEL_AUTH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
@@ -271,6 +279,12 @@ pub struct ServeArgs {
     /// CALLREEL_ADMIN_TOKEN
     #[arg(long, env = "CALLREEL_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub admin_token: Option<String>,
+
+    /// Answer requests that came through a proxy without a token, for a proxy that asks for a login
+    /// itself. The proxy must send `Host: localhost` or the address of --admin, which must be loopback
+    /// [default: without a token such requests are refused]
+    #[arg(long, env = "CALLREEL_ADMIN_BEHIND_PROXY", value_parser = BoolishValueParser::new())]
+    pub admin_behind_proxy: bool,
 
     /// Let the console and the API delete recordings [default: off]
     #[arg(long, env = "CALLREEL_ALLOW_DELETE", value_parser = BoolishValueParser::new())]

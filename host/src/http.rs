@@ -35,6 +35,7 @@ use self::upgrade::media_stream;
 use crate::board::{Board, Refused};
 use crate::engine::Handle;
 use crate::listener::{self, Client, Level, Limits, SilentLimits};
+use crate::origin::Origin;
 use crate::public_url::{self, PathPrefix, STREAM_PATH, WEBHOOK_PATH};
 use crate::ready::{Phase, Readiness};
 use crate::twilio;
@@ -59,6 +60,8 @@ pub struct Config {
     pub twilio: twilio::Config,
     /// Path below which requests are answered as well as at the root.
     pub path_prefix: PathPrefix,
+    /// Origins with which a media stream is taken. One without an Origin always is.
+    pub origins: Vec<Origin>,
     /// Most calls recorded at one time; further calls are refused with 503.
     pub calls_max: Option<usize>,
     /// Most calls that may begin in a second; further calls are refused with 503.
@@ -79,6 +82,7 @@ impl Default for Config {
         Self {
             twilio: twilio::Config::default(),
             path_prefix: PathPrefix::default(),
+            origins: Vec::new(),
             calls_max: None,
             calls_per_second_max: None,
             exchanges_max: EXCHANGES_MAX,

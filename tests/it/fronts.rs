@@ -146,3 +146,77 @@ fn live_answers_ask_proxies_to_pass_them_on_as_they_come() {
         assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
     }
 }
+
+#[test]
+fn a_stream_with_an_origin_is_taken_if_the_user_allows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let allowed = ["--allow-origin", "http://a.example/", "--allow-origin", "127.0.0.1,null"];
+    let server = start(dir.path(), &allowed);
+    for origin in ["http://a.example", "HTTP://A.example", "127.0.0.1", "null"] {
+        Peer::try_connect(&server, "MZa", &format!("Origin: {origin}\r\n")).unwrap();
+    }
+    for origin in ["http://a.example:8080", "https://a.example", "http://a.example\r\nOrigin: b"] {
+        let refused = Peer::try_connect(&server, "MZa", &format!("Origin: {origin}\r\n"));
+        assert_eq!(refused.err(), Some(403), "{origin}");
+    }
+    let line = server.wait_for_log("http://a.example:8080");
+    assert!(line.contains("--allow-origin"), "{line}");
+    let (code, lines) = Setup::new(dir.path()).args(&["--allow-origin", "*"]).refuse();
+    assert!(code == Some(2) && lines[0].contains("--allow-origin <ORIGIN>'"), "{lines:?}");
+}
+
+#[test]
+fn a_page_of_an_allowed_site_may_use_the_admin_listener() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &["--allow-origin", "https://a.example"]);
+    let ask = |headers: &str| {
+        let headers = format!("Host: localhost\r\n{headers}");
+        head(server.admin_address(), "GET /api/v1/calls", &headers).0
+    };
+    assert_eq!(ask("Origin: https://a.example\r\nSec-Fetch-Site: cross-site\r\n"), 200);
+    assert_eq!(ask("Origin: https://b.example\r\nSec-Fetch-Site: cross-site\r\n"), 403);
+    assert_eq!(ask("Origin: https://c.example\r\n"), 403);
+    assert_eq!(ask("Sec-Fetch-Site: cross-site\r\n"), 403);
+    for origin in ["https://b.example", "https://c.example"] {
+        let line = server.wait_for_log(origin);
+        assert!(line.contains("--allow-origin") && line.contains("peer=127.0.0.1:"), "{line}");
+    }
+}
+
+#[test]
+fn without_a_token_the_admin_listener_answers_nobody_who_came_through_a_proxy() {
+    let dir = tempfile::tempdir().unwrap();
+    let headers = [
+        "Forwarded: for=192.0.2.7",
+        "X-Forwarded-For: 192.0.2.7",
+        "X-Forwarded-Proto: https",
+        "x-real-ip: 192.0.2.7",
+        "Via: 1.1 Caddy",
+        "CF-Connecting-IP: 192.0.2.7",
+    ];
+    let status = |server: &Server, path: &str, header: &str| {
+        let headers = format!("Host: localhost\r\n{header}\r\nConnection: close\r\n");
+        head(server.admin_address(), &format!("GET {path}"), &headers).0
+    };
+    let server = start(&dir.path().join("open"), &[]);
+    for header in headers {
+        for path in ["/", "/api/v1/calls", "/metrics", "/readyz"] {
+            assert_eq!(status(&server, path, header), 403, "{path} {header}");
+        }
+    }
+    let line = server.wait_for_log("(x-forwarded-for)");
+    for way_out in ["CALLREEL_ADMIN_TOKEN", "--admin-behind-proxy"] {
+        assert!(line.contains(way_out), "{line}");
+    }
+    assert_eq!(status(&server, "/api/v1/calls", "Accept: */*"), 200);
+    let server = start(&dir.path().join("behind"), &["--admin-behind-proxy"]);
+    let locked = start(&dir.path().join("locked"), &["--admin-token", TOKEN]);
+    let token = format!("Authorization: Bearer {TOKEN}");
+    for header in headers {
+        assert_eq!(status(&server, "/api/v1/calls", header), 200, "{header}");
+        assert_eq!(status(&locked, "/api/v1/calls", header), 401, "{header}");
+        assert_eq!(status(&locked, "/api/v1/calls", &format!("{header}\r\n{token}")), 200);
+    }
+    let rebound = "Host: calls.example.com\r\nX-Forwarded-For: 192.0.2.7\r\n";
+    assert_eq!(head(server.admin_address(), "GET /metrics", rebound).0, 421);
+}

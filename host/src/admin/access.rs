@@ -4,10 +4,13 @@
 //! reach it by a host name of its own that resolves to 127.0.0.1. With a token, every client must send
 //! it: people at the login page, in exchange for a cookie, and programs in every request. Requests made
 //! by another site's page are refused in both cases.
+//!
+//! A proxy on this machine makes every client look like one of this machine. So without a token, requests
+//! that came through a proxy are refused, unless the user says that the proxy asks for a login.
 
 use std::fmt;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
@@ -23,6 +26,8 @@ use sha2::Sha256;
 use super::guesses::Way;
 use super::{Admin, Problem, Unslashed, assets};
 use crate::listener::Client;
+use crate::origin::{self, Origin};
+use crate::shown;
 
 const COOKIE: &str = "callreel";
 
@@ -33,6 +38,25 @@ const LOGIN: &str = "login";
 
 /// Lifetime of a login.
 const SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Characters of an origin that a log line shows at most.
+const ORIGIN_CHARS_MAX: usize = 100;
+
+/// Headers, besides `x-forwarded-...`, by which proxies, balancers and tunnels tell of a client.
+const FORWARDING: [&str; 12] = [
+    "cdn-loop",
+    "cf-connecting-ip",
+    "cf-ray",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "forwarded",
+    "true-client-ip",
+    "via",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-real-ip",
+];
 
 const LOGIN_BYTES_MAX: usize = 4096;
 
@@ -130,6 +154,23 @@ pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Ne
     response
 }
 
+impl Admin {
+    /// Logs a request that was refused for its headers, if the log has room.
+    fn tell_refused(&self, request: &Request, reason: &str) {
+        let Some(peer) = request.extensions().get::<Client>().map(|client| client.peer) else {
+            return;
+        };
+        if let Some(left_out) = self.sources.board.log_rooms.trouble.take(peer.ip(), Instant::now())
+        {
+            let origin = request.headers().get(header::ORIGIN).map(|origin| {
+                let origin = String::from_utf8_lossy(origin.as_bytes());
+                shown::line(&origin.chars().take(ORIGIN_CHARS_MAX).collect::<String>()).into_owned()
+            });
+            tracing::warn!(%peer, origin, left_out, "refused a request at the admin listener: {reason}");
+        }
+    }
+}
+
 /// The decision on a request.
 enum Verdict {
     Pass,
@@ -143,13 +184,25 @@ enum Verdict {
 fn verdict(admin: &Admin, request: &Request) -> Verdict {
     let headers = request.headers();
     let token = admin.config.token.as_ref();
+    let forwarding = forwarding(headers).filter(|_| !admin.config.behind_proxy);
+    if let (None, Some(header)) = (token, forwarding) {
+        let detail = format!(
+            "the request came through a proxy ({header}), and without a token nobody is answered there: set \
+             CALLREEL_ADMIN_TOKEN, or --admin-behind-proxy if the proxy asks for a login"
+        );
+        admin.tell_refused(request, &detail);
+        return Verdict::Refuse(Problem::new(StatusCode::FORBIDDEN, detail).into_response());
+    }
     if token.is_none() && !is_loopback(host(headers)) {
-        let detail = "without --admin-token this listener answers to localhost and 127.0.0.1 only";
+        let detail = "without --admin-token this listener answers to localhost and 127.0.0.1 only: a proxy in \
+                      front must send one of them as Host";
         let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, detail);
         return Verdict::Refuse(problem.into_response());
     }
-    if is_foreign(request) {
-        let detail = "requests from another site's page are refused";
+    if is_foreign(request, &admin.config.origins) {
+        let detail =
+            "requests from another site's page are refused, unless --allow-origin names the site";
+        admin.tell_refused(request, detail);
         return Verdict::Refuse(Problem::new(StatusCode::FORBIDDEN, detail).into_response());
     }
     if let Some(Unslashed(with_slash)) = request.extensions().get() {
@@ -204,14 +257,22 @@ fn shown(token: &Token, headers: &HeaderMap) -> Shown {
     }
 }
 
-/// Whether the page of another site made this request. Browsers say so in headers. Programs do not, and
+/// Returns the name of a header that a proxy has added.
+fn forwarding(headers: &HeaderMap) -> Option<&HeaderName> {
+    headers.keys().find(|name| {
+        let name = name.as_str();
+        name.starts_with("x-forwarded-") || FORWARDING.contains(&name)
+    })
+}
+
+/// Whether the page of another site made this request, and that site is not allowed. Browsers say so in headers. Programs do not, and
 /// need not: no site can make them send a request.
-fn is_foreign(request: &Request) -> bool {
+fn is_foreign(request: &Request, origins: &[Origin]) -> bool {
     let headers = request.headers();
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     // A link on another site may lead here, but cannot change anything.
     let is_visit = request.method() == Method::GET && text("sec-fetch-mode") == Some("navigate");
-    if is_visit {
+    if is_visit || origin::is_allowed(headers, origins) {
         return false;
     }
     if let Some(site) = text("sec-fetch-site") {

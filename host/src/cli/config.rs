@@ -20,6 +20,12 @@ pub enum Error {
          to the output of `openssl rand -hex 16`"
     )]
     AdminWithoutToken(SocketAddr),
+    /// Clients of the proxy would not be the only ones that need no token.
+    #[error(
+        "--admin-behind-proxy needs an --admin address of loopback, like 127.0.0.1:5051: others would reach any other \
+         address past the proxy"
+    )]
+    AdminBehindProxy,
     /// The admin token is not usable.
     #[error(transparent)]
     AdminToken(#[from] admin::TokenError),
@@ -81,6 +87,10 @@ impl TryFrom<ServeArgs> for Config {
         {
             return Err(Error::AdminWithoutToken(address));
         }
+        let is_loopback = args.admin.0.is_some_and(|admin| admin.ip().is_loopback());
+        if args.admin_behind_proxy && !is_loopback {
+            return Err(Error::AdminBehindProxy);
+        }
         if let Some(admin) = args.admin.0.filter(|admin| is_same_port(args.listen, *admin)) {
             return Err(Error::SamePort { listen: args.listen, admin });
         }
@@ -99,11 +109,14 @@ impl TryFrom<ServeArgs> for Config {
             admin: admin::Config {
                 token: admin_token,
                 path_prefix: path_prefix.clone(),
+                origins: args.allow_origin.clone(),
+                behind_proxy: args.admin_behind_proxy,
                 allows_delete: args.allow_delete,
                 ..admin::Config::default()
             },
             webhook,
             http: http::Config {
+                origins: args.allow_origin,
                 path_prefix: match &public_url {
                     Some(url) if path_prefix == PathPrefix::default() => url.prefix().clone(),
                     _ => path_prefix,
@@ -172,6 +185,12 @@ mod tests {
         for address in ["127.0.0.1:5051", "[::1]:0", "off"] {
             config(&["--admin", address]).unwrap();
         }
+        for address in ["0.0.0.0:5051", "off"] {
+            let args = ["--admin", address, "--admin-token", "0123456789abcdef"];
+            let error = config(&[&args[..], &["--admin-behind-proxy"]].concat()).unwrap_err();
+            assert!(matches!(error, Error::AdminBehindProxy), "{error}");
+        }
+        config(&["--admin-behind-proxy"]).unwrap();
         config(&["--webhook", "https://example.com/"]).unwrap_err();
     }
 

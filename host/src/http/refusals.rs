@@ -274,7 +274,8 @@ impl Asked {
             Refusal::Browser => {
                 let origin = self.origin.as_ref().map(shown).unwrap_or_default();
                 return format!(
-                    "its Origin header says {origin:?}: a browser sends that, or a proxy in front adds it and must not"
+                    "its Origin header says {origin:?}: a browser sends that, or a proxy in front adds it and must not; if \
+                     your provider sends it, allow it with --allow-origin"
                 )
                 .into();
             }

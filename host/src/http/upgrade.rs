@@ -20,6 +20,7 @@ use super::refusals::Refusal;
 use super::{Front, only, path_and_query, signature};
 use crate::board::Refused;
 use crate::engine::{Connection, Handle};
+use crate::origin::{self, Origin};
 
 /// Upgrades a request to a media stream, whose socket goes to the engine.
 pub(super) async fn media_stream(
@@ -28,7 +29,7 @@ pub(super) async fn media_stream(
 ) -> Result<Response, Refusal> {
     let has_body = !request.body().is_end_stream();
     let (mut head, _body) = request.into_parts();
-    let accept = check_handshake(&head, has_body)?;
+    let accept = check_handshake(&head, has_body, &front.config.origins)?;
     if let Some(verifier) = &front.config.twilio.verifier {
         let verified = verifier.verify_upgrade(path_and_query(&head), signature(&head));
         verified.map_err(|rejected| front.refuse_forgery(&rejected))?;
@@ -107,9 +108,13 @@ impl Drop for Slot {
 }
 
 /// Checks the handshake (RFC 6455, section 4.2.1). Returns the value of Sec-WebSocket-Accept.
-fn check_handshake(head: &Parts, has_body: bool) -> Result<heapless::String<28>, Refusal> {
+fn check_handshake(
+    head: &Parts,
+    has_body: bool,
+    origins: &[Origin],
+) -> Result<heapless::String<28>, Refusal> {
     let headers = &head.headers;
-    if headers.contains_key(header::ORIGIN) {
+    if headers.contains_key(header::ORIGIN) && !origin::is_allowed(headers, origins) {
         return Err(Refusal::Browser);
     }
     let is_upgrade = head.method == Method::GET
