@@ -171,6 +171,12 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
 
+    /// Expect a header of the PROXY protocol, version 1 or 2, in front of each connection to --listen, and
+    /// take the client's address from it; a connection without it is closed. Let nobody but the load
+    /// balancer reach that port: a client could name any address [default: off]
+    #[arg(long, env = "CALLREEL_PROXY_PROTOCOL", value_parser = BoolishValueParser::new())]
+    pub proxy_protocol: bool,
+
     /// Path, like /callreel, below which both listeners answer as well as at the root, for a proxy that
     /// does not strip it. URLs for Twilio begin with it, unless --public-url has a path [default: the
     /// path of --public-url, at the public listener]

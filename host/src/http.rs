@@ -60,6 +60,8 @@ pub struct Config {
     pub twilio: twilio::Config,
     /// Path below which requests are answered as well as at the root.
     pub path_prefix: PathPrefix,
+    /// Whether each connection begins with a header of the PROXY protocol, which names the client.
+    pub proxy_protocol: bool,
     /// Origins with which a media stream is taken. One without an Origin always is.
     pub origins: Vec<Origin>,
     /// Most calls recorded at one time; further calls are refused with 503.
@@ -82,6 +84,7 @@ impl Default for Config {
         Self {
             twilio: twilio::Config::default(),
             path_prefix: PathPrefix::default(),
+            proxy_protocol: false,
             origins: Vec::new(),
             calls_max: None,
             calls_per_second_max: None,
@@ -110,6 +113,7 @@ pub(crate) async fn serve(
             timeout: config.head_timeout,
         }),
         exchanges_max: speaking_max,
+        proxy_timeout: config.proxy_protocol.then_some(config.head_timeout),
         finish_timeout: FINISH_TIMEOUT,
     };
     let patience = Patience { head: config.head_timeout, body: config.body_timeout };

@@ -220,3 +220,98 @@ fn without_a_token_the_admin_listener_answers_nobody_who_came_through_a_proxy() 
     let rebound = "Host: calls.example.com\r\nX-Forwarded-For: 192.0.2.7\r\n";
     assert_eq!(head(server.admin_address(), "GET /metrics", rebound).0, 421);
 }
+
+/// A header of version 2 with this command, family and rest.
+fn version_2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
+    [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[0x20 | command, family], &length, rest].concat()
+}
+
+/// The rest of version 2 for 192.0.2.8:56324, with a TLV of the type NOOP.
+const TCP4: &[u8] = &[192, 0, 2, 8, 198, 51, 100, 1, 0xdc, 0x04, 0x01, 0xbb, 0x04, 0, 1, 0];
+
+#[test]
+fn the_header_of_the_proxy_protocol_names_the_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &["--proxy-protocol"]);
+    let longest = "PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n"
+        .replace("f...f", "ffff:ffff:ffff:ffff:ffff:ffff");
+    assert_eq!(longest.len(), 107);
+    let ipv6 = [&[0x20, 1, 0x0d, 0xb8][..], &[0; 11], &[9], &[0; 16], &[0xdc, 4, 1, 0xbb]].concat();
+    for (index, (header, peer)) in [
+        (b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n".to_vec(), "192.0.2.7:56324"),
+        (b"PROXY TCP6 2001:db8::7 2001:db8::1 56324 443\r\n".to_vec(), "[2001:db8::7]:56324"),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1:"),
+        (longest.into_bytes(), "127.0.0.1:"),
+        (version_2(1, 0x11, TCP4), "192.0.2.8:56324"),
+        (version_2(1, 0x21, &ipv6), "[2001:db8::9]:56324"),
+        (version_2(1, 0x31, &[b'/'; 216]), "127.0.0.1:"),
+        (version_2(1, 0x00, &[]), "127.0.0.1:"),
+        (version_2(0, 0x00, &[]), "127.0.0.1:"),
+        (version_2(0, 0x11, TCP4), "127.0.0.1:"),
+        (version_2(0, 0x11, &[]), "127.0.0.1:"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let request = format!("GET /case-{index} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let bytes = [&header[..], request.as_bytes()].concat();
+        let mut socket = server.connect();
+        // In one piece, or each byte of the header in a piece of its own.
+        let pieces = if index % 2 == 0 { bytes.len() } else { 1 };
+        for piece in bytes.chunks(pieces) {
+            socket.write_all(piece).unwrap();
+        }
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404"), "{index}: {answer}");
+        // All of the socket's own address together have room for ten lines.
+        let line = server.wait_for_log(&format!("path=\"/case-{index}\""));
+        assert!(line.contains(&format!("peer={peer}")), "{index}: {line}");
+    }
+}
+
+#[test]
+fn the_client_that_the_header_names_is_the_peer_of_the_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &["--proxy-protocol"]);
+    let mut socket = server.connect();
+    socket.write_all(&version_2(1, 0x11, TCP4)).unwrap();
+    let mut peer = Peer::upgrade(socket, "MZproxied", "").unwrap();
+    peer.start(&[]);
+    peer.text("no JSON");
+    let line = server.wait_for_log("rejected");
+    assert!(line.contains("peer=192.0.2.8:56324"), "{line}");
+}
+
+#[test]
+fn a_connection_without_the_header_of_the_proxy_protocol_is_closed_with_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &["--proxy-protocol"]);
+    // As health checks do.
+    drop(server.connect());
+    let mut malformed = version_2(1, 0x11, TCP4);
+    malformed[12] = 0x31;
+    for (bytes, words) in [
+        (b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), "does not begin with a header"),
+        (b"PROXY TCP4 192.0.2.7 198.51.100.1 65536 443\r\n".to_vec(), "is malformed"),
+        ([&b"PROXY UNKNOWN "[..], &[b'x'; 200]].concat(), "is malformed"),
+        (malformed, "is malformed"),
+        (version_2(1, 0x11, &TCP4[..11]), "is malformed"),
+        (version_2(1, 0x11, &[0; 4097]), "is longer than 4 KiB"),
+        (b"PROXY TCP4 192.0.2.7".to_vec(), "ended within the header"),
+    ] {
+        let mut socket = server.connect();
+        let _ = socket.write_all(&bytes);
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        assert!(answer.is_empty(), "{words}");
+        let line = server.wait_for_log(words);
+        assert!(line.contains("--proxy-protocol") && line.contains("peer=127.0.0.1:"), "{line}");
+    }
+    let name = "callreel_handshakes_refused_total{reason=\"malformed\"}";
+    assert_eq!(server.metric(name), 7.0);
+    let lines = server.log_lines();
+    assert_eq!(lines.iter().filter(|line| line.contains("refused")).count(), 7, "{lines:#?}");
+}

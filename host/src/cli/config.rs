@@ -116,6 +116,7 @@ impl TryFrom<ServeArgs> for Config {
             },
             webhook,
             http: http::Config {
+                proxy_protocol: args.proxy_protocol,
                 origins: args.allow_origin,
                 path_prefix: match &public_url {
                     Some(url) if path_prefix == PathPrefix::default() => url.prefix().clone(),

@@ -21,6 +21,7 @@ use tracing::debug;
 
 use super::HEAD_BYTES_MAX;
 use super::refusals::{Refusals, Unread};
+use crate::listener::proxy::Fault;
 use crate::listener::{Client, Level, Service, SilentEnd, Stream};
 use crate::public_url::PathPrefix;
 use crate::ready::Phase;
@@ -72,6 +73,12 @@ impl Drop for Unanswered<'_> {
 impl Service for Desk {
     fn serve(self, stream: impl Stream, client: Client) -> impl Future<Output = ()> + Send {
         exchange(stream, client, self)
+    }
+
+    fn report_headless(&self, peer: SocketAddr, fault: Fault) {
+        if !matches!(fault, Fault::Nothing) {
+            self.refusals.tell_connection(peer, Unread::Headless(fault), &[]);
+        }
     }
 
     fn report_silent(&self, peer: SocketAddr, end: SilentEnd) {
