@@ -40,7 +40,9 @@ use tracing::debug;
 use crate::board::Board;
 use crate::listener::{self, Client, Level, Limits, Service, Stream};
 use crate::metrics;
+use crate::origin::Origin;
 use crate::outbox::Outbox;
+use crate::public_url::PathPrefix;
 use crate::ready::{Phase, Readiness};
 use crate::store::Store;
 
@@ -71,6 +73,12 @@ const READERS_MAX: usize = 4;
 pub struct Config {
     /// Token that every client must send. Without one, the listener answers only to loopback names.
     pub token: Option<Token>,
+    /// Path below which requests are answered as well as at the root.
+    pub path_prefix: PathPrefix,
+    /// Origins of other sites whose requests are taken.
+    pub origins: Vec<Origin>,
+    /// Whether a request that came through a proxy is answered without a token.
+    pub behind_proxy: bool,
     /// Whether recordings may be deleted.
     pub allows_delete: bool,
     /// Most connections at one time. One more closes the connection that has shown the least, the
@@ -84,6 +92,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             token: None,
+            path_prefix: PathPrefix::default(),
+            origins: Vec::new(),
+            behind_proxy: false,
             allows_delete: false,
             connections_max: CONNECTIONS_MAX,
             write_timeout: WRITE_TIMEOUT,
@@ -141,10 +152,12 @@ pub(crate) async fn serve(
 ) {
     let limits = Limits {
         silent: None,
+        proxy_timeout: None,
         exchanges_max: config.connections_max.clamp(1, CONNECTIONS_MAX),
         finish_timeout: Duration::ZERO,
     };
     let write_timeout = config.write_timeout;
+    let path_prefix = config.path_prefix.clone();
     let admin = Admin(Arc::new(Shared {
         config,
         sources,
@@ -158,8 +171,8 @@ pub(crate) async fn serve(
         began: Instant::now(),
     }));
     let watch = tokio::spawn(events::watch(admin.clone()));
-    let conversations =
-        Conversations { router: router(admin), ledger: Arc::default(), write_timeout };
+    let (router, ledger) = (router(admin), Arc::default());
+    let conversations = Conversations { path_prefix, router, ledger, write_timeout };
     listener::run(listener, limits, conversations, phase).await;
     watch.abort();
     let _ = watch.await;
@@ -168,6 +181,7 @@ pub(crate) async fn serve(
 /// The handlers of a connection's requests.
 #[derive(Clone)]
 struct Conversations {
+    path_prefix: PathPrefix,
     router: Router,
     ledger: Arc<held::Ledger>,
     write_timeout: Duration,
@@ -176,12 +190,13 @@ struct Conversations {
 impl Service for Conversations {
     /// Serves the requests of one connection.
     async fn serve(self, stream: impl Stream, client: Client) {
-        let Self { router, ledger, write_timeout } = self;
+        let Self { path_prefix, router, ledger, write_timeout } = self;
         let guest = ledger.guest();
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(write_timeout));
         let answer = |mut request: Request<Incoming>| {
             request.extensions_mut().insert(client.clone());
+            strip(&path_prefix, &mut request);
             Arc::clone(&guest).answer(router.clone().call(request.map(Body::new)))
         };
         let serving = http1::Builder::new()
@@ -205,6 +220,21 @@ impl Service for Conversations {
     fn set_options(&self, socket: &TcpStream) {
         let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     }
+}
+
+/// The prefix was asked for without a slash behind it. The links of the console are relative, so the
+/// page needs that slash. Holds the address with it, relative to the one that was asked for.
+#[derive(Clone)]
+struct Unslashed(String);
+
+/// Takes the prefix from a request's path.
+fn strip(prefix: &PathPrefix, request: &mut Request<Incoming>) {
+    let Some(uri) = prefix.strip(request.uri()) else { return };
+    if request.uri().path() == prefix.as_str() {
+        let segment = prefix.as_str().rsplit('/').next().unwrap_or_default();
+        request.extensions_mut().insert(Unslashed(format!("{segment}/")));
+    }
+    *request.uri_mut() = uri;
 }
 
 /// The routes of the admin listener.

@@ -17,7 +17,8 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 pub use self::config::Error;
 use crate::decode::Format;
 use crate::log::LogFormat;
-use crate::public_url::PublicUrl;
+use crate::origin::Origin;
+use crate::public_url::{PathPrefix, PublicUrl};
 use crate::units::{count, duration, positive, size};
 use crate::{caller, decode, demo, log, repair, shown, twilio, webhook};
 
@@ -164,11 +165,30 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
     pub cues: bool,
 
-    /// Address at which Twilio reaches this server. A path in it is a prefix that your proxy strips.
-    /// Without this option the stream URL is wss://HOST, port 443, with HOST from the Host header, its
-    /// port left out
+    /// Address at which Twilio reaches this server. A path in it is the whole path before
+    /// /incoming-call; your proxy may strip it. Without this option the stream URL is wss://HOST, port
+    /// 443, with HOST from the Host header, its port left out
     #[arg(long, env = "CALLREEL_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
+
+    /// Expect a header of the PROXY protocol, version 1 or 2, in front of each connection to --listen, and
+    /// take the client's address from it; a connection without it is closed. Let nobody but the load
+    /// balancer reach that port: a client could name any address [default: off]
+    #[arg(long, env = "CALLREEL_PROXY_PROTOCOL", value_parser = BoolishValueParser::new())]
+    pub proxy_protocol: bool,
+
+    /// Path, like /callreel, below which both listeners answer as well as at the root, for a proxy that
+    /// does not strip it. URLs for Twilio begin with it, unless --public-url has a path [default: the
+    /// path of --public-url, at the public listener]
+    #[arg(long, env = "CALLREEL_PATH_PREFIX", value_name = "PATH")]
+    pub path_prefix: Option<PathPrefix>,
+
+    /// Value of the Origin header, like https://calls.example.com, with which media streams and requests
+    /// to the admin listener are taken; repeat it, or separate values by commas. The answers of the API
+    /// have no CORS headers [default: streams with an Origin are refused, and so are requests of other
+    /// sites' pages]
+    #[arg(long, env = "CALLREEL_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Vec<Origin>,
 
     /// Twilio's auth token: refuse every request that is not signed with it for --public-url. Others can
     /// see a command line, so better set CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN
@@ -267,6 +287,12 @@ pub struct ServeArgs {
     /// CALLREEL_ADMIN_TOKEN
     #[arg(long, env = "CALLREEL_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub admin_token: Option<String>,
+
+    /// Answer requests that came through a proxy without a token, for a proxy that asks for a login
+    /// itself. The proxy must send `Host: localhost` or the address of --admin, which must be loopback
+    /// [default: without a token such requests are refused]
+    #[arg(long, env = "CALLREEL_ADMIN_BEHIND_PROXY", value_parser = BoolishValueParser::new())]
+    pub admin_behind_proxy: bool,
 
     /// Let the console and the API delete recordings [default: off]
     #[arg(long, env = "CALLREEL_ALLOW_DELETE", value_parser = BoolishValueParser::new())]

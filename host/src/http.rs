@@ -35,7 +35,8 @@ use self::upgrade::media_stream;
 use crate::board::{Board, Refused};
 use crate::engine::Handle;
 use crate::listener::{self, Client, Level, Limits, SilentLimits};
-use crate::public_url::{self, STREAM_PATH, WEBHOOK_PATH};
+use crate::origin::Origin;
+use crate::public_url::{self, PathPrefix, STREAM_PATH, WEBHOOK_PATH};
 use crate::ready::{Phase, Readiness};
 use crate::twilio;
 
@@ -57,6 +58,12 @@ const FINISH_TIMEOUT: Duration = Duration::from_millis(250);
 pub struct Config {
     /// TwiML and signatures.
     pub twilio: twilio::Config,
+    /// Path below which requests are answered as well as at the root.
+    pub path_prefix: PathPrefix,
+    /// Whether each connection begins with a header of the PROXY protocol, which names the client.
+    pub proxy_protocol: bool,
+    /// Origins with which a media stream is taken. One without an Origin always is.
+    pub origins: Vec<Origin>,
     /// Most calls recorded at one time; further calls are refused with 503.
     pub calls_max: Option<usize>,
     /// Most calls that may begin in a second; further calls are refused with 503.
@@ -76,6 +83,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             twilio: twilio::Config::default(),
+            path_prefix: PathPrefix::default(),
+            proxy_protocol: false,
+            origins: Vec::new(),
             calls_max: None,
             calls_per_second_max: None,
             exchanges_max: EXCHANGES_MAX,
@@ -103,10 +113,12 @@ pub(crate) async fn serve(
             timeout: config.head_timeout,
         }),
         exchanges_max: speaking_max,
+        proxy_timeout: config.proxy_protocol.then_some(config.head_timeout),
         finish_timeout: FINISH_TIMEOUT,
     };
     let patience = Patience { head: config.head_timeout, body: config.body_timeout };
     let refusals = Refusals::new(Arc::clone(&board));
+    let path_prefix = config.path_prefix.clone();
     let front = Front {
         phase: phase.clone(),
         engine,
@@ -117,7 +129,7 @@ pub(crate) async fn serve(
         config: Arc::new(config),
     };
     let router = router(front, refusals.clone());
-    let desk = Desk { patience, router, refusals, phase: phase.clone() };
+    let desk = Desk { patience, path_prefix, router, refusals, phase: phase.clone() };
     listener::run(listener, limits, desk, phase).await;
 }
 
@@ -135,13 +147,17 @@ struct Front {
     config: Arc<Config>,
 }
 
-/// The table of the public URLs.
+/// The table of the public URLs. A slash behind a path makes no difference.
 fn router(front: Front, refusals: Refusals) -> Router {
-    Router::new()
-        .route("/", get(root))
-        .route("/readyz", get(ready))
-        .route(WEBHOOK_PATH, get(incoming_call).post(incoming_call))
-        .route(STREAM_PATH, get(media_stream))
+    let mut router = Router::new().route("/", get(root));
+    for (path, answer) in [
+        ("/readyz", get(ready)),
+        (WEBHOOK_PATH, get(incoming_call).post(incoming_call)),
+        (STREAM_PATH, get(media_stream)),
+    ] {
+        router = router.route(path, answer.clone()).route(&format!("{path}/"), answer);
+    }
+    router
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::Method)
         .layer(from_fn_with_state(refusals, refusals::tell))
@@ -149,8 +165,9 @@ fn router(front: Front, refusals: Refusals) -> Router {
         .with_state(front)
 }
 
-async fn root() -> impl IntoResponse {
-    let message = format!("callreel is running: point a Twilio number at {WEBHOOK_PATH}");
+async fn root(State(front): State<Front>) -> impl IntoResponse {
+    let prefix = front.config.path_prefix.as_str();
+    let message = format!("callreel is running: point a Twilio number at {prefix}{WEBHOOK_PATH}");
     as_json(json!({ "message": message }))
 }
 
@@ -182,7 +199,7 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
     }
     let stream_url = match &twilio.public_url {
         Some(public_url) => public_url.stream_url(),
-        None => stream_url_from_host(&head)?,
+        None => stream_url_from_host(&head, &front.config.path_prefix)?,
     };
     let token = match &twilio.stream_tokens {
         None => None,
@@ -237,13 +254,13 @@ async fn read_body(body: Body, patience: Duration) -> Result<Bytes, Refusal> {
     }
 }
 
-fn stream_url_from_host(head: &Parts) -> Result<String, Refusal> {
+fn stream_url_from_host(head: &Parts, prefix: &PathPrefix) -> Result<String, Refusal> {
     // A request line that names a host of its own would leave two to choose from.
     if head.uri.authority().is_some() {
         return Err(Refusal::Host);
     }
     let host = only(&head.headers, &header::HOST).ok_or(Refusal::Host)?;
-    public_url::stream_url_from_host(host).map_err(|_| Refusal::Host)
+    public_url::stream_url_from_host(host, prefix).map_err(|_| Refusal::Host)
 }
 
 fn path_and_query(head: &Parts) -> &str {

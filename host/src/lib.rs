@@ -18,6 +18,7 @@ mod listener;
 mod lock;
 pub mod log;
 mod metrics;
+pub mod origin;
 pub mod outbox;
 pub mod pace;
 pub mod public_url;

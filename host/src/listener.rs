@@ -8,6 +8,7 @@
 //! the connection has its place, and the time counts from [`Client::accepted`].
 
 mod exchanges;
+pub(crate) mod proxy;
 mod standing;
 
 use std::io;
@@ -19,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use self::exchanges::Exchanges;
@@ -44,6 +45,10 @@ pub(crate) trait Service: Clone + Send + Sync + 'static {
     /// Sets the options of a socket that is about to be served.
     fn set_options(&self, _socket: &TcpStream) {}
 
+    /// Reports a connection without a usable header of the PROXY protocol. Listeners that expect no
+    /// header have none of these.
+    fn report_headless(&self, _peer: SocketAddr, _fault: proxy::Fault) {}
+
     /// Reports a connection that ended before its first byte. Listeners without places for silent
     /// connections have none of these.
     fn report_silent(&self, _peer: SocketAddr, _end: SilentEnd) {}
@@ -66,6 +71,9 @@ pub(crate) struct Limits {
     pub(crate) silent: Option<SilentLimits>,
     /// Most connections that are served at one time.
     pub(crate) exchanges_max: usize,
+    /// Time for the header of the PROXY protocol to arrive, counted from the accept; `None`: there is no
+    /// such header.
+    pub(crate) proxy_timeout: Option<Duration>,
     /// Longest wait of a shutdown for connections that are being served.
     pub(crate) finish_timeout: Duration,
 }
@@ -82,6 +90,7 @@ pub(crate) struct SilentLimits {
 /// The client of a connection; each of its requests has it as an extension.
 #[derive(Clone)]
 pub(crate) struct Client {
+    /// The other end of the socket, or the client that the header of the PROXY protocol names.
     pub(crate) peer: SocketAddr,
     /// Time of the accept: a service counts the time for a request from here.
     pub(crate) accepted: Instant,
@@ -152,6 +161,8 @@ struct Rooms<S> {
     silent: Option<(Exchanges, Duration)>,
     exchanges: Exchanges,
     finish_timeout: Duration,
+    /// Time for the header of the PROXY protocol, if there is one.
+    proxy_timeout: Option<Duration>,
     /// The count of `exchanges`.
     known: Arc<Known>,
     service: S,
@@ -167,6 +178,7 @@ impl<S: Service> Rooms<S> {
             known: exchanges.known(),
             exchanges,
             finish_timeout: limits.finish_timeout,
+            proxy_timeout: limits.proxy_timeout,
             service,
             spoke,
         }
@@ -187,7 +199,8 @@ impl<S: Service> Rooms<S> {
     }
 
     /// Serves a connection, as soon as there is a place for it.
-    async fn serve(&mut self, socket: TcpStream, client: Client) {
+    async fn serve(&mut self, mut socket: TcpStream, mut client: Client) {
+        let proxy_timeout = self.proxy_timeout;
         let (service, standing) = (self.service.clone(), Arc::clone(&client.standing));
         let connection = async move {
             if let Err(error) = socket.set_nodelay(true) {
@@ -195,6 +208,14 @@ impl<S: Service> Rooms<S> {
                 return;
             }
             service.set_options(&socket);
+            if let Some(patience) = proxy_timeout {
+                let header = proxy::read_header(&mut socket);
+                let read = timeout_at(client.accepted + patience, header).await;
+                match read.unwrap_or(Err(proxy::Fault::Timeout(patience))) {
+                    Ok(named) => client.peer = named.unwrap_or(client.peer),
+                    Err(fault) => return service.report_headless(client.peer, fault),
+                }
+            }
             service.serve(socket, client).await;
         };
         self.exchanges.admit(standing, connection).await;

@@ -1,4 +1,4 @@
-//! The addresses of this server: its public URL, the host that a request names, and its paths.
+//! The addresses of this server: its public URL, the host that a request names, its paths and their prefix.
 
 use std::net::Ipv6Addr;
 use std::str::FromStr;
@@ -15,15 +15,21 @@ pub const WEBHOOK_PATH: &str = "/incoming-call";
 
 /// The URL at which Twilio reaches this server, as given: `scheme://host[:port][/prefix]`.
 ///
-/// The prefix is a path that a proxy strips before it passes a request on.
+/// The path is all that stands before the paths of this server when Twilio asks, whether a proxy strips
+/// it or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     encrypted: bool,
     host: String,
     port: Option<u16>,
-    /// Empty, or begins with a slash and does not end with one.
-    prefix: String,
+    prefix: PathPrefix,
 }
+
+/// A path below which this server is reached, besides the root. The empty prefix is the root itself.
+///
+/// Its text is empty, or begins with a slash and does not end with one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathPrefix(String);
 
 /// The reason why a public URL or a Host header cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +37,9 @@ pub enum Error {
     /// Neither a name nor an address with an optional port.
     #[error("not a host name or address, with or without a port")]
     Host,
+    /// Not a path of plain segments.
+    #[error("must be a path like /callreel, of letters, digits, `-`, `.`, `_` and `~`")]
+    PathPrefix,
     /// Not `http`, `https`, `ws` or `wss`, or no URL at all.
     #[error(
         "must be the address at which Twilio reaches this server, like https://calls.example.com"
@@ -45,7 +54,7 @@ impl PublicUrl {
     /// The URL of the media stream: always `wss`, since Twilio opens nothing else.
     pub fn stream_url(&self) -> String {
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
-        format!("wss://{}{port}{}{STREAM_PATH}", self.host, self.prefix)
+        format!("wss://{}{port}{}{STREAM_PATH}", self.host, self.prefix.0)
     }
 
     /// The URL to enter as the webhook of a number.
@@ -53,7 +62,20 @@ impl PublicUrl {
     pub fn webhook_url(&self) -> String {
         let scheme = self.scheme().name();
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
-        format!("{scheme}://{}{port}{}{WEBHOOK_PATH}", self.host, self.prefix)
+        format!("{scheme}://{}{port}{}{WEBHOOK_PATH}", self.host, self.prefix.0)
+    }
+
+    /// Returns the path of the URL.
+    #[must_use]
+    pub fn prefix(&self) -> &PathPrefix {
+        &self.prefix
+    }
+
+    /// Puts this server below a prefix. A URL that has a path stays as it is: that path is the whole one.
+    #[must_use]
+    pub fn below(self, prefix: &PathPrefix) -> Self {
+        let prefix = if self.prefix.0.is_empty() { prefix.clone() } else { self.prefix };
+        Self { prefix, ..self }
     }
 
     /// The scheme of the webhook.
@@ -65,9 +87,51 @@ impl PublicUrl {
     pub(crate) fn spellings(&self, scheme: Scheme, path_and_query: &str) -> [String; 3] {
         let spell = |port: Option<u16>| {
             let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-            format!("{}://{}{port}{}{path_and_query}", scheme.name(), self.host, self.prefix)
+            format!("{}://{}{port}{}{path_and_query}", scheme.name(), self.host, self.prefix.0)
         };
         [spell(self.port), spell(None), spell(Some(scheme.default_port()))]
+    }
+}
+
+impl PathPrefix {
+    /// The text of the prefix, to put before a path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns a request's URI without the prefix; `None` if it does not begin with the prefix, or the
+    /// prefix is empty. The prefix alone is the root, with and without a slash behind it.
+    pub(crate) fn strip(&self, uri: &Uri) -> Option<Uri> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let rest = uri.path_and_query()?.as_str().strip_prefix(&self.0)?;
+        let path_and_query = match rest.bytes().next() {
+            Some(b'/') => rest.parse(),
+            None | Some(b'?') => format!("/{rest}").parse(),
+            Some(_) => return None,
+        };
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(path_and_query.ok()?);
+        Uri::from_parts(parts).ok()
+    }
+}
+
+impl FromStr for PathPrefix {
+    type Err = Error;
+
+    /// Takes a path; a slash at its end makes no difference.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let prefix = text.trim_end_matches('/');
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        let is_segment =
+            |segment: &str| !matches!(segment, "" | "." | "..") && segment.chars().all(is_plain);
+        let is_path = match prefix.strip_prefix('/') {
+            Some(path) => path.split('/').all(is_segment),
+            None => prefix.is_empty(),
+        };
+        if is_path { Ok(Self(prefix.to_owned())) } else { Err(Error::PathPrefix) }
     }
 }
 
@@ -87,7 +151,7 @@ impl FromStr for PublicUrl {
         };
         let (host, port) =
             host_and_port(uri.authority().map_or("", Authority::as_str)).ok_or(Error::PublicUrl)?;
-        let prefix = uri.path().trim_end_matches('/').to_owned();
+        let prefix = PathPrefix(uri.path().trim_end_matches('/').to_owned());
         Ok(Self { encrypted, host: host.to_owned(), port, prefix })
     }
 }
@@ -118,15 +182,15 @@ impl Scheme {
 }
 
 /// The URL of the media stream on the host that a Host header names, in lower case and without its
-/// port.
+/// port, below a prefix.
 ///
 /// # Errors
 /// [`Error::Host`] unless the value is a name of letters, digits, `-`, `_` and `.`, an IPv4 address
 /// or a bracketed IPv6 address, with an optional port. So the result has no character that XML or a
 /// URL would have to escape.
-pub fn stream_url_from_host(host: &str) -> Result<String, Error> {
+pub fn stream_url_from_host(host: &str, prefix: &PathPrefix) -> Result<String, Error> {
     let (host, _port) = host_and_port(host).ok_or(Error::Host)?;
-    Ok(format!("wss://{}{STREAM_PATH}", host.to_ascii_lowercase()))
+    Ok(format!("wss://{}{}{STREAM_PATH}", host.to_ascii_lowercase(), prefix.0))
 }
 
 /// Splits `host[:port]`; the brackets of an IPv6 address stay.
@@ -171,7 +235,7 @@ mod tests {
             ("[2001:DB8::1]:5050", "wss://[2001:db8::1]/media-stream"),
             ("under_score.example.", "wss://under_score.example./media-stream"),
         ] {
-            assert_eq!(stream_url_from_host(host).unwrap(), url);
+            assert_eq!(stream_url_from_host(host, &PathPrefix::default()).unwrap(), url);
         }
     }
 
@@ -206,7 +270,8 @@ mod tests {
             "ä.example",
             &long,
         ] {
-            assert_eq!(stream_url_from_host(host), Err(Error::Host), "{host:?}");
+            let prefix = PathPrefix::default();
+            assert_eq!(stream_url_from_host(host, &prefix), Err(Error::Host), "{host:?}");
         }
     }
 
@@ -241,6 +306,50 @@ mod tests {
             ["https://user:pass@example.com", "https://example.com/?a=1", "https://example.com/#x"]
         {
             assert_eq!(url.parse::<PublicUrl>(), Err(Error::PublicUrlParts), "{url:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_prefix_is_a_path_of_plain_segments() {
+        for (text, prefix) in
+            [("/callreel", "/callreel"), ("/a/b-1.~_/", "/a/b-1.~_"), ("/", ""), ("", "")]
+        {
+            assert_eq!(text.parse::<PathPrefix>().unwrap().as_str(), prefix);
+        }
+        for text in ["callreel", "/a//b", "/..", "/a/./b", "/a b", "/a?b", "/%61", "https://a/b"] {
+            assert_eq!(text.parse::<PathPrefix>(), Err(Error::PathPrefix), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_stripped_from_the_paths_below_it_only() {
+        let prefix: PathPrefix = "/callreel".parse().unwrap();
+        for (uri, stripped) in [
+            ("/callreel", Some("/")),
+            ("/callreel/", Some("/")),
+            ("/callreel?a=/b", Some("/?a=/b")),
+            ("/callreel/incoming-call/?a", Some("/incoming-call/?a")),
+            ("/callreel/callreel/x", Some("/callreel/x")),
+            ("/callreels", None),
+            ("/incoming-call", None),
+            ("*", None),
+        ] {
+            let stripped = stripped.map(|uri| uri.parse().unwrap());
+            assert_eq!(prefix.strip(&uri.parse().unwrap()), stripped, "{uri}");
+            assert_eq!(PathPrefix::default().strip(&uri.parse().unwrap()), None, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_public_url_without_a_path_gets_the_prefix() {
+        let prefix = "/callreel".parse().unwrap();
+        for (public_url, webhook_url) in [
+            ("https://a.example", "https://a.example/callreel/incoming-call"),
+            ("https://a.example/callreel", "https://a.example/callreel/incoming-call"),
+            ("https://a.example/voice/", "https://a.example/voice/incoming-call"),
+        ] {
+            let url = public_url.parse::<PublicUrl>().unwrap().below(&prefix);
+            assert_eq!(url.webhook_url(), webhook_url);
         }
     }
 }

@@ -373,7 +373,7 @@ fn loggable(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::public_url::stream_url_from_host;
+    use crate::public_url::{PathPrefix, stream_url_from_host};
 
     const URL: &str = "https://mycompany.com/myapp.php?foo=1&bar=2";
     const PARAMS: [(&str, &str); 5] = [
@@ -551,8 +551,8 @@ mod tests {
 
     #[test]
     fn the_default_twiml_is_byte_for_byte_what_twilios_library_renders() {
-        let twiml =
-            twiml(&Texts::default(), &stream_url_from_host("example.ngrok.app").unwrap(), None);
+        let stream_url = stream_url_from_host("example.ngrok.app", &PathPrefix::default()).unwrap();
+        let twiml = twiml(&Texts::default(), &stream_url, None);
         assert_eq!(twiml.len(), 253 + "example.ngrok.app".len());
         let digest = HEXLOWER.encode(&Sha256::digest(&twiml));
         assert_eq!(digest, "d7580a3d15c1b0182a4c8476c58351f5cc1d55e3d5a07e91e4cca34493c067e9");

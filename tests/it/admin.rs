@@ -323,7 +323,7 @@ fn with_a_token_everything_but_health_demands_it() {
     }
     assert_eq!(recorder.ask("GET", "/metrics", &[("authorization", &bearer)]).status, 200);
     assert_eq!(recorder.get("/healthz").status, 200);
-    assert_eq!(recorder.get("/").header("location"), "/login");
+    assert_eq!(recorder.get("/").header("location"), "login");
     let login = |token: &str| -> Answer {
         let mut socket = TcpStream::connect(recorder.admin).unwrap();
         let body = format!("token={token}");

@@ -110,7 +110,7 @@ fn nothing_else_is_there() {
     let server = Server::start(http::Config::default());
     for (status, request_line) in [
         (404, "GET /recordings HTTP/1.1"),
-        (404, "GET /incoming-call/ HTTP/1.1"),
+        (404, "GET /incoming-call/x HTTP/1.1"),
         (404, "GET /../../etc/passwd HTTP/1.1"),
         (404, "GET /%2e%2e/etc/passwd HTTP/1.1"),
         (404, "OPTIONS * HTTP/1.1"),

@@ -16,6 +16,7 @@ mod faults;
 mod files;
 mod formats;
 mod frame;
+mod fronts;
 mod golden;
 mod harness;
 mod host;

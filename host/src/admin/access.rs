@@ -4,10 +4,13 @@
 //! reach it by a host name of its own that resolves to 127.0.0.1. With a token, every client must send
 //! it: people at the login page, in exchange for a cookie, and programs in every request. Requests made
 //! by another site's page are refused in both cases.
+//!
+//! A proxy on this machine makes every client look like one of this machine. So without a token, requests
+//! that came through a proxy are refused, unless the user says that the proxy asks for a login.
 
 use std::fmt;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
@@ -21,13 +24,39 @@ use jiff::Timestamp;
 use sha2::Sha256;
 
 use super::guesses::Way;
-use super::{Admin, Problem, assets};
+use super::{Admin, Problem, Unslashed, assets};
 use crate::listener::Client;
+use crate::origin::{self, Origin};
+use crate::shown;
 
 const COOKIE: &str = "callreel";
 
+/// The console and the login page, as addresses relative to each other: the browser may know them below
+/// a path that a proxy strips.
+const CONSOLE: &str = "./";
+const LOGIN: &str = "login";
+
 /// Lifetime of a login.
 const SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Characters of an origin that a log line shows at most.
+const ORIGIN_CHARS_MAX: usize = 100;
+
+/// Headers, besides `x-forwarded-...`, by which proxies, balancers and tunnels tell of a client.
+const FORWARDING: [&str; 12] = [
+    "cdn-loop",
+    "cf-connecting-ip",
+    "cf-ray",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "forwarded",
+    "true-client-ip",
+    "via",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-real-ip",
+];
 
 const LOGIN_BYTES_MAX: usize = 4096;
 
@@ -125,6 +154,23 @@ pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Ne
     response
 }
 
+impl Admin {
+    /// Logs a request that was refused for its headers, if the log has room.
+    fn tell_refused(&self, request: &Request, reason: &str) {
+        let Some(peer) = request.extensions().get::<Client>().map(|client| client.peer) else {
+            return;
+        };
+        if let Some(left_out) = self.sources.board.log_rooms.trouble.take(peer.ip(), Instant::now())
+        {
+            let origin = request.headers().get(header::ORIGIN).map(|origin| {
+                let origin = String::from_utf8_lossy(origin.as_bytes());
+                shown::line(&origin.chars().take(ORIGIN_CHARS_MAX).collect::<String>()).into_owned()
+            });
+            tracing::warn!(%peer, origin, left_out, "refused a request at the admin listener: {reason}");
+        }
+    }
+}
+
 /// The decision on a request.
 enum Verdict {
     Pass,
@@ -138,14 +184,29 @@ enum Verdict {
 fn verdict(admin: &Admin, request: &Request) -> Verdict {
     let headers = request.headers();
     let token = admin.config.token.as_ref();
+    let forwarding = forwarding(headers).filter(|_| !admin.config.behind_proxy);
+    if let (None, Some(header)) = (token, forwarding) {
+        let detail = format!(
+            "the request came through a proxy ({header}), and without a token nobody is answered there: set \
+             CALLREEL_ADMIN_TOKEN, or --admin-behind-proxy if the proxy asks for a login"
+        );
+        admin.tell_refused(request, &detail);
+        return Verdict::Refuse(Problem::new(StatusCode::FORBIDDEN, detail).into_response());
+    }
     if token.is_none() && !is_loopback(host(headers)) {
-        let detail = "without --admin-token this listener answers to localhost and 127.0.0.1 only";
+        let detail = "without --admin-token this listener answers to localhost and 127.0.0.1 only: a proxy in \
+                      front must send one of them as Host";
         let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, detail);
         return Verdict::Refuse(problem.into_response());
     }
-    if is_foreign(request) {
-        let detail = "requests from another site's page are refused";
+    if is_foreign(request, &admin.config.origins) {
+        let detail =
+            "requests from another site's page are refused, unless --allow-origin names the site";
+        admin.tell_refused(request, detail);
         return Verdict::Refuse(Problem::new(StatusCode::FORBIDDEN, detail).into_response());
+    }
+    if let Some(Unslashed(with_slash)) = request.extensions().get() {
+        return Verdict::Refuse(Redirect::to(with_slash).into_response());
     }
     let path = request.uri().path();
     let needs_token = !PUBLIC.contains(&path) && !path.starts_with("/console/");
@@ -154,7 +215,7 @@ fn verdict(admin: &Admin, request: &Request) -> Verdict {
     };
     let refusal = || {
         if path == "/" {
-            return Redirect::to("/login").into_response();
+            return Redirect::to(LOGIN).into_response();
         }
         let problem = Problem::new(StatusCode::UNAUTHORIZED, "log in, or send the admin token");
         ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
@@ -196,14 +257,22 @@ fn shown(token: &Token, headers: &HeaderMap) -> Shown {
     }
 }
 
-/// Whether the page of another site made this request. Browsers say so in headers. Programs do not, and
+/// Returns the name of a header that a proxy has added.
+fn forwarding(headers: &HeaderMap) -> Option<&HeaderName> {
+    headers.keys().find(|name| {
+        let name = name.as_str();
+        name.starts_with("x-forwarded-") || FORWARDING.contains(&name)
+    })
+}
+
+/// Whether the page of another site made this request, and that site is not allowed. Browsers say so in headers. Programs do not, and
 /// need not: no site can make them send a request.
-fn is_foreign(request: &Request) -> bool {
+fn is_foreign(request: &Request, origins: &[Origin]) -> bool {
     let headers = request.headers();
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     // A link on another site may lead here, but cannot change anything.
     let is_visit = request.method() == Method::GET && text("sec-fetch-mode") == Some("navigate");
-    if is_visit {
+    if is_visit || origin::is_allowed(headers, origins) {
         return false;
     }
     if let Some(site) = text("sec-fetch-site") {
@@ -251,7 +320,7 @@ pub(super) async fn login(
         _ => return Err(Problem::bad_request("send a form with the field `token`")),
     };
     let Some(token) = &admin.config.token else {
-        return Ok(Redirect::to("/").into_response());
+        return Ok(Redirect::to(CONSOLE).into_response());
     };
     let mut fields = form_urlencoded::parse(&body);
     let shown = fields.find(|(name, _)| name == "token").map(|(_, value)| value);
@@ -263,17 +332,18 @@ pub(super) async fn login(
     admin.welcome(client.as_ref()).await;
     let session_s = SESSION.as_secs();
     let value = token.cookie(Timestamp::now().as_second() + session_s.cast_signed());
-    Ok((set_cookie(&value, session_s), Redirect::to("/")).into_response())
+    Ok((set_cookie(&value, session_s), Redirect::to(CONSOLE)).into_response())
 }
 
 /// Deletes the cookie.
 pub(super) async fn logout() -> Response {
-    (set_cookie("", 0), Redirect::to("/login")).into_response()
+    (set_cookie("", 0), Redirect::to(LOGIN)).into_response()
 }
 
+/// A cookie without a path: the browser returns it below the directory of the login page only, whichever
+/// path a proxy strips.
 fn set_cookie(value: &str, max_age_s: u64) -> [(HeaderName, String); 1] {
-    let cookie =
-        format!("{COOKIE}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Strict");
+    let cookie = format!("{COOKIE}={value}; Max-Age={max_age_s}; HttpOnly; SameSite=Strict");
     [(header::SET_COOKIE, cookie)]
 }
 

@@ -161,7 +161,7 @@ pub(super) async fn listen(
         }
     });
     if has_header {
-        return Ok(([(header::CONTENT_TYPE, "audio/wav")], body).into_response());
+        return Ok(([(header::CONTENT_TYPE, "audio/wav")], stream::LIVE, body).into_response());
     }
     // No registered type means little-endian samples: audio/L16 is big-endian.
     let kind = [
@@ -169,7 +169,7 @@ pub(super) async fn listen(
         (SAMPLE_RATE, HeaderValue::from(spec.sample_rate_hz)),
         (CHANNELS, HeaderValue::from(spec.channels)),
     ];
-    Ok((kind, body).into_response())
+    Ok((kind, stream::LIVE, body).into_response())
 }
 
 #[derive(Deserialize)]
@@ -300,7 +300,7 @@ pub(super) async fn audio(
     let etag = wav.etag();
     let head = [
         (header::ACCEPT_RANGES, "bytes".to_owned()),
-        (header::CACHE_CONTROL, "private, no-cache".to_owned()),
+        (header::CACHE_CONTROL, "private, no-cache, no-transform".to_owned()),
         (header::CONTENT_DISPOSITION, format!("inline; filename=\"{name}\"")),
         (header::CONTENT_TYPE, "audio/wav".to_owned()),
         (header::ETAG, etag.clone()),

@@ -289,7 +289,7 @@ pub(super) async fn stream(State(admin): State<Admin>) -> Response {
             }
         }
     });
-    ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+    ([(header::CONTENT_TYPE, "text/event-stream")], stream::LIVE, body).into_response()
 }
 
 /// Sends the whole picture to a new stream. Streams that begin at one time share the memory of the

@@ -6,11 +6,19 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::{HeaderName, header};
 use futures_util::stream::poll_fn;
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
 use super::held::{Guest, Piece};
+
+/// Headers of an answer that goes on as long as a call or a client: no proxy on the way may compress it
+/// or hold parts of it back.
+pub(super) const LIVE: [(HeaderName, &str); 2] = [
+    (header::CACHE_CONTROL, "no-store, no-transform"),
+    (HeaderName::from_static("x-accel-buffering"), "no"),
+];
 
 /// Most pieces that wait for the client.
 const PIECES_MAX: usize = 8;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{AdminAddress, ServeArgs};
 use crate::caller_ids::Callers;
+use crate::public_url::PathPrefix;
 use crate::stream_tokens::StreamTokens;
 use crate::{Config, admin, engine, http, store, twilio, webhook};
 
@@ -19,6 +20,12 @@ pub enum Error {
          to the output of `openssl rand -hex 16`"
     )]
     AdminWithoutToken(SocketAddr),
+    /// Clients of the proxy would not be the only ones that need no token.
+    #[error(
+        "--admin-behind-proxy needs an --admin address of loopback, like 127.0.0.1:5051: others would reach any other \
+         address past the proxy"
+    )]
+    AdminBehindProxy,
     /// The admin token is not usable.
     #[error(transparent)]
     AdminToken(#[from] admin::TokenError),
@@ -59,8 +66,10 @@ impl TryFrom<ServeArgs> for Config {
     /// Distributes the settings to the parts of the server. Reads TWILIO_AUTH_TOKEN if no other token is
     /// given.
     fn try_from(args: ServeArgs) -> Result<Self, Error> {
+        let path_prefix = args.path_prefix.unwrap_or_default();
+        let public_url = args.public_url.map(|url| url.below(&path_prefix));
         let token = args.auth_token.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok());
-        let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &args.public_url) {
+        let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &public_url) {
             (None, _) => None,
             (Some(token), Some(public_url)) => {
                 Some(twilio::Verifier::new(token, public_url.clone()))
@@ -77,6 +86,10 @@ impl TryFrom<ServeArgs> for Config {
             && !address.ip().is_loopback()
         {
             return Err(Error::AdminWithoutToken(address));
+        }
+        let is_loopback = args.admin.0.is_some_and(|admin| admin.ip().is_loopback());
+        if args.admin_behind_proxy && !is_loopback {
+            return Err(Error::AdminBehindProxy);
         }
         if let Some(admin) = args.admin.0.filter(|admin| is_same_port(args.listen, *admin)) {
             return Err(Error::SamePort { listen: args.listen, admin });
@@ -95,14 +108,23 @@ impl TryFrom<ServeArgs> for Config {
         Ok(Self {
             admin: admin::Config {
                 token: admin_token,
+                path_prefix: path_prefix.clone(),
+                origins: args.allow_origin.clone(),
+                behind_proxy: args.admin_behind_proxy,
                 allows_delete: args.allow_delete,
                 ..admin::Config::default()
             },
             webhook,
             http: http::Config {
+                proxy_protocol: args.proxy_protocol,
+                origins: args.allow_origin,
+                path_prefix: match &public_url {
+                    Some(url) if path_prefix == PathPrefix::default() => url.prefix().clone(),
+                    _ => path_prefix,
+                },
                 twilio: twilio::Config {
                     texts,
-                    public_url: args.public_url,
+                    public_url,
                     verifier,
                     stream_tokens: stream_tokens.clone(),
                     callers: callers.clone(),
@@ -164,6 +186,12 @@ mod tests {
         for address in ["127.0.0.1:5051", "[::1]:0", "off"] {
             config(&["--admin", address]).unwrap();
         }
+        for address in ["0.0.0.0:5051", "off"] {
+            let args = ["--admin", address, "--admin-token", "0123456789abcdef"];
+            let error = config(&[&args[..], &["--admin-behind-proxy"]].concat()).unwrap_err();
+            assert!(matches!(error, Error::AdminBehindProxy), "{error}");
+        }
+        config(&["--admin-behind-proxy"]).unwrap();
         config(&["--webhook", "https://example.com/"]).unwrap_err();
     }
 

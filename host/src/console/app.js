@@ -13,7 +13,7 @@ let source = null;
 
 function connect() {
   source?.close();
-  source = new EventSource("/api/v1/events");
+  source = new EventSource("api/v1/events");
   const on = (name, handle) => source.addEventListener(name, (event) => {
     heard = performance.now();
     $("lost").hidden = true;
@@ -53,7 +53,7 @@ function connect() {
     showLost();
     if (source.readyState !== EventSource.CLOSED) return;
     // Refused, not broken: asking tells whether it is for want of a login.
-    await ask("/api/v1/status").catch(() => {});
+    await ask("api/v1/status").catch(() => {});
     setTimeout(connect, 2000);
   });
 }
@@ -92,8 +92,9 @@ function showWays(status) {
     setText($("twilio-how"), "Set your number’s “A call comes in” webhook to:");
     show("twilio-url", status.webhook_url);
   } else {
-    const { port } = new URL(status.stream_url);
-    setText($("twilio-how"), "Make this machine reachable, then set your number’s “A call comes in” webhook to https://‹your address›/incoming-call:");
+    const { port, pathname } = new URL(status.stream_url);
+    const path = pathname.replace("media-stream", "incoming-call");
+    setText($("twilio-how"), `Make this machine reachable, then set your number’s “A call comes in” webhook to https://‹your address›${path}:`);
     show("twilio-url", `ngrok http ${port}`);
   }
 }

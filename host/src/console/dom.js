@@ -70,7 +70,7 @@ export function loudness(level, fullScale = 32768) {
 /** Asks the API; throws what went wrong in words. */
 export async function ask(path, options) {
   const response = await fetch(path, options);
-  if (response.status === 401) location.assign("/login");
+  if (response.status === 401) location.assign("login");
   if (response.ok) return response.status === 204 ? null : response.json();
   const problem = await response.json().catch(() => ({}));
   throw new Error(problem.detail ?? `the recorder answered ${response.status}`);

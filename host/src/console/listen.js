@@ -31,7 +31,7 @@ export class Listening {
   }
 
   async #run() {
-    const url = `/api/v1/calls/${this.key}/listen?track=${encodeURIComponent(this.track)}`;
+    const url = `api/v1/calls/${this.key}/listen?track=${encodeURIComponent(this.track)}`;
     const response = await fetch(url, { signal: this.#abort.signal });
     if (!response.ok) return;
     const reader = response.body.getReader();

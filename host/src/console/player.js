@@ -21,7 +21,7 @@ const END_WORDS = {
 let playing = null;
 
 export const pathOf = (recording) =>
-  `/api/v1/recordings/${recording.day}/${encodeURIComponent(recording.id)}`;
+  `api/v1/recordings/${recording.day}/${encodeURIComponent(recording.id)}`;
 
 export class Player {
   #peaks = null;

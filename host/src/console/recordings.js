@@ -34,7 +34,7 @@ async function read(mine, isFirst) {
   $("more").disabled = true;
   try {
     for (let page = 0; page < PAGES_AT_ONCE; page += 1) {
-      const answer = await ask(`/api/v1/recordings?${query()}`);
+      const answer = await ask(`api/v1/recordings?${query()}`);
       if (mine !== turn) return;
       if (isFirst && page === 0) clear();
       answer.recordings.forEach((recording) => add(recording));

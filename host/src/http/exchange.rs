@@ -21,7 +21,9 @@ use tracing::debug;
 
 use super::HEAD_BYTES_MAX;
 use super::refusals::{Refusals, Unread};
+use crate::listener::proxy::Fault;
 use crate::listener::{Client, Level, Service, SilentEnd, Stream};
+use crate::public_url::PathPrefix;
 use crate::ready::Phase;
 
 /// Time for a response to leave, beyond the time for its request to arrive.
@@ -44,6 +46,7 @@ pub(super) struct Patience {
 #[derive(Clone)]
 pub(super) struct Desk {
     pub patience: Patience,
+    pub path_prefix: PathPrefix,
     pub router: Router,
     pub refusals: Refusals,
     pub phase: watch::Receiver<Phase>,
@@ -70,6 +73,12 @@ impl Drop for Unanswered<'_> {
 impl Service for Desk {
     fn serve(self, stream: impl Stream, client: Client) -> impl Future<Output = ()> + Send {
         exchange(stream, client, self)
+    }
+
+    fn report_headless(&self, peer: SocketAddr, fault: Fault) {
+        if !matches!(fault, Fault::Nothing) {
+            self.refusals.tell_connection(peer, Unread::Headless(fault), &[]);
+        }
     }
 
     fn report_silent(&self, peer: SocketAddr, end: SilentEnd) {
@@ -104,6 +113,9 @@ async fn exchange(stream: impl Stream, client: Client, desk: Desk) {
             standing.raise(Level::Asked);
         }
         request.extensions_mut().insert(client.clone());
+        if let Some(uri) = desk.path_prefix.strip(request.uri()) {
+            *request.uri_mut() = uri;
+        }
         let response = desk.router.clone().call(request);
         let answered = Arc::clone(&answered);
         async move {

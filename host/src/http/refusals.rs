@@ -19,6 +19,7 @@ use tracing::warn;
 use super::{BODY_BYTES_MAX, as_json, has_token};
 use crate::board::{Board, Refused, RequestRefused};
 use crate::listener::Client;
+use crate::listener::proxy::Fault;
 use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
 
 /// Seconds until a peer refused for lack of room may try again.
@@ -188,6 +189,9 @@ impl Refusals {
 pub(super) enum Unread {
     #[error("it made room for newer ones before its request was whole")]
     Crowded,
+    /// Only with `--proxy-protocol`.
+    #[error(transparent)]
+    Headless(Fault),
     #[error("its request is not HTTP/1.1")]
     Malformed,
     #[error("no whole request came within {0:?}")]
@@ -213,7 +217,8 @@ impl Unread {
     const fn why(self) -> RequestRefused {
         match self {
             Self::Crowded => RequestRefused::Crowded,
-            Self::Malformed => RequestRefused::Malformed,
+            Self::Headless(Fault::Timeout(_)) => RequestRefused::Timeout,
+            Self::Headless(_) | Self::Malformed => RequestRefused::Malformed,
             Self::Timeout(_) => RequestRefused::Timeout,
             Self::TooLarge => RequestRefused::TooLarge,
         }
@@ -222,6 +227,9 @@ impl Unread {
     /// Returns the most likely cause, judged by the first bytes, and the remedy.
     fn advice(self, first_bytes: &[u8]) -> &'static str {
         match (self, first_bytes) {
+            (Self::Headless(_), _) => {
+                "--proxy-protocol is set: let the load balancer in front send that header, or leave the option out"
+            }
             (Self::Malformed, [0x16, 0x03, ..]) => {
                 "it began with TLS, which has to end in a proxy in front: this port speaks plain http:// and ws://"
             }
@@ -231,7 +239,7 @@ impl Unread {
             (Self::Malformed, bytes)
                 if bytes.starts_with(b"PROXY ") || bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n") =>
             {
-                "it began with the PROXY protocol: switch that off in the load balancer in front"
+                "it began with the PROXY protocol: switch that off in the load balancer in front, or set --proxy-protocol"
             }
             (Self::Malformed, _) => "if that was a call, look at the proxy in front",
             (Self::Crowded | Self::Timeout(_), _) => {
@@ -273,7 +281,8 @@ impl Asked {
             Refusal::Browser => {
                 let origin = self.origin.as_ref().map(shown).unwrap_or_default();
                 return format!(
-                    "its Origin header says {origin:?}: a browser sends that, or a proxy in front adds it and must not"
+                    "its Origin header says {origin:?}: a browser sends that, or a proxy in front adds it and must not; if \
+                     your provider sends it, allow it with --allow-origin"
                 )
                 .into();
             }
@@ -310,12 +319,9 @@ impl Asked {
     fn way(&self) -> String {
         let path = self.uri.path().trim_end_matches('/');
         for (what, known) in [("streams are", STREAM_PATH), ("webhooks are", WEBHOOK_PATH)] {
-            if path == known {
-                return format!("{what} at {known}, without a slash behind it");
-            }
             if path.ends_with(known) {
                 return format!(
-                    "{what} at {known}: let the proxy in front strip the path that stands before it"
+                    "{what} at {known}: name the path that stands before it with --path-prefix, or let the proxy in front strip the path"
                 );
             }
         }

@@ -2,6 +2,7 @@
 //! socket to the engine.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,6 +21,8 @@ use super::refusals::Refusal;
 use super::{Front, has_token, only, path_and_query, signature};
 use crate::board::Refused;
 use crate::engine::{Connection, Handle};
+use crate::listener::Client;
+use crate::origin::{self, Origin};
 
 /// Upgrades a request to a media stream, whose socket goes to the engine.
 pub(super) async fn media_stream(
@@ -28,7 +31,7 @@ pub(super) async fn media_stream(
 ) -> Result<Response, Refusal> {
     let has_body = !request.body().is_end_stream();
     let (mut head, _body) = request.into_parts();
-    let accept = check_handshake(&head, has_body)?;
+    let accept = check_handshake(&head, has_body, &front.config.origins)?;
     if let Some(verifier) = &front.config.twilio.verifier {
         let verified = verifier.verify_upgrade(path_and_query(&head), signature(&head));
         verified.map_err(|rejected| front.refuse_forgery(&rejected))?;
@@ -36,7 +39,8 @@ pub(super) async fn media_stream(
     front.refuse_unless_open()?;
     let slot = front.reserve().await?;
     let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
-    tokio::spawn(hand_over(on_upgrade, front.engine, slot));
+    let client = head.extensions.get::<Client>().map(|client| client.peer);
+    tokio::spawn(hand_over(on_upgrade, client, front.engine, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
         (header::UPGRADE, "websocket"),
@@ -46,9 +50,9 @@ pub(super) async fn media_stream(
 }
 
 /// Gives the engine the socket as soon as hyper has sent the 101.
-async fn hand_over(on_upgrade: OnUpgrade, engine: Handle, _slot: Slot) {
+async fn hand_over(on_upgrade: OnUpgrade, client: Option<SocketAddr>, engine: Handle, _slot: Slot) {
     let taken = match on_upgrade.await {
-        Ok(upgraded) => take_socket(upgraded),
+        Ok(upgraded) => take_socket(upgraded, client),
         Err(error) => Err(io::Error::other(error)),
     };
     match taken {
@@ -59,11 +63,12 @@ async fn hand_over(on_upgrade: OnUpgrade, engine: Handle, _slot: Slot) {
 
 /// Takes the socket out of an upgraded connection. No other function beside the listener depends on the
 /// type of its streams.
-fn take_socket(upgraded: Upgraded) -> io::Result<Connection> {
+fn take_socket(upgraded: Upgraded, client: Option<SocketAddr>) -> io::Result<Connection> {
     let parts =
         upgraded.downcast::<TokioIo<TcpStream>>().expect("the listener serves TCP sockets alone");
     let socket = parts.io.into_inner();
-    let peer = socket.peer_addr()?;
+    let other_end = socket.peer_addr()?;
+    let peer = client.unwrap_or(other_end);
     Ok(Connection { stream: socket.into_std()?, already_read: parts.read_buf, peer })
 }
 
@@ -107,9 +112,13 @@ impl Drop for Slot {
 }
 
 /// Checks the handshake (RFC 6455, section 4.2.1). Returns the value of Sec-WebSocket-Accept.
-fn check_handshake(head: &Parts, has_body: bool) -> Result<heapless::String<28>, Refusal> {
+fn check_handshake(
+    head: &Parts,
+    has_body: bool,
+    origins: &[Origin],
+) -> Result<heapless::String<28>, Refusal> {
     let headers = &head.headers;
-    if headers.contains_key(header::ORIGIN) {
+    if headers.contains_key(header::ORIGIN) && !origin::is_allowed(headers, origins) {
         return Err(Refusal::Browser);
     }
     let is_upgrade = head.method == Method::GET
