@@ -130,7 +130,7 @@ struct Shared {
     guesses: guesses::Guesses,
     phase: watch::Receiver<Phase>,
     readers: Semaphore,
-    process: metrics::Process,
+    process: metrics::CpuMeter,
     cpus_total: usize,
     began: Instant,
 }
@@ -165,7 +165,7 @@ pub(crate) async fn serve(
         guesses: guesses::Guesses::default(),
         phase: phase.clone(),
         readers: Semaphore::new(READERS_MAX),
-        process: metrics::Process::default(),
+        process: metrics::CpuMeter::default(),
         // Looked up once: it reads several files.
         cpus_total: std::thread::available_parallelism().map_or(1, usize::from),
         began: Instant::now(),

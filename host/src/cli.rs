@@ -15,7 +15,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
 pub use self::config::Error;
-use crate::decode::Format;
+use crate::decode::OutputFormat;
 use crate::log::LogFormat;
 use crate::origin::Origin;
 use crate::public_url::{PathPrefix, PublicUrl};
@@ -158,7 +158,7 @@ pub struct ServeArgs {
 
     /// Sample format of the WAV files; mulaw takes half the disk, but fewer programs read it
     #[arg(long, env = "CALLREEL_FORMAT", value_enum, default_value_t)]
-    pub format: Format,
+    pub format: OutputFormat,
 
     /// Write gaps, keys and marks as cue points behind the samples of each finished WAV; ffmpeg and mpv
     /// show them as chapters [default: off]
@@ -208,13 +208,13 @@ pub struct ServeArgs {
 
     /// Text spoken to the caller before the stream begins, at most 4096 characters; empty: nothing is
     /// spoken
-    #[arg(long, env = "CALLREEL_GREETING", value_name = "TEXT", default_value_t = twilio::Texts::default().greeting)]
-    pub greeting: twilio::Text,
+    #[arg(long, env = "CALLREEL_GREETING", value_name = "TEXT", default_value_t = twilio::SpokenTexts::default().greeting)]
+    pub greeting: twilio::SpokenText,
 
     /// Text spoken to the caller after the greeting and a pause of one second, at most 4096 characters;
     /// empty: nothing is spoken
-    #[arg(long, env = "CALLREEL_READY", value_name = "TEXT", default_value_t = twilio::Texts::default().ready)]
-    pub ready: twilio::Text,
+    #[arg(long, env = "CALLREEL_READY", value_name = "TEXT", default_value_t = twilio::SpokenTexts::default().ready)]
+    pub ready: twilio::SpokenText,
 
     /// Calls recorded at one time, at least 1; further calls are refused with 503 [default: as many as
     /// the limit of open files (ulimit -n) allows]

@@ -49,7 +49,7 @@ pub struct Args {
 
     /// Sample format of the WAV
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: OutputFormat,
 
     /// Content of IN [default: detected from its first bytes and its name]
     #[arg(long = "input", value_enum, value_name = "KIND")]
@@ -58,7 +58,7 @@ pub struct Args {
 
 /// Sample format of the WAV files.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-pub enum Format {
+pub enum OutputFormat {
     /// 16-bit PCM, which every program reads.
     #[default]
     Pcm16,
@@ -66,11 +66,11 @@ pub enum Format {
     Mulaw,
 }
 
-impl From<Format> for Encoding {
-    fn from(format: Format) -> Self {
+impl From<OutputFormat> for Encoding {
+    fn from(format: OutputFormat) -> Self {
         match format {
-            Format::Pcm16 => Self::Pcm16,
-            Format::Mulaw => Self::Mulaw,
+            OutputFormat::Pcm16 => Self::Pcm16,
+            OutputFormat::Mulaw => Self::Mulaw,
         }
     }
 }

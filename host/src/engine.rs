@@ -27,7 +27,7 @@ use mio::{Events, Poll, Token};
 use self::desk::Desk;
 pub use self::inbox::Handle;
 use self::inbox::{Inbox, Message};
-use self::leg::{Leg, Readiness};
+use self::leg::{Leg, ReadProgress};
 use self::places::{Place, Places};
 use self::pool::Pool;
 use self::slots::Slots;
@@ -384,8 +384,8 @@ impl Reader {
                 continue;
             };
             let readiness = leg.take_turn(&mut self.desk, now);
-            self.is_busy |= readiness == Readiness::AtOnce;
-            if readiness != Readiness::No {
+            self.is_busy |= readiness == ReadProgress::AtOnce;
+            if readiness != ReadProgress::No {
                 self.ready.push(token);
             }
             self.drop_if_gone(token);

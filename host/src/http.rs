@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use self::exchange::{Desk, Patience, close_after};
+use self::exchange::{Handlers, Patience, close_after};
 use self::refusals::{Refusal, Refusals};
 use self::upgrade::media_stream;
 use crate::board::{Board, Refused};
@@ -129,7 +129,7 @@ pub(crate) async fn serve(
         config: Arc::new(config),
     };
     let router = router(front, refusals.clone());
-    let desk = Desk { patience, path_prefix, router, refusals, phase: phase.clone() };
+    let desk = Handlers { patience, path_prefix, router, refusals, phase: phase.clone() };
     listener::run(listener, limits, desk, phase).await;
 }
 

@@ -235,9 +235,9 @@ impl Metrics<'_> {
 
 /// Meter of the process's CPU use. Holds the time, the CPU time and the result of the last measurement.
 #[derive(Debug, Default)]
-pub(crate) struct Process(std::sync::Mutex<Option<(std::time::Instant, Duration, f64)>>);
+pub(crate) struct CpuMeter(std::sync::Mutex<Option<(std::time::Instant, Duration, f64)>>);
 
-impl Process {
+impl CpuMeter {
     /// Returns the CPU time of the process so far.
     #[must_use]
     pub(crate) fn cpu_time() -> Duration {

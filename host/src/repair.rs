@@ -99,17 +99,17 @@ fn repair_below(path: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
             repair(path, dry_run)
         }
         Ok(_) if !is_named => return,
-        Ok(_) => Err(Refusal::NotAFile),
+        Ok(_) => Err(NotRepaired::NotAFile),
         Err(error) => Err(error.into()),
     };
     match result {
-        Ok(Outcome::Good) => counts.good += 1,
-        Ok(Outcome::Repaired { copy, fault }) => {
+        Ok(Verdict::Good) => counts.good += 1,
+        Ok(Verdict::Repaired { copy, fault }) => {
             let done = if dry_run { "would be repaired" } else { "repaired" };
             log::say(&format!("{}: {fault}; {done} as {}", path.display(), copy.display()));
             counts.repaired += 1;
         }
-        Ok(Outcome::RepairedBefore { copy, fault }) => {
+        Ok(Verdict::RepairedBefore { copy, fault }) => {
             log::say(&format!(
                 "{}: {fault}; repaired before as {}",
                 path.display(),
@@ -121,14 +121,14 @@ fn repair_below(path: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
     }
 }
 
-fn refuse(path: &Path, refusal: &Refusal, counts: &mut Counts) {
+fn refuse(path: &Path, refusal: &NotRepaired, counts: &mut Counts) {
     log::say(&format!("{}: left alone: {refusal}", path.display()));
     counts.refused += 1;
 }
 
 fn repair_dir(dir: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
     if is_in_use(dir) {
-        return refuse(dir, &Refusal::InUse, counts);
+        return refuse(dir, &NotRepaired::InUse, counts);
     }
     let mut paths: Vec<PathBuf> = match fs::read_dir(dir) {
         Ok(entries) => entries.map_while(Result::ok).map(|entry| entry.path()).collect(),
@@ -149,23 +149,23 @@ fn is_candidate(path: &Path) -> bool {
 
 /// The outcome for a file.
 #[derive(Debug)]
-enum Outcome {
+enum Verdict {
     /// Nothing to repair.
     Good,
     Repaired {
         copy: PathBuf,
-        fault: Fault,
+        fault: HeaderFault,
     },
     /// A good copy is there already.
     RepairedBefore {
         copy: PathBuf,
-        fault: Fault,
+        fault: HeaderFault,
     },
 }
 
 /// The reason why a file is left alone.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+enum NotRepaired {
     #[error("another repair writes {}, or was interrupted: remove it if none runs", .0.display())]
     Unfinished(PathBuf),
     #[error("a file with the name of its repaired copy is there, and is not good: remove or rename {}", .0.display())]
@@ -196,36 +196,36 @@ enum Refusal {
 
 /// The fault of a header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-enum Fault {
+enum HeaderFault {
     #[error("its header calls 8-bit mu-law a format of 4 bits")]
     FourBits,
     #[error("its sizes are not those of the file")]
     Sizes,
 }
 
-fn repair(path: &Path, dry_run: bool) -> Result<Outcome, Refusal> {
+fn repair(path: &Path, dry_run: bool) -> Result<Verdict, NotRepaired> {
     let path_in_full = path.canonicalize()?;
     if path_in_full.parent().is_some_and(is_in_use) {
-        return Err(Refusal::InUse);
+        return Err(NotRepaired::InUse);
     }
     let mut file = open_to_read(path)?;
     let Some(Repair { header, data, fault }) = diagnose(&mut file)? else {
-        return Ok(Outcome::Good);
+        return Ok(Verdict::Good);
     };
     let copy = copy_name(path);
     if fs::symlink_metadata(&copy).is_ok() {
         return match open_to_read(&copy)
-            .map_err(Refusal::from)
+            .map_err(NotRepaired::from)
             .and_then(|mut file| diagnose(&mut file))
         {
-            Ok(None) => Ok(Outcome::RepairedBefore { copy, fault }),
-            _ => Err(Refusal::BadCopy(copy)),
+            Ok(None) => Ok(Verdict::RepairedBefore { copy, fault }),
+            _ => Err(NotRepaired::BadCopy(copy)),
         };
     }
     if !dry_run {
         write_copy(&mut file, &header, data, &copy)?;
     }
-    Ok(Outcome::Repaired { copy, fault })
+    Ok(Verdict::Repaired { copy, fault })
 }
 
 /// The repair of a file: another header before some of its bytes.
@@ -233,19 +233,19 @@ fn repair(path: &Path, dry_run: bool) -> Result<Outcome, Refusal> {
 struct Repair {
     header: Vec<u8>,
     data: std::ops::Range<u64>,
-    fault: Fault,
+    fault: HeaderFault,
 }
 
 /// Finds the repair that a file needs; `None` if its header is right.
-fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
+fn diagnose(file: &mut File) -> Result<Option<Repair>, NotRepaired> {
     let file_bytes = file.metadata()?.len();
     let mut start = Vec::new();
     io::Read::by_ref(file).take(HEADER_BYTES_MAX as u64).read_to_end(&mut start)?;
     let layout = wav::parse(&start).map_err(|error| match error {
-        ParseError::NotWav => Refusal::NotWave,
-        ParseError::NeedMore { .. } if start.len() < FORM_BYTES => Refusal::NotWave,
-        ParseError::Rf64 => Refusal::Rf64,
-        _ => Refusal::NoChunks,
+        ParseError::NotWav => NotRepaired::NotWave,
+        ParseError::NeedMore { .. } if start.len() < FORM_BYTES => NotRepaired::NotWave,
+        ParseError::Rf64 => NotRepaired::Rf64,
+        _ => NotRepaired::NoChunks,
     })?;
     let fault = fault_of(&layout.format)?;
     let frame_bytes = if fault.is_some() { 1 } else { u64::from(layout.format.frame_bytes) };
@@ -265,17 +265,17 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
         // An unfinished file of callreel's may have more audio than its header announces.
         let end = data_start + announced + announced % 2;
         if end < file_bytes && !is_ours {
-            return Err(Refusal::Tail);
+            return Err(NotRepaired::Tail);
         }
     }
     if there < frame_bytes {
-        return Err(Refusal::Empty);
+        return Err(NotRepaired::Empty);
     }
     let is_trusted = is_measured
         && match fault {
             // That recorder first writes the size of some other file, and writes nothing behind the
             // samples.
-            Some(Fault::FourBits) => announced + announced % 2 == there,
+            Some(HeaderFault::FourBits) => announced + announced % 2 == there,
             _ => !is_ours,
         };
     let data_bytes = match fault {
@@ -285,33 +285,33 @@ fn diagnose(file: &mut File) -> Result<Option<Repair>, Refusal> {
     };
     let data_bytes = data_bytes / frame_bytes * frame_bytes;
     let size = u32::try_from(data_bytes).ok().filter(|size| *size <= wav::DATA_BYTES_MAX);
-    let size = size.ok_or(Refusal::TooLong)?;
+    let size = size.ok_or(NotRepaired::TooLong)?;
     let header = match fault {
         Some(_) => mulaw_header(size),
         None => true_header(&start, &layout, size),
     };
-    let fault = fault.unwrap_or(Fault::Sizes);
+    let fault = fault.unwrap_or(HeaderFault::Sizes);
     Ok(Some(Repair { header, data: data_start..data_start + data_bytes, fault }))
 }
 
 /// The one wrong format that is known; `None` if the format is sound.
 ///
 /// # Errors
-/// [`Refusal::Format`] if it contradicts itself in another way.
-fn fault_of(format: &FormatChunk) -> Result<Option<Fault>, Refusal> {
+/// [`NotRepaired::Format`] if it contradicts itself in another way.
+fn fault_of(format: &FormatChunk) -> Result<Option<HeaderFault>, NotRepaired> {
     let FormatChunk { tag, channels, sample_rate_hz, second_bytes, frame_bytes, bits, .. } =
         *format;
     if (tag, channels, sample_rate_hz, second_bytes, frame_bytes, bits)
         == (7, 1, 8000, 16_000, 2, 4)
     {
-        return Ok(Some(Fault::FourBits));
+        return Ok(Some(HeaderFault::FourBits));
     }
     let is_sound = matches!(tag, 1 | 3 | 6 | 7 | 0xFFFE)
         && (1..=64).contains(&channels)
         && bits > 0
         && u32::from(frame_bytes) == u32::from(channels) * u32::from(bits.div_ceil(8))
         && second_bytes == sample_rate_hz.saturating_mul(u32::from(frame_bytes));
-    if is_sound { Ok(None) } else { Err(Refusal::Format { tag, bits, frame_bytes }) }
+    if is_sound { Ok(None) } else { Err(NotRepaired::Format { tag, bits, frame_bytes }) }
 }
 
 /// Whether a header is one that callreel writes, with any sizes.
@@ -348,7 +348,7 @@ fn write_copy(
     header: &[u8],
     data: std::ops::Range<u64>,
     copy: &Path,
-) -> Result<(), Refusal> {
+) -> Result<(), NotRepaired> {
     let temporary = copy.with_extension("wav.tmp");
     let whole = WholeFile { temporary: &temporary, to: copy, is_durable: true, replaces: false };
     let written = whole.write(|out| {
@@ -361,7 +361,7 @@ fn write_copy(
     match written {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(Refusal::Unfinished(temporary))
+            Err(NotRepaired::Unfinished(temporary))
         }
         Err(error) => Err(error.into()),
     }

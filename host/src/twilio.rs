@@ -30,7 +30,7 @@ pub(crate) const NOT_SIGNED: &str = "the request is not signed for this server";
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The texts said before the stream begins.
-    pub texts: Texts,
+    pub texts: SpokenTexts,
     /// The URL at which Twilio reaches this server; without it the TwiML follows the Host header.
     pub public_url: Option<PublicUrl>,
     /// Checks the signature of every webhook and every upgrade. Without it, all are accepted.
@@ -44,35 +44,35 @@ pub struct Config {
 
 /// The two texts said before the stream begins, with a pause between them. An empty one is left out.
 #[derive(Clone, Debug)]
-pub struct Texts {
+pub struct SpokenTexts {
     /// Said first.
-    pub greeting: Text,
+    pub greeting: SpokenText,
     /// Said last: after it the caller is recorded.
-    pub ready: Text,
+    pub ready: SpokenText,
 }
 
-impl Default for Texts {
+impl Default for SpokenTexts {
     fn default() -> Self {
         Self {
-            greeting: Text(
+            greeting: SpokenText(
                 "Please wait while we connect your call to the AI voice assistant.".into(),
             ),
-            ready: Text("Okay, you can start talking now.".into()),
+            ready: SpokenText("Okay, you can start talking now.".into()),
         }
     }
 }
 
 /// A text that XML can carry and that Twilio says whole.
 #[derive(Clone, Debug)]
-pub struct Text(String);
+pub struct SpokenText(String);
 
-impl fmt::Display for Text {
+impl fmt::Display for SpokenText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl FromStr for Text {
+impl FromStr for SpokenText {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
@@ -109,8 +109,8 @@ pub enum Error {
 ///
 /// With the default texts it equals the output of Twilio's Python library, byte for byte. A stream
 /// token becomes a parameter that Twilio passes on in the stream's start message.
-pub fn twiml(texts: &Texts, stream_url: &str, stream_token: Option<&str>) -> String {
-    let say = |text: &Text| match text.0.as_str() {
+pub fn twiml(texts: &SpokenTexts, stream_url: &str, stream_token: Option<&str>) -> String {
+    let say = |text: &SpokenText| match text.0.as_str() {
         "" => String::new(),
         text => format!("<Say>{}</Say>", escape_text(text)),
     };
@@ -552,7 +552,7 @@ mod tests {
     #[test]
     fn the_default_twiml_is_byte_for_byte_what_twilios_library_renders() {
         let stream_url = stream_url_from_host("example.ngrok.app", &PathPrefix::default()).unwrap();
-        let twiml = twiml(&Texts::default(), &stream_url, None);
+        let twiml = twiml(&SpokenTexts::default(), &stream_url, None);
         assert_eq!(twiml.len(), 253 + "example.ngrok.app".len());
         let digest = HEXLOWER.encode(&Sha256::digest(&twiml));
         assert_eq!(digest, "d7580a3d15c1b0182a4c8476c58351f5cc1d55e3d5a07e91e4cca34493c067e9");
@@ -560,15 +560,17 @@ mod tests {
 
     #[test]
     fn texts_are_escaped_and_empty_ones_left_out() {
-        let texts =
-            Texts { greeting: "<Hangup/> & \"hi\"".parse().unwrap(), ready: "".parse().unwrap() };
+        let texts = SpokenTexts {
+            greeting: "<Hangup/> & \"hi\"".parse().unwrap(),
+            ready: "".parse().unwrap(),
+        };
         assert_eq!(
             twiml(&texts, "wss://h/\"\n<", None),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Say>&lt;Hangup/&gt; &amp; \"hi\"</Say>\
              <Connect><Stream url=\"wss://h/&quot;&#10;&lt;\" /></Connect></Response>"
         );
-        assert_eq!("bell \u{7}".parse::<Text>().unwrap_err(), Error::TextCharacter);
-        assert_eq!("x".repeat(4097).parse::<Text>().unwrap_err(), Error::TextLength);
+        assert_eq!("bell \u{7}".parse::<SpokenText>().unwrap_err(), Error::TextCharacter);
+        assert_eq!("x".repeat(4097).parse::<SpokenText>().unwrap_err(), Error::TextLength);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 
 use base64ct::{Base64, Encoding};
-use callreel::decode::{Args, Decoded, Error, Format, Kind, run};
+use callreel::decode::{Args, Decoded, Error, Kind, OutputFormat, run};
 use tempfile::TempDir;
 
 use crate::harness::process::callreel;
@@ -22,7 +22,7 @@ fn raw_mulaw_becomes_the_wav_that_ffmpeg_makes() {
     let bench = Bench::new();
     let codes: Vec<u8> = (0..=u8::MAX).cycle().take(300_001).collect();
     let input = bench.file("call.ulaw", &codes);
-    for (format, codec) in [(Format::Pcm16, "pcm_s16le"), (Format::Mulaw, "copy")] {
+    for (format, codec) in [(OutputFormat::Pcm16, "pcm_s16le"), (OutputFormat::Mulaw, "copy")] {
         let output = bench.path(&format!("{codec}.wav"));
         let expected = bench.path(&format!("ffmpeg-{codec}.wav"));
         let decoded = decode(&Args { format, ..args(&input, &output) }).unwrap();
@@ -68,7 +68,7 @@ fn a_pipe_knows_the_length_only_of_a_file() {
     drop(writer);
     let from_pipe = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
     let from_pipe = Args { kind: Some(Kind::Mulaw), ..args(&from_pipe, Path::new("-")) };
-    let wav = through_pipe(&Args { format: Format::Mulaw, ..from_pipe });
+    let wav = through_pipe(&Args { format: OutputFormat::Mulaw, ..from_pipe });
     // No pad byte: readers take all bytes behind the header for audio.
     assert_eq!((sizes(&wav), &wav[58..]), (UNKNOWN_MULAW, &codes[..]));
 }
@@ -80,7 +80,8 @@ fn a_file_from_a_pipe_gets_its_sizes_in_the_end() {
     let feeding = thread::spawn(move || writer.write_all(&[0xFF; 100_001]).unwrap());
     let input = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
     let output = bench.path("out.wav");
-    let raw = Args { kind: Some(Kind::Mulaw), format: Format::Mulaw, ..args(&input, &output) };
+    let raw =
+        Args { kind: Some(Kind::Mulaw), format: OutputFormat::Mulaw, ..args(&input, &output) };
     decode(&raw).unwrap();
     feeding.join().unwrap();
     let wav = fs::read(&output).unwrap();
@@ -225,7 +226,7 @@ fn args(input: &Path, output: &Path) -> Args {
         input: input.to_owned(),
         output: output.to_owned(),
         stream: None,
-        format: Format::Pcm16,
+        format: OutputFormat::Pcm16,
         kind: None,
     }
 }

@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval_at};
 use super::parts::Part;
 use super::views::{Summary, json_of};
 use super::{Admin, Problem, parts, stream};
-use crate::metrics::{self, Process, Scrape};
+use crate::metrics::{self, CpuMeter, Scrape};
 use crate::outbox::Outbox;
 use crate::record::{Key, Record, UnknownEncoding, parse_day};
 use crate::store::catalog::{Cursor, Filter};
@@ -338,7 +338,7 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
         disk_free_inodes: room.and_then(|room| room.inodes).map(|inodes| inodes.free),
         retention: admin.sources.store.retention(),
         is_draining: admin.is_draining(),
-        cpu_time: Process::cpu_time(),
+        cpu_time: CpuMeter::cpu_time(),
         webhook: admin.sources.outbox.as_ref().map(Outbox::health),
     };
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], scrape.into_text()).into_response()

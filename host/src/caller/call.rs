@@ -11,7 +11,7 @@ use url::Url;
 use super::dictionary::{self, Stage};
 use super::line::{Line, Signed, Target};
 use super::messages::Ids;
-use super::stream::{Outcome, Stream, chunks, chunks_in};
+use super::stream::{ConnectionEnd, Stream, chunks, chunks_in};
 use super::{Action, CallReport, End, Error, Fault, Meter, Plan, Track, Tracks, webhook};
 use crate::audio::speech;
 use crate::twilio;
@@ -219,13 +219,13 @@ impl<'a> Call<'a> {
             let (report, outcome) = self.connection(first_chunk, &mut cues).await;
             reports.push(report);
             match outcome {
-                Outcome::Reconnect(chunk) => first_chunk = chunk,
-                Outcome::Over(_) if replays > 0 => {
+                ConnectionEnd::Reconnect(chunk) => first_chunk = chunk,
+                ConnectionEnd::Over(_) if replays > 0 => {
                     replays -= 1;
                     first_chunk = 0;
                     cues = self.schedule();
                 }
-                Outcome::Over(_) => break,
+                ConnectionEnd::Over(_) => break,
             }
         }
         self.crew.meter.call_stopping();
@@ -256,7 +256,7 @@ impl<'a> Call<'a> {
         &mut self,
         first_chunk: u64,
         cues: &mut VecDeque<(u64, Action)>,
-    ) -> (CallReport, Outcome) {
+    ) -> (CallReport, ConnectionEnd) {
         let line = Line::connect(&self.target, self.signed.as_ref()).await;
         let line = match line {
             Ok(line) => line,
@@ -264,19 +264,19 @@ impl<'a> Call<'a> {
                 self.settle();
                 let report = failure(self.index, &self.ids, &error, Stage::Stream);
                 let report = CallReport { notes: self.notes.clone(), ..report };
-                return (report, Outcome::Over(End::Failed { error: error.to_string() }));
+                return (report, ConnectionEnd::Over(End::Failed { error: error.to_string() }));
             }
         };
         let mut stream = Stream::new(self, line, first_chunk);
         let outcome = stream.run(first_chunk, cues).await;
         let mut report = stream.report;
         report.end = match &outcome {
-            Outcome::Over(end) => end.clone(),
-            Outcome::Reconnect(_) => End::CutOff,
+            ConnectionEnd::Over(end) => end.clone(),
+            ConnectionEnd::Reconnect(_) => End::CutOff,
         };
         report.good = match &outcome {
-            Outcome::Over(_) => self.is_good(&report),
-            Outcome::Reconnect(_) => true,
+            ConnectionEnd::Over(_) => self.is_good(&report),
+            ConnectionEnd::Reconnect(_) => true,
         };
         if !report.good {
             report.twilio_error = dictionary::of_end(&report.end, report.stopped);

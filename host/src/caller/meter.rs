@@ -22,8 +22,8 @@ pub struct Meter {
     over: AtomicU32,
     frames: AtomicU64,
     hang_up: AtomicBool,
-    lateness: Histogram,
-    server: Option<Process>,
+    lateness: LatenessCounts,
+    server: Option<MeasuredProcess>,
     window: Mutex<Window>,
 }
 
@@ -53,8 +53,8 @@ impl Meter {
             over: AtomicU32::new(0),
             frames: AtomicU64::new(0),
             hang_up: AtomicBool::new(false),
-            lateness: Histogram::new(),
-            server: server_pid.map(Process::new).transpose()?,
+            lateness: LatenessCounts::new(),
+            server: server_pid.map(MeasuredProcess::new).transpose()?,
             window: Mutex::default(),
         })
     }
@@ -142,7 +142,7 @@ impl Meter {
         if window.end.is_some() {
             return;
         }
-        let own = Process { pid: std::process::id(), at_rest: Usage::default() };
+        let own = MeasuredProcess { pid: std::process::id(), at_rest: Usage::default() };
         // If the server has died meanwhile, its calls show it; here its figures count as zero.
         let snapshot = Snapshot {
             at: Instant::now(),
@@ -184,12 +184,12 @@ pub struct ServerCost {
     pub caller_cpu_us_per_frame: f64,
 }
 
-struct Histogram {
+struct LatenessCounts {
     buckets: Box<[AtomicU64]>,
     worst_us: AtomicU64,
 }
 
-impl Histogram {
+impl LatenessCounts {
     fn new() -> Self {
         let buckets = (0..=BUCKETS).map(|_| AtomicU64::new(0)).collect();
         Self { buckets, worst_us: AtomicU64::new(0) }
@@ -216,7 +216,7 @@ impl Histogram {
     }
 }
 
-struct Process {
+struct MeasuredProcess {
     pid: u32,
     at_rest: Usage,
 }
@@ -227,7 +227,7 @@ struct Usage {
     resident_kib: u64,
 }
 
-impl Process {
+impl MeasuredProcess {
     fn new(pid: u32) -> io::Result<Self> {
         let mut process = Self { pid, at_rest: Usage::default() };
         process.at_rest = process.usage()?;

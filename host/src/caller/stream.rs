@@ -36,7 +36,7 @@ const FORBIDDEN_CHUNK: [u8; CHUNK_SAMPLES] = [0; CHUNK_SAMPLES];
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The end of one connection, and the next step.
-pub(super) enum Outcome {
+pub(super) enum ConnectionEnd {
     Over(End),
     /// Connect again and go on with the chunk of this number.
     Reconnect(u64),
@@ -121,14 +121,16 @@ impl<'c, 'a> Stream<'c, 'a> {
         &mut self,
         first_chunk: u64,
         cues: &mut VecDeque<(u64, Action)>,
-    ) -> Outcome {
+    ) -> ConnectionEnd {
         match self.speak(first_chunk, cues).await {
             Ok(outcome) => outcome,
             Err(Failure::Line) => match self.line.ending(LAST_WORDS).await {
-                End::StillOpen => Outcome::Over(End::Reset),
-                end => Outcome::Over(end),
+                End::StillOpen => ConnectionEnd::Over(End::Reset),
+                end => ConnectionEnd::Over(end),
             },
-            Err(Failure::Save(error)) => Outcome::Over(End::Failed { error: error.to_string() }),
+            Err(Failure::Save(error)) => {
+                ConnectionEnd::Over(End::Failed { error: error.to_string() })
+            }
         }
     }
 
@@ -136,7 +138,7 @@ impl<'c, 'a> Stream<'c, 'a> {
         &mut self,
         first_chunk: u64,
         cues: &mut VecDeque<(u64, Action)>,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<ConnectionEnd, Failure> {
         self.begin().await?;
         let chunks = self.call.chunks();
         for chunk in first_chunk..chunks {
@@ -152,13 +154,13 @@ impl<'c, 'a> Stream<'c, 'a> {
             if self.outbox.bytes.is_empty()
                 && let Some(end) = self.line.hear()
             {
-                return Ok(Outcome::Over(end));
+                return Ok(ConnectionEnd::Over(end));
             }
             if self.call.crew.meter.is_hung_up() {
                 break;
             }
         }
-        self.stop().await.map(Outcome::Over)
+        self.stop().await.map(ConnectionEnd::Over)
     }
 
     async fn begin(&mut self) -> Result<(), Failure> {
@@ -297,7 +299,7 @@ impl<'c, 'a> Stream<'c, 'a> {
     }
 
     /// Performs the action of a cue; returns an outcome if the action ends the connection.
-    async fn act(&mut self, action: &Action, chunk: u64) -> Result<Option<Outcome>, Failure> {
+    async fn act(&mut self, action: &Action, chunk: u64) -> Result<Option<ConnectionEnd>, Failure> {
         let (fault, measure) = match action {
             Action::Dtmf(digit) => {
                 self.outbox.put(self.messages.dtmf(*digit));
@@ -327,12 +329,15 @@ impl<'c, 'a> Stream<'c, 'a> {
             | Fault::Silent => {
                 self.call.crew.meter.call_stopping();
                 self.copies.flush()?;
-                return self.end_badly(fault, measure).await.map(|end| Some(Outcome::Over(end)));
+                return self
+                    .end_badly(fault, measure)
+                    .await
+                    .map(|end| Some(ConnectionEnd::Over(end)));
             }
             Fault::Reconnect => {
                 self.copies.flush()?;
                 self.line.finish_writing().await?;
-                return Ok(Some(Outcome::Reconnect(chunk)));
+                return Ok(Some(ConnectionEnd::Reconnect(chunk)));
             }
             Fault::NoPong => self.line.mute_answers(true),
             Fault::Stall => {

@@ -104,7 +104,7 @@ impl TryFrom<ServeArgs> for Config {
                 first_pause: webhook::FIRST_PAUSE,
             }),
         };
-        let texts = twilio::Texts { greeting: args.greeting, ready: args.ready };
+        let texts = twilio::SpokenTexts { greeting: args.greeting, ready: args.ready };
         Ok(Self {
             admin: admin::Config {
                 token: admin_token,

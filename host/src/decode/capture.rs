@@ -38,7 +38,7 @@ struct Capture<'a> {
     args: &'a Args,
     encoding: Encoding,
     /// Streams in the order of their starts; at least one.
-    streams: Vec<Stream>,
+    streams: Vec<CapturedStream>,
     /// Calls that have a WAV, in the order of their starts.
     decoded: Vec<Decoded>,
     /// Whether another call can be written. After a new file it can; after the only WAV of a pipe it
@@ -50,21 +50,21 @@ struct Capture<'a> {
 }
 
 /// A stream of a capture.
-struct Stream {
+struct CapturedStream {
     session: Box<Session<[u8; RING_BOTH_TRACKS_MIN]>>,
     /// The output of a written call, and the index of the call.
     output: Option<(Output, usize)>,
     is_over: bool,
 }
 
-impl Stream {
+impl CapturedStream {
     fn new() -> Self {
         let session = Session::new(Provider::Twilio, [0; RING_BOTH_TRACKS_MIN]);
         Self { session: Box::new(session), output: None, is_over: false }
     }
 }
 
-impl Routed for Stream {
+impl Routed for CapturedStream {
     fn is_addressed(&self, stream_id: &[u8]) -> bool {
         self.session.is_addressed(stream_id)
     }
@@ -79,7 +79,7 @@ impl<'a> Capture<'a> {
         Capture {
             args,
             encoding,
-            streams: vec![Stream::new()],
+            streams: vec![CapturedStream::new()],
             decoded: Vec::new(),
             has_room: true,
             stream_ids: Vec::new(),
@@ -143,7 +143,7 @@ impl<'a> Capture<'a> {
             self.finish_call(index)?;
             self.streams.remove(index);
         }
-        self.streams.push(Stream::new());
+        self.streams.push(CapturedStream::new());
         Ok(self.streams.len() - 1)
     }
 

@@ -85,7 +85,7 @@ enum Closing {
 
 /// Whether a connection has more to read.
 #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Readiness {
+pub(super) enum ReadProgress {
     /// Not as far as known: the poll will report it.
     No,
     /// Yes, after a short sleep: room must be made first.
@@ -150,14 +150,14 @@ impl Leg {
     }
 
     /// Reads the connection once, and does its housekeeping if it is due: its data is in the cache.
-    /// Unless the result is [`Readiness::No`], the connection stays ready.
-    pub(super) fn take_turn(&mut self, desk: &mut Desk, now: Instant) -> Readiness {
+    /// Unless the result is [`ReadProgress::No`], the connection stays ready.
+    pub(super) fn take_turn(&mut self, desk: &mut Desk, now: Instant) -> ReadProgress {
         let readiness = self.guarded(desk, now, |leg, desk| {
             let readiness = leg.read(desk, now);
             readiness.max(leg.tend(desk, now))
         });
-        let readiness = readiness.unwrap_or(Readiness::No);
-        self.is_ready = readiness != Readiness::No;
+        let readiness = readiness.unwrap_or(ReadProgress::No);
+        self.is_ready = readiness != ReadProgress::No;
         readiness
     }
 
@@ -170,7 +170,7 @@ impl Leg {
     /// was not [ready](Self::make_ready).
     pub(super) fn look_after(&mut self, desk: &mut Desk, now: Instant) -> bool {
         let readiness = self.guarded(desk, now, |leg, desk| leg.tend(desk, now));
-        readiness.is_some_and(|readiness| readiness != Readiness::No) && self.make_ready()
+        readiness.is_some_and(|readiness| readiness != ReadProgress::No) && self.make_ready()
     }
 
     /// Notes the outcome of one of the recordings; closes the connection if it waited for the last one.
@@ -222,7 +222,7 @@ impl Leg {
                     leg.call.wait_no_more();
                 }
                 let readiness = leg.read(desk, now);
-                if readiness != Readiness::AtOnce && !leg.has_unread {
+                if readiness != ReadProgress::AtOnce && !leg.has_unread {
                     break;
                 }
             }
@@ -255,14 +255,14 @@ impl Leg {
     }
 
     /// Reads the bytes that have arrived and gives them to the call.
-    fn read(&mut self, desk: &mut Desk, now: Instant) -> Readiness {
+    fn read(&mut self, desk: &mut Desk, now: Instant) -> ReadProgress {
         let mut turn_bytes = 0;
         loop {
             if self.call.is_held_back(now) {
                 // The recorder, not the peer, is silent.
                 self.last_heard = now;
                 self.partial.excuse(now);
-                return Readiness::Later;
+                return ReadProgress::Later;
             }
             if self.is_deaf {
                 return self.discard(&mut desk.buffer);
@@ -277,7 +277,7 @@ impl Leg {
                 // Other connections have taken the pool. This one is neither silent nor at its end.
                 self.last_heard = now;
                 self.partial.seek_room(&desk.pool, peer, now);
-                return Readiness::Later;
+                return ReadProgress::Later;
             };
             let received = match result {
                 Ok(Some(received)) => received,
@@ -286,7 +286,7 @@ impl Leg {
             };
             if received.bytes == 0 && received.is_drained {
                 self.note_drained(now);
-                return Readiness::No;
+                return ReadProgress::No;
             }
             self.feed(received, desk, now);
             turn_bytes += received.bytes;
@@ -296,9 +296,9 @@ impl Leg {
             // A peer that floods waits for the recorder only, so it is read again at once.
             let is_flood = turn_bytes as u64 >= flood_bytes(desk.config.read_interval);
             match received.is_drained {
-                true if is_flood => return Readiness::AtOnce,
-                true => return Readiness::No,
-                false if turn_bytes >= TURN_BYTES_MAX => return Readiness::AtOnce,
+                true if is_flood => return ReadProgress::AtOnce,
+                true => return ReadProgress::No,
+                false if turn_bytes >= TURN_BYTES_MAX => return ReadProgress::AtOnce,
                 false => {}
             }
         }
@@ -333,18 +333,18 @@ impl Leg {
     }
 
     /// Reads the bytes that have arrived and throws them away.
-    fn discard(&mut self, buffer: &mut [u8]) -> Readiness {
+    fn discard(&mut self, buffer: &mut [u8]) -> ReadProgress {
         for _ in 0..DISCARDS_MAX {
             match self.wire.receive(buffer) {
-                Ok(Some(received)) if received.is_drained => return Readiness::No,
+                Ok(Some(received)) if received.is_drained => return ReadProgress::No,
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {
                     self.closing = Closing::Gone;
-                    return Readiness::No;
+                    return ReadProgress::No;
                 }
             }
         }
-        Readiness::AtOnce
+        ReadProgress::AtOnce
     }
 
     /// Notes that all bytes of the socket were read.
@@ -354,18 +354,18 @@ impl Leg {
     }
 
     /// Ends the connection after its peer has closed or reset it.
-    fn end_of_stream(&mut self, end: End, desk: &mut Desk, now: Instant) -> Readiness {
+    fn end_of_stream(&mut self, end: End, desk: &mut Desk, now: Instant) -> ReadProgress {
         self.end(end, ws::CloseCode::NORMAL, desk, now);
         // The recording is finished without the connection.
         self.closing = Closing::Gone;
-        Readiness::No
+        ReadProgress::No
     }
 
     /// Does the housekeeping, if it is due: posts the block that has waited, pings a silent peer, closes
     /// a gone one. Returns whether the connection must be read.
-    fn tend(&mut self, desk: &mut Desk, now: Instant) -> Readiness {
+    fn tend(&mut self, desk: &mut Desk, now: Instant) -> ReadProgress {
         if !self.is_due(now) {
-            return Readiness::No;
+            return ReadProgress::No;
         }
         self.tended = now;
         let health = self.call.tend(&mut desk.context.posts, now);
@@ -376,12 +376,12 @@ impl Leg {
             Closing::Lingering(until) if now >= until => self.closing = Closing::Gone,
             _ => {}
         }
-        Readiness::No
+        ReadProgress::No
     }
 
     /// Ends the connection if its peer is idle or gone, or the call too long; pings a peer that may be
     /// gone. Returns whether the connection must be read before its peer is judged.
-    fn judge(&mut self, health: &Health, desk: &mut Desk, now: Instant) -> Readiness {
+    fn judge(&mut self, health: &Health, desk: &mut Desk, now: Instant) -> ReadProgress {
         let patience = desk.config.idle_timeout;
         let is_idle = self.is_idle(health, now, patience);
         let was_idle = std::mem::replace(&mut self.was_idle, is_idle);
@@ -391,7 +391,7 @@ impl Leg {
         } else if is_idle {
             // The process may have been paused since the look at the sockets, so the connection is read
             // once more.
-            return Readiness::Later;
+            return ReadProgress::Later;
         } else if (now - self.began).max(health.media_time) >= desk.config.max_duration {
             self.end(End::MaxDuration, ws::CloseCode::POLICY, desk, now);
         } else if self.wire.is_ending() && health.owes_time && undrained >= patience {
@@ -408,7 +408,7 @@ impl Leg {
             self.is_pinged = true;
             self.wire.send([ws::ping()]);
         }
-        Readiness::No
+        ReadProgress::No
     }
 
     /// Whether the peer has been silent for too long, or sends messages but begins no recording, or

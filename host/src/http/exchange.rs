@@ -44,7 +44,7 @@ pub(super) struct Patience {
 
 /// The handlers of a connection's request.
 #[derive(Clone)]
-pub(super) struct Desk {
+pub(super) struct Handlers {
     pub patience: Patience,
     pub path_prefix: PathPrefix,
     pub router: Router,
@@ -55,7 +55,7 @@ pub(super) struct Desk {
 /// A connection with an unanswered request. If it is dropped before the answer, to make room for newer
 /// connections, it is reported as refused.
 struct Unanswered<'d> {
-    desk: &'d Desk,
+    desk: &'d Handlers,
     peer: SocketAddr,
     is_answered: Arc<AtomicBool>,
     is_over: bool,
@@ -70,7 +70,7 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-impl Service for Desk {
+impl Service for Handlers {
     fn serve(self, stream: impl Stream, client: Client) -> impl Future<Output = ()> + Send {
         exchange(stream, client, self)
     }
@@ -92,7 +92,7 @@ impl Service for Desk {
     }
 }
 
-impl Desk {
+impl Handlers {
     /// Whether connections are closed only to make room, and not for a shutdown.
     fn is_open(&self) -> bool {
         *self.phase.borrow() == Phase::Open
@@ -100,7 +100,7 @@ impl Desk {
 }
 
 /// Carries one request and its response over `stream`, then closes it, unless it became a WebSocket.
-async fn exchange(stream: impl Stream, client: Client, desk: Desk) {
+async fn exchange(stream: impl Stream, client: Client, desk: Handlers) {
     let (patience, peer) = (desk.patience, client.peer);
     let standing = Arc::clone(&client.standing);
     let head_timeout = patience.head.saturating_sub(client.accepted.elapsed());
