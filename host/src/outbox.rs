@@ -28,6 +28,9 @@ pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// The longest pause between two tries of one entry.
 const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 
+/// The longest time for which a receiver may put off a message.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The shortest pause between two rounds, unless an entry comes.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
 
@@ -95,7 +98,14 @@ pub enum Answer {
     /// The receiver has taken the message.
     Taken,
     /// The receiver answered and did not take the message, or the message cannot be read.
-    Refused(String),
+    Refused {
+        /// The reason.
+        error: String,
+        /// Shortest time until the next try of this message.
+        wait: Duration,
+    },
+    /// The receiver wants this message no more.
+    Unwanted(String),
     /// No answer: other messages need not be tried now.
     Unreachable(String),
 }
@@ -255,7 +265,10 @@ impl<T: Fn(&str, &str) -> Answer> Courier<T> {
                         self.forget(&entry); // Its file was removed.
                         continue;
                     }
-                    Err(error) => Answer::Refused(format!("cannot read the message: {error}")),
+                    Err(error) => {
+                        let error = format!("cannot read the message: {error}");
+                        Answer::Refused { error, wait: Duration::ZERO }
+                    }
                 },
             };
             if let Answer::Unreachable(error) = &answer {
@@ -287,15 +300,14 @@ impl<T: Fn(&str, &str) -> Answer> Courier<T> {
     /// Removes an entry that was taken or is too old, or else sets the time of its next try.
     fn settle(&mut self, entry: &Waiting, answer: Answer) {
         let (written, id) = entry;
-        let (Answer::Refused(error) | Answer::Unreachable(error)) = answer else {
-            self.remove(entry);
-            let mut health = self.outbox.lock();
-            health.delivered += 1;
-            if health.failing_since.take().is_some() {
-                tracing::info!("the webhook works again");
+        let (error, wait) = match answer {
+            Answer::Taken => return self.settle_taken(entry),
+            Answer::Unwanted(error) => {
+                tracing::error!(message = id, error, "gave up a webhook message: it is not wanted");
+                return self.give_up(entry);
             }
-            health.error = None;
-            return;
+            Answer::Refused { error, wait } => (error, wait),
+            Answer::Unreachable(error) => (error, Duration::ZERO),
         };
         let mut health = self.outbox.lock();
         if health.failing_since.is_none() {
@@ -307,9 +319,7 @@ impl<T: Fn(&str, &str) -> Answer> Courier<T> {
         let age = SystemTime::now().duration_since(*written).unwrap_or_default();
         if age >= GIVE_UP_AFTER {
             tracing::error!(message = id, "gave up a webhook message after 3 days");
-            self.remove(entry);
-            self.outbox.lock().given_up += 1;
-            return;
+            return self.give_up(entry);
         }
         let Some(tries) = self.backlog.tries(entry) else {
             return;
@@ -318,7 +328,22 @@ impl<T: Fn(&str, &str) -> Answer> Courier<T> {
         // Spread the tries, so that they do not all hit a server at once when it comes back.
         let pause = pause.mul_f64(0.8 + 0.4 * fastrand::f64());
         tries.count += 1;
-        tries.next = Some(Instant::now() + pause);
+        tries.next = Some(Instant::now() + pause.max(wait.min(WAIT_MAX)));
+    }
+
+    fn settle_taken(&mut self, entry: &Waiting) {
+        self.remove(entry);
+        let mut health = self.outbox.lock();
+        health.delivered += 1;
+        if health.failing_since.take().is_some() {
+            tracing::info!("the webhook works again");
+        }
+        health.error = None;
+    }
+
+    fn give_up(&mut self, entry: &Waiting) {
+        self.remove(entry);
+        self.outbox.lock().given_up += 1;
     }
 
     fn remove(&mut self, entry: &Waiting) {

@@ -9,7 +9,7 @@ use base64ct::{Base64, Encoding as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use sha2::Sha256;
-use ureq::http::Uri;
+use ureq::http::{StatusCode, Uri, header};
 
 use crate::outbox::{self, Answer, Outbox};
 
@@ -119,14 +119,49 @@ fn post(agent: &ureq::Agent, config: &Config, id: &str, body: &str) -> Answer {
         .send(body);
     match response {
         Ok(response) if response.status().is_success() => Answer::Taken,
-        Ok(response) => Answer::Refused(format!("the server answered {}", response.status())),
+        Ok(response) => {
+            let error = format!("the server answered {}", response.status());
+            if response.status() == StatusCode::GONE {
+                return Answer::Unwanted(error);
+            }
+            let wait = response.headers().get(header::RETRY_AFTER);
+            let wait = wait.and_then(|wait| wait_of(wait.to_str().ok()?, Timestamp::now()));
+            Answer::Refused { error, wait: wait.unwrap_or_default() }
+        }
         Err(error) => Answer::Unreachable(error.to_string()),
     }
+}
+
+/// The time that a Retry-After field asks for: seconds, or a date (RFC 9110, section 10.2.3). `None` if it
+/// is neither, or in the past.
+fn wait_of(field: &str, now: Timestamp) -> Option<Duration> {
+    let field = field.trim();
+    if let Ok(seconds) = field.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(field).ok()?;
+    until.duration_since(now).try_into().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receiver_may_ask_for_a_time_or_a_date() {
+        let now = Timestamp::from_second(784_111_777).unwrap();
+        for (field, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", None),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(wait_of(field, now), seconds.map(Duration::from_secs), "{field}");
+        }
+    }
 
     #[test]
     fn the_signature_is_that_of_the_standards_own_example() {

@@ -1,11 +1,14 @@
 //! A webhook server that is down for long: the cost of the messages that wait, and their delivery.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use callreel::outbox::Outbox;
+use callreel::webhook;
 use serde_json::{Value, json};
 
 use crate::harness::process::{PATIENCE, Server, Setup, callreel, eventually};
@@ -85,4 +88,55 @@ fn a_backlog_costs_next_to_nothing_and_is_delivered_oldest_first() {
 fn body_of(answer: &str) -> Value {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     serde_json::from_str(body).unwrap()
+}
+
+#[test]
+fn a_receiver_may_put_off_a_message_or_want_it_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = leave_messages(dir.path(), 3);
+    let [put_off, unwanted, refused] = ids.try_into().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let secret = webhook::Secret::new(SECRET).unwrap();
+    let config = webhook::Config { url, secret, first_pause: Duration::from_millis(1) };
+    let outbox = Outbox::new(dir.path());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.spawn(webhook::deliver(config, outbox.clone()));
+    let mut asked: Vec<String> = Vec::new();
+    while asked.iter().filter(|id| **id == refused).count() < 4 {
+        let (mut socket, _) = listener.accept().unwrap();
+        let id = message_id(&mut socket);
+        let answer = match &id {
+            id if *id == put_off => "503 Service Unavailable\r\nRetry-After: 3600",
+            id if *id == unwanted => "410 Gone",
+            id if asked.iter().filter(|asked| *asked == id).count() == 3 => "200 OK",
+            _ => "500 Internal Server Error",
+        };
+        asked.push(id);
+        let head = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        socket.write_all(head.as_bytes()).unwrap();
+    }
+    let times = |wanted: &String| asked.iter().filter(|id| *id == wanted).count();
+    assert_eq!((times(&put_off), times(&unwanted)), (1, 1), "{asked:?}");
+    eventually(PATIENCE, "the message that is not wanted was given up", || {
+        let health = outbox.health();
+        (health.given_up == 1 && health.delivered == 1 && health.pending == 1).then_some(())
+    });
+}
+
+/// Reads a request, and returns the id of its message.
+fn message_id(socket: &mut TcpStream) -> String {
+    let mut reader = BufReader::new(socket);
+    let (mut id, mut length) = (String::new(), 0);
+    for line in reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()) {
+        match line.split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("webhook-id") => id = value.to_owned(),
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.parse().unwrap();
+            }
+            _ => {}
+        }
+    }
+    reader.read_exact(&mut vec![0; length]).unwrap();
+    id
 }
