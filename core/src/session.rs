@@ -390,12 +390,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         pending: &mut Pending<'t>,
     ) -> Result<(Placed, Option<Gap>), Error> {
         let layout = self.jitter.layout();
-        let (channel, track) = match media.tracks {
-            Tracks::One(track) if !layout.is_interleaved() => (self.tracks.channel(track), track),
-            Tracks::Both if layout.is_interleaved() => (Some(0), Track::Inbound),
-            _ => (None, Track::Inbound),
-        };
-        let Some(channel) = channel else {
+        let Some((channel, track)) = self.channel_of(media) else {
             self.foreign += 1;
             return Err(self.reject(PeerError::Track));
         };
@@ -410,16 +405,11 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             reordered: false,
             repeated: false,
         };
-        let fingerprint = sequence.map(|sequence| Fingerprint::new(sequence, media));
-        let last = self.clocks.get_mut(channel).map(|clock| &mut clock.last);
-        if let Some(last) = last {
-            if fingerprint.is_some() && *last == fingerprint {
-                self.stats.repeated += 1;
-                placed.repeated = true;
-                placed.samples = 0;
-                return Ok((placed, None));
-            }
-            *last = fingerprint;
+        if self.is_repeat(channel, sequence.map(|sequence| Fingerprint::new(sequence, media))) {
+            self.stats.repeated += 1;
+            placed.repeated = true;
+            placed.samples = 0;
+            return Ok((placed, None));
         }
         self.stats.media += 1;
         if is_old && self.fill_hole(channel, sequence, media) {
@@ -460,6 +450,29 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             }
         }
         Ok((placed, (gap.missing > 0).then_some(gap)))
+    }
+
+    /// The channel of a chunk, and its track: inbound if it holds both. `None` if the start did not
+    /// announce such chunks.
+    #[inline]
+    fn channel_of(&self, media: &Media<'_>) -> Option<(usize, Track)> {
+        match media.tracks {
+            Tracks::One(track) if !self.jitter.layout().is_interleaved() => {
+                Some((self.tracks.channel(track)?, track))
+            }
+            Tracks::Both if self.jitter.layout().is_interleaved() => Some((0, Track::Inbound)),
+            _ => None,
+        }
+    }
+
+    /// Keeps a chunk as its track's last one; returns whether it is an exact repeat of the one before.
+    #[inline]
+    fn is_repeat(&mut self, channel: usize, fingerprint: Option<Fingerprint>) -> bool {
+        let Some(clock) = self.clocks.get_mut(channel) else {
+            return false;
+        };
+        let last = core::mem::replace(&mut clock.last, fingerprint);
+        fingerprint.is_some() && last == fingerprint
     }
 
     /// Begins a recording of the announced tracks; returns whether their format can be recorded.
