@@ -180,7 +180,7 @@ fn refusal_advice(status: u16, line: &str, url: &Url, signed_url: Option<&str>) 
 
 /// The tracks of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Tracks {
+pub enum DialledTracks {
     /// The far party's voice
     Inbound,
     /// The audio that the far party hears
@@ -189,7 +189,7 @@ pub enum Tracks {
     Both,
 }
 
-impl Tracks {
+impl DialledTracks {
     fn as_slice(self) -> &'static [Track] {
         match self {
             Self::Inbound => &[Track::Inbound],
@@ -227,7 +227,7 @@ pub struct Plan {
     /// Audio of the calls; `None`: made up, another voice in every call.
     pub audio: Option<Audio>,
     /// Tracks of a call; `None`: those of the TwiML, else all that the audio has.
-    pub tracks: Option<Tracks>,
+    pub tracks: Option<DialledTracks>,
     /// Length of a call; audio is cut or repeated to it. `None`: the audio's, or 10 s.
     pub duration: Option<Duration>,
     /// Whether frames go as fast as the server takes them, not fifty a second.
@@ -330,7 +330,7 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "how", rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum End {
+pub enum CallEnd {
     /// The server sent a close frame (1005: one without a code).
     Closed {
         /// The close code.
@@ -358,7 +358,7 @@ pub enum End {
     },
 }
 
-impl fmt::Display for End {
+impl fmt::Display for CallEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed { code, reason } if reason.is_empty() => write!(f, "closed with {code}"),
@@ -389,7 +389,7 @@ pub struct CallReport {
     /// Whether `stop` was sent.
     pub stopped: bool,
     /// The end of the connection.
-    pub end: End,
+    pub end: CallEnd,
     /// Milliseconds from `stop` to the end.
     pub close_lag_ms: Option<f64>,
     /// Whether the connection ended as expected.

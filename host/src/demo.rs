@@ -16,7 +16,7 @@ use callreel_core::wav::{self, Length, Spec};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::caller::{self, CallReport, Plan, Track, Tracks, place};
+use crate::caller::{self, CallReport, DialledTracks, Plan, Track, place};
 use crate::disk::open_to_read;
 use crate::log::{Printer, Stream};
 use crate::public_url::STREAM_PATH;
@@ -140,8 +140,8 @@ async fn record(args: &Args, url: &str, out: &Printer) -> Result<usize, Error> {
     let calls = if args.calls == 1 { "1 call".to_owned() } else { format!("{} calls", args.calls) };
     let say = |text: String| out.print((text + "\n").into());
     say(format!("callreel demo: placing {calls} of {} s at {url}", args.seconds));
-    let mono = plan(args.calls.div_ceil(2), Tracks::Inbound, 1);
-    let stereo = plan(args.calls / 2, Tracks::Both, 2);
+    let mono = plan(args.calls.div_ceil(2), DialledTracks::Inbound, 1);
+    let stereo = plan(args.calls / 2, DialledTracks::Both, 2);
     let (mono, stereo) = tokio::try_join!(place(&mono), place(&stereo))?;
     let mut wrong = 0;
     say("\n  tracks  length  recording".to_owned());

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use base64ct::{Base64, Encoding as _};
 use callreel::admin::{Config, Token};
 use callreel::audio::Audio;
-use callreel::caller::Tracks;
+use callreel::caller::DialledTracks;
 use callreel::webhook;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ fn record_one(recorder: &Recorder) -> (String, Value) {
     let mut plan = recorder.plan();
     plan.flood = true;
     plan.duration = Some(Duration::from_secs(3));
-    plan.tracks = Some(Tracks::Both);
+    plan.tracks = Some(DialledTracks::Both);
     plan.parameters = vec![("tenant".into(), "Acme".into())];
     plan.fault("gap=500ms@1s").unwrap();
     plan.cues.push(dtmf());

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use base64ct::{Base64, Encoding};
 use callreel::audio::Audio;
-use callreel::caller::{Action, CallReport, Cue, End, Plan, Report, Tracks};
+use callreel::caller::{Action, CallEnd, CallReport, Cue, DialledTracks, Plan, Report};
 use callreel::twilio::{self, AuthToken};
 use serde_json::Value;
 use tungstenite::error::{CapacityError, ProtocolError};
@@ -42,7 +42,7 @@ fn a_call_is_spelled_like_twilios_and_loses_no_sample() {
     assert_eq!((report.frames_sent, report.calls.len()), (102, 1));
     let [call] = &report.calls[..] else { panic!("one call") };
     assert_eq!((call.samples_sent, call.stopped), (2 * 8_123, true));
-    assert_eq!(call.end, End::Closed { code: 1000, reason: "done".to_owned() });
+    assert_eq!(call.end, CallEnd::Closed { code: 1000, reason: "done".to_owned() });
 
     let messages = heard.json();
     assert_eq!(heard.text(0), r#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#);
@@ -86,7 +86,7 @@ fn every_call_has_its_own_ids_and_voice() {
     let sink = Sink::start(Manner::Polite);
     let mut plan = sink.flood();
     plan.calls = 40;
-    plan.tracks = Some(Tracks::Both);
+    plan.tracks = Some(DialledTracks::Both);
     plan.duration = Some(Duration::from_secs(10));
     let report = place(&plan);
     assert!(report.is_good(), "{report:?}");
@@ -123,7 +123,7 @@ fn copies_hold_exactly_what_was_heard() {
     let directory = tempfile::tempdir().unwrap();
     let mut plan = sink.flood();
     plan.calls = 2;
-    plan.tracks = Some(Tracks::Both);
+    plan.tracks = Some(DialledTracks::Both);
     plan.duration = Some(Duration::from_millis(1010));
     plan.save_sent = Some(directory.path().join("sent"));
     plan.fault("late").unwrap();
@@ -269,7 +269,7 @@ fn violations_are_the_ones_they_claim_to_be() {
         assert_eq!(heard.media("inbound").len(), 25, "{fault}");
         let call = only(&report);
         assert!(call.good && !call.stopped, "{fault}: {call:?}");
-        assert_eq!(call.end, End::Closed { code, reason: String::new() }, "{fault}");
+        assert_eq!(call.end, CallEnd::Closed { code, reason: String::new() }, "{fault}");
     }
 }
 
@@ -287,7 +287,7 @@ fn endings_are_the_ones_they_claim_to_be() {
         assert!(report.is_good(), "{fault}: {report:?}");
         (only(&report).end.clone(), heard)
     };
-    let closed = End::Closed { code: 1000, reason: String::new() };
+    let closed = CallEnd::Closed { code: 1000, reason: String::new() };
     let (end, heard) = ended("stop-missing");
     assert_eq!(end, closed);
     assert_eq!(heard.close_code, Some(1000));
@@ -296,18 +296,18 @@ fn endings_are_the_ones_they_claim_to_be() {
         matches!(error, Some(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)))
     };
     let (end, heard) = ended("fin");
-    assert!(eof(&heard.error) && end == End::Dropped, "{:?}", heard.error);
+    assert!(eof(&heard.error) && end == CallEnd::Dropped, "{:?}", heard.error);
 
     let (_, heard) = ended("half-frame");
     assert!(heard.error.is_some() && heard.close_code.is_none(), "{:?}", heard.error);
 
     let (end, heard) = ended("rst");
-    assert_eq!(end, End::CutOff);
+    assert_eq!(end, CallEnd::CutOff);
     let Some(Error::Io(error)) = heard.error else { panic!("{:?}", heard.error) };
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 
     let (end, _) = ended("silent=50ms");
-    assert_eq!(end, End::StillOpen);
+    assert_eq!(end, CallEnd::StillOpen);
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn cues_of_one_instant_all_take_effect_in_whatever_order_they_are_given() {
             plan.fault(fault).unwrap();
         }
         let report = place(&plan);
-        assert_eq!(only(&report).end, End::StillOpen, "{faults:?}");
+        assert_eq!(only(&report).end, CallEnd::StillOpen, "{faults:?}");
         let heard = sink.next();
         assert_eq!((heard.media("inbound").len(), heard.pongs), (25, 0), "{faults:?}");
         assert_eq!(heard.texts().len(), 2 + 25 + 1, "{faults:?}: the bad message came");
@@ -379,11 +379,11 @@ fn a_server_that_does_not_close_well_is_told_on() {
         only(&report).clone()
     };
     let call = ended(Manner::NeverCloses);
-    assert_eq!((call.end, call.stopped), (End::StillOpen, true));
+    assert_eq!((call.end, call.stopped), (CallEnd::StillOpen, true));
     let call = ended(Manner::ClosesWith(1011));
-    assert_eq!(call.end, End::Closed { code: 1011, reason: "done".to_owned() });
+    assert_eq!(call.end, CallEnd::Closed { code: 1011, reason: "done".to_owned() });
     let call = ended(Manner::DropsAtStop);
-    assert!(matches!(call.end, End::Dropped | End::Reset), "{call:?}");
+    assert!(matches!(call.end, CallEnd::Dropped | CallEnd::Reset), "{call:?}");
 }
 
 #[test]
@@ -394,7 +394,7 @@ fn a_server_that_hangs_up_first_is_told_on() {
     let report = place(&plan);
     let call = only(&report);
     assert!(!call.good && !call.stopped, "{call:?}");
-    assert_eq!(call.end, End::Closed { code: 1000, reason: "done".to_owned() });
+    assert_eq!(call.end, CallEnd::Closed { code: 1000, reason: "done".to_owned() });
 }
 
 #[test]
@@ -405,12 +405,12 @@ fn a_refusal_says_status_and_reason() {
     for url in [format!("ws://{address}/media-stream"), format!("http://{address}/incoming-call")] {
         let report = place(&Plan::new(url));
         let error = "refused with status 403: wrong\\u{1b}[31m signature".to_owned();
-        assert_eq!(only(&report).end, End::Failed { error });
+        assert_eq!(only(&report).end, CallEnd::Failed { error });
         assert!(!report.is_good());
     }
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let report = place(&Plan::new(format!("ws://{closed}/")));
-    let End::Failed { error } = &only(&report).end else { panic!("{report:?}") };
+    let CallEnd::Failed { error } = &only(&report).end else { panic!("{report:?}") };
     assert!(error.starts_with(&format!("cannot connect to {closed}: ")), "{error}");
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use callreel::caller::{Plan, Tracks, place};
+use callreel::caller::{DialledTracks, Plan, place};
 use callreel::engine;
 use callreel_core::wav;
 use serde_json::{Value, json};
@@ -85,7 +85,7 @@ fn both_tracks_and_mulaw_files_are_what_was_sent() {
         let served = Served::start(engine::Config { encoding, ..at_once() });
         let sent = tempfile::tempdir().unwrap();
         let plan = Plan {
-            tracks: Some(Tracks::Both),
+            tracks: Some(DialledTracks::Both),
             flood: true,
             save_sent: Some(sent.path().to_owned()),
             ..Plan::new(served.url())

@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cue::{self, parse_dtmf, parse_mark};
-use super::{CallReport, Cue, End, Error, Meter, Plan, Report, Tracks, place_metered};
+use super::{CallEnd, CallReport, Cue, DialledTracks, Error, Meter, Plan, Report, place_metered};
 use crate::audio::Audio;
 use crate::twilio::{self, AuthToken};
 use crate::{descriptors, shown, units};
@@ -66,7 +66,7 @@ pub struct Args {
 
     /// Tracks to send [default: both for a stereo file or if the TwiML says so, else inbound]
     #[arg(long)]
-    pub tracks: Option<Tracks>,
+    pub tracks: Option<DialledTracks>,
 
     /// Send frames as fast as the server takes them, not 50 a second
     #[arg(long)]
@@ -258,7 +258,7 @@ impl Drop for ClearOnDrop {
 
 fn first_failure_if_all_failed(report: &Report) -> Option<String> {
     let mut failures = report.calls.iter().map(|call| match &call.end {
-        End::Failed { error } => Some(with_twilio_error(error, call)),
+        CallEnd::Failed { error } => Some(with_twilio_error(error, call)),
         _ => None,
     });
     let first = failures.next()??;
@@ -349,7 +349,7 @@ fn with_twilio_error(text: &str, call: &CallReport) -> String {
 
 /// Ids of the streams that began: the recordings are found by them.
 fn streams(report: &Report) -> BTreeSet<&str> {
-    let began = report.calls.iter().filter(|call| !matches!(call.end, End::Failed { .. }));
+    let began = report.calls.iter().filter(|call| !matches!(call.end, CallEnd::Failed { .. }));
     began.map(|call| call.stream_sid.as_str()).collect()
 }
 

@@ -11,8 +11,10 @@ use url::Url;
 use super::dictionary::{self, Stage};
 use super::line::{Line, Signed, Target};
 use super::messages::Ids;
-use super::stream::{ConnectionEnd, Stream, chunks, chunks_in};
-use super::{Action, CallReport, End, Error, Fault, Meter, Plan, Track, Tracks, webhook};
+use super::stream::{ConnectionEnd, DialledStream, chunks, chunks_in};
+use super::{
+    Action, CallEnd, CallReport, DialledTracks, Error, Fault, Meter, Plan, Track, webhook,
+};
 use crate::audio::speech;
 use crate::twilio;
 
@@ -53,7 +55,7 @@ impl Crew {
         let given = self.plan.audio.as_ref().and_then(|audio| match track {
             Track::Inbound => Some(audio.inbound()),
             // A call with the outbound track alone sends the only track of mono audio.
-            Track::Outbound if self.plan.tracks == Some(Tracks::Outbound) => {
+            Track::Outbound if self.plan.tracks == Some(DialledTracks::Outbound) => {
                 Some(audio.outbound().unwrap_or(audio.inbound()))
             }
             Track::Outbound => audio.outbound(),
@@ -117,7 +119,7 @@ pub(super) async fn run(crew: Arc<Crew>, index: u32) -> Vec<CallReport> {
 
     let ids = crew.ids();
     let mut reports = Vec::new();
-    match Call::prepare(&crew, index, ids.clone()).await {
+    match DialledCall::prepare(&crew, index, ids.clone()).await {
         Ok(mut call) => call.run(&mut reports).await,
         Err(error) => {
             crew.meter.call_settled();
@@ -129,7 +131,7 @@ pub(super) async fn run(crew: Arc<Crew>, index: u32) -> Vec<CallReport> {
 }
 
 fn failure(call_index: u32, ids: &Ids, error: &Error, stage: Stage) -> CallReport {
-    let end = End::Failed { error: error.to_string() };
+    let end = CallEnd::Failed { error: error.to_string() };
     let twilio_error = dictionary::of_error(error, stage);
     CallReport { end, twilio_error, ..blank_report(call_index, ids) }
 }
@@ -142,7 +144,7 @@ pub(super) fn blank_report(call_index: u32, ids: &Ids) -> CallReport {
         frames_sent: 0,
         samples_sent: 0,
         stopped: false,
-        end: End::CutOff,
+        end: CallEnd::CutOff,
         close_lag_ms: None,
         good: false,
         twilio_error: None,
@@ -151,11 +153,11 @@ pub(super) fn blank_report(call_index: u32, ids: &Ids) -> CallReport {
 }
 
 /// State of one call that all its connections share.
-pub(super) struct Call<'a> {
+pub(super) struct DialledCall<'a> {
     pub(super) crew: &'a Crew,
     pub(super) index: u32,
     pub(super) ids: Ids,
-    pub(super) tracks: Tracks,
+    pub(super) tracks: DialledTracks,
     pub(super) parameters: Vec<(String, String)>,
     pub(super) voices: Vec<(Track, Voice)>,
     /// Samples of each track.
@@ -167,12 +169,12 @@ pub(super) struct Call<'a> {
     settled: bool,
 }
 
-impl<'a> Call<'a> {
-    async fn prepare(crew: &'a Crew, index: u32, ids: Ids) -> Result<Call<'a>, Error> {
+impl<'a> DialledCall<'a> {
+    async fn prepare(crew: &'a Crew, index: u32, ids: Ids) -> Result<DialledCall<'a>, Error> {
         let plan = &crew.plan;
         let of_audio = match plan.audio.as_ref().and_then(|audio| audio.outbound()) {
-            Some(_) => Tracks::Both,
-            None => Tracks::Inbound,
+            Some(_) => DialledTracks::Both,
+            None => DialledTracks::Inbound,
         };
         let mut tracks = plan.tracks.unwrap_or(of_audio);
         let mut parameters = plan.parameters.clone();
@@ -196,7 +198,7 @@ impl<'a> Call<'a> {
         let signed = signature.map(|signature| Signed { signature, url: signed_url });
         let voices = tracks.as_slice().iter();
         let voices = voices.map(|&track| (track, crew.voice(index, track))).collect();
-        Ok(Call {
+        Ok(DialledCall {
             crew,
             index,
             ids,
@@ -264,15 +266,15 @@ impl<'a> Call<'a> {
                 self.settle();
                 let report = failure(self.index, &self.ids, &error, Stage::Stream);
                 let report = CallReport { notes: self.notes.clone(), ..report };
-                return (report, ConnectionEnd::Over(End::Failed { error: error.to_string() }));
+                return (report, ConnectionEnd::Over(CallEnd::Failed { error: error.to_string() }));
             }
         };
-        let mut stream = Stream::new(self, line, first_chunk);
+        let mut stream = DialledStream::new(self, line, first_chunk);
         let outcome = stream.run(first_chunk, cues).await;
         let mut report = stream.report;
         report.end = match &outcome {
             ConnectionEnd::Over(end) => end.clone(),
-            ConnectionEnd::Reconnect(_) => End::CutOff,
+            ConnectionEnd::Reconnect(_) => CallEnd::CutOff,
         };
         report.good = match &outcome {
             ConnectionEnd::Over(_) => self.is_good(&report),
@@ -289,9 +291,9 @@ impl<'a> Call<'a> {
         let expected = self.crew.plan.expected_codes();
         let may_end_early = self.crew.plan.has(Fault::StopMissing);
         match report.end {
-            End::Failed { .. } => false,
+            CallEnd::Failed { .. } => false,
             _ if expected.is_empty() => true,
-            End::Closed { code, .. } => {
+            CallEnd::Closed { code, .. } => {
                 expected.contains(&code) && (report.stopped || may_end_early || code != 1000)
             }
             _ => false,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio_rustls::rustls::{self, CertificateError};
 
 use super::line::NO_ANSWER;
-use super::{End, Error};
+use super::{CallEnd, Error};
 
 /// An entry of Twilio's dictionary of errors and warnings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -97,10 +97,10 @@ pub(super) fn of_error(error: &Error, stage: Stage) -> Option<TwilioError> {
 }
 
 /// The entry for a stream that the server ended before its time, or against the protocol.
-pub(super) fn of_end(end: &End, stopped: bool) -> Option<TwilioError> {
+pub(super) fn of_end(end: &CallEnd, stopped: bool) -> Option<TwilioError> {
     match end {
-        End::Closed { .. } if !stopped => Some(CLOSED),
-        End::Unintelligible { .. } => Some(PROTOCOL),
+        CallEnd::Closed { .. } if !stopped => Some(CLOSED),
+        CallEnd::Unintelligible { .. } => Some(PROTOCOL),
         _ => None,
     }
 }

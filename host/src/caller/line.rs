@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
-use super::{End, Error};
+use super::{CallEnd, Error};
 use crate::twilio::SIGNATURE_HEADER;
 
 /// Longest time for connecting, and for each handshake after it.
@@ -141,7 +141,7 @@ fn connector() -> Result<TlsConnector, Error> {
 pub(super) struct Line {
     ws: WebSocketStream<Socket>,
     /// The end according to the server's close frame, once received.
-    closed: Option<End>,
+    closed: Option<CallEnd>,
 }
 
 impl Line {
@@ -203,7 +203,7 @@ impl Line {
     /// Reads the server's messages so far, without waiting; pings are answered.
     ///
     /// Returns the end of the call, if it has ended.
-    pub(super) fn hear(&mut self) -> Option<End> {
+    pub(super) fn hear(&mut self) -> Option<CallEnd> {
         for _ in 0..HEARD_AT_ONCE_MAX {
             let heard = self.ws.next().now_or_never()?;
             if let Some(end) = self.take(heard) {
@@ -216,14 +216,14 @@ impl Line {
     /// Waits for the server to end the call, and answers its close frame.
     ///
     /// A server that sent a close frame and leaves TCP open counts as closed.
-    pub(super) async fn ending(&mut self, within: Duration) -> End {
+    pub(super) async fn ending(&mut self, within: Duration) -> CallEnd {
         let deadline = Instant::now() + within;
         while let Ok(heard) = timeout_at(deadline, self.next()).await {
             if let Some(end) = self.take(heard) {
                 return end;
             }
         }
-        self.closed.take().unwrap_or(End::StillOpen)
+        self.closed.take().unwrap_or(CallEnd::StillOpen)
     }
 
     /// Waits for the server's next message and sends pongs meanwhile: the last of many may still be
@@ -240,20 +240,20 @@ impl Line {
         .await
     }
 
-    fn take(&mut self, heard: Option<tungstenite::Result<Message>>) -> Option<End> {
+    fn take(&mut self, heard: Option<tungstenite::Result<Message>>) -> Option<CallEnd> {
         match heard {
             Some(Ok(Message::Close(frame))) => {
                 self.closed = Some(match frame {
                     Some(CloseFrame { code, reason }) => {
-                        End::Closed { code: code.into(), reason: reason.as_str().to_owned() }
+                        CallEnd::Closed { code: code.into(), reason: reason.as_str().to_owned() }
                     }
-                    None => End::Closed { code: NO_STATUS_CODE, reason: String::new() },
+                    None => CallEnd::Closed { code: NO_STATUS_CODE, reason: String::new() },
                 });
                 None
             }
             Some(Ok(_)) => None,
             Some(Err(cause)) => Some(self.closed.take().unwrap_or_else(|| end_of(cause))),
-            None => Some(self.closed.take().unwrap_or(End::Dropped)),
+            None => Some(self.closed.take().unwrap_or(CallEnd::Dropped)),
         }
     }
 
@@ -279,16 +279,16 @@ impl Line {
     }
 }
 
-fn end_of(cause: tungstenite::Error) -> End {
+fn end_of(cause: tungstenite::Error) -> CallEnd {
     use tungstenite::Error as Cause;
     use tungstenite::error::ProtocolError;
     match cause {
         Cause::ConnectionClosed
         | Cause::AlreadyClosed
-        | Cause::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Dropped,
-        Cause::Io(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => End::Dropped,
-        Cause::Io(_) => End::Reset,
-        other => End::Unintelligible { error: other.to_string() },
+        | Cause::Protocol(ProtocolError::ResetWithoutClosingHandshake) => CallEnd::Dropped,
+        Cause::Io(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => CallEnd::Dropped,
+        Cause::Io(_) => CallEnd::Reset,
+        other => CallEnd::Unintelligible { error: other.to_string() },
     }
 }
 

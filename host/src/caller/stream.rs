@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::call::{Call, blank_report, random_sid};
+use super::call::{DialledCall, blank_report, random_sid};
 use super::copies::Copies;
 use super::line::Line;
 use super::messages::{Ids, Messages};
 use super::wire::{self, Outbox};
-use super::{Action, CallReport, End, Error, Fault, Track};
+use super::{Action, CallEnd, CallReport, Error, Fault, Track};
 
 /// Samples of a chunk: 20 ms.
 pub(super) const CHUNK_SAMPLES: usize = 160;
@@ -37,7 +37,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The end of one connection, and the next step.
 pub(super) enum ConnectionEnd {
-    Over(End),
+    Over(CallEnd),
     /// Connect again and go on with the chunk of this number.
     Reconnect(u64),
 }
@@ -59,8 +59,8 @@ struct Held {
 }
 
 /// One connection's stream of messages.
-pub(super) struct Stream<'c, 'a> {
-    call: &'c mut Call<'a>,
+pub(super) struct DialledStream<'c, 'a> {
+    call: &'c mut DialledCall<'a>,
     line: Line,
     messages: Messages,
     pub(super) report: CallReport,
@@ -86,14 +86,14 @@ pub(super) struct Stream<'c, 'a> {
     copies: Copies,
 }
 
-impl<'c, 'a> Stream<'c, 'a> {
-    pub(super) fn new(call: &'c mut Call<'a>, line: Line, first_chunk: u64) -> Self {
+impl<'c, 'a> DialledStream<'c, 'a> {
+    pub(super) fn new(call: &'c mut DialledCall<'a>, line: Line, first_chunk: u64) -> Self {
         let plan = &call.crew.plan;
         let usual_timestamp_ms = FIRST_TIMESTAMPS_MS[call.index as usize % 4];
         let now = Instant::now();
         let write_bytes = if plan.flood { FLOOD_WRITE_BYTES } else { 0 };
         let epoch = (next_slot(call.crew.begun, call.index, now), first_chunk);
-        Stream {
+        DialledStream {
             line,
             messages: Messages::new(call.ids.clone()),
             report: blank_report(call.index, &call.ids),
@@ -125,11 +125,11 @@ impl<'c, 'a> Stream<'c, 'a> {
         match self.speak(first_chunk, cues).await {
             Ok(outcome) => outcome,
             Err(Failure::Line) => match self.line.ending(LAST_WORDS).await {
-                End::StillOpen => ConnectionEnd::Over(End::Reset),
+                CallEnd::StillOpen => ConnectionEnd::Over(CallEnd::Reset),
                 end => ConnectionEnd::Over(end),
             },
             Err(Failure::Save(error)) => {
-                ConnectionEnd::Over(End::Failed { error: error.to_string() })
+                ConnectionEnd::Over(CallEnd::Failed { error: error.to_string() })
             }
         }
     }
@@ -279,7 +279,7 @@ impl<'c, 'a> Stream<'c, 'a> {
         Ok(())
     }
 
-    async fn stop(&mut self) -> Result<End, Failure> {
+    async fn stop(&mut self) -> Result<CallEnd, Failure> {
         self.release_held(u64::MAX).await?;
         self.call.crew.meter.call_stopping();
         self.outbox.put(self.messages.stop());
@@ -394,12 +394,12 @@ impl<'c, 'a> Stream<'c, 'a> {
         }
     }
 
-    async fn end_badly(&mut self, fault: Fault, measure: Duration) -> Result<End, Failure> {
+    async fn end_badly(&mut self, fault: Fault, measure: Duration) -> Result<CallEnd, Failure> {
         let patience = self.call.crew.plan.patience;
         match fault {
             Fault::Rst => {
                 self.line.reset_on_drop()?;
-                return Ok(End::CutOff);
+                return Ok(CallEnd::CutOff);
             }
             Fault::Fin => self.line.finish_writing().await?,
             Fault::HalfFrame => {

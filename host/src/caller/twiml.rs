@@ -3,7 +3,7 @@
 use roxmltree::{Document, Node};
 
 use super::dictionary::{NOT_TWIML, SCHEMA, TRACK, TwilioError};
-use super::{Error, Tracks};
+use super::{DialledTracks, Error};
 
 /// Twilio passes on parameters whose name and value together are shorter than this.
 /// <https://www.twilio.com/docs/voice/twiml/stream#custom-parameters>
@@ -25,7 +25,7 @@ pub(super) enum Step {
 pub(super) struct Order {
     /// As written; it may be relative.
     pub(super) url: String,
-    pub(super) tracks: Option<Tracks>,
+    pub(super) tracks: Option<DialledTracks>,
     pub(super) parameters: Vec<(String, String)>,
     /// Remarks about TwiML that Twilio accepts and hardly anybody wants.
     pub(super) notes: Vec<String>,
@@ -97,9 +97,9 @@ fn order(verb: Node<'_, '_>, stream: Node<'_, '_>) -> Result<Order, Error> {
     let is_connect = is(verb, "Connect");
     let tracks = match (stream.attribute("track"), is_connect) {
         (None, _) => None,
-        (Some("inbound_track"), _) => Some(Tracks::Inbound),
-        (Some("outbound_track"), false) => Some(Tracks::Outbound),
-        (Some("both_tracks"), false) => Some(Tracks::Both),
+        (Some("inbound_track"), _) => Some(DialledTracks::Inbound),
+        (Some("outbound_track"), false) => Some(DialledTracks::Outbound),
+        (Some("both_tracks"), false) => Some(DialledTracks::Both),
         (Some(track), true) => {
             let cause = format!(
                 "<Connect><Stream> takes no track=\"{track}\", only inbound_track; use <Start>"
@@ -150,7 +150,7 @@ mod tests {
         let twiml = br#"<?xml version="1.0" encoding="UTF-8"?><Response><Start><Stream url="wss://a.example/s?x=1&amp;y" track="both_tracks"><Parameter name="who" value="A &lt;b&gt;" /></Stream></Start><Dial>+1</Dial></Response>"#;
         let expected = Step::Stream(Order {
             url: "wss://a.example/s?x=1&y".to_owned(),
-            tracks: Some(Tracks::Both),
+            tracks: Some(DialledTracks::Both),
             parameters: vec![("who".to_owned(), "A <b>".to_owned())],
             notes: Vec::new(),
         });

@@ -14,7 +14,7 @@ use super::dictionary::{self, TwilioError};
 use super::line::Target;
 use super::messages::Ids;
 use super::twiml::{self, Step, refusal};
-use super::{Error, Plan, Tracks, USER_AGENT};
+use super::{DialledTracks, Error, Plan, USER_AGENT};
 use crate::twilio;
 
 /// Largest TwiML: Twilio itself reads 64 KiB; the usual size is a few hundred bytes.
@@ -38,7 +38,7 @@ pub(super) struct Answer {
     pub(super) target: Target,
     /// The text that the upgrade's signature covers.
     pub(super) signed_url: String,
-    pub(super) tracks: Option<Tracks>,
+    pub(super) tracks: Option<DialledTracks>,
     pub(super) parameters: Vec<(String, String)>,
     /// Remarks for the verdict.
     pub(super) notes: Vec<String>,

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use callreel::caller::{CallReport, End, Plan, Tracks};
+use callreel::caller::{CallEnd, CallReport, DialledTracks, Plan};
 use callreel::twilio::{self, AuthToken};
 
 use super::{Manner, PATIENCE, Sink, is_whole, only, place};
@@ -191,7 +191,7 @@ fn a_stream_without_tls_is_taken_only_if_it_is_allowed() {
     plan.connect = None;
     assert!(!place(&plan).is_good());
     plan.allow_ws = true;
-    plan.tracks = Some(Tracks::Inbound);
+    plan.tracks = Some(DialledTracks::Inbound);
     assert!(place(&plan).is_good());
     assert_eq!(sink.next().host, sink.address.to_string());
     let output = run(&web, "/in", &sink, &["--allow-ws"]);
@@ -262,7 +262,7 @@ fn connect(attributes: &str) -> String {
 }
 
 fn failure(call: &CallReport) -> &str {
-    let End::Failed { error } = &call.end else { panic!("{call:?}") };
+    let CallEnd::Failed { error } = &call.end else { panic!("{call:?}") };
     error
 }
 
