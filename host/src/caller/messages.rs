@@ -61,7 +61,7 @@ impl Messages {
     }
 
     pub(super) fn connected(&mut self) -> &[u8] {
-        self.set(br#"{"event":"connected","protocol":"DialledCall","version":"1.0.0"}"#)
+        self.set(br#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#)
     }
 
     pub(super) fn start(&mut self, tracks: &[Track], parameters: &[(String, String)]) -> &[u8] {
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(audio.len(), 160);
         assert_eq!(
             messages.connected(),
-            br#"{"event":"connected","protocol":"DialledCall","version":"1.0.0"}"#
+            br#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#
         );
         assert_eq!(
             messages.start(&[Track::Inbound], &[]),
