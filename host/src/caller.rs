@@ -203,11 +203,11 @@ impl DialledTracks {
 ///
 /// ```no_run
 /// # async fn example() {
-/// use callreel::caller::{Plan, Tracks, place};
+/// use callreel::caller::{DialledTracks, Plan, place};
 ///
 /// let mut plan = Plan::new("ws://127.0.0.1:5050/media-stream");
 /// plan.calls = 3;
-/// plan.tracks = Some(Tracks::Both);
+/// plan.tracks = Some(DialledTracks::Both);
 /// let report = place(&plan).await.unwrap();
 /// assert!(report.is_good());
 /// # }
