@@ -183,7 +183,7 @@ pub struct ServeArgs {
     #[arg(long, env = "CALLREEL_PATH_PREFIX", value_name = "PATH")]
     pub path_prefix: Option<PathPrefix>,
 
-    /// Value of the Origin header, like https://calls.example.com, with which media streams and requests
+    /// Value of the Origin header, like `https://calls.example.com`, with which media streams and requests
     /// to the admin listener are taken; repeat it, or separate values by commas. The answers of the API
     /// have no CORS headers [default: streams with an Origin are refused, and so are requests of other
     /// sites' pages]

@@ -66,7 +66,7 @@ pub enum Event<'t> {
         /// Samples of one channel before the key.
         at: u64,
     },
-    /// The connection ended without a stop ([`Session::handle_end`]).
+    /// The connection ended without a stop ([`Session::handle_end`](super::Session::handle_end)).
     Ended,
     /// Nothing for a recorder to do: an unknown event, or any message after the stop except a start.
     Ignored,
@@ -79,19 +79,20 @@ pub enum Event<'t> {
     },
     /// Audio was placed, or dropped as a repeat.
     Media(Placed),
-    /// Audio before the start: counted in [`Stats::before_start`], not recorded.
+    /// Audio before the start: counted in [`Stats::before_start`](super::Stats::before_start), not recorded.
     Premature,
     /// Another stream begins. This session is unchanged. Give the same text to another session; or drain
-    /// this session's [`handle_end`](Session::handle_end), [`reset`](Session::reset) it, and give it the
-    /// same text again.
+    /// this session's [`handle_end`](super::Session::handle_end), [`reset`](super::Session::reset) it,
+    /// and give it the same text again.
     Restart,
-    /// A start with audio in a format that is not recorded ([`Format::is_recordable`]): the session still
-    /// waits for a start. Close the connection with [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
+    /// A start with audio in a format that is not recorded
+    /// ([`is_recordable`](crate::format::Format::is_recordable)): the session still waits for a start.
+    /// Close the connection with [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
     Refused(Start<'t>),
     /// The recording begins.
     Started(Start<'t>),
     /// The recording is over; this turn yields the rest of its samples. A stop may come before any
-    /// start: then [`spec`](Session::spec) is `None`.
+    /// start: then [`spec`](super::Session::spec) is `None`.
     Stopped,
 }
 
@@ -144,7 +145,7 @@ pub enum Error {
     /// The peer's fault. The message is counted and dropped: go on with the next message.
     Peer(PeerError),
     /// The caller's fault: the session's ring does not serve the tracks announced. Give the session the
-    /// same text again with a larger ring ([`set_ring`](Session::set_ring)), or close with
+    /// same text again with a larger ring ([`set_ring`](super::Session::set_ring)), or close with
     /// [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
     Ring {
         /// Bytes of the smallest ring that serves the tracks; a larger one must be whole sample frames.

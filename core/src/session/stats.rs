@@ -2,7 +2,7 @@
 
 use crate::frame::PeerError;
 
-/// Counters of a session since it was made or [`reset`](Session::reset). They only grow.
+/// Counters of a session since it was made or [`reset`](super::Session::reset). They only grow.
 ///
 /// ```
 /// # use callreel_core::frame::{PeerError, Provider};
@@ -37,9 +37,9 @@ pub struct Stats {
     pub unaddressed: u64,
     /// Messages rejected, by [`PeerError::index`].
     pub rejected: [u64; PeerError::ALL.len()],
-    /// Samples, silence of gaps included, lost because a [`Turn`] was dropped before it was drained.
-    /// Samples in the ring are neither lost nor counted: the next turn yields them; after the end, the
-    /// turn of another [`handle_end`](Session::handle_end) does.
+    /// Samples, silence of gaps included, lost because a [`Turn`](super::Turn) was dropped before it was
+    /// drained. Samples in the ring are neither lost nor counted: the next turn yields them; after the
+    /// end, the turn of another [`handle_end`](super::Session::handle_end) does.
     pub undrained: u64,
 }
 
