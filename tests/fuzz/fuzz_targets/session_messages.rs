@@ -180,7 +180,9 @@ impl State {
                         self.media += u64::from(!placed.repeated);
                         // A late chunk that lands in its place needs no draining.
                         if drained || placed.reordered {
-                            self.taken[placed.track as usize] += placed.samples;
+                            for track in placed.tracks.iter() {
+                                self.taken[track as usize] += placed.samples;
+                            }
                         } else {
                             self.undrained += placed.samples as u64;
                         }
