@@ -155,84 +155,80 @@ impl Format {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChunkLayout {
     #[cfg(feature = "formats")]
+    numbers: Numbers,
+}
+
+/// The numbers of a layout.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
     format: Format,
-    #[cfg(feature = "formats")]
     is_interleaved: bool,
-    #[cfg(feature = "formats")]
+    /// Bytes of one instant in a chunk, as a power of two: 0 to 2.
     shift: u8,
-    #[cfg(feature = "formats")]
+    /// Samples a millisecond: 8 to 192.
     per_ms: u8,
 }
 
 const _: () = assert!(Format::SAMPLE_RATE_HZ_MAX / 1000 <= u8::MAX as u32);
 
+impl Numbers {
+    const TELEPHONE: Self = Self::new(Format::TELEPHONE, false);
+
+    const fn new(format: Format, is_interleaved: bool) -> Self {
+        let shift = format.codec.width() as u8 - 1 + is_interleaved as u8;
+        Self { format, is_interleaved, shift, per_ms: (format.sample_rate_hz / 1000) as u8 }
+    }
+}
+
 impl ChunkLayout {
     /// One track a chunk, mu-law, 8 kHz.
     pub(crate) const TELEPHONE: Self = Self {
         #[cfg(feature = "formats")]
-        format: Format::TELEPHONE,
-        #[cfg(feature = "formats")]
-        is_interleaved: false,
-        #[cfg(feature = "formats")]
-        shift: 0,
-        #[cfg(feature = "formats")]
-        per_ms: 8,
+        numbers: Numbers::TELEPHONE,
     };
 
     /// The layout of chunks in `format`; interleaved chunks hold both tracks, sample by sample. `None` if
-    /// they cannot be recorded.
-    #[cfg(feature = "formats")]
+    /// they cannot be recorded: without the feature `formats`, no interleaved ones can.
     pub(crate) fn new(format: Format, is_interleaved: bool) -> Option<Self> {
-        let shift = format.codec.width() as u8 - 1 + u8::from(is_interleaved);
-        let per_ms = (format.sample_rate_hz / 1000) as u8;
-        let layout = Self { format, is_interleaved, shift, per_ms };
-        format.is_recordable().then_some(layout)
+        let layout = Self {
+            #[cfg(feature = "formats")]
+            numbers: Numbers::new(format, is_interleaved),
+        };
+        let is_recordable =
+            format.is_recordable() && (cfg!(feature = "formats") || !is_interleaved);
+        is_recordable.then_some(layout)
     }
 
-    /// The layout of chunks in `format`. `None` if they cannot be recorded: without the feature
-    /// `formats`, in any format but one, and if they are interleaved.
-    #[cfg(not(feature = "formats"))]
-    pub(crate) fn new(format: Format, is_interleaved: bool) -> Option<Self> {
-        (format.is_recordable() && !is_interleaved).then_some(Self::TELEPHONE)
+    #[inline]
+    const fn numbers(self) -> Numbers {
+        #[cfg(feature = "formats")]
+        return self.numbers;
+        #[cfg(not(feature = "formats"))]
+        Numbers::TELEPHONE
     }
 
     /// The format of each track.
     #[inline]
     pub(crate) const fn format(self) -> Format {
-        #[cfg(feature = "formats")]
-        return self.format;
-        #[cfg(not(feature = "formats"))]
-        Format::TELEPHONE
+        self.numbers().format
     }
 
     /// Whether a chunk holds both tracks, sample by sample.
     #[inline]
     pub(crate) const fn is_interleaved(self) -> bool {
-        #[cfg(feature = "formats")]
-        return self.is_interleaved;
-        #[cfg(not(feature = "formats"))]
-        false
-    }
-
-    /// Bytes of one instant in a chunk, as a power of two: 0 to 2.
-    #[inline]
-    pub(crate) const fn shift(self) -> u32 {
-        #[cfg(feature = "formats")]
-        return self.shift as u32;
-        #[cfg(not(feature = "formats"))]
-        0
+        self.numbers().is_interleaved
     }
 
     /// Instants in `bytes` of a chunk: samples of each of its tracks.
     #[inline]
     pub(crate) const fn instants(self, bytes: usize) -> usize {
-        bytes >> self.shift()
+        bytes >> self.numbers().shift
     }
 
     /// Bytes of `instants` in a chunk.
     #[inline]
     pub(crate) const fn bytes(self, instants: usize) -> usize {
-        instants << self.shift()
+        instants << self.numbers().shift
     }
 
     /// The largest number of bytes up to `bytes` that is whole instants.
@@ -250,10 +246,7 @@ impl ChunkLayout {
     /// Samples a millisecond: 8 to 192.
     #[inline]
     pub(crate) const fn per_ms(self) -> u64 {
-        #[cfg(feature = "formats")]
-        return self.per_ms as u64;
-        #[cfg(not(feature = "formats"))]
-        8
+        self.numbers().per_ms as u64
     }
 
     /// Samples in `ms` milliseconds.

@@ -177,7 +177,8 @@ pub struct Frame<'t> {
 }
 
 impl<'t> Frame<'t> {
-    /// A message that the caller has parsed, for [`Session::handle_frame`](crate::session::Session).
+    /// A message that the caller has parsed, for
+    /// [`Session::handle_frame`](crate::session::Session::handle_frame).
     #[must_use]
     pub const fn new(sequence: Option<u64>, stream_id: &'t [u8], body: Body<'t>) -> Self {
         Self { sequence, stream_id, body, is_known: false }
