@@ -1,8 +1,8 @@
 //! A webhook server that is down for long: the cost of the messages that wait, and their delivery.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +12,7 @@ use callreel::webhook;
 use serde_json::{Value, json};
 
 use crate::harness::process::{PATIENCE, Server, Setup, callreel, eventually};
-use crate::harness::receiver::receiver;
+use crate::harness::receiver::{read_request, receiver};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -105,7 +105,8 @@ fn a_receiver_may_put_off_a_message_or_want_it_no_more() {
     let mut asked: Vec<String> = Vec::new();
     while asked.iter().filter(|id| **id == refused).count() < 4 {
         let (mut socket, _) = listener.accept().unwrap();
-        let id = message_id(&mut socket);
+        let (headers, _) = read_request(&mut socket);
+        let id = headers["webhook-id"].clone();
         let answer = match &id {
             id if *id == put_off => "503 Service Unavailable\r\nRetry-After: 3600",
             id if *id == unwanted => "410 Gone",
@@ -122,21 +123,4 @@ fn a_receiver_may_put_off_a_message_or_want_it_no_more() {
         let health = outbox.health();
         (health.given_up == 1 && health.delivered == 1 && health.pending == 1).then_some(())
     });
-}
-
-/// Reads a request, and returns the id of its message.
-fn message_id(socket: &mut TcpStream) -> String {
-    let mut reader = BufReader::new(socket);
-    let (mut id, mut length) = (String::new(), 0);
-    for line in reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()) {
-        match line.split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("webhook-id") => id = value.to_owned(),
-            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                length = value.parse().unwrap();
-            }
-            _ => {}
-        }
-    }
-    reader.read_exact(&mut vec![0; length]).unwrap();
-    id
 }

@@ -5,7 +5,7 @@ mod reach;
 mod twiml;
 
 use std::collections::{HashMap, HashSet};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -23,6 +23,7 @@ use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
 use crate::harness::process::callreel;
+use crate::harness::receiver::{is_whole, request_on};
 
 /// Far above the time of any step here, far below a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -564,27 +565,15 @@ fn answering(answer: String) -> (SocketAddr, Receiver<String>) {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let mut request = Vec::new();
-            let mut bytes = [0; 4096];
-            while !is_whole(&request) {
-                let count = stream.read(&mut bytes).unwrap();
-                assert!(count > 0, "the request ends early");
-                request.extend_from_slice(&bytes[..count]);
-            }
+            let request = request_on(&mut stream);
+            assert!(is_whole(request.as_bytes()), "the request ends early");
             stream.write_all(answer.as_bytes()).unwrap();
-            if asked.send(String::from_utf8(request).unwrap()).is_err() {
+            if asked.send(request).is_err() {
                 return;
             }
         }
     });
     (address, requests)
-}
-
-fn is_whole(request: &[u8]) -> bool {
-    let request = String::from_utf8_lossy(request).to_lowercase();
-    let Some((head, body)) = request.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    body.len() >= length.map_or(0, |length| length.parse().unwrap())
 }
 
 /// Behaviour of a sink towards its calls.

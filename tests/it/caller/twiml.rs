@@ -1,7 +1,7 @@
 //! The way from the webhook to the stream: TwiML that Twilio takes, and TwiML that it refuses.
 
 use std::collections::HashMap;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
 use std::sync::mpsc::{Receiver, channel};
@@ -11,8 +11,9 @@ use std::time::Duration;
 use callreel::caller::{CallEnd, CallReport, DialledTracks, Plan};
 use callreel::twilio::{self, AuthToken};
 
-use super::{Manner, PATIENCE, Sink, is_whole, only, place};
+use super::{Manner, PATIENCE, Sink, only, place};
 use crate::harness::process::callreel;
+use crate::harness::receiver::request_on;
 
 const STREAM: &str = "wss://calls.example.com/media-stream";
 
@@ -289,15 +290,7 @@ impl Web {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                let mut request = Vec::new();
-                let mut bytes = [0; 4096];
-                while !is_whole(&request) {
-                    match stream.read(&mut bytes).unwrap() {
-                        0 => break,
-                        count => request.extend_from_slice(&bytes[..count]),
-                    }
-                }
-                let request = String::from_utf8(request).unwrap();
+                let request = request_on(&mut stream);
                 let path = request.split(' ').nth(1).unwrap_or_default();
                 let bare = path.split('?').next().unwrap();
                 let page = pages.get(path).or_else(|| pages.get(bare));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 
 /// The headers and the body of a request.
@@ -15,29 +15,54 @@ pub(crate) fn receiver(statuses: Vec<u16>) -> (String, mpsc::Receiver<Request>) 
     let (sender, received) = mpsc::channel();
     std::thread::spawn(move || {
         for status in statuses {
-            let (socket, _) = listener.accept().unwrap();
-            let mut reader = BufReader::new(socket);
-            let mut headers = BTreeMap::new();
-            loop {
-                let mut line = String::new();
-                reader.read_line(&mut line).unwrap();
-                match line.trim_end().split_once(": ") {
-                    Some((name, value)) => {
-                        drop(headers.insert(name.to_lowercase(), value.to_owned()))
-                    }
-                    None if line.trim_end().is_empty() => break,
-                    None => {}
-                }
-            }
-            let mut body = vec![0; headers["content-length"].parse().unwrap()];
-            reader.read_exact(&mut body).unwrap();
+            let (mut socket, _) = listener.accept().unwrap();
+            let request = read_request(&mut socket);
             let answer =
                 format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            reader.into_inner().write_all(answer.as_bytes()).unwrap();
-            if sender.send((headers, String::from_utf8(body).unwrap())).is_err() {
+            socket.write_all(answer.as_bytes()).unwrap();
+            if sender.send(request).is_err() {
                 return;
             }
         }
     });
     (url, received)
+}
+
+/// Reads a request. The names of its headers are in lower case.
+pub(crate) fn read_request(socket: &mut TcpStream) -> Request {
+    let mut reader = BufReader::new(socket);
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        match line.trim_end().split_once(": ") {
+            Some((name, value)) => drop(headers.insert(name.to_lowercase(), value.to_owned())),
+            None if line.trim_end().is_empty() => break,
+            None => {}
+        }
+    }
+    let mut body = vec![0; headers["content-length"].parse().unwrap()];
+    reader.read_exact(&mut body).unwrap();
+    (headers, String::from_utf8(body).unwrap())
+}
+
+/// Reads a request up to its end, or to that of the connection.
+pub(crate) fn request_on(stream: &mut TcpStream) -> String {
+    let mut request = Vec::new();
+    let mut bytes = [0; 4096];
+    while !is_whole(&request) {
+        match stream.read(&mut bytes).unwrap() {
+            0 => break,
+            count => request.extend_from_slice(&bytes[..count]),
+        }
+    }
+    String::from_utf8(request).unwrap()
+}
+
+/// Whether a request has all of its body.
+pub(crate) fn is_whole(request: &[u8]) -> bool {
+    let request = String::from_utf8_lossy(request).to_lowercase();
+    let Some((head, body)) = request.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    body.len() >= length.map_or(0, |length| length.parse().unwrap())
 }
