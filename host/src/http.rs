@@ -129,8 +129,8 @@ pub(crate) async fn serve(
         config: Arc::new(config),
     };
     let router = router(front, refusals.clone());
-    let desk = Handlers { patience, path_prefix, router, refusals, phase: phase.clone() };
-    listener::run(listener, limits, desk, phase).await;
+    let handlers = Handlers { patience, path_prefix, router, refusals, phase: phase.clone() };
+    listener::run(listener, limits, handlers, phase).await;
 }
 
 /// State shared by the handlers.

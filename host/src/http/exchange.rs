@@ -55,7 +55,7 @@ pub(super) struct Handlers {
 /// A connection with an unanswered request. If it is dropped before the answer, to make room for newer
 /// connections, it is reported as refused.
 struct Unanswered<'d> {
-    desk: &'d Handlers,
+    handlers: &'d Handlers,
     peer: SocketAddr,
     is_answered: Arc<AtomicBool>,
     is_over: bool,
@@ -63,9 +63,9 @@ struct Unanswered<'d> {
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        let is_open = self.desk.is_open();
+        let is_open = self.handlers.is_open();
         if is_open && !self.is_over && !self.is_answered.load(Ordering::Relaxed) {
-            self.desk.refusals.tell_connection(self.peer, Unread::Crowded, &[]);
+            self.handlers.refusals.tell_connection(self.peer, Unread::Crowded, &[]);
         }
     }
 }
@@ -100,23 +100,23 @@ impl Handlers {
 }
 
 /// Carries one request and its response over `stream`, then closes it, unless it became a WebSocket.
-async fn exchange(stream: impl Stream, client: Client, desk: Handlers) {
-    let (patience, peer) = (desk.patience, client.peer);
+async fn exchange(stream: impl Stream, client: Client, handlers: Handlers) {
+    let (patience, peer) = (handlers.patience, client.peer);
     let standing = Arc::clone(&client.standing);
     let head_timeout = patience.head.saturating_sub(client.accepted.elapsed());
     let head_timeout = head_timeout.max(HEAD_TIMEOUT_MIN.min(patience.head));
     let is_answered = Arc::<AtomicBool>::default();
     let answered = Arc::clone(&is_answered);
-    let mut unanswered = Unanswered { desk: &desk, peer, is_answered, is_over: false };
+    let mut unanswered = Unanswered { handlers: &handlers, peer, is_answered, is_over: false };
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         if request.body().is_end_stream() {
             standing.raise(Level::Asked);
         }
         request.extensions_mut().insert(client.clone());
-        if let Some(uri) = desk.path_prefix.strip(request.uri()) {
+        if let Some(uri) = handlers.path_prefix.strip(request.uri()) {
             *request.uri_mut() = uri;
         }
-        let response = desk.router.clone().call(request);
+        let response = handlers.router.clone().call(request);
         let answered = Arc::clone(&answered);
         async move {
             let response = response.await;
@@ -153,7 +153,7 @@ async fn exchange(stream: impl Stream, client: Client, desk: Handlers) {
         return;
     };
     if let Some(unread) = unread.filter(|_| !answered.load(Ordering::Relaxed)) {
-        desk.refusals.tell_connection(peer, unread, &parts.read_buf);
+        handlers.refusals.tell_connection(peer, unread, &parts.read_buf);
     }
     standing.answered();
     linger(parts.io.into_inner()).await;

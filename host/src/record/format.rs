@@ -1,5 +1,6 @@
 //! The format of a recording's WAV, and its durations.
 
+use callreel_core::format;
 use callreel_core::frame::Tracks;
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{Encoding, Spec};
@@ -56,22 +57,15 @@ impl Format {
     /// The samples of one channel in `ms` milliseconds, rounded down.
     #[must_use]
     pub const fn samples(&self, ms: u64) -> u64 {
-        saturate(ms as u128 * self.sample_rate_hz as u128 / 1000)
+        let samples = ms as u128 * self.sample_rate_hz as u128 / 1000;
+        if samples > u64::MAX as u128 { u64::MAX } else { samples as u64 }
     }
 }
 
 /// The duration of `samples` samples in milliseconds, rounded down; 0 at a rate of 0.
 #[must_use]
 pub const fn ms_at(sample_rate_hz: u32, samples: u64) -> u64 {
-    match (samples.checked_mul(1000), sample_rate_hz) {
-        (_, 0) => 0,
-        (Some(product), rate) => product / rate as u64,
-        (None, rate) => saturate(samples as u128 * 1000 / rate as u128),
-    }
-}
-
-const fn saturate(number: u128) -> u64 {
-    if number > u64::MAX as u128 { u64::MAX } else { number as u64 }
+    format::Format { sample_rate_hz, ..format::Format::TELEPHONE }.ms(samples)
 }
 
 #[cfg(test)]
