@@ -383,9 +383,9 @@ impl Reader {
             let Some(leg) = self.connections.get_mut(token) else {
                 continue;
             };
-            let readiness = leg.take_turn(&mut self.desk, now);
-            self.is_busy |= readiness == ReadProgress::AtOnce;
-            if readiness != ReadProgress::No {
+            let progress = leg.take_turn(&mut self.desk, now);
+            self.is_busy |= progress == ReadProgress::AtOnce;
+            if progress != ReadProgress::No {
                 self.ready.push(token);
             }
             self.drop_if_gone(token);

@@ -152,13 +152,13 @@ impl Leg {
     /// Reads the connection once, and does its housekeeping if it is due: its data is in the cache.
     /// Unless the result is [`ReadProgress::No`], the connection stays ready.
     pub(super) fn take_turn(&mut self, desk: &mut Desk, now: Instant) -> ReadProgress {
-        let readiness = self.guarded(desk, now, |leg, desk| {
-            let readiness = leg.read(desk, now);
-            readiness.max(leg.tend(desk, now))
+        let progress = self.guarded(desk, now, |leg, desk| {
+            let progress = leg.read(desk, now);
+            progress.max(leg.tend(desk, now))
         });
-        let readiness = readiness.unwrap_or(ReadProgress::No);
-        self.is_ready = readiness != ReadProgress::No;
-        readiness
+        let progress = progress.unwrap_or(ReadProgress::No);
+        self.is_ready = progress != ReadProgress::No;
+        progress
     }
 
     /// Whether the housekeeping of the connection is due.
@@ -169,8 +169,8 @@ impl Leg {
     /// Does the housekeeping of a connection that brings nothing. Returns whether it must be read, and
     /// was not [ready](Self::make_ready).
     pub(super) fn look_after(&mut self, desk: &mut Desk, now: Instant) -> bool {
-        let readiness = self.guarded(desk, now, |leg, desk| leg.tend(desk, now));
-        readiness.is_some_and(|readiness| readiness != ReadProgress::No) && self.make_ready()
+        let progress = self.guarded(desk, now, |leg, desk| leg.tend(desk, now));
+        progress.is_some_and(|progress| progress != ReadProgress::No) && self.make_ready()
     }
 
     /// Notes the outcome of one of the recordings; closes the connection if it waited for the last one.
@@ -221,8 +221,8 @@ impl Leg {
                 if leg.has_unread {
                     leg.call.wait_no_more();
                 }
-                let readiness = leg.read(desk, now);
-                if readiness != ReadProgress::AtOnce && !leg.has_unread {
+                let progress = leg.read(desk, now);
+                if progress != ReadProgress::AtOnce && !leg.has_unread {
                     break;
                 }
             }
