@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let log = Arc::new(Log::start(args.log_format, Directives::from_env())?);
-    let (listen, admin) = (args.listen, args.admin.0);
+    let (listen, admin) = (args.listening.listen, args.admin.admin.0);
     let mut config = Config::try_from(args)?;
     share_descriptors(&mut config, admin.is_some(), descriptors::raise_limit());
     if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {

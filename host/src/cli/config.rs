@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
-use super::{AdminAddress, ServeArgs};
+use super::serve::{
+    AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
+    WebhookArgs,
+};
 use crate::caller_ids::Callers;
 use crate::public_url::PathPrefix;
 use crate::stream_tokens::StreamTokens;
@@ -66,94 +69,118 @@ impl TryFrom<ServeArgs> for Config {
     /// Distributes the settings to the parts of the server. Reads TWILIO_AUTH_TOKEN if no other token is
     /// given.
     fn try_from(args: ServeArgs) -> Result<Self, Error> {
-        let path_prefix = args.path_prefix.unwrap_or_default();
-        let public_url = args.public_url.map(|url| url.below(&path_prefix));
-        let token = args.auth_token.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok());
-        let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &public_url) {
-            (None, _) => None,
-            (Some(token), Some(public_url)) => {
-                Some(twilio::Verifier::new(token, public_url.clone()))
-            }
-            (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
-        };
-        let stream_tokens = match args.stream_token {
-            true => Some(Arc::new(StreamTokens::new()?)),
-            false => None,
-        };
-        let callers = (!args.no_caller_ids).then(Arc::<Callers>::default);
-        let admin_token = args.admin_token.map(admin::Token::new).transpose()?;
-        if let (AdminAddress(Some(address)), None) = (args.admin, &admin_token)
-            && !address.ip().is_loopback()
-        {
+        let (listen, admin) = (args.listening.listen, args.admin.admin.0);
+        if let Some(admin) = admin.filter(|admin| is_same_port(listen, *admin)) {
+            return Err(Error::SamePort { listen, admin });
+        }
+        let engine = engine_config(&args)?;
+        Ok(Self {
+            admin: admin_config(args.admin, &args.listening)?,
+            webhook: webhook_config(args.webhook)?,
+            http: http_config(args.listening, args.twilio, &args.limits, &engine)?,
+            store: store_config(args.files, args.disk),
+            engine,
+        })
+    }
+}
+
+fn engine_config(args: &ServeArgs) -> Result<engine::Config, Error> {
+    let stream_tokens = match args.twilio.stream_token {
+        true => Some(Arc::new(StreamTokens::new()?)),
+        false => None,
+    };
+    Ok(engine::Config {
+        read_interval: args.limits.read_interval,
+        idle_timeout: args.limits.idle_timeout,
+        max_duration: args.limits.max_duration,
+        encoding: args.files.format.into(),
+        capture: args.files.capture.is_some(),
+        stream_tokens,
+        callers: (!args.twilio.no_caller_ids).then(Arc::<Callers>::default),
+        ..engine::Config::default()
+    })
+}
+
+/// `engine` shares the tokens of streams and the numbers of callers with the webhook that Twilio asks.
+fn http_config(
+    listening: ListeningArgs,
+    args: TwilioArgs,
+    limits: &LimitsArgs,
+    engine: &engine::Config,
+) -> Result<http::Config, Error> {
+    let path_prefix = listening.path_prefix.unwrap_or_default();
+    let public_url = listening.public_url.map(|url| url.below(&path_prefix));
+    let token = args.auth_token.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok());
+    let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &public_url) {
+        (None, _) => None,
+        (Some(token), Some(public_url)) => Some(twilio::Verifier::new(token, public_url.clone())),
+        (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
+    };
+    Ok(http::Config {
+        proxy_protocol: listening.proxy_protocol,
+        origins: listening.allow_origin,
+        path_prefix: match &public_url {
+            Some(url) if path_prefix == PathPrefix::default() => url.prefix().clone(),
+            _ => path_prefix,
+        },
+        twilio: twilio::Config {
+            texts: twilio::SpokenTexts { greeting: args.greeting, ready: args.ready },
+            public_url,
+            verifier,
+            stream_tokens: engine.stream_tokens.clone(),
+            callers: engine.callers.clone(),
+        },
+        calls_max: limits.max_calls.map(NonZeroUsize::get),
+        calls_per_second_max: limits.max_new_calls.map(NonZeroU32::get),
+        ..http::Config::default()
+    })
+}
+
+fn admin_config(args: AdminArgs, listening: &ListeningArgs) -> Result<admin::Config, Error> {
+    let token = args.admin_token.map(admin::Token::new).transpose()?;
+    let AdminAddress(address) = args.admin;
+    match address {
+        Some(address) if token.is_none() && !address.ip().is_loopback() => {
             return Err(Error::AdminWithoutToken(address));
         }
-        let is_loopback = args.admin.0.is_some_and(|admin| admin.ip().is_loopback());
-        if args.admin_behind_proxy && !is_loopback {
-            return Err(Error::AdminBehindProxy);
-        }
-        if let Some(admin) = args.admin.0.filter(|admin| is_same_port(args.listen, *admin)) {
-            return Err(Error::SamePort { listen: args.listen, admin });
-        }
-        let secret = args.webhook_secret.filter(|secret| !secret.is_empty());
-        let webhook = match (args.webhook, secret) {
-            (None, _) => None,
-            (Some(_), None) => return Err(Error::WebhookWithoutSecret),
-            (Some(url), Some(secret)) => Some(webhook::Config {
-                url,
-                secret: webhook::Secret::new(&secret)?,
-                first_pause: webhook::FIRST_PAUSE,
-            }),
-        };
-        let texts = twilio::SpokenTexts { greeting: args.greeting, ready: args.ready };
-        Ok(Self {
-            admin: admin::Config {
-                token: admin_token,
-                path_prefix: path_prefix.clone(),
-                origins: args.allow_origin.clone(),
-                behind_proxy: args.admin_behind_proxy,
-                allows_delete: args.allow_delete,
-                ..admin::Config::default()
-            },
-            webhook,
-            http: http::Config {
-                proxy_protocol: args.proxy_protocol,
-                origins: args.allow_origin,
-                path_prefix: match &public_url {
-                    Some(url) if path_prefix == PathPrefix::default() => url.prefix().clone(),
-                    _ => path_prefix,
-                },
-                twilio: twilio::Config {
-                    texts,
-                    public_url,
-                    verifier,
-                    stream_tokens: stream_tokens.clone(),
-                    callers: callers.clone(),
-                },
-                calls_max: args.max_calls.map(NonZeroUsize::get),
-                calls_per_second_max: args.max_new_calls.map(NonZeroU32::get),
-                ..http::Config::default()
-            },
-            engine: engine::Config {
-                read_interval: args.read_interval,
-                idle_timeout: args.idle_timeout,
-                max_duration: args.max_duration,
-                encoding: args.format.into(),
-                capture: args.capture.is_some(),
-                stream_tokens,
-                callers,
-                ..engine::Config::default()
-            },
-            store: store::Config {
-                dir: args.dir,
-                capture_dir: args.capture,
-                keep_free: args.keep_free,
-                keep_free_inodes: args.keep_free_inodes,
-                make_room: args.make_room,
-                keep_days: args.keep_days.map(NonZeroU32::get),
-                cues: args.cues,
-                keep_min: args.keep_min,
-            },
-        })
+        _ => {}
+    }
+    if args.admin_behind_proxy && !address.is_some_and(|address| address.ip().is_loopback()) {
+        return Err(Error::AdminBehindProxy);
+    }
+    Ok(admin::Config {
+        token,
+        path_prefix: listening.path_prefix.clone().unwrap_or_default(),
+        origins: listening.allow_origin.clone(),
+        behind_proxy: args.admin_behind_proxy,
+        allows_delete: args.allow_delete,
+        ..admin::Config::default()
+    })
+}
+
+fn webhook_config(args: WebhookArgs) -> Result<Option<webhook::Config>, Error> {
+    let Some(url) = args.webhook else {
+        return Ok(None);
+    };
+    let secret = args.webhook_secret.filter(|secret| !secret.is_empty());
+    let secret = secret.ok_or(Error::WebhookWithoutSecret)?;
+    Ok(Some(webhook::Config {
+        url,
+        secret: webhook::Secret::new(&secret)?,
+        first_pause: webhook::FIRST_PAUSE,
+    }))
+}
+
+fn store_config(files: FilesArgs, disk: DiskArgs) -> store::Config {
+    store::Config {
+        dir: files.dir,
+        capture_dir: files.capture,
+        cues: files.cues,
+        keep_free: disk.keep_free,
+        keep_free_inodes: disk.keep_free_inodes,
+        make_room: disk.make_room,
+        keep_days: disk.keep_days.map(NonZeroU32::get),
+        keep_min: disk.keep_min,
     }
 }
 
@@ -171,8 +198,8 @@ mod tests {
 
     fn token_and_url(token: Option<&str>, public_url: Option<&str>) -> Result<Config, Error> {
         let mut args = serve_args(&["--greeting", "Hello"]).unwrap();
-        args.auth_token = token.map(str::to_owned);
-        args.public_url = public_url.map(|url| url.parse().unwrap());
+        args.twilio.auth_token = token.map(str::to_owned);
+        args.listening.public_url = public_url.map(|url| url.parse().unwrap());
         args.try_into()
     }
 

@@ -1,0 +1,282 @@
+//! The options of `serve`, grouped as its help shows them.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use crate::decode::OutputFormat;
+use crate::log::LogFormat;
+use crate::origin::Origin;
+use crate::public_url::{PathPrefix, PublicUrl};
+use crate::units::{count, duration, positive, size};
+use crate::{twilio, webhook};
+
+/// Longest `--read-interval`. The interval delays every checkpoint, and so adds to the audio that a
+/// crash may cost.
+const READ_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  Try it; without an auth token, anybody that finds the address can record:
+    callreel serve --dir recordings
+    ngrok http 5050     # then set the number's webhook to https://<name>.ngrok.app/incoming-call
+
+  In public; only requests that Twilio has signed for this address are accepted:
+    TWILIO_AUTH_TOKEN=... callreel serve --public-url https://calls.example.com
+
+  CALLREEL_LOG=debug (or error, warn, info, callreel::http=debug) sets the log level;
+  CALLREEL_LOG=@FILE reads the level from a file, at the start and again at SIGHUP.";
+
+/// Settings of `callreel serve`.
+#[derive(Args, Debug)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub struct ServeArgs {
+    /// Options of the listeners and of what stands before them.
+    #[command(flatten, next_help_heading = "Addresses and fronts")]
+    pub listening: ListeningArgs,
+    /// Options of calls through Twilio.
+    #[command(flatten, next_help_heading = "Twilio")]
+    pub twilio: TwilioArgs,
+    /// Options of the files of a recording.
+    #[command(flatten, next_help_heading = "Recordings")]
+    pub files: FilesArgs,
+    /// Options that bound calls.
+    #[command(flatten, next_help_heading = "Limits of calls")]
+    pub limits: LimitsArgs,
+    /// Options that keep room on the disk.
+    #[command(flatten, next_help_heading = "Disk space and automatic deletion")]
+    pub disk: DiskArgs,
+    /// Options of the admin listener.
+    #[command(flatten, next_help_heading = "Console, API and metrics")]
+    pub admin: AdminArgs,
+    /// Options of the webhook that is told of finished recordings.
+    #[command(flatten, next_help_heading = "Webhook")]
+    pub webhook: WebhookArgs,
+
+    /// Format of log lines on standard error
+    #[arg(long, help_heading = "Log", env = "CALLREEL_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// Options of the listeners and of what stands before them.
+#[derive(Args, Debug)]
+pub struct ListeningArgs {
+    /// Address of the public listener: /, /incoming-call, /media-stream and /readyz
+    #[arg(
+        long,
+        env = "CALLREEL_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:5050",
+        value_parser = address
+    )]
+    pub listen: SocketAddr,
+
+    /// Address at which Twilio reaches this server. A path in it is the whole path before
+    /// /incoming-call; your proxy may strip it. Without this option the stream URL is wss://HOST, port
+    /// 443, with HOST from the Host header, its port left out
+    #[arg(long, env = "CALLREEL_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<PublicUrl>,
+
+    /// Path, like /callreel, below which both listeners answer as well as at the root, for a proxy that
+    /// does not strip it. URLs for Twilio begin with it, unless --public-url has a path [default: the
+    /// path of --public-url, at the public listener]
+    #[arg(long, env = "CALLREEL_PATH_PREFIX", value_name = "PATH")]
+    pub path_prefix: Option<PathPrefix>,
+
+    /// Expect a header of the PROXY protocol, version 1 or 2, in front of each connection to --listen, and
+    /// take the client's address from it; a connection without it is closed. Let nobody but the load
+    /// balancer reach that port: a client could name any address [default: off]
+    #[arg(long, env = "CALLREEL_PROXY_PROTOCOL", value_parser = BoolishValueParser::new())]
+    pub proxy_protocol: bool,
+
+    /// Value of the Origin header, like `https://calls.example.com`, with which media streams and requests
+    /// to the admin listener are taken; repeat it, or separate values by commas. The answers of the API
+    /// have no CORS headers [default: streams with an Origin are refused, and so are requests of other
+    /// sites' pages]
+    #[arg(long, env = "CALLREEL_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Vec<Origin>,
+}
+
+/// Options of calls through Twilio.
+#[derive(Args, Debug)]
+pub struct TwilioArgs {
+    /// Twilio's auth token: refuse every request that is not signed with it for --public-url. Others can
+    /// see a command line, so better set CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN
+    #[arg(long, env = "CALLREEL_AUTH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub auth_token: Option<String>,
+
+    /// Record only streams that show the one-time token which /incoming-call gave to their call within
+    /// the last 60 s. Webhook and stream must reach the same process [default: off]
+    #[arg(long, env = "CALLREEL_STREAM_TOKEN", value_parser = BoolishValueParser::new())]
+    pub stream_token: bool,
+
+    /// Leave the caller's and the called number out of records. Otherwise callreel keeps the From, To,
+    /// Direction, ForwardedFrom and CallerName of a webhook in memory and writes them into the end
+    /// record of the call [default: off]
+    #[arg(long, env = "CALLREEL_NO_CALLER_IDS", value_parser = BoolishValueParser::new())]
+    pub no_caller_ids: bool,
+
+    /// Text spoken to the caller before the stream begins, at most 4096 characters; empty: nothing is
+    /// spoken
+    #[arg(long, env = "CALLREEL_GREETING", value_name = "TEXT", default_value_t = twilio::SpokenTexts::default().greeting)]
+    pub greeting: twilio::SpokenText,
+
+    /// Text spoken to the caller after the greeting and a pause of one second, at most 4096 characters;
+    /// empty: nothing is spoken
+    #[arg(long, env = "CALLREEL_READY", value_name = "TEXT", default_value_t = twilio::SpokenTexts::default().ready)]
+    pub ready: twilio::SpokenText,
+}
+
+/// Options of the files of a recording.
+#[derive(Args, Debug)]
+pub struct FilesArgs {
+    /// Directory of the recordings; created if missing
+    #[arg(long, env = "CALLREEL_DIR", value_name = "DIR", default_value = "recordings")]
+    pub dir: PathBuf,
+
+    /// Sample format of the WAV files; mulaw takes half the disk, but fewer programs read it
+    #[arg(long, env = "CALLREEL_FORMAT", value_enum, default_value_t)]
+    pub format: OutputFormat,
+
+    /// Write gaps, keys and marks as cue points behind the samples of each finished WAV; ffmpeg and mpv
+    /// show them as chapters [default: off]
+    #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
+    pub cues: bool,
+
+    /// Also write the frames of every stream to this directory, as .jsonl for `decode` and for bug
+    /// reports. They are personal data [default: not written]
+    #[arg(long, env = "CALLREEL_CAPTURE", value_name = "DIR")]
+    pub capture: Option<PathBuf>,
+}
+
+/// Options that bound calls.
+#[derive(Args, Debug)]
+pub struct LimitsArgs {
+    /// Calls recorded at one time, at least 1; further calls are refused with 503 [default: as many as
+    /// the limit of open files (ulimit -n) allows]
+    #[arg(long, env = "CALLREEL_MAX_CALLS", value_name = "COUNT", value_parser = count::<NonZeroUsize>)]
+    pub max_calls: Option<NonZeroUsize>,
+
+    /// Calls that may begin in one second, at least 1; a further stream on a connection counts as a
+    /// call. Calls beyond that are refused [default: no limit]
+    #[arg(long, env = "CALLREEL_MAX_NEW_CALLS", value_name = "COUNT", value_parser = count::<NonZeroU32>)]
+    pub max_new_calls: Option<NonZeroU32>,
+
+    /// End a call when its connection is this old, or its recording this long
+    #[arg(long, env = "CALLREEL_MAX_DURATION", value_name = "DURATION", default_value = "24h", value_parser = positive)]
+    pub max_duration: Duration,
+
+    /// End a connection after this long without a byte from the peer, not even the answer to a ping; and
+    /// a connection on which nothing is recorded, at this age
+    #[arg(long, env = "CALLREEL_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = positive)]
+    pub idle_timeout: Duration,
+
+    /// Time between two reads of one call, 0 to 1s; 0 reads every frame as it arrives and takes several
+    /// times the CPU. Above 300ms, audio may wait longer than 800ms for the disk, and a crash costs that
+    /// much more
+    #[arg(long, env = "CALLREEL_READ_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = read_interval)]
+    pub read_interval: Duration,
+}
+
+/// Options that keep room on the disk.
+#[derive(Args, Debug)]
+pub struct DiskArgs {
+    /// Refuse new calls with 503 while less disk space than this is free, so that the calls being
+    /// recorded have room, like 500MB or 10GiB [default: 64MiB, or a twentieth of a smaller disk]
+    #[arg(long, env = "CALLREEL_KEEP_FREE", value_name = "SIZE", value_parser = size)]
+    pub keep_free: Option<u64>,
+
+    /// Refuse new calls with 503 while fewer inodes than this are free; each file takes one [default:
+    /// 4096, or a twentieth of a smaller file system's inodes]
+    #[arg(long, env = "CALLREEL_KEEP_FREE_INODES", value_name = "COUNT")]
+    pub keep_free_inodes: Option<u64>,
+
+    /// Remove the oldest finished recordings while less is free than --keep-free or --keep-free-inodes,
+    /// as long as that helps; those with a webhook message to be delivered go last [default: off]
+    #[arg(long, env = "CALLREEL_MAKE_ROOM", value_parser = BoolishValueParser::new())]
+    pub make_room: bool,
+
+    /// Remove finished recordings that are older than this many days, at least 1. Nothing is removed
+    /// while the clock is in doubt. A recording stays until its webhook message is delivered or given
+    /// up, unless less is free than --keep-free or --keep-free-inodes [default: keep them]
+    #[arg(long, env = "CALLREEL_KEEP_DAYS", value_name = "DAYS", value_parser = count::<NonZeroU32>)]
+    pub keep_days: Option<NonZeroU32>,
+
+    /// Number of the newest finished recordings that --keep-days and --make-room never remove
+    #[arg(long, env = "CALLREEL_KEEP_MIN", value_name = "COUNT", default_value_t = 0)]
+    pub keep_min: usize,
+}
+
+/// Options of the admin listener.
+#[derive(Args, Debug)]
+pub struct AdminArgs {
+    /// Address of the admin listener: console, API and metrics; `off` for none. An address other than
+    /// loopback needs --admin-token
+    #[arg(
+        long,
+        env = "CALLREEL_ADMIN",
+        value_name = "ADDRESS:PORT|off",
+        default_value = "127.0.0.1:5051",
+        value_parser = admin_address
+    )]
+    pub admin: AdminAddress,
+
+    /// Token, 16 to 256 visible ASCII characters, that everybody must show at the admin listener: people
+    /// at a login page, programs as a bearer token. Others can see a command line, so better set
+    /// CALLREEL_ADMIN_TOKEN
+    #[arg(long, env = "CALLREEL_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub admin_token: Option<String>,
+
+    /// Answer requests that came through a proxy without a token, for a proxy that asks for a login
+    /// itself. The proxy must send `Host: localhost` or the address of --admin, which must be loopback
+    /// [default: without a token such requests are refused]
+    #[arg(long, env = "CALLREEL_ADMIN_BEHIND_PROXY", value_parser = BoolishValueParser::new())]
+    pub admin_behind_proxy: bool,
+
+    /// Let the console and the API delete recordings [default: off]
+    #[arg(long, env = "CALLREEL_ALLOW_DELETE", value_parser = BoolishValueParser::new())]
+    pub allow_delete: bool,
+}
+
+/// Options of the webhook that is told of finished recordings.
+#[derive(Args, Debug)]
+pub struct WebhookArgs {
+    /// Post the end record of every finished recording to this address (Standard Webhooks), repeated for
+    /// three days until the receiver accepts it. Needs --webhook-secret
+    #[arg(long, env = "CALLREEL_WEBHOOK", value_name = "URL")]
+    pub webhook: Option<webhook::Url>,
+
+    /// Key that signs webhook messages: whsec_ and the base64 of 24 to 64 random bytes. Others can see a
+    /// command line, so better set CALLREEL_WEBHOOK_SECRET
+    #[arg(long, env = "CALLREEL_WEBHOOK_SECRET", value_name = "SECRET", hide_env_values = true)]
+    pub webhook_secret: Option<String>,
+}
+
+/// Address of the admin listener; `None` for no listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdminAddress(pub Option<SocketAddr>);
+
+fn admin_address(text: &str) -> Result<AdminAddress, String> {
+    if text == "off" {
+        return Ok(AdminAddress(None));
+    }
+    let address = text.parse().map_err(|_| "give IP:PORT, like 127.0.0.1:5051, or off")?;
+    Ok(AdminAddress(Some(address)))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "give IP:PORT, like 127.0.0.1:5050".to_owned())
+}
+
+fn read_interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        duration if duration > READ_INTERVAL_MAX => {
+            Err(format!("must not be longer than {READ_INTERVAL_MAX:?}"))
+        }
+        duration => Ok(duration),
+    }
+}
