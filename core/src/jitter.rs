@@ -258,6 +258,12 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         count
     }
 
+    /// Whether bytes wait in the ring that can no longer change.
+    #[inline]
+    pub(crate) const fn has_ready(&self) -> bool {
+        self.ready > 0
+    }
+
     /// Moves bytes that can no longer change to `out`, the tracks interleaved, in whole sample frames;
     /// returns the number of bytes.
     #[inline]

@@ -16,7 +16,7 @@ use crate::format::{ChunkLayout, Format};
 use crate::frame::{
     self, Body, Frame, Media, MediaFrame, PeerError, Provider, Start, Track, Tracks,
 };
-use crate::jitter::{JitterBuffer, Placement, ring_bytes_min};
+use crate::jitter::{self, JitterBuffer, Placement};
 use crate::log;
 use crate::wav;
 
@@ -30,12 +30,36 @@ pub use crate::jitter::{
 };
 
 /// Bytes of the smallest ring of a [`Session`] that serves one track of [`Format::TELEPHONE`]: a late
-/// chunk finds its place within [`REORDER_MS_MAX`]. Other formats need more: [`Error::Ring`] tells.
-pub const RING_ONE_TRACK_MIN: usize = ring_bytes_min(ChunkLayout::TELEPHONE, 1);
+/// chunk finds its place within [`REORDER_MS_MAX`]. Other formats need more: [`ring_bytes_min`] tells.
+pub const RING_ONE_TRACK_MIN: usize = jitter::ring_bytes_min(ChunkLayout::TELEPHONE, 1);
 
 /// Bytes of the smallest ring of a [`Session`] that serves both tracks of [`Format::TELEPHONE`]: they
-/// wait for each other, up to [`TRACK_LAG_MS_MAX`]. Other formats need more: [`Error::Ring`] tells.
-pub const RING_BOTH_TRACKS_MIN: usize = ring_bytes_min(ChunkLayout::TELEPHONE, 2);
+/// wait for each other, up to [`TRACK_LAG_MS_MAX`]. Other formats need more: [`ring_bytes_min`] tells.
+pub const RING_BOTH_TRACKS_MIN: usize = jitter::ring_bytes_min(ChunkLayout::TELEPHONE, 2);
+
+/// Bytes of the smallest ring of a [`Session`] that serves the stream of this start; `None` if its format
+/// cannot be recorded. [`Session::set_ring`] takes such a ring before the start.
+///
+/// ```
+/// use callreel_core::format::{Codec, Format};
+/// use callreel_core::frame::Start;
+/// use callreel_core::session::{RING_ONE_TRACK_MIN, ring_bytes_min};
+///
+/// assert_eq!(ring_bytes_min(&Start::new()), Some(RING_ONE_TRACK_MIN));
+/// let odd = Format { codec: Codec::L16Le, sample_rate_hz: 44_100 };
+/// assert_eq!(ring_bytes_min(&Start { format: Some(odd), ..Start::new() }), None);
+/// ```
+#[must_use]
+pub fn ring_bytes_min(start: &Start<'_>) -> Option<usize> {
+    let layout = start.layout()?;
+    Some(jitter::ring_bytes_min(layout, parts(layout, start.tracks)))
+}
+
+/// Parts of the ring: one for each track, or one for tracks that come interleaved.
+#[inline]
+fn parts(layout: ChunkLayout, tracks: Tracks) -> usize {
+    if layout.is_interleaved() { 1 } else { usize::from(tracks.channels()) }
+}
 
 /// One recording, from its start message to its end.
 ///
@@ -480,7 +504,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let (Some(layout), tracks) = (start.layout(), start.tracks) else {
             return Ok(false);
         };
-        let parts = if layout.is_interleaved() { 1 } else { usize::from(tracks.channels()) };
+        let parts = parts(layout, tracks);
         self.jitter.set_layout(layout, parts).map_err(|bytes_min| Error::Ring { bytes_min })?;
         self.tracks = tracks;
         self.state = State::Recording;

@@ -11,6 +11,7 @@ use embedded_io::{ErrorKind, Seek, SeekFrom, Write};
 use heapless::Vec;
 
 pub use self::parse::{FormatChunk, Layout, ParseError, parse};
+use crate::format::Codec;
 use crate::g711;
 
 /// Bytes of the longest header: that of G.711.
@@ -120,7 +121,46 @@ impl Encoding {
         }
         codes.len().min(room)
     }
+
+    /// Encodes the samples of `bytes`, which are in `codec`, as [`encode`](Self::encode) would; returns
+    /// the number of samples that fitted. Bytes that are less than a sample are not read.
+    ///
+    /// ```
+    /// use callreel_core::format::Codec;
+    /// use callreel_core::wav::Encoding;
+    ///
+    /// let mut file = [0; 4];
+    /// assert_eq!(Encoding::Pcm16.encode_wire(Codec::L16Be, &[0x01, 0x00, 0xFF, 0xFE], &mut file), 2);
+    /// assert_eq!(file, [0x00, 0x01, 0xFE, 0xFF]);
+    /// ```
+    pub fn encode_wire(self, codec: Codec, bytes: &[u8], out: &mut [u8]) -> usize {
+        let room = out.len() / usize::from(self.sample_bytes());
+        let count = room.min(bytes.len() / codec.width());
+        let bytes = bytes.get(..count * codec.width()).unwrap_or_default();
+        match (codec, self) {
+            (Codec::Mulaw, _) => {
+                self.encode_mulaw(bytes, out);
+            }
+            (Codec::Alaw, Self::Alaw) | (Codec::L16Le, Self::Pcm16) => {
+                out.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+            }
+            _ => {
+                let mut samples = [0; WIRE_SAMPLES];
+                let pieces = bytes.chunks(WIRE_SAMPLES * codec.width());
+                let places = out.chunks_mut(WIRE_SAMPLES * usize::from(self.sample_bytes()));
+                for (piece, place) in pieces.zip(places) {
+                    codec.decode(piece, &mut samples);
+                    let count = piece.len() / codec.width();
+                    self.encode(samples.get(..count).unwrap_or_default(), place);
+                }
+            }
+        }
+        count
+    }
 }
+
+/// Samples that [`Encoding::encode_wire`] decodes at one time.
+const WIRE_SAMPLES: usize = 256;
 
 /// Format of a file.
 ///

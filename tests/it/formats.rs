@@ -3,7 +3,9 @@
 use callreel_core::format::{Codec, Format};
 use callreel_core::frame::{Body, Frame, Media, PeerError, Provider, Start, Track, Tracks};
 use callreel_core::g711::{decode_alaw, decode_mulaw};
-use callreel_core::session::{Error, Event, Gap, RING_BOTH_TRACKS_MIN, Session, Stats};
+use callreel_core::session::{
+    Error, Event, Gap, RING_BOTH_TRACKS_MIN, Session, Stats, ring_bytes_min,
+};
 use proptest::prelude::*;
 
 /// A chunk of a script: its track, sequence number, timestamp, and mu-law codes at 8 kHz.
@@ -43,6 +45,7 @@ fn play(
     else {
         panic!("an empty ring serves nothing");
     };
+    assert_eq!(ring_bytes_min(&start), Some(bytes_min));
     session.set_ring(vec![0; bytes_min]);
     drop(session.handle_frame(Frame::new(None, b"S", Body::Start(start))).unwrap());
     assert_eq!(session.format(), Some(format));
@@ -63,8 +66,10 @@ fn play(
             while let count @ 1.. = turn.poll_pcm(&mut pcm) {
                 samples.extend_from_slice(&pcm[..count]);
             }
+            assert!(turn.is_drained());
         } else {
-            while let count @ 1.. = turn.poll_wire(&mut wire) {
+            while !turn.is_drained() {
+                let count = turn.poll_wire(&mut wire);
                 let at = samples.len();
                 samples.resize(at + count / width, 0);
                 format.codec.decode(&wire[..count], &mut samples[at..]);

@@ -1,5 +1,6 @@
 //! WAV files: their bytes, also after failures of the sink.
 
+use callreel_core::format::Codec;
 use callreel_core::g711::{decode_alaw, decode_mulaw, encode_alaw, encode_mulaw};
 use callreel_core::wav::{
     DATA_BYTES_MAX, Encoding, Error, HEADER_BYTES_MAX, Length, Spec, Writer, ending, header,
@@ -16,6 +17,32 @@ const MONO: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding:
 const STEREO: Spec = Spec { channels: 2, ..MONO };
 const MULAW: Spec = Spec { encoding: Encoding::Mulaw, ..MONO };
 const ALAW: Spec = Spec { encoding: Encoding::Alaw, ..MONO };
+
+#[test]
+fn the_bytes_of_a_stream_in_any_format_are_encoded_as_its_samples_are() {
+    let codes: Vec<u8> = (0..=255).collect();
+    let every: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_be_bytes).collect();
+    for codec in [Codec::Alaw, Codec::L16Be, Codec::L16Le, Codec::Mulaw] {
+        let bytes = if codec.width() == 1 { &codes } else { &every };
+        let mut samples = vec![0; bytes.len() / codec.width()];
+        codec.decode(bytes, &mut samples);
+        for encoding in [Encoding::Alaw, Encoding::Mulaw, Encoding::Pcm16] {
+            let mut expected = vec![0; samples.len() * usize::from(encoding.sample_bytes())];
+            encoding.encode(&samples, &mut expected);
+            let mut found = vec![0; expected.len()];
+            assert_eq!(encoding.encode_wire(codec, bytes, &mut found), samples.len());
+            assert!(found == expected, "{codec:?} as {encoding:?}");
+            // Half a sample is not read, and a buffer of three bytes takes as much as fits.
+            let mut short = [0x55; 3];
+            let fitting = 3 / usize::from(encoding.sample_bytes());
+            let few = &bytes[..7 * codec.width() + codec.width() - 1];
+            assert_eq!(encoding.encode_wire(codec, few, &mut short), fitting);
+            let used = fitting * usize::from(encoding.sample_bytes());
+            assert_eq!(short[..used], expected[..used], "{codec:?} as {encoding:?}");
+            assert!(short[used..].iter().all(|byte| *byte == 0x55));
+        }
+    }
+}
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();

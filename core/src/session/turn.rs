@@ -88,6 +88,29 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
         held_open.chain(own).chain(of_other)
     }
 
+    /// Whether nothing is left to poll. The turn of a message without audio is drained from the start.
+    ///
+    /// ```
+    /// # use callreel_core::frame::Provider;
+    /// # use callreel_core::session::{RING_ONE_TRACK_MIN, Session};
+    /// # let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
+    /// let mut start = *br#"{"event":"start","streamSid":"MZ1"}"#;
+    /// assert!(session.handle_message(&mut start)?.is_drained());
+    /// let mut media = *br#"{"event":"media","media":{"payload":"gIB/fw=="}}"#;
+    /// let mut turn = session.handle_message(&mut media)?;
+    /// assert!(!turn.is_drained());
+    /// assert_eq!(turn.poll_wire(&mut [0; 4]), 4);
+    /// assert!(turn.is_drained());
+    /// # drop(turn);
+    /// # Ok::<(), callreel_core::session::Error>(())
+    /// ```
+    #[must_use]
+    #[inline]
+    pub fn is_drained(&self) -> bool {
+        let Pending { silence, bytes, .. } = self.pending;
+        silence == 0 && bytes.is_empty() && !self.session.jitter.has_ready()
+    }
+
     /// Moves samples to `out`, interleaved (inbound first), in whole sample frames; returns the number
     /// of samples written. Zero means drained.
     ///
