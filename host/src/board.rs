@@ -6,6 +6,7 @@
 //! and when it ends; others only copy pointers under it.
 
 mod counters;
+mod loudest;
 mod ring;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,10 +15,11 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
-use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
+use callreel_core::format::Codec;
 use callreel_core::session::Stats;
 
 pub use self::counters::{BUCKETS_US, Counters, Histogram, Refused, RequestRefused, STATES};
+use self::loudest::Loudest;
 pub use self::ring::Listener;
 use self::ring::Ring;
 use crate::lock::lock;
@@ -54,8 +56,9 @@ pub struct Board {
 pub type Brief = (Record, u64);
 
 impl Board {
-    /// Adds a recording that begins now, with the channels of its record.
-    pub fn begin(self: &Arc<Self>, record: Arc<Record>) -> Tap {
+    /// Adds a recording that begins now, with the channels and the sample rate of its record, of samples
+    /// in `codec`.
+    pub fn begin(self: &Arc<Self>, record: Arc<Record>, codec: Codec) -> Tap {
         let channels = usize::from(record.format.channels);
         let entry = Arc::new(Entry {
             key: self.next_key.fetch_add(1, Ordering::Relaxed),
@@ -76,8 +79,15 @@ impl Board {
         });
         self.counters.begun.fetch_add(1, Ordering::Relaxed);
         lock(&self.entries).insert(entry.key, Arc::clone(&entry));
-        let ring = (0, None);
-        Tap { board: Arc::clone(self), entry, channels, loudest: [0; LANES], samples: 0, ring }
+        Tap {
+            board: Arc::clone(self),
+            entry,
+            codec,
+            channels,
+            loudest: Loudest::default(),
+            samples: 0,
+            ring: (0, None),
+        }
     }
 
     /// Returns the live recordings, oldest first.
@@ -225,36 +235,30 @@ impl Entry {
 pub struct Tap {
     board: Arc<Board>,
     entry: Arc<Entry>,
+    codec: Codec,
     channels: usize,
-    /// Loudest codes since the last update, by position in a group of [`LANES`]: the compiler turns a
-    /// loop of this form into SIMD.
-    loudest: Lanes,
+    /// Loudest samples since the last update.
+    loudest: Loudest,
     samples: u64,
     /// The ring of the listeners, and its number.
     ring: (usize, Option<Arc<Ring>>),
 }
 
-/// Codes in a group: a whole number of sample frames of mono and of stereo.
-const LANES: usize = 16;
-
-/// Mu-law magnitudes: sign bit dropped, bits inverted, so that larger is louder.
-type Lanes = [u8; LANES];
-
 impl Tap {
-    /// Adds interleaved samples, as mu-law codes.
-    pub fn append(&mut self, codes: &[u8]) {
-        self.samples += (codes.len() / self.channels) as u64;
-        self.loudest = loudest(codes, self.loudest);
+    /// Adds interleaved samples, as the bytes that they arrived in: whole sample frames.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.samples += (bytes.len() / (self.codec.width() * self.channels)) as u64;
+        self.loudest.note(self.codec, bytes);
         if self.entry.listeners.load(Ordering::Acquire) > 0 {
-            self.play(codes);
+            self.play(bytes);
         }
     }
 
-    /// Puts codes into the ring of the listeners.
-    fn play(&mut self, codes: &[u8]) {
-        let channels = self.channels;
+    /// Puts samples into the ring of the listeners.
+    fn play(&mut self, bytes: &[u8]) {
+        let (codec, channels) = (self.codec, self.channels);
         if let Some(ring) = self.heard() {
-            ring.push(codes, channels);
+            ring.push(codec, bytes, channels);
         }
     }
 
@@ -272,21 +276,21 @@ impl Tap {
     /// Adds `samples` samples of silence on each channel.
     pub fn append_silence(&mut self, samples: u64) {
         self.samples += samples;
+        let (codec, channels) = (self.codec, self.channels);
         if self.entry.listeners.load(Ordering::Acquire) > 0
             && let Some(ring) = self.heard()
         {
-            ring.push_silence(samples);
+            ring.push_silence(codec, samples, channels);
         }
     }
 
     /// Updates the entry with the progress. Call it a few times a second.
     pub fn show(&mut self, stats: &Stats) {
         for (channel, peak) in self.entry.peaks.iter().enumerate().take(self.channels) {
-            let lanes = self.loudest.iter().skip(channel).step_by(self.channels);
-            let loudest = MULAW_SILENCE - lanes.max().copied().unwrap_or_default();
-            peak.fetch_max(decode_mulaw(loudest).unsigned_abs(), Ordering::Relaxed);
+            let loudest = self.loudest.of(self.codec, channel, self.channels);
+            peak.fetch_max(loudest, Ordering::Relaxed);
         }
-        self.loudest = Lanes::default();
+        self.loudest = Loudest::default();
         if self.ring.1.is_some() && self.entry.listeners.load(Ordering::Relaxed) == 0 {
             self.ring.1 = None;
         }
@@ -337,23 +341,9 @@ impl Tap {
 
     /// Counts sample frames that became silence.
     pub fn count_lost(&self, samples: u64) {
-        let us = samples * 1_000_000 / u64::from(SAMPLE_RATE_HZ);
+        let us = samples * 1_000_000 / u64::from(self.entry.record.format.sample_rate_hz.max(1));
         self.board.counters.lost_us.fetch_add(us, Ordering::Relaxed);
     }
-}
-
-/// Returns the loudest codes by lane, including those of `loudest`.
-fn loudest(codes: &[u8], mut loudest: Lanes) -> Lanes {
-    let mut measure = |group: &Lanes| {
-        loudest = std::array::from_fn(|lane| loudest[lane].max(!group[lane] & 0x7F));
-    };
-    let (groups, rest) = codes.as_chunks::<LANES>();
-    groups.iter().for_each(&mut measure);
-    // Padding of silence, the quietest code, raises no maximum.
-    let mut last = [MULAW_SILENCE; LANES];
-    last[..rest.len()].copy_from_slice(rest);
-    measure(&last);
-    loudest
 }
 
 impl Drop for Tap {
@@ -366,7 +356,7 @@ impl Drop for Tap {
 #[cfg(test)]
 mod tests {
     use callreel_core::frame::Provider;
-    use callreel_core::g711::encode_mulaw;
+    use callreel_core::g711::{decode_mulaw, encode_mulaw};
 
     use super::*;
 
@@ -379,7 +369,7 @@ mod tests {
     #[test]
     fn a_peak_is_that_of_its_channel_since_the_last_look() {
         let board = Arc::<Board>::default();
-        let mut tap = board.begin(stereo());
+        let mut tap = board.begin(stereo(), Codec::Mulaw);
         let mut codes = [0xFF; 50];
         (codes[40], codes[41], codes[49]) = (encode_mulaw(-900), encode_mulaw(70), 0x7F);
         tap.append(&codes);
@@ -395,7 +385,7 @@ mod tests {
     fn stuck_watchers_do_not_hold_a_recording_up() {
         let board = Arc::<Board>::default();
         board.attend();
-        let tap = board.begin(stereo());
+        let tap = board.begin(stereo(), Codec::Mulaw);
         let event = EventRecord { at_ms: 0, what: crate::record::What::Dtmf("1".to_owned()) };
         for _ in 0..1000 {
             tap.show_event(&event);

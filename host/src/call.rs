@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use callreel_core::frame::{self, Body, Frame, MediaFrame, PeerError, Provider};
-use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::SilenceBudget;
 use callreel_core::ws;
 use jiff::Timestamp;
@@ -21,7 +20,7 @@ use self::opening::Opening;
 pub use self::opening::{Allowance, Shown};
 use self::stream::{Next, Stream, warn};
 use crate::board::Refused;
-use crate::record::{End, ms_at};
+use crate::record::End;
 use crate::recording::{Done, Finishing, Outcome, Posts, Recording, STUCK_AFTER};
 
 /// Largest message, in bytes: Exotel sends 133 KB of base64 at once.
@@ -246,10 +245,10 @@ impl Call {
             stream.tend(posts, now);
         }
         let recordings = self.streams.iter().filter_map(|stream| stream.recording.as_ref());
-        let longest = recordings.map(Recording::end_sample).max();
+        let longest = recordings.map(Recording::media_time).max();
         Health {
             is_recording: longest.is_some(),
-            media_time: Duration::from_millis(ms_at(SAMPLE_RATE_HZ, longest.unwrap_or_default())),
+            media_time: longest.unwrap_or_default(),
             heard: self.heard,
             owes_time: self.owed > 0,
         }

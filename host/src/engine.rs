@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use callreel_core::format::Format;
 use callreel_core::session::GAP_MS_MAX;
 use callreel_core::{wav, ws};
 use hyper::body::Bytes;
@@ -38,7 +39,7 @@ use crate::caller_ids::Callers;
 use crate::lock::lock;
 use crate::pace::Pace;
 use crate::record::End;
-use crate::recording::{BLOCK_AGE_MAX, BLOCK_MS_MAX, Posts, SAMPLES_PER_MS, TRACKS_MAX, Writers};
+use crate::recording::{BLOCK_AGE_MAX, BLOCK_MS_MAX, Posts, TRACKS_MAX, Writers};
 use crate::store::Store;
 use crate::stream_tokens::StreamTokens;
 
@@ -66,9 +67,9 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(8);
 
 /// Most bytes of samples that one message adds to a file: those of the largest message, and of the longest
-/// gap before it, on all tracks.
+/// gap before it at the highest sample rate, on all tracks.
 const MESSAGE_SAMPLE_BYTES_MAX: u64 = (MESSAGE_BYTES_MAX as u64 / 4 * 3
-    + GAP_MS_MAX as u64 * SAMPLES_PER_MS)
+    + GAP_MS_MAX as u64 * Format::SAMPLE_RATE_HZ_MAX as u64 / 1000)
     * TRACKS_MAX
     * wav::Encoding::Pcm16.sample_bytes() as u64;
 
@@ -88,7 +89,7 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Longest duration of a call, counted from its handshake and in media time.
     pub max_duration: Duration,
-    /// Format of the stored samples.
+    /// Encoding of the stored samples: PCM, or mu-law for the companded form of streams that have one.
     pub encoding: wav::Encoding,
     /// Whether the messages of each stream are also kept.
     pub capture: bool,

@@ -10,9 +10,9 @@ mod words;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use callreel_core::frame::{PeerError, Provider, Start, Track, Tracks};
+use callreel_core::frame::{PeerError, Provider, Start, Track};
 use callreel_core::session::{Gap, MediaClock, Stats};
-use callreel_core::wav;
+use callreel_core::wav::Spec;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -203,9 +203,9 @@ impl Wav {
 }
 
 impl Record {
-    /// The record of a recording that begins now.
+    /// The record of a recording that begins now, with a file in the format `spec`.
     #[must_use]
-    pub fn new(provider: Provider, start: &Start<'_>, encoding: wav::Encoding) -> Self {
+    pub fn new(provider: Provider, start: &Start<'_>, spec: Spec) -> Self {
         let now = Timestamp::now();
         let mut texts_cut = 0;
         let mut id = |id: callreel_core::frame::Text<'_>| {
@@ -224,7 +224,7 @@ impl Record {
             call_id,
             account_id,
             tracks: start.tracks.iter().map(Word::from).collect(),
-            format: Format::new(start.tracks, encoding),
+            format: spec.into(),
             ..Self::unknown(provider, now)
         }
     }
@@ -253,7 +253,7 @@ impl Record {
             started_at: now,
             ended_at: now,
             tracks: vec![Track::Inbound.into()],
-            format: Format::new(Tracks::One(Track::Inbound), wav::Encoding::Pcm16),
+            format: Format::UNKNOWN,
             samples: 0,
             duration_ms: 0,
             elapsed_ms: 0,
@@ -307,7 +307,10 @@ impl Record {
         };
         let counted_ms = match self.tracks.len() {
             1 => noted.missing_ms,
-            _ => self.format.ms(self.outages.get_or_insert_default().add(gap)),
+            _ => {
+                let new = || Box::new(Outages::new(self.format.sample_rate_hz));
+                self.format.ms(self.outages.get_or_insert_with(new).add(gap))
+            }
         };
         self.missing_ms = self.missing_ms.saturating_add(counted_ms);
         if self.gaps.len() < LIST_MAX && self.has_room_for(GAP_BYTES) {
@@ -470,6 +473,8 @@ const fn is_zero(number: &u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use callreel_core::frame::Tracks;
+
     use super::*;
 
     fn record(tracks: Tracks) -> Record {

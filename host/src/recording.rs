@@ -1,18 +1,21 @@
-//! A recording on its way to the disk: an `append` that never waits, and the threads that wait instead.
+//! A recording on its way to the disk: a `take` that never waits, and the threads that wait instead.
 //!
-//! A media thread fills blocks of mu-law codes, half the memory of samples, and posts them to a writer
-//! thread. The writer owns the file and encodes the blocks in the file's format. Audio that the disk
-//! does not take waits in the recording's own queue, which holds at most [`QUEUE_MS_MAX`]; the writer
-//! tries again until the disk takes it. Silence counts there like audio, but is a number until it is
-//! written. After each block the writer updates the header, so the file plays at every instant.
+//! A media thread fills blocks with the bytes that the provider sent and posts them to a writer thread:
+//! mu-law takes half the memory of 16-bit samples. The writer owns the file and encodes the blocks in the
+//! file's format ([`AudioFormat`]). Audio that the disk does not take waits in the recording's own queue,
+//! which holds at most [`QUEUE_MS_MAX`]; the writer tries again until the disk takes it. Silence counts
+//! there like audio, but is a number until it is written. After each block the writer updates the header,
+//! so the file plays at every instant.
 //!
 //! Finishing a file takes several waits for the disk, so each writer has a finisher beside it, and
 //! another one for long files. One more thread makes all files durable once a second.
 
 mod file;
 mod finisher;
+mod format;
 mod jobs;
 mod retry;
+mod sound;
 mod tally;
 mod writer;
 mod writers;
@@ -22,13 +25,15 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
-use callreel_core::session::{Gap, MediaClock, Stats};
-use callreel_core::wav::Spec;
+use callreel_core::format::Format;
+use callreel_core::session::{Gap, MediaClock, Run, Stats, Turn};
 use tracing::Span;
 
 pub use self::file::DESCRIPTORS;
+pub use self::format::AudioFormat;
+use self::format::message_bytes_per_ms;
 use self::jobs::{Begin, Finish, SpoolOp, WriterJob};
+use self::sound::Sound;
 pub use self::tally::Tally;
 pub use self::writers::Writers;
 use crate::board::{Board, Tap};
@@ -37,18 +42,9 @@ use crate::record::{End, Record, What, ms_at};
 /// Most tracks of a recording: channels of its file.
 pub(crate) const TRACKS_MAX: u64 = 2;
 
-/// Samples of a track in a millisecond. A provider sends each as one byte.
-pub(crate) const SAMPLES_PER_MS: u64 = SAMPLE_RATE_HZ as u64 / 1000;
-
-/// Length of a usual chunk of audio, in milliseconds.
-const CHUNK_MS: u64 = 20;
-
-/// Bytes of a message with a chunk, except those of its payload: JSON, and the frame of WebSocket.
-const ENVELOPE_BYTES: u64 = 184;
-
-/// Bytes of the messages that bring a millisecond of a track: its samples in base64, and the envelopes.
-pub(crate) const MESSAGE_BYTES_PER_MS: u64 =
-    ((CHUNK_MS * SAMPLES_PER_MS).div_ceil(3) * 4 + ENVELOPE_BYTES) / CHUNK_MS;
+/// Bytes of the messages that bring a millisecond of a track in the format of the telephone network: its
+/// samples in base64, and the envelopes.
+pub(crate) const MESSAGE_BYTES_PER_MS: u64 = message_bytes_per_ms(Format::TELEPHONE);
 
 /// Most audio in a block, in milliseconds. A crash loses the audio in the block. With the default
 /// `--read-interval`, audio is posted within this time of its arrival; above 300 ms, a block may wait
@@ -68,11 +64,6 @@ pub const BLOCK_AGE_MAX: Duration = Duration::from_millis(500);
 /// Most audio that waits for a disk that is behind, in milliseconds.
 pub const QUEUE_MS_MAX: u64 = 10_000;
 
-/// Bytes of messages and records that may wait before further messages are left out of the capture: at
-/// least twice those that come with [`QUEUE_MS_MAX`] of all tracks.
-const CAPTURE_QUEUE_BYTES_MAX: u64 =
-    (2 * QUEUE_MS_MAX * TRACKS_MAX * MESSAGE_BYTES_PER_MS).next_power_of_two();
-
 /// Time for which a full queue holds the peer back before audio becomes silence.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 
@@ -84,10 +75,6 @@ const NOTE_BYTES_PER_S: u64 = 64 * 1024;
 
 /// Most blocks that wait for a disk that is behind before later blocks are posted only at full length.
 const BLOCKS_MAX: u64 = 32;
-
-/// Smallest code that counts as silence, without the sign bit: mu-law zero and the code next to it
-/// count.
-const SILENT_MIN: u8 = 0x7E;
 
 /// Result of finishing a recording.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -114,7 +101,7 @@ impl Finishing {
 /// One recording, as seen by the media thread that feeds it.
 pub struct Recording {
     key: u64,
-    spec: Spec,
+    format: AudioFormat,
     /// Sample of the session at which the file begins.
     first_sample: u64,
     backlog: Arc<Backlog>,
@@ -122,17 +109,18 @@ pub struct Recording {
     /// Shared with the watchers of the live call until the first change makes a copy.
     record: Arc<Record>,
     began: Instant,
-    /// Codes not posted yet, and zeroed room for more behind them.
+    /// Wire bytes not posted yet, and zeroed room for more behind them. Takes no memory before the first
+    /// sample.
     block: Vec<u8>,
-    /// Length of the codes in the block.
-    block_codes: usize,
+    /// Length of the wire bytes in the block.
+    block_bytes: usize,
     block_began: Option<Instant>,
-    /// Samples of all channels together, posted or in the block.
-    samples: u64,
-    /// Those of `samples` that became silence because the queue was full.
+    /// Wire bytes posted or in the block; silence counts like audio.
+    bytes: u64,
+    /// Those of `bytes` that became silence because the queue was full.
     lost: u64,
-    /// Silence between the last post and the block, not posted yet: from gaps, and from lost samples,
-    /// since a disk that is stuck gets no more jobs.
+    /// Wire bytes of silence between the last post and the block, not posted yet: from gaps, and from
+    /// lost samples, since a disk that is stuck gets no more jobs.
     silence: u64,
     /// Messages are missing in the capture.
     capture_is_torn: bool,
@@ -150,8 +138,8 @@ pub struct Recording {
 /// State of one recording that its writer and its media thread share.
 #[derive(Debug, Default)]
 struct Backlog {
-    /// Samples posted but not yet written.
-    samples: AtomicU64,
+    /// Wire bytes posted but not yet written; silence counts like audio.
+    bytes: AtomicU64,
     /// Blocks posted but not yet written.
     blocks: AtomicU64,
     /// Bytes of captured messages and records posted but not yet written.
@@ -207,13 +195,13 @@ impl Posts {
 }
 
 impl Recording {
-    /// Begins a recording in the format `spec`, from the session's sample `first_sample` on. The writer
+    /// Begins a recording in `format`, that of its record, from the session's sample `first_sample` on. The writer
     /// creates the file, and logs in the span that this is called in.
     #[must_use]
     pub fn begin(
         posts: &mut Posts,
         record: Record,
-        spec: Spec,
+        format: AudioFormat,
         first_sample: u64,
         now: Instant,
     ) -> Self {
@@ -223,23 +211,23 @@ impl Recording {
         let record = Arc::new(record);
         let begin = Begin {
             record: Arc::clone(&record),
-            spec,
+            format,
             backlog: Arc::clone(&backlog),
             span: Span::current(),
         };
         posts.post(key, WriterJob::Begin(Box::new(begin)));
         Self {
             key,
-            spec,
+            format,
             first_sample,
             backlog,
-            tap: posts.board.begin(Arc::clone(&record)),
+            tap: posts.board.begin(Arc::clone(&record), format.codec),
             record,
             began: now,
             block: Vec::new(),
-            block_codes: 0,
+            block_bytes: 0,
             block_began: None,
-            samples: 0,
+            bytes: 0,
             may_be_full: false,
             full_since: None,
             lost: 0,
@@ -259,59 +247,76 @@ impl Recording {
         self
     }
 
-    /// Room for the next samples, as interleaved mu-law codes: at least one sample frame. Write codes to
-    /// its start, then call [`append`](Self::append) with their number.
-    pub fn room(&mut self) -> &mut [u8] {
-        if self.block_codes == self.block.len() {
-            // One sample frame more than whole chunks: the room that tells the end of a turn's samples.
-            let step = self.samples_in(BLOCK_STEP_MS) as usize + usize::from(self.spec.channels);
-            let longest = self.samples_in(BLOCK_MS_MAX) as usize;
+    /// Takes the gaps and all audio of a turn, whose session records in this format. Never waits.
+    pub fn take<S: AsRef<[u8]> + AsMut<[u8]>>(
+        &mut self,
+        turn: &mut Turn<'_, '_, S>,
+        posts: &mut Posts,
+        now: Instant,
+    ) {
+        turn.gaps().for_each(|gap| self.add_gap(&gap));
+        while !turn.is_drained() {
+            match turn.poll_run(self.room()) {
+                // The audio waits for that of the other track.
+                Run::Bytes(0) => return,
+                Run::Bytes(count) => self.append(count, posts, now),
+                Run::Silence(samples) => self.append_silence(samples, posts, now),
+            }
+        }
+    }
+
+    /// Room in the block for the next samples: at least one sample frame.
+    fn room(&mut self) -> &mut [u8] {
+        if self.block_bytes == self.block.len() {
+            let step = self.format.bytes_in(BLOCK_STEP_MS) as usize;
+            let longest = self.format.bytes_in(BLOCK_MS_MAX) as usize;
             let length = (self.block.len() + step).min(longest);
             self.block.reserve_exact(length - self.block.len());
             self.block.resize(length, 0);
         }
-        &mut self.block[self.block_codes..]
+        &mut self.block[self.block_bytes..]
     }
 
-    /// Appends the first `count` codes of the [`room`](Self::room): whole sample frames. Never waits.
-    pub fn append(&mut self, count: usize, posts: &mut Posts, now: Instant) {
-        let codes = &self.block[self.block_codes..self.block_codes + count];
-        self.sound.note(codes, self.spec.channels);
-        self.tap.append(codes);
+    /// Appends the first `count` bytes of the [`room`](Self::room): whole sample frames.
+    fn append(&mut self, count: usize, posts: &mut Posts, now: Instant) {
+        let AudioFormat { codec, spec } = self.format;
+        let bytes = &self.block[self.block_bytes..self.block_bytes + count];
+        self.sound.note(codec, bytes, spec.channels);
+        self.tap.append(bytes);
         self.lengthen_block(count, posts, now);
     }
 
-    /// Appends `samples` samples of silence on each channel. Never waits. Takes no memory, except that
-    /// short silence goes into the block.
-    pub fn append_silence(&mut self, samples: u64, posts: &mut Posts, now: Instant) {
+    /// Appends `samples` samples of silence on each channel. Takes no memory, except that short silence
+    /// goes into the block.
+    fn append_silence(&mut self, samples: u64, posts: &mut Posts, now: Instant) {
         self.tap.append_silence(samples);
-        let count = samples * u64::from(self.spec.channels);
-        let short = self.samples_in(SHORT_SILENCE_MS);
-        if count <= short {
+        let count = samples * self.format.frame_bytes();
+        if count <= self.format.bytes_in(SHORT_SILENCE_MS) {
+            let silence = self.format.codec.silence();
             let mut rest = count as usize;
             while rest > 0 {
                 let room = self.room();
                 let fitting = rest.min(room.len());
-                room[..fitting].fill(MULAW_SILENCE);
+                room[..fitting].fill(silence);
                 self.lengthen_block(fitting, posts, now);
                 rest -= fitting;
             }
             return;
         }
         self.post_block(posts, now);
-        self.samples += count;
+        self.bytes += count;
         self.silence += count;
-        let queued = self.backlog.samples.load(Ordering::Relaxed);
-        if !(self.is_stuck(now) && queued + self.silence > self.samples_in(QUEUE_MS_MAX)) {
+        let queued = self.backlog.bytes.load(Ordering::Relaxed);
+        if !(self.is_stuck(now) && queued + self.silence > self.format.bytes_in(QUEUE_MS_MAX)) {
             self.post_silence(posts);
         }
     }
 
     fn lengthen_block(&mut self, count: usize, posts: &mut Posts, now: Instant) {
-        self.block_codes += count;
-        self.samples += count as u64;
+        self.block_bytes += count;
+        self.bytes += count as u64;
         self.block_began.get_or_insert(now);
-        if self.block_codes as u64 >= self.samples_in(BLOCK_MS_MAX) {
+        if self.block_bytes as u64 >= self.format.bytes_in(BLOCK_MS_MAX) {
             self.post_block(posts, now);
         }
     }
@@ -326,7 +331,7 @@ impl Recording {
             self.post_block(posts, now);
         }
         // While the disk is behind, a record does not take up room in the queue.
-        let is_behind = self.backlog.samples.load(Ordering::Relaxed) > 0
+        let is_behind = self.backlog.bytes.load(Ordering::Relaxed) > 0
             || self.backlog.aside.load(Ordering::Relaxed) > 0;
         let is_due = now - self.noted.0 >= self.noted.1;
         let amiss = stats.late
@@ -356,8 +361,8 @@ impl Recording {
     /// without saying so.
     pub fn is_full(&mut self, now: Instant) -> bool {
         if self.may_be_full {
-            let queued = self.backlog.samples.load(Ordering::Relaxed);
-            self.may_be_full = queued >= self.samples_in(QUEUE_MS_MAX);
+            let queued = self.backlog.bytes.load(Ordering::Relaxed);
+            self.may_be_full = queued >= self.format.bytes_in(QUEUE_MS_MAX);
         }
         if !self.may_be_full {
             self.full_since = None;
@@ -369,15 +374,22 @@ impl Recording {
     /// Posts messages of the stream for the capture, as the provider sent them, unless too many bytes
     /// wait for the disk.
     pub fn capture(&mut self, lines: Vec<u8>, posts: &mut Posts) {
-        if self.backlog.aside.load(Ordering::Relaxed) < CAPTURE_QUEUE_BYTES_MAX {
+        if self.backlog.aside.load(Ordering::Relaxed) < self.capture_queue_bytes_max() {
             posts.post_aside(self.key, &self.backlog, SpoolOp::Capture(lines));
         } else if !std::mem::replace(&mut self.capture_is_torn, true) {
             tracing::error!("messages are missing in a capture: the disk is behind");
         }
     }
 
+    /// Bytes of messages and records that may wait before further messages are left out of the capture:
+    /// at least twice those that come with [`QUEUE_MS_MAX`] of audio, of two tracks.
+    fn capture_queue_bytes_max(&self) -> u64 {
+        let track = self.format.message_bytes_per_ms();
+        (2 * QUEUE_MS_MAX * TRACKS_MAX * track).next_power_of_two()
+    }
+
     /// Notes a gap.
-    pub fn add_gap(&mut self, gap: &Gap) {
+    fn add_gap(&mut self, gap: &Gap) {
         let at = gap.at.saturating_sub(self.first_sample);
         let (gap, counted_ms) = Arc::make_mut(&mut self.record).add_gap(&Gap { at, ..*gap });
         self.tap.show_gap(gap, counted_ms);
@@ -404,22 +416,28 @@ impl Recording {
         &self.record
     }
 
-    /// Channels of the file.
+    /// Format of the audio.
     #[must_use]
-    pub const fn channels(&self) -> u16 {
-        self.spec.channels
+    pub const fn format(&self) -> AudioFormat {
+        self.format
     }
 
     /// Sample of the session that comes next.
     #[must_use]
     pub fn end_sample(&self) -> u64 {
-        self.first_sample + self.samples / u64::from(self.spec.channels)
+        self.first_sample + self.format.samples_in(self.bytes)
+    }
+
+    /// Media time of the session so far, all of its files together.
+    #[must_use]
+    pub fn media_time(&self) -> Duration {
+        Duration::from_millis(ms_at(self.format.spec.sample_rate_hz, self.end_sample()))
     }
 
     /// Whether the file has more than `bytes` bytes of samples.
     #[must_use]
     pub fn is_longer_than(&self, bytes: u64) -> bool {
-        self.samples * u64::from(self.spec.encoding.sample_bytes()) > bytes
+        self.format.file_bytes(self.bytes) > bytes
     }
 
     /// Ends the recording. `done` is called when its files are finished and durable, or left to the
@@ -438,7 +456,7 @@ impl Recording {
         let mut record = Arc::unwrap_or_clone(self.record);
         record.conclude(end, stats);
         record.elapsed_ms = (now - self.began).as_millis() as u64;
-        record.set_samples(self.samples / u64::from(self.spec.channels));
+        record.set_samples(self.format.samples_in(self.bytes));
         if record.media_clock.as_deref() == Some(MediaClock::Racing.name()) && record.missing_ms > 0
         {
             record.damage(
@@ -453,38 +471,37 @@ impl Recording {
         record.silent_tracks =
             tracks.filter(|(_, heard)| !heard).map(|(track, _)| track.clone()).collect();
         record.equal_channels =
-            self.spec.channels == 2 && self.samples > 0 && !self.sound.different;
+            self.format.spec.channels == 2 && self.bytes > 0 && !self.sound.different;
         let finish = Finish { record: Box::new(record), done };
         posts.post(self.key, WriterJob::Finish(finish));
         Finishing(Arc::downgrade(&self.backlog))
     }
 
     fn lost_ms(&self) -> u64 {
-        let lost = self.lost / u64::from(self.spec.channels);
-        ms_at(self.spec.sample_rate_hz, lost).max(u64::from(self.lost > 0))
+        let lost = self.format.samples_in(self.lost);
+        ms_at(self.format.spec.sample_rate_hz, lost).max(u64::from(self.lost > 0))
     }
 
     fn post_block(&mut self, posts: &mut Posts, now: Instant) {
         self.block_began = None;
-        if self.block_codes == 0 {
+        if self.block_bytes == 0 {
             return;
         }
         let mut block = std::mem::take(&mut self.block);
-        block.truncate(std::mem::take(&mut self.block_codes));
+        block.truncate(std::mem::take(&mut self.block_bytes));
         let length = block.len() as u64;
-        let queued = self.backlog.samples.load(Ordering::Relaxed);
-        self.tap
-            .count_block(length * u64::from(self.spec.encoding.sample_bytes()), queued + length);
+        let queued = self.backlog.bytes.load(Ordering::Relaxed);
+        self.tap.count_block(self.format.file_bytes(length), queued + length);
         // A peer that floods the recorder is held back between two messages, so a queue may pass its
         // limit by the audio of one message; the queue of a stuck disk never passes the limit.
-        if self.is_stuck(now) && queued + length > self.samples_in(QUEUE_MS_MAX) {
+        if self.is_stuck(now) && queued + length > self.format.bytes_in(QUEUE_MS_MAX) {
             self.lost += length;
             self.silence += length;
-            self.tap.count_lost(length / u64::from(self.spec.channels));
+            self.tap.count_lost(self.format.samples_in(length));
         } else {
             self.post_silence(posts);
-            let queued = self.backlog.samples.fetch_add(length, Ordering::Relaxed);
-            self.may_be_full |= queued + length >= self.samples_in(QUEUE_MS_MAX);
+            let queued = self.backlog.bytes.fetch_add(length, Ordering::Relaxed);
+            self.may_be_full |= queued + length >= self.format.bytes_in(QUEUE_MS_MAX);
             if queued > 0 {
                 // The block waits for a disk that is behind, maybe with many others.
                 block.shrink_to_fit();
@@ -497,10 +514,10 @@ impl Recording {
     fn post_silence(&mut self, posts: &mut Posts) {
         match std::mem::take(&mut self.silence) {
             0 => {}
-            samples => {
-                let queued = self.backlog.samples.fetch_add(samples, Ordering::Relaxed);
-                self.may_be_full |= queued + samples >= self.samples_in(QUEUE_MS_MAX);
-                posts.post_op(self.key, SpoolOp::Silence(samples));
+            bytes => {
+                let queued = self.backlog.bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.may_be_full |= queued + bytes >= self.format.bytes_in(QUEUE_MS_MAX);
+                posts.post_op(self.key, SpoolOp::Silence(bytes));
             }
         }
     }
@@ -508,38 +525,5 @@ impl Recording {
     /// Whether the queue is full, and the peer was already held back for [`STUCK_AFTER`].
     fn is_stuck(&mut self, now: Instant) -> bool {
         !self.is_full(now) && self.full_since.is_some()
-    }
-
-    /// Samples of all channels in `ms` milliseconds.
-    fn samples_in(&self, ms: u64) -> u64 {
-        u64::from(self.spec.sample_rate_hz) * u64::from(self.spec.channels) * ms / 1000
-    }
-}
-
-/// The tracks of a recording that have had sound.
-#[derive(Default)]
-struct Sound {
-    /// Whether each channel has had sound.
-    heard: [bool; 2],
-    /// Whether the channels differ.
-    different: bool,
-}
-
-impl Sound {
-    fn note(&mut self, codes: &[u8], channels: u16) {
-        let is_sound = |code: &u8| code & 0x7F < SILENT_MIN;
-        if channels == 1 {
-            self.heard[0] = self.heard[0] || codes.iter().any(is_sound);
-            return;
-        }
-        for [left, right] in codes.as_chunks::<2>().0 {
-            if self.heard == [true; 2] && self.different {
-                return;
-            }
-            self.heard[0] |= is_sound(left);
-            self.heard[1] |= is_sound(right);
-            // Zero has two codes.
-            self.different |= decode_mulaw(*left) != decode_mulaw(*right);
-        }
     }
 }

@@ -139,7 +139,7 @@ impl Line {
 
     /// Checks the bound that holds at any instant.
     fn check(&mut self) {
-        let waiting_ms = self.disk.queued_audio_samples_max() / 16;
+        let waiting_ms = self.disk.queued_audio_bytes_max() / 16;
         assert!(waiting_ms <= WAITING_MS_MAX, "{waiting_ms} ms of audio wait in a queue");
     }
 
@@ -150,7 +150,7 @@ impl Line {
         self.call.end(callreel::record::End::Disconnect, &mut self.context, now);
         self.context.posts.send();
         self.disk.write(usize::MAX);
-        assert_eq!((self.disk.queued_samples_max(), self.board.count()), (0, 0));
+        assert_eq!((self.disk.queued_bytes_max(), self.board.count()), (0, 0));
         let files = self.disk.file_bytes();
         let paid = 4 * self.sent + BYTES_PER_MS * self.track_ms;
         // The allowance of both tracks, and the file and the record of the first start.
@@ -281,7 +281,7 @@ fn audio_that_a_stuck_disk_lost_is_owed_as_a_number() {
     line.disk.write(usize::MAX);
     // The lost audio is posted, as a number, before the first block that the queue takes again.
     say(&mut line, 160, 40);
-    assert!(line.disk.queued_samples_max() / 16 > 40_000);
+    assert!(line.disk.queued_bytes_max() / 16 > 40_000);
     assert!(line.disk.waiting_bytes() < 100_000);
     line.end();
 }

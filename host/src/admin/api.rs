@@ -11,7 +11,6 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{self, Encoding, Spec};
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
@@ -127,7 +126,7 @@ pub(super) async fn listen(
     };
     let spec = Spec {
         channels: channels.len() as u16,
-        sample_rate_hz: SAMPLE_RATE_HZ,
+        sample_rate_hz: entry.record.format.sample_rate_hz,
         encoding: Encoding::Pcm16,
     };
     let mut listener = entry.listen();

@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use callreel_core::g711::SAMPLE_RATE_HZ;
+use callreel_core::frame::Start;
 use callreel_core::wav;
 
 use super::opening::Allowance;
 use crate::caller_ids::Callers;
 use crate::pace::Pace;
-use crate::record::Record;
-use crate::recording::{Done, Outcome, Posts, Recording};
+use crate::recording::{AudioFormat, Done, Outcome, Posts};
 use crate::store::Door;
 use crate::stream_tokens::StreamTokens;
 
@@ -19,7 +18,7 @@ use crate::stream_tokens::StreamTokens;
 pub struct Context {
     /// The jobs for the writer of the recordings.
     pub posts: Posts,
-    /// Encoding of the stored samples.
+    /// Encoding asked for; the stream's own decides as well, see [`AudioFormat::of`].
     pub encoding: wav::Encoding,
     /// Most bytes of samples in a file; beyond it the recording goes on in the next file.
     pub segment_bytes_max: u64,
@@ -51,15 +50,8 @@ impl Context {
         Box::new(move |outcome| finished(key, outcome))
     }
 
-    /// Begins the recording of a stream's samples from `first_sample` on.
-    pub(super) fn begin(
-        &mut self,
-        record: Record,
-        channels: u16,
-        first_sample: u64,
-        now: Instant,
-    ) -> Recording {
-        let spec = wav::Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding: self.encoding };
-        Recording::begin(&mut self.posts, record, spec, first_sample, now)
+    /// The format of the recording of a stream.
+    pub(super) fn format_of(&self, start: &Start<'_>) -> AudioFormat {
+        AudioFormat::of(start, self.encoding)
     }
 }

@@ -109,7 +109,7 @@ impl Context {
 
     /// The record of a stream that starts, with its call's caller ids if a webhook reported them.
     fn record_of(&self, start: &Start<'_>, now: Instant) -> Record {
-        let mut record = Record::new(Provider::Twilio, start, self.encoding);
+        let mut record = Record::new(Provider::Twilio, start, self.format_of(start).spec);
         let callers = self.callers.as_deref();
         record.caller = callers.and_then(|callers| callers.of(&record.call_id, now));
         record

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use callreel_core::frame::{Frame, MediaFrame, PeerError, Provider, Text};
+use callreel_core::frame::{Body, Frame, MediaFrame, PeerError, Provider, Start, Text};
 use callreel_core::session::{
-    Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, Stats, Turn,
+    Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Session, Stats, ring_bytes_min,
 };
 use callreel_core::ws;
 use tracing::Span;
@@ -24,13 +24,24 @@ const TEXT_CHARS_MAX: usize = 256;
 /// Bytes of messages at which they go to the capture together.
 const CAPTURE_BYTES_MAX: usize = 64 * 1024;
 
-/// The ring of a session, large enough for two tracks. Most calls have one track and lose no message:
-/// they never write to the ring, so it takes no memory.
+/// The ring of a session. Most calls have one track and lose no message: they never write to the ring, so
+/// it takes no memory.
 #[derive(Clone, Debug)]
 pub(super) struct Ring(Cow<'static, [u8]>);
 
 impl Ring {
-    const UNUSED: Self = Self(Cow::Borrowed(&[0; RING_BOTH_TRACKS_MIN]));
+    /// The ring that a session writes to first.
+    const UNUSED: &[u8] = &[0; RING_BOTH_TRACKS_MIN];
+
+    const fn new() -> Self {
+        Self(Cow::Borrowed(Self::UNUSED))
+    }
+
+    /// The smallest ring for a stream. Audio with many bytes a second takes its memory at once.
+    fn of(start: &Start<'_>) -> Self {
+        let bytes = ring_bytes_min(start).unwrap_or_default();
+        Self(Self::UNUSED.get(..bytes).map_or_else(|| vec![0; bytes].into(), Cow::Borrowed))
+    }
 }
 
 impl AsRef<[u8]> for Ring {
@@ -89,7 +100,7 @@ impl Routed for Stream {
 impl Stream {
     pub(super) fn new(peer: SocketAddr) -> Self {
         Self {
-            session: Session::new(Provider::Twilio, Ring::UNUSED),
+            session: Session::new(Provider::Twilio, Ring::new()),
             counted: Stats::default(),
             recording: None,
             capture: Vec::new(),
@@ -118,7 +129,12 @@ impl Stream {
         now: Instant,
     ) {
         let error = match &mut self.session.handle_media(media) {
-            Ok(turn) => return append_all(turn, self.recording.as_mut(), context, now),
+            Ok(turn) => {
+                if let Some(recording) = &mut self.recording {
+                    recording.take(turn, &mut context.posts, now);
+                }
+                return;
+            }
             Err(error) => *error,
         };
         let Self { span, has_warned, peer, .. } = self;
@@ -139,6 +155,9 @@ impl Stream {
         let _entered = self.span.clone().entered();
         let stream_id = frame.stream_id;
         let (has_warned, peer) = (&mut self.has_warned, self.peer);
+        if let Body::Start(start) = &frame.body {
+            self.session.set_ring(Ring::of(start));
+        }
         let mut turn = match self.session.handle_frame(frame) {
             Ok(turn) => turn,
             Err(Error::Peer(error)) => {
@@ -164,7 +183,8 @@ impl Stream {
                 let Record { stream_id, call_id, .. } = &record;
                 self.span.record("stream", debug(stream_id)).record("call", debug(call_id));
                 self.is_quiet = !context.tell_start(start, peer, now);
-                let recording = context.begin(record, start.tracks.channels(), 0, now);
+                let format = context.format_of(start);
+                let recording = Recording::begin(&mut context.posts, record, format, 0, now);
                 self.recording = Some(recording.made_quiet(self.is_quiet));
             }
             Event::Refused(start) => {
@@ -180,7 +200,9 @@ impl Stream {
         if let Some(opening) = opening.as_mut().filter(|_| is_strange) {
             opening.note_strange(stream_id);
         }
-        append_all(&mut turn, self.recording.as_mut(), context, now);
+        if let Some(recording) = &mut self.recording {
+            recording.take(&mut turn, &mut context.posts, now);
+        }
         next
     }
 
@@ -218,7 +240,8 @@ impl Stream {
         };
         let _entered = self.span.enter();
         let record = full.record().next_segment(self.session.stats());
-        let next = context.begin(record, full.channels(), full.end_sample(), now);
+        let (format, first_sample) = (full.format(), full.end_sample());
+        let next = Recording::begin(&mut context.posts, record, format, first_sample, now);
         let nobody = Box::new(|_| ());
         full.finish(End::Segment, self.session.stats(), &mut context.posts, now, nobody);
         self.recording = Some(next.made_quiet(self.is_quiet));
@@ -233,7 +256,11 @@ impl Stream {
         done: Done,
     ) -> Option<Finishing> {
         let _entered = self.span.clone().entered();
-        append_all(&mut self.session.handle_end(), self.recording.as_mut(), context, now);
+        let mut turn = self.session.handle_end();
+        if let Some(recording) = &mut self.recording {
+            recording.take(&mut turn, &mut context.posts, now);
+        }
+        drop(turn);
         context.posts.board().counters.add(self.session.stats(), &mut self.counted);
         self.note_clock();
         let mut recording = self.recording.take()?;
@@ -299,27 +326,5 @@ pub(super) fn warn(
     }
     if let Some(left_out) = context.room(peer, now) {
         tracing::warn!(%error, left_out, "rejected a message; later ones are only counted");
-    }
-}
-
-/// Moves the gaps and all audio of a turn to the recording.
-fn append_all(
-    turn: &mut Turn<'_, '_, Ring>,
-    recording: Option<&mut Recording>,
-    context: &mut Context,
-    now: Instant,
-) {
-    let Some(recording) = recording else {
-        return;
-    };
-    turn.gaps().for_each(|gap| recording.add_gap(&gap));
-    loop {
-        match turn.poll_run(recording.room()) {
-            Run::Bytes(0) => return,
-            Run::Bytes(count) => recording.append(count, &mut context.posts, now),
-            Run::Silence(samples) => {
-                recording.append_silence(samples, &mut context.posts, now);
-            }
-        }
     }
 }

@@ -1,6 +1,8 @@
 // Listening in: a WAV that goes on while the call does, played a quarter of a second behind.
 
 const HEADER_BYTES = 44;
+/** Samples a second of a telephone call. */
+const TELEPHONE_HZ = 8000;
 /** How far ahead of the loudspeaker audio is scheduled when it starts, in seconds. */
 const AHEAD = 0.25;
 /** Audio further behind than this is skipped. */
@@ -18,8 +20,8 @@ export class Listening {
     this.key = key;
     this.track = track;
     this.#onEnd = onEnd;
-    // At the audio's own rate, so that pieces join without a seam.
-    this.#context = new AudioContext({ sampleRate: 8000, latencyHint: "interactive" });
+    // At once: some browsers allow sound only in answer to a click.
+    this.#open(TELEPHONE_HZ);
     this.#run().catch(() => {}).finally(() => this.stop());
   }
 
@@ -28,6 +30,12 @@ export class Listening {
     this.#abort.abort();
     this.#context.close();
     this.#onEnd();
+  }
+
+  /** Plays at the audio's own rate, so that pieces join without a seam. */
+  #open(sampleRate) {
+    this.#context?.close();
+    this.#context = new AudioContext({ sampleRate, latencyHint: "interactive" });
   }
 
   async #run() {
@@ -47,6 +55,8 @@ export class Listening {
       header = join(header, value);
       if (header.length >= HEADER_BYTES) {
         channels = header[22];
+        const rate = new DataView(header.buffer, header.byteOffset).getUint32(24, true);
+        if (rate !== this.#context.sampleRate) this.#open(rate);
         this.#play(header.subarray(HEADER_BYTES), channels);
       }
     }
@@ -63,7 +73,7 @@ export class Listening {
     const now = this.#context.currentTime;
     if (this.#next > now + BEHIND_MAX) return;
     const samples = new DataView(bytes.buffer, bytes.byteOffset);
-    const buffer = this.#context.createBuffer(channels, frames, 8000);
+    const buffer = this.#context.createBuffer(channels, frames, this.#context.sampleRate);
     for (let channel = 0; channel < channels; channel += 1) {
       const out = buffer.getChannelData(channel);
       for (let frame = 0; frame < frames; frame += 1) {

@@ -29,8 +29,9 @@ const DISCARDS_MAX: usize = 4;
 const LAST_TURNS_MAX: usize = 16;
 
 /// Bytes of a turn from which the peer counts as a flood: it sends faster than speech. The limit is the
-/// larger of `FLOOD_BYTES_MIN` and `FLOOD_BYTES_PER_MS`, four times the bytes of all tracks, for the
-/// time between two looks.
+/// larger of `FLOOD_BYTES_MIN` and `FLOOD_BYTES_PER_MS`, four times the bytes of all tracks of a telephone
+/// call, for the time between two looks. A stream with more bytes may count as a flood in each turn, which
+/// costs one read that finds nothing.
 const FLOOD_BYTES_MIN: u64 = 16 * 1024;
 const FLOOD_BYTES_PER_MS: u64 = 4 * TRACKS_MAX * MESSAGE_BYTES_PER_MS;
 

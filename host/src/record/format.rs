@@ -1,8 +1,6 @@
 //! The format of a recording's WAV, and its durations.
 
 use callreel_core::format;
-use callreel_core::frame::Tracks;
-use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{Encoding, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -24,14 +22,20 @@ pub struct Format {
 #[error("its record names the encoding {0:?}, which this version of callreel does not know")]
 pub struct UnknownEncoding(Box<str>);
 
-impl Format {
-    pub(super) const fn new(tracks: Tracks, encoding: Encoding) -> Self {
-        Self {
-            encoding: Word::Known(encoding),
-            sample_rate_hz: SAMPLE_RATE_HZ,
-            channels: tracks.channels(),
-        }
+impl From<Spec> for Format {
+    fn from(spec: Spec) -> Self {
+        let Spec { channels, sample_rate_hz, encoding } = spec;
+        Self { encoding: encoding.into(), sample_rate_hz, channels }
     }
+}
+
+impl Format {
+    /// The format of a file of which nothing is known: that of most recordings.
+    pub(super) const UNKNOWN: Self = Self {
+        encoding: Word::Known(Encoding::Pcm16),
+        sample_rate_hz: format::Format::TELEPHONE.sample_rate_hz,
+        channels: 1,
+    };
 
     /// The format for core's WAV code; of one channel if it names neither one nor two.
     ///

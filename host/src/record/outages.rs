@@ -3,13 +3,12 @@
 use std::collections::VecDeque;
 
 use callreel_core::frame::Track;
-use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::session::Gap;
 
 /// The farthest that two tracks' gaps may begin apart and still be one outage, where a part of it was
-/// closed up: then the file does not show their overlap. Tracks are less than a quarter of a second
-/// apart.
-const NEAR_SAMPLES: u64 = SAMPLE_RATE_HZ as u64;
+/// closed up, in seconds: then the file does not show their overlap. Tracks are less than a quarter of a
+/// second apart.
+const NEAR_S: u64 = 1;
 
 /// The most gaps of one track that are remembered, to be compared with the other track's: as many as
 /// fit into the longest silence that is filled. Beyond that an outage may count for both tracks.
@@ -20,8 +19,10 @@ const RECENT_MAX: usize = 256;
 /// Each track's gaps come in the order of the file. The part of a gap that a gap of the other track
 /// covers in the file does not count again. Of two gaps that begin near each other, one of them closed
 /// up, only the longer one counts.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Outages {
+    /// [`NEAR_S`] in samples.
+    near: u64,
     tracks: [VecDeque<Known>; 2],
 }
 
@@ -48,9 +49,9 @@ impl Known {
         self.missing > self.filled
     }
 
-    fn is_one_outage_with(&self, other: &Self) -> bool {
+    fn is_one_outage_with(&self, other: &Self, near: u64) -> bool {
         (self.is_closed_up() || other.is_closed_up())
-            && self.at.abs_diff(other.at) <= NEAR_SAMPLES
+            && self.at.abs_diff(other.at) <= near
             && !other.is_paired
     }
 
@@ -61,15 +62,21 @@ impl Known {
 }
 
 impl Outages {
+    /// No gaps yet, of tracks at this sample rate.
+    pub(super) fn new(sample_rate_hz: u32) -> Self {
+        Self { near: NEAR_S * u64::from(sample_rate_hz), tracks: Default::default() }
+    }
+
     /// Adds a gap. Returns the number of its samples that no gap of the other track has counted.
     pub(super) fn add(&mut self, gap: &Gap) -> u64 {
         let mut new = Known::of(gap);
+        let near = self.near;
         let [inbound, outbound] = &mut self.tracks;
         let (own, others) = match gap.track {
             Track::Inbound => (inbound, outbound),
             Track::Outbound => (outbound, inbound),
         };
-        let twins = others.iter_mut().filter(|other| new.is_one_outage_with(other));
+        let twins = others.iter_mut().filter(|other| new.is_one_outage_with(other, near));
         let counted = match twins.min_by_key(|other| other.at.abs_diff(new.at)) {
             Some(twin) => {
                 twin.is_paired = true;
@@ -84,7 +91,7 @@ impl Outages {
         };
         // This track's next gap begins behind this one.
         let end = new.end();
-        while others.front().is_some_and(|other| other.end().saturating_add(NEAR_SAMPLES) < end) {
+        while others.front().is_some_and(|other| other.end().saturating_add(near) < end) {
             others.pop_front();
         }
         if own.len() == RECENT_MAX {
@@ -99,7 +106,8 @@ impl Outages {
 mod tests {
     use super::*;
 
-    const MS: u64 = SAMPLE_RATE_HZ as u64 / 1000;
+    const RATE_HZ: u32 = 8000;
+    const MS: u64 = RATE_HZ as u64 / 1000;
 
     /// A gap: track, place, length, and how much of it is filled, in milliseconds.
     fn gap((track, at, missing, filled): (Track, u64, u64, u64)) -> Gap {
@@ -107,7 +115,7 @@ mod tests {
     }
 
     fn sum(gaps: impl IntoIterator<Item = (Track, u64, u64, u64)>) -> u64 {
-        let mut outages = Outages::default();
+        let mut outages = Outages::new(RATE_HZ);
         gaps.into_iter().map(|one| outages.add(&gap(one))).sum::<u64>() / MS
     }
 
@@ -147,7 +155,7 @@ mod tests {
 
     #[test]
     fn only_so_many_gaps_are_remembered() {
-        let mut outages = Outages::default();
+        let mut outages = Outages::new(RATE_HZ);
         for n in 0..10_000 {
             outages.add(&gap((Inbound, n * 1000, 500, 500)));
         }
@@ -158,10 +166,10 @@ mod tests {
 
     #[test]
     fn nonsense_does_not_overflow() {
-        let mut outages = Outages::default();
+        let mut outages = Outages::new(RATE_HZ);
         for track in [Inbound, Outbound, Inbound] {
             let most = u64::MAX;
-            outages.add(&Gap { track, at: most - NEAR_SAMPLES, missing: most, filled: most });
+            outages.add(&Gap { track, at: most - u64::from(RATE_HZ), missing: most, filled: most });
         }
     }
 }

@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
+use callreel_core::format::Codec;
 use callreel_core::wav::{self, Spec};
 
+use super::AudioFormat;
 use crate::record::Record;
 use crate::store::digest::DataDigest;
 use crate::store::file::{PartFile, to_io};
@@ -21,6 +23,8 @@ pub const DESCRIPTORS: usize = 2 + 1;
 pub(super) struct OpenFile {
     pub(super) part: Part,
     writer: wav::Writer<PartFile>,
+    /// Encoding of the wire bytes.
+    codec: Codec,
     capture: Option<File>,
     /// Bytes of messages that the capture did not take.
     uncaptured_bytes: usize,
@@ -40,8 +44,9 @@ impl OpenFile {
         claimed: &mut Option<Part>,
         store: &Store,
         record: &Record,
-        spec: Spec,
+        format: AudioFormat,
     ) -> io::Result<Self> {
+        let AudioFormat { codec, spec } = format;
         let part = match claimed.take() {
             Some(part) if part.is_in_place()? => part,
             _ => store.create(&record.stream_id, record.started_at)?,
@@ -60,6 +65,7 @@ impl OpenFile {
         Ok(Self {
             part,
             writer,
+            codec,
             capture,
             uncaptured_bytes: 0,
             digest: DataDigest::default(),
@@ -93,12 +99,13 @@ impl OpenFile {
         }
     }
 
-    /// Appends the samples of `codes`, all or none, encoded into `encoded`. Returns their bytes in the
-    /// file.
-    pub(super) fn append(&mut self, codes: &[u8], encoded: &mut Vec<u8>) -> io::Result<u64> {
+    /// Appends the samples of `bytes`, wire bytes, all or none, encoded into `encoded`. Returns their
+    /// bytes in the file.
+    pub(super) fn append(&mut self, bytes: &[u8], encoded: &mut Vec<u8>) -> io::Result<u64> {
         let encoding = self.writer.spec().encoding;
-        encoded.resize(codes.len() * usize::from(encoding.sample_bytes()), 0);
-        encoding.encode_mulaw(codes, encoded);
+        let samples = bytes.len() / self.codec.width();
+        encoded.resize(samples * usize::from(encoding.sample_bytes()), 0);
+        encoding.encode_wire(self.codec, bytes, encoded);
         self.write(encoded)?;
         Ok(encoded.len() as u64)
     }
@@ -118,17 +125,22 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Appends samples of silence, at most [`SILENCE_TURN_BYTES_MAX`], and takes those written off
-    /// `rest`.
+    /// Appends the silence that stands for `rest` wire bytes, at most [`SILENCE_TURN_BYTES_MAX`] in the
+    /// file, and takes the bytes written off `rest`.
     pub(super) fn append_silence(&mut self, rest: &mut u64) -> io::Result<()> {
         let encoding = self.writer.spec().encoding;
-        let block = [encoding.silence(); 16 * 1024];
-        let sample_bytes = u64::from(encoding.sample_bytes());
-        let until = rest.saturating_sub(SILENCE_TURN_BYTES_MAX / sample_bytes);
-        while *rest > until {
-            let samples = (*rest - until).min(block.len() as u64 / sample_bytes);
+        // The stream's own silence: that of A-law is not zero in linear samples.
+        let mut pair = [0; 2];
+        encoding.encode_wire(self.codec, &[self.codec.silence(); 4], &mut pair);
+        let block = [pair; 8 * 1024];
+        let block = block.as_flattened();
+        let (sample_bytes, width) = (u64::from(encoding.sample_bytes()), self.codec.width() as u64);
+        let mut turn = SILENCE_TURN_BYTES_MAX / sample_bytes;
+        while *rest >= width && turn > 0 {
+            let samples = (*rest / width).min(turn).min(block.len() as u64 / sample_bytes);
             self.write(&block[..(samples * sample_bytes) as usize])?;
-            *rest -= samples;
+            *rest -= samples * width;
+            turn -= samples;
         }
         Ok(())
     }

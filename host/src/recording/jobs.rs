@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use callreel_core::wav::Spec;
 use tracing::Span;
 
-use super::{Backlog, Done};
+use super::{AudioFormat, Backlog, Done};
 use crate::record::Record;
 
 /// A job for a writer. All jobs but [`Fail`](Self::Fail) belong to one recording.
@@ -23,7 +22,7 @@ pub(super) enum WriterJob {
 /// The facts that a recording begins with.
 pub(super) struct Begin {
     pub(super) record: Arc<Record>,
-    pub(super) spec: Spec,
+    pub(super) format: AudioFormat,
     pub(super) backlog: Arc<Backlog>,
     /// Span of the call.
     pub(super) span: Span,
@@ -31,9 +30,9 @@ pub(super) struct Begin {
 
 /// One write to the files of a recording.
 pub(super) enum SpoolOp {
-    /// Mu-law codes.
+    /// Wire bytes: whole sample frames.
     Append(Vec<u8>),
-    /// Samples of silence, of all channels together.
+    /// Silence that stands for this many wire bytes.
     Silence(u64),
     /// The record as far as it is known.
     Note(Box<Record>),

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver};
 
-use callreel_core::wav::{self, Length, Spec};
+use callreel_core::wav::{self, Length};
 
 use super::jobs::{Begin, Finish, SpoolOp, WriterJob};
-use super::{Backlog, Outcome, Posts};
+use super::{AudioFormat, Backlog, Outcome, Posts};
 use crate::board::Board;
 use crate::record::Record;
 
@@ -25,9 +25,10 @@ pub struct Tally {
 
 /// The files of one recording.
 struct File {
-    spec: Spec,
+    format: AudioFormat,
     backlog: Arc<Backlog>,
-    samples: u64,
+    /// Wire bytes of its audio.
+    bytes: u64,
     capture_bytes: u64,
     record_bytes: u64,
 }
@@ -65,23 +66,25 @@ impl Tally {
         jobs + self.waiting.iter().map(|(_, job)| bytes(job)).sum::<u64>()
     }
 
-    /// Samples, silence included, in the longest queue of a recording.
+    /// Bytes of audio, in the encoding of its stream, in the longest queue of a recording. Silence counts
+    /// like audio.
     #[must_use]
-    pub fn queued_samples_max(&self) -> u64 {
-        let samples = |file: &File| file.backlog.samples.load(Ordering::Relaxed);
-        self.open.values().map(samples).max().unwrap_or_default()
+    pub fn queued_bytes_max(&self) -> u64 {
+        let bytes = |file: &File| file.backlog.bytes.load(Ordering::Relaxed);
+        self.open.values().map(bytes).max().unwrap_or_default()
     }
 
-    /// Samples of audio in the longest queue of a recording. Silence waits as a number.
-    pub fn queued_audio_samples_max(&mut self) -> u64 {
+    /// Bytes as [`queued_bytes_max`](Self::queued_bytes_max) counts them, without silence: silence waits
+    /// as a number.
+    pub fn queued_audio_bytes_max(&mut self) -> u64 {
         self.receive();
-        let mut samples = HashMap::<u64, u64>::new();
+        let mut bytes = HashMap::<u64, u64>::new();
         for (key, job) in &self.waiting {
-            if let WriterJob::Write(SpoolOp::Append(codes)) = job {
-                *samples.entry(*key).or_default() += codes.len() as u64;
+            if let WriterJob::Write(SpoolOp::Append(block)) = job {
+                *bytes.entry(*key).or_default() += block.len() as u64;
             }
         }
-        samples.into_values().max().unwrap_or_default()
+        bytes.into_values().max().unwrap_or_default()
     }
 
     /// Lets the disk take up to `jobs_max` jobs.
@@ -96,9 +99,9 @@ impl Tally {
     fn perform(&mut self, key: u64, job: WriterJob) {
         match job {
             WriterJob::Begin(begin) => {
-                let Begin { record, spec, backlog, .. } = *begin;
+                let Begin { record, format, backlog, .. } = *begin;
                 let record_bytes = record_bytes(&record);
-                let file = File { spec, backlog, samples: 0, capture_bytes: 0, record_bytes };
+                let file = File { format, backlog, bytes: 0, capture_bytes: 0, record_bytes };
                 self.open.insert(key, file);
             }
             WriterJob::Write(op) => {
@@ -131,23 +134,23 @@ impl File {
     fn perform(&mut self, op: SpoolOp) {
         self.backlog.aside.fetch_sub(op.aside_bytes(), Ordering::Relaxed);
         match op {
-            SpoolOp::Append(codes) => self.take(codes.len() as u64),
-            SpoolOp::Silence(samples) => self.take(samples),
+            SpoolOp::Append(block) => self.take(block.len() as u64),
+            SpoolOp::Silence(bytes) => self.take(bytes),
             SpoolOp::Capture(lines) => self.capture_bytes += lines.len() as u64,
             SpoolOp::Note(record) => self.record_bytes = record_bytes(&record),
         }
     }
 
-    fn take(&mut self, samples: u64) {
-        self.samples += samples;
-        self.backlog.samples.fetch_sub(samples, Ordering::Relaxed);
+    fn take(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.backlog.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Length of the WAV and of the capture.
     fn audio_bytes(&self) -> u64 {
-        let data_bytes = self.samples * u64::from(self.spec.encoding.sample_bytes());
+        let data_bytes = self.format.file_bytes(self.bytes);
         let ending = wav::ending(u32::try_from(data_bytes).unwrap_or(u32::MAX));
-        let header = wav::header(self.spec, Length::Bytes(0)).len() + ending.len();
+        let header = wav::header(self.format.spec, Length::Bytes(0)).len() + ending.len();
         header as u64 + data_bytes + self.capture_bytes
     }
 }

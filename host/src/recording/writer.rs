@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Instant;
 
-use callreel_core::wav::Spec;
 use rustc_hash::FxHashMap;
 use tracing::Span;
 
@@ -15,7 +14,7 @@ use super::file::OpenFile;
 use super::finisher::{Ended, Finishers};
 use super::jobs::{Begin, Finish, SpoolOp, WriterJob};
 use super::retry::{Retries, Trial};
-use super::{Backlog, Outcome};
+use super::{AudioFormat, Backlog, Outcome};
 use crate::board::Board;
 use crate::pulse::Pulse;
 use crate::record::Record;
@@ -57,7 +56,7 @@ enum Stage {
     /// The WAV has no header, or there is no record.
     New {
         record: Arc<Record>,
-        spec: Spec,
+        format: AudioFormat,
         /// The recording's name and file, if an earlier try got so far.
         claimed: Option<Part>,
     },
@@ -183,11 +182,11 @@ impl Writer {
 
 impl Spool {
     fn new(begin: Begin) -> Self {
-        let Begin { record, spec, backlog, span } = begin;
+        let Begin { record, format, backlog, span } = begin;
         Self {
             span,
             backlog,
-            stage: Stage::New { record, spec, claimed: None },
+            stage: Stage::New { record, format, claimed: None },
             ops: VecDeque::new(),
             end: None,
             trial: Trial::default(),
@@ -197,9 +196,9 @@ impl Spool {
     /// Creates the files and performs the operations, as far as the disk allows.
     fn work(&mut self, tools: &mut Tools) -> io::Result<Progress> {
         self.trial.retry_at = None;
-        if let Stage::New { record, spec, claimed } = &mut self.stage {
+        if let Stage::New { record, format, claimed } = &mut self.stage {
             tools.store.set_dirty();
-            let file = OpenFile::begin(claimed, &tools.store, record, *spec)?;
+            let file = OpenFile::begin(claimed, &tools.store, record, *format)?;
             self.stage = Stage::Open(Box::new(file));
             self.trial.succeed();
         }
@@ -278,7 +277,7 @@ fn perform(
                 let began = Instant::now();
                 store.note_written(file.append(block, &mut tools.encoded)?);
                 tools.board.counters.write_time.add(began.elapsed());
-                backlog.samples.fetch_sub(block.len() as u64, Ordering::Relaxed);
+                backlog.bytes.fetch_sub(block.len() as u64, Ordering::Relaxed);
                 // A block is not written twice when its checkpoint fails.
                 backlog.blocks.fetch_sub(1, Ordering::Relaxed);
                 block.clear();
@@ -291,7 +290,7 @@ fn perform(
             let before = (file.data_bytes(), *rest);
             let appended = file.append_silence(rest);
             store.note_written(file.data_bytes() - before.0);
-            backlog.samples.fetch_sub(before.1 - *rest, Ordering::Relaxed);
+            backlog.bytes.fetch_sub(before.1 - *rest, Ordering::Relaxed);
             appended?;
             if *rest > 0 || is_last {
                 file.checkpoint()?;
