@@ -62,7 +62,8 @@ pub enum OutputFormat {
     /// 16-bit PCM, which every program reads.
     #[default]
     Pcm16,
-    /// G.711 mu-law: the same samples in half the disk space.
+    /// G.711, mu-law or A-law as the stream has it: the same samples in half the disk space. A stream of
+    /// linear samples becomes 16-bit PCM.
     Mulaw,
 }
 
@@ -96,8 +97,18 @@ pub struct Decoded {
     pub samples: u64,
     /// Channels.
     pub channels: u16,
+    /// Samples a second of each channel.
+    pub sample_rate_hz: u32,
     /// Rejected lines of the capture, from the end of the call before up to the end of this one.
     pub rejected: u64,
+}
+
+impl Decoded {
+    /// A WAV without samples so far.
+    fn new(path: PathBuf, stream_id: String, spec: Spec) -> Self {
+        let Spec { channels, sample_rate_hz, .. } = spec;
+        Self { path, stream_id, samples: 0, channels, sample_rate_hz, rejected: 0 }
+    }
 }
 
 /// Reasons why there is no WAV. Each is one line that names the file and the way out.
@@ -170,7 +181,7 @@ pub fn run(args: &Args) -> Result<Vec<Decoded>, Error> {
     for call in &decoded {
         let path = call.path.display();
         if decoded.len() > 1 {
-            let seconds = call.samples as f64 / f64::from(SAMPLE_RATE_HZ);
+            let seconds = call.samples as f64 / f64::from(call.sample_rate_hz);
             log::complain(&format!("{path}: stream {}, {seconds:.1} s", call.stream_id));
         }
         if call.rejected > 0 {
@@ -283,7 +294,7 @@ fn decode_raw(input: &mut Input, output: &Path, encoding: Encoding) -> Result<De
     let expected_bytes = input.length.map(|length| length.saturating_mul(sample_bytes));
     let mut wav = Output::create(output.to_owned(), false, spec, expected_bytes)?;
     let mut encoded = vec![0; usize::from(encoding.sample_bytes()) * READ_BYTES];
-    let mut samples = 0;
+    let mut decoded = Decoded::new(output.to_owned(), String::new(), spec);
     loop {
         let codes = input.peek()?;
         if codes.is_empty() {
@@ -297,15 +308,9 @@ fn decode_raw(input: &mut Input, output: &Path, encoding: Encoding) -> Result<De
             }
         }
         let count = codes.len();
-        samples += count as u64;
+        decoded.samples += count as u64;
         input.reader.consume(count);
     }
     wav.finish()?;
-    Ok(Decoded {
-        path: output.to_owned(),
-        stream_id: String::new(),
-        samples,
-        channels: 1,
-        rejected: 0,
-    })
+    Ok(decoded)
 }

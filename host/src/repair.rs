@@ -14,7 +14,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use callreel_core::g711::SAMPLE_RATE_HZ;
+use callreel_core::format::{Codec, Format};
 use callreel_core::wav::{self, Encoding, FormatChunk, Layout, Length, ParseError, Spec};
 
 use crate::disk::{WholeFile, open_to_read};
@@ -317,9 +317,8 @@ fn fault_of(format: &FormatChunk) -> Result<Option<HeaderFault>, NotRepaired> {
 /// Whether a header is one that callreel writes, with any sizes.
 fn is_ours(layout: &Layout) -> bool {
     layout.spec().is_some_and(|spec| {
-        matches!(spec.channels, 1 | 2)
-            && spec.sample_rate_hz == SAMPLE_RATE_HZ
-            && layout.is_header_of(spec)
+        let format = Format { codec: Codec::L16Le, sample_rate_hz: spec.sample_rate_hz };
+        matches!(spec.channels, 1 | 2) && format.is_recordable() && layout.is_header_of(spec)
     })
 }
 

@@ -2,18 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use callreel_core::format::Codec;
 use callreel_core::frame::{self, Body, Provider};
-use callreel_core::g711::SAMPLE_RATE_HZ;
-use callreel_core::session::{self, Event, RING_BOTH_TRACKS_MIN, Session, Turn};
-use callreel_core::wav::{Encoding, Spec};
+use callreel_core::session::{self, Event, Session, Turn, ring_bytes_min};
+use callreel_core::wav::Encoding;
 
 use super::output::Output;
 use super::{Args, Decoded, Error, Input};
 use crate::call::routing::{self, Routed};
 use crate::log;
+use crate::recording::AudioFormat;
 
-/// Samples taken from a session at once.
-const POLL_SAMPLES: usize = 512;
+/// Bytes taken from a session at once.
+const POLL_BYTES: usize = 1024;
 
 pub(super) fn decode_capture(
     input: &mut Input,
@@ -51,16 +52,25 @@ struct Capture<'a> {
 
 /// A stream of a capture.
 struct CapturedStream {
-    session: Box<Session<[u8; RING_BOTH_TRACKS_MIN]>>,
-    /// The output of a written call, and the index of the call.
-    output: Option<(Output, usize)>,
+    session: Box<Session<Vec<u8>>>,
+    /// The output of a written call.
+    output: Option<CallOutput>,
     is_over: bool,
+}
+
+/// The WAV of a call.
+struct CallOutput {
+    wav: Output,
+    /// Encoding of the stream.
+    codec: Codec,
+    /// Index of the call.
+    call: usize,
 }
 
 impl CapturedStream {
     fn new() -> Self {
-        let session = Session::new(Provider::Twilio, [0; RING_BOTH_TRACKS_MIN]);
-        Self { session: Box::new(session), output: None, is_over: false }
+        let session = Box::new(Session::new(Provider::Twilio, Vec::new()));
+        Self { session, output: None, is_over: false }
     }
 }
 
@@ -105,6 +115,9 @@ impl<'a> Capture<'a> {
         let Some(stream) = self.streams.get_mut(index) else {
             return Ok(());
         };
+        if let Body::Start(start) = &frame.body {
+            stream.session.set_ring(vec![0; ring_bytes_min(start).unwrap_or_default()]);
+        }
         let turn = match stream.session.handle_frame(frame) {
             Ok(turn) => turn,
             Err(session::Error::Peer(_)) => {
@@ -119,9 +132,10 @@ impl<'a> Capture<'a> {
                 Err(unfit(self.args, reason))
             }
             Event::Started(start) => {
-                let (stream_id, channels) = (start.stream_id.to_string(), start.tracks.channels());
+                let stream_id = start.stream_id.to_string();
+                let format = AudioFormat::of(start, self.encoding);
                 drop(turn);
-                self.begin_call(index, stream_id, channels)
+                self.begin_call(index, stream_id, format)
             }
             event => {
                 stream.is_over |= matches!(event, Event::Stopped);
@@ -147,20 +161,23 @@ impl<'a> Capture<'a> {
         Ok(self.streams.len() - 1)
     }
 
-    fn begin_call(&mut self, index: usize, stream_id: String, channels: u16) -> Result<(), Error> {
+    fn begin_call(
+        &mut self,
+        index: usize,
+        stream_id: String,
+        format: AudioFormat,
+    ) -> Result<(), Error> {
         let is_wanted = self.args.stream.as_ref().is_none_or(|wanted| *wanted == stream_id);
         if let Some(stream) = self.streams.get_mut(index)
             && is_wanted
             && self.has_room
         {
             let path = numbered(&self.args.output, self.decoded.len() + 1);
-            let encoding = self.encoding;
-            let spec = Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding };
-            let output = Output::create(path.clone(), !self.decoded.is_empty(), spec, None)?;
-            self.has_room = output.is_new;
-            stream.output = Some((output, self.decoded.len()));
-            let stream_id = stream_id.clone();
-            self.decoded.push(Decoded { path, stream_id, samples: 0, channels, rejected: 0 });
+            let AudioFormat { codec, spec } = format;
+            let wav = Output::create(path.clone(), !self.decoded.is_empty(), spec, None)?;
+            self.has_room = wav.is_new;
+            stream.output = Some(CallOutput { wav, codec, call: self.decoded.len() });
+            self.decoded.push(Decoded::new(path, stream_id.clone(), spec));
         }
         self.stream_ids.push(stream_id);
         Ok(())
@@ -172,8 +189,8 @@ impl<'a> Capture<'a> {
             return Ok(());
         };
         drain(stream.session.handle_end(), stream.output.as_mut(), &mut self.decoded)?;
-        if let Some((output, call)) = stream.output.take() {
-            output.finish()?;
+        if let Some(CallOutput { wav, call, .. }) = stream.output.take() {
+            wav.finish()?;
             if let Some(call) = self.decoded.get_mut(call) {
                 call.rejected += std::mem::take(&mut self.rejected);
             }
@@ -213,23 +230,26 @@ fn unfit(args: &Args, reason: String) -> Error {
 
 /// Moves all samples of a turn to the WAV of the call, if it has one.
 fn drain(
-    mut turn: Turn<'_, '_, [u8; RING_BOTH_TRACKS_MIN]>,
-    output: Option<&mut (Output, usize)>,
+    mut turn: Turn<'_, '_, Vec<u8>>,
+    output: Option<&mut CallOutput>,
     calls: &mut [Decoded],
 ) -> Result<(), Error> {
-    let mut current = output.and_then(|(output, call)| Some((output, calls.get_mut(*call)?)));
-    let mut codes = [0; POLL_SAMPLES];
-    let mut bytes = [0; 2 * POLL_SAMPLES];
+    let mut current = output.and_then(|output| {
+        let call = calls.get_mut(output.call)?;
+        Some((output, call))
+    });
+    let mut bytes = [0; POLL_BYTES];
+    let mut encoded = [0; 2 * POLL_BYTES];
     loop {
-        let count = turn.poll_wire(&mut codes);
+        let count = turn.poll_wire(&mut bytes);
         if count == 0 {
             return Ok(());
         }
-        if let Some((output, call)) = &mut current {
-            let encoding = output.spec.encoding;
-            encoding.encode_mulaw(&codes[..count], &mut bytes);
-            output.write(&bytes[..count * usize::from(encoding.sample_bytes())])?;
-            call.samples += count as u64 / u64::from(call.channels);
+        if let Some((CallOutput { wav, codec, .. }, call)) = &mut current {
+            let encoding = wav.spec.encoding;
+            let samples = encoding.encode_wire(*codec, &bytes[..count], &mut encoded);
+            wav.write(&encoded[..samples * usize::from(encoding.sample_bytes())])?;
+            call.samples += samples as u64 / u64::from(call.channels);
         }
     }
 }

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use callreel_core::format::{Codec, Format};
 use callreel_core::frame::Provider;
-use callreel_core::wav::{self, Encoding, Length, Spec};
+use callreel_core::wav::{self, Encoding, FormatChunk, Length, Spec};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -352,6 +353,8 @@ fn recover_wav(
     }
     // A record that gives an end was written when the file was complete and durable.
     if !published && record.state == State::Recording {
+        // The record may be lost, and its format unknown.
+        record.format = spec.into();
         mend(part.file(), spec, samples, store, &record)?;
         let ended_at = end_of(&record, samples, written_at);
         record.set_samples(samples);
@@ -359,7 +362,6 @@ fn recover_wav(
         record.ended_at = ended_at;
         record.elapsed_ms = elapsed_ms(&record);
         record.state = State::Recovered;
-        record.format.channels = spec.channels;
     }
     part.clear_claims()?;
     let mut spare = Duration::MAX;
@@ -409,14 +411,25 @@ fn spec_of(file: &File, record: &Record) -> io::Result<Option<Spec>> {
     let is_known = record.id.is_some();
     let mut start = [0; wav::HEADER_BYTES_MAX];
     let length = read_start(file, &mut start)?;
+    let start = &start[..length];
     let Spec { encoding, sample_rate_hz, .. } = record.format.spec().map_err(io::Error::other)?;
-    // The announced encoding comes first.
+    // The announced rate and encoding come first.
+    let rates = [Some(sample_rate_hz), rate_in(start)];
     let encodings = [encoding, Encoding::Mulaw, Encoding::Pcm16, Encoding::Alaw];
     let channels = if record.format.channels == 2 { [2, 1] } else { [1, 2] };
-    let specs = encodings
-        .into_iter()
-        .flat_map(|encoding| channels.map(|channels| Spec { channels, sample_rate_hz, encoding }));
-    Ok(specs.into_iter().find(|spec| is_header(*spec, &start[..length], is_known)))
+    let specs = rates.into_iter().flatten().flat_map(|sample_rate_hz| {
+        encodings.into_iter().flat_map(move |encoding| {
+            channels.map(|channels| Spec { channels, sample_rate_hz, encoding })
+        })
+    });
+    Ok(specs.into_iter().find(|spec| is_header(*spec, start, is_known)))
+}
+
+/// The sample rate that a whole header gives, if recordings may have it.
+fn rate_in(start: &[u8]) -> Option<u32> {
+    let FormatChunk { sample_rate_hz, .. } = wav::parse(start).ok()?.format;
+    let format = Format { codec: Codec::L16Le, sample_rate_hz };
+    format.is_recordable().then_some(sample_rate_hz)
 }
 
 /// Whether `start` is the beginning of a file of this format. The sizes in the header may be any. Bytes
