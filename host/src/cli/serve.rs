@@ -138,7 +138,8 @@ pub struct FilesArgs {
     #[arg(long, env = "CALLREEL_DIR", value_name = "DIR", default_value = "recordings")]
     pub dir: PathBuf,
 
-    /// Sample format of the WAV files; mulaw takes half the disk, but fewer programs read it
+    /// Sample format of the WAV files; mulaw keeps mu-law and A-law as they come, in half the disk, but
+    /// fewer programs read it
     #[arg(long, env = "CALLREEL_FORMAT", value_enum, default_value_t)]
     pub format: OutputFormat,
 
