@@ -34,12 +34,15 @@ pub const PONGS_MAX: usize = 16;
 /// KiB: the disk space of a file's header and an end record.
 pub const START_SAMPLES: u32 = 1024;
 
-/// The step that a connection needs after some of its bytes.
+/// The step that a connection needs next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
     /// Read more bytes.
     GoOn,
-    /// Close the connection with this code: at once, or when its recordings are finished.
+    /// Wait: the call has ended, and its recordings are being finished. After the last of them,
+    /// [`Call::note_finished`] returns another step.
+    Wait,
+    /// Close the connection with this code.
     Close(ws::CloseCode),
 }
 
@@ -51,7 +54,7 @@ pub struct Handled {
     /// Some of the kept bytes may be whole messages: the call is held back. Pass them again, without new
     /// bytes, when it [is not](Call::is_held_back) any longer.
     pub has_unread: bool,
-    /// The next step.
+    /// The step that the connection needs next.
     pub action: Action,
     /// Answers to the peer's newest pings, oldest first: [`PONGS_MAX`] at most.
     pub pongs: VecDeque<ws::Control>,
@@ -78,7 +81,8 @@ pub struct Health {
 ///
 /// Inputs are [`handle_bytes`](Self::handle_bytes), [`tend`](Self::tend), a few times a second,
 /// [`note_finished`](Self::note_finished), after each call of [`Context::finished`], and
-/// [`end`](Self::end). Ask [`is_held_back`](Self::is_held_back) before each read of the socket.
+/// [`end`](Self::end). All but `tend` return the [`Action`] that follows. Ask
+/// [`is_held_back`](Self::is_held_back) before each read of the socket.
 pub struct Call {
     decoder: ws::Decoder,
     /// The streams in the order of their starts, those refused for the rate before all others.
@@ -100,6 +104,8 @@ pub struct Call {
     heard: Instant,
     /// The end of the connection, once it has ended.
     ended: Option<End>,
+    /// The code to close the connection with, once that is wanted.
+    closing: Option<ws::CloseCode>,
     /// Recordings that are being finished; the connection may close when there are none.
     finishing: usize,
     /// The disk did not let one of its recordings be finished yet.
@@ -130,6 +136,7 @@ impl Call {
             began: now,
             heard: now,
             ended: None,
+            closing: None,
             finishing: 0,
             has_unfinished: false,
             line: capture.then(Vec::new),
@@ -147,57 +154,60 @@ impl Call {
         context: &mut Context,
         now: Instant,
     ) -> Handled {
-        let (mut action, mut pongs) = (Action::GoOn, VecDeque::new());
+        let mut pongs = VecDeque::new();
         let mut has_peer_closed = false;
         self.advance(now);
         while !self.has_to_wait(now)
             && let Some(event) = self.decoder.poll(bytes)
         {
-            let asked = match event {
+            match event {
                 Ok(ws::Event::Text(text)) if self.ended.is_none() => {
-                    self.handle_message(text, context, now)
+                    self.handle_message(text, context, now);
                 }
                 Ok(ws::Event::Binary(bytes)) => {
                     // Never recorded, but counted for the record of a connection without a start.
                     if let Some(opening) = self.opening.as_mut().filter(|_| self.ended.is_none()) {
                         opening.note_binary(bytes);
                     }
-                    Action::GoOn
                 }
                 // Nothing to do for a message after the end, or for a pong.
-                Ok(ws::Event::Text(_) | ws::Event::Pong) => Action::GoOn,
+                Ok(ws::Event::Text(_) | ws::Event::Pong) => {}
                 Ok(ws::Event::Ping(payload)) => {
                     if pongs.len() == PONGS_MAX {
                         pongs.pop_front();
                     }
                     pongs.push_back(ws::pong(payload));
-                    Action::GoOn
                 }
                 Ok(ws::Event::Close(code)) => {
                     has_peer_closed = true;
-                    self.end(End::Close, context, now);
-                    Action::Close(code.unwrap_or(ws::CloseCode::NORMAL))
+                    let code = code.unwrap_or(ws::CloseCode::NORMAL);
+                    self.end(End::Close, code, context, now);
                 }
                 Err(code) => {
-                    self.end(End::Protocol, context, now);
-                    Action::Close(code)
+                    self.end(End::Protocol, code, context, now);
                 }
-            };
-            if asked != Action::GoOn && action == Action::GoOn {
-                action = asked;
             }
         }
         let has_unread = self.has_to_wait(now);
         self.is_pressed &= has_unread;
         let shown = self.opening.as_ref().map_or(Shown::Stream, |opening| opening.shown());
         let kept = self.decoder.compact(bytes);
+        let action = self.action();
         Handled { kept, has_unread, action, pongs, has_peer_closed, shown }
     }
 
-    /// Ends the connection's recordings, or reports that there was none. Ignores all later messages.
-    pub fn end(&mut self, end: End, context: &mut Context, now: Instant) {
+    /// Ends the connection's recordings, or reports that there was none; the connection is to be closed
+    /// with `code`. Ignores all later messages. After the first end, changes nothing.
+    pub fn end(
+        &mut self,
+        end: End,
+        code: ws::CloseCode,
+        context: &mut Context,
+        now: Instant,
+    ) -> Action {
+        self.close(code);
         if self.ended.is_some() {
-            return;
+            return self.action();
         }
         self.ended = Some(end);
         for index in 0..self.streams.len() {
@@ -205,6 +215,23 @@ impl Call {
         }
         if let Some(opening) = self.opening.take() {
             self.tell_failure(*opening, end, context, now);
+        }
+        self.action()
+    }
+
+    /// Asks for the connection to be closed. The first code counts.
+    fn close(&mut self, code: ws::CloseCode) {
+        self.closing.get_or_insert(code);
+    }
+
+    /// The step that the connection needs next.
+    const fn action(&self) -> Action {
+        match self.closing {
+            None => Action::GoOn,
+            Some(_) if self.finishing > 0 => Action::Wait,
+            // The disk did not let a recording be finished yet.
+            Some(_) if self.has_unfinished => Action::Close(ws::CloseCode::INTERNAL),
+            Some(code) => Action::Close(code),
         }
     }
 
@@ -310,21 +337,14 @@ impl Call {
         }
     }
 
-    /// Notes the outcome of one of the recordings. Returns the code to close with instead of the wished
-    /// one, if the disk did not let a recording be finished yet.
-    pub fn note_finished(&mut self, outcome: Outcome) -> Option<ws::CloseCode> {
+    /// Notes the outcome of one of the recordings.
+    pub fn note_finished(&mut self, outcome: Outcome) -> Action {
         self.finishing = self.finishing.saturating_sub(1);
         self.has_unfinished |= outcome == Outcome::Unfinished;
-        self.has_unfinished.then_some(ws::CloseCode::INTERNAL)
+        self.action()
     }
 
-    /// Whether one of the recordings is being finished.
-    #[must_use]
-    pub const fn is_finishing(&self) -> bool {
-        self.finishing > 0
-    }
-
-    fn handle_message(&mut self, text: &mut [u8], context: &mut Context, now: Instant) -> Action {
+    fn handle_message(&mut self, text: &mut [u8], context: &mut Context, now: Instant) {
         self.heard = now;
         if let Some(opening) = &mut self.opening {
             opening.note_text(text);
@@ -344,7 +364,7 @@ impl Call {
             && let Some(media) = frame.media().filter(|_| self.opening.is_none())
         {
             self.handle_media(&media, context, now);
-            return Action::GoOn;
+            return;
         }
         match parsed {
             Ok(frame) => {
@@ -353,15 +373,11 @@ impl Call {
                 } else if matches!(frame.body, Body::Start(_))
                     && !self.may_start(&frame, context, now)
                 {
-                    self.refuse_start(frame, context, now);
-                    return Action::GoOn;
+                    return self.refuse_start(frame, context, now);
                 }
-                self.handle_frame(frame, context, now)
+                self.handle_frame(frame, context, now);
             }
-            Err(error) => {
-                self.reject(error, context, now);
-                Action::GoOn
-            }
+            Err(error) => self.reject(error, context, now),
         }
     }
 
@@ -393,46 +409,44 @@ impl Call {
         self.silence = *stream.session.silence_mut();
     }
 
-    fn handle_frame(&mut self, frame: Frame<'_>, context: &mut Context, now: Instant) -> Action {
+    fn handle_frame(&mut self, frame: Frame<'_>, context: &mut Context, now: Instant) {
         let index = match &frame.body {
             Body::Start(_) => self.stream_for_start(frame.stream_id, context, now),
             _ => routing::index_of(&self.streams, frame.stream_id),
         };
         let Some(stream) = self.streams.get_mut(index) else {
-            return Action::GoOn;
+            return;
         };
         stream.make_ready(self.line.as_deref(), context, now);
         *stream.session.silence_mut() = self.silence;
         let next = stream.follow(frame, &mut self.opening, context, now);
         self.silence = *stream.session.silence_mut();
         match next {
-            Next::GoOn => Action::GoOn,
-            Next::Close(code) => Action::Close(code),
+            Next::GoOn => {}
+            Next::Close(code) => self.close(code),
             Next::Refuse(code) => self.refuse(index, code),
             Next::Unsupported(record) => {
                 context.posts.fail(*record, context.done(self.key));
                 self.finishing += 1;
-                self.refuse(index, ws::CloseCode::UNSUPPORTED)
+                self.refuse(index, ws::CloseCode::UNSUPPORTED);
             }
             Next::Stop => {
                 self.finish(index, End::Stop, context, now);
-                if self.is_recording() {
-                    return Action::GoOn;
+                if !self.is_recording() {
+                    self.end(End::Stop, ws::CloseCode::NORMAL, context, now);
                 }
-                self.end(End::Stop, context, now);
-                Action::Close(ws::CloseCode::NORMAL)
             }
         }
     }
 
     /// Drops a stream; ends the connection if nothing else is recorded on it.
-    fn refuse(&mut self, index: usize, code: ws::CloseCode) -> Action {
+    fn refuse(&mut self, index: usize, code: ws::CloseCode) {
         if self.is_recording() {
             self.streams.remove(index);
-            return Action::GoOn;
+            return;
         }
         self.ended = Some(End::Refused);
-        Action::Close(code)
+        self.close(code);
     }
 
     /// Makes a place for a stream that starts; returns its index. A repeated start with the id of a

@@ -12,6 +12,7 @@ use callreel::pace::Pace;
 use callreel::recording::{BLOCK_MS_MAX, QUEUE_MS_MAX, Tally};
 use callreel_core::session::SilenceBudget;
 use callreel_core::wav::Encoding;
+use callreel_core::ws::CloseCode;
 use proptest::prelude::*;
 
 use crate::harness::client;
@@ -147,7 +148,7 @@ impl Line {
     fn end(mut self) -> u64 {
         self.check();
         let now = self.now();
-        self.call.end(callreel::record::End::Disconnect, &mut self.context, now);
+        self.call.end(callreel::record::End::Disconnect, CloseCode::NORMAL, &mut self.context, now);
         self.context.posts.send();
         self.disk.write(usize::MAX);
         assert_eq!((self.disk.queued_bytes_max(), self.board.count()), (0, 0));

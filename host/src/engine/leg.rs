@@ -76,8 +76,8 @@ pub(super) struct Leg {
 
 enum Closing {
     No,
-    /// Closes with this code when the recording is finished.
-    WhenFinished(ws::CloseCode),
+    /// Closes when the call's recordings are finished.
+    WhenFinished,
     /// The close frame is sent; waits for the peer's until this time.
     Lingering(Instant),
     /// The connection is dropped.
@@ -176,12 +176,8 @@ impl Leg {
 
     /// Notes the outcome of one of the recordings; closes the connection if it waited for the last one.
     pub(super) fn note_finished(&mut self, outcome: Outcome, now: Instant) {
-        let code = self.call.note_finished(outcome);
-        if let Closing::WhenFinished(wished) = self.closing
-            && !self.call.is_finishing()
-        {
-            self.close(code.unwrap_or(wished), now);
-        }
+        let action = self.call.note_finished(outcome);
+        self.follow(action, now);
     }
 
     /// Closes the connection if it has not earned its place. Returns whether the place is free.
@@ -233,8 +229,8 @@ impl Leg {
 
     /// Ends the connection from this side.
     pub(super) fn end(&mut self, end: End, code: ws::CloseCode, desk: &mut Desk, now: Instant) {
-        self.call.end(end, &mut desk.context, now);
-        self.close_when_finished(code, now);
+        let action = self.call.end(end, code, &mut desk.context, now);
+        self.follow(action, now);
     }
 
     fn guarded<T>(
@@ -322,9 +318,7 @@ impl Leg {
         if !self.place.is_earned() {
             self.place.note(handled.shown);
         }
-        if let Action::Close(code) = handled.action {
-            self.close_when_finished(code, now);
-        }
+        self.follow(handled.action, now);
         if self.has_peer_closed && matches!(self.closing, Closing::Lingering(_)) {
             self.closing = Closing::Gone;
         }
@@ -421,14 +415,12 @@ impl Leg {
             || self.partial.pooled_since().is_some_and(is_slow)
     }
 
-    fn close_when_finished(&mut self, code: ws::CloseCode, now: Instant) {
-        if !matches!(self.closing, Closing::No) {
-            return;
-        }
-        if self.call.is_finishing() {
-            self.closing = Closing::WhenFinished(code);
-        } else {
-            self.close(code, now);
+    /// Takes the step that the call asks for, unless the connection is closed already.
+    fn follow(&mut self, action: Action, now: Instant) {
+        match (action, &self.closing) {
+            (Action::Wait, Closing::No) => self.closing = Closing::WhenFinished,
+            (Action::Close(code), Closing::No | Closing::WhenFinished) => self.close(code, now),
+            _ => {}
         }
     }
 
@@ -449,7 +441,7 @@ impl Leg {
     /// Answers the peer's pings, unless earlier answers still wait for the socket: a peer that does not
     /// read gets no more, and the newest answers are kept for later.
     fn send_pongs(&mut self) {
-        let is_open = matches!(self.closing, Closing::No | Closing::WhenFinished(_));
+        let is_open = matches!(self.closing, Closing::No | Closing::WhenFinished);
         if is_open && !self.wire.has_unsent() {
             self.wire.send(std::mem::take(&mut self.pongs));
         }
