@@ -248,7 +248,7 @@ impl Tap {
     /// Adds interleaved samples, as the bytes that they arrived in: whole sample frames.
     pub fn append(&mut self, bytes: &[u8]) {
         self.samples += (bytes.len() / (self.codec.width() * self.channels)) as u64;
-        self.loudest.note(self.codec, bytes);
+        self.loudest.note(self.codec, bytes, self.channels);
         if self.entry.listeners.load(Ordering::Acquire) > 0 {
             self.play(bytes);
         }
@@ -286,11 +286,10 @@ impl Tap {
 
     /// Updates the entry with the progress. Call it a few times a second.
     pub fn show(&mut self, stats: &Stats) {
-        for (channel, peak) in self.entry.peaks.iter().enumerate().take(self.channels) {
-            let loudest = self.loudest.of(self.codec, channel, self.channels);
+        let Loudest(loudest) = std::mem::take(&mut self.loudest);
+        for (peak, loudest) in self.entry.peaks.iter().zip(loudest) {
             peak.fetch_max(loudest, Ordering::Relaxed);
         }
-        self.loudest = Loudest::default();
         if self.ring.1.is_some() && self.entry.listeners.load(Ordering::Relaxed) == 0 {
             self.ring.1 = None;
         }

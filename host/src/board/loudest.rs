@@ -3,46 +3,25 @@
 use callreel_core::format::Codec;
 use callreel_core::g711::{MULAW_SILENCE, decode_alaw, decode_mulaw};
 
-/// Samples in a group: a whole number of sample frames of mono and of stereo.
-const LANES: usize = 16;
-
-/// The loudest samples by their position in a group of [`LANES`]: the compiler turns a loop of this form
-/// into SIMD.
+/// The largest amplitude of each channel, of two at most.
 #[derive(Debug, Default)]
-pub(super) struct Loudest {
-    /// Amplitudes; of mu-law, magnitudes as [`magnitude`] gives them.
-    lanes: [u16; LANES],
-}
+pub(super) struct Loudest(pub(super) [u16; 2]);
 
 impl Loudest {
     /// Takes note of interleaved samples in `codec`: whole sample frames.
-    pub(super) fn note(&mut self, codec: Codec, bytes: &[u8]) {
-        match codec {
-            Codec::Alaw => self.raise(loudest(bytes, |[code]| decode_alaw(code).unsigned_abs())),
+    pub(super) fn note(&mut self, codec: Codec, bytes: &[u8], channels: usize) {
+        let found = match codec {
+            Codec::Alaw => loudest(bytes, channels, |[code]| decode_alaw(code).unsigned_abs()),
             Codec::L16Be => {
-                self.raise(loudest(bytes, |pair| i16::from_be_bytes(pair).unsigned_abs()));
+                loudest(bytes, channels, |pair| i16::from_be_bytes(pair).unsigned_abs())
             }
             Codec::L16Le => {
-                self.raise(loudest(bytes, |pair| i16::from_le_bytes(pair).unsigned_abs()));
+                loudest(bytes, channels, |pair| i16::from_le_bytes(pair).unsigned_abs())
             }
-            Codec::Mulaw => self.raise(loudest(bytes, |[code]| magnitude(code))),
-        }
-    }
-
-    /// Returns the largest amplitude of a channel.
-    pub(super) fn of(&self, codec: Codec, channel: usize, channels: usize) -> u16 {
-        let lanes = self.lanes.iter().skip(channel).step_by(channels);
-        let loudest = lanes.max().copied().unwrap_or_default();
-        match codec {
-            Codec::Alaw | Codec::L16Be | Codec::L16Le => loudest,
-            Codec::Mulaw => decode_mulaw(MULAW_SILENCE - loudest as u8).unsigned_abs(),
-        }
-    }
-
-    fn raise<T: Into<u16>>(&mut self, lanes: [T; LANES]) {
-        for (loudest, lane) in self.lanes.iter_mut().zip(lanes) {
-            *loudest = lane.into().max(*loudest);
-        }
+            Codec::Mulaw => loudest(bytes, channels, |[code]| magnitude(code))
+                .map(|magnitude| decode_mulaw(MULAW_SILENCE - magnitude).unsigned_abs()),
+        };
+        self.0 = std::array::from_fn(|channel| self.0[channel].max(found[channel]));
     }
 }
 
@@ -51,19 +30,23 @@ const fn magnitude(code: u8) -> u8 {
     !code & 0x7F
 }
 
-/// Returns the loudest samples of `WIDTH` bytes by lane, as `loudness` measures them. The default of `T`
-/// is the loudness of silence.
+/// Returns the loudest sample of each channel, as `loudness` measures samples of `WIDTH` bytes. The
+/// default of `T` is the loudness of silence. The compiler turns loops of this form into SIMD.
 fn loudest<const WIDTH: usize, T: Copy + Default + Ord>(
     bytes: &[u8],
+    channels: usize,
     loudness: impl Fn([u8; WIDTH]) -> T,
-) -> [T; LANES] {
-    let mut lanes = [T::default(); LANES];
-    let (groups, rest) = bytes.as_chunks::<WIDTH>().0.as_chunks::<LANES>();
-    for group in groups {
-        lanes = std::array::from_fn(|lane| lanes[lane].max(loudness(group[lane])));
+) -> [T; 2] {
+    let silence = T::default();
+    let louder = |most: T, sample: &[u8; WIDTH]| most.max(loudness(*sample));
+    let samples = bytes.as_chunks::<WIDTH>().0;
+    if channels == 1 {
+        return [samples.iter().fold(silence, louder), silence];
     }
-    for (lane, sample) in lanes.iter_mut().zip(rest) {
-        *lane = loudness(*sample).max(*lane);
+    let (mut left, mut right) = (silence, silence);
+    for [inbound, outbound] in samples.as_chunks::<2>().0 {
+        left = louder(left, inbound);
+        right = louder(right, outbound);
     }
-    lanes
+    [left, right]
 }
