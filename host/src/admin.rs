@@ -11,6 +11,7 @@ mod guesses;
 mod health;
 mod held;
 mod parts;
+mod pausing;
 mod stream;
 mod views;
 
@@ -243,6 +244,8 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/calls", get(api::calls))
         .route("/api/v1/calls/{key}", get(api::call))
         .route("/api/v1/calls/{key}/listen", get(api::listen))
+        .route("/api/v1/calls/{key}/pause", post(pausing::pause))
+        .route("/api/v1/calls/{key}/resume", post(pausing::resume))
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/recordings", get(api::recordings))
         .route("/api/v1/recordings/{day}/{id}", get(api::recording).delete(api::delete))

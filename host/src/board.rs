@@ -7,6 +7,7 @@
 
 mod counters;
 mod loudest;
+mod pause;
 mod ring;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,7 +25,7 @@ pub use self::ring::Listener;
 use self::ring::Ring;
 use crate::lock::lock;
 use crate::log::Rooms;
-use crate::record::{EventRecord, GapRecord, Record};
+use crate::record::{EventRecord, GapRecord, PauseCause, Record};
 
 /// Most milliseconds of one gap that count for all calls: a day.
 const MISSING_MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -65,6 +66,7 @@ impl Board {
             record,
             began: Instant::now(),
             is_ended: AtomicBool::new(false),
+            pause: pause::Switch::default(),
             samples: AtomicU64::new(0),
             peaks: Default::default(),
             frames: AtomicU64::new(0),
@@ -154,6 +156,7 @@ pub struct Entry {
     /// Beginning of the recording.
     pub began: Instant,
     is_ended: AtomicBool,
+    pause: pause::Switch,
     samples: AtomicU64,
     peaks: [AtomicU16; 2],
     frames: AtomicU64,
@@ -211,6 +214,18 @@ impl Entry {
         }
     }
 
+    /// Asks for a pause, or for the end of the pause. The media thread heeds it before the next message
+    /// that it handles, and the last request counts.
+    pub fn ask_pause(&self, cause: Option<PauseCause>) {
+        self.pause.set(cause);
+    }
+
+    /// The cause of the pause that was asked for last; `None` if the recording is to go on.
+    #[must_use]
+    pub fn asked_pause(&self) -> Option<PauseCause> {
+        self.pause.get()
+    }
+
     /// Takes the largest amplitude of each channel since the last call; for one caller only.
     #[must_use]
     pub fn take_peaks(&self) -> [u16; 2] {
@@ -245,6 +260,12 @@ pub struct Tap {
 }
 
 impl Tap {
+    /// The entry that this end writes.
+    #[must_use]
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
     /// Adds interleaved samples, as the bytes that they arrived in: whole sample frames.
     pub fn append(&mut self, bytes: &[u8]) {
         self.samples += (bytes.len() / (self.codec.width() * self.channels)) as u64;

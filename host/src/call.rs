@@ -1,7 +1,9 @@
 //! One connection: the bytes of its WebSocket in, recordings and their end records out.
 
 mod context;
+mod masked;
 mod opening;
+pub mod pause;
 pub mod routing;
 mod starts;
 mod stream;
@@ -392,6 +394,7 @@ impl Call {
                 stream.session.reject(error);
                 let peer = stream.peer;
                 stream.span.in_scope(|| warn(error, &mut stream.has_warned, peer, context, now));
+                stream.follow_pause(now);
                 stream.keep_line(self.line.as_deref(), &mut context.posts);
             }
         }

@@ -34,6 +34,7 @@ use self::pool::Pool;
 use self::slots::Slots;
 use self::wire::Wire;
 use crate::board::Board;
+use crate::call::pause::PauseKey;
 use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX};
 use crate::caller_ids::Callers;
 use crate::lock::lock;
@@ -93,6 +94,8 @@ pub struct Config {
     pub encoding: wav::Encoding,
     /// Whether the messages of each stream are also kept.
     pub capture: bool,
+    /// The key that pauses a recording and lets it go on, if there is one.
+    pub pause_key: Option<PauseKey>,
     /// The tokens of which a stream must show one at its start, if any.
     pub stream_tokens: Option<Arc<StreamTokens>>,
     /// Limit of new calls per second; the public listener counts its upgrades with it.
@@ -114,6 +117,7 @@ impl Default for Config {
             max_duration: Duration::from_secs(24 * 60 * 60),
             encoding: wav::Encoding::Pcm16,
             capture: false,
+            pause_key: None,
             stream_tokens: None,
             pace: Arc::default(),
             callers: None,
@@ -207,6 +211,7 @@ fn lend(
         posts,
         encoding: config.encoding,
         segment_bytes_max: config.segment_bytes_max,
+        pause_key: config.pause_key,
         stream_tokens: config.stream_tokens.clone(),
         callers: config.callers.clone(),
         door: store.door(),

@@ -4,6 +4,7 @@ mod events;
 mod format;
 mod id;
 mod outages;
+mod pauses;
 pub(crate) mod texts;
 mod words;
 
@@ -21,6 +22,7 @@ pub use self::events::{EventRecord, GapRecord, What};
 pub use self::format::{Format, UnknownEncoding, ms_at};
 pub use self::id::{Id, Key, NotAnId, day_of, parse_day};
 use self::outages::Outages;
+pub use self::pauses::{PauseCause, PauseRecord};
 pub use self::texts::Parameters;
 use self::texts::{TEXTS_BYTES_MAX, bounded, json_bytes};
 pub use self::words::{End, State, Vocabulary, Word};
@@ -38,7 +40,7 @@ const GAP_BYTES: usize = 32;
 /// A key's or a mark's share of [`TEXTS_BYTES_MAX`] beside its text: the JSON around it.
 const EVENT_FRAME_BYTES: usize = 56;
 
-/// Written bytes of a record without its texts, and of each of its gaps.
+/// Written bytes of a record without its texts, and of each of its gaps and pauses.
 const FRAME_BYTES: usize = 2048;
 const GAP_JSON_BYTES: usize = 128;
 
@@ -120,6 +122,15 @@ pub struct Record {
     pub events: Vec<EventRecord>,
     /// The number of further events, which are not listed.
     pub events_dropped: u64,
+    /// Pauses, in the order in which they began; at most [`LIST_MAX`]. Absent when none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pauses: Vec<PauseRecord>,
+    /// The number of further pauses, which are not listed; absent when none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pauses_dropped: u64,
+    /// The total length of all pauses; absent when none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub paused_ms: u64,
     /// Bytes of its texts so far; counted when first needed.
     #[serde(skip)]
     texts_bytes: Option<usize>,
@@ -264,6 +275,9 @@ impl Record {
             outages: None,
             events: Vec::new(),
             events_dropped: 0,
+            pauses: Vec::new(),
+            pauses_dropped: 0,
+            paused_ms: 0,
             texts_bytes: None,
             lost_ms: 0,
             silent_tracks: Vec::new(),
@@ -289,6 +303,9 @@ impl Record {
             outages: None,
             events: Vec::new(),
             events_dropped: 0,
+            pauses: Vec::new(),
+            pauses_dropped: 0,
+            paused_ms: 0,
             texts_bytes: None,
             ..self.clone()
         };
@@ -353,7 +370,8 @@ impl Record {
     #[must_use]
     pub fn size(&self) -> usize {
         let texts = self.texts_bytes.unwrap_or_else(|| self.head_bytes());
-        FRAME_BYTES + texts + self.gaps.len() * (GAP_JSON_BYTES - GAP_BYTES)
+        let numbers = self.gaps.len() + self.pauses.len();
+        FRAME_BYTES + texts + numbers * (GAP_JSON_BYTES - GAP_BYTES)
     }
 
     /// The record as a list shows it, and the number of parameters that are not shown whole. Gaps, keys
@@ -364,6 +382,7 @@ impl Record {
         let mut brief = Self {
             gaps_dropped: self.gaps_dropped + self.gaps.len() as u64,
             events_dropped: self.events_dropped + self.events.len() as u64,
+            pauses_dropped: self.pauses_dropped + self.pauses.len() as u64,
             parameters,
             // An earlier build kept ids of any length.
             stream_id: texts::id(self.stream_id.clone()),
@@ -372,7 +391,7 @@ impl Record {
             outages: None,
             ..self.clone()
         };
-        (brief.gaps, brief.events) = (Vec::new(), Vec::new());
+        (brief.gaps, brief.events, brief.pauses) = (Vec::new(), Vec::new(), Vec::new());
         (brief, left_out)
     }
 

@@ -14,6 +14,7 @@ mod file;
 mod finisher;
 mod format;
 mod jobs;
+mod pause;
 mod retry;
 mod sound;
 mod tally;
@@ -33,6 +34,7 @@ pub use self::file::DESCRIPTORS;
 pub use self::format::AudioFormat;
 use self::format::message_bytes_per_ms;
 use self::jobs::{Begin, Finish, SpoolOp, WriterJob};
+use self::pause::Pause;
 use self::sound::Sound;
 pub use self::tally::Tally;
 pub use self::writers::Writers;
@@ -132,6 +134,8 @@ pub struct Recording {
     to_note: bool,
     /// Sum of the stream's fault counts and lost samples at the last look.
     amiss: u64,
+    /// The pause that goes on.
+    pause: Option<Pause>,
     sound: Sound,
 }
 
@@ -236,6 +240,7 @@ impl Recording {
             noted: (now, NOTE_INTERVAL),
             to_note: false,
             amiss: 0,
+            pause: None,
             sound: Sound::default(),
         }
     }
@@ -279,6 +284,7 @@ impl Recording {
 
     /// Appends the first `count` bytes of the [`room`](Self::room): whole sample frames.
     fn append(&mut self, count: usize, posts: &mut Posts, now: Instant) {
+        self.silence_paused(count, now);
         let AudioFormat { codec, spec } = self.format;
         let bytes = &self.block[self.block_bytes..self.block_bytes + count];
         self.sound.note(codec, bytes, spec.channels);
@@ -325,6 +331,7 @@ impl Recording {
     /// times a second.
     pub fn tend(&mut self, stats: &Stats, posts: &mut Posts, now: Instant) {
         self.tap.show(stats);
+        self.follow_pause(now);
         let is_old = self.block_began.is_some_and(|began| now - began >= BLOCK_AGE_MAX);
         // Each waiting block has a cost of its own, beside that of its audio.
         if is_old && self.backlog.blocks.load(Ordering::Relaxed) < BLOCKS_MAX {
@@ -342,7 +349,9 @@ impl Recording {
             + stats.unaddressed
             + stats.rejected.iter().sum::<u64>()
             + self.lost;
-        self.to_note |= std::mem::replace(&mut self.amiss, amiss) != amiss;
+        let is_news = std::mem::replace(&mut self.amiss, amiss) != amiss;
+        // After a crash, the length of a pause is that of the last note.
+        self.to_note |= is_news || self.pause.is_some();
         if self.to_note && is_due && !is_behind {
             self.to_note = false;
             let rest_ms = self.record.size() as u64 * 1000 / NOTE_BYTES_PER_S;
@@ -350,6 +359,13 @@ impl Recording {
             let mut record = Record::clone(&self.record);
             record.set_stats(stats);
             record.lost_ms = self.lost_ms();
+            if let Some(pause) = &self.pause {
+                record.add_pause(pause.record(
+                    self.first_sample,
+                    self.end_sample(),
+                    self.format.spec,
+                ));
+            }
             // After a crash, the end of the call is this time plus the audio that follows this note.
             record.ended_at = jiff::Timestamp::now();
             posts.post_aside(self.key, &self.backlog, SpoolOp::Note(Box::new(record)));
@@ -450,6 +466,7 @@ impl Recording {
         now: Instant,
         done: Done,
     ) -> Finishing {
+        self.close_pause(self.end_sample());
         self.post_block(posts, now);
         self.post_silence(posts);
         let lost_ms = self.lost_ms();

@@ -55,6 +55,7 @@ impl Line {
             posts,
             encoding,
             segment_bytes_max: u64::MAX,
+            pause_key: None,
             stream_tokens: None,
             callers: None,
             failures: Arc::default(),

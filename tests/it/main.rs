@@ -25,6 +25,7 @@ mod hostile;
 mod keep;
 mod links;
 mod long;
+mod pause;
 mod places;
 mod provider_suite;
 mod ready;

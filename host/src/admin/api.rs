@@ -385,7 +385,7 @@ fn call_key(path: Result<Path<String>, PathRejection>) -> Result<u64, Problem> {
     key.ok_or_else(no_call)
 }
 
-fn no_call() -> Problem {
+pub(super) fn no_call() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is no such call now; see the recordings")
 }
 

@@ -124,6 +124,7 @@ impl Seen {
             rejected: progress.rejected,
             gaps: self.gaps,
             missing_ms: self.missing_ms,
+            is_paused: self.entry.asked_pause().is_some(),
         }
     }
 

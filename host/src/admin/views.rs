@@ -128,6 +128,7 @@ pub(super) struct ProgressView {
     pub rejected: u64,
     pub gaps: u64,
     pub missing_ms: u64,
+    pub is_paused: bool,
 }
 
 /// The figures of all live recordings.

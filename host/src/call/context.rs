@@ -8,6 +8,7 @@ use callreel_core::frame::Start;
 use callreel_core::wav;
 
 use super::opening::Allowance;
+use super::pause::PauseKey;
 use crate::caller_ids::Callers;
 use crate::pace::Pace;
 use crate::recording::{AudioFormat, Done, Outcome, Posts};
@@ -33,6 +34,8 @@ pub struct Context {
     /// Rate limit of new calls. Each stream after a connection's first counts; the upgrade counts for
     /// the first.
     pub pace: Arc<Pace>,
+    /// The key that pauses a recording and lets it go on.
+    pub pause_key: Option<PauseKey>,
     /// Called when a recording or a failure record is finished, with the key of its call. It runs on the
     /// thread that finished the file, and must not wait.
     pub finished: Arc<dyn Fn(usize, Outcome) + Send + Sync>,

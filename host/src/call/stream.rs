@@ -12,10 +12,10 @@ use callreel_core::ws;
 use tracing::Span;
 use tracing::field::{Empty, debug};
 
-use super::Context;
 use super::opening::Opening;
 use super::routing::Routed;
-use crate::record::{End, Record, What};
+use super::{Context, masked, pause};
+use crate::record::{End, PauseCause, Record, What};
 use crate::recording::{Done, Finishing, Posts, Recording};
 
 /// Longest text of a key or a mark that is kept, in characters.
@@ -118,6 +118,7 @@ impl Stream {
         if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
             self.begin_segment(context, now);
         }
+        self.follow_pause(now);
         self.keep_line(line, &mut context.posts);
     }
 
@@ -183,16 +184,34 @@ impl Stream {
                 let Record { stream_id, call_id, .. } = &record;
                 self.span.record("stream", debug(stream_id)).record("call", debug(call_id));
                 self.is_quiet = !context.tell_start(start, peer, now);
+                let is_paused = pause::is_asked_by(&record.parameters);
                 let format = context.format_of(start);
                 let recording = Recording::begin(&mut context.posts, record, format, 0, now);
-                self.recording = Some(recording.made_quiet(self.is_quiet));
+                let recording = self.recording.insert(recording.made_quiet(self.is_quiet));
+                if is_paused {
+                    recording.ask_pause(Some(PauseCause::Parameter), now);
+                }
             }
             Event::Refused(start) => {
                 *opening = None;
                 return Next::Unsupported(Box::new(context.refused(start, peer, now)));
             }
-            Event::Dtmf { digit, at } => add_event(&mut self.recording, *at, What::Dtmf, digit),
-            Event::Mark { name, at } => add_event(&mut self.recording, *at, What::Mark, name),
+            Event::Dtmf { digit, at } => {
+                let pause_key = context.pause_key.as_ref();
+                let is_kept = self
+                    .recording
+                    .as_mut()
+                    .is_some_and(|recording| pause::heed_key(recording, digit, pause_key, now));
+                if is_kept {
+                    add_event(&mut self.recording, *at, What::Dtmf, digit);
+                }
+            }
+            Event::Mark { name, at } => {
+                add_event(&mut self.recording, *at, What::Mark, name);
+                self.recording
+                    .iter_mut()
+                    .for_each(|recording| pause::heed_mark(recording, name, now));
+            }
             Event::Stopped => next = Next::Stop,
             _ => {}
         }
@@ -242,9 +261,18 @@ impl Stream {
         let record = full.record().next_segment(self.session.stats());
         let (format, first_sample) = (full.format(), full.end_sample());
         let next = Recording::begin(&mut context.posts, record, format, first_sample, now);
+        let next = next.paused_like(&full);
         let nobody = Box::new(|_| ());
         full.finish(End::Segment, self.session.stats(), &mut context.posts, now, nobody);
         self.recording = Some(next.made_quiet(self.is_quiet));
+    }
+
+    /// Begins or ends a pause of the recording if that was asked for.
+    pub(super) fn follow_pause(&mut self, now: Instant) {
+        if let Some(recording) = &mut self.recording {
+            let _entered = self.span.enter();
+            recording.follow_pause(now);
+        }
     }
 
     /// Ends the recording, if there is one.
@@ -275,8 +303,13 @@ impl Stream {
         Some(finishing)
     }
 
-    /// Keeps a message as received, for the capture.
+    /// Keeps a message for the capture: as received, or masked while the recording is paused.
     pub(super) fn keep_line(&mut self, line: Option<&[u8]>, posts: &mut Posts) {
+        let paused = self.recording.as_ref().filter(|recording| recording.is_paused());
+        let line = line.and_then(|line| match paused {
+            Some(paused) => masked::line(line, paused.format().codec.silence()).map(Cow::Owned),
+            None => Some(Cow::Borrowed(line)),
+        });
         let Some(line) = line else {
             return;
         };
@@ -288,7 +321,7 @@ impl Stream {
                 recording.capture(lines, posts);
             }
         }
-        self.capture.extend_from_slice(line);
+        self.capture.extend_from_slice(&line);
     }
 }
 

@@ -95,6 +95,7 @@ fn engine_config(args: &ServeArgs) -> Result<engine::Config, Error> {
         max_duration: args.limits.max_duration,
         encoding: args.files.format.into(),
         capture: args.files.capture.is_some(),
+        pause_key: args.files.pause_key,
         stream_tokens,
         callers: (!args.twilio.no_caller_ids).then(Arc::<Callers>::default),
         ..engine::Config::default()

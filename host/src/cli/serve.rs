@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use crate::call::pause::PauseKey;
 use crate::decode::OutputFormat;
 use crate::log::LogFormat;
 use crate::origin::Origin;
@@ -147,6 +148,11 @@ pub struct FilesArgs {
     /// show them as chapters [default: off]
     #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
     pub cues: bool,
+
+    /// Key, one of 0 to 9, * and #, with which the caller or an agent pauses the recording and lets it go
+    /// on, for numbers that must not be recorded. Keys pressed in between are left out [default: none]
+    #[arg(long, env = "CALLREEL_PAUSE_KEY", value_name = "KEY")]
+    pub pause_key: Option<PauseKey>,
 
     /// Also write the frames of every stream to this directory, as .jsonl for `decode` and for bug
     /// reports. They are personal data [default: not written]

@@ -124,6 +124,7 @@ class Card {
     this.#looks += 1;
     if (this.#history.length > HISTORY_MAX) this.#history.shift();
     const facts = [];
+    if (level.is_paused) facts.push(["warn", "paused: silence is recorded"]);
     if (level.gaps) facts.push(["warn", `${count(level.gaps, "gap", "gaps")}, ${span(level.missing_ms)} missing`]);
     if (level.late) facts.push(["warn", `${level.late} late`]);
     if (level.rejected) facts.push(["bad", `${level.rejected} rejected`]);
