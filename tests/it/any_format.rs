@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use callreel::board::{Board, Listener};
 use callreel::finished::Finished;
-use callreel::record::{End, Key, Record};
+use callreel::record::{End, Key, PauseCause, Record};
 use callreel::recording::{AudioFormat, Outcome, Posts, QUEUE_MS_MAX, Recording, Tally, Writers};
 use callreel::store::{self, Store};
 use callreel_core::format::{Codec, Format};
@@ -57,6 +57,11 @@ impl Shape {
 
     fn channels(&self) -> usize {
         usize::from(self.tracks.channels())
+    }
+
+    /// The sample that is silence: A-law has no zero.
+    fn silence(&self) -> i16 {
+        if self.codec == Codec::Alaw { g711::alaw(0xD5) } else { 0 }
     }
 
     fn samples_in(&self, ms: u64) -> usize {
@@ -194,7 +199,7 @@ impl Stream {
 
     /// Lets time pass without audio.
     fn skip(&mut self, ms: u64) {
-        let silence = if self.shape.codec == Codec::Alaw { g711::alaw(0xD5) } else { 0 };
+        let silence = self.shape.silence();
         let count = self.shape.samples_in(ms);
         self.samples.iter_mut().for_each(|all| all.extend(std::iter::repeat_n(silence, count)));
         self.time_ms += ms;
@@ -412,6 +417,30 @@ fn levels_and_silent_tracks_are_told_of_any_samples() {
         let said = (&record["silent_tracks"], &record["equal_channels"]);
         assert_eq!(said, (&json!(["outbound"]), &json!(false)), "{id}");
         assert_eq!(record["duration_ms"], 20, "{id}");
+    }
+    studio.close();
+}
+
+#[test]
+fn a_pause_is_the_silence_of_the_streams_own_encoding() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut studio = Studio::open(dir.path());
+    for codec in [Codec::Alaw, Codec::L16Be, Codec::L16Le, Codec::Mulaw] {
+        let id = format!("{codec:?}");
+        let shape = Shape::new(codec, 16_000, Tracks::Both, true);
+        let mut stream = Stream::begin(shape, &id, Encoding::Pcm16, &mut studio.posts);
+        stream.say(1, &mut studio.posts);
+        let now = stream.now();
+        stream.recording.ask_pause(Some(PauseCause::Api), now);
+        stream.say(2, &mut studio.posts);
+        for all in &mut stream.samples {
+            all[shape.samples_in(CHUNK_MS)..].fill(shape.silence());
+        }
+        let expected = stream.expected();
+        stream.end(&mut studio.posts);
+        let (wav, record) = paths(dir.path(), &id);
+        assert!(fs::read(wav).unwrap()[44..] == oracle::bytes(&expected), "{id}");
+        assert_eq!(read_record(&record)["paused_ms"], CHUNK_MS, "{id}");
     }
     studio.close();
 }
