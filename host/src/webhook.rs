@@ -2,6 +2,7 @@
 //! and repeated until the server accepts it. The messages wait in the [`Outbox`]; `webhook-id` stays the
 //! same.
 
+pub mod command;
 mod post;
 
 use std::fmt;
