@@ -10,6 +10,7 @@ mod events;
 mod guesses;
 mod health;
 mod held;
+mod letters;
 mod parts;
 mod pausing;
 mod stream;
@@ -252,6 +253,7 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/recordings/{day}/{id}/audio", get(api::audio))
         .route("/api/v1/recordings/{day}/{id}/peaks", get(api::peaks))
         .route("/api/v1/status", get(api::status))
+        .route("/api/v1/webhook/dead", get(letters::list).post(letters::redeliver))
         .route("/metrics", get(api::metrics));
     Router::new()
         .merge(api)

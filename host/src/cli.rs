@@ -15,7 +15,7 @@ pub use self::serve::{
     AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
     WebhookArgs,
 };
-use crate::{caller, decode, demo, log, repair, shown};
+use crate::{caller, decode, demo, log, repair, shown, webhook};
 
 /// Records phone calls that a provider streams over WebSocket.
 #[derive(Debug, Parser)]
@@ -52,6 +52,8 @@ pub enum Command {
     Repair(Deferred<repair::Args>),
     /// Record calls (the default)
     Serve(Deferred<ServeArgs>),
+    /// Try the webhook receivers; list the messages that they did not take, and send them again
+    Webhook(Deferred<webhook::command::Args>),
 }
 
 /// Arguments of a command. clap builds them only when that command is used: building those of all

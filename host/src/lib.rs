@@ -27,9 +27,11 @@ mod ready;
 pub mod record;
 pub mod recording;
 pub mod repair;
+pub mod secrets;
 mod shown;
 pub mod store;
 mod stream_tokens;
+pub mod trust;
 pub mod twilio;
 mod units;
 pub mod webhook;
@@ -63,7 +65,7 @@ pub struct Config {
     pub engine: engine::Config,
     /// The recordings.
     pub store: store::Config,
-    /// The receiver of finished recordings' records, if any.
+    /// The receivers of finished recordings' records, if any.
     pub webhook: Option<webhook::Config>,
 }
 

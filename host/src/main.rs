@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use callreel::cli::{self, Cli, Command, ServeArgs};
 use callreel::log::{self, Directives, Log, LogFormat};
-use callreel::{Config, Listeners, caller, decode, demo, descriptors, repair};
+use callreel::{Config, Listeners, caller, decode, demo, descriptors, repair, webhook};
 use tokio::net::{TcpListener, TcpSocket};
 use tracing::{info, warn};
 
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => show(&args.0).map(|()| true),
         Command::Repair(args) => repair::run(&args.0).map_err(Into::into),
         Command::Serve(args) => serve(*args.0).map(|()| true),
+        Command::Webhook(args) => webhook::command::run(&args.0).map_err(Into::into),
     };
     let code = match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -99,7 +100,9 @@ fn share_descriptors(config: &mut Config, has_admin: bool, descriptors: u64) {
     let admin = &mut config.admin.connections_max;
     *admin = (*admin).min(descriptors / 8 / PER_ADMIN).max(1);
     let admin = if has_admin { *admin * PER_ADMIN } else { 0 };
-    let rest = descriptors.saturating_sub(exchanges + admin + OTHERS);
+    let receivers = config.webhook.as_ref().map_or(0, |webhook| webhook.urls.len());
+    let deliveries = receivers * callreel::outbox::PLACES;
+    let rest = descriptors.saturating_sub(exchanges + admin + deliveries + OTHERS);
     let calls_max = (rest / PER_CALL).max(1);
     config.http.exchanges_max = exchanges;
     if config.http.calls_max.is_none_or(|wished| wished > calls_max) {

@@ -1,5 +1,5 @@
-//! The metrics that Prometheus scrapes. All label values are defined in the code: none comes from a
-//! call.
+//! The metrics that Prometheus scrapes. All label values are defined in the code or by the settings:
+//! none comes from a call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use crate::board::{BUCKETS_US, Board, Histogram, Refused, RequestRefused, STATES};
 use crate::lock::lock;
 use crate::log;
-use crate::outbox::Health;
+use crate::outbox::{Health, ReceiverHealth};
 use crate::record::State;
 use crate::store::{Removal, Retention};
 
@@ -157,12 +157,7 @@ impl Collector for Scrape {
         let draining = f64::from(u8::from(self.is_draining));
         to.gauge("callreel_draining", "1 when no new calls are taken", draining)?;
         if let Some(webhook) = &self.webhook {
-            let pending = webhook.pending as f64;
-            to.gauge("callreel_webhook_pending", "Webhook messages not accepted yet", pending)?;
-            let delivered = AtomicU64::new(webhook.delivered);
-            to.counter("callreel_webhook_delivered", "Webhook messages accepted", &delivered)?;
-            let given_up = AtomicU64::new(webhook.given_up);
-            to.counter("callreel_webhook_given_up", "Webhook messages given up", &given_up)?;
+            to.webhook(webhook)?;
         }
         to.seconds("process_cpu_seconds", "CPU time of the process", self.cpu_time)?;
         to.build()
@@ -172,6 +167,47 @@ impl Collector for Scrape {
 struct Metrics<'e>(DescriptorEncoder<'e>);
 
 impl Metrics<'_> {
+    /// The delivery of messages. The names of the receivers come from the settings.
+    fn webhook(&mut self, webhook: &Health) -> Result {
+        let pending = "Webhook messages not accepted yet, each counted once for each receiver";
+        self.gauge("callreel_webhook_pending", pending, webhook.pending as f64)?;
+        let oldest =
+            "Age of the oldest webhook message not accepted yet, in seconds; 0 if none waits";
+        self.gauge("callreel_webhook_oldest_seconds", oldest, seconds(webhook.oldest_s))?;
+        let delivered = AtomicU64::new(webhook.delivered);
+        self.counter("callreel_webhook_delivered", "Webhook messages accepted", &delivered)?;
+        let given_up = AtomicU64::new(webhook.given_up);
+        self.counter("callreel_webhook_given_up", "Webhook messages given up", &given_up)?;
+        let dead = "Webhook messages that were given up and are kept, to be sent again on request";
+        self.gauge("callreel_webhook_dead", dead, webhook.dead as f64)?;
+        let receivers = &webhook.receivers;
+        let pending = "Webhook messages not accepted yet, by receiver";
+        let values = receivers.iter().map(|receiver| receiver.pending as f64);
+        self.by_receiver("callreel_webhook_receiver_pending", pending, receivers, values)?;
+        let oldest = "Age of the oldest webhook message not accepted yet, in seconds, by receiver";
+        let values = receivers.iter().map(|receiver| seconds(receiver.oldest_s));
+        self.by_receiver("callreel_webhook_receiver_oldest_seconds", oldest, receivers, values)?;
+        let failing = "1 while all tries to reach a receiver fail";
+        let is_failing = |receiver: &ReceiverHealth| receiver.failing_since.is_some();
+        let values = receivers.iter().map(|receiver| f64::from(u8::from(is_failing(receiver))));
+        self.by_receiver("callreel_webhook_receiver_failing", failing, receivers, values)
+    }
+
+    fn by_receiver(
+        &mut self,
+        name: &str,
+        help: &str,
+        receivers: &[ReceiverHealth],
+        values: impl Iterator<Item = f64>,
+    ) -> Result {
+        let mut to = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (receiver, value) in receivers.iter().zip(values) {
+            let labels = [("receiver", receiver.name.as_str())];
+            ConstGauge::new(value).encode(to.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn gauge(&mut self, name: &str, help: &str, value: f64) -> Result {
         let to = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         ConstGauge::new(value).encode(to)
@@ -231,6 +267,10 @@ impl Metrics<'_> {
         let labels = [("version", env!("CARGO_PKG_VERSION"))];
         ConstGauge::new(1u64).encode(to.encode_family(&labels)?)
     }
+}
+
+fn seconds(age_s: Option<u64>) -> f64 {
+    age_s.unwrap_or(0) as f64
 }
 
 /// Meter of the process's CPU use. Holds the time, the CPU time and the result of the last measurement.

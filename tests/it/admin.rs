@@ -388,9 +388,8 @@ fn metrics_count_what_was_recorded() {
 fn a_webhook_is_signed_and_tried_again_across_a_restart() {
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let config = |url: &str| webhook::Config {
-        url: url.parse().unwrap(),
-        secret: webhook::Secret::new(secret).unwrap(),
         first_pause: Duration::from_millis(50),
+        ..webhook::Config::new(vec![url.parse().unwrap()], Some(secret), None, None).unwrap()
     };
     let dir = Arc::new(tempfile::tempdir().unwrap());
     // An address without a listener.

@@ -42,4 +42,5 @@ mod timing;
 mod trust;
 mod upgrade;
 mod wav;
+mod webhook;
 mod ws;

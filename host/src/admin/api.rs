@@ -54,7 +54,7 @@ const NO_RECORDING: &str = "there is no such recording";
 
 impl Admin {
     /// Waits for this request's turn, then reads files on a thread that may block.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&crate::store::Store) -> io::Result<T> + Send + 'static,
     ) -> Result<T, Problem> {
@@ -365,14 +365,19 @@ fn file_body(file: File, range: std::ops::Range<u64>) -> Body {
     })
 }
 
-fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+pub(super) fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     // Every parameter takes any text at first, so a repeated parameter is the only possible error here.
     let twice = |_| Problem::bad_request("a parameter is given twice");
     query.map(|Query(query)| query).map_err(twice)
 }
 
 /// Parses a number of the query; returns `usual` if it is absent or empty.
-fn count(name: &str, text: Option<&str>, usual: usize, max: usize) -> Result<usize, Problem> {
+pub(super) fn count(
+    name: &str,
+    text: Option<&str>,
+    usual: usize,
+    max: usize,
+) -> Result<usize, Problem> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(usual);
     };
@@ -394,6 +399,6 @@ fn recording_key(path: Result<Path<(String, String)>, PathRejection>) -> Result<
     key.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, NO_RECORDING))
 }
 
-fn as_json(value: &impl Serialize) -> Response {
+pub(super) fn as_json(value: &impl Serialize) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], json_of(value)).into_response()
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Admin;
+use crate::outbox::{self, Outbox};
 use crate::store::{self, Plan, Recovery, Room, Store};
 
 /// Room on the file system of the recordings.
@@ -73,8 +74,11 @@ pub(super) async fn alive() -> Response {
 pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     let readiness = &admin.sources.readiness;
     let faults = readiness.look().await;
+    let mut warnings = readiness.warnings();
+    let delivery = admin.sources.outbox.as_ref().map(Outbox::health);
+    warnings.extend(delivery.iter().flat_map(outbox::Health::warnings));
     let status = if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer(status, &faults, &readiness.warnings(), recovery(&admin.sources.store))
+    answer(status, &faults, &warnings, recovery(&admin.sources.store))
 }
 
 fn answer(

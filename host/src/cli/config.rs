@@ -52,15 +52,9 @@ pub enum Error {
          signs for the address it calls, so give that, like --public-url https://calls.example.com"
     )]
     TokenWithoutPublicUrl,
-    /// The secret of the webhook is not usable.
+    /// The settings of the webhook are not usable.
     #[error(transparent)]
-    WebhookSecret(#[from] webhook::Error),
-    /// Webhook messages are never sent without a signature.
-    #[error(
-        "--webhook signs its messages, so it needs a secret: set CALLREEL_WEBHOOK_SECRET or --webhook-secret, for \
-         example to the output of `echo whsec_$(openssl rand -base64 32)`"
-    )]
-    WebhookWithoutSecret,
+    Webhook(#[from] webhook::ConfigError),
 }
 
 impl TryFrom<ServeArgs> for Config {
@@ -160,16 +154,12 @@ fn admin_config(args: AdminArgs, listening: &ListeningArgs) -> Result<admin::Con
 }
 
 fn webhook_config(args: WebhookArgs) -> Result<Option<webhook::Config>, Error> {
-    let Some(url) = args.webhook else {
+    let WebhookArgs { webhook, webhook_secret, webhook_secret_file, webhook_ca } = args;
+    if webhook.is_empty() {
         return Ok(None);
-    };
-    let secret = args.webhook_secret.filter(|secret| !secret.is_empty());
-    let secret = secret.ok_or(Error::WebhookWithoutSecret)?;
-    Ok(Some(webhook::Config {
-        url,
-        secret: webhook::Secret::new(&secret)?,
-        first_pause: webhook::FIRST_PAUSE,
-    }))
+    }
+    let (secret, file) = (webhook_secret.as_deref(), webhook_secret_file.as_deref());
+    Ok(Some(webhook::Config::new(webhook, secret, file, webhook_ca.as_deref())?))
 }
 
 fn store_config(files: FilesArgs, disk: DiskArgs) -> store::Config {

@@ -54,7 +54,7 @@ pub struct ServeArgs {
     /// Options of the admin listener.
     #[command(flatten, next_help_heading = "Console, API and metrics")]
     pub admin: AdminArgs,
-    /// Options of the webhook that is told of finished recordings.
+    /// Options of the webhooks that are told of finished recordings.
     #[command(flatten, next_help_heading = "Webhook")]
     pub webhook: WebhookArgs,
 
@@ -249,18 +249,29 @@ pub struct AdminArgs {
     pub allow_delete: bool,
 }
 
-/// Options of the webhook that is told of finished recordings.
+/// Options of the webhooks that are told of finished recordings.
 #[derive(Args, Debug)]
 pub struct WebhookArgs {
     /// Post the end record of every finished recording to this address (Standard Webhooks), repeated for
-    /// three days until the receiver accepts it. Needs --webhook-secret
-    #[arg(long, env = "CALLREEL_WEBHOOK", value_name = "URL")]
-    pub webhook: Option<webhook::Url>,
+    /// three days until the receiver accepts it; repeat the option, or separate addresses by spaces, for
+    /// several receivers. Needs a secret
+    #[arg(long, env = "CALLREEL_WEBHOOK", value_name = "URL", value_delimiter = ' ')]
+    pub webhook: Vec<webhook::Url>,
 
     /// Key that signs webhook messages: whsec_ and the base64 of 24 to 64 random bytes. Others can see a
     /// command line, so better set CALLREEL_WEBHOOK_SECRET
     #[arg(long, env = "CALLREEL_WEBHOOK_SECRET", value_name = "SECRET", hide_env_values = true)]
     pub webhook_secret: Option<String>,
+
+    /// File of such keys instead, one a line: each message has a signature of each, the first one's first.
+    /// It is read again when it changes, and at SIGHUP
+    #[arg(long, env = "CALLREEL_WEBHOOK_SECRET_FILE", value_name = "FILE")]
+    pub webhook_secret_file: Option<PathBuf>,
+
+    /// File of certificates (PEM) of authorities that webhook messages trust, beside this machine's own or
+    /// those of SSL_CERT_FILE and SSL_CERT_DIR
+    #[arg(long, env = "CALLREEL_WEBHOOK_CA", value_name = "FILE")]
+    pub webhook_ca: Option<PathBuf>,
 }
 
 /// Address of the admin listener; `None` for no listener.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 /// The headers and the body of a request.
 pub(crate) type Request = (BTreeMap<String, String>, String);
@@ -28,7 +29,38 @@ pub(crate) fn receiver(statuses: Vec<u16>) -> (String, mpsc::Receiver<Request>) 
     (url, received)
 }
 
-/// Reads a request. The names of its headers are in lower case.
+/// A web server that answers each request in a thread of its own, and passes the requests on, with the
+/// times at which they came. `answer` makes the status line without the version, and further headers;
+/// `None` for no answer and an open connection.
+pub(crate) fn receivers(
+    answer: impl Fn(&Request) -> Option<String> + Send + Sync + 'static,
+) -> (String, mpsc::Receiver<(Request, Instant)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, received) = mpsc::channel();
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let (mut socket, sender, answer) = (socket.unwrap(), sender.clone(), answer.clone());
+            std::thread::spawn(move || {
+                let request = read_request(&mut socket);
+                let answer = answer(&request);
+                // The test may be over.
+                let _ = sender.send((request, Instant::now()));
+                match answer {
+                    Some(answer) => {
+                        let end = "Content-Length: 0\r\nConnection: close\r\n\r\n";
+                        let _ = write!(socket, "HTTP/1.1 {answer}\r\n{end}");
+                    }
+                    None => drop(socket.read(&mut [0])),
+                }
+            });
+        }
+    });
+    (url, received)
+}
+
+/// Reads a request. The names of its headers are in lower case; `:path` is the path.
 pub(crate) fn read_request(socket: &mut TcpStream) -> Request {
     let mut reader = BufReader::new(socket);
     let mut headers = BTreeMap::new();
@@ -38,7 +70,10 @@ pub(crate) fn read_request(socket: &mut TcpStream) -> Request {
         match line.trim_end().split_once(": ") {
             Some((name, value)) => drop(headers.insert(name.to_lowercase(), value.to_owned())),
             None if line.trim_end().is_empty() => break,
-            None => {}
+            None => {
+                let path = line.split(' ').nth(1).unwrap_or_default();
+                headers.insert(":path".to_owned(), path.to_owned());
+            }
         }
     }
     let mut body = vec![0; headers["content-length"].parse().unwrap()];
