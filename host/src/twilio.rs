@@ -1,5 +1,5 @@
 //! Twilio's TwiML and the check of X-Twilio-Signature; its media frames are in core. Pure functions, no
-//! I/O.
+//! I/O but a line in the log.
 //!
 //! Sources: Twilio's "Webhooks security", "Secure your media streams" and TwiML `<Stream>` pages.
 
@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 pub use self::signature::{Rejected, Verifier, sign};
-pub use self::tokens::AuthToken;
+pub use self::tokens::{AuthToken, AuthTokens};
 use crate::caller_ids::{self, CallerIds, Callers};
 use crate::public_url::PublicUrl;
 use crate::stream_tokens::{PARAMETER as STREAM_TOKEN, StreamTokens};
@@ -91,6 +91,12 @@ impl FromStr for SpokenText {
 /// The reason why a text or an auth token cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    /// The id of an account is no secret.
+    #[error(
+        "an account SID (AC and 32 hex digits) was given for an auth token: copy the token that the Twilio console \
+         shows below it; lines with both go into the file of --auth-token-file"
+    )]
+    AccountSid,
     /// A character that no XML document may hold.
     #[error("must not hold control characters")]
     TextCharacter,
@@ -98,9 +104,7 @@ pub enum Error {
     #[error("must not be longer than {TEXT_CHARS_MAX} characters, Twilio's limit")]
     TextLength,
     /// With an empty token anybody could sign; Twilio's tokens have no blanks.
-    #[error(
-        "the auth token is empty or holds blanks: copy it from the Twilio console, or unset it"
-    )]
+    #[error("an auth token is empty or holds blanks: copy it from the Twilio console, or unset it")]
     Token,
 }
 
@@ -156,6 +160,11 @@ impl Webhook<'_> {
     pub fn call_id(&self) -> Option<String> {
         let mut ids = self.fields().filter(|(name, value)| name == "CallSid" && !value.is_empty());
         ids.next().map(|(_name, value)| value.into_owned())
+    }
+
+    /// The id of the account, from the form or else from the query.
+    fn account(&self) -> Option<Cow<'_, str>> {
+        self.fields().find(|(name, _value)| name == "AccountSid").map(|(_name, value)| value)
     }
 
     /// The two ends of the call, as far as the webhook tells them.

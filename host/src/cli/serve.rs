@@ -104,10 +104,17 @@ pub struct ListeningArgs {
 /// Options of calls through Twilio.
 #[derive(Args, Debug)]
 pub struct TwilioArgs {
-    /// Twilio's auth token: refuse every request that is not signed with it for --public-url. Others can
-    /// see a command line, so better set CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN
+    /// Twilio's auth token: refuse every request that is not signed with it for --public-url. While it is
+    /// changed, give the new one and then the old one: repeat the option, or separate them by commas.
+    /// Others can see a command line, so better set CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN
     #[arg(long, env = "CALLREEL_AUTH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    pub auth_token: Option<String>,
+    pub auth_token: Vec<String>,
+
+    /// File of auth tokens, one a line, the newest first; `ACCOUNT_SID TOKEN` is the token of that
+    /// (sub)account alone. Empty lines and lines that begin with # are left out. Read again at SIGHUP and
+    /// when it changes
+    #[arg(long, env = "CALLREEL_AUTH_TOKEN_FILE", value_name = "FILE")]
+    pub auth_token_file: Option<PathBuf>,
 
     /// Record only streams that show the one-time token which /incoming-call gave to their call within
     /// the last 60 s. Webhook and stream must reach the same process [default: off]

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use base64ct::{Base64, Encoding};
 use data_encoding::HEXLOWER;
@@ -9,8 +11,16 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::{AuthToken, Webhook};
-use crate::public_url::{PublicUrl, Scheme};
+use super::{AuthToken, AuthTokens, Webhook};
+use crate::lock::lock;
+use crate::public_url::{PathPrefix, PublicUrl, Scheme};
+use crate::secrets::Watched;
+
+/// The shortest time between two log lines that an older token is in use.
+const OLDER_TOLD_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// The most tokens that are tried to find the URL for which a rejected request is signed.
+const SEARCHED_MAX: usize = 8;
 
 /// Signs a request as Twilio does: the base64 of HMAC-SHA1 over the exact URL and the sorted,
 /// distinct parameters.
@@ -35,23 +45,31 @@ fn mac(token: &AuthToken, url: &str, params: &Params<'_>) -> Hmac<Sha1> {
     mac
 }
 
-/// Checks that a request was made by the holder of the auth token, for the configured public URL.
+/// Checks that a request was made by the holder of an auth token, for the configured public URL.
 ///
 /// Host and X-Forwarded-* are ignored. A signature holds no time and no nonce: a genuine request may
 /// be repeated, so the answer to it must be harmless.
 #[derive(Clone, Debug)]
 pub struct Verifier {
-    token: AuthToken,
+    tokens: Watched<AuthTokens>,
     public_url: PublicUrl,
+    /// Time of the last log line that an older token is in use.
+    older_told: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Verifier {
-    /// Trusts requests for `public_url` that are signed with `token`.
-    pub fn new(token: AuthToken, public_url: PublicUrl) -> Self {
-        Self { token, public_url }
+    /// Trusts requests for `public_url` that are signed with one of `tokens`.
+    #[must_use]
+    pub fn new(tokens: Watched<AuthTokens>, public_url: PublicUrl) -> Self {
+        Self { tokens, public_url, older_told: Arc::default() }
     }
 
-    /// Checks a webhook.
+    /// Follows the changes of the tokens' file, if there is one, until the future is dropped.
+    pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.tokens.clone().watch()
+    }
+
+    /// Checks a webhook. Twilio signs it with a token of the account that it names.
     ///
     /// # Errors
     /// [`Rejected`] has the reason and the URL that was checked.
@@ -62,16 +80,17 @@ impl Verifier {
     ) -> Result<(), Rejected> {
         let scheme = self.public_url.scheme();
         let reject = |reason| self.reject(reason, scheme, webhook.path_and_query);
-        let fields: Vec<(Cow<'_, str>, Cow<'_, str>)> =
-            match signed_part(webhook).map_err(reject)? {
-                SignedPart::Form => form_urlencoded::parse(webhook.body).collect(),
-                SignedPart::Url => Vec::new(),
-            };
-        let params = fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
-        self.verify(scheme, webhook.path_and_query, &params, signature).map_err(reject)
+        let fields = signed_fields(webhook).map_err(reject)?;
+        let asked = Asked {
+            path_and_query: webhook.path_and_query,
+            params: params_of(&fields),
+            account: webhook.account(),
+        };
+        self.verify(scheme, &asked, signature).map_err(reject)
     }
 
-    /// Checks a WebSocket upgrade. Twilio signs the `wss` URL that the TwiML named.
+    /// Checks a WebSocket upgrade. Twilio signs the `wss` URL that the TwiML named. It names no account,
+    /// so the token of any will do.
     ///
     /// # Errors
     /// [`Rejected`] has the reason and the URL that was checked.
@@ -80,32 +99,157 @@ impl Verifier {
         path_and_query: &str,
         signature: Option<&str>,
     ) -> Result<(), Rejected> {
-        self.verify(Scheme::Wss, path_and_query, &Params::new(), signature)
+        self.verify(Scheme::Wss, &Asked::upgrade(path_and_query), signature)
             .map_err(|reason| self.reject(reason, Scheme::Wss, path_and_query))
     }
 
     fn verify(
         &self,
         scheme: Scheme,
-        path_and_query: &str,
-        params: &Params<'_>,
+        asked: &Asked<'_>,
         signature: Option<&str>,
     ) -> Result<(), Reason> {
-        let signature = signature.ok_or(Reason::Missing)?;
-        let mut buffer = [0; 20];
-        let signature = Base64::decode(signature, &mut buffer).map_err(|_| Reason::Malformed)?;
-        let genuine = self
-            .public_url
-            .spellings(scheme, path_and_query)
-            .iter()
-            .any(|url| mac(&self.token, url, params).verify_slice(signature).is_ok());
-        if genuine { Ok(()) } else { Err(Reason::Mismatch) }
+        let signature = Signature::read(signature)?;
+        let urls = self.public_url.spellings(scheme, asked.path_and_query);
+        let (mut is_known, mut is_current, mut is_genuine) = (false, false, false);
+        // The time tells neither the token nor the spelling.
+        for (token, is_older) in self.tokens.get().of(asked.account.as_deref()) {
+            let fits = signature.count(token, &urls, &asked.params) > 0;
+            is_known = true;
+            is_genuine |= fits;
+            is_current |= fits && !is_older;
+        }
+        if !is_known {
+            return Err(Reason::Account);
+        }
+        if !is_genuine {
+            return Err(Reason::Mismatch);
+        }
+        if !is_current {
+            self.tell_older();
+        }
+        Ok(())
+    }
+
+    /// Says that an older token is in use, once an hour.
+    fn tell_older(&self) {
+        let mut told = lock(&self.older_told);
+        if told.is_none_or(|told| told.elapsed() >= OLDER_TOLD_EVERY) {
+            *told = Some(Instant::now());
+            tracing::info!(
+                "a request is signed with an older auth token: keep that until this line, which comes once an hour at \
+                 most, stays away"
+            );
+        }
     }
 
     fn reject(&self, reason: Reason, scheme: Scheme, path_and_query: &str) -> Rejected {
         let [url, ..] = self.public_url.spellings(scheme, path_and_query);
         Rejected { reason, url: loggable(&url) }
     }
+
+    /// Finds the URL for which a rejected webhook is signed with one of the tokens: an `http` or `https`
+    /// URL on one of `hosts`, below the path of the public URL or without it. The URL is fit for a log.
+    #[must_use]
+    pub fn webhook_signed_for(
+        &self,
+        webhook: &Webhook<'_>,
+        signature: Option<&str>,
+        hosts: &[&str],
+    ) -> Option<String> {
+        let fields = signed_fields(webhook).ok()?;
+        let (path_and_query, account) = (webhook.path_and_query, webhook.account());
+        let asked = Asked { path_and_query, params: params_of(&fields), account };
+        self.signed_for(None, &asked, signature, hosts)
+    }
+
+    /// Finds the URL for which a rejected upgrade is signed, as
+    /// [`webhook_signed_for`](Self::webhook_signed_for) does, by `wss`.
+    #[must_use]
+    pub fn upgrade_signed_for(
+        &self,
+        path_and_query: &str,
+        signature: Option<&str>,
+        hosts: &[&str],
+    ) -> Option<String> {
+        self.signed_for(Some(Scheme::Wss), &Asked::upgrade(path_and_query), signature, hosts)
+    }
+
+    fn signed_for(
+        &self,
+        scheme: Option<Scheme>,
+        asked: &Asked<'_>,
+        signature: Option<&str>,
+        hosts: &[&str],
+    ) -> Option<String> {
+        let signature = Signature::read(signature).ok()?;
+        let own = self.public_url.authority();
+        let hosts: BTreeSet<&str> = hosts.iter().copied().chain([own.as_str()]).collect();
+        let tokens = self.tokens.get();
+        for (host, base) in hosts.into_iter().flat_map(|host| [("https", host), ("http", host)]) {
+            for prefix in [self.public_url.prefix(), &PathPrefix::default()] {
+                let Ok(url) = format!("{host}://{base}").parse::<PublicUrl>() else {
+                    continue;
+                };
+                let url = url.below(prefix);
+                let urls = url.spellings(scheme.unwrap_or(url.scheme()), asked.path_and_query);
+                let mut tokens = tokens.of(asked.account.as_deref()).take(SEARCHED_MAX);
+                if tokens.any(|(token, _)| signature.count(token, &urls, &asked.params) > 0) {
+                    return Some(loggable(&urls[0]));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The signed parts of a request, beside scheme and host.
+struct Asked<'a> {
+    path_and_query: &'a str,
+    params: Params<'a>,
+    account: Option<Cow<'a, str>>,
+}
+
+impl<'a> Asked<'a> {
+    const fn upgrade(path_and_query: &'a str) -> Self {
+        Self { path_and_query, params: Params::new(), account: None }
+    }
+}
+
+/// The bytes of a signature.
+struct Signature([u8; 20]);
+
+impl Signature {
+    fn read(text: Option<&str>) -> Result<Self, Reason> {
+        let mut bytes = [0; 20];
+        let read = Base64::decode(text.ok_or(Reason::Missing)?, &mut bytes);
+        match read.map_err(|_| Reason::Malformed)?.len() {
+            20 => Ok(Self(bytes)),
+            _ => Err(Reason::Malformed),
+        }
+    }
+
+    /// Counts the URLs for which the signature is made with `token`, in a time that does not depend on
+    /// the result.
+    fn count(&self, token: &AuthToken, urls: &[String], params: &Params<'_>) -> usize {
+        let fits = |url: &String| mac(token, url, params).verify_slice(&self.0).is_ok();
+        urls.iter().map(|url| usize::from(fits(url))).sum()
+    }
+}
+
+/// A name and its value.
+type Field<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+fn params_of<'a>(fields: &'a [Field<'_>]) -> Params<'a> {
+    fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect()
+}
+
+/// The fields of a form that the signature of a webhook covers; none where it covers the URL alone.
+fn signed_fields<'a>(webhook: &Webhook<'a>) -> Result<Vec<Field<'a>>, Reason> {
+    Ok(match signed_part(webhook)? {
+        SignedPart::Form => form_urlencoded::parse(webhook.body).collect(),
+        SignedPart::Url => Vec::new(),
+    })
 }
 
 /// The part of a webhook that its signature covers: the URL and the form, or the URL alone.
@@ -137,7 +281,7 @@ fn signed_part(webhook: &Webhook<'_>) -> Result<SignedPart, Reason> {
     }
 }
 
-/// A request that is not shown to come from the holder of the auth token.
+/// A request that is not shown to come from the holder of an auth token.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}; the URL that was checked is {url}")]
 pub struct Rejected {
@@ -147,6 +291,8 @@ pub struct Rejected {
 
 #[derive(Debug, thiserror::Error)]
 enum Reason {
+    #[error("no auth token is known for the account that its AccountSid names")]
+    Account,
     #[error("the body does not have the bodySHA256 of the URL")]
     Body,
     #[error("X-Twilio-Signature is not the base64 of 20 bytes, or is there twice")]
@@ -199,7 +345,7 @@ mod tests {
     }
 
     fn verifier(public_url: &str) -> Verifier {
-        Verifier::new(token(), public_url.parse().unwrap())
+        Verifier::new(Watched::fixed(token().into()), public_url.parse().unwrap())
     }
 
     fn form(
@@ -345,7 +491,7 @@ mod tests {
     fn a_rejection_names_the_url_but_no_secret_and_no_phone_number() {
         let forged = "/in\u{1b}[2J\u{202e}?From=%2B14158675309&x&To=+1\n2026 INFO all is well";
         let rejected = verifier("https://example.com:8443/calls")
-            .verify_upgrade(forged, Some("c2VjcmV0"))
+            .verify_upgrade(forged, Some("c2VjcmV0c2VjcmV0c2VjcmV0c2U="))
             .unwrap_err();
         assert_eq!(
             rejected.to_string(),
