@@ -16,9 +16,8 @@ mod recover;
 mod retention;
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Seek as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,6 +41,7 @@ use crate::disk::{
 use crate::finished::Finished;
 use crate::lock::lock;
 use crate::record::{Id, Key, Record, day_of};
+use crate::rights::Rights;
 
 /// Most attempts to claim a free name: another thread or program may take it first.
 const CLAIMS_MAX: usize = 100;
@@ -234,9 +234,7 @@ impl Store {
         let dir = config.dir.clone();
         let unusable = |cause| Error::Unusable { dir: dir.clone(), cause };
         create_dir(&dir).map_err(unusable)?;
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).read(true).write(true).mode(0o600);
-        let lock = disk::open(&options, &dir.join(LOCK_FILE)).map_err(|cause| {
+        let lock = disk::open_or_create(&dir.join(LOCK_FILE)).map_err(|cause| {
             unusable(io::Error::new(cause.kind(), format!("{LOCK_FILE} in it: {cause}")))
         })?;
         lock.try_lock().map_err(|error| match error {
@@ -282,13 +280,37 @@ impl Store {
     /// there may be room soon, or `--make-room` makes some.
     fn try_first(&self) -> Result<(), Error> {
         match self.try_it(true) {
-            Ok(Traits { is_open_to_others: true }) => {
-                tracing::warn!(dir = ?self.dir(), "this file system lets other users read recordings");
+            Ok(traits) => {
+                self.tell_traits(traits);
                 Ok(())
             }
-            Ok(_) => Ok(()),
             Err(failure) if disk::is_full(&failure.cause) => Ok(()),
             Err(failure) => Err(Error::Trial { dir: self.dir().to_owned(), failure }),
+        }
+    }
+
+    fn tell_traits(&self, Traits { is_too_open, is_too_closed }: Traits) {
+        if is_too_open {
+            tracing::warn!(dir = ?self.dir(), "this file system lets other users read recordings");
+        }
+        if is_too_closed {
+            tracing::warn!(
+                dir = ?self.dir(),
+                "--umask or --group has no effect on this file system: other users may be unable to read recordings"
+            );
+            return;
+        }
+        // These may have been made before, or by somebody else.
+        let last_day = self.days().ok().and_then(|mut days| days.pop());
+        let dirs = [Some(self.dir().to_owned()), last_day.map(|day| self.dir_of(day))];
+        for dir in dirs.into_iter().flatten().chain(self.config.capture_dir.clone()) {
+            if fs::metadata(&dir).is_ok_and(|made| Rights::of_process().are_lacking_in(&made)) {
+                tracing::warn!(
+                    ?dir,
+                    "a directory that was there before lacks the rights of --umask and --group: give it its group and mode \
+                     (chgrp, chmod), or other users may be unable to read recordings in it"
+                );
+            }
         }
     }
 
@@ -311,7 +333,7 @@ impl Store {
         let dir = self.dir_of(day);
         // The directory above is never created: when it is gone, somebody has moved or unmounted it, and
         // will want to put it back.
-        match DirBuilder::new().mode(0o700).create(&dir) {
+        match Rights::of_process().make_dir(&dir) {
             Ok(()) => sync_dir(&self.config.dir)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
