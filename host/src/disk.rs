@@ -236,10 +236,15 @@ pub(crate) fn clear_claim(to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Opens a directory, for a sync.
+pub(crate) fn open_dir(dir: &Path) -> io::Result<File> {
+    File::open(dir)
+}
+
 /// Makes the names in a directory durable, as far as the file system can.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     static IS_TOLD: AtomicBool = AtomicBool::new(false);
-    match File::open(dir)?.sync_all() {
+    match open_dir(dir)?.sync_all() {
         Err(error) if cannot_sync_dirs(&error) => {
             if !IS_TOLD.swap(true, Ordering::Relaxed) {
                 tracing::warn!(

@@ -11,6 +11,7 @@ mod door;
 mod ending;
 pub mod file;
 mod keep;
+mod links;
 mod part;
 mod recover;
 mod retention;
@@ -28,6 +29,7 @@ use jiff::Timestamp;
 use self::digest::DataDigest;
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
+use self::links::Links;
 use self::part::Names;
 pub use self::part::Part;
 use self::recover::Recovering;
@@ -170,6 +172,8 @@ pub struct Store {
     left: Mutex<VecDeque<Left>>,
     /// Names of the day that was listed last.
     listed: Mutex<Option<catalog::Listed>>,
+    /// Folders of days that are links.
+    links: Links,
     /// Consumers of finished recordings.
     finished: Finished,
     /// Progress of the recovery of unfinished recordings of an earlier run.
@@ -257,6 +261,7 @@ impl Store {
             left: Mutex::default(),
             room: Mutex::default(),
             listed: Mutex::default(),
+            links: Links::default(),
             finished,
             recovering: Recovering::default(),
         };
@@ -335,7 +340,7 @@ impl Store {
         // will want to put it back.
         match Rights::of_process().make_dir(&dir) {
             Ok(()) => sync_dir(&self.config.dir)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.use_folder(day)?,
             Err(error) => return Err(error),
         }
         let named = |number| {
@@ -452,7 +457,8 @@ impl Store {
     fn try_it(&self, is_decisive: bool) -> Result<Traits, TrialError> {
         let _turn = lock(&self.trying);
         self.door.begin_trial();
-        let tried = disk::try_publishing(self.dir());
+        let tried = disk::try_publishing(self.dir())
+            .and_then(|traits| self.try_linked_today().map(|()| traits));
         self.door.end_trial(tried.as_ref().err(), is_decisive);
         tried
     }
@@ -490,7 +496,8 @@ impl Store {
         if !self.dirty.swap(false, Ordering::Relaxed) {
             return false;
         }
-        if let Err(error) = sync_file_system(&self.lock) {
+        let (synced, links_synced) = (sync_file_system(&self.lock), self.sync_links());
+        if let Err(error) = synced.and(links_synced) {
             self.sync_failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, "the disk may have lost audio: it cannot be synced");
         }
