@@ -27,6 +27,7 @@ mod ready;
 pub mod record;
 pub mod recording;
 pub mod repair;
+pub mod rights;
 pub mod secrets;
 mod shown;
 pub mod store;

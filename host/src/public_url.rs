@@ -57,6 +57,12 @@ impl PublicUrl {
         format!("wss://{}{port}{}{STREAM_PATH}", self.host, self.prefix.0)
     }
 
+    /// The host, with the port if the URL has one.
+    pub(crate) fn authority(&self) -> String {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}{port}", self.host)
+    }
+
     /// The URL to enter as the webhook of a number.
     #[must_use]
     pub fn webhook_url(&self) -> String {
@@ -157,7 +163,7 @@ impl FromStr for PublicUrl {
 }
 
 /// A scheme of the URLs that Twilio signs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Scheme {
     Http,
     Https,
