@@ -26,7 +26,10 @@ fn main() -> ExitCode {
         Command::Call(args) => {
             caller::run(&args.0).map(|report| report.is_good()).map_err(Into::into)
         }
-        Command::Decode(args) => decode::run(&args.0).map(|_| true).map_err(Into::into),
+        Command::Decode(args) => match decode::run(&args.0) {
+            Err(decode::Error::ReaderGone(_)) => Ok(false),
+            result => result.map(|_| true).map_err(Into::into),
+        },
         Command::Demo(args) => show(&args.0).map(|()| true),
         Command::Repair(args) => repair::run(&args.0).map_err(Into::into),
         Command::Serve(args) => serve(*args.0).map(|()| true),
