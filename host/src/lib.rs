@@ -1,11 +1,13 @@
 //! callreel: records the phone calls that a provider streams over WebSocket.
 
 pub mod admin;
+mod announce;
 pub mod audio;
 pub mod board;
 pub mod call;
 pub mod caller;
 mod caller_ids;
+pub mod capacity;
 pub mod cli;
 pub mod decode;
 pub mod demo;
@@ -21,6 +23,7 @@ mod metrics;
 pub mod origin;
 pub mod outbox;
 pub mod pace;
+pub mod ports;
 pub mod public_url;
 mod pulse;
 mod ready;
@@ -43,6 +46,7 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+use crate::announce::Opened;
 use crate::board::Board;
 use crate::engine::Engine;
 use crate::finished::Finished;
@@ -112,13 +116,11 @@ pub async fn serve(
     let board = Arc::<Board>::default();
     let finished = Finished::new(outbox.clone(), Arc::clone(&board));
     let store = Arc::new(Store::open(config.store, finished)?);
-    let dir = std::path::absolute(store.dir()).unwrap_or_else(|_| store.dir().to_owned());
     let engine = Engine::start(&config.engine, &store, &board)?;
     // Recordings interrupted earlier are finished meanwhile, in the background.
-    if let Ok(address) = listeners.public.local_addr() {
-        let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(%address, ?dir, version, "listening");
-    }
+    let public = listeners.public.local_addr()?;
+    let admin = listeners.admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    Opened { public, admin, dir: store.dir() }.tell(&config.http);
     let (phase, phases) = watch::channel(Phase::Open);
     let counted = Arc::clone(&board);
     let readiness = Readiness::new(Arc::clone(&store), engine.handle(), phases.clone());
@@ -127,7 +129,7 @@ pub async fn serve(
         store,
         readiness: readiness.clone(),
         outbox: outbox.clone(),
-        public_address: listeners.public.local_addr()?,
+        public_address: public,
         webhook_url: config.http.twilio.public_url.as_ref().map(PublicUrl::webhook_url),
     };
     let admin = async {
