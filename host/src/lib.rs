@@ -9,6 +9,7 @@ pub mod caller;
 mod caller_ids;
 pub mod capacity;
 pub mod cli;
+mod client;
 pub mod decode;
 pub mod demo;
 pub mod descriptors;
