@@ -3,12 +3,13 @@
 //! `config` makes the settings of the server of them.
 
 mod config;
+pub mod environment;
 mod serve;
 
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
 
 pub use self::config::Error;
 pub use self::serve::{
@@ -100,6 +101,13 @@ impl Cli {
             Self::try_parse_from(shown).err().unwrap_or(error)
         })
     }
+}
+
+/// The whole tree of commands, with the arguments of each. Takes as long as decoding a short call.
+fn whole() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    command
 }
 
 /// Prints the message of clap and ends the process: 0 after help, 2 after a mistake.

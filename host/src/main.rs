@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use callreel::capacity::Shortage;
+use callreel::cli::environment::Oddities;
 use callreel::cli::{self, Cli, Command, ServeArgs};
 use callreel::log::{self, Directives, Log, LogFormat};
 use callreel::{
@@ -50,7 +51,14 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let Oddities { misspelt, unknown } = Oddities::of_process();
+    if let Some(misspelt) = misspelt.into_iter().next() {
+        return Err(misspelt.into());
+    }
     let log = Arc::new(Log::start(args.log_format, Directives::from_env())?);
+    for variable in unknown {
+        warn!("the variable {variable} is no setting of callreel: it has no effect");
+    }
     let (listen, admin) = (args.listening.listen, args.admin.admin.0);
     let mut config = Config::try_from(args)?;
     let descriptors = descriptors::raise_limit();

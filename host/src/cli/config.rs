@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
+use super::environment::TWILIO_TOKEN;
 use super::serve::{
     AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
     WebhookArgs,
@@ -110,7 +111,7 @@ fn http_config(
 ) -> Result<http::Config, Error> {
     let path_prefix = listening.path_prefix.unwrap_or_default();
     let public_url = listening.public_url.map(|url| url.below(&path_prefix));
-    let token = args.auth_token.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok());
+    let token = args.auth_token.or_else(|| std::env::var(TWILIO_TOKEN).ok());
     let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &public_url) {
         (None, _) => None,
         (Some(token), Some(public_url)) => Some(twilio::Verifier::new(token, public_url.clone())),
