@@ -13,7 +13,8 @@ use callreel::cli::environment::Oddities;
 use callreel::cli::{self, Cli, Command, ServeArgs};
 use callreel::log::{self, Directives, Log, LogFormat};
 use callreel::{
-    Config, Listeners, caller, capacity, decode, demo, descriptors, ports, repair,
+    Config, Listeners, caller, capacity, check, decode, demo, descriptors, list, ports, repair,
+    tail,
 };
 use tokio::net::{TcpListener, TcpSocket};
 use tracing::warn;
@@ -30,13 +31,21 @@ fn main() -> ExitCode {
         Command::Call(args) => {
             caller::run(&args.0).map(|report| report.is_good()).map_err(Into::into)
         }
+        Command::Check(args) => Ok(check::run(args.0.0)),
+        Command::Completions(args) => {
+            args.0.run();
+            Ok(true)
+        }
         Command::Decode(args) => match decode::run(&args.0) {
             Err(decode::Error::ReaderGone(_)) => Ok(false),
             result => result.map(|_| true).map_err(Into::into),
         },
         Command::Demo(args) => show(&args.0).map(|()| true),
+        Command::List(args) => list::run(&args.0).map(|()| true).map_err(Into::into),
+        Command::Man(args) => args.0.run().map(|()| true).map_err(Into::into),
         Command::Repair(args) => repair::run(&args.0).map_err(Into::into),
         Command::Serve(args) => serve(*args.0).map(|()| true),
+        Command::Tail(args) => tail::run(&args.0).map(|()| true).map_err(Into::into),
     };
     let code = match result {
         Ok(true) => ExitCode::SUCCESS,
