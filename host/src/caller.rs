@@ -83,7 +83,7 @@ pub enum Error {
         reason: String,
     },
     /// There is no root certificate to check `wss` with.
-    #[error("no root certificates on this machine; install ca-certificates or set SSL_CERT_FILE")]
+    #[error("{}", crate::trust::NoRoots)]
     NoRoots,
     /// The process to measure does not exist, or cannot be measured.
     #[error("cannot measure process {pid}: {cause}")]

@@ -3,19 +3,22 @@
 //! `config` makes the settings of the server of them.
 
 mod config;
+pub mod environment;
+mod manual;
 mod serve;
 
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
 
 pub use self::config::Error;
+pub use self::manual::{CompletionsArgs, ManArgs, ManualError};
 pub use self::serve::{
     AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
     WebhookArgs,
 };
-use crate::{caller, decode, demo, log, repair, shown, webhook};
+use crate::{caller, decode, demo, list, log, repair, shown, tail, webhook};
 
 /// Records phone calls that a provider streams over WebSocket.
 #[derive(Debug, Parser)]
@@ -36,7 +39,9 @@ Without a command, callreel runs `serve` and takes the options of `serve`.
 
 Examples:
   callreel                                    Record on 0.0.0.0:5050 into ./recordings
-  callreel serve --help                       List all settings; each is also a variable CALLREEL_...
+  callreel serve -h                           List all settings, one a line
+  callreel serve --help                       Explain them; each is also a variable CALLREEL_...
+  callreel check                              Try the settings before a call does
   CALLREEL_LOG=debug callreel                 Log more: error, warn, info (default), debug, trace";
 
 /// The commands.
@@ -44,16 +49,58 @@ Examples:
 pub enum Command {
     /// Place calls as Twilio does, for tests, demos, CI and load
     Call(Deferred<caller::Args>),
+    /// Try the settings of `serve` on this machine before a call does
+    Check(Deferred<CheckArgs>),
+    /// Print the completions of a shell
+    Completions(Deferred<CompletionsArgs>),
     /// Turn stored mu-law or captured frames into WAV
     Decode(Deferred<decode::Args>),
     /// Record a few calls on this machine, without an account at a provider, and check them
     Demo(Deferred<demo::Args>),
+    /// List finished recordings, newest first
+    List(Deferred<list::Args>),
+    /// Print the manual page of a command, or write all pages
+    Man(Deferred<ManArgs>),
     /// Make WAV files playable that were not finished or have a wrong header
     Repair(Deferred<repair::Args>),
     /// Record calls (the default)
     Serve(Deferred<ServeArgs>),
+    /// Print a line as each call of a running server begins and ends
+    Tail(Deferred<tail::Args>),
     /// Try the webhook receivers; list the messages that they did not take, and send them again
     Webhook(Deferred<webhook::command::Args>),
+}
+
+const CHECK_NOTES: &str = "\
+It takes the options and variables of `serve`. Run it as the user of the server: another one may have
+other rights. It writes files into the directories and removes them, changes nothing else, and may run
+beside the server. The only request that leaves this machine is the one to --public-url.
+
+Exit code: 0 if nothing keeps `serve` from taking calls, warnings included; 1 if something does; 2 if the
+command line is wrong.";
+
+/// Settings of `callreel check`: those of `serve`.
+#[derive(Debug)]
+pub struct CheckArgs(pub ServeArgs);
+
+impl Args for CheckArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        ServeArgs::augment_args(command).after_help(CHECK_NOTES)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        ServeArgs::augment_args_for_update(command).after_help(CHECK_NOTES)
+    }
+}
+
+impl FromArgMatches for CheckArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        ServeArgs::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
 }
 
 /// Arguments of a command. clap builds them only when that command is used: building those of all
@@ -63,7 +110,11 @@ pub struct Deferred<A>(pub Box<A>);
 
 impl<A: Args> Args for Deferred<A> {
     fn augment_args(command: clap::Command) -> clap::Command {
-        command.defer(A::augment_args)
+        command.defer(|command| {
+            // The command's own description is better than that of its settings.
+            let about = command.get_about().cloned().unwrap_or_default();
+            A::augment_args(command).about(about)
+        })
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -96,12 +147,42 @@ impl Cli {
         if !names_a_command {
             args.insert(args.len().min(1), "serve".into());
         }
+        if args.iter().any(|arg| arg == "-h") {
+            // Most likely it ends with the help, whose short form has one line an option.
+            let matches = shortened(whole()).try_get_matches_from(&args)?;
+            return Self::from_arg_matches(&matches);
+        }
         Self::try_parse_from(&args).map_err(|error| {
             // clap repeats arguments as they came, and a name that a shell filled in may hold anything.
             let shown = args.iter().map(|arg| shown::line(&arg.to_string_lossy()).into_owned());
             Self::try_parse_from(shown).err().unwrap_or(error)
         })
     }
+}
+
+/// Longest default value that the short help shows.
+const DEFAULT_MAX: usize = 20;
+
+/// The whole tree of commands, with the arguments of each. Takes as long as decoding a short call.
+fn whole() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    command
+}
+
+/// The commands with short help: of each option the first statement and a short default, without its
+/// variable.
+fn shortened(command: clap::Command) -> clap::Command {
+    let short = |arg: clap::Arg| {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let end = [". ", "; ", ": "].iter().filter_map(|mark| help.find(mark)).min();
+        let first = help[..end.unwrap_or(help.len())].split(" [default: ").next();
+        let first = first.unwrap_or_default().to_owned();
+        let is_long = arg.get_default_values().iter().any(|value| value.len() > DEFAULT_MAX);
+        let arg = if is_long { arg.hide_default_value(true) } else { arg };
+        arg.help(first).long_help(None::<&str>).hide_env(true).hide_possible_values(true)
+    };
+    command.mut_args(short).mut_subcommands(shortened)
 }
 
 /// Prints the message of clap and ends the process: 0 after help, 2 after a mistake.

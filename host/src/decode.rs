@@ -150,6 +150,9 @@ pub enum Error {
         /// Kind of the input, and the way out.
         reason: String,
     },
+    /// The reader of standard output closed its end before the whole WAV was written.
+    #[error(transparent)]
+    ReaderGone(#[from] log::ReaderGone),
     /// The output cannot be written.
     #[error("cannot write {}: {cause}", .path.display())]
     Write {

@@ -341,6 +341,31 @@ fn try_in(trial: &Path) -> Result<Traits, TrialError> {
     })
 }
 
+/// Operations that a file system has or lacks. callreel does without those that it lacks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Operations {
+    /// A rename that refuses to replace, or hard links: a finished file gets its name in one step.
+    pub has_safe_rename: bool,
+    /// Names can be made durable.
+    pub has_durable_names: bool,
+}
+
+/// Finds the operations that the file system of `dir` has, by two files that it makes there and removes.
+pub(crate) fn operations(dir: &Path) -> io::Result<Operations> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let [from, to] = [dir.join("from"), dir.join("to")];
+    drop(create_new(&from)?);
+    let renamed = renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE);
+    let has_safe_rename = renamed.is_ok() || fs::hard_link(&from, &to).is_ok();
+    let has_durable_names = match File::open(dir)?.sync_all() {
+        Err(error) if cannot_sync_dirs(&error) => false,
+        synced => synced.map(|()| true)?,
+    };
+    found(fs::remove_file(&from))?;
+    found(fs::remove_file(&to))?;
+    Ok(Operations { has_safe_rename, has_durable_names })
+}
+
 fn clear_trial(dir: &Path) -> io::Result<()> {
     let trial = dir.join(TRIAL_DIR);
     found(fs::remove_file(dir.join(OLD_PROBE)))?;

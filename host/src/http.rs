@@ -41,6 +41,9 @@ use crate::public_url::{self, PathPrefix, STREAM_PATH, WEBHOOK_PATH};
 use crate::ready::{Phase, Readiness};
 use crate::twilio;
 
+/// Beginning of the message at `/`, by which `callreel check` knows a callreel.
+pub(crate) const IS_RUNNING: &str = "callreel is running";
+
 /// Largest request head. Heads of Twilio's requests stay below 2 KiB.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Largest request body. The form of a webhook is about 1 KiB.
@@ -172,7 +175,7 @@ fn router(front: Front, refusals: Refusals) -> Router {
 
 async fn root(State(front): State<Front>) -> impl IntoResponse {
     let prefix = front.config.path_prefix.as_str();
-    let message = format!("callreel is running: point a Twilio number at {prefix}{WEBHOOK_PATH}");
+    let message = format!("{IS_RUNNING}: point a Twilio number at {prefix}{WEBHOOK_PATH}");
     as_json(json!({ "message": message }))
 }
 

@@ -1,12 +1,16 @@
 //! callreel: records the phone calls that a provider streams over WebSocket.
 
 pub mod admin;
+mod announce;
 pub mod audio;
 pub mod board;
 pub mod call;
 pub mod caller;
 mod caller_ids;
+pub mod capacity;
+pub mod check;
 pub mod cli;
+mod client;
 pub mod decode;
 pub mod demo;
 pub mod descriptors;
@@ -14,6 +18,7 @@ mod disk;
 pub mod engine;
 pub mod finished;
 pub mod http;
+pub mod list;
 mod listener;
 mod lock;
 pub mod log;
@@ -21,6 +26,7 @@ mod metrics;
 pub mod origin;
 pub mod outbox;
 pub mod pace;
+pub mod ports;
 pub mod public_url;
 mod pulse;
 mod ready;
@@ -32,6 +38,7 @@ pub mod secrets;
 mod shown;
 pub mod store;
 mod stream_tokens;
+pub mod tail;
 pub mod trust;
 pub mod twilio;
 mod units;
@@ -46,6 +53,7 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+use crate::announce::Opened;
 use crate::board::Board;
 use crate::engine::Engine;
 use crate::finished::Finished;
@@ -115,13 +123,11 @@ pub async fn serve(
     let board = Arc::<Board>::default();
     let finished = Finished::new(outbox.clone(), Arc::clone(&board));
     let store = Arc::new(Store::open(config.store, finished)?);
-    let dir = std::path::absolute(store.dir()).unwrap_or_else(|_| store.dir().to_owned());
     let engine = Engine::start(&config.engine, &store, &board)?;
     // Recordings interrupted earlier are finished meanwhile, in the background.
-    if let Ok(address) = listeners.public.local_addr() {
-        let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(%address, ?dir, version, "listening");
-    }
+    let public = listeners.public.local_addr()?;
+    let admin = listeners.admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    Opened { public, admin, dir: store.dir() }.tell(&config.http);
     let (phase, phases) = watch::channel(Phase::Open);
     let counted = Arc::clone(&board);
     let readiness = Readiness::new(Arc::clone(&store), engine.handle(), phases.clone());
@@ -130,7 +136,7 @@ pub async fn serve(
         store,
         readiness: readiness.clone(),
         outbox: outbox.clone(),
-        public_address: listeners.public.local_addr()?,
+        public_address: public,
         webhook_url: config.http.twilio.public_url.as_ref().map(PublicUrl::webhook_url),
     };
     let admin = async {

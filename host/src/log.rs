@@ -11,7 +11,7 @@ mod filter;
 mod printer;
 mod room;
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::thread;
@@ -88,7 +88,7 @@ impl Log {
             .log_internal_errors(false);
         let replace: Box<dyn Fn(EnvFilter) + Send + Sync> = match format {
             LogFormat::Human => {
-                let log = log.with_ansi(io::stderr().is_terminal()).with_filter_reloading();
+                let log = log.with_ansi(has_colour(&io::stderr())).with_filter_reloading();
                 let handle = log.reload_handle();
                 log.init();
                 Box::new(move |filter| drop(handle.reload(filter)))
@@ -156,10 +156,58 @@ pub fn complain(text: &str) {
     }
 }
 
-/// Prints a line of a command's results to standard output. Ignores a failure to write: the reader may
-/// be gone. Escapes characters that a terminal would obey, and line ends in the text.
-pub fn say(text: &str) {
-    drop(io::stdout().write_all(format!("{}\n", shown::line(text)).as_bytes()));
+/// The reader of standard output has closed its end: further results would be for nobody.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the reader of the output is gone")]
+pub struct ReaderGone;
+
+/// Prints a line of a command's results to standard output. Escapes characters that a terminal would
+/// obey, and line ends in the text.
+///
+/// # Errors
+/// [`ReaderGone`] for a pipe without a reader. Any other failure to write is ignored.
+pub fn say(text: &str) -> Result<(), ReaderGone> {
+    say_bytes(format!("{}\n", shown::line(text)).as_bytes())
+}
+
+/// Prints a line of JSON to standard output. Escapes characters that JSON allows and terminals obey.
+///
+/// # Errors
+/// As [`say`].
+pub fn say_json(value: &impl serde::Serialize) -> Result<(), ReaderGone> {
+    let line = serde_json::to_string(value).unwrap_or_default();
+    say_bytes(format!("{}\n", shown::json(&line)).as_bytes())
+}
+
+/// Prints a command's results to standard output, as they are.
+///
+/// # Errors
+/// As [`say`].
+pub fn say_bytes(bytes: &[u8]) -> Result<(), ReaderGone> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the reader of standard output is gone, without writing to it.
+#[must_use]
+pub fn is_reader_gone() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let out = io::stdout();
+    let mut polled = [PollFd::new(&out, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::ERR)
+}
+
+/// Whether a stream is to be coloured: it is a terminal that can, and the user has not set `NO_COLOR`.
+/// <https://no-color.org>
+#[must_use]
+pub fn has_colour(stream: &impl IsTerminal) -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+    stream.is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
 /// Waits until the log is written, a second at most.

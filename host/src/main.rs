@@ -2,17 +2,22 @@
 
 mod signals;
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
+use callreel::capacity::Shortage;
+use callreel::cli::environment::Oddities;
 use callreel::cli::{self, Cli, Command, ServeArgs};
 use callreel::log::{self, Directives, Log, LogFormat};
-use callreel::{Config, Listeners, caller, decode, demo, descriptors, repair, webhook};
+use callreel::{
+    Config, Listeners, caller, capacity, check, decode, demo, descriptors, list, ports, repair,
+    tail, webhook,
+};
 use tokio::net::{TcpListener, TcpSocket};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::signals::Hangup;
 
@@ -26,10 +31,21 @@ fn main() -> ExitCode {
         Command::Call(args) => {
             caller::run(&args.0).map(|report| report.is_good()).map_err(Into::into)
         }
-        Command::Decode(args) => decode::run(&args.0).map(|_| true).map_err(Into::into),
+        Command::Check(args) => Ok(check::run(args.0.0)),
+        Command::Completions(args) => {
+            args.0.run();
+            Ok(true)
+        }
+        Command::Decode(args) => match decode::run(&args.0) {
+            Err(decode::Error::ReaderGone(_)) => Ok(false),
+            result => result.map(|_| true).map_err(Into::into),
+        },
         Command::Demo(args) => show(&args.0).map(|()| true),
+        Command::List(args) => list::run(&args.0).map(|()| true).map_err(Into::into),
+        Command::Man(args) => args.0.run().map(|()| true).map_err(Into::into),
         Command::Repair(args) => repair::run(&args.0).map_err(Into::into),
         Command::Serve(args) => serve(*args.0).map(|()| true),
+        Command::Tail(args) => tail::run(&args.0).map(|()| true).map_err(Into::into),
         Command::Webhook(args) => webhook::command::run(&args.0).map_err(Into::into),
     };
     let code = match result {
@@ -45,15 +61,22 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let Oddities { misspelt, unknown } = Oddities::of_process();
+    if let Some(misspelt) = misspelt.into_iter().next() {
+        return Err(misspelt.into());
+    }
     let log = Arc::new(Log::start(args.log_format, Directives::from_env())?);
+    for variable in unknown {
+        warn!("the variable {variable} is no setting of callreel: it has no effect");
+    }
     let (listen, admin) = (args.listening.listen, args.admin.admin.0);
     args.files.rights().apply();
     let mut config = Config::try_from(args)?;
-    share_descriptors(&mut config, admin.is_some(), descriptors::raise_limit());
-    if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
-        warn!(
-            "anybody that reaches {listen} can record here: set --public-url and an auth token before going public"
-        );
+    let descriptors = descriptors::raise_limit();
+    if let Some(Shortage { calls_max, .. }) =
+        capacity::share(&mut config, admin.is_some(), descriptors)
+    {
+        warn!(calls_max, descriptors, "the limit of open files (ulimit -n) limits the calls");
     }
     // HTTP is two short requests per call; calls run on the engine's own threads.
     let runtime =
@@ -65,9 +88,6 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
             Some(address) => Some(bind(address, "--admin")?),
             None => None,
         };
-        if let Some(admin) = &admin {
-            info!("console at http://{}/", admin.local_addr()?);
-        }
         Ok(callreel::serve(Listeners { public, admin }, config, stop).await?)
     });
     // Every call is finished. Tasks that still wait for the server of a webhook or for a file are not
@@ -88,32 +108,8 @@ fn show(args: &demo::Args) -> anyhow::Result<()> {
     shown
 }
 
-/// Limits the number of calls to the file descriptors there are: an accepted call is recorded.
-fn share_descriptors(config: &mut Config, has_admin: bool, descriptors: u64) {
-    /// Descriptors of listeners, polls, the log and the lock, and of files opened for a moment.
-    const OTHERS: usize = 32;
-    /// Descriptors of a call: its socket, and those of its recording.
-    const PER_CALL: usize = 1 + callreel::recording::DESCRIPTORS;
-    /// Descriptors of an admin connection: its socket, and the recording that it saves or plays.
-    const PER_ADMIN: usize = 2;
-    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let exchanges = config.http.exchanges_max.min(descriptors / 8).max(2);
-    let admin = &mut config.admin.connections_max;
-    *admin = (*admin).min(descriptors / 8 / PER_ADMIN).max(1);
-    let admin = if has_admin { *admin * PER_ADMIN } else { 0 };
-    let receivers = config.webhook.as_ref().map_or(0, |webhook| webhook.urls.len());
-    let deliveries = receivers * callreel::outbox::PLACES;
-    let rest = descriptors.saturating_sub(exchanges + admin + deliveries + OTHERS);
-    let calls_max = (rest / PER_CALL).max(1);
-    config.http.exchanges_max = exchanges;
-    if config.http.calls_max.is_none_or(|wished| wished > calls_max) {
-        info!(calls_max, descriptors, "the limit of open files (ulimit -n) limits the calls");
-        config.http.calls_max = Some(calls_max);
-    }
-}
-
 fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
-    listen(address).map_err(|error| explain_bind(address, option, &error))
+    listen(address).map_err(|error| anyhow!(ports::refusal(address, option, &error)))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -122,16 +118,4 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(UNACCEPTED_MAX)
-}
-
-fn explain_bind(address: SocketAddr, option: &str, error: &io::Error) -> anyhow::Error {
-    let advice = match error.kind() {
-        ErrorKind::AddrInUse => {
-            "another program uses the port: stop it, or choose another port with"
-        }
-        ErrorKind::AddrNotAvailable => "no network interface has that address: choose another with",
-        ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose another port with",
-        _ => return anyhow!("cannot listen on {address}: {error}"),
-    };
-    anyhow!("cannot listen on {address}: {advice} {option}")
 }

@@ -23,6 +23,8 @@ pub struct PublicUrl {
     host: String,
     port: Option<u16>,
     prefix: PathPrefix,
+    /// Path of this server that was taken off the end of the text.
+    taken_off: Option<&'static str>,
 }
 
 /// A path below which this server is reached, besides the root. The empty prefix is the root itself.
@@ -69,6 +71,18 @@ impl PublicUrl {
         let scheme = self.scheme().name();
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
         format!("{scheme}://{}{port}{}{WEBHOOK_PATH}", self.host, self.prefix.0)
+    }
+
+    /// The path of the webhook or of the stream, if the text that was given ended with it. It is no part of
+    /// the URL.
+    #[must_use]
+    pub const fn taken_off(&self) -> Option<&'static str> {
+        self.taken_off
+    }
+
+    /// `HOST[:PORT]`, as given.
+    pub(crate) fn host_and_port(&self) -> (&str, Option<u16>) {
+        (&self.host, self.port)
     }
 
     /// Returns the path of the URL.
@@ -144,6 +158,8 @@ impl FromStr for PathPrefix {
 impl FromStr for PublicUrl {
     type Err = Error;
 
+    /// Takes a URL. The path of the webhook or of the stream at its end is taken off: people copy it from
+    /// the console of their provider.
     fn from_str(text: &str) -> Result<Self, Error> {
         // `Uri` drops a fragment silently.
         if text.contains(['#', '?', '@']) {
@@ -157,8 +173,11 @@ impl FromStr for PublicUrl {
         };
         let (host, port) =
             host_and_port(uri.authority().map_or("", Authority::as_str)).ok_or(Error::PublicUrl)?;
-        let prefix = PathPrefix(uri.path().trim_end_matches('/').to_owned());
-        Ok(Self { encrypted, host: host.to_owned(), port, prefix })
+        let path = uri.path().trim_end_matches('/');
+        let taken_off = [WEBHOOK_PATH, STREAM_PATH].into_iter().find(|own| path.ends_with(own));
+        let path = path.strip_suffix(taken_off.unwrap_or_default()).unwrap_or(path);
+        let prefix = PathPrefix(path.trim_end_matches('/').to_owned());
+        Ok(Self { encrypted, host: host.to_owned(), port, prefix, taken_off })
     }
 }
 
@@ -312,6 +331,26 @@ mod tests {
             ["https://user:pass@example.com", "https://example.com/?a=1", "https://example.com/#x"]
         {
             assert_eq!(url.parse::<PublicUrl>(), Err(Error::PublicUrlParts), "{url:?}");
+        }
+    }
+
+    #[test]
+    fn the_path_of_the_webhook_or_of_the_stream_is_taken_off() {
+        for (text, webhook_url, taken_off) in [
+            ("https://a.example/incoming-call", "https://a.example/incoming-call", true),
+            ("https://a.example/x/incoming-call/", "https://a.example/x/incoming-call", true),
+            ("wss://a.example/media-stream", "https://a.example/incoming-call", true),
+            (
+                "https://a.example/an-incoming-call",
+                "https://a.example/an-incoming-call/incoming-call",
+                false,
+            ),
+        ] {
+            let url: PublicUrl = text.parse().unwrap();
+            assert_eq!(
+                (url.webhook_url().as_str(), url.taken_off().is_some()),
+                (webhook_url, taken_off)
+            );
         }
     }
 

@@ -18,8 +18,8 @@ use callreel_core::format::{Codec, Format};
 use callreel_core::wav::{self, Encoding, FormatChunk, Layout, Length, ParseError, Spec};
 
 use crate::disk::{WholeFile, open_to_read};
-use crate::log;
-use crate::store::{LOCK_FILE, audio_bytes};
+use crate::log::{self, ReaderGone};
+use crate::store::{audio_bytes, is_locked};
 
 /// The deepest level of directories that is searched.
 const DEPTH_MAX: usize = 8;
@@ -37,7 +37,8 @@ const REPAIRED: &str = ".repaired.wav";
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Exit code: 0 if all is good or has been repaired, now or before; 1 if something was left alone, or
-cannot be read; 2 if the command line is wrong.")]
+cannot be read, or if the reader of the output went away first; 2 if the command line is wrong. Without
+a reader it ends after the file at hand: a second run goes on.")]
 pub struct Args {
     /// A WAV file (.wav, .wav.part), or a directory of them
     #[arg(value_name = "FILE|DIR", required = true)]
@@ -68,6 +69,7 @@ struct Counts {
 }
 
 /// Repairs files and prints the outcome on standard output. Returns whether no file was left alone.
+/// Ends between two files, and returns false, when the reader of the output is gone.
 ///
 /// # Errors
 /// A path cannot be read; nothing was done.
@@ -77,7 +79,9 @@ pub fn run(args: &Args) -> Result<bool, Error> {
     }
     let mut counts = Counts::default();
     for path in &args.paths {
-        repair_below(path, args.dry_run, 0, &mut counts);
+        if repair_below(path, args.dry_run, 0, &mut counts).is_err() {
+            return Ok(false);
+        }
     }
     let Counts { good, repaired, repaired_before, refused } = counts;
     let done = if args.dry_run { "to be repaired" } else { "repaired" };
@@ -85,11 +89,16 @@ pub fn run(args: &Args) -> Result<bool, Error> {
         0 => String::new(),
         count => format!("{count} repaired before, "),
     };
-    log::say(&format!("{good} good, {repaired} {done}, {before}{refused} left alone"));
+    let _ = log::say(&format!("{good} good, {repaired} {done}, {before}{refused} left alone"));
     Ok(refused == 0)
 }
 
-fn repair_below(path: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
+fn repair_below(
+    path: &Path,
+    dry_run: bool,
+    depth: usize,
+    counts: &mut Counts,
+) -> Result<(), ReaderGone> {
     let is_named = depth == 0;
     let result = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() && depth < DEPTH_MAX => {
@@ -98,35 +107,40 @@ fn repair_below(path: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
         Ok(metadata) if metadata.is_file() && (is_named || is_candidate(path)) => {
             repair(path, dry_run)
         }
-        Ok(_) if !is_named => return,
+        Ok(_) if !is_named => return Ok(()),
         Ok(_) => Err(NotRepaired::NotAFile),
         Err(error) => Err(error.into()),
     };
     match result {
-        Ok(Verdict::Good) => counts.good += 1,
+        Ok(Verdict::Good) => {
+            counts.good += 1;
+            Ok(())
+        }
         Ok(Verdict::Repaired { copy, fault }) => {
             let done = if dry_run { "would be repaired" } else { "repaired" };
-            log::say(&format!("{}: {fault}; {done} as {}", path.display(), copy.display()));
             counts.repaired += 1;
+            log::say(&format!("{}: {fault}; {done} as {}", path.display(), copy.display()))
         }
         Ok(Verdict::RepairedBefore { copy, fault }) => {
-            log::say(&format!(
-                "{}: {fault}; repaired before as {}",
-                path.display(),
-                copy.display()
-            ));
             counts.repaired_before += 1;
+            let (path, copy) = (path.display(), copy.display());
+            log::say(&format!("{path}: {fault}; repaired before as {copy}"))
         }
         Err(refusal) => refuse(path, &refusal, counts),
     }
 }
 
-fn refuse(path: &Path, refusal: &NotRepaired, counts: &mut Counts) {
-    log::say(&format!("{}: left alone: {refusal}", path.display()));
+fn refuse(path: &Path, refusal: &NotRepaired, counts: &mut Counts) -> Result<(), ReaderGone> {
     counts.refused += 1;
+    log::say(&format!("{}: left alone: {refusal}", path.display()))
 }
 
-fn repair_dir(dir: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
+fn repair_dir(
+    dir: &Path,
+    dry_run: bool,
+    depth: usize,
+    counts: &mut Counts,
+) -> Result<(), ReaderGone> {
     if is_in_use(dir) {
         return refuse(dir, &NotRepaired::InUse, counts);
     }
@@ -135,9 +149,7 @@ fn repair_dir(dir: &Path, dry_run: bool, depth: usize, counts: &mut Counts) {
         Err(error) => return refuse(dir, &error.into(), counts),
     };
     paths.sort();
-    for path in paths {
-        repair_below(&path, dry_run, depth + 1, counts);
-    }
+    paths.iter().try_for_each(|path| repair_below(path, dry_run, depth + 1, counts))
 }
 
 /// Whether a file found in a directory is a WAV to repair, by its name. Repaired copies are not.
@@ -378,10 +390,7 @@ fn copy_name(path: &Path) -> PathBuf {
 /// below the locked one.
 fn is_in_use(dir: &Path) -> bool {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-    dir.ancestors().take(2).any(|dir| {
-        let lock = open_to_read(&dir.join(LOCK_FILE));
-        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)))
-    })
+    dir.ancestors().take(2).any(is_locked)
 }
 
 /// Whether whole chunks fill a file from `at` to its end.

@@ -26,6 +26,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use self::catalog::Catalog;
 use self::digest::DataDigest;
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
@@ -35,6 +36,7 @@ pub use self::part::Part;
 use self::recover::Recovering;
 pub use self::recover::Recovery;
 use self::retention::Keeping;
+pub(crate) use self::retention::clock_doubt;
 pub use self::retention::{Plan, Removal, Retention};
 pub use crate::disk::TrialError;
 use crate::disk::{
@@ -170,8 +172,8 @@ pub struct Store {
     ticks: AtomicU32,
     /// Recordings that the disk did not let a writer finish in time.
     left: Mutex<VecDeque<Left>>,
-    /// Names of the day that was listed last.
-    listed: Mutex<Option<catalog::Listed>>,
+    /// The finished recordings.
+    catalog: Catalog,
     /// Folders of days that are links.
     links: Links,
     /// Consumers of finished recordings.
@@ -194,6 +196,30 @@ pub struct Room {
 }
 
 impl Room {
+    /// The room in `config.dir` by the figures of its file system. Inodes of a file system that reports 0
+    /// free are taken for unlimited.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(crate) fn of(config: &Config) -> io::Result<Self> {
+        let disk = rustix::fs::statvfs(&config.dir)?;
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let inodes = Inodes {
+            free: disk.f_favail,
+            total: disk.f_files,
+            keep_free: config
+                .keep_free_inodes
+                .unwrap_or_else(|| keep::inodes_to_keep(disk.f_files)),
+        };
+        Ok(Self {
+            free,
+            total,
+            keep_free: config.keep_free.unwrap_or_else(|| keep::bytes_to_keep(total)),
+            inodes: (inodes.free > 0).then_some(inodes),
+        })
+    }
+
     /// Bytes and inodes that are missing to those to keep free.
     fn lacking(&self) -> [u64; 2] {
         let inodes = self.inodes.map_or(0, |inodes| inodes.keep_free.saturating_sub(inodes.free));
@@ -260,7 +286,7 @@ impl Store {
             ticks: AtomicU32::new(0),
             left: Mutex::default(),
             room: Mutex::default(),
-            listed: Mutex::default(),
+            catalog: Catalog::new(dir.clone()),
             links: Links::default(),
             finished,
             recovering: Recovering::default(),
@@ -509,6 +535,12 @@ impl Store {
     pub fn sync_failures(&self) -> u64 {
         self.sync_failures.load(Ordering::Relaxed)
     }
+}
+
+/// Whether a recorder has locked a directory.
+pub(crate) fn is_locked(dir: &Path) -> bool {
+    let lock = disk::open_to_read(&dir.join(LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
 }
 
 /// Returns a free number in few checks: the first free one, if no taken number follows it.

@@ -290,7 +290,7 @@ fn a_stream_is_recorded_at_its_own_rate_in_its_own_samples() {
             let expected = record_one(&mut studio, *shape, &id, asked);
             check_record(dir.path(), &id, shape, asked, &expected);
             let key = key_of(dir.path(), &id);
-            let record = studio.store.record(&key).unwrap().unwrap();
+            let record = studio.store.catalog().record(&key).unwrap().unwrap();
             let peaks = studio.store.peaks(&key, &record, 1).unwrap().unwrap();
             assert_eq!(peaks.channels.len(), shape.channels());
             all.push((id, expected));

@@ -9,6 +9,7 @@ mod budget;
 mod caller;
 mod caller_ids;
 mod cli;
+mod commands;
 mod conformance;
 mod console;
 mod decode;

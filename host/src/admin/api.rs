@@ -66,7 +66,7 @@ impl Admin {
 
     async fn record(&self, key: &Key) -> Result<Record, Problem> {
         let wanted = key.clone();
-        let record = self.read(move |store| store.record(&wanted)).await?;
+        let record = self.read(move |store| store.catalog().record(&wanted)).await?;
         record.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, NO_RECORDING))
     }
 }
@@ -220,7 +220,10 @@ pub(super) async fn recordings(
         })?),
     };
     let summary = |record: &Record| Summary::of(&record.brief());
-    let page = admin.read(move |store| store.list(&filter, after.as_ref(), limit, summary)).await?;
+    let list = move |store: &crate::store::Store| {
+        store.catalog().list(&filter, after.as_ref(), limit, summary)
+    };
+    let page = admin.read(list).await?;
     #[derive(Serialize)]
     struct Recordings {
         recordings: Vec<Summary>,

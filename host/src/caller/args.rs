@@ -46,8 +46,8 @@ pub struct Args {
     #[arg(long, default_value = "ws://127.0.0.1:5050/media-stream")]
     pub url: String,
 
-    /// Connect to this address instead of the stream URL's host, without TLS, as the proxy in
-    /// front of the server does; tls://HOST:PORT keeps TLS
+    /// Connect to this address instead of the stream URL's host; without TLS, as the proxy in
+    /// front of the server does. tls://HOST:PORT keeps TLS
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: Option<String>,
 

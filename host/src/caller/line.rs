@@ -4,7 +4,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,11 +11,8 @@ use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -26,6 +22,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
 use super::{CallEnd, Error};
+use crate::client::tls_client;
 use crate::twilio::SIGNATURE_HEADER;
 
 /// Longest time for connecting, and for each handshake after it.
@@ -98,7 +95,8 @@ impl Target {
         }
         let host = self.url.host_str().unwrap_or_default().to_owned();
         let name = ServerName::try_from(host).map_err(|e| failed(io::Error::other(e)))?;
-        let tls = timeout(CONNECT_TIMEOUT, connector()?.connect(name, tcp)).await;
+        let tls = tls_client().map_err(|_| Error::NoRoots)?;
+        let tls = timeout(CONNECT_TIMEOUT, tls.connect(name, tcp)).await;
         let tls = tls
             .unwrap_or_else(|_| Err(late()))
             .map_err(|cause| Error::Tls { address: address.clone(), cause })?;
@@ -112,25 +110,6 @@ pub(super) struct Signed {
     /// The URL that it covers.
     pub(super) url: String,
     pub(super) signature: String,
-}
-
-/// The TLS client, with the machine's own root certificates (or those of `SSL_CERT_FILE`).
-fn connector() -> Result<TlsConnector, Error> {
-    static CONFIG: OnceLock<TlsConnector> = OnceLock::new();
-    if let Some(connector) = CONFIG.get() {
-        return Ok(connector.clone());
-    }
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(Error::NoRoots);
-    }
-    let config = ClientConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .expect("ring speaks TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(CONFIG.get_or_init(|| TlsConnector::from(std::sync::Arc::new(config))).clone())
 }
 
 /// An open connection after its WebSocket handshake.

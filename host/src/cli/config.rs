@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::environment::TWILIO_TOKEN;
 use super::serve::{
     AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
     WebhookArgs,
@@ -152,7 +153,7 @@ fn auth_tokens(args: &TwilioArgs) -> Result<Option<Watched<AuthTokens>>, Error> 
             warn_if_shared(path);
             return Ok(Some(tokens));
         }
-        (given, None) => given.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok()),
+        (given, None) => given.or_else(|| std::env::var(TWILIO_TOKEN).ok()),
     };
     let tokens = list.map(|list| AuthTokens::from_list(&list)).transpose()?;
     Ok(tokens.map(Watched::fixed))

@@ -83,21 +83,21 @@ pub struct ListeningArgs {
     #[arg(long, env = "CALLREEL_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
 
-    /// Path, like /callreel, below which both listeners answer as well as at the root, for a proxy that
+    /// Path below which both listeners answer as well as at the root; like /callreel, for a proxy that
     /// does not strip it. URLs for Twilio begin with it, unless --public-url has a path [default: the
     /// path of --public-url, at the public listener]
     #[arg(long, env = "CALLREEL_PATH_PREFIX", value_name = "PATH")]
     pub path_prefix: Option<PathPrefix>,
 
-    /// Expect a header of the PROXY protocol, version 1 or 2, in front of each connection to --listen, and
-    /// take the client's address from it; a connection without it is closed. Let nobody but the load
+    /// Expect a header of the PROXY protocol at --listen; version 1 or 2, in front of each connection. The
+    /// client's address is taken from it, and a connection without it is closed. Let nobody but the load
     /// balancer reach that port: a client could name any address [default: off]
     #[arg(long, env = "CALLREEL_PROXY_PROTOCOL", value_parser = BoolishValueParser::new())]
     pub proxy_protocol: bool,
 
-    /// Value of the Origin header, like `https://calls.example.com`, with which media streams and requests
-    /// to the admin listener are taken; repeat it, or separate values by commas. The answers of the API
-    /// have no CORS headers [default: streams with an Origin are refused, and so are requests of other
+    /// Origin of another site that may send streams and requests; the value of the Origin header of media
+    /// streams and at the admin listener, like `https://calls.example.com`. Repeat it, or separate values
+    /// by commas. The answers of the API have no CORS headers [default: streams with an Origin are refused, and so are requests of other
     /// sites' pages]
     #[arg(long, env = "CALLREEL_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<Origin>,
@@ -118,8 +118,8 @@ pub struct TwilioArgs {
     #[arg(long, env = "CALLREEL_AUTH_TOKEN_FILE", value_name = "FILE")]
     pub auth_token_file: Option<PathBuf>,
 
-    /// Record only streams that show the one-time token which /incoming-call gave to their call within
-    /// the last 60 s. Webhook and stream must reach the same process [default: off]
+    /// Record only streams that show a one-time token; /incoming-call gave it to their call within the
+    /// last 60 s. Webhook and stream must reach the same process [default: off]
     #[arg(long, env = "CALLREEL_STREAM_TOKEN", value_parser = BoolishValueParser::new())]
     pub stream_token: bool,
 
@@ -129,13 +129,13 @@ pub struct TwilioArgs {
     #[arg(long, env = "CALLREEL_NO_CALLER_IDS", value_parser = BoolishValueParser::new())]
     pub no_caller_ids: bool,
 
-    /// Text spoken to the caller before the stream begins, at most 4096 characters; empty: nothing is
+    /// Text spoken to the caller before the stream begins; at most 4096 characters. If empty, nothing is
     /// spoken
     #[arg(long, env = "CALLREEL_GREETING", value_name = "TEXT", default_value_t = twilio::SpokenTexts::default().greeting)]
     pub greeting: twilio::SpokenText,
 
-    /// Text spoken to the caller after the greeting and a pause of one second, at most 4096 characters;
-    /// empty: nothing is spoken
+    /// Text spoken to the caller after the greeting and a pause of 1 s; at most 4096 characters. If
+    /// empty, nothing is spoken
     #[arg(long, env = "CALLREEL_READY", value_name = "TEXT", default_value_t = twilio::SpokenTexts::default().ready)]
     pub ready: twilio::SpokenText,
 }
@@ -152,8 +152,8 @@ pub struct FilesArgs {
     #[arg(long, env = "CALLREEL_FORMAT", value_enum, default_value_t)]
     pub format: OutputFormat,
 
-    /// Write gaps, keys and marks as cue points behind the samples of each finished WAV; ffmpeg and mpv
-    /// show them as chapters [default: off]
+    /// Write gaps, keys and marks into each WAV; as cue points behind the samples, once it is finished.
+    /// ffmpeg and mpv show them as chapters [default: off]
     #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
     pub cues: bool,
 
@@ -172,7 +172,7 @@ pub struct FilesArgs {
     #[arg(long, env = "CALLREEL_GROUP", value_name = "NAME|GID", value_parser = group)]
     pub group: Option<u32>,
 
-    /// Also write the frames of every stream to this directory, as .jsonl for `decode` and for bug
+    /// Also write the frames of every stream to this directory; as .jsonl for `decode` and for bug
     /// reports. They are personal data [default: not written]
     #[arg(long, env = "CALLREEL_CAPTURE", value_name = "DIR")]
     pub capture: Option<PathBuf>,
@@ -199,12 +199,12 @@ pub struct LimitsArgs {
     #[arg(long, env = "CALLREEL_MAX_NEW_CALLS", value_name = "COUNT", value_parser = count::<NonZeroU32>)]
     pub max_new_calls: Option<NonZeroU32>,
 
-    /// End a call when its connection is this old, or its recording this long
+    /// Longest duration of a call; it ends when its connection is this old, or its recording this long
     #[arg(long, env = "CALLREEL_MAX_DURATION", value_name = "DURATION", default_value = "24h", value_parser = positive)]
     pub max_duration: Duration,
 
-    /// End a connection after this long without a byte from the peer, not even the answer to a ping; and
-    /// a connection on which nothing is recorded, at this age
+    /// End a connection after this long without a byte; not even the answer to a ping came from the peer.
+    /// Also end a connection on which nothing is recorded, at this age
     #[arg(long, env = "CALLREEL_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = positive)]
     pub idle_timeout: Duration,
 
@@ -218,8 +218,8 @@ pub struct LimitsArgs {
 /// Options that keep room on the disk.
 #[derive(Args, Debug)]
 pub struct DiskArgs {
-    /// Refuse new calls with 503 while less disk space than this is free, so that the calls being
-    /// recorded have room, like 500MB or 10GiB [default: 64MiB, or a twentieth of a smaller disk]
+    /// Refuse new calls with 503 while less disk space is free; the calls being recorded need it. Like
+    /// 500MB or 10GiB [default: 64MiB, or a twentieth of a smaller disk]
     #[arg(long, env = "CALLREEL_KEEP_FREE", value_name = "SIZE", value_parser = size)]
     pub keep_free: Option<u64>,
 
@@ -228,18 +228,18 @@ pub struct DiskArgs {
     #[arg(long, env = "CALLREEL_KEEP_FREE_INODES", value_name = "COUNT")]
     pub keep_free_inodes: Option<u64>,
 
-    /// Remove the oldest finished recordings while less is free than --keep-free or --keep-free-inodes,
-    /// as long as that helps; those with a webhook message to be delivered go last [default: off]
+    /// Remove the oldest finished recordings while room is short; less is free than --keep-free or
+    /// --keep-free-inodes, and the removal helps. Those with a webhook message to be delivered go last [default: off]
     #[arg(long, env = "CALLREEL_MAKE_ROOM", value_parser = BoolishValueParser::new())]
     pub make_room: bool,
 
-    /// Remove finished recordings that are older than this many days, at least 1. Nothing is removed
+    /// Remove finished recordings that are older than this many days; at least 1. Nothing is removed
     /// while the clock is in doubt. A recording stays until its webhook message is delivered or given
     /// up, unless less is free than --keep-free or --keep-free-inodes [default: keep them]
     #[arg(long, env = "CALLREEL_KEEP_DAYS", value_name = "DAYS", value_parser = count::<NonZeroU32>)]
     pub keep_days: Option<NonZeroU32>,
 
-    /// Number of the newest finished recordings that --keep-days and --make-room never remove
+    /// Number of the newest recordings to keep always; neither --keep-days nor --make-room removes them
     #[arg(long, env = "CALLREEL_KEEP_MIN", value_name = "COUNT", default_value_t = 0)]
     pub keep_min: usize,
 }
@@ -258,13 +258,13 @@ pub struct AdminArgs {
     )]
     pub admin: AdminAddress,
 
-    /// Token, 16 to 256 visible ASCII characters, that everybody must show at the admin listener: people
-    /// at a login page, programs as a bearer token. Others can see a command line, so better set
+    /// Token that everybody must show at the admin listener; 16 to 256 visible ASCII characters. People
+    /// show it at a login page, programs as a bearer token. Others can see a command line, so better set
     /// CALLREEL_ADMIN_TOKEN
     #[arg(long, env = "CALLREEL_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub admin_token: Option<String>,
 
-    /// Answer requests that came through a proxy without a token, for a proxy that asks for a login
+    /// Answer requests that came through a proxy, without a token; for a proxy that asks for a login
     /// itself. The proxy must send `Host: localhost` or the address of --admin, which must be loopback
     /// [default: without a token such requests are refused]
     #[arg(long, env = "CALLREEL_ADMIN_BEHIND_PROXY", value_parser = BoolishValueParser::new())]
@@ -278,8 +278,8 @@ pub struct AdminArgs {
 /// Options of the webhooks that are told of finished recordings.
 #[derive(Args, Debug)]
 pub struct WebhookArgs {
-    /// Post the end record of every finished recording to this address (Standard Webhooks), repeated for
-    /// three days until the receiver accepts it; repeat the option, or separate addresses by spaces, for
+    /// Post the end record of every finished recording to this address; by Standard Webhooks, repeated for
+    /// three days until the receiver accepts it. Repeat the option, or separate addresses by spaces, for
     /// several receivers. Needs a secret
     #[arg(long, env = "CALLREEL_WEBHOOK", value_name = "URL", value_delimiter = ' ')]
     pub webhook: Vec<webhook::Url>,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use callreel_core::wav::{self, Encoding, Length, Spec};
 
 use super::{Error, READ_BYTES};
+use crate::log::ReaderGone;
 
 /// Bytes gathered for one write: the samples decoded from one read go out uncopied.
 const WRITE_BYTES: usize = 2 * READ_BYTES;
@@ -80,6 +81,9 @@ impl Output {
     }
 
     fn failed(&self, cause: io::Error) -> Error {
+        if self.path == Path::new("-") && cause.kind() == ErrorKind::BrokenPipe {
+            return ReaderGone.into();
+        }
         Error::Write { path: self.path.clone(), cause }
     }
 }

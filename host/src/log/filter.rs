@@ -23,10 +23,13 @@ pub enum Directives {
 }
 
 impl Directives {
+    /// Name of the variable that holds the directives.
+    pub const VARIABLE: &str = "CALLREEL_LOG";
+
     /// Reads the directives from `CALLREEL_LOG`; `@FILE` names a file.
     #[must_use]
     pub fn from_env() -> Self {
-        let text = std::env::var("CALLREEL_LOG").unwrap_or_default();
+        let text = std::env::var(Self::VARIABLE).unwrap_or_default();
         match text.strip_prefix('@') {
             Some(path) => Self::File(path.into()),
             None => Self::Fixed(text),

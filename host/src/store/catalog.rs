@@ -1,5 +1,6 @@
 //! Finished recordings in the directory: found, listed and read, but changed only by [`Store::delete`].
-//! The directory itself is the index, so nothing can be out of step with it.
+//! The directory itself is the index, so nothing can be out of step with it. A [`Catalog`] needs no lock:
+//! another process may record to the directory meanwhile.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -7,8 +8,9 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use callreel_core::g711::{decode_alaw, decode_mulaw};
@@ -16,7 +18,8 @@ use callreel_core::wav::{Encoding, Spec};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::Store;
+use super::links::DeadLinks;
+use super::{Names, Store};
 use crate::disk::{found, open_to_read, read_small};
 use crate::lock::lock;
 use crate::record::{Id, Key, Record, State, parse_day};
@@ -85,16 +88,16 @@ pub struct Page<T> {
 }
 
 /// Names of a day's records with their times of publication, in nanoseconds of Unix time, latest first.
-type Names = Arc<Vec<(i128, Id)>>;
+type DayNames = Arc<Vec<(i128, Id)>>;
 
 /// The day that was listed last. A day may have a hundred thousand recordings: a look at each takes half
 /// a second, and finished recordings do not change.
 #[derive(Debug)]
-pub struct Listed {
+struct Listed {
     day: Date,
     /// Time of the directory's last change, if that was long enough before the directory was read.
     settled: Option<SystemTime>,
-    names: Names,
+    names: DayNames,
 }
 
 /// Outline of a recording, to be drawn.
@@ -117,7 +120,22 @@ pub struct ChannelPeaks {
     pub high: Vec<i8>,
 }
 
-impl Store {
+/// The finished recordings of a directory.
+#[derive(Debug)]
+pub struct Catalog {
+    dir: PathBuf,
+    /// Names of the day that was listed last.
+    listed: Mutex<Option<Listed>>,
+    dead_links: DeadLinks,
+}
+
+impl Catalog {
+    /// The catalogue of a directory, which need not exist yet.
+    #[must_use]
+    pub const fn new(dir: PathBuf) -> Self {
+        Self { dir, listed: Mutex::new(None), dead_links: DeadLinks::new() }
+    }
+
     /// Lists finished recordings: the latest day first, and within a day the one finished last.
     ///
     /// Costs a look at each name of the days it passes, and a read of each record it considers. Beside
@@ -173,9 +191,100 @@ impl Store {
     }
 
     fn text(&self, key: &Key) -> io::Result<Option<Vec<u8>>> {
-        let text = found(read_small(&self.names(key.clone()).json()))?;
+        let text = found(read_small(&self.names(key).json()))?;
         // An empty file is a name claimed for a record (see `disk`).
         Ok(text.filter(|text| !text.is_empty()))
+    }
+
+    fn names(&self, key: &Key) -> Names {
+        Names { dir: self.dir_of(key.day()), key: key.clone() }
+    }
+
+    /// The folder of a day.
+    fn dir_of(&self, day: Date) -> PathBuf {
+        self.dir.join(day.to_string())
+    }
+
+    /// The days that have a folder, or a link to one, oldest first.
+    pub(super) fn days(&self) -> io::Result<Vec<Date>> {
+        let mut days = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let day = entry.file_name().to_str().and_then(parse_day);
+            if let Some(day) = day
+                && let kind = entry.file_type()?
+                && (kind.is_dir()
+                    || kind.is_symlink() && self.dead_links.leads_to_dir(&entry.path(), day))
+            {
+                days.push(day);
+            }
+        }
+        days.sort();
+        Ok(days)
+    }
+
+    /// The days that a listing asks for, latest first.
+    fn days_for(&self, filter: &Filter, after: Option<&Cursor>) -> io::Result<Vec<Date>> {
+        let mut days = self.days()?;
+        days.retain(|day| {
+            filter.from.is_none_or(|from| *day >= from)
+                && filter.to.is_none_or(|to| *day <= to)
+                && after.is_none_or(|cursor| *day <= cursor.day)
+        });
+        days.reverse();
+        Ok(days)
+    }
+
+    /// Time at which the latest recording of a day was published, in Unix time, and the [`LATEST`]
+    /// latest records.
+    pub(super) fn latest_of(&self, day: Date) -> Option<(Option<i64>, Vec<Record>)> {
+        let names = self.names_of(day).ok()?;
+        let published_s = names.first().map(|(ns, _)| (ns / 1_000_000_000) as i64);
+        let keys = names.iter().take(LATEST).map(|(_, id)| Key::new(day, id.clone()));
+        Some((published_s, keys.filter_map(|key| self.record(&key).ok()?).collect()))
+    }
+
+    fn names_of(&self, day: Date) -> io::Result<DayNames> {
+        let dir = self.dir_of(day);
+        let changed = fs::metadata(&dir)?.modified()?;
+        let mut listed = lock(&self.listed);
+        let last = listed.as_ref().filter(|listed| listed.day == day);
+        if let Some(last) = last.filter(|last| last.settled == Some(changed)) {
+            return Ok(Arc::clone(&last.names));
+        }
+        let is_settled = changed.elapsed().is_ok_and(|elapsed| elapsed >= SETTLED_AFTER);
+        let known = last.map(|last| Arc::clone(&last.names)).unwrap_or_default();
+        let known: HashMap<&str, &(i128, Id)> =
+            known.iter().map(|named| (named.1.as_str(), named)).collect();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+                continue;
+            };
+            if let Some(named) = known.get(id) {
+                names.push((*named).clone());
+            } else if let Ok(id) = Id::try_from(id.to_owned())
+                && let Some(metadata) = found(entry.metadata())?
+            {
+                let ns = i128::from(metadata.mtime()) * 1_000_000_000;
+                names.push((ns + i128::from(metadata.mtime_nsec()), id));
+            }
+        }
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        let names = DayNames::new(names);
+        let settled = is_settled.then_some(changed);
+        *listed = Some(Listed { day, settled, names: Arc::clone(&names) });
+        Ok(names)
+    }
+}
+
+impl Store {
+    /// The finished recordings.
+    #[must_use]
+    pub const fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// Opens the WAV of one finished recording.
@@ -216,62 +325,6 @@ impl Store {
         let unknown = |error| io::Error::new(io::ErrorKind::Unsupported, error);
         let spec = record.format.spec().map_err(unknown)?;
         Outline { file, spec, samples: record.samples }.read(columns).map(Some)
-    }
-
-    /// The days that a listing asks for, latest first.
-    fn days_for(&self, filter: &Filter, after: Option<&Cursor>) -> io::Result<Vec<Date>> {
-        let mut days = self.days()?;
-        days.retain(|day| {
-            filter.from.is_none_or(|from| *day >= from)
-                && filter.to.is_none_or(|to| *day <= to)
-                && after.is_none_or(|cursor| *day <= cursor.day)
-        });
-        days.reverse();
-        Ok(days)
-    }
-
-    /// Time at which the latest recording of a day was published, in Unix time, and the [`LATEST`]
-    /// latest records.
-    pub(super) fn latest_of(&self, day: Date) -> Option<(Option<i64>, Vec<Record>)> {
-        let names = self.names_of(day).ok()?;
-        let published_s = names.first().map(|(ns, _)| (ns / 1_000_000_000) as i64);
-        let keys = names.iter().take(LATEST).map(|(_, id)| Key::new(day, id.clone()));
-        Some((published_s, keys.filter_map(|key| self.record(&key).ok()?).collect()))
-    }
-
-    fn names_of(&self, day: Date) -> io::Result<Names> {
-        let dir = self.dir_of(day);
-        let changed = fs::metadata(&dir)?.modified()?;
-        let mut listed = lock(&self.listed);
-        let last = listed.as_ref().filter(|listed| listed.day == day);
-        if let Some(last) = last.filter(|last| last.settled == Some(changed)) {
-            return Ok(Arc::clone(&last.names));
-        }
-        let is_settled = changed.elapsed().is_ok_and(|elapsed| elapsed >= SETTLED_AFTER);
-        let known = last.map(|last| Arc::clone(&last.names)).unwrap_or_default();
-        let known: HashMap<&str, &(i128, Id)> =
-            known.iter().map(|named| (named.1.as_str(), named)).collect();
-        let mut names = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
-                continue;
-            };
-            if let Some(named) = known.get(id) {
-                names.push((*named).clone());
-            } else if let Ok(id) = Id::try_from(id.to_owned())
-                && let Some(metadata) = found(entry.metadata())?
-            {
-                let ns = i128::from(metadata.mtime()) * 1_000_000_000;
-                names.push((ns + i128::from(metadata.mtime_nsec()), id));
-            }
-        }
-        names.sort_unstable_by(|a, b| b.cmp(a));
-        let names = Names::new(names);
-        let settled = is_settled.then_some(changed);
-        *listed = Some(Listed { day, settled, names: Arc::clone(&names) });
-        Ok(names)
     }
 }
 

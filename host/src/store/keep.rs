@@ -15,7 +15,7 @@ use super::retention::LOOK_EVERY;
 use super::{Inodes, Names, Room, Store};
 use crate::disk::found;
 use crate::lock::lock;
-use crate::record::{Id, Key, Record, parse_day};
+use crate::record::{Id, Key, Record};
 
 /// Bytes kept free by default: an hour of one call, one track of 16-bit PCM.
 const KEEP_FREE_DEFAULT: u64 = 64 * 1024 * 1024;
@@ -138,7 +138,7 @@ impl Store {
     pub(super) fn look_for_room(&self) -> io::Result<Room> {
         let disk = rustix::fs::statvfs(self.dir())?;
         let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        let keep_free = self.config.keep_free.unwrap_or(KEEP_FREE_DEFAULT.min(total / 20));
+        let keep_free = self.config.keep_free.unwrap_or_else(|| bytes_to_keep(total));
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let inodes = self.inodes_of(disk.f_favail, disk.f_files);
         let room = Room { free, total, keep_free, inodes };
@@ -156,12 +156,19 @@ impl Store {
         if free == 0 && had_inodes() {
             self.door.doubt();
         }
-        let keep_free = self
-            .config
-            .keep_free_inodes
-            .unwrap_or((total / 20).clamp(KEEP_INODES_MIN, KEEP_INODES_DEFAULT));
+        let keep_free = self.config.keep_free_inodes.unwrap_or_else(|| inodes_to_keep(total));
         (!is_unlimited).then_some(Inodes { free, total, keep_free })
     }
+}
+
+/// Bytes kept free by default on a file system of `total` bytes.
+pub(super) fn bytes_to_keep(total: u64) -> u64 {
+    KEEP_FREE_DEFAULT.min(total / 20)
+}
+
+/// Inodes kept free by default of `total`.
+pub(super) fn inodes_to_keep(total: u64) -> u64 {
+    (total / 20).clamp(KEEP_INODES_MIN, KEEP_INODES_DEFAULT)
 }
 
 /// The start of a day, in UTC.
@@ -172,19 +179,7 @@ pub(super) fn start_of(day: Date) -> Option<SystemTime> {
 impl Store {
     /// The days that have a folder, or a link to one, oldest first.
     pub(super) fn days(&self) -> io::Result<Vec<Date>> {
-        let mut days = Vec::new();
-        for entry in fs::read_dir(self.dir())? {
-            let entry = entry?;
-            let day = entry.file_name().to_str().and_then(parse_day);
-            if let Some(day) = day
-                && let kind = entry.file_type()?
-                && (kind.is_dir() || kind.is_symlink() && self.leads_to_dir(day))
-            {
-                days.push(day);
-            }
-        }
-        days.sort();
-        Ok(days)
+        self.catalog.days()
     }
 
     /// The folder of a day.

@@ -18,22 +18,26 @@ use crate::record::day_of;
 /// Most linked folders that are synced: those in which a recording began last. A call may last for days.
 const SYNCED_MAX: usize = 4;
 
-/// The store's knowledge of linked folders.
+/// Linked folders in which recordings began, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    /// Folders in which recordings began, oldest first.
     in_use: Mutex<Vec<(Date, Arc<File>)>>,
-    /// Days of links that lead to no directory, as the log has told.
-    told: Mutex<Vec<Date>>,
 }
 
-impl Store {
+/// Days of links that lead to no directory, as the log has told.
+#[derive(Debug)]
+pub(super) struct DeadLinks(Mutex<Vec<Date>>);
+
+impl DeadLinks {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
     /// Whether a link in the place of a day's folder leads to a directory. If not, the log says so, once
     /// until it does.
-    pub(super) fn leads_to_dir(&self, day: Date) -> bool {
-        let link = self.dir_of(day);
-        let led = enter(&link);
-        let mut told = lock(&self.links.told);
+    pub(super) fn leads_to_dir(&self, link: &Path, day: Date) -> bool {
+        let led = enter(link);
+        let mut told = lock(&self.0);
         match led {
             Ok(()) => told.retain(|other| *other != day),
             Err(ref error) if !told.contains(&day) => {
@@ -49,7 +53,9 @@ impl Store {
         }
         led.is_ok()
     }
+}
 
+impl Store {
     /// Notes that a recording begins in a folder that was there before. If that is a link, what is written
     /// there is synced from now on as well.
     ///

@@ -21,7 +21,7 @@ mod balance;
 use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -32,7 +32,7 @@ use serde::Serialize;
 use self::balance::{Balance, Coin, Step};
 use super::clock::{self, CONFIRM_FILE, Clock, Reading};
 use super::keep::{DAY, our_record, remove, start_of};
-use super::{Inodes, Names, Room, Store};
+use super::{Catalog, Inodes, LOCK_FILE, Names, Room, Store};
 use crate::disk;
 use crate::lock::lock;
 use crate::record::Key;
@@ -203,6 +203,32 @@ impl Found {
     }
 }
 
+/// The time at which the newest recording ended or was published, by the latest day's start, records
+/// and file times.
+fn newest_s(catalog: &Catalog) -> Option<i64> {
+    let day = catalog.days().ok()?.pop()?;
+    let began_s = clock::wall_s(start_of(day)?);
+    let (published_s, records) = catalog.latest_of(day).unwrap_or_default();
+    let ended_s = records.iter().map(|record| record.ended_at.as_second()).max();
+    [Some(began_s), published_s, ended_s].into_iter().max()?
+}
+
+/// The reason why a store that opens `dir` now would doubt the clock, in words; `None` if it would not.
+/// Only reads: a server may be running there.
+pub(crate) fn clock_doubt(dir: &Path) -> Option<String> {
+    let now = Reading::now();
+    let newest_s = newest_s(&Catalog::new(dir.to_owned()));
+    let known = disk::open_to_read(&dir.join(LOCK_FILE)).ok();
+    let mut clock = match known.and_then(|lock| Clock::load(&lock)) {
+        Some(mut clock) => {
+            clock.advance(&now);
+            clock
+        }
+        None => Clock::first(&now, newest_s),
+    };
+    clock.judge(&now, newest_s).err()
+}
+
 impl Store {
     /// The state of automatic deletion.
     #[must_use]
@@ -244,19 +270,9 @@ impl Store {
                 clock.advance(&now);
                 clock
             }
-            None => Clock::first(&now, self.newest_s()),
+            None => Clock::first(&now, newest_s(&self.catalog)),
         };
         self.work().clock = clock;
-    }
-
-    /// The time at which the newest recording ended or was published, by the latest day's start, records
-    /// and file times.
-    fn newest_s(&self) -> Option<i64> {
-        let day = self.days().ok()?.pop()?;
-        let began_s = clock::wall_s(start_of(day)?);
-        let (published_s, records) = self.latest_of(day).unwrap_or_default();
-        let ended_s = records.iter().map(|record| record.ended_at.as_second()).max();
-        [Some(began_s), published_s, ended_s].into_iter().max()?
     }
 
     /// Reads the clock and saves the reading. Returns whether ages may be believed.
@@ -264,7 +280,7 @@ impl Store {
         let mut work = self.work();
         let now = Reading::now();
         work.clock.advance(&now);
-        let newest_s = self.config.keep_days.and_then(|_| self.newest_s());
+        let newest_s = self.config.keep_days.and_then(|_| newest_s(&self.catalog));
         if clock::is_confirmed(self.dir()) {
             tracing::warn!("an operator has confirmed the clock");
             work.clock.believe(newest_s);

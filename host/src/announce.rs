@@ -1,0 +1,77 @@
+//! The first lines of a server's log: all that a person needs to point a number at it and to find the
+//! recordings.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tracing::{info, warn};
+
+use crate::public_url::WEBHOOK_PATH;
+use crate::{http, twilio};
+
+/// Addresses and directory of a server that takes calls from now on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opened<'s> {
+    /// Address of the public listener.
+    pub public: SocketAddr,
+    /// Address of the admin listener, if there is one.
+    pub admin: Option<SocketAddr>,
+    /// The recordings' directory.
+    pub dir: &'s Path,
+}
+
+impl Opened<'_> {
+    /// Tells, in this order: the webhook to enter at Twilio, whether signatures are checked, the directory
+    /// of the recordings, the console.
+    pub(crate) fn tell(&self, config: &http::Config) {
+        let Self { public, admin, dir } = self;
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
+        let version = env!("CARGO_PKG_VERSION");
+        tell_webhook(*public, config);
+        tell_signatures(*public, &config.twilio);
+        info!(dir = %dir.display(), "recordings");
+        match admin {
+            Some(admin) => info!("console at http://{admin}/"),
+            None => info!("no console and no API (--admin off)"),
+        }
+        info!(address = %public, ?dir, version, "listening");
+    }
+}
+
+fn tell_webhook(public: SocketAddr, config: &http::Config) {
+    let Some(url) = &config.twilio.public_url else {
+        let (path, port) = (config.path_prefix.as_str(), public.port());
+        info!(
+            webhook = %format_args!("https://HOST{path}{WEBHOOK_PATH}"),
+            "no --public-url: enter this at Twilio, with the HOST that leads to port {port} here (ngrok \
+             http {port})"
+        );
+        return;
+    };
+    info!(
+        webhook = %url.webhook_url(),
+        "enter this at Twilio as the webhook of the number (A call comes in)"
+    );
+    if let Some(taken_off) = url.taken_off() {
+        info!(taken_off, "--public-url counts without this path, which callreel adds itself");
+    }
+}
+
+fn tell_signatures(public: SocketAddr, config: &twilio::Config) {
+    let is_checked = config.verifier.is_some();
+    if is_checked {
+        info!(signatures_checked = is_checked, "only requests that Twilio has signed are taken");
+    } else if public.ip().is_loopback() {
+        info!(
+            signatures_checked = is_checked,
+            "a proxy or tunnel to {public} lets anybody record here: set --public-url and an auth token \
+             before going public"
+        );
+    } else {
+        warn!(
+            signatures_checked = is_checked,
+            "anybody that reaches {public} can record here: set --public-url and an auth token before \
+             going public"
+        );
+    }
+}

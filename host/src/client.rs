@@ -1,0 +1,212 @@
+//! The client's side of HTTP: one request on a connection of its own, over TCP or TLS.
+//!
+//! For requests whose answer goes on for hours, or whose certificate is of interest.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::ServerCertVerifier as _;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{CertificateError, Error as TlsError, RootCertStore};
+use url::{Position, Url};
+
+use crate::trust::{self, Authorities, NoRoots};
+
+/// Longest time for each step: connecting, TLS, and the head of the answer.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most bytes of an answer that are read whole.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Days from now on in which the end of a certificate is looked for.
+const DAYS_MAX: u64 = 3650;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Reasons why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// No TCP connection.
+    #[error("no connection to {address}: {cause}")]
+    Connect {
+        /// `HOST:PORT`.
+        address: String,
+        /// The system's error.
+        cause: io::Error,
+    },
+    /// A connection, but no HTTP.
+    #[error("no answer of HTTP from {address}: {cause}")]
+    Http {
+        /// `HOST:PORT`.
+        address: String,
+        /// The error in the answer, in words.
+        cause: String,
+    },
+    /// No certificates to check others with.
+    #[error(transparent)]
+    NoRoots(#[from] NoRoots),
+    /// A connection, but no encrypted one.
+    #[error("no TLS with {address}: {cause}")]
+    Tls {
+        /// `HOST:PORT`.
+        address: String,
+        /// The error of the TLS handshake.
+        cause: io::Error,
+    },
+}
+
+/// An answer, its body still to be read.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    /// Whole days for which the server's certificate is valid, at most ten years; `None` without TLS.
+    pub(crate) certificate_days: Option<u64>,
+}
+
+/// The root certificates of this machine, or those of `SSL_CERT_FILE`.
+fn roots() -> Result<Arc<RootCertStore>, NoRoots> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    if let Some(roots) = ROOTS.get() {
+        return Ok(Arc::clone(roots));
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(NoRoots);
+    }
+    Ok(Arc::clone(ROOTS.get_or_init(|| Arc::new(roots))))
+}
+
+/// The TLS client, which trusts the authorities of this machine; made once.
+pub(crate) fn tls_client() -> Result<TlsConnector, NoRoots> {
+    static CLIENT: OnceLock<TlsConnector> = OnceLock::new();
+    if let Some(client) = CLIENT.get() {
+        return Ok(client.clone());
+    }
+    let config = trust::client(&Authorities::default())?;
+    Ok(CLIENT.get_or_init(|| TlsConnector::from(Arc::new(config))).clone())
+}
+
+/// Sends a GET request to an `http` or `https` URL, with `token` as its bearer token. Follows no
+/// redirect.
+///
+/// # Errors
+/// See [`Error`]. Each step may take ten seconds.
+pub(crate) async fn get(url: &Url, accept: &str, token: Option<&str>) -> Result<Answer, Error> {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or(80);
+    let address = format!("{host}:{port}");
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s");
+    let tcp = timeout(STEP_TIMEOUT, TcpStream::connect(&address)).await;
+    let tcp = tcp
+        .unwrap_or_else(|_| Err(late()))
+        .map_err(|cause| Error::Connect { address: address.clone(), cause })?;
+    if url.scheme() != "https" {
+        let response = ask(tcp, url, &address, accept, token).await?;
+        return Ok(Answer { response, certificate_days: None });
+    }
+    let failed = |cause| Error::Tls { address: address.clone(), cause };
+    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(name).map_err(|e| failed(io::Error::other(e)))?;
+    let tls = timeout(STEP_TIMEOUT, tls_client()?.connect(name.clone(), tcp)).await;
+    let tls = tls.unwrap_or_else(|_| Err(late())).map_err(failed)?;
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificate_days = days_left(chain, &name, roots()?);
+    let response = ask(tls, url, &address, accept, token).await?;
+    Ok(Answer { response, certificate_days })
+}
+
+async fn ask<S>(
+    socket: S,
+    url: &Url,
+    address: &str,
+    accept: &str,
+    token: Option<&str>,
+) -> Result<Response<Incoming>, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |cause: String| Error::Http { address: address.to_owned(), cause };
+    let mut request = Request::get(&url[Position::BeforePath..Position::AfterQuery])
+        .header(HOST, &url[Position::BeforeHost..Position::AfterPort])
+        .header(ACCEPT, accept)
+        .header(USER_AGENT, concat!("callreel/", env!("CARGO_PKG_VERSION")));
+    if let Some(token) = token {
+        let value = HeaderValue::try_from(format!("Bearer {token}"));
+        let mut value = value.map_err(|_| failed("the token fits into no header".to_owned()))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|e| failed(e.to_string()))?;
+    let asked = async {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+        // It ends with the body of the answer.
+        tokio::spawn(connection);
+        sender.send_request(request).await
+    };
+    match timeout(STEP_TIMEOUT, asked).await {
+        Ok(answer) => answer.map_err(|error| failed(error.to_string())),
+        Err(_) => Err(failed("no answer within 10 s".to_owned())),
+    }
+}
+
+/// The status and the text of a short answer.
+///
+/// # Errors
+/// The body is too long, takes too long, or is cut off.
+pub(crate) async fn read(answer: Response<Incoming>) -> io::Result<(StatusCode, String)> {
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect();
+    let body = timeout(STEP_TIMEOUT, body).await?.map_err(io::Error::other)?;
+    Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+}
+
+/// Whole days for which a server's chain of certificates stays valid: the first of them to expire
+/// counts.
+fn days_left(
+    chain: &[CertificateDer<'_>],
+    name: &ServerName<'_>,
+    roots: Arc<RootCertStore>,
+) -> Option<u64> {
+    let (own, others) = chain.split_first()?;
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build().ok()?;
+    let now = UnixTime::now().as_secs();
+    let is_expired_after = |days: u64| {
+        let then = Duration::from_secs(now).saturating_add(DAY * days as u32);
+        let then = UnixTime::since_unix_epoch(then);
+        let verdict = verifier.verify_server_cert(own, others, name, &[], then);
+        matches!(
+            verdict,
+            Err(TlsError::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. }
+            ))
+        )
+    };
+    let (mut valid, mut expired) = (0, DAYS_MAX);
+    if !is_expired_after(expired) {
+        return Some(DAYS_MAX);
+    }
+    while expired - valid > 1 {
+        let middle = valid + (expired - valid) / 2;
+        if is_expired_after(middle) {
+            expired = middle;
+        } else {
+            valid = middle;
+        }
+    }
+    Some(valid)
+}
