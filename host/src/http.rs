@@ -194,8 +194,11 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
         body: &body,
     };
     if let Some(verifier) = &twilio.verifier {
-        let verified = verifier.verify_webhook(&webhook, signature(&head));
-        verified.map_err(|rejected| front.refuse_forgery(&rejected))?;
+        let (signature, host) = (signature(&head), only(&head.headers, &header::HOST));
+        let verified = verifier.verify_webhook(&webhook, signature);
+        verified.map_err(|rejected| {
+            front.refuse_forgery(verifier.explain_webhook(rejected, &webhook, signature, host))
+        })?;
     }
     let stream_url = match &twilio.public_url {
         Some(public_url) => public_url.stream_url(),
@@ -225,8 +228,8 @@ impl Front {
         }
     }
 
-    fn refuse_forgery(&self, rejected: &twilio::Rejected) -> Refusal {
-        self.refuse(Refused::Signature, Refusal::Forged(rejected.to_string()))
+    fn refuse_forgery(&self, rejected: twilio::Rejected) -> Refusal {
+        self.refuse(Refused::Signature, Refusal::Forged(rejected))
     }
 
     /// Counts a refused call.

@@ -23,8 +23,16 @@ const TEXT_CHARS_MAX: usize = 4096;
 /// The header that proves that a request was made by the holder of the auth token.
 pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 
-/// The server's answer to a request whose signature is missing or wrong. The look-alike knows it by that.
+/// Begins the server's answer to a request whose signature is missing or wrong; the reason follows after
+/// a colon. The look-alike knows the answer and the three most common reasons by these texts.
 pub(crate) const NOT_SIGNED: &str = "the request is not signed for this server";
+/// The reason where the signature is for neither the server's URL nor the one of the Host header.
+pub(crate) const NO_MATCH: &str =
+    "X-Twilio-Signature is for another URL, another token or other parameters";
+/// The reason where the signature is good for the URL of the Host header, which follows.
+pub(crate) const OTHER_URL: &str = "the auth token is right, but X-Twilio-Signature is for ";
+/// Stands between a reason and the URL for which the server checks signatures.
+pub(crate) const CHECKED_URL: &str = "; the URL that was checked is ";
 
 /// The texts that a caller hears, and the checks that a request comes from Twilio.
 #[derive(Clone, Debug, Default)]
@@ -255,13 +263,8 @@ impl Verifier {
     ) -> Result<(), Rejected> {
         let scheme = self.public_url.scheme();
         let reject = |reason| self.reject(reason, scheme, webhook.path_and_query);
-        let fields: Vec<(Cow<'_, str>, Cow<'_, str>)> =
-            match signed_part(webhook).map_err(reject)? {
-                SignedPart::Form => form_urlencoded::parse(webhook.body).collect(),
-                SignedPart::Url => Vec::new(),
-            };
-        let params = fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
-        self.verify(scheme, webhook.path_and_query, &params, signature).map_err(reject)
+        let fields = signed_fields(webhook).map_err(reject)?;
+        self.verify(scheme, webhook.path_and_query, &params(&fields), signature).map_err(reject)
     }
 
     /// Checks a WebSocket upgrade. Twilio signs the `wss` URL that the TwiML named.
@@ -287,18 +290,88 @@ impl Verifier {
         let signature = signature.ok_or(Reason::Missing)?;
         let mut buffer = [0; 20];
         let signature = Base64::decode(signature, &mut buffer).map_err(|_| Reason::Malformed)?;
-        let genuine = self
-            .public_url
-            .spellings(scheme, path_and_query)
-            .iter()
-            .any(|url| mac(&self.token, url, params).verify_slice(signature).is_ok());
+        let urls = self.public_url.spellings(scheme, path_and_query);
+        let genuine = urls.iter().any(|url| self.is_signed(url, params, signature));
         if genuine { Ok(()) } else { Err(Reason::Mismatch) }
+    }
+
+    fn is_signed(&self, url: &str, params: &Params<'_>, signature: &[u8]) -> bool {
+        mac(&self.token, url, params).verify_slice(signature).is_ok()
+    }
+
+    /// Finds out whether a rejected webhook is signed with the right token, for the URL of the host that
+    /// it names: then it was called by another URL than the public one. Only the holder of the token
+    /// can send such a request, so the answer to it may say so.
+    pub(crate) fn explain_webhook(
+        &self,
+        rejected: Rejected,
+        webhook: &Webhook<'_>,
+        signature: Option<&str>,
+        host: Option<&str>,
+    ) -> Rejected {
+        self.explain(rejected, ["https", "http"], webhook, signature.zip(host))
+    }
+
+    /// The same for an upgrade.
+    pub(crate) fn explain_upgrade(
+        &self,
+        rejected: Rejected,
+        path_and_query: &str,
+        signature: Option<&str>,
+        host: Option<&str>,
+    ) -> Rejected {
+        let upgrade = Webhook { path_and_query, content_type: None, body: b"" };
+        self.explain(rejected, ["wss", "ws"], &upgrade, signature.zip(host))
+    }
+
+    fn explain(
+        &self,
+        rejected: Rejected,
+        schemes: [&str; 2],
+        webhook: &Webhook<'_>,
+        named: Option<(&str, &str)>,
+    ) -> Rejected {
+        let (Reason::Mismatch, Some((signature, host))) = (&rejected.reason, named) else {
+            return rejected;
+        };
+        let mut buffer = [0; 20];
+        let (Ok(fields), Ok(signature)) =
+            (signed_fields(webhook), Base64::decode(signature, &mut buffer))
+        else {
+            return rejected;
+        };
+        let params = params(&fields);
+        let prefix = self.public_url.prefix().as_str();
+        let prefixes = if prefix.is_empty() { &[""][..] } else { &["", prefix] };
+        for scheme in schemes {
+            for prefix in prefixes {
+                let url = format!("{scheme}://{host}{prefix}{}", webhook.path_and_query);
+                if self.is_signed(&url, &params, signature) {
+                    return Rejected { reason: Reason::OtherUrl(loggable(&url)), ..rejected };
+                }
+            }
+        }
+        rejected
     }
 
     fn reject(&self, reason: Reason, scheme: Scheme, path_and_query: &str) -> Rejected {
         let [url, ..] = self.public_url.spellings(scheme, path_and_query);
         Rejected { reason, url: loggable(&url) }
     }
+}
+
+type Fields<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
+
+/// The fields that a webhook's signature covers besides the URL.
+fn signed_fields<'a>(webhook: &Webhook<'a>) -> Result<Fields<'a>, Reason> {
+    Ok(match signed_part(webhook)? {
+        SignedPart::Form => form_urlencoded::parse(webhook.body).collect(),
+        SignedPart::Url => Vec::new(),
+    })
+}
+
+fn params<'a>(fields: &'a Fields<'_>) -> Params<'a> {
+    fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect()
 }
 
 /// The part of a webhook that its signature covers: the URL and the form, or the URL alone.
@@ -331,23 +404,41 @@ fn signed_part(webhook: &Webhook<'_>) -> Result<SignedPart, Reason> {
 }
 
 /// A request that is not shown to come from the holder of the auth token.
-#[derive(Debug, thiserror::Error)]
-#[error("{reason}; the URL that was checked is {url}")]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}{CHECKED_URL}{url}")]
 pub struct Rejected {
     reason: Reason,
     url: String,
 }
 
-#[derive(Debug, thiserror::Error)]
+impl Rejected {
+    /// The reason for the peer. The URL of this server is told only to the holder of the auth token.
+    pub(crate) fn answer(&self) -> String {
+        match self.reason {
+            Reason::OtherUrl(_) => self.to_string(),
+            _ => self.reason.to_string(),
+        }
+    }
+
+    /// Whether the token is right, and the URL alone is another one.
+    pub(crate) fn is_for_another_url(&self) -> bool {
+        matches!(self.reason, Reason::OtherUrl(_))
+    }
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
 enum Reason {
     #[error("the body does not have the bodySHA256 of the URL")]
     Body,
     #[error("X-Twilio-Signature is not the base64 of 20 bytes, or is there twice")]
     Malformed,
-    #[error("X-Twilio-Signature is for another URL, another token or other parameters")]
+    #[error("{NO_MATCH}")]
     Mismatch,
     #[error("X-Twilio-Signature is missing")]
     Missing,
+    /// Holds the URL of the Host header.
+    #[error("{OTHER_URL}{0}")]
+    OtherUrl(String),
     #[error("the body is neither a form nor covered by a bodySHA256 in the URL")]
     UnsignedBody,
 }

@@ -21,6 +21,7 @@ use crate::board::{Board, Refused, RequestRefused};
 use crate::listener::Client;
 use crate::listener::proxy::Fault;
 use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
+use crate::twilio::{NOT_SIGNED, Rejected};
 
 /// Seconds until a peer refused for lack of room may try again.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -43,9 +44,8 @@ pub(super) enum Refusal {
     CallSid,
     #[error("shutting down: no new calls are taken")]
     Draining,
-    /// Holds the fault of the signature.
-    #[error("{}", crate::twilio::NOT_SIGNED)]
-    Forged(String),
+    #[error("{NOT_SIGNED}: {}", .0.answer())]
+    Forged(Rejected),
     /// Holds the limit that was reached.
     #[error("no more calls can be recorded at this time")]
     Full(Refused),
@@ -69,7 +69,7 @@ impl Refusal {
     /// Returns the reason for the log.
     fn in_words(&self) -> String {
         match self {
-            Self::Forged(signature) => format!("{self}: {signature}"),
+            Self::Forged(rejected) => format!("{NOT_SIGNED}: {rejected}"),
             Self::Full(why) => format!("{self}: {}", why.in_words()),
             _ => self.to_string(),
         }
@@ -291,6 +291,9 @@ impl Asked {
             Refusal::Method => {
                 return format!("{STREAM_PATH} takes GET, {WEBHOOK_PATH} takes GET and POST")
                     .into();
+            }
+            Refusal::Forged(rejected) if rejected.is_for_another_url() => {
+                "if Twilio sent it, set --public-url to the address that it calls"
             }
             Refusal::Forged(_) => {
                 "if Twilio sent it, check that --public-url is the address it calls and that the auth token is the account's"

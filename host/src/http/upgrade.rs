@@ -33,8 +33,11 @@ pub(super) async fn media_stream(
     let (mut head, _body) = request.into_parts();
     let accept = check_handshake(&head, has_body, &front.config.origins)?;
     if let Some(verifier) = &front.config.twilio.verifier {
-        let verified = verifier.verify_upgrade(path_and_query(&head), signature(&head));
-        verified.map_err(|rejected| front.refuse_forgery(&rejected))?;
+        let (path, signature) = (path_and_query(&head), signature(&head));
+        let host = only(&head.headers, &header::HOST);
+        verifier.verify_upgrade(path, signature).map_err(|rejected| {
+            front.refuse_forgery(verifier.explain_upgrade(rejected, path, signature, host))
+        })?;
     }
     front.refuse_unless_open()?;
     let slot = front.reserve().await?;

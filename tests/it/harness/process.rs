@@ -327,7 +327,7 @@ impl Drop for Server {
 }
 
 /// A free address, outside of the range of ports that the system gives to other sockets.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = std::process::id() % 5_000 * 2;
     let at = |_| {
