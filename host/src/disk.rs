@@ -19,16 +19,16 @@
 //! reader an empty file is no recording: a listing passes over it, and a webhook message waits for the
 //! WAV to have a length.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+
+use crate::rights::Rights;
 
 /// Most bytes read of a small file.
 const SMALL_BYTES_MAX: u64 = 4 << 20;
@@ -68,12 +68,32 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
     open(OpenOptions::new().read(true), path)
 }
 
-/// Creates a file that only its owner may read, open for reading and writing.
+/// Creates a file with the rights of this process, open for reading and writing.
 ///
 /// # Errors
-/// `AlreadyExists` if anything has the name, even a dangling link; else the system's error.
+/// `AlreadyExists` if anything has the name, even a dangling link; else the system's error, and nothing is
+/// left behind.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
-    open(OpenOptions::new().read(true).write(true).create_new(true).mode(0o600), path)
+    let (rights, mut options) = (Rights::of_process(), OpenOptions::new());
+    rights.set_on(options.read(true).write(true).create_new(true));
+    let file = open(&options, path)?;
+    rights.give_file(&file).inspect_err(|_| drop(fs::remove_file(path)))?;
+    Ok(file)
+}
+
+/// Opens a file for reading and writing. If it is missing, creates it with the rights of this process.
+///
+/// # Errors
+/// As of [`open`].
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
+    let (rights, mut options) = (Rights::of_process(), OpenOptions::new());
+    let is_new = !is_there(path)?;
+    rights.set_on(options.create(true).truncate(false).read(true).write(true));
+    let file = open(&options, path)?;
+    if is_new {
+        rights.give_file(&file)?;
+    }
+    Ok(file)
 }
 
 /// Creates a file under a name of this recorder's, to be renamed at once. A leftover of an interruption,
@@ -93,9 +113,18 @@ fn create_temporary(path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Creates a directory and its missing parents, for the owner alone, unless it exists.
+/// Creates a directory and its missing parents, with the rights of this process, unless it exists.
 pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.is_dir();
+    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    for dir in missing.into_iter().rev() {
+        match Rights::of_process().make_dir(dir) {
+            // Another thread or program has just made it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            made => made?,
+        }
+    }
+    Ok(())
 }
 
 /// The writing of a file that nobody sees half written: under a temporary name first, then under its
@@ -207,10 +236,15 @@ pub(crate) fn clear_claim(to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Opens a directory, for a sync.
+pub(crate) fn open_dir(dir: &Path) -> io::Result<File> {
+    File::open(dir)
+}
+
 /// Makes the names in a directory durable, as far as the file system can.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     static IS_TOLD: AtomicBool = AtomicBool::new(false);
-    match File::open(dir)?.sync_all() {
+    match open_dir(dir)?.sync_all() {
         Err(error) if cannot_sync_dirs(&error) => {
             if !IS_TOLD.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
@@ -249,10 +283,12 @@ pub(crate) fn sync_file_system(_file: &File) -> io::Result<()> {
 }
 
 /// Findings of a successful trial.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Traits {
-    /// Others may read files that are made for their owner alone.
-    pub is_open_to_others: bool,
+    /// A file has a mode that lets more users read it than it was made for.
+    pub is_too_open: bool,
+    /// A file or a directory has not the mode or the group that it was made with.
+    pub is_too_closed: bool,
 }
 
 /// Reason why a trial failed.
@@ -279,12 +315,14 @@ pub(crate) fn try_publishing(dir: &Path) -> Result<Traits, TrialError> {
 fn try_in(trial: &Path) -> Result<Traits, TrialError> {
     let [part, temporary, finished] = TRIAL_NAMES.map(|name| trial.join(name));
     let at = |step| move |cause| TrialError { step, cause };
-    DirBuilder::new().mode(0o700).create(trial).map_err(at("make a directory"))?;
+    let rights = Rights::of_process();
+    rights.make_dir(trial).map_err(at("make a directory"))?;
     let file = create_new(&temporary).map_err(at("make a file"))?;
     file.write_all_at(&[0; 512], 0).map_err(at("write to a file"))?;
     file.write_all_at(b"callreel", 0).map_err(at("write to a file"))?;
     file.sync_all().map_err(at("make a file durable"))?;
-    let mode = file.metadata().map_err(at("look at a file"))?.permissions().mode();
+    let made = file.metadata().map_err(at("look at a file"))?;
+    let made_dir = fs::symlink_metadata(trial).map_err(at("look at a directory"))?;
     // A record's next version replaces the last one in this way.
     drop(create_new(&part).map_err(at("make a file"))?);
     fs::rename(&temporary, &part).map_err(at("replace a file by a rename"))?;
@@ -297,7 +335,10 @@ fn try_in(trial: &Path) -> Result<Traits, TrialError> {
         let cause = io::Error::other("the bytes read differ from the bytes written");
         return Err(TrialError { step: "read a file", cause });
     }
-    Ok(Traits { is_open_to_others: mode & 0o077 != 0 })
+    Ok(Traits {
+        is_too_open: rights.are_exceeded_by(&made),
+        is_too_closed: rights.are_lacking_in(&made) || rights.are_lacking_in(&made_dir),
+    })
 }
 
 fn clear_trial(dir: &Path) -> io::Result<()> {
@@ -375,7 +416,7 @@ mod tests {
         fs::write(dir.path().join(OLD_PROBE), "callreel").unwrap();
         fs::create_dir(dir.path().join(TRIAL_DIR)).unwrap();
         fs::write(dir.path().join(TRIAL_DIR).join(TRIAL_NAMES[1]), "").unwrap();
-        assert_eq!(try_publishing(dir.path()).unwrap(), Traits { is_open_to_others: false });
+        assert_eq!(try_publishing(dir.path()).unwrap(), Traits::default());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -27,6 +27,7 @@ use hyper::body::Bytes;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use self::exchange::{Handlers, Patience, close_after};
@@ -128,6 +129,10 @@ pub(crate) async fn serve(
         entrance: Arc::default(),
         config: Arc::new(config),
     };
+    let mut watching = JoinSet::new();
+    if let Some(verifier) = &front.config.twilio.verifier {
+        watching.spawn(verifier.watch());
+    }
     let router = router(front, refusals.clone());
     let handlers = Handlers { patience, path_prefix, router, refusals, phase: phase.clone() };
     listener::run(listener, limits, handlers, phase).await;
@@ -194,10 +199,10 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
         body: &body,
     };
     if let Some(verifier) = &twilio.verifier {
-        let (signature, host) = (signature(&head), only(&head.headers, &header::HOST));
-        let verified = verifier.verify_webhook(&webhook, signature);
-        verified.map_err(|rejected| {
-            front.refuse_forgery(verifier.explain_webhook(rejected, &webhook, signature, host))
+        let signature = signature(&head);
+        verifier.verify_webhook(&webhook, signature).map_err(|rejected| {
+            let signed_for = verifier.webhook_signed_for(&webhook, signature, &hosts(&head));
+            front.refuse_forgery(&rejected, signed_for)
         })?;
     }
     let stream_url = match &twilio.public_url {
@@ -228,8 +233,10 @@ impl Front {
         }
     }
 
-    fn refuse_forgery(&self, rejected: twilio::Rejected) -> Refusal {
-        self.refuse(Refused::Signature, Refusal::Forged(rejected))
+    /// Refuses a request that is not signed for this server; it may be signed for another URL.
+    fn refuse_forgery(&self, rejected: &twilio::Rejected, signed_for: Option<String>) -> Refusal {
+        let (answer, fault) = (rejected.answer(signed_for.as_deref()), rejected.to_string());
+        self.refuse(Refused::Signature, Refusal::Forged { answer, fault, signed_for })
     }
 
     /// Counts a refused call.
@@ -272,6 +279,12 @@ fn path_and_query(head: &Parts) -> &str {
 
 fn signature(head: &Parts) -> Option<&str> {
     only(&head.headers, &HeaderName::from_static(twilio::SIGNATURE_HEADER))
+}
+
+/// The hosts under which a request says that it came. They are not to be trusted.
+fn hosts(head: &Parts) -> Vec<&str> {
+    let names = [header::HOST, HeaderName::from_static("x-forwarded-host")];
+    names.iter().filter_map(|name| only(&head.headers, name)).collect()
 }
 
 /// Whether a header is a list with `token` in it, in any case.

@@ -27,6 +27,8 @@ mod ready;
 pub mod record;
 pub mod recording;
 pub mod repair;
+pub mod rights;
+pub mod secrets;
 mod shown;
 pub mod store;
 mod stream_tokens;

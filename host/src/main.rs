@@ -46,6 +46,7 @@ fn main() -> ExitCode {
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let log = Arc::new(Log::start(args.log_format, Directives::from_env())?);
     let (listen, admin) = (args.listening.listen, args.admin.admin.0);
+    args.files.rights().apply();
     let mut config = Config::try_from(args)?;
     share_descriptors(&mut config, admin.is_some(), descriptors::raise_limit());
     if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {

@@ -57,6 +57,12 @@ impl PublicUrl {
         format!("wss://{}{port}{}{STREAM_PATH}", self.host, self.prefix.0)
     }
 
+    /// The host, with the port if the URL has one.
+    pub(crate) fn authority(&self) -> String {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}{port}", self.host)
+    }
+
     /// The URL to enter as the webhook of a number.
     #[must_use]
     pub fn webhook_url(&self) -> String {
@@ -157,10 +163,12 @@ impl FromStr for PublicUrl {
 }
 
 /// A scheme of the URLs that Twilio signs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Scheme {
     Http,
     Https,
+    /// Signed by the look-alike alone.
+    Ws,
     Wss,
 }
 
@@ -169,13 +177,14 @@ impl Scheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+            Self::Ws => "ws",
             Self::Wss => "wss",
         }
     }
 
     fn default_port(self) -> u16 {
         match self {
-            Self::Http => 80,
+            Self::Http | Self::Ws => 80,
             Self::Https | Self::Wss => 443,
         }
     }

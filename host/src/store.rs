@@ -11,14 +11,14 @@ mod door;
 mod ending;
 pub mod file;
 mod keep;
+mod links;
 mod part;
 mod recover;
 mod retention;
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Seek as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,7 @@ use jiff::Timestamp;
 use self::digest::DataDigest;
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
+use self::links::Links;
 use self::part::Names;
 pub use self::part::Part;
 use self::recover::Recovering;
@@ -42,6 +43,7 @@ use crate::disk::{
 use crate::finished::Finished;
 use crate::lock::lock;
 use crate::record::{Id, Key, Record, day_of};
+use crate::rights::Rights;
 
 /// Most attempts to claim a free name: another thread or program may take it first.
 const CLAIMS_MAX: usize = 100;
@@ -170,6 +172,8 @@ pub struct Store {
     left: Mutex<VecDeque<Left>>,
     /// Names of the day that was listed last.
     listed: Mutex<Option<catalog::Listed>>,
+    /// Folders of days that are links.
+    links: Links,
     /// Consumers of finished recordings.
     finished: Finished,
     /// Progress of the recovery of unfinished recordings of an earlier run.
@@ -234,9 +238,7 @@ impl Store {
         let dir = config.dir.clone();
         let unusable = |cause| Error::Unusable { dir: dir.clone(), cause };
         create_dir(&dir).map_err(unusable)?;
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).read(true).write(true).mode(0o600);
-        let lock = disk::open(&options, &dir.join(LOCK_FILE)).map_err(|cause| {
+        let lock = disk::open_or_create(&dir.join(LOCK_FILE)).map_err(|cause| {
             unusable(io::Error::new(cause.kind(), format!("{LOCK_FILE} in it: {cause}")))
         })?;
         lock.try_lock().map_err(|error| match error {
@@ -259,6 +261,7 @@ impl Store {
             left: Mutex::default(),
             room: Mutex::default(),
             listed: Mutex::default(),
+            links: Links::default(),
             finished,
             recovering: Recovering::default(),
         };
@@ -282,13 +285,37 @@ impl Store {
     /// there may be room soon, or `--make-room` makes some.
     fn try_first(&self) -> Result<(), Error> {
         match self.try_it(true) {
-            Ok(Traits { is_open_to_others: true }) => {
-                tracing::warn!(dir = ?self.dir(), "this file system lets other users read recordings");
+            Ok(traits) => {
+                self.tell_traits(traits);
                 Ok(())
             }
-            Ok(_) => Ok(()),
             Err(failure) if disk::is_full(&failure.cause) => Ok(()),
             Err(failure) => Err(Error::Trial { dir: self.dir().to_owned(), failure }),
+        }
+    }
+
+    fn tell_traits(&self, Traits { is_too_open, is_too_closed }: Traits) {
+        if is_too_open {
+            tracing::warn!(dir = ?self.dir(), "this file system lets other users read recordings");
+        }
+        if is_too_closed {
+            tracing::warn!(
+                dir = ?self.dir(),
+                "--umask or --group has no effect on this file system: other users may be unable to read recordings"
+            );
+            return;
+        }
+        // These may have been made before, or by somebody else.
+        let last_day = self.days().ok().and_then(|mut days| days.pop());
+        let dirs = [Some(self.dir().to_owned()), last_day.map(|day| self.dir_of(day))];
+        for dir in dirs.into_iter().flatten().chain(self.config.capture_dir.clone()) {
+            if fs::metadata(&dir).is_ok_and(|made| Rights::of_process().are_lacking_in(&made)) {
+                tracing::warn!(
+                    ?dir,
+                    "a directory that was there before lacks the rights of --umask and --group: give it its group and mode \
+                     (chgrp, chmod), or other users may be unable to read recordings in it"
+                );
+            }
         }
     }
 
@@ -311,9 +338,9 @@ impl Store {
         let dir = self.dir_of(day);
         // The directory above is never created: when it is gone, somebody has moved or unmounted it, and
         // will want to put it back.
-        match DirBuilder::new().mode(0o700).create(&dir) {
+        match Rights::of_process().make_dir(&dir) {
             Ok(()) => sync_dir(&self.config.dir)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.use_folder(day)?,
             Err(error) => return Err(error),
         }
         let named = |number| {
@@ -430,7 +457,8 @@ impl Store {
     fn try_it(&self, is_decisive: bool) -> Result<Traits, TrialError> {
         let _turn = lock(&self.trying);
         self.door.begin_trial();
-        let tried = disk::try_publishing(self.dir());
+        let tried = disk::try_publishing(self.dir())
+            .and_then(|traits| self.try_linked_today().map(|()| traits));
         self.door.end_trial(tried.as_ref().err(), is_decisive);
         tried
     }
@@ -468,7 +496,8 @@ impl Store {
         if !self.dirty.swap(false, Ordering::Relaxed) {
             return false;
         }
-        if let Err(error) = sync_file_system(&self.lock) {
+        let (synced, links_synced) = (sync_file_system(&self.lock), self.sync_links());
+        if let Err(error) = synced.and(links_synced) {
             self.sync_failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, "the disk may have lost audio: it cannot be synced");
         }

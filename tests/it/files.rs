@@ -1,5 +1,7 @@
 //! Files as other programs find them: while they grow, after a crash, and with cue points.
 
+mod rights;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

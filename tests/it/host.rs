@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use callreel::public_url::PublicUrl;
+use callreel::secrets::Watched;
 use callreel::twilio::{AuthToken, Verifier, sign};
 use callreel::{Config, http, store, twilio};
 
@@ -415,8 +416,12 @@ fn one_call_more_than_the_limit_is_refused_until_one_ends() {
 
 fn twilio_config(public_url: &str, token: Option<&str>) -> http::Config {
     let public_url: PublicUrl = public_url.parse().unwrap();
-    let verifier =
-        token.map(|token| Verifier::new(AuthToken::new(token.into()).unwrap(), public_url.clone()));
+    let verifier = token.map(|token| {
+        Verifier::new(
+            Watched::fixed(AuthToken::new(token.into()).unwrap().into()),
+            public_url.clone(),
+        )
+    });
     let twilio =
         twilio::Config { public_url: Some(public_url), verifier, ..twilio::Config::default() };
     http::Config { twilio, ..http::Config::default() }

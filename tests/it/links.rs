@@ -1,6 +1,8 @@
 //! Directories that other users may write to: links, pipes and files that stand where callreel writes or
 //! reads. No link is followed, no file of other users is changed, and calls are recorded.
 
+mod days;
+
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;

@@ -1,5 +1,7 @@
 //! Admission by signature and token, and data that stays secret.
 
+mod tokens;
+
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

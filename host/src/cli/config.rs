@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::serve::{
@@ -11,8 +13,10 @@ use super::serve::{
 };
 use crate::caller_ids::Callers;
 use crate::public_url::PathPrefix;
+use crate::secrets::Watched;
 use crate::stream_tokens::StreamTokens;
-use crate::{Config, admin, engine, http, store, twilio, webhook};
+use crate::twilio::AuthTokens;
+use crate::{Config, admin, engine, http, secrets, store, twilio, webhook};
 
 /// Errors of settings that are valid one by one, but not together.
 #[derive(Debug, thiserror::Error)]
@@ -43,13 +47,21 @@ pub enum Error {
     /// The auth token is not usable.
     #[error(transparent)]
     Token(#[from] twilio::Error),
+    /// The file of the auth tokens is not usable.
+    #[error("--auth-token-file: {0}")]
+    TokenFile(#[from] secrets::Error),
+    /// A token that was forgotten in one place would stay good.
+    #[error(
+        "auth tokens are given by --auth-token (or CALLREEL_AUTH_TOKEN) and by --auth-token-file: leave one of them out"
+    )]
+    TokenTwice,
     /// The system gives no random numbers.
     #[error("cannot make a key for stream tokens: {0}")]
     StreamToken(#[from] std::io::Error),
     /// Twilio signs for a URL, which only the user knows.
     #[error(
-        "an auth token is set (--auth-token, CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN) but no --public-url: Twilio \
-         signs for the address it calls, so give that, like --public-url https://calls.example.com"
+        "an auth token is set (--auth-token, --auth-token-file, CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN) but no \
+         --public-url: Twilio signs for the address it calls, so give that, like --public-url https://calls.example.com"
     )]
     TokenWithoutPublicUrl,
     /// The secret of the webhook is not usable.
@@ -110,10 +122,9 @@ fn http_config(
 ) -> Result<http::Config, Error> {
     let path_prefix = listening.path_prefix.unwrap_or_default();
     let public_url = listening.public_url.map(|url| url.below(&path_prefix));
-    let token = args.auth_token.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok());
-    let verifier = match (token.map(twilio::AuthToken::new).transpose()?, &public_url) {
+    let verifier = match (auth_tokens(&args)?, &public_url) {
         (None, _) => None,
-        (Some(token), Some(public_url)) => Some(twilio::Verifier::new(token, public_url.clone())),
+        (Some(tokens), Some(public_url)) => Some(twilio::Verifier::new(tokens, public_url.clone())),
         (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
     };
     Ok(http::Config {
@@ -134,6 +145,35 @@ fn http_config(
         calls_per_second_max: limits.max_new_calls.map(NonZeroU32::get),
         ..http::Config::default()
     })
+}
+
+/// The auth tokens of the options, of the file, or else of Twilio's own variable.
+fn auth_tokens(args: &TwilioArgs) -> Result<Option<Watched<AuthTokens>>, Error> {
+    let given = (!args.auth_token.is_empty()).then(|| args.auth_token.join(","));
+    let list = match (given, &args.auth_token_file) {
+        (Some(_), Some(_)) => return Err(Error::TokenTwice),
+        (None, Some(path)) => {
+            let tokens = Watched::open(path, AuthTokens::from_file)?;
+            warn_if_shared(path);
+            return Ok(Some(tokens));
+        }
+        (given, None) => given.or_else(|| std::env::var("TWILIO_AUTH_TOKEN").ok()),
+    };
+    let tokens = list.map(|list| AuthTokens::from_list(&list)).transpose()?;
+    Ok(tokens.map(Watched::fixed))
+}
+
+/// Warns of a file of secrets that every user of the machine may read or change.
+fn warn_if_shared(path: &Path) {
+    /// Reading and writing by users that are neither the owner nor of the group.
+    const OTHERS: u32 = 0o006;
+    let mode = std::fs::metadata(path).map_or(0, |file| file.permissions().mode());
+    if mode & OTHERS != 0 {
+        tracing::warn!(
+            file = ?path,
+            "every user of this machine can read or change a file of secrets: `chmod o-rw` it"
+        );
+    }
 }
 
 fn admin_config(args: AdminArgs, listening: &ListeningArgs) -> Result<admin::Config, Error> {
@@ -198,7 +238,7 @@ mod tests {
 
     fn token_and_url(token: Option<&str>, public_url: Option<&str>) -> Result<Config, Error> {
         let mut args = serve_args(&["--greeting", "Hello"]).unwrap();
-        args.twilio.auth_token = token.map(str::to_owned);
+        args.twilio.auth_token = token.map(str::to_owned).into_iter().collect();
         args.listening.public_url = public_url.map(|url| url.parse().unwrap());
         args.try_into()
     }

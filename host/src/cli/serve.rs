@@ -12,6 +12,7 @@ use crate::decode::OutputFormat;
 use crate::log::LogFormat;
 use crate::origin::Origin;
 use crate::public_url::{PathPrefix, PublicUrl};
+use crate::rights::Rights;
 use crate::units::{count, duration, positive, size};
 use crate::{twilio, webhook};
 
@@ -104,10 +105,17 @@ pub struct ListeningArgs {
 /// Options of calls through Twilio.
 #[derive(Args, Debug)]
 pub struct TwilioArgs {
-    /// Twilio's auth token: refuse every request that is not signed with it for --public-url. Others can
-    /// see a command line, so better set CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN
+    /// Twilio's auth token: refuse every request that is not signed with it for --public-url. While it is
+    /// changed, give the new one and then the old one: repeat the option, or separate them by commas.
+    /// Others can see a command line, so better set CALLREEL_AUTH_TOKEN or TWILIO_AUTH_TOKEN
     #[arg(long, env = "CALLREEL_AUTH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    pub auth_token: Option<String>,
+    pub auth_token: Vec<String>,
+
+    /// File of auth tokens, one a line, the newest first; `ACCOUNT_SID TOKEN` is the token of that
+    /// (sub)account alone. Empty lines and lines that begin with # are left out. Read again at SIGHUP and
+    /// when it changes
+    #[arg(long, env = "CALLREEL_AUTH_TOKEN_FILE", value_name = "FILE")]
+    pub auth_token_file: Option<PathBuf>,
 
     /// Record only streams that show the one-time token which /incoming-call gave to their call within
     /// the last 60 s. Webhook and stream must reach the same process [default: off]
@@ -147,10 +155,28 @@ pub struct FilesArgs {
     #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
     pub cues: bool,
 
+    /// Bits of the modes that new files and directories lack, as an octal number: with 027 files are 0640
+    /// and directories 0750, so that the group may read recordings [default: 077, with --group 027]
+    #[arg(long, env = "CALLREEL_UMASK", value_name = "OCTAL", value_parser = umask)]
+    pub umask: Option<u32>,
+
+    /// Group, by name or number, that gets all new files and directories. The process must be a member of
+    /// it [default: that of the process, or of a setgid directory]
+    #[arg(long, env = "CALLREEL_GROUP", value_name = "NAME|GID", value_parser = group)]
+    pub group: Option<u32>,
+
     /// Also write the frames of every stream to this directory, as .jsonl for `decode` and for bug
     /// reports. They are personal data [default: not written]
     #[arg(long, env = "CALLREEL_CAPTURE", value_name = "DIR")]
     pub capture: Option<PathBuf>,
+}
+
+impl FilesArgs {
+    /// The rights of all files that the server makes.
+    #[must_use]
+    pub fn rights(&self) -> Rights {
+        Rights::new(self.umask, self.group)
+    }
 }
 
 /// Options that bound calls.
@@ -270,6 +296,31 @@ fn admin_address(text: &str) -> Result<AdminAddress, String> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "give IP:PORT, like 127.0.0.1:5050".to_owned())
+}
+
+fn umask(text: &str) -> Result<u32, String> {
+    let is_octal = text.len() <= 4 && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    match u32::from_str_radix(text, 8) {
+        Ok(umask @ 0..=0o077) if is_octal => Ok(umask),
+        _ => Err("give an octal number up to 077, like 027".to_owned()),
+    }
+}
+
+fn group(text: &str) -> Result<u32, String> {
+    /// Number that system calls take for no group.
+    const NONE: u32 = u32::MAX;
+    if let Ok(id) = text.parse::<u32>()
+        && id != NONE
+    {
+        return Ok(id);
+    }
+    match nix::unistd::Group::from_name(text) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) => {
+            Err("no such group: give a name that `getent group` lists, or a number".to_owned())
+        }
+        Err(error) => Err(format!("cannot look for the group: {error}")),
+    }
 }
 
 fn read_interval(text: &str) -> Result<Duration, String> {

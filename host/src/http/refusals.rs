@@ -21,7 +21,7 @@ use crate::board::{Board, Refused, RequestRefused};
 use crate::listener::Client;
 use crate::listener::proxy::Fault;
 use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
-use crate::twilio::{NOT_SIGNED, Rejected};
+use crate::twilio::NOT_SIGNED;
 
 /// Seconds until a peer refused for lack of room may try again.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -44,8 +44,15 @@ pub(super) enum Refusal {
     CallSid,
     #[error("shutting down: no new calls are taken")]
     Draining,
-    #[error("{NOT_SIGNED}: {}", .0.answer())]
-    Forged(Rejected),
+    #[error("{NOT_SIGNED}: {answer}")]
+    Forged {
+        /// The fault as the peer is told.
+        answer: String,
+        /// The fault of the signature.
+        fault: String,
+        /// The URL for which it is signed with an auth token of this server.
+        signed_for: Option<String>,
+    },
     /// Holds the limit that was reached.
     #[error("no more calls can be recorded at this time")]
     Full(Refused),
@@ -69,7 +76,7 @@ impl Refusal {
     /// Returns the reason for the log.
     fn in_words(&self) -> String {
         match self {
-            Self::Forged(rejected) => format!("{NOT_SIGNED}: {rejected}"),
+            Self::Forged { fault, .. } => format!("{NOT_SIGNED}: {fault}"),
             Self::Full(why) => format!("{self}: {}", why.in_words()),
             _ => self.to_string(),
         }
@@ -84,7 +91,7 @@ impl Refusal {
             Self::Browser => RequestRefused::Origin,
             Self::CallSid => RequestRefused::CallSid,
             Self::Draining => RequestRefused::Draining,
-            Self::Forged(_) => RequestRefused::Signature,
+            Self::Forged { .. } => RequestRefused::Signature,
             Self::Full(Refused::Disk) => RequestRefused::Disk,
             Self::Full(Refused::Rate) => RequestRefused::Rate,
             Self::Full(_) => RequestRefused::Limit,
@@ -105,7 +112,7 @@ impl Refusal {
             | Self::Host
             | Self::UpgradeWithBody
             | Self::WebSocketKey => StatusCode::BAD_REQUEST,
-            Self::Browser | Self::Forged(_) => StatusCode::FORBIDDEN,
+            Self::Browser | Self::Forged { .. } => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -292,10 +299,14 @@ impl Asked {
                 return format!("{STREAM_PATH} takes GET, {WEBHOOK_PATH} takes GET and POST")
                     .into();
             }
-            Refusal::Forged(rejected) if rejected.is_for_another_url() => {
-                "if Twilio sent it, set --public-url to the address that it calls"
+            Refusal::Forged { signed_for: Some(url), .. } => {
+                return format!(
+                    "it is signed with the right auth token for {url}: set --public-url to the address that Twilio calls, \
+                     with its path"
+                )
+                .into();
             }
-            Refusal::Forged(_) => {
+            Refusal::Forged { .. } => {
                 "if Twilio sent it, check that --public-url is the address it calls and that the auth token is the account's"
             }
             Refusal::Host => "set --public-url, or let the proxy in front pass the Host header on",

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::refusals::Refusal;
-use super::{Front, has_token, only, path_and_query, signature};
+use super::{Front, has_token, hosts, only, path_and_query, signature};
 use crate::board::Refused;
 use crate::engine::{Connection, Handle};
 use crate::listener::Client;
@@ -34,9 +34,9 @@ pub(super) async fn media_stream(
     let accept = check_handshake(&head, has_body, &front.config.origins)?;
     if let Some(verifier) = &front.config.twilio.verifier {
         let (path, signature) = (path_and_query(&head), signature(&head));
-        let host = only(&head.headers, &header::HOST);
         verifier.verify_upgrade(path, signature).map_err(|rejected| {
-            front.refuse_forgery(verifier.explain_upgrade(rejected, path, signature, host))
+            let signed_for = verifier.upgrade_signed_for(path, signature, &hosts(&head));
+            front.refuse_forgery(&rejected, signed_for)
         })?;
     }
     front.refuse_unless_open()?;

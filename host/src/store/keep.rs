@@ -170,14 +170,15 @@ pub(super) fn start_of(day: Date) -> Option<SystemTime> {
 }
 
 impl Store {
-    /// The days that have a folder, oldest first.
+    /// The days that have a folder, or a link to one, oldest first.
     pub(super) fn days(&self) -> io::Result<Vec<Date>> {
         let mut days = Vec::new();
         for entry in fs::read_dir(self.dir())? {
             let entry = entry?;
             let day = entry.file_name().to_str().and_then(parse_day);
             if let Some(day) = day
-                && entry.file_type()?.is_dir()
+                && let kind = entry.file_type()?
+                && (kind.is_dir() || kind.is_symlink() && self.leads_to_dir(day))
             {
                 days.push(day);
             }

@@ -175,10 +175,12 @@ struct Found {
     /// Bytes that its removal frees.
     bytes: u64,
     inodes: u64,
+    /// Its day's folder is a link to another disk, where its removal frees nothing that new calls need.
+    is_elsewhere: bool,
 }
 
 impl Found {
-    fn new(names: Names, ended: SystemTime) -> Self {
+    fn new(names: Names, ended: SystemTime, is_elsewhere: bool) -> Self {
         let freed = |path: PathBuf| match fs::symlink_metadata(path) {
             // Another hard link keeps the file's room.
             Ok(file) if file.nlink() > 1 => (0, 0),
@@ -187,12 +189,14 @@ impl Found {
             Err(_) => (0, 0),
         };
         let (wav, record) = (freed(names.wav()), freed(names.json()));
-        Self { names, ended, bytes: wav.0 + record.0, inodes: wav.1 + record.1 }
+        let (bytes, inodes) = (wav.0 + record.0, wav.1 + record.1);
+        Self { names, ended, bytes, inodes, is_elsewhere }
     }
 
-    /// The room that its removal frees.
+    /// The room that its removal frees on the disk of the directory.
     const fn room(&self, coin: Coin) -> u64 {
         match coin {
+            _ if self.is_elsewhere => 0,
             Coin::Bytes => self.bytes,
             Coin::Inodes => self.inodes,
         }
@@ -388,7 +392,11 @@ impl Store {
             !newest.contains(&names.json()) && !work.clock.may_be_young(clock::wall_s(*ended))
         });
         old.sort_by_key(|(_, ended)| *ended);
-        old.into_iter().map(|(names, ended)| Found::new(names, ended)).collect()
+        let found = |(names, ended): (Names, SystemTime)| {
+            let is_elsewhere = self.is_elsewhere(names.key.day());
+            Found::new(names, ended, is_elsewhere)
+        };
+        old.into_iter().map(found).collect()
     }
 
     /// The records of the newest `keep_min` recordings, which are always kept.
@@ -543,7 +551,8 @@ impl Store {
     /// or inodes, or all. Recordings that the outbox holds come after all others.
     fn oldest(&self, coin: Coin, wanted: u64) -> Vec<Found> {
         let (newest, mut oldest, mut sum) = (self.newest(), Vec::new(), 0);
-        let days = self.days().unwrap_or_default();
+        let mut days = self.days().unwrap_or_default();
+        days.retain(|day| !self.is_elsewhere(*day));
         let passes = [false, true]
             .into_iter()
             .flat_map(|is_held| days.iter().map(move |day| (is_held, *day)));
@@ -553,7 +562,7 @@ impl Store {
             found.retain(|(names, _)| !newest.contains(&names.json()));
             found.sort_by_key(|(_, ended)| *ended);
             for (names, ended) in found {
-                let found = Found::new(names, ended);
+                let found = Found::new(names, ended, false);
                 if sum >= wanted {
                     return oldest;
                 }

@@ -216,3 +216,14 @@ int mkdir(const char *path, mode_t mode) {
     if (result == 0) note("mkdir", path, NULL, 0, NULL, 0);
     return result;
 }
+
+int fchown(int fd, uid_t owner, gid_t group) {
+    char path[PATH_MAX];
+    if (disturbed("chown", path_of(fd, path), NULL)) return -1;
+    return syscall(SYS_fchown, fd, owner, group);
+}
+
+int fchownat(int dir, const char *path, uid_t owner, gid_t group, int flags) {
+    if (disturbed("chown", path, NULL)) return -1;
+    return syscall(SYS_fchownat, dir, path, owner, group, flags);
+}

@@ -1,7 +1,7 @@
 //! A disk that fails on command, and logs its operations.
 //!
 //! The operations are `read` (a file is opened for reading), `pread`, `open`, `write`, `sync`,
-//! `truncate`, `mkdir`, `unlink`, `link`, `rename` and `rename-new`, which replaces nothing.
+//! `truncate`, `mkdir`, `chown`, `unlink`, `link`, `rename` and `rename-new`, which replaces nothing.
 //!
 //! A small C library (`disk.c`) stands between the program and libc. The calls of std, and of rustix
 //! with `use-libc`, go through it. It would not see a static binary, io_uring or mmap.
