@@ -17,9 +17,7 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use crate::audio::{self, Audio};
-use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
-use crate::shown;
-use crate::twilio::{self, AuthToken};
+use crate::twilio::AuthToken;
 
 mod args;
 mod call;
@@ -29,6 +27,7 @@ mod dictionary;
 mod line;
 mod messages;
 mod meter;
+mod refusal;
 mod stream;
 mod twiml;
 mod webhook;
@@ -53,7 +52,7 @@ pub enum Error {
     #[error(transparent)]
     Audio(#[from] audio::Error),
     /// The server does not answer.
-    #[error("cannot connect to {address}: {cause}; is the server running there?")]
+    #[error("cannot connect to {address}: {cause}; {}", dictionary::connect_advice(.cause))]
     Connect {
         /// Address of the server.
         address: String,
@@ -141,41 +140,6 @@ pub enum Error {
         /// Twilio's error, if it has one for this.
         twilio: Option<TwilioError>,
     },
-}
-
-impl Error {
-    /// A refusal of a request for `url`, with the first line of its body made fit for a terminal.
-    ///
-    /// `signed_url` is the URL that the request's signature covers, if it has one.
-    fn refused(status: u16, body: &[u8], url: &Url, signed_url: Option<&str>) -> Self {
-        const LINE_CHARS_MAX: usize = 200;
-        let body = String::from_utf8_lossy(body);
-        let line = body.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-        let line: String = line.chars().take(LINE_CHARS_MAX).collect();
-        let advice = refusal_advice(status, &line, url, signed_url);
-        let line = shown::line(&line).into_owned();
-        let line = if line.is_empty() { line } else { format!(": {line}") };
-        Self::Refused { status, line, advice }
-    }
-}
-
-/// The most likely remedy for a refusal with this line, after a semicolon; empty if there is none.
-fn refusal_advice(status: u16, line: &str, url: &Url, signed_url: Option<&str>) -> String {
-    match signed_url {
-        None if line.contains(twilio::NOT_SIGNED) => {
-            "; the request had no signature: give the auth token (--auth-token)".to_owned()
-        }
-        Some(signed) if line.contains(twilio::NOT_SIGNED) => format!(
-            "; it was signed for {}: if the server's log names another URL, give that with \
-             --sign-url, else the auth tokens differ",
-            shown::line(signed)
-        ),
-        _ if matches!(status, 200 | 404) && url.path() == "/" => format!(
-            "; the URL has no path: callreel's streams are at {STREAM_PATH}, its webhook is at \
-             {WEBHOOK_PATH}"
-        ),
-        _ => String::new(),
-    }
 }
 
 /// The tracks of a call.

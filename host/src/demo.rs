@@ -22,6 +22,9 @@ use crate::log::{Printer, Stream};
 use crate::public_url::STREAM_PATH;
 use crate::{Config, Listeners, shown, store};
 
+/// Address of the console of `callreel serve` without options.
+const DEFAULT_ADMIN: &str = "127.0.0.1:5051";
+
 /// Settings of `callreel demo`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -86,12 +89,18 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
             biased;
             // The calls are cut off, and the audio recorded until then is kept.
             () = &mut stop => Ok(0),
-            wrong = record(args, &url, &out) => {
-                if matches!(wrong, Ok(0)) && !args.once {
-                    say_how_to_go_on(&out, &url, &console);
-                    stop.await;
+            recorded = record(args, &url, &out) => match recorded {
+                Ok(Recorded { wrong: 0, first }) => {
+                    let commands = Commands::of(&args.dir)?;
+                    if args.once {
+                        out.print(commands.later().into());
+                    } else {
+                        out.print(commands.now(&url, &console, &first).into());
+                        stop.await;
+                    }
+                    Ok(0)
                 }
-                wrong
+                recorded => recorded.map(|recorded| recorded.wrong),
             }
         };
         let _ = end.send(());
@@ -111,23 +120,73 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
     }
 }
 
-fn say_how_to_go_on(out: &Printer, url: &str, console: &str) {
-    // The program as it was called: it may not be installed.
-    let program = std::env::args_os().next().unwrap_or_else(|| "callreel".into());
-    let program = program.to_string_lossy();
-    let program = shown::line(&program);
-    out.print(
-        format!(
-            "\nSee and hear the recordings: {console}\n\
-             Still recording: place another call with\n  {program} call --url {url}\n\
-             Ctrl-C ends the demo. The recordings stay.\n"
-        )
-        .into(),
-    );
+/// The commands that go on from here, as a shell takes them in any directory.
+struct Commands {
+    program: String,
+    dir: String,
 }
 
-/// Places the calls and checks the recordings; returns the number of wrong ones.
-async fn record(args: &Args, url: &str, out: &Printer) -> Result<usize, Error> {
+impl Commands {
+    /// Commands for the recordings in `dir`.
+    ///
+    /// # Errors
+    /// The current directory or the program has gone.
+    fn of(dir: &Path) -> io::Result<Self> {
+        let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+        // A name alone was found by the shell, unless the caller made it up.
+        let is_found = called.components().count() == 1
+            && std::env::var_os("PATH").is_some_and(|path| {
+                std::env::split_paths(&path).any(|dir| dir.join(&called).is_file())
+            });
+        let program = if is_found { called } else { std::env::current_exe()? };
+        Ok(Self { program: shell_word(&program), dir: shell_word(&std::path::absolute(dir)?) })
+    }
+
+    /// The words while the demo goes on; `first` is the path of a recording.
+    fn now(&self, url: &str, console: &str, first: &Path) -> String {
+        let program = &self.program;
+        let day = first.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+        let id = first.file_stem().unwrap_or_default().to_string_lossy();
+        let later = self.later();
+        format!(
+            "\nSee and hear the first one: {console}#recordings/{day}/{id}\n\
+             Still recording. Place another call in another terminal:\n  {program} call --url {url}\n\
+             Ctrl-C ends the demo. The recordings stay.\n{later}"
+        )
+    }
+
+    /// The words for the time after the demo.
+    fn later(&self) -> String {
+        let Self { program, dir } = self;
+        format!(
+            "\nLater, to see them again and to record more:\n  {program} serve --dir {dir}\n\
+             then open http://{DEFAULT_ADMIN}/#recordings, and place a call in another terminal:\n  \
+             {program} call\n"
+        )
+    }
+}
+
+/// Returns a path as one word of a shell.
+fn shell_word(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    let path = shown::line(&path);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,".contains(c);
+    if !path.is_empty() && path.chars().all(is_plain) {
+        return path.into_owned();
+    }
+    format!("'{}'", path.replace('\'', r"'\''"))
+}
+
+/// The recordings of the demo.
+struct Recorded {
+    /// Number of those that differ from the audio sent.
+    wrong: usize,
+    /// Path of the first one that does not; empty if there is none.
+    first: PathBuf,
+}
+
+/// Places the calls and checks the recordings.
+async fn record(args: &Args, url: &str, out: &Printer) -> Result<Recorded, Error> {
     let sent = tempfile::tempdir()?;
     let plan = |calls, tracks, seed| Plan {
         calls,
@@ -143,24 +202,27 @@ async fn record(args: &Args, url: &str, out: &Printer) -> Result<usize, Error> {
     let mono = plan(args.calls.div_ceil(2), DialledTracks::Inbound, 1);
     let stereo = plan(args.calls / 2, DialledTracks::Both, 2);
     let (mono, stereo) = tokio::try_join!(place(&mono), place(&stereo))?;
-    let mut wrong = 0;
+    let mut recorded = Recorded { wrong: 0, first: PathBuf::new() };
     say("\n  tracks  length  recording".to_owned());
     for call in mono.calls.iter().chain(&stereo.calls) {
         match check(call, &args.dir, sent.path()) {
             Ok((path, tracks, seconds)) => {
-                let path = path.display().to_string();
-                let path = shown::line(&path);
-                say(format!("  {tracks:>6}  {seconds:>4.1} s  {path} matches the audio sent"));
+                let name = path.display().to_string();
+                let name = shown::line(&name);
+                say(format!("  {tracks:>6}  {seconds:>4.1} s  {name} matches the audio sent"));
+                if recorded.first.as_os_str().is_empty() {
+                    recorded.first = path;
+                }
             }
             Err(why) => {
-                wrong += 1;
+                recorded.wrong += 1;
                 say(format!("  WRONG: stream {}: {}", call.stream_sid, shown::line(&why)));
             }
         }
     }
     let rest = "\nThe .json beside each .wav is the record of the call. Listen with any player.";
     say(rest.to_owned());
-    Ok(wrong)
+    Ok(recorded)
 }
 
 /// Compares one recording with the audio sent. Returns its path, its number of tracks and its length in

@@ -238,8 +238,8 @@ impl Front {
 
     /// Refuses a request that is not signed for this server; it may be signed for another URL.
     fn refuse_forgery(&self, rejected: &twilio::Rejected, signed_for: Option<String>) -> Refusal {
-        let fault = rejected.to_string();
-        self.refuse(Refused::Signature, Refusal::Forged { fault, signed_for })
+        let (answer, fault) = (rejected.answer(signed_for.as_deref()), rejected.to_string());
+        self.refuse(Refused::Signature, Refusal::Forged { answer, fault, signed_for })
     }
 
     /// Counts a refused call.

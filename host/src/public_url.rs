@@ -186,6 +186,8 @@ impl FromStr for PublicUrl {
 pub(crate) enum Scheme {
     Http,
     Https,
+    /// Signed by the look-alike alone.
+    Ws,
     Wss,
 }
 
@@ -194,13 +196,14 @@ impl Scheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+            Self::Ws => "ws",
             Self::Wss => "wss",
         }
     }
 
     fn default_port(self) -> u16 {
         match self {
-            Self::Http => 80,
+            Self::Http | Self::Ws => 80,
             Self::Https | Self::Wss => 443,
         }
     }

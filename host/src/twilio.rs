@@ -22,8 +22,16 @@ const TEXT_CHARS_MAX: usize = 4096;
 /// The header that proves that a request was made by the holder of the auth token.
 pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 
-/// The server's answer to a request whose signature is missing or wrong. The look-alike knows it by that.
+/// Begins the server's answer to a request whose signature is missing or wrong; the reason follows after
+/// a colon. The look-alike knows the answer and the three most common reasons by these texts.
 pub(crate) const NOT_SIGNED: &str = "the request is not signed for this server";
+/// The reason where the signature is for neither the server's URL nor one of the hosts that it names.
+pub(crate) const NO_MATCH: &str =
+    "X-Twilio-Signature is for another URL, another token or other parameters";
+/// The reason where the signature is good for another URL, which follows.
+pub(crate) const OTHER_URL: &str = "the auth token is right, but X-Twilio-Signature is for ";
+/// Stands between a reason and the URL for which the server checks signatures.
+pub(crate) const CHECKED_URL: &str = "; the URL that was checked is ";
 
 /// The texts that a caller hears, and the checks that a request comes from Twilio.
 #[derive(Clone, Debug, Default)]

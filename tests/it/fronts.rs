@@ -1,5 +1,7 @@
 //! The listeners behind proxies: paths, live answers, addresses, origins and access.
 
+mod proxies;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;

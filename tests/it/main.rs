@@ -13,6 +13,7 @@ mod commands;
 mod conformance;
 mod console;
 mod decode;
+mod demo;
 mod examples;
 mod faults;
 mod files;

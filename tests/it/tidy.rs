@@ -1,5 +1,6 @@
 //! Rules of the code base that a test can check.
 
+mod gates;
 mod imports;
 
 use std::fs;

@@ -198,12 +198,16 @@ pub fn run(args: &Args) -> Result<Report, Error> {
     // show up as failed calls, with the system's own message.
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let report = runtime.expect("a process can have one more epoll").block_on(async {
+    let runtime = runtime.expect("a process can have one more epoll");
+    let report = runtime.block_on(async {
         let watched = tokio::spawn(watch(meter.clone(), progress_bar(&plan)));
         let report = place_metered(&plan, meter).await;
         watched.abort();
         report
-    })?;
+    });
+    // A resolver that does not answer is not waited for.
+    runtime.shutdown_background();
+    let report = report?;
     if let Some(reason) = first_failure_if_all_failed(&report)
         && !args.json
     {

@@ -16,7 +16,6 @@ use super::{
     Action, CallEnd, CallReport, DialledTracks, Error, Fault, Meter, Plan, Track, webhook,
 };
 use crate::audio::speech;
-use crate::twilio;
 
 /// Number of made-up voices. Further tracks repeat them, from other positions on.
 const VOICES: usize = 16;
@@ -192,10 +191,7 @@ impl<'a> DialledCall<'a> {
             notes = answer.notes;
             (answer.target, answer.signed_url)
         };
-        let upgrade_form: &[(&str, &str)] = &[];
-        let token = plan.auth_token.as_ref();
-        let signature = token.map(|token| twilio::sign(token, &signed_url, upgrade_form));
-        let signed = signature.map(|signature| Signed { signature, url: signed_url });
+        let signed = plan.auth_token.as_ref().map(|token| Signed::new(token, signed_url));
         let voices = tracks.as_slice().iter();
         let voices = voices.map(|&track| (track, crew.voice(index, track))).collect();
         Ok(DialledCall {
@@ -263,6 +259,7 @@ impl<'a> DialledCall<'a> {
         let line = match line {
             Ok(line) => line,
             Err(error) => {
+                let error = self.explain(error).await;
                 self.settle();
                 let report = failure(self.index, &self.ids, &error, Stage::Stream);
                 let report = CallReport { notes: self.notes.clone(), ..report };
@@ -285,6 +282,21 @@ impl<'a> DialledCall<'a> {
         }
         report.notes.clone_from(&self.notes);
         (report, outcome)
+    }
+
+    /// Finds out whether a refused signature has a wrong token or covers a wrong URL: the server can
+    /// tell that of one for the URL which is asked.
+    async fn explain(&self, error: Error) -> Error {
+        let asked = self.target.url.as_str();
+        let (Some(signed), Some(token)) = (&self.signed, &self.crew.plan.auth_token) else {
+            return error;
+        };
+        if !error.is_in_doubt() || signed.url == asked {
+            return error;
+        }
+        let second = Signed::new(token, asked.to_owned());
+        let second = Line::connect(&self.target, Some(&second)).await.err();
+        error.after_second(second.as_ref(), asked, &signed.url)
     }
 
     fn is_good(&self, report: &CallReport) -> bool {

@@ -69,9 +69,7 @@ pub(super) fn of_error(error: &Error, stage: Stage) -> Option<TwilioError> {
     match (error, stage) {
         (Error::Twiml { twilio, .. } | Error::Webhook { twilio, .. }, _) => *twilio,
         (Error::Connect { cause, .. }, Stage::Webhook) => {
-            // An error of the system's resolver has no number of the operating system.
-            let is_network = cause.raw_os_error().is_some() || is_late(cause);
-            Some(if is_network { CONNECTION } else { HOST_NAME })
+            Some(if is_of_name(cause) { HOST_NAME } else { CONNECTION })
         }
         (Error::Connect { cause, .. }, Stage::Stream) if is_late(cause) => Some(STREAM_TIMEOUT),
         (Error::Connect { cause, .. }, Stage::Stream)
@@ -109,6 +107,28 @@ fn is_late(cause: &io::Error) -> bool {
     cause.kind() == io::ErrorKind::TimedOut
 }
 
+/// Whether the host's name led to no address. An error of the system's resolver has no number of the
+/// operating system.
+fn is_of_name(cause: &io::Error) -> bool {
+    cause.raw_os_error().is_none() && !is_late(cause)
+}
+
+/// The most likely remedy where there is no connection.
+pub(super) fn connect_advice(cause: &io::Error) -> &'static str {
+    if is_of_name(cause) {
+        return "no address is known for that name: check its spelling, and the name's DNS records";
+    }
+    match cause.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "nothing listens there: start the server, or give the address and port it listens on"
+        }
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => {
+            "the host is down, at another address, or behind a firewall that drops the connection"
+        }
+        _ => "is the server running there?",
+    }
+}
+
 /// Faults of a certificate.
 enum Certificate {
     Name,
@@ -139,7 +159,14 @@ pub(super) fn tls_advice(cause: &io::Error) -> &'static str {
                           HOST:PORT if a proxy in front of the server ends TLS";
     match (tls_error(cause), certificate_error(cause)) {
         (Some(rustls::Error::InvalidMessage(_)), _) => NO_TLS,
-        (None, _) if cause.kind() == io::ErrorKind::UnexpectedEof => NO_TLS,
+        (None, _)
+            if matches!(
+                cause.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            NO_TLS
+        }
         (_, Some(Certificate::Path)) => {
             "the certificate is self-signed or of an unknown authority, which Twilio does not \
              accept; to trust it here, set SSL_CERT_FILE"

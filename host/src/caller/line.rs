@@ -21,9 +21,10 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
+use super::refusal::SPEAKS_TLS;
 use super::{CallEnd, Error};
 use crate::client::tls_client;
-use crate::twilio::SIGNATURE_HEADER;
+use crate::twilio::{self, AuthToken, SIGNATURE_HEADER};
 
 /// Longest time for connecting, and for each handshake after it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,7 +92,7 @@ impl Target {
         // A frame is one packet: waiting for more to send with it would spoil the pace.
         tcp.set_nodelay(true).map_err(failed)?;
         if !self.tls {
-            return Ok(Socket { io: Io::Plain(tcp), mute: false });
+            return Ok(Socket::new(Io::Plain(tcp)));
         }
         let host = self.url.host_str().unwrap_or_default().to_owned();
         let name = ServerName::try_from(host).map_err(|e| failed(io::Error::other(e)))?;
@@ -100,7 +101,7 @@ impl Target {
         let tls = tls
             .unwrap_or_else(|_| Err(late()))
             .map_err(|cause| Error::Tls { address: address.clone(), cause })?;
-        Ok(Socket { io: Io::Tls(Box::new(tls)), mute: false })
+        Ok(Socket::new(Io::Tls(Box::new(tls))))
     }
 }
 
@@ -109,7 +110,14 @@ impl Target {
 pub(super) struct Signed {
     /// The URL that it covers.
     pub(super) url: String,
-    pub(super) signature: String,
+    signature: String,
+}
+
+impl Signed {
+    /// Signs an upgrade, which has no form.
+    pub(super) fn new(token: &AuthToken, url: String) -> Self {
+        Self { signature: twilio::sign(token, &url, &[("", ""); 0]), url }
+    }
 }
 
 /// An open connection after its WebSocket handshake.
@@ -153,6 +161,7 @@ impl Line {
                 let signed_url = signed.map(|signed| signed.url.as_str());
                 Err(Error::refused(response.status().as_u16(), body, &target.url, signed_url))
             }
+            Ok(Err(tungstenite::Error::Io(cause))) => Err(handshake(cause.to_string())),
             Ok(Err(cause)) => Err(handshake(cause.to_string())),
             Err(_) => Err(handshake(NO_ANSWER.to_owned())),
         }
@@ -275,6 +284,14 @@ fn end_of(cause: tungstenite::Error) -> CallEnd {
 pub(super) struct Socket {
     io: Io,
     mute: bool,
+    /// Whether bytes of the server were read.
+    has_heard: bool,
+}
+
+impl Socket {
+    fn new(io: Io) -> Self {
+        Self { io, mute: false, has_heard: false }
+    }
 }
 
 enum Io {
@@ -307,10 +324,20 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let before = buf.filled().len();
+        let is_plain = matches!(self.io, Io::Plain(_));
+        let read = match &mut self.io {
             Io::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Io::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        };
+        let heard = &buf.filled()[before..];
+        if !heard.is_empty() && !std::mem::replace(&mut self.has_heard, true) && is_plain {
+            // An alert of TLS: the answer of a server that waits for a handshake of TLS.
+            if heard.starts_with(&[0x15, 0x03]) {
+                return Poll::Ready(Err(io::Error::other(SPEAKS_TLS)));
+            }
         }
+        read
     }
 }
 

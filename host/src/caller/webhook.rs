@@ -1,5 +1,7 @@
 //! The call before its stream: asks the webhook for TwiML, and follows that to the stream.
 
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use form_urlencoded::Serializer;
@@ -15,6 +17,7 @@ use super::line::Target;
 use super::messages::Ids;
 use super::twiml::{self, Step, refusal};
 use super::{DialledTracks, Error, Plan, USER_AGENT};
+use crate::public_url::WEBHOOK_PATH;
 use crate::twilio;
 
 /// Largest TwiML: Twilio itself reads 64 KiB; the usual size is a few hundred bytes.
@@ -141,6 +144,12 @@ fn broken(cause: impl std::fmt::Display) -> Error {
     failed(cause, dictionary::RETRIEVAL)
 }
 
+/// An error of HTTP. One of the connection below says more than the one of HTTP about it.
+fn unanswered(error: &hyper::Error) -> Error {
+    let below = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    below.map_or_else(|| broken(error), broken)
+}
+
 /// Gets a document, and follows redirects of HTTP: afterwards `page` is the document's own address.
 async fn fetch(
     page: &mut Page,
@@ -151,7 +160,11 @@ async fn fetch(
     for _ in 0..=REDIRECTS_MAX {
         let response = exchange(page, manner, plan, ids).await?;
         if !(300..400).contains(&response.status) {
-            return document(response, page, plan);
+            let document = document(response, page, plan);
+            return match document {
+                Err(error) => Err(explain(error, page, manner, plan, ids).await),
+                document => document,
+            };
         }
         let status = response.status;
         let location = response.location.filter(|_| matches!(status, 301 | 302 | 303 | 307));
@@ -170,6 +183,21 @@ async fn fetch(
     Err(failed(format!("more than {REDIRECTS_MAX} redirects in a row"), dictionary::REDIRECTS))
 }
 
+/// Finds out whether a refused signature has a wrong token or covers a wrong URL: the server can tell
+/// that of one for the URL which is asked.
+async fn explain(error: Error, page: &Page, manner: Manner, plan: &Plan, ids: &Ids) -> Error {
+    let asked = page.asked.as_str();
+    if !error.is_in_doubt() || page.public == asked {
+        return error;
+    }
+    let second = Page { public: asked.to_owned(), asked: page.asked.clone() };
+    let refused = match exchange(&second, manner, plan, ids).await {
+        Ok(response) => document(response, &second, plan).err(),
+        Err(error) => Some(error),
+    };
+    error.after_second(refused.as_ref(), asked, &page.public)
+}
+
 /// Takes the document out of an answer that is no redirect.
 fn document(response: Response, page: &Page, plan: &Plan) -> Result<Bytes, Error> {
     let Response { status, content_type, body, .. } = response;
@@ -184,7 +212,11 @@ fn document(response: Response, page: &Page, plan: &Plan) -> Result<Bytes, Error
             Ok(body)
         }
         Some(media_type) => {
-            let cause = format!("its answer is {media_type}, and TwiML is text/xml");
+            let way = match page.asked.path() {
+                "/" => format!("; the URL has no path: callreel's webhook is at {WEBHOOK_PATH}"),
+                _ => String::new(),
+            };
+            let cause = format!("its answer is {media_type}, and TwiML is text/xml{way}");
             Err(failed(cause, dictionary::CONTENT_TYPE))
         }
         None => {
@@ -198,9 +230,10 @@ async fn exchange(page: &Page, manner: Manner, plan: &Plan, ids: &Ids) -> Result
     let request = request(page, manner, plan, ids)?;
     let target = Target::new(page.asked.clone());
     let socket = target.open().await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(broken)?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(socket)).await.map_err(|e| unanswered(&e))?;
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
+        let response = sender.send_request(request).await.map_err(|e| unanswered(&e))?;
         let header = |name| {
             let value = response.headers().get(name)?;
             Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -219,7 +252,7 @@ async fn exchange(page: &Page, manner: Manner, plan: &Plan, ids: &Ids) -> Result
     };
     tokio::select! {
         answer = exchange => answer,
-        Err(cause) = connection => Err(broken(cause)),
+        Err(cause) = connection => Err(unanswered(&cause)),
         () = tokio::time::sleep(PATIENCE) => {
             let cause = format!("no answer in {} s", PATIENCE.as_secs());
             Err(failed(cause, dictionary::CONNECTION))

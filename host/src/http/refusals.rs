@@ -21,6 +21,7 @@ use crate::board::{Board, Refused, RequestRefused};
 use crate::listener::Client;
 use crate::listener::proxy::Fault;
 use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
+use crate::twilio::NOT_SIGNED;
 
 /// Seconds until a peer refused for lack of room may try again.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -43,8 +44,10 @@ pub(super) enum Refusal {
     CallSid,
     #[error("shutting down: no new calls are taken")]
     Draining,
-    #[error("{}", crate::twilio::NOT_SIGNED)]
+    #[error("{NOT_SIGNED}: {answer}")]
     Forged {
+        /// The fault as the peer is told.
+        answer: String,
         /// The fault of the signature.
         fault: String,
         /// The URL for which it is signed with an auth token of this server.
@@ -73,7 +76,7 @@ impl Refusal {
     /// Returns the reason for the log.
     fn in_words(&self) -> String {
         match self {
-            Self::Forged { fault, .. } => format!("{self}: {fault}"),
+            Self::Forged { fault, .. } => format!("{NOT_SIGNED}: {fault}"),
             Self::Full(why) => format!("{self}: {}", why.in_words()),
             _ => self.to_string(),
         }

@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::{AuthToken, AuthTokens, Webhook};
+use super::{AuthToken, AuthTokens, CHECKED_URL, NO_MATCH, OTHER_URL, Webhook};
 use crate::lock::lock;
 use crate::public_url::{PathPrefix, PublicUrl, Scheme};
 use crate::secrets::Watched;
@@ -160,11 +160,11 @@ impl Verifier {
         let fields = signed_fields(webhook).ok()?;
         let (path_and_query, account) = (webhook.path_and_query, webhook.account());
         let asked = Asked { path_and_query, params: params_of(&fields), account };
-        self.signed_for(None, &asked, signature, hosts)
+        self.signed_for(Kind::Webhook, &asked, signature, hosts)
     }
 
     /// Finds the URL for which a rejected upgrade is signed, as
-    /// [`webhook_signed_for`](Self::webhook_signed_for) does, by `wss`.
+    /// [`webhook_signed_for`](Self::webhook_signed_for) does, by `wss` or `ws`.
     #[must_use]
     pub fn upgrade_signed_for(
         &self,
@@ -172,12 +172,12 @@ impl Verifier {
         signature: Option<&str>,
         hosts: &[&str],
     ) -> Option<String> {
-        self.signed_for(Some(Scheme::Wss), &Asked::upgrade(path_and_query), signature, hosts)
+        self.signed_for(Kind::Upgrade, &Asked::upgrade(path_and_query), signature, hosts)
     }
 
     fn signed_for(
         &self,
-        scheme: Option<Scheme>,
+        kind: Kind,
         asked: &Asked<'_>,
         signature: Option<&str>,
         hosts: &[&str],
@@ -192,7 +192,12 @@ impl Verifier {
                     continue;
                 };
                 let url = url.below(prefix);
-                let urls = url.spellings(scheme.unwrap_or(url.scheme()), asked.path_and_query);
+                let scheme = match (kind, url.scheme()) {
+                    (Kind::Webhook, scheme) => scheme,
+                    (Kind::Upgrade, Scheme::Http) => Scheme::Ws,
+                    (Kind::Upgrade, _) => Scheme::Wss,
+                };
+                let urls = url.spellings(scheme, asked.path_and_query);
                 let mut tokens = tokens.of(asked.account.as_deref()).take(SEARCHED_MAX);
                 if tokens.any(|(token, _)| signature.count(token, &urls, &asked.params) > 0) {
                     return Some(loggable(&urls[0]));
@@ -201,6 +206,13 @@ impl Verifier {
         }
         None
     }
+}
+
+/// The kinds of requests that Twilio signs.
+#[derive(Clone, Copy)]
+enum Kind {
+    Webhook,
+    Upgrade,
 }
 
 /// The signed parts of a request, beside scheme and host.
@@ -283,10 +295,22 @@ fn signed_part(webhook: &Webhook<'_>) -> Result<SignedPart, Reason> {
 
 /// A request that is not shown to come from the holder of an auth token.
 #[derive(Debug, thiserror::Error)]
-#[error("{reason}; the URL that was checked is {url}")]
+#[error("{reason}{CHECKED_URL}{url}")]
 pub struct Rejected {
     reason: Reason,
     url: String,
+}
+
+impl Rejected {
+    /// The reason for the peer. Only the holder of an auth token is told the URL of this server, and
+    /// nobody the accounts of which it has a token.
+    pub(crate) fn answer(&self, signed_for: Option<&str>) -> String {
+        match (signed_for, &self.reason) {
+            (Some(signed), _) => format!("{OTHER_URL}{signed}{CHECKED_URL}{}", self.url),
+            (None, Reason::Account) => Reason::Mismatch.to_string(),
+            (None, reason) => reason.to_string(),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -297,7 +321,7 @@ enum Reason {
     Body,
     #[error("X-Twilio-Signature is not the base64 of 20 bytes, or is there twice")]
     Malformed,
-    #[error("X-Twilio-Signature is for another URL, another token or other parameters")]
+    #[error("{NO_MATCH}")]
     Mismatch,
     #[error("X-Twilio-Signature is missing")]
     Missing,

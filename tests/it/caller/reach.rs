@@ -13,9 +13,10 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::harness::process::{Server, Setup, callreel};
+use crate::harness::process::{Server, Setup, callreel, free_address};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+const OTHER_TOKEN: &str = "fedcba9876543210fedcba9876543210";
 const PUBLIC_URL: &str = "https://calls.example.com";
 
 #[test]
@@ -36,24 +37,113 @@ fn tls_to_a_port_without_it_and_a_self_signed_certificate_are_told_apart() {
 }
 
 #[test]
-fn no_signature_another_url_and_no_path_are_told_apart() {
+fn plain_http_to_a_port_with_tls_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    // An alert of TLS, and the answers of nginx and of Caddy.
+    let nginx = "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\r\n";
+    let caddy = "Client sent an HTTP request to an HTTPS server.\n";
+    for address in [self_signed(), canned(400, nginx), canned(400, caddy)] {
+        for scheme in ["http", "ws"] {
+            let said = complaint(dir.path(), &["--url", &format!("{scheme}://{address}/a")]);
+            assert!(said.contains("that port speaks TLS: give wss:// or https://"), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_token_a_wrong_url_and_no_signature_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path()).args(&["--public-url", PUBLIC_URL]);
     let server = setup.env("TWILIO_AUTH_TOKEN", TOKEN).start();
-    for (path, scheme) in [("/incoming-call", "http"), ("/media-stream", "ws")] {
+    let wrong_token = "; the auth token is not the server's: give that one";
+    for (path, plain, encrypted) in
+        [("/incoming-call", "http", "https"), ("/media-stream", "ws", "wss")]
+    {
+        let url = format!("{plain}://{}{path}", server.address);
+        let own = format!("{encrypted}://calls.example.com{path}");
+        let say = |options: &[&str]| {
+            let said = complaint(dir.path(), &[&["--url", &url][..], options].concat());
+            assert!(said.contains("the request is not signed for this server: "), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+            said
+        };
+        let said = say(&[]);
+        assert!(said.contains("; the request had no signature: give the auth token"), "{said}");
+        let said = say(&["--auth-token", TOKEN]);
+        let expected = format!(
+            "the auth token is right, but X-Twilio-Signature is for {url}; the URL that was \
+             checked is {own}; sign the URL that was checked (--sign-url)"
+        );
+        assert!(said.contains(&expected), "{said}");
+        let log = server.wait_for_log(&format!("right auth token for {url}: set --public-url"));
+        assert!(log.contains(&own), "{log}");
+        let said = say(&["--auth-token", OTHER_TOKEN]);
+        assert!(said.contains(wrong_token) && !said.contains("calls.example.com"), "{said}");
+        let misspelt = format!("{encrypted}://call.example.com{path}");
+        let said = say(&["--auth-token", TOKEN, "--sign-url", &misspelt]);
+        let expected = format!(
+            "; the auth token is right, but the URL {misspelt} is not the server's: sign {own} "
+        );
+        assert!(said.contains(&expected), "{said}");
+        let said = say(&["--auth-token", OTHER_TOKEN, "--sign-url", &misspelt]);
+        assert!(said.contains(wrong_token) && !said.contains("calls.example.com"), "{said}");
+    }
+}
+
+#[test]
+fn a_url_that_the_server_takes_as_it_is_called_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let public_url = format!("http://{address}");
+    let args = ["--listen", &address.to_string(), "--public-url", &public_url];
+    let _server = Setup::new(dir.path()).args(&args).env("TWILIO_AUTH_TOKEN", TOKEN).start();
+    let url = format!("{public_url}/incoming-call");
+    let signed = ["--auth-token", TOKEN, "--sign-url", "https://calls.example.com/incoming-call"];
+    let said = complaint(dir.path(), &[&["--url", &url][..], &signed].concat());
+    let expected = format!("is not the server's: sign {url} (--sign-url)");
+    assert!(said.contains(&expected), "{said}");
+}
+
+#[test]
+fn a_url_with_a_wrong_path_or_scheme_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let paths = "callreel's streams are at /media-stream, its webhook is at /incoming-call";
+    let no_path = format!("; the URL has no path: {paths}");
+    for (scheme, path, expected) in [
+        ("ws", "", &no_path[..]),
+        ("http", "", "; the URL has no path: "),
+        ("ws", "/media-streams", &format!("404: not found; {paths}")),
+        ("http", "/incoming", &format!("404: not found; {paths}")),
+        ("ws", "/incoming-call", "; that is a webhook: call it by http:// or https://"),
+        ("http", "/media-stream", "; that is a stream: call it by wss:// or ws://"),
+    ] {
         let url = format!("{scheme}://{}{path}", server.address);
         let said = complaint(dir.path(), &["--url", &url]);
-        assert!(said.contains("; the request had no signature: give the auth token"), "{said}");
-        let said = complaint(dir.path(), &["--url", &url, "--auth-token", TOKEN]);
-        let expected = format!("; it was signed for {url}: if the server's log names another URL");
-        assert!(said.contains(&expected) && said.contains("else the auth tokens differ"), "{said}");
-        let log = server.wait_for_log("X-Twilio-Signature is for another URL");
-        assert!(log.contains(PUBLIC_URL) || log.contains("wss://calls.example.com"), "{log}");
+        assert!(said.contains(expected), "{url}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
     }
-    let said = complaint(dir.path(), &["--url", &format!("ws://{}", server.address)]);
-    let expected = "; the URL has no path: callreel's streams are at /media-stream, its webhook is \
-                    at /incoming-call (Twilio: 31920, ";
-    assert!(said.contains(expected), "{said}");
+    let moved = format!("ws://{}/media-stream", canned(301, ""));
+    let said = complaint(dir.path(), &["--url", &moved]);
+    assert!(said.contains("; no stream follows a redirect: give the URL of its target"), "{said}");
+    for url in ["127.0.0.1:5050/incoming-call", "localhost:5050", "/incoming-call"] {
+        let said = complaint(dir.path(), &["--url", url]);
+        assert!(said.contains("give ws://, wss://, http:// or https://"), "{said}");
+    }
+}
+
+#[test]
+fn a_port_where_nothing_listens_and_an_unknown_name_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    // No name has a label of 64 characters, so nobody is asked for it.
+    let unknown = "a".repeat(64);
+    for scheme in ["http", "ws"] {
+        let said = complaint(dir.path(), &["--url", &format!("{scheme}://{}/a", free_address())]);
+        assert!(said.contains("; nothing listens there: start the server"), "{said}");
+        let said = complaint(dir.path(), &["--url", &format!("{scheme}://{unknown}/a")]);
+        assert!(said.contains("; no address is known for that name: check its spelling"), "{said}");
+    }
 }
 
 /// The standard error of `callreel call` with these options, which must fail.
@@ -97,6 +187,22 @@ fn self_signed() -> SocketAddr {
             let mut tls = StreamOwned::new(connection, socket.unwrap());
             let _ = tls.read(&mut [0; 4096]);
             let _ = tls.flush();
+        }
+    });
+    address
+}
+
+/// A server that answers each request with this status and body.
+fn canned(status: u16, body: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let _ = socket.read(&mut [0; 4096]);
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n");
+            let _ = write!(socket, "{head}Location: /\r\n\r\n{body}");
         }
     });
     address

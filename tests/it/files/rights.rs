@@ -47,7 +47,7 @@ fn record(server: &Server, home: &Path) -> (Vec<PathBuf>, Peer) {
     let files = eventually(PATIENCE, "files of each kind are there", || {
         let all = shelf::files(home);
         let has = |end: &&str| all.iter().any(|path| path.to_string_lossy().ends_with(*end));
-        ends.iter().all(|end| has(end)).then_some(all)
+        ends.iter().all(has).then_some(all)
     });
     (files, running)
 }

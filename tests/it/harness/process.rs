@@ -43,7 +43,15 @@ pub(crate) fn build(arguments: &[&str]) -> PathBuf {
 
 /// Path of a program of the benches, built with core alone, without the crates that it is compared with.
 pub(crate) fn bench(program: &str) -> PathBuf {
-    build(&["--release", "--package", "callreel-bench", "--no-default-features", "--bin", program])
+    build(&[
+        "--profile",
+        "bench",
+        "--package",
+        "callreel-bench",
+        "--no-default-features",
+        "--bin",
+        program,
+    ])
 }
 
 /// A server to start.
@@ -327,7 +335,7 @@ impl Drop for Server {
 }
 
 /// A free address, outside of the range of ports that the system gives to other sockets.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = std::process::id() % 5_000 * 2;
     let at = |_| {
