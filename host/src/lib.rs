@@ -117,7 +117,7 @@ pub async fn serve(
     // Recordings interrupted earlier are finished meanwhile, in the background.
     if let Ok(address) = listeners.public.local_addr() {
         let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(%address, ?dir, version, "listening");
+        tracing::info!(%address, dir = %dir.display(), version, "listening");
     }
     let (phase, phases) = watch::channel(Phase::Open);
     let counted = Arc::clone(&board);

@@ -283,7 +283,7 @@ impl Store {
     fn try_first(&self) -> Result<(), Error> {
         match self.try_it(true) {
             Ok(Traits { is_open_to_others: true }) => {
-                tracing::warn!(dir = ?self.dir(), "this file system lets other users read recordings");
+                tracing::warn!(dir = %self.dir().display(), "this file system lets other users read recordings");
                 Ok(())
             }
             Ok(_) => Ok(()),
@@ -403,7 +403,7 @@ impl Store {
                 Some(Left { part: None, record, .. }) => {
                     let stream = record.stream_id;
                     tracing::error!(
-                        ?stream,
+                        stream,
                         "lost a call without a file: too many recordings wait for the disk"
                     );
                 }

@@ -10,7 +10,7 @@ use callreel_core::session::{
 };
 use callreel_core::ws;
 use tracing::Span;
-use tracing::field::{Empty, debug};
+use tracing::field::Empty;
 
 use super::Context;
 use super::opening::Opening;
@@ -162,7 +162,7 @@ impl Stream {
                     Err(code) => return Next::Refuse(code),
                 };
                 let Record { stream_id, call_id, .. } = &record;
-                self.span.record("stream", debug(stream_id)).record("call", debug(call_id));
+                self.span.record("stream", stream_id.as_str()).record("call", call_id.as_str());
                 self.is_quiet = !context.tell_start(start, peer, now);
                 let recording = context.begin(record, start.tracks.channels(), 0, now);
                 self.recording = Some(recording.made_quiet(self.is_quiet));
