@@ -3,6 +3,7 @@
 //! It reads the shared state of live recordings (see [`board`](crate::board)) and the finished recordings
 //! in the store. Nothing that happens here, and no slow client, holds a recording up.
 
+mod accept;
 mod access;
 mod api;
 mod assets;
@@ -28,6 +29,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::net::TcpListener;
 #[cfg(target_os = "linux")]
@@ -133,6 +135,7 @@ struct Shared {
     process: metrics::CpuMeter,
     cpus_total: usize,
     began: Instant,
+    began_at: Timestamp,
 }
 
 impl std::ops::Deref for Admin {
@@ -169,6 +172,7 @@ pub(crate) async fn serve(
         // Looked up once: it reads several files.
         cpus_total: std::thread::available_parallelism().map_or(1, usize::from),
         began: Instant::now(),
+        began_at: Timestamp::now(),
     }));
     let watch = tokio::spawn(events::watch(admin.clone()));
     let (router, ledger) = (router(admin), Arc::default());

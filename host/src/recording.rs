@@ -19,7 +19,7 @@ mod writers;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
@@ -31,7 +31,7 @@ pub use self::file::DESCRIPTORS;
 use self::jobs::{Begin, Finish, SpoolOp, WriterJob};
 pub use self::tally::Tally;
 pub use self::writers::Writers;
-use crate::board::{Board, Tap};
+use crate::board::{Board, Tap, Unfinished};
 use crate::record::{End, Record, What, ms_at};
 
 /// Most tracks of a recording: channels of its file.
@@ -158,6 +158,8 @@ struct Backlog {
     aside: AtomicU64,
     /// The log has no room for a line about this recording's file.
     is_quiet: AtomicBool,
+    /// Set when the call has ended, for the watchers.
+    unfinished: OnceLock<Unfinished>,
 }
 
 /// Jobs that a media thread posts to its writer. They go out together, so that the writer wakes once for
@@ -456,6 +458,7 @@ impl Recording {
             self.spec.channels == 2 && self.samples > 0 && !self.sound.different;
         let finish = Finish { record: Box::new(record), done };
         posts.post(self.key, WriterJob::Finish(finish));
+        let _ = self.backlog.unfinished.set(self.tap.end(now));
         Finishing(Arc::downgrade(&self.backlog))
     }
 

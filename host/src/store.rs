@@ -415,6 +415,12 @@ impl Store {
         all.push_back(left);
     }
 
+    /// The end of the oldest call with a recording that was left.
+    #[must_use]
+    pub fn oldest_left(&self) -> Option<Timestamp> {
+        lock(&self.left).iter().map(|left| left.record.ended_at).min()
+    }
+
     /// Admission of new calls by the state of the disk, as of a second ago.
     #[must_use]
     pub fn door(&self) -> Arc<Door> {

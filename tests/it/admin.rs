@@ -372,12 +372,12 @@ fn metrics_count_what_was_recorded() {
     assert_eq!(value("callreel_recordings_total{state=\"complete\"}"), 1.0);
     assert_eq!(value("callreel_calls "), 0.0);
     assert_eq!(value("callreel_frames_total"), 250.0);
-    assert_eq!(value("callreel_lost_milliseconds_total"), 0.0);
+    assert_eq!(value("callreel_lost_seconds_total"), 0.0);
     // Half a second of both tracks. Timestamps wobble by a few milliseconds, as Twilio's do.
-    assert!((value("callreel_missing_milliseconds_total") - 500.0).abs() < 30.0);
+    assert!((value("callreel_missing_seconds_total") - 0.5).abs() < 0.03);
     assert!(value("callreel_write_seconds_count") >= 1.0);
     assert!(value("callreel_disk_free_bytes") > 0.0);
-    assert!(text.contains("callreel_build_info{version=") && text.ends_with("# EOF\n"));
+    assert!(text.contains("callreel_build_info{version="));
     for told in ["Acme", "CA", "MZ"] {
         assert!(!text.contains(told), "no label comes from a call: {told}");
     }
@@ -658,7 +658,7 @@ fn watching_costs_recordings_nothing() {
     println!("{:>20} {alone:6.3} {watched:6.3} {:+.1} %", "all", 100.0 * (watched / alone - 1.0));
     for (server, calls) in servers.iter().zip(&mut calls) {
         assert!(calls.wait().unwrap().success());
-        assert_eq!(server.metric("callreel_lost_milliseconds_total"), 0.0);
+        assert_eq!(server.metric("callreel_lost_seconds_total"), 0.0);
         assert_eq!(server.metric("callreel_recordings_total{state=\"complete\"}"), 300.0);
         assert_eq!(server.metric("callreel_frames_total"), 300.0 * 45.0 * 50.0);
     }

@@ -24,6 +24,7 @@ mod hostile;
 mod keep;
 mod links;
 mod long;
+mod metrics;
 mod places;
 mod provider_suite;
 mod ready;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use callreel_core::frame::{Frame, MediaFrame, PeerError, Provider, Text};
 use callreel_core::session::{
@@ -17,6 +17,9 @@ use super::opening::Opening;
 use super::routing::Routed;
 use crate::record::{End, Record, What};
 use crate::recording::{Done, Finishing, Posts, Recording};
+
+/// Provider of all streams.
+const PROVIDER: Provider = Provider::Twilio;
 
 /// Longest text of a key or a mark that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 256;
@@ -64,6 +67,8 @@ pub(super) struct Stream {
     pub counted: Stats,
     /// The recording, until it ends.
     pub recording: Option<Recording>,
+    /// Beginning of the recording, with all files of the stream.
+    pub began: Option<Instant>,
     /// Messages as received that wait to go to the capture.
     pub capture: Vec<u8>,
     /// A rejected message has been logged.
@@ -89,9 +94,10 @@ impl Routed for Stream {
 impl Stream {
     pub(super) fn new(peer: SocketAddr) -> Self {
         Self {
-            session: Session::new(Provider::Twilio, Ring::UNUSED),
+            session: Session::new(PROVIDER, Ring::UNUSED),
             counted: Stats::default(),
             recording: None,
+            began: None,
             capture: Vec::new(),
             has_warned: false,
             clock: MediaClock::Milliseconds,
@@ -166,6 +172,7 @@ impl Stream {
                 self.is_quiet = !context.tell_start(start, peer, now);
                 let recording = context.begin(record, start.tracks.channels(), 0, now);
                 self.recording = Some(recording.made_quiet(self.is_quiet));
+                self.began = Some(now);
             }
             Event::Refused(start) => {
                 *opening = None;
@@ -242,6 +249,8 @@ impl Stream {
         }
         let stats = self.session.stats();
         let finishing = recording.finish(end, stats, &mut context.posts, now, done);
+        let duration = self.began.map_or(Duration::ZERO, |began| now - began);
+        context.posts.board().counters.end(PROVIDER, end, duration);
         if !self.is_quiet {
             tracing::info!(%end, "recording ended");
         }
@@ -282,7 +291,7 @@ fn add_event(
 
 /// The common context of a stream's log lines. Its ids are filled in at the start.
 fn span_of(peer: SocketAddr) -> Span {
-    let provider = Provider::Twilio.name();
+    let provider = PROVIDER.name();
     tracing::info_span!(parent: None, "call", %peer, provider, stream = Empty, call = Empty)
 }
 
