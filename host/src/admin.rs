@@ -7,12 +7,14 @@ mod accept;
 mod access;
 mod api;
 mod assets;
+mod compress;
 mod events;
 mod guesses;
 mod health;
 mod held;
 mod parts;
 mod stream;
+mod told;
 mod views;
 
 use std::fmt;
@@ -69,6 +71,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Requests that read files at one time; more wait for their turn.
 const READERS_MAX: usize = 4;
+
+/// Long texts that are compressed at one time; more wait for their turn.
+const PACKERS_MAX: usize = 2;
 
 /// The admin listener's settings.
 #[derive(Clone, Debug)]
@@ -132,6 +137,7 @@ struct Shared {
     guesses: guesses::Guesses,
     phase: watch::Receiver<Phase>,
     readers: Semaphore,
+    packers: Semaphore,
     process: metrics::CpuMeter,
     cpus_total: usize,
     began: Instant,
@@ -168,6 +174,7 @@ pub(crate) async fn serve(
         guesses: guesses::Guesses::default(),
         phase: phase.clone(),
         readers: Semaphore::new(READERS_MAX),
+        packers: Semaphore::new(PACKERS_MAX),
         process: metrics::CpuMeter::default(),
         // Looked up once: it reads several files.
         cpus_total: std::thread::available_parallelism().map_or(1, usize::from),
@@ -267,6 +274,7 @@ fn router(admin: Admin) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
         })
+        .layer(axum::middleware::from_fn_with_state(admin.clone(), compress::gzip))
         .layer(axum::middleware::from_fn_with_state(admin.clone(), access::guard))
         .with_state(admin)
 }

@@ -1,5 +1,7 @@
 //! The admin listener, tested with an HTTP client: API, events, listen-in, access, metrics, webhook.
 
+mod answers;
+mod events;
 mod limits;
 mod listen;
 
@@ -416,6 +418,9 @@ fn a_webhook_is_signed_and_tried_again_across_a_restart() {
     let expected = format!("v1,{}", Base64::encode_string(&mac.finalize().into_bytes()));
     assert_eq!(headers["webhook-signature"], expected);
     let message: Value = serde_json::from_str(&body).unwrap();
+    let description = recorder.get("/openapi.json").json();
+    let sent = &description["webhooks"]["recording"]["post"]["requestBody"]["content"];
+    validate(&description, &sent["application/json"]["schema"], &message);
     assert_eq!(message["type"], "recording.finished");
     assert_eq!(message["data"]["id"], summary["id"]);
     assert_eq!(message["data"]["wav"]["bytes"], summary["bytes"]);
@@ -585,20 +590,25 @@ fn the_api_is_what_its_description_says() {
 fn check(description: &Value, item: &Value, method: &str, answer: &Answer, path: &str) {
     let response = &item[method]["responses"][answer.status.to_string()];
     assert!(response.is_object(), "{path}: {} is not documented", answer.status);
+    let shared = response["$ref"].as_str().and_then(|name| name.strip_prefix('#'));
+    let response = shared.map_or(response, |name| description.pointer(name).unwrap());
     let Some(content) = response["content"].as_object() else {
         return;
     };
     let kind = answer.header("content-type").split(';').next().unwrap();
     let documented = content.get(kind).unwrap_or_else(|| panic!("{path}: {kind}"));
     if let Some(schema) = documented.get("schema") {
-        let mut whole = json!({ "components": description["components"] });
-        whole.as_object_mut().unwrap().extend(schema.as_object().unwrap().clone());
-        let validator = jsonschema::validator_for(&whole).unwrap();
-        let body = answer.json();
-        let errors: Vec<String> =
-            validator.iter_errors(&body).map(|error| error.to_string()).collect();
-        assert!(errors.is_empty(), "{path}: {errors:#?}\n{body:#}");
+        validate(description, schema, &answer.json());
     }
+}
+
+/// Checks a value by a schema of the description.
+fn validate(description: &Value, schema: &Value, value: &Value) {
+    let mut whole = json!({ "components": description["components"] });
+    whole.as_object_mut().unwrap().extend(schema.as_object().unwrap().clone());
+    let validator = jsonschema::validator_for(&whole).unwrap();
+    let errors: Vec<String> = validator.iter_errors(value).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{value:#}");
 }
 
 /// Runs two recorders of 300 paced calls at the same time: one without observers, and one with 20

@@ -383,7 +383,7 @@ fn file_body(file: File, range: std::ops::Range<u64>) -> Body {
     })
 }
 
-fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+pub(super) fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     // Every parameter takes any text at first, so a repeated parameter is the only possible error here.
     let twice = |_| Problem::bad_request("a parameter is given twice");
     query.map(|Query(query)| query).map_err(twice)
