@@ -3,9 +3,11 @@
 //! It reads the shared state of live recordings (see [`board`](crate::board)) and the finished recordings
 //! in the store. Nothing that happens here, and no slow client, holds a recording up.
 
+mod accept;
 mod access;
 mod api;
 mod assets;
+mod compress;
 mod events;
 mod guesses;
 mod health;
@@ -14,6 +16,7 @@ mod letters;
 mod parts;
 mod pausing;
 mod stream;
+mod told;
 mod views;
 
 use std::fmt;
@@ -30,6 +33,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::net::TcpListener;
 #[cfg(target_os = "linux")]
@@ -69,6 +73,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Requests that read files at one time; more wait for their turn.
 const READERS_MAX: usize = 4;
+
+/// Long texts that are compressed at one time; more wait for their turn.
+const PACKERS_MAX: usize = 2;
 
 /// The admin listener's settings.
 #[derive(Clone, Debug)]
@@ -132,9 +139,11 @@ struct Shared {
     guesses: guesses::Guesses,
     phase: watch::Receiver<Phase>,
     readers: Semaphore,
+    packers: Semaphore,
     process: metrics::CpuMeter,
     cpus_total: usize,
     began: Instant,
+    began_at: Timestamp,
 }
 
 impl std::ops::Deref for Admin {
@@ -167,10 +176,12 @@ pub(crate) async fn serve(
         guesses: guesses::Guesses::default(),
         phase: phase.clone(),
         readers: Semaphore::new(READERS_MAX),
+        packers: Semaphore::new(PACKERS_MAX),
         process: metrics::CpuMeter::default(),
         // Looked up once: it reads several files.
         cpus_total: std::thread::available_parallelism().map_or(1, usize::from),
         began: Instant::now(),
+        began_at: Timestamp::now(),
     }));
     let watch = tokio::spawn(events::watch(admin.clone()));
     let (router, ledger) = (router(admin), Arc::default());
@@ -268,6 +279,7 @@ fn router(admin: Admin) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
         })
+        .layer(axum::middleware::from_fn_with_state(admin.clone(), compress::gzip))
         .layer(axum::middleware::from_fn_with_state(admin.clone(), access::guard))
         .with_state(admin)
 }

@@ -34,7 +34,7 @@ impl Opened<'_> {
             Some(admin) => info!("console at http://{admin}/"),
             None => info!("no console and no API (--admin off)"),
         }
-        info!(address = %public, ?dir, version, "listening");
+        info!(address = %public, dir = %dir.display(), version, "listening");
     }
 }
 

@@ -2,8 +2,8 @@
 //! tap on the audio.
 //!
 //! Recorders only write here, and never wait for a reader: relaxed atomics, a channel that drops entries
-//! that do not fit, a ring that overwrites unread audio. The one lock is taken when a recording begins
-//! and when it ends; others only copy pointers under it.
+//! that do not fit, a ring that overwrites unread audio. The locks are taken when a recording begins,
+//! ends and is finished; others only copy pointers under them.
 
 mod counters;
 mod loudest;
@@ -14,12 +14,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use callreel_core::format::Codec;
 use callreel_core::session::Stats;
 
-pub use self::counters::{BUCKETS_US, Counters, Histogram, Refused, RequestRefused, STATES};
+pub use self::counters::{
+    Bounds, CallTimes, Counters, Histogram, PROVIDERS, Refused, RequestRefused, STATES,
+};
 use self::loudest::Loudest;
 pub use self::ring::Listener;
 use self::ring::Ring;
@@ -42,6 +44,8 @@ pub struct Board {
     entries: Mutex<BTreeMap<u64, Arc<Entry>>>,
     next_key: AtomicU64,
     published: Mutex<VecDeque<Brief>>,
+    /// Ends of calls with recordings that are not finished yet, by key.
+    unfinished: Mutex<BTreeMap<u64, Instant>>,
     /// Whether a watcher takes the moments of live recordings.
     is_attended: AtomicBool,
     /// Whether a watcher waits for finished recordings.
@@ -137,6 +141,14 @@ impl Board {
             published.pop_front();
         }
         published.push_back(brief);
+    }
+
+    /// Returns the time since the end of the oldest call with a recording that waits for its writer or
+    /// finisher; zero if there is none.
+    #[must_use]
+    pub fn longest_unfinished(&self) -> Duration {
+        let earliest = lock(&self.unfinished).values().min().copied();
+        earliest.map_or(Duration::ZERO, |ended| ended.elapsed())
     }
 
     /// Takes the records finished since the last call; for one caller only.
@@ -305,6 +317,14 @@ impl Tap {
         }
     }
 
+    /// Notes that the call has ended at `now`, and its recording is to be finished. It counts as
+    /// unfinished until the returned value is dropped.
+    #[must_use]
+    pub fn end(&self, now: Instant) -> Unfinished {
+        lock(&self.board.unfinished).insert(self.entry.key, now);
+        Unfinished { board: Arc::clone(&self.board), key: self.entry.key }
+    }
+
     /// Updates the entry with the progress. Call it a few times a second.
     pub fn show(&mut self, stats: &Stats) {
         let Loudest(loudest) = std::mem::take(&mut self.loudest);
@@ -366,6 +386,19 @@ impl Tap {
     }
 }
 
+/// A recording that waits to be finished after the end of its call; dropping it ends the wait.
+#[derive(Debug)]
+pub struct Unfinished {
+    board: Arc<Board>,
+    key: u64,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        lock(&self.board.unfinished).remove(&self.key);
+    }
+}
+
 impl Drop for Tap {
     fn drop(&mut self) {
         lock(&self.board.entries).remove(&self.entry.key);
@@ -399,6 +432,20 @@ mod tests {
         assert_eq!(entry.take_peaks(), [decode_mulaw(encode_mulaw(900)).unsigned_abs(), 32124]);
         assert_eq!(entry.take_peaks(), [0, 0]);
         assert_eq!(entry.progress().samples, 26);
+    }
+
+    #[test]
+    fn a_recording_is_unfinished_from_its_end_on_until_it_is_finished() {
+        let board = Arc::<Board>::default();
+        let taps = [board.begin(stereo(), Codec::Mulaw), board.begin(stereo(), Codec::Mulaw)];
+        let ends = [2, 1].map(|s| Instant::now().checked_sub(Duration::from_secs(s)).unwrap());
+        let [one, other] = [0, 1].map(|index| taps[index].end(ends[index]));
+        drop(taps);
+        assert_eq!(board.longest_unfinished().as_secs(), 2);
+        drop(one);
+        assert_eq!(board.longest_unfinished().as_secs(), 1);
+        drop(other);
+        assert_eq!(board.longest_unfinished(), Duration::ZERO);
     }
 
     #[test]

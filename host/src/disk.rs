@@ -230,7 +230,7 @@ pub(crate) fn is_claim(path: &Path) -> io::Result<bool> {
 /// a recording of this recorder with its `.part` file still there.
 pub(crate) fn clear_claim(to: &Path) -> io::Result<()> {
     if is_claim(to)? {
-        tracing::warn!(file = ?to, "removed the empty file of an interrupted rename");
+        tracing::warn!(file = %to.display(), "removed the empty file of an interrupted rename");
         fs::remove_file(to)?;
     }
     Ok(())

@@ -8,19 +8,23 @@
 //! it does not tell whether its thread is stuck.
 
 mod filter;
+mod line;
 mod printer;
 mod room;
 
+use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::thread;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 pub use self::filter::Directives;
+use self::line::Lines;
 pub use self::printer::{Health, Printer, Stream};
 pub use self::room::{Room, Rooms};
 use crate::shown;
@@ -69,8 +73,7 @@ pub enum LogFormat {
 /// The running log.
 pub struct Log {
     directives: Directives,
-    /// Replaces the running filter.
-    replace: Box<dyn Fn(EnvFilter) + Send + Sync>,
+    filter: reload::Handle<EnvFilter, Registry>,
 }
 
 impl Log {
@@ -82,26 +85,16 @@ impl Log {
         let printer = Printer::start(Stream::Stderr)?;
         // Complaints of the caller go the same way, also if this fails.
         let printer = LOG.get_or_init(|| printer);
-        let log = tracing_subscriber::fmt()
-            .with_env_filter(directives.filter()?)
-            .with_writer(printer.clone())
-            .log_internal_errors(false);
-        let replace: Box<dyn Fn(EnvFilter) + Send + Sync> = match format {
-            LogFormat::Human => {
-                let log = log.with_ansi(has_colour(&io::stderr())).with_filter_reloading();
-                let handle = log.reload_handle();
-                log.init();
-                Box::new(move |filter| drop(handle.reload(filter)))
-            }
-            LogFormat::Json => {
-                let log = log.json().with_writer(JsonPrinter(printer)).with_filter_reloading();
-                let handle = log.reload_handle();
-                log.init();
-                Box::new(move |filter| drop(handle.reload(filter)))
-            }
+        let lines = Lines {
+            printer: printer.clone(),
+            format,
+            is_coloured: has_colour(&io::stderr()),
+            has_priorities: is_journal(),
         };
+        let (layer, filter) = reload::Layer::new(directives.filter()?);
+        tracing_subscriber::registry().with(layer).with(lines).init();
         report_panics();
-        Ok(Self { directives, replace })
+        Ok(Self { directives, filter })
     }
 
     /// Reads the filter again and reports it in one line. A filter that cannot be used changes nothing.
@@ -120,14 +113,16 @@ impl Log {
             }
         };
         let filter_text = filter.to_string();
-        let tell = || tracing::info!(file = ?path, filter = filter_text, "log filter reloaded");
+        let tell =
+            || tracing::info!(file = %path.display(), filter = filter_text, "log filter reloaded");
         // Reported once: before the change if the old filter lets it through, else after it, if the new
         // filter does.
         let is_shown = tracing::enabled!(tracing::Level::INFO);
         if is_shown {
             tell();
         }
-        (self.replace)(filter);
+        // Fails only if the log is gone.
+        let _ = self.filter.reload(filter);
         if !is_shown {
             tell();
         }
@@ -151,6 +146,7 @@ pub fn health() -> Health {
 pub fn complain(text: &str) {
     let line = format!("{}\n", shown::line(text));
     match LOG.get() {
+        Some(log) if is_journal() => log.print(format!("<3>{line}").into_bytes()),
         Some(log) => log.print(line.into_bytes()),
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
@@ -205,8 +201,7 @@ pub fn is_reader_gone() -> bool {
 /// <https://no-color.org>
 #[must_use]
 pub fn has_colour(stream: &impl IsTerminal) -> bool {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+    let is_dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
     stream.is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
@@ -217,32 +212,16 @@ pub fn flush() {
     }
 }
 
-/// Prints lines of JSON. Escapes characters that JSON allows and terminals obey.
-#[derive(Clone, Copy)]
-struct JsonPrinter(&'static Printer);
-
-impl Write for JsonPrinter {
-    /// Writes a whole formatted line.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut printer = self.0;
-        match str::from_utf8(line) {
-            Ok(text) => printer.write_all(shown::json(text).as_bytes())?,
-            Err(_) => printer.write_all(line)?,
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Whether a variable of the environment is set, and not empty.
+fn is_set(variable: &str) -> bool {
+    env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
-impl MakeWriter<'_> for JsonPrinter {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        *self
-    }
+/// Whether standard error is journald's stream, by its device and inode in `JOURNAL_STREAM`.
+fn is_journal() -> bool {
+    let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(io::stderr())
+        .is_ok_and(|file| stream == format!("{}:{}", file.st_dev, file.st_ino))
 }
 
 /// Reports panics through the log: std's own report waits for the reader.
@@ -257,7 +236,7 @@ fn report_panics() {
         tracing::error!(
             place,
             thread,
-            panic = ?message,
+            panic = message,
             trace = trace.as_ref().map(tracing::field::display),
             "panicked; please report this bug"
         );

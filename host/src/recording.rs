@@ -23,7 +23,7 @@ mod writers;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use callreel_core::format::Format;
@@ -38,7 +38,7 @@ use self::pause::Pause;
 use self::sound::Sound;
 pub use self::tally::Tally;
 pub use self::writers::Writers;
-use crate::board::{Board, Tap};
+use crate::board::{Board, Tap, Unfinished};
 use crate::record::{End, Record, What, ms_at};
 
 /// Most tracks of a recording: channels of its file.
@@ -150,6 +150,8 @@ struct Backlog {
     aside: AtomicU64,
     /// The log has no room for a line about this recording's file.
     is_quiet: AtomicBool,
+    /// Set when the call has ended, for the watchers.
+    unfinished: OnceLock<Unfinished>,
 }
 
 /// Jobs that a media thread posts to its writer. They go out together, so that the writer wakes once for
@@ -491,6 +493,7 @@ impl Recording {
             self.format.spec.channels == 2 && self.bytes > 0 && !self.sound.different;
         let finish = Finish { record: Box::new(record), done };
         posts.post(self.key, WriterJob::Finish(finish));
+        let _ = self.backlog.unfinished.set(self.tap.end(now));
         Finishing(Arc::downgrade(&self.backlog))
     }
 

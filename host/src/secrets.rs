@@ -151,10 +151,10 @@ impl<T> Watched<T> {
         match read.as_deref().map_err(Clone::clone).and_then(parse) {
             Ok(value) => {
                 *lock(&self.0.value) = Arc::new(value);
-                tracing::info!(file = ?path, "took over the changed secrets");
+                tracing::info!(file = %path.display(), "took over the changed secrets");
             }
             Err(error) => {
-                tracing::error!(file = ?path, error, "goes on with the secrets read before");
+                tracing::error!(file = %path.display(), error, "goes on with the secrets read before");
             }
         }
         seen.read = Some(read);

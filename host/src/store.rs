@@ -322,11 +322,11 @@ impl Store {
 
     fn tell_traits(&self, Traits { is_too_open, is_too_closed }: Traits) {
         if is_too_open {
-            tracing::warn!(dir = ?self.dir(), "this file system lets other users read recordings");
+            tracing::warn!(dir = %self.dir().display(), "this file system lets other users read recordings");
         }
         if is_too_closed {
             tracing::warn!(
-                dir = ?self.dir(),
+                dir = %self.dir().display(),
                 "--umask or --group has no effect on this file system: other users may be unable to read recordings"
             );
             return;
@@ -337,7 +337,7 @@ impl Store {
         for dir in dirs.into_iter().flatten().chain(self.config.capture_dir.clone()) {
             if fs::metadata(&dir).is_ok_and(|made| Rights::of_process().are_lacking_in(&made)) {
                 tracing::warn!(
-                    ?dir,
+                    dir = %dir.display(),
                     "a directory that was there before lacks the rights of --umask and --group: give it its group and mode \
                      (chgrp, chmod), or other users may be unable to read recordings in it"
                 );
@@ -456,7 +456,7 @@ impl Store {
                 Some(Left { part: None, record, .. }) => {
                     let stream = record.stream_id;
                     tracing::error!(
-                        ?stream,
+                        stream,
                         "lost a call without a file: too many recordings wait for the disk"
                     );
                 }
@@ -466,6 +466,12 @@ impl Store {
             }
         }
         all.push_back(left);
+    }
+
+    /// The end of the oldest call with a recording that was left.
+    #[must_use]
+    pub fn oldest_left(&self) -> Option<Timestamp> {
+        lock(&self.left).iter().map(|left| left.record.ended_at).min()
     }
 
     /// Admission of new calls by the state of the disk, as of a second ago.

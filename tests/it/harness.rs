@@ -9,6 +9,7 @@ pub(crate) mod messages;
 pub(crate) mod oracle;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod python;
 pub(crate) mod receiver;
 pub(crate) mod recorder;
 pub(crate) mod served;

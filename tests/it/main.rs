@@ -27,6 +27,7 @@ mod hostile;
 mod keep;
 mod links;
 mod long;
+mod metrics;
 mod pause;
 mod places;
 mod provider_suite;

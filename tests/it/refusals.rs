@@ -40,7 +40,7 @@ fn a_refused_request_leaves_a_line_that_says_why_and_how_to_mend_it() {
             "no_upgrade",
             "GET /media-stream?token=very-secret HTTP/1.0\r\nConnection: close\r\n\r\n".to_owned(),
             "refused a request with 426",
-            &["HTTP/1.0", "drops the Upgrade header", "path=\"/media-stream\""],
+            &["HTTP/1.0", "drops the Upgrade header", "path=/media-stream"],
         ),
         (
             "no_upgrade",
@@ -51,13 +51,13 @@ fn a_refused_request_leaves_a_line_that_says_why_and_how_to_mend_it() {
         (
             "not_found",
             format!("GET /media HTTP/1.1\r\n{HANDSHAKE}\r\n"),
-            "path=\"/media\"",
-            &["refused a request with 404", "streams are at /media-stream"],
+            "refused a request with 404",
+            &["path=/media", "streams are at /media-stream"],
         ),
         (
             "not_found",
             format!("GET /twilio/media-stream HTTP/1.1\r\n{HANDSHAKE}\r\n"),
-            "path=\"/twilio/media-stream\"",
+            "path=/twilio/media-stream",
             &["let the proxy in front strip the path"],
         ),
         (
@@ -79,7 +79,7 @@ fn a_refused_request_leaves_a_line_that_says_why_and_how_to_mend_it() {
             "method",
             "DELETE /incoming-call HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
             "refused a request with 405",
-            &["method=\"DELETE\""],
+            &["method=DELETE"],
         ),
         (
             "host",
@@ -97,8 +97,8 @@ fn a_refused_request_leaves_a_line_that_says_why_and_how_to_mend_it() {
         (
             "not_found",
             format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "long".repeat(1000)),
-            "path=\"/longlong",
-            &["..\""],
+            "path=/longlong",
+            &[".."],
         ),
     ];
     let server = start(dir.path(), &[]);

@@ -56,6 +56,7 @@ fn files_are_opened_by_one_function() {
         "host/src/decode.rs",
         "host/src/decode/output.rs",
         "host/src/log/filter.rs",
+        "host/src/metrics/process.rs",
         "host/src/secrets.rs",
         "host/src/store/clock.rs",
         "host/src/disk.rs",
@@ -163,6 +164,28 @@ fn comments_and_texts_name_the_thing() {
         });
         let prose: Vec<_> = prose.map(|(at, line)| (format!("{path}:{}", at + 1), line)).collect();
         assert_few(&prose, prose.len() / 100);
+    }
+}
+
+#[test]
+fn fields_of_the_log_are_plain_values() {
+    for (path, code) in sources(&["host/src"]) {
+        let mut before = ' ';
+        for (kind, number, text) in pieces(without_tests(&code)) {
+            if kind == Piece::Comment {
+                continue;
+            }
+            for c in text.chars().filter(|c| kind == Piece::Code && !c.is_whitespace()) {
+                // `?` behind a value returns its error; `?` before one shows its `Debug`.
+                let is_debug = c == '?' && matches!(before, '(' | ',' | '=');
+                assert!(!is_debug, "{path}:{number}: a field of a log line shows its Debug: use %");
+                before = c;
+            }
+            if kind == Piece::String {
+                before = '"';
+            }
+            assert!(!text.contains("field::debug"), "{path}:{number}: use field::display");
+        }
     }
 }
 

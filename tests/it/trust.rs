@@ -2,14 +2,12 @@
 
 mod tokens;
 
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use crate::harness::peer::{FIN, Peer, TEXT, frame};
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
+use crate::harness::python;
 use crate::harness::shelf;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -260,38 +258,5 @@ fn sign(token: &str, url: &str, form: &[(&str, &str)]) -> String {
         from twilio.request_validator import RequestValidator\n\
         token, url, form = json.load(sys.stdin)\n\
         print(RequestValidator(token).compute_signature(url, dict(form)))";
-    let mut python = Command::new(python())
-        .args(["-c", PROGRAM])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python starts");
-    let input = serde_json::json!([token, url, form]).to_string();
-    python.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = python.wait_with_output().unwrap();
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-/// A Python that has the `twilio` package, installed below the build directory if need be.
-fn python() -> &'static Path {
-    static READY: OnceLock<std::path::PathBuf> = OnceLock::new();
-    READY.get_or_init(|| {
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
-        let python = home.join("bin/python");
-        let has_twilio = |python: &Path| {
-            let mut check = Command::new(python);
-            check.args(["-c", "import twilio.request_validator"]).stderr(Stdio::null());
-            check.status().is_ok_and(|status| status.success())
-        };
-        if !has_twilio(&python) {
-            let made = Command::new("python3").args(["-m", "venv"]).arg(&home).status();
-            assert!(made.is_ok_and(|status| status.success()), "apt-get install python3-venv");
-            let pip = Command::new(&python)
-                .args(["-m", "pip", "install", "--quiet", "twilio==9.13.0"])
-                .status();
-            assert!(pip.is_ok_and(|status| status.success()), "pip cannot install twilio");
-        }
-        python
-    })
+    python::run(PROGRAM, &serde_json::json!([token, url, form]).to_string())
 }

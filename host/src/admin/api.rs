@@ -13,14 +13,15 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use callreel_core::wav::{self, Encoding, Spec};
 use hyper::body::Bytes;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::parts::Part;
 use super::views::{Summary, json_of};
-use super::{Admin, Problem, parts, stream};
-use crate::metrics::{self, CpuMeter, Scrape};
+use super::{Admin, Problem, accept, parts, stream};
+use crate::metrics::{Format, Process, Scrape};
 use crate::outbox::Outbox;
 use crate::record::{Key, Record, UnknownEncoding, parse_day};
 use crate::store::catalog::{Cursor, Filter};
@@ -331,19 +332,35 @@ pub(super) async fn audio(
     Ok(response)
 }
 
-/// `GET /metrics`.
-pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
-    let room = admin.sources.store.room();
-    let scrape = Scrape {
-        board: Arc::clone(&admin.sources.board),
-        disk_free_bytes: room.map(|room| room.free),
-        disk_free_inodes: room.and_then(|room| room.inodes).map(|inodes| inodes.free),
-        retention: admin.sources.store.retention(),
-        is_draining: admin.is_draining(),
-        cpu_time: CpuMeter::cpu_time(),
-        webhook: admin.sources.outbox.as_ref().map(Outbox::health),
+/// `GET /metrics`: OpenMetrics for clients that ask for it, else Prometheus' text format.
+pub(super) async fn metrics(
+    State(admin): State<Admin>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let quality = |kind| accept::quality(&headers, header::ACCEPT, kind);
+    let format = match quality("application/openmetrics-text") {
+        Some(wish) if wish > 0.0 && wish >= quality("text/plain").unwrap_or(0.0) => {
+            Format::OpenMetrics
+        }
+        _ => Format::Text,
     };
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], scrape.into_text()).into_response()
+    let began_at = admin.began_at;
+    let process = tokio::task::spawn_blocking(move || Process::read(began_at)).await;
+    let store = &admin.sources.store;
+    let board = Arc::clone(&admin.sources.board);
+    let left_for = store.oldest_left().map(|ended| Timestamp::now().duration_since(ended));
+    let unfinished = left_for.map_or(0.0, |left| left.as_secs_f64());
+    let scrape = Scrape {
+        unfinished_s: unfinished.max(board.longest_unfinished().as_secs_f64()),
+        board,
+        room: store.room(),
+        retention: store.retention(),
+        is_draining: admin.is_draining(),
+        webhook: admin.sources.outbox.as_ref().map(Outbox::health),
+        process: process.map_err(Problem::internal)?,
+    };
+    let head = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")];
+    Ok((head, scrape.into_text(format)).into_response())
 }
 
 fn file_body(file: File, range: std::ops::Range<u64>) -> Body {

@@ -1,26 +1,31 @@
 //! Looks at all live recordings, several times a second, once for all watchers together.
 //!
-//! Each stream of server-sent events gets the changes. A stream that falls behind gets the whole
-//! picture again instead of the events it missed. Levels are different: a stream takes the latest
-//! levels when it can, and they are serialised for the first stream that does.
+//! Each stream of server-sent events gets the changes that it asks for. A client that comes back, or falls
+//! behind, gets the events that it missed and then the whole picture again; if they are too many, an event
+//! tells that some are lost. Levels are different: a stream takes the latest levels when it can, and they
+//! are serialised for the first stream that does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::extract::State;
-use axum::http::header;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::views::{CallView, Head, LevelView, Levels, MomentView, ProgressView, Summary, json_of};
-use super::{Admin, stream};
+use super::api::asked;
+use super::told::{Kind, Position, Start, Told, Wishes, text_of};
+use super::views::{
+    CallView, Calls, Head, LevelView, Levels, MomentView, ProgressView, Summary, json_of,
+};
+use super::{Admin, Problem, stream};
 use crate::board::{Board, Entry, Moment};
 use crate::lock::lock;
 
@@ -41,13 +46,18 @@ const MOMENTS_KEPT: usize = 50;
 /// Most bytes that the kept moments of a call may take as JSON.
 const MOMENTS_BYTES_KEPT: usize = 4096;
 
-/// Most events that a slow stream may lag behind.
-const BACKLOG_MAX: usize = 256;
+/// Time for which events are kept after the last stream has ended, for clients that come back.
+const LINGER: Duration = Duration::from_secs(60);
+
+/// A comment in a stream that takes no `status`: a sign that the recorder is alive.
+const SIGN_OF_LIFE: &str = ":\n\n";
 
 /// The live recordings at the last look, and the streams that get the changes of the next.
 pub(super) struct Watch {
     calls: Mutex<BTreeMap<u64, Seen>>,
-    told: broadcast::Sender<Bytes>,
+    told: Told,
+    /// The last time at which a stream was seen.
+    watched: Mutex<Option<Instant>>,
     /// Number of looks that found at least one live recording.
     looks: tokio::sync::watch::Sender<u64>,
     /// The levels as last asked for, as an event, and the value of `looks` they belong to.
@@ -64,7 +74,8 @@ impl Default for Watch {
     fn default() -> Self {
         Self {
             calls: Mutex::default(),
-            told: broadcast::channel(BACKLOG_MAX).0,
+            told: Told::default(),
+            watched: Mutex::default(),
             looks: tokio::sync::watch::Sender::new(0),
             levels: Mutex::default(),
             version: AtomicU64::new(1),
@@ -146,10 +157,6 @@ impl Seen {
 impl Watch {
     /// The live recordings at a recent look, as JSON that is made once for all requests.
     pub(super) fn calls(&self, board: &Board) -> Bytes {
-        #[derive(Serialize)]
-        struct Calls {
-            calls: Vec<CallView>,
-        }
         self.look_if_older(LOOK_INTERVAL, board);
         let mut picture = lock(&self.picture);
         let version = self.version.load(Ordering::Relaxed);
@@ -160,16 +167,32 @@ impl Watch {
         picture.1.clone()
     }
 
+    /// The live recordings of the call that a stream asks for, as JSON.
+    fn calls_of(&self, wishes: &Wishes, board: &Board) -> Bytes {
+        self.look_if_older(LOOK_INTERVAL, board);
+        let calls = lock(&self.calls);
+        let wanted = calls.values().filter(|seen| wishes.takes_call(&seen.entry.record.call_id));
+        json_of(&Calls { calls: wanted.map(Seen::view).collect() }).into()
+    }
+
     /// One live recording, with all its parameters.
     pub(super) fn call(&self, key: u64, board: &Board) -> Option<CallView> {
         self.look_if_older(LOOK_INTERVAL, board);
         lock(&self.calls).get(&key).map(|seen| seen.view_with(Head::of(&seen.entry.record)))
     }
 
-    fn tell(&self, event: &str, data: &impl Serialize) {
-        if self.told.receiver_count() > 0 {
-            // The last stream may have ended meanwhile.
-            let _ = self.told.send(text_of(event, data));
+    /// Whether a stream is open, or was a short time ago.
+    fn is_watched(&self) -> bool {
+        let mut watched = lock(&self.watched);
+        if self.told.has_streams() {
+            *watched = Some(Instant::now());
+        }
+        watched.is_some_and(|at| at.elapsed() < LINGER)
+    }
+
+    fn tell(&self, kind: Kind, call_id: &str, data: &impl Serialize) {
+        if self.is_watched() {
+            self.told.tell(kind, call_id, data);
         }
     }
 
@@ -192,8 +215,10 @@ impl Watch {
         for key in ended {
             // The last moments are sent before the end.
             if let Some(mut seen) = calls.remove(&key) {
-                self.tell_moments(key, seen.look());
-                self.tell("ended", &json!({ "key": key.to_string() }));
+                let news = seen.look();
+                self.tell_moments(&seen, news);
+                let call_id = &seen.entry.record.call_id;
+                self.tell(Kind::Ended, call_id, &json!({ "key": key.to_string() }));
             }
         }
         for entry in entries {
@@ -202,9 +227,9 @@ impl Watch {
             let seen = calls.entry(key).or_insert_with(|| Seen::new(entry));
             let news = seen.look();
             if is_new {
-                self.tell("started", &seen.view());
+                self.tell(Kind::Started, &seen.entry.record.call_id, &seen.view());
             } else {
-                self.tell_moments(key, news);
+                self.tell_moments(seen, news);
             }
         }
         let is_empty = calls.is_empty();
@@ -216,25 +241,38 @@ impl Watch {
         }
     }
 
-    /// The levels at the last look, as an event.
-    fn levels(&self) -> Bytes {
+    /// The levels at the last look, as an event; `None` if the stream takes none.
+    fn levels(&self, wishes: &Wishes) -> Option<Bytes> {
+        if !wishes.takes(Kind::Level) {
+            return None;
+        }
+        if wishes.call.is_some() {
+            let calls = self.levels_of(wishes);
+            return (!calls.calls.is_empty()).then(|| text_of(Kind::Level, None, &calls));
+        }
         let mut told = lock(&self.levels);
         let look = *self.looks.borrow();
         if told.0 != look {
-            let calls = lock(&self.calls);
-            let level = |(key, seen): (&u64, &Seen)| LevelView {
-                key: key.to_string(),
-                progress: seen.progress(),
-            };
-            let levels = Levels { calls: calls.iter().map(level).collect() };
-            *told = (look, text_of("level", &levels));
+            *told = (look, text_of(Kind::Level, None, &self.levels_of(wishes)));
         }
-        told.1.clone()
+        Some(told.1.clone())
     }
 
-    fn tell_moments(&self, key: u64, moments: Vec<MomentView>) {
+    fn levels_of(&self, wishes: &Wishes) -> Levels {
+        let calls = lock(&self.calls);
+        let wanted = calls.iter().filter(|(_, seen)| wishes.takes_call(&seen.entry.record.call_id));
+        let level = |(key, seen): (&u64, &Seen)| LevelView {
+            key: key.to_string(),
+            progress: seen.progress(),
+        };
+        Levels { calls: wanted.map(level).collect() }
+    }
+
+    fn tell_moments(&self, seen: &Seen, moments: Vec<MomentView>) {
+        let key = seen.entry.key.to_string();
         for moment in moments {
-            self.tell(moment.kind(), &json!({ "key": key.to_string(), "moment": moment }));
+            let data = json!({ "key": key, "moment": moment });
+            self.tell(Kind::from(&moment), &seen.entry.record.call_id, &data);
         }
     }
 }
@@ -244,64 +282,142 @@ pub(super) async fn watch(admin: Admin) {
     let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     admin.sources.board.attend();
+    let mut was_watched = false;
     for look in 0u32.. {
         ticks.tick().await;
         let board = &admin.sources.board;
-        let is_watched = admin.watch.told.receiver_count() > 0;
+        let is_watched = admin.watch.is_watched();
         let age_max = if is_watched { Duration::ZERO } else { IDLE_LOOK_INTERVAL };
         admin.watch.look_if_older(age_max, board);
         for brief in board.take_published() {
-            admin.watch.tell("published", &Summary::of(&brief));
+            admin.watch.tell(Kind::Published, &brief.0.call_id, &Summary::of(&brief));
         }
         let told = &admin.watch.told;
-        board.watch(told.receiver_count() > 0);
+        if was_watched && !is_watched {
+            told.forget();
+        }
+        was_watched = is_watched;
+        board.watch(admin.watch.is_watched());
         // A stream that began between the two calls must miss nothing.
-        if told.receiver_count() > 0 {
+        if told.has_streams() {
             board.watch(true);
         }
-        if look % STATUS_LOOKS == 0 && admin.watch.told.receiver_count() > 0 {
-            admin.watch.tell("status", &admin.status());
+        if look % STATUS_LOOKS == 0 && told.has_streams() {
+            told.tell_only(Kind::Status, &admin.status());
         }
     }
 }
 
+/// Query of `/api/v1/events`.
+#[derive(Deserialize)]
+pub(super) struct EventsQuery {
+    call: Option<String>,
+    kind: Option<String>,
+}
+
+impl EventsQuery {
+    fn wishes(self) -> Result<Wishes, Problem> {
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let kind_of = |name: &str| Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        let kinds = match given(self.kind) {
+            None => None,
+            Some(names) => {
+                Some(names.split(',').map(kind_of).collect::<Option<_>>().ok_or_else(|| {
+                    let all = Kind::ALL.map(Kind::name).join(", ");
+                    Problem::bad_request(format!(
+                        "`kind` takes these, with commas between them: {all}"
+                    ))
+                })?)
+            }
+        };
+        Ok(Wishes { call: given(self.call), kinds })
+    }
+}
+
 /// `GET /api/v1/events`.
-pub(super) async fn stream(State(admin): State<Admin>) -> Response {
-    let mut told = admin.watch.told.subscribe();
+pub(super) async fn stream(
+    State(admin): State<Admin>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let wishes = asked(query)?.wishes()?;
+    let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
+    let watch = &admin.watch;
+    let position = last.map_or(Position::Now, |id| watch.told.position(id));
+    let start = watch.told.begin(position);
     admin.sources.board.watch(true);
-    let mut looks = admin.watch.looks.subscribe();
+    let mut looks = watch.looks.subscribe();
     let body = stream::body(async move |feed| {
         feed.send("retry: 1000\n\n").await?;
-        send_picture(&admin, &feed).await?;
+        let mut start = start;
         loop {
-            let event = tokio::select! {
-                biased;
-                event = told.recv() => event,
-                _ = looks.changed() => Ok(admin.watch.levels()),
-                () = feed.gone() => return Ok(()),
-            };
-            match event {
-                Ok(event) => feed.send(event).await?,
-                Err(RecvError::Lagged(_)) => {
-                    told = told.resubscribe();
-                    send_picture(&admin, &feed).await?;
+            let mut at = begin(&admin, &feed, &wishes, &mut start).await?;
+            loop {
+                let event = tokio::select! {
+                    biased;
+                    event = start.to_come.recv() => event,
+                    _ = looks.changed() => {
+                        if let Some(levels) = admin.watch.levels(&wishes) {
+                            feed.send(levels).await?;
+                        }
+                        continue;
+                    }
+                    () = feed.gone() => return Ok(()),
+                };
+                match event {
+                    Ok(event) => {
+                        at = event.number.unwrap_or(at);
+                        if wishes.takes_event(&event) {
+                            feed.send(event.text.clone()).await?;
+                        } else if event.kind == Kind::Status {
+                            feed.send(SIGN_OF_LIFE).await?;
+                        }
+                    }
+                    Err(RecvError::Lagged(_)) => break,
+                    Err(RecvError::Closed) => return Ok(()),
                 }
-                Err(RecvError::Closed) => return Ok(()),
             }
+            start = admin.watch.told.begin(Position::After(at));
         }
     });
-    ([(header::CONTENT_TYPE, "text/event-stream")], stream::LIVE, body).into_response()
+    Ok(([(header::CONTENT_TYPE, "text/event-stream")], stream::LIVE, body).into_response())
 }
 
-/// Sends the whole picture to a new stream. Streams that begin at one time share the memory of the
-/// calls.
-async fn send_picture(admin: &Admin, feed: &stream::Feed) -> Result<(), stream::Gone> {
-    let status = json_of(&admin.status());
-    feed.send(format!("event: hello\ndata: {{\"status\":{status},")).await?;
-    feed.send(admin.watch.calls(&admin.sources.board).slice(1..)).await?;
+/// Sends the events that a client has missed, or tells that some are lost, and then the whole picture.
+/// Returns the position of the stream.
+async fn begin(
+    admin: &Admin,
+    feed: &stream::Feed,
+    wishes: &Wishes,
+    start: &mut Start,
+) -> Result<u64, stream::Gone> {
+    match start.missed.take() {
+        Some(missed) => {
+            for event in missed.iter().filter(|event| wishes.takes_event(event)) {
+                feed.send(event.text.clone()).await?;
+            }
+        }
+        None => feed.send(text_of(Kind::Lost, None, &json!({}))).await?,
+    }
+    if wishes.takes(Kind::Hello) {
+        send_picture(admin, feed, wishes, start.position).await?;
+    }
+    Ok(start.position)
+}
+
+/// Sends the whole picture. Streams that begin at one time share the memory of the calls.
+async fn send_picture(
+    admin: &Admin,
+    feed: &stream::Feed,
+    wishes: &Wishes,
+    position: u64,
+) -> Result<(), stream::Gone> {
+    let (id, status) = (admin.watch.told.id(position), json_of(&admin.status()));
+    feed.send(format!("id: {id}\nevent: hello\ndata: {{\"status\":{status},")).await?;
+    let calls = match &wishes.call {
+        None => admin.watch.calls(&admin.sources.board),
+        Some(_) => admin.watch.calls_of(wishes, &admin.sources.board),
+    };
+    feed.send(calls.slice(1..)).await?;
     feed.send("\n\n").await
-}
-
-fn text_of(event: &str, data: &impl Serialize) -> Bytes {
-    format!("event: {event}\ndata: {}\n\n", json_of(data)).into()
 }

@@ -115,6 +115,12 @@ pub(super) struct CallView {
     pub moments: Vec<MomentView>,
 }
 
+/// All live recordings.
+#[derive(Serialize)]
+pub(super) struct Calls {
+    pub calls: Vec<CallView>,
+}
+
 /// The figures of a live recording that change all the time.
 #[derive(Serialize)]
 pub(super) struct ProgressView {
@@ -155,14 +161,6 @@ pub(super) enum MomentView {
 }
 
 impl MomentView {
-    pub(super) const fn kind(&self) -> &'static str {
-        match self {
-            Self::Gap { .. } => "gap",
-            Self::Dtmf { .. } => "dtmf",
-            Self::Mark { .. } => "mark",
-        }
-    }
-
     pub(super) fn json_bytes(&self) -> usize {
         let text = match self {
             Self::Gap { .. } => 0,

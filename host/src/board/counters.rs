@@ -3,16 +3,33 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use callreel_core::frame::PeerError;
+use callreel_core::frame::{PeerError, Provider};
 use callreel_core::session::Stats;
 
-use crate::record::State;
+use crate::record::{End, State};
+
+/// Number of buckets of a [`Histogram`], without the one for all longer durations.
+const BUCKETS: usize = 14;
 
 /// Upper bounds of the buckets of a [`Histogram`], in microseconds.
-pub const BUCKETS_US: [u64; 14] = [
+pub type Bounds = [u64; BUCKETS];
+
+/// Bounds for times of the disk.
+const DISK_US: Bounds = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
     10_000_000,
 ];
+
+/// Bounds for durations of calls: one second to four hours.
+const CALLS_US: Bounds = {
+    let mut bounds = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 3_600, 7_200, 14_400];
+    let mut index = 0;
+    while index < BUCKETS {
+        bounds[index] *= 1_000_000;
+        index += 1;
+    }
+    bounds
+};
 
 /// Sums over the life of the process.
 #[derive(Debug, Default)]
@@ -25,6 +42,10 @@ pub struct Counters {
     pub requests_refused: [AtomicU64; RequestRefused::ALL.len()],
     /// Wrong tokens shown at the admin listener.
     pub wrong_tokens: AtomicU64,
+    /// Ended calls, by [`PROVIDERS`] and [`End`].
+    pub ended: [[AtomicU64; End::ALL.len()]; PROVIDERS.len()],
+    /// Durations of ended calls, by the clock.
+    pub call_time: CallTimes,
     /// Finished recordings, by [`State`].
     pub finished: [AtomicU64; STATES.len()],
     /// Media messages with audio in a recording.
@@ -58,6 +79,9 @@ pub struct Counters {
     /// Times to make all written data durable.
     pub sync_time: Histogram,
 }
+
+/// Providers, in the order of [`Counters::ended`].
+pub const PROVIDERS: [Provider; 1] = [Provider::Twilio];
 
 /// States in which a recording can end, in the order of [`Counters::finished`].
 pub const STATES: [State; 4] = [State::Complete, State::Partial, State::Recovered, State::Failed];
@@ -231,6 +255,16 @@ impl Counters {
         self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts the end of a call that was recorded.
+    pub fn end(&self, provider: Provider, end: End, duration: Duration) {
+        let ends = PROVIDERS.iter().position(|known| *known == provider).map(|at| &self.ended[at]);
+        let end = End::ALL.iter().position(|known| *known == end);
+        if let Some((ends, end)) = ends.zip(end) {
+            ends[end].fetch_add(1, Ordering::Relaxed);
+        }
+        self.call_time.0.add(duration);
+    }
+
     /// Adds the counts of a session since `counted`, and sets `counted` to the current counts.
     pub fn add(&self, stats: &Stats, counted: &mut Stats) {
         let add = |total: &AtomicU64, now: u64, before: u64| {
@@ -252,29 +286,54 @@ impl Counters {
     }
 }
 
-/// Counts of durations by bucket; any thread may add to them.
-#[derive(Debug, Default)]
+/// Counts of durations by bucket; any thread may add to them. By default the bounds are those for times
+/// of the disk.
+#[derive(Debug)]
 pub struct Histogram {
-    /// Count for each of [`BUCKETS_US`]: durations up to that bound, and longer than the bound before.
-    /// The last count is for longer durations.
-    counts: [AtomicU64; BUCKETS_US.len() + 1],
+    bounds_us: &'static Bounds,
+    /// Count for each bound: durations up to that bound, and longer than the bound before. The last count
+    /// is for longer durations.
+    counts: [AtomicU64; BUCKETS + 1],
     sum_us: AtomicU64,
 }
 
+/// Durations of calls.
+#[derive(Debug)]
+pub struct CallTimes(pub Histogram);
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::with_bounds(&DISK_US)
+    }
+}
+
+impl Default for CallTimes {
+    fn default() -> Self {
+        Self(Histogram::with_bounds(&CALLS_US))
+    }
+}
+
 impl Histogram {
+    fn with_bounds(bounds_us: &'static Bounds) -> Self {
+        Self { bounds_us, counts: Default::default(), sum_us: AtomicU64::new(0) }
+    }
+
     /// Adds a duration.
     pub fn add(&self, time: Duration) {
         let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS_US.partition_point(|longest| *longest < us);
+        let bucket = self.bounds_us.partition_point(|longest| *longest < us);
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// Returns the count of each bucket, and the sum of all durations.
+    /// Returns the upper bound of each bucket in seconds with its count, and the sum of all durations. The
+    /// last bound is infinite.
     #[must_use]
-    pub fn read(&self) -> ([u64; BUCKETS_US.len() + 1], Duration) {
-        let counts = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
-        (counts, Duration::from_micros(self.sum_us.load(Ordering::Relaxed)))
+    pub fn read(&self) -> (Vec<(f64, u64)>, Duration) {
+        let bounds = self.bounds_us.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
+        let sum = Duration::from_micros(self.sum_us.load(Ordering::Relaxed));
+        (bounds.zip(counts).collect(), sum)
     }
 }
 
@@ -289,7 +348,19 @@ mod tests {
             histogram.add(Duration::from_micros(us));
         }
         let (counts, sum) = histogram.read();
-        assert_eq!((counts[0], counts[1], counts[13], counts[14]), (2, 1, 1, 1));
+        assert_eq!((counts[0], counts[1]), ((50e-6, 2), (100e-6, 1)));
+        assert_eq!((counts[13], counts[14]), ((10.0, 1), (f64::INFINITY, 1)));
         assert_eq!(sum, Duration::from_micros(20_000_102));
+    }
+
+    #[test]
+    fn an_end_is_counted_under_its_provider_and_reason() {
+        let counters = Counters::default();
+        counters.end(Provider::Twilio, End::Idle, Duration::from_secs(61));
+        for (end, count) in End::ALL.iter().zip(&counters.ended[0]) {
+            assert_eq!(count.load(Ordering::Relaxed), u64::from(*end == End::Idle), "{end}");
+        }
+        let (counts, _) = counters.call_time.0.read();
+        assert_eq!(counts[7], (120.0, 1));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use callreel_core::frame::{Body, Frame, MediaFrame, PeerError, Provider, Start, Text};
 use callreel_core::session::{
@@ -10,13 +10,16 @@ use callreel_core::session::{
 };
 use callreel_core::ws;
 use tracing::Span;
-use tracing::field::{Empty, debug};
+use tracing::field::Empty;
 
 use super::opening::Opening;
 use super::routing::Routed;
 use super::{Context, masked, pause};
 use crate::record::{End, PauseCause, Record, What};
 use crate::recording::{Done, Finishing, Posts, Recording};
+
+/// Provider of all streams.
+const PROVIDER: Provider = Provider::Twilio;
 
 /// Longest text of a key or a mark that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 256;
@@ -75,6 +78,8 @@ pub(super) struct Stream {
     pub counted: Stats,
     /// The recording, until it ends.
     pub recording: Option<Recording>,
+    /// Beginning of the recording, with all files of the stream.
+    pub began: Option<Instant>,
     /// Messages as received that wait to go to the capture.
     pub capture: Vec<u8>,
     /// A rejected message has been logged.
@@ -100,9 +105,10 @@ impl Routed for Stream {
 impl Stream {
     pub(super) fn new(peer: SocketAddr) -> Self {
         Self {
-            session: Session::new(Provider::Twilio, Ring::new()),
+            session: Session::new(PROVIDER, Ring::new()),
             counted: Stats::default(),
             recording: None,
+            began: None,
             capture: Vec::new(),
             has_warned: false,
             clock: MediaClock::Milliseconds,
@@ -182,7 +188,7 @@ impl Stream {
                     Err(code) => return Next::Refuse(code),
                 };
                 let Record { stream_id, call_id, .. } = &record;
-                self.span.record("stream", debug(stream_id)).record("call", debug(call_id));
+                self.span.record("stream", stream_id.as_str()).record("call", call_id.as_str());
                 self.is_quiet = !context.tell_start(start, peer, now);
                 let is_paused = pause::is_asked_by(&record.parameters);
                 let format = context.format_of(start);
@@ -191,6 +197,7 @@ impl Stream {
                 if is_paused {
                     recording.ask_pause(Some(PauseCause::Parameter), now);
                 }
+                self.began = Some(now);
             }
             Event::Refused(start) => {
                 *opening = None;
@@ -297,6 +304,8 @@ impl Stream {
         }
         let stats = self.session.stats();
         let finishing = recording.finish(end, stats, &mut context.posts, now, done);
+        let duration = self.began.map_or(Duration::ZERO, |began| now - began);
+        context.posts.board().counters.end(PROVIDER, end, duration);
         if !self.is_quiet {
             tracing::info!(%end, "recording ended");
         }
@@ -342,7 +351,7 @@ fn add_event(
 
 /// The common context of a stream's log lines. Its ids are filled in at the start.
 fn span_of(peer: SocketAddr) -> Span {
-    let provider = Provider::Twilio.name();
+    let provider = PROVIDER.name();
     tracing::info_span!(parent: None, "call", %peer, provider, stream = Empty, call = Empty)
 }
 

@@ -166,7 +166,7 @@ fn warn_if_shared(path: &Path) {
     let mode = std::fs::metadata(path).map_or(0, |file| file.permissions().mode());
     if mode & OTHERS != 0 {
         tracing::warn!(
-            file = ?path,
+            file = %path.display(),
             "every user of this machine can read or change a file of secrets: `chmod o-rw` it"
         );
     }

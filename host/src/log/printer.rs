@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,7 +10,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::lock::lock;
 
@@ -127,6 +126,16 @@ impl Printer {
         self.0.work.notify_one();
     }
 
+    /// Queues a line of the log, including its line end.
+    pub(super) fn log(&self, line: Vec<u8>) {
+        let is_captured = CAPTURED.with_borrow_mut(|captured| {
+            captured.as_mut().map(|captured| captured.extend_from_slice(&line)).is_some()
+        });
+        if !is_captured {
+            self.print(line);
+        }
+    }
+
     /// Waits until all printed lines are written, a second at most, and not at all for a reader that has
     /// already kept a line waiting for longer.
     pub fn flush(&self) {
@@ -143,31 +152,6 @@ impl Printer {
             is_stuck: writing_since.is_some_and(|since| since.elapsed() >= STUCK_AFTER),
             is_failing: self.0.is_failing.load(Ordering::Relaxed),
         }
-    }
-}
-
-impl Write for &Printer {
-    /// Writes a whole formatted line.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let is_captured = CAPTURED.with_borrow_mut(|captured| {
-            captured.as_mut().map(|captured| captured.extend_from_slice(line)).is_some()
-        });
-        if !is_captured {
-            self.print(line.to_owned());
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'p> MakeWriter<'p> for Printer {
-    type Writer = &'p Self;
-
-    fn make_writer(&'p self) -> &'p Self {
-        self
     }
 }
 

@@ -150,8 +150,8 @@ impl Ended {
         self.trial.succeed();
         let record = &self.finish.record;
         if !self.backlog.is_quiet.load(Ordering::Relaxed) {
-            let file = record.wav.as_ref().map(|wav| &wav.file);
-            tracing::info!(?file, state = %record.state, ms = record.duration_ms, "saved");
+            let file = record.wav.as_ref().map(|wav| wav.file.as_str());
+            tracing::info!(file, state = %record.state, ms = record.duration_ms, "saved");
         }
         (self.finish.done)(Outcome::Published);
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use callreel_core::g711::{decode_alaw, decode_mulaw};
 use callreel_core::wav::{Encoding, Spec};
+use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
@@ -54,13 +55,13 @@ pub struct Filter {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cursor {
     day: Date,
-    published_ns: i128,
+    started_at: Timestamp,
     id: Id,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}~{}~{}", self.day, self.published_ns, self.id)
+        write!(f, "{}~{}~{}", self.day, self.started_at.as_nanosecond(), self.id)
     }
 }
 
@@ -70,10 +71,11 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, ()> {
         let mut parts = text.splitn(3, '~');
         let mut part = || parts.next().ok_or(());
-        let (day, published_ns, id) = (part()?, part()?, part()?);
+        let (day, started_ns, id) = (part()?, part()?, part()?);
         let id = id.to_owned().try_into().map_err(|_| ())?;
-        let published_ns = published_ns.parse().map_err(|_| ())?;
-        Ok(Self { day: parse_day(day).ok_or(())?, published_ns, id })
+        let started_ns = started_ns.parse().map_err(|_| ())?;
+        let started_at = Timestamp::from_nanosecond(started_ns).map_err(|_| ())?;
+        Ok(Self { day: parse_day(day).ok_or(())?, started_at, id })
     }
 }
 
@@ -87,11 +89,11 @@ pub struct Page<T> {
     pub next: Option<Cursor>,
 }
 
-/// Names of a day's records with their times of publication, in nanoseconds of Unix time, latest first.
-type DayNames = Arc<Vec<(i128, Id)>>;
+/// Names of a day's records with the starts of their recordings, latest first.
+type DayNames = Arc<Vec<(Timestamp, Id)>>;
 
-/// The day that was listed last. A day may have a hundred thousand recordings: a look at each takes half
-/// a second, and finished recordings do not change.
+/// The day that was listed last. A day may have a hundred thousand recordings: to read the start of each
+/// takes seconds, and finished recordings do not change.
 #[derive(Debug)]
 struct Listed {
     day: Date,
@@ -136,10 +138,11 @@ impl Catalog {
         Self { dir, listed: Mutex::new(None), dead_links: DeadLinks::new() }
     }
 
-    /// Lists finished recordings: the latest day first, and within a day the one finished last.
+    /// Lists finished recordings: the one that started last first.
     ///
-    /// Costs a look at each name of the days it passes, and a read of each record it considers. Beside
-    /// the output of `show`, one record is in memory at a time.
+    /// Costs a read of each record of the days it passes, except those of the day that was listed last,
+    /// and another one of each record it considers. Beside the output of `show`, one record is in memory
+    /// at a time.
     ///
     /// # Errors
     /// A directory cannot be read.
@@ -153,9 +156,9 @@ impl Catalog {
         let mut page = Page { records: Vec::new(), next: None };
         let mut scanned = 0;
         for day in self.days_for(filter, after)? {
-            for (published_ns, id) in self.names_of(day)?.iter() {
+            for (started_at, id) in self.names_of(day)?.iter() {
                 let is_behind = |cursor: &Cursor| {
-                    day < cursor.day || (published_ns, id) < (&cursor.published_ns, &cursor.id)
+                    day < cursor.day || (started_at, id) < (&cursor.started_at, &cursor.id)
                 };
                 if !after.is_none_or(is_behind) {
                     continue;
@@ -172,7 +175,7 @@ impl Catalog {
                 {
                     page.records.push(show(&record));
                 }
-                page.next = Some(Cursor { day, published_ns: *published_ns, id: id.clone() });
+                page.next = Some(Cursor { day, started_at: *started_at, id: id.clone() });
             }
         }
         page.next = None;
@@ -238,10 +241,26 @@ impl Catalog {
     /// Time at which the latest recording of a day was published, in Unix time, and the [`LATEST`]
     /// latest records.
     pub(super) fn latest_of(&self, day: Date) -> Option<(Option<i64>, Vec<Record>)> {
-        let names = self.names_of(day).ok()?;
-        let published_s = names.first().map(|(ns, _)| (ns / 1_000_000_000) as i64);
-        let keys = names.iter().take(LATEST).map(|(_, id)| Key::new(day, id.clone()));
+        let mut published = Vec::new();
+        for entry in fs::read_dir(self.dir_of(day)).ok()? {
+            let entry = entry.ok()?;
+            if let Some(id) = id_of(&entry)
+                && let Some(metadata) = found(entry.metadata()).ok()?
+            {
+                published.push((metadata.mtime(), metadata.mtime_nsec(), id));
+            }
+        }
+        published.sort_unstable_by(|a, b| b.cmp(a));
+        let published_s = published.first().map(|(seconds, ..)| *seconds);
+        let keys = published.into_iter().take(LATEST).map(|(.., id)| Key::new(day, id));
         Some((published_s, keys.filter_map(|key| self.record(&key).ok()?).collect()))
+    }
+
+    /// The start of a recording. `None` if its record is gone meanwhile, or belongs to another program.
+    fn start_of(&self, day: Date, id: &Id) -> Option<Timestamp> {
+        let text = self.text(&Key::new(day, id.clone())).ok()??;
+        let started: Started = serde_json::from_slice(&text).ok()?;
+        Some(started.started_at)
     }
 
     fn names_of(&self, day: Date) -> io::Result<DayNames> {
@@ -254,23 +273,15 @@ impl Catalog {
         }
         let is_settled = changed.elapsed().is_ok_and(|elapsed| elapsed >= SETTLED_AFTER);
         let known = last.map(|last| Arc::clone(&last.names)).unwrap_or_default();
-        let known: HashMap<&str, &(i128, Id)> =
-            known.iter().map(|named| (named.1.as_str(), named)).collect();
+        let known: HashMap<&Id, Timestamp> =
+            known.iter().map(|(started_at, id)| (id, *started_at)).collect();
         let mut names = Vec::new();
         for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+            let Some(id) = id_of(&entry?) else {
                 continue;
             };
-            if let Some(named) = known.get(id) {
-                names.push((*named).clone());
-            } else if let Ok(id) = Id::try_from(id.to_owned())
-                && let Some(metadata) = found(entry.metadata())?
-            {
-                let ns = i128::from(metadata.mtime()) * 1_000_000_000;
-                names.push((ns + i128::from(metadata.mtime_nsec()), id));
-            }
+            let started_at = known.get(&id).copied().or_else(|| self.start_of(day, &id));
+            names.extend(started_at.map(|started_at| (started_at, id)));
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
         let names = DayNames::new(names);
@@ -328,10 +339,22 @@ impl Store {
     }
 }
 
+/// The id of a record, by the name of its file.
+fn id_of(entry: &fs::DirEntry) -> Option<Id> {
+    let name = entry.file_name();
+    Id::try_from(name.to_str()?.strip_suffix(".json")?.to_owned()).ok()
+}
+
 /// Reads the record of this name; `None` if the record has another id.
 fn record_of(key: &Key, text: &[u8]) -> io::Result<Option<Record>> {
     let record: Record = serde_json::from_slice(text)?;
     Ok((record.id.as_ref() == Some(key.id())).then_some(record))
+}
+
+/// The start of a record's recording: a listing reads it of every record of a day.
+#[derive(Deserialize)]
+struct Started {
+    started_at: Timestamp,
 }
 
 /// The searched fields of a record: one page may look through thousands of records and show few.
@@ -447,7 +470,7 @@ mod tests {
     fn a_cursor_survives_its_text() {
         let cursor = Cursor {
             day: "2026-11-22".parse().unwrap(),
-            published_ns: 1_795_376_740_123_456_789,
+            started_at: "2026-11-22T20:25:40.123456789Z".parse().unwrap(),
             id: "MZ1".to_owned().try_into().unwrap(),
         };
         assert_eq!(cursor.to_string().parse(), Ok(cursor));

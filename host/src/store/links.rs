@@ -43,7 +43,7 @@ impl DeadLinks {
             Err(ref error) if !told.contains(&day) => {
                 told.push(day);
                 tracing::error!(
-                    ?link,
+                    link = %link.display(),
                     %error,
                     "the folder of a day is a link that leads to no directory: mend or remove the link, since its recordings \
                      are not found"

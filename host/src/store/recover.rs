@@ -184,7 +184,7 @@ impl Store {
             match self.orphans_of(day) {
                 Ok(found) => orphans.extend(found),
                 Err(error) => {
-                    tracing::error!(dir = ?self.dir_of(day), %error, "cannot look for interrupted recordings");
+                    tracing::error!(dir = %self.dir_of(day).display(), %error, "cannot look for interrupted recordings");
                 }
             }
             let bytes = orphans.iter().map(Orphan::bytes).sum();
@@ -233,17 +233,17 @@ impl Store {
             }),
             None => recover_record(self, &orphan.names),
         };
-        let file = orphan.file();
-        let file = file.file_name();
+        let path = orphan.file();
+        let file = path.file_name().unwrap_or_default().display();
         let is_finished = match recovered {
             Ok(Recovered::Interrupted) => return,
             Ok(Recovered::Finished) => {
-                tracing::info!(?file, "finished an interrupted recording");
+                tracing::info!(%file, "finished an interrupted recording");
                 true
             }
             Ok(Recovered::NotOurs) => true,
             Err(error) => {
-                tracing::error!(?file, %error, "cannot finish an interrupted recording");
+                tracing::error!(%file, %error, "cannot finish an interrupted recording");
                 false
             }
         };

@@ -1,11 +1,13 @@
-//! A log that nobody reads, that is closed, that hangs, or that is on a full disk: no recording suffers,
+//! A log of plain values, and a log that nobody reads, that is closed, that hangs, or that is on a full disk: no recording suffers,
 //! and every promise holds.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rustix::fs::OFlags;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -263,6 +265,114 @@ fn a_stop_that_cannot_be_told_is_a_stop_all_the_same() {
         let began = Instant::now();
         assert_eq!(refused.wait(PATIENCE).code(), Some(1), "{sink:?}");
         assert!(began.elapsed() < 5 * SECOND, "{sink:?}: {:?}", began.elapsed());
+    }
+}
+
+/// Makes a server log many kinds of events, and stops it.
+fn make_events(setup: Setup, home: &std::path::Path) {
+    let mut disk = Disk::new();
+    let mut server = disk.under(setup, home).start();
+    let call = heard_call(&server, 1);
+    let mut victim = heard_call(&server, 2);
+    disk.fail(&victim.stream_id, "write", 1..=u64::MAX, Errno::NOSPC);
+    victim.say(SECOND);
+    victim.sync();
+    // Refused requests, with and without a user agent, and messages without a start.
+    server.get("/nothing?secret=1");
+    server.ask("GET /media-stream HTTP/1.1\r\nHost: a\r\nUser-Agent: my \"agent\"\r\n\r\n");
+    server.ask("\u{16}\u{3}\u{1}");
+    let mut lost = Peer::connect(&server, "MZlost");
+    lost.text("{\"event\":\"media\"}");
+    lost.stop();
+    let mut odd = Peer::connect(&server, "MZ odd \u{202e} id");
+    odd.start(&[("number", "1")]);
+    odd.text("{\"event\":\"junk\"");
+    odd.say(SECOND);
+    server.ask_admin("/api/v1/events?kind=x");
+    server.begin_to_ask_admin("/api/v1/recordings/2026-01-01/MZ1/audio");
+    for signal in [Signal::HUP, Signal::USR1] {
+        server.signal(signal);
+    }
+    disk.heal();
+    victim.finish();
+    call.finish();
+    drop(odd);
+    let left = heard_call(&server, 4);
+    let is_heard = || fs::metadata(shelf::unfinished(home).first()?).ok();
+    eventually(PATIENCE, "a file is begun", is_heard);
+    assert_eq!(server.stop().0.code(), Some(0));
+    drop(left);
+}
+
+#[test]
+fn each_value_of_the_json_log_is_plain() {
+    let dir = tempfile::tempdir().unwrap();
+    // A name that its `Debug` would show otherwise.
+    let home = dir.path().join("a \"home\"");
+    let path = dir.path().join("log");
+    for _ in 0..2 {
+        let log = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        let setup = Setup::new(&home).log_to(log, Stdio::null()).args(&["--log-format", "json"]);
+        make_events(setup.env("CALLREEL_LOG", "debug"), &home);
+    }
+    let log = fs::read_to_string(&path).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut calls = 0;
+    for line in &lines {
+        let mut names: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
+        names.retain(|name| *name != "span");
+        names.sort_unstable();
+        assert_eq!(names, ["fields", "level", "target", "timestamp"], "{line}");
+        assert!(line["fields"]["message"].is_string(), "{line}");
+        let time = line["timestamp"].as_str().unwrap();
+        assert!(time.ends_with('Z') && time.parse::<Timestamp>().is_ok(), "{time}");
+        let span = line["span"].as_object();
+        let fields = line["fields"].as_object().unwrap();
+        for (name, value) in span.into_iter().flatten().chain(fields) {
+            assert!(value.is_number() || value.is_boolean() || value.is_string(), "{name}: {line}");
+            let text = value.as_str().unwrap_or_default();
+            let is_plain = !text.starts_with('"') && !text.contains("Some(");
+            assert!(is_plain, "{name}: {line}");
+        }
+        if line["fields"]["message"] == "recording began" {
+            let span = span.expect("the call's ids");
+            let ids = ["stream", "call"].map(|name| span[name].as_str().unwrap());
+            assert_eq!(ids[1], format!("CA{}", ids[0]));
+            assert_eq!((&span["name"], &span["provider"]), (&"call".into(), &"twilio".into()));
+            calls += 1;
+        }
+    }
+    assert!(calls >= 6, "{calls} calls: {log}");
+    let kinds: std::collections::BTreeSet<&str> =
+        lines.iter().map(|line| line["fields"]["message"].as_str().unwrap()).collect();
+    assert!(kinds.len() >= 12, "{kinds:#?}");
+    let listening = lines.iter().find(|line| line["fields"]["message"] == "listening").unwrap();
+    assert_eq!(listening["fields"]["dir"].as_str(), home.to_str());
+}
+
+#[test]
+fn journald_gets_the_priorities_of_the_text_and_others_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("recordings");
+    let levels = [("<3>", "ERROR"), ("<4>", "WARN"), ("<6>", "INFO"), ("<7>", "DEBUG")];
+    for (format, is_journal) in [("human", true), ("human", false), ("json", true)] {
+        let path = dir.path().join(format!("log-{format}-{is_journal}"));
+        let file = File::create(&path).unwrap();
+        let metadata = file.metadata().unwrap();
+        let inode = metadata.ino() + u64::from(!is_journal);
+        let setup = Setup::new(&home).log_to(file, Stdio::null()).args(&["--log-format", format]);
+        let setup = setup.env("JOURNAL_STREAM", format!("{}:{inode}", metadata.dev()));
+        make_events(setup.env("CALLREEL_LOG", "debug"), &home);
+        let log = fs::read_to_string(&path).unwrap();
+        let mut seen = 0;
+        for line in log.lines() {
+            let level = levels.iter().position(|(_, level)| line.contains(level));
+            let prefix = levels.iter().position(|(prefix, _)| line.starts_with(prefix));
+            let expected = level.filter(|_| is_journal && format == "human");
+            assert_eq!(prefix, expected, "{format} {is_journal}: {line}");
+            seen |= 1 << level.expect("a level");
+        }
+        assert_eq!(seen, 0b1111, "{format}: {log}");
     }
 }
 

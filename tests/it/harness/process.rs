@@ -29,6 +29,15 @@ pub(crate) fn callreel() -> &'static Path {
 /// Has cargo build one program by `arguments`; returns its path.
 pub(crate) fn build(arguments: &[&str]) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
+    // The variables that cargo sets for a test are an input of some build scripts: with them, ring and all
+    // that needs it would be built again, and once more by the next command outside of a test.
+    let of_this_test = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    for (name, _) in std::env::vars_os() {
+        let is_one = |prefix| name.to_str().is_some_and(|name| name.starts_with(prefix));
+        if of_this_test.into_iter().any(is_one) {
+            cargo.env_remove(name);
+        }
+    }
     cargo.arg("build").args(arguments).args(["--message-format", "json"]);
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     let built = cargo.stderr(Stdio::inherit()).output().expect("cargo runs");
