@@ -1,24 +1,19 @@
 //! The `callreel` command.
 
 mod signals;
+mod sockets;
 
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use callreel::cli::{self, Cli, Command, ServeArgs};
 use callreel::log::{self, Directives, Log, LogFormat};
-use callreel::{Config, Listeners, caller, decode, demo, descriptors, repair};
-use tokio::net::{TcpListener, TcpSocket};
+use callreel::{Config, Listeners, Stop, caller, decode, demo, descriptors, repair};
 use tracing::{info, warn};
 
-use crate::signals::Hangup;
-
-/// Connections waiting to be accepted, as far as the system allows. One too many is refused for a
-/// second, until its peer tries again.
-const UNACCEPTED_MAX: u32 = 4096;
+use crate::signals::Program;
+use crate::sockets::Inherited;
 
 fn main() -> ExitCode {
     let cli = Cli::from_args(std::env::args_os()).unwrap_or_else(|error| cli::exit(&error));
@@ -44,10 +39,14 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    // Before other threads: it changes the environment.
+    let inherited = Inherited::take()?;
     let log = Arc::new(Log::start(args.log_format, Directives::from_env())?);
     let (listen, admin) = (args.listening.listen, args.admin.admin.0);
+    let shares_port = args.listening.reuse_port;
     let mut config = Config::try_from(args)?;
-    share_descriptors(&mut config, admin.is_some(), descriptors::raise_limit());
+    let has_admin = admin.is_some() || inherited.admin.is_some();
+    share_descriptors(&mut config, has_admin, descriptors::raise_limit());
     if config.http.twilio.verifier.is_none() && !listen.ip().is_loopback() {
         warn!(
             "anybody that reaches {listen} can record here: set --public-url and an auth token before going public"
@@ -57,11 +56,16 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(async {
-        let stop = signals::take(Hangup::Reload(log)).context("cannot listen for signals")?;
-        let public = bind(listen, "--listen")?;
-        let admin = match admin {
-            Some(address) => Some(bind(address, "--admin")?),
-            None => None,
+        let stop = Stop::default();
+        signals::take(Program::Serve(log), &stop).context("cannot listen for signals")?;
+        let public = match inherited.public {
+            Some(socket) => sockets::adopt(socket)?,
+            None => sockets::bind(listen, "--listen", shares_port)?,
+        };
+        let admin = match (inherited.admin, admin) {
+            (Some(socket), _) => Some(sockets::adopt(socket)?),
+            (None, Some(address)) => Some(sockets::bind(address, "--admin", false)?),
+            (None, None) => None,
         };
         if let Some(admin) = &admin {
             info!("console at http://{}/", admin.local_addr()?);
@@ -79,7 +83,8 @@ fn show(args: &demo::Args) -> anyhow::Result<()> {
     Log::start(LogFormat::Human, Directives::Fixed("error".to_owned()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let shown = runtime.block_on(async {
-        let stop = signals::take(Hangup::Stop).context("cannot listen for signals")?;
+        let stop = Stop::default();
+        signals::take(Program::Demo, &stop).context("cannot listen for signals")?;
         Ok(demo::run(args, stop).await?)
     });
     runtime.shutdown_background();
@@ -106,28 +111,4 @@ fn share_descriptors(config: &mut Config, has_admin: bool, descriptors: u64) {
         info!(calls_max, descriptors, "the limit of open files (ulimit -n) limits the calls");
         config.http.calls_max = Some(calls_max);
     }
-}
-
-fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
-    listen(address).map_err(|error| explain_bind(address, option, &error))
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // The same steps as `TcpListener::bind`, with a longer queue.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(UNACCEPTED_MAX)
-}
-
-fn explain_bind(address: SocketAddr, option: &str, error: &io::Error) -> anyhow::Error {
-    let advice = match error.kind() {
-        ErrorKind::AddrInUse => {
-            "another program uses the port: stop it, or choose another port with"
-        }
-        ErrorKind::AddrNotAvailable => "no network interface has that address: choose another with",
-        ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose another port with",
-        _ => return anyhow!("cannot listen on {address}: {error}"),
-    };
-    anyhow!("cannot listen on {address}: {advice} {option}")
 }
