@@ -11,6 +11,7 @@ mod cli;
 mod conformance;
 mod console;
 mod decode;
+mod deploy;
 mod examples;
 mod faults;
 mod files;
