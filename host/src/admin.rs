@@ -35,7 +35,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::net::TcpListener;
 #[cfg(target_os = "linux")]
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -44,12 +43,13 @@ use tower_service::Service as _;
 use tracing::debug;
 
 use crate::board::Board;
-use crate::listener::{self, Client, Level, Limits, Service, Stream};
+use crate::listener::{self, Client, Level, Limits, Listener, Service, Stream};
 use crate::metrics;
 use crate::origin::Origin;
 use crate::outbox::Outbox;
 use crate::public_url::PathPrefix;
 use crate::ready::{Phase, Readiness};
+use crate::stop::Stop;
 use crate::store::Store;
 
 pub use access::{Token, TokenError};
@@ -126,6 +126,8 @@ pub(crate) struct Sources {
     pub public_address: SocketAddr,
     /// URL of the provider's webhook on the public listener, if the public URL is known.
     pub webhook_url: Option<String>,
+    /// The recorder's end, which clients may ask for.
+    pub stop: Stop,
 }
 
 /// State that the handlers share.
@@ -156,7 +158,7 @@ impl std::ops::Deref for Admin {
 
 /// Serves until `phase` is [`Phase::Closed`] or its sender is gone.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     config: Config,
     sources: Sources,
     phase: watch::Receiver<Phase>,
@@ -258,6 +260,7 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/calls/{key}/listen", get(api::listen))
         .route("/api/v1/calls/{key}/pause", post(pausing::pause))
         .route("/api/v1/calls/{key}/resume", post(pausing::resume))
+        .route("/api/v1/drain", post(api::drain))
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/recordings", get(api::recordings))
         .route("/api/v1/recordings/{day}/{id}", get(api::recording).delete(api::delete))

@@ -4,7 +4,6 @@
 //! audio sent, sample by sample.
 
 use std::fs;
-use std::future::Future;
 use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -14,12 +13,12 @@ use std::time::Duration;
 use callreel_core::g711::decode_mulaw;
 use callreel_core::wav::{self, Length, Spec};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 use crate::caller::{self, CallReport, DialledTracks, Plan, Track, place};
 use crate::disk::open_to_read;
 use crate::log::{Printer, Stream};
 use crate::public_url::STREAM_PATH;
+use crate::stop::{Order, Stop};
 use crate::{Config, Listeners, shown, store};
 
 /// Address of the console of `callreel serve` without options.
@@ -68,7 +67,7 @@ pub enum Error {
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Error> {
+pub async fn run(args: &Args, stop: Stop) -> Result<(), Error> {
     // The demo has its own settings and port: a server may run beside it. It looks for no token.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let url = format!("ws://{}{STREAM_PATH}", listener.local_addr()?);
@@ -78,13 +77,11 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
     let config = Config { store, ..Config::default() };
     // A reader that stops taking the output must not delay the recording.
     let out = Printer::start(Stream::Stdout)?;
-    let (end, ended) = oneshot::channel::<()>();
-    let listeners = Listeners { public: listener, admin: Some(admin) };
-    let mut server = pin!(crate::serve(listeners, config, async {
-        let _ = ended.await;
-    }));
+    let end = Stop::default();
+    let listeners = Listeners { public: listener.into(), admin: Some(admin.into()) };
+    let mut server = pin!(crate::serve(listeners, config, end.clone()));
     let show = async {
-        let mut stop = pin!(stop);
+        let mut stop = pin!(stop.exceeds(Order::GoOn));
         let wrong = tokio::select! {
             biased;
             // The calls are cut off, and the audio recorded until then is kept.
@@ -103,7 +100,7 @@ pub async fn run(args: &Args, stop: impl Future<Output = ()>) -> Result<(), Erro
                 recorded => recorded.map(|recorded| recorded.wrong),
             }
         };
-        let _ = end.send(());
+        end.finish();
         wrong
     };
     // The server comes first: the error that keeps it from starting is reported before a call is placed.

@@ -8,9 +8,9 @@
 //! 3. A *claim*: an empty file under the new name, made with `O_EXCL`, and then a plain rename over it.
 //!    exFAT, SMB and most file systems behind FUSE have nothing else.
 //!
-//! A claim never replaces another program's file. It is made only where there was no file, and only this
-//! process records to the directory (the directory's lock ensures that). Another program would have to
-//! open the claim for writing within the microseconds before the rename; the claim's length is checked
+//! A claim never replaces another program's file. It is made only where there was no file, and only one
+//! thread gives a recording its names (the lock of the `.part` file ensures that). Another program would
+//! have to open the claim for writing within the microseconds before the rename; the claim's length is checked
 //! once more for that. A failed rename takes its claim back.
 //!
 //! After a crash between the two steps the empty file is still beside the `.part` file; finishing the
@@ -24,6 +24,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -33,10 +34,14 @@ use crate::rights::Rights;
 /// Most bytes read of a small file.
 const SMALL_BYTES_MAX: u64 = 4 << 20;
 
-/// Directory that a trial makes in the recordings' directory, and removes.
-const TRIAL_DIR: &str = ".callreel.trial";
+/// Directory that a trial makes in the recordings' directory, and removes: that of the instance that
+/// keeps house. Others have [one of their own](new_trial_dir).
+pub(crate) const TRIAL_DIR: &str = ".callreel.trial";
 
-/// Files that a trial makes in [`TRIAL_DIR`].
+/// The age at which the trial directory of another instance is a leftover.
+const TRIAL_LEFT_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// Files that a trial makes in its directory.
 const TRIAL_NAMES: [&str; 3] = [".callreel.part", ".callreel.temporary", ".callreel.finished"];
 
 /// Trial file of an earlier build.
@@ -301,15 +306,44 @@ pub struct TrialError {
     pub cause: io::Error,
 }
 
+/// The name of a trial directory that no other instance uses.
+pub(crate) fn new_trial_dir() -> String {
+    // Process ids are no help: two containers may have one directory.
+    format!("{TRIAL_DIR}-{:016x}", fastrand::u64(..))
+}
+
 /// Tries in `dir` all operations that a recording needs from its beginning to its final name, and
-/// removes the files it made. Removes the leftovers of an interrupted trial first.
-pub(crate) fn try_publishing(dir: &Path) -> Result<Traits, TrialError> {
-    let trial = dir.join(TRIAL_DIR);
-    clear_trial(dir).map_err(|cause| TrialError { step: "remove a file", cause })?;
+/// removes the files it made, all in the directory `trial_dir`. Removes the leftovers of an interrupted
+/// trial there first.
+pub(crate) fn try_publishing(dir: &Path, trial_dir: &str) -> Result<Traits, TrialError> {
+    let trial = dir.join(trial_dir);
+    let clear = || clear_trial(&trial).map_err(|cause| TrialError { step: "remove a file", cause });
+    clear()?;
     let tried = try_in(&trial);
     // Leftovers that cannot be removed now fail the next trial.
-    let cleared = clear_trial(dir).map_err(|cause| TrialError { step: "remove a file", cause });
+    let cleared = clear();
     tried.and_then(|traits| cleared.map(|()| traits))
+}
+
+/// Removes the trial files of an earlier build, and the trial directories that other instances have left
+/// when they were killed.
+///
+/// # Errors
+/// The system's error.
+pub(crate) fn clear_old_trials(dir: &Path) -> io::Result<()> {
+    found(fs::remove_file(dir.join(OLD_PROBE)))?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let is_trial =
+            |name: &str| name.strip_prefix(TRIAL_DIR).is_some_and(|n| n.starts_with('-'));
+        if entry.file_name().to_str().is_some_and(is_trial)
+            && let Some(trial) = found(entry.metadata())?
+            && trial.modified()?.elapsed().is_ok_and(|age| age >= TRIAL_LEFT_AFTER)
+        {
+            clear_trial(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn try_in(trial: &Path) -> Result<Traits, TrialError> {
@@ -366,18 +400,16 @@ pub(crate) fn operations(dir: &Path) -> io::Result<Operations> {
     Ok(Operations { has_safe_rename, has_durable_names })
 }
 
-fn clear_trial(dir: &Path) -> io::Result<()> {
-    let trial = dir.join(TRIAL_DIR);
-    found(fs::remove_file(dir.join(OLD_PROBE)))?;
-    let trial_is = found(fs::symlink_metadata(&trial))?;
+fn clear_trial(trial: &Path) -> io::Result<()> {
+    let trial_is = found(fs::symlink_metadata(trial))?;
     if trial_is.as_ref().is_some_and(|trial| !trial.is_dir()) {
-        return fs::remove_file(&trial); // A link leads to a directory of somebody else's.
+        return fs::remove_file(trial); // A link leads to a directory of somebody else's.
     }
     if trial_is.is_some() {
         for name in TRIAL_NAMES {
             found(fs::remove_file(trial.join(name)))?;
         }
-        found(fs::remove_dir(&trial))?;
+        found(fs::remove_dir(trial))?;
     }
     Ok(())
 }
@@ -439,9 +471,16 @@ mod tests {
     fn a_trial_leaves_nothing_behind_be_it_of_one_that_was_interrupted() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(OLD_PROBE), "callreel").unwrap();
-        fs::create_dir(dir.path().join(TRIAL_DIR)).unwrap();
-        fs::write(dir.path().join(TRIAL_DIR).join(TRIAL_NAMES[1]), "").unwrap();
-        assert_eq!(try_publishing(dir.path()).unwrap(), Traits::default());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let others = [new_trial_dir(), new_trial_dir()].map(|name| dir.path().join(name));
+        for trial in [&dir.path().join(TRIAL_DIR), &others[0], &others[1]] {
+            fs::create_dir(trial).unwrap();
+            fs::write(trial.join(TRIAL_NAMES[1]), "").unwrap();
+        }
+        let long_ago = std::time::SystemTime::now() - TRIAL_LEFT_AFTER;
+        fs::File::open(&others[0]).unwrap().set_modified(long_ago).unwrap();
+        assert_eq!(try_publishing(dir.path(), TRIAL_DIR).unwrap(), Traits::default());
+        clear_old_trials(dir.path()).unwrap();
+        let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        assert_eq!(left.collect::<Vec<_>>(), others[1..]);
     }
 }

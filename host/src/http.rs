@@ -25,7 +25,6 @@ use axum::routing::get;
 use http_body_util::LengthLimitError;
 use hyper::body::Bytes;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -35,7 +34,7 @@ use self::refusals::{Refusal, Refusals};
 use self::upgrade::media_stream;
 use crate::board::{Board, Refused};
 use crate::engine::Handle;
-use crate::listener::{self, Client, Level, Limits, SilentLimits};
+use crate::listener::{self, Client, HandOver, Level, Limits, Listener, SilentLimits};
 use crate::origin::Origin;
 use crate::public_url::{self, PathPrefix, STREAM_PATH, WEBHOOK_PATH};
 use crate::ready::{Phase, Readiness};
@@ -100,15 +99,24 @@ impl Default for Config {
     }
 }
 
+/// The way of requests into the recorder.
+pub(crate) struct Entrance {
+    /// The threads that calls go to.
+    pub engine: Handle,
+    pub board: Arc<Board>,
+    pub readiness: Readiness,
+    /// Upgrades that were granted and have not reached the engine yet.
+    pub upgrading: Arc<AtomicUsize>,
+}
+
 /// Serves the public URLs until `phase` is [`Phase::Closed`] or its sender is gone.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     config: Config,
-    engine: Handle,
-    board: Arc<Board>,
-    readiness: Readiness,
+    entrance: Entrance,
     phase: watch::Receiver<Phase>,
 ) {
+    let Entrance { engine, board, readiness, upgrading } = entrance;
     let exchanges_max = config.exchanges_max.clamp(2, EXCHANGES_MAX);
     let speaking_max = SPEAKING_MAX.min(exchanges_max / 2);
     let limits = Limits {
@@ -128,8 +136,9 @@ pub(crate) async fn serve(
         engine,
         board,
         readiness,
-        upgrading: Arc::default(),
-        entrance: Arc::default(),
+        upgrading,
+        turn: Arc::default(),
+        hands_over: listener.hand_over() != HandOver::None,
         config: Arc::new(config),
     };
     let mut watching = JoinSet::new();
@@ -151,7 +160,9 @@ struct Front {
     /// Upgrades that were granted and have not reached the engine yet.
     upgrading: Arc<AtomicUsize>,
     /// Lock under which upgrades take their places one after the other.
-    entrance: Arc<tokio::sync::Mutex<()>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Whether the listener accepts no connection while draining: those that it has then came before.
+    hands_over: bool,
     config: Arc<Config>,
 }
 
@@ -232,6 +243,7 @@ impl Front {
     fn refuse_unless_open(&self) -> Result<(), Refusal> {
         match *self.phase.borrow() {
             Phase::Open => Ok(()),
+            Phase::Draining if self.hands_over => Ok(()),
             _ => Err(self.refuse(Refused::Draining, Refusal::Draining)),
         }
     }
@@ -333,7 +345,8 @@ mod tests {
             readiness: Readiness::new(store, Handle::default(), phases.clone()),
             board: Arc::default(),
             upgrading: Arc::default(),
-            entrance: Arc::default(),
+            turn: Arc::default(),
+            hands_over: false,
             config: Arc::default(),
         };
         let mut router = router(front, Refusals::new(Arc::default()));

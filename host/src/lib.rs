@@ -15,6 +15,7 @@ pub mod decode;
 pub mod demo;
 pub mod descriptors;
 mod disk;
+mod drain;
 pub mod engine;
 pub mod finished;
 pub mod http;
@@ -22,6 +23,7 @@ pub mod list;
 mod listener;
 mod lock;
 pub mod log;
+mod manager;
 mod metrics;
 pub mod origin;
 pub mod outbox;
@@ -36,6 +38,7 @@ pub mod repair;
 pub mod rights;
 pub mod secrets;
 mod shown;
+pub mod stop;
 pub mod store;
 mod stream_tokens;
 pub mod tail;
@@ -44,30 +47,39 @@ pub mod twilio;
 mod units;
 pub mod webhook;
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread;
+use std::time::Duration;
 
-use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use crate::announce::Opened;
 use crate::board::Board;
+use crate::drain::Running;
 use crate::engine::Engine;
 use crate::finished::Finished;
+pub use crate::listener::{HandOver, Listener};
 use crate::outbox::Outbox;
 use crate::pace::Pace;
 use crate::public_url::PublicUrl;
 use crate::ready::{Phase, Readiness};
+pub use crate::stop::Stop;
 use crate::store::Store;
+
+/// The longest time from the end of another instance that kept house to the delivery of its webhook
+/// messages by this one, beside that until the store has noticed.
+const DELIVERY_LOOK: Duration = Duration::from_millis(500);
 
 /// All settings of [`serve`]. Each module owns its part.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The admin listener.
     pub admin: admin::Config,
+    /// Longest time for which running calls go on to their own end after [`Stop::stop`].
+    pub drain: Duration,
     /// The public listener.
     pub http: http::Config,
     /// The media threads.
@@ -82,14 +94,14 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Listeners {
     /// The listener for providers.
-    pub public: TcpListener,
+    pub public: Listener,
     /// The listener for operators, if wanted.
-    pub admin: Option<TcpListener>,
+    pub admin: Option<Listener>,
 }
 
 impl From<TcpListener> for Listeners {
     fn from(public: TcpListener) -> Self {
-        Self { public, admin: None }
+        Self { public: public.into(), admin: None }
     }
 }
 
@@ -105,77 +117,97 @@ pub enum Error {
     System(#[from] io::Error),
 }
 
-/// Records calls until `shutdown` resolves, then finishes every call and returns.
+/// Records calls until `stop` orders an end, then drains, finishes every call and returns.
 ///
-/// The caller brings the listeners, so a test can bind port 0. While calls are being finished, new calls
-/// are refused with 503.
+/// The caller brings the listeners, so a test can bind port 0. From the first order on, new calls are
+/// refused with 503, or left to the other recorder that has the same socket (see [`HandOver`]).
 ///
 /// # Errors
 /// The directory or the system does not allow recording. Nothing has been recorded then.
 pub async fn serve(
     listeners: impl Into<Listeners>,
     mut config: Config,
-    shutdown: impl Future<Output = ()>,
+    stop: Stop,
 ) -> Result<(), Error> {
-    let listeners = listeners.into();
+    let Listeners { public, admin } = listeners.into();
+    let public_address = public.local_addr()?;
     let outbox = config.webhook.is_some().then(|| Outbox::new(&config.store.dir));
     config.engine.pace = Arc::new(Pace::new(config.http.calls_per_second_max));
     let board = Arc::<Board>::default();
     let finished = Finished::new(outbox.clone(), Arc::clone(&board));
     let store = Arc::new(Store::open(config.store, finished)?);
     let engine = Engine::start(&config.engine, &store, &board)?;
+    let handle = engine.handle();
     // Recordings interrupted earlier are finished meanwhile, in the background.
-    let public = listeners.public.local_addr()?;
-    let admin = listeners.admin.as_ref().and_then(|admin| admin.local_addr().ok());
-    Opened { public, admin, dir: store.dir() }.tell(&config.http);
+    let admin_address = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    Opened { public: public_address, admin: admin_address, dir: store.dir() }.tell(&config.http);
     let (phase, phases) = watch::channel(Phase::Open);
-    let counted = Arc::clone(&board);
-    let readiness = Readiness::new(Arc::clone(&store), engine.handle(), phases.clone());
+    let upgrading = Arc::<AtomicUsize>::default();
+    let running = Running {
+        engine: handle.clone(),
+        upgrading: Arc::clone(&upgrading),
+        crowd: public.crowd_at_drain(),
+    };
+    let readiness = Readiness::new(Arc::clone(&store), handle.clone(), phases.clone());
     let sources = admin::Sources {
-        board,
-        store,
+        board: Arc::clone(&board),
+        store: Arc::clone(&store),
         readiness: readiness.clone(),
         outbox: outbox.clone(),
-        public_address: public,
+        public_address,
         webhook_url: config.http.twilio.public_url.as_ref().map(PublicUrl::webhook_url),
+        stop: stop.clone(),
     };
     let admin = async {
-        if let Some(listener) = listeners.admin {
+        if let Some(listener) = admin {
             admin::serve(listener, config.admin, sources, phases.clone()).await;
         }
     };
-    let delivery = config.webhook.zip(outbox);
-    let delivery = delivery
-        .map(|(config, outbox)| tokio::spawn(webhook::deliver(config, outbox)).abort_handle());
-    let http = http::serve(
-        listeners.public,
-        config.http,
-        engine.handle(),
-        counted,
-        readiness,
-        phases.clone(),
-    );
-    let stop = async {
-        shutdown.await;
-        let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
+    let helpers = [
+        config.webhook.zip(outbox).map(|(config, outbox)| {
+            tokio::spawn(deliver(config, outbox, Arc::clone(&store))).abort_handle()
+        }),
+        Some(tokio::spawn(manager::feed_watchdog(handle.clone())).abort_handle()),
+    ];
+    let entrance = http::Entrance { engine: handle, board, readiness, upgrading };
+    let http = http::serve(public, config.http, entrance, phases.clone());
+    let end = async {
+        stop.exceeds(stop::Order::GoOn).await;
+        manager::tell_stopping();
         phase.send_replace(Phase::Draining);
-        // It waits for calls to be finished, on a thread of its own.
-        let (drained, is_drained) = oneshot::channel();
-        let drain = move || {
-            engine.drain();
-            let _ = drained.send(());
-        };
-        match thread::Builder::new().name("drain".to_owned()).spawn(drain) {
-            // A panic on that thread has been reported already.
-            Ok(_) => drop(is_drained.await),
-            Err(error) => tracing::error!(%error, "cannot finish calls: the next start does it"),
-        }
+        drain::wait(&stop, config.drain, &running).await;
+        phase.send_replace(Phase::Finishing);
+        finish(engine).await;
         phase.send_replace(Phase::Closed);
     };
-    // Has no effect unless a service manager asked to be notified.
-    let _ = sd_notify::notify(false, &[NotifyState::Ready]);
-    tokio::join!(http, admin, stop);
-    // The next start delivers the messages that are left.
-    delivery.iter().for_each(tokio::task::AbortHandle::abort);
+    manager::tell_ready();
+    tokio::join!(http, admin, end);
+    // The next start, or another instance, delivers the messages that are left.
+    helpers.iter().flatten().for_each(tokio::task::AbortHandle::abort);
     Ok(())
+}
+
+/// Delivers webhook messages as soon as this instance keeps house in the directory, until the future is
+/// dropped. Until then another instance delivers them, those of this one as well.
+async fn deliver(config: webhook::Config, outbox: Outbox, store: Arc<Store>) {
+    while !store.keeps_house() {
+        tokio::time::sleep(DELIVERY_LOOK).await;
+    }
+    webhook::deliver(config, outbox).await;
+}
+
+/// Finishes every call, and waits for that on a thread of its own.
+async fn finish(engine: Engine) {
+    tracing::info!("finishing every call, then stopping");
+    manager::tell_finishing();
+    let (finished, is_finished) = oneshot::channel();
+    let finish = move || {
+        engine.drain();
+        let _ = finished.send(());
+    };
+    match thread::Builder::new().name("drain".to_owned()).spawn(finish) {
+        // A panic on that thread has been reported already.
+        Ok(_) => drop(is_finished.await),
+        Err(error) => tracing::error!(%error, "cannot finish calls: the next start does it"),
+    }
 }

@@ -8,6 +8,7 @@
 //! the connection has its place, and the time counts from [`Client::accepted`].
 
 mod exchanges;
+mod hand_over;
 pub(crate) mod proxy;
 mod standing;
 
@@ -17,13 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use self::exchanges::Exchanges;
+pub use self::hand_over::{HandOver, Listener};
+use self::hand_over::{Opening, Presence};
 use self::standing::Known;
 pub(crate) use self::standing::{Level, Standing};
 use crate::ready::Phase;
@@ -95,21 +98,26 @@ pub(crate) struct Client {
     /// Time of the accept: a service counts the time for a request from here.
     pub(crate) accepted: Instant,
     pub(crate) standing: Arc<Standing>,
+    _presence: Arc<Presence>,
 }
 
-/// Accepts connections until `phase` is [`Phase::Closed`] or its sender is gone.
+/// Accepts connections until `phase` is [`Phase::Closed`] or its sender is gone; from the drain on only
+/// if no other recorder has the socket.
 pub(crate) async fn run(
-    listener: TcpListener,
+    listener: Listener,
     limits: Limits,
     service: impl Service,
     mut phase: watch::Receiver<Phase>,
 ) {
     let address = listener.local_addr().ok();
     let address = address.map(tracing::field::display);
+    let hand_over = listener.hand_over();
+    let mut opening = Opening::new(listener);
     let (spoke, mut speaking) = mpsc::unbounded_channel();
     let mut rooms = Rooms::new(limits, service, spoke);
     let known = Arc::clone(&rooms.known);
     let mut is_starved = false;
+    let mut draining = phase.clone();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -118,16 +126,24 @@ pub(crate) async fn run(
                 continue;
             }
             _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
+            _ = draining.wait_for(|phase| *phase != Phase::Open),
+                if opening.is_open() && hand_over != HandOver::None =>
+            {
+                for (socket, peer, presence) in opening.close() {
+                    rooms.admit(socket, peer, presence).await;
+                }
+                continue;
+            }
             () = known.one_more() => {
                 rooms.exchanges.evict_surplus().await;
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            accepted = opening.accept() => accepted,
         };
         match accepted {
-            Ok((socket, peer)) => {
+            Ok((socket, peer, presence)) => {
                 is_starved = false;
-                rooms.admit(socket, peer).await;
+                rooms.admit(socket, peer, presence).await;
             }
             Err(error) if is_peers_fault(&error) => {
                 debug!(%error, "a connection was gone before it was accepted");
@@ -142,7 +158,7 @@ pub(crate) async fn run(
             }
         }
     }
-    drop(listener);
+    drop(opening);
     rooms.finish().await;
 }
 
@@ -185,15 +201,15 @@ impl<S: Service> Rooms<S> {
     }
 
     /// Takes a connection in, as soon as there is a place for it.
-    async fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
-        let accepted = Instant::now();
+    async fn admit(&mut self, socket: TcpStream, peer: SocketAddr, presence: Presence) {
+        let (accepted, _presence) = (Instant::now(), Arc::new(presence));
         let Some((silent, patience)) = &mut self.silent else {
             let standing = Arc::new(Standing::asked(&self.known));
-            return self.serve(socket, Client { peer, accepted, standing }).await;
+            return self.serve(socket, Client { peer, accepted, standing, _presence }).await;
         };
         let socket = Arc::new(socket);
         let standing = Arc::new(Standing::silent(&socket, &self.known));
-        let client = Client { peer, accepted, standing: Arc::clone(&standing) };
+        let client = Client { peer, accepted, standing: Arc::clone(&standing), _presence };
         let (service, spoke, patience) = (self.service.clone(), self.spoke.clone(), *patience);
         silent.admit(standing, await_first_byte(socket, client, patience, service, spoke)).await;
     }

@@ -1,29 +1,24 @@
 //! The `callreel` command.
 
 mod signals;
+mod sockets;
 
-use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use callreel::capacity::Shortage;
 use callreel::cli::environment::Oddities;
 use callreel::cli::{self, Cli, Command, ServeArgs};
 use callreel::log::{self, Directives, Log, LogFormat};
 use callreel::{
-    Config, Listeners, caller, capacity, check, decode, demo, descriptors, list, ports, repair,
+    Config, Listeners, Stop, caller, capacity, check, decode, demo, descriptors, list, repair,
     tail, webhook,
 };
-use tokio::net::{TcpListener, TcpSocket};
 use tracing::warn;
 
-use crate::signals::Hangup;
-
-/// Connections waiting to be accepted, as far as the system allows. One too many is refused for a
-/// second, until its peer tries again.
-const UNACCEPTED_MAX: u32 = 4096;
+use crate::signals::Program;
+use crate::sockets::Inherited;
 
 fn main() -> ExitCode {
     let cli = Cli::from_args(std::env::args_os()).unwrap_or_else(|error| cli::exit(&error));
@@ -65,28 +60,35 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(misspelt) = misspelt.into_iter().next() {
         return Err(misspelt.into());
     }
+    // Before other threads: it changes the environment.
+    let inherited = Inherited::take()?;
     let log = Arc::new(Log::start(args.log_format, Directives::from_env())?);
     for variable in unknown {
         warn!("the variable {variable} is no setting of callreel: it has no effect");
     }
     let (listen, admin) = (args.listening.listen, args.admin.admin.0);
+    let shares_port = args.listening.reuse_port;
     args.files.rights().apply();
     let mut config = Config::try_from(args)?;
+    let has_admin = admin.is_some() || inherited.admin.is_some();
     let descriptors = descriptors::raise_limit();
-    if let Some(Shortage { calls_max, .. }) =
-        capacity::share(&mut config, admin.is_some(), descriptors)
-    {
+    if let Some(Shortage { calls_max, .. }) = capacity::share(&mut config, has_admin, descriptors) {
         warn!(calls_max, descriptors, "the limit of open files (ulimit -n) limits the calls");
     }
     // HTTP is two short requests per call; calls run on the engine's own threads.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(async {
-        let stop = signals::take(Hangup::Reload(log)).context("cannot listen for signals")?;
-        let public = bind(listen, "--listen")?;
-        let admin = match admin {
-            Some(address) => Some(bind(address, "--admin")?),
-            None => None,
+        let stop = Stop::default();
+        signals::take(Program::Serve(log), &stop).context("cannot listen for signals")?;
+        let public = match inherited.public {
+            Some(socket) => sockets::adopt(socket)?,
+            None => sockets::bind(listen, "--listen", shares_port)?,
+        };
+        let admin = match (inherited.admin, admin) {
+            (Some(socket), _) => Some(sockets::adopt(socket)?),
+            (None, Some(address)) => Some(sockets::bind(address, "--admin", false)?),
+            (None, None) => None,
         };
         Ok(callreel::serve(Listeners { public, admin }, config, stop).await?)
     });
@@ -101,21 +103,10 @@ fn show(args: &demo::Args) -> anyhow::Result<()> {
     Log::start(LogFormat::Human, Directives::Fixed("error".to_owned()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let shown = runtime.block_on(async {
-        let stop = signals::take(Hangup::Stop).context("cannot listen for signals")?;
+        let stop = Stop::default();
+        signals::take(Program::Demo, &stop).context("cannot listen for signals")?;
         Ok(demo::run(args, stop).await?)
     });
     runtime.shutdown_background();
     shown
-}
-
-fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
-    listen(address).map_err(|error| anyhow!(ports::refusal(address, option, &error)))
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // The same steps as `TcpListener::bind`, with a longer queue.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(UNACCEPTED_MAX)
 }

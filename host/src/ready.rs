@@ -18,12 +18,14 @@ const FRESH_FOR: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Treatment of new requests. The phase only ever moves forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Phase {
     /// Calls are accepted.
     Open,
-    /// Calls are being finished; new calls are refused with 503.
+    /// The running calls go on to their end. New calls are refused with 503, or left to another recorder.
     Draining,
+    /// Calls are being finished; new calls are refused with 503.
+    Finishing,
     /// No connection is accepted any more.
     Closed,
 }
@@ -57,14 +59,20 @@ impl Readiness {
     /// trial of the disk; empty: none.
     #[must_use]
     pub(crate) fn faults(&self) -> Vec<String> {
-        let Shared { store, engine, phase, .. } = &*self.0;
+        let Shared { store, engine, .. } = &*self.0;
         let mut faults = Vec::new();
-        if *phase.borrow() != Phase::Open {
-            faults.push("it is draining: no new calls are taken".to_owned());
+        if let Some(left) = self.calls_left() {
+            faults.push(format!("it is draining, {left} calls left: no new calls are taken"));
         }
         faults.extend(store.door().fault().map(str::to_owned));
         faults.extend(engine.stuck(Instant::now()).into_iter().map(str::to_owned));
         faults
+    }
+
+    /// The number of calls that still go on, if the recorder is draining.
+    #[must_use]
+    pub(crate) fn calls_left(&self) -> Option<usize> {
+        (*self.0.phase.borrow() != Phase::Open).then(|| self.0.engine.call_count())
     }
 
     /// Warnings that an operator should read although calls are taken; empty: none.

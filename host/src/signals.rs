@@ -1,21 +1,21 @@
 //! Handling of the signals that would end the process.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
+use callreel::Stop;
 use callreel::log::Log;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tracing::{debug, info};
 
-/// Signals that finish every call and end the process. The soft limit of processor time (`XCPU`) is
-/// among them: a kill follows it.
-const STOPPING: &[(Signal, &str)] = &[
-    (Signal::INT, "SIGINT"),
-    (Signal::TERM, "SIGTERM"),
-    (Signal::QUIT, "SIGQUIT"),
+/// Signals that stop the recorder: the first one after a drain of `--drain`, another one at once.
+const STOPPING: &[(Signal, &str)] =
+    &[(Signal::INT, "SIGINT"), (Signal::TERM, "SIGTERM"), (Signal::QUIT, "SIGQUIT")];
+
+/// Signals that finish every call and end the process, without a drain: a kill follows the soft limit of
+/// processor time (`XCPU`), and the power fails soon after `PWR`.
+const FINISHING: &[(Signal, &str)] = &[
     (Signal::XCPU, "SIGXCPU"),
     #[cfg(target_os = "linux")]
     (Signal::POWER, "SIGPWR"),
@@ -24,7 +24,6 @@ const STOPPING: &[(Signal, &str)] = &[
 /// Signals without effect. After `XFSZ` the write that was too long fails, and its recording handles
 /// the error. std ignores `PIPE` from the start.
 const IGNORED: &[(Signal, &str)] = &[
-    (Signal::USR1, "SIGUSR1"),
     (Signal::USR2, "SIGUSR2"),
     (Signal::ALARM, "SIGALRM"),
     (Signal::VTALARM, "SIGVTALRM"),
@@ -40,40 +39,38 @@ const IGNORED: &[(Signal, &str)] = &[
 #[cfg(target_os = "linux")]
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
-/// Meaning of SIGHUP.
-pub(crate) enum Hangup {
-    /// Reload the log's filter.
-    Reload(Arc<Log>),
-    /// Finish every call and stop.
-    Stop,
+/// The program that the signals come to.
+pub(crate) enum Program {
+    /// `callreel serve`: SIGHUP reloads the filter of this log, SIGUSR1 drains.
+    Serve(Arc<Log>),
+    /// `callreel demo`: SIGHUP stops it, SIGUSR1 has no effect.
+    Demo,
 }
 
-/// Handles all signals from now on. The future resolves at the first stopping signal. Later ones
-/// change nothing (tokio's handlers stay for good): a shutdown is bounded, and cutting it short
-/// would cost audio.
+/// Handles all signals from now on: gives orders to `stop`. tokio's handlers stay for good, so no later
+/// signal cuts a shutdown short: that is bounded, and a cut would cost audio.
 ///
 /// # Errors
 /// The system refuses a handler.
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub(crate) fn take(hangup: Hangup) -> io::Result<impl Future<Output = ()>> {
-    let (stop, mut stopped) = mpsc::channel(1);
-    let stops = |number: Signal, name: &'static str| {
-        let (mut signal, stop) = (signal(SignalKind::from_raw(number.as_raw()))?, stop.clone());
-        tokio::spawn(async move {
-            if signal.recv().await.is_some() {
-                let _ = stop.send(name).await;
-            }
-        });
-        io::Result::Ok(())
-    };
+pub(crate) fn take(program: Program, stop: &Stop) -> io::Result<()> {
     for (number, name) in STOPPING {
-        stops(*number, name)?;
+        give(*number, name, stop, Stop::stop)?;
     }
-    match hangup {
-        Hangup::Stop => stops(Signal::HUP, "SIGHUP")?,
-        Hangup::Reload(log) => reload_at_hangup(log)?,
+    for (number, name) in FINISHING {
+        give(*number, name, stop, Stop::finish)?;
+    }
+    match program {
+        Program::Demo => {
+            give(Signal::HUP, "SIGHUP", stop, Stop::stop)?;
+            ignore(Signal::USR1, "SIGUSR1")?;
+        }
+        Program::Serve(log) => {
+            reload_at_hangup(log)?;
+            give(Signal::USR1, "SIGUSR1", stop, Stop::drain)?;
+        }
     }
     for (number, name) in IGNORED {
         ignore(*number, name)?;
@@ -84,13 +81,20 @@ pub(crate) fn take(hangup: Hangup) -> io::Result<impl Future<Output = ()>> {
         // returns an error.
         drop(signal(SignalKind::from_raw(number)));
     }
-    Ok(async move {
-        // The future owns a sender, so the channel stays open and `recv` waits for a signal.
-        if let Some(name) = stopped.recv().await {
-            info!(signal = name, "finishing every call, then stopping");
+    Ok(())
+}
+
+/// Gives an order at each signal of this number.
+fn give(number: Signal, name: &'static str, stop: &Stop, order: fn(&Stop)) -> io::Result<()> {
+    let mut signal = signal(SignalKind::from_raw(number.as_raw()))?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        while signal.recv().await.is_some() {
+            order(&stop);
+            info!(signal = name, order = ?stop.order(), "told to stop");
         }
-        drop(stop);
-    })
+    });
+    Ok(())
 }
 
 fn reload_at_hangup(log: Arc<Log>) -> io::Result<()> {

@@ -1,8 +1,11 @@
 //! The recordings' directory: places and names of recordings, and how files get them.
 //!
 //! `<dir>/<date>/<id>.wav` and `.json` are finished and never changed again. `.wav.part` and
-//! `.json.part` are being recorded, or were when the recorder was interrupted: the next start finishes
-//! them. All other files belong to somebody else and are left alone.
+//! `.json.part` are being recorded, or were when the recorder was interrupted: the [recovery](recover)
+//! finishes them. All other files belong to somebody else and are left alone.
+//!
+//! Several instances may record to one directory. Each holds a lock on every `.part` file that it works
+//! on; one of them keeps [house](house) for all.
 
 pub mod catalog;
 mod clock;
@@ -10,6 +13,7 @@ pub(crate) mod digest;
 mod door;
 mod ending;
 pub mod file;
+mod house;
 mod keep;
 mod links;
 mod part;
@@ -53,7 +57,7 @@ const CLAIMS_MAX: usize = 100;
 /// Inodes of a recording: the WAV and its record.
 const FILES_PER_RECORDING: u64 = 2;
 
-/// Lock file: its lock shows that the directory is in use.
+/// Lock file: its lock shows that the directory is in use, and gives the right to keep house there.
 pub(crate) const LOCK_FILE: &str = ".callreel.lock";
 
 /// Settings of the store.
@@ -108,9 +112,6 @@ pub enum Error {
         /// The system's error.
         cause: io::Error,
     },
-    /// Another process records to the directory.
-    #[error("another callreel is recording to {}: stop it, or choose another --dir", .0.display())]
-    InUse(PathBuf),
     /// `keep_free` is not less than the size of the disk.
     #[error("--keep-free is {keep_free} bytes, but the disk of {} has {total} in all: give less, or no call could ever be taken", dir.display())]
     KeepFree {
@@ -149,13 +150,17 @@ pub enum Error {
     },
 }
 
-/// A directory that only this process records to.
+/// A directory to which this process records.
 #[derive(Debug)]
 pub struct Store {
     config: Config,
-    /// Holds the lock as long as the store lives. Its descriptor also stands for the recordings' file
-    /// system in a sync: no other has to be opened first, and no error goes unseen.
+    /// The lock file. Its descriptor also stands for the recordings' file system in a sync: no other has
+    /// to be opened first, and no error goes unseen.
     lock: File,
+    /// Whether the lock is held, as long as the store lives.
+    keeps_house: AtomicBool,
+    /// Name of the directory for trials, unless this instance keeps house.
+    trial_dir: String,
     /// Something was written since the last sync.
     dirty: AtomicBool,
     /// Failed syncs: data written before a failed sync may be lost.
@@ -253,13 +258,14 @@ pub struct Left {
 const LEFT_MAX: usize = 256;
 
 impl Store {
-    /// Locks the directory, creating it if it is missing. Recordings that an earlier run left unfinished
-    /// wait for [`recover`](Self::recover). `finished` is told of each finished recording.
+    /// Opens the directory, creating it if it is missing, and locks it, unless another instance has done
+    /// so (see [`keeps_house`](Self::keeps_house)). Recordings that an earlier run left unfinished wait
+    /// for [`recover`](Self::recover). `finished` is told of each finished recording.
     ///
     /// # Errors
-    /// [`Error::Capture`], [`Error::InUse`], [`Error::KeepFree`], [`Error::KeepFreeInodes`],
-    /// [`Error::Trial`], [`Error::Unusable`]: no recording was touched, but the directories and the lock
-    /// file may have been created.
+    /// [`Error::Capture`], [`Error::KeepFree`], [`Error::KeepFreeInodes`], [`Error::Trial`],
+    /// [`Error::Unusable`]: no recording was touched, but the directories and the lock file may have been
+    /// created.
     pub fn open(config: Config, finished: Finished) -> Result<Self, Error> {
         let dir = config.dir.clone();
         let unusable = |cause| Error::Unusable { dir: dir.clone(), cause };
@@ -267,10 +273,16 @@ impl Store {
         let lock = disk::open_or_create(&dir.join(LOCK_FILE)).map_err(|cause| {
             unusable(io::Error::new(cause.kind(), format!("{LOCK_FILE} in it: {cause}")))
         })?;
-        lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => Error::InUse(dir.clone()),
-            fs::TryLockError::Error(cause) => unusable(cause),
+        let keeps_house = house::try_lock(&lock).map_err(|cause| {
+            let said = format!("{LOCK_FILE} in it cannot be locked: {cause}");
+            unusable(io::Error::new(cause.kind(), said))
         })?;
+        if !keeps_house {
+            tracing::warn!(
+                dir = %dir.display(),
+                "another callreel records to the directory as well: it deletes, recovers and sends webhook messages for both, until it is gone"
+            );
+        }
         if let Some(capture_dir) = &config.capture_dir {
             create_dir(capture_dir)
                 .map_err(|cause| Error::Capture { dir: capture_dir.clone(), cause })?;
@@ -278,6 +290,8 @@ impl Store {
         let store = Self {
             config,
             lock,
+            keeps_house: AtomicBool::new(keeps_house),
+            trial_dir: disk::new_trial_dir(),
             dirty: AtomicBool::new(false),
             sync_failures: AtomicU64::new(0),
             door: Arc::default(),
@@ -301,7 +315,9 @@ impl Store {
         {
             return Err(Error::KeepFreeInodes { dir, keep_free, total });
         }
-        store.load_clock();
+        if keeps_house {
+            store.load_clock();
+        }
         store.try_first()?;
         store.tend();
         Ok(store)
@@ -376,18 +392,12 @@ impl Store {
         for _ in 0..CLAIMS_MAX {
             let is_in_use = |names: &Names| Ok(is_there(&names.wav_part())? || names.is_taken()?);
             let names = named(first_free(|number| is_in_use(&named(number)))?);
-            self.recovering.note_claim(&names);
             match create_new(&names.wav_part()) {
-                Ok(file) if names.is_taken()? => {
-                    // Another recording of this name was finished between the two checks.
-                    drop(file);
-                    fs::remove_file(names.wav_part())?;
-                }
                 Ok(file) => {
-                    self.note_files(FILES_PER_RECORDING);
-                    let finished = self.finished.clone();
-                    let (record_published, wav_published) = (false, false);
-                    return Ok(Part { names, file, record_published, wav_published, finished });
+                    if let Some(part) = self.claim(names, file)? {
+                        self.note_files(FILES_PER_RECORDING);
+                        return Ok(part);
+                    }
                 }
                 // Another thread or program has just taken the name.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -397,6 +407,30 @@ impl Store {
         Err(io::Error::other("no free file name: each name tried was taken in the meantime"))
     }
 
+    /// Locks a file that was just created under these names. `None`: the names are another recording's.
+    fn claim(&self, names: Names, file: File) -> io::Result<Option<Part>> {
+        let finished = self.finished.clone();
+        let part = Part { names, file, record_published: false, wav_published: false, finished };
+        match house::try_lock(&part.file) {
+            Ok(true) => {}
+            // The recovery of another instance took the empty file for an interrupted recording.
+            Ok(false) => return Ok(None),
+            Err(error) => {
+                self.stop_recovery();
+                tracing::error!(%error, "cannot lock the file of a recording: recording it all the same; nothing is recovered before the next start");
+            }
+        }
+        if !part.is_in_place()? {
+            return Ok(None); // That recovery has finished it.
+        }
+        if part.names.is_taken()? {
+            // Another recording of this name was finished after the name was looked for.
+            fs::remove_file(part.names.wav_part())?;
+            return Ok(None);
+        }
+        Ok(Some(part))
+    }
+
     /// Writes the record of a call without audio.
     ///
     /// # Errors
@@ -404,7 +438,10 @@ impl Store {
     pub fn publish_failure(&self, record: &mut Record) -> io::Result<()> {
         let part = self.create(&record.stream_id, record.started_at)?;
         record.id = Some(part.id().clone());
-        let published = part.write_record(record).and_then(|()| {
+        let published = part.write_record_file(record).and_then(|file| {
+            // From now on this file's lock keeps the recovery of another instance away. Where files cannot
+            // be locked, there is no recovery.
+            let _ = house::try_lock(&file);
             fs::remove_file(part.names.wav_part())?;
             self.finished.announce(&part.names.key, record);
             rename_new(&part.names.json_part(), &part.names.json())
@@ -446,7 +483,7 @@ impl Store {
     }
 
     /// Takes over a recording that could not be finished, to finish it when the disk allows. If too many
-    /// wait, drops the oldest one with a file, which the next start finishes; if none has a file, the
+    /// wait, drops the oldest one with a file, which the recovery finishes; if none has a file, the
     /// oldest one is lost.
     pub fn leave(&self, left: Left) {
         let mut all = lock(&self.left);
@@ -461,7 +498,7 @@ impl Store {
                     );
                 }
                 _ => tracing::error!(
-                    "too many recordings wait for the disk: the next start finishes one"
+                    "too many recordings wait for the disk: the recovery finishes one"
                 ),
             }
         }
@@ -489,8 +526,9 @@ impl Store {
     fn try_it(&self, is_decisive: bool) -> Result<Traits, TrialError> {
         let _turn = lock(&self.trying);
         self.door.begin_trial();
-        let tried = disk::try_publishing(self.dir())
-            .and_then(|traits| self.try_linked_today().map(|()| traits));
+        let trial_dir = if self.keeps_house() { disk::TRIAL_DIR } else { &self.trial_dir };
+        let tried = disk::try_publishing(self.dir(), trial_dir)
+            .and_then(|traits| self.try_linked_today(trial_dir).map(|()| traits));
         self.door.end_trial(tried.as_ref().err(), is_decisive);
         tried
     }

@@ -105,9 +105,15 @@ fn a_demo_shows_one_call_and_where_it_cannot_record_it_says_only_why() {
     let demo = ["demo", "--once", "--calls", "1", "--seconds", "1", "--dir", "."];
     let (good, shown, said) = run(dir.path(), &demo, &[]);
     assert!(good && shown.contains("placing 1 call of 1 s"), "{shown}{said}");
+    // A server that records to the directory is no reason not to.
     let _server = Server::start(dir.path());
     let (good, shown, said) = run(dir.path(), &demo, &[]);
+    assert!(good && said.is_empty(), "{shown}{said}");
+    let taken = dir.path().join("file");
+    std::fs::write(&taken, "").unwrap();
+    let demo = ["demo", "--once", "--calls", "1", "--seconds", "1", "--dir", "file"];
+    let (good, shown, said) = run(dir.path(), &demo, &[]);
     assert_eq!((good, shown.as_str()), (false, ""));
-    assert!(said.starts_with("error: another callreel is recording to "), "{said}");
+    assert!(said.starts_with("error: cannot record to file"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }

@@ -14,6 +14,7 @@ mod conformance;
 mod console;
 mod decode;
 mod demo;
+mod deploy;
 mod examples;
 mod faults;
 mod files;

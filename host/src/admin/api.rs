@@ -23,6 +23,7 @@ use super::views::{Summary, json_of};
 use super::{Admin, Problem, accept, parts, stream};
 use crate::metrics::{Format, Process, Scrape};
 use crate::outbox::Outbox;
+use crate::ready::Phase;
 use crate::record::{Key, Record, UnknownEncoding, parse_day};
 use crate::store::catalog::{Cursor, Filter};
 
@@ -75,6 +76,15 @@ impl Admin {
 /// `GET /api/v1/status`.
 pub(super) async fn status(State(admin): State<Admin>) -> Response {
     as_json(&admin.status())
+}
+
+/// `POST /api/v1/drain`: takes no new calls, and ends the recorder with the last running one.
+pub(super) async fn drain(State(admin): State<Admin>) -> Response {
+    tracing::info!("told to drain through the API");
+    admin.sources.stop.drain();
+    // The send of a phase fails only at the end of the process.
+    let _ = admin.phase.clone().wait_for(|phase| *phase != Phase::Open).await;
+    (StatusCode::ACCEPTED, as_json(&admin.status())).into_response()
 }
 
 /// `GET /api/v1/calls`.

@@ -194,6 +194,11 @@ pub(super) struct Status {
     uptime_s: u64,
     calls: usize,
     is_draining: bool,
+    /// Connections that still go on; absent unless the recorder is draining.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls_left: Option<usize>,
+    /// Whether this instance does the work in the directory that one instance does for all.
+    keeps_house: bool,
     /// CPUs in use: 1.0 is one whole CPU.
     cpus: f64,
     cpus_total: usize,
@@ -225,6 +230,8 @@ impl Admin {
             uptime_s: self.began.elapsed().as_secs(),
             calls: self.sources.board.count(),
             is_draining: self.is_draining(),
+            calls_left: self.sources.readiness.calls_left(),
+            keeps_house: self.sources.store.keeps_house(),
             cpus: (self.process.cpus() * 1000.0).round() / 1000.0,
             cpus_total: self.cpus_total,
             disk: self.sources.store.room().map(health::Disk::from),

@@ -73,7 +73,7 @@ fn open(report: &mut Report, subject: &str, option: &str, dir: &Path) -> Option<
             return None;
         }
     };
-    let tried = disk::try_publishing(trial.path());
+    let tried = disk::try_publishing(trial.path(), disk::TRIAL_DIR);
     let operations = disk::operations(trial.path());
     match (tried, operations) {
         (Err(failure), _) if disk::is_full(&failure.cause) => {

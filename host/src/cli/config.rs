@@ -86,6 +86,7 @@ impl TryFrom<ServeArgs> for Config {
             webhook: webhook_config(args.webhook)?,
             http: http_config(args.listening, args.twilio, &args.limits, &engine)?,
             store: store_config(args.files, args.disk),
+            drain: args.limits.drain,
             engine,
         })
     }

@@ -89,6 +89,12 @@ pub struct ListeningArgs {
     #[arg(long, env = "CALLREEL_PATH_PREFIX", value_name = "PATH")]
     pub path_prefix: Option<PathPrefix>,
 
+    /// Let a second server of the same user listen on the port of --listen at the same time, if it has
+    /// this option, too (SO_REUSEPORT). A server that drains closes its socket. A connection that arrives
+    /// in that moment is reset; a socket passed on by systemd loses none [default: off]
+    #[arg(long, env = "CALLREEL_REUSE_PORT", value_parser = BoolishValueParser::new())]
+    pub reuse_port: bool,
+
     /// Expect a header of the PROXY protocol at --listen; version 1 or 2, in front of each connection. The
     /// client's address is taken from it, and a connection without it is closed. Let nobody but the load
     /// balancer reach that port: a client could name any address [default: off]
@@ -202,6 +208,12 @@ pub struct LimitsArgs {
     /// Longest duration of a call; it ends when its connection is this old, or its recording this long
     #[arg(long, env = "CALLREEL_MAX_DURATION", value_name = "DURATION", default_value = "24h", value_parser = positive)]
     pub max_duration: Duration,
+
+    /// Time for which calls go on to their own end after SIGTERM, SIGINT or SIGQUIT, while new ones are
+    /// refused; then, or at a second signal, all are finished. SIGUSR1 and POST /api/v1/drain wait for
+    /// the last call without a limit
+    #[arg(long, env = "CALLREEL_DRAIN", value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub drain: Duration,
 
     /// End a connection after this long without a byte; not even the answer to a ping came from the peer.
     /// Also end a connection on which nothing is recorded, at this age

@@ -126,6 +126,12 @@ impl Handle {
             .collect()
     }
 
+    /// Returns the number of connections that are calls, or may become one.
+    #[must_use]
+    pub fn call_count(&self) -> usize {
+        self.inboxes.iter().map(|inbox| inbox.connections.load(Ordering::SeqCst)).sum()
+    }
+
     /// Returns the number of connections of the threads, by the descriptors they take. Of the closed
     /// connections that peers leave lingering, four count as one.
     #[must_use]

@@ -95,7 +95,7 @@ impl Service for Handlers {
 impl Handlers {
     /// Whether connections are closed only to make room, and not for a shutdown.
     fn is_open(&self) -> bool {
-        *self.phase.borrow() == Phase::Open
+        *self.phase.borrow() <= Phase::Draining
     }
 }
 

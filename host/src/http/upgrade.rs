@@ -86,7 +86,7 @@ impl Front {
         if !self.engine.pace().admits(std::time::Instant::now()) {
             return Err(self.refuse_as_full(Refused::Rate));
         }
-        let _entrance = self.entrance.lock().await;
+        let _turn = self.turn.lock().await;
         while !self.has_room() {
             if !self.engine.make_room().await {
                 return Err(self.refuse_as_full(Refused::Limit));

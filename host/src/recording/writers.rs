@@ -120,7 +120,7 @@ impl Writers {
         let store = Arc::clone(&self.store);
         let recover = move || {
             give_way();
-            store.recover();
+            store.keep_recovering();
         };
         self.keepers.push(thread::Builder::new().name("recovery".to_owned()).spawn(recover)?);
         Ok(())
@@ -132,7 +132,7 @@ impl Writers {
         pulse
     }
 
-    /// Stops the recovery; the next start does the rest. The disk is then free to finish the calls that
+    /// Stops the recovery; the next start, or another instance, does the rest. The disk is then free to finish the calls that
     /// end now.
     pub fn stop_recovery(&self) {
         self.store.stop_recovery();

@@ -46,6 +46,15 @@ impl Store {
     pub fn tend(&self) {
         let tick = self.ticks.fetch_add(1, Ordering::Relaxed);
         self.watch_door();
+        if self.try_to_keep_house() {
+            self.keep_house(tick);
+        }
+        self.watch_room();
+        self.finish_left();
+    }
+
+    /// Does the periodic work that one instance does for all.
+    fn keep_house(&self, tick: u32) {
         match tick {
             0 => self.watch_ages(SECOND * FIRST_LOOK_TICK),
             FIRST_LOOK_TICK => self.watch_ages(SECOND * (LOOK_TICKS - FIRST_LOOK_TICK)),
@@ -53,8 +62,6 @@ impl Store {
             _ => {}
         }
         self.make_room();
-        self.watch_room();
-        self.finish_left();
     }
 
     /// Finishes recordings that were left, until the disk refuses one. That one goes to the end of the

@@ -90,7 +90,7 @@ impl Store {
     ///
     /// # Errors
     /// The step that failed.
-    pub(super) fn try_linked_today(&self) -> Result<(), TrialError> {
+    pub(super) fn try_linked_today(&self, trial_dir: &str) -> Result<(), TrialError> {
         let dir = self.dir_of(day_of(Timestamp::now()));
         let step = "enter the folder of today, which is a link and must lead to a directory";
         let is_link = is_link(&dir).and_then(|is_link| match is_link {
@@ -99,7 +99,7 @@ impl Store {
         });
         match is_link {
             Ok(false) => Ok(()),
-            Ok(true) => try_publishing(&dir).map(drop),
+            Ok(true) => try_publishing(&dir, trial_dir).map(drop),
             Err(cause) => Err(TrialError { step, cause }),
         }
     }

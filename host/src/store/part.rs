@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::digest::{self, DataDigest};
@@ -11,7 +11,8 @@ use crate::disk::{WholeFile, clear_claim, found, is_there, rename_new, sync_dir}
 use crate::finished::Finished;
 use crate::record::{Id, Key, Record, State, Wav};
 
-/// A recording's file while it is being recorded.
+/// A recording's file while it is being recorded or finished. It is locked, also under its final name,
+/// so that the recovery of another instance leaves it alone.
 #[derive(Debug)]
 pub struct Part {
     pub(super) names: Names,
@@ -41,9 +42,7 @@ impl Part {
     /// # Errors
     /// The system's error; the answer is not known.
     pub fn is_in_place(&self) -> io::Result<bool> {
-        let ours = self.file.metadata()?;
-        let there = found(fs::symlink_metadata(self.names.wav_part()))?;
-        Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
+        is_at(&self.file, &self.names.wav_part())
     }
 
     /// Removes the empty files of interrupted renames under the final names not yet given.
@@ -81,14 +80,18 @@ impl Part {
     /// # Errors
     /// The system's error; the record written before is still there.
     pub fn write_record(&self, record: &Record) -> io::Result<()> {
+        self.write_record_file(record).map(drop)
+    }
+
+    /// The same; returns the record's file.
+    pub(super) fn write_record_file(&self, record: &Record) -> io::Result<File> {
         let mut text = Vec::with_capacity(record.size());
         serde_json::to_writer_pretty(&mut text, record)?;
         text.push(b'\n');
         let (temporary, to) = (self.names.json_temporary(), self.names.json_part());
         let is_durable = record.state != State::Recording;
         WholeFile { temporary: &temporary, to: &to, is_durable, replaces: true }
-            .write(|file| file.write_all(&text))?;
-        Ok(())
+            .write(|file| file.write_all(&text))
     }
 
     /// Gives the finished WAV and its record their final names, durably. May be called again after an
@@ -127,6 +130,13 @@ impl Part {
         self.finished.settle(record);
         Ok(())
     }
+}
+
+/// Whether an open file has this name.
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    let there = found(fs::symlink_metadata(path))?;
+    Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (open.dev(), open.ino())))
 }
 
 /// Names of one recording's files.

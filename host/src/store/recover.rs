@@ -1,19 +1,24 @@
-//! Recovery: finishes the recordings of an interrupted run after the next start, while calls are taken.
+//! Recovery: finishes interrupted recordings while calls are taken: those of an earlier run, and those of
+//! other instances that were killed.
 //!
 //! The digest of a file's samples takes a read of the whole file, and no call waits for that: a thread
 //! of its own reads short files first, in pieces. After each piece of a long file it leaves the disk to
 //! the calls for as long as the piece took.
+//!
+//! Only the instance that [keeps house](super::house) recovers. A `.part` file is interrupted if nobody
+//! has its lock. Its owner creates it empty, locks it, and then writes to it: so an empty file may be
+//! about to be locked, and is left alone for a while. If it is locked here first all the same, its owner
+//! takes another name. A folder that has not changed since it had no unfinished files is not read again.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::{self, File};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use callreel_core::format::{Codec, Format};
 use callreel_core::frame::Provider;
@@ -25,8 +30,10 @@ use serde::Serialize;
 use super::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
 use super::ending::audio_bytes;
 use super::file::{PartFile, to_io};
+use super::house::try_lock;
+use super::part::is_at;
 use super::{Left, Names, Part, Store};
-use crate::disk::{self, clear_claim, found, read_small, rename_new, sync_dir};
+use crate::disk::{self, clear_claim, found, is_there, read_small, rename_new, sync_dir};
 use crate::lock::lock;
 use crate::record::{End, Id, Key, Record, State};
 
@@ -36,12 +43,30 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// The longest pause between two pieces of a file.
 const REST_MAX: Duration = Duration::from_millis(100);
 
-/// The progress of finishing the recordings that an earlier run left unfinished.
+/// The shortest and the longest time between two looks for interrupted recordings.
+const LOOK_PAUSE_MIN: Duration = Duration::from_secs(10);
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// The pause after a look, as a multiple of the time that the look took.
+const LOOK_PAUSE_PART: u32 = 200;
+
+/// The time between two looks whether this instance keeps house by now.
+const HOUSE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The age below which an empty file may be about to be locked by its owner.
+const NEW_FOR: Duration = Duration::from_secs(2);
+
+/// The time for which a folder must be unchanged to be known by its time of change: before, it may hold
+/// a new file, or a later change may get the same time stamp.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+const _: () = assert!(SETTLED_AFTER.as_secs() > NEW_FOR.as_secs());
+
+/// The progress of finishing interrupted recordings.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Recovery {
-    /// No more is done before the next start.
+    /// All that were found are done, as far as they can be. Others may be found later.
     pub is_over: bool,
-    /// Unfinished files found at the start, in the directories read so far.
+    /// Unfinished files found since the start, in the directories read so far.
     pub found: u64,
     /// Of them, files that are finished, or that turned out not to be callreel's.
     pub finished: u64,
@@ -54,12 +79,16 @@ pub struct Recovery {
 }
 
 impl Recovery {
+    /// The number of files that are still to be finished.
+    const fn left(&self) -> u64 {
+        self.found - self.finished - self.failed
+    }
+
     /// The progress in words; `None` when nothing waits.
     #[must_use]
     pub fn in_words(&self) -> Option<String> {
-        let Self { found, finished, failed, bytes, bytes_done, .. } = *self;
-        let left = found - finished - failed;
-        let mb = |bytes: u64| bytes / 1_000_000;
+        let Self { found, bytes, bytes_done, .. } = *self;
+        let (left, mb) = (self.left(), |bytes: u64| bytes / 1_000_000);
         (!self.is_over && found > 0).then(|| {
             format!(
                 "{left} of {found} interrupted recordings are still to be finished ({} of {} MB done)",
@@ -71,45 +100,41 @@ impl Recovery {
 }
 
 /// The store's state of the recovery.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Recovering {
-    is_stopped: AtomicBool,
+    is_stopped: Mutex<bool>,
+    stopped: Condvar,
     shown: Mutex<Recovery>,
-    /// Part files that this process has begun since its start: they are no orphans. `None` once the
-    /// search for orphans is over.
-    claimed: Mutex<Option<HashSet<PathBuf>>>,
+    seen: Mutex<Seen>,
 }
 
-impl Default for Recovering {
-    fn default() -> Self {
-        let claimed = Mutex::new(Some(HashSet::new()));
-        Self { is_stopped: AtomicBool::new(false), shown: Mutex::default(), claimed }
-    }
+/// Knowledge from earlier looks.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Files that are left alone until the next start: they cannot be finished, or are not callreel's.
+    passed: HashSet<PathBuf>,
+    /// Folders without unfinished files, by their time of change.
+    settled: HashMap<Date, SystemTime>,
 }
 
 impl Recovering {
-    /// Notes a name before any file has it: its files are no orphans.
-    pub(super) fn note_claim(&self, names: &Names) {
-        if let Some(claimed) = &mut *lock(&self.claimed) {
-            claimed.insert(names.wav_part());
-        }
-    }
-
-    fn is_claimed(&self, names: &Names) -> bool {
-        let claimed = lock(&self.claimed);
-        claimed.as_ref().is_some_and(|claimed| claimed.contains(&names.wav_part()))
-    }
-
     fn show(&self, change: impl FnOnce(&mut Recovery)) {
         change(&mut lock(&self.shown));
     }
 
     fn is_stopped(&self) -> bool {
-        self.is_stopped.load(Ordering::Relaxed)
+        *lock(&self.is_stopped)
+    }
+
+    /// Waits, but not beyond a stop. Returns whether there was none.
+    fn wait(&self, pause: Duration) -> bool {
+        let is_stopped = lock(&self.is_stopped);
+        let waited = self.stopped.wait_timeout_while(is_stopped, pause, |stopped| !*stopped);
+        !*waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
-/// An unfinished recording of an earlier run.
+/// An interrupted recording.
 struct Orphan {
     names: Names,
     /// The length of its WAV; `None` if only its record is there.
@@ -129,6 +154,8 @@ impl Orphan {
 /// The outcome of finishing an orphan.
 enum Recovered {
     Finished,
+    /// Somebody else works on it, or has finished it since it was found.
+    Held,
     /// The recovery was told to stop; the file is as it was.
     Interrupted,
     /// Nothing to finish: the file is not callreel's, or its recording is finished already.
@@ -136,16 +163,43 @@ enum Recovered {
 }
 
 impl Store {
-    /// Finishes the recordings that an earlier run left unfinished, short files first, until all are
-    /// done or [`stop_recovery`](Self::stop_recovery) is called. A recording that cannot be finished
-    /// stays as it is, and the log tells of it. New recordings may begin meanwhile: they never count as
-    /// unfinished ones, and never get the name of one.
+    /// Finishes interrupted recordings as soon and as long as this instance keeps house: those that are
+    /// there, and every few seconds those that have come. Returns after
+    /// [`stop_recovery`](Self::stop_recovery).
+    pub fn keep_recovering(&self) {
+        loop {
+            let pause = match self.keeps_house() {
+                true => self.look_and_recover() * LOOK_PAUSE_PART,
+                false => HOUSE_PAUSE,
+            };
+            let min = if self.keeps_house() { LOOK_PAUSE_MIN } else { HOUSE_PAUSE };
+            if !self.recovering.wait(pause.clamp(min, LOOK_PAUSE_MAX)) {
+                return;
+            }
+        }
+    }
+
+    /// Finishes the recordings that are interrupted now, short files first, until all are done or
+    /// [`stop_recovery`](Self::stop_recovery) is called. A recording that cannot be finished stays as it
+    /// is, and the log tells of it. New recordings may begin meanwhile: they never count as interrupted
+    /// ones, and never get the name of one. Does nothing unless this instance keeps house.
     pub fn recover(&self) {
+        if self.keeps_house() {
+            self.look_and_recover();
+        }
+    }
+
+    /// Returns the time that the look took.
+    fn look_and_recover(&self) -> Duration {
         let over = Over(self);
+        let began = Instant::now();
+        if let Err(error) = disk::clear_old_trials(self.dir()) {
+            tracing::debug!(%error, "cannot remove the leftovers of another instance's trial");
+        }
         let orphans = self.find_orphans();
-        *lock(&self.recovering.claimed) = None;
+        let took = began.elapsed();
         if orphans.is_empty() {
-            return;
+            return took;
         }
         let (found, bytes) = (orphans.len(), orphans.iter().map(Orphan::bytes).sum::<u64>());
         tracing::info!(found, bytes, "finishing interrupted recordings, while calls are taken");
@@ -157,14 +211,16 @@ impl Store {
             self.recover_one(orphan, &mut told);
         }
         drop(over);
-        let Recovery { finished, failed, .. } = self.recovery();
-        let left = found as u64 - finished - failed;
-        tracing::info!(finished, failed, left, "recovery is over");
+        let recovery @ Recovery { finished, failed, .. } = self.recovery();
+        tracing::info!(finished, failed, left = recovery.left(), "recovery is over");
+        took
     }
 
-    /// Ends [`recover`](Self::recover) soon; the next start finishes the rest.
+    /// Ends [`recover`](Self::recover) and [`keep_recovering`](Self::keep_recovering) soon; the next
+    /// start, or another instance, finishes the rest.
     pub fn stop_recovery(&self) {
-        self.recovering.is_stopped.store(true, Ordering::Relaxed);
+        *lock(&self.recovering.is_stopped) = true;
+        self.recovering.stopped.notify_all();
     }
 
     /// The progress of [`recover`](Self::recover).
@@ -173,24 +229,30 @@ impl Store {
         *lock(&self.recovering.shown)
     }
 
-    /// The unfinished recordings of an earlier run, the shortest first.
+    /// The interrupted recordings, the shortest first.
     fn find_orphans(&self) -> Vec<Orphan> {
         let days = self.days().unwrap_or_else(|error| {
             tracing::error!(%error, "cannot look for interrupted recordings");
             Vec::new()
         });
+        let before = self.recovery();
+        let mut seen = lock(&self.recovering.seen);
         let mut orphans = Vec::new();
         for day in days {
-            match self.orphans_of(day) {
+            match self.orphans_of(day, &mut seen) {
                 Ok(found) => orphans.extend(found),
                 Err(error) => {
                     tracing::error!(dir = %self.dir_of(day).display(), %error, "cannot look for interrupted recordings");
                 }
             }
-            let bytes = orphans.iter().map(Orphan::bytes).sum();
-            self.recovering.show(|shown| {
-                (shown.found, shown.bytes) = (orphans.len() as u64, bytes);
-            });
+            if !orphans.is_empty() {
+                let bytes: u64 = orphans.iter().map(Orphan::bytes).sum();
+                self.recovering.show(|shown| {
+                    shown.is_over = false;
+                    shown.found = before.found + orphans.len() as u64;
+                    shown.bytes = before.bytes + bytes;
+                });
+            }
             if self.recovering.is_stopped() {
                 break;
             }
@@ -199,7 +261,22 @@ impl Store {
         orphans
     }
 
-    fn orphans_of(&self, day: Date) -> io::Result<Vec<Orphan>> {
+    fn orphans_of(&self, day: Date, seen: &mut Seen) -> io::Result<Vec<Orphan>> {
+        let changed = fs::metadata(self.dir_of(day))?.modified()?;
+        if seen.settled.get(&day) == Some(&changed) {
+            return Ok(Vec::new());
+        }
+        let is_settled = changed.elapsed().is_ok_and(|age| age >= SETTLED_AFTER);
+        let mut all = self.unfinished_of(day)?;
+        if all.is_empty() && is_settled {
+            seen.settled.insert(day, changed);
+        }
+        all.retain(|orphan| !seen.passed.contains(&orphan.file()) && !is_held(&orphan.file()));
+        Ok(all)
+    }
+
+    /// The unfinished recordings of a day, whether or not somebody works on them.
+    fn unfinished_of(&self, day: Date) -> io::Result<Vec<Orphan>> {
         let (mut wavs, mut records) = (BTreeMap::new(), BTreeSet::new());
         for entry in fs::read_dir(self.dir_of(day))? {
             let entry = entry?;
@@ -209,20 +286,21 @@ impl Store {
             };
             let id = |ending| Id::try_from(name.strip_suffix(ending)?.to_owned()).ok();
             if let Some(id) = id(".wav.part") {
-                // A file that is gone meanwhile was no orphan.
+                // A file that is gone meanwhile is finished.
                 if let Some(file) = found(entry.metadata())? {
-                    wavs.insert(id, file.len());
+                    wavs.insert(id, file);
                 }
             } else if let Some(id) = id(".json.part") {
                 records.insert(id);
             }
         }
+        let is_new = |id: &Id, file: &Metadata| is_new(file) && !records.contains(id);
         // A record is finished together with its WAV.
-        records.retain(|id| !wavs.contains_key(id));
-        let wavs = wavs.into_iter().map(|(id, bytes)| (id, Some(bytes)));
-        let all = wavs.chain(records.into_iter().map(|id| (id, None)));
+        let alone = records.iter().filter(|id| !wavs.contains_key(id)).map(|id| (id.clone(), None));
+        let wavs = wavs.iter().filter(|(id, file)| !is_new(id, file));
+        let all = wavs.map(|(id, file)| (id.clone(), Some(file.len()))).chain(alone);
         let orphan = |(id, wav_bytes)| Orphan { names: self.names(Key::new(day, id)), wav_bytes };
-        Ok(all.map(orphan).filter(|orphan| !self.recovering.is_claimed(&orphan.names)).collect())
+        Ok(all.map(orphan).collect())
     }
 
     fn recover_one(&self, orphan: &Orphan, told: &mut Instant) {
@@ -237,6 +315,13 @@ impl Store {
         let file = path.file_name().unwrap_or_default().display();
         let is_finished = match recovered {
             Ok(Recovered::Interrupted) => return,
+            Ok(Recovered::Held) => {
+                return self.recovering.show(|shown| {
+                    shown.found -= 1;
+                    shown.bytes -= orphan.bytes();
+                    shown.bytes_done = bytes_before;
+                });
+            }
             Ok(Recovered::Finished) => {
                 tracing::info!(%file, "finished an interrupted recording");
                 true
@@ -251,6 +336,9 @@ impl Store {
             shown.bytes_done = bytes_before + orphan.bytes();
             *(if is_finished { &mut shown.finished } else { &mut shown.failed }) += 1;
         });
+        if is_there(&path).unwrap_or(true) {
+            lock(&self.recovering.seen).passed.insert(path);
+        }
         self.tell_progress(told);
     }
 
@@ -285,6 +373,20 @@ impl Drop for Over<'_> {
     fn drop(&mut self) {
         self.0.recovering.show(|shown| shown.is_over = true);
     }
+}
+
+/// Whether somebody has the lock of a file. One that cannot be opened or locked fails when it is to be
+/// finished.
+fn is_held(path: &Path) -> bool {
+    let opened = disk::open(File::options().read(true).write(true), path);
+    opened.is_ok_and(|file| matches!(try_lock(&file), Ok(false)))
+}
+
+/// Whether a file is empty and so young that its owner may be about to lock it. Times to come, from a
+/// clock that was wrong, count as old.
+fn is_new(file: &Metadata) -> bool {
+    let age = || file.modified().ok()?.elapsed().ok();
+    file.len() == 0 && age().is_some_and(|age| age < NEW_FOR)
 }
 
 /// Finishes a recording of this run that the disk refused to finish.
@@ -326,6 +428,10 @@ fn recover_wav(
     let Some(file) = found(opened)? else {
         return Ok(Recovered::NotOurs);
     };
+    // Its owner may have finished it, and so renamed it, before it was locked here.
+    if !try_lock(&file)? || !is_at(&file, &names.wav_part())? {
+        return Ok(Recovered::Held);
+    }
     let known = read_record(&names.json());
     let published = known.is_some();
     // Read before the file is mended: the time of its last write, unless it was touched since.
@@ -373,7 +479,14 @@ fn recover_wav(
 /// already.
 fn recover_record(store: &Store, names: &Names) -> io::Result<Recovered> {
     if names.wav_part().try_exists()? {
-        return Ok(Recovered::NotOurs); // It is finished together with its WAV.
+        return Ok(Recovered::Held); // It is finished together with its WAV.
+    }
+    let opened = disk::open(File::options().read(true).write(true), &names.json_part());
+    let Some(file) = found(opened)? else {
+        return Ok(Recovered::NotOurs);
+    };
+    if !try_lock(&file)? || !is_at(&file, &names.json_part())? {
+        return Ok(Recovered::Held);
     }
     let Some(record) = read_record(&names.json_part()) else {
         return Ok(Recovered::NotOurs);

@@ -128,19 +128,19 @@ fn check(dir: &Path, sent: &[Sent], finished: &BTreeMap<PathBuf, Vec<u8>>) -> Du
 }
 
 #[test]
-fn a_second_server_on_a_directory_refuses_in_one_line() {
+fn a_second_server_on_a_port_refuses_in_one_line() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(dir.path());
+    let server = Server::start(dir.path());
     let peer = heard_call(&server, 1);
-    let (code, said) = Setup::new(dir.path()).refuse();
-    assert_eq!(code, Some(1));
-    let errors: Vec<_> = said.iter().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!(errors.len(), 1, "{said:?}");
-    assert!(errors[0].contains("another callreel is recording to"), "{errors:?}");
+    let address = server.address.to_string();
+    for options in [&["--listen", &address][..], &["--listen", &address, "--reuse-port"]] {
+        let (code, said) = Setup::new(dir.path()).args(options).refuse();
+        assert_eq!(code, Some(1));
+        let errors: Vec<_> = said.iter().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "{said:?}");
+        assert!(errors[0].contains("another program uses the port"), "{errors:?}");
+    }
     peer.finish();
-    // The lock ends with its process, even by a kill.
-    server.kill();
-    Server::start(dir.path());
 }
 
 #[test]

@@ -23,7 +23,6 @@ fn a_signal_that_means_nothing_costs_a_call_nothing() {
     let mut server = Setup::new(dir.path()).env("CALLREEL_LOG", "debug").start();
     let named = [
         Signal::HUP,
-        Signal::USR1,
         Signal::USR2,
         Signal::ALARM,
         Signal::PIPE,
@@ -44,7 +43,7 @@ fn a_signal_that_means_nothing_costs_a_call_nothing() {
         peer.sync();
         calls.push(peer);
     }
-    for name in ["SIGUSR1", "SIGUSR2", "SIGALRM", "SIGXFSZ"] {
+    for name in ["SIGUSR2", "SIGALRM", "SIGXFSZ"] {
         server.wait_for_log(&format!("ignored signal={name}"));
     }
     server.wait_for_log("nothing to reload");
@@ -98,9 +97,9 @@ fn a_hangup_reads_the_log_filter_again_and_keeps_it_where_the_new_one_is_broken(
         eventually(PATIENCE, "the reload is logged", || {
             (log().matches("log filter reloaded").count() == known + 1).then_some(())
         });
-        server.signal(Signal::USR1);
+        server.signal(Signal::USR2);
     }
-    eventually(PATIENCE, "the new filter is used", || log().contains("SIGUSR1").then_some(()));
+    eventually(PATIENCE, "the new filter is used", || log().contains("SIGUSR2").then_some(()));
     for broken in ["loud", "info,callreel=verbose", &"info,".repeat(10_000)] {
         let known = log().matches("the log filter stays as it was").count();
         fs::write(&filter, broken).unwrap();

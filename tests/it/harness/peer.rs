@@ -49,6 +49,11 @@ impl Peer {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{headers}\r\n"
         );
         socket.write_all(request.as_bytes()).expect("the handshake is sent");
+        Self::upgraded(socket, stream_id)
+    }
+
+    /// Reads the answer to a handshake that was sent.
+    pub(crate) fn upgraded(mut socket: TcpStream, stream_id: &str) -> Result<Self, u16> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];

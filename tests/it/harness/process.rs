@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -87,6 +88,15 @@ impl Setup {
         command.env("CALLREEL_LISTEN", "127.0.0.1:0").env("CALLREEL_ADMIN", "off");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Self { command, addresses: None }
+    }
+
+    /// `callreel serve` on a listening socket of loopback that it inherits, as from systemd.
+    pub(crate) fn on_socket(socket: &TcpListener, dir: &Path) -> Self {
+        let script = r#"exec 3<&0 </dev/null; export LISTEN_PID=$$; exec "$0" "$@""#;
+        let mut setup = Self::through(&["sh", "-c", script], dir);
+        setup.command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "public");
+        setup.command.stdin(OwnedFd::from(socket.try_clone().expect("a descriptor")));
+        setup
     }
 
     /// Sends the log and the output to these destinations, unread. The server then has an admin
@@ -256,6 +266,15 @@ impl Server {
     /// Sends a request to the admin listener; returns the status and the whole answer.
     pub(crate) fn ask_admin(&self, path: &str) -> (u16, String) {
         answer_of(self.begin_to_ask_admin(path))
+    }
+
+    /// Sends a POST without a body to the admin listener; returns the status and the whole answer.
+    pub(crate) fn post_admin(&self, path: &str) -> (u16, String) {
+        let mut socket = TcpStream::connect(self.admin_address()).expect("it listens");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = "HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        write!(socket, "POST {path} {head}").unwrap();
+        answer_of(socket)
     }
 
     /// One of the figures at `/metrics`.

@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use callreel::{Config, Listeners};
+use callreel::{Config, Listeners, Stop};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 
 /// A whole server; when dropped, it is stopped and must stop without an error.
 pub(crate) struct Serving {
@@ -18,9 +17,9 @@ pub(crate) struct Serving {
     running: Option<Running>,
 }
 
-/// Thread of the server, and the channel that stops it.
+/// Thread of the server, and the way to stop it.
 struct Running {
-    stop: oneshot::Sender<()>,
+    stop: Stop,
     thread: JoinHandle<Result<(), callreel::Error>>,
 }
 
@@ -31,12 +30,11 @@ impl Serving {
         let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let (public, console) = (bind(), bind());
         let addresses = (public.local_addr().unwrap(), console.local_addr().unwrap());
-        let listeners = Listeners { public, admin: Some(console) };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serving = Arc::clone(&runtime);
+        let listeners = Listeners { public: public.into(), admin: Some(console.into()) };
+        let stop = Stop::default();
+        let (serving, stopped) = (Arc::clone(&runtime), stop.clone());
         let thread = std::thread::spawn(move || {
-            let shutdown = async { drop(stopped.await) };
-            serving.block_on(callreel::serve(listeners, config, shutdown))
+            serving.block_on(callreel::serve(listeners, config, stopped))
         });
         let (public, admin) = addresses;
         Self { public, admin, runtime, running: Some(Running { stop, thread }) }
@@ -45,7 +43,7 @@ impl Serving {
     /// Stops the server and waits for its end.
     pub(crate) fn stop(&mut self) {
         if let Some(Running { stop, thread }) = self.running.take() {
-            let _ = stop.send(());
+            stop.finish();
             let stopped = thread.join();
             assert!(matches!(stopped, Ok(Ok(()))) || std::thread::panicking(), "{stopped:?}");
         }
