@@ -67,7 +67,7 @@ pub enum Command {
     Serve(Deferred<ServeArgs>),
     /// Print a line as each call of a running server begins and ends
     Tail(Deferred<tail::Args>),
-    /// Try the webhook receivers; list the messages that they did not take, and send them again
+    /// Try webhook receivers, and send messages again that they did not take
     Webhook(Deferred<webhook::command::Args>),
 }
 

@@ -52,7 +52,10 @@ pub(crate) async fn feed_watchdog(engine: Handle) {
             // The socket may be full; the next beat waits for this one.
             let _ = tokio::task::spawn_blocking(beat).await;
         } else {
-            tracing::error!(?stuck, "the watchdog of the service manager gets no sign of life");
+            tracing::error!(
+                threads = stuck.join(", "),
+                "the watchdog of the service manager gets no sign of life"
+            );
         }
     }
 }

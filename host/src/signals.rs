@@ -91,7 +91,7 @@ fn give(number: Signal, name: &'static str, stop: &Stop, order: fn(&Stop)) -> io
     tokio::spawn(async move {
         while signal.recv().await.is_some() {
             order(&stop);
-            info!(signal = name, order = ?stop.order(), "told to stop");
+            info!(signal = name, order = stop.order().name(), "told to stop");
         }
     });
     Ok(())

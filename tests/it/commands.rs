@@ -57,6 +57,7 @@ fn the_short_help_has_one_line_for_each_option() {
         "repair",
         "serve",
         "tail",
+        "webhook",
     ];
     for name in names {
         let (code, help, _) = run(&mut command(dir.path(), &[name, "-h"]));

@@ -181,6 +181,11 @@ impl Watch {
         lock(&self.calls).get(&key).map(|seen| seen.view_with(Head::of(&seen.entry.record)))
     }
 
+    /// Notes that a stream begins. The next look may be too late for it.
+    fn note_stream(&self) {
+        *lock(&self.watched) = Some(Instant::now());
+    }
+
     /// Whether a stream is open, or was a short time ago.
     fn is_watched(&self) -> bool {
         let mut watched = lock(&self.watched);
@@ -345,6 +350,7 @@ pub(super) async fn stream(
     let watch = &admin.watch;
     let position = last.map_or(Position::Now, |id| watch.told.position(id));
     let start = watch.told.begin(position);
+    watch.note_stream();
     admin.sources.board.watch(true);
     let mut looks = watch.looks.subscribe();
     let body = stream::body(async move |feed| {

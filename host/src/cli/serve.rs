@@ -89,9 +89,9 @@ pub struct ListeningArgs {
     #[arg(long, env = "CALLREEL_PATH_PREFIX", value_name = "PATH")]
     pub path_prefix: Option<PathPrefix>,
 
-    /// Let a second server of the same user listen on the port of --listen at the same time, if it has
-    /// this option, too (SO_REUSEPORT). A server that drains closes its socket. A connection that arrives
-    /// in that moment is reset; a socket passed on by systemd loses none [default: off]
+    /// Share the port of --listen with another server of the same user; both need this option
+    /// (SO_REUSEPORT). A server that drains closes its socket. A connection that arrives in that moment is
+    /// reset; a socket passed on by systemd loses none [default: off]
     #[arg(long, env = "CALLREEL_REUSE_PORT", value_parser = BoolishValueParser::new())]
     pub reuse_port: bool,
 
@@ -163,8 +163,8 @@ pub struct FilesArgs {
     #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
     pub cues: bool,
 
-    /// Key, one of 0 to 9, * and #, with which the caller or an agent pauses the recording and lets it go
-    /// on, for numbers that must not be recorded. Keys pressed in between are left out [default: none]
+    /// Key that pauses a recording and lets it go on; one of 0 to 9, * and #, pressed by the caller or an
+    /// agent, for numbers that must not be recorded. Keys pressed in between are left out [default: none]
     #[arg(long, env = "CALLREEL_PAUSE_KEY", value_name = "KEY")]
     pub pause_key: Option<PauseKey>,
 
@@ -209,9 +209,9 @@ pub struct LimitsArgs {
     #[arg(long, env = "CALLREEL_MAX_DURATION", value_name = "DURATION", default_value = "24h", value_parser = positive)]
     pub max_duration: Duration,
 
-    /// Time for which calls go on to their own end after SIGTERM, SIGINT or SIGQUIT, while new ones are
-    /// refused; then, or at a second signal, all are finished. SIGUSR1 and POST /api/v1/drain wait for
-    /// the last call without a limit
+    /// Time for running calls to end after SIGTERM; new ones are refused, also after SIGINT and SIGQUIT.
+    /// Then, or at a second signal, all are finished. SIGUSR1 and POST /api/v1/drain wait for the last call
+    /// without a limit
     #[arg(long, env = "CALLREEL_DRAIN", value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub drain: Duration,
 
@@ -306,8 +306,8 @@ pub struct WebhookArgs {
     #[arg(long, env = "CALLREEL_WEBHOOK_SECRET_FILE", value_name = "FILE")]
     pub webhook_secret_file: Option<PathBuf>,
 
-    /// File of certificates (PEM) of authorities that webhook messages trust, beside this machine's own or
-    /// those of SSL_CERT_FILE and SSL_CERT_DIR
+    /// File of authorities that webhook messages trust; PEM certificates. This machine's own are trusted
+    /// as well, or those of SSL_CERT_FILE and SSL_CERT_DIR
     #[arg(long, env = "CALLREEL_WEBHOOK_CA", value_name = "FILE")]
     pub webhook_ca: Option<PathBuf>,
 }

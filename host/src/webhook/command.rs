@@ -27,7 +27,7 @@ pub struct Args {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Send a signed message of the type webhook.test to each receiver, once, and tell the answers
+    /// Send a signed message (webhook.test) to each receiver, and tell the answers
     Test(TestArgs),
     /// List the messages that were given up after three days and are kept, the oldest first
     List(DirArgs),

@@ -148,7 +148,7 @@ fn promises_hold(sink: Sink, format: &str) {
         assert!(path == "/" || server.ask_admin(path).0 > 0, "{sink:?} {format}");
         assert!(asked.elapsed() < 2 * SECOND, "{sink:?} {format}: {:?}", asked.elapsed());
     }
-    for signal in [Signal::HUP, Signal::USR1] {
+    for signal in [Signal::HUP, Signal::USR2] {
         server.signal(signal);
     }
     disk.heal();
@@ -226,7 +226,7 @@ fn a_log_that_is_read_again_tells_how_many_lines_were_dropped() {
     // The last dropped line may be counted after the reading has begun.
     eventually(PATIENCE, "lines are taken again", || {
         let before = dropped();
-        server.signal(Signal::USR1);
+        server.signal(Signal::USR2);
         std::thread::sleep(Duration::from_millis(20));
         (dropped() == before).then_some(())
     });
@@ -258,10 +258,11 @@ fn dropped_lines_told(log: &str) -> f64 {
 #[test]
 fn a_stop_that_cannot_be_told_is_a_stop_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    let _lock = Server::start(dir.path());
+    let other = Server::start(dir.path());
     for sink in [Sink::Hangs, Sink::Gone, Sink::Full] {
         let (setup, _reader) = sink.under(dir.path());
-        let mut refused = setup.spawn();
+        // A port that is in use.
+        let mut refused = setup.env("CALLREEL_LISTEN", other.address.to_string()).spawn();
         let began = Instant::now();
         assert_eq!(refused.wait(PATIENCE).code(), Some(1), "{sink:?}");
         assert!(began.elapsed() < 5 * SECOND, "{sink:?}: {:?}", began.elapsed());
@@ -290,7 +291,7 @@ fn make_events(setup: Setup, home: &std::path::Path) {
     odd.say(SECOND);
     server.ask_admin("/api/v1/events?kind=x");
     server.begin_to_ask_admin("/api/v1/recordings/2026-01-01/MZ1/audio");
-    for signal in [Signal::HUP, Signal::USR1] {
+    for signal in [Signal::HUP, Signal::USR2] {
         server.signal(signal);
     }
     disk.heal();

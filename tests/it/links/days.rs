@@ -112,7 +112,7 @@ fn a_link_that_leads_to_no_directory_is_told_and_harms_no_other_day() {
     assert_eq!(listed(&server), ["MZ1"]);
     assert_eq!(listed(&server), ["MZ1"]);
     for day in ["2026-01-02", "2026-01-03", "2026-01-04"] {
-        let line = server.wait_for_log(&format!("{day}\""));
+        let line = server.wait_for_log(&format!("{day} "));
         assert!(line.contains("ERROR") && line.contains("leads to no directory"), "{line}");
     }
     let told = server.log_lines().iter().filter(|line| line.contains("to no directory")).count();
