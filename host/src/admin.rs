@@ -51,6 +51,7 @@ use crate::public_url::PathPrefix;
 use crate::ready::{Phase, Readiness};
 use crate::stop::Stop;
 use crate::store::Store;
+use crate::tls::Certificate;
 
 pub use access::{Token, TokenError};
 
@@ -82,6 +83,8 @@ const PACKERS_MAX: usize = 2;
 pub struct Config {
     /// Token that every client must send. Without one, the listener answers only to loopback names.
     pub token: Option<Token>,
+    /// Certificate of the listener; without one it speaks no TLS.
+    pub certificate: Option<Certificate>,
     /// Path below which requests are answered as well as at the root.
     pub path_prefix: PathPrefix,
     /// Origins of other sites whose requests are taken.
@@ -101,6 +104,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             token: None,
+            certificate: None,
             path_prefix: PathPrefix::default(),
             origins: Vec::new(),
             behind_proxy: false,
@@ -124,6 +128,8 @@ pub(crate) struct Sources {
     pub outbox: Option<Outbox>,
     /// Address of the public listener, which takes the calls.
     pub public_address: SocketAddr,
+    /// The certificate of the public listener, if it speaks TLS.
+    pub certificate: Option<Certificate>,
     /// URL of the provider's webhook on the public listener, if the public URL is known.
     pub webhook_url: Option<String>,
     /// The recorder's end, which clients may ask for.
@@ -170,7 +176,7 @@ pub(crate) async fn serve(
         finish_timeout: Duration::ZERO,
     };
     let write_timeout = config.write_timeout;
-    let path_prefix = config.path_prefix.clone();
+    let (path_prefix, certificate) = (config.path_prefix.clone(), config.certificate.clone());
     let admin = Admin(Arc::new(Shared {
         config,
         sources,
@@ -188,7 +194,7 @@ pub(crate) async fn serve(
     let watch = tokio::spawn(events::watch(admin.clone()));
     let (router, ledger) = (router(admin), Arc::default());
     let conversations = Conversations { path_prefix, router, ledger, write_timeout };
-    listener::run(listener, limits, conversations, phase).await;
+    listener::run(listener, limits, certificate, conversations, phase).await;
     watch.abort();
     let _ = watch.await;
 }

@@ -18,20 +18,25 @@ pub(crate) struct Opened<'s> {
     pub admin: Option<SocketAddr>,
     /// The recordings' directory.
     pub dir: &'s Path,
+    /// Whether the admin listener speaks TLS.
+    pub admin_speaks_tls: bool,
 }
 
 impl Opened<'_> {
     /// Tells, in this order: the webhook to enter at Twilio, whether signatures are checked, the directory
     /// of the recordings, the console.
     pub(crate) fn tell(&self, config: &http::Config) {
-        let Self { public, admin, dir } = self;
+        let Self { public, admin, dir, admin_speaks_tls: _ } = self;
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
         let version = env!("CARGO_PKG_VERSION");
         tell_webhook(*public, config);
         tell_signatures(*public, &config.twilio);
         info!(dir = %dir.display(), "recordings");
         match admin {
-            Some(admin) => info!("console at http://{admin}/"),
+            Some(admin) => info!(
+                "console at {}://{admin}/",
+                if self.admin_speaks_tls { "https" } else { "http" }
+            ),
             None => info!("no console and no API (--admin off)"),
         }
         info!(address = %public, dir = %dir.display(), version, "listening");
@@ -41,6 +46,13 @@ impl Opened<'_> {
 fn tell_webhook(public: SocketAddr, config: &http::Config) {
     let Some(url) = &config.twilio.public_url else {
         let (path, port) = (config.path_prefix.as_str(), public.port());
+        if config.certificate.is_some() {
+            info!(
+                webhook = %format_args!("https://HOST:{port}{path}{WEBHOOK_PATH}"),
+                "no --public-url: enter this at Twilio, with the HOST of the certificate"
+            );
+            return;
+        }
         info!(
             webhook = %format_args!("https://HOST{path}{WEBHOOK_PATH}"),
             "no --public-url: enter this at Twilio, with the HOST that leads to port {port} here (ngrok \

@@ -24,6 +24,7 @@ use callreel_core::session::GAP_MS_MAX;
 use callreel_core::{wav, ws};
 use hyper::body::Bytes;
 use mio::{Events, Poll, Token};
+use tokio_rustls::rustls::ServerConnection;
 
 use self::desk::Desk;
 pub use self::inbox::Handle;
@@ -132,6 +133,8 @@ impl Default for Config {
 pub struct Connection {
     /// The socket; non-blocking.
     pub stream: std::net::TcpStream,
+    /// The state of TLS after its handshake, if the peer speaks TLS.
+    pub tls: Option<Box<ServerConnection>>,
     /// Bytes that arrived with the end of the handshake.
     pub already_read: Bytes,
     /// Address of the peer.
@@ -365,9 +368,9 @@ impl Reader {
     }
 
     fn adopt(&mut self, connection: Connection, mut place: Place) {
-        let Connection { stream, already_read, peer } = connection;
+        let Connection { stream, tls, already_read, peer } = connection;
         let token = self.connections.next_token();
-        let mut wire = Wire::new(stream);
+        let mut wire = Wire::new(stream, tls);
         if let Err(error) = wire.watch(self.poll.registry(), token) {
             tracing::error!(%error, %peer, "cannot watch a connection");
             return;

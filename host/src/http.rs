@@ -38,6 +38,7 @@ use crate::listener::{self, Client, HandOver, Level, Limits, Listener, SilentLim
 use crate::origin::Origin;
 use crate::public_url::{self, PathPrefix, STREAM_PATH, WEBHOOK_PATH};
 use crate::ready::{Phase, Readiness};
+use crate::tls::Certificate;
 use crate::twilio;
 
 /// Beginning of the message at `/`, by which `callreel check` knows a callreel.
@@ -63,6 +64,8 @@ pub struct Config {
     pub twilio: twilio::Config,
     /// Path below which requests are answered as well as at the root.
     pub path_prefix: PathPrefix,
+    /// Certificate of the listener; without one it speaks no TLS.
+    pub certificate: Option<Certificate>,
     /// Whether each connection begins with a header of the PROXY protocol, which names the client.
     pub proxy_protocol: bool,
     /// Origins with which a media stream is taken. One without an Origin always is.
@@ -87,6 +90,7 @@ impl Default for Config {
         Self {
             twilio: twilio::Config::default(),
             path_prefix: PathPrefix::default(),
+            certificate: None,
             proxy_protocol: false,
             origins: Vec::new(),
             calls_max: None,
@@ -117,6 +121,7 @@ pub(crate) async fn serve(
     phase: watch::Receiver<Phase>,
 ) {
     let Entrance { engine, board, readiness, upgrading } = entrance;
+    let certificate = config.certificate.clone();
     let exchanges_max = config.exchanges_max.clamp(2, EXCHANGES_MAX);
     let speaking_max = SPEAKING_MAX.min(exchanges_max / 2);
     let limits = Limits {
@@ -147,7 +152,7 @@ pub(crate) async fn serve(
     }
     let router = router(front, refusals.clone());
     let handlers = Handlers { patience, path_prefix, router, refusals, phase: phase.clone() };
-    listener::run(listener, limits, handlers, phase).await;
+    listener::run(listener, limits, certificate, handlers, phase).await;
 }
 
 /// State shared by the handlers.

@@ -42,6 +42,7 @@ pub mod stop;
 pub mod store;
 mod stream_tokens;
 pub mod tail;
+pub mod tls;
 pub mod trust;
 pub mod twilio;
 mod units;
@@ -140,7 +141,10 @@ pub async fn serve(
     let handle = engine.handle();
     // Recordings interrupted earlier are finished meanwhile, in the background.
     let admin_address = admin.as_ref().and_then(|admin| admin.local_addr().ok());
-    Opened { public: public_address, admin: admin_address, dir: store.dir() }.tell(&config.http);
+    let admin_speaks_tls = config.admin.certificate.is_some();
+    let dir = store.dir();
+    Opened { public: public_address, admin: admin_address, dir, admin_speaks_tls }
+        .tell(&config.http);
     let (phase, phases) = watch::channel(Phase::Open);
     let upgrading = Arc::<AtomicUsize>::default();
     let running = Running {
@@ -155,6 +159,7 @@ pub async fn serve(
         readiness: readiness.clone(),
         outbox: outbox.clone(),
         public_address,
+        certificate: config.http.certificate.clone(),
         webhook_url: config.http.twilio.public_url.as_ref().map(PublicUrl::webhook_url),
         stop: stop.clone(),
     };
@@ -163,7 +168,9 @@ pub async fn serve(
             admin::serve(listener, config.admin, sources, phases.clone()).await;
         }
     };
+    let certificate = config.http.certificate.clone();
     let helpers = [
+        certificate.map(|certificate| tokio::spawn(certificate.watch()).abort_handle()),
         config.webhook.zip(outbox).map(|(config, outbox)| {
             tokio::spawn(deliver(config, outbox, Arc::clone(&store))).abort_handle()
         }),

@@ -3,9 +3,8 @@
 //! A connection waits for its first byte, if its listener has places for that. Then it takes a place
 //! among the [`Exchanges`], where the listener's [`Service`] serves it.
 //!
-//! The service gets a [`Stream`]; only the steps before it know that a connection is a TCP socket. A step
-//! that makes another stream of the socket, like a handshake of TLS, belongs into `Rooms::serve`: there
-//! the connection has its place, and the time counts from [`Client::accepted`].
+//! The service gets a [`Stream`]; only the steps before it know that a connection is a TCP socket, and
+//! whether it speaks TLS. The handshake runs in `Rooms::serve`: there the connection has its place.
 
 mod exchanges;
 mod hand_over;
@@ -30,6 +29,7 @@ use self::hand_over::{Opening, Presence};
 use self::standing::Known;
 pub(crate) use self::standing::{Level, Standing};
 use crate::ready::Phase;
+use crate::tls::{self, Certificate};
 
 /// Pause after an accept that failed for lack of a resource (mostly descriptors), so that the wait does
 /// not spin.
@@ -51,6 +51,9 @@ pub(crate) trait Service: Clone + Send + Sync + 'static {
     /// Reports a connection without a usable header of the PROXY protocol. Listeners that expect no
     /// header have none of these.
     fn report_headless(&self, _peer: SocketAddr, _fault: proxy::Fault) {}
+
+    /// Reports a connection on which the handshake of TLS failed.
+    fn report_handshake(&self, _peer: SocketAddr, _fault: tls::Fault) {}
 
     /// Reports a connection that ended before its first byte. Listeners without places for silent
     /// connections have none of these.
@@ -102,10 +105,11 @@ pub(crate) struct Client {
 }
 
 /// Accepts connections until `phase` is [`Phase::Closed`] or its sender is gone; from the drain on only
-/// if no other recorder has the socket.
+/// if no other recorder has the socket. With a certificate, all of them speak TLS.
 pub(crate) async fn run(
     listener: Listener,
     limits: Limits,
+    certificate: Option<Certificate>,
     service: impl Service,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -114,7 +118,7 @@ pub(crate) async fn run(
     let hand_over = listener.hand_over();
     let mut opening = Opening::new(listener);
     let (spoke, mut speaking) = mpsc::unbounded_channel();
-    let mut rooms = Rooms::new(limits, service, spoke);
+    let mut rooms = Rooms::new(limits, certificate, service, spoke);
     let known = Arc::clone(&rooms.known);
     let mut is_starved = false;
     let mut draining = phase.clone();
@@ -179,6 +183,7 @@ struct Rooms<S> {
     finish_timeout: Duration,
     /// Time for the header of the PROXY protocol, if there is one.
     proxy_timeout: Option<Duration>,
+    certificate: Option<Certificate>,
     /// The count of `exchanges`.
     known: Arc<Known>,
     service: S,
@@ -187,7 +192,12 @@ struct Rooms<S> {
 }
 
 impl<S: Service> Rooms<S> {
-    fn new(limits: Limits, service: S, spoke: mpsc::UnboundedSender<(TcpStream, Client)>) -> Self {
+    fn new(
+        limits: Limits,
+        certificate: Option<Certificate>,
+        service: S,
+        spoke: mpsc::UnboundedSender<(TcpStream, Client)>,
+    ) -> Self {
         let exchanges = Exchanges::new(limits.exchanges_max);
         Self {
             silent: limits.silent.map(|silent| (Exchanges::new(silent.count_max), silent.timeout)),
@@ -195,6 +205,7 @@ impl<S: Service> Rooms<S> {
             exchanges,
             finish_timeout: limits.finish_timeout,
             proxy_timeout: limits.proxy_timeout,
+            certificate,
             service,
             spoke,
         }
@@ -216,7 +227,7 @@ impl<S: Service> Rooms<S> {
 
     /// Serves a connection, as soon as there is a place for it.
     async fn serve(&mut self, mut socket: TcpStream, mut client: Client) {
-        let proxy_timeout = self.proxy_timeout;
+        let (proxy_timeout, certificate) = (self.proxy_timeout, self.certificate.clone());
         let (service, standing) = (self.service.clone(), Arc::clone(&client.standing));
         let connection = async move {
             if let Err(error) = socket.set_nodelay(true) {
@@ -232,7 +243,13 @@ impl<S: Service> Rooms<S> {
                     Err(fault) => return service.report_headless(client.peer, fault),
                 }
             }
-            service.serve(socket, client).await;
+            let Some(certificate) = certificate else {
+                return service.serve(socket, client).await;
+            };
+            match certificate.accept(socket).await {
+                Ok(stream) => service.serve(stream, client).await,
+                Err(fault) => service.report_handshake(client.peer, fault),
+            }
         };
         self.exchanges.admit(standing, connection).await;
     }

@@ -7,6 +7,7 @@ mod text;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
@@ -53,6 +54,8 @@ pub(crate) struct Scrape {
     pub is_draining: bool,
     /// State of the webhook, if one is set.
     pub webhook: Option<Health>,
+    /// The end of the certificate in use, if there is one.
+    pub certificate_until: Option<Timestamp>,
     /// Figures of the process.
     pub process: Process,
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -203,6 +203,19 @@ pub fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Warns of a file of secrets that every user of the machine may read or change.
+pub(crate) fn warn_if_shared(path: &Path) {
+    /// Reading and writing by users that are neither the owner nor of the group.
+    const OTHERS: u32 = 0o006;
+    let mode = std::fs::metadata(path).map_or(0, |file| file.permissions().mode());
+    if mode & OTHERS != 0 {
+        tracing::warn!(
+            file = %path.display(),
+            "every user of this machine can read or change a file of secrets: `chmod o-rw` it"
+        );
+    }
 }
 
 /// Reads a file that was a regular one before, and must be one still: a pipe would block.

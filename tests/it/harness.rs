@@ -8,6 +8,7 @@ pub(crate) mod fixtures;
 pub(crate) mod messages;
 pub(crate) mod oracle;
 pub(crate) mod peer;
+pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod python;
 pub(crate) mod receiver;

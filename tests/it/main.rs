@@ -43,6 +43,7 @@ mod shown;
 mod silence;
 mod tidy;
 mod timing;
+mod tls;
 mod trust;
 mod upgrade;
 mod wav;

@@ -26,6 +26,7 @@ use crate::outbox::Outbox;
 use crate::ready::Phase;
 use crate::record::{Key, Record, UnknownEncoding, parse_day};
 use crate::store::catalog::{Cursor, Filter};
+use crate::tls::Certificate;
 
 /// Recordings on one page: the default and the maximum.
 const PAGE: usize = 50;
@@ -367,6 +368,7 @@ pub(super) async fn metrics(
         retention: store.retention(),
         is_draining: admin.is_draining(),
         webhook: admin.sources.outbox.as_ref().map(Outbox::health),
+        certificate_until: admin.sources.certificate.as_ref().map(Certificate::until),
         process: process.map_err(Problem::internal)?,
     };
     let head = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")];

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Admin;
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Plan, Recovery, Room, Store};
+use crate::tls::Certificate;
 
 /// Room on the file system of the recordings.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -77,6 +78,8 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     let mut warnings = readiness.warnings();
     let delivery = admin.sources.outbox.as_ref().map(Outbox::health);
     warnings.extend(delivery.iter().flat_map(outbox::Health::warnings));
+    let certificate = admin.sources.certificate.as_ref();
+    warnings.extend(certificate.and_then(Certificate::warning));
     let status = if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     answer(status, &faults, &warnings, recovery(&admin.sources.store))
 }

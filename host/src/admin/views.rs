@@ -239,7 +239,11 @@ impl Admin {
             recovery: health::recovery(&self.sources.store),
             allows_delete: self.config.allows_delete,
             has_token: self.config.token.is_some(),
-            stream_url: format!("ws://{address}{}{STREAM_PATH}", self.config.path_prefix.as_str()),
+            stream_url: format!(
+                "{}://{address}{}{STREAM_PATH}",
+                if self.sources.certificate.is_some() { "wss" } else { "ws" },
+                self.config.path_prefix.as_str()
+            ),
             webhook_url: self.sources.webhook_url.clone(),
             webhook: self.sources.outbox.as_ref().map(Outbox::health),
         }

@@ -186,6 +186,8 @@ pub enum RequestRefused {
     Signature,
     /// The request was not whole in time.
     Timeout,
+    /// The handshake of TLS failed.
+    Tls,
     /// The head or the body is too long.
     TooLarge,
     /// The handshake does not follow RFC 6455.
@@ -194,7 +196,7 @@ pub enum RequestRefused {
 
 impl RequestRefused {
     /// All reasons, in the order of [`Counters::requests_refused`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Body,
         Self::CallSid,
         Self::Crowded,
@@ -210,6 +212,7 @@ impl RequestRefused {
         Self::Rate,
         Self::Signature,
         Self::Timeout,
+        Self::Tls,
         Self::TooLarge,
         Self::WebSocket,
     ];
@@ -233,6 +236,7 @@ impl RequestRefused {
             Self::Rate => "rate",
             Self::Signature => "signature",
             Self::Timeout => "timeout",
+            Self::Tls => "tls",
             Self::TooLarge => "too_large",
             Self::WebSocket => "websocket",
         }

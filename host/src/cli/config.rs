@@ -3,8 +3,6 @@
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::environment::TWILIO_TOKEN;
@@ -16,8 +14,9 @@ use crate::caller_ids::Callers;
 use crate::public_url::PathPrefix;
 use crate::secrets::Watched;
 use crate::stream_tokens::StreamTokens;
+use crate::tls::Certificate;
 use crate::twilio::AuthTokens;
-use crate::{Config, admin, engine, http, secrets, store, twilio, webhook};
+use crate::{Config, admin, engine, http, secrets, store, tls, twilio, webhook};
 
 /// Errors of settings that are valid one by one, but not together.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +64,9 @@ pub enum Error {
          --public-url: Twilio signs for the address it calls, so give that, like --public-url https://calls.example.com"
     )]
     TokenWithoutPublicUrl,
+    /// The certificate is not usable.
+    #[error(transparent)]
+    Certificate(#[from] tls::Error),
     /// The settings of the webhook are not usable.
     #[error(transparent)]
     Webhook(#[from] webhook::ConfigError),
@@ -81,10 +83,11 @@ impl TryFrom<ServeArgs> for Config {
             return Err(Error::SamePort { listen, admin });
         }
         let engine = engine_config(&args)?;
+        let certificate = certificate(&args.listening)?;
         Ok(Self {
-            admin: admin_config(args.admin, &args.listening)?,
+            admin: admin_config(args.admin, &args.listening, certificate.as_ref())?,
             webhook: webhook_config(args.webhook)?,
-            http: http_config(args.listening, args.twilio, &args.limits, &engine)?,
+            http: http_config(args.listening, args.twilio, &args.limits, &engine, certificate)?,
             store: store_config(args.files, args.disk),
             drain: args.limits.drain,
             engine,
@@ -116,6 +119,7 @@ fn http_config(
     args: TwilioArgs,
     limits: &LimitsArgs,
     engine: &engine::Config,
+    certificate: Option<Certificate>,
 ) -> Result<http::Config, Error> {
     let path_prefix = listening.path_prefix.unwrap_or_default();
     let public_url = listening.public_url.map(|url| url.below(&path_prefix));
@@ -125,6 +129,7 @@ fn http_config(
         (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
     };
     Ok(http::Config {
+        certificate,
         proxy_protocol: listening.proxy_protocol,
         origins: listening.allow_origin,
         path_prefix: match &public_url {
@@ -151,7 +156,7 @@ fn auth_tokens(args: &TwilioArgs) -> Result<Option<Watched<AuthTokens>>, Error> 
         (Some(_), Some(_)) => return Err(Error::TokenTwice),
         (None, Some(path)) => {
             let tokens = Watched::open(path, AuthTokens::from_file)?;
-            warn_if_shared(path);
+            secrets::warn_if_shared(path);
             return Ok(Some(tokens));
         }
         (given, None) => given.or_else(|| std::env::var(TWILIO_TOKEN).ok()),
@@ -160,20 +165,20 @@ fn auth_tokens(args: &TwilioArgs) -> Result<Option<Watched<AuthTokens>>, Error> 
     Ok(tokens.map(Watched::fixed))
 }
 
-/// Warns of a file of secrets that every user of the machine may read or change.
-fn warn_if_shared(path: &Path) {
-    /// Reading and writing by users that are neither the owner nor of the group.
-    const OTHERS: u32 = 0o006;
-    let mode = std::fs::metadata(path).map_or(0, |file| file.permissions().mode());
-    if mode & OTHERS != 0 {
-        tracing::warn!(
-            file = %path.display(),
-            "every user of this machine can read or change a file of secrets: `chmod o-rw` it"
-        );
-    }
+/// The certificate of the public listener.
+fn certificate(args: &ListeningArgs) -> Result<Option<Certificate>, Error> {
+    let (Some(cert), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) else {
+        return Ok(None);
+    };
+    let config = tls::Config { cert, key, client_ca: args.tls_client_ca.clone() };
+    Ok(Some(Certificate::open(config)?))
 }
 
-fn admin_config(args: AdminArgs, listening: &ListeningArgs) -> Result<admin::Config, Error> {
+fn admin_config(
+    args: AdminArgs,
+    listening: &ListeningArgs,
+    certificate: Option<&Certificate>,
+) -> Result<admin::Config, Error> {
     let token = args.admin_token.map(admin::Token::new).transpose()?;
     let AdminAddress(address) = args.admin;
     match address {
@@ -187,6 +192,7 @@ fn admin_config(args: AdminArgs, listening: &ListeningArgs) -> Result<admin::Con
     }
     Ok(admin::Config {
         token,
+        certificate: certificate.filter(|_| args.admin_tls).map(Certificate::open_to_all),
         path_prefix: listening.path_prefix.clone().unwrap_or_default(),
         origins: listening.allow_origin.clone(),
         behind_proxy: args.admin_behind_proxy,

@@ -95,6 +95,20 @@ pub struct ListeningArgs {
     #[arg(long, env = "CALLREEL_REUSE_PORT", value_parser = BoolishValueParser::new())]
     pub reuse_port: bool,
 
+    /// Speak TLS at --listen, with the certificate in this PEM file; its chain is behind it. URLs begin
+    /// with https:// and wss://. The file is read again when it changes, so a renewal needs no restart.
+    /// Needs --tls-key
+    #[arg(long, env = "CALLREEL_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file of the certificate's key
+    #[arg(long, env = "CALLREEL_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Take only clients with a certificate of an authority in this PEM file; for providers that show one
+    #[arg(long, env = "CALLREEL_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+
     /// Expect a header of the PROXY protocol at --listen; version 1 or 2, in front of each connection. The
     /// client's address is taken from it, and a connection without it is closed. Let nobody but the load
     /// balancer reach that port: a client could name any address [default: off]
@@ -269,6 +283,10 @@ pub struct AdminArgs {
         value_parser = admin_address
     )]
     pub admin: AdminAddress,
+
+    /// Speak TLS at --admin as well, with the same certificate; clients need none [default: off]
+    #[arg(long, env = "CALLREEL_ADMIN_TLS", value_parser = BoolishValueParser::new(), requires = "tls_cert")]
+    pub admin_tls: bool,
 
     /// Token that everybody must show at the admin listener; 16 to 256 visible ASCII characters. People
     /// show it at a login page, programs as a bearer token. Others can see a command line, so better set

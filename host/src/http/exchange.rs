@@ -25,6 +25,7 @@ use crate::listener::proxy::Fault;
 use crate::listener::{Client, Level, Service, SilentEnd, Stream};
 use crate::public_url::PathPrefix;
 use crate::ready::Phase;
+use crate::tls;
 
 /// Time for a response to leave, beyond the time for its request to arrive.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -78,6 +79,12 @@ impl Service for Handlers {
     fn report_headless(&self, peer: SocketAddr, fault: Fault) {
         if !matches!(fault, Fault::Nothing) {
             self.refusals.tell_connection(peer, Unread::Headless(fault), &[]);
+        }
+    }
+
+    fn report_handshake(&self, peer: SocketAddr, fault: tls::Fault) {
+        if !matches!(fault, tls::Fault::Gone) {
+            self.refusals.tell_connection(peer, Unread::Handshake(fault), &[]);
         }
     }
 

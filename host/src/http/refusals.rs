@@ -21,6 +21,7 @@ use crate::board::{Board, Refused, RequestRefused};
 use crate::listener::Client;
 use crate::listener::proxy::Fault;
 use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
+use crate::tls;
 use crate::twilio::NOT_SIGNED;
 
 /// Seconds until a peer refused for lack of room may try again.
@@ -192,10 +193,13 @@ impl Refusals {
 }
 
 /// Reasons why no request could be read from a connection.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Unread {
     #[error("it made room for newer ones before its request was whole")]
     Crowded,
+    /// Only with `--tls-cert`.
+    #[error(transparent)]
+    Handshake(tls::Fault),
     /// Only with `--proxy-protocol`.
     #[error(transparent)]
     Headless(Fault),
@@ -221,8 +225,9 @@ impl Unread {
         }
     }
 
-    const fn why(self) -> RequestRefused {
+    const fn why(&self) -> RequestRefused {
         match self {
+            Self::Handshake(_) => RequestRefused::Tls,
             Self::Crowded => RequestRefused::Crowded,
             Self::Headless(Fault::Timeout(_)) => RequestRefused::Timeout,
             Self::Headless(_) | Self::Malformed => RequestRefused::Malformed,
@@ -232,13 +237,19 @@ impl Unread {
     }
 
     /// Returns the most likely cause, judged by the first bytes, and the remedy.
-    fn advice(self, first_bytes: &[u8]) -> &'static str {
+    fn advice(&self, first_bytes: &[u8]) -> &'static str {
         match (self, first_bytes) {
+            (Self::Handshake(tls::Fault::Plain), _) => {
+                "let the client use https:// and wss://, or leave --tls-cert out"
+            }
+            (Self::Handshake(_), _) => {
+                "if that was a call, try `openssl s_client -connect HOST:PORT` from outside"
+            }
             (Self::Headless(_), _) => {
                 "--proxy-protocol is set: let the load balancer in front send that header, or leave the option out"
             }
             (Self::Malformed, [0x16, 0x03, ..]) => {
-                "it began with TLS, which has to end in a proxy in front: this port speaks plain http:// and ws://"
+                "it began with TLS, but this port speaks plain http:// and ws://: set --tls-cert and --tls-key, or end TLS in a proxy in front"
             }
             (Self::Malformed, bytes) if bytes.starts_with(b"PRI * HTTP/2") => {
                 "it began with HTTP/2: let the proxy in front speak HTTP/1.1 to this port"

@@ -15,6 +15,7 @@ use hyper::body::Body as _;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::refusals::Refusal;
@@ -64,15 +65,22 @@ async fn hand_over(on_upgrade: OnUpgrade, client: Option<SocketAddr>, engine: Ha
     }
 }
 
-/// Takes the socket out of an upgraded connection. No other function beside the listener depends on the
-/// type of its streams.
+/// Takes the socket, and the state of TLS, out of an upgraded connection. No other function beside the
+/// listener depends on the type of its streams.
 fn take_socket(upgraded: Upgraded, client: Option<SocketAddr>) -> io::Result<Connection> {
-    let parts =
-        upgraded.downcast::<TokioIo<TcpStream>>().expect("the listener serves TCP sockets alone");
-    let socket = parts.io.into_inner();
+    let (socket, tls, already_read) = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => (parts.io.into_inner(), None, parts.read_buf),
+        Err(upgraded) => {
+            let parts = upgraded
+                .downcast::<TokioIo<TlsStream<TcpStream>>>()
+                .expect("the listener serves TCP sockets, with TLS or without");
+            let (socket, tls) = parts.io.into_inner().into_inner();
+            (socket, Some(Box::new(tls)), parts.read_buf)
+        }
+    };
     let other_end = socket.peer_addr()?;
     let peer = client.unwrap_or(other_end);
-    Ok(Connection { stream: socket.into_std()?, already_read: parts.read_buf, peer })
+    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer })
 }
 
 impl Front {

@@ -131,6 +131,14 @@ impl Families<'_> {
         let wrong = "Wrong tokens shown at the admin listener";
         let wrong_tokens = &scrape.board.counters.wrong_tokens;
         self.counter("callreel_admin_tokens_refused", wrong, wrong_tokens)?;
+        if let Some(until) = scrape.certificate_until {
+            let name = "callreel_tls_certificate_end_timestamp_seconds";
+            self.gauge(
+                name,
+                "End of the certificate in use, in Unix time",
+                until.as_second() as f64,
+            )?;
+        }
         let draining = f64::from(u8::from(scrape.is_draining));
         self.gauge("callreel_draining", "1 when no new calls are taken", draining)
     }

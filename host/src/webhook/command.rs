@@ -29,9 +29,9 @@ pub struct Args {
 pub enum Action {
     /// Send a signed message (webhook.test) to each receiver, and tell the answers
     Test(TestArgs),
-    /// List the messages that were given up after three days and are kept, the oldest first
+    /// List the messages that were given up after three days, the oldest first
     List(DirArgs),
-    /// Send messages that were given up again: the recorder on the directory does it within seconds
+    /// Send messages that were given up again, by the recorder on the directory
     Redeliver(RedeliverArgs),
 }
 
