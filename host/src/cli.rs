@@ -175,14 +175,27 @@ fn whole() -> clap::Command {
 fn shortened(command: clap::Command) -> clap::Command {
     let short = |arg: clap::Arg| {
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        let end = [". ", "; ", ": "].iter().filter_map(|mark| help.find(mark)).min();
-        let first = help[..end.unwrap_or(help.len())].split(" [default: ").next();
-        let first = first.unwrap_or_default().to_owned();
+        let (text, _default) = help.split_once(" [default: ").unwrap_or((&help, ""));
+        let first = first_statement(text).to_owned();
         let is_long = arg.get_default_values().iter().any(|value| value.len() > DEFAULT_MAX);
         let arg = if is_long { arg.hide_default_value(true) } else { arg };
         arg.help(first).long_help(None::<&str>).hide_env(true).hide_possible_values(true)
     };
     command.mut_args(short).mut_subcommands(shortened)
+}
+
+/// The text up to the first full stop, semicolon or colon outside of parentheses.
+fn first_statement(text: &str) -> &str {
+    let mut depth = 0_usize;
+    for (at, character) in text.char_indices() {
+        match character {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            '.' | ';' | ':' if depth == 0 && text[at + 1..].starts_with(' ') => return &text[..at],
+            _ => {}
+        }
+    }
+    text
 }
 
 /// Prints the message of clap and ends the process: 0 after help, 2 after a mistake.

@@ -90,8 +90,9 @@ fn give(number: Signal, name: &'static str, stop: &Stop, order: fn(&Stop)) -> io
     let stop = stop.clone();
     tokio::spawn(async move {
         while signal.recv().await.is_some() {
+            // Before the order, so that the last line of the log is that of the end.
+            info!(signal = name, "told to stop");
             order(&stop);
-            info!(signal = name, order = stop.order().name(), "told to stop");
         }
     });
     Ok(())

@@ -19,19 +19,6 @@ pub enum Order {
     Finish,
 }
 
-impl Order {
-    /// The order as the log shows it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::GoOn => "go on",
-            Self::Drain => "drain",
-            Self::Stop => "stop",
-            Self::Finish => "finish",
-        }
-    }
-}
-
 /// Tells a recorder when to end. Clones give orders to the same recorder.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<watch::Sender<Order>>);

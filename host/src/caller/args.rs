@@ -41,8 +41,8 @@ pub struct Args {
     /// speech, another voice in every call
     pub audio: Option<PathBuf>,
 
-    /// ws/wss: the stream itself; http/https: a webhook that answers with the TwiML to follow, as
-    /// Twilio follows it; what Twilio refuses is refused with Twilio's error number
+    /// URL of the stream (ws, wss) or of a webhook (http, https); the TwiML of a webhook is followed as
+    /// Twilio follows it, and what Twilio refuses is refused with Twilio's error number
     #[arg(long, default_value = "ws://127.0.0.1:5050/media-stream")]
     pub url: String,
 

@@ -105,7 +105,9 @@ fn failures_of_two_instances_are_published_once_while_one_recovers_all_the_time(
     let finished = shelf::finished(dir.path());
     assert_eq!(finished.len(), 600);
     assert!(finished.keys().all(|id| !id.ends_with("-2")), "{:?}", finished.keys());
-    assert_eq!(first.recovery().found, 300, "{:?}", first.recovery());
+    // A failure may be seen just before it gets its name, and is finished already when it is looked at.
+    let recovery = first.recovery();
+    assert!(recovery.found >= 300 && recovery.finished == recovery.found, "{recovery:?}");
     assert!(shelf::unfinished(dir.path()).is_empty());
 }
 

@@ -53,7 +53,15 @@ pub(crate) fn build(arguments: &[&str]) -> PathBuf {
 
 /// Path of a program of the benches, built with core alone, without the crates that it is compared with.
 pub(crate) fn bench(program: &str) -> PathBuf {
-    build(&["--release", "--package", "callreel-bench", "--no-default-features", "--bin", program])
+    build(&[
+        "--profile",
+        "bench",
+        "--package",
+        "callreel-bench",
+        "--no-default-features",
+        "--bin",
+        program,
+    ])
 }
 
 /// A server to start.
