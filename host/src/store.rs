@@ -1,11 +1,11 @@
 //! The recordings' directory: places and names of recordings, and how files get them.
 //!
 //! `<dir>/<date>/<id>.wav` and `.json` are finished and never changed again. `.wav.part` and
-//! `.json.part` are being recorded, or were when the recorder was interrupted: the [recovery](recover)
+//! `.json.part` are being recorded, or were when the recorder was interrupted: the recovery (`recover`)
 //! finishes them. All other files belong to somebody else and are left alone.
 //!
 //! Several instances may record to one directory. Each holds a lock on every `.part` file that it works
-//! on; one of them keeps [house](house) for all.
+//! on; one of them keeps house (`house`) for all.
 
 pub mod catalog;
 mod clock;

@@ -202,7 +202,8 @@ fn canned(status: u16, body: &'static str) -> SocketAddr {
             let _ = socket.read(&mut [0; 4096]);
             let length = body.len();
             let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n");
-            let _ = write!(socket, "{head}Location: /\r\n\r\n{body}");
+            // In one write: the caller looks at the bytes that come with the head.
+            let _ = socket.write_all(format!("{head}Location: /\r\n\r\n{body}").as_bytes());
         }
     });
     address
