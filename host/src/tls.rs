@@ -225,8 +225,8 @@ impl Certificate {
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let until = self.until();
-        let is_near = until.duration_since(Timestamp::now()) < WARN_BEFORE;
-        is_near.then(|| format!("the certificate of --tls-cert ends at {until}: renew it"))
+        ends_soon(until, Timestamp::now())
+            .then(|| format!("the certificate of --tls-cert ends at {until}: renew it"))
     }
 
     /// Does the handshake of a connection, with the certificate that is in use now.
@@ -284,9 +284,8 @@ impl Certificate {
     fn warn_before_its_end(&self) {
         let now = Timestamp::now();
         let mut current = lock(&self.shared.current);
-        let rest = current.until.duration_since(now);
         let is_silent = |warned: Timestamp| now.duration_since(warned) < WARN_EVERY;
-        if rest < WARN_BEFORE && !current.warned.is_some_and(is_silent) {
+        if ends_soon(current.until, now) && !current.warned.is_some_and(is_silent) {
             current.warned = Some(now);
             let until = current.until;
             tracing::warn!(
@@ -295,6 +294,11 @@ impl Certificate {
             );
         }
     }
+}
+
+/// Whether a certificate with this end is to be renewed now, or has ended.
+fn ends_soon(until: Timestamp, now: Timestamp) -> bool {
+    until.duration_since(now) < WARN_BEFORE
 }
 
 impl fmt::Debug for Certificate {

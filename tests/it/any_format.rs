@@ -19,7 +19,7 @@ use callreel_core::session::{Event, Session, ring_bytes_min};
 use callreel_core::wav::Encoding;
 use serde_json::{Value, json};
 
-use crate::harness::oracle::{self, Wavs};
+use crate::harness::oracle::{self, Wavs, probe};
 use crate::harness::process::{PATIENCE, callreel, eventually};
 use crate::harness::shelf::sha256;
 
@@ -245,16 +245,6 @@ fn paths(dir: &Path, id: &str) -> (PathBuf, PathBuf) {
 
 fn read_record(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
-/// Codec, sample rate, channels and duration by ffprobe.
-fn probe(path: &Path) -> String {
-    let mut ffprobe = Command::new("ffprobe");
-    ffprobe.args(["-v", "warning", "-of", "csv=p=0"]);
-    ffprobe.args(["-show_entries", "stream=codec_name,sample_rate,channels,duration"]);
-    let output = ffprobe.arg(path).output().expect("ffprobe is installed: apt-get install ffmpeg");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// Appends to `heard` the sample frames that came since the last look.

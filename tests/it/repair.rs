@@ -6,6 +6,7 @@ use std::process::Command;
 
 use callreel_core::wav::{self, Encoding, Length, Spec};
 
+use crate::harness::oracle::probe;
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, callreel, eventually};
 use crate::harness::shelf;
@@ -207,14 +208,4 @@ fn a_file_that_is_being_recorded_is_left_alone() {
 fn repair(options: &[&str], path: &Path) -> (Option<i32>, String) {
     let output = Command::new(callreel()).arg("repair").args(options).arg(path).output().unwrap();
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
-}
-
-/// Codec, rate, channels and duration, as ffprobe sees them without a complaint.
-fn probe(path: &Path) -> String {
-    let mut ffprobe = Command::new("ffprobe");
-    ffprobe.args(["-v", "warning", "-of", "csv=p=0"]);
-    ffprobe.args(["-show_entries", "stream=codec_name,sample_rate,channels,duration"]);
-    let output = ffprobe.arg(path).output().expect("ffprobe is installed: apt-get install ffmpeg");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

@@ -5,14 +5,12 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::thread;
 
 use rcgen::{CertificateParams, CertifiedKey, DnType, KeyPair};
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tokio_rustls::rustls::{ServerConnection, StreamOwned};
 
+use crate::harness::pki;
 use crate::harness::process::{Server, Setup, callreel, free_address};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -170,15 +168,7 @@ fn certificate(subject: &str) -> CertifiedKey<KeyPair> {
 
 /// A server that shows a self-signed certificate to every connection.
 fn self_signed() -> SocketAddr {
-    let CertifiedKey { cert, signing_key } = certificate("callreel test");
-    let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der());
-    let config = ServerConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key.into())
-        .unwrap();
-    let config = Arc::new(config);
+    let config = pki::server_config(&certificate("callreel test"));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {

@@ -5,16 +5,14 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, CertifiedKey, DnType, KeyPair};
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tokio_rustls::rustls::{ServerConnection, StreamOwned};
 
 use super::{TOKEN, command, run};
+use crate::harness::pki;
 use crate::harness::process::{Server, Setup};
 use crate::harness::shelf;
 
@@ -203,15 +201,8 @@ fn certificate((year, month, day): (i32, u8, u8)) -> CertifiedKey<KeyPair> {
 }
 
 /// A server that shows a certificate to every connection and answers every request with `body`.
-fn serve_tls(CertifiedKey { cert, signing_key }: &CertifiedKey<KeyPair>, body: &str) -> SocketAddr {
-    let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der());
-    let config = ServerConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key.into())
-        .unwrap();
-    let config = Arc::new(config);
+fn serve_tls(certificate: &CertifiedKey<KeyPair>, body: &str) -> SocketAddr {
+    let config = pki::server_config(certificate);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());

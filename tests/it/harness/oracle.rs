@@ -162,3 +162,13 @@ pub(crate) fn samples(bytes: &[u8]) -> Vec<i16> {
 fn words(text: &str) -> Vec<&str> {
     text.split_whitespace().collect()
 }
+
+/// Codec, rate, channels and duration, as ffprobe sees them without a complaint.
+pub(crate) fn probe(path: &Path) -> String {
+    let mut ffprobe = Command::new("ffprobe");
+    ffprobe.args(["-v", "warning", "-of", "csv=p=0"]);
+    ffprobe.args(["-show_entries", "stream=codec_name,sample_rate,channels,duration"]);
+    let output = ffprobe.arg(path).output().expect("ffprobe is installed: apt-get install ffmpeg");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
