@@ -580,6 +580,7 @@ fn place_calls(bench: &Bench, calls: u32, seconds: u64) -> Result<Vec<Vec<u8>>, 
         calls,
         duration: Some(Duration::from_secs(seconds)),
         flood: calls == 1,
+        patience: Duration::from_secs(60),
         save_sent: Some(sent.clone()),
         ..Plan::new(bench.appliance.stream_url())
     };

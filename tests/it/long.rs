@@ -15,15 +15,12 @@ use serde_json::Value;
 
 use crate::harness::disk::Disk;
 use crate::harness::peer::Peer;
-use crate::harness::process::{PATIENCE, Server, Setup, eventually};
+use crate::harness::process::{PATIENCE, PROMPT, Server, Setup, eventually};
 use crate::harness::shelf;
 
 const ALL: std::ops::RangeInclusive<u64> = 1..=u64::MAX;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Longest stop with peers that answer the close frame.
-const STOP_MAX: Duration = Duration::from_secs(2);
 
 const PCM: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
 
@@ -142,7 +139,7 @@ fn a_stop_with_long_calls_is_soon_over() {
         (took, calls.into_iter().map(|call| call.join().unwrap()).collect::<Vec<_>>())
     });
     eprintln!("SIGTERM with 4 calls of {:?}: {took:?}", length());
-    assert!(took < STOP_MAX, "{took:?}");
+    assert!(took < PROMPT, "{took:?}");
     assert_eq!(reads(&disk), 0);
     check_long(dir.path(), &calls, "partial");
 }
@@ -182,7 +179,7 @@ fn a_start_takes_calls_before_day_long_files_are_recovered_and_short_ones_come_f
     assert_eq!((server.get("/readyz"), server.get("/")), (200, 200));
     let took = began.elapsed();
     eprintln!("a start with ten day-long parts answered after {took:?}");
-    assert!(took < SECOND, "{took:?}");
+    assert!(took < PROMPT, "{took:?}");
     // A call with the id of a recording that waits.
     let mut peer = Peer::call(&server, "MZday9");
     peer.say(SECOND);
@@ -208,7 +205,7 @@ fn a_start_takes_calls_before_day_long_files_are_recovered_and_short_ones_come_f
     assert!(recording.samples() == peer.pcm() && recording.word("state") == "complete");
     drop(peer);
     let (status, took) = server.stop();
-    assert!(status.code() == Some(0) && took < STOP_MAX, "{status}, {took:?}");
+    assert!(status.code() == Some(0) && took < PROMPT, "{status}, {took:?}");
     server.wait_for_log("recovery is over");
     // The interrupted files that still wait are unchanged.
     for (path, was) in days.iter().zip(was) {

@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketType};
 
 use crate::harness::messages::CONNECTED;
 use crate::harness::peer::{FIN, Peer, TEXT, chunk_codes, frame, pcm};
-use crate::harness::process::{PATIENCE, Server, Setup, eventually};
+use crate::harness::process::{PATIENCE, PROMPT, Server, Setup, eventually};
 use crate::harness::shelf;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -320,6 +320,6 @@ fn a_flood_of_silent_connections_delays_no_webhook_for_long() {
         }
         is_over.store(true, Ordering::Relaxed);
         eprintln!("a flood of silent connections: {answers} webhooks, the slowest in {worst:?}");
-        assert!(worst < SECOND, "{worst:?}");
+        assert!(worst < PROMPT, "{worst:?}");
     });
 }

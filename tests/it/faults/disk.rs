@@ -9,7 +9,7 @@ use super::{CHUNK, SECOND, heard_call, stream_id};
 use crate::harness::admin::Events;
 use crate::harness::disk::{Disk, Errno};
 use crate::harness::peer::Peer;
-use crate::harness::process::{PATIENCE, Server, Setup, eventually};
+use crate::harness::process::{PATIENCE, PROMPT, Server, Setup, eventually};
 use crate::harness::shelf::{self, FINISH_MAX};
 use crate::harness::small_disk::SmallDisk;
 
@@ -173,7 +173,7 @@ fn a_disk_that_takes_300_ms_a_write_for_ten_seconds_loses_nothing() {
     }
     disk.heal();
     eprintln!("a disk of 300 ms a write: GET / took {slowest:?} at most");
-    assert!(slowest < SECOND);
+    assert!(slowest < PROMPT);
     for peer in peers.into_iter().map(Peer::finish) {
         let recording = &shelf::finished(dir.path())[&peer.stream_id];
         assert_eq!(recording.state(), ("complete", "stop"));

@@ -15,12 +15,13 @@ use serde_json::Value;
 use super::{SECOND, heard_call, stream_id};
 use crate::harness::disk::{Disk, Errno};
 use crate::harness::peer::{FIN, Peer, TEXT, frame};
-use crate::harness::process::{PATIENCE, Server, Setup, callreel, eventually};
+use crate::harness::process::{PATIENCE, PROMPT, Server, Setup, callreel, eventually};
 use crate::harness::shelf;
 use crate::harness::small_disk::SmallDisk;
 
-/// Most time from SIGTERM to the end: calls to finish, and a second for the log.
-const STOP_MAX: Duration = Duration::from_secs(10);
+/// Most time from SIGTERM to the end on a machine whose cores are all in use: calls to finish, and a
+/// second for the log.
+const STOP_MAX: Duration = Duration::from_secs(20);
 
 /// Condition of the log's destination.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +147,7 @@ fn promises_hold(sink: Sink, format: &str) {
         let asked = Instant::now();
         assert!(path == "/readyz" || server.get(path) == 200, "{sink:?} {format}");
         assert!(path == "/" || server.ask_admin(path).0 > 0, "{sink:?} {format}");
-        assert!(asked.elapsed() < 2 * SECOND, "{sink:?} {format}: {:?}", asked.elapsed());
+        assert!(asked.elapsed() < PROMPT, "{sink:?} {format}: {:?}", asked.elapsed());
     }
     for signal in [Signal::HUP, Signal::USR2] {
         server.signal(signal);
@@ -265,7 +266,7 @@ fn a_stop_that_cannot_be_told_is_a_stop_all_the_same() {
         let mut refused = setup.env("CALLREEL_LISTEN", other.address.to_string()).spawn();
         let began = Instant::now();
         assert_eq!(refused.wait(PATIENCE).code(), Some(1), "{sink:?}");
-        assert!(began.elapsed() < 5 * SECOND, "{sink:?}: {:?}", began.elapsed());
+        assert!(began.elapsed() < PROMPT, "{sink:?}: {:?}", began.elapsed());
     }
 }
 

@@ -17,6 +17,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Far above the time of any step here on a busy machine, far below a hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Most time for an answer that waits for nothing, on a machine whose cores are all in use.
+pub(crate) const PROMPT: Duration = Duration::from_secs(10);
 
 /// Path of the program, built by cargo if need be.
 pub(crate) fn callreel() -> &'static Path {

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::process::eventually;
 
 /// Longest time from the end of a call to its finished recording.
-pub(crate) const FINISH_MAX: Duration = Duration::from_secs(5);
+pub(crate) const FINISH_MAX: Duration = Duration::from_secs(15);
 
 /// A finished recording.
 #[derive(Clone, Debug, PartialEq)]
