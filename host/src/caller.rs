@@ -17,10 +17,12 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use crate::audio::{self, Audio};
+use crate::trust::{Authorities, NoAuthority};
 use crate::twilio::AuthToken;
 
 mod args;
 mod call;
+mod certificate;
 mod copies;
 mod cue;
 mod dictionary;
@@ -34,6 +36,7 @@ mod webhook;
 mod wire;
 
 pub use args::{Args, run};
+pub use certificate::ServerCertificate;
 pub use cue::{Action, Cue, Fault};
 pub use dictionary::TwilioError;
 pub use messages::Track;
@@ -51,6 +54,9 @@ pub enum Error {
     /// The audio file is missing or unfit.
     #[error(transparent)]
     Audio(#[from] audio::Error),
+    /// The file of authorities cannot be used.
+    #[error("--ca: {0}")]
+    Authority(#[from] NoAuthority),
     /// The server does not answer.
     #[error("cannot connect to {address}: {cause}; {}", dictionary::connect_advice(.cause))]
     Connect {
@@ -111,12 +117,14 @@ pub enum Error {
         cause: io::Error,
     },
     /// The server answers, but there is no encrypted connection.
-    #[error("no TLS with {address}: {cause}; {}", dictionary::tls_advice(.cause))]
+    #[error("no TLS with {address}: {cause}; {}{}", dictionary::tls_advice(.cause), shown_certificate(.certificate.as_deref()))]
     Tls {
         /// Address of the server.
         address: String,
         /// Error of the TLS handshake.
         cause: io::Error,
+        /// The certificate that the server showed, if it came to that.
+        certificate: Option<Box<ServerCertificate>>,
     },
     /// The TwiML leads Twilio to no stream.
     #[error("no stream with this TwiML: {cause}")]
@@ -140,6 +148,10 @@ pub enum Error {
         /// Twilio's error, if it has one for this.
         twilio: Option<TwilioError>,
     },
+}
+
+fn shown_certificate(certificate: Option<&ServerCertificate>) -> String {
+    certificate.map(|shown| format!("; the server's certificate is {shown}")).unwrap_or_default()
 }
 
 /// The tracks of a call.
@@ -184,6 +196,8 @@ pub struct Plan {
     /// `HOST:PORT` that TCP connects to for the stream, without TLS (as behind a tunnel or proxy
     /// that ends it), or `tls://HOST:PORT`.
     pub connect: Option<String>,
+    /// Authorities that are trusted for `wss` and `https` beside those of this machine.
+    pub ca: Authorities,
     /// Whether a `ws` URL in the TwiML is followed, which Twilio refuses.
     pub allow_ws: bool,
     /// Number of calls.
@@ -230,6 +244,7 @@ impl Plan {
         Self {
             url: url.into(),
             connect: None,
+            ca: Authorities::default(),
             allow_ws: false,
             calls: 1,
             audio: None,
@@ -375,6 +390,8 @@ pub struct Report {
     pub seconds: f64,
     /// Lateness of the caller itself; zero in a flood.
     pub lateness: Lateness,
+    /// The certificate that the server showed last; none without TLS.
+    pub certificate: Option<ServerCertificate>,
     /// Cost of the server's process, if it was asked for and all calls were up at one time.
     pub server: Option<ServerCost>,
 }
@@ -412,7 +429,7 @@ pub async fn place_metered(plan: &Plan, meter: Arc<Meter>) -> Result<Report, Err
         return Err(Error::Late { cue: cue.clone(), length: plan.length() });
     }
     let crew = Arc::new(call::Crew::new(plan.clone(), url, meter.clone()));
-    let begun = crew.begun;
+    let (begun, tls) = (crew.begun, crew.tls.clone());
     let mut calls = JoinSet::new();
     for index in 0..plan.calls {
         calls.spawn(call::run(crew.clone(), index));
@@ -425,6 +442,7 @@ pub async fn place_metered(plan: &Plan, meter: Arc<Meter>) -> Result<Report, Err
         calls: reports,
         seconds: begun.elapsed().as_secs_f64(),
         lateness: meter.lateness(),
+        certificate: tls.shown(),
         server: meter.server_cost(),
     })
 }

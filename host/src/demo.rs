@@ -3,6 +3,8 @@
 //! A server on loopback, calls placed at it by the [`caller`], and every recording compared with the
 //! audio sent, sample by sample.
 
+mod certificate;
+
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
@@ -14,15 +16,21 @@ use callreel_core::g711::decode_mulaw;
 use callreel_core::wav::{self, Length, Spec};
 use tokio::net::TcpListener;
 
+use self::certificate::CertificateFiles;
 use crate::caller::{self, CallReport, DialledTracks, Plan, Track, place};
 use crate::disk::open_to_read;
 use crate::log::{Printer, Stream};
 use crate::public_url::STREAM_PATH;
 use crate::stop::{Order, Stop};
-use crate::{Config, Listeners, shown, store};
+use crate::tls;
+use crate::trust::{Authorities, NoAuthority};
+use crate::{Config, Listeners, http, shown, store};
 
 /// Address of the console of `callreel serve` without options.
 const DEFAULT_ADMIN: &str = "127.0.0.1:5051";
+
+/// URL of the streams of `callreel serve` with a certificate and without other options.
+const DEFAULT_SECURE_URL: &str = "wss://127.0.0.1:5050/media-stream";
 
 /// Settings of `callreel demo`.
 #[derive(clap::Args, Debug)]
@@ -39,6 +47,10 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
 
+    /// Make a certificate and record over wss, as providers do; its files stay in DIR/tls
+    #[arg(long)]
+    pub tls: bool,
+
     /// End when the recordings are checked; otherwise serve on until Ctrl-C
     #[arg(long)]
     pub once: bool,
@@ -51,7 +63,13 @@ pub enum Error {
     /// The calls could not be placed.
     #[error(transparent)]
     Caller(#[from] caller::Error),
-    /// No port is free, or no room for the copies of the audio sent.
+    /// The certificate that was just made is not trusted.
+    #[error(transparent)]
+    Authority(#[from] NoAuthority),
+    /// The certificate that was just made cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] tls::Error),
+    /// No port is free, or no room for the certificate or for the copies of the audio sent.
     #[error("the demo cannot run here: {0}")]
     Machine(#[from] io::Error),
     /// Nothing can be recorded.
@@ -70,11 +88,15 @@ pub enum Error {
 pub async fn run(args: &Args, stop: Stop) -> Result<(), Error> {
     // The demo has its own settings and port: a server may run beside it. It looks for no token.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let url = format!("ws://{}{STREAM_PATH}", listener.local_addr()?);
+    let files = args.tls.then(|| CertificateFiles::make(&args.dir)).transpose()?;
+    let scheme = if args.tls { "wss" } else { "ws" };
+    let url = format!("{scheme}://{}{STREAM_PATH}", listener.local_addr()?);
     let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let console = format!("http://{}/", admin.local_addr()?);
     let store = store::Config { dir: args.dir.clone(), ..store::Config::default() };
-    let config = Config { store, ..Config::default() };
+    let certificate = files.as_ref().map(CertificateFiles::open).transpose()?;
+    let http = http::Config { certificate, ..http::Config::default() };
+    let config = Config { store, http, ..Config::default() };
     // A reader that stops taking the output must not delay the recording.
     let out = Printer::start(Stream::Stdout)?;
     let end = Stop::default();
@@ -86,9 +108,9 @@ pub async fn run(args: &Args, stop: Stop) -> Result<(), Error> {
             biased;
             // The calls are cut off, and the audio recorded until then is kept.
             () = &mut stop => Ok(0),
-            recorded = record(args, &url, &out) => match recorded {
+            recorded = record(args, &url, files.as_ref(), &out) => match recorded {
                 Ok(Recorded { wrong: 0, first }) => {
-                    let commands = Commands::of(&args.dir)?;
+                    let commands = Commands::of(&args.dir, files.as_ref())?;
                     if args.once {
                         out.print(commands.later().into());
                     } else {
@@ -121,6 +143,8 @@ pub async fn run(args: &Args, stop: Stop) -> Result<(), Error> {
 struct Commands {
     program: String,
     dir: String,
+    /// The words for the certificate and for its key, if there is one.
+    tls: Option<[String; 2]>,
 }
 
 impl Commands {
@@ -128,7 +152,7 @@ impl Commands {
     ///
     /// # Errors
     /// The current directory or the program has gone.
-    fn of(dir: &Path) -> io::Result<Self> {
+    fn of(dir: &Path, files: Option<&CertificateFiles>) -> io::Result<Self> {
         let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
         // A name alone was found by the shell, unless the caller made it up.
         let is_found = called.components().count() == 1
@@ -136,7 +160,9 @@ impl Commands {
                 std::env::split_paths(&path).any(|dir| dir.join(&called).is_file())
             });
         let program = if is_found { called } else { std::env::current_exe()? };
-        Ok(Self { program: shell_word(&program), dir: shell_word(&std::path::absolute(dir)?) })
+        let word = |path: &Path| io::Result::Ok(shell_word(&std::path::absolute(path)?));
+        let tls = files.map(|files| io::Result::Ok([word(&files.cert)?, word(&files.key)?]));
+        Ok(Self { program: shell_word(&program), dir: word(dir)?, tls: tls.transpose()? })
     }
 
     /// The words while the demo goes on; `first` is the path of a recording.
@@ -144,22 +170,34 @@ impl Commands {
         let program = &self.program;
         let day = first.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
         let id = first.file_stem().unwrap_or_default().to_string_lossy();
-        let later = self.later();
+        let (later, trust) = (self.later(), self.trust());
         format!(
             "\nSee and hear the first one: {console}#recordings/{day}/{id}\n\
-             Still recording. Place another call in another terminal:\n  {program} call --url {url}\n\
+             Still recording. Place another call in another terminal:\n  {program} call --url {url}{trust}\n\
              Ctrl-C ends the demo. The recordings stay.\n{later}"
         )
     }
 
     /// The words for the time after the demo.
     fn later(&self) -> String {
-        let Self { program, dir } = self;
+        let Self { program, dir, tls } = self;
+        let (serve, call) = match tls {
+            Some([cert, key]) => (
+                format!(" --tls-cert {cert} --tls-key {key}"),
+                format!(" --url {DEFAULT_SECURE_URL}{}", self.trust()),
+            ),
+            None => (String::new(), String::new()),
+        };
         format!(
-            "\nLater, to see them again and to record more:\n  {program} serve --dir {dir}\n\
+            "\nLater, to see them again and to record more:\n  {program} serve --dir {dir}{serve}\n\
              then open http://{DEFAULT_ADMIN}/#recordings, and place a call in another terminal:\n  \
-             {program} call\n"
+             {program} call{call}\n"
         )
+    }
+
+    /// The option with which a caller trusts the certificate, behind a blank.
+    fn trust(&self) -> String {
+        self.tls.as_ref().map(|[cert, _]| format!(" --ca {cert}")).unwrap_or_default()
     }
 }
 
@@ -183,13 +221,20 @@ struct Recorded {
 }
 
 /// Places the calls and checks the recordings.
-async fn record(args: &Args, url: &str, out: &Printer) -> Result<Recorded, Error> {
+async fn record(
+    args: &Args,
+    url: &str,
+    files: Option<&CertificateFiles>,
+    out: &Printer,
+) -> Result<Recorded, Error> {
+    let ca = files.map(|files| Authorities::read(&files.cert)).transpose()?.unwrap_or_default();
     let sent = tempfile::tempdir()?;
     let plan = |calls, tracks, seed| Plan {
         calls,
         tracks: Some(tracks),
         duration: Some(Duration::from_secs(args.seconds)),
         save_sent: Some(sent.path().to_owned()),
+        ca: ca.clone(),
         seed,
         ..Plan::new(url)
     };

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
@@ -21,6 +21,8 @@ use tokio_rustls::rustls::{
     self, AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
     SignatureScheme,
 };
+
+use crate::lock::lock;
 
 /// The error of the verifier for the certificate of an authority in the place of a server's own.
 const AUTHORITY_AS_SERVER: &str = "CaUsedAsEndEntity";
@@ -43,7 +45,7 @@ pub struct NoAuthority {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
     "this machine has no certificates of authorities: install them (Debian's ca-certificates), or name a file of them \
-     in SSL_CERT_FILE or --webhook-ca"
+     in SSL_CERT_FILE, in --webhook-ca of serve, or in --ca of call"
 )]
 pub struct NoRoots;
 
@@ -81,6 +83,18 @@ impl fmt::Debug for Authorities {
 /// # Errors
 /// There is nothing to trust.
 pub(crate) fn client(others: &Authorities) -> Result<ClientConfig, NoRoots> {
+    client_that_notes(others, Arc::default())
+}
+
+/// As [`client`]. Each certificate that a server shows for itself is noted in `shown`, trusted or not; a
+/// resumed session shows none.
+///
+/// # Errors
+/// There is nothing to trust.
+pub(crate) fn client_that_notes(
+    others: &Authorities,
+    shown: Arc<Mutex<Option<CertificateDer<'static>>>>,
+) -> Result<ClientConfig, NoRoots> {
     let mut trusted = others.0.clone();
     trusted.extend(rustls_native_certs::load_native_certs().certs);
     let mut roots = RootCertStore::empty();
@@ -93,7 +107,7 @@ pub(crate) fn client(others: &Authorities) -> Result<ClientConfig, NoRoots> {
         .with_safe_default_protocol_versions()
         .expect("ring speaks TLS 1.2 and 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier { usual, trusted }))
+        .with_custom_certificate_verifier(Arc::new(Verifier { usual, trusted, shown }))
         .with_no_client_auth();
     Ok(config)
 }
@@ -103,6 +117,8 @@ pub(crate) fn client(others: &Authorities) -> Result<ClientConfig, NoRoots> {
 struct Verifier {
     usual: Arc<WebPkiServerVerifier>,
     trusted: Vec<CertificateDer<'static>>,
+    /// The certificate that a server showed last.
+    shown: Arc<Mutex<Option<CertificateDer<'static>>>>,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -114,6 +130,7 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        *lock(&self.shown) = Some(end_entity.clone().into_owned());
         let usual = self.usual.verify_server_cert(
             end_entity,
             intermediates,

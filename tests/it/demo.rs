@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -22,7 +23,7 @@ fn the_commands_that_the_demo_prints_work_from_anywhere() {
     fs::hard_link(callreel(), home.join("callreel"))
         .or_else(|_| fs::copy(callreel(), home.join("callreel")).map(drop))
         .unwrap();
-    let mut demo = Demo::start(&home, "./callreel", "/usr/bin:/bin");
+    let mut demo = Demo::start(&home, "./callreel demo", "/usr/bin:/bin");
     let printed = demo.printed();
 
     let link = printed.iter().find_map(|line| line.split_once(": http://")).expect("a link").1;
@@ -59,7 +60,7 @@ fn a_demo_that_the_shell_found_by_its_name_prints_that_name() {
     fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(callreel(), bin.join("callreel")).unwrap();
     let path = format!("{}:/usr/bin:/bin", bin.display());
-    let mut demo = Demo::start(dir.path(), "callreel", &path);
+    let mut demo = Demo::start(dir.path(), "callreel demo", &path);
     let printed = demo.printed();
     for command in commands(&printed) {
         assert!(command.starts_with("callreel "), "{command}");
@@ -70,6 +71,45 @@ fn a_demo_that_the_shell_found_by_its_name_prints_that_name() {
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(help.contains(&format!("[default: {admin}]")), "{admin}");
     demo.end();
+}
+
+#[test]
+fn a_demo_over_wss_makes_a_certificate_that_other_programs_trust() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo = format!("{} demo --tls", callreel().display());
+    let mut demo = Demo::start(dir.path(), &demo, "/usr/bin:/bin");
+    let printed = demo.printed();
+    let said = printed.join("\n");
+    assert!(
+        said.contains("at wss://127.0.0.1:") && said.contains("matches the audio sent"),
+        "{said}"
+    );
+    let [call, serve, later] = &commands(&printed)[..] else { panic!("three: {printed:#?}") };
+    let output = type_in(dir.path(), &format!("{call} --duration 200ms"));
+    assert!(output.status.success(), "{output:?}");
+
+    let (cert, key) = (dir.path().join("callreel-demo/tls/cert.pem"), "callreel-demo/tls/key.pem");
+    assert_eq!(fs::metadata(dir.path().join(key)).unwrap().permissions().mode() & 0o777, 0o600);
+    let server = call.split("wss://").nth(1).unwrap().split('/').next().unwrap();
+    let verified = Command::new("openssl")
+        .args(["s_client", "-connect", server, "-verify_ip", "127.0.0.1", "-verify_return_error"])
+        .arg("-CAfile")
+        .arg(&cert)
+        .stdin(Stdio::null())
+        .output();
+    let verified = String::from_utf8_lossy(&verified.unwrap().stdout).into_owned();
+    assert!(verified.contains("Verify return code: 0 (ok)"), "{verified}");
+    demo.end();
+
+    // As printed, but on free ports.
+    let (listen, admin) = (free_address(), free_address());
+    let serve = format!("exec {serve} --listen {listen} --admin {admin}");
+    let mut server = Demo::typed(dir.path(), &serve);
+    eventually(PATIENCE, "it listens", || TcpStream::connect(listen).ok());
+    let later = later.replace("127.0.0.1:5050", &listen.to_string());
+    let output = type_in(dir.path(), &format!("{later} --duration 200ms"));
+    assert!(output.status.success(), "{output:?}");
+    server.end();
 }
 
 /// The lines with a command for the shell.
@@ -105,10 +145,10 @@ fn get(address: SocketAddr, path: &str) -> String {
 struct Demo(Child);
 
 impl Demo {
-    /// Starts a demo of one short call by this name.
-    fn start(dir: &Path, program: &str, path: &str) -> Self {
+    /// Starts a demo of one short call by this command.
+    fn start(dir: &Path, command: &str, path: &str) -> Self {
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("exec {program} demo --calls 1 --seconds 1")]);
+        shell.args(["-c", &format!("exec {command} --calls 1 --seconds 1")]);
         shell.current_dir(dir).env_clear().env("PATH", path);
         shell.stdin(Stdio::null()).stdout(Stdio::piped());
         Self(shell.spawn().unwrap())

@@ -77,7 +77,7 @@ fn files_are_opened_by_one_function() {
         }
         for (number, line) in without_tests(&code).lines().enumerate() {
             let found = ways.iter().find(|way| line.contains(**way));
-            let is_tcp = line.contains("target.open()") || line.contains("webhook.clone()).open()");
+            let is_tcp = line.contains("target.open(") || line.contains("webhook.clone()).open()");
             assert!(found.is_none() || is_tcp, "{path}:{}: {line}", number + 1);
         }
     }

@@ -262,8 +262,8 @@ fn python_and_the_caller_place_calls_over_wss() {
     let finished = shelf::wait_for(&secured.recordings(), "MZpy");
     assert!(finished.samples() == pcm(&std::fs::read(sent).unwrap()), "other samples than sent");
     let mut caller = Command::new(callreel());
-    caller.args(["call", "--url", &url, "--duration", "1s"]);
-    let called = caller.env("SSL_CERT_FILE", &ca).output().unwrap();
+    caller.args(["call", "--url", &url, "--duration", "1s", "--ca"]).arg(&ca);
+    let called = caller.output().unwrap();
     let said = String::from_utf8_lossy(&called.stdout);
     assert!(called.status.success(), "{said}{}", String::from_utf8_lossy(&called.stderr));
 }

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::cue::{self, parse_dtmf, parse_mark};
 use super::{CallEnd, CallReport, Cue, DialledTracks, Error, Meter, Plan, Report, place_metered};
 use crate::audio::Audio;
+use crate::trust::Authorities;
 use crate::twilio::{self, AuthToken};
 use crate::{descriptors, shown, units};
 
@@ -50,6 +51,10 @@ pub struct Args {
     /// front of the server does. tls://HOST:PORT keeps TLS
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: Option<String>,
+
+    /// Trust the certificates in this file (PEM), too, for wss and https
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 
     /// Take a ws:// URL from the TwiML, too, which Twilio refuses; for rehearsals without TLS
     #[arg(long)]
@@ -156,9 +161,11 @@ impl Args {
     pub fn plan(&self) -> Result<Plan, Error> {
         let args = self.clone();
         let audio = args.audio.as_deref().map(Audio::read).transpose()?;
+        let ca = args.ca.as_deref().map(Authorities::read).transpose()?.unwrap_or_default();
         Ok(Plan {
             url: args.url,
             connect: args.connect,
+            ca,
             allow_ws: args.allow_ws,
             calls: args.calls,
             audio,
@@ -299,6 +306,10 @@ fn verdict(report: &Report) -> String {
                 ""
             }
         );
+    }
+    if let Some(certificate) = &report.certificate {
+        let certificate = certificate.to_string();
+        let _ = writeln!(text, "certificate {}", shown::line(&certificate));
     }
     for ((good, end), count) in ends(report) {
         let end = shown::line(&end); // May quote the server.

@@ -8,6 +8,7 @@ use callreel_core::g711::MULAW_SILENCE;
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
+use super::certificate::TlsClient;
 use super::dictionary::{self, Stage};
 use super::line::{Line, Signed, Target};
 use super::messages::Ids;
@@ -28,6 +29,7 @@ pub(super) struct Crew {
     pub(super) plan: Plan,
     pub(super) meter: Arc<Meter>,
     pub(super) begun: Instant,
+    pub(super) tls: TlsClient,
     url: Url,
     voices: [OnceLock<Arc<[u8]>>; VOICES],
 }
@@ -35,7 +37,8 @@ pub(super) struct Crew {
 impl Crew {
     pub(super) fn new(plan: Plan, url: Url, meter: Arc<Meter>) -> Self {
         let voices = std::array::from_fn(|_| OnceLock::new());
-        Self { plan, meter, begun: Instant::now(), url, voices }.rehearse()
+        let tls = TlsClient::new(&plan.ca);
+        Self { plan, meter, begun: Instant::now(), tls, url, voices }.rehearse()
     }
 
     /// Makes up the voices before the first call, since that takes milliseconds that would make calls
@@ -185,7 +188,8 @@ impl<'a> DialledCall<'a> {
             };
             (target, plan.sign_url.clone().unwrap_or_else(|| plan.url.clone()))
         } else {
-            let answer = webhook::ask(&crew.url, plan, &ids).await?;
+            let asker = webhook::Asker { plan, tls: &crew.tls, ids: &ids };
+            let answer = webhook::ask(&crew.url, asker).await?;
             tracks = plan.tracks.or(answer.tracks).unwrap_or(tracks);
             parameters.extend(answer.parameters);
             notes = answer.notes;
@@ -255,7 +259,7 @@ impl<'a> DialledCall<'a> {
         first_chunk: u64,
         cues: &mut VecDeque<(u64, Action)>,
     ) -> (CallReport, ConnectionEnd) {
-        let line = Line::connect(&self.target, self.signed.as_ref()).await;
+        let line = Line::connect(&self.target, &self.crew.tls, self.signed.as_ref()).await;
         let line = match line {
             Ok(line) => line,
             Err(error) => {
@@ -295,7 +299,7 @@ impl<'a> DialledCall<'a> {
             return error;
         }
         let second = Signed::new(token, asked.to_owned());
-        let second = Line::connect(&self.target, Some(&second)).await.err();
+        let second = Line::connect(&self.target, &self.crew.tls, Some(&second)).await.err();
         error.after_second(second.as_ref(), asked, &signed.url)
     }
 

@@ -169,12 +169,12 @@ pub(super) fn tls_advice(cause: &io::Error) -> &'static str {
         }
         (_, Some(Certificate::Path)) => {
             "the certificate is self-signed or of an unknown authority, which Twilio does not \
-             accept; to trust it here, set SSL_CERT_FILE"
+             accept; to trust it here, give --ca FILE or set SSL_CERT_FILE"
         }
         (_, Some(Certificate::Name)) => {
             "give the name for which the certificate was issued; Twilio accepts no other"
         }
         (_, Some(Certificate::Age)) => "renew the certificate; Twilio does not accept it",
-        _ => "to trust a certificate of your own, set SSL_CERT_FILE",
+        _ => "to trust a certificate of your own, give --ca FILE or set SSL_CERT_FILE",
     }
 }

@@ -21,9 +21,9 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
+use super::certificate::TlsClient;
 use super::refusal::SPEAKS_TLS;
 use super::{CallEnd, Error};
-use crate::client::tls_client;
 use crate::twilio::{self, AuthToken, SIGNATURE_HEADER};
 
 /// Longest time for connecting, and for each handshake after it.
@@ -83,7 +83,7 @@ impl Target {
         self.connect.clone().unwrap_or_else(|| format!("{host}:{port}"))
     }
 
-    pub(super) async fn open(&self) -> Result<Socket, Error> {
+    pub(super) async fn open(&self, tls: &TlsClient) -> Result<Socket, Error> {
         let address = self.address();
         let failed = |cause| Error::Connect { address: address.clone(), cause };
         let late = || io::Error::new(io::ErrorKind::TimedOut, NO_ANSWER);
@@ -96,12 +96,13 @@ impl Target {
         }
         let host = self.url.host_str().unwrap_or_default().to_owned();
         let name = ServerName::try_from(host).map_err(|e| failed(io::Error::other(e)))?;
-        let tls = tls_client().map_err(|_| Error::NoRoots)?;
-        let tls = timeout(CONNECT_TIMEOUT, tls.connect(name, tcp)).await;
-        let tls = tls
-            .unwrap_or_else(|_| Err(late()))
-            .map_err(|cause| Error::Tls { address: address.clone(), cause })?;
-        Ok(Socket::new(Io::Tls(Box::new(tls))))
+        let connector = tls.connector().map_err(|_| Error::NoRoots)?;
+        let connected = timeout(CONNECT_TIMEOUT, connector.connect(name, tcp)).await;
+        let connected = connected.unwrap_or_else(|_| Err(late())).map_err(|cause| {
+            let certificate = tls.shown().map(Box::new);
+            Error::Tls { address: address.clone(), cause, certificate }
+        })?;
+        Ok(Socket::new(Io::Tls(Box::new(connected))))
     }
 }
 
@@ -136,7 +137,11 @@ impl Line {
     ///
     /// # Errors
     /// No connection, no TLS, or an answer that is not 101 (with its status and first line).
-    pub(super) async fn connect(target: &Target, signed: Option<&Signed>) -> Result<Self, Error> {
+    pub(super) async fn connect(
+        target: &Target,
+        tls: &TlsClient,
+        signed: Option<&Signed>,
+    ) -> Result<Self, Error> {
         let handshake = |cause| Error::Handshake { address: target.address(), cause };
         let mut request =
             target.url.as_str().into_client_request().map_err(|e| handshake(e.to_string()))?;
@@ -152,7 +157,7 @@ impl Line {
             .max_write_buffer_size(PONG_BYTES_MAX)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let socket = target.open().await?;
+        let socket = target.open(tls).await?;
         let shaken = client_async_with_config(request, socket, Some(config));
         match timeout(CONNECT_TIMEOUT, shaken).await {
             Ok(Ok((ws, _))) => Ok(Self { ws, closed: None }),

@@ -12,6 +12,7 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use url::{Host, Position, Url};
 
+use super::certificate::TlsClient;
 use super::dictionary::{self, TwilioError};
 use super::line::Target;
 use super::messages::Ids;
@@ -52,12 +53,13 @@ pub(super) struct Answer {
 /// # Errors
 /// No connection, a status that is no success (with the first line of the body), or TwiML that leads
 /// Twilio to no stream.
-pub(super) async fn ask(webhook: &Url, plan: &Plan, ids: &Ids) -> Result<Answer, Error> {
+pub(super) async fn ask(webhook: &Url, asker: Asker<'_>) -> Result<Answer, Error> {
+    let plan = asker.plan;
     let public = plan.sign_url.clone().unwrap_or_else(|| webhook.as_str().to_owned());
     let mut page = Page { public, asked: webhook.clone() };
     let mut manner = Manner::Post;
     for _ in 0..DOCUMENTS_MAX {
-        let body = fetch(&mut page, manner, plan, ids).await?;
+        let body = fetch(&mut page, manner, asker).await?;
         match twiml::read(&body)? {
             Step::Stream(order) => return page.answer(order, plan),
             Step::Continue { url, with_get } => {
@@ -71,6 +73,14 @@ pub(super) async fn ask(webhook: &Url, plan: &Plan, ids: &Ids) -> Result<Answer,
     }
     let cause = format!("{DOCUMENTS_MAX} documents continue each other, and none has a <Stream>");
     Err(refusal(cause, None))
+}
+
+/// The call that asks a webhook.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) tls: &'a TlsClient,
+    pub(super) ids: &'a Ids,
 }
 
 /// The address of a TwiML document.
@@ -151,18 +161,13 @@ fn unanswered(error: &hyper::Error) -> Error {
 }
 
 /// Gets a document, and follows redirects of HTTP: afterwards `page` is the document's own address.
-async fn fetch(
-    page: &mut Page,
-    mut manner: Manner,
-    plan: &Plan,
-    ids: &Ids,
-) -> Result<Bytes, Error> {
+async fn fetch(page: &mut Page, mut manner: Manner, asker: Asker<'_>) -> Result<Bytes, Error> {
     for _ in 0..=REDIRECTS_MAX {
-        let response = exchange(page, manner, plan, ids).await?;
+        let response = exchange(page, manner, asker).await?;
         if !(300..400).contains(&response.status) {
-            let document = document(response, page, plan);
+            let document = document(response, page, asker.plan);
             return match document {
-                Err(error) => Err(explain(error, page, manner, plan, ids).await),
+                Err(error) => Err(explain(error, page, manner, asker).await),
                 document => document,
             };
         }
@@ -185,14 +190,14 @@ async fn fetch(
 
 /// Finds out whether a refused signature has a wrong token or covers a wrong URL: the server can tell
 /// that of one for the URL which is asked.
-async fn explain(error: Error, page: &Page, manner: Manner, plan: &Plan, ids: &Ids) -> Error {
+async fn explain(error: Error, page: &Page, manner: Manner, asker: Asker<'_>) -> Error {
     let asked = page.asked.as_str();
     if !error.is_in_doubt() || page.public == asked {
         return error;
     }
     let second = Page { public: asked.to_owned(), asked: page.asked.clone() };
-    let refused = match exchange(&second, manner, plan, ids).await {
-        Ok(response) => document(response, &second, plan).err(),
+    let refused = match exchange(&second, manner, asker).await {
+        Ok(response) => document(response, &second, asker.plan).err(),
         Err(error) => Some(error),
     };
     error.after_second(refused.as_ref(), asked, &page.public)
@@ -226,10 +231,10 @@ fn document(response: Response, page: &Page, plan: &Plan) -> Result<Bytes, Error
     }
 }
 
-async fn exchange(page: &Page, manner: Manner, plan: &Plan, ids: &Ids) -> Result<Response, Error> {
-    let request = request(page, manner, plan, ids)?;
+async fn exchange(page: &Page, manner: Manner, asker: Asker<'_>) -> Result<Response, Error> {
+    let request = request(page, manner, asker.plan, asker.ids)?;
     let target = Target::new(page.asked.clone());
-    let socket = target.open().await?;
+    let socket = target.open(asker.tls).await?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(socket)).await.map_err(|e| unanswered(&e))?;
     let exchange = async {

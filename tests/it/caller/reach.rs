@@ -35,6 +35,44 @@ fn tls_to_a_port_without_it_and_a_self_signed_certificate_are_told_apart() {
 }
 
 #[test]
+fn a_private_authority_is_trusted_if_named_and_the_certificate_is_shown() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), pki::Authority::new("Private"));
+    let files = authority.issue(|_| ()).write(dir.path());
+    let files = files.each_ref().map(String::as_str);
+    let server = Setup::new(&dir.path().join("rec")).args(&files).start();
+    let openssl = ["x509", "-in", files[1], "-noout", "-fingerprint", "-sha256"];
+    let fingerprint = Command::new("openssl").args(openssl).output().unwrap();
+    let fingerprint = String::from_utf8(fingerprint.stdout).unwrap();
+    let digits = fingerprint.trim().split('=').nth(1).unwrap();
+    let digits = digits.replace(':', "").to_ascii_lowercase();
+    let shown =
+        "for localhost, 127.0.0.1, issued by Private, valid until 4096-01-01T00:00:00Z, SHA-256 ";
+
+    let url = format!("wss://{}/media-stream", server.address);
+    let said = complaint(dir.path(), &["--url", &url]);
+    let expected =
+        format!("give --ca FILE or set SSL_CERT_FILE; the server's certificate is {shown}{digits}");
+    assert!(said.contains(&expected), "{said}");
+
+    let ca = authority.write(dir.path());
+    let call = |more: &[&str]| {
+        let mut call = Command::new(callreel());
+        call.args(["call", "--duration", "200ms", "--url", &url, "--ca"]).arg(&ca).args(more);
+        let output = call.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = call(&[]);
+    assert!(said.contains(&format!("\ncertificate {shown}{digits}\n")), "{said}");
+    let report: serde_json::Value = serde_json::from_str(&call(&["--json"])).unwrap();
+    assert_eq!(report["certificate"]["sha256"], digits);
+    assert_eq!(report["certificate"]["issuer"], "Private");
+
+    let said = complaint(dir.path(), &["--url", &url, "--ca", files[3]]);
+    assert!(said.contains("--ca: ") && said.contains("has no certificate to trust"), "{said}");
+}
+
+#[test]
 fn plain_http_to_a_port_with_tls_is_told() {
     let dir = tempfile::tempdir().unwrap();
     // An alert of TLS, and the answers of nginx and of Caddy.
