@@ -15,7 +15,9 @@ mod ending;
 pub mod file;
 mod house;
 mod keep;
+mod left;
 mod links;
+mod mend;
 mod part;
 mod recover;
 mod retention;
@@ -31,9 +33,9 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use self::catalog::Catalog;
-use self::digest::DataDigest;
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
+pub use self::left::Left;
 use self::links::Links;
 use self::part::Names;
 pub use self::part::Part;
@@ -242,20 +244,6 @@ pub struct Inodes {
     /// Inodes to keep free: with fewer free, no new call is taken.
     pub keep_free: u64,
 }
-
-/// A recording that has ended but could not be finished; it is finished when the disk allows.
-#[derive(Debug)]
-pub struct Left {
-    /// The record as far as it is known.
-    pub record: Record,
-    /// The recording's files, if the disk let them be created.
-    pub part: Option<Part>,
-    /// Digest of the samples that are known to be in the file.
-    pub digest: DataDigest,
-}
-
-/// Most recordings left to be finished later. Each holds its record and a descriptor.
-const LEFT_MAX: usize = 256;
 
 impl Store {
     /// Opens the directory, creating it if it is missing, and locks it, unless another instance has done
@@ -480,35 +468,6 @@ impl Store {
         );
         *part = copy;
         Ok(())
-    }
-
-    /// Takes over a recording that could not be finished, to finish it when the disk allows. If too many
-    /// wait, drops the oldest one with a file, which the recovery finishes; if none has a file, the
-    /// oldest one is lost.
-    pub fn leave(&self, left: Left) {
-        let mut all = lock(&self.left);
-        if all.len() >= LEFT_MAX {
-            let oldest = all.iter().position(|left| left.part.is_some()).unwrap_or(0);
-            match all.remove(oldest) {
-                Some(Left { part: None, record, .. }) => {
-                    let stream = record.stream_id;
-                    tracing::error!(
-                        stream,
-                        "lost a call without a file: too many recordings wait for the disk"
-                    );
-                }
-                _ => tracing::error!(
-                    "too many recordings wait for the disk: the recovery finishes one"
-                ),
-            }
-        }
-        all.push_back(left);
-    }
-
-    /// The end of the oldest call with a recording that was left.
-    #[must_use]
-    pub fn oldest_left(&self) -> Option<Timestamp> {
-        lock(&self.left).iter().map(|left| left.record.ended_at).min()
     }
 
     /// Admission of new calls by the state of the disk, as of a second ago.
