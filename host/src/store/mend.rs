@@ -19,9 +19,9 @@ use super::ending::audio_bytes;
 use super::file::{PartFile, to_io};
 use super::house::try_lock;
 use super::part::is_at;
-use super::{Names, Part, Store};
-use crate::disk::{self, clear_claim, found, read_small, rename_new, sync_dir};
-use crate::record::{End, Record, State};
+use super::{Names, Part, Store, first_free};
+use crate::disk::{self, clear_claim, found, is_there, read_small, rename_new, sync_dir};
+use crate::record::{End, Key, Record, State};
 
 /// The outcome of finishing an interrupted recording.
 pub(super) enum Recovered {
@@ -34,8 +34,9 @@ pub(super) enum Recovered {
     NotOurs,
 }
 
-/// Finishes one WAV with its record, if callreel wrote it. Nothing is changed before the whole file is
-/// read. `between` is called after each piece and may interrupt.
+/// Finishes one WAV with its record, if callreel wrote it. Nothing except its name is changed before the
+/// whole file is read: if a file that is not callreel's has the final name, the recording gets another.
+/// `between` is called after each piece and may interrupt.
 pub(super) fn recover_wav(
     store: &Store,
     names: &Names,
@@ -51,6 +52,7 @@ pub(super) fn recover_wav(
         return Ok(Recovered::Held);
     }
     let known = read_record(&names.json());
+    let known = known.filter(|record| record.id.as_ref() == Some(names.key.id()));
     let published = known.is_some();
     // Read before the file is mended: the time of its last write, unless it was touched since.
     let written_at = modified(&file);
@@ -67,6 +69,10 @@ pub(super) fn recover_wav(
         wav_published: false,
         finished: store.finished.clone(),
     };
+    part.clear_claims()?;
+    if !published && part.names.has_final_file()? {
+        give_another_name(store, &mut part, &mut record)?;
+    }
     let samples = samples_in(part.file(), spec)?;
     let mut digest = DataDigest::default();
     if !published && !part.is_described_by(&record)? {
@@ -87,10 +93,36 @@ pub(super) fn recover_wav(
         record.elapsed_ms = elapsed_ms(&record);
         record.state = State::Recovered;
     }
-    part.clear_claims()?;
     let mut spare = Duration::MAX;
     part.publish(&mut record, &digest, &mut spare)?;
     Ok(Recovered::Finished)
+}
+
+/// Gives an unfinished recording and its record the next free name.
+fn give_another_name(store: &Store, part: &mut Part, record: &mut Record) -> io::Result<()> {
+    let named = |number| {
+        let id = part.names.key.id().numbered(number);
+        store.names(Key::new(part.names.key.day(), id))
+    };
+    let is_in_use = |names: &Names| -> io::Result<bool> {
+        Ok(is_there(&names.wav_part())? || names.is_taken()?)
+    };
+    // The first one is its own.
+    let names = named(first_free(|number| Ok(number == 1 || is_in_use(&named(number))?))?);
+    rename_new(&part.names.wav_part(), &names.wav_part())?;
+    let old = std::mem::replace(&mut part.names, names);
+    if is_there(&old.json_part())? {
+        rename_new(&old.json_part(), &part.names.json_part())?;
+    }
+    if let Some(wav) = &mut record.wav {
+        wav.file = part.wav_name();
+    }
+    tracing::warn!(
+        from = old.key.id().as_str(),
+        to = part.id().as_str(),
+        "an interrupted recording gets another name: a file that is not callreel's has its own"
+    );
+    Ok(())
 }
 
 /// Publishes a record that has no WAV, or removes the record's part file if the recording is finished
