@@ -35,6 +35,8 @@ use jiff::Timestamp;
 use self::catalog::Catalog;
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
+use self::house::House;
+pub use self::house::HouseWork;
 pub use self::left::Left;
 use self::links::Links;
 use self::part::Names;
@@ -159,8 +161,7 @@ pub struct Store {
     /// The lock file. Its descriptor also stands for the recordings' file system in a sync: no other has
     /// to be opened first, and no error goes unseen.
     lock: File,
-    /// Whether the lock is held, as long as the store lives.
-    keeps_house: AtomicBool,
+    house: House,
     /// Name of the directory for trials, unless this instance keeps house.
     trial_dir: String,
     /// Something was written since the last sync.
@@ -268,7 +269,7 @@ impl Store {
         if !keeps_house {
             tracing::warn!(
                 dir = %dir.display(),
-                "another callreel records to the directory as well: it deletes, recovers and sends webhook messages for both, until it is gone"
+                "another callreel records to the directory as well: it deletes, recovers and sends webhook messages for both, until it drains or is gone"
             );
         }
         if let Some(capture_dir) = &config.capture_dir {
@@ -278,7 +279,7 @@ impl Store {
         let store = Self {
             config,
             lock,
-            keeps_house: AtomicBool::new(keeps_house),
+            house: House::new(keeps_house),
             trial_dir: disk::new_trial_dir(),
             dirty: AtomicBool::new(false),
             sync_failures: AtomicU64::new(0),

@@ -187,7 +187,7 @@ impl Store {
         tracing::info!(found, bytes, "finishing interrupted recordings, while calls are taken");
         let mut told = Instant::now();
         for orphan in &orphans {
-            if self.recovering.is_stopped() {
+            if self.must_stop_recovery() {
                 break;
             }
             self.recover_one(orphan, &mut told);
@@ -203,6 +203,11 @@ impl Store {
     pub fn stop_recovery(&self) {
         *lock(&self.recovering.is_stopped) = true;
         self.recovering.stopped.notify_all();
+    }
+
+    /// Whether the process stops, or another instance is to go on.
+    fn must_stop_recovery(&self) -> bool {
+        self.recovering.is_stopped() || !self.keeps_house()
     }
 
     /// The progress of [`recover`](Self::recover).
@@ -308,7 +313,12 @@ impl Store {
                 tracing::info!(%file, "finished an interrupted recording");
                 true
             }
-            Ok(Recovered::NotOurs) => true,
+            Ok(Recovered::NotOurs) => {
+                if is_there(&path).unwrap_or(false) {
+                    tracing::warn!(%file, "left a file alone that has the name of an interrupted recording, and is none");
+                }
+                true
+            }
             Err(error) => {
                 tracing::error!(%file, %error, "cannot finish an interrupted recording");
                 false
@@ -329,7 +339,7 @@ impl Store {
     fn go_on(&self, bytes: u64, count: u64, took: Duration, told: &mut Instant) -> ControlFlow<()> {
         self.recovering.show(|shown| shown.bytes_done += count);
         self.tell_progress(told);
-        if self.recovering.is_stopped() {
+        if self.must_stop_recovery() {
             return ControlFlow::Break(());
         }
         if bytes > WHOLE_BYTES_MAX {

@@ -262,6 +262,12 @@ impl Store {
         lock(&self.keeping.work)
     }
 
+    /// Forgets what was announced: another instance removes recordings now.
+    pub(super) fn forget_announced(&self) {
+        self.work().announced.clear();
+        self.show(|shown| *shown = Retention::default());
+    }
+
     /// Takes over an earlier run's knowledge of the clock. To be called before anything is written.
     pub(super) fn load_clock(&self) {
         let now = Reading::now();
