@@ -29,9 +29,20 @@ const TRACKS: usize = if cfg!(feature = "both-tracks") { 2 } else { 1 };
 pub const QUEUE_SAMPLES: usize =
     TRACKS * callreel_core::g711::SAMPLE_RATE_HZ as usize / 2 + ROOM_MIN;
 
+/// Most samples of one message: all of it were base64.
+const MESSAGE_SAMPLES_MAX: usize = MESSAGE_BYTES_MAX / 4 * 3;
+
 /// While the queue has less room than this, messages wait in the connection's window. It covers the
-/// samples of the largest message and those that the ring adds.
-const ROOM_MIN: usize = 2048;
+/// samples that one message can bring: its own, and those that the ring has held. Of two tracks the ring
+/// gives no more than it holds, or than a message has: each moment needs both of them. Long silence takes
+/// no room.
+const ROOM_MIN: usize = match TRACKS {
+    1 => MESSAGE_SAMPLES_MAX + RING_BYTES,
+    _ if RING_BYTES > TRACKS * MESSAGE_SAMPLES_MAX => RING_BYTES,
+    _ => TRACKS * MESSAGE_SAMPLES_MAX,
+};
+const _: () = assert!(ROOM_MIN >= TRACKS * MESSAGE_SAMPLES_MAX && ROOM_MIN >= RING_BYTES);
+const _: () = assert!(QUEUE_SAMPLES > ROOM_MIN);
 
 /// Longest time that a full queue holds the provider back. After that, audio is dropped, counted
 /// and replaced by silence, so that a stop or a close still gets through.

@@ -35,25 +35,52 @@ const MISSING_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// Most gaps, keys and marks on their way from one recording to the watchers.
 const MOMENTS_MAX: usize = 64;
 
-/// Most finished recordings kept for the watchers until they take them.
-const PUBLISHED_MAX: usize = 1024;
+/// Most news kept for the watchers until they take them: three of each call.
+const NEWS_MAX: usize = 3 * 1024;
 
 /// All visible state of a running recorder.
 #[derive(Debug, Default)]
 pub struct Board {
-    entries: Mutex<BTreeMap<u64, Arc<Entry>>>,
-    next_key: AtomicU64,
-    published: Mutex<VecDeque<Brief>>,
+    entries: Mutex<Entries>,
     /// Ends of calls with recordings that are not finished yet, by key.
     unfinished: Mutex<BTreeMap<u64, Instant>>,
     /// Whether a watcher takes the moments of live recordings.
     is_attended: AtomicBool,
-    /// Whether a watcher waits for finished recordings.
+    /// Whether a watcher waits for news.
     is_watched: AtomicBool,
     /// Sums over the life of the process.
     pub counters: Counters,
     /// The log's room for lines caused by peers.
     pub log_rooms: Rooms,
+}
+
+/// The live recordings, and the changes for the watchers.
+#[derive(Debug, Default)]
+struct Entries {
+    live: BTreeMap<u64, Arc<Entry>>,
+    /// Key of the next entry.
+    next_key: u64,
+    news: VecDeque<News>,
+}
+
+impl Entries {
+    fn tell(&mut self, news: News) {
+        if self.news.len() == NEWS_MAX {
+            self.news.pop_front();
+        }
+        self.news.push_back(news);
+    }
+}
+
+/// A change that watchers are told of.
+#[derive(Debug)]
+pub enum News {
+    /// A recording began.
+    Began(Arc<Entry>),
+    /// The recording of this key ended. It is still to be finished.
+    Ended(u64),
+    /// A recording is finished.
+    Published(Box<Brief>),
 }
 
 /// The record of a finished recording as a list shows it, and the number of its parameters that are not
@@ -65,8 +92,11 @@ impl Board {
     /// in `codec`.
     pub fn begin(self: &Arc<Self>, record: Arc<Record>, codec: Codec) -> Tap {
         let channels = usize::from(record.format.channels);
+        let mut entries = lock(&self.entries);
+        let key = entries.next_key;
+        entries.next_key += 1;
         let entry = Arc::new(Entry {
-            key: self.next_key.fetch_add(1, Ordering::Relaxed),
+            key,
             record,
             began: Instant::now(),
             is_ended: AtomicBool::new(false),
@@ -83,8 +113,12 @@ impl Board {
             ring_number: AtomicUsize::new(0),
             ring: Mutex::default(),
         });
+        entries.live.insert(key, Arc::clone(&entry));
+        if self.is_watched() {
+            entries.tell(News::Began(Arc::clone(&entry)));
+        }
+        drop(entries);
         self.counters.begun.fetch_add(1, Ordering::Relaxed);
-        lock(&self.entries).insert(entry.key, Arc::clone(&entry));
         Tap {
             board: Arc::clone(self),
             entry,
@@ -99,19 +133,28 @@ impl Board {
     /// Returns the live recordings, oldest first.
     #[must_use]
     pub fn entries(&self) -> Vec<Arc<Entry>> {
-        lock(&self.entries).values().cloned().collect()
+        lock(&self.entries).live.values().cloned().collect()
+    }
+
+    /// Takes a look, for one caller only: returns the live recordings, oldest first, and the changes since
+    /// the last look, in the order in which they came, as far as a watcher [waited](Self::watch) for them.
+    /// Of too many the newest are kept.
+    #[must_use]
+    pub fn look(&self) -> (Vec<Arc<Entry>>, VecDeque<News>) {
+        let mut entries = lock(&self.entries);
+        (entries.live.values().cloned().collect(), std::mem::take(&mut entries.news))
     }
 
     /// Returns one live recording.
     #[must_use]
     pub fn entry(&self, key: u64) -> Option<Arc<Entry>> {
-        lock(&self.entries).get(&key).cloned()
+        lock(&self.entries).live.get(&key).cloned()
     }
 
     /// Returns the number of live recordings.
     #[must_use]
     pub fn count(&self) -> usize {
-        lock(&self.entries).len()
+        lock(&self.entries).live.len()
     }
 
     /// Announces a watcher that takes the moments of live recordings from now on. Until then none are
@@ -120,27 +163,25 @@ impl Board {
         self.is_attended.store(true, Ordering::Relaxed);
     }
 
-    /// Sets whether a watcher waits for finished recordings. If so, records are kept until they are
-    /// taken; otherwise they are not kept.
+    /// Sets whether a watcher waits for news. If so, they are kept until they are taken; otherwise they are
+    /// not kept.
     pub fn watch(&self, is_watched: bool) {
         self.is_watched.store(is_watched, Ordering::Relaxed);
     }
 
-    /// Counts a finished recording and, if a watcher waits, keeps a brief record for it. Of too many
-    /// records the newest are kept.
+    fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::Relaxed)
+    }
+
+    /// Counts a finished recording and, if a watcher waits, keeps a brief record for it.
     pub fn publish(&self, record: &Record) {
         if let Some(index) = STATES.iter().position(|state| *state == record.state) {
             self.counters.finished[index].fetch_add(1, Ordering::Relaxed);
         }
-        if !self.is_watched.load(Ordering::Relaxed) {
-            return;
+        if self.is_watched() {
+            let brief = Box::new(record.brief());
+            lock(&self.entries).tell(News::Published(brief));
         }
-        let brief = record.brief();
-        let mut published = lock(&self.published);
-        if published.len() == PUBLISHED_MAX {
-            published.pop_front();
-        }
-        published.push_back(brief);
     }
 
     /// Returns the time since the end of the oldest call with a recording that waits for its writer or
@@ -149,12 +190,6 @@ impl Board {
     pub fn longest_unfinished(&self) -> Duration {
         let earliest = lock(&self.unfinished).values().min().copied();
         earliest.map_or(Duration::ZERO, |ended| ended.elapsed())
-    }
-
-    /// Takes the records finished since the last call; for one caller only.
-    #[must_use]
-    pub fn take_published(&self) -> VecDeque<Brief> {
-        std::mem::take(&mut lock(&self.published))
     }
 }
 
@@ -401,7 +436,12 @@ impl Drop for Unfinished {
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        lock(&self.board.entries).remove(&self.entry.key);
+        let mut entries = lock(&self.board.entries);
+        entries.live.remove(&self.entry.key);
+        if self.board.is_watched() {
+            entries.tell(News::Ended(self.entry.key));
+        }
+        drop(entries);
         self.entry.is_ended.store(true, Ordering::Release);
     }
 }

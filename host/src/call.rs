@@ -53,9 +53,10 @@ pub enum Action {
 pub struct Handled {
     /// Number of bytes, moved to the start, that must be passed again in front of the next ones.
     pub kept: usize,
-    /// Some of the kept bytes may be whole messages: the call is held back. Pass them again, without new
-    /// bytes, when it [is not](Call::is_held_back) any longer.
-    pub has_unread: bool,
+    /// The peer is to be held back: the disk is behind, or the peer began more recordings than its time
+    /// on the line pays for. Some of the kept bytes may be whole messages. Pass them again, without new
+    /// bytes, until this is `false`; only then read on.
+    pub is_held_back: bool,
     /// The step that the connection needs next.
     pub action: Action,
     /// Answers to the peer's newest pings, oldest first: [`PONGS_MAX`] at most.
@@ -77,14 +78,17 @@ pub struct Health {
     pub heard: Instant,
     /// The peer has to wait until time has paid for its starts.
     pub owes_time: bool,
+    /// The peer is to be held back, as in [`Handled::is_held_back`]: pass the kept bytes again, without
+    /// new ones, before the next read.
+    pub is_held_back: bool,
 }
 
 /// One connection, from its WebSocket to its recordings, without its socket.
 ///
 /// Inputs are [`handle_bytes`](Self::handle_bytes), [`tend`](Self::tend), a few times a second,
 /// [`note_finished`](Self::note_finished), after each call of [`Context::finished`], and
-/// [`end`](Self::end). All but `tend` return the [`Action`] that follows. Ask
-/// [`is_held_back`](Self::is_held_back) before each read of the socket.
+/// [`end`](Self::end). All but `tend` return the [`Action`] that follows. `handle_bytes` and `tend` tell
+/// whether the peer is to be held back.
 pub struct Call {
     decoder: ws::Decoder,
     /// The streams in the order of their starts, those refused for the rate before all others.
@@ -96,8 +100,6 @@ pub struct Call {
     /// or [`STUCK_AFTER`] has passed, messages stay unread: a peer must not begin recordings faster
     /// than the disk takes them.
     before: Option<(Finishing, Instant)>,
-    /// Unread messages are to be handled although the disk is behind.
-    is_pressed: bool,
     /// Silence that the timestamps of all its streams together may still ask for.
     silence: SilenceBudget,
     /// Samples that starts cost beyond that budget. Until they are paid, messages stay unread.
@@ -132,7 +134,6 @@ impl Call {
             streams: vec![Stream::new(peer)],
             opening: Some(Box::default()),
             before: None,
-            is_pressed: false,
             silence: SilenceBudget::new(),
             owed: 0,
             began: now,
@@ -149,7 +150,8 @@ impl Call {
     }
 
     /// Handles bytes of the connection: those that the last result kept, and new ones behind them.
-    /// Changes `bytes` in place.
+    /// Changes `bytes` in place. While [`Context::is_stopping`], handles them although the disk is behind,
+    /// up to a repeated start.
     pub fn handle_bytes(
         &mut self,
         bytes: &mut [u8],
@@ -158,8 +160,9 @@ impl Call {
     ) -> Handled {
         let mut pongs = VecDeque::new();
         let mut has_peer_closed = false;
-        self.advance(now);
-        while !self.has_to_wait(now)
+        let is_stopping = context.is_stopping;
+        self.let_go(is_stopping, now);
+        while !self.has_to_wait(is_stopping, now)
             && let Some(event) = self.decoder.poll(bytes)
         {
             match event {
@@ -190,12 +193,11 @@ impl Call {
                 }
             }
         }
-        let has_unread = self.has_to_wait(now);
-        self.is_pressed &= has_unread;
+        let is_held_back = self.has_to_wait(false, now);
         let shown = self.opening.as_ref().map_or(Shown::Stream, |opening| opening.shown());
         let kept = self.decoder.compact(bytes);
         let action = self.action();
-        Handled { kept, has_unread, action, pongs, has_peer_closed, shown }
+        Handled { kept, is_held_back, action, pongs, has_peer_closed, shown }
     }
 
     /// Ends the connection's recordings, or reports that there was none; the connection is to be closed
@@ -280,6 +282,7 @@ impl Call {
             media_time: longest.unwrap_or_default(),
             heard: self.heard,
             owes_time: self.owed > 0,
+            is_held_back: self.has_to_wait(false, now),
         }
     }
 
@@ -288,37 +291,23 @@ impl Call {
         self.streams.iter().any(|stream| stream.recording.is_some())
     }
 
-    /// Address of the peer.
-    #[must_use]
-    pub const fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
-    /// Lets the call handle the messages that are unread now, although the disk is behind.
-    pub fn wait_no_more(&mut self) {
-        self.before = None;
-        self.owed = 0;
-        self.is_pressed = true;
-    }
-
-    /// Whether to hold the peer back: the disk is behind, or the peer began more recordings than its
-    /// time on the line pays for.
-    pub fn is_held_back(&mut self, now: Instant) -> bool {
-        if let Some((finishing, since)) = &self.before
-            && (finishing.is_over() || now - *since >= STUCK_AFTER)
-        {
-            self.before = None;
+    /// Lets time pass, and forgets the reasons to wait that are over: the recording that a repeated start
+    /// has ended is finished, or takes too long. With `is_stopping`, nobody waits for it or for time.
+    fn let_go(&mut self, is_stopping: bool, now: Instant) {
+        if is_stopping {
+            self.owed = 0;
         }
-        if self.owed > 0 {
-            self.advance(now);
-        }
-        self.has_to_wait(now)
+        let is_over = |(finishing, since): &(Finishing, Instant)| {
+            is_stopping || finishing.is_over() || now - *since >= STUCK_AFTER
+        };
+        self.before.take_if(|before| is_over(before));
+        self.advance(now);
     }
 
     /// Whether no message may be handled now. Checked between messages: one message can put only a
-    /// bounded amount into a queue.
-    fn has_to_wait(&mut self, now: Instant) -> bool {
-        if self.before.is_some() || self.is_pressed {
+    /// bounded amount into a queue. With `is_stopping`, only a repeated start holds the rest up.
+    fn has_to_wait(&mut self, is_stopping: bool, now: Instant) -> bool {
+        if self.before.is_some() || is_stopping {
             return self.before.is_some();
         }
         let mut recordings = self.streams.iter_mut().filter_map(|stream| stream.recording.as_mut());

@@ -12,7 +12,7 @@ use std::io;
 use crate::capacity::{self, Shortage};
 use crate::cli::ServeArgs;
 use crate::cli::environment::Oddities;
-use crate::{Config, descriptors, log, store};
+use crate::{Config, descriptors, log};
 
 /// The judgement of one thing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,14 +70,8 @@ impl Report {
 pub fn run(args: ServeArgs) -> bool {
     let mut report = Report { errors: 0, warnings: 0, has_colour: log::has_colour(&io::stdout()) };
     let (listen, admin) = (args.listening.listen, args.admin.admin.0);
-    let (max_calls, keeps_days) = (args.limits.max_calls, args.disk.keep_days.is_some());
-    let store = store::Config {
-        dir: args.files.dir.clone(),
-        capture_dir: args.files.capture.clone(),
-        keep_free: args.disk.keep_free,
-        keep_free_inodes: args.disk.keep_free_inodes,
-        ..store::Config::default()
-    };
+    let (max_calls, store) = (args.limits.max_calls, args.store_config());
+    args.files.rights().apply();
     let url = args.listening.public_url.clone();
     let url = url.map(|url| url.below(&args.listening.path_prefix.clone().unwrap_or_default()));
     environment(&mut report);
@@ -86,7 +80,7 @@ pub fn run(args: ServeArgs) -> bool {
         Ok(_) => report.good("settings", "they fit together"),
         Err(error) => report.fail("settings", error),
     }
-    disk::check(&mut report, &store, keeps_days);
+    disk::check(&mut report, &store);
     if let Ok(mut config) = config {
         open_files(&mut report, &mut config, admin.is_some(), max_calls.map(Into::into));
         network::check_signatures(&mut report, &config.http.twilio);

@@ -100,12 +100,29 @@ pub(crate) fn tls_client() -> Result<TlsConnector, NoRoots> {
     Ok(CLIENT.get_or_init(|| TlsConnector::from(Arc::new(config))).clone())
 }
 
-/// Sends a GET request to an `http` or `https` URL, with `token` as its bearer token. Follows no
-/// redirect.
+/// Headers of a request that not all requests have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Headers<'h> {
+    /// The types of answers that are understood.
+    pub(crate) accept: &'h str,
+    /// The bearer token.
+    pub(crate) token: Option<&'h str>,
+    /// The id of the last event of the stream that is asked for.
+    pub(crate) last_event: Option<&'h str>,
+}
+
+impl Headers<'_> {
+    /// Those of a request for JSON.
+    pub(crate) const fn json() -> Self {
+        Self { accept: "application/json", token: None, last_event: None }
+    }
+}
+
+/// Sends a GET request to an `http` or `https` URL. Follows no redirect.
 ///
 /// # Errors
 /// See [`Error`]. Each step may take ten seconds.
-pub(crate) async fn get(url: &Url, accept: &str, token: Option<&str>) -> Result<Answer, Error> {
+pub(crate) async fn get(url: &Url, headers: Headers<'_>) -> Result<Answer, Error> {
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or(80);
     let address = format!("{host}:{port}");
@@ -115,7 +132,7 @@ pub(crate) async fn get(url: &Url, accept: &str, token: Option<&str>) -> Result<
         .unwrap_or_else(|_| Err(late()))
         .map_err(|cause| Error::Connect { address: address.clone(), cause })?;
     if url.scheme() != "https" {
-        let response = ask(tcp, url, &address, accept, token).await?;
+        let response = ask(tcp, url, &address, headers).await?;
         return Ok(Answer { response, certificate_days: None });
     }
     let failed = |cause| Error::Tls { address: address.clone(), cause };
@@ -125,7 +142,7 @@ pub(crate) async fn get(url: &Url, accept: &str, token: Option<&str>) -> Result<
     let tls = tls.unwrap_or_else(|_| Err(late())).map_err(failed)?;
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate_days = days_left(chain, &name, roots()?);
-    let response = ask(tls, url, &address, accept, token).await?;
+    let response = ask(tls, url, &address, headers).await?;
     Ok(Answer { response, certificate_days })
 }
 
@@ -133,8 +150,7 @@ async fn ask<S>(
     socket: S,
     url: &Url,
     address: &str,
-    accept: &str,
-    token: Option<&str>,
+    headers: Headers<'_>,
 ) -> Result<Response<Incoming>, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -142,13 +158,16 @@ where
     let failed = |cause: String| Error::Http { address: address.to_owned(), cause };
     let mut request = Request::get(&url[Position::BeforePath..Position::AfterQuery])
         .header(HOST, &url[Position::BeforeHost..Position::AfterPort])
-        .header(ACCEPT, accept)
+        .header(ACCEPT, headers.accept)
         .header(USER_AGENT, concat!("callreel/", env!("CARGO_PKG_VERSION")));
-    if let Some(token) = token {
+    if let Some(token) = headers.token {
         let value = HeaderValue::try_from(format!("Bearer {token}"));
         let mut value = value.map_err(|_| failed("the token fits into no header".to_owned()))?;
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
+    }
+    if let Some(id) = headers.last_event {
+        request = request.header("last-event-id", id);
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|e| failed(e.to_string()))?;
     let asked = async {

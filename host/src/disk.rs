@@ -60,6 +60,7 @@ pub(crate) fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match options.clone().custom_flags(flags.bits().cast_signed()).open(path) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => Err(not_a_file()),
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => Err(not_a_file()),
         file => file,
     }?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(not_a_file()) }

@@ -215,6 +215,7 @@ fn lend(
         encoding: config.encoding,
         segment_bytes_max: config.segment_bytes_max,
         pause_key: config.pause_key,
+        is_stopping: false,
         stream_tokens: config.stream_tokens.clone(),
         callers: config.callers.clone(),
         door: store.door(),
@@ -377,7 +378,7 @@ impl Reader {
         }
         place.wait(token);
         let call = Call::new(peer, token.0, self.desk.config.capture);
-        let mut leg = Leg::new(wire, call, &already_read, place, &self.desk);
+        let mut leg = Leg::new(wire, call, peer, &already_read, place, &self.desk);
         if self.drain_until.is_some() {
             let code = ws::CloseCode::GOING_AWAY;
             leg.end(End::Shutdown, code, &mut self.desk, Instant::now());
@@ -418,6 +419,7 @@ impl Reader {
     fn drain(&mut self) {
         let now = Instant::now();
         self.drain_until = Some(now + DRAIN_PATIENCE);
+        self.desk.context.is_stopping = true;
         for token in self.connections.iter().map(|(token, _)| token).collect::<Vec<_>>() {
             if let Some(leg) = self.connections.get_mut(token) {
                 leg.drain(&mut self.desk, now);

@@ -182,6 +182,7 @@ pub async fn serve(
         stop.exceeds(stop::Order::GoOn).await;
         manager::tell_stopping();
         phase.send_replace(Phase::Draining);
+        store.drain();
         drain::wait(&stop, config.drain, &running).await;
         phase.send_replace(Phase::Finishing);
         finish(engine).await;
@@ -194,13 +195,25 @@ pub async fn serve(
     Ok(())
 }
 
-/// Delivers webhook messages as soon as this instance keeps house in the directory, until the future is
-/// dropped. Until then another instance delivers them, those of this one as well.
+/// Delivers webhook messages while this instance keeps house in the directory, until the future is
+/// dropped. Else another instance delivers them, those of this one as well.
 async fn deliver(config: webhook::Config, outbox: Outbox, store: Arc<Store>) {
-    while !store.keeps_house() {
-        tokio::time::sleep(DELIVERY_LOOK).await;
+    loop {
+        let Some(work) = store.begin_house_work() else {
+            tokio::time::sleep(DELIVERY_LOOK).await;
+            continue;
+        };
+        let end = async {
+            while store.keeps_house() {
+                tokio::time::sleep(DELIVERY_LOOK).await;
+            }
+        };
+        webhook::deliver(config.clone(), outbox.clone(), end).await;
+        drop(work);
+        if store.keeps_house() {
+            return; // It cannot go on, and has said so.
+        }
     }
-    webhook::deliver(config, outbox).await;
 }
 
 /// Finishes every call, and waits for that on a thread of its own.

@@ -15,7 +15,9 @@ mod ending;
 pub mod file;
 mod house;
 mod keep;
+mod left;
 mod links;
+mod mend;
 mod part;
 mod recover;
 mod retention;
@@ -31,9 +33,11 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use self::catalog::Catalog;
-use self::digest::DataDigest;
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
+use self::house::House;
+pub use self::house::HouseWork;
+pub use self::left::Left;
 use self::links::Links;
 use self::part::Names;
 pub use self::part::Part;
@@ -157,8 +161,7 @@ pub struct Store {
     /// The lock file. Its descriptor also stands for the recordings' file system in a sync: no other has
     /// to be opened first, and no error goes unseen.
     lock: File,
-    /// Whether the lock is held, as long as the store lives.
-    keeps_house: AtomicBool,
+    house: House,
     /// Name of the directory for trials, unless this instance keeps house.
     trial_dir: String,
     /// Something was written since the last sync.
@@ -243,20 +246,6 @@ pub struct Inodes {
     pub keep_free: u64,
 }
 
-/// A recording that has ended but could not be finished; it is finished when the disk allows.
-#[derive(Debug)]
-pub struct Left {
-    /// The record as far as it is known.
-    pub record: Record,
-    /// The recording's files, if the disk let them be created.
-    pub part: Option<Part>,
-    /// Digest of the samples that are known to be in the file.
-    pub digest: DataDigest,
-}
-
-/// Most recordings left to be finished later. Each holds its record and a descriptor.
-const LEFT_MAX: usize = 256;
-
 impl Store {
     /// Opens the directory, creating it if it is missing, and locks it, unless another instance has done
     /// so (see [`keeps_house`](Self::keeps_house)). Recordings that an earlier run left unfinished wait
@@ -280,7 +269,7 @@ impl Store {
         if !keeps_house {
             tracing::warn!(
                 dir = %dir.display(),
-                "another callreel records to the directory as well: it deletes, recovers and sends webhook messages for both, until it is gone"
+                "another callreel records to the directory as well: it deletes, recovers and sends webhook messages for both, until it drains or is gone"
             );
         }
         if let Some(capture_dir) = &config.capture_dir {
@@ -290,7 +279,7 @@ impl Store {
         let store = Self {
             config,
             lock,
-            keeps_house: AtomicBool::new(keeps_house),
+            house: House::new(keeps_house),
             trial_dir: disk::new_trial_dir(),
             dirty: AtomicBool::new(false),
             sync_failures: AtomicU64::new(0),
@@ -480,35 +469,6 @@ impl Store {
         );
         *part = copy;
         Ok(())
-    }
-
-    /// Takes over a recording that could not be finished, to finish it when the disk allows. If too many
-    /// wait, drops the oldest one with a file, which the recovery finishes; if none has a file, the
-    /// oldest one is lost.
-    pub fn leave(&self, left: Left) {
-        let mut all = lock(&self.left);
-        if all.len() >= LEFT_MAX {
-            let oldest = all.iter().position(|left| left.part.is_some()).unwrap_or(0);
-            match all.remove(oldest) {
-                Some(Left { part: None, record, .. }) => {
-                    let stream = record.stream_id;
-                    tracing::error!(
-                        stream,
-                        "lost a call without a file: too many recordings wait for the disk"
-                    );
-                }
-                _ => tracing::error!(
-                    "too many recordings wait for the disk: the recovery finishes one"
-                ),
-            }
-        }
-        all.push_back(left);
-    }
-
-    /// The end of the oldest call with a recording that was left.
-    #[must_use]
-    pub fn oldest_left(&self) -> Option<Timestamp> {
-        lock(&self.left).iter().map(|left| left.record.ended_at).min()
     }
 
     /// Admission of new calls by the state of the disk, as of a second ago.

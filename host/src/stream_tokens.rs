@@ -5,6 +5,9 @@
 //! others that the call's webhook was given before are void. Tokens are made with a key that only this
 //! process has, so webhook and stream must come to the same process.
 //!
+//! With a key that instances share, a token would be good once at each of them: that it was redeemed is
+//! known to one process alone. To ask the others means to wait for the disk, which no media thread does.
+//!
 //! Nothing is stored of a token before it is redeemed, so no number of webhooks takes memory or another
 //! call's token.
 

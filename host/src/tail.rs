@@ -1,8 +1,9 @@
 //! `callreel tail`: a line as each call of a running server begins and ends.
 //!
-//! It reads the events of the admin listener. When the connection is lost it connects again, and tells
-//! of the calls that began or ended meanwhile as far as the server still knows them. A call that ends
-//! within the second of its beginning may have a line for its end alone.
+//! It reads the events of the admin listener, which tell the beginning and the end of each call in order,
+//! however short it is. When the connection is lost it connects again, and gets the events since the last
+//! one that it had. Only where the server does not know these any more, as after its restart, the calls
+//! that it knew are compared with those that go on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +18,7 @@ use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use url::Url;
 
-use crate::client;
+use crate::client::{self, Headers};
 use crate::list::length;
 use crate::log::{self, ReaderGone};
 
@@ -30,6 +31,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Most bytes of one event: the picture of some thousand calls.
 const EVENT_BYTES_MAX: usize = 64 << 20;
+
+/// Asks for all kinds of events that have an id, so that the last id is never far behind. The server says
+/// nothing in the place of the others every two seconds.
+const QUERY: &str = "kind=dtmf,ended,gap,hello,mark,published,started";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -128,12 +133,13 @@ pub fn run(args: &Args) -> Result<(), Error> {
 async fn follow(args: &Args) -> Result<(), Error> {
     let mut url = args.admin.clone();
     url.set_path(&format!("{}/api/v1/events", url.path().trim_end_matches('/')));
-    let mut calls = Calls { json: args.json, known: None };
+    url.set_query(Some(QUERY));
+    let mut calls = Calls { json: args.json, ..Calls::default() };
     let mut pause = PAUSE;
     loop {
-        let lost = match connect(&url, args).await {
+        let lost = match connect(&url, args, calls.last_event.as_deref()).await {
             Ok(body) => {
-                if calls.known.is_some() {
+                if calls.has_picture {
                     log::complain("connected again");
                 }
                 pause = PAUSE;
@@ -142,7 +148,7 @@ async fn follow(args: &Args) -> Result<(), Error> {
                     Err(ReaderGone) => return Ok(()),
                 }
             }
-            Err(error @ Error::Unreachable { .. }) if calls.known.is_some() => error.to_string(),
+            Err(error @ Error::Unreachable { .. }) if calls.has_picture => error.to_string(),
             Err(error) => return Err(error),
         };
         if log::is_reader_gone() {
@@ -156,8 +162,10 @@ async fn follow(args: &Args) -> Result<(), Error> {
     }
 }
 
-async fn connect(url: &Url, args: &Args) -> Result<Incoming, Error> {
-    let answer = client::get(url, "text/event-stream", args.admin_token.as_deref()).await;
+async fn connect(url: &Url, args: &Args, last_event: Option<&str>) -> Result<Incoming, Error> {
+    let token = args.admin_token.as_deref();
+    let headers = Headers { accept: "text/event-stream", token, last_event };
+    let answer = client::get(url, headers).await;
     let answer = answer.map_err(|error| Error::Unreachable { cause: error.to_string() })?;
     match answer.response.status() {
         StatusCode::OK => Ok(answer.response.into_body()),
@@ -254,10 +262,19 @@ enum Line<'c> {
 }
 
 /// The calls that are known to go on.
+#[derive(Default)]
 struct Calls {
     json: bool,
-    /// By their keys; `None` before the first picture.
-    known: Option<BTreeMap<String, Head>>,
+    /// By their keys.
+    known: BTreeMap<String, Head>,
+    /// The calls that the last picture told to be over, as far as they are not finished since.
+    missed: Vec<Head>,
+    /// The first picture has come.
+    has_picture: bool,
+    /// Events were lost since the last picture.
+    is_lost: bool,
+    /// Id of the last event.
+    last_event: Option<String>,
 }
 
 impl Calls {
@@ -267,14 +284,31 @@ impl Calls {
         let event = String::from_utf8_lossy(event);
         let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
         let (Some(kind), Some(data)) = (field("event: "), field("data: ")) else { return Ok(()) };
+        self.take_known(kind, data)?;
+        if let Some(id) = field("id: ") {
+            self.last_event = Some(id.to_owned());
+        }
+        Ok(())
+    }
+
+    fn take_known(&mut self, kind: &str, data: &str) -> Result<(), ReaderGone> {
         match kind {
+            "lost" => {
+                self.is_lost = true;
+                Ok(())
+            }
+            // The events tell all that has changed since the last picture.
+            "hello" if self.has_picture && !self.is_lost => Ok(()),
             "hello" => {
                 #[derive(Deserialize)]
                 struct Picture {
                     calls: Vec<Live>,
                 }
                 match serde_json::from_str::<Picture>(data) {
-                    Ok(picture) => self.compare(picture.calls),
+                    Ok(picture) => {
+                        (self.has_picture, self.is_lost) = (true, false);
+                        self.compare(picture.calls)
+                    }
                     Err(_) => Ok(()),
                 }
             }
@@ -293,16 +327,16 @@ impl Calls {
     /// Tells the differences between the known calls and those of a new picture. A server that was
     /// started again gives the same keys to other calls.
     fn compare(&mut self, calls: Vec<Live>) -> Result<(), ReaderGone> {
-        let before = self.known.take().unwrap_or_default();
-        self.known = Some(BTreeMap::new());
+        let before = std::mem::take(&mut self.known);
         let goes_on = |head: &Head| calls.iter().any(|live| live.head == *head);
         let (going_on, gone): (Vec<Head>, Vec<Head>) = before.into_values().partition(goes_on);
         for head in &gone {
             self.say(&Line::Missed(head))?;
         }
+        self.missed = gone;
         for live in calls {
             if going_on.contains(&live.head) {
-                self.known.get_or_insert_default().insert(live.key, live.head);
+                self.known.insert(live.key, live.head);
             } else {
                 self.begin(live)?;
             }
@@ -310,14 +344,24 @@ impl Calls {
         Ok(())
     }
 
+    /// Notes a call, and tells of it unless the picture did: an event may come that is older than that.
     fn begin(&mut self, live: Live) -> Result<(), ReaderGone> {
+        if self.known.get(&live.key) == Some(&live.head) {
+            return Ok(());
+        }
         self.say(&Line::Began(&live.head))?;
-        self.known.get_or_insert_default().insert(live.key, live.head);
+        self.known.insert(live.key, live.head);
         Ok(())
     }
 
+    /// Notes the end of a call, and tells of it unless that was done before: its recording may be finished
+    /// only after the connection was lost and made again.
     fn end(&mut self, finished: &Finished) -> Result<(), ReaderGone> {
-        self.known.get_or_insert_default().retain(|_, head| *head != finished.head);
+        if let Some(index) = self.missed.iter().position(|head| *head == finished.head) {
+            self.missed.swap_remove(index);
+            return Ok(());
+        }
+        self.known.retain(|_, head| *head != finished.head);
         self.say(&Line::Ended(finished))
     }
 

@@ -6,6 +6,7 @@ pub mod command;
 mod post;
 
 use std::fmt;
+use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,8 +217,9 @@ impl Secrets {
     }
 }
 
-/// Delivers the messages of the outbox, until the future is dropped.
-pub async fn deliver(config: Config, outbox: Outbox) {
+/// Delivers the messages of the outbox, until `end` is ready and those under way are answered, or until the
+/// future is dropped.
+pub async fn deliver(config: Config, outbox: Outbox, end: impl Future<Output = ()>) {
     let Config { urls, secrets, authorities, first_pause } = config;
     let stale = secrets.clone();
     let prepare = move || {
@@ -238,7 +240,10 @@ pub async fn deliver(config: Config, outbox: Outbox) {
         let sender = Arc::clone(&sender);
         async move { sender.tell(receiver, id, body).await }
     };
-    tokio::join!(secrets.watch(), outbox::deliver(outbox, names, first_pause, tell));
+    tokio::select! {
+        () = outbox::deliver(outbox, names, first_pause, tell, end) => {}
+        () = async { secrets.watch().await; pending().await } => {}
+    }
 }
 
 struct Sender {

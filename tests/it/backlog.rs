@@ -107,7 +107,7 @@ fn a_receiver_may_put_off_a_message_or_want_it_no_more() {
     };
     let outbox = Outbox::new(dir.path());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.spawn(webhook::deliver(config, outbox.clone()));
+    runtime.spawn(webhook::deliver(config, outbox.clone(), std::future::pending()));
     let mut asked: Vec<String> = Vec::new();
     while asked.iter().filter(|id| **id == refused).count() < 4 {
         let (mut socket, _) = listener.accept().unwrap();

@@ -36,9 +36,9 @@ struct Line {
     disk: Tally,
     began: Instant,
     now_ms: u64,
-    /// Bytes that the call has not handled, and whether whole messages may be among them.
+    /// Bytes that the call has not handled, and whether it was held back when it was asked last.
     unread: Vec<u8>,
-    has_unread: bool,
+    is_held_back: bool,
     is_closed: bool,
     /// Bytes sent, WebSocket framing included.
     sent: u64,
@@ -61,6 +61,7 @@ impl Line {
             failures: Arc::default(),
             door: Arc::default(),
             pace: Arc::new(Pace::new(None)),
+            is_stopping: false,
             finished: Arc::new(|_, _| ()),
         };
         Self {
@@ -71,7 +72,7 @@ impl Line {
             began: Instant::now(),
             now_ms: 0,
             unread: Vec::new(),
-            has_unread: false,
+            is_held_back: false,
             is_closed: false,
             sent: 0,
             live: Vec::new(),
@@ -90,18 +91,14 @@ impl Line {
             self.track_ms += 2 * step * self.live.len() as u64;
             self.read();
             let now = self.now();
-            self.call.tend(&mut self.context.posts, now);
+            self.is_held_back |= self.call.tend(&mut self.context.posts, now).is_held_back;
             self.context.posts.send();
         }
     }
 
     /// Sends a message, unless the peer is held back or the connection is closed.
     fn send(&mut self, message: &str) {
-        if self.has_unread {
-            self.read();
-        }
-        let now = self.now();
-        if self.is_closed || self.call.is_held_back(now) {
+        if self.is_closed || self.asks_to_wait() {
             return;
         }
         let bytes = client::text(message);
@@ -110,15 +107,24 @@ impl Line {
         self.read();
     }
 
+    /// Whether the peer is held back now.
+    fn asks_to_wait(&mut self) -> bool {
+        if self.is_held_back {
+            self.read();
+        }
+        self.is_held_back
+    }
+
     fn read(&mut self) {
         let now = self.now();
-        while !self.is_closed && !self.call.is_held_back(now) {
+        while !self.is_closed {
+            let before = self.unread.len();
             let handled = self.call.handle_bytes(&mut self.unread, &mut self.context, now);
             self.unread.truncate(handled.kept);
             self.context.posts.send();
             self.is_closed = handled.action != Action::GoOn;
-            self.has_unread = handled.has_unread;
-            if !self.has_unread {
+            self.is_held_back = handled.is_held_back;
+            if !self.is_held_back || handled.kept == before {
                 break;
             }
         }
@@ -257,9 +263,9 @@ fn gaps_take_no_memory_while_the_disk_takes_nothing() {
 fn a_gap_holds_the_peer_back_as_audio_does() {
     let mut line = Line::new(false, Encoding::Pcm16);
     gap_bomb(&mut line, &["inbound"], 1, 9900, |_| ());
-    assert!(line.call.is_held_back(line.now()));
+    assert!(line.asks_to_wait());
     line.disk.write(usize::MAX);
-    assert!(!line.call.is_held_back(line.now()));
+    assert!(!line.asks_to_wait());
     line.end();
 }
 
@@ -276,7 +282,7 @@ fn audio_that_a_stuck_disk_lost_is_owed_as_a_number() {
         }
     };
     say(&mut line, 800, 126);
-    assert!(line.call.is_held_back(line.now()));
+    assert!(line.asks_to_wait());
     // The disk is stuck from here on.
     line.pass(10_600);
     say(&mut line, 8000, 44);

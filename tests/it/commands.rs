@@ -1,21 +1,21 @@
-//! The commands around `serve`: help, completions, manual pages, `list`, `tail`, and the ends of pipes.
+//! The commands around `serve`: help, completions, manual pages, `list`, and the ends of pipes.
 
 mod check;
 mod start;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::peer::Peer;
-use crate::harness::process::{PATIENCE, Server, Setup, callreel, eventually};
+use crate::harness::process::{Server, Setup, callreel};
 use crate::harness::shelf;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -208,97 +208,6 @@ fn list_shows_the_numbers_of_a_call_only_on_demand_and_nothing_that_a_terminal_o
         assert!(said.contains("+15550100"), "{said}");
         assert!(!said.contains(['\u{1b}', '\u{9b}']), "{said:?}");
     }
-}
-
-/// A running `callreel tail`; killed when dropped.
-struct Tail {
-    child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
-    complaints: Arc<Mutex<Vec<String>>>,
-}
-
-impl Tail {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = gather(child.stdout.take().unwrap());
-        let complaints = gather(child.stderr.take().unwrap());
-        Self { child, lines, complaints }
-    }
-
-    fn wait_for(&self, words: &[&str]) -> String {
-        let is_found = |line: &&String| words.iter().all(|word| line.contains(word));
-        eventually(PATIENCE, &format!("{words:?}"), || {
-            let lines = [&self.lines, &self.complaints].map(|lines| lines.lock().unwrap().clone());
-            lines.concat().iter().find(is_found).cloned()
-        })
-    }
-}
-
-impl Drop for Tail {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The lines that come from a pipe, as they come.
-fn gather(pipe: impl std::io::Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
-    let lines = Arc::<Mutex<Vec<String>>>::default();
-    let gathered = Arc::clone(&lines);
-    thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            gathered.lock().unwrap().push(line);
-        }
-    });
-    lines
-}
-
-#[test]
-fn tail_tells_of_calls_as_they_begin_and_end_also_after_a_restart_of_the_server() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = dir.path().join("recordings");
-    let log = dir.path().join("log");
-    let setup = || Setup::new(&home).env("CALLREEL_ADMIN_TOKEN", TOKEN);
-    let mut server = setup().log_to_file(&log).start();
-    let (public, admin) = (server.address.to_string(), server.admin_address().to_string());
-    let tail = |token: &str, options: &[&str]| {
-        let mut tail = command(dir.path(), &[&["tail", "--admin", &admin], options].concat());
-        tail.env("CALLREEL_ADMIN_TOKEN", token);
-        tail
-    };
-    let (code, _, said) = run(&mut tail(&TOKEN.replace('0', "1"), &[]));
-    assert!(code == Some(1) && said.contains("asks for another token"), "{said}");
-    assert!(!said.contains("123456789abcdef"), "{said}");
-
-    let mut before = Peer::call(&server, "MZbefore");
-    before.say(Duration::from_millis(100));
-    let people = Tail::start(&mut tail(TOKEN, &[]));
-    let programs = Tail::start(&mut tail(TOKEN, &["--json"]));
-    people.wait_for(&["began", "MZbefore", "inbound"]);
-    programs.wait_for(&["\"event\":\"began\"", "MZbefore"]);
-    record(&server, &home, "MZduring", Duration::from_millis(1500));
-    people.wait_for(&["ended", "MZduring", "1.5 s, complete (stop)"]);
-    let line: Value = serde_json::from_str(&programs.wait_for(&["\"ended\"", "MZduring"])).unwrap();
-    assert_eq!((&line["state"], &line["duration_ms"]), (&json!("complete"), &json!(1500)));
-    assert_eq!(line.get("caller"), None);
-
-    server.stop();
-    people.wait_for(&["lost the connection"]);
-    let addresses = ["--listen", &public, "--admin", &admin];
-    let mut server = setup().args(&addresses).log_to_file(&log).spawn();
-    server.address = public.parse().unwrap();
-    people.wait_for(&["connected again"]);
-    record(&server, &home, "MZafter", Duration::from_millis(100));
-    people.wait_for(&["ended", "MZafter"]);
-    programs.wait_for(&["\"ended\"", "MZafter"]);
-    // It ended with the server, which told nobody any more.
-    people.wait_for(&["ended", "MZbefore"]);
-    server.stop();
-
-    let (code, _, said) = run(&mut tail(TOKEN, &[]));
-    assert!(code == Some(1) && said.contains("does `callreel serve` run there?"), "{said}");
-    let (code, _, said) = run(&mut command(dir.path(), &["tail", "--admin", "off"]));
-    assert!(code == Some(2) && said.contains("no admin listener"), "{said}");
 }
 
 /// Runs a command whose reader goes away after `lines` lines. Returns its exit code and its complaints.

@@ -98,7 +98,7 @@ impl Delivery {
         let config = webhook::Config::new(urls, Some(SECRET), None, None).unwrap();
         let outbox = Outbox::new(dir.path());
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.spawn(webhook::deliver(config, outbox.clone()));
+        runtime.spawn(webhook::deliver(config, outbox.clone(), std::future::pending()));
         Self { outbox, _runtime: runtime, _dir: dir }
     }
 

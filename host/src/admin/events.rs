@@ -26,7 +26,7 @@ use super::views::{
     CallView, Calls, Head, LevelView, Levels, MomentView, ProgressView, Summary, json_of,
 };
 use super::{Admin, Problem, stream};
-use crate::board::{Board, Entry, Moment};
+use crate::board::{Board, Entry, Moment, News};
 use crate::lock::lock;
 
 /// Interval of the looks at the live recordings while anybody watches.
@@ -206,35 +206,39 @@ impl Watch {
         let mut looked = lock(&self.looked);
         if looked.is_none_or(|looked| looked.elapsed() >= age_max) {
             *looked = Some(Instant::now());
-            self.look(board.entries());
+            self.look(board);
         }
     }
 
-    /// Looks at every live recording, in the order of their keys, and sends the changes to the streams.
-    fn look(&self, entries: Vec<Arc<Entry>>) {
+    /// Looks at every live recording, in the order of their keys, and sends the changes to the streams:
+    /// the beginning and the end of each, also of one that was over before this look.
+    fn look(&self, board: &Board) {
         let mut calls = lock(&self.calls);
+        let (entries, news) = board.look();
         // Before any event is sent, so that a stream that begins meanwhile gets no picture without it.
         self.version.fetch_add(1, Ordering::Relaxed);
+        for news in news {
+            match news {
+                News::Began(entry) => self.tell_start(&mut calls, entry),
+                News::Ended(key) => self.tell_end(&mut calls, key),
+                News::Published(brief) => {
+                    self.tell(Kind::Published, &brief.0.call_id, &Summary::of(&brief));
+                }
+            }
+        }
+        // No news are kept while nobody watches.
         let is_live = |key: &u64| entries.binary_search_by_key(key, |entry| entry.key).is_ok();
         let ended: Vec<u64> = calls.keys().filter(|key| !is_live(key)).copied().collect();
         for key in ended {
-            // The last moments are sent before the end.
-            if let Some(mut seen) = calls.remove(&key) {
-                let news = seen.look();
-                self.tell_moments(&seen, news);
-                let call_id = &seen.entry.record.call_id;
-                self.tell(Kind::Ended, call_id, &json!({ "key": key.to_string() }));
-            }
+            self.tell_end(&mut calls, key);
         }
         for entry in entries {
-            let key = entry.key;
-            let is_new = !calls.contains_key(&key);
-            let seen = calls.entry(key).or_insert_with(|| Seen::new(entry));
-            let news = seen.look();
-            if is_new {
-                self.tell(Kind::Started, &seen.entry.record.call_id, &seen.view());
-            } else {
-                self.tell_moments(seen, news);
+            match calls.get_mut(&entry.key) {
+                Some(seen) => {
+                    let news = seen.look();
+                    self.tell_moments(seen, news);
+                }
+                None => self.tell_start(&mut calls, entry),
             }
         }
         let is_empty = calls.is_empty();
@@ -273,6 +277,24 @@ impl Watch {
         Levels { calls: wanted.map(level).collect() }
     }
 
+    /// Tells of a recording that is seen for the first time.
+    fn tell_start(&self, calls: &mut BTreeMap<u64, Seen>, entry: Arc<Entry>) {
+        let mut seen = Seen::new(entry);
+        let _ = seen.look();
+        self.tell(Kind::Started, &seen.entry.record.call_id, &seen.view());
+        calls.insert(seen.entry.key, seen);
+    }
+
+    /// Tells the last moments and the end of a recording, if it is known.
+    fn tell_end(&self, calls: &mut BTreeMap<u64, Seen>, key: u64) {
+        if let Some(mut seen) = calls.remove(&key) {
+            let news = seen.look();
+            self.tell_moments(&seen, news);
+            let call_id = &seen.entry.record.call_id;
+            self.tell(Kind::Ended, call_id, &json!({ "key": key.to_string() }));
+        }
+    }
+
     fn tell_moments(&self, seen: &Seen, moments: Vec<MomentView>) {
         let key = seen.entry.key.to_string();
         for moment in moments {
@@ -294,9 +316,6 @@ pub(super) async fn watch(admin: Admin) {
         let is_watched = admin.watch.is_watched();
         let age_max = if is_watched { Duration::ZERO } else { IDLE_LOOK_INTERVAL };
         admin.watch.look_if_older(age_max, board);
-        for brief in board.take_published() {
-            admin.watch.tell(Kind::Published, &brief.0.call_id, &Summary::of(&brief));
-        }
         let told = &admin.watch.told;
         if was_watched && !is_watched {
             told.forget();

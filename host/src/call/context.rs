@@ -36,6 +36,8 @@ pub struct Context {
     pub pace: Arc<Pace>,
     /// The key that pauses a recording and lets it go on.
     pub pause_key: Option<PauseKey>,
+    /// The recorder stops: bytes that have arrived are handled although the disk is behind.
+    pub is_stopping: bool,
     /// Called when a recording or a failure record is finished, with the key of its call. It runs on the
     /// thread that finished the file, and must not wait.
     pub finished: Arc<dyn Fn(usize, Outcome) + Send + Sync>,

@@ -1,5 +1,6 @@
 //! Directories, room, speed and clock.
 
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use tempfile::TempDir;
 
 use super::Report;
 use crate::disk::{self, Operations, Traits};
+use crate::rights::Rights;
 use crate::store::{self, Inodes, Room};
 
 /// Bytes of a call of one track in a second, as 16-bit PCM.
@@ -32,7 +34,7 @@ const CALLS_FEW: u64 = 50;
 const SYNC_SLOW: Duration = Duration::from_millis(500);
 
 /// Tries the directories of the recordings and of the captures.
-pub(super) fn check(report: &mut Report, config: &store::Config, keeps_days: bool) {
+pub(super) fn check(report: &mut Report, config: &store::Config) {
     if let Some(trial) = open(report, "directory", "--dir", &config.dir) {
         room(report, config, &trial);
         close(report, "directory", trial);
@@ -42,7 +44,7 @@ pub(super) fn check(report: &mut Report, config: &store::Config, keeps_days: boo
     {
         close(report, "captures", trial);
     }
-    clock(report, &config.dir, keeps_days);
+    clock(report, &config.dir, config.keep_days.is_some());
 }
 
 /// The nearest directory at or above `dir` that exists.
@@ -91,6 +93,9 @@ fn open(report: &mut Report, subject: &str, option: &str, dir: &Path) -> Option<
         (Ok(traits), Ok(operations)) => {
             tell(report, subject, dir, &place, operations);
             tell_faults(report, subject, dir, traits, operations);
+            if !traits.is_too_closed {
+                tell_lacking(report, subject, dir);
+            }
             return Some(trial);
         }
     }
@@ -146,6 +151,20 @@ fn tell_faults(
             format!(
                 "the file system of {shown} cannot make names durable: a power loss may take a finished \
                  recording's name, and the next start finishes it again"
+            ),
+        );
+    }
+}
+
+/// Tells whether a directory that is there lacks the rights of `--umask` and `--group`.
+fn tell_lacking(report: &mut Report, subject: &str, dir: &Path) {
+    if fs::metadata(dir).is_ok_and(|made| Rights::of_process().are_lacking_in(&made)) {
+        report.warn(
+            subject,
+            format!(
+                "{} lacks the rights of --umask and --group: give it its group and mode (chgrp, chmod), or \
+                 other users may be unable to read recordings in it",
+                dir.display()
             ),
         );
     }
@@ -244,7 +263,7 @@ fn measure(dir: &Path) -> io::Result<Speed> {
         file.sync_data()?;
         syncs.push(began.elapsed());
     }
-    std::fs::remove_file(&path)?;
+    fs::remove_file(&path)?;
     syncs.sort();
     Ok(Speed { bytes_s, sync: syncs[syncs.len() / 2] })
 }

@@ -70,7 +70,7 @@ async fn is_callreel(mut address: SocketAddr, path: &str) -> bool {
         address.set_ip(ip.parse().expect("an address of loopback"));
     }
     let Ok(url) = Url::parse(&format!("http://{address}{path}")) else { return false };
-    let Ok(answer) = client::get(&url, "application/json", None).await else { return false };
+    let Ok(answer) = client::get(&url, client::Headers::json()).await else { return false };
     client::read(answer.response).await.is_ok_and(|(_, text)| is_ours(&text))
 }
 
@@ -125,7 +125,7 @@ pub(super) async fn check_public_url(report: &mut Report, url: Option<&PublicUrl
         let text = format!("{webhook} is not encrypted: give an https address (a proxy ends TLS)");
         report.warn(SUBJECT, text);
     }
-    match client::get(&url, "application/json", None).await {
+    match client::get(&url, client::Headers::json()).await {
         Ok(answer) => {
             check_certificate(report, &url, answer.certificate_days);
             judge(report, SUBJECT, &url, &webhook, answer, is_up).await;

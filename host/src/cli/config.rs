@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use super::environment::TWILIO_TOKEN;
 use super::serve::{
-    AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
-    WebhookArgs,
+    AdminAddress, AdminArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs, WebhookArgs,
 };
 use crate::caller_ids::Callers;
 use crate::public_url::PathPrefix;
@@ -83,12 +82,13 @@ impl TryFrom<ServeArgs> for Config {
             return Err(Error::SamePort { listen, admin });
         }
         let engine = engine_config(&args)?;
+        let store = args.store_config();
         let certificate = certificate(&args.listening)?;
         Ok(Self {
             admin: admin_config(args.admin, &args.listening, certificate.as_ref())?,
             webhook: webhook_config(args.webhook)?,
             http: http_config(args.listening, args.twilio, &args.limits, &engine, certificate)?,
-            store: store_config(args.files, args.disk),
+            store,
             drain: args.limits.drain,
             engine,
         })
@@ -210,16 +210,20 @@ fn webhook_config(args: WebhookArgs) -> Result<Option<webhook::Config>, Error> {
     Ok(Some(webhook::Config::new(webhook, secret, file, webhook_ca.as_deref())?))
 }
 
-fn store_config(files: FilesArgs, disk: DiskArgs) -> store::Config {
-    store::Config {
-        dir: files.dir,
-        capture_dir: files.capture,
-        cues: files.cues,
-        keep_free: disk.keep_free,
-        keep_free_inodes: disk.keep_free_inodes,
-        make_room: disk.make_room,
-        keep_days: disk.keep_days.map(NonZeroU32::get),
-        keep_min: disk.keep_min,
+impl ServeArgs {
+    /// The settings of the store. They fit together, whatever they are.
+    pub(crate) fn store_config(&self) -> store::Config {
+        let Self { files, disk, .. } = self;
+        store::Config {
+            dir: files.dir.clone(),
+            capture_dir: files.capture.clone(),
+            cues: files.cues,
+            keep_free: disk.keep_free,
+            keep_free_inodes: disk.keep_free_inodes,
+            make_room: disk.make_room,
+            keep_days: disk.keep_days.map(NonZeroU32::get),
+            keep_min: disk.keep_min,
+        }
     }
 }
 

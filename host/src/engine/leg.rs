@@ -1,6 +1,7 @@
 //! One connection on its media thread: its socket, its call, and the unfinished parts of both.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -45,13 +46,14 @@ const LINGER: Duration = Duration::from_secs(2);
 /// others, and none of its audio. After each of them, the connection may be [gone](Self::is_gone).
 pub(super) struct Leg {
     wire: Wire,
+    peer: SocketAddr,
     call: Call,
     partial: Partial,
     /// Whether the connection had to give up its message; later bytes are thrown away.
     is_deaf: bool,
-    /// Whether messages may be unread that the call can handle when it is no longer held back, or that
+    /// Whether the call must get its unread bytes before the socket is read: it was held back, or they
     /// came with the handshake.
-    has_unread: bool,
+    is_held_back: bool,
     /// Whether the token is among the ready ones.
     is_ready: bool,
     /// Time of the last read that drained the socket.
@@ -101,19 +103,21 @@ impl Leg {
     pub(super) fn new(
         wire: Wire,
         call: Call,
+        peer: SocketAddr,
         already_read: &[u8],
         place: Place,
         desk: &Desk,
     ) -> Self {
         let now = Instant::now();
         let mut partial = Partial::new(already_read);
-        partial.settle(&desk.pool, &place, call.peer().ip());
+        partial.settle(&desk.pool, &place, peer.ip());
         Self {
             wire,
+            peer,
             call,
             partial,
             is_deaf: false,
-            has_unread: !already_read.is_empty(),
+            is_held_back: !already_read.is_empty(),
             is_ready: true,
             drained: now,
             is_probed: false,
@@ -187,7 +191,7 @@ impl Leg {
         let is_earned = self.place.is_earned();
         if !is_earned && matches!(self.closing, Closing::No) {
             desk.context.posts.board().counters.refuse(Refused::GaveWay);
-            let peer = self.call.peer();
+            let peer = self.peer;
             if let Some(left_out) = desk.context.room(peer, now) {
                 tracing::warn!(%peer, left_out, "closed a connection to make room for a new one: it had not begun a call in five seconds, and no place was free");
             }
@@ -202,7 +206,7 @@ impl Leg {
         if !desk.pool.is_leaving(&self.place) {
             return;
         }
-        let peer = self.call.peer();
+        let peer = self.peer;
         if let Some(left_out) = desk.context.room(peer, now) {
             tracing::warn!(%peer, left_out, "closed a connection: its message did not end, and other connections needed the memory");
         }
@@ -215,11 +219,8 @@ impl Leg {
     pub(super) fn drain(&mut self, desk: &mut Desk, now: Instant) {
         self.guarded(desk, now, |leg, desk| {
             for _ in 0..LAST_TURNS_MAX {
-                if leg.has_unread {
-                    leg.call.wait_no_more();
-                }
                 let progress = leg.read(desk, now);
-                if progress != ReadProgress::AtOnce && !leg.has_unread {
+                if progress != ReadProgress::AtOnce && !leg.is_held_back {
                     break;
                 }
             }
@@ -255,21 +256,20 @@ impl Leg {
     fn read(&mut self, desk: &mut Desk, now: Instant) -> ReadProgress {
         let mut turn_bytes = 0;
         loop {
-            if self.call.is_held_back(now) {
-                // The recorder, not the peer, is silent.
-                self.last_heard = now;
-                self.partial.excuse(now);
-                return ReadProgress::Later;
-            }
             if self.is_deaf {
                 return self.discard(&mut desk.buffer);
             }
-            if self.has_unread {
+            if self.is_held_back {
                 self.partial.recall(&mut desk.buffer);
                 self.feed(Received { bytes: 0, is_drained: false }, desk, now);
-                continue;
+                if self.is_held_back {
+                    // The recorder, not the peer, is silent.
+                    self.last_heard = now;
+                    self.partial.excuse(now);
+                    return ReadProgress::Later;
+                }
             }
-            let peer = self.call.peer().ip();
+            let peer = self.peer.ip();
             let Some(result) = self.partial.receive(&mut self.wire, desk, &self.place, peer) else {
                 // Other connections have taken the pool. This one is neither silent nor at its end.
                 self.last_heard = now;
@@ -287,7 +287,7 @@ impl Leg {
             }
             self.feed(received, desk, now);
             turn_bytes += received.bytes;
-            if self.has_unread {
+            if self.is_held_back {
                 continue;
             }
             // A peer that floods waits for the recorder only, so it is read again at once.
@@ -309,8 +309,8 @@ impl Leg {
         }
         let bytes = self.partial.with(received.bytes, &mut desk.buffer);
         let handled = self.call.handle_bytes(bytes, &mut desk.context, now);
-        self.partial.keep(handled.kept, desk, &self.place, self.call.peer().ip());
-        self.has_unread = handled.has_unread;
+        self.partial.keep(handled.kept, desk, &self.place, self.peer.ip());
+        self.is_held_back = handled.is_held_back;
         self.has_peer_closed |= handled.has_peer_closed;
         self.pongs.extend(handled.pongs);
         self.pongs.drain(..self.pongs.len().saturating_sub(PONGS_MAX));
@@ -322,7 +322,7 @@ impl Leg {
         if self.has_peer_closed && matches!(self.closing, Closing::Lingering(_)) {
             self.closing = Closing::Gone;
         }
-        if received.is_drained && !self.has_unread {
+        if received.is_drained && !self.is_held_back {
             self.note_drained(now);
         }
     }
@@ -364,6 +364,7 @@ impl Leg {
         }
         self.tended = now;
         let health = self.call.tend(&mut desk.context.posts, now);
+        self.is_held_back |= health.is_held_back;
         self.wire.flush();
         self.send_pongs();
         match self.closing {
@@ -391,7 +392,7 @@ impl Leg {
             self.end(End::MaxDuration, ws::CloseCode::POLICY, desk, now);
         } else if self.wire.is_ending() && health.owes_time && undrained >= patience {
             // The peer began more recordings than its time paid for, and will pay for no more.
-            let peer = self.call.peer();
+            let peer = self.peer;
             if let Some(left_out) = desk.context.room(peer, now) {
                 tracing::warn!(%peer, left_out, "closed a connection: its peer has gone, and left more starts than its time has paid for");
             }

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -61,14 +62,19 @@ struct KeptData {
     wav: Option<crate::record::Wav>,
 }
 
-/// Delivers the messages that wait and those that come, each to all `receivers`, until the future is
-/// dropped. The names of the receivers are different ones. `tell` sends a message, given the index of the
+/// Delivers the messages that wait and those that come, each to all `receivers`, until `end` is ready and
+/// the messages under way are settled, or until the future is dropped. The names of the receivers are different ones. `tell` sends a message, given the index of the
 /// receiver, the id and the text; it may take as long as its own timeout. A message's second try comes
 /// after `first_pause`, each further one after a pause twice as long.
 ///
 /// Only one delivery may run on a directory. It may begin late, and finds the messages that others wrote.
-pub async fn deliver<T, F>(outbox: Outbox, receivers: Vec<String>, first_pause: Duration, tell: T)
-where
+pub async fn deliver<T, F>(
+    outbox: Outbox,
+    receivers: Vec<String>,
+    first_pause: Duration,
+    tell: T,
+    end: impl Future<Output = ()>,
+) where
     T: Fn(usize, String, String) -> F,
     F: Future<Output = Answer> + Send + 'static,
 {
@@ -76,9 +82,13 @@ where
     let mut courier = Courier::new(outbox, receivers, first_pause);
     let mut under_way = JoinSet::new();
     let mut answers = Vec::new();
+    let (mut end, mut has_ended) = (pin!(end), false);
     loop {
         let round = tokio::task::spawn_blocking(move || {
-            let (orders, pause) = courier.round(answers);
+            let (orders, pause) = match has_ended {
+                true => courier.last_round(answers),
+                false => courier.round(answers),
+            };
             (courier, orders, pause)
         });
         // Only a panic ends the delivery; it was reported already.
@@ -93,7 +103,11 @@ where
                 (receiver, pick, answer.unwrap_or(Answer::Refused { error, wait: Duration::ZERO }))
             });
         }
+        if has_ended && under_way.is_empty() {
+            return;
+        }
         tokio::select! {
+            () = &mut end, if !has_ended => has_ended = true,
             Some(answer) = under_way.join_next() => answers.extend(answer.ok()),
             () = shared.bell.notified() => {}
             () = tokio::time::sleep(pause) => {}
@@ -150,10 +164,15 @@ struct Look {
 
 impl Courier {
     fn new(outbox: Outbox, receivers: Vec<String>, first_pause: Duration) -> Self {
-        let receiver = |name| Receiver {
+        // A delivery before this one may have counted.
+        let before = outbox.health().receivers;
+        let receiver = |name: String| Receiver {
             queue: Queue::default(),
             done: HashSet::new(),
-            health: ReceiverHealth { name, ..ReceiverHealth::default() },
+            health: match before.iter().find(|health| health.name == name) {
+                Some(health) => health.clone(),
+                None => ReceiverHealth { name, ..ReceiverHealth::default() },
+            },
         };
         let dir = outbox.dir();
         let journal = Journal::new(dir.clone());
@@ -185,6 +204,23 @@ impl Courier {
         let next = self.receivers.iter().filter_map(|receiver| receiver.queue.next(now));
         let next = next.chain(self.look.next).min().unwrap_or(now);
         (orders, next.saturating_duration_since(now).max(Duration::from_millis(1)))
+    }
+
+    /// Settles `answers`, and sends nothing more. Nobody is told of messages that wait: another instance
+    /// sends them.
+    fn last_round(&mut self, answers: Vec<(usize, Pick, Answer)>) -> (Vec<Order>, Duration) {
+        for (receiver, pick, answer) in answers {
+            self.settle(receiver, &pick, answer);
+        }
+        self.journal.flush();
+        let counts = self.receivers.iter().map(|Receiver { health, .. }| ReceiverHealth {
+            name: health.name.clone(),
+            delivered: health.delivered,
+            given_up: health.given_up,
+            ..ReceiverHealth::default()
+        });
+        self.outbox.set_health(counts.collect(), 0);
+        (Vec::new(), LOOK_EVERY)
     }
 
     /// Reads a message that was picked, unless its recording is not published yet.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::recover::{finish_left, read_record};
+use super::mend::read_record;
 use super::retention::LOOK_EVERY;
 use super::{Inodes, Names, Room, Store};
 use crate::disk::found;
@@ -62,30 +62,6 @@ impl Store {
             _ => {}
         }
         self.make_room();
-    }
-
-    /// Finishes recordings that were left, until the disk refuses one. That one goes to the end of the
-    /// queue, so that a recording that can never be finished holds up no other.
-    fn finish_left(&self) {
-        let waiting = || lock(&self.left);
-        loop {
-            let Some(mut left) = waiting().pop_front() else {
-                return;
-            };
-            match finish_left(self, &mut left) {
-                Ok(()) => {
-                    tracing::info!(
-                        id = left.record.id.as_ref().map(Id::as_str),
-                        "finished a recording that the disk had refused"
-                    );
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the disk still refuses to finish a recording");
-                    waiting().push_back(left);
-                    return;
-                }
-            }
-        }
     }
 
     /// Tries the disk every [`TRY_EVERY`] seconds, and every second while it is in doubt.

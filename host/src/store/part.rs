@@ -63,7 +63,7 @@ impl Part {
         }
     }
 
-    fn wav_name(&self) -> String {
+    pub(super) fn wav_name(&self) -> String {
         format!("{}.wav", self.id())
     }
 
@@ -174,6 +174,11 @@ impl Names {
 
     /// Whether a finished recording, or a record on its way, has the name.
     pub(super) fn is_taken(&self) -> io::Result<bool> {
-        Ok(is_there(&self.wav())? || is_there(&self.json())? || is_there(&self.json_part())?)
+        Ok(self.has_final_file()? || is_there(&self.json_part())?)
+    }
+
+    /// Whether a file has one of the final names.
+    pub(super) fn has_final_file(&self) -> io::Result<bool> {
+        Ok(is_there(&self.wav())? || is_there(&self.json())?)
     }
 }

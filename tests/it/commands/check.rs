@@ -1,8 +1,9 @@
 //! `callreel check`: good things, faults with their remedies, and no trace of it afterwards.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -12,6 +13,7 @@ use rcgen::{CertificateParams, CertifiedKey, DnType, KeyPair};
 use tokio_rustls::rustls::{ServerConnection, StreamOwned};
 
 use super::{TOKEN, command, run};
+use crate::harness::disk::{Disk, Errno};
 use crate::harness::pki;
 use crate::harness::process::{Server, Setup};
 use crate::harness::shelf;
@@ -129,6 +131,30 @@ fn each_fault_is_an_error_that_tells_the_remedy() {
     let (code, said, _) = run(&mut check(dir.path(), &["--max-calls", "99999999"]));
     assert_eq!(code, Some(0));
     assert!(line(&said, "warning", "open files").contains("ulimit -n"), "{said}");
+}
+
+#[test]
+fn the_rights_of_files_are_tried_as_the_server_sets_them() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("recordings");
+    fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
+    let (path, group) = (dir.to_str().unwrap(), rustix::process::getegid().as_raw().to_string());
+    let options = ["--dir", path, "--umask", "027"];
+    let (code, said, _) = run(&mut check(home.path(), &options));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(line(&said, "warning", "directory").contains("lacks the rights of --umask"), "{said}");
+    fs::set_permissions(&dir, Permissions::from_mode(0o750)).unwrap();
+    let (_, said, _) = run(&mut check(home.path(), &options));
+    assert!(!said.contains("lacks the rights"), "{said}");
+    line(&said, "good", "directory");
+    // A user that is no member of the group.
+    let mut disk = Disk::new();
+    disk.fail("*", "chown", 1..=u64::MAX, Errno::PERM);
+    let mut checked = check(home.path(), &["--dir", path, "--group", &group]);
+    let (code, said, _) = run(checked.envs(disk.environment(home.path())));
+    let error = line(&said, "ERROR", "directory");
+    assert!(code == Some(1) && error.contains("as a member of that group"), "{said}");
+    assert_eq!(shelf::files(&dir), [] as [std::path::PathBuf; 0]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use callreel::record::Record;
 use callreel::store::{self, Store};
 use callreel_core::frame::Provider;
 use callreel_core::wav::{self, Encoding, Length, Spec};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{check_whole, go_on_and_finish, heard_call};
@@ -134,6 +135,68 @@ fn an_instance_that_was_killed_is_recovered_by_the_one_that_keeps_house() {
     assert!(killed.pcm().starts_with(recovered.samples()) && !recovered.samples().is_empty());
     let own = go_on_and_finish(own);
     check_whole(dir.path(), &[own]);
+}
+
+#[test]
+fn an_instance_that_drains_gives_the_house_to_one_that_waits_and_keeps_it_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    first.drain();
+    first.tend();
+    assert!(first.keeps_house());
+    let (second, third) = (open(dir.path()), open(dir.path()));
+    // No right is given away under work that goes on by it.
+    let work = first.begin_house_work().unwrap();
+    first.tend();
+    second.tend();
+    assert_eq!((first.keeps_house(), second.keeps_house()), (false, false));
+    assert!(first.begin_house_work().is_none() && second.begin_house_work().is_none());
+    drop(work);
+    first.tend();
+    second.tend();
+    first.tend();
+    assert_eq!((first.keeps_house(), second.keeps_house()), (false, true));
+    // Its recordings go on, and are its own.
+    let part = begin(&first, "MZ1");
+    second.recover();
+    assert!(part.is_in_place().unwrap() && second.recovery().found == 0);
+    // One that drains comes after one that does not, and keeps house if there is no other.
+    second.drain();
+    second.tend();
+    first.tend();
+    third.tend();
+    assert_eq!([&first, &second, &third].map(Store::keeps_house), [false, false, true]);
+    drop(third);
+    first.tend();
+    assert!(first.keeps_house());
+}
+
+#[test]
+fn while_one_drains_the_webhooks_of_the_new_one_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |url: &str| {
+        let setup = Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0", "--webhook", url]);
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        setup.env("CALLREEL_WEBHOOK_SECRET", secret).start()
+    };
+    let [(old_url, old), (new_url, new)] = [receiver(vec![200; 9]), receiver(vec![200; 9])];
+    let mut first = start(&old_url);
+    let (one, two) = (heard_call(&first, "MZ1"), heard_call(&first, "MZ2"));
+    first.signal(Signal::USR1);
+    first.wait_for_log("draining, 2 calls left");
+    // Alone, it goes on to keep house.
+    let one = go_on_and_finish(one);
+    assert_eq!(told(old.iter().take(1)), ["MZ1"]);
+    let mut second = start(&new_url);
+    second.wait_for_log("this one deletes, recovers and sends webhook messages now");
+    let two = go_on_and_finish(two);
+    assert_eq!(told(new.iter().take(1)), ["MZ2"]);
+    assert_eq!(first.wait(PATIENCE).code(), Some(0));
+    let three = heard_call(&second, "MZ3").finish();
+    assert_eq!(told(new.iter().take(1)), ["MZ3"]);
+    assert_eq!(second.stop().0.code(), Some(0));
+    assert!(old.try_recv().is_err() && new.try_recv().is_err(), "each is told once");
+    check_whole(dir.path(), &[one, two, three]);
 }
 
 /// The ids of the recordings that messages tell of.

@@ -179,6 +179,49 @@ fn files_that_are_not_ours_are_never_touched() {
 }
 
 #[test]
+fn an_interrupted_recording_gets_another_name_where_its_own_is_a_foreign_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let (wav, record) = (heard_call(&server, 1), heard_call(&server, 2));
+    let parts = eventually(PATIENCE, "some audio is in the files", || {
+        let mut parts = shelf::unfinished(dir.path());
+        parts.retain(|path| path.to_string_lossy().ends_with(".wav.part"));
+        let has_audio = |path: &PathBuf| path.metadata().is_ok_and(|there| there.len() > 44);
+        (parts.len() == 2 && parts.iter().all(has_audio)).then_some(parts)
+    });
+    server.kill();
+    let day = parts[0].parent().unwrap();
+    let foreign = [
+        day.join(format!("{}.wav", wav.stream_id)),
+        day.join(format!("{}.json", record.stream_id)),
+    ];
+    for path in &foreign {
+        fs::write(path, "something else").unwrap();
+    }
+    fs::create_dir(day.join("folder.wav.part")).unwrap();
+    let mut server = Setup::new(dir.path()).start_and_recover();
+    for path in &foreign {
+        assert_eq!(fs::read(path).unwrap(), b"something else", "{}", path.display());
+        fs::remove_file(path).unwrap();
+    }
+    for peer in [&wav, &record] {
+        let recovered = shelf::wait_for(dir.path(), &format!("{}-2", peer.stream_id));
+        let is_audio = peer.pcm().starts_with(recovered.samples());
+        assert!(is_audio && !recovered.samples().is_empty(), "{}", peer.stream_id);
+        assert_eq!(
+            (recovered.word("state"), recovered.word("stream_id")),
+            ("recovered", &*peer.stream_id)
+        );
+    }
+    let said = server.log_lines();
+    assert!(!said.iter().any(|line| line.contains("ERROR")), "{said:?}");
+    let skipped = said.iter().filter(|line| line.contains("folder.wav.part"));
+    assert_eq!(skipped.filter(|line| line.contains("WARN")).count(), 1, "{said:?}");
+    server.stop();
+    assert_eq!(shelf::unfinished(dir.path()), [] as [PathBuf; 0]);
+}
+
+#[test]
 fn a_pipe_where_a_file_is_looked_for_keeps_nobody_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let day = dir.path().join("2026-01-02");

@@ -38,11 +38,18 @@ impl Disk {
 
     /// Puts the disk between a server and its directory.
     pub(crate) fn under(&self, setup: Setup, dir: &Path) -> Setup {
-        setup
-            .env("LD_PRELOAD", preload("disk.c"))
-            .env("DISK_DIR", dir)
-            .env("DISK_RULES", self.home.path().join("rules"))
-            .env("DISK_LOG", self.home.path().join("log"))
+        let variables = self.environment(dir).into_iter();
+        variables.fold(setup, |setup, (name, value)| setup.env(name, value))
+    }
+
+    /// The variables that put the disk between a program and its directory.
+    pub(crate) fn environment(&self, dir: &Path) -> [(&'static str, PathBuf); 4] {
+        [
+            ("LD_PRELOAD", preload("disk.c")),
+            ("DISK_DIR", dir.to_owned()),
+            ("DISK_RULES", self.home.path().join("rules")),
+            ("DISK_LOG", self.home.path().join("log")),
+        ]
     }
 
     /// Like [`Disk::under`], but writes are logged without their data.

@@ -10,7 +10,7 @@ use super::{Piece, pieces, sources, without_tests};
 
 /// Uses that close a circle and are tolerated: the folder of the crate, the module, the module that it
 /// uses, and the reason. A module is named from the root of its crate.
-const TOLERATED: [(&str, &str, &str, &str); 4] = [
+const TOLERATED: [(&str, &str, &str, &str); 3] = [
     (
         "host/src",
         "caller::stream",
@@ -22,12 +22,6 @@ const TOLERATED: [(&str, &str, &str, &str); 4] = [
         "engine::places",
         "engine::inbox",
         "a message brings a connection with its place, and a place counts itself at its inbox",
-    ),
-    (
-        "host/src",
-        "store::keep",
-        "store::recover",
-        "the keeper finishes recordings as the recovery does, and knows the files of a day for both",
     ),
     (
         "host/src",

@@ -27,7 +27,7 @@ const SPEC: WavSpec = WavSpec {
     sample_format: SampleFormat::Int,
 };
 
-/// Records each call that is streamed to ws://LISTEN/media-stream into DIR/<streamSid>.wav.
+/// Records each call that is streamed to ws://LISTEN/media-stream into DIR/STREAM-SID.wav.
 #[derive(Parser)]
 struct Args {
     /// Address and port to listen on
