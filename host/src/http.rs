@@ -24,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http_body_util::LengthLimitError;
 use hyper::body::Bytes;
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -32,11 +33,12 @@ use tokio::time::{Instant, timeout};
 use self::exchange::{Handlers, Patience, close_after};
 use self::refusals::{Refusal, Refusals};
 use self::upgrade::media_stream;
+use crate::admission::{self, Admission};
 use crate::board::{Board, Refused};
 use crate::engine::Handle;
 use crate::listener::{self, Client, HandOver, Level, Limits, Listener, SilentLimits};
 use crate::origin::Origin;
-use crate::public_url::{self, PathPrefix, STREAM_PATH, WEBHOOK_PATH};
+use crate::public_url::{self, PathPrefix, PublicUrl, STREAM_PATH, Scheme, WEBHOOK_PATH};
 use crate::ready::{Phase, Readiness};
 use crate::tls::Certificate;
 use crate::twilio;
@@ -68,6 +70,8 @@ pub struct Config {
     pub certificate: Option<Certificate>,
     /// Whether each connection begins with a header of the PROXY protocol, which names the client.
     pub proxy_protocol: bool,
+    /// Paths with an admission of their own, in the place of Twilio's signature.
+    pub admissions: Vec<Admission>,
     /// Origins with which a media stream is taken. One without an Origin always is.
     pub origins: Vec<Origin>,
     /// Most calls recorded at one time; further calls are refused with 503.
@@ -92,6 +96,7 @@ impl Default for Config {
             path_prefix: PathPrefix::default(),
             certificate: None,
             proxy_protocol: false,
+            admissions: Vec::new(),
             origins: Vec::new(),
             calls_max: None,
             calls_per_second_max: None,
@@ -100,6 +105,14 @@ impl Default for Config {
             head_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+impl Config {
+    /// The admission of a request's path, if it has one of its own.
+    fn admission(&self, head: &Parts) -> Option<&Admission> {
+        let path = head.uri.path().trim_end_matches('/');
+        self.admissions.iter().find(|admission| admission.path() == path)
     }
 }
 
@@ -149,6 +162,9 @@ pub(crate) async fn serve(
     let mut watching = JoinSet::new();
     if let Some(verifier) = &front.config.twilio.verifier {
         watching.spawn(verifier.watch());
+    }
+    for admission in &front.config.admissions {
+        watching.spawn(admission.watch());
     }
     let router = router(front, refusals.clone());
     let handlers = Handlers { patience, path_prefix, router, refusals, phase: phase.clone() };
@@ -217,10 +233,13 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
         content_type: only(&head.headers, &header::CONTENT_TYPE),
         body: &body,
     };
-    if let Some(verifier) = &twilio.verifier {
-        let signature = signature(&head);
-        verifier.verify_webhook(&webhook, signature).map_err(|rejected| {
-            let signed_for = verifier.webhook_signed_for(&webhook, signature, &hosts(&head));
+    if let Some(admission) = front.config.admission(&head) {
+        let scheme = twilio.public_url.as_ref().map_or(Scheme::Https, PublicUrl::scheme);
+        front.admit(admission, &head, scheme, &body)?;
+    } else if let Some(verifier) = &twilio.verifier {
+        let proof = proof(&head);
+        verifier.verify_webhook(&webhook, proof).map_err(|rejected| {
+            let signed_for = verifier.webhook_signed_for(&webhook, proof, &hosts(&head));
             front.refuse_forgery(&rejected, signed_for)
         })?;
     }
@@ -251,6 +270,31 @@ impl Front {
             Phase::Draining if self.hands_over => Ok(()),
             _ => Err(self.refuse(Refused::Draining, Refusal::Draining)),
         }
+    }
+
+    /// Checks that a request proves itself as its path wants it.
+    fn admit(
+        &self,
+        admission: &Admission,
+        head: &Parts,
+        scheme: Scheme,
+        body: &[u8],
+    ) -> Result<(), Refusal> {
+        let path_and_query = path_and_query(head);
+        let public_url = self.config.twilio.public_url.as_ref();
+        let urls = public_url.map(|url| url.spellings(scheme, path_and_query));
+        let asked = admission::Asked {
+            method: head.method.as_str(),
+            urls: urls.as_ref().map_or(&[], |urls| &urls[..]),
+            path_and_query,
+            headers: &head.headers,
+            body,
+            now: Timestamp::now(),
+        };
+        admission.check(&asked).map_err(|fault| {
+            let refusal = Refusal::Stranger { scheme: admission.scheme(), fault };
+            self.refuse(Refused::Signature, refusal)
+        })
     }
 
     /// Refuses a request that is not signed for this server; it may be signed for another URL.
@@ -297,8 +341,12 @@ fn path_and_query(head: &Parts) -> &str {
     head.uri.path_and_query().map_or("/", |path_and_query| path_and_query.as_str())
 }
 
-fn signature(head: &Parts) -> Option<&str> {
-    only(&head.headers, &HeaderName::from_static(twilio::SIGNATURE_HEADER))
+fn proof(head: &Parts) -> twilio::Proof<'_> {
+    let header = |name| only(&head.headers, &HeaderName::from_static(name));
+    twilio::Proof {
+        signature: header(twilio::SIGNATURE_HEADER),
+        settings: header(twilio::SETTINGS_HEADER),
+    }
 }
 
 /// The hosts under which a request says that it came. They are not to be trusted.

@@ -1,6 +1,7 @@
 //! callreel: records the phone calls that a provider streams over WebSocket.
 
 pub mod admin;
+pub mod admission;
 mod announce;
 pub mod audio;
 pub mod board;

@@ -104,12 +104,14 @@ impl PublicUrl {
     }
 
     /// The spellings of one URL that Twilio may have signed: Twilio is inconsistent about the port.
-    pub(crate) fn spellings(&self, scheme: Scheme, path_and_query: &str) -> [String; 3] {
+    /// Five of its six libraries put the port 80 into a `wss` URL.
+    pub(crate) fn spellings(&self, scheme: Scheme, path_and_query: &str) -> [String; 4] {
+        let other = if matches!(scheme, Scheme::Wss) { 80 } else { scheme.default_port() };
         let spell = |port: Option<u16>| {
             let port = port.map(|port| format!(":{port}")).unwrap_or_default();
             format!("{}://{}{port}{}{path_and_query}", scheme.name(), self.host, self.prefix.0)
         };
-        [spell(self.port), spell(None), spell(Some(scheme.default_port()))]
+        [spell(self.port), spell(None), spell(Some(scheme.default_port())), spell(Some(other))]
     }
 }
 

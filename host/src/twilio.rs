@@ -11,7 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-pub use self::signature::{Rejected, Verifier, sign};
+pub use self::signature::{Proof, Rejected, Verifier, sign};
 pub use self::tokens::{AuthToken, AuthTokens};
 use crate::caller_ids::{self, CallerIds, Callers};
 use crate::public_url::PublicUrl;
@@ -21,6 +21,9 @@ use crate::stream_tokens::{PARAMETER as STREAM_TOKEN, StreamTokens};
 const TEXT_CHARS_MAX: usize = 4096;
 /// The header that proves that a request was made by the holder of the auth token.
 pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
+
+/// The header that tells by which hash and key Twilio signs.
+pub(crate) const SETTINGS_HEADER: &str = "x-twilio-webhooks-signature-settings";
 
 /// Begins the server's answer to a request whose signature is missing or wrong; the reason follows after
 /// a colon. The look-alike knows the answer and the three most common reasons by these texts.

@@ -1,6 +1,7 @@
 //! The tests of the host and of core in one binary. Each file is an area.
 
 mod admin;
+mod admission;
 mod any_format;
 mod appliance;
 mod backlog;

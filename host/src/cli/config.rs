@@ -9,13 +9,14 @@ use super::environment::TWILIO_TOKEN;
 use super::serve::{
     AdminAddress, AdminArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs, WebhookArgs,
 };
+use crate::admission::{Admission, Scheme};
 use crate::caller_ids::Callers;
-use crate::public_url::PathPrefix;
+use crate::public_url::{PathPrefix, PublicUrl, STREAM_PATH, WEBHOOK_PATH};
 use crate::secrets::Watched;
 use crate::stream_tokens::StreamTokens;
 use crate::tls::Certificate;
 use crate::twilio::AuthTokens;
-use crate::{Config, admin, engine, http, secrets, store, tls, twilio, webhook};
+use crate::{Config, admin, admission, engine, http, secrets, store, tls, twilio, webhook};
 
 /// Errors of settings that are valid one by one, but not together.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,27 @@ pub enum Error {
         "auth tokens are given by --auth-token (or CALLREEL_AUTH_TOKEN) and by --auth-token-file: leave one of them out"
     )]
     TokenTwice,
+    /// The secrets of an admission are not usable.
+    #[error("--admission: {0}")]
+    Admission(secrets::Error),
+    /// Nothing is served there.
+    #[error("--admission: there is no path {0}: give {STREAM_PATH} or {WEBHOOK_PATH}")]
+    AdmissionPath(String),
+    /// Nothing would ever be admitted.
+    #[error(
+        "--admission: Telnyx signs webhooks and no stream: admit its streams by `bearer`, with the stream_auth_token"
+    )]
+    AdmissionOfStream,
+    /// The order of the options must not decide.
+    #[error(
+        "--admission: {0} is given twice: give each path one scheme, with several secrets in its file"
+    )]
+    AdmissionTwice(String),
+    /// The provider signs for a URL, which only the user knows.
+    #[error(
+        "--admission: {0} signs the address that it calls, so give that, like --public-url https://calls.example.com"
+    )]
+    AdmissionWithoutPublicUrl(&'static str),
     /// The system gives no random numbers.
     #[error("cannot make a key for stream tokens: {0}")]
     StreamToken(#[from] std::io::Error),
@@ -131,6 +153,7 @@ fn http_config(
     Ok(http::Config {
         certificate,
         proxy_protocol: listening.proxy_protocol,
+        admissions: admissions(&listening.admission, public_url.as_ref())?,
         origins: listening.allow_origin,
         path_prefix: match &public_url {
             Some(url) if path_prefix == PathPrefix::default() => url.prefix().clone(),
@@ -172,6 +195,31 @@ fn certificate(args: &ListeningArgs) -> Result<Option<Certificate>, Error> {
     };
     let config = tls::Config { cert, key, client_ca: args.tls_client_ca.clone() };
     Ok(Some(Certificate::open(config)?))
+}
+
+/// The admissions of paths, their secrets read.
+fn admissions(
+    settings: &[admission::Setting],
+    public_url: Option<&PublicUrl>,
+) -> Result<Vec<Admission>, Error> {
+    let mut admissions = Vec::<Admission>::new();
+    for setting in settings {
+        let (path, scheme) = (setting.path.clone(), setting.scheme);
+        if ![STREAM_PATH, WEBHOOK_PATH].contains(&&path[..]) {
+            return Err(Error::AdmissionPath(path));
+        }
+        if scheme == Scheme::Telnyx && path == STREAM_PATH {
+            return Err(Error::AdmissionOfStream);
+        }
+        if admissions.iter().any(|other| other.path() == path) {
+            return Err(Error::AdmissionTwice(path));
+        }
+        if scheme.signs_url() && public_url.is_none() {
+            return Err(Error::AdmissionWithoutPublicUrl(scheme.name()));
+        }
+        admissions.push(Admission::open(setting).map_err(Error::Admission)?);
+    }
+    Ok(admissions)
 }
 
 fn admin_config(

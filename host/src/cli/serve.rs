@@ -15,7 +15,7 @@ use crate::origin::Origin;
 use crate::public_url::{PathPrefix, PublicUrl};
 use crate::rights::Rights;
 use crate::units::{count, duration, positive, size};
-use crate::{twilio, webhook};
+use crate::{admission, twilio, webhook};
 
 /// Longest `--read-interval`. The interval delays every checkpoint, and so adds to the audio that a
 /// crash may cost.
@@ -114,6 +114,19 @@ pub struct ListeningArgs {
     /// balancer reach that port: a client could name any address [default: off]
     #[arg(long, env = "CALLREEL_PROXY_PROTOCOL", value_parser = BoolishValueParser::new())]
     pub proxy_protocol: bool,
+
+    /// Admit requests at a path by another proof than Twilio's signature; SCHEME is `none`, `basic`,
+    /// `bearer`, `fonoster`, `genesys`, `plivo`, `signalwire`, `telnyx` or `vonage`, and FILE has secrets,
+    /// one a line, several while they are changed: `USER:PASSWORD` for basic, `API_KEY SECRET` for genesys,
+    /// the public key for telnyx. It is read again at SIGHUP and when it changes. Repeat the option
+    /// [default: paths need Twilio's signature if an auth token is set, else nothing]
+    #[arg(
+        long,
+        env = "CALLREEL_ADMISSION",
+        value_name = "PATH=SCHEME:FILE",
+        value_delimiter = ','
+    )]
+    pub admission: Vec<admission::Setting>,
 
     /// Origin of another site that may send streams and requests; the value of the Origin header of media
     /// streams and at the admin listener, like `https://calls.example.com`. Repeat it, or separate values

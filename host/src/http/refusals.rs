@@ -17,6 +17,7 @@ use serde_json::json;
 use tracing::warn;
 
 use super::{BODY_BYTES_MAX, as_json, has_token};
+use crate::admission::{self, Scheme};
 use crate::board::{Board, Refused, RequestRefused};
 use crate::listener::Client;
 use crate::listener::proxy::Fault;
@@ -24,6 +25,8 @@ use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
 use crate::tls;
 use crate::twilio::NOT_SIGNED;
 
+/// Beginning of the reason for a request that does not prove itself, before the name of the scheme.
+const NOT_ADMITTED: &str = "not admitted by";
 /// Seconds until a peer refused for lack of room may try again.
 const RETRY_AFTER_SECONDS: &str = "5";
 /// Characters of a path, and of a header value, that a line shows at most.
@@ -65,6 +68,13 @@ pub(super) enum Refusal {
     NotAnUpgrade,
     #[error("not found")]
     NotFound,
+    #[error("{NOT_ADMITTED} {}: {fault}", .scheme.name())]
+    Stranger {
+        /// The way in which requests to the path prove themselves.
+        scheme: Scheme,
+        /// The fault that was found.
+        fault: admission::Fault,
+    },
     #[error("a WebSocket handshake has no body")]
     UpgradeWithBody,
     #[error("Sec-WebSocket-Key must be there once, as the base64 of 16 bytes")]
@@ -92,7 +102,7 @@ impl Refusal {
             Self::Browser => RequestRefused::Origin,
             Self::CallSid => RequestRefused::CallSid,
             Self::Draining => RequestRefused::Draining,
-            Self::Forged { .. } => RequestRefused::Signature,
+            Self::Forged { .. } | Self::Stranger { .. } => RequestRefused::Signature,
             Self::Full(Refused::Disk) => RequestRefused::Disk,
             Self::Full(Refused::Rate) => RequestRefused::Rate,
             Self::Full(_) => RequestRefused::Limit,
@@ -114,6 +124,12 @@ impl Refusal {
             | Self::UpgradeWithBody
             | Self::WebSocketKey => StatusCode::BAD_REQUEST,
             Self::Browser | Self::Forged { .. } => StatusCode::FORBIDDEN,
+            // Fonoster wants this one, and asks for no login.
+            Self::Stranger { scheme: Scheme::Fonoster, .. } => StatusCode::UNAUTHORIZED,
+            Self::Stranger { scheme, .. } => match scheme.challenge() {
+                Some(_) => StatusCode::UNAUTHORIZED,
+                None => StatusCode::FORBIDDEN,
+            },
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -138,6 +154,11 @@ impl IntoResponse for Refusal {
                 headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
             _ => {}
+        }
+        if let Self::Stranger { scheme, .. } = &self
+            && let Some(challenge) = scheme.challenge()
+        {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         // Read by `tell`.
         response.extensions_mut().insert(self);
@@ -319,6 +340,13 @@ impl Asked {
             }
             Refusal::Forged { .. } => {
                 "if Twilio sent it, check that --public-url is the address it calls and that the auth token is the account's"
+            }
+            Refusal::Stranger { scheme, .. } => {
+                return format!(
+                    "if your provider sent it, compare its secret and its URL with --admission ..={}:FILE and --public-url",
+                    scheme.name()
+                )
+                .into();
             }
             Refusal::Host => "set --public-url, or let the proxy in front pass the Host header on",
             Refusal::CallSid => {

@@ -19,11 +19,12 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::refusals::Refusal;
-use super::{Front, has_token, hosts, only, path_and_query, signature};
+use super::{Front, has_token, hosts, only, path_and_query, proof};
 use crate::board::Refused;
 use crate::engine::{Connection, Handle};
 use crate::listener::Client;
 use crate::origin::{self, Origin};
+use crate::public_url::Scheme;
 
 /// Upgrades a request to a media stream, whose socket goes to the engine.
 pub(super) async fn media_stream(
@@ -33,10 +34,12 @@ pub(super) async fn media_stream(
     let has_body = !request.body().is_end_stream();
     let (mut head, _body) = request.into_parts();
     let accept = check_handshake(&head, has_body, &front.config.origins)?;
-    if let Some(verifier) = &front.config.twilio.verifier {
-        let (path, signature) = (path_and_query(&head), signature(&head));
-        verifier.verify_upgrade(path, signature).map_err(|rejected| {
-            let signed_for = verifier.upgrade_signed_for(path, signature, &hosts(&head));
+    if let Some(admission) = front.config.admission(&head) {
+        front.admit(admission, &head, Scheme::Wss, b"")?;
+    } else if let Some(verifier) = &front.config.twilio.verifier {
+        let (path, proof) = (path_and_query(&head), proof(&head));
+        verifier.verify_upgrade(path, proof).map_err(|rejected| {
+            let signed_for = verifier.upgrade_signed_for(path, proof, &hosts(&head));
             front.refuse_forgery(&rejected, signed_for)
         })?;
     }

@@ -1,4 +1,8 @@
 //! X-Twilio-Signature: how it is made and checked.
+//!
+//! Twilio signs with the auth token and SHA-1, unless X-Twilio-Webhooks-Signature-Settings names SHA-256:
+//! then the key is a shared key, which has a name of its own. Of Twilio's libraries only that of Python
+//! (9.13) knows that header.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -29,20 +33,30 @@ const SEARCHED_MAX: usize = 8;
 /// upgrades.
 pub fn sign(token: &AuthToken, url: &str, params: &[(impl AsRef<str>, impl AsRef<str>)]) -> String {
     let params = params.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
-    Base64::encode_string(&mac(token, url, &params).finalize().into_bytes())
+    let mac = mac::<Hmac<Sha1>>(token, url, &params);
+    Base64::encode_string(&mac.finalize().into_bytes())
 }
 
 type Params<'a> = BTreeSet<(&'a str, &'a str)>;
 
-fn mac(token: &AuthToken, url: &str, params: &Params<'_>) -> Hmac<Sha1> {
+fn mac<M: Mac + KeyInit>(token: &AuthToken, url: &str, params: &Params<'_>) -> M {
     let mut mac =
-        Hmac::<Sha1>::new_from_slice(token.bytes()).expect("HMAC takes a key of any length");
+        <M as KeyInit>::new_from_slice(token.bytes()).expect("HMAC takes a key of any length");
     mac.update(url.as_bytes());
     for (name, value) in params {
         mac.update(name.as_bytes());
         mac.update(value.as_bytes());
     }
     mac
+}
+
+/// The headers with which a request proves that it is Twilio's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Proof<'a> {
+    /// X-Twilio-Signature, if it is there once.
+    pub signature: Option<&'a str>,
+    /// X-Twilio-Webhooks-Signature-Settings, if it is there.
+    pub settings: Option<&'a str>,
 }
 
 /// Checks that a request was made by the holder of an auth token, for the configured public URL.
@@ -73,20 +87,16 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Rejected`] has the reason and the URL that was checked.
-    pub fn verify_webhook(
-        &self,
-        webhook: &Webhook<'_>,
-        signature: Option<&str>,
-    ) -> Result<(), Rejected> {
+    pub fn verify_webhook(&self, webhook: &Webhook<'_>, proof: Proof<'_>) -> Result<(), Rejected> {
         let scheme = self.public_url.scheme();
         let reject = |reason| self.reject(reason, scheme, webhook.path_and_query);
         let fields = signed_fields(webhook).map_err(reject)?;
         let asked = Asked {
             path_and_query: webhook.path_and_query,
-            params: params_of(&fields),
+            params: fields.iter().map(|fields| params_of(fields)).collect(),
             account: webhook.account(),
         };
-        self.verify(scheme, &asked, signature).map_err(reject)
+        self.verify(scheme, &asked, proof).map_err(reject)
     }
 
     /// Checks a WebSocket upgrade. Twilio signs the `wss` URL that the TwiML named. It names no account,
@@ -94,26 +104,18 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Rejected`] has the reason and the URL that was checked.
-    pub fn verify_upgrade(
-        &self,
-        path_and_query: &str,
-        signature: Option<&str>,
-    ) -> Result<(), Rejected> {
-        self.verify(Scheme::Wss, &Asked::upgrade(path_and_query), signature)
+    pub fn verify_upgrade(&self, path_and_query: &str, proof: Proof<'_>) -> Result<(), Rejected> {
+        self.verify(Scheme::Wss, &Asked::upgrade(path_and_query), proof)
             .map_err(|reason| self.reject(reason, Scheme::Wss, path_and_query))
     }
 
-    fn verify(
-        &self,
-        scheme: Scheme,
-        asked: &Asked<'_>,
-        signature: Option<&str>,
-    ) -> Result<(), Reason> {
-        let signature = Signature::read(signature)?;
+    fn verify(&self, scheme: Scheme, asked: &Asked<'_>, proof: Proof<'_>) -> Result<(), Reason> {
+        let signature = Signature::read(proof)?;
         let urls = self.public_url.spellings(scheme, asked.path_and_query);
         let (mut is_known, mut is_current, mut is_genuine) = (false, false, false);
+        let tokens = self.tokens.get();
         // The time tells neither the token nor the spelling.
-        for (token, is_older) in self.tokens.get().of(asked.account.as_deref()) {
+        for (token, is_older) in signature.keys(&tokens, asked.account.as_deref()) {
             let fits = signature.count(token, &urls, &asked.params) > 0;
             is_known = true;
             is_genuine |= fits;
@@ -154,13 +156,14 @@ impl Verifier {
     pub fn webhook_signed_for(
         &self,
         webhook: &Webhook<'_>,
-        signature: Option<&str>,
+        proof: Proof<'_>,
         hosts: &[&str],
     ) -> Option<String> {
         let fields = signed_fields(webhook).ok()?;
         let (path_and_query, account) = (webhook.path_and_query, webhook.account());
-        let asked = Asked { path_and_query, params: params_of(&fields), account };
-        self.signed_for(Kind::Webhook, &asked, signature, hosts)
+        let params = fields.iter().map(|fields| params_of(fields)).collect();
+        let asked = Asked { path_and_query, params, account };
+        self.signed_for(Kind::Webhook, &asked, proof, hosts)
     }
 
     /// Finds the URL for which a rejected upgrade is signed, as
@@ -169,20 +172,20 @@ impl Verifier {
     pub fn upgrade_signed_for(
         &self,
         path_and_query: &str,
-        signature: Option<&str>,
+        proof: Proof<'_>,
         hosts: &[&str],
     ) -> Option<String> {
-        self.signed_for(Kind::Upgrade, &Asked::upgrade(path_and_query), signature, hosts)
+        self.signed_for(Kind::Upgrade, &Asked::upgrade(path_and_query), proof, hosts)
     }
 
     fn signed_for(
         &self,
         kind: Kind,
         asked: &Asked<'_>,
-        signature: Option<&str>,
+        proof: Proof<'_>,
         hosts: &[&str],
     ) -> Option<String> {
-        let signature = Signature::read(signature).ok()?;
+        let signature = Signature::read(proof).ok()?;
         let own = self.public_url.authority();
         let hosts: BTreeSet<&str> = hosts.iter().copied().chain([own.as_str()]).collect();
         let tokens = self.tokens.get();
@@ -198,7 +201,8 @@ impl Verifier {
                     (Kind::Upgrade, _) => Scheme::Wss,
                 };
                 let urls = url.spellings(scheme, asked.path_and_query);
-                let mut tokens = tokens.of(asked.account.as_deref()).take(SEARCHED_MAX);
+                let keys = signature.keys(&tokens, asked.account.as_deref());
+                let mut tokens = keys.into_iter().take(SEARCHED_MAX);
                 if tokens.any(|(token, _)| signature.count(token, &urls, &asked.params) > 0) {
                     return Some(loggable(&urls[0]));
                 }
@@ -218,34 +222,65 @@ enum Kind {
 /// The signed parts of a request, beside scheme and host.
 struct Asked<'a> {
     path_and_query: &'a str,
-    params: Params<'a>,
+    /// The parameters that may be signed, any one of the sets.
+    params: Vec<Params<'a>>,
     account: Option<Cow<'a, str>>,
 }
 
 impl<'a> Asked<'a> {
-    const fn upgrade(path_and_query: &'a str) -> Self {
-        Self { path_and_query, params: Params::new(), account: None }
+    fn upgrade(path_and_query: &'a str) -> Self {
+        Self { path_and_query, params: vec![Params::new()], account: None }
     }
 }
 
-/// The bytes of a signature.
-struct Signature([u8; 20]);
+/// A signature, and the hash by which it was made.
+enum Signature<'a> {
+    Sha1([u8; 20]),
+    /// With a shared key: that of this name, if one is named.
+    Sha256([u8; 32], Option<&'a str>),
+}
 
-impl Signature {
-    fn read(text: Option<&str>) -> Result<Self, Reason> {
-        let mut bytes = [0; 20];
-        let read = Base64::decode(text.ok_or(Reason::Missing)?, &mut bytes);
-        match read.map_err(|_| Reason::Malformed)?.len() {
-            20 => Ok(Self(bytes)),
-            _ => Err(Reason::Malformed),
+impl<'a> Signature<'a> {
+    fn read(proof: Proof<'a>) -> Result<Self, Reason> {
+        let mut bytes = [0; 32];
+        let read = Base64::decode(proof.signature.ok_or(Reason::Missing)?, &mut bytes);
+        let read = read.map_err(|_| Reason::Malformed)?;
+        let settings = proof.settings.unwrap_or_default().split(',');
+        let setting = |wanted: &str| {
+            let mut settings = settings.clone().filter_map(|setting| setting.split_once('='));
+            settings.find(|(name, _)| name.trim() == wanted).map(|(_, value)| value.trim())
+        };
+        match setting("algorithm") {
+            None | Some("HMAC_SHA1") => read.try_into().map(Self::Sha1),
+            Some("HMAC_SHA256") => read.try_into().map(|read| Self::Sha256(read, setting("key"))),
+            Some(_) => return Err(Reason::Algorithm),
+        }
+        .map_err(|_| Reason::Malformed)
+    }
+
+    /// The secrets with which it may be made, each with whether a newer one stands before it.
+    fn keys<'t>(
+        &self,
+        tokens: &'t AuthTokens,
+        account: Option<&str>,
+    ) -> Vec<(&'t AuthToken, bool)> {
+        match *self {
+            Self::Sha1(_) => tokens.of(account).collect(),
+            Self::Sha256(_, name) => tokens.shared(name).collect(),
         }
     }
 
-    /// Counts the URLs for which the signature is made with `token`, in a time that does not depend on
-    /// the result.
-    fn count(&self, token: &AuthToken, urls: &[String], params: &Params<'_>) -> usize {
-        let fits = |url: &String| mac(token, url, params).verify_slice(&self.0).is_ok();
-        urls.iter().map(|url| usize::from(fits(url))).sum()
+    /// Counts the URLs and the parameters for which the signature is made with `token`, in a time that does
+    /// not depend on the result.
+    fn count(&self, token: &AuthToken, urls: &[String], params: &[Params<'_>]) -> usize {
+        let fits = |url: &String, params: &Params<'_>| match self {
+            Self::Sha1(bytes) => mac::<Hmac<Sha1>>(token, url, params).verify_slice(bytes).is_ok(),
+            Self::Sha256(bytes, _) => {
+                mac::<Hmac<Sha256>>(token, url, params).verify_slice(bytes).is_ok()
+            }
+        };
+        let pairs = urls.iter().flat_map(|url| params.iter().map(move |params| (url, params)));
+        pairs.map(|(url, params)| usize::from(fits(url, params))).sum()
     }
 }
 
@@ -256,40 +291,26 @@ fn params_of<'a>(fields: &'a [Field<'_>]) -> Params<'a> {
     fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect()
 }
 
-/// The fields of a form that the signature of a webhook covers; none where it covers the URL alone.
-fn signed_fields<'a>(webhook: &Webhook<'a>) -> Result<Vec<Field<'a>>, Reason> {
-    Ok(match signed_part(webhook)? {
-        SignedPart::Form => form_urlencoded::parse(webhook.body).collect(),
-        SignedPart::Url => Vec::new(),
-    })
-}
-
-/// The part of a webhook that its signature covers: the URL and the form, or the URL alone.
-enum SignedPart {
-    Form,
-    Url,
-}
-
-fn signed_part(webhook: &Webhook<'_>) -> Result<SignedPart, Reason> {
+/// The fields of a form that the signature of a webhook may cover, beside the URL; none where it covers the
+/// URL alone. Where the URL has the digest of a form, Twilio's libraries differ, so both are tried.
+fn signed_fields<'a>(webhook: &Webhook<'a>) -> Result<Vec<Vec<Field<'a>>>, Reason> {
     let query = webhook.path_and_query.split_once('?').map_or("", |(_path, query)| query);
     let declared =
         form_urlencoded::parse(query.as_bytes()).find(|(name, _value)| name == "bodySHA256");
-    if let Some((_name, declared)) = declared {
-        let digest = HEXLOWER.encode(&Sha256::digest(webhook.body));
-        return if declared.eq_ignore_ascii_case(&digest) {
-            Ok(SignedPart::Url)
-        } else {
-            Err(Reason::Body)
-        };
-    }
     let media_type =
         webhook.content_type.and_then(|value| value.split(';').next()).unwrap_or("").trim();
-    if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        Ok(SignedPart::Form)
-    } else if webhook.body.is_empty() {
-        Ok(SignedPart::Url)
-    } else {
-        Err(Reason::UnsignedBody)
+    let form = || form_urlencoded::parse(webhook.body).collect();
+    let is_form = media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded");
+    match declared {
+        Some((_name, declared)) => {
+            if *declared != HEXLOWER.encode(&Sha256::digest(webhook.body)) {
+                return Err(Reason::Body);
+            }
+            Ok(std::iter::once(Vec::new()).chain(is_form.then(form)).collect())
+        }
+        None if is_form => Ok(vec![form()]),
+        None if webhook.body.is_empty() => Ok(vec![Vec::new()]),
+        None => Err(Reason::UnsignedBody),
     }
 }
 
@@ -317,9 +338,15 @@ impl Rejected {
 enum Reason {
     #[error("no auth token is known for the account that its AccountSid names")]
     Account,
+    #[error(
+        "X-Twilio-Webhooks-Signature-Settings names another algorithm than HMAC_SHA1 and HMAC_SHA256"
+    )]
+    Algorithm,
     #[error("the body does not have the bodySHA256 of the URL")]
     Body,
-    #[error("X-Twilio-Signature is not the base64 of 20 bytes, or is there twice")]
+    #[error(
+        "X-Twilio-Signature is not the base64 of 20 bytes (32 with HMAC_SHA256), or is there twice"
+    )]
     Malformed,
     #[error("{NO_MATCH}")]
     Mismatch,
@@ -372,6 +399,10 @@ mod tests {
         Verifier::new(Watched::fixed(token().into()), public_url.parse().unwrap())
     }
 
+    fn proof(signature: &str) -> Proof<'_> {
+        Proof { signature: Some(signature), settings: None }
+    }
+
     fn form(
         path_and_query: &str,
         params: &[(&str, &str)],
@@ -384,7 +415,7 @@ mod tests {
             content_type: Some("application/x-www-form-urlencoded; charset=UTF-8"),
             body: body.as_bytes(),
         };
-        verifier(public_url).verify_webhook(&webhook, Some(signature))
+        verifier(public_url).verify_webhook(&webhook, proof(signature))
     }
 
     #[test]
@@ -470,7 +501,7 @@ mod tests {
             result.expect_err(&format!("row {index}"));
         }
         let unsigned = Webhook { path_and_query: path, content_type: None, body: b"" };
-        verifier("https://mycompany.com").verify_webhook(&unsigned, None).unwrap_err();
+        verifier("https://mycompany.com").verify_webhook(&unsigned, Proof::default()).unwrap_err();
     }
 
     #[test]
@@ -478,7 +509,7 @@ mod tests {
         let path = format!("/myapp.php?foo=1&bar=2&bodySHA256={BODY_SHA256}");
         let verify = |path_and_query: &str, body: &[u8], signature: &str| {
             let webhook = Webhook { path_and_query, content_type: Some("application/json"), body };
-            verifier("https://mycompany.com").verify_webhook(&webhook, Some(signature))
+            verifier("https://mycompany.com").verify_webhook(&webhook, proof(signature))
         };
         verify(&path, BODY, "a9nBmqA0ju/hNViExpshrM61xv4=").unwrap();
         verify(&path, b"{}", "a9nBmqA0ju/hNViExpshrM61xv4=").unwrap_err();
@@ -490,12 +521,14 @@ mod tests {
     #[test]
     fn an_upgrade_is_signed_over_its_wss_url_only() {
         let verify = |signature| {
-            verifier("https://example.com").verify_upgrade("/media-stream", Some(signature))
+            verifier("https://example.com").verify_upgrade("/media-stream", proof(signature))
         };
         verify("XFfwGS2Ev7f9qAP9MmRoMS7C724=").unwrap();
         verify("55OA2CdDEK8djZDRLLS9pHUR+JI=").unwrap();
         verify("+Nt/WUHH2g+0+t2rLN3k9fNhfEw=").unwrap_err();
-        verifier("https://example.com").verify_upgrade("/media-stream", None).unwrap_err();
+        verifier("https://example.com")
+            .verify_upgrade("/media-stream", Proof::default())
+            .unwrap_err();
     }
 
     #[test]
@@ -508,14 +541,14 @@ mod tests {
             content_type: Some("application/x-www-form-urlencoded"),
             body: b"C=%2B1&B=&A=+x+&C=%2B1",
         };
-        verifier("https://example.com").verify_webhook(&webhook, Some(&signature)).unwrap();
+        verifier("https://example.com").verify_webhook(&webhook, proof(&signature)).unwrap();
     }
 
     #[test]
     fn a_rejection_names_the_url_but_no_secret_and_no_phone_number() {
         let forged = "/in\u{1b}[2J\u{202e}?From=%2B14158675309&x&To=+1\n2026 INFO all is well";
         let rejected = verifier("https://example.com:8443/calls")
-            .verify_upgrade(forged, Some("c2VjcmV0c2VjcmV0c2VjcmV0c2U="))
+            .verify_upgrade(forged, proof("c2VjcmV0c2VjcmV0c2VjcmV0c2U="))
             .unwrap_err();
         assert_eq!(
             rejected.to_string(),

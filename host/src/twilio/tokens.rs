@@ -50,7 +50,7 @@ pub struct AuthTokens(Vec<Entry>);
 
 #[derive(Clone, Debug)]
 struct Entry {
-    /// The id of the only account that signs with the token.
+    /// The id of the only account that signs with the token, or the name of a shared key.
     account: Option<String>,
     token: AuthToken,
     /// Another token of the same account stands before it.
@@ -86,7 +86,7 @@ impl AuthTokens {
             let words: Vec<&str> = line.split_whitespace().collect();
             let (account, token) = match words[..] {
                 [token] => (None, AuthToken::new(token.to_owned()).ok()),
-                [account, token] if is_account(account) => {
+                [account, token] if is_account(account) || is_shared_key(account) => {
                     (Some(account.to_owned()), AuthToken::new(token.to_owned()).ok())
                 }
                 _ => (None, None),
@@ -94,7 +94,7 @@ impl AuthTokens {
             let token = token.ok_or_else(|| {
                 format!(
                     "line {number}: must be an auth token, or an account SID (AC and 32 hex digits), a blank and the \
-                     auth token of that account"
+                     auth token of that account, or the name of a shared key (webhooks_sharedkey_..), a blank and that key"
                 )
             })?;
             tokens.add(account, token);
@@ -116,9 +116,23 @@ impl AuthTokens {
     pub(super) fn of(&self, account: Option<&str>) -> impl Iterator<Item = (&AuthToken, bool)> {
         let has_its_own = |account| self.0.iter().any(|entry| entry.account.as_deref() == account);
         let wanted = account.map(|_| account.filter(|_| has_its_own(account)));
-        let entries = self.0.iter();
+        let entries = self.0.iter().filter(|entry| !entry.is_shared_key());
         let wanted = entries.filter(move |e| wanted.is_none_or(|of| e.account.as_deref() == of));
         wanted.map(|entry| (&entry.token, entry.is_older))
+    }
+
+    /// The shared keys of this name, or all if none is named, each with whether a newer one stands before
+    /// it.
+    pub(super) fn shared(&self, name: Option<&str>) -> impl Iterator<Item = (&AuthToken, bool)> {
+        let keys = self.0.iter().filter(|entry| entry.is_shared_key());
+        let wanted = keys.filter(move |key| name.is_none() || key.account.as_deref() == name);
+        wanted.map(|entry| (&entry.token, entry.is_older))
+    }
+}
+
+impl Entry {
+    fn is_shared_key(&self) -> bool {
+        self.account.as_deref().is_some_and(is_shared_key)
     }
 }
 
@@ -132,6 +146,11 @@ impl From<AuthToken> for AuthTokens {
 pub(super) fn is_account(text: &str) -> bool {
     let digits = text.strip_prefix("AC").unwrap_or_default();
     digits.len() == ACCOUNT_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether a text is the name of a key with which Twilio signs by SHA-256.
+fn is_shared_key(text: &str) -> bool {
+    text.strip_prefix("webhooks_sharedkey_").is_some_and(|rest| !rest.is_empty())
 }
 
 #[cfg(test)]
