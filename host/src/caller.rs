@@ -135,7 +135,10 @@ pub enum Error {
         twilio: Option<TwilioError>,
     },
     /// The URL cannot be called.
-    #[error("`{url}` is no URL to call; give ws://, wss://, http:// or https://")]
+    #[error(
+        "`{url}` is no URL to call; give ws://, wss://, http:// or https://, and write a host with letters outside ASCII \
+         in its xn-- form"
+    )]
     Url {
         /// The URL.
         url: String,

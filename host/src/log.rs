@@ -19,9 +19,10 @@ use std::sync::OnceLock;
 use std::thread;
 
 use clap::ValueEnum;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 pub use self::filter::Directives;
 use self::line::Lines;
@@ -73,7 +74,7 @@ pub enum LogFormat {
 /// The running log.
 pub struct Log {
     directives: Directives,
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
 }
 
 impl Log {

@@ -3,6 +3,8 @@
 //! The handshake runs on tokio's threads, in the listener. After the upgrade of a call, the state of TLS
 //! goes with the socket to the engine. Versions, ciphers and limits are the defaults of rustls.
 
+mod names;
+
 use std::fmt;
 use std::fs;
 use std::io;
@@ -23,9 +25,8 @@ use tokio_rustls::rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{self, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer as _;
 
+use self::names::Names;
 use crate::lock::lock;
 use crate::secrets;
 
@@ -400,21 +401,17 @@ fn no_certificate(option: &'static str, path: &Path) -> Error {
 
 /// Checks the dates of the first certificate and the order of the chain. Returns the certificate's end.
 fn check_chain(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Timestamp, Error> {
-    let parsed: Result<Vec<_>, _> =
-        chain.iter().map(|one| X509Certificate::from_der(one).map(|(_, one)| one)).collect();
-    let parsed = parsed.map_err(|_| no_certificate("--tls-cert", path))?;
+    let parsed: Option<Vec<_>> = chain.iter().map(|one| Names::of(one)).collect();
+    let parsed = parsed.ok_or_else(|| no_certificate("--tls-cert", path))?;
     let Some(own) = parsed.first() else {
         return Err(no_certificate("--tls-cert", path));
     };
     for (index, pair) in parsed.windows(2).enumerate() {
-        if pair[0].issuer().as_raw() != pair[1].subject().as_raw() {
+        if pair[0].issuer != pair[1].subject {
             return Err(Error::Order { path: path.to_owned(), number: index + 1 });
         }
     }
-    let time = |seconds| Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
-    let validity = own.validity();
-    let (from, until) =
-        (time(validity.not_before.timestamp()), time(validity.not_after.timestamp()));
+    let Names { from, until, .. } = *own;
     let now = Timestamp::now();
     if until < now {
         return Err(Error::Expired { path: path.to_owned(), until });
@@ -422,7 +419,7 @@ fn check_chain(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Timestamp, E
     if from > now {
         return Err(Error::NotYet { path: path.to_owned(), from });
     }
-    let is_public = own.issuer().as_raw() != own.subject().as_raw();
+    let is_public = own.issuer != own.subject;
     if is_public && parsed.len() == 1 {
         tracing::warn!(
             file = %path.display(),

@@ -69,7 +69,10 @@ pub enum Error {
     )]
     Secret,
     /// Not a web address.
-    #[error("must be an address to post to, like https://example.com/hooks/callreel")]
+    #[error(
+        "must be an address to post to, like https://example.com/hooks/callreel; \
+         write a host with letters outside ASCII in its xn-- form"
+    )]
     Url,
 }
 
@@ -301,7 +304,14 @@ mod tests {
         {
             assert_eq!(Secret::new(text).unwrap_err(), Error::Secret);
         }
-        for text in ["", "example.com", "ftp://example.com", "/hooks", "https://"] {
+        for text in [
+            "",
+            "example.com",
+            "ftp://example.com",
+            "/hooks",
+            "https://",
+            "https://b\u{fc}cher.example",
+        ] {
             assert_eq!(text.parse::<Url>().unwrap_err(), Error::Url, "{text}");
         }
         let error = Secrets::parse(&format!("{SECRET}\nwhsec_secret\n")).unwrap_err();

@@ -50,6 +50,7 @@ fn a_setting_that_cannot_be_followed_is_refused_in_one_line_that_says_what_to_do
         (&[], ("CALLREEL_LOG", "warning"), "give error, warn, info, debug, trace or off"),
         (&[], ("CALLREEL_LOG", "callreel=debug,verbose"), "give error, warn"),
         (&[], ("CALLREEL_LOG", "callreel=verbose"), "give error, warn"),
+        (&[], ("CALLREEL_LOG", "callreel[call]=debug"), "give error, warn"),
     ] {
         let env: &[_] = if env.0.is_empty() { &[] } else { &[env] };
         let (good, _, said) = run(dir.path(), args, env);

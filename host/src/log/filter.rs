@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::Error;
 
@@ -36,7 +35,7 @@ impl Directives {
         }
     }
 
-    pub(super) fn filter(&self) -> Result<EnvFilter, Error> {
+    pub(super) fn filter(&self) -> Result<Targets, Error> {
         let (origin, directives) = match self {
             Self::Fixed(directives) => ("CALLREEL_LOG".to_owned(), directives.clone()),
             Self::File(path) => (format!("CALLREEL_LOG=@{}", path.display()), read_filter(path)?),
@@ -59,19 +58,20 @@ fn read_filter(path: &Path) -> Result<String, Error> {
     Ok(text.split_whitespace().collect::<Vec<_>>().join(","))
 }
 
-/// Makes a filter of directives; `info` if they are empty. `EnvFilter` would take a word that is no
-/// level as a module, and log nothing of all other modules.
-fn parse_filter(directives: &str) -> Option<EnvFilter> {
+/// Makes a filter of directives; `info` if they are empty. `Targets` would take a word that is no level, and
+/// a span in brackets, as a module, and log nothing of all other modules.
+fn parse_filter(directives: &str) -> Option<Targets> {
     let items = directives.split(',').map(str::trim).filter(|item| !item.is_empty());
     let items: Vec<&str> = items.collect();
     if items.is_empty() {
-        return Some(EnvFilter::new("info"));
+        return Some(Targets::new().with_default(LevelFilter::INFO));
     }
-    let is_bad = |item: &&str| !item.contains('=') && item.parse::<LevelFilter>().is_err();
+    let is_level = |item: &str| item.parse::<LevelFilter>().is_ok();
+    let is_bad = |item: &&str| item.contains('[') || !(item.contains('=') || is_level(item));
     if items.iter().any(is_bad) {
         return None;
     }
-    EnvFilter::try_new(items.join(",")).ok()
+    items.join(",").parse().ok()
 }
 
 #[cfg(test)]
@@ -83,7 +83,14 @@ mod tests {
         for good in ["", "info", "off", "callreel=debug,warn", " debug , mio=error "] {
             assert!(parse_filter(good).is_some(), "{good}");
         }
-        for bad in ["loud", "callreel", "info,verbose", "callreel=loud"] {
+        for bad in [
+            "loud",
+            "callreel",
+            "info,verbose",
+            "callreel=loud",
+            "callreel[call]=info",
+            "[{peer}]=info",
+        ] {
             assert!(parse_filter(bad).is_none(), "{bad}");
         }
     }

@@ -4,9 +4,12 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use callreel::tls::{Certificate, Config};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustix::process::Signal;
 use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use super::{Secured, UPGRADE, await_end, await_upgrade, frames};
 use crate::harness::pki::{Authority, Pair};
@@ -83,6 +86,36 @@ fn files_that_cannot_be_used_are_refused_in_one_line() {
     assert!(code == Some(1) && log[0].contains("--tls-cert: cannot read /none"), "{log:?}");
     let (code, log) = Setup::new(dir.path()).args(&["--tls-cert", "/none"]).refuse();
     assert!(code == Some(2) && log.iter().any(|line| line.contains("--tls-key")), "{log:?}");
+}
+
+#[test]
+fn a_certificate_ends_when_openssl_says_and_a_part_of_it_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+    let [cert_path, key_path] = [&cert, &key].map(|path| path.to_str().unwrap());
+    let open = || {
+        let (cert, key) = (cert.clone(), key.clone());
+        Certificate::open(Config { cert, key, client_ca: None })
+    };
+    let kind = ["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    // Dates from 2050 on are written in another form.
+    for days in ["30", "36500"] {
+        let rest = ["-subj", "/O=A company/CN=localhost", "-days", days];
+        let files = ["-keyout", key_path, "-out", cert_path];
+        super::run("openssl", &[&kind[..], &rest, &files].concat(), "");
+        let told = ["x509", "-in", cert_path, "-noout", "-enddate", "-dateopt", "iso_8601"];
+        let (_, told) = super::run("openssl", &told, "");
+        let until = open().unwrap().until();
+        assert_eq!(told.trim(), format!("notAfter={until}").replace('T', " "));
+    }
+    let whole = CertificateDer::from_pem_file(&cert).unwrap();
+    for length in 0..whole.len() {
+        let part = BASE64_STANDARD.encode(&whole[..length]);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{part}\n-----END CERTIFICATE-----\n");
+        fs::write(&cert, pem).unwrap();
+        let refused = open().expect_err("a part of a certificate").to_string();
+        assert!(refused.contains("holds no certificate"), "{length}: {refused}");
+    }
 }
 
 #[test]
