@@ -3,7 +3,7 @@
 //! The handshake runs on tokio's threads, in the listener. After the upgrade of a call, the state of TLS
 //! goes with the socket to the engine. Versions, ciphers and limits are the defaults of rustls.
 
-mod names;
+pub(crate) mod names;
 
 use std::fmt;
 use std::fs;

@@ -1,7 +1,6 @@
 //! The certificate of a server, as a person compares it with the one that was installed.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use data_encoding::HEXLOWER;
@@ -10,11 +9,9 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::CertificateDer;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::FromDer as _;
 
 use crate::lock::lock;
+use crate::tls::names::{Names, common_name};
 use crate::trust::{self, Authorities, NoRoots};
 
 /// A certificate that a server showed, trusted or not.
@@ -36,39 +33,15 @@ pub struct ServerCertificate {
 impl ServerCertificate {
     /// Reads a certificate in DER; `None` if it is none.
     fn read(der: &[u8]) -> Option<Self> {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let alternatives = certificate.subject_alternative_name().ok().flatten();
-        let alternatives = alternatives.iter().flat_map(|names| &names.value.general_names);
-        let mut names: Vec<String> = alternatives.filter_map(name).collect();
-        let subject = certificate.subject();
-        if names.is_empty() {
-            names.extend(subject.iter_common_name().filter_map(|name| text(name.as_str())));
-        }
-        let issuer = certificate.issuer();
-        let common = issuer.iter_common_name().find_map(|name| text(name.as_str()));
+        let names = Names::of(der)?;
         Some(Self {
-            names,
-            issuer: common.unwrap_or_else(|| issuer.to_string()),
-            is_self_signed: subject.as_raw() == issuer.as_raw(),
-            until: Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?,
+            names: names.hosts(),
+            issuer: common_name(names.issuer)
+                .unwrap_or_else(|| "an authority without a name".to_owned()),
+            is_self_signed: names.subject == names.issuer,
+            until: names.until,
             sha256: HEXLOWER.encode(&Sha256::digest(der)),
         })
-    }
-}
-
-fn text<E>(text: Result<&str, E>) -> Option<String> {
-    text.ok().map(str::to_owned)
-}
-
-fn name(name: &GeneralName<'_>) -> Option<String> {
-    match *name {
-        GeneralName::DNSName(name) => Some(name.to_owned()),
-        GeneralName::IPAddress(bytes) => {
-            let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-            let address = v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
-            address.ok().map(|address| address.to_string())
-        }
-        _ => None,
     }
 }
 

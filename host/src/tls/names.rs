@@ -1,4 +1,6 @@
-//! The part of a certificate that its file is checked by.
+//! The part of a certificate that its file is checked by, and that people know it by.
+
+use std::net::IpAddr;
 
 use der::asn1::{AnyRef, GeneralizedTime, UtcTime};
 use der::{Decode as _, ErrorKind, Reader as _, Result, SliceReader, Tag, Tagged as _};
@@ -6,7 +8,7 @@ use jiff::Timestamp;
 
 /// Names and dates of a certificate, as they stand in it. Nothing else of it is checked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Names<'a> {
+pub(crate) struct Names<'a> {
     /// The name of the authority, in DER.
     pub issuer: &'a [u8],
     /// The name of the certificate's owner, in DER.
@@ -15,11 +17,19 @@ pub(super) struct Names<'a> {
     pub from: Timestamp,
     /// The last second of its validity.
     pub until: Timestamp,
+    /// The extensions, in DER; empty if there is none.
+    extensions: &'a [u8],
 }
+
+/// Object identifier of a common name (2.5.4.3), without tag and length.
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+
+/// Object identifier of the alternative names of a certificate's owner (2.5.29.17), without tag and length.
+const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1D, 0x11];
 
 impl<'a> Names<'a> {
     /// Reads a certificate in DER (RFC 5280). Returns `None` if the bytes are none, or a date is before 1970.
-    pub(super) fn of(certificate: &'a [u8]) -> Option<Self> {
+    pub(crate) fn of(certificate: &'a [u8]) -> Option<Self> {
         let mut reader = SliceReader::new(certificate).ok()?;
         let names = reader.sequence(|certificate| {
             let names = certificate.sequence(Self::read)?;
@@ -41,10 +51,37 @@ impl<'a> Names<'a> {
         let (from, until) =
             signed.sequence(|validity| Ok::<_, der::Error>((time(validity)?, time(validity)?)))?;
         let subject = signed.tlv_bytes()?;
+        let mut extensions: &[u8] = &[];
         while !signed.is_finished() {
-            let _key_or_extension: AnyRef<'_> = signed.decode()?;
+            let part: AnyRef<'_> = signed.decode()?;
+            if part.tag().number().value() == 3 && part.tag().is_context_specific() {
+                extensions = part.value();
+            }
         }
-        Ok(Self { issuer, subject, from, until })
+        Ok(Self { issuer, subject, from, until, extensions })
+    }
+
+    /// The names and addresses for which the certificate was issued: the alternative names, or without any
+    /// the common name of its owner.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        let alternatives = self.alternatives().unwrap_or_default();
+        let mut hosts: Vec<String> = alternatives.into_iter().filter_map(host).collect();
+        if hosts.is_empty() {
+            hosts.extend(common_name(self.subject));
+        }
+        hosts
+    }
+
+    fn alternatives(&self) -> Option<Vec<AnyRef<'a>>> {
+        for extension in items(AnyRef::from_der(self.extensions).ok()?.value())? {
+            match items(extension.value())?[..] {
+                [id, .., value] if id.value() == ALTERNATIVE_NAMES => {
+                    return items(AnyRef::from_der(value.value()).ok()?.value());
+                }
+                _ => {}
+            }
+        }
+        None
     }
 }
 
@@ -56,4 +93,41 @@ fn time<'a>(validity: &mut SliceReader<'a>) -> Result<Timestamp> {
     };
     let seconds = i64::try_from(since_1970.as_secs()).map_err(|_| ErrorKind::DateTime)?;
     Ok(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
+}
+
+/// The elements in the value of a sequence or of a set.
+fn items(value: &[u8]) -> Option<Vec<AnyRef<'_>>> {
+    let (mut reader, mut items) = (SliceReader::new(value).ok()?, Vec::new());
+    while !reader.is_finished() {
+        items.push(reader.decode().ok()?);
+    }
+    Some(items)
+}
+
+/// The common name in a name in DER.
+pub(crate) fn common_name(name: &[u8]) -> Option<String> {
+    for set in items(AnyRef::from_der(name).ok()?.value())? {
+        for pair in items(set.value())? {
+            match items(pair.value())?[..] {
+                [id, text] if id.value() == COMMON_NAME => {
+                    return Some(String::from_utf8_lossy(text.value()).into_owned());
+                }
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+/// A name of a host, or an address, of an alternative name.
+fn host(name: AnyRef<'_>) -> Option<String> {
+    match (name.tag().number().value(), name.value()) {
+        (2, dns) => Some(String::from_utf8_lossy(dns).into_owned()),
+        (7, address) => {
+            let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
+            let address = v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from));
+            address.ok().map(|address| address.to_string())
+        }
+        _ => None,
+    }
 }
