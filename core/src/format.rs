@@ -77,6 +77,58 @@ impl Codec {
             Self::L16Le => decode_pairs(bytes, samples, i16::from_le_bytes),
         }
     }
+
+    /// The largest amplitude, 0 to 32 768, of each channel in `bytes`: samples of one channel, or of two in
+    /// turns if `is_stereo`. A sample that is not whole, or has no partner, is not read. The second amplitude
+    /// of one channel is 0.
+    ///
+    /// ```
+    /// use callreel_core::format::Codec;
+    ///
+    /// assert_eq!(Codec::Mulaw.loudest(&[0xFF, 0x00, 0x80], false), [32_124, 0]);
+    /// assert_eq!(Codec::L16Le.loudest(&[1, 0, 0, 0x80, 0, 0, 7, 0], true), [1, 32_768]);
+    /// ```
+    // Out of line: the crate of the caller may be built for size, without SIMD.
+    #[inline(never)]
+    #[must_use]
+    pub fn loudest(self, bytes: &[u8], is_stereo: bool) -> [u16; 2] {
+        match self {
+            Self::Alaw => {
+                loudest(bytes, is_stereo, |[code]| g711::decode_alaw(code).unsigned_abs())
+            }
+            Self::L16Be => {
+                loudest(bytes, is_stereo, |pair| i16::from_be_bytes(pair).unsigned_abs())
+            }
+            Self::L16Le => {
+                loudest(bytes, is_stereo, |pair| i16::from_le_bytes(pair).unsigned_abs())
+            }
+            // A code without its sign bit and with its bits inverted: larger is louder.
+            Self::Mulaw => loudest(bytes, is_stereo, |[code]| !code & 0x7F)
+                .map(|magnitude| g711::decode_mulaw(!magnitude).unsigned_abs()),
+        }
+    }
+}
+
+/// The loudest sample of each channel, as `loudness` measures samples of `WIDTH` bytes. The default of `T`
+/// is the loudness of silence. The compiler turns loops of this form into SIMD.
+#[inline(always)]
+fn loudest<const WIDTH: usize, T: Copy + Default + Ord>(
+    bytes: &[u8],
+    is_stereo: bool,
+    loudness: impl Fn([u8; WIDTH]) -> T,
+) -> [T; 2] {
+    let silence = T::default();
+    let louder = |most: T, sample: &[u8; WIDTH]| most.max(loudness(*sample));
+    let samples = bytes.as_chunks::<WIDTH>().0;
+    if !is_stereo {
+        return [samples.iter().fold(silence, louder), silence];
+    }
+    let (mut left, mut right) = (silence, silence);
+    for [first, second] in samples.as_chunks::<2>().0 {
+        left = louder(left, first);
+        right = louder(right, second);
+    }
+    [left, right]
 }
 
 /// Decodes each two bytes.
