@@ -11,6 +11,7 @@ pub mod capacity;
 pub mod check;
 pub mod cli;
 mod client;
+mod connect;
 pub mod decode;
 pub mod demo;
 pub mod descriptors;
