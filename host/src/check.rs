@@ -78,8 +78,7 @@ pub fn run(args: ServeArgs) -> bool {
         keep_free_inodes: args.disk.keep_free_inodes,
         ..store::Config::default()
     };
-    let url = args.listening.public_url.clone();
-    let url = url.map(|url| url.below(&args.listening.path_prefix.clone().unwrap_or_default()));
+    let url = args.public_url();
     environment(&mut report);
     let config = Config::try_from(args);
     match &config {

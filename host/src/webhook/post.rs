@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, timeout_at};
 use url::{Position, Url};
 
+use crate::client::retry_after;
 use crate::connect::{Connector, Stream, in_words};
 use crate::trust::{Authorities, NoRoots};
 
@@ -102,7 +103,7 @@ async fn exchange(io: Box<dyn Stream>, request: Request<Full<Bytes>>) -> Result<
     let answer = async {
         let answer = sender.send_request(request).await.map_err(|e| in_words(&e))?;
         let wait = answer.headers().get(header::RETRY_AFTER);
-        let wait = wait.and_then(|wait| wait_of(wait.to_str().ok()?, Timestamp::now()));
+        let wait = wait.and_then(|wait| retry_after(wait.to_str().ok()?, Timestamp::now()));
         Ok(Reply { status: answer.status(), wait })
     };
     let mut answer = pin!(answer);
@@ -118,36 +119,9 @@ async fn exchange(io: Box<dyn Stream>, request: Request<Full<Bytes>>) -> Result<
     }
 }
 
-/// The time that a Retry-After field asks for: seconds, or a date (RFC 9110, section 10.2.3). `None` if it
-/// is neither, or in the past.
-fn wait_of(field: &str, now: Timestamp) -> Option<Duration> {
-    let field = field.trim();
-    if let Ok(seconds) = field.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(field).ok()?;
-    until.duration_since(now).try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_receiver_may_ask_for_a_time_or_a_date() {
-        let now = Timestamp::from_second(784_111_777).unwrap();
-        for (field, seconds) in [
-            ("120", Some(120)),
-            (" 0 ", Some(0)),
-            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
-            ("Sun, 06 Nov 1994 08:49:36 GMT", None),
-            ("soon", None),
-            ("-1", None),
-            ("", None),
-        ] {
-            assert_eq!(wait_of(field, now), seconds.map(Duration::from_secs), "{field}");
-        }
-    }
 
     #[test]
     fn a_login_in_the_address_is_sent_as_basic_authentication() {
