@@ -197,10 +197,7 @@ impl Config {
     /// The files of the certificate, to be followed by [`Certificate`].
     #[must_use]
     pub fn files(&self, client_ca: Option<PathBuf>) -> tls::Config {
-        let folder = Folder::new(self);
-        let (cert, key) = (folder.certificate_path(), folder.certificate_path());
-        let challenges = Some(folder.path().to_owned());
-        tls::Config { cert, key, client_ca, challenges }
+        Folder::new(self).files(client_ca)
     }
 }
 

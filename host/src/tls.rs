@@ -497,6 +497,14 @@ fn read(option: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(wrong)
 }
 
+/// Whether the files can be used by a listener now.
+///
+/// # Errors
+/// All of [`Error`].
+pub(crate) fn check(config: &Config) -> Result<(), Error> {
+    make(config, &Files::read(config)?).map(drop)
+}
+
 /// Makes the settings of rustls.
 fn make(config: &Config, files: &Files) -> Result<Made, Error> {
     let options = config.options();

@@ -18,7 +18,7 @@ use x509_parser::prelude::FromDer as _;
 
 use super::{Config, Contact};
 use crate::disk::{self, read_small, write_secret};
-use crate::tls::Validity;
+use crate::tls::{self, Validity};
 
 /// Name of the account's file.
 const ACCOUNT: &str = "account.json";
@@ -65,8 +65,14 @@ impl Folder {
     }
 
     /// The file of the certificate's key, the certificate and its chain, in PEM.
-    pub(super) fn certificate_path(&self) -> PathBuf {
+    fn certificate_path(&self) -> PathBuf {
         self.dir.join(&*self.certificate)
+    }
+
+    /// The files, to be followed by [`Certificate`](tls::Certificate).
+    pub(super) fn files(&self, client_ca: Option<PathBuf>) -> tls::Config {
+        let (cert, key) = (self.certificate_path(), self.certificate_path());
+        tls::Config { cert, key, client_ca, challenges: Some(self.dir.to_path_buf()) }
     }
 
     /// Makes the folder, if it is missing, and tries a file in it.
@@ -118,8 +124,9 @@ impl Folder {
         disk::found(std::fs::remove_file(self.dir.join(ACCOUNT))).map(drop)
     }
 
-    /// The certificate; nothing if there is none that can be read.
+    /// The certificate; nothing if there is none that listeners can use.
     pub(super) fn stored(&self) -> Option<Stored> {
+        tls::check(&self.files(None)).ok()?;
         Stored::read(&read_small(&self.certificate_path()).ok()?)
     }
 
