@@ -40,7 +40,7 @@ pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 pub const DIR: &str = ".acme";
 
 /// The port that ACME servers ask.
-const HTTPS_PORT: u16 = 443;
+pub(crate) const HTTPS_PORT: u16 = 443;
 
 /// Most domains of one certificate: the limit of Let's Encrypt.
 pub const DOMAINS_MAX: usize = 100;
@@ -145,6 +145,14 @@ impl FromStr for Domain {
     }
 }
 
+impl Domain {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -199,6 +207,15 @@ impl Config {
     pub fn files(&self, client_ca: Option<PathBuf>) -> tls::Config {
         Folder::new(self).files(client_ca)
     }
+}
+
+/// Asks the ACME server for its directory. Reads the certificates of authorities.
+///
+/// # Errors
+/// The server does not answer, or is no ACME server: its address and the reason, in words.
+pub(crate) async fn try_directory(config: &Config) -> Result<(), String> {
+    let client = client::Client::new(&config.authorities);
+    client.try_directory(&config.directory.to_string()).await
 }
 
 /// Gets the certificate, and renews it.

@@ -52,6 +52,22 @@ impl Client {
         Self(Arc::new(Shared { connector: Connector::new(others), wait: Mutex::default() }))
     }
 
+    /// Asks for the directory of the server at this address.
+    ///
+    /// # Errors
+    /// There is none: its address and the reason, in words.
+    pub(super) async fn try_directory(&self, address: &str) -> Result<(), String> {
+        let request = Request::get(address).body(BodyWrapper::default());
+        let request = request.map_err(|error| format!("{address}: {error}"))?;
+        let mut answer = self.request(request).await.map_err(|error| error.to_string())?;
+        let body = answer.body.into_bytes().await.map_err(|error| error.to_string())?;
+        let directory = serde_json::from_slice::<serde_json::Value>(&body);
+        match directory.is_ok_and(|directory| directory.get("newOrder").is_some()) {
+            true => Ok(()),
+            false => Err(format!("{address}: the answer is no directory of ACME")),
+        }
+    }
+
     /// Takes the pause that the server has asked for since the last call, if it did.
     pub(super) fn take_wait(&self) -> Option<Duration> {
         lock(&self.0.wait).take()

@@ -143,6 +143,17 @@ fn the_first_certificate_comes_when_the_name_leads_here_and_serves_calls() {
     let webhook = server.wait_for_log("enter this at Twilio");
     assert!(webhook.contains("https://calls.example.com/incoming-call"), "{webhook}");
 
+    // `check` asks the ACME server as well.
+    let checked = Command::new(callreel())
+        .args(["check", "--listen", "127.0.0.1:0", "--admin", "off", "--dir"])
+        .arg(site.recordings())
+        .args(site.pebble.options(DOMAIN))
+        .output()
+        .unwrap();
+    let checked = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.contains("there is one that ends at"), "{checked}");
+    assert!(checked.contains("/dir answers"), "{checked}");
+
     // A challenge that nobody asked for has no answer.
     let told = Command::new("openssl")
         .args(["s_client", "-connect", &server.address.to_string()])
