@@ -60,6 +60,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 /// Longest pause that an ACME server may ask for.
 const ASKED_PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Least time between two orders: Let's Encrypt gives out five equal certificates a week.
+const REST: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+
+/// Least time between two orders where the ACME server has suggested the time.
+const ASKED_REST: Duration = Duration::from_secs(60 * 60);
+
 /// Time between two questions for the time of the renewal.
 const WINDOW_EVERY: [Duration; 2] =
     [Duration::from_secs(60 * 60), Duration::from_secs(24 * 60 * 60)];
@@ -311,9 +317,8 @@ struct Work {
     failures: u32,
     /// The time before which no further try is made, after a failure.
     retry_at: Option<Instant>,
-    /// The time before which no further certificate is asked for: one that is due at once (a wrong clock)
-    /// must not use up the limits of the ACME server.
-    rests_until: Option<Instant>,
+    /// The time of the last order, and a third of the life of its certificate.
+    ordered: Option<(Instant, Duration)>,
     /// The time for the renewal that the ACME server suggests, and the window it was chosen from.
     suggested: Option<(Timestamp, Window)>,
     /// The time of the next question for that.
@@ -327,7 +332,7 @@ impl Work {
             folder,
             failures: 0,
             retry_at: None,
-            rests_until: None,
+            ordered: None,
             suggested: None,
             window_at: Instant::now(),
         }
@@ -335,23 +340,20 @@ impl Work {
 
     /// Does what is due now. Returns the time to wait.
     async fn go_on(&mut self, certificate: &Certificate) -> Duration {
-        let now = Instant::now();
-        let pauses = [self.retry_at, self.rests_until].into_iter().flatten();
-        if let Some(until) = pauses.max().filter(|until| *until > now) {
-            return (until - now).min(SLEEP_MAX);
+        if let Some(left) = self.retry_at.and_then(|at| at.checked_duration_since(Instant::now()))
+            && !left.is_zero()
+        {
+            return left.min(SLEEP_MAX);
         }
         let folder = self.folder.clone();
         let stored = tokio::task::spawn_blocking(move || folder.stored()).await.ok().flatten();
         let stored = stored.filter(|stored| self.orderer.is_covered_by(stored));
         if let Some(stored) = &stored {
             self.ask_for_window(stored).await;
-            let suggested = self.suggested.map(|(time, _)| time);
-            let left = due(stored.validity, suggested).duration_since(Timestamp::now());
-            if let Ok(left) = Duration::try_from(left)
-                && !left.is_zero()
-            {
-                return left.min(SLEEP_MAX);
-            }
+        }
+        let left = self.rest().max(stored.as_ref().map_or(Duration::ZERO, |one| self.left_of(one)));
+        if !left.is_zero() {
+            return left.min(SLEEP_MAX);
         }
         let replaced = stored.filter(|_| self.suggested.is_some());
         match self.orderer.order(replaced.as_ref()).await {
@@ -360,13 +362,28 @@ impl Work {
         }
     }
 
+    /// The time until a certificate is to be renewed.
+    fn left_of(&self, stored: &Stored) -> Duration {
+        let suggested = self.suggested.map(|(time, _)| time);
+        let left = due(stored.validity, suggested).duration_since(Timestamp::now());
+        Duration::try_from(left).unwrap_or_default()
+    }
+
+    /// The time before which no further certificate is asked for. One that is due at once, by a wrong
+    /// clock for instance, must not use up the limits of the ACME server.
+    fn rest(&self) -> Duration {
+        let Some((at, third)) = self.ordered else { return Duration::ZERO };
+        let rest = if self.suggested.is_some() { ASKED_REST } else { REST };
+        rest.min(third).saturating_sub(at.elapsed())
+    }
+
     fn succeed(&mut self, certificate: &Certificate, stored: &Stored) -> Duration {
         let Validity { from, until } = stored.validity;
         info!(%from, %until, "the ACME server has given out a certificate");
         certificate.set_trouble(None);
         (self.failures, self.retry_at, self.suggested) = (0, None, None);
         let third = Duration::try_from(until.duration_since(from) / 3).unwrap_or_default();
-        self.rests_until = Some(Instant::now() + third);
+        self.ordered = Some((Instant::now(), third));
         self.window_at = Instant::now();
         // The certificate is found in its file.
         Duration::ZERO
