@@ -1,6 +1,7 @@
 //! One order at an ACME server, from the account to the certificate in its file.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use instant_acme::{
@@ -96,6 +97,16 @@ impl Orderer {
         Self { config, folder, client, port }
     }
 
+    /// Does work on the folder's files on a thread that may wait for the disk.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Folder) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let folder = self.folder.clone();
+        let done = tokio::task::spawn_blocking(move || work(&folder)).await;
+        done.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
     /// Whether a certificate is for all domains of the settings.
     pub(super) fn is_covered_by(&self, stored: &Stored) -> bool {
         self.config.domains.iter().all(|domain| stored.names.contains(&domain.0))
@@ -128,7 +139,7 @@ impl Orderer {
             match self.try_to_order(replaced).await {
                 Err(fault) if fault.is_account_gone => {
                     warn!("the ACME server does not know the stored account: opens another one");
-                    let forgotten = self.folder.forget_account();
+                    let forgotten = self.on_disk(|folder| folder.forget_account()).await;
                     forgotten.map_err(|error| Fault::at("remove the account's file", error))?;
                     self.try_to_order(replaced).await
                 }
@@ -137,7 +148,9 @@ impl Orderer {
         };
         let ordered = timeout(ORDER_TIMEOUT, tries).await;
         for domain in &self.config.domains {
-            if let Err(error) = challenge::withdraw(self.folder.path(), &domain.0) {
+            let name = domain.0.clone();
+            let withdrawn = self.on_disk(move |folder| challenge::withdraw(folder.path(), &name));
+            if let Err(error) = withdrawn.await {
                 warn!(%error, %domain, "cannot remove the answer to a challenge of ACME");
             }
         }
@@ -163,7 +176,8 @@ impl Orderer {
         let chain = chain.map_err(|error| Fault::of(step, error))?;
         let stored = Stored::read(chain.as_bytes());
         let stored = stored.ok_or_else(|| Fault::at(step, "the answer holds none"))?;
-        let kept = self.folder.keep_certificate(&[&key.serialize_pem(), chain.as_str()].concat());
+        let pem = [&key.serialize_pem(), chain.as_str()].concat();
+        let kept = self.on_disk(move |folder| folder.keep_certificate(&pem)).await;
         kept.map_err(|error| Fault::at("store the certificate", error))?;
         Ok(stored)
     }
@@ -173,11 +187,13 @@ impl Orderer {
         let builder = Account::builder_with_http(Box::new(self.client.clone()));
         let contact = self.config.contact.as_ref().map(super::Contact::url);
         let contacts: Vec<&str> = contact.iter().map(String::as_str).collect();
-        let keep = |account: &StoredAccount| {
-            let kept = self.folder.keep_account(account);
+        let keep = async |account: StoredAccount| {
+            let kept = self.on_disk(move |folder| folder.keep_account(&account)).await;
             kept.map_err(|error| Fault::at("store the account", error))
         };
-        let Some(stored) = self.folder.account() else {
+        let stored = self.on_disk(|folder| Ok(folder.account())).await;
+        let stored = stored.map_err(|error| Fault::at("read the account", error))?;
+        let Some(stored) = stored else {
             let new = NewAccount {
                 contact: &contacts,
                 terms_of_service_agreed: true,
@@ -187,7 +203,7 @@ impl Orderer {
             let (account, credentials) =
                 created.map_err(|error| Fault::of("open an account", error))?;
             info!(account = account.id(), "has an account at the ACME server");
-            keep(&StoredAccount { contact, credentials })?;
+            keep(StoredAccount { contact, credentials }).await?;
             return Ok(account);
         };
         let is_same_contact = stored.contact == contact;
@@ -196,8 +212,8 @@ impl Orderer {
         if !is_same_contact {
             let changed = account.update_contacts(&contacts).await;
             changed.map_err(|error| Fault::of("change the contact of the account", error))?;
-            if let Some(stored) = self.folder.account() {
-                keep(&StoredAccount { contact, ..stored })?;
+            if let Ok(Some(stored)) = self.on_disk(|folder| Ok(folder.account())).await {
+                keep(StoredAccount { contact, ..stored }).await?;
             }
         }
         Ok(account)
@@ -235,7 +251,9 @@ impl Orderer {
                 return Err(Fault::at(step, text));
             };
             let digest = asked.key_authorization().digest();
-            let offered = challenge::offer(self.folder.path(), &domain, digest.as_ref());
+            let offer =
+                move |folder: &Folder| challenge::offer(folder.path(), &domain, digest.as_ref());
+            let offered = self.on_disk(offer).await;
             offered.map_err(|error| Fault::at("store the answer to a challenge", error))?;
             asked.set_ready().await.map_err(|error| Fault::of(step, error))?;
         }
