@@ -250,10 +250,13 @@ impl Keeper {
         let Self { config, folder } = self;
         tell(&config, folder.path(), public);
         // The lock lasts as long as the future.
-        let _lock = lock(&folder).await;
+        let _lock = lock(&folder, &certificate).await;
         let mut hangups = signal(SignalKind::hangup()).ok();
-        let port = public.port();
-        let mut work = Work::new(Orderer::new(config, folder.clone(), port), folder);
+        let ours = folder.clone();
+        let orderer = move || Orderer::new(config, ours, public.port());
+        // A panic has been reported already.
+        let Ok(orderer) = tokio::task::spawn_blocking(orderer).await else { return };
+        let mut work = Work::new(orderer, folder);
         loop {
             let pause = work.go_on(&certificate).await;
             wait(&mut hangups, pause, &mut work).await;
@@ -278,18 +281,23 @@ fn tell(config: &Config, folder: &Path, public: SocketAddr) {
 }
 
 /// Waits for the lock of the folder.
-async fn lock(folder: &Folder) -> std::fs::File {
+async fn lock(folder: &Folder, certificate: &Certificate) -> std::fs::File {
     let mut is_told = false;
     loop {
         let ours = folder.clone();
         let locked = tokio::task::spawn_blocking(move || ours.lock()).await;
         match locked.unwrap_or(Ok(None)) {
-            Ok(Some(lock)) => return lock,
+            Ok(Some(lock)) => {
+                certificate.set_trouble(None);
+                return lock;
+            }
             Ok(None) if !is_told => {
                 info!("another callreel gets the certificates: this one uses them as well");
             }
             Err(error) if !is_told => {
-                warn!(%error, dir = %folder.path().display(), "cannot lock the folder of --acme-dir");
+                let trouble = format!("cannot lock {}: {error}", folder.path().display());
+                warn!("{trouble}: give a folder on another file system by --acme-dir");
+                certificate.set_trouble(Some(trouble));
             }
             _ => {}
         }
