@@ -3,6 +3,7 @@
 //! It says of each thing that a recorder needs whether it is good, and else tells the remedy. It changes
 //! nothing that is there, leaves nothing behind, and may run beside a server.
 
+mod acme;
 mod disk;
 mod network;
 
@@ -72,8 +73,7 @@ pub fn run(args: ServeArgs) -> bool {
     let (listen, admin) = (args.listening.listen, args.admin.admin.0);
     let (max_calls, store) = (args.limits.max_calls, args.store_config());
     args.files.rights().apply();
-    let url = args.listening.public_url.clone();
-    let url = url.map(|url| url.below(&args.listening.path_prefix.clone().unwrap_or_default()));
+    let url = args.public_url();
     environment(&mut report);
     let config = Config::try_from(args);
     match &config {
@@ -81,7 +81,9 @@ pub fn run(args: ServeArgs) -> bool {
         Err(error) => report.fail("settings", error),
     }
     disk::check(&mut report, &store);
+    let mut certificate = None;
     if let Ok(mut config) = config {
+        certificate = config.acme.clone().map(|acme| (acme, config.http.certificate.clone()));
         open_files(&mut report, &mut config, admin.is_some(), max_calls.map(Into::into));
         network::check_signatures(&mut report, &config.http.twilio);
     }
@@ -89,6 +91,9 @@ pub fn run(args: ServeArgs) -> bool {
     match runtime {
         Ok(runtime) => runtime.block_on(async {
             let is_up = network::check_ports(&mut report, listen, admin).await;
+            if let Some((config, certificate)) = &certificate {
+                acme::check(&mut report, config, certificate.as_ref(), listen).await;
+            }
             network::check_public_url(&mut report, url.as_ref(), is_up).await;
         }),
         Err(error) => report.fail("network", format!("it cannot be tried: {error}")),

@@ -12,6 +12,7 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -193,6 +194,17 @@ pub(crate) async fn read(answer: Response<Incoming>) -> io::Result<(StatusCode, 
     Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
 }
 
+/// The time that a Retry-After field asks for: seconds, or a date (RFC 9110, section 10.2.3). `None` if it
+/// is neither, or in the past.
+pub(crate) fn retry_after(field: &str, now: Timestamp) -> Option<Duration> {
+    let field = field.trim();
+    if let Ok(seconds) = field.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(field).ok()?;
+    until.duration_since(now).try_into().ok()
+}
+
 /// Whole days for which a server's chain of certificates stays valid: the first of them to expire
 /// counts.
 fn days_left(
@@ -228,4 +240,25 @@ fn days_left(
         }
     }
     Some(valid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_may_ask_for_a_time_or_a_date() {
+        let now = Timestamp::from_second(784_111_777).unwrap();
+        for (field, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", None),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(field, now), seconds.map(Duration::from_secs), "{field}");
+        }
+    }
 }

@@ -20,7 +20,7 @@
 //! WAV to have a length.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,6 +117,20 @@ fn create_temporary(path: &Path) -> io::Result<File> {
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Writes a file that its owner alone may read, whatever the rights of this process, in place of any file
+/// of the name. Nobody sees it half written, and it is durable.
+///
+/// # Errors
+/// The system's error. Any other file of the name is as it was, and nothing else is left behind.
+pub(crate) fn write_secret(path: &Path, content: &[u8]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    sync_dir(dir)
 }
 
 /// Creates a directory and its missing parents, with the rights of this process, unless it exists.

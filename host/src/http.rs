@@ -395,7 +395,7 @@ mod tests {
         let front = Front {
             phase: phases.clone(),
             engine: Handle::default(),
-            readiness: Readiness::new(store, Handle::default(), phases.clone()),
+            readiness: Readiness::new(store, Handle::default(), phases.clone(), None),
             board: Arc::default(),
             upgrading: Arc::default(),
             turn: Arc::default(),

@@ -1,5 +1,6 @@
 //! callreel: records the phone calls that a provider streams over WebSocket.
 
+pub mod acme;
 pub mod admin;
 pub mod admission;
 mod announce;
@@ -12,6 +13,7 @@ pub mod capacity;
 pub mod check;
 pub mod cli;
 mod client;
+mod connect;
 pub mod decode;
 pub mod demo;
 pub mod descriptors;
@@ -58,6 +60,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+use crate::acme::Keeper;
 use crate::announce::Opened;
 use crate::board::Board;
 use crate::drain::Running;
@@ -78,6 +81,9 @@ const DELIVERY_LOOK: Duration = Duration::from_millis(500);
 /// All settings of [`serve`]. Each module owns its part.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// The ACME server that gives out the certificate, if any. The listeners' certificate is then that of
+    /// [`acme::Config::files`].
+    pub acme: Option<acme::Config>,
     /// The admin listener.
     pub admin: admin::Config,
     /// Longest time for which running calls go on to their own end after [`Stop::stop`].
@@ -114,6 +120,9 @@ pub enum Error {
     /// The directory of the recordings cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The folder of ACME cannot be used.
+    #[error(transparent)]
+    Acme(#[from] acme::FolderError),
     /// The system gives no thread or no socket.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -138,6 +147,7 @@ pub async fn serve(
     let board = Arc::<Board>::default();
     let finished = Finished::new(outbox.clone(), Arc::clone(&board));
     let store = Arc::new(Store::open(config.store, finished)?);
+    let keeper = config.acme.map(Keeper::open).transpose()?;
     let engine = Engine::start(&config.engine, &store, &board)?;
     let handle = engine.handle();
     // Recordings interrupted earlier are finished meanwhile, in the background.
@@ -153,14 +163,16 @@ pub async fn serve(
         upgrading: Arc::clone(&upgrading),
         crowd: public.crowd_at_drain(),
     };
-    let readiness = Readiness::new(Arc::clone(&store), handle.clone(), phases.clone());
+    let certificate = config.http.certificate.clone();
+    let readiness =
+        Readiness::new(Arc::clone(&store), handle.clone(), phases.clone(), certificate.clone());
     let sources = admin::Sources {
         board: Arc::clone(&board),
         store: Arc::clone(&store),
         readiness: readiness.clone(),
         outbox: outbox.clone(),
         public_address,
-        certificate: config.http.certificate.clone(),
+        certificate: certificate.clone(),
         webhook_url: config.http.twilio.public_url.as_ref().map(PublicUrl::webhook_url),
         stop: stop.clone(),
     };
@@ -169,8 +181,10 @@ pub async fn serve(
             admin::serve(listener, config.admin, sources, phases.clone()).await;
         }
     };
-    let certificate = config.http.certificate.clone();
     let helpers = [
+        keeper.zip(certificate.clone()).map(|(keeper, certificate)| {
+            tokio::spawn(keeper.run(certificate, public_address)).abort_handle()
+        }),
         certificate.map(|certificate| tokio::spawn(certificate.watch()).abort_handle()),
         config.webhook.zip(outbox).map(|(config, outbox)| {
             tokio::spawn(deliver(config, outbox, Arc::clone(&store))).abort_handle()

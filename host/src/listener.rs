@@ -247,7 +247,8 @@ impl<S: Service> Rooms<S> {
                 return service.serve(socket, client).await;
             };
             match certificate.accept(socket).await {
-                Ok(stream) => service.serve(stream, client).await,
+                Ok(Some(stream)) => service.serve(stream, client).await,
+                Ok(None) => debug!(peer = %client.peer, "the ACME server has its answer"),
                 Err(fault) => service.report_handshake(client.peer, fault),
             }
         };

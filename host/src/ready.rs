@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::engine::Handle;
 use crate::log;
 use crate::store::Store;
+use crate::tls::Certificate;
 
 /// The time for which one trial of the disk answers all requests.
 const FRESH_FOR: Duration = Duration::from_secs(1);
@@ -38,6 +39,8 @@ struct Shared {
     store: Arc<Store>,
     engine: Handle,
     phase: watch::Receiver<Phase>,
+    /// The certificate of the public listener, if that speaks TLS.
+    certificate: Option<Certificate>,
     /// Held during a trial: a disk that hangs holds up one thread, not one for each request.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -51,19 +54,25 @@ impl fmt::Debug for Readiness {
 impl Readiness {
     /// The readiness of a recorder.
     #[must_use]
-    pub(crate) fn new(store: Arc<Store>, engine: Handle, phase: watch::Receiver<Phase>) -> Self {
-        Self(Arc::new(Shared { store, engine, phase, turn: Arc::default() }))
+    pub(crate) fn new(
+        store: Arc<Store>,
+        engine: Handle,
+        phase: watch::Receiver<Phase>,
+        certificate: Option<Certificate>,
+    ) -> Self {
+        Self(Arc::new(Shared { store, engine, phase, certificate, turn: Arc::default() }))
     }
 
     /// The faults that keep the recorder from taking calls and finishing them, as known without a
     /// trial of the disk; empty: none.
     #[must_use]
     pub(crate) fn faults(&self) -> Vec<String> {
-        let Shared { store, engine, .. } = &*self.0;
+        let Shared { store, engine, certificate, .. } = &*self.0;
         let mut faults = Vec::new();
         if let Some(left) = self.calls_left() {
             faults.push(format!("it is draining, {left} calls left: no new calls are taken"));
         }
+        faults.extend(certificate.as_ref().and_then(Certificate::fault));
         faults.extend(store.door().fault().map(str::to_owned));
         faults.extend(engine.stuck(Instant::now()).into_iter().map(str::to_owned));
         faults

@@ -1,8 +1,12 @@
 //! TLS of the listeners: the certificate and its key from files, followed when they change.
 //!
+//! The files are the user's, or those that [`acme`](crate::acme) writes. Those may come later: until then
+//! a handshake ends with an alert, unless it asks for the answer to a challenge of ACME.
+//!
 //! The handshake runs on tokio's threads, in the listener. After the upgrade of a call, the state of TLS
 //! goes with the socket to the engine. Versions, ciphers and limits are the defaults of rustls.
 
+pub(crate) mod challenge;
 pub(crate) mod names;
 
 use std::fmt;
@@ -13,20 +17,24 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::server::{NoClientAuth, WebPkiClientVerifier};
+use tokio_rustls::rustls::server::{
+    Acceptor, NoClientAuth, ResolvesServerCert, ResolvesServerCertUsingSni, WebPkiClientVerifier,
+};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{self, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 
 use self::names::Names;
+pub(crate) use self::names::Validity;
 use crate::lock::lock;
 use crate::secrets;
 
@@ -45,6 +53,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time before its end from which a certificate causes a warning.
 const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
+/// The part of its life that is left when a certificate of ACME causes a warning: a sixth.
+const ACME_WARN_PART: i32 = 6;
+
 /// Time between two warnings.
 const WARN_EVERY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -57,6 +68,26 @@ pub struct Config {
     pub key: PathBuf,
     /// File of the authorities of which clients must show a certificate, in PEM.
     pub client_ca: Option<PathBuf>,
+    /// Folder of the answers to challenges of ACME. With it, the certificate and its key are those that
+    /// ACME gets, and may come later.
+    pub challenges: Option<PathBuf>,
+}
+
+impl Config {
+    /// The options that the files come from.
+    const fn options(&self) -> Options {
+        match self.challenges {
+            Some(_) => Options { cert: "--acme", key: "--acme" },
+            None => Options { cert: "--tls-cert", key: "--tls-key" },
+        }
+    }
+}
+
+/// The options that the files of the certificate and of the key come from.
+#[derive(Clone, Copy)]
+struct Options {
+    cert: &'static str,
+    key: &'static str,
 }
 
 /// Reasons why a certificate cannot be used.
@@ -87,29 +118,40 @@ pub enum Error {
     },
     /// The key belongs to another certificate.
     #[error(
-        "--tls-key: the key in {} is not that of the first certificate in {}: give the pair that was made together",
+        "{option}: the key in {} is not that of the first certificate in {}: give the pair that was made together",
         key.display(), cert.display()
     )]
     Pair {
+        /// The option that names the key.
+        option: &'static str,
         /// The file of the certificate.
         cert: PathBuf,
         /// The file of the key.
         key: PathBuf,
     },
     /// The key is of a kind that is not supported.
-    #[error("--tls-key: the key in {} is of an unknown kind: make an ECDSA (P-256, P-384), RSA or Ed25519 key", .0.display())]
-    KeyKind(PathBuf),
+    #[error("{option}: the key in {} is of an unknown kind: make an ECDSA (P-256, P-384), RSA or Ed25519 key", path.display())]
+    KeyKind {
+        /// The option that names the file.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
     /// The certificate has expired.
-    #[error("--tls-cert: the certificate in {} expired at {until}: renew it", path.display())]
+    #[error("{option}: the certificate in {} expired at {until}: renew it", path.display())]
     Expired {
+        /// The option that names the file.
+        option: &'static str,
         /// The file.
         path: PathBuf,
         /// Its end.
         until: Timestamp,
     },
     /// The certificate is not valid yet.
-    #[error("--tls-cert: the certificate in {} is valid from {from} on: check this machine's clock", path.display())]
+    #[error("{option}: the certificate in {} is valid from {from} on: check this machine's clock", path.display())]
     NotYet {
+        /// The option that names the file.
+        option: &'static str,
         /// The file.
         path: PathBuf,
         /// Its beginning.
@@ -117,11 +159,13 @@ pub enum Error {
     },
     /// The chain does not hold together.
     #[error(
-        "--tls-cert: certificate {number} in {} was not issued by the one behind it: give the file with the whole chain \
+        "{option}: certificate {number} in {} was not issued by the one behind it: give the file with the whole chain \
          (fullchain.pem), the server's own certificate first",
         path.display()
     )]
     Order {
+        /// The option that names the file.
+        option: &'static str,
         /// The file.
         path: PathBuf,
         /// The place of the certificate in the file, from 1 on.
@@ -144,6 +188,14 @@ pub(crate) enum Fault {
     /// The client went away.
     #[error("the client ended the connection in the handshake of TLS")]
     Gone,
+    /// ACME has got no certificate yet.
+    #[error("there is no certificate yet: the ACME server has given out none")]
+    NoCertificate,
+    /// An ACME server, or another client, asks for an answer that nobody offered.
+    #[error(
+        "the client asks for the answer to a challenge of ACME, and there is no such challenge"
+    )]
+    NoChallenge,
 }
 
 impl From<io::Error> for Fault {
@@ -172,12 +224,21 @@ struct Shared {
     current: Mutex<Current>,
 }
 
+#[derive(Default)]
 struct Current {
-    servers: Servers,
-    until: Timestamp,
+    /// Absent until ACME has got a certificate.
+    made: Option<Made>,
     /// The files as they were read last, good or bad.
-    files: Files,
+    files: Option<Files>,
     warned: Option<Timestamp>,
+    /// The reason why ACME cannot get a certificate.
+    trouble: Option<String>,
+}
+
+/// The use of a certificate.
+struct Made {
+    servers: Servers,
+    validity: Validity,
 }
 
 /// The settings of rustls, for listeners that check clients and for those that do not.
@@ -195,16 +256,30 @@ struct Files {
 }
 
 impl Certificate {
-    /// Reads and checks the files.
+    /// Reads and checks the files. Those of ACME may be missing, or of no use: then there is no
+    /// certificate until ACME has got one.
     ///
     /// # Errors
     /// All of [`Error`].
     pub fn open(config: Config) -> Result<Self, Error> {
-        let files = Files::read(&config)?;
-        let (servers, until) = servers(&config, &files)?;
-        secrets::warn_if_shared(&config.key);
-        let current = Mutex::new(Current { servers, until, files, warned: None });
-        let shared = Arc::new(Shared { config, current });
+        let mut current = Current::default();
+        match Files::read(&config) {
+            Ok(files) => {
+                match make(&config, &files) {
+                    Ok(made) => current.made = Some(made),
+                    Err(error) if config.challenges.is_some() => {
+                        tracing::warn!(%error, "the stored certificate is of no use: ACME gets another one");
+                    }
+                    Err(error) => return Err(error),
+                }
+                current.files = Some(files);
+                secrets::warn_if_shared(&config.key);
+            }
+            Err(Error::Read { cause, .. })
+                if config.challenges.is_some() && cause.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let shared = Arc::new(Shared { config, current: Mutex::new(current) });
         let certificate = Self { shared, checks_clients: true };
         certificate.warn_before_its_end();
         Ok(certificate)
@@ -216,34 +291,74 @@ impl Certificate {
         Self { shared: Arc::clone(&self.shared), checks_clients: false }
     }
 
-    /// The end of the certificate in use.
+    /// The end of the certificate in use; `None` until ACME has got one.
     #[must_use]
-    pub fn until(&self) -> Timestamp {
-        lock(&self.shared.current).until
+    pub fn until(&self) -> Option<Timestamp> {
+        lock(&self.shared.current).made.as_ref().map(|made| made.validity.until)
     }
 
-    /// A warning in words, if the certificate ends soon or has ended.
+    /// The reason in words why no client can connect: ACME has got no certificate yet.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let current = lock(&self.shared.current);
+        let reason = current.trouble.as_deref().unwrap_or("the ACME server is being asked for it");
+        current.made.is_none().then(|| format!("there is no certificate yet: {reason}"))
+    }
+
+    /// A warning in words, if the certificate ends soon or has ended, or ACME cannot renew it.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
-        let until = self.until();
-        ends_soon(until, Timestamp::now())
-            .then(|| format!("the certificate of --tls-cert ends at {until}: renew it"))
+        let Current { made, trouble, .. } = &*lock(&self.shared.current);
+        let validity = made.as_ref()?.validity;
+        let until = validity.until;
+        match (self.is_of_acme(), trouble) {
+            (_, Some(trouble)) => {
+                Some(format!("the certificate ends at {until} and is not renewed: {trouble}"))
+            }
+            _ if !self.ends_soon(validity, Timestamp::now()) => None,
+            (true, None) => {
+                Some(format!("the certificate ends at {until}: ACME has not renewed it"))
+            }
+            (false, None) => {
+                Some(format!("the certificate of --tls-cert ends at {until}: renew it"))
+            }
+        }
     }
 
-    /// Does the handshake of a connection, with the certificate that is in use now.
+    /// Remembers the reason in words why ACME cannot get a certificate; `None` if it can again.
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
+        lock(&self.shared.current).trouble = trouble;
+    }
+
+    /// Does the handshake of a connection, with the certificate that is in use now. `None` if it was the
+    /// challenge of an ACME server, which has its answer.
     ///
     /// # Errors
     /// There is no TLS connection. The client was told so, if it speaks TLS.
-    pub(crate) async fn accept(&self, socket: TcpStream) -> Result<TlsStream<TcpStream>, Fault> {
-        let server = {
-            let Servers { checking, open } = &lock(&self.shared.current).servers;
-            Arc::clone(if self.checks_clients { checking } else { open })
+    pub(crate) async fn accept(
+        &self,
+        socket: TcpStream,
+    ) -> Result<Option<TlsStream<TcpStream>>, Fault> {
+        let handshake = async {
+            match (&self.shared.config.challenges, self.server()) {
+                (None, Some(server)) => Ok(Some(TlsAcceptor::from(server).accept(socket).await?)),
+                (Some(folder), server) => accept_or_answer(socket, folder, server).await,
+                (None, None) => Err(Fault::NoCertificate),
+            }
         };
-        let handshake = TlsAcceptor::from(server).accept(socket);
         match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(shaken) => Ok(shaken?),
+            Ok(shaken) => shaken,
             Err(_elapsed) => Err(Fault::Timeout(HANDSHAKE_TIMEOUT)),
         }
+    }
+
+    fn server(&self) -> Option<Arc<ServerConfig>> {
+        let current = lock(&self.shared.current);
+        let Servers { checking, open } = &current.made.as_ref()?.servers;
+        Some(Arc::clone(if self.checks_clients { checking } else { open }))
+    }
+
+    fn is_of_acme(&self) -> bool {
+        self.shared.config.challenges.is_some()
     }
 
     /// Looks at the files once a second and at each SIGHUP, until the future is dropped. A changed pair
@@ -266,18 +381,18 @@ impl Certificate {
         let Shared { config, current } = &*self.shared;
         // While a renewal moves the files, one of them may be missing for a moment.
         if let Ok(files) = Files::read(config)
-            && files != lock(current).files
+            && Some(&files) != lock(current).files.as_ref()
         {
-            let made = servers(config, &files);
+            let made = make(config, &files);
             let mut current = lock(current);
             match made {
-                Ok((servers, until)) => {
-                    tracing::info!(%until, "uses the changed certificate");
-                    (current.servers, current.until, current.warned) = (servers, until, None);
+                Ok(made) => {
+                    tracing::info!(until = %made.validity.until, "uses the changed certificate");
+                    (current.made, current.warned) = (Some(made), None);
                 }
                 Err(error) => tracing::error!(%error, "goes on with the certificate read before"),
             }
-            current.files = files;
+            current.files = Some(files);
         }
         self.warn_before_its_end();
     }
@@ -285,21 +400,69 @@ impl Certificate {
     fn warn_before_its_end(&self) {
         let now = Timestamp::now();
         let mut current = lock(&self.shared.current);
+        let Some(validity) = current.made.as_ref().map(|made| made.validity) else { return };
         let is_silent = |warned: Timestamp| now.duration_since(warned) < WARN_EVERY;
-        if ends_soon(current.until, now) && !current.warned.is_some_and(is_silent) {
+        if self.ends_soon(validity, now) && !current.warned.is_some_and(is_silent) {
             current.warned = Some(now);
-            let until = current.until;
-            tracing::warn!(
-                %until,
-                "the certificate ends soon: renew it, and put the new one into the same files"
-            );
+            let until = validity.until;
+            if self.is_of_acme() {
+                tracing::warn!(%until, "the certificate ends soon: ACME has not renewed it");
+            } else {
+                tracing::warn!(
+                    %until,
+                    "the certificate ends soon: renew it, and put the new one into the same files"
+                );
+            }
         }
+    }
+
+    /// Whether a certificate is to be renewed by the user now, or has ended. ACME renews in time, also
+    /// those that are valid for days only.
+    fn ends_soon(&self, Validity { from, until }: Validity, now: Timestamp) -> bool {
+        let before = match self.is_of_acme() {
+            true => WARN_BEFORE.min(until.duration_since(from) / ACME_WARN_PART),
+            false => WARN_BEFORE,
+        };
+        until.duration_since(now) < before
     }
 }
 
-/// Whether a certificate with this end is to be renewed now, or has ended.
-fn ends_soon(until: Timestamp, now: Timestamp) -> bool {
-    until.duration_since(now) < WARN_BEFORE
+/// Does the handshake with `server`, or gives the answer to a challenge of ACME: then there is no
+/// connection.
+async fn accept_or_answer(
+    socket: TcpStream,
+    folder: &Path,
+    server: Option<Arc<ServerConfig>>,
+) -> Result<Option<TlsStream<TcpStream>>, Fault> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+    let hello = start.client_hello();
+    if !challenge::is_asked(&hello) {
+        let Some(server) = server else {
+            return Err(refuse(start, Fault::NoCertificate).await);
+        };
+        return Ok(Some(start.into_stream(server).await?));
+    }
+    let domain = hello.server_name().unwrap_or_default().to_ascii_lowercase();
+    let folder = folder.to_owned();
+    let answer = tokio::task::spawn_blocking(move || challenge::answer(&folder, &domain)).await;
+    let Some(answer) = answer.ok().flatten() else {
+        return Err(refuse(start, Fault::NoChallenge).await);
+    };
+    let server = server_config(Arc::new(answer), Arc::new(NoClientAuth), challenge::ALPN);
+    let mut answered = start.into_stream(Arc::new(server)).await?;
+    // The handshake was all that the ACME server wanted.
+    let _ = answered.shutdown().await;
+    Ok(None)
+}
+
+/// Ends a handshake with an alert, as for want of a certificate.
+async fn refuse(start: StartHandshake<TcpStream>, fault: Fault) -> Fault {
+    let nothing = Arc::new(ResolvesServerCertUsingSni::new());
+    let mut server = server_config(nothing, Arc::new(NoClientAuth), ALPN);
+    server.alpn_protocols.clear();
+    // It cannot succeed.
+    let _ = start.into_stream(Arc::new(server)).await;
+    fault
 }
 
 impl fmt::Debug for Certificate {
@@ -310,10 +473,10 @@ impl fmt::Debug for Certificate {
 
 impl Files {
     fn read(config: &Config) -> Result<Self, Error> {
-        let client_ca = config.client_ca.as_deref();
+        let (client_ca, options) = (config.client_ca.as_deref(), config.options());
         Ok(Self {
-            cert: read("--tls-cert", &config.cert)?,
-            key: read("--tls-key", &config.key)?,
+            cert: read(options.cert, &config.cert)?,
+            key: read(options.key, &config.key)?,
             client_ca: client_ca.map(|path| read("--tls-client-ca", path)).transpose()?,
         })
     }
@@ -328,30 +491,39 @@ fn read(option: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(wrong)
 }
 
-/// Makes the settings of rustls. Returns the certificate's end with them.
-fn servers(config: &Config, files: &Files) -> Result<(Servers, Timestamp), Error> {
-    let chain = certificates("--tls-cert", &config.cert, &files.cert)?;
-    let until = check_chain(&config.cert, &chain)?;
+/// Whether the files can be used by a listener now.
+///
+/// # Errors
+/// All of [`Error`].
+pub(crate) fn check(config: &Config) -> Result<(), Error> {
+    make(config, &Files::read(config)?).map(drop)
+}
+
+/// Makes the settings of rustls.
+fn make(config: &Config, files: &Files) -> Result<Made, Error> {
+    let options = config.options();
+    let chain = certificates(options.cert, &config.cert, &files.cert)?;
+    let validity = check_chain(options.cert, &config.cert, &chain)?;
     let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(|_| Error::Content {
-        option: "--tls-key",
+        option: options.key,
         path: config.key.clone(),
         wanted: "private key",
         hint: "a key with a passphrase must be decrypted first",
     })?;
     let provider = Arc::new(ring::default_provider());
     let key = provider.key_provider.load_private_key(key);
-    let key = key.map_err(|_| Error::KeyKind(config.key.clone()))?;
+    let key = key.map_err(|_| Error::KeyKind { option: options.key, path: config.key.clone() })?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         // A key that cannot tell its public half is tried by the handshake.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
         Err(_) => {
             let (cert, key) = (config.cert.clone(), config.key.clone());
-            return Err(Error::Pair { cert, key });
+            return Err(Error::Pair { option: options.key, cert, key });
         }
     }
-    let certified = Arc::new(certified);
-    let open = server(&provider, &certified, Arc::new(NoClientAuth));
+    let certified = Arc::new(SingleCertAndKey::from(Arc::new(certified)));
+    let open = recorder_config(Arc::clone(&certified), Arc::new(NoClientAuth));
     let checking = match (&config.client_ca, &files.client_ca) {
         (Some(path), Some(pem)) => {
             let mut roots = RootCertStore::empty();
@@ -360,24 +532,34 @@ fn servers(config: &Config, files: &Files) -> Result<(Servers, Timestamp), Error
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
             let verifier = verifier.build();
             let verifier = verifier.map_err(|_| no_certificate("--tls-client-ca", path))?;
-            server(&provider, &certified, verifier)
+            recorder_config(certified, verifier)
         }
         _ => Arc::clone(&open),
     };
-    Ok((Servers { checking, open }, until))
+    Ok(Made { servers: Servers { checking, open }, validity })
 }
 
-fn server(
-    provider: &Arc<CryptoProvider>,
-    certified: &Arc<CertifiedKey>,
+/// The settings of rustls for a certificate and for one protocol inside.
+fn server_config(
+    certificate: Arc<dyn ResolvesServerCert>,
     clients: Arc<dyn ClientCertVerifier>,
-) -> Arc<ServerConfig> {
-    let mut server = ServerConfig::builder_with_provider(Arc::clone(provider))
+    protocol: &[u8],
+) -> ServerConfig {
+    let mut server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider has ciphers for the default versions")
         .with_client_cert_verifier(clients)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certified))));
-    server.alpn_protocols = vec![ALPN.to_vec()];
+        .with_cert_resolver(certificate);
+    server.alpn_protocols = vec![protocol.to_vec()];
+    server
+}
+
+/// Those for calls.
+fn recorder_config(
+    certificate: Arc<SingleCertAndKey>,
+    clients: Arc<dyn ClientCertVerifier>,
+) -> Arc<ServerConfig> {
+    let mut server = server_config(certificate, clients, ALPN);
     // A provider opens a connection for each call: it resumes the session of the one before.
     if let Ok(ticketer) = ring::Ticketer::new() {
         server.ticketer = ticketer;
@@ -399,25 +581,29 @@ fn no_certificate(option: &'static str, path: &Path) -> Error {
     Error::Content { option, path: path.to_owned(), wanted: "certificate", hint }
 }
 
-/// Checks the dates of the first certificate and the order of the chain. Returns the certificate's end.
-fn check_chain(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Timestamp, Error> {
+/// Checks the dates of the first certificate and the order of the chain.
+fn check_chain(
+    option: &'static str,
+    path: &Path,
+    chain: &[CertificateDer<'_>],
+) -> Result<Validity, Error> {
     let parsed: Option<Vec<_>> = chain.iter().map(|one| Names::of(one)).collect();
-    let parsed = parsed.ok_or_else(|| no_certificate("--tls-cert", path))?;
+    let parsed = parsed.ok_or_else(|| no_certificate(option, path))?;
     let Some(own) = parsed.first() else {
-        return Err(no_certificate("--tls-cert", path));
+        return Err(no_certificate(option, path));
     };
     for (index, pair) in parsed.windows(2).enumerate() {
         if pair[0].issuer != pair[1].subject {
-            return Err(Error::Order { path: path.to_owned(), number: index + 1 });
+            return Err(Error::Order { option, path: path.to_owned(), number: index + 1 });
         }
     }
-    let Names { from, until, .. } = *own;
+    let Validity { from, until } = own.validity;
     let now = Timestamp::now();
     if until < now {
-        return Err(Error::Expired { path: path.to_owned(), until });
+        return Err(Error::Expired { option, path: path.to_owned(), until });
     }
     if from > now {
-        return Err(Error::NotYet { path: path.to_owned(), from });
+        return Err(Error::NotYet { option, path: path.to_owned(), from });
     }
     let is_public = own.issuer != own.subject;
     if is_public && parsed.len() == 1 {
@@ -427,5 +613,5 @@ fn check_chain(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Timestamp, E
              with the whole chain (fullchain.pem)"
         );
     }
-    Ok(until)
+    Ok(own.validity)
 }

@@ -7,6 +7,7 @@ pub(crate) mod disk;
 pub(crate) mod fixtures;
 pub(crate) mod messages;
 pub(crate) mod oracle;
+pub(crate) mod pebble;
 pub(crate) mod peer;
 pub(crate) mod pki;
 pub(crate) mod process;

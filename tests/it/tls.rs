@@ -1,6 +1,7 @@
 //! TLS inside the recorder: other programs as clients, whatever the cuts and sizes of the records, and
 //! certificates that change.
 
+mod acme;
 mod files;
 
 use std::io::{Read as _, Write as _};

@@ -368,7 +368,7 @@ pub(super) async fn metrics(
         retention: store.retention(),
         is_draining: admin.is_draining(),
         webhook: admin.sources.outbox.as_ref().map(Outbox::health),
-        certificate_until: admin.sources.certificate.as_ref().map(Certificate::until),
+        certificate_until: admin.sources.certificate.as_ref().and_then(Certificate::until),
         process: process.map_err(Problem::internal)?,
     };
     let head = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")];

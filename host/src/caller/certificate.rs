@@ -39,7 +39,7 @@ impl ServerCertificate {
             issuer: common_name(names.issuer)
                 .unwrap_or_else(|| "an authority without a name".to_owned()),
             is_self_signed: names.subject == names.issuer,
-            until: names.until,
+            until: names.validity.until,
             sha256: HEXLOWER.encode(&Sha256::digest(der)),
         })
     }

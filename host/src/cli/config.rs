@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::environment::TWILIO_TOKEN;
 use super::serve::{
-    AdminAddress, AdminArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs, WebhookArgs,
+    AcmeArgs, AdminAddress, AdminArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
+    WebhookArgs,
 };
 use crate::admission::{Admission, Scheme};
 use crate::caller_ids::Callers;
@@ -15,8 +16,9 @@ use crate::public_url::{PathPrefix, PublicUrl, STREAM_PATH, WEBHOOK_PATH};
 use crate::secrets::Watched;
 use crate::stream_tokens::StreamTokens;
 use crate::tls::Certificate;
+use crate::trust::{Authorities, NoAuthority};
 use crate::twilio::AuthTokens;
-use crate::{Config, admin, admission, engine, http, secrets, store, tls, twilio, webhook};
+use crate::{Config, acme, admin, admission, engine, http, secrets, store, tls, twilio, webhook};
 
 /// Errors of settings that are valid one by one, but not together.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +90,15 @@ pub enum Error {
     /// The certificate is not usable.
     #[error(transparent)]
     Certificate(#[from] tls::Error),
+    /// More names than one certificate can have.
+    #[error(
+        "--acme names {0} domains, and a certificate has {max} at most: run another callreel for the rest",
+        max = acme::DOMAINS_MAX
+    )]
+    AcmeDomains(usize),
+    /// The authorities of the ACME server are not usable.
+    #[error("--acme-ca: {0}")]
+    AcmeAuthorities(#[from] NoAuthority),
     /// The settings of the webhook are not usable.
     #[error(transparent)]
     Webhook(#[from] webhook::ConfigError),
@@ -105,11 +116,17 @@ impl TryFrom<ServeArgs> for Config {
         }
         let engine = engine_config(&args)?;
         let store = args.store_config();
-        let certificate = certificate(&args.listening)?;
+        let acme = acme_config(&args.acme, &args.files)?;
+        let certificate = certificate(&args.listening, acme.as_ref())?;
+        let public_url = args.public_url();
         Ok(Self {
+            acme,
             admin: admin_config(args.admin, &args.listening, certificate.as_ref())?,
             webhook: webhook_config(args.webhook)?,
-            http: http_config(args.listening, args.twilio, &args.limits, &engine, certificate)?,
+            http: http::Config {
+                certificate,
+                ..http_config(args.listening, args.twilio, &args.limits, &engine, public_url)?
+            },
             store,
             drain: args.limits.drain,
             engine,
@@ -141,17 +158,15 @@ fn http_config(
     args: TwilioArgs,
     limits: &LimitsArgs,
     engine: &engine::Config,
-    certificate: Option<Certificate>,
+    public_url: Option<PublicUrl>,
 ) -> Result<http::Config, Error> {
     let path_prefix = listening.path_prefix.unwrap_or_default();
-    let public_url = listening.public_url.map(|url| url.below(&path_prefix));
     let verifier = match (auth_tokens(&args)?, &public_url) {
         (None, _) => None,
         (Some(tokens), Some(public_url)) => Some(twilio::Verifier::new(tokens, public_url.clone())),
         (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
     };
     Ok(http::Config {
-        certificate,
         proxy_protocol: listening.proxy_protocol,
         admissions: admissions(&listening.admission, public_url.as_ref())?,
         origins: listening.allow_origin,
@@ -189,11 +204,16 @@ fn auth_tokens(args: &TwilioArgs) -> Result<Option<Watched<AuthTokens>>, Error> 
 }
 
 /// The certificate of the public listener.
-fn certificate(args: &ListeningArgs) -> Result<Option<Certificate>, Error> {
-    let (Some(cert), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) else {
-        return Ok(None);
+fn certificate(
+    args: &ListeningArgs,
+    acme: Option<&acme::Config>,
+) -> Result<Option<Certificate>, Error> {
+    let client_ca = args.tls_client_ca.clone();
+    let config = match (acme, args.tls_cert.clone(), args.tls_key.clone()) {
+        (Some(acme), ..) => acme.files(client_ca),
+        (None, Some(cert), Some(key)) => tls::Config { cert, key, client_ca, challenges: None },
+        _ => return Ok(None),
     };
-    let config = tls::Config { cert, key, client_ca: args.tls_client_ca.clone() };
     Ok(Some(Certificate::open(config)?))
 }
 
@@ -220,6 +240,29 @@ fn admissions(
         admissions.push(Admission::open(setting).map_err(Error::Admission)?);
     }
     Ok(admissions)
+}
+
+fn acme_config(args: &AcmeArgs, files: &FilesArgs) -> Result<Option<acme::Config>, Error> {
+    let mut domains = Vec::new();
+    for domain in &args.acme {
+        if !domains.contains(domain) {
+            domains.push(domain.clone());
+        }
+    }
+    if domains.is_empty() {
+        return Ok(None);
+    }
+    if domains.len() > acme::DOMAINS_MAX {
+        return Err(Error::AcmeDomains(domains.len()));
+    }
+    let authorities = args.acme_ca.as_deref().map(Authorities::read).transpose()?;
+    Ok(Some(acme::Config {
+        domains,
+        contact: args.acme_contact.clone(),
+        directory: args.acme_url.clone().unwrap_or_default(),
+        dir: args.acme_dir.clone().unwrap_or_else(|| files.dir.join(acme::DIR)),
+        authorities: authorities.unwrap_or_default(),
+    }))
 }
 
 fn admin_config(

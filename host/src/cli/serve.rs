@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use crate::acme::{Contact, DirectoryUrl, Domain};
 use crate::call::pause::PauseKey;
 use crate::decode::OutputFormat;
 use crate::log::LogFormat;
@@ -40,6 +41,9 @@ pub struct ServeArgs {
     /// Options of the listeners and of what stands before them.
     #[command(flatten, next_help_heading = "Addresses and fronts")]
     pub listening: ListeningArgs,
+    /// Options of certificates that an ACME server gives out.
+    #[command(flatten, next_help_heading = "Certificate by ACME")]
+    pub acme: AcmeArgs,
     /// Options of calls through Twilio.
     #[command(flatten, next_help_heading = "Twilio")]
     pub twilio: TwilioArgs,
@@ -62,6 +66,54 @@ pub struct ServeArgs {
     /// Format of log lines on standard error
     #[arg(long, help_heading = "Log", env = "CALLREEL_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+impl ServeArgs {
+    /// The address at which Twilio reaches this server: that of --public-url, or else that of the first
+    /// domain of --acme, which the ACME server reaches at port 443 as well.
+    #[must_use]
+    pub fn public_url(&self) -> Option<PublicUrl> {
+        let of_acme = || format!("https://{}", self.acme.acme.first()?).parse().ok();
+        let url = self.listening.public_url.clone().or_else(of_acme)?;
+        Some(url.below(&self.listening.path_prefix.clone().unwrap_or_default()))
+    }
+}
+
+/// Options of certificates that an ACME server gives out.
+#[derive(Args, Debug)]
+pub struct AcmeArgs {
+    /// Speak TLS at --listen, with a certificate of Let's Encrypt for this name; got and renewed by the
+    /// challenge TLS-ALPN-01, which asks port 443 of the name. Repeat it, or separate names by commas, for
+    /// more names. The first one makes the public URL, unless --public-url does. With this option you agree
+    /// to the terms of the ACME server
+    #[arg(
+        long,
+        env = "CALLREEL_ACME",
+        value_name = "DOMAIN",
+        value_delimiter = ',',
+        conflicts_with_all = ["tls_cert", "tls_key"],
+        group = "has_certificate"
+    )]
+    pub acme: Vec<Domain>,
+
+    /// Mail address at which the ACME server may tell of trouble [default: none]
+    #[arg(long, env = "CALLREEL_ACME_CONTACT", value_name = "MAIL", requires = "acme")]
+    pub acme_contact: Option<Contact>,
+
+    /// Directory of another ACME server; https://acme-staging-v02.api.letsencrypt.org/directory is for
+    /// trials [default: that of Let's Encrypt, https://acme-v02.api.letsencrypt.org/directory]
+    #[arg(long, env = "CALLREEL_ACME_URL", value_name = "URL", requires = "acme")]
+    pub acme_url: Option<DirectoryUrl>,
+
+    /// Folder of the account, the certificate and its key. Several servers may share it: one of them asks
+    /// the ACME server [default: .acme in the directory of --dir]
+    #[arg(long, env = "CALLREEL_ACME_DIR", value_name = "DIR", requires = "acme")]
+    pub acme_dir: Option<PathBuf>,
+
+    /// File of authorities that the ACME server's own certificate may be of; PEM certificates. This
+    /// machine's own are trusted as well, or those of SSL_CERT_FILE and SSL_CERT_DIR
+    #[arg(long, env = "CALLREEL_ACME_CA", value_name = "FILE", requires = "acme")]
+    pub acme_ca: Option<PathBuf>,
 }
 
 /// Options of the listeners and of what stands before them.
@@ -98,7 +150,13 @@ pub struct ListeningArgs {
     /// Speak TLS at --listen, with the certificate in this PEM file; its chain is behind it. URLs begin
     /// with https:// and wss://. The file is read again when it changes, so a renewal needs no restart.
     /// Needs --tls-key
-    #[arg(long, env = "CALLREEL_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    #[arg(
+        long,
+        env = "CALLREEL_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key",
+        group = "has_certificate"
+    )]
     pub tls_cert: Option<PathBuf>,
 
     /// PEM file of the certificate's key
@@ -106,7 +164,7 @@ pub struct ListeningArgs {
     pub tls_key: Option<PathBuf>,
 
     /// Take only clients with a certificate of an authority in this PEM file; for providers that show one
-    #[arg(long, env = "CALLREEL_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, env = "CALLREEL_TLS_CLIENT_CA", value_name = "FILE", requires = "has_certificate")]
     pub tls_client_ca: Option<PathBuf>,
 
     /// Expect a header of the PROXY protocol at --listen; version 1 or 2, in front of each connection. The
@@ -298,7 +356,7 @@ pub struct AdminArgs {
     pub admin: AdminAddress,
 
     /// Speak TLS at --admin as well, with the same certificate; clients need none [default: off]
-    #[arg(long, env = "CALLREEL_ADMIN_TLS", value_parser = BoolishValueParser::new(), requires = "tls_cert")]
+    #[arg(long, env = "CALLREEL_ADMIN_TLS", value_parser = BoolishValueParser::new(), requires = "has_certificate")]
     pub admin_tls: bool,
 
     /// Token that everybody must show at the admin listener; 16 to 256 visible ASCII characters. People

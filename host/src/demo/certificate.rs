@@ -64,7 +64,7 @@ impl CertificateFiles {
     /// The files were changed meanwhile.
     pub(super) fn open(&self) -> Result<Certificate, tls::Error> {
         let (cert, key) = (self.cert.clone(), self.key.clone());
-        Certificate::open(tls::Config { cert, key, client_ca: None })
+        Certificate::open(tls::Config { cert, key, client_ca: None, challenges: None })
     }
 }
 

@@ -218,7 +218,7 @@ impl Refusals {
 pub(super) enum Unread {
     #[error("it made room for newer ones before its request was whole")]
     Crowded,
-    /// Only with `--tls-cert`.
+    /// Only with `--tls-cert` or `--acme`.
     #[error(transparent)]
     Handshake(tls::Fault),
     /// Only with `--proxy-protocol`.
@@ -261,7 +261,13 @@ impl Unread {
     fn advice(&self, first_bytes: &[u8]) -> &'static str {
         match (self, first_bytes) {
             (Self::Handshake(tls::Fault::Plain), _) => {
-                "let the client use https:// and wss://, or leave --tls-cert out"
+                "let the client use https:// and wss://, or leave --tls-cert (or --acme) out"
+            }
+            (Self::Handshake(tls::Fault::NoCertificate), _) => {
+                "see the line of the log about the last try of ACME, or /readyz of the admin listener"
+            }
+            (Self::Handshake(tls::Fault::NoChallenge), _) => {
+                "if that was an ACME server, let this server alone get certificates for that name"
             }
             (Self::Handshake(_), _) => {
                 "if that was a call, try `openssl s_client -connect HOST:PORT` from outside"

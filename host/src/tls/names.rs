@@ -13,13 +13,25 @@ pub(crate) struct Names<'a> {
     pub issuer: &'a [u8],
     /// The name of the certificate's owner, in DER.
     pub subject: &'a [u8],
-    /// The first second of its validity.
-    pub from: Timestamp,
-    /// The last second of its validity.
-    pub until: Timestamp,
+    /// Its number at the authority, without tag and length.
+    pub serial: &'a [u8],
+    /// The time in which it is valid.
+    pub validity: Validity,
     /// The extensions, in DER; empty if there is none.
     extensions: &'a [u8],
 }
+
+/// The time in which a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Validity {
+    /// The first second.
+    pub from: Timestamp,
+    /// The last second.
+    pub until: Timestamp,
+}
+
+/// Object identifier of the key of a certificate's authority (2.5.29.35), without tag and length.
+const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1D, 0x23];
 
 /// Object identifier of a common name (2.5.4.3), without tag and length.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
@@ -42,10 +54,12 @@ impl<'a> Names<'a> {
 
     /// Reads the part that is signed, up to the key.
     fn read(signed: &mut SliceReader<'a>) -> Result<Self> {
-        let version_or_serial: AnyRef<'_> = signed.decode()?;
-        if !matches!(version_or_serial.tag(), Tag::Integer) {
-            let _serial: AnyRef<'_> = signed.decode()?;
+        let mut serial: AnyRef<'_> = signed.decode()?;
+        if !matches!(serial.tag(), Tag::Integer) {
+            // That was the version.
+            serial = signed.decode()?;
         }
+        let serial = serial.value();
         let _algorithm: AnyRef<'_> = signed.decode()?;
         let issuer = signed.tlv_bytes()?;
         let (from, until) =
@@ -58,7 +72,8 @@ impl<'a> Names<'a> {
                 extensions = part.value();
             }
         }
-        Ok(Self { issuer, subject, from, until, extensions })
+        let validity = Validity { from, until };
+        Ok(Self { issuer, subject, serial, validity, extensions })
     }
 
     /// The names and addresses for which the certificate was issued: the alternative names, or without any
@@ -73,9 +88,27 @@ impl<'a> Names<'a> {
     }
 
     fn alternatives(&self) -> Option<Vec<AnyRef<'a>>> {
+        self.extension(ALTERNATIVE_NAMES)
+    }
+
+    /// The names of hosts among the alternative names, in small letters.
+    pub(crate) fn dns_names(&self) -> Vec<String> {
+        let names = self.alternatives().unwrap_or_default().into_iter();
+        let names = names.filter(|name| name.tag().number().value() == DNS_NAME);
+        names.filter_map(host).map(|name| name.to_ascii_lowercase()).collect()
+    }
+
+    /// The identifier of the key with which the authority signed, if the certificate has it.
+    pub(crate) fn authority_key_id(&self) -> Option<&'a [u8]> {
+        let parts = self.extension(AUTHORITY_KEY_ID)?;
+        parts.into_iter().find(|part| part.tag().number().value() == 0).map(|id| id.value())
+    }
+
+    /// The elements of an extension that is a sequence.
+    fn extension(&self, wanted: &[u8]) -> Option<Vec<AnyRef<'a>>> {
         for extension in items(AnyRef::from_der(self.extensions).ok()?.value())? {
             match items(extension.value())?[..] {
-                [id, .., value] if id.value() == ALTERNATIVE_NAMES => {
+                [id, .., value] if id.value() == wanted => {
                     return items(AnyRef::from_der(value.value()).ok()?.value());
                 }
                 _ => {}
@@ -94,6 +127,10 @@ fn time<'a>(validity: &mut SliceReader<'a>) -> Result<Timestamp> {
     let seconds = i64::try_from(since_1970.as_secs()).map_err(|_| ErrorKind::DateTime)?;
     Ok(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
 }
+
+/// Tags of alternative names: a host, and an address.
+const DNS_NAME: u32 = 2;
+const IP_ADDRESS: u32 = 7;
 
 /// The elements in the value of a sequence or of a set.
 fn items(value: &[u8]) -> Option<Vec<AnyRef<'_>>> {
@@ -122,8 +159,8 @@ pub(crate) fn common_name(name: &[u8]) -> Option<String> {
 /// A name of a host, or an address, of an alternative name.
 fn host(name: AnyRef<'_>) -> Option<String> {
     match (name.tag().number().value(), name.value()) {
-        (2, dns) => Some(String::from_utf8_lossy(dns).into_owned()),
-        (7, address) => {
+        (DNS_NAME, dns) => Some(String::from_utf8_lossy(dns).into_owned()),
+        (IP_ADDRESS, address) => {
             let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
             let address = v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from));
             address.ok().map(|address| address.to_string())
