@@ -9,6 +9,7 @@ mod network;
 use std::fmt;
 use std::io;
 
+use self::network::Port;
 use crate::capacity::{self, Shortage};
 use crate::cli::ServeArgs;
 use crate::cli::environment::Oddities;
@@ -69,7 +70,7 @@ impl Report {
 #[must_use]
 pub fn run(args: ServeArgs) -> bool {
     let mut report = Report { errors: 0, warnings: 0, has_colour: log::has_colour(&io::stdout()) };
-    let (listen, admin) = (args.listening.listen, args.admin.admin.0);
+    let (ports, has_admin) = (ports(&args), args.admin.admin.0.is_some());
     let (max_calls, keeps_days) = (args.limits.max_calls, args.disk.keep_days.is_some());
     let store = store::Config {
         dir: args.files.dir.clone(),
@@ -88,13 +89,17 @@ pub fn run(args: ServeArgs) -> bool {
     }
     disk::check(&mut report, &store, keeps_days);
     if let Ok(mut config) = config {
-        open_files(&mut report, &mut config, admin.is_some(), max_calls.map(Into::into));
+        open_files(&mut report, &mut config, has_admin, max_calls.map(Into::into));
         network::check_signatures(&mut report, &config.http.twilio);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(async {
-            let is_up = network::check_ports(&mut report, listen, admin).await;
+            let mut is_up = false;
+            for (index, port) in ports.iter().enumerate() {
+                let is_callreels = port.check(&mut report).await;
+                is_up |= is_callreels && index == 0;
+            }
             network::check_public_url(&mut report, url.as_ref(), is_up).await;
         }),
         Err(error) => report.fail("network", format!("it cannot be tried: {error}")),
@@ -107,6 +112,28 @@ pub fn run(args: ServeArgs) -> bool {
     let (found, warned) = (plural(errors, "error"), plural(warnings, "warning"));
     let _ = log::say(&format!("{found}, {warned}"));
     errors == 0
+}
+
+/// The listeners of these settings, the public one first.
+fn ports(args: &ServeArgs) -> Vec<Port> {
+    let (listening, admin) = (&args.listening, &args.admin);
+    let public = Port {
+        subject: "public port",
+        option: "--listen",
+        address: listening.listen,
+        path: "/",
+        speaks_tls: listening.tls_cert.is_some(),
+        checks_clients: listening.tls_client_ca.is_some(),
+    };
+    let admin = admin.admin.0.map(|address| Port {
+        subject: "admin port",
+        option: "--admin",
+        address,
+        path: "/healthz",
+        speaks_tls: admin.admin_tls,
+        checks_clients: false,
+    });
+    [public].into_iter().chain(admin).collect()
 }
 
 fn environment(report: &mut Report) {

@@ -91,6 +91,41 @@ fn beside_a_running_server_it_changes_nothing_and_asks_the_public_url() {
 }
 
 #[test]
+fn a_running_server_that_speaks_tls_is_known_as_a_callreel() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = pki::Authority::new("Test").issue(|_| ());
+    let files = pair.write(dir.path());
+    let files = files.each_ref().map(String::as_str);
+    let ca = pki::Authority::new("Clients").write(dir.path());
+    let asks_clients = ["--tls-client-ca", ca.to_str().unwrap()];
+    for (more, verdict, words) in [
+        (&[][..], "good", "is in use by a callreel that runs"),
+        (&["--admin-tls"], "good", "is in use by a callreel that runs"),
+        (&asks_clients, "warning", "answers no client without a certificate"),
+    ] {
+        let options = [&files[..], more].concat();
+        let setup = Setup::new(&dir.path().join("rec")).args(&options);
+        let server = setup.env("CALLREEL_ADMIN", "127.0.0.1:0").start();
+        let public = server.address.to_string();
+        let said = server.wait_for_log("console at http");
+        let (_, admin) = said.rsplit_once("//").expect("an address");
+        let mut checked = command(dir.path(), &["check", "--dir", "rec", "--listen", &public]);
+        checked.args(["--admin", admin.trim_end_matches('/')]).args(&options);
+        let (code, said, _) = run(&mut checked);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(line(&said, verdict, "public port").contains(words), "{said}");
+        line(&said, "good", "admin port");
+    }
+    // A server without TLS where TLS should be is another program.
+    let server = Server::start(&dir.path().join("plain"));
+    let public = server.address.to_string();
+    let mut checked = command(dir.path(), &["check", "--listen", &public, "--admin", "off"]);
+    let (code, said, _) = run(checked.args(files));
+    assert_eq!(code, Some(1), "{said}");
+    line(&said, "ERROR", "public port");
+}
+
+#[test]
 fn each_fault_is_an_error_that_tells_the_remedy() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
