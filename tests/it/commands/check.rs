@@ -57,7 +57,7 @@ fn a_machine_that_is_ready_is_called_so_and_nothing_is_left_behind() {
 #[test]
 fn beside_a_running_server_it_changes_nothing_and_asks_the_public_url() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Setup::new(dir.path()).env("CALLREEL_ADMIN", "127.0.0.1:0").start();
+    let server = Setup::new(dir.path()).plain().env("CALLREEL_ADMIN", "127.0.0.1:0").start();
     let (public, admin) = (server.address.to_string(), server.admin_address().to_string());
     super::record(&server, dir.path(), "MZ1", Duration::from_millis(100));
     let files = || {
@@ -104,7 +104,7 @@ fn a_running_server_that_speaks_tls_is_known_as_a_callreel() {
         (&asks_clients, "warning", "answers no client without a certificate"),
     ] {
         let options = [&files[..], more].concat();
-        let setup = Setup::new(&dir.path().join("rec")).args(&options);
+        let setup = Setup::new(&dir.path().join("rec")).plain().args(&options);
         let server = setup.env("CALLREEL_ADMIN", "127.0.0.1:0").start();
         let public = server.address.to_string();
         let said = server.wait_for_log("console at http");
@@ -117,7 +117,7 @@ fn a_running_server_that_speaks_tls_is_known_as_a_callreel() {
         line(&said, "good", "admin port");
     }
     // A server without TLS where TLS should be is another program.
-    let server = Server::start(&dir.path().join("plain"));
+    let server = Setup::new(&dir.path().join("plain")).plain().start();
     let public = server.address.to_string();
     let mut checked = command(dir.path(), &["check", "--listen", &public, "--admin", "off"]);
     let (code, said, _) = run(checked.args(files));

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use callreel_core::g711::decode_mulaw;
 
 use super::liars;
-use crate::harness::process::{Server, callreel, eventually};
+use crate::harness::process::{Server, eventually};
 use crate::harness::shelf;
 
 /// Faults of a call that lose no audio sent.
@@ -149,9 +148,17 @@ fn place_and_check(
     let fault = FAULTS[random.usize(..FAULTS.len())];
     let duration = format!("{}ms", 1000 + 20 * random.u64(0..400));
     let sent = tempfile::tempdir().unwrap();
-    let output = Command::new(callreel())
-        .args(["call", "--url", &format!("ws://{}/media-stream", server.address), "--json"])
-        .args(["--calls", &calls.to_string(), "--duration", &duration, "--ramp", &duration])
+    let output = server
+        .caller()
+        .args([
+            "--json",
+            "--calls",
+            &calls.to_string(),
+            "--duration",
+            &duration,
+            "--ramp",
+            &duration,
+        ])
         .args(["--fault", fault, "--seed", &random.u32(..).to_string()])
         .arg("--save-sent")
         .arg(sent.path())
