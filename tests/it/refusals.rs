@@ -173,6 +173,16 @@ fn silent_connections_that_make_room_for_newer_ones_are_told() {
 }
 
 #[test]
+fn silent_connections_that_have_places_of_their_own_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &[]);
+    // More than the places of connections that have sent something.
+    let _silent: Vec<TcpStream> = (0..600).map(|_| server.connect_tcp()).collect();
+    assert_eq!(server.get("/"), 200);
+    assert_eq!(refused(&server, "crowded"), 0.0);
+}
+
+#[test]
 fn a_call_that_finds_no_room_leaves_a_line_with_the_limit_that_it_met() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &["--max-calls", "1"]);
