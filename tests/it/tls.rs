@@ -1,7 +1,10 @@
 //! TLS inside the recorder: other programs as clients, whatever the cuts and sizes of the records, and
 //! certificates that change.
 
+mod clients;
 mod files;
+mod flood;
+mod records;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -10,7 +10,10 @@ use rcgen::{
 };
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, DEFAULT_VERSIONS, RootCertStore, ServerConfig,
+    SupportedProtocolVersion,
+};
 
 /// An authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -47,15 +50,23 @@ impl Authority {
         path
     }
 
-    /// The state of a client that trusts this authority, before its handshake.
-    pub(crate) fn client(&self) -> ClientConnection {
+    /// The settings of a client that trusts this authority, and speaks these versions of TLS.
+    pub(crate) fn client_config(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_no_client_auth()
+    }
+
+    /// The state of a client that trusts this authority, before its handshake.
+    pub(crate) fn client(&self) -> ClientConnection {
+        let config = self.client_config(DEFAULT_VERSIONS);
         let name = ServerName::try_from("localhost").unwrap();
         ClientConnection::new(Arc::new(config), name).unwrap()
     }
