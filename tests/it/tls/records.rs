@@ -45,7 +45,7 @@ const BEFORE: Duration = Duration::from_millis(200);
 struct Sealer {
     peer: Peer,
     socket: TcpStream,
-    encrypter: Box<dyn MessageEncrypter>,
+    cipher: Box<dyn MessageEncrypter>,
     sequence: u64,
 }
 
@@ -71,7 +71,7 @@ impl Sealer {
         else {
             unreachable!("a cipher of ring")
         };
-        let encrypter = match suite {
+        let cipher = match suite {
             SupportedCipherSuite::Tls13(suite) => suite.aead_alg.encrypter(key, iv),
             SupportedCipherSuite::Tls12(suite) => {
                 let fixed = suite.aead_alg.key_block_shape().fixed_iv_len;
@@ -79,14 +79,14 @@ impl Sealer {
                 suite.aead_alg.encrypter(key, fixed, explicit)
             }
         };
-        Self { peer, socket, encrypter, sequence }
+        Self { peer, socket, cipher, sequence }
     }
 
     /// A valid record with this type and content.
     fn seal(&mut self, typ: ContentType, content: &[u8]) -> Vec<u8> {
         let payload = OutboundChunks::Single(content);
         let message = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload };
-        let record = self.encrypter.encrypt(message, self.sequence).unwrap();
+        let record = self.cipher.encrypt(message, self.sequence).unwrap();
         self.sequence += 1;
         record.encode()
     }
