@@ -10,6 +10,7 @@ mod network;
 use std::fmt;
 use std::io;
 
+use self::network::Port;
 use crate::capacity::{self, Shortage};
 use crate::cli::ServeArgs;
 use crate::cli::environment::Oddities;
@@ -70,7 +71,8 @@ impl Report {
 #[must_use]
 pub fn run(args: ServeArgs) -> bool {
     let mut report = Report { errors: 0, warnings: 0, has_colour: log::has_colour(&io::stdout()) };
-    let (listen, admin) = (args.listening.listen, args.admin.admin.0);
+    let (listen, ports, has_admin) =
+        (args.listening.listen, ports(&args), args.admin.admin.0.is_some());
     let (max_calls, store) = (args.limits.max_calls, args.store_config());
     args.files.rights().apply();
     let url = args.public_url();
@@ -84,13 +86,17 @@ pub fn run(args: ServeArgs) -> bool {
     let mut certificate = None;
     if let Ok(mut config) = config {
         certificate = config.acme.clone().map(|acme| (acme, config.http.certificate.clone()));
-        open_files(&mut report, &mut config, admin.is_some(), max_calls.map(Into::into));
+        open_files(&mut report, &mut config, has_admin, max_calls.map(Into::into));
         network::check_signatures(&mut report, &config.http.twilio);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(async {
-            let is_up = network::check_ports(&mut report, listen, admin).await;
+            let mut is_up = false;
+            for (index, port) in ports.iter().enumerate() {
+                let is_callreels = port.check(&mut report).await;
+                is_up |= is_callreels && index == 0;
+            }
             if let Some((config, certificate)) = &certificate {
                 acme::check(&mut report, config, certificate.as_ref(), listen).await;
             }
@@ -106,6 +112,28 @@ pub fn run(args: ServeArgs) -> bool {
     let (found, warned) = (plural(errors, "error"), plural(warnings, "warning"));
     let _ = log::say(&format!("{found}, {warned}"));
     errors == 0
+}
+
+/// The listeners of these settings, the public one first.
+fn ports(args: &ServeArgs) -> Vec<Port> {
+    let (listening, admin) = (&args.listening, &args.admin);
+    let public = Port {
+        subject: "public port",
+        option: "--listen",
+        address: listening.listen,
+        path: "/",
+        speaks_tls: listening.tls_cert.is_some() || !args.acme.acme.is_empty(),
+        checks_clients: listening.tls_client_ca.is_some(),
+    };
+    let admin = admin.admin.0.map(|address| Port {
+        subject: "admin port",
+        option: "--admin",
+        address,
+        path: "/healthz",
+        speaks_tls: admin.admin_tls,
+        checks_clients: false,
+    });
+    [public].into_iter().chain(admin).collect()
 }
 
 fn environment(report: &mut Report) {

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::ServerCertVerifier as _;
 use tokio_rustls::rustls::crypto::ring;
@@ -124,27 +125,66 @@ impl Headers<'_> {
 /// # Errors
 /// See [`Error`]. Each step may take ten seconds.
 pub(crate) async fn get(url: &Url, headers: Headers<'_>) -> Result<Answer, Error> {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port_or_known_default().unwrap_or(80);
-    let address = format!("{host}:{port}");
-    let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s");
-    let tcp = timeout(STEP_TIMEOUT, TcpStream::connect(&address)).await;
-    let tcp = tcp
-        .unwrap_or_else(|_| Err(late()))
-        .map_err(|cause| Error::Connect { address: address.clone(), cause })?;
+    let (address, tcp) = connect(url).await?;
     if url.scheme() != "https" {
         let response = ask(tcp, url, &address, headers).await?;
         return Ok(Answer { response, certificate_days: None });
     }
-    let failed = |cause| Error::Tls { address: address.clone(), cause };
-    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let name = ServerName::try_from(name).map_err(|e| failed(io::Error::other(e)))?;
-    let tls = timeout(STEP_TIMEOUT, tls_client()?.connect(name.clone(), tcp)).await;
-    let tls = tls.unwrap_or_else(|_| Err(late())).map_err(failed)?;
+    let (name, tls) = secure(url, &address, tcp, tls_client()?).await?;
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate_days = days_left(chain, &name, roots()?);
     let response = ask(tls, url, &address, headers).await?;
     Ok(Answer { response, certificate_days })
+}
+
+/// Like [`get`] without a token, but takes any certificate: for questions to this machine, whose answers
+/// are trusted with nothing.
+///
+/// # Errors
+/// Those of [`get`], except for lack of authorities.
+pub(crate) async fn get_unverified(
+    url: &Url,
+    headers: Headers<'_>,
+) -> Result<Response<Incoming>, Error> {
+    let (address, tcp) = connect(url).await?;
+    if url.scheme() != "https" {
+        return ask(tcp, url, &address, headers).await;
+    }
+    let client = TlsConnector::from(Arc::new(trust::client_without_trust()));
+    let (_, tls) = secure(url, &address, tcp, client).await?;
+    ask(tls, url, &address, headers).await
+}
+
+/// Connects to the host of a URL. Returns `HOST:PORT` with the connection.
+async fn connect(url: &Url) -> Result<(String, TcpStream), Error> {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or(80);
+    let address = format!("{host}:{port}");
+    let tcp = timeout(STEP_TIMEOUT, TcpStream::connect(&address)).await;
+    match tcp.unwrap_or_else(|_| Err(late())) {
+        Ok(tcp) => Ok((address, tcp)),
+        Err(cause) => Err(Error::Connect { address, cause }),
+    }
+}
+
+/// Does the handshake of TLS with the host of a URL. Returns the name of the host with the connection.
+async fn secure(
+    url: &Url,
+    address: &str,
+    tcp: TcpStream,
+    client: TlsConnector,
+) -> Result<(ServerName<'static>, TlsStream<TcpStream>), Error> {
+    let failed = |cause| Error::Tls { address: address.to_owned(), cause };
+    let host = url.host_str().unwrap_or_default();
+    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(name).map_err(|e| failed(io::Error::other(e)))?;
+    let tls = timeout(STEP_TIMEOUT, client.connect(name.clone(), tcp)).await;
+    let tls = tls.unwrap_or_else(|_| Err(late())).map_err(failed)?;
+    Ok((name, tls))
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")
 }
 
 async fn ask<S>(

@@ -55,12 +55,12 @@ pub(crate) trait Service: Clone + Send + Sync + 'static {
     /// Reports a connection on which the handshake of TLS failed.
     fn report_handshake(&self, _peer: SocketAddr, _fault: tls::Fault) {}
 
-    /// Reports a connection that ended before its first byte. Listeners without places for silent
-    /// connections have none of these.
+    /// Reports a connection that ended before its first byte, or that was closed within the handshake of
+    /// TLS. Listeners without places for silent connections, and without TLS, have none of these.
     fn report_silent(&self, _peer: SocketAddr, _end: SilentEnd) {}
 }
 
-/// The ends of a connection that sent nothing.
+/// The ends of a connection that sent nothing of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SilentEnd {
     /// Closed to make room for newer ones, or at a shutdown.
@@ -246,9 +246,16 @@ impl<S: Service> Rooms<S> {
             let Some(certificate) = certificate else {
                 return service.serve(socket, client).await;
             };
-            match certificate.accept(socket).await {
-                Ok(Some(stream)) => service.serve(stream, client).await,
+            let mut waiting = Waiting { service: &service, peer: client.peer, is_over: false };
+            let shaken = certificate.accept(socket).await;
+            waiting.is_over = true;
+            drop(waiting);
+            match shaken {
                 Ok(None) => debug!(peer = %client.peer, "the ACME server has its answer"),
+                Ok(Some(stream)) => {
+                    client.standing.raise(Level::Shaken);
+                    service.serve(stream, client).await;
+                }
                 Err(fault) => service.report_handshake(client.peer, fault),
             }
         };
@@ -271,7 +278,7 @@ impl<S: Service> Rooms<S> {
     }
 }
 
-/// A connection that has sent nothing. If it is dropped before that changes, it is reported.
+/// A connection that has sent nothing of a request. If it is dropped before that changes, it is reported.
 struct Waiting<'s, S: Service> {
     service: &'s S,
     peer: SocketAddr,
@@ -295,7 +302,8 @@ async fn await_first_byte<S: Service>(
     spoke: mpsc::UnboundedSender<(TcpStream, Client)>,
 ) {
     let mut waiting = Waiting { service: &service, peer: client.peer, is_over: false };
-    let waited = timeout(patience, socket.readable()).await;
+    // A peek, since `readable` may tell of bytes where there are none, as it does for each new socket.
+    let waited = timeout(patience, socket.peek(&mut [0])).await;
     waiting.is_over = true;
     match waited {
         Ok(_) => {

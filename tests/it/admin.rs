@@ -628,8 +628,9 @@ fn validate(description: &Value, schema: &Value, value: &Value) {
 #[ignore = "takes a minute of an idle machine; run with --release --ignored --nocapture"]
 fn watching_costs_recordings_nothing() {
     let dirs = [(); 2].map(|()| tempfile::tempdir_in("/dev/shm").unwrap());
-    let servers =
-        dirs.each_ref().map(|dir| Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]).start());
+    let servers = dirs
+        .each_ref()
+        .map(|dir| Setup::new(dir.path()).plain().args(&["--admin", "127.0.0.1:0"]).start());
     let mut calls = servers.each_ref().map(|server| {
         let mut command = Command::new(crate::harness::process::callreel());
         command.args(["call", "--calls", "300", "--duration", "45s", "--ramp", "2s", "--url"]);

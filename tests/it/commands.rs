@@ -267,7 +267,7 @@ fn a_repair_without_a_reader_ends_between_two_files_and_another_one_goes_on() {
 fn every_command_ends_quietly_when_its_reader_goes_away() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("recordings");
-    let server = Setup::new(&home).env("CALLREEL_ADMIN", "127.0.0.1:0").start();
+    let server = Setup::new(&home).plain().env("CALLREEL_ADMIN", "127.0.0.1:0").start();
     for number in 0..3 {
         record(&server, &home, &format!("MZ{number}"), Duration::from_millis(100));
     }

@@ -3,11 +3,11 @@
 mod proxies;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use callreel::twilio::{AuthToken, sign};
 
+use crate::harness::line::Target;
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup};
 
@@ -21,9 +21,8 @@ fn start(dir: &Path, args: &[&str]) -> Server {
 }
 
 /// Sends one request with these headers; returns the status and the head of the answer in lower case.
-fn head(address: SocketAddr, line: &str, headers: &str) -> (u16, String) {
-    let mut socket = TcpStream::connect(address).expect("it listens");
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+fn head(target: impl Into<Target>, line: &str, headers: &str) -> (u16, String) {
+    let mut socket = target.into().connect().expect("it listens");
     write!(socket, "{line} HTTP/1.1\r\n{headers}\r\n").unwrap();
     let mut head = Vec::new();
     let mut byte = [0];
@@ -53,7 +52,7 @@ fn both_listeners_answer_below_a_prefix_and_at_the_root() {
     }
     let headers = format!("Host: a\r\n{HANDSHAKE}");
     for path in ["/callreel/media-stream", "/callreel/media-stream/", "/media-stream"] {
-        assert_eq!(head(server.address, &format!("GET {path}"), &headers).0, 101, "{path}");
+        assert_eq!(head(server.target(), &format!("GET {path}"), &headers).0, 101, "{path}");
     }
     for path in ["/callreel", "/callreel/", "/callreel/readyz", "/readyz/"] {
         assert_eq!(server.get(path), 200, "{path}");
@@ -117,13 +116,13 @@ fn the_signature_is_that_of_the_url_which_twilio_called() {
             for path in ["/incoming-call", "/incoming-call/", "/incoming-call?a=1"] {
                 let line = format!("GET {inside}{path}");
                 let good = signed("https", &format!("{outside}{path}"));
-                assert_eq!(head(server.address, &line, &good).0, 200, "{public_url} {line}");
+                assert_eq!(head(server.target(), &line, &good).0, 200, "{public_url} {line}");
                 let bad = signed("https", path);
-                assert_eq!(head(server.address, &line, &bad).0, 403, "{public_url} {line}");
+                assert_eq!(head(server.target(), &line, &bad).0, 403, "{public_url} {line}");
             }
             let line = format!("GET {inside}/media-stream");
             let good = signed("wss", &format!("{outside}/media-stream")) + HANDSHAKE;
-            assert_eq!(head(server.address, &line, &good).0, 101, "{public_url} {line}");
+            assert_eq!(head(server.target(), &line, &good).0, 101, "{public_url} {line}");
         }
         let url = format!("\"webhook_url\":\"https://a.example{outside}/incoming-call\"");
         let (_, status) = server.ask_admin("/api/v1/status");
@@ -257,12 +256,17 @@ fn the_header_of_the_proxy_protocol_names_the_client() {
     .enumerate()
     {
         let request = format!("GET /case-{index} HTTP/1.1\r\nHost: a\r\n\r\n");
-        let bytes = [&header[..], request.as_bytes()].concat();
-        let mut socket = server.connect();
+        let is_tls = server.target().is_tls;
+        let bytes = [&header[..], if is_tls { b"" } else { request.as_bytes() }].concat();
+        let mut socket = server.connect_tcp();
         // In one piece, or each byte of the header in a piece of its own.
         let pieces = if index % 2 == 0 { bytes.len() } else { 1 };
         for piece in bytes.chunks(pieces) {
             socket.write_all(piece).unwrap();
+        }
+        let mut socket = server.target().secure(socket).unwrap();
+        if is_tls {
+            socket.write_all(request.as_bytes()).unwrap();
         }
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();
@@ -277,8 +281,9 @@ fn the_header_of_the_proxy_protocol_names_the_client() {
 fn the_client_that_the_header_names_is_the_peer_of_the_call() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &["--proxy-protocol"]);
-    let mut socket = server.connect();
+    let mut socket = server.connect_tcp();
     socket.write_all(&version_2(1, 0x11, TCP4)).unwrap();
+    let socket = server.target().secure(socket).unwrap();
     let mut peer = Peer::upgrade(socket, "MZproxied", "").unwrap();
     peer.start(&[]);
     peer.text("no JSON");
@@ -291,7 +296,7 @@ fn a_connection_without_the_header_of_the_proxy_protocol_is_closed_with_a_line()
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &["--proxy-protocol"]);
     // As health checks do.
-    drop(server.connect());
+    drop(server.connect_tcp());
     let mut malformed = version_2(1, 0x11, TCP4);
     malformed[12] = 0x31;
     for (bytes, words) in [
@@ -303,7 +308,7 @@ fn a_connection_without_the_header_of_the_proxy_protocol_is_closed_with_a_line()
         (version_2(1, 0x11, &[0; 4097]), "is longer than 4 KiB"),
         (b"PROXY TCP4 192.0.2.7".to_vec(), "ended within the header"),
     ] {
-        let mut socket = server.connect();
+        let mut socket = server.connect_tcp();
         let _ = socket.write_all(&bytes);
         let _ = socket.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();

@@ -5,6 +5,7 @@ pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod disk;
 pub(crate) mod fixtures;
+pub(crate) mod line;
 pub(crate) mod messages;
 pub(crate) mod oracle;
 pub(crate) mod pebble;

@@ -9,6 +9,7 @@ use callreel::secrets::Watched;
 use callreel::twilio::{AuthToken, Verifier, sign};
 use callreel::{Config, http, store, twilio};
 
+use crate::harness::line::Line;
 use crate::harness::process::PROMPT;
 use crate::harness::serving::Serving;
 
@@ -265,7 +266,8 @@ fn silence_and_slowness_end_a_connection() {
 #[test]
 fn silent_connections_keep_nobody_out() {
     let server = Server::start(http::Config::default());
-    let silent: Vec<TcpStream> = (0..1100).map(|_| server.connect()).collect();
+    let silent: Vec<TcpStream> =
+        (0..1100).map(|_| TcpStream::connect(server.serving.public).unwrap()).collect();
     let asked = Instant::now();
     assert_eq!(server.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
     assert!(asked.elapsed() < PROMPT, "{:?}", asked.elapsed());
@@ -275,7 +277,8 @@ fn silent_connections_keep_nobody_out() {
 #[test]
 fn a_shutdown_does_not_wait_for_idle_sockets() {
     let server = Server::start(http::Config::default());
-    let (address, silent) = (server.serving.public, server.connect());
+    let address = server.serving.public;
+    let silent = TcpStream::connect(address).unwrap();
     let mut half = server.connect();
     half.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     // This answer shows that the two connections before it were accepted.
@@ -453,11 +456,8 @@ impl Server {
         self.serving.stop();
     }
 
-    fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.serving.public).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        socket
+    fn connect(&self) -> Line {
+        self.serving.connect()
     }
 
     /// Sends a request and reads until the server closes.
@@ -471,7 +471,7 @@ impl Server {
     }
 
     /// Sends a handshake and reads the head of the answer.
-    fn upgrade(&self, request: &str) -> (Answer, TcpStream) {
+    fn upgrade(&self, request: &str) -> (Answer, Line) {
         let mut socket = self.connect();
         socket.write_all(request.as_bytes()).unwrap();
         (Answer::read_head(&mut socket), socket)
@@ -495,7 +495,7 @@ impl Answer {
     }
 
     /// Reads the head of an answer, and no byte past it.
-    fn read_head(socket: &mut TcpStream) -> Self {
+    fn read_head(socket: &mut impl Read) -> Self {
         let mut raw = Vec::new();
         while !raw.ends_with(b"\r\n\r\n") && raw.len() < 4096 {
             let mut byte = [0];

@@ -113,14 +113,13 @@ fn begin_endless_message(peer: &mut Peer) {
 
 /// Does the handshake from another address of this machine.
 fn connect_from(server: &Server, address: [u8; 4], stream_id: &str) -> Peer {
-    let SocketAddr::V4(to) = server.connect().peer_addr().unwrap() else {
+    let SocketAddr::V4(to) = server.address else {
         panic!("not an IPv4 address");
     };
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &SocketAddrV4::new(address.into(), 0)).unwrap();
     rustix::net::connect(&socket, &to).unwrap();
-    let socket = TcpStream::from(socket);
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let socket = server.target().secure(TcpStream::from(socket)).unwrap();
     Peer::upgrade(socket, stream_id, "").unwrap()
 }
 
@@ -290,7 +289,7 @@ fn a_flood_of_starts_leaves_few_lines() {
 fn a_flood_of_silent_connections_delays_no_webhook_for_long() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &[]);
-    let address = server.connect().peer_addr().unwrap();
+    let address = server.address;
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -2,7 +2,7 @@
 //! metric.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use callreel::{Config, http, store};
@@ -24,7 +24,7 @@ fn say(server: &Server, bytes: &[u8]) {
     let mut socket = server.connect();
     // The server may answer and close before all is sent.
     let _ = socket.write_all(bytes);
-    let _ = socket.shutdown(Shutdown::Write);
+    let _ = socket.end();
     let _ = socket.read_to_end(&mut Vec::new());
 }
 
@@ -150,8 +150,8 @@ fn silence_and_half_a_request_count_when_their_time_is_over() {
         store: store::Config { dir: dir.path().to_owned(), ..store::Config::default() },
         ..Config::default()
     });
-    let mut sockets = [TcpStream::connect(serving.public), TcpStream::connect(serving.public)];
-    let half = sockets[0].as_mut().unwrap();
+    let _silent = TcpStream::connect(serving.public).unwrap();
+    let mut half = serving.connect();
     half.write_all(b"GET /media-stream HTTP/1.1\r\nHost: a\r\n").unwrap();
     eventually(PATIENCE, "both are counted", || {
         let url = format!("http://{}/metrics", serving.admin);
@@ -165,11 +165,21 @@ fn silence_and_half_a_request_count_when_their_time_is_over() {
 fn silent_connections_that_make_room_for_newer_ones_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &[]);
-    let _silent: Vec<TcpStream> = (0..1100).map(|_| server.connect()).collect();
+    let _silent: Vec<TcpStream> = (0..1100).map(|_| server.connect_tcp()).collect();
     assert_eq!(server.get("/"), 200);
     let line = server.wait_for_log("made room for newer ones");
     assert!(line.contains("WARN"), "{line}");
     assert!(refused(&server, "crowded") >= 1.0);
+}
+
+#[test]
+fn silent_connections_that_have_places_of_their_own_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &[]);
+    // More than the places of connections that have sent something.
+    let _silent: Vec<TcpStream> = (0..600).map(|_| server.connect_tcp()).collect();
+    assert_eq!(server.get("/"), 200);
+    assert_eq!(refused(&server, "crowded"), 0.0);
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn forget_the_hour(record: &mut Value) {
 
 #[test]
 fn a_hundred_calls_at_once_are_each_what_ffmpeg_decodes() {
-    let served = Served::start(engine::Config::default());
+    let served = Served::start_plain(engine::Config::default());
     let sent = tempfile::tempdir().unwrap();
     let plan = Plan {
         calls: 100,
@@ -82,7 +82,7 @@ fn a_hundred_calls_at_once_are_each_what_ffmpeg_decodes() {
 #[test]
 fn both_tracks_and_mulaw_files_are_what_was_sent() {
     for encoding in [wav::Encoding::Pcm16, wav::Encoding::Mulaw] {
-        let served = Served::start(engine::Config { encoding, ..at_once() });
+        let served = Served::start_plain(engine::Config { encoding, ..at_once() });
         let sent = tempfile::tempdir().unwrap();
         let plan = Plan {
             tracks: Some(DialledTracks::Both),
@@ -111,7 +111,7 @@ fn both_tracks_and_mulaw_files_are_what_was_sent() {
 
 #[test]
 fn a_recording_goes_on_in_the_next_file_before_one_is_too_long() {
-    let served = Served::start(engine::Config { segment_bytes_max: 100_000, ..at_once() });
+    let served = Served::start_plain(engine::Config { segment_bytes_max: 100_000, ..at_once() });
     let sent = tempfile::tempdir().unwrap();
     let plan = Plan {
         duration: Some(Duration::from_secs(20)),
@@ -169,7 +169,7 @@ async def call(url):
         sys.stdout.write(str(ws.close_code))
 asyncio.run(call(sys.argv[1]))
 "#;
-    let served = Served::start(engine::Config::default());
+    let served = Served::start_plain(engine::Config::default());
     let python = Command::new("python3").args(["-c", CLIENT, &served.url()]).output();
     let said = python.expect("python3 runs: apt-get install python3 python3-websockets");
     assert_eq!(said.stdout, b"1000", "{}", String::from_utf8_lossy(&said.stderr));

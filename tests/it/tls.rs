@@ -2,7 +2,10 @@
 //! certificates that change.
 
 mod acme;
+mod clients;
 mod files;
+mod flood;
+mod records;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -37,7 +40,7 @@ impl Secured {
         let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new("Test"));
         let files = authority.issue(|_| ()).write(dir.path());
         let files = files.each_ref().map(String::as_str);
-        let setup = Setup::new(&dir.path().join("rec")).args(&files).args(args);
+        let setup = Setup::new(&dir.path().join("rec")).plain().args(&files).args(args);
         let server = setup.env("CALLREEL_ADMIN", "127.0.0.1:0").start();
         Self { server, authority, dir }
     }
@@ -48,8 +51,7 @@ impl Secured {
 
     /// A connection after the handshake of TLS.
     fn connect(&self) -> StreamOwned<ClientConnection, TcpStream> {
-        let (mut socket, mut tls) = (self.server.connect(), self.authority.client());
-        socket.set_nodelay(true).unwrap();
+        let (mut socket, mut tls) = (self.server.connect_tcp(), self.authority.client());
         while tls.is_handshaking() {
             tls.complete_io(&mut socket).unwrap();
         }
@@ -273,7 +275,7 @@ fn python_and_the_caller_place_calls_over_wss() {
 fn a_peer_that_does_not_finish_its_handshake_holds_up_nobody() {
     let secured = Secured::start(&[]);
     // Nothing, half a greeting, and garbage.
-    let idle: Vec<TcpStream> = (0..30).map(|_| secured.server.connect()).collect();
+    let idle: Vec<TcpStream> = (0..30).map(|_| secured.server.connect_tcp()).collect();
     for (index, mut socket) in idle.iter().enumerate() {
         let greeting: &[u8] =
             [&b""[..], &[0x16, 3, 1, 2, 0, 1], b"\x16\x03\x01\x00\x05hello"][index % 3];

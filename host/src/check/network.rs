@@ -20,40 +20,74 @@ use crate::twilio;
 /// Days of validity below which a certificate should have been renewed.
 const DAYS_FEW: u64 = 7;
 
-/// Tries whether both listeners could have their ports. Returns whether a callreel has that of the public
-/// listener.
-pub(super) async fn check_ports(
-    report: &mut Report,
-    listen: SocketAddr,
-    admin: Option<SocketAddr>,
-) -> bool {
-    let is_up = check_port(report, "public port", "--listen", listen, "/").await;
-    if let Some(admin) = admin {
-        check_port(report, "admin port", "--admin", admin, "/healthz").await;
-    }
-    is_up
+/// A listener of `serve`, as its options describe it.
+pub(super) struct Port {
+    pub subject: &'static str,
+    /// Option of the address.
+    pub option: &'static str,
+    pub address: SocketAddr,
+    /// Path at which a callreel names itself there.
+    pub path: &'static str,
+    pub speaks_tls: bool,
+    /// Whether clients must show a certificate.
+    pub checks_clients: bool,
 }
 
-/// Tries one port. Returns whether a callreel has it.
-async fn check_port(
-    report: &mut Report,
-    subject: &str,
-    option: &str,
-    address: SocketAddr,
-    path: &str,
-) -> bool {
-    match bind(address) {
-        Ok(()) => report.good(subject, format!("{address} is free")),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if is_callreel(address, path).await {
-                report.good(subject, format!("{address} is in use by a callreel that runs"));
-                return true;
-            }
-            report.fail(subject, refusal(address, option, &error));
+/// The program that has a port.
+enum Holder {
+    Callreel,
+    /// A server that answers no client without a certificate.
+    ChecksClients,
+    Other,
+}
+
+impl Port {
+    /// Tries whether the listener could have its port. Returns whether a callreel has it.
+    pub(super) async fn check(&self, report: &mut Report) -> bool {
+        let &Self { subject, option, address, .. } = self;
+        match bind(address) {
+            Ok(()) => report.good(subject, format!("{address} is free")),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => match self.holder().await {
+                Holder::Callreel => {
+                    report.good(subject, format!("{address} is in use by a callreel that runs"));
+                    return true;
+                }
+                Holder::ChecksClients => {
+                    let text = format!(
+                        "{address} is in use by a server that answers no client without a certificate: by a \
+                         callreel that runs, if it was started with this --tls-client-ca"
+                    );
+                    report.warn(subject, text);
+                    return true;
+                }
+                Holder::Other => report.fail(subject, refusal(address, option, &error)),
+            },
+            Err(error) => report.fail(subject, refusal(address, option, &error)),
         }
-        Err(error) => report.fail(subject, refusal(address, option, &error)),
+        false
     }
-    false
+
+    /// Asks the program that has the port.
+    async fn holder(&self) -> Holder {
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            let ip = if address.is_ipv4() { "127.0.0.1" } else { "::1" };
+            address.set_ip(ip.parse().expect("an address of loopback"));
+        }
+        let scheme = if self.speaks_tls { "https" } else { "http" };
+        let Ok(url) = Url::parse(&format!("{scheme}://{address}{}", self.path)) else {
+            return Holder::Other;
+        };
+        match client::get_unverified(&url, client::Headers::json()).await {
+            Ok(answer) => match client::read(answer).await {
+                Ok((_, text)) if is_ours(&text) => Holder::Callreel,
+                _ => Holder::Other,
+            },
+            // The handshake of TLS 1.3 is over for the client before the server looks at its certificate.
+            Err(client::Error::Http { .. }) if self.checks_clients => Holder::ChecksClients,
+            _ => Holder::Other,
+        }
+    }
 }
 
 /// Binds a socket to an address, and closes it again. It never listens, so nobody is connected to it.
@@ -61,17 +95,6 @@ fn bind(address: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())
-}
-
-/// Whether a callreel answers at an address of this machine.
-async fn is_callreel(mut address: SocketAddr, path: &str) -> bool {
-    if address.ip().is_unspecified() {
-        let ip = if address.is_ipv4() { "127.0.0.1" } else { "::1" };
-        address.set_ip(ip.parse().expect("an address of loopback"));
-    }
-    let Ok(url) = Url::parse(&format!("http://{address}{path}")) else { return false };
-    let Ok(answer) = client::get(&url, client::Headers::json()).await else { return false };
-    client::read(answer.response).await.is_ok_and(|(_, text)| is_ours(&text))
 }
 
 /// Whether a text is the answer of a callreel: that of the public listener's `/`, or of `/healthz`.

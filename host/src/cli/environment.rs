@@ -17,12 +17,13 @@ const OURS: &str = "CALLREEL_";
 pub(super) const TWILIO_TOKEN: &str = "TWILIO_AUTH_TOKEN";
 
 /// Variables of callreel's own tests.
-const OF_TESTS: [&str; 5] = [
+const OF_TESTS: [&str; 6] = [
     "CALLREEL_CASES",
     "CALLREEL_JSON_SUITE",
     "CALLREEL_LONG",
     "CALLREEL_PYTHON",
     "CALLREEL_REQUIRE_SIM",
+    "CALLREEL_TEST_TLS",
 ];
 
 /// A variable that nearly has the name of a setting.

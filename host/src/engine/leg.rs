@@ -19,7 +19,7 @@ use crate::call::{Action, Call, Health, PONGS_MAX};
 use crate::record::End;
 use crate::recording::{MESSAGE_BYTES_PER_MS, Outcome, TRACKS_MAX};
 
-/// Bytes read from one connection before the others have their turn.
+/// Bytes read from one connection before the others have their turn; small records of TLS count as more.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
 
 /// Reads in one turn from a connection that had to give up its message: the bytes are thrown away.
@@ -261,7 +261,7 @@ impl Leg {
             }
             if self.is_held_back {
                 self.partial.recall(&mut desk.buffer);
-                self.feed(Received { bytes: 0, is_drained: false }, desk, now);
+                self.feed(Received { bytes: 0, work: 0, is_drained: false }, desk, now);
                 if self.is_held_back {
                     // The recorder, not the peer, is silent.
                     self.last_heard = now;
@@ -286,7 +286,7 @@ impl Leg {
                 return ReadProgress::No;
             }
             self.feed(received, desk, now);
-            turn_bytes += received.bytes;
+            turn_bytes += received.work;
             if self.is_held_back {
                 continue;
             }

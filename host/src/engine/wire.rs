@@ -12,10 +12,21 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use tokio_rustls::rustls::ServerConnection;
 
+/// Most [work](Received::work) of one read: a peer that sends records without content cannot keep the
+/// thread.
+const WORK_MAX: usize = 256 * 1024;
+
+/// Work of a byte that TLS adds to the content, in bytes of content: opening a record takes longer than
+/// handling the few bytes that may be in it.
+const OVERHEAD_WORK: usize = 16;
+
 /// Bytes of one read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Received {
     pub bytes: usize,
+    /// The work of the read, in bytes of content. It is more than `bytes` where the peer sends small
+    /// records, or records without content.
+    pub work: usize,
     /// No more bytes wait: the poll reports the next ones.
     pub is_drained: bool,
 }
@@ -147,10 +158,10 @@ fn receive_plain(
             // last bytes, the end of the stream waits.
             Ok(bytes) => {
                 let is_drained = bytes < room.len() && !is_ending;
-                Ok(Some(Received { bytes, is_drained }))
+                Ok(Some(Received { bytes, work: bytes, is_drained }))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Ok(Some(Received { bytes: 0, is_drained: true }))
+                Ok(Some(Received { bytes: 0, work: 0, is_drained: true }))
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => Err(error),
@@ -158,7 +169,8 @@ fn receive_plain(
     }
 }
 
-/// Opens the records that have arrived, until `room` is full or the socket is drained.
+/// Opens the records that have arrived, until `room` is full, the socket is drained, or it was
+/// [`WORK_MAX`].
 fn receive_tls(
     socket: &mut TcpStream,
     tls: &mut ServerConnection,
@@ -168,18 +180,23 @@ fn receive_tls(
     let mut bytes = 0;
     // Bytes of the socket that have not been opened yet.
     let mut has_read = false;
-    let mut socket = Noting { socket, is_drained: false };
+    let mut socket = Noting { socket, taken: 0, is_drained: false };
+    let received = |bytes: usize, taken: usize, is_drained| {
+        let work = bytes + OVERHEAD_WORK * taken.saturating_sub(bytes);
+        Received { bytes, work, is_drained }
+    };
     loop {
+        let taken = socket.taken;
         match tls.reader().read(&mut room[bytes..]) {
             // The peer has ended its stream, with or without saying so in TLS.
-            Ok(0) => return Ok((bytes > 0).then_some(Received { bytes, is_drained: false })),
+            Ok(0) => return Ok((bytes > 0).then(|| received(bytes, taken, false))),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Ok((bytes > 0).then_some(Received { bytes, is_drained: false }));
+                return Ok((bytes > 0).then(|| received(bytes, taken, false)));
             }
             Ok(opened) => {
                 bytes += opened;
                 if bytes == room.len() {
-                    return Ok(Some(Received { bytes, is_drained: false }));
+                    return Ok(Some(received(bytes, taken, false)));
                 }
                 continue;
             }
@@ -191,7 +208,7 @@ fn receive_tls(
             bytes += tls.reader().read(&mut room[bytes..]).unwrap_or(0);
             return match bytes {
                 0 => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-                _ => Ok(Some(Received { bytes, is_drained: false })),
+                _ => Ok(Some(received(bytes, taken, false))),
             };
         }
         if has_read {
@@ -199,30 +216,35 @@ fn receive_tls(
             continue;
         }
         if socket.is_drained && !is_ending {
-            return Ok(Some(Received { bytes, is_drained: true }));
+            return Ok(Some(received(bytes, taken, true)));
+        }
+        if received(bytes, taken, false).work >= WORK_MAX {
+            return Ok(Some(received(bytes, taken, false)));
         }
         match tls.read_tls(&mut socket) {
             Ok(_) => has_read = true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Ok(Some(Received { bytes, is_drained: true }));
+                return Ok(Some(received(bytes, taken, true)));
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             // What was opened before is handled first; the next read gives the error again.
-            Err(_) if bytes > 0 => return Ok(Some(Received { bytes, is_drained: false })),
+            Err(_) if bytes > 0 => return Ok(Some(received(bytes, taken, false))),
             Err(error) => return Err(error),
         }
     }
 }
 
-/// A socket that notes whether a read took the last bytes.
+/// A socket that notes the bytes taken from it, and whether the last read took the last ones.
 struct Noting<'s> {
     socket: &'s mut TcpStream,
+    taken: usize,
     is_drained: bool,
 }
 
 impl Read for Noting<'_> {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let bytes = self.socket.read(room)?;
+        self.taken += bytes;
         self.is_drained = bytes > 0 && bytes < room.len();
         Ok(bytes)
     }

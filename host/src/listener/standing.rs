@@ -15,8 +15,10 @@ pub(crate) enum Level {
     Silent,
     /// The answer is on its way; everything else that the peer sends is thrown away.
     Answered,
-    /// Part of a request has arrived.
+    /// Part of a request has arrived, or of the handshake of TLS.
     Speaking,
+    /// The handshake of TLS is done: the peer is no sender of half handshakes.
+    Shaken,
     /// A whole request has arrived.
     Asked,
     /// The connection has shown the token. Connections without the token never close it.
@@ -24,7 +26,8 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    const ALL: [Self; 5] = [Self::Silent, Self::Answered, Self::Speaking, Self::Asked, Self::Known];
+    const ALL: [Self; 6] =
+        [Self::Silent, Self::Answered, Self::Speaking, Self::Shaken, Self::Asked, Self::Known];
 }
 
 /// State that a connection shares with its listener.

@@ -11,7 +11,7 @@ use rcgen::{CertificateParams, CertifiedKey, DnType, KeyPair};
 use tokio_rustls::rustls::{ServerConnection, StreamOwned};
 
 use crate::harness::pki;
-use crate::harness::process::{Server, Setup, callreel, free_address};
+use crate::harness::process::{Setup, callreel, free_address};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const OTHER_TOKEN: &str = "fedcba9876543210fedcba9876543210";
@@ -20,7 +20,7 @@ const PUBLIC_URL: &str = "https://calls.example.com";
 #[test]
 fn tls_to_a_port_without_it_and_a_self_signed_certificate_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
+    let server = Setup::new(dir.path()).plain().start();
     let plain = server.address;
     let tls = self_signed();
     for (scheme, stage) in [("https", "Twilio: 11220, "), ("wss", "Twilio: 31910, ")] {
@@ -90,7 +90,7 @@ fn plain_http_to_a_port_with_tls_is_told() {
 #[test]
 fn a_wrong_token_a_wrong_url_and_no_signature_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path()).args(&["--public-url", PUBLIC_URL]);
+    let setup = Setup::new(dir.path()).plain().args(&["--public-url", PUBLIC_URL]);
     let server = setup.env("TWILIO_AUTH_TOKEN", TOKEN).start();
     let wrong_token = "; the auth token is not the server's: give that one";
     for (path, plain, encrypted) in
@@ -133,7 +133,8 @@ fn a_url_that_the_server_takes_as_it_is_called_is_told() {
     let address = free_address();
     let public_url = format!("http://{address}");
     let args = ["--listen", &address.to_string(), "--public-url", &public_url];
-    let _server = Setup::new(dir.path()).args(&args).env("TWILIO_AUTH_TOKEN", TOKEN).start();
+    let _server =
+        Setup::new(dir.path()).plain().args(&args).env("TWILIO_AUTH_TOKEN", TOKEN).start();
     let url = format!("{public_url}/incoming-call");
     let signed = ["--auth-token", TOKEN, "--sign-url", "https://calls.example.com/incoming-call"];
     let said = complaint(dir.path(), &[&["--url", &url][..], &signed].concat());
@@ -144,7 +145,7 @@ fn a_url_that_the_server_takes_as_it_is_called_is_told() {
 #[test]
 fn a_url_with_a_wrong_path_or_scheme_is_told() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
+    let server = Setup::new(dir.path()).plain().start();
     let paths = "callreel's streams are at /media-stream, its webhook is at /incoming-call";
     let no_path = format!("; the URL has no path: {paths}");
     for (scheme, path, expected) in [

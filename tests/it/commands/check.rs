@@ -59,7 +59,7 @@ fn a_machine_that_is_ready_is_called_so_and_nothing_is_left_behind() {
 #[test]
 fn beside_a_running_server_it_changes_nothing_and_asks_the_public_url() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Setup::new(dir.path()).env("CALLREEL_ADMIN", "127.0.0.1:0").start();
+    let server = Setup::new(dir.path()).plain().env("CALLREEL_ADMIN", "127.0.0.1:0").start();
     let (public, admin) = (server.address.to_string(), server.admin_address().to_string());
     super::record(&server, dir.path(), "MZ1", Duration::from_millis(100));
     let files = || {
@@ -90,6 +90,41 @@ fn beside_a_running_server_it_changes_nothing_and_asks_the_public_url() {
     assert!(!said.contains(TOKEN), "{said}");
     assert_eq!(files(), before);
     assert_eq!(server.get("/readyz"), 200);
+}
+
+#[test]
+fn a_running_server_that_speaks_tls_is_known_as_a_callreel() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = pki::Authority::new("Test").issue(|_| ());
+    let files = pair.write(dir.path());
+    let files = files.each_ref().map(String::as_str);
+    let ca = pki::Authority::new("Clients").write(dir.path());
+    let asks_clients = ["--tls-client-ca", ca.to_str().unwrap()];
+    for (more, verdict, words) in [
+        (&[][..], "good", "is in use by a callreel that runs"),
+        (&["--admin-tls"], "good", "is in use by a callreel that runs"),
+        (&asks_clients, "warning", "answers no client without a certificate"),
+    ] {
+        let options = [&files[..], more].concat();
+        let setup = Setup::new(&dir.path().join("rec")).plain().args(&options);
+        let server = setup.env("CALLREEL_ADMIN", "127.0.0.1:0").start();
+        let public = server.address.to_string();
+        let said = server.wait_for_log("console at http");
+        let (_, admin) = said.rsplit_once("//").expect("an address");
+        let mut checked = command(dir.path(), &["check", "--dir", "rec", "--listen", &public]);
+        checked.args(["--admin", admin.trim_end_matches('/')]).args(&options);
+        let (code, said, _) = run(&mut checked);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(line(&said, verdict, "public port").contains(words), "{said}");
+        line(&said, "good", "admin port");
+    }
+    // A server without TLS where TLS should be is another program.
+    let server = Setup::new(&dir.path().join("plain")).plain().start();
+    let public = server.address.to_string();
+    let mut checked = command(dir.path(), &["check", "--listen", &public, "--admin", "off"]);
+    let (code, said, _) = run(checked.args(files));
+    assert_eq!(code, Some(1), "{said}");
+    line(&said, "ERROR", "public port");
 }
 
 #[test]

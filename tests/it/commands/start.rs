@@ -12,7 +12,7 @@ fn the_first_lines_tell_webhook_signatures_directory_and_console_in_this_order()
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("recordings");
     let setup = |options: &[&str]| {
-        let setup = Setup::new(&home).args(options).env("CALLREEL_ADMIN", "127.0.0.1:0");
+        let setup = Setup::new(&home).plain().args(options).env("CALLREEL_ADMIN", "127.0.0.1:0");
         let server = setup.start();
         let said = server.log_lines().join("\n");
         let places: Vec<usize> = [

@@ -46,7 +46,7 @@ impl Drop for Proxy {
 /// the address of the instance that gets new connections, and that of the other one.
 fn deploy(address: SocketAddr, start: impl Fn() -> Proxy, configure: impl Fn(&str, &str)) {
     let dir = tempfile::tempdir().unwrap();
-    let instance = || Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]).start();
+    let instance = || Setup::new(dir.path()).plain().args(&["--admin", "127.0.0.1:0"]).start();
     let count = |server: &Server| server.metric("callreel_calls_begun_total");
     let (mut old, new) = (instance(), instance());
     let (old_address, new_address) = (old.address.to_string(), new.address.to_string());

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{check_whole, go_on_and_finish, go_on_and_finish_all, heard_call};
+use crate::harness::line::Target;
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, callreel, eventually, free_address};
 use crate::harness::shelf;
@@ -24,10 +25,8 @@ pub(super) const RUNNING: usize = 50;
 const NEW_MAX: usize = 100;
 
 /// Connects, and asks for a TwiML document or a stream; the error is that of the connection.
-pub(super) fn try_call(address: SocketAddr, number: usize) -> io::Result<Option<Peer>> {
-    let mut socket = TcpStream::connect(address)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_nodelay(true)?;
+pub(super) fn try_call(target: impl Into<Target>, number: usize) -> io::Result<Option<Peer>> {
+    let mut socket = target.into().connect()?;
     if number.is_multiple_of(2) {
         let mut answer = String::new();
         let request = "GET /incoming-call HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -43,7 +42,7 @@ pub(super) fn try_call(address: SocketAddr, number: usize) -> io::Result<Option<
     let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
     write!(socket, "GET /media-stream HTTP/1.1\r\nHost: a\r\n{upgrade}{key}")?;
-    if socket.peek(&mut [0])? == 0 {
+    if socket.tcp().peek(&mut [0])? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let peer = Peer::upgraded(socket, &format!("MZnew{number}"));
@@ -59,7 +58,8 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    pub(super) fn start(address: SocketAddr) -> Self {
+    pub(super) fn start(target: impl Into<Target>) -> Self {
+        let target = target.into();
         let is_over = Arc::<AtomicBool>::default();
         let over = Arc::clone(&is_over);
         let thread = std::thread::spawn(move || {
@@ -68,7 +68,7 @@ impl Callers {
                 count += 1;
                 // An odd number is that of a call.
                 let number = if peers.len() < NEW_MAX { count } else { 2 * count };
-                match try_call(address, number) {
+                match try_call(target, number) {
                     Ok(peer) => peers.extend(peer),
                     Err(error) => errors.push(error),
                 }
@@ -103,7 +103,7 @@ fn two_instances_that_share_a_socket_cut_no_call_and_refuse_no_handshake() {
     assert_eq!(old.address, socket.local_addr().unwrap());
     let running = running_calls(&old);
     let mut new = Setup::on_socket(&socket, dir.path()).start();
-    let callers = Callers::start(old.address);
+    let callers = Callers::start(old.target());
     old.signal(Signal::USR1);
     wait_for_drain(&old);
     // All of them go to the new instance.
@@ -130,8 +130,8 @@ fn connections_that_wait_while_no_instance_accepts_are_taken_by_the_next() {
     let running = heard_call(&old, "MZ1");
     old.signal(Signal::USR1);
     wait_for_drain(&old);
-    let address = old.address;
-    let waiting = std::thread::spawn(move || try_call(address, 1).unwrap().unwrap());
+    let target = old.target();
+    let waiting = std::thread::spawn(move || try_call(target, 1).unwrap().unwrap());
     let running = go_on_and_finish(running);
     assert_eq!(old.wait(PATIENCE).code(), Some(0));
     assert!(!waiting.is_finished());
@@ -256,7 +256,7 @@ fn two_instances_that_share_a_port_cut_no_call_and_only_the_moment_of_the_close_
     let (code, said) = Setup::new(dir.path()).args(&["--listen", &address]).refuse();
     assert!(code == Some(1) && said.last().unwrap().contains("uses the port"), "{said:?}");
     let mut new = setup().start();
-    let callers = Callers::start(old.address);
+    let callers = Callers::start(old.target());
     old.signal(Signal::USR1);
     wait_for_drain(&old);
     let late: Vec<Peer> = (0..5).map(|n| heard_call(&new, &format!("MZlate{n}"))).collect();

@@ -21,7 +21,7 @@ fn descriptors_are_raised_to_the_limit_and_never_run_out() {
     let server = Setup::through(&wrapper, dir.path()).start();
     assert!(server.limit("Max open files").starts_with("128 "));
     let mut calls = vec![heard_call(&server, 0)];
-    let idle: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
+    let idle: Vec<TcpStream> = (0..200).map(|_| server.connect_tcp()).collect();
     let before = (server.cpu(), Instant::now());
     while let Ok(mut peer) = Peer::try_connect(&server, &stream_id(calls.len()), "") {
         peer.start(&[]);
@@ -81,7 +81,7 @@ fn when_the_system_has_no_descriptor_left_it_waits_and_does_not_spin() {
     // Fewer descriptors than the server has open, so that it cannot open one more.
     let none = Rlimit { current: Some(4), maximum: Some(20_000) };
     let usual = rustix::process::prlimit(Some(server.pid()), Resource::Nofile, none).unwrap();
-    let waiting = server.connect();
+    let waiting = server.connect_tcp();
     server.wait_for_log("cannot accept connections");
     let before = (server.cpu(), Instant::now());
     for _ in 0..50 {

@@ -115,6 +115,7 @@ impl Front {
         let address = free_address();
         let public_url = format!("https://localhost:{}", address.port());
         let server = Setup::new(&dir.path().join("recordings"))
+            .plain()
             .args(&["--public-url", &public_url, "--admin-token", TOKEN, "--auth-token", TOKEN])
             .env("CALLREEL_ADMIN", "127.0.0.1:0")
             .start();

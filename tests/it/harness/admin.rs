@@ -34,7 +34,7 @@ impl Recorder {
         webhook: Option<webhook::Config>,
     ) -> Self {
         let store = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
-        let serving = Serving::start(Config { admin, store, webhook, ..Config::default() });
+        let serving = Serving::start_plain(Config { admin, store, webhook, ..Config::default() });
         Self { public: serving.public, admin: serving.admin, serving, dir }
     }
 

@@ -1,7 +1,6 @@
 //! The peer of a stream, made of raw bytes, so that it can end, break and lie in every way.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use base64::prelude::*;
@@ -9,6 +8,7 @@ use callreel_core::g711;
 use rustix::net::sockopt;
 
 pub(crate) use super::client::{CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame};
+use super::line::Line;
 use super::process::Server;
 
 /// The example of RFC 6455, section 1.3.
@@ -16,7 +16,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 /// A stream with one inbound track. It remembers the audio it has sent.
 pub(crate) struct Peer {
-    pub socket: TcpStream,
+    pub socket: Line,
     pub stream_id: String,
     sequence: u64,
     /// Every mu-law code sent.
@@ -39,11 +39,7 @@ impl Peer {
     }
 
     /// Does the handshake on an open connection.
-    pub(crate) fn upgrade(
-        mut socket: TcpStream,
-        stream_id: &str,
-        headers: &str,
-    ) -> Result<Self, u16> {
+    pub(crate) fn upgrade(mut socket: Line, stream_id: &str, headers: &str) -> Result<Self, u16> {
         let request = format!(
             "GET /media-stream HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{headers}\r\n"
@@ -53,7 +49,7 @@ impl Peer {
     }
 
     /// Reads the answer to a handshake that was sent.
-    pub(crate) fn upgraded(mut socket: TcpStream, stream_id: &str) -> Result<Self, u16> {
+    pub(crate) fn upgraded(mut socket: Line, stream_id: &str) -> Result<Self, u16> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -217,7 +213,7 @@ impl Peer {
 
     /// Ends the sending side.
     pub(crate) fn fin(&mut self) {
-        self.socket.shutdown(Shutdown::Write).expect("the socket is open");
+        self.socket.end().expect("the socket is open");
     }
 
     /// Ends the connection by a reset.

@@ -10,7 +10,10 @@ use rcgen::{
 };
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, DEFAULT_VERSIONS, RootCertStore, ServerConfig,
+    SupportedProtocolVersion,
+};
 
 /// An authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -47,23 +50,37 @@ impl Authority {
         path
     }
 
+    /// The settings of a client that trusts this authority, and speaks these versions of TLS.
+    pub(crate) fn client_config(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ClientConfig {
+        client_config(self.0.der().clone(), versions)
+    }
+
     /// The state of a client that trusts this authority, before its handshake.
     pub(crate) fn client(&self) -> ClientConnection {
         client(self.0.der().clone(), "localhost")
     }
 }
 
-/// The state of a client that trusts the authority `root` and asks for `name`, before its handshake.
-pub(crate) fn client(root: CertificateDer<'static>, name: &'static str) -> ClientConnection {
+fn client_config(
+    root: CertificateDer<'static>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(root).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from(name).unwrap();
-    ClientConnection::new(Arc::new(config), name).unwrap()
+        .with_no_client_auth()
+}
+
+/// The state of a client that trusts the authority `root` and asks for `name`, before its handshake.
+pub(crate) fn client(root: CertificateDer<'static>, name: &'static str) -> ClientConnection {
+    let config = client_config(root, DEFAULT_VERSIONS);
+    ClientConnection::new(Arc::new(config), ServerName::try_from(name).unwrap()).unwrap()
 }
 
 impl Pair {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
@@ -14,6 +14,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::line::{House, Line, Target, is_run_over_tls};
 
 /// Far above the time of any step here on a busy machine, far below a hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,6 +73,7 @@ pub(crate) struct Setup {
     command: Command,
     /// The public and the admin address, if the log goes elsewhere and cannot tell them.
     addresses: Option<(SocketAddr, SocketAddr)>,
+    is_tls: bool,
 }
 
 impl Setup {
@@ -89,7 +92,18 @@ impl Setup {
         // Many servers run at one time; the console has tests of its own.
         command.env("CALLREEL_LISTEN", "127.0.0.1:0").env("CALLREEL_ADMIN", "off");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        Self { command, addresses: None }
+        if is_run_over_tls() {
+            let house = House::get();
+            command.env("CALLREEL_TLS_CERT", house.cert()).env("CALLREEL_TLS_KEY", house.key());
+        }
+        Self { command, addresses: None, is_tls: is_run_over_tls() }
+    }
+
+    /// Has the server speak no TLS, or with the certificate of its arguments, in every run.
+    pub(crate) fn plain(mut self) -> Self {
+        self.command.env_remove("CALLREEL_TLS_CERT").env_remove("CALLREEL_TLS_KEY");
+        self.is_tls = false;
+        self
     }
 
     /// `callreel serve` on a listening socket of loopback that it inherits, as from systemd.
@@ -157,7 +171,7 @@ impl Setup {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let (address, admin) = self.addresses.unzip();
         let address = address.unwrap_or(nowhere);
-        Server { child, address, admin, log, reader: Some(reader) }
+        Server { child, address, is_tls: self.is_tls, admin, log, reader: Some(reader) }
     }
 
     /// Starts a server that must refuse to run; returns its exit code and its log.
@@ -172,6 +186,8 @@ impl Setup {
 pub(crate) struct Server {
     child: Child,
     pub address: SocketAddr,
+    /// Whether the public listener speaks TLS with the certificate of the run.
+    is_tls: bool,
     /// The address of the admin listener, if the log does not tell it.
     admin: Option<SocketAddr>,
     log: Arc<Log>,
@@ -238,12 +254,33 @@ impl Server {
         self.log.lines.lock().unwrap().0.clone()
     }
 
-    pub(crate) fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.address).expect("the server listens");
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        socket.set_nodelay(true).unwrap();
-        socket
+    /// The public listener.
+    pub(crate) fn target(&self) -> Target {
+        Target { address: self.address, is_tls: self.is_tls }
+    }
+
+    /// A connection on which a request may be sent.
+    pub(crate) fn connect(&self) -> Line {
+        self.target().connect().expect("the server listens")
+    }
+
+    /// A connection without a byte so far.
+    pub(crate) fn connect_tcp(&self) -> TcpStream {
+        let target = Target::plain(self.address);
+        match target.connect().expect("the server listens") {
+            Line::Plain(tcp) => tcp,
+            Line::Tls(_) => unreachable!("a plain target"),
+        }
+    }
+
+    /// `callreel call` to the stream of this server.
+    pub(crate) fn caller(&self) -> Command {
+        let mut caller = Command::new(callreel());
+        caller.args(["call", "--url", &self.target().url("ws", "/media-stream")]);
+        if self.is_tls {
+            caller.env("SSL_CERT_FILE", House::get().ca());
+        }
+        caller
     }
 
     /// The address of the console and the API.
@@ -376,7 +413,7 @@ pub(crate) fn free_address() -> SocketAddr {
     (0..1_000).find_map(at).expect("a port is free")
 }
 
-fn answer_of(mut socket: TcpStream) -> (u16, String) {
+fn answer_of(mut socket: impl Read) -> (u16, String) {
     let mut answer = Vec::new();
     let _ = socket.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer).into_owned();

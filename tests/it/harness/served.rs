@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,9 +12,6 @@ use serde_json::Value;
 use super::client;
 use super::recorder::Recorder;
 use super::serving::Serving;
-
-/// Far above the time of any step here, far below a hang.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 const HANDSHAKE: &str = "GET /media-stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -29,16 +25,25 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(engine: engine::Config) -> Self {
+        Self::start_by(Serving::start, engine)
+    }
+
+    /// A server that speaks no TLS in any run: for callers that know no certificate.
+    pub(crate) fn start_plain(engine: engine::Config) -> Self {
+        Self::start_by(Serving::start_plain, engine)
+    }
+
+    fn start_by(serve: fn(Config) -> Serving, engine: engine::Config) -> Self {
         // In memory if the system has /dev/shm: these tests are not about the disk.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
         let config = Config { engine, store, ..Config::default() };
-        Self { serving: Serving::start(config), dir }
+        Self { serving: serve(config), dir }
     }
 
     /// URL for streams.
     pub(crate) fn url(&self) -> String {
-        format!("ws://{}/media-stream", self.serving.public)
+        self.serving.target().url("ws", "/media-stream")
     }
 
     /// The end records of all finished recordings with their paths, in the order of their starts.
@@ -70,7 +75,7 @@ impl Served {
     /// Sends messages on one connection and closes it; returns the new end records.
     pub(crate) fn send(&self, messages: &[Vec<u8>]) -> Vec<(PathBuf, Value)> {
         let known = self.paths().collect();
-        let mut socket = self.connect();
+        let mut socket = self.serving.connect();
         socket.write_all(HANDSHAKE.as_bytes()).unwrap();
         let mut bytes: Vec<u8> = messages.iter().flat_map(client::text).collect();
         bytes.extend(client::frame(client::FIN | client::CLOSE, &1000u16.to_be_bytes()));
@@ -85,16 +90,10 @@ impl Served {
 }
 
 impl Served {
-    fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.serving.public).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket
-    }
-
     /// Sends messages in one write with the handshake, and ends the stream after the server's answer.
     /// Returns when the server has closed the connection.
     pub(crate) fn send_with_the_handshake(&self, messages: &[String]) {
-        let mut socket = self.connect();
+        let mut socket = self.serving.connect();
         let messages = messages.iter().flat_map(client::text);
         let bytes: Vec<u8> = HANDSHAKE.bytes().chain(messages).collect();
         socket.write_all(&bytes).unwrap();
@@ -104,7 +103,7 @@ impl Served {
             socket.read_exact(&mut byte).unwrap();
             answer.extend(byte);
         }
-        socket.shutdown(Shutdown::Write).unwrap();
+        socket.end().unwrap();
         let _ = socket.read_to_end(&mut answer);
     }
 }

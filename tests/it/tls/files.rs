@@ -76,15 +76,18 @@ fn files_that_cannot_be_used_are_refused_in_one_line() {
         (changed(|params| params.not_before = date_time_ymd(2090, 1, 1)), "valid from 2090-01-01"),
     ] {
         let files = pair.write(dir.path());
-        let setup = Setup::new(&dir.path().join("rec")).args(&files.each_ref().map(String::as_str));
+        let setup =
+            Setup::new(&dir.path().join("rec")).plain().args(&files.each_ref().map(String::as_str));
         let (code, log) = setup.refuse();
         assert!(code == Some(1) && log.len() == 1 && log[0].contains(words), "{words}: {log:?}");
         assert!(!log[0].contains("PRIVATE"), "{log:?}");
     }
-    let (code, log) =
-        Setup::new(dir.path()).args(&["--tls-cert", "/none", "--tls-key", "/none"]).refuse();
+    let (code, log) = Setup::new(dir.path())
+        .plain()
+        .args(&["--tls-cert", "/none", "--tls-key", "/none"])
+        .refuse();
     assert!(code == Some(1) && log[0].contains("--tls-cert: cannot read /none"), "{log:?}");
-    let (code, log) = Setup::new(dir.path()).args(&["--tls-cert", "/none"]).refuse();
+    let (code, log) = Setup::new(dir.path()).plain().args(&["--tls-cert", "/none"]).refuse();
     assert!(code == Some(2) && log.iter().any(|line| line.contains("--tls-key")), "{log:?}");
 }
 
@@ -127,7 +130,8 @@ fn a_certificate_that_ends_soon_is_told_everywhere() {
         params.not_after += std::time::Duration::from_secs(soon as u64);
     });
     let files = pair.write(dir.path());
-    let setup = Setup::new(&dir.path().join("rec")).args(&files.each_ref().map(String::as_str));
+    let setup =
+        Setup::new(&dir.path().join("rec")).plain().args(&files.each_ref().map(String::as_str));
     let server = setup.env("CALLREEL_ADMIN", "127.0.0.1:0").start();
     server.wait_for_log("the certificate ends soon");
     let (status, said) = server.ask_admin("/readyz");
