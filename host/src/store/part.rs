@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::digest::{self, DataDigest};
@@ -16,7 +17,8 @@ use crate::record::{Id, Key, Record, State, Wav};
 #[derive(Debug)]
 pub struct Part {
     pub(super) names: Names,
-    pub(super) file: File,
+    /// Shared with the writer of its samples: one descriptor.
+    pub(super) file: Arc<File>,
     /// The record has its final name.
     pub(super) record_published: bool,
     /// The WAV has its final name; only its directory is still to be made durable.
@@ -33,7 +35,7 @@ impl Part {
 
     /// The file, open for reading and writing.
     #[must_use]
-    pub const fn file(&self) -> &File {
+    pub const fn file(&self) -> &Arc<File> {
         &self.file
     }
 
