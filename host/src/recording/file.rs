@@ -170,8 +170,8 @@ impl OpenFile {
         self.data_bytes() / u64::from(self.writer.spec().sample_frame_bytes())
     }
 
-    /// Makes the recording whole and durable, and gives it its final names. Takes the time to read the
-    /// file for its digest off `spare`.
+    /// Makes the recording whole and durable, and gives it its final names, which are durable when its
+    /// [directory](Part::dir) is synced. Takes the time to read the file for its digest off `spare`.
     ///
     /// # Errors
     /// The system's error; this may be tried again.
@@ -198,6 +198,6 @@ impl OpenFile {
             self.sealed = true;
         }
         store.rescue(&mut self.part, record)?;
-        self.part.publish(record, &self.digest, spare)
+        self.part.name(record, &self.digest, spare)
     }
 }
