@@ -414,7 +414,7 @@ impl Report {
 /// # Errors
 /// The URL cannot be called, or a cue is due after the end of the call.
 pub async fn place(plan: &Plan) -> Result<Report, Error> {
-    let meter = Meter::new(plan.calls, None).expect("no process to look for");
+    let meter = Meter::new(plan.calls, &[]).expect("no process to look for");
     place_metered(plan, Arc::new(meter)).await
 }
 

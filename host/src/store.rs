@@ -399,6 +399,7 @@ impl Store {
     /// Locks a file that was just created under these names. `None`: the names are another recording's.
     fn claim(&self, names: Names, file: File) -> io::Result<Option<Part>> {
         let finished = self.finished.clone();
+        let file = Arc::new(file);
         let part = Part { names, file, record_published: false, wav_published: false, finished };
         match house::try_lock(&part.file) {
             Ok(true) => {}
@@ -455,9 +456,9 @@ impl Store {
         if part.record_published || part.is_in_place()? {
             return Ok(());
         }
-        let mut copy = self.create(&record.stream_id, record.started_at)?;
-        let mut source = &part.file;
-        let copied = source.rewind().and_then(|()| io::copy(&mut source, &mut copy.file));
+        let copy = self.create(&record.stream_id, record.started_at)?;
+        let (mut source, mut target) = (&*part.file, &*copy.file);
+        let copied = source.rewind().and_then(|()| io::copy(&mut source, &mut target));
         if let Err(error) = copied.and_then(|_| copy.file.sync_all()) {
             copy.discard();
             return Err(error);

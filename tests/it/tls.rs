@@ -11,6 +11,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 
@@ -27,6 +28,9 @@ const UPGRADE: &str = "GET /media-stream HTTP/1.1\r\nHost: localhost\r\nConnecti
 
 /// Samples of a chunk.
 const CHUNK: usize = 160;
+
+/// A connection after the handshake of TLS.
+type Line = StreamOwned<ClientConnection, TcpStream>;
 
 /// A recorder that speaks TLS, its authority, and the directory of both's files.
 struct Secured {
@@ -50,7 +54,7 @@ impl Secured {
     }
 
     /// A connection after the handshake of TLS.
-    fn connect(&self) -> StreamOwned<ClientConnection, TcpStream> {
+    fn connect(&self) -> Line {
         let (mut socket, mut tls) = (self.server.connect_tcp(), self.authority.client());
         while tls.is_handshaking() {
             tls.complete_io(&mut socket).unwrap();
@@ -90,7 +94,7 @@ fn records(tls: &mut ClientConnection, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Reads the answer to the upgrade, and not a byte behind it.
-fn await_upgrade(line: &mut StreamOwned<ClientConnection, TcpStream>) {
+fn await_upgrade(line: &mut Line) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -101,7 +105,7 @@ fn await_upgrade(line: &mut StreamOwned<ClientConnection, TcpStream>) {
 }
 
 /// Reads up to the end, which the server must have announced in TLS.
-fn await_end(line: &mut StreamOwned<ClientConnection, TcpStream>) {
+fn await_end(line: &mut Line) {
     let mut rest = Vec::new();
     line.read_to_end(&mut rest).expect("the server ends with close_notify");
     assert!(rest.ends_with(&1000_u16.to_be_bytes()), "closed with {rest:?}");
@@ -177,6 +181,64 @@ fn records_of_every_size_and_new_keys_lose_nothing() {
     line.sock.write_all(&sent).unwrap();
     await_end(&mut line);
     secured.check("MZ1", 400);
+}
+
+#[test]
+fn records_that_come_in_pieces_of_any_length_lose_nothing() {
+    let secured = Secured::start(&["--read-interval", "0"]);
+    let mut line = secured.connect();
+    line.write_all(UPGRADE.as_bytes()).unwrap();
+    await_upgrade(&mut line);
+    let frames = frames("MZ1", 300);
+    let mut sent = Vec::new();
+    for (index, some) in frames.chunks(10).enumerate() {
+        if index % 2 == 0 {
+            // A record of 4 KiB.
+            sent.extend(records(&mut line.conn, &some.concat()));
+            line.conn.refresh_traffic_keys().unwrap();
+        } else {
+            some.iter().for_each(|frame| sent.extend(records(&mut line.conn, frame)));
+        }
+    }
+    let (mut rest, mut state) = (&sent[..], 1_u64);
+    while !rest.is_empty() {
+        state = state * 48_271 % 0x7FFF_FFFF;
+        // Every other piece is shorter than a record's header.
+        let length = if state % 2 == 0 { 1 + state % 4 } else { 1 + state % 1500 };
+        let (piece, others) = rest.split_at(rest.len().min(length as usize));
+        line.sock.write_all(piece).unwrap();
+        rest = others;
+    }
+    await_end(&mut line);
+    secured.check("MZ1", 300);
+}
+
+#[test]
+fn a_live_call_over_tls_takes_at_most_24_kib() {
+    const CALLS: usize = 150;
+    let secured = Secured::start(&["--read-interval", "200ms"]);
+    let begin = |number: usize| {
+        let mut line = secured.connect();
+        line.write_all(UPGRADE.as_bytes()).unwrap();
+        await_upgrade(&mut line);
+        let frames = frames(&format!("MZ{number}"), 100);
+        line.write_all(&frames[..2].concat()).unwrap();
+        (line, frames)
+    };
+    let say = |calls: &mut Vec<(Line, Vec<Vec<u8>>)>, turn: usize| {
+        for (line, frames) in calls {
+            frames[2 + turn * 10..][..10].iter().for_each(|frame| line.write_all(frame).unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    let mut warm = (0..20).map(begin).collect();
+    say(&mut warm, 0);
+    let before = secured.server.memory("VmRSS");
+    let mut calls = (100..100 + CALLS).map(begin).collect();
+    (0..8).for_each(|turn| say(&mut calls, turn));
+    let per_call = secured.server.memory("VmRSS").saturating_sub(before) / CALLS as u64;
+    eprintln!("a live call over TLS: {} KiB", per_call / 1024);
+    assert!(per_call <= 24 * 1024, "{per_call} bytes");
 }
 
 #[test]

@@ -131,9 +131,9 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
     pub patience: Duration,
 
-    /// Measure this process (the server): CPU time a frame, memory a call
+    /// Measure this process (the server): CPU time a frame, memory a call; may be given again, for the sum
     #[arg(long)]
-    pub pid: Option<u32>,
+    pub pid: Vec<u32>,
 
     /// Seed of the made-up voices
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -198,8 +198,8 @@ impl Args {
 /// call (with `--json`, failed calls are printed like others instead).
 pub fn run(args: &Args) -> Result<Report, Error> {
     let plan = args.plan()?;
-    let meter = Meter::new(plan.calls, args.pid)
-        .map_err(|cause| Error::Process { pid: args.pid.unwrap_or_default(), cause })?;
+    let meter =
+        Meter::new(plan.calls, &args.pid).map_err(|(pid, cause)| Error::Process { pid, cause })?;
     let meter = Arc::new(meter);
     // A thousand calls need a thousand sockets, and a file a track if copies are kept. Too few descriptors
     // show up as failed calls, with the system's own message.

@@ -1,6 +1,7 @@
 //! State that all calls of a run share: counters to watch, the lateness of the caller itself, and the
 //! cost of the server's process.
 
+use std::ops::Add;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -23,7 +24,9 @@ pub struct Meter {
     frames: AtomicU64,
     hang_up: AtomicBool,
     lateness: LatenessCounts,
-    server: Option<MeasuredProcess>,
+    /// The processes of the server, and their sum before the first call.
+    server: Vec<u32>,
+    at_rest: Usage,
     window: Mutex<Window>,
 }
 
@@ -42,11 +45,15 @@ struct Snapshot {
 }
 
 impl Meter {
-    /// A meter for `calls` calls; `server_pid` is the process to measure.
+    /// A meter for `calls` calls, and for the processes of the server, measured as one.
     ///
     /// # Errors
-    /// There is no such process, or no `/proc` to read.
-    pub fn new(calls: u32, server_pid: Option<u32>) -> io::Result<Self> {
+    /// There is no such process, or no `/proc` to read: the id and the system's error.
+    pub fn new(calls: u32, server: &[u32]) -> Result<Self, (u32, io::Error)> {
+        let mut at_rest = Usage::default();
+        for &pid in server {
+            at_rest = at_rest + Usage::of(pid).map_err(|error| (pid, error))?;
+        }
         Ok(Self {
             calls,
             settled: AtomicU32::new(0),
@@ -54,7 +61,8 @@ impl Meter {
             frames: AtomicU64::new(0),
             hang_up: AtomicBool::new(false),
             lateness: LatenessCounts::new(),
-            server: server_pid.map(MeasuredProcess::new).transpose()?,
+            server: server.to_vec(),
+            at_rest,
             window: Mutex::default(),
         })
     }
@@ -117,16 +125,16 @@ impl Meter {
     }
 
     pub(super) fn server_cost(&self) -> Option<ServerCost> {
-        let server = self.server.as_ref()?;
+        let &pid = self.server.first()?;
         let window = self.window.lock().expect("no holder panics");
         let (begin, end) = (window.begin.as_ref()?, window.end.as_ref()?);
         let seconds = end.at.checked_duration_since(begin.at)?.as_secs_f64();
         let frames = end.frames.checked_sub(begin.frames).filter(|&frames| frames > 0)?;
         let cpu = end.server.cpu.saturating_sub(begin.server.cpu).as_secs_f64();
         let caller_cpu = end.caller_cpu.saturating_sub(begin.caller_cpu).as_secs_f64();
-        let grown = end.server.resident_kib as f64 - server.at_rest.resident_kib as f64;
+        let grown = end.server.resident_kib as f64 - self.at_rest.resident_kib as f64;
         Some(ServerCost {
-            pid: server.pid,
+            pid,
             window_s: seconds,
             frames,
             cpu_us_per_frame: cpu * 1e6 / frames as f64,
@@ -137,18 +145,20 @@ impl Meter {
     }
 
     fn with_window(&self, note: impl FnOnce(&mut Window, Snapshot)) {
-        let Some(server) = &self.server else { return };
+        if self.server.is_empty() {
+            return;
+        }
         let mut window = self.window.lock().expect("no holder panics");
         if window.end.is_some() {
             return;
         }
-        let own = MeasuredProcess { pid: std::process::id(), at_rest: Usage::default() };
         // If the server has died meanwhile, its calls show it; here its figures count as zero.
+        let usage = |pid| Usage::of(pid).unwrap_or_default();
         let snapshot = Snapshot {
             at: Instant::now(),
             frames: self.frames_sent(),
-            server: server.usage().unwrap_or_default(),
-            caller_cpu: own.usage().unwrap_or_default().cpu,
+            server: self.server.iter().fold(Usage::default(), |sum, &pid| sum + usage(pid)),
+            caller_cpu: usage(std::process::id()).cpu,
         };
         note(&mut window, snapshot);
     }
@@ -165,18 +175,18 @@ pub struct Lateness {
     pub worst_ms: f64,
 }
 
-/// Cost of the server's process while all calls were up.
+/// Cost of the server's processes while all calls were up.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ServerCost {
-    /// Id of the process.
+    /// Id of the process, of the first one if there are several.
     pub pid: u32,
     /// Length of the steady window.
     pub window_s: f64,
     /// Frames sent in the steady window.
     pub frames: u64,
-    /// CPU time of all threads of the process, per frame.
+    /// CPU time of all threads of the processes, per frame.
     pub cpu_us_per_frame: f64,
-    /// CPU time of all threads of the process, as a share of one core.
+    /// CPU time of all threads of the processes, as a share of one core.
     pub cores: f64,
     /// Growth of resident memory since before the first call, per call.
     pub kib_per_call: f64,
@@ -216,38 +226,36 @@ impl LatenessCounts {
     }
 }
 
-struct MeasuredProcess {
-    pid: u32,
-    at_rest: Usage,
-}
-
 #[derive(Clone, Copy, Default)]
 struct Usage {
     cpu: Duration,
     resident_kib: u64,
 }
 
-impl MeasuredProcess {
-    fn new(pid: u32) -> io::Result<Self> {
-        let mut process = Self { pid, at_rest: Usage::default() };
-        process.at_rest = process.usage()?;
-        Ok(process)
-    }
-
+impl Usage {
     /// CPU time of the threads that are alive, and resident memory.
-    fn usage(&self) -> io::Result<Usage> {
+    fn of(pid: u32) -> io::Result<Self> {
         let mut cpu = Duration::ZERO;
-        for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
             // A thread that ends while the list is read takes its time with it.
             let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
             let on_cpu_ns = text.split(' ').next().and_then(|field| field.parse().ok());
             cpu += Duration::from_nanos(on_cpu_ns.unwrap_or(0));
         }
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let resident_kib = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
-        Ok(Usage { cpu, resident_kib: resident_kib.unwrap_or(0) })
+        Ok(Self { cpu, resident_kib: resident_kib.unwrap_or(0) })
+    }
+}
+
+impl Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        let resident_kib = self.resident_kib + other.resident_kib;
+        Self { cpu: self.cpu + other.cpu, resident_kib }
     }
 }
 
@@ -257,7 +265,7 @@ mod tests {
 
     #[test]
     fn quantiles_and_the_worst_come_from_what_was_recorded() {
-        let meter = Meter::new(1, None).unwrap();
+        let meter = Meter::new(1, &[]).unwrap();
         for late_us in (0..99).map(|_| 250).chain([5_000_000]) {
             meter.tick_was_late_by(Duration::from_micros(late_us));
         }
@@ -267,13 +275,13 @@ mod tests {
 
     #[test]
     fn nothing_recorded_is_not_late() {
-        let lateness = Meter::new(1, None).unwrap().lateness();
+        let lateness = Meter::new(1, &[]).unwrap().lateness();
         assert_eq!((lateness.p99_ms, lateness.worst_ms), (0.0, 0.0));
     }
 
     #[test]
     fn the_cost_of_a_process_is_taken_over_the_steady_window() {
-        let meter = Meter::new(2, Some(std::process::id())).unwrap();
+        let meter = Meter::new(2, &[std::process::id()]).unwrap();
         meter.call_settled();
         meter.frames_went(10);
         meter.call_settled();
@@ -290,6 +298,6 @@ mod tests {
 
     #[test]
     fn no_process_is_an_error() {
-        assert!(Meter::new(1, Some(u32::MAX)).is_err());
+        assert!(Meter::new(1, &[u32::MAX]).is_err_and(|(pid, _)| pid == u32::MAX));
     }
 }

@@ -4,17 +4,17 @@
 //! Whether a socket is drained is said here. Without TLS a read that does not fill its room has taken the
 //! last bytes. With TLS the socket may be drained while opened bytes wait, and the other way round.
 
+mod records;
+
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use tokio_rustls::rustls::ServerConnection;
+use tokio_rustls::rustls::{self, ServerConnection};
 
-/// Most [work](Received::work) of one read: a peer that sends records without content cannot keep the
-/// thread.
-const WORK_MAX: usize = 256 * 1024;
+use self::records::Records;
 
 /// Work of a byte that TLS adds to the content, in bytes of content: opening a record takes longer than
 /// handling the few bytes that may be in it.
@@ -35,7 +35,7 @@ pub(super) struct Received {
 pub(super) struct Wire {
     socket: TcpStream,
     /// The state of TLS, if the peer speaks it.
-    tls: Option<Box<ServerConnection>>,
+    tls: Option<Sealed>,
     /// The peer sends no more, or the connection is broken. The poll does not report the end of the
     /// stream again, so the socket is read until the end shows.
     is_ending: bool,
@@ -45,13 +45,20 @@ pub(super) struct Wire {
     is_closing: bool,
 }
 
+/// The state of TLS.
+struct Sealed {
+    tls: Box<ServerConnection>,
+    records: Records,
+}
+
 impl Wire {
     /// Takes over a non-blocking socket, and the state of TLS after its handshake.
-    pub(super) fn new(socket: std::net::TcpStream, mut tls: Option<Box<ServerConnection>>) -> Self {
-        if let Some(tls) = &mut tls {
+    pub(super) fn new(socket: std::net::TcpStream, tls: Option<Box<ServerConnection>>) -> Self {
+        let tls = tls.map(|mut tls| {
             // The answers of a call are small, and bounded by their sender.
             tls.set_buffer_limit(None);
-        }
+            Sealed { tls, records: Records::in_the_middle() }
+        });
         let socket = TcpStream::from_std(socket);
         Self { socket, tls, is_ending: false, unsent: Vec::new(), is_closing: false }
     }
@@ -88,10 +95,10 @@ impl Wire {
         let is_ending = self.is_ending;
         let received = match &mut self.tls {
             None => receive_plain(&mut self.socket, room, is_ending),
-            Some(tls) => receive_tls(&mut self.socket, tls, room, is_ending),
+            Some(sealed) => receive_tls(&mut self.socket, sealed, room, is_ending),
         };
         // Received records may ask for an answer, like a new key.
-        if self.tls.as_ref().is_some_and(|tls| tls.wants_write()) {
+        if self.tls.as_ref().is_some_and(|sealed| sealed.tls.wants_write()) {
             self.flush();
         }
         received
@@ -99,7 +106,7 @@ impl Wire {
 
     /// Whether bytes wait until the socket accepts them.
     pub(super) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+        !self.unsent.is_empty() || self.tls.as_ref().is_some_and(|sealed| sealed.tls.wants_write())
     }
 
     /// Sends whole frames, or keeps the bytes that the socket does not accept.
@@ -108,7 +115,7 @@ impl Wire {
             match &mut self.tls {
                 None => self.unsent.extend_from_slice(frame.as_ref()),
                 // Its buffer has no limit, so it takes every byte.
-                Some(tls) => drop(tls.writer().write_all(frame.as_ref())),
+                Some(Sealed { tls, .. }) => drop(tls.writer().write_all(frame.as_ref())),
             }
         }
         self.flush();
@@ -117,7 +124,7 @@ impl Wire {
     /// Ends this side's stream behind the bytes that wait; the peer may still send.
     pub(super) fn close(&mut self) {
         self.is_closing = true;
-        if let Some(tls) = &mut self.tls {
+        if let Some(Sealed { tls, .. }) = &mut self.tls {
             tls.send_close_notify();
         }
         self.flush();
@@ -128,7 +135,7 @@ impl Wire {
         while self.has_unsent() {
             let sent = match &mut self.tls {
                 None => self.socket.write(&self.unsent).map(|sent| drop(self.unsent.drain(..sent))),
-                Some(tls) => tls.write_tls(&mut self.socket).map(drop),
+                Some(Sealed { tls, .. }) => tls.write_tls(&mut self.socket).map(drop),
             };
             match sent {
                 Ok(()) => {}
@@ -169,83 +176,73 @@ fn receive_plain(
     }
 }
 
-/// Opens the records that have arrived, until `room` is full, the socket is drained, or it was
-/// [`WORK_MAX`].
+/// Reads once into `room`, and opens the records that came into the same room.
+///
+/// The library gets one record at a time. It keeps the bytes that it is given in a buffer of the
+/// connection, and moves the rest to its front after each record. With one record it touches the same few
+/// lines of the cache each time, moves nothing, and its buffer does not grow.
 fn receive_tls(
     socket: &mut TcpStream,
-    tls: &mut ServerConnection,
+    Sealed { tls, records }: &mut Sealed,
     room: &mut [u8],
     is_ending: bool,
 ) -> io::Result<Option<Received>> {
-    let mut bytes = 0;
-    // Bytes of the socket that have not been opened yet.
-    let mut has_read = false;
-    let mut socket = Noting { socket, taken: 0, is_drained: false };
-    let received = |bytes: usize, taken: usize, is_drained| {
-        let work = bytes + OVERHEAD_WORK * taken.saturating_sub(bytes);
-        Received { bytes, work, is_drained }
+    match take_opened(tls, room)? {
+        Some(0) => {}
+        // Opened before, when the room was too small.
+        Some(bytes) => return Ok(Some(Received { bytes, work: bytes, is_drained: false })),
+        None => return Ok(None),
+    }
+    // The error of a record before stays.
+    tls.process_new_packets().map_err(broken)?;
+    let bytes_max = records.bytes_max(room.len());
+    let read = receive_plain(socket, &mut room[..bytes_max], is_ending)?;
+    let Some(Received { bytes: end, mut is_drained, .. }) = read else {
+        tls.read_tls(&mut io::empty())?;
+        return Ok(None);
     };
-    loop {
-        let taken = socket.taken;
-        match tls.reader().read(&mut room[bytes..]) {
-            // The peer has ended its stream, with or without saying so in TLS.
-            Ok(0) => return Ok((bytes > 0).then(|| received(bytes, taken, false))),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Ok((bytes > 0).then(|| received(bytes, taken, false)));
-            }
-            Ok(opened) => {
-                bytes += opened;
-                if bytes == room.len() {
-                    return Ok(Some(received(bytes, taken, false)));
-                }
-                continue;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+    let (mut begin, mut bytes) = (0, 0);
+    while begin < end {
+        let length = records.pass(&room[begin..end]);
+        if !open(tls, &room[begin..begin + length]) {
+            is_drained = false;
+            break;
         }
-        if let Err(error) = tls.process_new_packets() {
-            // Records before the broken one may just have been opened. The error stays.
-            bytes += tls.reader().read(&mut room[bytes..]).unwrap_or(0);
-            return match bytes {
-                0 => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-                _ => Ok(Some(received(bytes, taken, false))),
-            };
-        }
-        if has_read {
-            has_read = false;
-            continue;
-        }
-        if socket.is_drained && !is_ending {
-            return Ok(Some(received(bytes, taken, true)));
-        }
-        if received(bytes, taken, false).work >= WORK_MAX {
-            return Ok(Some(received(bytes, taken, false)));
-        }
-        match tls.read_tls(&mut socket) {
-            Ok(_) => has_read = true,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Ok(Some(received(bytes, taken, true)));
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // What was opened before is handled first; the next read gives the error again.
-            Err(_) if bytes > 0 => return Ok(Some(received(bytes, taken, false))),
-            Err(error) => return Err(error),
-        }
+        begin += length;
+        // An opened record is shorter than the bytes of the record, so no unopened ones are written
+        // over. Where a part came before, the rest of the opened bytes waits in the library.
+        bytes += take_opened(tls, &mut room[bytes..begin])?.unwrap_or(0);
+    }
+    bytes += take_opened(tls, &mut room[bytes..])?.unwrap_or(0);
+    let work = bytes + OVERHEAD_WORK * end.saturating_sub(bytes);
+    Ok(Some(Received { bytes, work, is_drained: is_drained && bytes < room.len() }))
+}
+
+/// Moves opened bytes to the start of `room`. Returns `None` at the end of the peer's stream, with or
+/// without a word of that in TLS.
+fn take_opened(tls: &mut ServerConnection, room: &mut [u8]) -> io::Result<Option<usize>> {
+    match tls.reader().read(room) {
+        Ok(0) if !room.is_empty() => Ok(None),
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(0)),
+        Err(error) => Err(error),
     }
 }
 
-/// A socket that notes the bytes taken from it, and whether the last read took the last ones.
-struct Noting<'s> {
-    socket: &'s mut TcpStream,
-    taken: usize,
-    is_drained: bool,
+/// Opens records, or keeps the part of one until its rest comes. Returns whether more may follow: not
+/// after the peer's last record, nor after one that cannot be opened.
+fn open(tls: &mut ServerConnection, mut sealed: &[u8]) -> bool {
+    while !sealed.is_empty() {
+        let is_taken = tls.read_tls(&mut sealed).is_ok_and(|bytes| bytes > 0);
+        let opened = tls.process_new_packets();
+        if !is_taken || !opened.is_ok_and(|state| !state.peer_has_closed()) {
+            return false;
+        }
+    }
+    true
 }
 
-impl Read for Noting<'_> {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.socket.read(room)?;
-        self.taken += bytes;
-        self.is_drained = bytes > 0 && bytes < room.len();
-        Ok(bytes)
-    }
+fn broken(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use callreel_core::format::Codec;
@@ -16,8 +17,8 @@ use crate::store::{Part, Store};
 /// Most silence written before other recordings have their turn, in bytes: one job may hold hours.
 const SILENCE_TURN_BYTES_MAX: u64 = 256 * 1024;
 
-/// File descriptors of a recording: its file, for names and syncs and for the WAV writer, and its capture.
-pub const DESCRIPTORS: usize = 2 + 1;
+/// File descriptors of a recording: its file and its capture.
+pub const DESCRIPTORS: usize = 1 + 1;
 
 /// A recording with its header and its first record on the disk.
 pub(super) struct OpenFile {
@@ -75,7 +76,7 @@ impl OpenFile {
     }
 
     fn write_head(part: &Part, record: &Record, spec: Spec) -> io::Result<wav::Writer<PartFile>> {
-        let file = PartFile::new(part.file().try_clone()?);
+        let file = PartFile::new(Arc::clone(part.file()));
         let writer = wav::Writer::new(file, spec).map_err(to_io)?;
         let mut record = record.clone();
         record.id = Some(part.id().clone());
@@ -169,8 +170,8 @@ impl OpenFile {
         self.data_bytes() / u64::from(self.writer.spec().sample_frame_bytes())
     }
 
-    /// Makes the recording whole and durable, and gives it its final names. Takes the time to read the
-    /// file for its digest off `spare`.
+    /// Makes the recording whole and durable, and gives it its final names, which are durable when its
+    /// [directory](Part::dir) is synced. Takes the time to read the file for its digest off `spare`.
     ///
     /// # Errors
     /// The system's error; this may be tried again.
@@ -197,6 +198,6 @@ impl OpenFile {
             self.sealed = true;
         }
         store.rescue(&mut self.part, record)?;
-        self.part.publish(record, &self.digest, spare)
+        self.part.name(record, &self.digest, spare)
     }
 }

@@ -1,6 +1,8 @@
 //! A finisher: seals and publishes the recordings that a writer has written, and writes the records of
 //! calls without audio.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -12,9 +14,15 @@ use super::file::OpenFile;
 use super::jobs::Finish;
 use super::retry::{Retries, Trial};
 use super::{Backlog, Outcome};
+use crate::disk::sync_dir;
 use crate::pulse::Pulse;
 use crate::store::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
 use crate::store::{Left, Store};
+
+/// Most recordings that share one sync of their directory, and the longest time for which the first of
+/// them waits for another one to begin.
+const NAMED_MAX: usize = 32;
+const NAMED_FOR_MAX: Duration = Duration::from_millis(20);
 
 /// A job for a finisher.
 pub(super) enum FinisherJob {
@@ -60,6 +68,9 @@ impl Finishers {
 pub(super) struct Finisher {
     store: Arc<Store>,
     pulse: Arc<Pulse>,
+    /// Recordings with their final names, whose directories are to be synced; and since when.
+    named: Vec<Ended>,
+    named_since: Instant,
     /// The recordings that the disk has refused to finish so far.
     waiting: Vec<Ended>,
     retries: Retries,
@@ -68,8 +79,16 @@ pub(super) struct Finisher {
 }
 
 impl Finisher {
-    pub(super) const fn new(store: Arc<Store>, pulse: Arc<Pulse>) -> Self {
-        Self { store, pulse, waiting: Vec::new(), retries: Retries::new(), spare: SPARE_TIME }
+    pub(super) fn new(store: Arc<Store>, pulse: Arc<Pulse>) -> Self {
+        Self {
+            store,
+            pulse,
+            named: Vec::new(),
+            named_since: Instant::now(),
+            waiting: Vec::new(),
+            retries: Retries::new(),
+            spare: SPARE_TIME,
+        }
     }
 
     /// Performs jobs until the writer is gone and nothing waits.
@@ -77,6 +96,8 @@ impl Finisher {
         loop {
             self.pulse.rest();
             let received = receiver.try_recv().or_else(|_| {
+                self.settle();
+                self.pulse.rest();
                 self.spare = SPARE_TIME;
                 self.retries.receive(receiver)
             });
@@ -111,21 +132,53 @@ impl Finisher {
         self.retries.set(self.waiting.iter().filter_map(|ended| ended.trial.retry_at));
     }
 
-    /// Finishes a recording. If the disk refuses, the recording waits for another try, or is left to the
-    /// store.
+    /// Gives a recording its final names, and settles it with those that end at the same time. A long one
+    /// waits for no other.
     fn finish(&mut self, mut ended: Ended) {
-        let _entered = ended.span.clone().entered();
+        let entered = ended.span.clone().entered();
         self.store.set_dirty();
-        match ended.file.finish(&mut ended.finish.record, &self.store, &mut self.spare) {
-            Ok(()) => ended.publish(),
-            Err(error) => {
-                let end = Some(ended.ended);
-                if ended.trial.fail(&error, end, &mut self.retries, &self.store) {
-                    self.waiting.push(ended);
-                } else {
-                    ended.leave(&self.store);
-                }
+        if let Err(error) =
+            ended.file.finish(&mut ended.finish.record, &self.store, &mut self.spare)
+        {
+            return self.refuse(ended, &error);
+        }
+        drop(entered);
+        let is_long = ended.file.data_bytes() > WHOLE_BYTES_MAX;
+        if self.named.is_empty() {
+            self.named_since = Instant::now();
+        }
+        self.named.push(ended);
+        let is_late = self.named_since.elapsed() >= NAMED_FOR_MAX;
+        if is_long || is_late || self.named.len() >= NAMED_MAX {
+            self.settle();
+        }
+    }
+
+    /// Makes the final names durable, by one sync of each directory, and tells of the recordings.
+    fn settle(&mut self) {
+        let mut synced: Vec<(PathBuf, io::Result<()>)> = Vec::new();
+        for ended in std::mem::take(&mut self.named) {
+            self.pulse.beat(Instant::now());
+            let _entered = ended.span.clone().entered();
+            let dir = ended.file.part.dir();
+            let at = synced.iter().position(|(other, _)| other == dir).unwrap_or_else(|| {
+                synced.push((dir.to_owned(), sync_dir(dir)));
+                synced.len() - 1
+            });
+            match &synced[at].1 {
+                Ok(()) => ended.publish(),
+                Err(error) => self.refuse(ended, error),
             }
+        }
+    }
+
+    /// Has a recording that the disk refuses wait for another try, or leaves it to the store.
+    fn refuse(&mut self, mut ended: Ended, error: &io::Error) {
+        let end = Some(ended.ended);
+        if ended.trial.fail(error, end, &mut self.retries, &self.store) {
+            self.waiting.push(ended);
+        } else {
+            ended.leave(&self.store);
         }
     }
 
@@ -149,6 +202,7 @@ impl Ended {
     fn publish(mut self) {
         self.trial.succeed();
         let record = &self.finish.record;
+        self.file.part.settle(record);
         if !self.backlog.is_quiet.load(Ordering::Relaxed) {
             let file = record.wav.as_ref().map(|wav| wav.file.as_str());
             tracing::info!(file, state = %record.state, ms = record.duration_ms, "saved");

@@ -3,19 +3,20 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 use callreel_core::wav;
 
 /// A file written at a position that it keeps, in one system call a write.
 #[derive(Debug)]
 pub struct PartFile {
-    file: File,
+    file: Arc<File>,
     position: u64,
 }
 
 impl PartFile {
     /// Writes from the start of `file` on.
-    pub const fn new(file: File) -> Self {
+    pub const fn new(file: Arc<File>) -> Self {
         Self { file, position: 0 }
     }
 }

@@ -100,7 +100,7 @@ fn finish(store: &Store, left: &mut Left) -> io::Result<()> {
         // Reads the part of the last block that the disk took before it refused the rest, if any.
         let go_on = |_, _| ControlFlow::Continue(());
         digest.read_on(&part.file, spec.header_bytes(), data_bytes, go_on)?;
-        mend(&part.file, spec, samples, store, record)?;
+        mend(part, spec, samples, store, record)?;
         record.cut(samples);
         record.wav = None;
     }

@@ -7,6 +7,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use callreel_core::format::{Codec, Format};
@@ -64,7 +65,7 @@ pub(super) fn recover_wav(
     };
     let mut part = Part {
         names: names.clone(),
-        file,
+        file: Arc::new(file),
         record_published: published,
         wav_published: false,
         finished: store.finished.clone(),
@@ -85,7 +86,7 @@ pub(super) fn recover_wav(
     if !published && record.state == State::Recording {
         // The record may be lost, and its format unknown.
         record.format = spec.into();
-        mend(part.file(), spec, samples, store, &record)?;
+        mend(&part, spec, samples, store, &record)?;
         let ended_at = end_of(&record, samples, written_at);
         record.set_samples(samples);
         record.close(End::None);
@@ -215,17 +216,18 @@ pub(super) fn samples_in(file: &File, spec: Spec) -> io::Result<u64> {
 
 /// Completes a file of callreel's that has `samples` samples of each channel.
 pub(super) fn mend(
-    file: &File,
+    part: &Part,
     spec: Spec,
     samples: u64,
     store: &Store,
     record: &Record,
 ) -> io::Result<()> {
+    let file = part.file();
     let data_bytes = samples * u64::from(spec.sample_frame_bytes());
     // Cuts off a torn last sample and an ending that was begun.
     file.set_len(u64::from(spec.header_bytes()) + data_bytes)?;
     let data_bytes = u32::try_from(data_bytes).unwrap_or(wav::DATA_BYTES_MAX);
-    let mut writer = wav::Writer::resume(PartFile::new(file.try_clone()?), spec, data_bytes);
+    let mut writer = wav::Writer::resume(PartFile::new(Arc::clone(file)), spec, data_bytes);
     writer.checkpoint().map_err(to_io)?;
     let mut sealed = record.clone();
     sealed.set_samples(samples);

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::digest::{self, DataDigest};
@@ -16,7 +17,8 @@ use crate::record::{Id, Key, Record, State, Wav};
 #[derive(Debug)]
 pub struct Part {
     pub(super) names: Names,
-    pub(super) file: File,
+    /// Shared with the writer of its samples: one descriptor.
+    pub(super) file: Arc<File>,
     /// The record has its final name.
     pub(super) record_published: bool,
     /// The WAV has its final name; only its directory is still to be made durable.
@@ -33,7 +35,7 @@ impl Part {
 
     /// The file, open for reading and writing.
     #[must_use]
-    pub const fn file(&self) -> &File {
+    pub const fn file(&self) -> &Arc<File> {
         &self.file
     }
 
@@ -97,13 +99,35 @@ impl Part {
     /// Gives the finished WAV and its record their final names, durably. May be called again after an
     /// error.
     ///
+    /// # Errors
+    /// The system's error; no existing file is replaced.
+    pub fn publish(
+        &mut self,
+        record: &mut Record,
+        digest: &DataDigest,
+        spare: &mut Duration,
+    ) -> io::Result<()> {
+        self.name(record, digest, spare)?;
+        sync_dir(self.dir())?;
+        self.finished.settle(record);
+        Ok(())
+    }
+
+    /// The directory of the final names: to be synced when they are given.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.names.dir
+    }
+
+    /// Gives the finished WAV and its record their final names, and leaves it to the caller to sync the
+    /// directory and to settle the recording. May be called again after an error.
+    ///
     /// The order decides the state after a crash: the WAV's bytes, then the record, then the WAV's name.
     /// `digest` is that of the file's samples. A digest of the whole file is made if `spare` time
     /// allows.
     ///
     /// # Errors
     /// The system's error; no existing file is replaced.
-    pub fn publish(
+    pub(crate) fn name(
         &mut self,
         record: &mut Record,
         digest: &DataDigest,
@@ -126,9 +150,12 @@ impl Part {
             rename_new(&self.names.wav_part(), &self.names.wav())?;
             self.wav_published = true;
         }
-        sync_dir(&self.names.dir)?;
-        self.finished.settle(record);
         Ok(())
+    }
+
+    /// Tells the consumers of finished recordings: the final names are durable.
+    pub(crate) fn settle(&self, record: &Record) {
+        self.finished.settle(record);
     }
 }
 

@@ -277,6 +277,26 @@ fn a_long_call_takes_no_more_memory_than_a_short_one() {
 }
 
 #[test]
+fn a_live_call_takes_two_descriptors() {
+    const CALLS: usize = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let folder = format!("/proc/{}/fd", server.pid().as_raw_nonzero());
+    let open = || std::fs::read_dir(&folder).unwrap().count();
+    let before = {
+        drop(heard_call(&server, 0).finish());
+        open()
+    };
+    let mut calls: Vec<Peer> = (1..=CALLS).map(|number| heard_call(&server, number)).collect();
+    calls.iter_mut().for_each(Peer::sync);
+    // Files are opened for a moment, too, as at a sync.
+    eventually(PROMPT, "each call has its socket and its file", || {
+        (open() <= before + 2 * CALLS).then_some(())
+    });
+    assert!(shelf::unfinished(dir.path()).len() >= CALLS);
+}
+
+#[test]
 fn a_live_call_takes_at_most_24_kib() {
     const CALLS: usize = 200;
     let dir = tempfile::tempdir().unwrap();

@@ -63,6 +63,34 @@ fn whenever_the_power_goes_what_was_durable_is_recovered_and_that_is_all_but_two
     assert!(worst <= DURABLE_AFTER_MAX);
 }
 
+#[test]
+fn calls_that_end_together_share_syncs_and_each_name_is_durable_before_its_close() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = Disk::new();
+    let server = disk.under_without_data(Setup::new(dir.path()), dir.path()).start();
+    // Behind each sync, others wait.
+    disk.delay(".wav.part$", "sync", 1..=u64::MAX, 50);
+    let mut peers: Vec<Peer> = (0..4 * cores).map(|n| Peer::call(&server, &stream_id(n))).collect();
+    peers.iter_mut().for_each(|peer| peer.say(5 * CHUNK));
+    peers.iter_mut().for_each(Peer::sync);
+    peers.iter_mut().for_each(Peer::stop);
+    let mut day = PathBuf::new();
+    let is_sync =
+        |operation: &Operation, day: &Path| operation.kind == "fsync" && operation.path == day;
+    for peer in &mut peers {
+        assert_eq!(peer.close_code(), Some(1000));
+        let wav = format!("{}.wav", peer.stream_id);
+        let operations = disk.operations();
+        let named = operations.iter().position(|operation| operation.to.ends_with(&wav));
+        let named = named.expect("a closed call has its final name");
+        day = operations[named].to.parent().unwrap().to_owned();
+        assert!(operations[named..].iter().any(|o| is_sync(o, &day)), "{wav} is not durable");
+    }
+    let syncs = disk.operations().iter().filter(|operation| is_sync(operation, &day)).count();
+    assert!(syncs < peers.len(), "{syncs} syncs of the folder for {} calls", peers.len());
+}
+
 /// The fate of writes that were not synced.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Loss {

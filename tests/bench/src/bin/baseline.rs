@@ -3,9 +3,10 @@
 //! cost. It does not handle gaps, both tracks, crashes or full disks.
 //!
 //! Run it with its default read buffer, and with `--read-buffer 8192`: the WebSocket crate clears
-//! its read buffer (128 KiB by default) before every read.
+//! its read buffer (128 KiB by default) before every read. With `--tls-cert` and `--tls-key` it speaks
+//! TLS by rustls.
 
-use std::io::BufWriter;
+use std::io::{self, BufWriter};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,9 +17,18 @@ use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use axum::routing::any;
+use axum::serve::Listener;
 use callreel_bench::peers::{self, Event, MULAW};
 use clap::Parser;
 use hound::{SampleFormat, WavSpec, WavWriter};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::server::TlsStream;
 
 const SPEC: WavSpec = WavSpec {
     channels: 1,
@@ -41,15 +51,81 @@ struct Args {
     /// Bytes of the WebSocket's read buffer [default: the crate's]
     #[arg(long)]
     read_buffer: Option<usize>,
+
+    /// Certificate, in PEM: speaks TLS
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// Key of the certificate, in PEM
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Arc::new(Args::parse());
-    let listener = tokio::net::TcpListener::bind(args.listen).await.context("cannot listen")?;
+    let listener = TcpListener::bind(args.listen).await.context("cannot listen")?;
     println!("listening on {}", listener.local_addr()?);
+    let files = args.tls_cert.clone().zip(args.tls_key.clone());
     let app = Router::new().route("/media-stream", any(upgrade)).with_state(args);
-    Ok(axum::serve(listener, app).await?)
+    match files {
+        Some((cert, key)) => {
+            axum::serve(Secured::start(listener, acceptor(&cert, &key)?)?, app).await?
+        }
+        None => axum::serve(listener, app).await?,
+    }
+    Ok(())
+}
+
+fn acceptor(cert: &Path, key: &Path) -> anyhow::Result<TlsAcceptor> {
+    let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<_, _>>()?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A listener that speaks TLS. Each handshake is a task of its own.
+struct Secured {
+    address: SocketAddr,
+    shaken: mpsc::UnboundedReceiver<(TlsStream<TcpStream>, SocketAddr)>,
+}
+
+impl Secured {
+    fn start(listener: TcpListener, acceptor: TlsAcceptor) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let (sender, shaken) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((socket, peer)) = listener.accept().await {
+                let (acceptor, sender) = (acceptor.clone(), sender.clone());
+                tokio::spawn(async move {
+                    match acceptor.accept(socket).await {
+                        Ok(stream) => drop(sender.send((stream, peer))),
+                        Err(error) => eprintln!("a handshake failed: {error}"),
+                    }
+                });
+            }
+        });
+        Ok(Self { address, shaken })
+    }
+}
+
+impl Listener for Secured {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.shaken.recv().await {
+            Some(accepted) => accepted,
+            // The socket is broken: there are no more connections.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(self.address)
+    }
 }
 
 async fn upgrade(State(args): State<Arc<Args>>, upgrade: WebSocketUpgrade) -> Response {
