@@ -13,6 +13,7 @@ use super::serve::{
 use crate::caller_ids::Callers;
 use crate::public_url::PathPrefix;
 use crate::secrets::Watched;
+use crate::stream_paths::StreamPath;
 use crate::stream_tokens::StreamTokens;
 use crate::tls::Certificate;
 use crate::twilio::AuthTokens;
@@ -44,6 +45,9 @@ pub enum Error {
         /// Address of the admin listener.
         admin: SocketAddr,
     },
+    /// One path, two providers.
+    #[error("--provider names the path {0} twice: leave one of them out")]
+    ProviderTwice(String),
     /// The auth token is not usable.
     #[error(transparent)]
     Token(#[from] twilio::Error),
@@ -128,7 +132,15 @@ fn http_config(
         (Some(tokens), Some(public_url)) => Some(twilio::Verifier::new(tokens, public_url.clone())),
         (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
     };
+    let stream_paths = listening.provider;
+    let is_twice = |(at, path): (usize, &StreamPath)| {
+        stream_paths[..at].iter().any(|other| other.path == path.path)
+    };
+    if let Some((_, twice)) = stream_paths.iter().enumerate().find(|found| is_twice(*found)) {
+        return Err(Error::ProviderTwice(twice.path.clone()));
+    }
     Ok(http::Config {
+        stream_paths,
         certificate,
         proxy_protocol: listening.proxy_protocol,
         origins: listening.allow_origin,
@@ -259,6 +271,15 @@ mod tests {
         }
         config(&["--admin-behind-proxy"]).unwrap();
         config(&["--webhook", "https://example.com/"]).unwrap_err();
+    }
+
+    #[test]
+    fn a_path_has_one_provider() {
+        let config = |paths| Config::try_from(serve_args(&["--provider", paths]).unwrap());
+        let paths = config("/a=telnyx,/b=plivo,/media-stream=exotel").unwrap().http.stream_paths;
+        assert_eq!(paths.len(), 3);
+        let error = config("/a=telnyx,/a/=plivo").unwrap_err().to_string();
+        assert!(error.contains("/a twice"), "{error}");
     }
 
     #[test]

@@ -21,7 +21,6 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use callreel_core::format::{Codec, Format};
-use callreel_core::frame::Provider;
 use callreel_core::wav::{self, Encoding, FormatChunk, Length, Spec};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
@@ -35,7 +34,7 @@ use super::part::is_at;
 use super::{Left, Names, Part, Store};
 use crate::disk::{self, clear_claim, found, is_there, read_small, rename_new, sync_dir};
 use crate::lock::lock;
-use crate::record::{End, Id, Key, Record, State};
+use crate::record::{End, Id, Key, Record, State, Word};
 
 /// The time between two log lines about the progress.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -438,7 +437,7 @@ fn recover_wav(
     let written_at = modified(&file);
     let mut record = known
         .or_else(|| read_record(&names.json_part()))
-        .unwrap_or_else(|| Record::unknown(Provider::Twilio, written_at));
+        .unwrap_or_else(|| Record::unknown(Word::unknown_provider(), written_at));
     let Some(spec) = spec_of(&file, &record)? else {
         return Ok(Recovered::NotOurs);
     };
