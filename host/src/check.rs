@@ -89,7 +89,7 @@ pub fn run(args: ServeArgs) -> bool {
     disk::check(&mut report, &store, keeps_days);
     if let Ok(mut config) = config {
         open_files(&mut report, &mut config, admin.is_some(), max_calls.map(Into::into));
-        network::check_signatures(&mut report, &config.http.twilio);
+        network::check_signatures(&mut report, &config.http);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {

@@ -61,8 +61,8 @@ fn sent(fixture: &Fixture) -> Vec<Sent> {
     for message in fixture.messages() {
         let message: Value = serde_json::from_slice(&message).unwrap();
         let one_of = |paths: &[&str]| {
-            let found = paths.iter().filter_map(|path| message.pointer(path));
-            found.cloned().next().unwrap_or_default()
+            let mut found = paths.iter().filter_map(|path| message.pointer(path));
+            found.next().cloned().unwrap_or_default()
         };
         let id = one_of(&[
             "/streamSid",

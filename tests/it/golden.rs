@@ -8,8 +8,8 @@ use callreel_core::frame::Track;
 use callreel_core::g711::{decode_alaw, encode_alaw};
 use serde_json::Value;
 
-use crate::harness::client;
 use crate::dialects;
+use crate::harness::client;
 use crate::harness::fixtures::{self, Fixture};
 use crate::harness::oracle;
 use crate::harness::recorder::{Core, Recorder, Recording, connection};

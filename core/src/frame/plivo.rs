@@ -137,7 +137,7 @@ mod tests {
             (r#""{\"user\":12}""#, r#"{"user":12}"#),
             (r#""{\"user\":\"a\\\"b\"}""#, r#"{"user":"a\"b"}"#),
             (r#""{\"user\":\"a\"""#, r#"{"user":"a""#),
-            (r#""{\"user\":\"a\",}""#, r#"{"user":"a",}"#),
+            (r#""{\"user\":\"a\" 1}""#, r#"{"user":"a" 1}"#),
         ] {
             assert_eq!(parameters(headers), [pair("extra_headers", whole)], "{headers}");
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use callreel_core::frame::Provider;
 use hyper::StatusCode;
 use hyper::header::LOCATION;
 use serde_json::Value;
@@ -12,10 +13,9 @@ use url::Url;
 
 use super::Report;
 use crate::client::{self, Answer};
-use crate::http::IS_RUNNING;
+use crate::http::{self, IS_RUNNING};
 use crate::ports::refusal;
 use crate::public_url::{PublicUrl, WEBHOOK_PATH};
-use crate::twilio;
 
 /// Days of validity below which a certificate should have been renewed.
 const DAYS_FEW: u64 = 7;
@@ -84,9 +84,18 @@ fn is_ours(text: &str) -> bool {
 }
 
 /// Tells whether Twilio's signatures are checked.
-pub(super) fn check_signatures(report: &mut Report, config: &twilio::Config) {
-    match config.verifier {
-        Some(_) => report.good("signatures", "checked: only Twilio's own requests are taken"),
+pub(super) fn check_signatures(report: &mut Report, config: &http::Config) {
+    let others = config.stream_paths.iter().filter(|path| path.provider != Provider::Twilio);
+    let others: Vec<&str> = others.map(|path| path.path.as_str()).collect();
+    match config.twilio.verifier {
+        Some(_) if others.is_empty() => {
+            report.good("signatures", "checked: only Twilio's own requests are taken");
+        }
+        Some(_) => {
+            let paths = others.join(", ");
+            let text = format!("checked, but not at {paths}: anybody that knows such a path can record");
+            report.warn("signatures", text);
+        }
         None => report.warn(
             "signatures",
             "not checked: anybody that reaches the public port can record; set --public-url and an auth \
