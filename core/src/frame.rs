@@ -3,13 +3,37 @@
 //! [`parse`] turns one text message of a [`Provider`] into a [`Frame`]. Wire names live in the
 //! provider's own file and nowhere else.
 
+#[cfg(feature = "bandwidth")]
+mod bandwidth;
+mod detect;
+mod encoding;
 mod exact;
+#[cfg(feature = "exotel")]
+mod exotel;
+mod foreign;
+mod found;
+#[cfg(feature = "json")]
+mod json;
 mod members;
+#[cfg(feature = "plivo")]
+mod plivo;
+mod provider;
+#[cfg(feature = "signalwire")]
+mod signalwire;
 mod spelling;
+mod start;
+#[cfg(feature = "telnyx")]
+mod telnyx;
 mod text;
 mod twilio;
+#[cfg(feature = "voximplant")]
+mod voximplant;
+#[cfg(feature = "wavix")]
+mod wavix;
 
+pub use self::detect::{Detector, Verdict};
 pub(crate) use self::exact::is_same;
+pub use self::provider::{Habits, Provider};
 pub use self::text::Text;
 pub(crate) use self::twilio::SID_BYTES;
 
@@ -26,64 +50,6 @@ pub const DEPTH_MAX: usize = 32;
 ///
 /// Fewer on a microcontroller: while a start is parsed, the stack holds several copies of them.
 pub const PARAMETERS_MAX: usize = if cfg!(target_pointer_width = "64") { 32 } else { 8 };
-
-/// Provider of a connection's messages.
-///
-/// ```
-/// use callreel_core::frame::{Body, Provider, parse};
-///
-/// let mut text = *br#"{"event":"stop","streamSid":"MZ1"}"#;
-/// let frame = parse(Provider::Twilio, &mut text)?;
-/// assert!(matches!(frame.body, Body::Stop));
-/// assert_eq!(Provider::Twilio.name(), "twilio");
-/// # Ok::<(), callreel_core::frame::PeerError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum Provider {
-    /// Twilio Media Streams, and senders that speak its dialect.
-    Twilio,
-}
-
-impl Provider {
-    /// Name in records and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Twilio => "twilio",
-        }
-    }
-
-    /// Customs of the provider.
-    #[must_use]
-    pub const fn habits(self) -> &'static Habits {
-        match self {
-            Self::Twilio => &twilio::HABITS,
-        }
-    }
-}
-
-/// Customs of a provider that a recorder must know besides its messages.
-///
-/// ```
-/// use callreel_core::format::Format;
-/// use callreel_core::frame::Provider;
-///
-/// let habits = Provider::Twilio.habits();
-/// assert!(habits.ends_with_stop);
-/// assert_eq!(habits.default_format, Some(Format::TELEPHONE));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub struct Habits {
-    /// A stream ends with a stop, so audio may be missing where the connection is closed without one. If
-    /// false, closing the connection is the end of the stream.
-    pub ends_with_stop: bool,
-    /// Format of the audio if a start names none; `None` if a start always names it.
-    pub default_format: Option<Format>,
-}
 
 /// Reason that a peer's message was not taken. Each costs that message and nothing else.
 ///
@@ -378,13 +344,20 @@ pub struct Start<'t> {
     pub call_id: Text<'t>,
     /// Id of the account; empty if not given.
     pub account_id: Text<'t>,
-    /// The tracks announced; inbound if none is named.
+    /// The tracks announced; the provider's default if none is named
+    /// ([`Habits::default_tracks`]).
     pub tracks: Tracks,
+    /// The provider's starts do not tell the tracks, and `tracks` are those that may come. A track that
+    /// begins late, or never, has no gap there.
+    pub has_assumed_tracks: bool,
     /// Encoding of the audio, in the provider's words; empty if not given.
     pub encoding: Text<'t>,
     /// Format of the audio: the provider's default if the start names none, `None` if the start names a
     /// format that the parser does not know.
     pub format: Option<Format>,
+    /// The start leaves out the encoding or the sample rate, and `format` has the provider's default in
+    /// its place.
+    pub is_format_assumed: bool,
     /// Whether each chunk holds both tracks, sample by sample. Counts only if both are announced.
     pub is_interleaved: bool,
     /// Parameters that the user gave the stream: at most [`PARAMETERS_MAX`] names and values.
@@ -405,8 +378,10 @@ impl Start<'_> {
             call_id: Text::new(""),
             account_id: Text::new(""),
             tracks: Tracks::One(Track::Inbound),
+            has_assumed_tracks: false,
             encoding: Text::new(""),
             format: Some(Format::TELEPHONE),
+            is_format_assumed: false,
             is_interleaved: false,
             parameters: Vec::new(),
             parameters_dropped: 0,
@@ -487,5 +462,19 @@ pub(crate) fn parse_known<'t>(
 ) -> Result<Frame<'t>, PeerError> {
     match provider {
         Provider::Twilio => twilio::parse(text, known),
+        #[cfg(feature = "bandwidth")]
+        Provider::Bandwidth => json::parse(text, &bandwidth::NAMES),
+        #[cfg(feature = "exotel")]
+        Provider::Exotel => json::parse(text, &exotel::NAMES),
+        #[cfg(feature = "plivo")]
+        Provider::Plivo => json::parse(text, &plivo::NAMES),
+        #[cfg(feature = "signalwire")]
+        Provider::SignalWire => twilio::parse(text, known),
+        #[cfg(feature = "telnyx")]
+        Provider::Telnyx => json::parse(text, &telnyx::NAMES),
+        #[cfg(feature = "voximplant")]
+        Provider::Voximplant => json::parse(text, &voximplant::NAMES),
+        #[cfg(feature = "wavix")]
+        Provider::Wavix => json::parse(text, &wavix::NAMES),
     }
 }

@@ -1,5 +1,7 @@
 //! A call as a state machine: messages in, samples that can no longer change out.
 
+#[cfg(feature = "telnyx")]
+mod chunks;
 mod clock;
 mod event;
 mod identity;
@@ -120,6 +122,7 @@ pub struct Session<S> {
     provider: Provider,
     state: State,
     tracks: Tracks,
+    has_assumed_tracks: bool,
     jitter: JitterBuffer<S>,
     stream_id: StreamId,
     /// The stream's time at its first sample, in samples. A jump of the clock moves it, for both tracks.
@@ -153,6 +156,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             provider,
             state: State::Waiting,
             tracks: Tracks::One(Track::Inbound),
+            has_assumed_tracks: false,
             jitter: JitterBuffer::new(ring),
             stream_id: StreamId::NONE,
             anchor: None,
@@ -175,6 +179,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             provider: _,
             state,
             tracks,
+            has_assumed_tracks,
             jitter,
             stream_id,
             anchor,
@@ -189,6 +194,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         } = self;
         *state = State::Waiting;
         *tracks = Tracks::One(Track::Inbound);
+        *has_assumed_tracks = false;
         jitter.clear();
         *stream_id = StreamId::NONE;
         *anchor = None;
@@ -207,6 +213,22 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             core::mem::replace(self.jitter.ring_mut(), ring)
         } else {
             ring
+        }
+    }
+
+    /// Sets the provider of a session that waits for its start. After the start it changes nothing.
+    ///
+    /// ```
+    /// use callreel_core::frame::Provider;
+    /// use callreel_core::session::Session;
+    ///
+    /// let mut session = Session::new(Provider::Twilio, [0; 0]);
+    /// session.set_provider(Provider::ALL[0]);
+    /// assert_eq!(session.provider(), Provider::ALL[0]);
+    /// ```
+    pub fn set_provider(&mut self, provider: Provider) {
+        if self.state == State::Waiting {
+            self.provider = provider;
         }
     }
 
@@ -269,7 +291,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             }
             State::Recording => {
                 if !*is_known && !self.stream_id.is(stream_id) {
-                    self.stats.unaddressed += 1;
+                    self.note_unaddressed(stream_id);
                 }
                 let (placed, ended) = self.take_media(*sequence, media, &mut pending)?;
                 gap = ended;
@@ -322,8 +344,13 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
 
     /// The unit of the stream's timestamps; milliseconds until the first chunks show another.
     #[must_use]
-    pub const fn media_clock(&self) -> MediaClock {
-        self.pace.clock()
+    pub fn media_clock(&self) -> MediaClock {
+        match self.pace.clock() {
+            MediaClock::Milliseconds if self.stats.media == 0 => MediaClock::Milliseconds,
+            MediaClock::Milliseconds if self.has_no_time() => MediaClock::Absent,
+            MediaClock::Milliseconds if self.counts_from_1970() => MediaClock::UnixMilliseconds,
+            clock => clock,
+        }
     }
 
     /// Format of the audio on the wire, and of [`Turn::poll_wire`]; `None` before the start.
@@ -421,10 +448,14 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         if layout.whole(media.bytes.len()) != media.bytes.len() {
             return Err(self.reject(PeerError::Shape));
         }
-        let is_old = self.note_sequence(sequence);
+        let samples = layout.instants(media.bytes.len());
+        let (sequence, is_old) = match sequence {
+            Some(_) => (sequence, self.note_sequence(sequence)),
+            None => self.note_chunk(channel, media, samples),
+        };
         let mut placed = Placed {
             tracks: media.tracks,
-            samples: layout.instants(media.bytes.len()),
+            samples,
             late: false,
             reordered: false,
             repeated: false,
@@ -507,6 +538,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let parts = parts(layout, tracks);
         self.jitter.set_layout(layout, parts).map_err(|bytes_min| Error::Ring { bytes_min })?;
         self.tracks = tracks;
+        self.has_assumed_tracks = start.has_assumed_tracks;
         self.state = State::Recording;
         Ok(true)
     }

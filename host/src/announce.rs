@@ -4,9 +4,11 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use callreel_core::frame::Provider;
 use tracing::{info, warn};
 
 use crate::public_url::WEBHOOK_PATH;
+use crate::stream_paths::StreamPath;
 use crate::{http, twilio};
 
 /// Addresses and directory of a server that takes calls from now on.
@@ -23,14 +25,15 @@ pub(crate) struct Opened<'s> {
 }
 
 impl Opened<'_> {
-    /// Tells, in this order: the webhook to enter at Twilio, whether signatures are checked, the directory
-    /// of the recordings, the console.
+    /// Tells, in this order: the webhook to enter at Twilio, whether signatures are checked, the paths of
+    /// other providers, the directory of the recordings, the console.
     pub(crate) fn tell(&self, config: &http::Config) {
         let Self { public, admin, dir, admin_speaks_tls: _ } = self;
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
         let version = env!("CARGO_PKG_VERSION");
         tell_webhook(*public, config);
         tell_signatures(*public, &config.twilio);
+        tell_paths(config);
         info!(dir = %dir.display(), "recordings");
         match admin {
             Some(admin) => info!(
@@ -66,6 +69,17 @@ fn tell_webhook(public: SocketAddr, config: &http::Config) {
     );
     if let Some(taken_off) = url.taken_off() {
         info!(taken_off, "--public-url counts without this path, which callreel adds itself");
+    }
+}
+
+fn tell_paths(config: &http::Config) {
+    for StreamPath { path, provider } in &config.stream_paths {
+        let (prefix, provider) = (config.path_prefix.as_str(), provider.name());
+        let path = format_args!("{prefix}{path}");
+        info!(%path, provider, "streams at this path are of this provider");
+        if config.twilio.verifier.is_some() && provider != Provider::Twilio.name() {
+            warn!(%path, provider, "anybody that knows this path can record: its provider signs no stream");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One connection: the bytes of its WebSocket in, recordings and their end records out.
 
 mod context;
+mod dialect;
 mod masked;
 mod opening;
 pub mod pause;
@@ -12,7 +13,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use callreel_core::frame::{self, Body, Frame, MediaFrame, PeerError, Provider};
+use callreel_core::frame::{self, Body, Detector, Frame, MediaFrame, PeerError, Provider};
 use callreel_core::session::SilenceBudget;
 use callreel_core::ws;
 use jiff::Timestamp;
@@ -76,6 +77,8 @@ pub struct Health {
     pub media_time: Duration,
     /// Time of the last whole text message.
     pub heard: Instant,
+    /// If no recording is going on: the handshake, or the end of the last recording.
+    pub waiting_since: Instant,
     /// The peer has to wait until time has paid for its starts.
     pub owes_time: bool,
     /// The peer is to be held back, as in [`Handled::is_held_back`]: pass the kept bytes again, without
@@ -94,6 +97,8 @@ pub struct Call {
     /// The streams in the order of their starts, those refused for the rate before all others.
     /// *Invariant: at least one.*
     streams: Vec<Stream>,
+    /// The provider, as far as the handshake and the messages tell it.
+    detector: Detector,
     /// Counts of the messages so far, until the first stream starts.
     opening: Option<Box<Opening>>,
     /// The recording that a repeated start has ended, and the time of that end. Until it is finished,
@@ -106,6 +111,9 @@ pub struct Call {
     owed: u32,
     /// Time of the last message.
     heard: Instant,
+    /// Beginning of the time in which nothing is recorded: the handshake, or the end of the last
+    /// recording on a connection that stays open.
+    waiting_since: Instant,
     /// The end of the connection, once it has ended.
     ended: Option<End>,
     /// The code to close the connection with, once that is wanted.
@@ -124,20 +132,22 @@ pub struct Call {
 }
 
 impl Call {
-    /// A connection after its handshake, with the `key` that [`Context::finished`] is to tell. With
-    /// `capture`, messages are kept as received.
+    /// A connection after its handshake, with the `key` that [`Context::finished`] is to tell, and with
+    /// what the handshake tells of its provider. With `capture`, messages are kept as received.
     #[must_use]
-    pub fn new(peer: SocketAddr, key: usize, capture: bool) -> Self {
+    pub fn new(peer: SocketAddr, key: usize, detector: Detector, capture: bool) -> Self {
         let now = Instant::now();
         Self {
             decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
-            streams: vec![Stream::new(peer)],
+            streams: vec![Stream::new(peer, dialect::provider_of(detector))],
+            detector,
             opening: Some(Box::default()),
             before: None,
             silence: SilenceBudget::new(),
             owed: 0,
             began: now,
             heard: now,
+            waiting_since: now,
             ended: None,
             closing: None,
             finishing: 0,
@@ -246,7 +256,8 @@ impl Call {
         };
         let _entered = span.enter();
         let room = context.room(self.peer, now);
-        let Some(mut record) = opening.record(end, self.began_at) else {
+        let reason = opening.reason().to_owned();
+        let Some(mut record) = opening.record(self.provider_word(), end, self.began_at) else {
             if let Some(left_out) = room {
                 tracing::info!(%end, left_out, "a connection ended before a stream started");
             }
@@ -261,7 +272,7 @@ impl Call {
                 messages = record.no_start.as_ref().map_or(0, |seen| seen.text_messages + seen.binary_messages),
                 media = record.frames.before_start,
                 left_out,
-                "no call was recorded: messages came, but no start message that could be read"
+                "no call was recorded: messages came, but {reason}"
             );
         }
         if context.failures.take(now) {
@@ -281,6 +292,7 @@ impl Call {
             is_recording: longest.is_some(),
             media_time: longest.unwrap_or_default(),
             heard: self.heard,
+            waiting_since: self.waiting_since,
             owes_time: self.owed > 0,
             is_held_back: self.has_to_wait(false, now),
         }
@@ -347,6 +359,9 @@ impl Call {
             line.extend(text.iter().map(plain));
             line.push(b'\n');
         }
+        if self.opening.is_some() && !self.identify(text, context, now) {
+            return;
+        }
         let parsed = match self.streams.last() {
             Some(stream) => stream.session.parse(text),
             None => frame::parse(Provider::Twilio, text),
@@ -361,6 +376,9 @@ impl Call {
             Ok(frame) => {
                 if let Some(opening) = &mut self.opening {
                     opening.note_frame(&frame.body);
+                    if matches!(frame.body, Body::Start(_)) && self.provider().is_none() {
+                        return self.refuse_unknown(context, now);
+                    }
                 } else if matches!(frame.body, Body::Start(_))
                     && !self.may_start(&frame, context, now)
                 {
@@ -424,7 +442,8 @@ impl Call {
             }
             Next::Stop => {
                 self.finish(index, End::Stop, context, now);
-                if !self.is_recording() {
+                self.waiting_since = now;
+                if !self.is_recording() && self.closes_after_stop() {
                     self.end(End::Stop, ws::CloseCode::NORMAL, context, now);
                 }
             }
@@ -460,7 +479,7 @@ impl Call {
         self.owed += START_SAMPLES;
         self.pay();
         self.streams.reserve_exact(1);
-        self.streams.push(Stream::new(self.peer));
+        self.streams.push(Stream::new(self.peer, self.provider()));
         self.streams.len() - 1
     }
 

@@ -87,7 +87,7 @@ pub fn run(args: ServeArgs) -> bool {
     if let Ok(mut config) = config {
         certificate = config.acme.clone().map(|acme| (acme, config.http.certificate.clone()));
         open_files(&mut report, &mut config, has_admin, max_calls.map(Into::into));
-        network::check_signatures(&mut report, &config.http.twilio);
+        network::check_signatures(&mut report, &config.http);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {

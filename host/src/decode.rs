@@ -12,13 +12,14 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Seek};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use callreel_core::frame::Provider;
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{Encoding, Spec};
 
 use self::capture::decode_capture;
 use self::output::Output;
 use crate::audio::{MULAW_EXTENSIONS, has_mulaw_name};
-use crate::log;
+use crate::{log, stream_paths};
 
 /// Bytes per read: few enough that a short file touches little memory.
 const READ_BYTES: usize = 16 << 10;
@@ -46,6 +47,11 @@ pub struct Args {
     /// Decode only the stream of this id from a capture [default: all streams]
     #[arg(long, value_name = "ID")]
     pub stream: Option<String>,
+
+    /// Provider of a capture's messages: bandwidth, exotel, plivo, signalwire, telnyx, twilio, voximplant or
+    /// wavix [default: the messages tell it]
+    #[arg(long, value_name = "NAME", value_parser = stream_paths::provider)]
+    pub provider: Option<Provider>,
 
     /// Sample format of the WAV
     #[arg(long, value_enum, default_value_t)]

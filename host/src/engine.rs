@@ -20,6 +20,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use callreel_core::format::Format;
+use callreel_core::frame::Detector;
 use callreel_core::session::GAP_MS_MAX;
 use callreel_core::{wav, ws};
 use hyper::body::Bytes;
@@ -139,6 +140,8 @@ pub struct Connection {
     pub already_read: Bytes,
     /// Address of the peer.
     pub peer: SocketAddr,
+    /// What the path and the handshake tell of the provider.
+    pub detector: Detector,
 }
 
 /// The media threads and the writers behind them.
@@ -369,7 +372,7 @@ impl Reader {
     }
 
     fn adopt(&mut self, connection: Connection, mut place: Place) {
-        let Connection { stream, tls, already_read, peer } = connection;
+        let Connection { stream, tls, already_read, peer, detector } = connection;
         let token = self.connections.next_token();
         let mut wire = Wire::new(stream, tls);
         if let Err(error) = wire.watch(self.poll.registry(), token) {
@@ -377,7 +380,7 @@ impl Reader {
             return;
         }
         place.wait(token);
-        let call = Call::new(peer, token.0, self.desk.config.capture);
+        let call = Call::new(peer, token.0, detector, self.desk.config.capture);
         let mut leg = Leg::new(wire, call, peer, &already_read, place, &self.desk);
         if self.drain_until.is_some() {
             let code = ws::CloseCode::GOING_AWAY;

@@ -40,6 +40,7 @@ use crate::listener::{self, Client, HandOver, Level, Limits, Listener, SilentLim
 use crate::origin::Origin;
 use crate::public_url::{self, PathPrefix, PublicUrl, STREAM_PATH, Scheme, WEBHOOK_PATH};
 use crate::ready::{Phase, Readiness};
+use crate::stream_paths::StreamPath;
 use crate::tls::Certificate;
 use crate::twilio;
 
@@ -66,6 +67,8 @@ pub struct Config {
     pub twilio: twilio::Config,
     /// Path below which requests are answered as well as at the root.
     pub path_prefix: PathPrefix,
+    /// Paths that take streams of one provider alone, beside the path that takes those of any.
+    pub stream_paths: Vec<StreamPath>,
     /// Certificate of the listener; without one it speaks no TLS.
     pub certificate: Option<Certificate>,
     /// Whether each connection begins with a header of the PROXY protocol, which names the client.
@@ -94,6 +97,7 @@ impl Default for Config {
         Self {
             twilio: twilio::Config::default(),
             path_prefix: PathPrefix::default(),
+            stream_paths: Vec::new(),
             certificate: None,
             proxy_protocol: false,
             admissions: Vec::new(),
@@ -190,6 +194,12 @@ struct Front {
 /// The table of the public URLs. A slash behind a path makes no difference.
 fn router(front: Front, refusals: Refusals) -> Router {
     let mut router = Router::new().route("/", get(root));
+    for StreamPath { path, .. } in &front.config.stream_paths {
+        if path != STREAM_PATH {
+            let answer = get(media_stream);
+            router = router.route(path, answer.clone()).route(&format!("{path}/"), answer);
+        }
+    }
     for (path, answer) in [
         ("/readyz", get(ready)),
         (WEBHOOK_PATH, get(incoming_call).post(incoming_call)),

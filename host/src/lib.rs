@@ -43,6 +43,7 @@ pub mod secrets;
 mod shown;
 pub mod stop;
 pub mod store;
+pub mod stream_paths;
 mod stream_tokens;
 pub mod tail;
 pub mod tls;

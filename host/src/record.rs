@@ -6,6 +6,7 @@ mod id;
 mod outages;
 mod pauses;
 pub(crate) mod texts;
+mod wire;
 mod words;
 
 use std::borrow::Cow;
@@ -25,6 +26,7 @@ use self::outages::Outages;
 pub use self::pauses::{PauseCause, PauseRecord};
 pub use self::texts::Parameters;
 use self::texts::{TEXTS_BYTES_MAX, bounded, json_bytes};
+pub use self::wire::Wire;
 pub use self::words::{End, State, Vocabulary, Word};
 use crate::caller_ids::CallerIds;
 
@@ -99,6 +101,9 @@ pub struct Record {
     pub no_start: Option<Box<NoStart>>,
     /// The tracks, one channel each, in channel order.
     pub tracks: Vec<Word<Track>>,
+    /// The format of the stream's audio; absent if no stream started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<Box<Wire>>,
     /// The format of the WAV.
     pub format: Format,
     /// Samples of each channel in the file.
@@ -235,6 +240,7 @@ impl Record {
             call_id,
             account_id,
             tracks: start.tracks.iter().map(Word::from).collect(),
+            wire: Some(Box::new(Wire::of(start))),
             format: spec.into(),
             ..Self::unknown(provider, now)
         }
@@ -242,7 +248,7 @@ impl Record {
 
     /// A record in which only the provider and the time are known.
     #[must_use]
-    pub fn unknown(provider: Provider, now: Timestamp) -> Self {
+    pub fn unknown(provider: impl Into<Word<Provider>>, now: Timestamp) -> Self {
         Self {
             schema: SCHEMA,
             recorder: concat!("callreel ", env!("CARGO_PKG_VERSION")).into(),
@@ -264,6 +270,7 @@ impl Record {
             started_at: now,
             ended_at: now,
             tracks: vec![Track::Inbound.into()],
+            wire: None,
             format: Format::UNKNOWN,
             samples: 0,
             duration_ms: 0,

@@ -10,6 +10,7 @@ use callreel::call::routing::STREAMS_MAX;
 use callreel::call::{Action, Call, Context};
 use callreel::pace::Pace;
 use callreel::recording::{BLOCK_MS_MAX, QUEUE_MS_MAX, Tally};
+use callreel_core::frame::Detector;
 use callreel_core::session::SilenceBudget;
 use callreel_core::wav::Encoding;
 use callreel_core::ws::CloseCode;
@@ -65,7 +66,7 @@ impl Line {
             finished: Arc::new(|_, _| ()),
         };
         Self {
-            call: Call::new(([127, 0, 0, 1], 1).into(), 0, capture),
+            call: Call::new(([127, 0, 0, 1], 1).into(), 0, Detector::new(), capture),
             board,
             context,
             disk,

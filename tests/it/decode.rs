@@ -226,6 +226,7 @@ fn args(input: &Path, output: &Path) -> Args {
         input: input.to_owned(),
         output: output.to_owned(),
         stream: None,
+        provider: None,
         format: OutputFormat::Pcm16,
         kind: None,
     }

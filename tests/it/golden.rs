@@ -8,6 +8,7 @@ use callreel_core::frame::Track;
 use callreel_core::g711::{decode_alaw, encode_alaw};
 use serde_json::Value;
 
+use crate::dialects;
 use crate::harness::client;
 use crate::harness::fixtures::{self, Fixture};
 use crate::harness::oracle;
@@ -16,9 +17,7 @@ use crate::harness::recorder::{Core, Recorder, Recording, connection};
 #[test]
 fn every_fixture_becomes_the_wav_beside_it() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    let fixtures = fixtures::twilio();
-    assert!(!fixtures.is_empty());
-    for fixture in &fixtures {
+    for fixture in &[fixtures::twilio(), dialects::all_fixtures()].concat() {
         let made = Core.record(&fixture.messages());
         for (index, wav) in made.iter().enumerate() {
             let path = fixture.wav(index);

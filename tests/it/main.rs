@@ -16,6 +16,7 @@ mod console;
 mod decode;
 mod demo;
 mod deploy;
+mod dialects;
 mod examples;
 mod faults;
 mod files;

@@ -9,6 +9,7 @@ use callreel::engine;
 use callreel_core::wav;
 use serde_json::{Value, json};
 
+use crate::dialects;
 use crate::harness::fixtures;
 use crate::harness::messages::{call, call_codes};
 use crate::harness::oracle;
@@ -18,7 +19,7 @@ use crate::harness::served::{Served, at_once};
 #[test]
 fn every_fixture_leaves_its_wav_and_its_end_record() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    for fixture in fixtures::twilio() {
+    for fixture in [fixtures::twilio(), dialects::all_fixtures()].concat() {
         let served = Served::start(at_once());
         for (index, (path, mut record)) in served.send(&fixture.messages()).into_iter().enumerate()
         {

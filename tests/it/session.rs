@@ -111,7 +111,7 @@ fn clock(time: impl Fn(u64) -> u64) -> Recording {
 fn the_unit_of_the_timestamps_is_told_by_the_audio() {
     for (expected, recording) in [
         (MediaClock::Milliseconds, clock(|i| 52 + 20 * i)),
-        (MediaClock::Milliseconds, clock(|i| 1_700_000_000_000 + 20 * i + i % 3)),
+        (MediaClock::UnixMilliseconds, clock(|i| 1_700_000_000_000 + 20 * i + i % 3)),
         (MediaClock::Samples, clock(|i| 160 * i)),
         (MediaClock::Samples, clock(|i| 4_000_000_000 + 160 * i)),
         (MediaClock::Microseconds, clock(|i| 20_000 * i)),
@@ -469,11 +469,22 @@ fn a_rejected_message_changes_nothing_and_is_counted_once() {
 #[test]
 fn an_unsupported_format_begins_nothing() {
     let mut session = Session::new(Provider::Twilio, [0; 4096]);
-    let mut unsupported = start(&["inbound"]).replace("8000", "16000").into_bytes();
-    let turn = session.handle_message(&mut unsupported).unwrap();
-    assert!(matches!(turn.event(), Event::Refused(start) if start.format.is_none()));
-    drop(turn);
-    assert_eq!(session.spec(), None);
+    for (was, is) in [
+        ("audio/x-mulaw", "audio/opus"),
+        ("8000", "\"fast\""),
+        ("8000", "44100"),
+        ("8000", "4294967296"),
+        ("\"channels\":1", "\"channels\":2"),
+    ] {
+        let mut unsupported = start(&["inbound"]).replace(was, is).into_bytes();
+        let turn = session.handle_message(&mut unsupported).unwrap();
+        // A rate that is no number is an odd field, and taken for absent.
+        let is_refused = is != "\"fast\"";
+        assert_eq!(matches!(turn.event(), Event::Refused(_)), is_refused, "{is}");
+        drop(turn);
+        assert_eq!(session.spec().is_none(), is_refused, "{is}");
+        session.reset();
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! serde-json-core, which has checked the text before, reads typed values only, and gives up the whole
 //! message at the first value of another type.
 
+#[cfg(feature = "json")]
+use super::PeerError;
 use super::Text;
 
 /// A JSON value as it stands in the text.
@@ -79,6 +81,19 @@ impl<'t> Members<'t> {
     #[inline(never)]
     pub(super) fn find(self, name: &str) -> Option<Value<'t>> {
         self.filter(|(found, _)| *found == name).last().map(|(_, value)| value)
+    }
+
+    /// The value of the only member named `name`.
+    ///
+    /// # Errors
+    /// [`PeerError::Shape`]: there are two.
+    #[cfg(feature = "json")]
+    pub(super) fn only(self, name: &str) -> Result<Option<Value<'t>>, PeerError> {
+        let mut all = self.filter(|(found, _)| *found == name).map(|(_, value)| value);
+        match (all.next(), all.next()) {
+            (_, Some(_)) => Err(PeerError::Shape),
+            (found, None) => Ok(found),
+        }
     }
 }
 

@@ -3,19 +3,21 @@
 use serde::Deserialize;
 
 use super::exact::{after, before, digits, is_plain, is_same};
+use super::found::{Found, Slow, from_json, range_in, to_str};
 use super::members::{self, Value};
 use super::spelling::{Dialect, canonicalise};
-use super::{Body, Dtmf, Frame, Habits, Mark, Media, PeerError, Start, Text, Track, Tracks};
-use crate::base64;
-use crate::format::Format;
+use super::start::{FormatNames, track};
+use super::{Body, Dtmf, Frame, Habits, Mark, PeerError, Start, Text, Track};
 
 const DIALECT: Dialect = Dialect {
     numbers: &[b"sequenceNumber", b"chunk", b"timestamp", b"sampleRate", b"channels"],
     free: &[b"customParameters", b"custom_parameters"],
 };
 
-pub(super) const HABITS: Habits =
-    Habits { ends_with_stop: true, default_format: Some(Format::TELEPHONE) };
+pub(super) const HABITS: Habits = Habits::USUAL;
+
+const FORMAT: FormatNames =
+    FormatNames { encoding: "encoding", sample_rate: "sampleRate", channels: "channels" };
 
 /// Length of Twilio's ids, in bytes; ids of other senders may have any length.
 pub(crate) const SID_BYTES: usize = 34;
@@ -36,42 +38,6 @@ pub(super) fn parse<'t>(text: &'t mut [u8], known: &[u8]) -> Result<Frame<'t>, P
             Ok(Frame { sequence, stream_id, body: Body::Rejected(error), is_known: false })
         }
         Slow::Other => parse_rare(text, odd_fields),
-    }
-}
-
-/// A media message before its payload is decoded. Payload and stream id are ranges of the text, so that
-/// the text can be changed.
-#[derive(Clone, Copy)]
-struct Found {
-    sequence: Option<u64>,
-    track: Track,
-    chunk: Option<u64>,
-    timestamp_ms: Option<u64>,
-    payload_start: usize,
-    payload_end: usize,
-    id_start: usize,
-    id_end: usize,
-    is_known: bool,
-}
-
-impl Found {
-    #[inline]
-    fn decode(self, text: &mut [u8]) -> Frame<'_> {
-        let Self { sequence, track, chunk, timestamp_ms, id_start, id_end, .. } = self;
-        let (before, rest) = text.split_at_mut_checked(self.payload_start).unwrap_or_default();
-        let length = self.payload_end.saturating_sub(self.payload_start);
-        let (payload, after) = rest.split_at_mut_checked(length).unwrap_or_default();
-        let stream_id = match id_start.checked_sub(self.payload_end) {
-            Some(start) => after.get(start..id_end.saturating_sub(self.payload_end)),
-            None => before.get(id_start..id_end),
-        };
-        let body = match base64::decode_in_place(payload) {
-            Some(bytes) => {
-                Body::Media(Media { tracks: Tracks::One(track), chunk, timestamp_ms, bytes })
-            }
-            None => Body::Rejected(PeerError::Base64),
-        };
-        Frame { sequence, stream_id: stream_id.unwrap_or_default(), body, is_known: self.is_known }
     }
 }
 
@@ -160,19 +126,6 @@ struct WireChunk<'t> {
     payload: Option<&'t str>,
 }
 
-/// A message in a spelling left to the parser.
-enum Slow {
-    Media(Found),
-    /// Not media.
-    Other,
-    /// Media that cannot be taken; `stream` is the range of its stream id.
-    Rejected {
-        sequence: Option<u64>,
-        stream: (usize, usize),
-        error: PeerError,
-    },
-}
-
 /// Reads a media message.
 // Out of line, like `parse_rare`: the stack of media messages, fifty a second, stays small.
 #[cold]
@@ -215,12 +168,6 @@ fn parse_media(text: &[u8]) -> Result<Slow, PeerError> {
         id_end: stream.1,
         is_known: false,
     }))
-}
-
-/// The range in `text` of a part that borrows from it, or is empty: a difference of addresses.
-fn range_in(text: &[u8], part: &str) -> (usize, usize) {
-    let start = part.as_ptr().addr().wrapping_sub(text.as_ptr().addr()).min(text.len());
-    (start, (start + part.len()).min(text.len()))
 }
 
 /// Reads any other message, each field by itself.
@@ -278,7 +225,7 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
     };
     (found.stream_id, found.call_id, found.account_id) = (id(stream), id(call), id(account));
     found.read_tracks(tracks);
-    found.read_format(format);
+    found.read_format(format, &FORMAT, HABITS.linear);
     for place in &places {
         if found.parameters.is_empty() {
             for name in ["customParameters", "custom_parameters"] {
@@ -289,125 +236,14 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
     found
 }
 
-impl<'t> Start<'t> {
-    /// Reads the names of tracks: an array of names, or one word. Skips unknown names.
-    #[inline(never)]
-    fn read_tracks(&mut self, value: Option<Value<'t>>) {
-        let mut found = [false; 2];
-        let mut note = |name: Value<'_>| match name {
-            Value::String("both" | "both_tracks") => found = [true; 2],
-            Value::String(name) => match track(name) {
-                Some(Track::Inbound) => found[0] = true,
-                Some(Track::Outbound) => found[1] = true,
-                None => {}
-            },
-            _ => {}
-        };
-        match value {
-            None => {}
-            Some(names @ Value::Array(_)) => {
-                let mut odd = 0u32;
-                for name in names.elements() {
-                    odd = odd.saturating_add(u32::from(!matches!(name, Value::String(_))));
-                    note(name);
-                }
-                self.odd_fields = self.odd_fields.saturating_add(odd);
-            }
-            Some(word) => {
-                self.odd_fields += 1;
-                note(word);
-            }
-        }
-        self.tracks = match found {
-            [true, true] => Tracks::Both,
-            [false, true] => Tracks::One(Track::Outbound),
-            [_, false] => Tracks::One(Track::Inbound),
-        };
-    }
-
-    /// Reads the format of the audio. Absent fields have the values that Twilio always sends.
-    #[inline(never)]
-    fn read_format(&mut self, value: Option<Value<'t>>) {
-        let encoding = match value {
-            None => None,
-            Some(format @ Value::Object(_)) => {
-                // Numbers have one spelling by now.
-                let is = |name, expected| {
-                    let value = format.members().find(name).and_then(Value::scalar);
-                    value.is_none_or(|value| value.as_escaped() == expected)
-                };
-                if !is("sampleRate", "8000") || !is("channels", "1") {
-                    self.format = None;
-                }
-                format.members().find("encoding").filter(|value| *value != Value::Null)
-            }
-            // The encoding alone.
-            Some(word) => {
-                self.odd_fields += 1;
-                Some(word)
-            }
-        };
-        match encoding {
-            Some(Value::String(name)) => {
-                let known = ["audio/x-mulaw", "audio/pcmu", "PCMU"];
-                if !known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-                    self.format = None;
-                }
-                self.encoding = Text::new(name);
-            }
-            Some(_) => self.odd_fields += 1,
-            None => {}
-        }
-    }
-
-    /// Reads the user's parameters: an object of texts, or any other value, kept as JSON text.
-    #[inline(never)]
-    fn read_parameters(&mut self, key: &'static str, value: Option<Value<'t>>) {
-        match value {
-            None | Some(Value::Null | Value::String("")) => {}
-            Some(pairs @ Value::Object(_)) => {
-                for (name, value) in pairs.members() {
-                    self.add_parameter(Text::new(name), value);
-                }
-            }
-            // PHP and others write an empty map like this.
-            Some(list @ Value::Array(_)) if list.elements().next().is_none() => {}
-            Some(other) => {
-                self.odd_fields = self.odd_fields.saturating_add(1);
-                self.add_parameter(Text::new(key), other);
-            }
-        }
-    }
-
-    /// Keeps a parameter, or counts it if [`PARAMETERS_MAX`](super::PARAMETERS_MAX) are already kept.
-    fn add_parameter(&mut self, name: Text<'t>, value: Value<'t>) {
-        if !matches!(value, Value::String(_)) {
-            self.odd_fields = self.odd_fields.saturating_add(1);
-        }
-        if self.parameters.push((name, value.text())).is_err() {
-            self.parameters_dropped = self.parameters_dropped.saturating_add(1);
-        }
-    }
-}
-
-/// The track named `name`; TwiML, the REST API and DTMF messages append `_track`.
-fn track(name: &str) -> Option<Track> {
-    match name {
-        "inbound" | "inbound_track" => Some(Track::Inbound),
-        "outbound" | "outbound_track" => Some(Track::Outbound),
-        _ => None,
-    }
-}
-
-fn from_json<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Result<T, PeerError> {
-    use serde_json_core::de::Error;
-    serde_json_core::from_slice(text).map(|(value, _)| value).map_err(|error| match error {
-        // Missing and repeated fields, and values of another type.
-        Error::CustomError | Error::InvalidType | Error::InvalidNumber => PeerError::Shape,
-        _ => PeerError::Json,
-    })
-}
-
-fn to_str(text: &[u8]) -> Result<&str, PeerError> {
-    core::str::from_utf8(text).map_err(|_| PeerError::Json)
+/// Whether a message is of this dialect.
+pub(super) fn is_mine(message: &members::Members<'_>, start: &members::Members<'_>) -> bool {
+    let names = ["streamSid", "callSid", "accountSid"];
+    // Others name calls in this way, too, in messages that are no events.
+    let is_event = matches!(message.clone().find("event"), Some(Value::String(_)));
+    is_event
+        && names.iter().any(|name| {
+            let values = [message, start].map(|place| place.clone().find(name));
+            values.iter().flatten().any(|value| *value != Value::Null)
+        })
 }

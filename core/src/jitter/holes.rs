@@ -210,6 +210,9 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         if count == 0 {
             return false;
         }
+        if hole.length == 0 && hole.to - hole.from > 1 {
+            return self.split_unmeasured(index, sequence, bytes);
+        }
         let is_alone = hole.to - hole.from == 1 || hole.length < count + count / 2;
         if hole.length == 0 || is_alone && hole.length.abs_diff(count) <= wobble {
             if !self.resize(&hole, count) {
@@ -249,6 +252,31 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
             *place = rest;
         }
         self.put(track, offset, bytes);
+        true
+    }
+
+    /// Puts the bytes of the late message `sequence` into a hole of several messages with a length that
+    /// no timestamp tells; returns whether they fit. The messages before and behind it are still awaited.
+    fn split_unmeasured(&mut self, index: usize, sequence: u64, bytes: &[u8]) -> bool {
+        let Some(hole) = self.holes.all().get(index).copied() else {
+            return false;
+        };
+        let count = self.layout.instants(bytes.len());
+        let before = Hole { to: sequence, ..hole };
+        let behind = Hole { at: hole.at + count as u64, from: sequence + 1, ..hole };
+        if !self.resize(&hole, count) {
+            return false;
+        }
+        let offset = self.offset(&hole);
+        let is_first = before.from == before.to;
+        if let Some(place) = self.holes.all().get_mut(index) {
+            *place = if is_first { behind } else { before };
+        }
+        if !is_first && behind.from < behind.to {
+            // Without room for it, messages behind this one come too late.
+            self.holes.push(behind);
+        }
+        self.put(hole.track, offset, bytes);
         true
     }
 
@@ -393,9 +421,25 @@ mod tests {
     }
 
     #[test]
-    fn without_a_time_a_late_chunk_is_put_in() {
-        let mut jitter = with_hole(0);
-        assert!(jitter.fill_hole(0, 4, None, &[9; 300], 80));
-        assert_eq!(codes(&mut jitter), [vec![9; 300], vec![2; 100]].concat());
+    fn without_a_time_late_chunks_are_put_in_by_their_numbers() {
+        for order in [[3, 4, 5], [5, 4, 3], [4, 3, 5], [4, 5, 3], [3, 5, 4]] {
+            for count in 1..=3 {
+                let mut jitter = with_hole(0);
+                let mut came = order[..count].to_vec();
+                for number in &came {
+                    let bytes = vec![*number as u8; 40 * *number as usize];
+                    assert!(jitter.fill_hole(0, *number, None, &bytes, 80), "{order:?}");
+                    assert!(!jitter.fill_hole(0, *number, None, &bytes, 80), "it came");
+                }
+                assert_eq!(jitter.has_holes(), count < 3);
+                jitter.give_up_holes();
+                jitter.settle();
+                came.sort_unstable();
+                let mut expected: Vec<u8> = Vec::new();
+                came.iter().for_each(|n| expected.extend(vec![*n as u8; 40 * *n as usize]));
+                expected.extend([2; 100]);
+                assert_eq!(codes(&mut jitter), expected, "{order:?}");
+            }
+        }
     }
 }

@@ -27,11 +27,13 @@ use crate::format::ChunkLayout;
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum MediaClock {
+    /// No chunk has a timestamp: chunks follow each other in the order of arrival.
+    Absent,
     /// The same on every chunk: no usable time.
     Frozen,
     /// Microseconds.
     Microseconds,
-    /// Milliseconds, or not known yet.
+    /// Milliseconds from the beginning of the stream, or not known yet.
     Milliseconds,
     /// Faster than the audio by a third or more: no usable time.
     Racing,
@@ -39,6 +41,8 @@ pub enum MediaClock {
     Samples,
     /// Slower than the audio by a quarter or more: no usable time.
     Slow,
+    /// Milliseconds since 1970.
+    UnixMilliseconds,
 }
 
 impl MediaClock {
@@ -46,12 +50,14 @@ impl MediaClock {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Absent => "absent",
             Self::Frozen => "frozen",
             Self::Microseconds => "microseconds",
             Self::Milliseconds => "milliseconds",
             Self::Racing => "racing",
             Self::Samples => "samples",
             Self::Slow => "slow",
+            Self::UnixMilliseconds => "unix_milliseconds",
         }
     }
 }
@@ -119,7 +125,7 @@ impl Pace {
             MediaClock::Milliseconds => timestamp.checked_mul(per_ms),
             MediaClock::Samples => Some(timestamp),
             MediaClock::Microseconds => Some(timestamp.checked_mul(per_ms)? / 1000),
-            MediaClock::Frozen | MediaClock::Racing | MediaClock::Slow => None,
+            _ => None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! The place of a chunk in media time: behind the last chunk, behind silence, or in a hole.
 
 use super::Session;
+#[cfg(feature = "telnyx")]
+use super::chunks::Chunks;
 use super::identity::Fingerprint;
 use super::silence;
 use crate::frame::Media;
@@ -18,11 +20,20 @@ pub(super) struct Clock {
     /// Timestamp and samples of the last chunk, while the stream's clock is not settled; zero samples
     /// before the first chunk.
     pub before: (u64, u32),
+    /// The numbers of the track's chunks, if the provider orders by chunk.
+    #[cfg(feature = "telnyx")]
+    pub chunks: Option<Chunks>,
 }
 
 impl Clock {
-    pub(super) const NEW: Self =
-        Self { anchor: None, missing_from: None, last: None, before: (0, 0) };
+    pub(super) const NEW: Self = Self {
+        anchor: None,
+        missing_from: None,
+        last: None,
+        before: (0, 0),
+        #[cfg(feature = "telnyx")]
+        chunks: None,
+    };
 }
 
 impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
@@ -43,6 +54,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             self.jitter.fill_hole(channel, sequence, at, media.bytes, wobble)
         });
         self.stats.reordered += u64::from(is_filled);
+        #[cfg(feature = "telnyx")]
+        if is_filled {
+            self.note_filled(channel, sequence, media.bytes.len());
+        }
         is_filled
     }
 
@@ -179,5 +194,40 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             self.clocks.iter_mut().for_each(|clock| clock.anchor = None);
             log::debug!("the stream's timestamps are {}", self.pace.clock().name());
         }
+    }
+
+    /// Counts a media message that names no stream, or another one.
+    #[cold]
+    pub(super) fn note_unaddressed(&mut self, stream_id: &[u8]) {
+        if !stream_id.is_empty() || self.provider.habits().names_streams {
+            self.stats.unaddressed += 1;
+        }
+    }
+
+    /// Whether chunks came, and none with a timestamp.
+    pub(super) fn has_no_time(&self) -> bool {
+        self.anchor.is_none() && self.clocks.iter().all(|clock| clock.before == (0, 0))
+    }
+
+    /// Whether the stream's milliseconds are those of a calendar: between 1973 and 2286.
+    pub(super) fn counts_from_1970(&self) -> bool {
+        let per_ms = self.jitter.layout().per_ms();
+        let began = self.anchor.map(|anchor| anchor / per_ms);
+        began.is_some_and(|ms| (100_000_000_000..10_000_000_000_000).contains(&ms))
+    }
+}
+
+#[cfg(not(feature = "telnyx"))]
+impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
+    /// No provider of this build orders by chunk.
+    #[expect(clippy::unused_self, reason = "the same call in every build")]
+    #[inline(always)]
+    pub(super) const fn note_chunk(
+        &self,
+        _: usize,
+        _: &Media<'_>,
+        _: usize,
+    ) -> (Option<u64>, bool) {
+        (None, false)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Event, Gap, Session};
 use crate::format::ChunkLayout;
+use crate::frame::Provider;
 use crate::jitter::JitterBuffer;
 
 /// The result of one message: its event, its gaps, and the samples that can no longer change because of
@@ -64,6 +65,12 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
         &self.event
     }
 
+    /// Provider of the session's messages.
+    #[must_use]
+    pub const fn provider(&self) -> Provider {
+        self.session.provider
+    }
+
     /// The gaps that ended with this message. A gap ends when audio comes behind it and nothing can fill
     /// it any more, or at the end of the recording.
     pub fn gaps(&self) -> impl Iterator<Item = Gap> {
@@ -83,7 +90,10 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
                 }
             }
         });
+        // A track that was not announced begins when it begins.
+        let has_assumed_tracks = self.session.has_assumed_tracks;
         let own = self.gaps.iter().copied().flatten();
+        let own = own.filter(move |gap| gap.at > 0 || !has_assumed_tracks);
         let of_other = own.clone().filter(move |_| is_interleaved).map(Gap::of_outbound);
         held_open.chain(own).chain(of_other)
     }

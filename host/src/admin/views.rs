@@ -12,7 +12,7 @@ use crate::outbox::{self, Outbox};
 use crate::public_url::STREAM_PATH;
 use crate::ready::Phase;
 use crate::record::texts;
-use crate::record::{End, Id, Parameters, Record, State, What, Word};
+use crate::record::{End, Id, Parameters, Record, State, What, Wire, Word};
 use crate::store::Recovery;
 
 /// Bytes of a moment as JSON, beside its text.
@@ -32,6 +32,8 @@ pub(super) struct Head {
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Box<CallerIds>>,
     tracks: Vec<Word<Track>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wire: Option<Box<Wire>>,
     started_at: Timestamp,
 }
 
@@ -57,6 +59,7 @@ impl Head {
             parameters_left_out,
             caller: record.caller.clone(),
             tracks: record.tracks.clone(),
+            wire: record.wire.clone(),
             started_at: record.started_at,
         }
     }

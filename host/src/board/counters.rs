@@ -81,7 +81,7 @@ pub struct Counters {
 }
 
 /// Providers, in the order of [`Counters::ended`].
-pub const PROVIDERS: [Provider; 1] = [Provider::Twilio];
+pub const PROVIDERS: &[Provider] = Provider::ALL;
 
 /// States in which a recording can end, in the order of [`Counters::finished`].
 pub const STATES: [State; 4] = [State::Complete, State::Partial, State::Recovered, State::Failed];
@@ -361,8 +361,11 @@ mod tests {
     fn an_end_is_counted_under_its_provider_and_reason() {
         let counters = Counters::default();
         counters.end(Provider::Twilio, End::Idle, Duration::from_secs(61));
-        for (end, count) in End::ALL.iter().zip(&counters.ended[0]) {
-            assert_eq!(count.load(Ordering::Relaxed), u64::from(*end == End::Idle), "{end}");
+        for (provider, counts) in PROVIDERS.iter().zip(&counters.ended) {
+            for (end, count) in End::ALL.iter().zip(counts) {
+                let is_it = *provider == Provider::Twilio && *end == End::Idle;
+                assert_eq!(count.load(Ordering::Relaxed), u64::from(is_it), "{end}");
+            }
         }
         let (counts, _) = counters.call_time.0.read();
         assert_eq!(counts[7], (120.0, 1));

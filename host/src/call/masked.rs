@@ -10,9 +10,11 @@ const PLAIN: [&str; 5] = ["clear", "connected", "mark", "start", "stop"];
 /// not be kept: it is a key, or it cannot be told what it holds.
 pub(super) fn line(line: &[u8], silence: u8) -> Option<Vec<u8>> {
     let mut message: Value = serde_json::from_slice(line).ok()?;
-    match message.get("event")?.as_str()? {
+    match message.get("event").or_else(|| message.get("eventType"))?.as_str()? {
         "media" => {
-            let payload = message.get_mut("media")?.get_mut("payload")?;
+            // Most providers have an object of that name around the audio.
+            let place = if message.get("media").is_some() { "/media/payload" } else { "/payload" };
+            let payload = message.pointer_mut(place)?;
             let audio = Base64::decode_vec(payload.as_str()?).ok()?;
             *payload = Base64::encode_string(&vec![silence; audio.len()]).into();
         }
@@ -36,11 +38,14 @@ mod tests {
         let kept: Value = serde_json::from_slice(&kept).unwrap();
         assert_eq!(kept["media"]["payload"], "////");
         assert_eq!(kept["media"]["track"], "inbound");
+        let kept = line(br#"{"eventType":"media","track":"inbound","payload":"AQID"}"#).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&kept).unwrap()["payload"], "////");
         line(br#"{"event":"mark","mark":{"name":"a"}}"#).unwrap();
         for secret in [
             &br#"{"event":"dtmf","dtmf":{"digit":"4"}}"#[..],
             br#"{"event":"media","media":{"payload":"?"}}"#,
             br#"{"event":"media","media":{"chunk":"1"}}"#,
+            br#"{"eventType":"dtmf","digit":"4"}"#,
             br#"{"event":"other","digits":"4"}"#,
             b"4",
             b"",

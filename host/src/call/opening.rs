@@ -9,7 +9,7 @@ use callreel_core::frame::{Body, Provider};
 use jiff::Timestamp;
 
 use crate::record::texts;
-use crate::record::{End, NoStart, Record};
+use crate::record::{End, NoStart, Record, Word};
 
 /// Most records of connections without a start in a minute, all threads together.
 const RECORDS_A_MINUTE_MAX: u64 = 60;
@@ -21,9 +21,14 @@ const EXCERPT_CHARS_MAX: usize = 200;
 const VALUE_CHARS_MAX: usize = 32;
 
 /// Fields with values that show the dialect and nothing about people.
-const SHOWN: [&str; 17] = [
+const SHOWN: [&str; 22] = [
     "event",
+    "eventType",
     "type",
+    "kind",
+    "command",
+    "stream_type",
+    "channel",
     "protocol",
     "version",
     "track",
@@ -68,6 +73,8 @@ pub(super) struct Opening {
     stream_id: String,
     /// A message came that does not belong before a start: it follows a start, or is not of a stream.
     is_strange: bool,
+    /// The reason for which the connection is refused, if it is.
+    refusal: Option<String>,
     shown: Shown,
 }
 
@@ -114,15 +121,31 @@ impl Opening {
         }
     }
 
+    /// Notes that the connection is refused because of its last message, and the reason.
+    pub(super) fn refuse(&mut self, reason: String) {
+        self.is_strange = true;
+        self.refusal = Some(reason);
+    }
+
+    /// The reason for which no stream started, in words.
+    pub(super) fn reason(&self) -> &str {
+        self.refusal.as_deref().unwrap_or("no start message came that could be read")
+    }
+
     /// The record of the connection; `None` if no message was out of place and the protocol was kept.
-    pub(super) fn record(self, end: End, began: Timestamp) -> Option<Record> {
+    pub(super) fn record(
+        self,
+        provider: Word<Provider>,
+        end: End,
+        began: Timestamp,
+    ) -> Option<Record> {
         if !self.is_strange && end != End::Protocol {
             return None;
         }
-        let mut record = Record::unknown(Provider::Twilio, began);
-        record.stream_id = self.stream_id;
+        let mut record = Record::unknown(provider, began);
         record.close(end);
-        record.fail("no start message came that could be read");
+        record.fail(self.reason());
+        record.stream_id = self.stream_id;
         record.no_start = Some(Box::new(NoStart {
             text_messages: self.texts,
             binary_messages: self.binaries,

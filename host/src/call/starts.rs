@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use callreel_core::format::Format;
 use callreel_core::frame::{Frame, Provider, Start};
 use callreel_core::ws;
 
@@ -48,7 +49,7 @@ impl Call {
                 None => return,
             }
         }
-        let mut refused = Stream::new(self.peer);
+        let mut refused = Stream::new(self.peer, self.provider());
         if refused.session.handle_frame(frame).is_ok() {
             // Before the others: a message without a stream id belongs to the last stream.
             self.streams.insert(0, refused);
@@ -60,6 +61,7 @@ impl Context {
     /// Admits a stream to be recorded and returns its record, or the code to refuse the stream with.
     pub(super) fn admit(
         &self,
+        provider: Provider,
         start: &Start<'_>,
         is_first: bool,
         peer: SocketAddr,
@@ -71,7 +73,7 @@ impl Context {
             self.posts.board().counters.refuse(Refused::Disk);
             return Err(ws::CloseCode::INTERNAL);
         }
-        let mut record = self.record_of(start, now);
+        let mut record = self.record_of(provider, start, now);
         if !self.redeems_token(&mut record, now) {
             if let Some(left_out) = self.room(peer, now) {
                 tracing::warn!(left_out, "refused a stream: it shows no fresh token of its call");
@@ -92,24 +94,41 @@ impl Context {
         }
         let room = self.posts.board().log_rooms.recordings.take(peer.ip(), now);
         if let Some(left_out) = room {
-            tracing::info!(left_out, "recording began");
+            let format = start.format.unwrap_or(Format::TELEPHONE);
+            let (codec, sample_rate_hz) = (format.codec.name(), format.sample_rate_hz);
+            tracing::info!(codec, sample_rate_hz, left_out, "recording began");
         }
         room.is_some()
     }
 
     /// Logs that a stream is refused for its format. Returns its record.
-    pub(super) fn refused(&self, start: &Start<'_>, peer: SocketAddr, now: Instant) -> Record {
-        if let Some(left_out) = self.room(peer, now) {
-            tracing::warn!(left_out, "refused a stream: its audio is not 8 kHz mono mu-law");
-        }
-        let mut record = self.record_of(start, now);
+    pub(super) fn refused(
+        &self,
+        provider: Provider,
+        start: &Start<'_>,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Record {
+        let mut record = self.record_of(provider, start, now);
         record.close(End::Refused);
+        let audio = record.wire.as_ref().map(ToString::to_string).unwrap_or_default();
+        if let Some(left_out) = self.room(peer, now) {
+            tracing::warn!(
+                audio,
+                left_out,
+                "refused a stream: audio of its format is not recorded"
+            );
+        }
+        record.fail(&format!(
+            "the stream's audio is {audio}: only mu-law, A-law and 16-bit PCM are recorded, one channel a \
+             track, at 8 to 192 kHz; choose another codec at the provider"
+        ));
         record
     }
 
     /// The record of a stream that starts, with its call's caller ids if a webhook reported them.
-    fn record_of(&self, start: &Start<'_>, now: Instant) -> Record {
-        let mut record = Record::new(Provider::Twilio, start, self.format_of(start).spec);
+    fn record_of(&self, provider: Provider, start: &Start<'_>, now: Instant) -> Record {
+        let mut record = Record::new(provider, start, self.format_of(start).spec);
         let callers = self.callers.as_deref();
         record.caller = callers.and_then(|callers| callers.of(&record.call_id, now));
         record

@@ -18,9 +18,6 @@ use super::{Context, masked, pause};
 use crate::record::{End, PauseCause, Record, What};
 use crate::recording::{Done, Finishing, Posts, Recording};
 
-/// Provider of all streams.
-const PROVIDER: Provider = Provider::Twilio;
-
 /// Longest text of a key or a mark that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 256;
 
@@ -85,7 +82,8 @@ pub(super) struct Stream {
     /// A rejected message has been logged.
     pub has_warned: bool,
     pub clock: MediaClock,
-    /// The context of log lines: peer, provider, stream and call.
+    /// The context of log lines: peer, provider, stream and call. All but the peer are filled in when
+    /// they are known.
     pub span: Span,
     pub peer: SocketAddr,
     /// The log had no room for the start of the recording, so its end is not logged, either.
@@ -103,19 +101,32 @@ impl Routed for Stream {
 }
 
 impl Stream {
-    pub(super) fn new(peer: SocketAddr) -> Self {
-        Self {
-            session: Session::new(PROVIDER, Ring::new()),
+    /// A stream that is expected, of `provider`; `None`: its messages are still to tell the provider.
+    pub(super) fn new(peer: SocketAddr, provider: Option<Provider>) -> Self {
+        let span = tracing::info_span!(parent: None, "call", %peer, provider = Empty, stream = Empty, call = Empty);
+        let mut stream = Self {
+            // Until the provider is known, messages are read in the dialect that most others resemble.
+            session: Session::new(Provider::Twilio, Ring::new()),
             counted: Stats::default(),
             recording: None,
             began: None,
             capture: Vec::new(),
             has_warned: false,
             clock: MediaClock::Milliseconds,
-            span: span_of(peer),
+            span,
             peer,
             is_quiet: false,
+        };
+        if let Some(provider) = provider {
+            stream.set_provider(provider);
         }
+        stream
+    }
+
+    /// Sets the provider of the stream that is expected.
+    pub(super) fn set_provider(&mut self, provider: Provider) {
+        self.session.set_provider(provider);
+        self.span.record("provider", provider.name());
     }
 
     /// Goes on in another file if this one is full, and keeps the next message, `line`, for the
@@ -183,7 +194,8 @@ impl Stream {
         match turn.event() {
             Event::Started(start) => {
                 let is_first = opening.take().is_some();
-                let record = match context.admit(start, is_first, peer, now) {
+                let provider = turn.provider();
+                let record = match context.admit(provider, start, is_first, peer, now) {
                     Ok(record) => record,
                     Err(code) => return Next::Refuse(code),
                 };
@@ -201,7 +213,8 @@ impl Stream {
             }
             Event::Refused(start) => {
                 *opening = None;
-                return Next::Unsupported(Box::new(context.refused(start, peer, now)));
+                let provider = turn.provider();
+                return Next::Unsupported(Box::new(context.refused(provider, start, peer, now)));
             }
             Event::Dtmf { digit, at } => {
                 let pause_key = context.pause_key.as_ref();
@@ -253,7 +266,15 @@ impl Stream {
         }
         self.clock = clock;
         let _entered = self.span.enter();
-        tracing::warn!(clock = clock.name(), "the stream's timestamps are not milliseconds");
+        match clock {
+            // Usual with some providers, and as good as any.
+            MediaClock::Absent | MediaClock::UnixMilliseconds => {
+                tracing::debug!(clock = clock.name(), "the stream's timestamps");
+            }
+            _ => {
+                tracing::warn!(clock = clock.name(), "the stream's timestamps are not milliseconds")
+            }
+        }
         if let Some(recording) = &mut self.recording {
             recording.set_media_clock(clock);
         }
@@ -305,7 +326,7 @@ impl Stream {
         let stats = self.session.stats();
         let finishing = recording.finish(end, stats, &mut context.posts, now, done);
         let duration = self.began.map_or(Duration::ZERO, |began| now - began);
-        context.posts.board().counters.end(PROVIDER, end, duration);
+        context.posts.board().counters.end(self.session.provider(), end, duration);
         if !self.is_quiet {
             tracing::info!(%end, "recording ended");
         }
@@ -347,12 +368,6 @@ fn add_event(
         text.shrink_to_fit();
         recording.add_event(at, what(text));
     }
-}
-
-/// The common context of a stream's log lines. Its ids are filled in at the start.
-fn span_of(peer: SocketAddr) -> Span {
-    let provider = PROVIDER.name();
-    tracing::info_span!(parent: None, "call", %peer, provider, stream = Empty, call = Empty)
 }
 
 /// Logs a rejected message, only the first of each stream.

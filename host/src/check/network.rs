@@ -11,11 +11,11 @@ use tokio_rustls::rustls::{self, CertificateError};
 use url::Url;
 
 use super::Report;
+use crate::admission::{Admission, Scheme};
 use crate::client::{self, Answer};
-use crate::http::IS_RUNNING;
+use crate::http::{self, IS_RUNNING};
 use crate::ports::refusal;
 use crate::public_url::{PublicUrl, WEBHOOK_PATH};
-use crate::twilio;
 
 /// Days of validity below which a certificate should have been renewed.
 const DAYS_FEW: u64 = 7;
@@ -107,9 +107,19 @@ fn is_ours(text: &str) -> bool {
 }
 
 /// Tells whether Twilio's signatures are checked.
-pub(super) fn check_signatures(report: &mut Report, config: &twilio::Config) {
-    match config.verifier {
-        Some(_) => report.good("signatures", "checked: only Twilio's own requests are taken"),
+pub(super) fn check_signatures(report: &mut Report, config: &http::Config) {
+    let open = config.admissions.iter().filter(|one| one.scheme() == Scheme::None);
+    let open: Vec<&str> = open.map(Admission::path).collect();
+    match config.twilio.verifier {
+        Some(_) if !open.is_empty() => {
+            let paths = open.join(", ");
+            let text = format!("checked, but not at {paths}: anybody that reaches such a path can record");
+            report.warn("signatures", text);
+        }
+        Some(_) if config.admissions.is_empty() => {
+            report.good("signatures", "checked: only Twilio's own requests are taken");
+        }
+        Some(_) => report.good("signatures", "checked, or the proof of --admission"),
         None => report.warn(
             "signatures",
             "not checked: anybody that reaches the public port can record; set --public-url and an auth \

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
+use callreel_core::frame::Provider;
+
 use super::environment::TWILIO_TOKEN;
 use super::serve::{
     AcmeArgs, AdminAddress, AdminArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
@@ -14,6 +16,7 @@ use crate::admission::{Admission, Scheme};
 use crate::caller_ids::Callers;
 use crate::public_url::{PathPrefix, PublicUrl, STREAM_PATH, WEBHOOK_PATH};
 use crate::secrets::Watched;
+use crate::stream_paths::StreamPath;
 use crate::stream_tokens::StreamTokens;
 use crate::tls::Certificate;
 use crate::trust::{Authorities, NoAuthority};
@@ -46,6 +49,9 @@ pub enum Error {
         /// Address of the admin listener.
         admin: SocketAddr,
     },
+    /// One path, two providers.
+    #[error("--provider names the path {0} twice: leave one of them out")]
+    ProviderTwice(String),
     /// The auth token is not usable.
     #[error(transparent)]
     Token(#[from] twilio::Error),
@@ -60,8 +66,16 @@ pub enum Error {
     /// The secrets of an admission are not usable.
     #[error("--admission: {0}")]
     Admission(secrets::Error),
+    /// Streams that Twilio does not sign would come in without any proof, and nobody has said so.
+    #[error(
+        "--provider {0}: an auth token is set, and streams of that path are not signed by Twilio: add the proof that they \
+         have, like --admission {0}=bearer:FILE, or --admission {0}=none"
+    )]
+    ProviderWithoutAdmission(String),
     /// Nothing is served there.
-    #[error("--admission: there is no path {0}: give {STREAM_PATH} or {WEBHOOK_PATH}")]
+    #[error(
+        "--admission: there is no path {0}: give {STREAM_PATH}, {WEBHOOK_PATH} or one of --provider"
+    )]
     AdmissionPath(String),
     /// Nothing would ever be admitted.
     #[error(
@@ -166,9 +180,22 @@ fn http_config(
         (Some(tokens), Some(public_url)) => Some(twilio::Verifier::new(tokens, public_url.clone())),
         (Some(_), None) => return Err(Error::TokenWithoutPublicUrl),
     };
+    let stream_paths = listening.provider;
+    let is_twice = |(at, path): (usize, &StreamPath)| {
+        stream_paths[..at].iter().any(|other| other.path == path.path)
+    };
+    if let Some((_, twice)) = stream_paths.iter().enumerate().find(|found| is_twice(*found)) {
+        return Err(Error::ProviderTwice(twice.path.clone()));
+    }
     Ok(http::Config {
+        admissions: admissions(
+            &listening.admission,
+            &stream_paths,
+            public_url.as_ref(),
+            verifier.is_some(),
+        )?,
+        stream_paths,
         proxy_protocol: listening.proxy_protocol,
-        admissions: admissions(&listening.admission, public_url.as_ref())?,
         origins: listening.allow_origin,
         path_prefix: match &public_url {
             Some(url) if path_prefix == PathPrefix::default() => url.prefix().clone(),
@@ -220,15 +247,18 @@ fn certificate(
 /// The admissions of paths, their secrets read.
 fn admissions(
     settings: &[admission::Setting],
+    stream_paths: &[StreamPath],
     public_url: Option<&PublicUrl>,
+    has_token: bool,
 ) -> Result<Vec<Admission>, Error> {
     let mut admissions = Vec::<Admission>::new();
     for setting in settings {
         let (path, scheme) = (setting.path.clone(), setting.scheme);
-        if ![STREAM_PATH, WEBHOOK_PATH].contains(&&path[..]) {
+        let is_of_stream = path == STREAM_PATH || stream_paths.iter().any(|of| of.path == path);
+        if path != WEBHOOK_PATH && !is_of_stream {
             return Err(Error::AdmissionPath(path));
         }
-        if scheme == Scheme::Telnyx && path == STREAM_PATH {
+        if scheme == Scheme::Telnyx && is_of_stream {
             return Err(Error::AdmissionOfStream);
         }
         if admissions.iter().any(|other| other.path() == path) {
@@ -239,7 +269,13 @@ fn admissions(
         }
         admissions.push(Admission::open(setting).map_err(Error::Admission)?);
     }
-    Ok(admissions)
+    let is_open = |of: &&StreamPath| {
+        of.provider != Provider::Twilio && !admissions.iter().any(|one| one.path() == of.path)
+    };
+    match stream_paths.iter().find(is_open).filter(|_| has_token) {
+        Some(open) => Err(Error::ProviderWithoutAdmission(open.path.clone())),
+        None => Ok(admissions),
+    }
 }
 
 fn acme_config(args: &AcmeArgs, files: &FilesArgs) -> Result<Option<acme::Config>, Error> {
@@ -354,6 +390,15 @@ mod tests {
         }
         config(&["--admin-behind-proxy"]).unwrap();
         config(&["--webhook", "https://example.com/"]).unwrap_err();
+    }
+
+    #[test]
+    fn a_path_has_one_provider() {
+        let config = |paths| Config::try_from(serve_args(&["--provider", paths]).unwrap());
+        let paths = config("/a=telnyx,/b=plivo,/media-stream=exotel").unwrap().http.stream_paths;
+        assert_eq!(paths.len(), 3);
+        let error = config("/a=telnyx,/a/=plivo").unwrap_err().to_string();
+        assert!(error.contains("/a twice"), "{error}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::log::LogFormat;
 use crate::origin::Origin;
 use crate::public_url::{PathPrefix, PublicUrl};
 use crate::rights::Rights;
+use crate::stream_paths::StreamPath;
 use crate::units::{count, duration, positive, size};
 use crate::{admission, twilio, webhook};
 
@@ -134,6 +135,12 @@ pub struct ListeningArgs {
     /// 443, with HOST from the Host header, its port left out
     #[arg(long, env = "CALLREEL_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
+
+    /// Provider of all streams at a path; PATH=NAME, like /telnyx=telnyx. Repeat it, or separate values by
+    /// commas. NAME is bandwidth, exotel, plivo, signalwire, telnyx, twilio, voximplant or wavix. With an
+    /// auth token, a path that is not twilio's needs an --admission of its own [default: handshake and first messages tell the provider]
+    #[arg(long, env = "CALLREEL_PROVIDER", value_name = "PATH=NAME", value_delimiter = ',')]
+    pub provider: Vec<StreamPath>,
 
     /// Path below which both listeners answer as well as at the root; like /callreel, for a proxy that
     /// does not strip it. URLs for Twilio begin with it, unless --public-url has a path [default: the

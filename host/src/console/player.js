@@ -271,6 +271,7 @@ function facts(record) {
     ["Stream", record.stream_id, true],
     ["Account", record.account_id, true],
     ["Provider", record.provider],
+    ["Audio", audio(record.wire)],
     ["Began", new Date(record.started_at).toLocaleString()],
     ["Ended", `${new Date(record.ended_at).toLocaleString()}: ${END_WORDS[record.end] ?? record.end}`],
     ["Tracks", record.tracks.join(", ")],
@@ -282,6 +283,12 @@ function facts(record) {
   ];
   return el("dl.details", {}, ...rows.filter(([, value]) => value).map(([name, value, isCode]) =>
     el("div", {}, el("dt", {}, name), el(isCode ? "dd.code" : "dd", {}, value))));
+}
+
+function audio(wire) {
+  if (!wire) return undefined;
+  const rate = wire.sample_rate_hz && `${wire.sample_rate_hz} Hz`;
+  return [wire.codec ?? wire.encoding, rate, wire.is_assumed && "assumed"].filter(Boolean).join(", ");
 }
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);

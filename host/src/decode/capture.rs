@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use callreel_core::format::Codec;
-use callreel_core::frame::{self, Body, Provider};
+use callreel_core::frame::{self, Body, Detector, Provider, Verdict};
 use callreel_core::session::{self, Event, Session, Turn, ring_bytes_min};
 use callreel_core::wav::Encoding;
 
@@ -37,6 +37,7 @@ pub(super) fn decode_capture(
 /// A capture being decoded.
 struct Capture<'a> {
     args: &'a Args,
+    detector: Detector,
     encoding: Encoding,
     /// Streams in the order of their starts; at least one.
     streams: Vec<CapturedStream>,
@@ -68,8 +69,8 @@ struct CallOutput {
 }
 
 impl CapturedStream {
-    fn new() -> Self {
-        let session = Box::new(Session::new(Provider::Twilio, Vec::new()));
+    fn new(provider: Provider) -> Self {
+        let session = Box::new(Session::new(provider, Vec::new()));
         Self { session, output: None, is_over: false }
     }
 }
@@ -86,10 +87,12 @@ impl Routed for CapturedStream {
 
 impl<'a> Capture<'a> {
     fn new(args: &'a Args, encoding: Encoding) -> Self {
+        let detector = args.provider.map_or_else(Detector::new, Detector::of);
         Capture {
             args,
+            detector,
             encoding,
-            streams: vec![CapturedStream::new()],
+            streams: vec![CapturedStream::new(args.provider.unwrap_or(Provider::Twilio))],
             decoded: Vec::new(),
             has_room: true,
             stream_ids: Vec::new(),
@@ -100,16 +103,28 @@ impl<'a> Capture<'a> {
 
     fn take(&mut self, line: &mut [u8]) -> Result<(), Error> {
         self.lines += 1;
-        let frame = match str::from_utf8(line) {
-            Ok(_) => frame::parse(Provider::Twilio, line),
+        let verdict = match str::from_utf8(line) {
+            Ok(_) => self.detector.note_text(line),
             Err(_) => Err(frame::PeerError::Json),
         };
-        let Ok(frame) = frame else {
+        // Messages before the provider is known are read in the dialect that most others resemble.
+        let provider = match verdict {
+            Ok(Verdict::Known(provider)) => provider,
+            _ => Provider::Twilio,
+        };
+        let Ok(frame) = verdict.and_then(|_| frame::parse(provider, line)) else {
             self.rejected += 1;
             return Ok(());
         };
+        if matches!(frame.body, Body::Start(_)) && !matches!(verdict, Ok(Verdict::Known(_))) {
+            let reason = "its messages do not tell the provider; name it with --provider";
+            return Err(unfit(self.args, reason.to_owned()));
+        }
+        for stream in &mut self.streams {
+            stream.session.set_provider(provider);
+        }
         let index = match &frame.body {
-            Body::Start(_) => self.stream_for_start(frame.stream_id)?,
+            Body::Start(_) => self.stream_for_start(frame.stream_id, provider)?,
             _ => routing::index_of(&self.streams, frame.stream_id),
         };
         let Some(stream) = self.streams.get_mut(index) else {
@@ -128,7 +143,10 @@ impl<'a> Capture<'a> {
         };
         match turn.event() {
             Event::Refused(start) => {
-                let reason = format!("its stream is not 8 kHz mono mu-law but {}", start.encoding);
+                let reason = format!(
+                    "audio of its stream's format ({}) cannot be decoded",
+                    start.encoding.to_string().escape_debug()
+                );
                 Err(unfit(self.args, reason))
             }
             Event::Started(start) => {
@@ -145,7 +163,7 @@ impl<'a> Capture<'a> {
     }
 
     /// Makes a place for a stream that starts; returns its index.
-    fn stream_for_start(&mut self, stream_id: &[u8]) -> Result<usize, Error> {
+    fn stream_for_start(&mut self, stream_id: &[u8], provider: Provider) -> Result<usize, Error> {
         if self.streams.iter().any(|stream| stream.session.spec().is_none()) {
             return Ok(0); // No stream has started.
         }
@@ -157,7 +175,7 @@ impl<'a> Capture<'a> {
             self.finish_call(index)?;
             self.streams.remove(index);
         }
-        self.streams.push(CapturedStream::new());
+        self.streams.push(CapturedStream::new(provider));
         Ok(self.streams.len() - 1)
     }
 

@@ -412,7 +412,7 @@ impl Leg {
     fn is_idle(&self, health: &Health, now: Instant, patience: Duration) -> bool {
         let is_slow = |since: Instant| now - since.max(health.heard) >= patience;
         now - self.last_heard >= patience
-            || !health.is_recording && now - self.began >= patience
+            || !health.is_recording && now - health.waiting_since >= patience
             || self.partial.pooled_since().is_some_and(is_slow)
     }
 

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
+use callreel_core::frame::{Detector, Provider};
 use callreel_core::ws;
 use hyper::body::Body as _;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -34,6 +35,7 @@ pub(super) async fn media_stream(
     let has_body = !request.body().is_end_stream();
     let (mut head, _body) = request.into_parts();
     let accept = check_handshake(&head, has_body, &front.config.origins)?;
+    let provider = front.provider_at(head.uri.path());
     if let Some(admission) = front.config.admission(&head) {
         front.admit(admission, &head, Scheme::Wss, b"")?;
     } else if let Some(verifier) = &front.config.twilio.verifier {
@@ -47,19 +49,55 @@ pub(super) async fn media_stream(
     let slot = front.reserve().await?;
     let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
     let client = head.extensions.get::<Client>().map(|client| client.peer);
-    tokio::spawn(hand_over(on_upgrade, client, front.engine, slot));
+    let detector = detector_of(provider, &head.headers);
+    tokio::spawn(hand_over(on_upgrade, client, detector, front.engine, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
         (header::UPGRADE, "websocket"),
         (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
     ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    let mut answer = (StatusCode::SWITCHING_PROTOCOLS, headers).into_response();
+    if let Some(subprotocol) = first_subprotocol(&head.headers) {
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    Ok(answer)
+}
+
+/// The provider of a stream, as far as its path or its handshake tells it.
+fn detector_of(provider: Option<Provider>, headers: &HeaderMap) -> Detector {
+    if let Some(provider) = provider {
+        return Detector::of(provider);
+    }
+    let mut detector = Detector::new();
+    for (name, value) in headers {
+        if let Ok(value) = value.to_str() {
+            detector.note_header(name.as_str(), value);
+        }
+    }
+    detector
+}
+
+/// The first subprotocol that a client offers. It must be in the answer: some clients close a connection
+/// without it, and no client expects another one. An extension is never agreed to, which suits all.
+fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+    let first = offered.split(',').next()?.trim();
+    // A token (RFC 9110, section 5.6.2).
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let first = Some(first).filter(|first| !first.is_empty() && first.chars().all(is_token))?;
+    HeaderValue::from_str(first).ok()
 }
 
 /// Gives the engine the socket as soon as hyper has sent the 101.
-async fn hand_over(on_upgrade: OnUpgrade, client: Option<SocketAddr>, engine: Handle, _slot: Slot) {
+async fn hand_over(
+    on_upgrade: OnUpgrade,
+    client: Option<SocketAddr>,
+    detector: Detector,
+    engine: Handle,
+    _slot: Slot,
+) {
     let taken = match on_upgrade.await {
-        Ok(upgraded) => take_socket(upgraded, client),
+        Ok(upgraded) => take_socket(upgraded, client, detector),
         Err(error) => Err(io::Error::other(error)),
     };
     match taken {
@@ -70,7 +108,11 @@ async fn hand_over(on_upgrade: OnUpgrade, client: Option<SocketAddr>, engine: Ha
 
 /// Takes the socket, and the state of TLS, out of an upgraded connection. No other function beside the
 /// listener depends on the type of its streams.
-fn take_socket(upgraded: Upgraded, client: Option<SocketAddr>) -> io::Result<Connection> {
+fn take_socket(
+    upgraded: Upgraded,
+    client: Option<SocketAddr>,
+    detector: Detector,
+) -> io::Result<Connection> {
     let (socket, tls, already_read) = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => (parts.io.into_inner(), None, parts.read_buf),
         Err(upgraded) => {
@@ -83,10 +125,17 @@ fn take_socket(upgraded: Upgraded, client: Option<SocketAddr>) -> io::Result<Con
     };
     let other_end = socket.peer_addr()?;
     let peer = client.unwrap_or(other_end);
-    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer })
+    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector })
 }
 
 impl Front {
+    /// The provider that a path of streams belongs to.
+    fn provider_at(&self, path: &str) -> Option<Provider> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let found = self.config.stream_paths.iter().find(|known| known.path == path);
+        found.map(|found| found.provider)
+    }
+
     /// Reserves one call's place until the engine counts it. If no place is free, connections that have
     /// not earned theirs give way.
     async fn reserve(&self) -> Result<Slot, Refusal> {

@@ -38,7 +38,7 @@ impl Vocabulary for End {
 }
 
 impl Vocabulary for Provider {
-    const ALL: &'static [Self] = &[Self::Twilio];
+    const ALL: &'static [Self] = Self::ALL;
 
     fn word(self) -> &'static str {
         self.name()
@@ -70,6 +70,13 @@ impl<T: Vocabulary> Word<T> {
             Self::Known(value) => value.word(),
             Self::Other(word) => word,
         }
+    }
+}
+
+impl Word<Provider> {
+    /// The provider of a connection or a file that does not tell it.
+    pub fn unknown_provider() -> Self {
+        Self::Other("unknown".into())
     }
 }
 
@@ -141,7 +148,7 @@ pub(super) const fn reason(end: End, ends_with_stop: bool) -> Option<&'static st
         End::MaxDuration => "the longest duration was reached",
         End::None => "the recorder was interrupted",
         End::Protocol => "the peer broke the WebSocket protocol",
-        End::Refused => "the stream's audio is not 8 kHz mono mu-law",
+        End::Refused => "the stream was refused",
         End::Reset => "the connection was reset",
         End::Restart => "another stream began on the same connection",
         End::Shutdown => "the recorder was stopped",

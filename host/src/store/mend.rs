@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callreel_core::format::{Codec, Format};
-use callreel_core::frame::Provider;
 use callreel_core::wav::{self, Encoding, FormatChunk, Length, Spec};
 use jiff::{SignedDuration, Timestamp};
 
@@ -22,7 +21,7 @@ use super::house::try_lock;
 use super::part::is_at;
 use super::{Names, Part, Store, first_free};
 use crate::disk::{self, clear_claim, found, is_there, read_small, rename_new, sync_dir};
-use crate::record::{End, Key, Record, State};
+use crate::record::{End, Key, Record, State, Word};
 
 /// The outcome of finishing an interrupted recording.
 pub(super) enum Recovered {
@@ -59,7 +58,7 @@ pub(super) fn recover_wav(
     let written_at = modified(&file);
     let mut record = known
         .or_else(|| read_record(&names.json_part()))
-        .unwrap_or_else(|| Record::unknown(Provider::Twilio, written_at));
+        .unwrap_or_else(|| Record::unknown(Word::unknown_provider(), written_at));
     let Some(spec) = spec_of(&file, &record)? else {
         return Ok(Recovered::NotOurs);
     };

@@ -173,8 +173,6 @@ fn expect_start(start: &Node, stream_sid: &str) -> Option<Said> {
     let empty = Node::Object(Vec::new());
     let format = start.object("mediaFormat")?.unwrap_or(&empty);
     let encoding = format.string("encoding")?;
-    let known =
-        |name: &str| ["audio/x-mulaw", "audio/pcmu", "pcmu"].contains(&&*name.to_ascii_lowercase());
     let (rate, channels) = (format.number("sampleRate")?, format.number("channels")?);
     let mut parameters = Vec::new();
     let mut dropped = 0;
@@ -195,12 +193,21 @@ fn expect_start(start: &Node, stream_sid: &str) -> Option<Said> {
             _ => Tracks::One(Track::Inbound),
         },
         encoding: encoding.unwrap_or_default().to_owned(),
-        supported: encoding.is_none_or(known)
-            && rate.unwrap_or(8000) == 8000
+        supported: encoding.is_none_or(is_known)
+            && rate.unwrap_or(8000) <= u64::from(u32::MAX)
             && channels.unwrap_or(1) == 1,
         parameters,
         dropped,
     })
+}
+
+fn is_known(encoding: &str) -> bool {
+    let name = encoding.split(';').next().unwrap_or_default().to_ascii_lowercase();
+    let name = name.split_once('/').map_or(&*name, |(_, behind)| behind).trim();
+    let name = name.strip_prefix("x-").unwrap_or(name);
+    let all = "mulaw pcmu ulaw mulaw_format alaw pcma alaw_format l16 pcm16 pcm raw slin lpcm16 \
+        linear16 linear16_format base64";
+    all.split_whitespace().any(|known| known == name)
 }
 
 fn track(name: &str) -> Option<Track> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A provider's messages and, beside them, the WAVs of their recordings.
+#[derive(Clone)]
 pub(crate) struct Fixture {
     /// Name of the scenario.
     pub name: String,
@@ -26,7 +27,12 @@ impl Fixture {
 
 /// Twilio's fixtures, in the order of their names.
 pub(crate) fn twilio() -> Vec<Fixture> {
-    let mut found: Vec<_> = fs::read_dir(directory().join("twilio"))
+    in_folder("twilio")
+}
+
+/// The fixtures of a folder, in the order of their names.
+pub(crate) fn in_folder(folder: &str) -> Vec<Fixture> {
+    let mut found: Vec<_> = fs::read_dir(directory().join(folder))
         .expect("the fixtures are there")
         .map(|entry| entry.expect("a directory is readable").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))

@@ -39,6 +39,14 @@ pub(crate) fn ffmpeg_mulaw(codes: &[u8]) -> Vec<i16> {
     samples(&run("ffmpeg", &words(arguments), codes))
 }
 
+/// The samples that ffmpeg decodes from raw audio, in one of its own formats: `alaw`, `mulaw`, `s16be`,
+/// `s16le`.
+pub(crate) fn ffmpeg_raw(format: &str, bytes: &[u8]) -> Vec<i16> {
+    let arguments =
+        format!("-v error -f {format} -ar 8000 -ac 1 -i pipe:0 -f s16le -c:a pcm_s16le pipe:1");
+    samples(&run("ffmpeg", &words(&arguments), bytes))
+}
+
 /// The samples that ffmpeg decodes from raw A-law.
 pub(crate) fn ffmpeg_alaw(codes: &[u8]) -> Vec<i16> {
     let arguments = "-v error -f alaw -ar 8000 -ac 1 -i pipe:0 -f s16le -c:a pcm_s16le pipe:1";

@@ -1,12 +1,11 @@
 //! The smallest recorder that can be made of core's parts, and the interface of recorders under test.
 
 use std::convert::Infallible;
-use std::iter;
 
-use callreel_core::frame::{self, Body, Provider};
-use callreel_core::g711::decode_mulaw;
+use callreel_core::format::{Codec, Format};
+use callreel_core::frame::{self, Body, Detector, Provider, Verdict};
 use callreel_core::session::{
-    Error, Event, Gap, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, Stats, Turn,
+    Error, Event, Gap, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, Stats, Turn, ring_bytes_min,
 };
 use callreel_core::wav;
 use callreel_core::ws::{self, CloseCode};
@@ -143,6 +142,7 @@ pub(crate) fn record_one(messages: &[impl AsRef<[u8]>]) -> Recording {
 
 /// A connection's sessions in the order of their starts, each with the tape of its output.
 struct Streams {
+    detector: Detector,
     ring_bytes: usize,
     out_places: usize,
     all: Vec<(Session<Vec<u8>>, Tape)>,
@@ -153,16 +153,30 @@ struct Streams {
 
 impl Streams {
     fn new(ring_bytes: usize, out_places: usize) -> Self {
-        let mut streams =
-            Self { ring_bytes, out_places, all: vec![], errors: vec![], has_one: false };
+        let mut streams = Self {
+            detector: Detector::new(),
+            ring_bytes,
+            out_places,
+            all: vec![],
+            errors: vec![],
+            has_one: false,
+        };
         streams.add();
         streams
     }
 
     fn add(&mut self) -> usize {
-        let session = Session::new(Provider::Twilio, vec![0; self.ring_bytes]);
+        let session = Session::new(self.provider(), vec![0; self.ring_bytes]);
         self.all.push((session, Tape { out_places: self.out_places, ..Tape::default() }));
         self.all.len() - 1
+    }
+
+    /// The provider that the messages tell; Twilio as long as they do not.
+    fn provider(&self) -> Provider {
+        match self.detector.verdict() {
+            Verdict::Known(provider) => provider,
+            _ => Provider::Twilio,
+        }
     }
 
     fn take(&mut self, text: &mut [u8]) {
@@ -170,7 +184,10 @@ impl Streams {
         if self.has_one {
             return self.take_alone(last, text);
         }
-        let frame = match frame::parse(Provider::Twilio, text) {
+        let verdict = self.detector.note_text(text);
+        let provider = self.provider();
+        self.all.iter_mut().for_each(|(session, _)| session.set_provider(provider));
+        let frame = match verdict.and_then(|_| frame::parse(provider, text)) {
             Ok(frame) => frame,
             Err(error) => {
                 let error = self.all[last].0.reject(error);
@@ -194,7 +211,13 @@ impl Streams {
             _ => last,
         };
         let (session, tape) = &mut self.all[index];
-        tape.channels = session.tracks().channels().into();
+        tape.note(session);
+        if let Body::Start(start) = &frame.body
+            && let Some(bytes_min) = ring_bytes_min(start)
+            && bytes_min > self.ring_bytes
+        {
+            session.set_ring(vec![0; bytes_min]);
+        }
         match session.handle_frame(frame) {
             Ok(turn) => tape.drain(turn, usize::MAX),
             Err(error) => self.errors.push(error),
@@ -203,7 +226,7 @@ impl Streams {
 
     fn take_alone(&mut self, index: usize, text: &mut [u8]) {
         let (session, tape) = &mut self.all[index];
-        tape.channels = session.tracks().channels().into();
+        tape.note(session);
         let begins_another = match session.handle_message(text) {
             Ok(turn) => {
                 let begins_another = matches!(turn.event(), Event::Restart);
@@ -224,6 +247,7 @@ impl Streams {
 
     fn finish(&mut self, index: usize) {
         let (session, tape) = &mut self.all[index];
+        tape.note(session);
         tape.drain(session.handle_end(), usize::MAX);
         tape.ended = true;
     }
@@ -239,8 +263,9 @@ impl Streams {
 /// Output of one session.
 struct Tape {
     out_places: usize,
-    /// Channels of the session before its last message.
+    /// Channels and codec of the session before its last message.
     channels: usize,
+    codec: Codec,
     /// Polls so far.
     polls: usize,
     samples: Vec<i16>,
@@ -256,6 +281,7 @@ impl Default for Tape {
         Self {
             out_places: 512,
             channels: 1,
+            codec: Codec::Mulaw,
             polls: 0,
             samples: vec![],
             gaps: vec![],
@@ -267,6 +293,19 @@ impl Default for Tape {
 }
 
 impl Tape {
+    /// Notes the channels and the codec of the session before its next message.
+    fn note(&mut self, session: &Session<Vec<u8>>) {
+        self.channels = session.tracks().channels().into();
+        self.codec = session.format().unwrap_or(Format::TELEPHONE).codec;
+    }
+
+    /// Decodes the bytes of a poll.
+    fn decode(&mut self, bytes: &[u8]) {
+        let mut samples = vec![0; bytes.len() / self.codec.width()];
+        self.codec.decode(bytes, &mut samples);
+        self.samples.extend(samples);
+    }
+
     fn drain(&mut self, mut turn: Turn<'_, '_, Vec<u8>>, polls_max: usize) {
         match turn.event() {
             Event::Stopped => {
@@ -285,17 +324,18 @@ impl Tape {
             let count = match self.polls % 3 {
                 0 => {
                     let count = turn.poll_wire(&mut codes);
-                    self.samples.extend(codes[..count].iter().map(|code| decode_mulaw(*code)));
+                    self.decode(&codes[..count]);
                     count
                 }
                 1 => match turn.poll_run(&mut codes) {
                     Run::Bytes(count) => {
-                        self.samples.extend(codes[..count].iter().map(|code| decode_mulaw(*code)));
+                        self.decode(&codes[..count]);
                         count
                     }
                     Run::Silence(samples) => {
                         let count = samples as usize * self.channels;
-                        self.samples.extend(iter::repeat_n(0, count));
+                        let silence = vec![self.codec.silence(); count * self.codec.width()];
+                        self.decode(&silence);
                         count
                     }
                 },

@@ -1,0 +1,81 @@
+//! Bandwidth: `<StartStream>`, by the field tables in the repository Bandwidth/api-docs on 2026-11-27.
+
+use super::json::{CAMEL_NUMBERS, Kind, Names};
+use super::members::{Members, Value};
+use super::spelling::Dialect;
+use super::start::{FormatNames, track};
+use super::{Habits, Start, Text, Track, Tracks};
+
+/// Media has neither a number nor a time nor a stream.
+pub(super) const HABITS: Habits = Habits { names_streams: false, ..Habits::USUAL };
+
+pub(super) const NAMES: Names = Names {
+    habits: &HABITS,
+    dialect: Dialect { numbers: CAMEL_NUMBERS, free: &[b"streamParams"] },
+    event: "eventType",
+    events: &[
+        ("media", Kind::Media),
+        ("start", Kind::Start),
+        ("dtmf", Kind::Dtmf),
+        ("mark", Kind::Mark),
+        ("stop", Kind::Stop),
+    ],
+    sequence: "sequenceNumber",
+    media: "",
+    start: "metadata",
+    stream_id: "streamId",
+    call_id: "callId",
+    account_id: "accountId",
+    // Objects, each with a format: see `more`.
+    tracks: "",
+    format: "",
+    format_names: FORMAT,
+    parameters: "streamParams",
+    more,
+};
+
+const FORMAT: FormatNames =
+    FormatNames { encoding: "encoding", sample_rate: "sampleRate", channels: "channels" };
+
+/// Reads the tracks, each with its format, and the user's name for the stream.
+fn more<'t>(start: &mut Start<'t>, message: &Members<'t>) {
+    let metadata = message.clone().find("metadata").unwrap_or(Value::Null).members();
+    if let Some(name @ Value::String(text)) = metadata.clone().find("streamName")
+        && !text.is_empty()
+    {
+        start.add_parameter(Text::new("streamName"), name);
+    }
+    let tracks = metadata.find("tracks").unwrap_or(Value::Null);
+    let mut found = [false; 2];
+    let default = start.format;
+    let mut first = None;
+    for element in tracks.elements() {
+        match element.members().find("name") {
+            Some(Value::String(name)) => match track(name) {
+                Some(Track::Inbound) => found[0] = true,
+                Some(Track::Outbound) => found[1] = true,
+                None => {}
+            },
+            _ => start.odd_fields = start.odd_fields.saturating_add(1),
+        }
+        start.format = default;
+        let format = element.members().find("mediaFormat");
+        start.read_format(format, &FORMAT, HABITS.linear);
+        // A file has one format.
+        if *first.get_or_insert(start.format) != start.format {
+            start.format = None;
+            break;
+        }
+    }
+    start.tracks = match found {
+        [true, true] => Tracks::Both,
+        [false, true] => Tracks::One(Track::Outbound),
+        [_, false] => Tracks::One(Track::Inbound),
+    };
+}
+
+/// Whether a start is of this provider.
+pub(super) fn is_mine(message: &Members<'_>) -> bool {
+    let is_event = matches!(message.clone().find("eventType"), Some(Value::String(_)));
+    is_event && matches!(message.clone().find("metadata"), Some(Value::Object(_)))
+}

@@ -1,0 +1,213 @@
+//! The provider of a connection, told from its handshake and its first messages.
+
+use super::members::{self, Members, Value};
+use super::spelling::{Dialect, canonicalise};
+use super::{PeerError, Provider, foreign, twilio};
+
+/// The provider of a connection, as far as the messages so far tell it.
+///
+/// In this order: the provider that the caller knows of ([`of`](Self::of)), for example by the path of
+/// the request; the first header of the handshake that tells it ([`note_header`](Self::note_header));
+/// the first message that does ([`note_text`](Self::note_text)). Nothing is ever concluded from the
+/// absence of a header or a field.
+///
+/// ```
+/// use callreel_core::frame::{Detector, Provider, Verdict};
+///
+/// let mut detector = Detector::new();
+/// let mut hello = *br#"{"event":"connected","version":"1.0.0"}"#;
+/// assert_eq!(detector.note_text(&mut hello)?, Verdict::Undecided);
+/// let mut start = *br#"{"event":"start","start":{"streamSid":"MZ1","callSid":"CA1"}}"#;
+/// assert_eq!(detector.note_text(&mut start)?, Verdict::Known(Provider::Twilio));
+/// # Ok::<(), callreel_core::frame::PeerError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Detector {
+    verdict: Verdict,
+    /// The first message was that of Twilio's dialect.
+    has_call_protocol: bool,
+    /// The first message had the version that SignalWire sends.
+    has_old_version: bool,
+}
+
+/// Provider of a connection.
+///
+/// ```
+/// use callreel_core::frame::{Detector, Verdict};
+///
+/// let mut detector = Detector::new();
+/// let mut open = *br#"{"version":"2","type":"open","id":"1"}"#;
+/// assert_eq!(detector.note_text(&mut open)?, Verdict::Foreign("Genesys AudioHook"));
+/// # Ok::<(), callreel_core::frame::PeerError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Verdict {
+    /// One that can be recorded.
+    Known(Provider),
+    /// One that is known by name, and not recorded.
+    Foreign(&'static str),
+    /// None of the messages so far is one that only one provider sends.
+    Undecided,
+}
+
+/// For the first look at a message, which needs neither numbers nor the user's own fields.
+const ANY: Dialect = Dialect { numbers: &[], free: &[] };
+
+/// Headers of a handshake, in lower case, that only one provider sends.
+const HEADERS: &[(&str, Verdict)] = &[
+    ("x-twilio-signature", Verdict::Known(Provider::Twilio)),
+    // Fonoster speaks Twilio's dialect.
+    ("x-fonoster-signature", Verdict::Known(Provider::Twilio)),
+    #[cfg(feature = "plivo")]
+    ("x-plivo-signature-v3", Verdict::Known(Provider::Plivo)),
+    ("audiohook-session-id", Verdict::Foreign("Genesys AudioHook")),
+    ("x-opentok-ws-sessionid", Verdict::Foreign("Vonage Video")),
+];
+
+/// Subprotocols that only one provider offers.
+const SUBPROTOCOLS: &[(&str, Verdict)] = &[
+    // Somleng speaks Twilio's dialect.
+    ("audio.somleng.org", Verdict::Known(Provider::Twilio)),
+    ("audio.drachtio.org", Verdict::Foreign("jambonz or mod_audio_fork")),
+    ("audio.jambonz.org", Verdict::Foreign("jambonz or mod_audio_fork")),
+    ("media", Verdict::Foreign("Asterisk's chan_websocket")),
+];
+
+impl Detector {
+    /// Nothing is known yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { verdict: Verdict::Undecided, has_call_protocol: false, has_old_version: false }
+    }
+
+    /// The caller knows the provider: no header and no message changes it.
+    #[must_use]
+    pub const fn of(provider: Provider) -> Self {
+        Self { verdict: Verdict::Known(provider), ..Self::new() }
+    }
+
+    /// The verdict so far.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Takes a header of the handshake, with its name in lower case.
+    ///
+    /// ```
+    /// use callreel_core::frame::{Detector, Provider, Verdict};
+    ///
+    /// let mut detector = Detector::new();
+    /// detector.note_header("host", "calls.example.com");
+    /// assert_eq!(detector.verdict(), Verdict::Undecided);
+    /// detector.note_header("sec-websocket-protocol", "audio.somleng.org");
+    /// assert_eq!(detector.verdict(), Verdict::Known(Provider::Twilio));
+    /// ```
+    pub fn note_header(&mut self, name: &str, value: &str) {
+        if self.verdict != Verdict::Undecided {
+            return;
+        }
+        let found = match name {
+            "sec-websocket-protocol" => {
+                let mut offered = value.split(',').map(str::trim);
+                offered.find_map(|offered| SUBPROTOCOLS.iter().find(|(name, _)| *name == offered))
+            }
+            _ => HEADERS.iter().find(|(header, _)| *header == name),
+        };
+        if let Some((_, verdict)) = found {
+            self.verdict = *verdict;
+        }
+    }
+
+    /// Takes a text message, and returns the verdict with it. Once there is one, reads no further
+    /// message. The bytes of `text` are rewritten, and it may be parsed afterwards. Takes linear time.
+    ///
+    /// # Errors
+    /// The message is not JSON, or nests too deep: [`PeerError::Json`] or [`PeerError::Depth`]. The
+    /// detector is unchanged, and the text cannot be parsed any more.
+    #[cold]
+    pub fn note_text(&mut self, text: &mut [u8]) -> Result<Verdict, PeerError> {
+        if self.verdict != Verdict::Undecided {
+            return Ok(self.verdict);
+        }
+        if let Some(name) = foreign::of_text(text) {
+            self.verdict = Verdict::Foreign(name);
+            return Ok(self.verdict);
+        }
+        canonicalise(text, &ANY)?;
+        let message = members::members(core::str::from_utf8(text).map_err(|_| PeerError::Json)?);
+        self.note_greeting(&message);
+        self.verdict = match self.provider_of(&message) {
+            Some(provider) => Verdict::Known(provider),
+            None => foreign::of_message(&message).map_or(Verdict::Undecided, Verdict::Foreign),
+        };
+        Ok(self.verdict)
+    }
+
+    fn note_greeting(&mut self, message: &Members<'_>) {
+        let is = |name, text| message.clone().find(name) == Some(Value::String(text));
+        if is("event", "connected") {
+            self.has_call_protocol |= is("protocol", "Call");
+            #[cfg(feature = "signalwire")]
+            {
+                self.has_old_version |= is("version", super::signalwire::VERSION);
+            }
+        }
+    }
+
+    /// The provider that alone sends this message.
+    fn provider_of(&self, message: &Members<'_>) -> Option<Provider> {
+        #[cfg(feature = "bandwidth")]
+        if super::bandwidth::is_mine(message) {
+            return Some(Provider::Bandwidth);
+        }
+        let is_start = message.clone().find("event") == Some(Value::String("start"));
+        let start = message.clone().find("start").unwrap_or(Value::Null).members();
+        #[cfg(feature = "signalwire")]
+        if self.has_old_version {
+            if is_start && super::signalwire::is_mine(&start) {
+                return Some(Provider::SignalWire);
+            }
+            // Messages behind the start tell no more than Twilio's dialect.
+            return (is_start && twilio::is_mine(message, &start)).then_some(Provider::Twilio);
+        }
+        if twilio::is_mine(message, &start) {
+            return Some(Provider::Twilio);
+        }
+        if !is_start {
+            return None;
+        }
+        #[cfg(feature = "telnyx")]
+        if super::telnyx::is_mine(message, &start) {
+            return Some(Provider::Telnyx);
+        }
+        #[cfg(feature = "plivo")]
+        if super::plivo::is_mine(&start) {
+            return Some(Provider::Plivo);
+        }
+        #[cfg(feature = "exotel")]
+        if super::exotel::is_mine(&start) {
+            return Some(Provider::Exotel);
+        }
+        #[cfg(feature = "wavix")]
+        if super::wavix::is_mine(message) {
+            return Some(Provider::Wavix);
+        }
+        if self.has_call_protocol {
+            return Some(Provider::Twilio);
+        }
+        #[cfg(feature = "voximplant")]
+        if super::voximplant::is_mine(&start) {
+            return Some(Provider::Voximplant);
+        }
+        None
+    }
+}
+
+impl Default for Detector {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,146 @@
+//! The fields of a start that providers spell alike: tracks, format and the user's parameters.
+
+use super::encoding::Encoding;
+use super::members::Value;
+use super::{Start, Text, Track, Tracks};
+use crate::format::{Codec, Format};
+
+/// Names of the fields of an object with a format.
+pub(super) struct FormatNames {
+    pub(super) encoding: &'static str,
+    pub(super) sample_rate: &'static str,
+    pub(super) channels: &'static str,
+}
+
+impl<'t> Start<'t> {
+    /// Reads the names of tracks: an array of names, or one word. Skips unknown names; changes nothing if
+    /// no name is known.
+    #[inline(never)]
+    pub(super) fn read_tracks(&mut self, value: Option<Value<'t>>) {
+        let mut found = [false; 2];
+        let mut note = |name: Value<'_>| match name {
+            Value::String("both" | "both_tracks") => found = [true; 2],
+            Value::String(name) => match track(name) {
+                Some(Track::Inbound) => found[0] = true,
+                Some(Track::Outbound) => found[1] = true,
+                None => {}
+            },
+            _ => {}
+        };
+        match value {
+            None => {}
+            Some(names @ Value::Array(_)) => {
+                let mut odd = 0u32;
+                for name in names.elements() {
+                    odd = odd.saturating_add(u32::from(!matches!(name, Value::String(_))));
+                    note(name);
+                }
+                self.odd_fields = self.odd_fields.saturating_add(odd);
+            }
+            Some(word) => {
+                self.odd_fields += 1;
+                note(word);
+            }
+        }
+        self.tracks = match found {
+            [true, true] => Tracks::Both,
+            [false, true] => Tracks::One(Track::Outbound),
+            [true, false] => Tracks::One(Track::Inbound),
+            [false, false] => self.tracks,
+        };
+    }
+
+    /// Reads the format of the audio, with `linear` as the codec of 16-bit samples. What is absent is as
+    /// in the format that the start has, the provider's default, and counts as assumed.
+    #[inline(never)]
+    pub(super) fn read_format(
+        &mut self,
+        value: Option<Value<'t>>,
+        names: &FormatNames,
+        linear: Codec,
+    ) {
+        let mut rate = None;
+        let mut has_one_channel = true;
+        let encoding = match value {
+            None => None,
+            Some(format @ Value::Object(_)) => {
+                // Numbers have one spelling by now.
+                let number = |name| format.members().find(name).and_then(Value::scalar);
+                rate = number(names.sample_rate).map(|rate| rate.as_escaped().parse::<u32>());
+                has_one_channel =
+                    number(names.channels).is_none_or(|count| count.as_escaped() == "1");
+                format.members().find(names.encoding).filter(|value| *value != Value::Null)
+            }
+            // The encoding alone.
+            Some(word) => {
+                self.odd_fields += 1;
+                Some(word)
+            }
+        };
+        let mut named = None;
+        match encoding {
+            Some(Value::String(name)) => {
+                self.encoding = Text::new(name);
+                named = Some(Encoding::of(name));
+            }
+            Some(_) => self.odd_fields += 1,
+            None => {}
+        }
+        let named_rate = named.as_ref().and_then(|encoding| encoding.sample_rate_hz);
+        let rate = rate.or(named_rate.map(Ok));
+        self.is_format_assumed = named.is_none() || rate.is_none();
+        let default = self.format;
+        let codec = match named {
+            Some(encoding) => encoding.codec(linear),
+            None => default.map(|format| format.codec),
+        };
+        let sample_rate_hz = match rate {
+            Some(rate) => rate.ok(),
+            None => default.map(|format| format.sample_rate_hz),
+        };
+        self.format = match (codec, sample_rate_hz) {
+            (Some(codec), Some(sample_rate_hz)) if has_one_channel => {
+                Some(Format { codec, sample_rate_hz })
+            }
+            _ => None,
+        };
+    }
+
+    /// Reads the user's parameters: an object of texts, or any other value, kept as JSON text.
+    #[inline(never)]
+    pub(super) fn read_parameters(&mut self, key: &'static str, value: Option<Value<'t>>) {
+        match value {
+            None | Some(Value::Null | Value::String("")) => {}
+            Some(pairs @ Value::Object(_)) => {
+                for (name, value) in pairs.members() {
+                    self.add_parameter(Text::new(name), value);
+                }
+            }
+            // PHP and others write an empty map like this.
+            Some(list @ Value::Array(_)) if list.elements().next().is_none() => {}
+            Some(other) => {
+                self.odd_fields = self.odd_fields.saturating_add(1);
+                self.add_parameter(Text::new(key), other);
+            }
+        }
+    }
+
+    /// Keeps a parameter, or counts it if [`PARAMETERS_MAX`](super::PARAMETERS_MAX) are already kept.
+    pub(super) fn add_parameter(&mut self, name: Text<'t>, value: Value<'t>) {
+        if !matches!(value, Value::String(_)) {
+            self.odd_fields = self.odd_fields.saturating_add(1);
+        }
+        if self.parameters.push((name, value.text())).is_err() {
+            self.parameters_dropped = self.parameters_dropped.saturating_add(1);
+        }
+    }
+}
+
+/// The track named `name`; TwiML, the REST API and DTMF messages append `_track`.
+pub(super) fn track(name: &str) -> Option<Track> {
+    match name {
+        "inbound" | "inbound_track" => Some(Track::Inbound),
+        "outbound" | "outbound_track" => Some(Track::Outbound),
+        _ => None,
+    }
+}
