@@ -1,6 +1,6 @@
 //! Bandwidth: `<StartStream>`, by the field tables in the repository Bandwidth/api-docs on 2026-11-27.
 
-use super::json::{CAMEL_NUMBERS, Kind, Names};
+use super::json::{CAMEL_NUMBERS, EVENTS, Names};
 use super::members::{Members, Value};
 use super::spelling::Dialect;
 use super::start::{FormatNames, track};
@@ -13,13 +13,7 @@ pub(super) const NAMES: Names = Names {
     habits: &HABITS,
     dialect: Dialect { numbers: CAMEL_NUMBERS, free: &[b"streamParams"] },
     event: "eventType",
-    events: &[
-        ("media", Kind::Media),
-        ("start", Kind::Start),
-        ("dtmf", Kind::Dtmf),
-        ("mark", Kind::Mark),
-        ("stop", Kind::Stop),
-    ],
+    events: EVENTS,
     sequence: "sequenceNumber",
     media: "",
     start: "metadata",

@@ -50,14 +50,23 @@ pub(super) enum Kind {
 }
 
 /// Numbers of the providers that spell them `sequence_number`, as Exotel, Telnyx and Wavix do.
+#[cfg(any(feature = "exotel", feature = "telnyx", feature = "wavix"))]
 pub(super) const SNAKE_NUMBERS: &[&[u8]] =
     &[b"sequence_number", b"chunk", b"timestamp", b"sample_rate", b"channels"];
 
 /// Numbers of the providers that spell them `sequenceNumber`.
+#[cfg(any(feature = "bandwidth", feature = "plivo", feature = "voximplant"))]
 pub(super) const CAMEL_NUMBERS: &[&[u8]] =
     &[b"sequenceNumber", b"chunk", b"timestamp", b"sampleRate", b"channels"];
 
 /// Events of most providers.
+#[cfg(any(
+    feature = "bandwidth",
+    feature = "exotel",
+    feature = "telnyx",
+    feature = "voximplant",
+    feature = "wavix"
+))]
 pub(super) const EVENTS: &[(&str, Kind)] = &[
     ("media", Kind::Media),
     ("connected", Kind::Connected),
@@ -68,6 +77,7 @@ pub(super) const EVENTS: &[(&str, Kind)] = &[
 ];
 
 /// For providers with no field of their own.
+#[cfg(any(feature = "exotel", feature = "voximplant"))]
 pub(super) fn no_more<'t>(_: &mut Start<'t>, _: &Members<'t>) {}
 
 #[inline(never)]

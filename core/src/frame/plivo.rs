@@ -16,6 +16,8 @@ pub(super) const NAMES: Names = Names {
     event: "event",
     events: &[
         ("media", Kind::Media),
+        // Not sent; other dialects begin with it.
+        ("connected", Kind::Connected),
         ("start", Kind::Start),
         ("dtmf", Kind::Dtmf),
         // The echo of a checkpoint.
