@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use callreel_core::frame::Provider;
 use tracing::{info, warn};
 
+use crate::admission::Scheme;
 use crate::public_url::WEBHOOK_PATH;
 use crate::stream_paths::StreamPath;
 use crate::{http, twilio};
@@ -34,6 +34,7 @@ impl Opened<'_> {
         tell_webhook(*public, config);
         tell_signatures(*public, &config.twilio);
         tell_paths(config);
+        tell_admissions(config);
         info!(dir = %dir.display(), "recordings");
         match admin {
             Some(admin) => info!(
@@ -77,8 +78,20 @@ fn tell_paths(config: &http::Config) {
         let (prefix, provider) = (config.path_prefix.as_str(), provider.name());
         let path = format_args!("{prefix}{path}");
         info!(%path, provider, "streams at this path are of this provider");
-        if config.twilio.verifier.is_some() && provider != Provider::Twilio.name() {
-            warn!(%path, provider, "anybody that knows this path can record: its provider signs no stream");
+    }
+}
+
+fn tell_admissions(config: &http::Config) {
+    for admission in &config.admissions {
+        let (prefix, scheme) = (config.path_prefix.as_str(), admission.scheme());
+        let path = format_args!("{prefix}{}", admission.path());
+        match scheme {
+            Scheme::None => {
+                warn!(%path, "anybody that reaches this path can record: --admission none")
+            }
+            _ => {
+                info!(%path, admission = scheme.name(), "only requests with this proof are taken there")
+            }
         }
     }
 }

@@ -392,4 +392,9 @@ fn an_admission_that_could_admit_nobody_stops_the_start_with_one_line() {
         assert!(said.contains(expected), "{setting}: {said}");
         assert!(!said.contains("pass word") && said.lines().count() == 1, "{said}");
     }
+    // A path of another provider must not come in unsigned by an oversight.
+    let setup = Setup::new(dir.path()).args(&["--provider", "/telnyx=telnyx"]).args(url);
+    let (code, said) = setup.env("TWILIO_AUTH_TOKEN", "0123456789abcdef").refuse();
+    let said = said.join("\n");
+    assert!(code == Some(1) && said.contains("--admission /telnyx=bearer:FILE"), "{said}");
 }
