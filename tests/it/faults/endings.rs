@@ -224,7 +224,9 @@ fn the_longest_duration_counts_media_time_as_well() {
     assert_eq!(peer.close_code(), Some(1008));
     let recording = shelf::wait_for(dir.path(), &peer.stream_id);
     assert_eq!(recording.state(), ("partial", "max_duration"));
-    assert!(recording.samples() == peer.pcm());
+    // The end may come between two reads of the last two seconds, since it is due in their middle.
+    let samples = recording.samples();
+    assert!(samples.len() >= 60 * 8000 && peer.pcm().starts_with(samples), "{}", samples.len());
     let elapsed_ms = recording.record["elapsed_ms"].as_u64().unwrap();
     assert!(elapsed_ms < 50_000, "{elapsed_ms}");
 }
