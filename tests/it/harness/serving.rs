@@ -31,7 +31,12 @@ impl Serving {
     pub(crate) fn start(mut config: Config) -> Self {
         if is_run_over_tls() {
             let house = House::get();
-            let files = tls::Config { cert: house.cert(), key: house.key(), client_ca: None };
+            let files = tls::Config {
+                cert: house.cert(),
+                key: house.key(),
+                client_ca: None,
+                challenges: None,
+            };
             config.http.certificate = Some(tls::Certificate::open(files).unwrap());
         }
         Self::start_plain(config)

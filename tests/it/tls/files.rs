@@ -98,7 +98,7 @@ fn a_certificate_ends_when_openssl_says_and_a_part_of_it_is_none() {
     let [cert_path, key_path] = [&cert, &key].map(|path| path.to_str().unwrap());
     let open = || {
         let (cert, key) = (cert.clone(), key.clone());
-        Certificate::open(Config { cert, key, client_ca: None })
+        Certificate::open(Config { cert, key, client_ca: None, challenges: None })
     };
     let kind = ["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
     // Dates from 2050 on are written in another form.
@@ -108,7 +108,7 @@ fn a_certificate_ends_when_openssl_says_and_a_part_of_it_is_none() {
         super::run("openssl", &[&kind[..], &rest, &files].concat(), "");
         let told = ["x509", "-in", cert_path, "-noout", "-enddate", "-dateopt", "iso_8601"];
         let (_, told) = super::run("openssl", &told, "");
-        let until = open().unwrap().until();
+        let until = open().unwrap().until().unwrap();
         assert_eq!(told.trim(), format!("notAfter={until}").replace('T', " "));
     }
     let whole = CertificateDer::from_pem_file(&cert).unwrap();
