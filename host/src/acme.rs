@@ -331,6 +331,8 @@ struct Work {
     suggested: Option<(Timestamp, Window)>,
     /// The time of the next question for that.
     window_at: Instant,
+    /// The time of the renewal that the log has told.
+    told: Option<Timestamp>,
 }
 
 impl Work {
@@ -343,6 +345,7 @@ impl Work {
             ordered: None,
             suggested: None,
             window_at: Instant::now(),
+            told: None,
         }
     }
 
@@ -361,12 +364,23 @@ impl Work {
         }
         let left = self.rest().max(stored.as_ref().map_or(Duration::ZERO, |one| self.left_of(one)));
         if !left.is_zero() {
+            self.tell_due(stored.as_ref());
             return left.min(SLEEP_MAX);
         }
         let replaced = stored.filter(|_| self.suggested.is_some());
         match self.orderer.order(replaced.as_ref()).await {
             Ok(stored) => self.succeed(certificate, &stored),
             Err(fault) => self.fail(certificate, &fault),
+        }
+    }
+
+    /// Tells the time of the renewal, once.
+    fn tell_due(&mut self, stored: Option<&Stored>) {
+        let suggested = self.suggested.map(|(time, _)| time);
+        let due = stored.map(|stored| due(stored.validity, suggested));
+        if let Some(due) = due.filter(|due| self.told != Some(*due)) {
+            self.told = Some(due);
+            info!(%due, "has a certificate that is renewed by ACME");
         }
     }
 

@@ -196,6 +196,7 @@ fn a_restart_and_a_second_recorder_use_the_stored_certificate() {
     server.stop();
     second.stop();
     let mut server = site.start();
+    server.wait_for_log("has a certificate that is renewed by ACME");
     assert_eq!(site.await_other(&server, None), first);
     server.stop();
     assert_eq!(site.pebble.counts(), (1, 1), "no other account and no other order");
