@@ -78,7 +78,7 @@ fn names_that_were_claimed_when_the_recorder_was_killed_are_given_at_the_next_st
     let mut server = Server::start(dir.path());
     // A call, and a stream that could not be recorded.
     let mut refused = Peer::connect(&server, "MZ2");
-    let foreign = refused.start_message(&[]).replace("audio/x-mulaw", "audio/x-alaw");
+    let foreign = refused.start_message(&[]).replace("audio/x-mulaw", "audio/opus");
     refused.text(&foreign);
     assert_eq!(refused.close_code(), Some(1003));
     let call = heard_call(&server, "MZ1");

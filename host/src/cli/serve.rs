@@ -83,7 +83,7 @@ impl ServeArgs {
 /// Options of certificates that an ACME server gives out.
 #[derive(Args, Debug)]
 pub struct AcmeArgs {
-    /// Speak TLS at --listen, with a certificate of Let's Encrypt for this name; got and renewed by the
+    /// Get a certificate of Let's Encrypt for this name; and speak TLS at --listen. It is renewed by the
     /// challenge TLS-ALPN-01, which asks port 443 of the name. Repeat it, or separate names by commas, for
     /// more names. The first one makes the public URL, unless --public-url does. With this option you agree
     /// to the terms of the ACME server
@@ -180,7 +180,7 @@ pub struct ListeningArgs {
     #[arg(long, env = "CALLREEL_PROXY_PROTOCOL", value_parser = BoolishValueParser::new())]
     pub proxy_protocol: bool,
 
-    /// Admit requests at a path by another proof than Twilio's signature; SCHEME is `none`, `basic`,
+    /// Admit requests at a path by another proof; in the place of Twilio's signature. SCHEME is `none`, `basic`,
     /// `bearer`, `fonoster`, `genesys`, `plivo`, `signalwire`, `telnyx` or `vonage`, and FILE has secrets,
     /// one a line, several while they are changed: `USER:PASSWORD` for basic, `API_KEY SECRET` for genesys,
     /// the public key for telnyx. It is read again at SIGHUP and when it changes. Repeat the option

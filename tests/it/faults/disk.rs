@@ -101,7 +101,7 @@ fn a_refusal_that_cannot_be_written_down_is_written_down_once_when_it_can() {
     let setup = Setup::new(dir.path()).env("CALLREEL_LOG", "debug");
     let server = disk.under(setup, dir.path()).start();
     let mut peer = Peer::connect(&server, &stream_id(1));
-    let foreign = peer.start_message(&[]).replace("audio/x-mulaw", "audio/x-alaw");
+    let foreign = peer.start_message(&[]).replace("audio/x-mulaw", "audio/opus");
     peer.text(&foreign);
     assert_eq!(peer.close_code(), Some(1011));
     server.wait_for_log("the disk still refuses");

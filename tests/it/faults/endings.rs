@@ -255,7 +255,7 @@ fn nothing_is_recorded_on_a_connection_whose_stream_was_refused() {
     let server = Server::start(dir.path());
     let mut peer = Peer::connect(&server, &stream_id(1));
     let good = peer.start_message(&[]);
-    let foreign = good.replace("audio/x-mulaw", "audio/x-alaw");
+    let foreign = good.replace("audio/x-mulaw", "audio/opus");
     // In one write, so that the server reads all of it before the refusal is on the disk.
     let mut all: Vec<u8> = [&foreign, &foreign, &good]
         .into_iter()
