@@ -6,6 +6,7 @@
 #[cfg(feature = "bandwidth")]
 mod bandwidth;
 mod detect;
+#[cfg(feature = "formats")]
 mod encoding;
 mod exact;
 #[cfg(feature = "exotel")]
