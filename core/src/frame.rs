@@ -6,6 +6,7 @@
 #[cfg(feature = "bandwidth")]
 mod bandwidth;
 mod detect;
+#[cfg(feature = "formats")]
 mod encoding;
 mod exact;
 #[cfg(feature = "exotel")]
@@ -460,8 +461,19 @@ pub(crate) fn parse_known<'t>(
     text: &'t mut [u8],
     known: &[u8],
 ) -> Result<Frame<'t>, PeerError> {
+    // First, since it is the one that is held to a budget of instructions.
+    if provider == Provider::Twilio {
+        return twilio::parse(text, known);
+    }
+    parse_other(provider, text)
+}
+
+/// Parses a message of another provider than Twilio.
+#[cold]
+#[inline(never)]
+fn parse_other(provider: Provider, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
     match provider {
-        Provider::Twilio => twilio::parse(text, known),
+        Provider::Twilio => twilio::parse(text, b""),
         #[cfg(feature = "bandwidth")]
         Provider::Bandwidth => json::parse(text, &bandwidth::NAMES),
         #[cfg(feature = "exotel")]
@@ -469,7 +481,7 @@ pub(crate) fn parse_known<'t>(
         #[cfg(feature = "plivo")]
         Provider::Plivo => json::parse(text, &plivo::NAMES),
         #[cfg(feature = "signalwire")]
-        Provider::SignalWire => twilio::parse(text, known),
+        Provider::SignalWire => twilio::parse(text, b""),
         #[cfg(feature = "telnyx")]
         Provider::Telnyx => json::parse(text, &telnyx::NAMES),
         #[cfg(feature = "voximplant")]

@@ -1,9 +1,12 @@
 //! The fields of a start that providers spell alike: tracks, format and the user's parameters.
 
+#[cfg(feature = "formats")]
 use super::encoding::Encoding;
 use super::members::Value;
 use super::{Start, Text, Track, Tracks};
-use crate::format::{Codec, Format};
+use crate::format::Codec;
+#[cfg(feature = "formats")]
+use crate::format::Format;
 
 /// Names of the fields of an object with a format.
 pub(super) struct FormatNames {
@@ -52,6 +55,7 @@ impl<'t> Start<'t> {
 
     /// Reads the format of the audio, with `linear` as the codec of 16-bit samples. What is absent is as
     /// in the format that the start has, the provider's default, and counts as assumed.
+    #[cfg(feature = "formats")]
     #[inline(never)]
     pub(super) fn read_format(
         &mut self,
@@ -104,6 +108,53 @@ impl<'t> Start<'t> {
             }
             _ => None,
         };
+    }
+
+    /// Reads the format of the audio: that of the telephone network, or none. What is absent counts as
+    /// assumed.
+    #[cfg(not(feature = "formats"))]
+    #[inline(never)]
+    pub(super) fn read_format(
+        &mut self,
+        value: Option<Value<'t>>,
+        names: &FormatNames,
+        _linear: Codec,
+    ) {
+        let mut has_rate = false;
+        let encoding = match value {
+            None => None,
+            Some(format @ Value::Object(_)) => {
+                // Numbers have one spelling by now.
+                let mut is = |name, expected| {
+                    let value = format.members().find(name).and_then(Value::scalar);
+                    has_rate |= value.is_some() && name == names.sample_rate;
+                    value.is_none_or(|value| value.as_escaped() == expected)
+                };
+                if !is(names.sample_rate, "8000") || !is(names.channels, "1") {
+                    self.format = None;
+                }
+                format.members().find(names.encoding).filter(|value| *value != Value::Null)
+            }
+            // The encoding alone.
+            Some(word) => {
+                self.odd_fields += 1;
+                Some(word)
+            }
+        };
+        self.is_format_assumed = !has_rate;
+        match encoding {
+            Some(Value::String(name)) => {
+                let known = ["audio/x-mulaw", "audio/pcmu", "PCMU"];
+                if !known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                    self.format = None;
+                }
+                self.encoding = Text::new(name);
+            }
+            encoding => {
+                self.odd_fields += u32::from(encoding.is_some());
+                self.is_format_assumed = true;
+            }
+        }
     }
 
     /// Reads the user's parameters: an object of texts, or any other value, kept as JSON text.
