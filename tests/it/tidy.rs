@@ -60,7 +60,7 @@ fn files_are_opened_by_one_function() {
         "host/src/log/filter.rs",
         "host/src/metrics/process.rs",
         "host/src/secrets.rs",
-        "host/src/tls.rs",
+        "host/src/tls/files.rs",
         "host/src/store/clock.rs",
         "host/src/disk.rs",
     ];
