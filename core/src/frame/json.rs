@@ -113,48 +113,89 @@ fn parse_media(text: &[u8], names: &Names) -> Result<Slow, PeerError> {
     if kind != Some(Kind::Media) {
         return Ok(Slow::Other);
     }
-    let sequence = number(&message, names.sequence);
-    let media = match names.media {
-        "" => Ok(message.clone()),
-        name => match message.clone().only(name) {
-            Ok(Some(object @ Value::Object(_))) => Ok(object.members()),
-            _ => Err(PeerError::Shape),
-        },
-    };
-    let places = match &media {
-        Ok(media) => [media.clone(), message],
-        Err(_) => [message.clone(), message],
-    };
-    let stream = places.iter().find_map(|place| find(place, names.stream_id)?.scalar());
-    let stream = range_in(text, stream.map(Text::as_escaped).unwrap_or_default());
-    let found = media.and_then(|media| {
-        let track = match media.clone().find("track") {
-            None | Some(Value::Null) => Track::Inbound,
-            Some(Value::String(name)) => track(name).ok_or(PeerError::Track)?,
-            Some(_) => return Err(PeerError::Shape),
-        };
-        let payload = match media.clone().only("payload")? {
-            None | Some(Value::Null) => "",
-            Some(Value::String(payload)) => payload,
-            Some(_) => return Err(PeerError::Shape),
-        };
-        let (payload_start, payload_end) = range_in(text, payload);
-        Ok(Found {
-            sequence,
-            track,
-            chunk: number(&media, "chunk"),
-            timestamp_ms: number(&media, "timestamp"),
-            payload_start,
-            payload_end,
-            id_start: stream.0,
-            id_end: stream.1,
-            is_known: false,
-        })
-    });
-    Ok(match found {
-        Ok(found) => Slow::Media(found),
-        Err(error) => Slow::Rejected { sequence, stream, error },
-    })
+    let mut fields = Fields::default();
+    let mut has_object = names.media.is_empty();
+    for (name, value) in message {
+        if !has_object && name == names.media {
+            let Value::Object(_) = value else {
+                fields.error = Some(PeerError::Shape);
+                continue;
+            };
+            has_object = true;
+            value.members().for_each(|(name, value)| fields.note(names, name, value, true));
+        } else if name == names.media && !name.is_empty() {
+            fields.error = Some(PeerError::Shape);
+        } else {
+            fields.note(names, name, value, names.media.is_empty());
+        }
+    }
+    if !has_object {
+        fields.error = Some(PeerError::Shape);
+    }
+    let Fields { sequence, stream, track, chunk, timestamp_ms, payload, error } = fields;
+    let stream = range_in(text, stream.unwrap_or_default());
+    if let Some(error) = error {
+        return Ok(Slow::Rejected { sequence, stream, error });
+    }
+    let (payload_start, payload_end) = range_in(text, payload.unwrap_or_default());
+    Ok(Slow::Media(Found {
+        sequence,
+        track: track.unwrap_or(Track::Inbound),
+        chunk,
+        timestamp_ms,
+        payload_start,
+        payload_end,
+        id_start: stream.0,
+        id_end: stream.1,
+        is_known: false,
+    }))
+}
+
+/// The fields of a media message, collected in one pass.
+#[derive(Default)]
+struct Fields<'t> {
+    sequence: Option<u64>,
+    stream: Option<&'t str>,
+    track: Option<Track>,
+    chunk: Option<u64>,
+    timestamp_ms: Option<u64>,
+    payload: Option<&'t str>,
+    error: Option<PeerError>,
+}
+
+impl<'t> Fields<'t> {
+    /// Takes a field, which `is_own` if it stands where the audio does.
+    fn note(&mut self, names: &Names, name: &str, value: Value<'t>, is_own: bool) {
+        match (name, value) {
+            ("", _) => {}
+            ("track", Value::String(name)) if is_own => match track(name) {
+                Some(track) => self.track = Some(track),
+                None => self.error = Some(PeerError::Track),
+            },
+            ("payload", Value::String(payload)) if is_own && self.payload.is_none() => {
+                self.payload = Some(payload);
+            }
+            ("track" | "payload", Value::Null) if is_own => {}
+            ("track" | "payload", _) if is_own => self.error = Some(PeerError::Shape),
+            ("chunk", value) if is_own => self.chunk = digits(value),
+            ("timestamp", value) if is_own => self.timestamp_ms = digits(value),
+            (name, value) if name == names.sequence => self.sequence = digits(value),
+            (name, value) if name == names.stream_id => {
+                // The one beside the audio has precedence, and comes in any order.
+                let id = value.scalar().map(Text::as_escaped);
+                self.stream = if is_own { id.or(self.stream) } else { self.stream.or(id) };
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The value of a number, which has one spelling by now.
+fn digits(value: Value<'_>) -> Option<u64> {
+    match value {
+        Value::Scalar(digits) => digits.parse().ok(),
+        _ => None,
+    }
 }
 
 /// The value of a field; `None` if the provider has no such field.
@@ -162,12 +203,9 @@ fn find<'t>(place: &Members<'t>, name: &str) -> Option<Value<'t>> {
     if name.is_empty() { None } else { place.clone().find(name) }
 }
 
-/// The value of a number, which has one spelling by now.
+/// The value of a field with a number.
 fn number(place: &Members<'_>, name: &str) -> Option<u64> {
-    match find(place, name)? {
-        Value::Scalar(digits) => digits.parse().ok(),
-        _ => None,
-    }
+    digits(find(place, name)?)
 }
 
 /// Reads any other message, each field by itself.
