@@ -180,17 +180,13 @@ pub struct ListeningArgs {
     #[arg(long, env = "CALLREEL_PROXY_PROTOCOL", value_parser = BoolishValueParser::new())]
     pub proxy_protocol: bool,
 
-    /// Admit requests at a path by another proof; in the place of Twilio's signature. SCHEME is `none`, `basic`,
-    /// `bearer`, `fonoster`, `genesys`, `plivo`, `signalwire`, `telnyx` or `vonage`, and FILE has secrets,
-    /// one a line, several while they are changed: `USER:PASSWORD` for basic, `API_KEY SECRET` for genesys,
-    /// the public key for telnyx. It is read again at SIGHUP and when it changes. Repeat the option
-    /// [default: paths need Twilio's signature if an auth token is set, else nothing]
-    #[arg(
-        long,
-        env = "CALLREEL_ADMISSION",
-        value_name = "PATH=SCHEME:FILE",
-        value_delimiter = ','
-    )]
+    /// Admit requests at a path by another proof; in the place of Twilio's signature. KIND is `none`, or
+    /// SCHEME:FILE with `basic`, `bearer`, `fonoster`, `genesys`, `plivo`, `signalwire`, `telnyx` or
+    /// `vonage` and a file of secrets, one a line, several while they are changed: `USER:PASSWORD` for
+    /// basic, `API_KEY SECRET` for genesys, the public key for telnyx. It is read again at SIGHUP and when
+    /// it changes. Repeat the option, or separate values by commas [default: paths need Twilio's signature
+    /// if an auth token is set, else nothing]
+    #[arg(long, env = "CALLREEL_ADMISSION", value_name = "PATH=KIND", value_delimiter = ',')]
     pub admission: Vec<admission::Setting>,
 
     /// Origin of another site that may send streams and requests; the value of the Origin header of media
