@@ -48,26 +48,38 @@ pub(crate) fn finished(dir: &Path) -> BTreeMap<String, Finished> {
         let Some(id) = name.strip_suffix(".json") else {
             continue;
         };
-        let record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).expect("JSON");
+        let Some(record) = read(&path) else {
+            continue; // The recorder has just removed it.
+        };
+        let record: Value = serde_json::from_slice(&record).expect("JSON");
         if record.get("schema").is_none() {
             continue; // Not callreel's.
         }
         assert_eq!(record["id"], id);
         let wav = path.with_file_name(format!("{id}.wav"));
-        if record.get("wav").is_some() && !wav.exists() {
-            continue; // The record comes first, its file in a moment.
-        }
-        let samples = record.get("wav").map(|known| {
-            let wav = fs::read(&wav).unwrap();
-            check_digests(known, &wav);
-            pcm_of(&wav)
-        });
+        let samples = match record.get("wav").map(|known| (known, read(&wav))) {
+            // The record comes first, its file in a moment; or the recorder has just removed it.
+            Some((_, None)) => continue,
+            Some((known, Some(wav))) => {
+                check_digests(known, &wav);
+                Some(pcm_of(&wav))
+            }
+            None => None,
+        };
         if let Some(samples) = &samples {
             assert_eq!(record["samples"], samples.len(), "{name}");
         }
         all.insert(id.to_owned(), Finished { record, samples });
     }
     all
+}
+
+/// The bytes of a file; `None` if it is not there.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        read => Some(read.unwrap()),
+    }
 }
 
 /// Checks the length and the digests in a record against the file.
