@@ -102,7 +102,9 @@ pub struct DirectoryUrl(Url);
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
     /// Not a name of a host.
-    #[error("must be the name of a host, like calls.example.com")]
+    #[error(
+        "must be the name of a host, like calls.example.com; letters outside ASCII in their xn-- form"
+    )]
     Domain,
     /// An address.
     #[error(
@@ -467,7 +469,7 @@ mod tests {
         for (text, name) in [
             ("calls.example.com", "calls.example.com"),
             ("Calls.Example.COM.", "calls.example.com"),
-            ("anrufe.käse.example", "anrufe.xn--kse-qla.example"),
+            ("anrufe.xn--kse-qla.example", "anrufe.xn--kse-qla.example"),
             ("localhost", "localhost"),
         ] {
             assert_eq!(text.parse::<Domain>().unwrap().to_string(), name);
@@ -476,6 +478,7 @@ mod tests {
             ("*.example.com", Error::Wildcard),
             ("192.0.2.1", Error::Address),
             ("2001:db8::1", Error::Address),
+            ("anrufe.käse.example", Error::Domain),
             ("", Error::Domain),
             ("a..b", Error::Domain),
             ("https://example.com", Error::Domain),
