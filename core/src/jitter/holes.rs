@@ -188,7 +188,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
 
     /// Puts the bytes of the late message `sequence` into its hole; returns whether there was one. `at`
     /// is the message's place by its timestamp; places and lengths by timestamps may be off by `wobble`
-    /// samples.
+    /// samples. With `splits` a hole of several messages without a length stays open around the message;
+    /// else one message fills it.
     #[cold]
     #[inline(never)]
     pub(crate) fn fill_hole(
@@ -198,6 +199,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         at: Option<u64>,
         bytes: &[u8],
         wobble: usize,
+        splits: bool,
     ) -> bool {
         let is_its = |hole: &Hole| hole.track == track && (hole.from..hole.to).contains(&sequence);
         let Some(index) = self.holes.iter().position(is_its) else {
@@ -210,7 +212,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         if count == 0 {
             return false;
         }
-        if hole.length == 0 && hole.to - hole.from > 1 {
+        if splits && hole.length == 0 && hole.to - hole.from > 1 {
             return self.split_unmeasured(index, sequence, bytes);
         }
         let is_alone = hole.to - hole.from == 1 || hole.length < count + count / 2;
@@ -388,7 +390,7 @@ mod tests {
                 for number in order {
                     let code = number as u8 * 16;
                     let at = 160 + (number - 3) * 80;
-                    let filled = jitter.fill_hole(0, number, Some(at), &[code; 80], 80);
+                    let filled = jitter.fill_hole(0, number, Some(at), &[code; 80], 80, false);
                     assert!(filled, "{order:?} {length}");
                 }
                 assert!(!jitter.has_holes());
@@ -402,7 +404,8 @@ mod tests {
     #[test]
     fn what_does_not_come_is_silence_when_the_window_is_over() {
         let mut jitter = with_hole(240);
-        let mut fill = |track, number| jitter.fill_hole(track, number, Some(240), &[9; 80], 80);
+        let mut fill =
+            |track, number| jitter.fill_hole(track, number, Some(240), &[9; 80], 80, false);
         assert!(fill(0, 4));
         assert!(!fill(0, 4), "it came");
         assert!(!fill(0, 7) && !fill(1, 3));
@@ -428,8 +431,8 @@ mod tests {
                 let mut came = order[..count].to_vec();
                 for number in &came {
                     let bytes = vec![*number as u8; 40 * *number as usize];
-                    assert!(jitter.fill_hole(0, *number, None, &bytes, 80), "{order:?}");
-                    assert!(!jitter.fill_hole(0, *number, None, &bytes, 80), "it came");
+                    assert!(jitter.fill_hole(0, *number, None, &bytes, 80, true), "{order:?}");
+                    assert!(!jitter.fill_hole(0, *number, None, &bytes, 80, true), "it came");
                 }
                 assert_eq!(jitter.has_holes(), count < 3);
                 jitter.give_up_holes();

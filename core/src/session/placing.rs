@@ -50,8 +50,9 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let anchor = self.clocks.get(channel).and_then(|clock| clock.anchor);
         let time = media.timestamp_ms.and_then(|timestamp| self.pace.samples(layout, timestamp));
         let at = time.zip(anchor).map(|(time, anchor)| time.wrapping_sub(anchor));
+        let splits = cfg!(feature = "telnyx") && self.provider.habits().orders_by_chunk;
         let is_filled = sequence.is_some_and(|sequence| {
-            self.jitter.fill_hole(channel, sequence, at, media.bytes, wobble)
+            self.jitter.fill_hole(channel, sequence, at, media.bytes, wobble, splits)
         });
         self.stats.reordered += u64::from(is_filled);
         #[cfg(feature = "telnyx")]
