@@ -23,13 +23,10 @@ pub(super) const NAMES: Names = Names {
     // Objects, each with a format: see `more`.
     tracks: "",
     format: "",
-    format_names: FORMAT,
+    format_names: FormatNames::CAMEL,
     parameters: "streamParams",
     more,
 };
-
-const FORMAT: FormatNames =
-    FormatNames { encoding: "encoding", sample_rate: "sampleRate", channels: "channels" };
 
 /// Reads the tracks, each with its format, and the user's name for the stream.
 fn more<'t>(start: &mut Start<'t>, message: &Members<'t>) {
@@ -54,7 +51,7 @@ fn more<'t>(start: &mut Start<'t>, message: &Members<'t>) {
         }
         start.format = default;
         let format = element.members().find("mediaFormat");
-        start.read_format(format, &FORMAT, HABITS.linear);
+        start.read_format(format, &FormatNames::CAMEL, HABITS.linear);
         // A file has one format.
         if *first.get_or_insert(start.format) != start.format {
             start.format = None;

@@ -26,11 +26,7 @@ pub(super) const NAMES: Names = Names {
     account_id: "account_sid",
     tracks: "tracks",
     format: "media_format",
-    format_names: FormatNames {
-        encoding: "encoding",
-        sample_rate: "sample_rate",
-        channels: "channels",
-    },
+    format_names: FormatNames::SNAKE,
     parameters: "custom_parameters",
     more: no_more,
 };

@@ -33,11 +33,7 @@ pub(super) const NAMES: Names = Names {
     account_id: "accountId",
     tracks: "tracks",
     format: "mediaFormat",
-    format_names: FormatNames {
-        encoding: "encoding",
-        sample_rate: "sampleRate",
-        channels: "channels",
-    },
+    format_names: FormatNames::CAMEL,
     parameters: "",
     more: |start, message| read_headers(start, message.clone().find(HEADERS)),
 };

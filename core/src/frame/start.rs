@@ -15,6 +15,14 @@ pub(super) struct FormatNames {
     pub(super) channels: &'static str,
 }
 
+impl FormatNames {
+    pub(super) const CAMEL: Self =
+        Self { encoding: "encoding", sample_rate: "sampleRate", channels: "channels" };
+
+    #[cfg(any(feature = "exotel", feature = "telnyx", feature = "wavix"))]
+    pub(super) const SNAKE: Self = Self { sample_rate: "sample_rate", ..Self::CAMEL };
+}
+
 impl<'t> Start<'t> {
     /// Reads the names of tracks: an array of names, or one word. Skips unknown names; changes nothing if
     /// no name is known.

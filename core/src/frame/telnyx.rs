@@ -31,11 +31,7 @@ pub(super) const NAMES: Names = Names {
     account_id: "user_id",
     tracks: "",
     format: "media_format",
-    format_names: FormatNames {
-        encoding: "encoding",
-        sample_rate: "sample_rate",
-        channels: "channels",
-    },
+    format_names: FormatNames::SNAKE,
     parameters: "custom_parameters",
     more: |start, message| {
         start.has_assumed_tracks = true;

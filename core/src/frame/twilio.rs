@@ -16,9 +16,6 @@ const DIALECT: Dialect = Dialect {
 
 pub(super) const HABITS: Habits = Habits::USUAL;
 
-const FORMAT: FormatNames =
-    FormatNames { encoding: "encoding", sample_rate: "sampleRate", channels: "channels" };
-
 /// Length of Twilio's ids, in bytes; ids of other senders may have any length.
 pub(crate) const SID_BYTES: usize = 34;
 
@@ -225,7 +222,7 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
     };
     (found.stream_id, found.call_id, found.account_id) = (id(stream), id(call), id(account));
     found.read_tracks(tracks);
-    found.read_format(format, &FORMAT, HABITS.linear);
+    found.read_format(format, &FormatNames::CAMEL, HABITS.linear);
     for place in &places {
         if found.parameters.is_empty() {
             for name in ["customParameters", "custom_parameters"] {

@@ -28,11 +28,7 @@ pub(super) const NAMES: Names = Names {
     account_id: "",
     tracks: "tracks",
     format: "mediaFormat",
-    format_names: FormatNames {
-        encoding: "encoding",
-        sample_rate: "sampleRate",
-        channels: "channels",
-    },
+    format_names: FormatNames::CAMEL,
     parameters: "customParameters",
     more: no_more,
 };

@@ -26,11 +26,7 @@ pub(super) const NAMES: Names = Names {
     account_id: "",
     tracks: "",
     format: "media_format",
-    format_names: FormatNames {
-        encoding: "encoding",
-        sample_rate: "sample_rate",
-        channels: "channels",
-    },
+    format_names: FormatNames::SNAKE,
     parameters: "",
     // A stream of type `twoway` pays no regard to the channel that was asked for, which mostly is `both`.
     more: |start, message| {
