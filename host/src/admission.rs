@@ -21,8 +21,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use axum::http::{HeaderMap, HeaderName, header};
+use hmac::{KeyInit, Mac};
 use jiff::Timestamp;
 
+use crate::headers::{is_form, only};
 use crate::secrets::{self, Watched, lines};
 
 /// The longest time between the sending of a signed request and its arrival, in seconds, either way.
@@ -187,29 +189,18 @@ pub struct Asked<'a> {
 impl<'a> Asked<'a> {
     /// A header's value, if the header is there once and is visible ASCII.
     fn header(&self, name: &'static str) -> Option<&'a str> {
-        self.named(&HeaderName::from_static(name))
-    }
-
-    fn named(&self, name: &HeaderName) -> Option<&'a str> {
-        let mut values = self.headers.get_all(name).iter();
-        match (values.next(), values.next()) {
-            (Some(value), None) => value.to_str().ok(),
-            _ => None,
-        }
+        only(self.headers, &HeaderName::from_static(name))
     }
 
     /// The credentials of an `Authorization` header of this scheme, which may be in any case.
     fn authorization(&self, scheme: &str) -> Option<&'a str> {
-        let (name, credentials) = self.named(&header::AUTHORIZATION)?.split_once(' ')?;
+        let (name, credentials) = only(self.headers, &header::AUTHORIZATION)?.split_once(' ')?;
         name.eq_ignore_ascii_case(scheme).then(|| credentials.trim())
     }
 
     /// The fields of the body, in their order; `None` if the body is no form.
     fn form(&self) -> Option<Vec<Field<'a>>> {
-        let media_type = self.named(&header::CONTENT_TYPE).and_then(|text| text.split(';').next());
-        let is_form = media_type.is_some_and(|text| {
-            text.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        });
+        let is_form = only(self.headers, &header::CONTENT_TYPE).is_some_and(is_form);
         (is_form || self.body.is_empty()).then(|| form_urlencoded::parse(self.body).collect())
     }
 
@@ -260,6 +251,11 @@ pub fn check(scheme: Scheme, secrets: &Secrets, asked: &Asked<'_>) -> Result<(),
         Scheme::Telnyx => telnyx::check(secrets, asked),
         Scheme::Vonage => vonage::check(secrets, asked),
     }
+}
+
+/// The beginning of an HMAC with this key.
+fn keyed<M: Mac + KeyInit>(key: impl AsRef<[u8]>) -> M {
+    <M as KeyInit>::new_from_slice(key.as_ref()).expect("HMAC takes a key of any length")
 }
 
 /// Returns `Mismatch` unless one of the trials fits. All are made.
@@ -321,7 +317,7 @@ impl Admission {
             None => Watched::fixed(Secrets(Vec::new())),
             Some(path) => {
                 secrets::warn_if_shared(path);
-                Watched::open(path, parse(scheme))?
+                Watched::open(path, move |text| Secrets::read(scheme, text))?
             }
         };
         Ok(Self { path: setting.path.clone(), scheme, secrets })
@@ -350,20 +346,5 @@ impl Admission {
     /// As of [`check`].
     pub fn check(&self, asked: &Asked<'_>) -> Result<(), Fault> {
         check(self.scheme, &self.secrets.get(), asked)
-    }
-}
-
-/// The reader of the secrets of a scheme; a plain function, as a watched file wants it.
-fn parse(scheme: Scheme) -> secrets::Parse<Secrets> {
-    match scheme {
-        Scheme::None => |text| Secrets::read(Scheme::None, text),
-        Scheme::Basic => |text| Secrets::read(Scheme::Basic, text),
-        Scheme::Bearer => |text| Secrets::read(Scheme::Bearer, text),
-        Scheme::Fonoster => |text| Secrets::read(Scheme::Fonoster, text),
-        Scheme::Genesys => |text| Secrets::read(Scheme::Genesys, text),
-        Scheme::Plivo => |text| Secrets::read(Scheme::Plivo, text),
-        Scheme::SignalWire => |text| Secrets::read(Scheme::SignalWire, text),
-        Scheme::Telnyx => |text| Secrets::read(Scheme::Telnyx, text),
-        Scheme::Vonage => |text| Secrets::read(Scheme::Vonage, text),
     }
 }

@@ -36,6 +36,7 @@ use self::upgrade::media_stream;
 use crate::admission::{self, Admission};
 use crate::board::{Board, Refused};
 use crate::engine::Handle;
+use crate::headers::only;
 use crate::listener::{self, Client, HandOver, Level, Limits, Listener, SilentLimits};
 use crate::origin::Origin;
 use crate::public_url::{self, PathPrefix, PublicUrl, STREAM_PATH, Scheme, WEBHOOK_PATH};
@@ -373,15 +374,6 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|part| part.trim().eq_ignore_ascii_case(token))
-}
-
-/// Returns a header's value if the header is there once and is visible ASCII.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => value.to_str().ok(),
-        _ => None,
-    }
 }
 
 fn as_json(value: serde_json::Value) -> impl IntoResponse {

@@ -21,6 +21,7 @@ mod disk;
 mod drain;
 pub mod engine;
 pub mod finished;
+mod headers;
 pub mod http;
 pub mod list;
 mod listener;

@@ -25,9 +25,8 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 /// Age up to which the time of a change does not tell two changes apart: file systems keep coarse times.
 const TIME_STEP: Duration = Duration::from_secs(2);
 
-/// Turns the text of the file into a value. The reason of an error names no secret, only its line, like
-/// `line 3: must be ...`.
-pub type Parse<T> = fn(&str) -> Result<T, String>;
+/// Turns the text of the file into a value.
+type Parse<T> = Box<dyn Fn(&str) -> Result<T, String> + Send + Sync>;
 
 /// Reasons why a file of secrets cannot be used. None shows a secret.
 #[derive(Debug, thiserror::Error)]
@@ -105,11 +104,15 @@ impl<T> Watched<T> {
         Self(Arc::new(Shared { value: Mutex::new(Arc::new(value)), source: None }))
     }
 
-    /// Reads the file. A link is followed. A pipe is read once and never again.
+    /// Reads the file. A link is followed. A pipe is read once and never again. `parse` turns the text
+    /// into a value; the reason of its error names no secret, only its line, like `line 3: must be ...`.
     ///
     /// # Errors
     /// The file cannot be read, is no text of at most 64 KiB, or `parse` refuses the text.
-    pub fn open(path: &Path, parse: Parse<T>) -> Result<Self, Error> {
+    pub fn open(
+        path: &Path,
+        parse: impl Fn(&str) -> Result<T, String> + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
         let read = |cause| Error::Read { path: path.to_owned(), cause };
         let file = File::open(path).map_err(read)?;
         let metadata = file.metadata().map_err(read)?;
@@ -118,7 +121,7 @@ impl<T> Watched<T> {
         let value = parse(&text).map_err(|reason| Error::Text { path: path.to_owned(), reason })?;
         let source = metadata.is_file().then(|| Source {
             path: path.to_owned(),
-            parse,
+            parse: Box::new(parse),
             seen: Mutex::new(Seen { stamp: Some(stamp), read: Some(Ok(text)) }),
         });
         Ok(Self(Arc::new(Shared { value: Mutex::new(Arc::new(value)), source })))

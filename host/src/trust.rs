@@ -105,24 +105,22 @@ pub(crate) fn client_that_notes(
     let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|_| NoRoots)?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring speaks TLS 1.2 and 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier { usual, trusted, shown }))
-        .with_no_client_auth();
-    Ok(config)
+    Ok(config(provider, Arc::new(Verifier { usual, trusted, shown })))
 }
 
 /// The settings of a client that takes any certificate. The server still has to prove that it has the key
 /// of it.
 pub(crate) fn client_without_trust() -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
-    ClientConfig::builder_with_provider(Arc::clone(&provider))
+    config(Arc::clone(&provider), Arc::new(NoVerifier(provider)))
+}
+
+fn config(provider: Arc<CryptoProvider>, verifier: Arc<dyn ServerCertVerifier>) -> ClientConfig {
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring speaks TLS 1.2 and 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(NoVerifier(provider)))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth()
 }
 

@@ -25,6 +25,7 @@ use sha2::Sha256;
 
 use super::guesses::Way;
 use super::{Admin, Problem, Unslashed, assets};
+use crate::headers::only;
 use crate::listener::Client;
 use crate::origin::{self, Origin};
 use crate::shown;
@@ -193,7 +194,7 @@ fn verdict(admin: &Admin, request: &Request) -> Verdict {
         admin.tell_refused(request, &detail);
         return Verdict::Refuse(Problem::new(StatusCode::FORBIDDEN, detail).into_response());
     }
-    if token.is_none() && !is_loopback(host(headers)) {
+    if token.is_none() && !is_loopback(only(headers, &header::HOST)) {
         let detail = "without --admin-token this listener answers to localhost and 127.0.0.1 only: a proxy in \
                       front must send one of them as Host";
         let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, detail);
@@ -279,16 +280,9 @@ fn is_foreign(request: &Request, origins: &[Origin]) -> bool {
         return !matches!(site, "same-origin" | "none");
     }
     text("origin").is_some_and(|origin| {
-        origin.split_once("://").map(|(_scheme, authority)| authority) != host(headers)
+        origin.split_once("://").map(|(_scheme, authority)| authority)
+            != only(headers, &header::HOST)
     })
-}
-
-fn host(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(header::HOST).iter();
-    match (values.next(), values.next()) {
-        (Some(host), None) => host.to_str().ok(),
-        _ => None,
-    }
 }
 
 fn is_loopback(host: Option<&str>) -> bool {

@@ -1,10 +1,10 @@
 //! Fonoster: an HMAC of time and URL. Source: <https://docs.fonoster.com>, read on 2026-11-27.
 
 use data_encoding::HEXLOWER;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-use super::{Asked, Fault, Secrets, any};
+use super::{Asked, Fault, Secrets, any, keyed};
 
 pub(super) fn check(secrets: &Secrets, asked: &Asked<'_>) -> Result<(), Fault> {
     const TIMESTAMP: Fault = Fault::Header("X-Fonoster-Timestamp");
@@ -20,8 +20,7 @@ pub(super) fn check(secrets: &Secrets, asked: &Asked<'_>) -> Result<(), Fault> {
     }
     any(secrets.iter().flat_map(|secret| asked.urls.iter().map(move |url| (secret, url))).map(
         |(secret, url)| {
-            let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes());
-            let mac = mac.expect("HMAC takes a key of any length");
+            let mac: Hmac<Sha256> = keyed(secret);
             let message = [timestamp.as_bytes(), b".", url.as_bytes()].concat();
             mac.chain_update(message).verify_slice(&signature).is_ok()
         },

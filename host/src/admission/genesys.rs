@@ -2,12 +2,12 @@
 //! makes them; its own cloud lists the components in another order, so any order is taken.
 
 use data_encoding::BASE64;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use sfv::{BareItem, Dictionary, InnerList, ListEntry, Parser};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use super::{Asked, Fault, Secrets, any};
+use super::{Asked, Fault, Secrets, any, keyed};
 
 /// The parts of a request that must be signed.
 const COMPONENTS: [&str; 6] = [
@@ -91,8 +91,7 @@ pub(super) fn check(secrets: &Secrets, asked: &Asked<'_>) -> Result<(), Fault> {
     }
     base.push_str(&format!("\"@signature-params\": {}", params.trim()));
     any(secrets.iter().filter_map(Client::read).map(|client| {
-        let mac = Hmac::<Sha256>::new_from_slice(&client.secret);
-        let mac = mac.expect("HMAC takes a key of any length").chain_update(&base);
+        let mac = keyed::<Hmac<Sha256>>(&client.secret).chain_update(&base);
         let is_of_client = bool::from(client.api_key.as_bytes().ct_eq(api_key.as_bytes()));
         mac.verify_slice(&signature).is_ok() & is_of_client
     }))

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use data_encoding::BASE64;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-use super::{Asked, Fault, Field, Secrets, any};
+use super::{Asked, Fault, Field, Secrets, any, keyed};
 
 pub(super) fn check(secrets: &Secrets, asked: &Asked<'_>) -> Result<(), Fault> {
     const NONCE: Fault = Fault::Header("X-Plivo-Signature-V3-Nonce");
@@ -44,10 +44,7 @@ fn fits(
     let signatures: Result<Vec<_>, _> = signatures.take(SIGNATURES_MAX).collect();
     let signatures = signatures.map_err(|_| malformed)?;
     let macs = secrets.iter().flat_map(|secret| {
-        messages.iter().map(move |message| {
-            let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes());
-            mac.expect("HMAC takes a key of any length").chain_update(message)
-        })
+        messages.iter().map(move |message| keyed::<Hmac<Sha256>>(secret).chain_update(message))
     });
     any(macs.flat_map(|mac| {
         signatures.iter().map(move |signature| mac.clone().verify_slice(signature).is_ok())

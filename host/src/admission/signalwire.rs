@@ -6,28 +6,24 @@
 //! header, so each is tried.
 
 use data_encoding::{BASE64, HEXLOWER};
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use sha1::Sha1;
 use sha2::Sha256;
 
-use super::{Asked, Fault, Secrets, any};
+use super::{Asked, Fault, Secrets, any, keyed};
 
 pub(super) fn check(secrets: &Secrets, asked: &Asked<'_>) -> Result<(), Fault> {
     const SIGNATURE: Fault = Fault::Header("X-SignalWire-Signature");
     if let Some(signature) = asked.header("x-signalwire-sha256-signature") {
         let signature = HEXLOWER.decode(signature.as_bytes()).map_err(|_| SIGNATURE)?;
         return any(pairs(secrets, asked).map(|(secret, url)| {
-            let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes());
-            let mac = mac.expect("HMAC takes a key of any length");
+            let mac: Hmac<Sha256> = keyed(secret);
             mac.chain_update(url).chain_update(asked.body).verify_slice(&signature).is_ok()
         }));
     }
     let header = asked.header("x-signalwire-signature");
     let signature = header.or_else(|| asked.header("x-twilio-signature")).ok_or(SIGNATURE)?;
-    let mac = |secret: &str, url: &str| {
-        let mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes());
-        mac.expect("HMAC takes a key of any length").chain_update(url)
-    };
+    let mac = |secret: &str, url: &str| keyed::<Hmac<Sha1>>(secret).chain_update(url);
     if let Ok(signature) = HEXLOWER.decode(signature.as_bytes()) {
         return any(pairs(secrets, asked).map(|(secret, url)| {
             mac(secret, url).chain_update(asked.body).verify_slice(&signature).is_ok()

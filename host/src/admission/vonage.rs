@@ -5,11 +5,11 @@
 //! names another algorithm is refused before its signature is looked at.
 
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Asked, Fault, Secrets, any};
+use super::{Asked, Fault, Secrets, any, keyed};
 
 /// Seconds by which the clock of Vonage may be ahead of this machine's.
 const AHEAD_SECONDS_MAX: i64 = 60;
@@ -40,9 +40,7 @@ pub(super) fn check(secrets: &Secrets, asked: &Asked<'_>) -> Result<(), Fault> {
         return Err(AUTHORIZATION);
     }
     any(secrets.iter().map(|secret| {
-        let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes());
-        let mac = mac.expect("HMAC takes a key of any length");
-        mac.chain_update(signed).verify_slice(&signature).is_ok()
+        keyed::<Hmac<Sha256>>(secret).chain_update(signed).verify_slice(&signature).is_ok()
     }))?;
     let claims: Claims = part(claims).ok_or(AUTHORIZATION)?;
     let now = asked.now.as_second();

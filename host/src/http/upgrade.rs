@@ -20,9 +20,10 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::refusals::Refusal;
-use super::{Front, has_token, hosts, only, path_and_query, proof};
+use super::{Front, has_token, hosts, path_and_query, proof};
 use crate::board::Refused;
 use crate::engine::{Connection, Handle};
+use crate::headers::only;
 use crate::listener::Client;
 use crate::origin::{self, Origin};
 use crate::public_url::Scheme;

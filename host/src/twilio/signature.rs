@@ -16,6 +16,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::{AuthToken, AuthTokens, CHECKED_URL, NO_MATCH, OTHER_URL, Webhook};
+use crate::headers::is_form;
 use crate::lock::lock;
 use crate::public_url::{PathPrefix, PublicUrl, Scheme};
 use crate::secrets::Watched;
@@ -297,10 +298,8 @@ fn signed_fields<'a>(webhook: &Webhook<'a>) -> Result<Vec<Vec<Field<'a>>>, Reaso
     let query = webhook.path_and_query.split_once('?').map_or("", |(_path, query)| query);
     let declared =
         form_urlencoded::parse(query.as_bytes()).find(|(name, _value)| name == "bodySHA256");
-    let media_type =
-        webhook.content_type.and_then(|value| value.split(';').next()).unwrap_or("").trim();
     let form = || form_urlencoded::parse(webhook.body).collect();
-    let is_form = media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded");
+    let is_form = webhook.content_type.is_some_and(is_form);
     match declared {
         Some((_name, declared)) => {
             if *declared != HEXLOWER.encode(&Sha256::digest(webhook.body)) {
