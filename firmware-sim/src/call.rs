@@ -25,9 +25,16 @@ pub const RING_BYTES: usize =
 /// Tracks of a recording.
 const TRACKS: usize = if cfg!(feature = "both-tracks") { 2 } else { 1 };
 
-/// Size of the queue to the card: half a second of each track, and room for one message more.
+/// Size of the queue to the card: with the frames that wait in the connection's buffer it holds half a
+/// second of each track, and has room for one message more.
 pub const QUEUE_SAMPLES: usize =
-    TRACKS * callreel_core::g711::SAMPLE_RATE_HZ as usize / 2 + ROOM_MIN;
+    TRACKS * callreel_core::g711::SAMPLE_RATE_HZ as usize / 2 - BUFFER_SAMPLES + ROOM_MIN;
+
+/// Samples of the whole media frames of 20 ms that fit into a connection's buffer.
+const BUFFER_SAMPLES: usize = BUFFER_BYTES / FRAME_BYTES * 160;
+
+/// A media frame of 20 ms with its WebSocket header.
+const FRAME_BYTES: usize = MESSAGE_BYTES_MAX / 4 + 8;
 
 /// Most samples of one message: all of it were base64.
 const MESSAGE_SAMPLES_MAX: usize = MESSAGE_BYTES_MAX / 4 * 3;

@@ -1,4 +1,4 @@
-//! The half second of audio between a call and the card, which rides out the card's stalls.
+//! The audio between a call and the card, which rides out the card's stalls.
 
 use callreel_core::g711::MULAW_SILENCE;
 use heapless::Deque;
