@@ -57,13 +57,19 @@ const CREATIONS_MAX: usize = 10;
 /// `NotFound` for a link and for anything else but a regular file; else the system's error.
 pub(crate) fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
     let not_a_file = || io::Error::new(io::ErrorKind::NotFound, "it is not a regular file");
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match options.clone().custom_flags(flags.bits().cast_signed()).open(path) {
+    let file = match guarded(options.clone()).open(path) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => Err(not_a_file()),
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => Err(not_a_file()),
         file => file,
     }?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(not_a_file()) }
+}
+
+/// Options that follow no link in the place of the file, and wait for no pipe.
+fn guarded(mut options: OpenOptions) -> OpenOptions {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options.custom_flags(flags.bits().cast_signed());
+    options
 }
 
 /// Opens a file to read it, as [`open`] does.
@@ -82,8 +88,31 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     let (rights, mut options) = (Rights::of_process(), OpenOptions::new());
     rights.set_on(options.read(true).write(true).create_new(true));
-    let file = open(&options, path)?;
+    // A file that is made here is a regular one.
+    let file = guarded(options).open(path)?;
     rights.give_file(&file).inspect_err(|_| drop(fs::remove_file(path)))?;
+    Ok(file)
+}
+
+/// Makes a new file with this content, not durable yet.
+///
+/// # Errors
+/// As of [`create_new`]; a file that could not be filled is removed.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> io::Result<File> {
+    fill(create_new(path)?, path, content)
+}
+
+/// Makes a file with this content, not durable yet, under a name of this recorder's, as
+/// [`WholeFile::replaces`] allows.
+///
+/// # Errors
+/// The system's error; a file that could not be filled is removed.
+pub(crate) fn write_temporary(path: &Path, content: &[u8]) -> io::Result<File> {
+    fill(create_temporary(path)?, path, content)
+}
+
+fn fill(mut file: File, path: &Path, content: &[u8]) -> io::Result<File> {
+    file.write_all(content).inspect_err(|_| drop(fs::remove_file(path)))?;
     Ok(file)
 }
 
@@ -293,6 +322,31 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 #[cfg(target_os = "linux")]
 pub(crate) fn sync_file_system(file: &File) -> io::Result<()> {
     Ok(rustix::fs::syncfs(file)?)
+}
+
+/// Whether [`sync_file_system`] makes each file of the file system as durable as a sync of the file does, and
+/// tells of each error. FUSE and SMB do less for a whole file system than for a file, and so does Linux before
+/// 5.8, which tells of no error. A device may hold some of it in its cache, until any file is synced.
+#[cfg(target_os = "linux")]
+pub(crate) fn has_true_sync(file: &File) -> bool {
+    // ext4 and its forerunners, XFS, Btrfs, F2FS, tmpfs.
+    const KNOWN: [u32; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x0102_1994];
+    let is_known = |kind| u32::try_from(kind).is_ok_and(|kind| KNOWN.contains(&kind));
+    rustix::fs::fstatfs(file).is_ok_and(|system| is_known(system.f_type)) && has_linux(5, 8)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) const fn has_true_sync(_file: &File) -> bool {
+    false
+}
+
+/// Whether the kernel is of this version at least.
+#[cfg(target_os = "linux")]
+fn has_linux(major: u32, minor: u32) -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
 /// Other systems have no call that syncs one file system.

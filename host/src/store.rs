@@ -21,16 +21,19 @@ mod mend;
 mod part;
 mod recover;
 mod retention;
+mod sync;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Seek as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 
 use self::catalog::Catalog;
 pub use self::door::Door;
@@ -46,10 +49,9 @@ pub use self::recover::Recovery;
 use self::retention::Keeping;
 pub(crate) use self::retention::clock_doubt;
 pub use self::retention::{Plan, Removal, Retention};
+use self::sync::Syncs;
 pub use crate::disk::TrialError;
-use crate::disk::{
-    self, Traits, create_dir, create_new, is_there, rename_new, sync_dir, sync_file_system,
-};
+use crate::disk::{self, Traits, create_dir, create_new, is_there, rename_new, sync_dir};
 use crate::finished::Finished;
 use crate::lock::lock;
 use crate::record::{Id, Key, Record, day_of};
@@ -164,10 +166,7 @@ pub struct Store {
     house: House,
     /// Name of the directory for trials, unless this instance keeps house.
     trial_dir: String,
-    /// Something was written since the last sync.
-    dirty: AtomicBool,
-    /// Failed syncs: data written before a failed sync may be lost.
-    sync_failures: AtomicU64,
+    syncs: Syncs,
     /// Admission of new calls.
     door: Arc<Door>,
     /// Held during a trial: one at a time.
@@ -276,13 +275,13 @@ impl Store {
             create_dir(capture_dir)
                 .map_err(|cause| Error::Capture { dir: capture_dir.clone(), cause })?;
         }
+        let device = lock.metadata().map_err(unusable)?.dev();
         let store = Self {
             config,
+            syncs: Syncs::new(&lock, device),
             lock,
             house: House::new(keeps_house),
             trial_dir: disk::new_trial_dir(),
-            dirty: AtomicBool::new(false),
-            sync_failures: AtomicU64::new(0),
             door: Arc::default(),
             trying: Mutex::default(),
             keeping: Keeping::default(),
@@ -366,41 +365,54 @@ impl Store {
     /// The system's error; nothing is left behind.
     pub fn create(&self, stream_id: &str, started_at: Timestamp) -> io::Result<Part> {
         let (base, day) = (Id::of_stream(stream_id), day_of(started_at));
-        let dir = self.dir_of(day);
-        // The directory above is never created: when it is gone, somebody has moved or unmounted it, and
-        // will want to put it back.
-        match Rights::of_process().make_dir(&dir) {
-            Ok(()) => sync_dir(&self.config.dir)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.use_folder(day)?,
-            Err(error) => return Err(error),
-        }
         let named = |number| {
             let id = if number == 1 { base.clone() } else { base.numbered(number) };
             self.names(Key::new(day, id))
         };
+        let is_in_use = |names: &Names| Ok(is_there(&names.wav_part())? || names.is_taken()?);
+        // Hardly any name is taken: the first one is tried without a look.
+        let mut number = 1;
         for _ in 0..CLAIMS_MAX {
-            let is_in_use = |names: &Names| Ok(is_there(&names.wav_part())? || names.is_taken()?);
-            let names = named(first_free(|number| is_in_use(&named(number)))?);
-            match create_new(&names.wav_part()) {
+            let names = named(number);
+            match self.create_in(day, &names.wav_part()) {
                 Ok(file) => {
                     if let Some(part) = self.claim(names, file)? {
                         self.note_files(FILES_PER_RECORDING);
                         return Ok(part);
                     }
                 }
-                // Another thread or program has just taken the name.
+                // Another recording has the name.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
+            number = first_free(|number| is_in_use(&named(number)))?;
         }
         Err(io::Error::other("no free file name: each name tried was taken in the meantime"))
     }
 
+    /// Creates an empty file in the folder of a day, and the folder if it is missing.
+    fn create_in(&self, day: Date, path: &Path) -> io::Result<File> {
+        let created = match create_new(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // The directory above is never created: when it is gone, somebody has moved or unmounted it,
+                // and will want to put it back.
+                match Rights::of_process().make_dir(&self.dir_of(day)) {
+                    Ok(()) => sync_dir(&self.config.dir)?,
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error),
+                }
+                self.use_folder(day)?;
+                return create_new(path);
+            }
+            created => created,
+        }?;
+        self.use_folder(day).inspect_err(|_| drop(fs::remove_file(path)))?;
+        Ok(created)
+    }
+
     /// Locks a file that was just created under these names. `None`: the names are another recording's.
     fn claim(&self, names: Names, file: File) -> io::Result<Option<Part>> {
-        let finished = self.finished.clone();
-        let file = Arc::new(file);
-        let part = Part { names, file, record_published: false, wav_published: false, finished };
+        let part = Part::new(names, file, self.finished.clone())?;
         match house::try_lock(&part.file) {
             Ok(true) => {}
             // The recovery of another instance took the empty file for an interrupted recording.
@@ -414,7 +426,7 @@ impl Store {
             return Ok(None); // That recovery has finished it.
         }
         if part.names.is_taken()? {
-            // Another recording of this name was finished after the name was looked for.
+            // A finished recording has the name, or an interrupted one.
             fs::remove_file(part.names.wav_part())?;
             return Ok(None);
         }
@@ -515,30 +527,6 @@ impl Store {
             }
         }
         Err(io::Error::other("no free file name: each name tried was taken in the meantime"))
-    }
-
-    /// Notes that something was written, for the next [`sync`](Self::sync).
-    pub fn set_dirty(&self) {
-        self.dirty.store(true, Ordering::Relaxed);
-    }
-
-    /// Makes everything written so far durable. Returns whether there was anything to sync.
-    pub fn sync(&self) -> bool {
-        if !self.dirty.swap(false, Ordering::Relaxed) {
-            return false;
-        }
-        let (synced, links_synced) = (sync_file_system(&self.lock), self.sync_links());
-        if let Err(error) = synced.and(links_synced) {
-            self.sync_failures.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%error, "the disk may have lost audio: it cannot be synced");
-        }
-        true
-    }
-
-    /// Number of failed syncs of the directory: a recording during which it grew is damaged.
-    #[must_use]
-    pub fn sync_failures(&self) -> u64 {
-        self.sync_failures.load(Ordering::Relaxed)
     }
 }
 

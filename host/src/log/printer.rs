@@ -121,9 +121,13 @@ impl Printer {
             return;
         }
         queue.bytes += bytes;
+        let is_first = queue.lines.is_empty();
         queue.lines.push_back(text);
         drop(queue);
-        self.0.work.notify_one();
+        // With lines in the queue, its thread does not wait.
+        if is_first {
+            self.0.work.notify_one();
+        }
     }
 
     /// Queues a line of the log, including its line end.

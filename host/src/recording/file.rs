@@ -31,9 +31,14 @@ pub(super) struct OpenFile {
     uncaptured_bytes: usize,
     /// Digest of the samples in the file.
     pub(super) digest: DataDigest,
+    /// The failed syncs of the directory that count for no damage of this recording.
     sync_failures: u64,
-    /// The data is whole and durable; only the final names are missing.
-    sealed: bool,
+    /// The file has its last byte.
+    is_whole: bool,
+    /// All its bytes are durable, as far as the disk could do that.
+    is_durable: bool,
+    /// The final record, while it is not durable.
+    described: Option<File>,
 }
 
 impl OpenFile {
@@ -71,7 +76,9 @@ impl OpenFile {
             uncaptured_bytes: 0,
             digest: DataDigest::default(),
             sync_failures: store.sync_failures(),
-            sealed: false,
+            is_whole: false,
+            is_durable: false,
+            described: None,
         })
     }
 
@@ -80,7 +87,7 @@ impl OpenFile {
         let writer = wav::Writer::new(file, spec).map_err(to_io)?;
         let mut record = record.clone();
         record.id = Some(part.id().clone());
-        part.write_record(&record)?;
+        part.write_first_record(&record)?;
         Ok(writer)
     }
 
@@ -170,34 +177,99 @@ impl OpenFile {
         self.data_bytes() / u64::from(self.writer.spec().sample_frame_bytes())
     }
 
-    /// Makes the recording whole and durable, and gives it its final names, which are durable when its
-    /// [directory](Part::dir) is synced. Takes the time to read the file for its digest off `spare`.
+    /// Makes the recording whole, and writes its final record under a temporary name. Both are still to be
+    /// made durable, by a [sync](Self::sync) of them or by [another](Self::take_sync), and to get their
+    /// [names](Self::name). Takes the time to read the file for its digest off `spare`.
     ///
     /// # Errors
     /// The system's error; this may be tried again.
-    pub(super) fn finish(
+    pub(super) fn complete(
         &mut self,
         record: &mut Record,
         store: &Store,
         spare: &mut Duration,
     ) -> io::Result<()> {
         record.set_samples(self.samples());
-        if !self.sealed {
+        if !self.is_whole {
             if self.uncaptured_bytes > 0 {
                 tracing::error!(bytes = self.uncaptured_bytes, "a capture is incomplete");
             }
             store.seal(&mut self.writer, self.part.file(), record)?;
+            self.is_whole = true;
+        }
+        self.note_failures(record, store);
+        store.rescue(&mut self.part, record)?;
+        self.described = self.part.describe(record, &self.digest, spare)?;
+        Ok(())
+    }
+
+    /// Notes in the record if syncs of the directory have failed since the last look. Returns whether some
+    /// have.
+    fn note_failures(&mut self, record: &mut Record, store: &Store) -> bool {
+        let failures = store.sync_failures();
+        let has_failed = std::mem::replace(&mut self.sync_failures, failures) != failures;
+        if has_failed && !self.is_durable {
+            record.damage("the disk failed to make some of it durable");
+        }
+        has_failed && !self.is_durable
+    }
+
+    /// Makes the complete recording durable.
+    ///
+    /// # Errors
+    /// The system's error; begin again with [`complete`](Self::complete).
+    pub(super) fn sync(
+        &mut self,
+        record: &mut Record,
+        store: &Store,
+        spare: &mut Duration,
+    ) -> io::Result<()> {
+        if !self.is_durable {
             // A failed sync may have dropped the data it was to write. A later sync that succeeds proves
             // nothing about that data.
-            if let Err(error) = self.part.file().sync_all() {
-                tracing::error!(%error, "a recording may be damaged: it cannot be synced");
-                record.damage("the disk failed to make it durable");
-            } else if store.sync_failures() != self.sync_failures {
-                record.damage("the disk failed to make some of it durable");
+            let is_damaged = match self.part.file().sync_all() {
+                Ok(()) => self.note_failures(record, store),
+                Err(error) => {
+                    tracing::error!(%error, "a recording may be damaged: it cannot be synced");
+                    record.damage("the disk failed to make it durable");
+                    true
+                }
+            };
+            self.is_durable = true;
+            if is_damaged {
+                self.described = self.part.describe(record, &self.digest, spare)?;
             }
-            self.sealed = true;
         }
-        store.rescue(&mut self.part, record)?;
-        self.part.name(record, &self.digest, spare)
+        if let Some(described) = self.described.take() {
+            described.sync_all().inspect_err(|_| self.part.discard_described())?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a [sync](Store::sync_now) of the file system that has begun since the recording was
+    /// complete. If one has failed since, makes the recording durable by itself.
+    ///
+    /// # Errors
+    /// The system's error; begin again with [`complete`](Self::complete).
+    pub(super) fn take_sync(
+        &mut self,
+        record: &mut Record,
+        store: &Store,
+        spare: &mut Duration,
+    ) -> io::Result<()> {
+        if store.sync_failures() != self.sync_failures {
+            return self.sync(record, store, spare);
+        }
+        (self.is_durable, self.described) = (true, None);
+        Ok(())
+    }
+
+    /// Gives the durable recording its final names, which are durable when its [directory](Part::dir) is
+    /// synced.
+    ///
+    /// # Errors
+    /// The system's error; begin again with [`complete`](Self::complete).
+    pub(super) fn name(&mut self, record: &Record) -> io::Result<()> {
+        self.part.name(record)
     }
 }

@@ -19,10 +19,14 @@ use crate::pulse::Pulse;
 use crate::store::digest::{DataDigest, SPARE_TIME, WHOLE_BYTES_MAX};
 use crate::store::{Left, Store};
 
-/// Most recordings that share one sync of their directory, and the longest time for which the first of
-/// them waits for another one to begin.
-const NAMED_MAX: usize = 32;
-const NAMED_FOR_MAX: Duration = Duration::from_millis(20);
+/// Most recordings that share syncs, and the longest time for which the first of them waits for another one to
+/// be complete.
+const GROUP_MAX: usize = 64;
+const GROUP_FOR_MAX: Duration = Duration::from_millis(20);
+
+/// Fewest recordings that share a sync of the whole file system. A single one takes two syncs of its own, which
+/// do not write the audio of all other calls.
+const SHARED_MIN: usize = 4;
 
 /// A job for a finisher.
 pub(super) enum FinisherJob {
@@ -68,9 +72,9 @@ impl Finishers {
 pub(super) struct Finisher {
     store: Arc<Store>,
     pulse: Arc<Pulse>,
-    /// Recordings with their final names, whose directories are to be synced; and since when.
-    named: Vec<Ended>,
-    named_since: Instant,
+    /// Complete recordings, which are to be made durable and to get their names; and since when.
+    group: Vec<Ended>,
+    group_since: Instant,
     /// The recordings that the disk has refused to finish so far.
     waiting: Vec<Ended>,
     retries: Retries,
@@ -83,8 +87,8 @@ impl Finisher {
         Self {
             store,
             pulse,
-            named: Vec::new(),
-            named_since: Instant::now(),
+            group: Vec::new(),
+            group_since: Instant::now(),
             waiting: Vec::new(),
             retries: Retries::new(),
             spare: SPARE_TIME,
@@ -132,32 +136,33 @@ impl Finisher {
         self.retries.set(self.waiting.iter().filter_map(|ended| ended.trial.retry_at));
     }
 
-    /// Gives a recording its final names, and settles it with those that end at the same time. A long one
-    /// waits for no other.
+    /// Completes a recording, and settles it with those that end at the same time. A long one waits for no
+    /// other.
     fn finish(&mut self, mut ended: Ended) {
         let entered = ended.span.clone().entered();
         self.store.set_dirty();
-        if let Err(error) =
-            ended.file.finish(&mut ended.finish.record, &self.store, &mut self.spare)
-        {
+        let Ended { file, finish, .. } = &mut ended;
+        if let Err(error) = file.complete(&mut finish.record, &self.store, &mut self.spare) {
             return self.refuse(ended, &error);
         }
         drop(entered);
         let is_long = ended.file.data_bytes() > WHOLE_BYTES_MAX;
-        if self.named.is_empty() {
-            self.named_since = Instant::now();
+        if self.group.is_empty() {
+            self.group_since = Instant::now();
         }
-        self.named.push(ended);
-        let is_late = self.named_since.elapsed() >= NAMED_FOR_MAX;
-        if is_long || is_late || self.named.len() >= NAMED_MAX {
+        self.group.push(ended);
+        let is_late = self.group_since.elapsed() >= GROUP_FOR_MAX;
+        if is_long || is_late || self.group.len() >= GROUP_MAX {
             self.settle();
         }
     }
 
-    /// Makes the final names durable, by one sync of each directory, and tells of the recordings.
+    /// Makes the complete recordings durable, gives them their final names, makes those durable by one sync
+    /// of each directory, and tells of the recordings.
     fn settle(&mut self) {
+        let group = std::mem::take(&mut self.group);
         let mut synced: Vec<(PathBuf, io::Result<()>)> = Vec::new();
-        for ended in std::mem::take(&mut self.named) {
+        for ended in self.name(group) {
             self.pulse.beat(Instant::now());
             let _entered = ended.span.clone().entered();
             let dir = ended.file.part.dir();
@@ -170,6 +175,36 @@ impl Finisher {
                 Err(error) => self.refuse(ended, error),
             }
         }
+    }
+
+    /// Makes complete recordings durable and gives them their final names. Returns those that have them.
+    fn name(&mut self, group: Vec<Ended>) -> Vec<Ended> {
+        let shares = |ended: &Ended| self.store.syncs(&ended.file.part);
+        let is_shared = group.iter().filter(|ended| shares(ended)).count() >= SHARED_MIN;
+        if is_shared {
+            self.pulse.beat(Instant::now());
+            self.store.sync_now();
+        }
+        let mut named = Vec::new();
+        for mut ended in group {
+            self.pulse.beat(Instant::now());
+            let entered = ended.span.clone().entered();
+            let is_synced = is_shared && self.store.syncs(&ended.file.part);
+            let Ended { file, finish, .. } = &mut ended;
+            let (record, store, spare) = (&mut finish.record, &*self.store, &mut self.spare);
+            let durable = match is_synced {
+                true => file.take_sync(record, store, spare),
+                false => file.sync(record, store, spare),
+            };
+            match durable.and_then(|()| file.name(record)) {
+                Ok(()) => {
+                    drop(entered);
+                    named.push(ended);
+                }
+                Err(error) => self.refuse(ended, &error),
+            }
+        }
+        named
     }
 
     /// Has a recording that the disk refuses wait for another try, or leaves it to the store.

@@ -20,8 +20,12 @@ pub(crate) const WHOLE_BYTES_MAX: u64 = 16 << 20;
 /// Time for reading files for their digest before other recordings wait too long to be finished.
 pub(crate) const SPARE_TIME: Duration = Duration::from_secs(1);
 
-/// Most bytes read at a time.
+/// Most bytes read at a time of a file whose recording was interrupted.
 const PIECE_BYTES: u64 = 256 * 1024;
+
+/// Most bytes read at a time of a file that was just written: they stay in the processor's cache until they
+/// are digested, and the allocator has that much at hand.
+const FRESH_PIECE_BYTES: u64 = 32 * 1024;
 
 /// SHA-256 of a file's samples so far, as they lie in the file: without header, pad byte and chunks.
 #[derive(Clone, Debug, Default)]
@@ -54,15 +58,27 @@ impl DataDigest {
         file: &File,
         header_bytes: u32,
         data_bytes: u64,
-        mut between: impl FnMut(u64, Duration) -> ControlFlow<()>,
+        between: impl FnMut(u64, Duration) -> ControlFlow<()>,
     ) -> io::Result<bool> {
         if self.bytes > data_bytes {
             *self = Self::default();
         }
-        let mut piece = vec![0; PIECE_BYTES.min(data_bytes - self.bytes) as usize];
+        self.read_by(PIECE_BYTES, file, header_bytes, data_bytes, between)
+    }
+
+    /// The same, for a digest that has no more than that, in pieces of this length.
+    fn read_by(
+        &mut self,
+        piece_bytes: u64,
+        file: &File,
+        header_bytes: u32,
+        data_bytes: u64,
+        mut between: impl FnMut(u64, Duration) -> ControlFlow<()>,
+    ) -> io::Result<bool> {
+        let mut piece = vec![0; piece_bytes.min(data_bytes - self.bytes) as usize];
         while self.bytes < data_bytes {
             let began = Instant::now();
-            let count = PIECE_BYTES.min(data_bytes - self.bytes);
+            let count = piece_bytes.min(data_bytes - self.bytes);
             let piece = &mut piece[..count as usize];
             file.read_exact_at(piece, u64::from(header_bytes) + self.bytes)?;
             self.update(piece);
@@ -88,7 +104,7 @@ pub(super) fn whole(file: &File, bytes: u64, spare: &mut Duration) -> io::Result
         *spare = spare.saturating_sub(took);
         if spare.is_zero() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let is_whole = digest.read_on(file, 0, bytes, take_time)?;
+    let is_whole = digest.read_by(FRESH_PIECE_BYTES, file, 0, bytes, take_time)?;
     Ok(is_whole.then(|| digest.text()))
 }
 

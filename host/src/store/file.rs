@@ -7,17 +7,21 @@ use std::sync::Arc;
 
 use callreel_core::wav;
 
-/// A file written at a position that it keeps, in one system call a write.
+/// A file written at a position that it keeps, in one system call a write. Bytes at its start that are there
+/// already are not written again: the end of a file often has the sizes of its last checkpoint.
 #[derive(Debug)]
 pub struct PartFile {
     file: Arc<File>,
     position: u64,
+    /// The bytes of the last write to the start; empty if they are not known.
+    start: [u8; wav::HEADER_BYTES_MAX],
+    start_bytes: usize,
 }
 
 impl PartFile {
     /// Writes from the start of `file` on.
     pub const fn new(file: Arc<File>) -> Self {
-        Self { file, position: 0 }
+        Self { file, position: 0, start: [0; wav::HEADER_BYTES_MAX], start_bytes: 0 }
     }
 }
 
@@ -28,7 +32,16 @@ impl embedded_io::ErrorType for PartFile {
 impl embedded_io::Write for PartFile {
     /// Takes all of `bytes`. After an error the position is as it was, so none of them count.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all_at(bytes, self.position)?;
+        if !(self.position == 0 && self.start[..self.start_bytes] == *bytes) {
+            if self.position < self.start_bytes as u64 {
+                self.start_bytes = 0;
+            }
+            self.file.write_all_at(bytes, self.position)?;
+            if let (0, Some(start)) = (self.position, self.start.get_mut(..bytes.len())) {
+                start.copy_from_slice(bytes);
+                self.start_bytes = bytes.len();
+            }
+        }
         self.position += bytes.len() as u64;
         Ok(bytes.len())
     }

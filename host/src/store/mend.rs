@@ -62,13 +62,8 @@ pub(super) fn recover_wav(
     let Some(spec) = spec_of(&file, &record)? else {
         return Ok(Recovered::NotOurs);
     };
-    let mut part = Part {
-        names: names.clone(),
-        file: Arc::new(file),
-        record_published: published,
-        wav_published: false,
-        finished: store.finished.clone(),
-    };
+    let mut part = Part::new(names.clone(), file, store.finished.clone())?;
+    part.record_published = published;
     part.clear_claims()?;
     if !published && part.names.has_final_file()? {
         give_another_name(store, &mut part, &mut record)?;

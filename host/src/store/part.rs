@@ -1,6 +1,7 @@
 //! A recording's files from the first byte to their final names.
 
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::digest::{self, DataDigest};
-use crate::disk::{WholeFile, clear_claim, found, is_there, rename_new, sync_dir};
+use crate::disk::{
+    WholeFile, clear_claim, found, is_there, rename_new, sync_dir, write_new, write_temporary,
+};
 use crate::finished::Finished;
 use crate::record::{Id, Key, Record, State, Wav};
 
@@ -19,6 +22,7 @@ pub struct Part {
     pub(super) names: Names,
     /// Shared with the writer of its samples: one descriptor.
     pub(super) file: Arc<File>,
+    identity: Identity,
     /// The record has its final name.
     pub(super) record_published: bool,
     /// The WAV has its final name; only its directory is still to be made durable.
@@ -27,6 +31,16 @@ pub struct Part {
 }
 
 impl Part {
+    /// A file of these names, of which none is a final one yet.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(super) fn new(names: Names, file: File, finished: Finished) -> io::Result<Self> {
+        let identity = Identity::of(&file.metadata()?);
+        let file = Arc::new(file);
+        Ok(Self { names, file, identity, record_published: false, wav_published: false, finished })
+    }
+
     /// The recording's name.
     #[must_use]
     pub const fn id(&self) -> &Id {
@@ -44,7 +58,12 @@ impl Part {
     /// # Errors
     /// The system's error; the answer is not known.
     pub fn is_in_place(&self) -> io::Result<bool> {
-        is_at(&self.file, &self.names.wav_part())
+        self.identity.is_at(&self.names.wav_part())
+    }
+
+    /// The device on which the file lies.
+    pub(crate) const fn device(&self) -> u64 {
+        self.identity.device
     }
 
     /// Removes the empty files of interrupted renames under the final names not yet given.
@@ -71,10 +90,26 @@ impl Part {
 
     /// Whether a record already describes the finished file, with the digest of its samples.
     pub(super) fn is_described_by(&self, record: &Record) -> io::Result<bool> {
-        let bytes = self.file.metadata()?.len();
-        Ok(record.wav.as_ref().is_some_and(|wav| {
+        Ok(self.describes(record, self.file.metadata()?.len()))
+    }
+
+    fn describes(&self, record: &Record, bytes: u64) -> bool {
+        record.wav.as_ref().is_some_and(|wav| {
             wav.file == self.wav_name() && wav.bytes == bytes && wav.data_sha256.is_some()
-        }))
+        })
+    }
+
+    /// Writes the record of a recording that begins, so that it survives a crash. May be called again
+    /// after an error.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn write_first_record(&self, record: &Record) -> io::Result<()> {
+        match write_new(&self.names.json_part(), &json_of(record)?) {
+            // An earlier try, or another program, has made it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.write_record(record),
+            made => made.map(drop),
+        }
     }
 
     /// Writes the record as far as it is known, so that it survives a crash.
@@ -87,9 +122,7 @@ impl Part {
 
     /// The same; returns the record's file.
     pub(super) fn write_record_file(&self, record: &Record) -> io::Result<File> {
-        let mut text = Vec::with_capacity(record.size());
-        serde_json::to_writer_pretty(&mut text, record)?;
-        text.push(b'\n');
+        let text = json_of(record)?;
         let (temporary, to) = (self.names.json_temporary(), self.names.json_part());
         let is_durable = record.state != State::Recording;
         WholeFile { temporary: &temporary, to: &to, is_durable, replaces: true }
@@ -107,7 +140,10 @@ impl Part {
         digest: &DataDigest,
         spare: &mut Duration,
     ) -> io::Result<()> {
-        self.name(record, digest, spare)?;
+        if let Some(described) = self.describe(record, digest, spare)? {
+            described.sync_all().inspect_err(|_| self.discard_described())?;
+        }
+        self.name(record)?;
         sync_dir(self.dir())?;
         self.finished.settle(record);
         Ok(())
@@ -118,30 +154,50 @@ impl Part {
         &self.names.dir
     }
 
-    /// Gives the finished WAV and its record their final names, and leaves it to the caller to sync the
-    /// directory and to settle the recording. May be called again after an error.
+    /// Writes the record of the finished WAV under a temporary name. Returns its file; `None` if an earlier
+    /// try has given the record its final name. May be called again.
     ///
-    /// The order decides the state after a crash: the WAV's bytes, then the record, then the WAV's name.
     /// `digest` is that of the file's samples. A digest of the whole file is made if `spare` time
     /// allows.
     ///
     /// # Errors
-    /// The system's error; no existing file is replaced.
-    pub(crate) fn name(
-        &mut self,
+    /// The system's error; the record written before is still there.
+    pub(crate) fn describe(
+        &self,
         record: &mut Record,
         digest: &DataDigest,
         spare: &mut Duration,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<File>> {
+        if self.record_published {
+            return Ok(None);
+        }
+        record.id = Some(self.id().clone());
+        let bytes = self.file.metadata()?.len();
+        if !self.describes(record, bytes) {
+            let sha256 = digest::whole(&self.file, bytes, spare)?;
+            let (file, data_sha256) = (self.wav_name(), Some(digest.text()));
+            record.wav = Some(Wav { file, bytes, sha256, data_sha256 });
+        }
+        write_temporary(&self.names.json_temporary(), &json_of(record)?).map(Some)
+    }
+
+    /// Removes a described record that cannot be made durable.
+    pub(crate) fn discard_described(&self) {
+        let _ = fs::remove_file(self.names.json_temporary());
+    }
+
+    /// Gives the finished WAV and its record their final names, and leaves it to the caller to sync the
+    /// directory and to settle the recording. May be called again after an error, behind another
+    /// [`describe`](Self::describe).
+    ///
+    /// The order decides the state after a crash: the WAV's bytes, then the record, then the WAV's name.
+    /// So both files must be durable: the record is one that [`describe`](Self::describe) wrote.
+    ///
+    /// # Errors
+    /// The system's error; no existing file is replaced.
+    pub(crate) fn name(&mut self, record: &Record) -> io::Result<()> {
         if !self.record_published {
-            record.id = Some(self.id().clone());
-            if !self.is_described_by(record)? {
-                let bytes = self.file.metadata()?.len();
-                let sha256 = digest::whole(&self.file, bytes, spare)?;
-                let (file, data_sha256) = (self.wav_name(), Some(digest.text()));
-                record.wav = Some(Wav { file, bytes, sha256, data_sha256 });
-            }
-            self.write_record(record)?;
+            fs::rename(self.names.json_temporary(), self.names.json_part())?;
             self.finished.announce(&self.names.key, record);
             rename_new(&self.names.json_part(), &self.names.json())?;
             self.record_published = true;
@@ -161,9 +217,33 @@ impl Part {
 
 /// Whether an open file has this name.
 pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let open = file.metadata()?;
-    let there = found(fs::symlink_metadata(path))?;
-    Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (open.dev(), open.ino())))
+    Identity::of(&file.metadata()?).is_at(path)
+}
+
+/// The numbers that tell a file from all others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(file: &Metadata) -> Self {
+        Self { device: file.dev(), inode: file.ino() }
+    }
+
+    /// Whether the file has this name.
+    fn is_at(self, path: &Path) -> io::Result<bool> {
+        Ok(found(fs::symlink_metadata(path))?.is_some_and(|there| Self::of(&there) == self))
+    }
+}
+
+/// The text of a record's file.
+fn json_of(record: &Record) -> io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(record.size());
+    serde_json::to_writer_pretty(&mut text, record)?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 /// Names of one recording's files.
@@ -176,7 +256,13 @@ pub(super) struct Names {
 
 impl Names {
     fn with(&self, ending: &str) -> PathBuf {
-        self.dir.join(format!("{}{ending}", self.key.id()))
+        let id = self.key.id().as_str();
+        let mut path =
+            OsString::with_capacity(self.dir.as_os_str().len() + 1 + id.len() + ending.len());
+        for part in [self.dir.as_os_str(), "/".as_ref(), id.as_ref(), ending.as_ref()] {
+            path.push(part);
+        }
+        path.into()
     }
 
     pub(super) fn wav(&self) -> PathBuf {

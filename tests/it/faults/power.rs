@@ -71,7 +71,7 @@ fn calls_that_end_together_share_syncs_and_each_name_is_durable_before_its_close
     let server = disk.under_without_data(Setup::new(dir.path()), dir.path()).start();
     // Behind each sync, others wait.
     disk.delay(".wav.part$", "sync", 1..=u64::MAX, 50);
-    let mut peers: Vec<Peer> = (0..4 * cores).map(|n| Peer::call(&server, &stream_id(n))).collect();
+    let mut peers: Vec<Peer> = (0..8 * cores).map(|n| Peer::call(&server, &stream_id(n))).collect();
     peers.iter_mut().for_each(|peer| peer.say(5 * CHUNK));
     peers.iter_mut().for_each(Peer::sync);
     peers.iter_mut().for_each(Peer::stop);
@@ -80,15 +80,37 @@ fn calls_that_end_together_share_syncs_and_each_name_is_durable_before_its_close
         |operation: &Operation, day: &Path| operation.kind == "fsync" && operation.path == day;
     for peer in &mut peers {
         assert_eq!(peer.close_code(), Some(1000));
-        let wav = format!("{}.wav", peer.stream_id);
+        let named = |ending: &str| format!("{}.{ending}", peer.stream_id);
         let operations = disk.operations();
-        let named = operations.iter().position(|operation| operation.to.ends_with(&wav));
-        let named = named.expect("a closed call has its final name");
-        day = operations[named].to.parent().unwrap().to_owned();
-        assert!(operations[named..].iter().any(|o| is_sync(o, &day)), "{wav} is not durable");
+        let place = |ending: &str| {
+            operations.iter().position(|operation| operation.to.ends_with(named(ending)))
+        };
+        let wav = place("wav").expect("a closed call has its final name");
+        day = operations[wav].to.parent().unwrap().to_owned();
+        assert!(
+            operations[wav..].iter().any(|o| is_sync(o, &day)),
+            "{} is not durable",
+            named("wav")
+        );
+        // Before its record says that it is whole, and before it has its name, each file is durable.
+        let described = operations[..wav].iter().rposition(|o| o.to.ends_with(named("json.part")));
+        let described = described.expect("the final record takes the place of the first one");
+        for file in [named("wav.part"), named("json.tmp")] {
+            let before = &operations[..described];
+            let is_file = |operation: &&Operation| operation.path.ends_with(&file);
+            let written = before.iter().rposition(|o| o.kind == "write" && is_file(&o));
+            let written = written.expect("the file was written");
+            let is_synced = before[written..]
+                .iter()
+                .any(|o| o.kind == "syncfs" || o.kind == "fsync" && is_file(&o));
+            assert!(is_synced, "{file} is not durable");
+        }
     }
-    let syncs = disk.operations().iter().filter(|operation| is_sync(operation, &day)).count();
+    let operations = disk.operations();
+    let syncs = operations.iter().filter(|operation| is_sync(operation, &day)).count();
     assert!(syncs < peers.len(), "{syncs} syncs of the folder for {} calls", peers.len());
+    let syncs = operations.iter().filter(|o| o.kind == "syncfs" || o.kind == "fsync").count();
+    assert!(syncs < 2 * peers.len(), "{syncs} syncs for {} calls", peers.len());
 }
 
 /// The fate of writes that were not synced.
