@@ -21,6 +21,7 @@ use tracing::debug;
 
 use super::refusals::Refusal;
 use super::{Front, has_token, hosts, path_and_query, proof};
+use crate::asker::Asker;
 use crate::board::Refused;
 use crate::engine::{Connection, Handle};
 use crate::headers::only;
@@ -37,6 +38,7 @@ pub(super) async fn media_stream(
     let (mut head, _body) = request.into_parts();
     let accept = check_handshake(&head, has_body, &front.config.origins)?;
     let provider = front.provider_at(head.uri.path());
+    front.refuse_if_closed(&head)?;
     if let Some(admission) = front.config.admission(&head) {
         front.admit(admission, &head, Scheme::Wss, b"")?;
     } else if let Some(verifier) = &front.config.twilio.verifier {
@@ -133,8 +135,9 @@ impl Front {
     /// The provider that a path of streams belongs to.
     fn provider_at(&self, path: &str) -> Option<Provider> {
         let path = path.strip_suffix('/').unwrap_or(path);
-        let found = self.config.stream_paths.iter().find(|known| known.path == path);
-        found.map(|found| found.provider)
+        let given = self.config.stream_paths.iter().find(|known| known.path == path);
+        let own = || Asker::of_stream(path).and_then(Asker::provider);
+        given.map(|given| given.provider).or_else(own)
     }
 
     /// Reserves one call's place until the engine counts it. If no place is free, connections that have
