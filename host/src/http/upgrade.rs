@@ -29,6 +29,12 @@ use crate::listener::Client;
 use crate::origin::{self, Origin};
 use crate::public_url::Scheme;
 
+/// Longest query of a stream's URL that the call keeps, in bytes; a longer one is passed over.
+const QUERY_BYTES_MAX: usize = 2048;
+
+/// The provider of a stream, as far as the handshake tells it, and the query of its URL.
+type Told = (Detector, Option<Box<str>>);
+
 /// Upgrades a request to a media stream, whose socket goes to the engine.
 pub(super) async fn media_stream(
     State(front): State<Front>,
@@ -53,7 +59,8 @@ pub(super) async fn media_stream(
     let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
     let client = head.extensions.get::<Client>().map(|client| client.peer);
     let detector = detector_of(provider, &head.headers);
-    tokio::spawn(hand_over(on_upgrade, client, detector, front.engine, slot));
+    let query = head.uri.query().filter(|query| query.len() <= QUERY_BYTES_MAX).map(Box::from);
+    tokio::spawn(hand_over(on_upgrade, client, (detector, query), front.engine, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
         (header::UPGRADE, "websocket"),
@@ -95,12 +102,12 @@ fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
 async fn hand_over(
     on_upgrade: OnUpgrade,
     client: Option<SocketAddr>,
-    detector: Detector,
+    told: Told,
     engine: Handle,
     _slot: Slot,
 ) {
     let taken = match on_upgrade.await {
-        Ok(upgraded) => take_socket(upgraded, client, detector),
+        Ok(upgraded) => take_socket(upgraded, client, told),
         Err(error) => Err(io::Error::other(error)),
     };
     match taken {
@@ -114,7 +121,7 @@ async fn hand_over(
 fn take_socket(
     upgraded: Upgraded,
     client: Option<SocketAddr>,
-    detector: Detector,
+    (detector, query): Told,
 ) -> io::Result<Connection> {
     let (socket, tls, already_read) = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => (parts.io.into_inner(), None, parts.read_buf),
@@ -128,7 +135,7 @@ fn take_socket(
     };
     let other_end = socket.peer_addr()?;
     let peer = client.unwrap_or(other_end);
-    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector })
+    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, query })
 }
 
 impl Front {
