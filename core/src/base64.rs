@@ -18,26 +18,128 @@ const HAS_SIMD: bool = cfg!(target_pointer_width = "64");
 ///
 /// No branch and no address depends on a character, except on padding in the last two. After an error
 /// the text holds garbage.
+#[cfg(not(feature = "lenient"))]
 pub(crate) fn decode_in_place(text: &mut [u8]) -> Option<&[u8]> {
     if HAS_SIMD { decode_by_bytes(text) } else { decode_by_words(text) }
 }
 
+/// Decodes a whole text in place, also without padding and in the alphabet for URLs (RFC 4648, section 5);
+/// `None` if it is not base64: blanks, stray bits, padding in part. The flag tells whether
+/// it differs from the standard alphabet with padding (section 4).
+///
+/// No branch and no address depends on a character, except on padding in the last two, and on which of the
+/// alphabets the text needs. After an error the text holds garbage.
+#[cfg(feature = "lenient")]
+pub(crate) fn decode_any_in_place(text: &mut [u8]) -> Option<(&[u8], bool)> {
+    if HAS_SIMD { decode_any_by_bytes(text) } else { decode_any_by_words(text) }
+}
+
 /// The decoder for machines with SIMD.
+#[cfg(any(not(feature = "lenient"), test))]
 #[inline]
 pub(crate) fn decode_by_bytes(text: &mut [u8]) -> Option<&[u8]> {
-    decode(text, by_bytes)
+    decode(text, |text| by_bytes(text, |_| true))
 }
 
 /// The decoder for machines without SIMD.
+#[cfg(any(not(feature = "lenient"), test))]
 #[inline]
 pub(crate) fn decode_by_words(text: &mut [u8]) -> Option<&[u8]> {
     decode(text, by_words)
 }
 
+/// The decoder of all spellings for machines with SIMD.
+#[cfg(any(feature = "lenient", test))]
+#[inline]
+pub(crate) fn decode_any_by_bytes(text: &mut [u8]) -> Option<(&[u8], bool)> {
+    let mut is_odd = false;
+    let bytes = decode_any(text, &mut is_odd, |text, is_odd| {
+        by_bytes(text, |text| {
+            *is_odd = true;
+            take_url_characters(text)
+        })
+    });
+    bytes.map(|bytes| (bytes, is_odd))
+}
+
+/// The decoder of all spellings for machines without SIMD.
+#[cfg(any(feature = "lenient", test))]
+#[inline]
+pub(crate) fn decode_any_by_words(text: &mut [u8]) -> Option<(&[u8], bool)> {
+    let mut is_odd = false;
+    let bytes = decode_any(text, &mut is_odd, |text, is_odd| {
+        *is_odd |= spell_usually(text);
+        by_words(text)
+    });
+    bytes.map(|bytes| (bytes, is_odd))
+}
+
+/// Decodes text with or without padding by `groups`, which may set the flag.
+#[cfg(any(feature = "lenient", test))]
+#[inline(always)]
+fn decode_any<'t>(
+    text: &'t mut [u8],
+    is_odd: &mut bool,
+    groups: impl Fn(&mut [u8], &mut bool) -> bool,
+) -> Option<&'t [u8]> {
+    if text.len().is_multiple_of(GROUP_CHARS) {
+        return decode(text, |text| groups(text, is_odd));
+    }
+    *is_odd = true;
+    decode_unpadded(text, |text| groups(text, &mut false))
+}
+
+/// Decodes text that lacks the padding of its last group.
+#[cfg(any(feature = "lenient", test))]
+#[cold]
+fn decode_unpadded(text: &mut [u8], groups: impl Fn(&mut [u8]) -> bool) -> Option<&[u8]> {
+    let (whole, rest) = text.split_at_mut_checked(text.len() / GROUP_CHARS * GROUP_CHARS)?;
+    // One character alone is no byte.
+    let count = rest.len().checked_sub(1).filter(|count| *count > 0)?;
+    let mut last = [b'A'; GROUP_CHARS];
+    last.iter_mut().zip(rest).for_each(|(place, char)| *place = *char);
+    let is_strange = groups(whole) | groups(&mut last);
+    let bytes = whole.len() / GROUP_CHARS * GROUP_BYTES;
+    let (decoded, stray) = last.get(..GROUP_BYTES)?.split_at_checked(count)?;
+    let stray = stray.iter().fold(0, |all, byte| all | byte);
+    text.get_mut(bytes..bytes + count)?.copy_from_slice(decoded);
+    if is_strange | (stray != 0) { None } else { text.get(..bytes + count) }
+}
+
+/// Finds the characters of the alphabet for URLs alone among the sextets that [`by_bytes`] has made of the
+/// others; returns whether a character is of neither alphabet.
+#[cfg(any(feature = "lenient", test))]
+#[cold]
+fn take_url_characters(sextets: &mut [u8]) -> bool {
+    let mut all_valid = MARK;
+    for sextet in sextets {
+        let step = |char: u8, value: u8| {
+            if *sextet == char { (MARK | value).wrapping_sub(char) } else { 0 }
+        };
+        *sextet = sextet.wrapping_add(step(b'-', 62)).wrapping_add(step(b'_', 63));
+        all_valid &= *sextet;
+    }
+    all_valid & MARK == 0
+}
+
+/// Spells the characters of the alphabet for URLs alone as the usual one does; returns whether there were
+/// any.
+#[cfg(any(feature = "lenient", test))]
+fn spell_usually(text: &mut [u8]) -> bool {
+    let mut found = 0;
+    for char in text {
+        let step = |url: u8, usual: u8| if *char == url { url ^ usual } else { 0 };
+        let change = step(b'-', b'+') | step(b'_', b'/');
+        *char ^= change;
+        found |= change;
+    }
+    found != 0
+}
+
 /// Decodes with `groups`, which decodes text without padding and returns whether a character was
 /// invalid.
 #[inline(always)]
-fn decode(text: &mut [u8], groups: fn(&mut [u8]) -> bool) -> Option<&[u8]> {
+fn decode(text: &mut [u8], mut groups: impl FnMut(&mut [u8]) -> bool) -> Option<&[u8]> {
     if !text.len().is_multiple_of(GROUP_CHARS) {
         return None;
     }
@@ -61,14 +163,20 @@ fn decode(text: &mut [u8], groups: fn(&mut [u8]) -> bool) -> Option<&[u8]> {
     if is_strange | (stray != 0) { None } else { Some(decoded) }
 }
 
-/// Decodes groups step by step, each step in a loop that the compiler turns into SIMD.
+/// Set in the sextets of valid characters, so that they are no ASCII; [`pack`] passes over it.
+const MARK: u8 = 0x80;
+
+/// Decodes groups step by step, each step in a loop that the compiler turns into SIMD. If a character is
+/// invalid, `second` looks at the sextets, each with the [`MARK`]; invalid characters are still there. It
+/// returns whether they stay invalid.
 #[inline(always)]
-fn by_bytes(text: &mut [u8]) -> bool {
-    let mut least = u8::MAX;
+fn by_bytes(text: &mut [u8], second: impl FnOnce(&mut [u8]) -> bool) -> bool {
+    let (mut least, mut seen) = (u8::MAX, 0);
     for char in &mut *text {
+        seen |= *char;
         // The distance from the character to its sextet if it is in this range, else zero.
         let step = |first: u8, count: u8, sextet: u8| {
-            if char.wrapping_sub(first) < count { sextet.wrapping_sub(first) } else { 0 }
+            if char.wrapping_sub(first) < count { (MARK | sextet).wrapping_sub(first) } else { 0 }
         };
         let step = step(b'A', 26, 0)
             .wrapping_add(step(b'a', 26, 26))
@@ -78,11 +186,13 @@ fn by_bytes(text: &mut [u8]) -> bool {
         least = least.min(step);
         *char = char.wrapping_add(step);
     }
+    // Other bytes than ASCII would look like sextets.
+    let is_strange = least == 0 && (seen & MARK != 0 || second(text));
     for group in text.as_chunks_mut().0 {
         *group = pack(u32::from_le_bytes(*group)).to_ne_bytes();
     }
     each_group(text, u32::from_ne_bytes);
-    least == 0
+    is_strange
 }
 
 /// Decodes groups one by one, four characters in a word.
@@ -169,6 +279,69 @@ mod tests {
         for decode in [decode_by_bytes, decode_by_words] {
             let mut in_place = Vec::from(text);
             assert_eq!(decode(&mut in_place), expected, "{text:?}");
+        }
+    }
+
+    /// Both decoders of all spellings against `base64ct`'s of each.
+    fn agree_on_any(text: &[u8]) {
+        use base64ct::{Base64Unpadded, Base64Url, Base64UrlUnpadded};
+        let mut buffer = std::vec![0; text.len()];
+        let usual = Base64::decode(text, &mut buffer).ok().map(Vec::from);
+        let mut other = |decode: fn(&[u8], &mut [u8]) -> Option<Vec<u8>>| decode(text, &mut buffer);
+        let others = [
+            other(|text, buffer| Base64Url::decode(text, buffer).ok().map(Vec::from)),
+            other(|text, buffer| Base64Unpadded::decode(text, buffer).ok().map(Vec::from)),
+            other(|text, buffer| Base64UrlUnpadded::decode(text, buffer).ok().map(Vec::from)),
+        ];
+        let expected = match (usual, others.into_iter().flatten().next()) {
+            (Some(usual), _) => Some((usual, false)),
+            (None, other) => other.map(|other| (other, true)),
+        };
+        for decode in [decode_any_by_bytes, decode_any_by_words] {
+            let mut in_place = Vec::from(text);
+            let decoded = decode(&mut in_place).map(|(bytes, is_odd)| (Vec::from(bytes), is_odd));
+            assert_eq!(decoded, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_other_spellings_are_taken_as_base64ct_takes_them() {
+        let bytes: Vec<u8> = (0..100u32).map(|i| (i * i * 7 + i) as u8 | 0xF8).collect();
+        for length in (0..bytes.len()).step_by(STEP) {
+            let mut text = std::vec![0; 300];
+            let text = Base64::encode(&bytes[..length], &mut text).unwrap().as_bytes();
+            let url: Vec<u8> = text
+                .iter()
+                .map(|char| match char {
+                    b'+' => b'-',
+                    b'/' => b'_',
+                    char => *char,
+                })
+                .collect();
+            for text in [text, &url] {
+                (0..=text.len()).for_each(|end| agree_on_any(&text[..end]));
+                agree_on_any(&[text, b"="].concat());
+                agree_on_any(&[text, b" "].concat());
+            }
+        }
+        // In a text of one alphabet alone: any byte at any place.
+        let good = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_AA";
+        for place in (0..good.len()).step_by(STEP) {
+            for byte in (0..=u8::MAX).filter(|byte| !matches!(byte, b'+' | b'/')) {
+                let mut text = *good;
+                text[place] = byte;
+                agree_on_any(&text);
+                agree_on_any(&text[..64]);
+            }
+        }
+    }
+
+    #[test]
+    fn both_alphabets_in_one_text_are_taken() {
+        for decode in [decode_any_by_bytes, decode_any_by_words] {
+            let decoded =
+                decode(&mut *b"+-/_".to_vec()).map(|(bytes, is_odd)| (bytes.to_vec(), is_odd));
+            assert_eq!(decoded, Some((std::vec![0xFB, 0xEF, 0xFF], true)));
         }
     }
 

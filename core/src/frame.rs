@@ -66,7 +66,7 @@ pub const PARAMETERS_MAX: usize = if cfg!(target_pointer_width = "64") { 32 } el
 #[non_exhaustive]
 pub enum PeerError {
     /// The payload is not base64: standard alphabet, padded, no blanks, no stray bits (RFC 4648,
-    /// section 4).
+    /// section 4). With the feature `lenient` neither padding nor that alphabet is needed.
     Base64,
     /// Arrays and objects nest deeper than [`DEPTH_MAX`].
     Depth,
@@ -141,6 +141,9 @@ pub struct Frame<'t> {
     pub body: Body<'t>,
     /// The stream id equals the `known` id that was given to the parser.
     pub(crate) is_known: bool,
+    /// The payload is base64 in another spelling than that of RFC 4648, section 4.
+    #[cfg(feature = "lenient")]
+    pub(crate) is_odd_base64: bool,
 }
 
 impl<'t> Frame<'t> {
@@ -148,7 +151,14 @@ impl<'t> Frame<'t> {
     /// [`Session::handle_frame`](crate::session::Session::handle_frame).
     #[must_use]
     pub const fn new(sequence: Option<u64>, stream_id: &'t [u8], body: Body<'t>) -> Self {
-        Self { sequence, stream_id, body, is_known: false }
+        Self {
+            sequence,
+            stream_id,
+            body,
+            is_known: false,
+            #[cfg(feature = "lenient")]
+            is_odd_base64: false,
+        }
     }
 
     /// The message without the space that a start takes; `None` if it is not media.
@@ -156,9 +166,23 @@ impl<'t> Frame<'t> {
     #[inline]
     pub const fn media(&self) -> Option<MediaFrame<'t>> {
         match self {
-            Self { sequence, stream_id, body: Body::Media(media), is_known } => {
+            Self {
+                sequence,
+                stream_id,
+                body: Body::Media(media),
+                is_known,
+                #[cfg(feature = "lenient")]
+                is_odd_base64,
+            } => {
                 let (sequence, stream_id, media) = (*sequence, *stream_id, *media);
-                Some(MediaFrame { sequence, stream_id, media, is_known: *is_known })
+                Some(MediaFrame {
+                    sequence,
+                    stream_id,
+                    media,
+                    is_known: *is_known,
+                    #[cfg(feature = "lenient")]
+                    is_odd_base64: *is_odd_base64,
+                })
             }
             _ => None,
         }
@@ -186,6 +210,9 @@ pub struct MediaFrame<'t> {
     pub media: Media<'t>,
     /// As in [`Frame`].
     pub(crate) is_known: bool,
+    /// As in [`Frame`].
+    #[cfg(feature = "lenient")]
+    pub(crate) is_odd_base64: bool,
 }
 
 /// Content of a message.
@@ -359,6 +386,13 @@ pub struct Start<'t> {
     /// The start leaves out the encoding or the sample rate, and `format` has the provider's default in
     /// its place.
     pub is_format_assumed: bool,
+    /// The start leaves out the sample rate. With the feature `formats`.
+    #[cfg(feature = "formats")]
+    pub is_rate_assumed: bool,
+    /// The ends of the call, as far as the start tells them. With the feature `json`, which most providers
+    /// bring.
+    #[cfg(feature = "json")]
+    pub ends: Ends<'t>,
     /// Whether each chunk holds both tracks, sample by sample. Counts only if both are announced.
     pub is_interleaved: bool,
     /// Parameters that the user gave the stream: at most [`PARAMETERS_MAX`] names and values.
@@ -383,6 +417,10 @@ impl Start<'_> {
             encoding: Text::new(""),
             format: Some(Format::TELEPHONE),
             is_format_assumed: false,
+            #[cfg(feature = "formats")]
+            is_rate_assumed: false,
+            #[cfg(feature = "json")]
+            ends: Ends::NONE,
             is_interleaved: false,
             parameters: Vec::new(),
             parameters_dropped: 0,
@@ -390,10 +428,64 @@ impl Start<'_> {
         }
     }
 
+    /// Takes a sample rate that the handshake told, where the start leaves it out; returns whether it did.
+    /// With the feature `formats`.
+    ///
+    /// ```
+    /// use callreel_core::frame::{Body, Provider, parse};
+    ///
+    /// let mut text = *br#"{"event":"start","start":{"media_format":{"encoding":"audio/x-raw"}}}"#;
+    /// let Body::Start(mut start) = parse(Provider::Exotel, &mut text)?.body else { panic!() };
+    /// assert!(start.is_format_assumed && start.assume_rate(16_000) && !start.is_format_assumed);
+    /// assert_eq!(start.format.map(|format| format.sample_rate_hz), Some(16_000));
+    /// assert!(!start.assume_rate(8000));
+    /// # Ok::<(), callreel_core::frame::PeerError>(())
+    /// ```
+    #[cfg(feature = "formats")]
+    pub fn assume_rate(&mut self, sample_rate_hz: u32) -> bool {
+        let Some(format) = self.format.as_mut().filter(|_| self.is_rate_assumed) else {
+            return false;
+        };
+        format.sample_rate_hz = sample_rate_hz;
+        self.is_rate_assumed = false;
+        self.is_format_assumed = self.encoding.as_escaped().is_empty();
+        true
+    }
+
     /// ChunkLayout of the chunks; `None` if it cannot be recorded.
     pub(crate) fn layout(&self) -> Option<ChunkLayout> {
         ChunkLayout::new(self.format?, self.is_interleaved && self.tracks == Tracks::Both)
     }
+}
+
+/// The ends of a call, in the provider's words; each empty if it is not told.
+///
+/// ```
+/// use callreel_core::frame::{Body, Provider, parse};
+///
+/// let mut text = br#"{"event":"start","stream_id":"1","start":{"call_control_id":"v3:1",
+///     "from":"+15550100","to":"+15550101"}}"#.to_vec();
+/// let Body::Start(start) = parse(Provider::Telnyx, &mut text)?.body else { panic!() };
+/// assert_eq!([start.ends.from, start.ends.to].map(|end| end.as_escaped()), ["+15550100", "+15550101"]);
+/// # Ok::<(), callreel_core::frame::PeerError>(())
+/// ```
+#[cfg(feature = "json")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Ends<'t> {
+    /// The number or address of the calling party.
+    pub from: Text<'t>,
+    /// The number or address that was called.
+    pub to: Text<'t>,
+    /// The direction, like `inbound`.
+    pub direction: Text<'t>,
+}
+
+#[cfg(feature = "json")]
+impl Ends<'_> {
+    /// Nothing is told.
+    pub const NONE: Self =
+        Self { from: Text::new(""), to: Text::new(""), direction: Text::new("") };
 }
 
 impl Default for Start<'_> {

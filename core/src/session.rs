@@ -280,7 +280,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     /// [`Error::Peer`] with [`PeerError::Track`]: audio of a track that was not announced.
     #[inline]
     pub fn handle_media<'t>(&mut self, frame: &MediaFrame<'t>) -> Result<Turn<'_, 't, S>, Error> {
-        let MediaFrame { sequence, stream_id, media, is_known } = frame;
+        let MediaFrame { sequence, stream_id, media, is_known, .. } = frame;
         self.jitter.forget_closed_holes();
         let mut pending = Pending::default();
         let mut gap = None;
@@ -292,6 +292,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             State::Recording => {
                 if !*is_known && !self.stream_id.is(stream_id) {
                     self.note_unaddressed(stream_id);
+                }
+                #[cfg(feature = "lenient")]
+                if frame.is_odd_base64 {
+                    self.stats.odd_base64 += 1;
                 }
                 let (placed, ended) = self.take_media(*sequence, media, &mut pending)?;
                 gap = ended;

@@ -24,6 +24,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use hmac::{KeyInit, Mac};
 use jiff::Timestamp;
 
+use crate::answer::Login;
 use crate::headers::{is_form, only};
 use crate::secrets::{self, Watched, lines};
 
@@ -333,6 +334,23 @@ impl Admission {
     #[must_use]
     pub const fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// The login that a client must show: that of the newest secret. `None` if the scheme is no login, or
+    /// the login is none that a provider can be told.
+    #[must_use]
+    pub fn login(&self) -> Option<Login> {
+        let secrets = self.secrets.get();
+        let newest = secrets.iter().next()?;
+        match self.scheme {
+            Scheme::Basic => newest.split_once(':').map(|(user, password)| Login::Basic {
+                user: user.to_owned(),
+                password: password.to_owned(),
+            }),
+            Scheme::Bearer => Some(Login::Bearer(newest.to_owned())),
+            Scheme::Vonage => Some(Login::Signed),
+            _ => None,
+        }
     }
 
     /// Follows the changes of the file of secrets, if there is one, until the future is dropped.

@@ -7,6 +7,7 @@ use std::path::Path;
 use tracing::{info, warn};
 
 use crate::admission::Scheme;
+use crate::asker::Asker;
 use crate::public_url::WEBHOOK_PATH;
 use crate::stream_paths::StreamPath;
 use crate::{http, twilio};
@@ -35,6 +36,7 @@ impl Opened<'_> {
         tell_signatures(*public, &config.twilio);
         tell_paths(config);
         tell_admissions(config);
+        tell_webhooks(config);
         info!(dir = %dir.display(), "recordings");
         match admin {
             Some(admin) => info!(
@@ -93,6 +95,21 @@ fn tell_admissions(config: &http::Config) {
                 info!(%path, admission = scheme.name(), "only requests with this proof are taken there")
             }
         }
+    }
+}
+
+/// Tells the webhooks of other providers that somebody has set up.
+fn tell_webhooks(config: &http::Config) {
+    for asker in Asker::ALL {
+        let path = asker.webhook_path();
+        if !config.admissions.iter().any(|admission| admission.path() == path) {
+            continue;
+        }
+        let webhook = match &config.twilio.public_url {
+            Some(url) => url.url_of(path),
+            None => format!("https://HOST{}{path}", config.path_prefix.as_str()),
+        };
+        info!(webhook, provider = asker.name(), "enter this at the provider");
     }
 }
 

@@ -1,7 +1,9 @@
 //! One connection: the bytes of its WebSocket in, recordings and their end records out.
 
+mod beside;
 mod context;
 mod dialect;
+mod hints;
 mod masked;
 mod opening;
 pub mod pause;
@@ -19,6 +21,7 @@ use callreel_core::ws;
 use jiff::Timestamp;
 
 pub use self::context::Context;
+use self::hints::Hints;
 use self::opening::Opening;
 pub use self::opening::{Allowance, Shown};
 use self::stream::{Next, Stream, warn};
@@ -124,11 +127,20 @@ pub struct Call {
     has_unfinished: bool,
     /// The last message as received, if messages are captured.
     line: Option<Vec<u8>>,
+    /// The facts that the stream's URL tells.
+    hints: Hints,
     /// Names the call to [`Context::finished`].
     key: usize,
     peer: SocketAddr,
     began: Instant,
     began_at: Timestamp,
+}
+
+/// Whether a binary message is one that providers send as text: JSON, perhaps behind blanks and a byte order
+/// mark.
+fn is_json(bytes: &[u8]) -> bool {
+    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start();
+    text.first() == Some(&b'{') && std::str::from_utf8(bytes).is_ok()
 }
 
 impl Call {
@@ -153,10 +165,18 @@ impl Call {
             finishing: 0,
             has_unfinished: false,
             line: capture.then(Vec::new),
+            hints: Hints::default(),
             key,
             peer,
             began_at: Timestamp::now(),
         }
+    }
+
+    /// A connection whose URL has this query.
+    #[must_use]
+    pub fn asked_with(mut self, query: Option<Box<str>>) -> Self {
+        self.hints = Hints::new(query);
+        self
     }
 
     /// Handles bytes of the connection: those that the last result kept, and new ones behind them.
@@ -177,6 +197,9 @@ impl Call {
         {
             match event {
                 Ok(ws::Event::Text(text)) if self.ended.is_none() => {
+                    self.handle_message(text, context, now);
+                }
+                Ok(ws::Event::Binary(text)) if self.ended.is_none() && is_json(text) => {
                     self.handle_message(text, context, now);
                 }
                 Ok(ws::Event::Binary(bytes)) => {
@@ -414,6 +437,10 @@ impl Call {
             return;
         };
         stream.make_ready(self.line.as_deref(), context, now);
+        let index = self.index_for_track(index, &media.media, media.stream_id, context, now);
+        let Some(stream) = self.streams.get_mut(index) else {
+            return;
+        };
         *stream.session.silence_mut() = self.silence;
         stream.handle_media(media, context, now);
         self.silence = *stream.session.silence_mut();
@@ -429,8 +456,9 @@ impl Call {
         };
         stream.make_ready(self.line.as_deref(), context, now);
         *stream.session.silence_mut() = self.silence;
-        let next = stream.follow(frame, &mut self.opening, context, now);
+        let next = stream.follow(frame, &self.hints, &mut self.opening, context, now);
         self.silence = *stream.session.silence_mut();
+        self.note_beside(index, now);
         match next {
             Next::GoOn => {}
             Next::Close(code) => self.close(code),
@@ -441,6 +469,7 @@ impl Call {
                 self.refuse(index, ws::CloseCode::UNSUPPORTED);
             }
             Next::Stop => {
+                let index = self.finish_beside(index, End::Stop, context, now);
                 self.finish(index, End::Stop, context, now);
                 self.waiting_since = now;
                 if !self.is_recording() && self.closes_after_stop() {
@@ -473,6 +502,7 @@ impl Call {
             return routing::index_of(&self.streams, stream_id);
         }
         if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
+            let index = self.finish_beside(index, End::Restart, context, now);
             self.finish(index, End::Restart, context, now);
             self.streams.remove(index);
         }

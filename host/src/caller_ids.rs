@@ -50,13 +50,30 @@ pub struct CallerIds {
     /// The calling party's name, by a directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller_name: Option<Box<str>>,
+    /// The provider's word for the state of the call when it asked, like `ringing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<str>>,
 }
 
 impl CallerIds {
     /// The texts that the provider reported.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        let Self { from, to, direction, forwarded_from, caller_name } = self;
-        [from, to, direction, forwarded_from, caller_name].into_iter().filter_map(Option::as_deref)
+        let Self { from, to, direction, forwarded_from, caller_name, status } = self;
+        let all = [from, to, direction, forwarded_from, caller_name, status];
+        all.into_iter().filter_map(Option::as_deref)
+    }
+
+    /// Fills the texts that are missing from `others`.
+    #[must_use]
+    pub(crate) fn or(self, others: Self) -> Self {
+        Self {
+            from: self.from.or(others.from),
+            to: self.to.or(others.to),
+            direction: self.direction.or(others.direction),
+            forwarded_from: self.forwarded_from.or(others.forwarded_from),
+            caller_name: self.caller_name.or(others.caller_name),
+            status: self.status.or(others.status),
+        }
     }
 }
 
@@ -192,7 +209,8 @@ mod tests {
             to: Some(long.clone()),
             direction: Some(long.clone()),
             forwarded_from: Some(long.clone()),
-            caller_name: Some(long),
+            caller_name: Some(long.clone()),
+            status: Some(long),
         };
         for call in 0..CALLS_MAX {
             callers.tell(&format!("CB{call}{}", "-".repeat(200)), longest.clone(), now);

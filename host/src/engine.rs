@@ -142,6 +142,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// What the path and the handshake tell of the provider.
     pub detector: Detector,
+    /// The query of the stream's URL, if there is one.
+    pub query: Option<Box<str>>,
 }
 
 /// The media threads and the writers behind them.
@@ -372,7 +374,7 @@ impl Reader {
     }
 
     fn adopt(&mut self, connection: Connection, mut place: Place) {
-        let Connection { stream, tls, already_read, peer, detector } = connection;
+        let Connection { stream, tls, already_read, peer, detector, query } = connection;
         let token = self.connections.next_token();
         let mut wire = Wire::new(stream, tls);
         if let Err(error) = wire.watch(self.poll.registry(), token) {
@@ -380,7 +382,7 @@ impl Reader {
             return;
         }
         place.wait(token);
-        let call = Call::new(peer, token.0, detector, self.desk.config.capture);
+        let call = Call::new(peer, token.0, detector, self.desk.config.capture).asked_with(query);
         let mut leg = Leg::new(wire, call, peer, &already_read, place, &self.desk);
         if self.drain_until.is_some() {
             let code = ws::CloseCode::GOING_AWAY;

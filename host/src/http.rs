@@ -8,6 +8,7 @@
 mod exchange;
 mod refusals;
 mod upgrade;
+mod webhooks;
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -33,7 +34,9 @@ use tokio::time::{Instant, timeout};
 use self::exchange::{Handlers, Patience, close_after};
 use self::refusals::{Refusal, Refusals};
 use self::upgrade::media_stream;
+use self::webhooks::answer_call;
 use crate::admission::{self, Admission};
+use crate::asker::Asker;
 use crate::board::{Board, Refused};
 use crate::engine::Handle;
 use crate::headers::only;
@@ -116,8 +119,21 @@ impl Default for Config {
 impl Config {
     /// The admission of a request's path, if it has one of its own.
     fn admission(&self, head: &Parts) -> Option<&Admission> {
-        let path = head.uri.path().trim_end_matches('/');
+        self.admission_at(head.uri.path().trim_end_matches('/'))
+    }
+
+    fn admission_at(&self, path: &str) -> Option<&Admission> {
         self.admissions.iter().find(|admission| admission.path() == path)
+    }
+
+    /// Whether nobody may use a path: it is another provider's than Twilio's and has no admission, while
+    /// Twilio's signature is asked for elsewhere.
+    fn is_closed(&self, path: &str) -> bool {
+        let path = path.trim_end_matches('/');
+        let is_given = || self.stream_paths.iter().any(|given| given.path == path);
+        let is_asker =
+            Asker::of_webhook(path).is_some() || Asker::of_stream(path).is_some() && !is_given();
+        self.twilio.verifier.is_some() && is_asker && self.admission_at(path).is_none()
     }
 }
 
@@ -195,11 +211,17 @@ struct Front {
 /// The table of the public URLs. A slash behind a path makes no difference.
 fn router(front: Front, refusals: Refusals) -> Router {
     let mut router = Router::new().route("/", get(root));
-    for StreamPath { path, .. } in &front.config.stream_paths {
-        if path != STREAM_PATH {
-            let answer = get(media_stream);
-            router = router.route(path, answer.clone()).route(&format!("{path}/"), answer);
-        }
+    let given = front.config.stream_paths.iter().map(|given| given.path.as_str());
+    let own = Asker::ALL.map(Asker::stream_path);
+    let given = given.filter(|given| *given != STREAM_PATH && !own.contains(given));
+    for path in given.chain(own) {
+        let answer = get(media_stream);
+        router = router.route(path, answer.clone()).route(&format!("{path}/"), answer);
+    }
+    for asker in Asker::ALL {
+        let handle = move |front, request| answer_call(asker, front, request);
+        let (path, answer) = (asker.webhook_path(), get(handle).post(handle));
+        router = router.route(path, answer.clone()).route(&format!("{path}/"), answer);
     }
     for (path, answer) in [
         ("/readyz", get(ready)),
@@ -254,10 +276,7 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
             front.refuse_forgery(&rejected, signed_for)
         })?;
     }
-    let stream_url = match &twilio.public_url {
-        Some(public_url) => public_url.stream_url(),
-        None => stream_url_from_host(&head, &front.config.path_prefix)?,
-    };
+    let stream_url = front.stream_url(&head, STREAM_PATH)?;
     let token = match &twilio.stream_tokens {
         None => None,
         Some(tokens) => {
@@ -275,11 +294,27 @@ async fn incoming_call(State(front): State<Front>, request: Request) -> Result<R
 }
 
 impl Front {
+    /// The URL of the streams at a path of this server, as a provider reaches it.
+    fn stream_url(&self, head: &Parts, path: &str) -> Result<String, Refusal> {
+        match &self.config.twilio.public_url {
+            Some(public_url) => Ok(public_url.stream_url(path)),
+            None => stream_url_from_host(head, &self.config.path_prefix, path),
+        }
+    }
+
     fn refuse_unless_open(&self) -> Result<(), Refusal> {
         match *self.phase.borrow() {
             Phase::Open => Ok(()),
             Phase::Draining if self.hands_over => Ok(()),
             _ => Err(self.refuse(Refused::Draining, Refusal::Draining)),
+        }
+    }
+
+    /// Refuses a request to a path that nobody may use.
+    fn refuse_if_closed(&self, head: &Parts) -> Result<(), Refusal> {
+        match self.config.is_closed(head.uri.path()) {
+            true => Err(self.refuse(Refused::Signature, Refusal::Closed)),
+            false => Ok(()),
         }
     }
 
@@ -339,13 +374,13 @@ async fn read_body(body: Body, patience: Duration) -> Result<Bytes, Refusal> {
     }
 }
 
-fn stream_url_from_host(head: &Parts, prefix: &PathPrefix) -> Result<String, Refusal> {
+fn stream_url_from_host(head: &Parts, prefix: &PathPrefix, path: &str) -> Result<String, Refusal> {
     // A request line that names a host of its own would leave two to choose from.
     if head.uri.authority().is_some() {
         return Err(Refusal::Host);
     }
     let host = only(&head.headers, &header::HOST).ok_or(Refusal::Host)?;
-    public_url::stream_url_from_host(host, prefix).map_err(|_| Refusal::Host)
+    public_url::stream_url_from_host(host, prefix, path).map_err(|_| Refusal::Host)
 }
 
 fn path_and_query(head: &Parts) -> &str {

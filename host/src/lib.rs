@@ -4,6 +4,8 @@ pub mod acme;
 pub mod admin;
 pub mod admission;
 mod announce;
+pub mod answer;
+pub mod asker;
 pub mod audio;
 pub mod board;
 pub mod call;

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use axum::http::Uri;
 use axum::http::uri::Authority;
 
+use crate::asker::Asker;
+
 /// The longest host name that DNS can carry.
 const HOST_BYTES_MAX: usize = 253;
 /// Path of the stream below the public URL. Part of the TwiML, so it never changes.
@@ -53,10 +55,10 @@ pub enum Error {
 }
 
 impl PublicUrl {
-    /// The URL of the media stream: always `wss`, since Twilio opens nothing else.
-    pub fn stream_url(&self) -> String {
+    /// The URL of the media streams at a path: always `wss`, since Twilio opens nothing else.
+    pub fn stream_url(&self, path: &str) -> String {
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
-        format!("wss://{}{port}{}{STREAM_PATH}", self.host, self.prefix.0)
+        format!("wss://{}{port}{}{path}", self.host, self.prefix.0)
     }
 
     /// The host, with the port if the URL has one.
@@ -65,12 +67,17 @@ impl PublicUrl {
         format!("{}{port}", self.host)
     }
 
-    /// The URL to enter as the webhook of a number.
+    /// The URL to enter as the webhook of a number at Twilio.
     #[must_use]
     pub fn webhook_url(&self) -> String {
+        self.url_of(WEBHOOK_PATH)
+    }
+
+    /// The URL of a path of this server.
+    pub(crate) fn url_of(&self, path: &str) -> String {
         let scheme = self.scheme().name();
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
-        format!("{scheme}://{}{port}{}{WEBHOOK_PATH}", self.host, self.prefix.0)
+        format!("{scheme}://{}{port}{}{path}", self.host, self.prefix.0)
     }
 
     /// The path of the webhook or of the stream, if the text that was given ended with it. It is no part of
@@ -176,7 +183,10 @@ impl FromStr for PublicUrl {
         let (host, port) =
             host_and_port(uri.authority().map_or("", Authority::as_str)).ok_or(Error::PublicUrl)?;
         let path = uri.path().trim_end_matches('/');
-        let taken_off = [WEBHOOK_PATH, STREAM_PATH].into_iter().find(|own| path.ends_with(own));
+        // The longer paths first.
+        let of_askers = Asker::ALL.map(|asker| [asker.webhook_path(), asker.stream_path()]);
+        let own = of_askers.into_iter().flatten().chain([WEBHOOK_PATH, STREAM_PATH]);
+        let taken_off = own.into_iter().find(|own| path.ends_with(own));
         let path = path.strip_suffix(taken_off.unwrap_or_default()).unwrap_or(path);
         let prefix = PathPrefix(path.trim_end_matches('/').to_owned());
         Ok(Self { encrypted, host: host.to_owned(), port, prefix, taken_off })
@@ -211,16 +221,16 @@ impl Scheme {
     }
 }
 
-/// The URL of the media stream on the host that a Host header names, in lower case and without its
-/// port, below a prefix.
+/// The URL of the media streams at a path, on the host that a Host header names, in lower case and without
+/// its port, below a prefix.
 ///
 /// # Errors
 /// [`Error::Host`] unless the value is a name of letters, digits, `-`, `_` and `.`, an IPv4 address
 /// or a bracketed IPv6 address, with an optional port. So the result has no character that XML or a
 /// URL would have to escape.
-pub fn stream_url_from_host(host: &str, prefix: &PathPrefix) -> Result<String, Error> {
+pub fn stream_url_from_host(host: &str, prefix: &PathPrefix, path: &str) -> Result<String, Error> {
     let (host, _port) = host_and_port(host).ok_or(Error::Host)?;
-    Ok(format!("wss://{}{}{STREAM_PATH}", host.to_ascii_lowercase(), prefix.0))
+    Ok(format!("wss://{}{}{path}", host.to_ascii_lowercase(), prefix.0))
 }
 
 /// Splits `host[:port]`; the brackets of an IPv6 address stay.
@@ -265,7 +275,10 @@ mod tests {
             ("[2001:DB8::1]:5050", "wss://[2001:db8::1]/media-stream"),
             ("under_score.example.", "wss://under_score.example./media-stream"),
         ] {
-            assert_eq!(stream_url_from_host(host, &PathPrefix::default()).unwrap(), url);
+            assert_eq!(
+                stream_url_from_host(host, &PathPrefix::default(), STREAM_PATH).unwrap(),
+                url
+            );
         }
     }
 
@@ -301,7 +314,11 @@ mod tests {
             &long,
         ] {
             let prefix = PathPrefix::default();
-            assert_eq!(stream_url_from_host(host, &prefix), Err(Error::Host), "{host:?}");
+            assert_eq!(
+                stream_url_from_host(host, &prefix, STREAM_PATH),
+                Err(Error::Host),
+                "{host:?}"
+            );
         }
     }
 
@@ -313,7 +330,10 @@ mod tests {
             ("ws://[::1]:80/a/b/", "wss://[::1]:80/a/b/media-stream"),
             ("wss://example.com:443/twilio", "wss://example.com:443/twilio/media-stream"),
         ] {
-            assert_eq!(public_url.parse::<PublicUrl>().unwrap().stream_url(), stream_url);
+            assert_eq!(
+                public_url.parse::<PublicUrl>().unwrap().stream_url(STREAM_PATH),
+                stream_url
+            );
         }
     }
 
@@ -345,6 +365,8 @@ mod tests {
             ("https://a.example/incoming-call", "https://a.example/incoming-call", true),
             ("https://a.example/x/incoming-call/", "https://a.example/x/incoming-call", true),
             ("wss://a.example/media-stream", "https://a.example/incoming-call", true),
+            ("https://a.example/x/telnyx/incoming-call", "https://a.example/x/incoming-call", true),
+            ("wss://a.example/plivo/media-stream", "https://a.example/incoming-call", true),
             (
                 "https://a.example/an-incoming-call",
                 "https://a.example/an-incoming-call/incoming-call",

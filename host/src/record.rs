@@ -183,6 +183,9 @@ pub struct Frames {
     /// Named no stream, or one that did not start, and were counted as this stream's; absent when none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unaddressed: u64,
+    /// Had their audio in another spelling of base64 than the usual one; absent when none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub odd_base64: u64,
     /// Rejected, by reason.
     pub rejected: BTreeMap<String, u64>,
 }
@@ -413,6 +416,7 @@ impl Record {
             missing: stats.missing.saturating_sub(stats.reordered),
             reordered: stats.reordered,
             unaddressed: stats.unaddressed,
+            odd_base64: stats.odd_base64,
             rejected: reasons.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
         };
     }

@@ -349,6 +349,7 @@ impl Recording {
             + stats.missing
             + stats.reordered
             + stats.unaddressed
+            + stats.odd_base64
             + stats.rejected.iter().sum::<u64>()
             + self.lost;
         let is_news = std::mem::replace(&mut self.amiss, amiss) != amiss;

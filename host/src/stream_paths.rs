@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use callreel_core::frame::Provider;
 
+use crate::asker::Asker;
 use crate::public_url::{PathPrefix, WEBHOOK_PATH};
 
 /// A path at which every stream is of one provider.
@@ -53,7 +54,10 @@ impl FromStr for StreamPath {
         let path: PathPrefix = path.parse().map_err(|_| Error::Path)?;
         match path.as_str() {
             "" => return Err(Error::Path),
-            WEBHOOK_PATH | "/readyz" => return Err(Error::Taken(path.as_str().to_owned())),
+            taken @ (WEBHOOK_PATH | "/readyz") => return Err(Error::Taken(taken.to_owned())),
+            taken if Asker::of_webhook(taken).is_some() => {
+                return Err(Error::Taken(taken.to_owned()));
+            }
             _ => {}
         }
         Ok(Self { path: path.as_str().to_owned(), provider: provider(name)? })
@@ -74,6 +78,8 @@ mod tests {
             assert_eq!(error(text), Error::Path, "{text}");
         }
         assert_eq!(error("/incoming-call=telnyx"), Error::Taken("/incoming-call".to_owned()));
+        let taken = Error::Taken("/telnyx/incoming-call".to_owned());
+        assert_eq!(error("/telnyx/incoming-call/=telnyx"), taken);
         let told = error("/x=Telnyx").to_string();
         assert!(
             told.contains("\"Telnyx\"") && told.contains("plivo, signalwire, telnyx"),

@@ -17,7 +17,7 @@ use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
@@ -26,11 +26,20 @@ use crate::lock::lock;
 /// The name of the stream parameter that carries the token.
 pub(crate) const PARAMETER: &str = "callreel_token";
 
+/// Another name of it, for providers that take letters and digits alone.
+pub(crate) const PLAIN_PARAMETER: &str = "callreelToken";
+
+/// The field of a stream's URL with the id of its call, as the webhook told it.
+pub(crate) const CALL: &str = "callreel_call";
+
 /// The time for which a token is good: the call rings, is answered, and the greeting is said meanwhile.
 pub(crate) const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The most tokens that may be redeemed within that time; one more is refused.
 const REDEEMED_MAX: usize = 65_536;
+
+/// Characters of a token in its plain spelling: two for each byte of its time and its MAC.
+const PLAIN_CHARS: usize = 2 * (size_of::<u64>() + 32);
 
 /// A call, by the digest of its id.
 type Call = [u8; 16];
@@ -69,10 +78,20 @@ impl StreamTokens {
         BASE64URL_NOPAD.encode(&[&issued.to_be_bytes()[..], &mac].concat())
     }
 
-    /// Redeems a token. Returns whether it is good: it is this call's, fresh, and no token of the call
+    /// A token in another spelling: of digits and lower-case letters alone.
+    pub fn in_plain(token: &str) -> String {
+        let bytes = BASE64URL_NOPAD.decode(token.as_bytes());
+        HEXLOWER.encode(&bytes.unwrap_or_default())
+    }
+
+    /// Redeems a token in either spelling. Returns whether it is good: it is this call's, fresh, and no token of the call
     /// was redeemed since it was issued.
     pub fn redeem(&self, call_id: &str, token: &str, now: Instant) -> bool {
-        let Ok(bytes) = BASE64URL_NOPAD.decode(token.as_bytes()) else {
+        let bytes = match token.len() {
+            PLAIN_CHARS => HEXLOWER.decode(token.as_bytes()),
+            _ => BASE64URL_NOPAD.decode(token.as_bytes()),
+        };
+        let Ok(bytes) = bytes else {
             return false;
         };
         let Some((issued, mac)) = bytes.split_first_chunk() else {
@@ -151,6 +170,20 @@ mod tests {
         }
         assert!(tokens.redeem("CA1", &token, now + AGE_MAX - SECOND));
         assert!(!tokens.redeem("CA1", &token, now + AGE_MAX - SECOND));
+    }
+
+    #[test]
+    fn a_token_is_one_in_both_spellings() {
+        let tokens = StreamTokens::new().unwrap();
+        let now = Instant::now();
+        let token = tokens.issue("CA1", now);
+        let plain = StreamTokens::in_plain(&token);
+        assert!(
+            plain.bytes().all(|byte| byte.is_ascii_alphanumeric()) && plain.len() == PLAIN_CHARS
+        );
+        assert!(!tokens.redeem("CA2", &plain, now));
+        assert!(tokens.redeem("CA1", &plain, now));
+        assert!(!tokens.redeem("CA1", &token, now) && !tokens.redeem("CA1", &plain, now));
     }
 
     #[test]

@@ -143,11 +143,11 @@ pub fn twiml(texts: &SpokenTexts, stream_url: &str, stream_token: Option<&str>) 
     )
 }
 
-fn escape_text(text: &str) -> String {
+pub(crate) fn escape_text(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-fn escape_attribute(text: &str) -> String {
+pub(crate) fn escape_attribute(text: &str) -> String {
     escape_text(text)
         .replace('"', "&quot;")
         .replace('\t', "&#09;")
@@ -180,17 +180,25 @@ impl Webhook<'_> {
 
     /// The two ends of the call, as far as the webhook tells them.
     pub fn caller_ids(&self) -> CallerIds {
-        const NAMES: [&str; 7] =
-            ["From", "Caller", "To", "Called", "Direction", "ForwardedFrom", "CallerName"];
+        const NAMES: [&str; 8] = [
+            "From",
+            "Caller",
+            "To",
+            "Called",
+            "Direction",
+            "ForwardedFrom",
+            "CallerName",
+            "CallStatus",
+        ];
         let mut told = [const { None }; NAMES.len()];
         for (name, value) in self.fields().filter(|(_name, value)| !value.is_empty()) {
             if let Some(index) = NAMES.iter().position(|known| *known == name) {
                 told[index].get_or_insert_with(|| caller_ids::shorten(&value));
             }
         }
-        let [from, caller, to, called, direction, forwarded_from, caller_name] = told;
+        let [from, caller, to, called, direction, forwarded_from, caller_name, status] = told;
         let (from, to) = (from.or(caller), to.or(called));
-        CallerIds { from, to, direction, forwarded_from, caller_name }
+        CallerIds { from, to, direction, forwarded_from, caller_name, status }
     }
 
     /// The fields of the form, then those of the query.
@@ -206,11 +214,12 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::*;
-    use crate::public_url::{PathPrefix, stream_url_from_host};
+    use crate::public_url::{PathPrefix, STREAM_PATH, stream_url_from_host};
 
     #[test]
     fn the_default_twiml_is_byte_for_byte_what_twilios_library_renders() {
-        let stream_url = stream_url_from_host("example.ngrok.app", &PathPrefix::default()).unwrap();
+        let prefix = PathPrefix::default();
+        let stream_url = stream_url_from_host("example.ngrok.app", &prefix, STREAM_PATH).unwrap();
         let twiml = twiml(&SpokenTexts::default(), &stream_url, None);
         assert_eq!(twiml.len(), 253 + "example.ngrok.app".len());
         let digest = HEXLOWER.encode(&Sha256::digest(&twiml));

@@ -13,6 +13,10 @@ pub(super) const HABITS: Habits = Habits {
     ..Habits::USUAL
 };
 
+/// The field of the stream's URL with the sample rate.
+#[cfg(feature = "formats")]
+pub(super) const RATE_FIELD: &str = "sample-rate";
+
 pub(super) const NAMES: Names = Names {
     habits: &HABITS,
     dialect: Dialect { numbers: SNAKE_NUMBERS, free: &[b"custom_parameters"] },

@@ -31,13 +31,27 @@ impl Found {
             Some(start) => after.get(start..id_end.saturating_sub(self.payload_end)),
             None => before.get(id_start..id_end),
         };
-        let body = match base64::decode_in_place(payload) {
+        #[cfg(feature = "lenient")]
+        let (decoded, is_odd_base64) = match base64::decode_any_in_place(payload) {
+            Some((bytes, is_odd)) => (Some(bytes), is_odd),
+            None => (None, false),
+        };
+        #[cfg(not(feature = "lenient"))]
+        let decoded = base64::decode_in_place(payload);
+        let body = match decoded {
             Some(bytes) => {
                 Body::Media(Media { tracks: Tracks::One(track), chunk, timestamp_ms, bytes })
             }
             None => Body::Rejected(PeerError::Base64),
         };
-        Frame { sequence, stream_id: stream_id.unwrap_or_default(), body, is_known: self.is_known }
+        Frame {
+            sequence,
+            stream_id: stream_id.unwrap_or_default(),
+            body,
+            is_known: self.is_known,
+            #[cfg(feature = "lenient")]
+            is_odd_base64,
+        }
     }
 }
 

@@ -87,7 +87,7 @@ pub(super) fn parse<'t>(text: &'t mut [u8], names: &Names) -> Result<Frame<'t>, 
         Slow::Media(found) => Ok(found.decode(text)),
         Slow::Rejected { sequence, stream, error } => {
             let stream_id = text.get(stream.0..stream.1).unwrap_or_default();
-            Ok(Frame { sequence, stream_id, body: Body::Rejected(error), is_known: false })
+            Ok(Frame::new(sequence, stream_id, Body::Rejected(error)))
         }
         Slow::Other => parse_rare(text, names, odd_fields),
     }
@@ -237,7 +237,7 @@ fn parse_rare<'t>(text: &'t [u8], names: &Names, odd_fields: u32) -> Result<Fram
     };
     let sequence = number(&message, names.sequence);
     let stream_id = stream_id.as_escaped().as_bytes();
-    Ok(Frame { sequence, stream_id, body, is_known: false })
+    Ok(Frame::new(sequence, stream_id, body))
 }
 
 /// Reads a start as far as it makes sense: an odd field costs the recording nothing.
@@ -273,6 +273,7 @@ fn start<'t>(message: &Members<'t>, names: &Names, odd_fields: u32) -> Start<'t>
     found.read_tracks(field(names.tracks));
     found.read_format(field(names.format), &names.format_names, habits.linear);
     found.read_parameters(names.parameters, field(names.parameters));
+    found.read_ends(field);
     (names.more)(&mut found, message);
     found
 }

@@ -114,6 +114,18 @@ impl Provider {
         Self::ALL.iter().copied().find(|provider| provider.name() == name)
     }
 
+    /// The name of the field in a stream's URL that tells the sample rate, for a start that leaves it out.
+    /// With the feature `formats`.
+    #[cfg(feature = "formats")]
+    #[must_use]
+    pub const fn rate_field(self) -> Option<&'static str> {
+        match self {
+            #[cfg(feature = "exotel")]
+            Self::Exotel => Some(exotel::RATE_FIELD),
+            _ => None,
+        }
+    }
+
     /// Customs of the provider.
     #[must_use]
     pub const fn habits(self) -> &'static Habits {

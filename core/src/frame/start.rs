@@ -101,6 +101,7 @@ impl<'t> Start<'t> {
         let named_rate = named.as_ref().and_then(|encoding| encoding.sample_rate_hz);
         let rate = rate.or(named_rate.map(Ok));
         self.is_format_assumed = named.is_none() || rate.is_none();
+        self.is_rate_assumed = rate.is_none();
         let default = self.format;
         let codec = match named {
             Some(encoding) => encoding.codec(linear),
@@ -163,6 +164,16 @@ impl<'t> Start<'t> {
                 self.is_format_assumed = true;
             }
         }
+    }
+
+    /// Reads the ends of the call. `field` finds a field by its name; all providers that tell the ends use
+    /// the same names.
+    #[cfg(feature = "json")]
+    #[inline(never)]
+    pub(super) fn read_ends(&mut self, field: impl Fn(&str) -> Option<Value<'t>>) {
+        let text = |name: &str| field(name).and_then(Value::scalar).unwrap_or_default();
+        let [from, to, direction] = ["from", "to", "direction"].map(text);
+        self.ends = super::Ends { from, to, direction };
     }
 
     /// Reads the user's parameters: an object of texts, or any other value, kept as JSON text.

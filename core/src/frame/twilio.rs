@@ -32,7 +32,7 @@ pub(super) fn parse<'t>(text: &'t mut [u8], known: &[u8]) -> Result<Frame<'t>, P
         Slow::Media(found) => Ok(found.decode(text)),
         Slow::Rejected { sequence, stream, error } => {
             let stream_id = text.get(stream.0..stream.1).unwrap_or_default();
-            Ok(Frame { sequence, stream_id, body: Body::Rejected(error), is_known: false })
+            Ok(Frame::new(sequence, stream_id, Body::Rejected(error)))
         }
         Slow::Other => parse_rare(text, odd_fields),
     }
@@ -192,7 +192,7 @@ fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
         _ => message.find("streamSid").and_then(Value::scalar).unwrap_or_default(),
     };
     let stream_id = stream_id.as_escaped().as_bytes();
-    Ok(Frame { sequence: wire.sequence_number, stream_id, body, is_known: false })
+    Ok(Frame::new(wire.sequence_number, stream_id, body))
 }
 
 /// Reads a start as far as it makes sense: an odd field costs the recording nothing.
@@ -223,6 +223,8 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
     (found.stream_id, found.call_id, found.account_id) = (id(stream), id(call), id(account));
     found.read_tracks(tracks);
     found.read_format(format, &FormatNames::CAMEL, HABITS.linear);
+    #[cfg(feature = "json")]
+    found.read_ends(field);
     for place in &places {
         if found.parameters.is_empty() {
             for name in ["customParameters", "custom_parameters"] {

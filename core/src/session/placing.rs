@@ -197,6 +197,13 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
     }
 
+    /// Counts a message of this stream's numbering that belongs to another session, such as audio of a track
+    /// that was not announced and is recorded by itself: it is not missing here.
+    pub const fn pass_over(&mut self) {
+        self.refused += 1;
+        self.foreign += 1;
+    }
+
     /// Counts a media message that names no stream, or another one.
     #[cold]
     pub(super) fn note_unaddressed(&mut self, stream_id: &[u8]) {

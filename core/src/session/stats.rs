@@ -35,6 +35,10 @@ pub struct Stats {
     /// Media messages with no stream id, or with an id other than this stream's; treated as this
     /// stream's.
     pub unaddressed: u64,
+    /// Media messages with a payload in another spelling of base64 than RFC 4648, section 4: without padding
+    /// or in the alphabet for URLs. With the feature `lenient`; without it they are rejected.
+    #[cfg(feature = "lenient")]
+    pub odd_base64: u64,
     /// Messages rejected, by [`PeerError::index`].
     pub rejected: [u64; PeerError::ALL.len()],
     /// Samples, silence of gaps included, lost because a [`Turn`](super::Turn) was dropped before it was
@@ -53,6 +57,8 @@ impl Stats {
         missing: 0,
         reordered: 0,
         unaddressed: 0,
+        #[cfg(feature = "lenient")]
+        odd_base64: 0,
         rejected: [0; PeerError::ALL.len()],
         undrained: 0,
     };

@@ -62,6 +62,8 @@ pub struct Counters {
     pub reordered: AtomicU64,
     /// Media messages that name no stream, or a stream that did not start.
     pub unaddressed: AtomicU64,
+    /// Media messages with base64 in another spelling than the usual one.
+    pub odd_base64: AtomicU64,
     /// Rejected messages, by [`PeerError::index`].
     pub rejected: [AtomicU64; PeerError::ALL.len()],
     /// Bytes of samples handed to writers.
@@ -283,6 +285,7 @@ impl Counters {
         add(&self.missing, stats.missing, counted.missing);
         add(&self.reordered, stats.reordered, counted.reordered);
         add(&self.unaddressed, stats.unaddressed, counted.unaddressed);
+        add(&self.odd_base64, stats.odd_base64, counted.odd_base64);
         for (index, total) in self.rejected.iter().enumerate() {
             add(total, stats.rejected[index], counted.rejected[index]);
         }

@@ -1,15 +1,18 @@
 //! Starts of streams: the check whether a recording begins, and the refusals.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use callreel_core::format::Format;
-use callreel_core::frame::{Frame, Provider, Start};
+use callreel_core::frame::{Ends, Frame, Provider, Start, Text};
 use callreel_core::ws;
 
+use super::hints::Hints;
 use super::routing::{Routed as _, STREAMS_MAX};
 use super::{Call, Context, Stream};
 use crate::board::Refused;
+use crate::caller_ids::{self, CallerIds};
 use crate::record::{End, Record};
 use crate::stream_tokens;
 
@@ -63,6 +66,7 @@ impl Context {
         &self,
         provider: Provider,
         start: &Start<'_>,
+        hints: &Hints,
         is_first: bool,
         peer: SocketAddr,
         now: Instant,
@@ -73,8 +77,8 @@ impl Context {
             self.posts.board().counters.refuse(Refused::Disk);
             return Err(ws::CloseCode::INTERNAL);
         }
-        let mut record = self.record_of(provider, start, now);
-        if !self.redeems_token(&mut record, now) {
+        let mut record = self.record_of(provider, start, hints, now);
+        if !self.redeems_token(&mut record, hints, now) {
             if let Some(left_out) = self.room(peer, now) {
                 tracing::warn!(left_out, "refused a stream: it shows no fresh token of its call");
             }
@@ -106,10 +110,11 @@ impl Context {
         &self,
         provider: Provider,
         start: &Start<'_>,
+        hints: &Hints,
         peer: SocketAddr,
         now: Instant,
     ) -> Record {
-        let mut record = self.record_of(provider, start, now);
+        let mut record = self.record_of(provider, start, hints, now);
         record.close(End::Refused);
         let audio = record.wire.as_ref().map(ToString::to_string).unwrap_or_default();
         if let Some(left_out) = self.room(peer, now) {
@@ -126,20 +131,47 @@ impl Context {
         record
     }
 
-    /// The record of a stream that starts, with its call's caller ids if a webhook reported them.
-    fn record_of(&self, provider: Provider, start: &Start<'_>, now: Instant) -> Record {
+    /// The record of a stream that starts, with the ends of its call as far as the webhook or the start tells
+    /// them; the webhook's word counts.
+    fn record_of(
+        &self,
+        provider: Provider,
+        start: &Start<'_>,
+        hints: &Hints,
+        now: Instant,
+    ) -> Record {
         let mut record = Record::new(provider, start, self.format_of(start).spec);
-        let callers = self.callers.as_deref();
-        record.caller = callers.and_then(|callers| callers.of(&record.call_id, now));
+        if let Some(callers) = self.callers.as_deref() {
+            let call_id = hints.call_id();
+            let told = callers.of(call_id.as_deref().unwrap_or(&record.call_id), now);
+            let text = |text: Text<'_>| {
+                let text = text.to_string();
+                (!text.is_empty()).then(|| caller_ids::shorten(&text))
+            };
+            let Ends { from, to, direction } = start.ends;
+            let of_start = CallerIds {
+                from: text(from),
+                to: text(to),
+                direction: text(direction),
+                ..CallerIds::default()
+            };
+            let ids = told.map_or_else(CallerIds::default, |told| *told).or(of_start);
+            let is_told = ids.texts().next().is_some();
+            record.caller = is_told.then(|| Box::new(ids));
+        }
         record
     }
 
     /// Whether the stream shows a fresh token of its call, if it needs one. Removes the token, which is
     /// secret, from the record.
-    fn redeems_token(&self, record: &mut Record, now: Instant) -> bool {
-        let token = record.parameters.remove(stream_tokens::PARAMETER);
-        self.stream_tokens.as_deref().is_none_or(|tokens| {
-            token.is_some_and(|token| tokens.redeem(&record.call_id, &token, now))
-        })
+    fn redeems_token(&self, record: &mut Record, hints: &Hints, now: Instant) -> bool {
+        let names = [stream_tokens::PARAMETER, stream_tokens::PLAIN_PARAMETER];
+        let [usual, plain] = names.map(|name| record.parameters.remove(name));
+        let token = usual.or(plain).or_else(|| hints.token().map(Cow::into_owned));
+        let call_id = hints.call_id();
+        let call_id = call_id.as_deref().unwrap_or(&record.call_id);
+        self.stream_tokens
+            .as_deref()
+            .is_none_or(|tokens| token.is_some_and(|token| tokens.redeem(call_id, &token, now)))
     }
 }

@@ -12,6 +12,7 @@ use callreel_core::ws;
 use tracing::Span;
 use tracing::field::Empty;
 
+use super::hints::Hints;
 use super::opening::Opening;
 use super::routing::Routed;
 use super::{Context, masked, pause};
@@ -88,11 +89,13 @@ pub(super) struct Stream {
     pub peer: SocketAddr,
     /// The log had no room for the start of the recording, so its end is not logged, either.
     pub is_quiet: bool,
+    /// It records a track beside another stream, which did not announce it.
+    pub is_beside: bool,
 }
 
 impl Routed for Stream {
     fn is_addressed(&self, stream_id: &[u8]) -> bool {
-        self.session.is_addressed(stream_id)
+        !self.is_beside && self.session.is_addressed(stream_id)
     }
 
     fn is_live(&self) -> bool {
@@ -116,6 +119,7 @@ impl Stream {
             span,
             peer,
             is_quiet: false,
+            is_beside: false,
         };
         if let Some(provider) = provider {
             stream.set_provider(provider);
@@ -127,6 +131,11 @@ impl Stream {
     pub(super) fn set_provider(&mut self, provider: Provider) {
         self.session.set_provider(provider);
         self.span.record("provider", provider.name());
+    }
+
+    /// Makes memory for the stream of a start that comes next.
+    pub(super) fn expect(&mut self, start: &Start<'_>) {
+        self.session.set_ring(Ring::of(start));
     }
 
     /// Goes on in another file if this one is full, and keeps the next message, `line`, for the
@@ -165,17 +174,20 @@ impl Stream {
     /// Applies a message to the recording. Returns the next step.
     pub(super) fn follow(
         &mut self,
-        frame: Frame<'_>,
+        mut frame: Frame<'_>,
+        hints: &Hints,
         opening: &mut Option<Box<Opening>>,
         context: &mut Context,
         now: Instant,
     ) -> Next {
         let _entered = self.span.clone().entered();
         let stream_id = frame.stream_id;
-        let (has_warned, peer) = (&mut self.has_warned, self.peer);
-        if let Body::Start(start) = &frame.body {
-            self.session.set_ring(Ring::of(start));
+        let mut is_rate_of_url = false;
+        if let Body::Start(start) = &mut frame.body {
+            is_rate_of_url = hints.complete(self.session.provider(), start);
+            self.expect(start);
         }
+        let (has_warned, peer) = (&mut self.has_warned, self.peer);
         let mut turn = match self.session.handle_frame(frame) {
             Ok(turn) => turn,
             Err(Error::Peer(error)) => {
@@ -195,10 +207,13 @@ impl Stream {
             Event::Started(start) => {
                 let is_first = opening.take().is_some();
                 let provider = turn.provider();
-                let record = match context.admit(provider, start, is_first, peer, now) {
+                let mut record = match context.admit(provider, start, hints, is_first, peer, now) {
                     Ok(record) => record,
                     Err(code) => return Next::Refuse(code),
                 };
+                if let Some(wire) = &mut record.wire {
+                    wire.is_rate_of_url = is_rate_of_url;
+                }
                 let Record { stream_id, call_id, .. } = &record;
                 self.span.record("stream", stream_id.as_str()).record("call", call_id.as_str());
                 self.is_quiet = !context.tell_start(start, peer, now);
@@ -214,7 +229,8 @@ impl Stream {
             Event::Refused(start) => {
                 *opening = None;
                 let provider = turn.provider();
-                return Next::Unsupported(Box::new(context.refused(provider, start, peer, now)));
+                let record = context.refused(provider, start, hints, peer, now);
+                return Next::Unsupported(Box::new(record));
             }
             Event::Dtmf { digit, at } => {
                 let pause_key = context.pause_key.as_ref();

@@ -13,6 +13,7 @@ use super::serve::{
     WebhookArgs,
 };
 use crate::admission::{Admission, Scheme};
+use crate::asker::Asker;
 use crate::caller_ids::Callers;
 use crate::public_url::{PathPrefix, PublicUrl, STREAM_PATH, WEBHOOK_PATH};
 use crate::secrets::Watched;
@@ -72,9 +73,23 @@ pub enum Error {
          have, like --admission {0}=bearer:FILE, or --admission {0}=none"
     )]
     ProviderWithoutAdmission(String),
+    /// The webhook would answer with a stream that nobody takes.
+    #[error(
+        "--admission {webhook}: an auth token is set, and the streams for which that webhook asks are not signed by Twilio: add \
+         the proof that they have, like --admission {stream}={scheme}"
+    )]
+    WebhookWithoutStream {
+        /// The path of the webhook.
+        webhook: &'static str,
+        /// The path of its streams.
+        stream: &'static str,
+        /// The scheme that suits them.
+        scheme: &'static str,
+    },
     /// Nothing is served there.
     #[error(
-        "--admission: there is no path {0}: give {STREAM_PATH}, {WEBHOOK_PATH} or one of --provider"
+        "--admission: there is no path {0}: give {STREAM_PATH}, {WEBHOOK_PATH}, one of --provider, or one of another \
+         provider, like /telnyx/incoming-call and /telnyx/media-stream"
     )]
     AdmissionPath(String),
     /// Nothing would ever be admitted.
@@ -254,8 +269,10 @@ fn admissions(
     let mut admissions = Vec::<Admission>::new();
     for setting in settings {
         let (path, scheme) = (setting.path.clone(), setting.scheme);
-        let is_of_stream = path == STREAM_PATH || stream_paths.iter().any(|of| of.path == path);
-        if path != WEBHOOK_PATH && !is_of_stream {
+        let is_of_stream = path == STREAM_PATH
+            || Asker::of_stream(&path).is_some()
+            || stream_paths.iter().any(|of| of.path == path);
+        if path != WEBHOOK_PATH && Asker::of_webhook(&path).is_none() && !is_of_stream {
             return Err(Error::AdmissionPath(path));
         }
         if scheme == Scheme::Telnyx && is_of_stream {
@@ -272,8 +289,20 @@ fn admissions(
     let is_open = |of: &&StreamPath| {
         of.provider != Provider::Twilio && !admissions.iter().any(|one| one.path() == of.path)
     };
-    match stream_paths.iter().find(is_open).filter(|_| has_token) {
-        Some(open) => Err(Error::ProviderWithoutAdmission(open.path.clone())),
+    if let Some(open) = stream_paths.iter().find(is_open).filter(|_| has_token) {
+        return Err(Error::ProviderWithoutAdmission(open.path.clone()));
+    }
+    let has = |path: &str| admissions.iter().any(|one| one.path() == path);
+    let is_half = |asker: &Asker| {
+        let is_given = stream_paths.iter().any(|given| given.path == asker.stream_path());
+        has(asker.webhook_path()) && !has(asker.stream_path()) && !is_given
+    };
+    match Asker::ALL.into_iter().find(is_half).filter(|_| has_token) {
+        Some(half) => Err(Error::WebhookWithoutStream {
+            webhook: half.webhook_path(),
+            stream: half.stream_path(),
+            scheme: half.schemes().1,
+        }),
         None => Ok(admissions),
     }
 }

@@ -120,7 +120,8 @@ pub struct AcmeArgs {
 /// Options of the listeners and of what stands before them.
 #[derive(Args, Debug)]
 pub struct ListeningArgs {
-    /// Address of the public listener: /, /incoming-call, /media-stream and /readyz
+    /// Address of the public listener: /, /readyz, /incoming-call and /media-stream; the webhooks and
+    /// streams of other providers as well, like /telnyx/incoming-call
     #[arg(
         long,
         env = "CALLREEL_LISTEN",

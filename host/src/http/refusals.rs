@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::{BODY_BYTES_MAX, as_json, has_token};
 use crate::admission::{self, Scheme};
+use crate::asker::Asker;
 use crate::board::{Board, Refused, RequestRefused};
 use crate::listener::Client;
 use crate::listener::proxy::Fault;
@@ -44,8 +45,12 @@ pub(super) enum Refusal {
     BodyTooSlow,
     #[error("media streams are not for browsers")]
     Browser,
+    #[error("the {} is missing", .0.call_id_name())]
+    CallId(Asker),
     #[error("the CallSid is missing")]
     CallSid,
+    #[error("no proof is agreed for this path, so nobody is admitted")]
+    Closed,
     #[error("shutting down: no new calls are taken")]
     Draining,
     #[error("{NOT_SIGNED}: {answer}")]
@@ -100,9 +105,9 @@ impl Refusal {
             Self::BodyTooLarge => RequestRefused::TooLarge,
             Self::BodyTooSlow => RequestRefused::Timeout,
             Self::Browser => RequestRefused::Origin,
-            Self::CallSid => RequestRefused::CallSid,
+            Self::CallId(_) | Self::CallSid => RequestRefused::CallSid,
             Self::Draining => RequestRefused::Draining,
-            Self::Forged { .. } | Self::Stranger { .. } => RequestRefused::Signature,
+            Self::Closed | Self::Forged { .. } | Self::Stranger { .. } => RequestRefused::Signature,
             Self::Full(Refused::Disk) => RequestRefused::Disk,
             Self::Full(Refused::Rate) => RequestRefused::Rate,
             Self::Full(_) => RequestRefused::Limit,
@@ -119,11 +124,12 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::Body
+            | Self::CallId(_)
             | Self::CallSid
             | Self::Host
             | Self::UpgradeWithBody
             | Self::WebSocketKey => StatusCode::BAD_REQUEST,
-            Self::Browser | Self::Forged { .. } => StatusCode::FORBIDDEN,
+            Self::Browser | Self::Closed | Self::Forged { .. } => StatusCode::FORBIDDEN,
             // Fonoster wants this one, and asks for no login.
             Self::Stranger { scheme: Scheme::Fonoster, .. } => StatusCode::UNAUTHORIZED,
             Self::Stranger { scheme, .. } => match scheme.challenge() {
@@ -355,9 +361,18 @@ impl Asked {
                 .into();
             }
             Refusal::Host => "set --public-url, or let the proxy in front pass the Host header on",
+            Refusal::CallId(asker) => {
+                return format!(
+                    "--stream-token needs the {} of each call: let {} send its webhooks by POST, in full",
+                    asker.call_id_name(),
+                    asker.name()
+                )
+                .into();
+            }
             Refusal::CallSid => {
                 "--stream-token needs the CallSid that each webhook of Twilio's has"
             }
+            Refusal::Closed => return self.key().into(),
             Refusal::Full(Refused::Disk) => {
                 "make room on the disk, or see --make-room and --keep-days"
             }
@@ -374,10 +389,26 @@ impl Asked {
         })
     }
 
+    /// Returns the setting that admits requests to the path that was asked for.
+    fn key(&self) -> String {
+        let path = self.uri.path().trim_end_matches('/');
+        let schemes = |asker: Asker| asker.schemes();
+        let of_webhook = Asker::of_webhook(path).map(|asker| schemes(asker).0);
+        let of_stream = || Asker::of_stream(path).map(|asker| schemes(asker).1);
+        let scheme = of_webhook.or_else(of_stream).unwrap_or("none");
+        format!(
+            "an auth token of Twilio is set, which proves nothing here: add --admission {path}={scheme}"
+        )
+    }
+
     /// Returns the right path for the path that was asked for.
     fn way(&self) -> String {
         let path = self.uri.path().trim_end_matches('/');
-        for (what, known) in [("streams are", STREAM_PATH), ("webhooks are", WEBHOOK_PATH)] {
+        let of_askers = Asker::ALL.map(|asker| {
+            [("streams are", asker.stream_path()), ("webhooks are", asker.webhook_path())]
+        });
+        let own = [("streams are", STREAM_PATH), ("webhooks are", WEBHOOK_PATH)];
+        for (what, known) in of_askers.into_iter().flatten().chain(own) {
             if path.ends_with(known) {
                 return format!(
                     "{what} at {known}: name the path that stands before it with --path-prefix, or let the proxy in front strip the path"

@@ -21,12 +21,19 @@ use tracing::debug;
 
 use super::refusals::Refusal;
 use super::{Front, has_token, hosts, path_and_query, proof};
+use crate::asker::Asker;
 use crate::board::Refused;
 use crate::engine::{Connection, Handle};
 use crate::headers::only;
 use crate::listener::Client;
 use crate::origin::{self, Origin};
 use crate::public_url::Scheme;
+
+/// Longest query of a stream's URL that the call keeps, in bytes; a longer one is passed over.
+const QUERY_BYTES_MAX: usize = 2048;
+
+/// The provider of a stream, as far as the handshake tells it, and the query of its URL.
+type Told = (Detector, Option<Box<str>>);
 
 /// Upgrades a request to a media stream, whose socket goes to the engine.
 pub(super) async fn media_stream(
@@ -37,6 +44,7 @@ pub(super) async fn media_stream(
     let (mut head, _body) = request.into_parts();
     let accept = check_handshake(&head, has_body, &front.config.origins)?;
     let provider = front.provider_at(head.uri.path());
+    front.refuse_if_closed(&head)?;
     if let Some(admission) = front.config.admission(&head) {
         front.admit(admission, &head, Scheme::Wss, b"")?;
     } else if let Some(verifier) = &front.config.twilio.verifier {
@@ -51,7 +59,8 @@ pub(super) async fn media_stream(
     let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
     let client = head.extensions.get::<Client>().map(|client| client.peer);
     let detector = detector_of(provider, &head.headers);
-    tokio::spawn(hand_over(on_upgrade, client, detector, front.engine, slot));
+    let query = head.uri.query().filter(|query| query.len() <= QUERY_BYTES_MAX).map(Box::from);
+    tokio::spawn(hand_over(on_upgrade, client, (detector, query), front.engine, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
         (header::UPGRADE, "websocket"),
@@ -93,12 +102,12 @@ fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
 async fn hand_over(
     on_upgrade: OnUpgrade,
     client: Option<SocketAddr>,
-    detector: Detector,
+    told: Told,
     engine: Handle,
     _slot: Slot,
 ) {
     let taken = match on_upgrade.await {
-        Ok(upgraded) => take_socket(upgraded, client, detector),
+        Ok(upgraded) => take_socket(upgraded, client, told),
         Err(error) => Err(io::Error::other(error)),
     };
     match taken {
@@ -112,7 +121,7 @@ async fn hand_over(
 fn take_socket(
     upgraded: Upgraded,
     client: Option<SocketAddr>,
-    detector: Detector,
+    (detector, query): Told,
 ) -> io::Result<Connection> {
     let (socket, tls, already_read) = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => (parts.io.into_inner(), None, parts.read_buf),
@@ -126,15 +135,16 @@ fn take_socket(
     };
     let other_end = socket.peer_addr()?;
     let peer = client.unwrap_or(other_end);
-    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector })
+    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, query })
 }
 
 impl Front {
     /// The provider that a path of streams belongs to.
     fn provider_at(&self, path: &str) -> Option<Provider> {
         let path = path.strip_suffix('/').unwrap_or(path);
-        let found = self.config.stream_paths.iter().find(|known| known.path == path);
-        found.map(|found| found.provider)
+        let given = self.config.stream_paths.iter().find(|known| known.path == path);
+        let own = || Asker::of_stream(path).and_then(Asker::provider);
+        given.map(|given| given.provider).or_else(own)
     }
 
     /// Reserves one call's place until the engine counts it. If no place is free, connections that have

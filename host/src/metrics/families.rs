@@ -58,6 +58,9 @@ impl Families<'_> {
         self.counter("callreel_frames_reordered", reordered, &counters.reordered)?;
         let unaddressed = "Media messages that name no stream, or a stream that did not start";
         self.counter("callreel_frames_unaddressed", unaddressed, &counters.unaddressed)?;
+        let odd_base64 =
+            "Media messages with base64 that lacks its padding or is of the URL alphabet";
+        self.counter("callreel_frames_odd_base64", odd_base64, &counters.odd_base64)?;
         let dropped = [("before_start", &counters.before_start), ("repeated", &counters.repeated)];
         let rejected = PeerError::ALL.iter().map(|reason| reason.name()).zip(&counters.rejected);
         self.counters(

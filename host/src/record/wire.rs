@@ -25,6 +25,9 @@ pub struct Wire {
     /// assumed; absent if not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_assumed: bool,
+    /// Whether the sample rate is that of the stream's URL, since the start leaves it out; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_rate_of_url: bool,
 }
 
 impl Wire {
@@ -36,6 +39,7 @@ impl Wire {
             codec: start.format.map(|format| format.codec.name().into()),
             sample_rate_hz: start.format.map(|format| format.sample_rate_hz),
             is_assumed: start.is_format_assumed,
+            is_rate_of_url: false,
         }
     }
 }

@@ -143,6 +143,12 @@ impl Recording {
         self.follow_pause(now);
     }
 
+    /// The cause of the pause that was asked for last; `None` if its end was, or nothing.
+    #[must_use]
+    pub fn asked_pause(&self) -> Option<PauseCause> {
+        self.tap.entry().asked_pause()
+    }
+
     /// Whether a pause was asked for last, and not its end.
     #[must_use]
     pub fn is_pause_asked(&self) -> bool {

@@ -63,6 +63,8 @@ pub(crate) fn bench(program: &str) -> PathBuf {
         "--package",
         "callreel-bench",
         "--no-default-features",
+        "--features",
+        "lenient",
         "--bin",
         program,
     ])

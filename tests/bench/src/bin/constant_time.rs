@@ -2,14 +2,14 @@
 //! data.
 //!
 //! `constant_time SEED` decodes a payload made from the seed; callgrind counts the instructions.
-//! Five words in place of a seed tell memcheck that the payload's characters are undefined.
+//! Six words in place of a seed tell memcheck that the payload's characters are undefined.
 //! Memcheck then reports each branch and each address that depends on one of them. `bytes` and
-//! `words` decode base64 by core's two methods, `samples` and `wav` go on to samples and to the
+//! `words` decode base64 by core's two methods, `url` the alphabet for URLs by the first, `samples` and `wav` go on to samples and to the
 //! bytes of a file, and `table` looks the samples up in a table.
 
 use std::hint::black_box;
 
-use base64ct::{Base64, Encoding as _};
+use base64ct::{Base64, Base64Url, Encoding as _};
 use callreel_core::{g711, wav};
 
 #[path = "../../../../core/src/base64.rs"]
@@ -30,19 +30,25 @@ fn main() {
         (state >> 56) as u8
     });
     let mut text = [0; PAYLOAD_BYTES.div_ceil(3) * 4];
-    Base64::encode(&codes, &mut text).expect("there is room");
+    match seed.as_str() {
+        "url" => Base64Url::encode(&codes, &mut text),
+        _ => Base64::encode(&codes, &mut text),
+    }
+    .expect("there is room");
     let (body, _last) = text.split_at_mut(PAYLOAD_BYTES.div_ceil(3) * 4 - LAST_GROUP_CHARS);
-    if matches!(seed.as_str(), "bytes" | "words" | "samples" | "wav" | "table") {
+    if matches!(seed.as_str(), "bytes" | "words" | "url" | "samples" | "wav" | "table") {
         make_undefined(body);
     }
     let decoded = match seed.as_str() {
-        "words" => base64::decode_by_words(black_box(&mut text)).expect("it is base64"),
-        "bytes" => base64::decode_by_bytes(black_box(&mut text)).expect("it is base64"),
+        "words" => base64::decode_any_by_words(black_box(&mut text)).expect("it is base64").0,
+        "bytes" | "url" => {
+            base64::decode_any_by_bytes(black_box(&mut text)).expect("it is base64").0
+        }
         _ => decode(black_box(&mut text)),
     };
     let decoded = black_box(decoded);
     match seed.as_str() {
-        "bytes" | "words" => {}
+        "bytes" | "words" | "url" => {}
         "wav" => {
             let mut file = [0; 2 * PAYLOAD_BYTES];
             black_box(wav::Encoding::Pcm16.encode_mulaw(decoded, &mut file));
@@ -57,7 +63,7 @@ fn main() {
 
 #[inline(never)]
 fn decode(text: &mut [u8]) -> &[u8] {
-    base64::decode_in_place(text).expect("it is base64")
+    base64::decode_any_in_place(text).expect("it is base64").0
 }
 
 #[inline(never)]
