@@ -381,3 +381,5 @@ fn escaped(text: &str) -> String {
     let quoted = json(text);
     quoted[1..quoted.len() - 1].to_owned()
 }
+#[cfg(test)]
+mod tests;
