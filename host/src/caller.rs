@@ -1,9 +1,9 @@
-//! The calling side: a Twilio look-alike that places calls.
+//! The calling side: a look-alike of Twilio, and of other providers, that places calls.
 //!
-//! It sends Twilio's messages, in Twilio's spelling and at Twilio's pace, with signatures if a token is
+//! It sends a provider's messages, in its spelling and at its pace, with signatures if a token is
 //! given and with faults if they are asked for. Users try their deployment with it, CI runs it, and
 //! callreel's own tests and load runs have no other client. It follows TwiML as Twilio does, and must be
-//! neither kinder nor harder.
+//! neither kinder nor harder. A provider is a table in `looks`; nothing else knows its spelling.
 //!
 //! [`place`] is the library's entry point, [`run`] the command's.
 
@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use url::Url;
 
+use self::looks::{Carried, End, Stride};
 use crate::audio::{self, Audio};
 use crate::trust::{Authorities, NoAuthority};
 use crate::twilio::AuthToken;
@@ -27,11 +28,16 @@ mod copies;
 mod cue;
 mod dictionary;
 mod line;
+mod looks;
 mod messages;
 mod meter;
+mod proof;
+mod providers;
 mod refusal;
 mod stream;
+mod template;
 mod twiml;
+mod voice;
 mod webhook;
 mod wire;
 
@@ -39,6 +45,7 @@ pub use args::{Args, run};
 pub use certificate::ServerCertificate;
 pub use cue::{Action, Cue, Fault};
 pub use dictionary::TwilioError;
+pub use looks::{AskedCodec, Look};
 pub use messages::Track;
 pub use meter::{Lateness, Meter, ServerCost};
 
@@ -64,6 +71,14 @@ pub enum Error {
         address: String,
         /// The operating system's error.
         cause: io::Error,
+    },
+    /// The provider has no such format.
+    #[error("{look} has no such format; it has {formats} (--codec, --rate)")]
+    Format {
+        /// Name of the provider.
+        look: &'static str,
+        /// Its formats.
+        formats: String,
     },
     /// The server answers, but the WebSocket handshake fails.
     #[error("no WebSocket handshake with {address}: {cause}")]
@@ -126,6 +141,30 @@ pub enum Error {
         /// The certificate that the server showed, if it came to that.
         certificate: Option<Box<ServerCertificate>>,
     },
+    /// The provider does not follow TwiML.
+    #[error(
+        "{look} follows no TwiML, which a webhook answers with: give the URL of the stream, ws:// or wss://"
+    )]
+    NoWebhook {
+        /// Name of the provider.
+        look: &'static str,
+    },
+    /// The token is of no use to the provider.
+    #[error("--auth-token is not for {look}: {reason}")]
+    Token {
+        /// Name of the provider.
+        look: &'static str,
+        /// The reason.
+        reason: &'static str,
+    },
+    /// The provider sends one track.
+    #[error("{look} sends one track, {track}: leave out --tracks both")]
+    Tracks {
+        /// Name of the provider.
+        look: &'static str,
+        /// Name of its track.
+        track: &'static str,
+    },
     /// The TwiML leads Twilio to no stream.
     #[error("no stream with this TwiML: {cause}")]
     Twiml {
@@ -133,6 +172,16 @@ pub enum Error {
         cause: String,
         /// Twilio's error, if it has one for this.
         twilio: Option<TwilioError>,
+    },
+    /// The provider never does this.
+    #[error("`{cue}` is not for {look}: {reason}")]
+    Unlike {
+        /// The cue.
+        cue: Cue,
+        /// Name of the provider.
+        look: &'static str,
+        /// The reason.
+        reason: &'static str,
     },
     /// The URL cannot be called.
     #[error(
@@ -193,6 +242,12 @@ impl DialledTracks {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// The provider whose look the calls have.
+    pub look: &'static Look,
+    /// Codec of the audio; `None`: the provider's usual one that has the rate.
+    pub codec: Option<AskedCodec>,
+    /// Samples a second, in Hz; `None`: the usual rate of the codec.
+    pub rate_hz: Option<u32>,
     /// `ws` or `wss`: the stream itself; `http` or `https`: a webhook that answers with the TwiML to
     /// follow.
     pub url: String,
@@ -223,17 +278,17 @@ pub struct Plan {
     pub stream_sid: Option<String>,
     /// Custom parameters of the stream, beside those of the TwiML.
     pub parameters: Vec<(String, String)>,
-    /// Signs webhook and upgrade with this token.
+    /// Signs webhook and upgrade with this token, or proves the upgrade with it as the provider does.
     pub auth_token: Option<AuthToken>,
     /// The URL to sign, if the server's public URL is not the called one.
     pub sign_url: Option<String>,
     /// Keys, marks and faults besides the audio.
     pub cues: Vec<Cue>,
-    /// Media time of the first frame, in milliseconds; `None`: one seen in captures.
+    /// Media time of the first frame, in milliseconds; `None`: the provider's, one seen in captures.
     pub first_timestamp_ms: Option<u64>,
-    /// Directory for copies of the sent mu-law: each stream and track goes to a file
-    /// `<streamSid>[-<n>][.outbound].ulaw`, each chunk once, in the order sent; `n` counts from 2 if an
-    /// id is repeated.
+    /// Directory for copies of the sent audio, as raw bytes: each stream and track goes to a file
+    /// `<streamSid>[-<n>][.outbound].<format>`, each chunk once, in the order sent; `n` counts from 2 if an
+    /// id is repeated. The format is `ulaw`, `alaw`, `s16le` or `s16be`.
     pub save_sent: Option<PathBuf>,
     /// Longest time for the server to close after `stop`.
     pub patience: Duration,
@@ -242,9 +297,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// One call with made-up audio of 10 s at real pace.
+    /// One call with the look of Twilio and made-up audio of 10 s at real pace.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
+            look: Look::twilio(),
+            codec: None,
+            rate_hz: None,
             url: url.into(),
             connect: None,
             ca: Authorities::default(),
@@ -288,7 +346,19 @@ impl Plan {
             Action::Fault(fault, _) => Some(fault.expected_codes()),
             _ => None,
         });
-        faults.rfind(|codes| *codes != [1000]).unwrap_or(&[1000])
+        let usual: &[u16] = match self.look.end {
+            End::ServerCloses => &[1000],
+            // The server repeats the caller's code, or leaves it out.
+            _ => &[1000, 1005],
+        };
+        faults.rfind(|codes| *codes != [1000]).unwrap_or(usual)
+    }
+
+    /// The format of the audio.
+    fn stride(&self) -> Result<Stride, Error> {
+        self.look
+            .stride(self.codec, self.rate_hz)
+            .ok_or_else(|| Error::Format { look: self.look.name(), formats: self.look.formats() })
     }
 
     fn length(&self) -> Duration {
@@ -296,15 +366,30 @@ impl Plan {
         self.duration.or_else(|| self.audio.as_ref().map(of_audio)).unwrap_or(DEFAULT_DURATION)
     }
 
-    /// Samples of each track.
-    fn samples(&self) -> u64 {
-        self.length().as_micros() as u64 / 125
-    }
-
-    /// A cue that would never happen: no chunk of the call is at its time or later.
-    fn late_cue(&self) -> Option<&Cue> {
-        let chunks = stream::chunks(self.samples());
-        self.cues.iter().find(|cue| stream::chunks_in(cue.at.unwrap_or_default()) >= chunks)
+    /// Refuses what no call of this look can do.
+    fn check(&self, url: &Url) -> Result<Stride, Error> {
+        let (look, stride) = (self.look.name(), self.stride()?);
+        if url.scheme().starts_with("http") && !self.look.has_twiml {
+            return Err(Error::NoWebhook { look });
+        }
+        if let Some(reason) = self.auth_token.as_ref().and_then(|t| proof::obstacle(self.look, t)) {
+            return Err(Error::Token { look, reason });
+        }
+        if let (Carried::One(track), Some(DialledTracks::Both)) = (self.look.tracks, self.tracks) {
+            return Err(Error::Tracks { look, track });
+        }
+        for cue in &self.cues {
+            if let Some(reason) = self.look.obstacle(&cue.action) {
+                return Err(Error::Unlike { cue: cue.clone(), look, reason });
+            }
+        }
+        // No chunk of the call is at its time or later.
+        let chunks = stride.chunks(stride.samples(self.length()));
+        let is_late = |cue: &&Cue| stride.chunks_in(cue.at.unwrap_or_default()) >= chunks;
+        match self.cues.iter().find(is_late) {
+            Some(cue) => Err(Error::Late { cue: cue.clone(), length: self.length() }),
+            None => Ok(stride),
+        }
     }
 }
 
@@ -313,7 +398,8 @@ impl Plan {
 #[serde(tag = "how", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CallEnd {
-    /// The server sent a close frame (1005: one without a code).
+    /// The server sent a close frame (1005: one without a code), of its own or as the answer to the
+    /// caller's.
     Closed {
         /// The close code.
         code: u16,
@@ -333,7 +419,12 @@ pub enum CallEnd {
     Reset,
     /// The server did not end the call in time.
     StillOpen,
-    /// The server broke the WebSocket protocol.
+    /// The server did not answer a message in time.
+    Unanswered {
+        /// The missing answer.
+        answer: &'static str,
+    },
+    /// The server broke the WebSocket protocol, or the provider's.
     Unintelligible {
         /// The error.
         error: String,
@@ -350,6 +441,7 @@ impl fmt::Display for CallEnd {
             Self::Failed { error } => write!(f, "failed: {error}"),
             Self::Reset => f.write_str("reset"),
             Self::StillOpen => f.write_str("not closed by the server in time"),
+            Self::Unanswered { answer } => write!(f, "not answered with `{answer}` in time"),
             Self::Unintelligible { error } => write!(f, "ended by a protocol error: {error}"),
         }
     }
@@ -368,11 +460,11 @@ pub struct CallReport {
     pub frames_sent: u64,
     /// Samples sent, both tracks together, each chunk counted once.
     pub samples_sent: u64,
-    /// Whether `stop` was sent.
+    /// Whether the call was ended as its provider ends it: by `stop`, or by closing the connection.
     pub stopped: bool,
     /// The end of the connection.
     pub end: CallEnd,
-    /// Milliseconds from `stop` to the end.
+    /// Milliseconds from `stop`, or from the caller's close, to the end.
     pub close_lag_ms: Option<f64>,
     /// Whether the connection ended as expected.
     pub good: bool,
@@ -385,6 +477,8 @@ pub struct CallReport {
 /// The report of a plan.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// Name of the provider whose look the calls had.
+    pub provider: &'static str,
     /// One entry a connection, in the order of the calls.
     pub calls: Vec<CallReport>,
     /// Media frames sent.
@@ -412,7 +506,8 @@ impl Report {
 /// current runtime; one core can pace about a thousand calls.
 ///
 /// # Errors
-/// The URL cannot be called, or a cue is due after the end of the call.
+/// The URL cannot be called, the provider has no such format, track, token or cue, or a cue is due after the
+/// end of the call.
 pub async fn place(plan: &Plan) -> Result<Report, Error> {
     let meter = Meter::new(plan.calls, &[]).expect("no process to look for");
     place_metered(plan, Arc::new(meter)).await
@@ -428,10 +523,8 @@ pub async fn place_metered(plan: &Plan, meter: Arc<Meter>) -> Result<Report, Err
     if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") || url.host().is_none() {
         return Err(Error::Url { url: plan.url.clone() });
     }
-    if let Some(cue) = plan.late_cue() {
-        return Err(Error::Late { cue: cue.clone(), length: plan.length() });
-    }
-    let crew = Arc::new(call::Crew::new(plan.clone(), url, meter.clone()));
+    let stride = plan.check(&url)?;
+    let crew = Arc::new(call::Crew::new(plan.clone(), stride, url, meter.clone()));
     let (begun, tls) = (crew.begun, crew.tls.clone());
     let mut calls = JoinSet::new();
     for index in 0..plan.calls {
@@ -441,6 +534,7 @@ pub async fn place_metered(plan: &Plan, meter: Arc<Meter>) -> Result<Report, Err
     // Stable: a call's reconnects stay in their order.
     reports.sort_by_key(|report| report.call_index);
     Ok(Report {
+        provider: plan.look.name(),
         frames_sent: reports.iter().map(|report| report.frames_sent).sum(),
         calls: reports,
         seconds: begun.elapsed().as_secs_f64(),

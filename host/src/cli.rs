@@ -47,7 +47,7 @@ Examples:
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Place calls as Twilio does, for tests, demos, CI and load
+    /// Place calls as Twilio or another provider does, for tests, demos, CI and load
     Call(Deferred<caller::Args>),
     /// Try the settings of `serve` on this machine before a call does
     Check(Deferred<CheckArgs>),

@@ -23,9 +23,7 @@ use crate::sockets::Inherited;
 fn main() -> ExitCode {
     let cli = Cli::from_args(std::env::args_os()).unwrap_or_else(|error| cli::exit(&error));
     let result = match cli.command {
-        Command::Call(args) => {
-            caller::run(&args.0).map(|report| report.is_good()).map_err(Into::into)
-        }
+        Command::Call(args) => caller::run(&args.0).map_err(Into::into),
         Command::Check(args) => Ok(check::run(args.0.0)),
         Command::Completions(args) => {
             args.0.run();

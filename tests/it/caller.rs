@@ -1,5 +1,6 @@
 //! The Twilio look-alike, received by an independent server (tungstenite and serde_json).
 
+mod looks;
 mod pings;
 mod reach;
 mod twiml;
@@ -602,6 +603,8 @@ struct Heard {
     path: String,
     host: String,
     signature: Option<String>,
+    authorization: Option<String>,
+    subprotocol: Option<String>,
     /// Text and binary messages.
     messages: Vec<Message>,
     pings: usize,
@@ -671,12 +674,17 @@ fn hear(stream: TcpStream, manner: Manner, ended: &Sender<Heard>) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut heard = Heard::default();
     #[expect(clippy::result_large_err, reason = "tungstenite asks for it")]
-    let note = |request: &Request, response: Response| {
+    let note = |request: &Request, mut response: Response| {
         let header =
             |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
         heard.path = request.uri().to_string();
         heard.host = header("host").unwrap();
         heard.signature = header("x-twilio-signature");
+        heard.authorization = header("authorization");
+        heard.subprotocol = header("sec-websocket-protocol");
+        if let Some(subprotocol) = request.headers().get("sec-websocket-protocol") {
+            response.headers_mut().insert("sec-websocket-protocol", subprotocol.clone());
+        }
         Ok(response)
     };
     let config = WebSocketConfig::default().max_message_size(Some(256 << 10));

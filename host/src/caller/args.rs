@@ -10,7 +10,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cue::{self, parse_dtmf, parse_mark};
-use super::{CallEnd, CallReport, Cue, DialledTracks, Error, Meter, Plan, Report, place_metered};
+use super::looks::End;
+use super::{
+    AskedCodec, CallEnd, CallReport, Cue, DialledTracks, Error, Look, Meter, Plan, Report,
+    place_metered, providers,
+};
 use crate::audio::Audio;
 use crate::trust::Authorities;
 use crate::twilio::{self, AuthToken};
@@ -19,17 +23,22 @@ use crate::{descriptors, shown, units};
 /// Interval of the progress bar's updates.
 const REDRAW: Duration = Duration::from_millis(200);
 
+/// The variable of Twilio's auth token.
+const TOKEN_VARIABLE: &str = "TWILIO_AUTH_TOKEN";
+
 /// Most streams that the verdict lists; if there are more, it lists none.
 const STREAMS_LISTED_MAX: usize = 5;
 
-/// Places calls as Twilio does: a look-alike for tests, demos, CI and load.
+/// Places calls as Twilio or another provider does: a look-alike for tests, demos, CI and load.
 ///
-/// Exit code 0 means that every call ended as expected: closed by the server with 1000 after stop, or
-/// as the fault demands.
+/// Exit code 0 means that every call ended as expected: closed by the server with 1000 after stop, as the
+/// provider's streams end, or as the fault demands.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Examples:
   callreel call                            one made-up call of 10 s to a server on this machine
   callreel call greeting.wav --tracks both
+  callreel call --as telnyx --codec l16 --rate 16000
+  callreel call --as genesys --auth-token KEY:SECRET --url wss://calls.example.com/genesys
   callreel call --url http://127.0.0.1:5050/incoming-call
   callreel call --calls 100 --duration 1m --save-sent sent
   callreel call --fault gap=500ms@2s --fault rst@5s
@@ -41,6 +50,22 @@ pub struct Args {
     /// WAV (8 kHz; PCM, A-law or mu-law; mono or stereo) or raw mu-law (.ulaw); none: made-up
     /// speech, another voice in every call
     pub audio: Option<PathBuf>,
+
+    /// Provider whose messages, pace and end the calls have; --list-providers tells all
+    #[arg(long = "as", value_name = "PROVIDER", default_value = "twilio", value_parser = parse_look)]
+    pub look: &'static Look,
+
+    /// Codec of the audio [default: the usual one of the provider that has the rate]
+    #[arg(long)]
+    pub codec: Option<AskedCodec>,
+
+    /// Samples a second, like 16000; audio of 8 kHz is taken to it [default: the usual one of the codec]
+    #[arg(long, value_name = "HZ")]
+    pub rate: Option<u32>,
+
+    /// List the providers with their codecs, tracks, times and ends, and place no call
+    #[arg(long)]
+    pub list_providers: bool,
 
     /// URL of the stream (ws, wss) or of a webhook (http, https); the TwiML of a webhook is followed as
     /// Twilio follows it, and what Twilio refuses is refused with Twilio's error number
@@ -97,8 +122,9 @@ pub struct Args {
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_parameter)]
     pub parameter: Vec<(String, String)>,
 
-    /// Sign webhook and upgrade with this token, as Twilio does
-    #[arg(long, value_name = "TOKEN", env = "TWILIO_AUTH_TOKEN", hide_env_values = true, value_parser = parse_token)]
+    /// Sign webhook and upgrade with this token, as Twilio does; with --as prove the upgrade as that provider
+    /// does. The variable is for Twilio alone
+    #[arg(long, value_name = "TOKEN", env = TOKEN_VARIABLE, hide_env_values = true, value_parser = parse_token)]
     pub auth_token: Option<AuthToken>,
 
     /// URL to sign, if the server's public URL is not --url; with a webhook the signature of the stream
@@ -118,16 +144,16 @@ pub struct Args {
     #[arg(long, value_name = "FAULT", long_help = cue::help())]
     pub fault: Vec<Cue>,
 
-    /// Media time of the first frame, in ms [default: one seen in captures, 52 to 171]
+    /// Media time of the first frame, in ms [default: the provider's; Twilio's are 52 to 171]
     #[arg(long, value_name = "MS")]
     pub first_timestamp: Option<u64>,
 
-    /// Directory for copies of the sent mu-law, a file a track: STREAM_SID.ulaw,
-    /// STREAM_SID.outbound.ulaw
+    /// Directory for copies of the sent audio, a file a track: STREAM_SID.ulaw,
+    /// STREAM_SID.outbound.ulaw; other codecs are .alaw, .s16le and .s16be
     #[arg(long, value_name = "DIR")]
     pub save_sent: Option<PathBuf>,
 
-    /// Longest time for the server to close after stop
+    /// Longest time for the server to close after stop, or to answer the caller's close
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
     pub patience: Duration,
 
@@ -139,7 +165,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
-    /// Print the verdict as JSON
+    /// Print the verdict, or the list of providers, as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -147,6 +173,13 @@ pub struct Args {
 fn parse_parameter(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a parameter is NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+fn parse_look(text: &str) -> Result<&'static Look, String> {
+    Look::named(text).ok_or_else(|| {
+        let names: Vec<_> = Look::all().iter().map(|look| look.name()).collect();
+        format!("no such provider; known are {}", names.join(", "))
+    })
 }
 
 fn parse_token(text: &str) -> Result<AuthToken, twilio::Error> {
@@ -162,7 +195,16 @@ impl Args {
         let args = self.clone();
         let audio = args.audio.as_deref().map(Audio::read).transpose()?;
         let ca = args.ca.as_deref().map(Authorities::read).transpose()?.unwrap_or_default();
+        // A token of Twilio must not reach the server of somebody else.
+        let is_twilios = |token: &AuthToken| {
+            let variable = std::env::var_os(TOKEN_VARIABLE);
+            variable.is_some_and(|value| value.as_encoded_bytes() == token.bytes())
+        };
+        let auth_token = args.auth_token.filter(|t| args.look.is_twilio() || !is_twilios(t));
         Ok(Plan {
+            look: args.look,
+            codec: args.codec,
+            rate_hz: args.rate,
             url: args.url,
             connect: args.connect,
             ca,
@@ -177,7 +219,7 @@ impl Args {
             call_sid: args.call_sid,
             stream_sid: args.stream_sid,
             parameters: args.parameter,
-            auth_token: args.auth_token,
+            auth_token,
             sign_url: args.sign_url,
             cues: [args.dtmf, args.mark, args.fault].concat(),
             first_timestamp_ms: args.first_timestamp,
@@ -188,7 +230,8 @@ impl Args {
     }
 }
 
-/// Runs `callreel call`: places the calls, shows progress on a terminal, prints the verdict.
+/// Runs `callreel call`: places the calls, shows progress on a terminal, prints the verdict, and returns
+/// whether every call ended as expected. With `--list-providers` prints the list instead.
 ///
 /// Ctrl-C lets all calls stop in good order. Everything runs on the calling thread, so that a
 /// second core is left to the server; it must not be called from within an async runtime.
@@ -196,7 +239,13 @@ impl Args {
 /// # Errors
 /// The arguments cannot be followed, or no call at all could begin: then the error is that of the first
 /// call (with `--json`, failed calls are printed like others instead).
-pub fn run(args: &Args) -> Result<Report, Error> {
+pub fn run(args: &Args) -> Result<bool, Error> {
+    if args.list_providers {
+        let list = if args.json { providers::json() } else { providers::table() };
+        // If stdout is closed, nobody reads the list.
+        let _ = io::stdout().write_all(list.as_bytes());
+        return Ok(true);
+    }
     let plan = args.plan()?;
     let meter =
         Meter::new(plan.calls, &args.pid).map_err(|(pid, cause)| Error::Process { pid, cause })?;
@@ -223,13 +272,14 @@ pub fn run(args: &Args) -> Result<Report, Error> {
     let printed = if args.json { json(&report) } else { verdict(&report) };
     // If stdout is closed, nobody reads the verdict; the exit code still gives it.
     let _ = io::stdout().write_all(printed.as_bytes());
-    Ok(report)
+    Ok(report.is_good())
 }
 
 fn progress_bar(plan: &Plan) -> ProgressBar {
     const STYLE: &str = "{msg} [{wide_bar}] {elapsed} of {prefix}";
     let tracks = plan.tracks.map_or(1, |tracks| tracks.as_slice().len() as u64);
-    let frames = plan.length().as_millis() as u64 / 20 * u64::from(plan.calls) * tracks;
+    let chunk_ms = u128::from(plan.look.chunk_ms);
+    let frames = (plan.length().as_millis() / chunk_ms) as u64 * u64::from(plan.calls) * tracks;
     // Draws on stderr, and only if that is a terminal.
     let bar = ProgressBar::new(frames);
     bar.set_style(ProgressStyle::with_template(STYLE).expect("the template is well formed"));
@@ -285,9 +335,11 @@ fn verdict(report: &Report) -> String {
     let mut text = String::new();
     let calls = report.calls.len();
     let rate = report.frames_sent as f64 / report.seconds;
+    let is_twilio = report.provider == Look::twilio().name();
+    let look = if is_twilio { String::new() } else { format!(" as {}", report.provider) };
     let _ = writeln!(
         text,
-        "{calls} call{}, {} frames sent in {:.1} s ({rate:.0} frames/s)",
+        "{calls} call{}{look}, {} frames sent in {:.1} s ({rate:.0} frames/s)",
         if calls == 1 { "" } else { "s" },
         report.frames_sent,
         report.seconds,
@@ -348,11 +400,19 @@ fn verdict(report: &Report) -> String {
 fn ends(report: &Report) -> BTreeMap<(bool, String), usize> {
     let mut ends = BTreeMap::new();
     for call in &report.calls {
-        let after = if call.stopped { " after stop" } else { "" };
+        let after = if call.stopped { Look::named(report.provider).map_or("", after) } else { "" };
         let end = with_twilio_error(&format!("{}{after}", call.end), call);
         *ends.entry((call.good, end)).or_insert(0) += 1;
     }
     ends
+}
+
+/// The last step of the caller.
+fn after(look: &'static Look) -> &'static str {
+    match look.end {
+        End::ServerCloses | End::Lingers => " after stop",
+        End::CallerCloses | End::EmptyThenCloses | End::Farewell => " after the caller's close",
+    }
 }
 
 fn with_twilio_error(text: &str, call: &CallReport) -> String {

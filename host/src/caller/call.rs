@@ -4,15 +4,18 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use callreel_core::g711::MULAW_SILENCE;
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
 use super::certificate::TlsClient;
 use super::dictionary::{self, Stage};
-use super::line::{Line, Signed, Target};
-use super::messages::Ids;
-use super::stream::{ConnectionEnd, DialledStream, chunks, chunks_in};
+use super::line::{Greeting, Line, Target};
+use super::looks::{Carried, Look, Stride, Talk};
+use super::messages::{Facts, Ids, Messages};
+use super::proof::Signed;
+use super::stream::{ConnectionEnd, DialledStream};
+use super::template::random_id;
+use super::voice::Voice;
 use super::{
     Action, CallEnd, CallReport, DialledTracks, Error, Fault, Meter, Plan, Track, webhook,
 };
@@ -27,6 +30,7 @@ const VOICE_SAMPLES: usize = 30 * 8000;
 /// State that all calls share.
 pub(super) struct Crew {
     pub(super) plan: Plan,
+    pub(super) stride: Stride,
     pub(super) meter: Arc<Meter>,
     pub(super) begun: Instant,
     pub(super) tls: TlsClient,
@@ -35,10 +39,10 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    pub(super) fn new(plan: Plan, url: Url, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(plan: Plan, stride: Stride, url: Url, meter: Arc<Meter>) -> Self {
         let voices = std::array::from_fn(|_| OnceLock::new());
         let tls = TlsClient::new(&plan.ca);
-        Self { plan, meter, begun: Instant::now(), tls, url, voices }.rehearse()
+        Self { plan, stride, meter, begun: Instant::now(), tls, url, voices }.rehearse()
     }
 
     /// Makes up the voices before the first call, since that takes milliseconds that would make calls
@@ -63,13 +67,13 @@ impl Crew {
             Track::Outbound => audio.outbound(),
         });
         if let Some(audio) = given {
-            return Voice { audio: audio.clone(), offset: 0 };
+            return Voice::new(audio.clone(), 0, self.stride.format);
         }
         // Every other call swaps the tracks of the high and the low voice.
         let number = index as usize * 2 + (track as usize ^ (index as usize & 1));
         // 7919 is coprime to the voice's length, so that calls begin at different positions.
         let offset = number / VOICES * 7919 % VOICE_SAMPLES;
-        Voice { audio: self.made_up(number % VOICES), offset }
+        Voice::new(self.made_up(number % VOICES), offset, self.stride.format)
     }
 
     fn made_up(&self, number: usize) -> Arc<[u8]> {
@@ -78,38 +82,12 @@ impl Crew {
     }
 
     fn ids(&self) -> Ids {
-        let plan = &self.plan;
+        let (plan, forms) = (&self.plan, &self.plan.look.ids);
         Ids {
-            account_sid: plan.account_sid.clone().unwrap_or_else(|| random_sid("AC")),
-            call_sid: plan.call_sid.clone().unwrap_or_else(|| random_sid("CA")),
-            stream_sid: plan.stream_sid.clone().unwrap_or_else(|| random_sid("MZ")),
-        }
-    }
-}
-
-pub(super) fn random_sid(prefix: &str) -> String {
-    format!("{prefix}{:032x}", fastrand::u128(..))
-}
-
-/// A track's audio, repeated without end.
-pub(super) struct Voice {
-    audio: Arc<[u8]>,
-    offset: usize,
-}
-
-impl Voice {
-    pub(super) fn fill(&self, at: u64, chunk: &mut [u8]) {
-        let Ok(length) = u64::try_from(self.audio.len()) else { unreachable!("64 bits") };
-        if length == 0 {
-            return chunk.fill(MULAW_SILENCE);
-        }
-        let mut from = ((at + self.offset as u64) % length) as usize;
-        let mut filled = 0;
-        while filled < chunk.len() {
-            let count = (chunk.len() - filled).min(self.audio.len() - from);
-            chunk[filled..filled + count].copy_from_slice(&self.audio[from..from + count]);
-            filled += count;
-            from = 0;
+            account_sid: plan.account_sid.clone().unwrap_or_else(|| random_id(forms.account)),
+            call_sid: plan.call_sid.clone().unwrap_or_else(|| random_id(forms.call)),
+            stream_sid: plan.stream_sid.clone().unwrap_or_else(|| random_id(forms.stream)),
+            session: random_id(forms.session),
         }
     }
 }
@@ -125,16 +103,16 @@ pub(super) async fn run(crew: Arc<Crew>, index: u32) -> Vec<CallReport> {
         Ok(mut call) => call.run(&mut reports).await,
         Err(error) => {
             crew.meter.call_settled();
-            reports.push(failure(index, &ids, &error, Stage::Webhook));
+            reports.push(failure(crew.plan.look, index, &ids, &error, Stage::Webhook));
         }
     }
     crew.meter.call_over();
     reports
 }
 
-fn failure(call_index: u32, ids: &Ids, error: &Error, stage: Stage) -> CallReport {
+fn failure(look: &Look, call_index: u32, ids: &Ids, error: &Error, stage: Stage) -> CallReport {
     let end = CallEnd::Failed { error: error.to_string() };
-    let twilio_error = dictionary::of_error(error, stage);
+    let twilio_error = look.is_twilio().then(|| dictionary::of_error(error, stage)).flatten();
     CallReport { end, twilio_error, ..blank_report(call_index, ids) }
 }
 
@@ -159,13 +137,12 @@ pub(super) struct DialledCall<'a> {
     pub(super) crew: &'a Crew,
     pub(super) index: u32,
     pub(super) ids: Ids,
-    pub(super) tracks: DialledTracks,
-    pub(super) parameters: Vec<(String, String)>,
+    pub(super) facts: Facts,
     pub(super) voices: Vec<(Track, Voice)>,
     /// Samples of each track.
     pub(super) samples: u64,
     target: Target,
-    signed: Option<Signed>,
+    greeting: Greeting,
     /// Remarks about the TwiML.
     notes: Vec<String>,
     settled: bool,
@@ -175,6 +152,9 @@ impl<'a> DialledCall<'a> {
     async fn prepare(crew: &'a Crew, index: u32, ids: Ids) -> Result<DialledCall<'a>, Error> {
         let plan = &crew.plan;
         let of_audio = match plan.audio.as_ref().and_then(|audio| audio.outbound()) {
+            _ if matches!(plan.look.tracks, Carried::One(_)) => DialledTracks::Inbound,
+            // A monitor of Genesys is offered both.
+            _ if plan.look.talk == Talk::Genesys => DialledTracks::Both,
             Some(_) => DialledTracks::Both,
             None => DialledTracks::Inbound,
         };
@@ -195,19 +175,32 @@ impl<'a> DialledCall<'a> {
             notes = answer.notes;
             (answer.target, answer.signed_url)
         };
-        let signed = plan.auth_token.as_ref().map(|token| Signed::new(token, signed_url));
+        let facts = Facts {
+            look: plan.look,
+            stride: crew.stride,
+            tracks: tracks.as_slice(),
+            parameters,
+            is_stream_named: plan.stream_sid.is_some(),
+        };
+        let mut messages = Messages::new(facts.clone(), ids.clone());
+        let headers = plan.look.headers.iter().map(|(name, value)| {
+            (*name, String::from_utf8_lossy(messages.say(value, &[])).into_owned())
+        });
+        let headers: Vec<_> = headers.collect();
+        let token = plan.auth_token.as_ref();
+        let signed = Signed::new(plan.look, token, signed_url, &target.url, &headers);
+        let greeting = Greeting { subprotocol: plan.look.subprotocol, headers, signed };
         let voices = tracks.as_slice().iter();
         let voices = voices.map(|&track| (track, crew.voice(index, track))).collect();
         Ok(DialledCall {
             crew,
             index,
             ids,
-            tracks,
-            parameters,
+            facts,
             voices,
-            samples: plan.samples(),
+            samples: crew.stride.samples(plan.length()),
             target,
-            signed,
+            greeting,
             notes,
             settled: false,
         })
@@ -235,14 +228,15 @@ impl<'a> DialledCall<'a> {
 
     /// The cues in order, each with the number of the chunk that follows it.
     fn schedule(&self) -> VecDeque<(u64, Action)> {
-        let half = self.chunks() / 2;
+        let (half, stride) = (self.chunks() / 2, self.crew.stride);
         let mut cues: Vec<_> = self
             .crew
             .plan
             .cues
             .iter()
             .map(|cue| {
-                (cue.at.map_or_else(|| usual_chunk(&cue.action, half), chunks_in), &cue.action)
+                let usual = || usual_chunk(&cue.action, half);
+                (cue.at.map_or_else(usual, |at| stride.chunks_in(at)), &cue.action)
             })
             .map(|(chunk, action)| (chunk, action.clone()))
             .collect();
@@ -251,7 +245,7 @@ impl<'a> DialledCall<'a> {
     }
 
     pub(super) fn chunks(&self) -> u64 {
-        chunks(self.samples)
+        self.crew.stride.chunks(self.samples)
     }
 
     async fn connection(
@@ -259,13 +253,14 @@ impl<'a> DialledCall<'a> {
         first_chunk: u64,
         cues: &mut VecDeque<(u64, Action)>,
     ) -> (CallReport, ConnectionEnd) {
-        let line = Line::connect(&self.target, &self.crew.tls, self.signed.as_ref()).await;
+        let line = Line::connect(&self.target, &self.crew.tls, &self.greeting).await;
         let line = match line {
             Ok(line) => line,
             Err(error) => {
                 let error = self.explain(error).await;
                 self.settle();
-                let report = failure(self.index, &self.ids, &error, Stage::Stream);
+                let look = self.crew.plan.look;
+                let report = failure(look, self.index, &self.ids, &error, Stage::Stream);
                 let report = CallReport { notes: self.notes.clone(), ..report };
                 return (report, ConnectionEnd::Over(CallEnd::Failed { error: error.to_string() }));
             }
@@ -281,7 +276,7 @@ impl<'a> DialledCall<'a> {
             ConnectionEnd::Over(_) => self.is_good(&report),
             ConnectionEnd::Reconnect(_) => true,
         };
-        if !report.good {
+        if !report.good && self.crew.plan.look.is_twilio() {
             report.twilio_error = dictionary::of_end(&report.end, report.stopped);
         }
         report.notes.clone_from(&self.notes);
@@ -292,14 +287,15 @@ impl<'a> DialledCall<'a> {
     /// tell that of one for the URL which is asked.
     async fn explain(&self, error: Error) -> Error {
         let asked = self.target.url.as_str();
-        let (Some(signed), Some(token)) = (&self.signed, &self.crew.plan.auth_token) else {
-            return error;
-        };
+        let Some(signed) = &self.greeting.signed else { return error };
         if !error.is_in_doubt() || signed.url == asked {
             return error;
         }
-        let second = Signed::new(token, asked.to_owned());
-        let second = Line::connect(&self.target, &self.crew.tls, Some(&second)).await.err();
+        let Plan { look, auth_token, .. } = &self.crew.plan;
+        let (url, headers) = (&self.target.url, &self.greeting.headers);
+        let second = Signed::new(look, auth_token.as_ref(), asked.to_owned(), url, headers);
+        let second = Greeting { signed: second, ..self.greeting.clone() };
+        let second = Line::connect(&self.target, &self.crew.tls, &second).await.err();
         error.after_second(second.as_ref(), asked, &signed.url)
     }
 

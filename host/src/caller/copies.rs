@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use callreel_core::format::Codec;
+
 use super::{Error, Track};
 use crate::disk::create_new;
 
@@ -19,17 +21,25 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Creates `<streamSid>[-<n>][.outbound].ulaw` for each track; `n` counts from 2 if a stream of
+    /// Creates `<streamSid>[-<n>][.outbound].<format>` for each track; `n` counts from 2 if a stream of
     /// that id has been kept before. Nothing is overwritten.
     pub(super) fn create(
         directory: &Path,
         stream_sid: &str,
         tracks: &[Track],
+        codec: Codec,
     ) -> Result<Self, Error> {
+        // As ffmpeg names raw formats, and files of mu-law are named here.
+        let format = match codec {
+            Codec::Alaw => "alaw",
+            Codec::L16Be => "s16be",
+            Codec::L16Le => "s16le",
+            Codec::Mulaw => "ulaw",
+        };
         let path = |number: u32, track: Track| {
             let number = if number > 1 { format!("-{number}") } else { String::new() };
             let side = if track == Track::Outbound { ".outbound" } else { "" };
-            directory.join(format!("{stream_sid}{number}{side}.ulaw"))
+            directory.join(format!("{stream_sid}{number}{side}.{format}"))
         };
         let failed = |path: &Path, cause| Error::Save { path: path.to_owned(), cause };
         fs::create_dir_all(directory).map_err(|cause| failed(directory, cause))?;

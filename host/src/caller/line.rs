@@ -1,6 +1,7 @@
 //! One connection to a server: TCP, TLS if the URL says so, the WebSocket handshake, and after that raw
 //! frames out and the server's pings and close in.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -17,14 +18,14 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
 use super::certificate::TlsClient;
+use super::proof::{Header, Signed};
 use super::refusal::SPEAKS_TLS;
 use super::{CallEnd, Error};
-use crate::twilio::{self, AuthToken, SIGNATURE_HEADER};
 
 /// Longest time for connecting, and for each handshake after it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,19 +107,12 @@ impl Target {
     }
 }
 
-/// The signature of an upgrade.
-#[derive(Clone, Debug)]
-pub(super) struct Signed {
-    /// The URL that it covers.
-    pub(super) url: String,
-    signature: String,
-}
-
-impl Signed {
-    /// Signs an upgrade, which has no form.
-    pub(super) fn new(token: &AuthToken, url: String) -> Self {
-        Self { signature: twilio::sign(token, &url, &[("", ""); 0]), url }
-    }
+/// The part of a handshake that tells of the provider.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Greeting {
+    pub(super) subprotocol: Option<&'static str>,
+    pub(super) headers: Vec<Header>,
+    pub(super) signed: Option<Signed>,
 }
 
 /// An open connection after its WebSocket handshake.
@@ -130,6 +124,8 @@ pub(super) struct Line {
     ws: WebSocketStream<Socket>,
     /// The end according to the server's close frame, once received.
     closed: Option<CallEnd>,
+    /// Texts of the server that nobody has taken yet; `None` if they are not kept.
+    texts: Option<VecDeque<Utf8Bytes>>,
 }
 
 impl Line {
@@ -140,16 +136,23 @@ impl Line {
     pub(super) async fn connect(
         target: &Target,
         tls: &TlsClient,
-        signed: Option<&Signed>,
+        greeting: &Greeting,
     ) -> Result<Self, Error> {
         let handshake = |cause| Error::Handshake { address: target.address(), cause };
         let mut request =
             target.url.as_str().into_client_request().map_err(|e| handshake(e.to_string()))?;
         let headers = request.headers_mut();
         headers.insert("user-agent", HeaderValue::from_static(super::USER_AGENT));
-        if let Some(Signed { signature, .. }) = signed {
-            let value = HeaderValue::from_str(signature).expect("base64 is visible ASCII");
-            headers.insert(SIGNATURE_HEADER, value);
+        if let Some(subprotocol) = greeting.subprotocol {
+            headers.insert("sec-websocket-protocol", HeaderValue::from_static(subprotocol));
+        }
+        let signed = greeting.signed.as_ref();
+        let proof = signed.map(|signed| &signed.headers[..]).unwrap_or_default();
+        for (name, value) in greeting.headers.iter().chain(proof) {
+            let value = HeaderValue::from_str(value).map_err(|_| {
+                handshake(format!("`{name}` cannot have the value that was asked for"))
+            })?;
+            headers.insert(*name, value);
         }
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
@@ -160,7 +163,7 @@ impl Line {
         let socket = target.open(tls).await?;
         let shaken = client_async_with_config(request, socket, Some(config));
         match timeout(CONNECT_TIMEOUT, shaken).await {
-            Ok(Ok((ws, _))) => Ok(Self { ws, closed: None }),
+            Ok(Ok((ws, _))) => Ok(Self { ws, closed: None, texts: None }),
             Ok(Err(tungstenite::Error::Http(response))) => {
                 let body = response.body().as_deref().unwrap_or_default();
                 let signed_url = signed.map(|signed| signed.url.as_str());
@@ -206,6 +209,35 @@ impl Line {
         None
     }
 
+    /// From now on texts of the server are kept for [`text`](Self::text) and [`next_text`](Self::next_text).
+    pub(super) fn keep_texts(&mut self) {
+        self.texts = Some(VecDeque::new());
+    }
+
+    /// The oldest text of the server that was heard and not taken.
+    pub(super) fn text(&mut self) -> Option<Utf8Bytes> {
+        self.texts.as_mut()?.pop_front()
+    }
+
+    /// Waits for the server's next text, until `deadline`.
+    ///
+    /// # Errors
+    /// The end of the call, or `None` if the time is over.
+    pub(super) async fn next_text(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Utf8Bytes, Option<CallEnd>> {
+        loop {
+            if let Some(text) = self.text() {
+                return Ok(text);
+            }
+            let heard = timeout_at(deadline, self.next()).await.map_err(|_| None)?;
+            if let Some(end) = self.take(heard) {
+                return Err(Some(end));
+            }
+        }
+    }
+
     /// Waits for the server to end the call, and answers its close frame.
     ///
     /// A server that sent a close frame and leaves TCP open counts as closed.
@@ -244,16 +276,24 @@ impl Line {
                 });
                 None
             }
+            Some(Ok(Message::Text(text))) => {
+                if let Some(texts) = &mut self.texts {
+                    // A server that talks without end is not remembered without end.
+                    texts.truncate(HEARD_AT_ONCE_MAX);
+                    texts.push_back(text);
+                }
+                None
+            }
             Some(Ok(_)) => None,
             Some(Err(cause)) => Some(self.closed.take().unwrap_or_else(|| end_of(cause))),
             None => Some(self.closed.take().unwrap_or(CallEnd::Dropped)),
         }
     }
 
-    /// Sends a close frame of our own.
-    pub(super) async fn close(&mut self, code: u16) -> io::Result<()> {
-        let frame = CloseFrame { code: CloseCode::from(code), reason: "".into() };
-        self.ws.close(Some(frame)).await.map_err(io::Error::other)
+    /// Sends a close frame of our own, without a code if there is none.
+    pub(super) async fn close(&mut self, code: Option<u16>) -> io::Result<()> {
+        let frame = |code| CloseFrame { code: CloseCode::from(code), reason: "".into() };
+        self.ws.close(code.map(frame)).await.map_err(io::Error::other)
     }
 
     /// Ends our direction of the TCP stream.

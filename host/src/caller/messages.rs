@@ -1,10 +1,13 @@
-//! Twilio's messages, in the spelling and key order captured on the wire: compact, ASCII except for
-//! free text, and every count quoted.
+//! The messages of a call in the spelling of its look: JSON or plain text, made of templates.
 
-use std::io::Write as _;
+use std::fmt::Write as _;
 
 use data_encoding::BASE64;
+use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+
+use super::looks::{Clock, Look, Stride};
+use super::template::{has, parts};
 
 /// A track: one side of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -26,275 +29,357 @@ impl Track {
     }
 }
 
-/// Twilio's ids of a stream.
+/// The ids of a stream. Not every provider has all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ids {
-    /// `AC` and 32 hexadecimal digits.
+    /// At Twilio: `AC` and 32 hexadecimal digits.
     pub account_sid: String,
-    /// `CA` and 32 hexadecimal digits.
+    /// At Twilio: `CA` and 32 hexadecimal digits.
     pub call_sid: String,
-    /// `MZ` and 32 hexadecimal digits.
+    /// At Twilio: `MZ` and 32 hexadecimal digits.
     pub stream_sid: String,
+    /// A further id of the provider.
+    pub session: String,
+}
+
+/// All that a call's messages tell beside its audio and its ids.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub look: &'static Look,
+    pub stride: Stride,
+    pub tracks: &'static [Track],
+    pub parameters: Vec<(String, String)>,
+    /// Whether the stream's id was asked for.
+    pub is_stream_named: bool,
+}
+
+/// The values of a conversation at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Standing {
+    /// Number of the server's last message.
+    pub heard: u64,
+    /// Media time, in samples.
+    pub position: u64,
+}
+
+/// A value that differs from chunk to chunk.
+#[derive(Clone, Copy)]
+enum Slot {
+    Chunk,
+    Now,
+    Payload,
+    Sequence,
+    Time,
+    Track,
 }
 
 /// Writes one stream's messages, each into the same buffer, and keeps its counters.
 ///
-/// All messages of a stream share `sequenceNumber`; each track has its own `chunk`. Both begin at 1.
+/// All numbered messages of a stream share one sequence; each track has chunks of its own, from 1 on.
 pub(super) struct Messages {
+    facts: Facts,
     ids: Ids,
-    sequence_number: u64,
+    pub(super) standing: Standing,
+    next_number: u64,
     chunks: [u64; 2],
+    last_time_ms: u64,
+    /// Audio so far, in bytes.
+    audio_bytes: u64,
+    /// The first moment, in milliseconds since 1970.
+    begun_ms: u64,
+    /// The template of media messages, its fixed values filled in: text, and the value behind it.
+    media: Vec<(Vec<u8>, Option<Slot>)>,
     text: Vec<u8>,
-    /// The text after the payload of a media message.
-    media_tail: Vec<u8>,
 }
 
 impl Messages {
-    pub(super) fn new(ids: Ids) -> Self {
-        let stream_sid = json(&ids.stream_sid);
-        let media_tail = [br#""},"streamSid":"#, stream_sid.as_slice(), b"}"].concat();
-        Self { ids, sequence_number: 0, chunks: [0; 2], text: Vec::with_capacity(512), media_tail }
+    pub(super) fn new(facts: Facts, ids: Ids) -> Self {
+        let begun_ms = Timestamp::now().as_millisecond().try_into().unwrap_or_default();
+        let mut messages = Self {
+            next_number: facts.look.first_number,
+            facts,
+            ids,
+            standing: Standing::default(),
+            chunks: [0; 2],
+            last_time_ms: 0,
+            audio_bytes: 0,
+            begun_ms,
+            media: Vec::new(),
+            text: Vec::with_capacity(512),
+        };
+        messages.media = messages.prepared(messages.facts.look.spelling.media);
+        messages
     }
 
     pub(super) fn ids(&self) -> &Ids {
         &self.ids
     }
 
+    /// Number of the last numbered message.
+    pub(super) fn last_number(&self) -> u64 {
+        self.next_number.saturating_sub(1)
+    }
+
+    /// The message before the start; empty if there is none.
     pub(super) fn connected(&mut self) -> &[u8] {
-        self.set(br#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#)
+        self.say(self.facts.look.spelling.greeting, &[])
     }
 
-    pub(super) fn start(&mut self, tracks: &[Track], parameters: &[(String, String)]) -> &[u8] {
-        let message = Start {
-            event: "start",
-            sequence_number: self.next_sequence_number(),
-            start: StartBody {
-                account_sid: &self.ids.account_sid,
-                stream_sid: &self.ids.stream_sid,
-                call_sid: &self.ids.call_sid,
-                tracks,
-                media_format: MediaFormat {
-                    encoding: "audio/x-mulaw",
-                    sample_rate: 8000,
-                    channels: 1,
-                },
-                custom_parameters: parameters,
-            },
-            stream_sid: &self.ids.stream_sid,
-        };
-        self.text = json(&message);
-        &self.text
-    }
-
-    /// A media message. It is sent fifty times a second, so it is written by hand, without allocation.
-    pub(super) fn media(&mut self, track: Track, timestamp_ms: u64, payload: &[u8]) -> &[u8] {
-        self.sequence_number += 1;
-        self.chunks[track as usize] += 1;
-        let mut number = itoa::Buffer::new();
-        let text = &mut self.text;
-        text.clear();
-        text.extend_from_slice(br#"{"event":"media","sequenceNumber":""#);
-        text.extend_from_slice(number.format(self.sequence_number).as_bytes());
-        text.extend_from_slice(br#"","media":{"track":""#);
-        text.extend_from_slice(track.name().as_bytes());
-        text.extend_from_slice(br#"","chunk":""#);
-        text.extend_from_slice(number.format(self.chunks[track as usize]).as_bytes());
-        text.extend_from_slice(br#"","timestamp":""#);
-        text.extend_from_slice(number.format(timestamp_ms).as_bytes());
-        text.extend_from_slice(br#"","payload":""#);
-        let payload_at = text.len();
-        text.resize(payload_at + BASE64.encode_len(payload.len()), 0);
-        BASE64.encode_mut(payload, &mut text[payload_at..]);
-        text.extend_from_slice(&self.media_tail);
-        text
+    /// The start; empty if there is none.
+    pub(super) fn start(&mut self) -> &[u8] {
+        self.say(self.facts.look.spelling.start, &[])
     }
 
     pub(super) fn dtmf(&mut self, digit: char) -> &[u8] {
-        let sequence_number = self.next_sequence_number();
-        let (stream_sid, digit) = (json(&self.ids.stream_sid), json(&digit));
-        self.set(
-            &[
-                br#"{"event":"dtmf","streamSid":"#,
-                stream_sid.as_slice(),
-                br#","sequenceNumber":""#,
-                sequence_number.as_bytes(),
-                br#"","dtmf":{"track":"inbound_track","digit":"#,
-                &digit,
-                b"}}",
-            ]
-            .concat(),
-        )
+        let digit = digit.to_string();
+        self.say(self.facts.look.spelling.dtmf, &[("digit", &digit)])
     }
 
     pub(super) fn mark(&mut self, name: &str) -> &[u8] {
-        let sequence_number = self.next_sequence_number();
-        let (stream_sid, name) = (json(&self.ids.stream_sid), json(&name));
-        self.set(
-            &[
-                br#"{"event":"mark","sequenceNumber":""#,
-                sequence_number.as_bytes(),
-                br#"","streamSid":"#,
-                &stream_sid,
-                br#","mark":{"name":"#,
-                &name,
-                b"}}",
-            ]
-            .concat(),
-        )
+        self.say(self.facts.look.spelling.mark, &[("mark", name)])
     }
 
-    pub(super) fn stop(&mut self) -> &[u8] {
-        let sequence_number = self.next_sequence_number();
-        let [account_sid, call_sid, stream_sid] =
-            [&self.ids.account_sid, &self.ids.call_sid, &self.ids.stream_sid].map(json);
-        self.set(
-            &[
-                br#"{"event":"stop","sequenceNumber":""#,
-                sequence_number.as_bytes(),
-                br#"","streamSid":"#,
-                &stream_sid,
-                br#","stop":{"accountSid":"#,
-                &account_sid,
-                br#","callSid":"#,
-                &call_sid,
-                b"}}",
-            ]
-            .concat(),
-        )
+    /// The stop; empty if there is none.
+    pub(super) fn stop(&mut self, reason: &str) -> &[u8] {
+        self.say(self.facts.look.spelling.stop, &[("reason", reason)])
+    }
+
+    /// A media message, or the bytes of a binary one. It is sent fifty times a second, so nothing is
+    /// allocated and nothing looked up.
+    pub(super) fn media(&mut self, track: Track, time_ms: u64, payload: &[u8]) -> &[u8] {
+        self.chunks[track as usize] += 1;
+        self.last_time_ms = time_ms;
+        self.audio_bytes += payload.len() as u64;
+        let time = self.time(time_ms);
+        let text = &mut self.text;
+        text.clear();
+        if self.media.is_empty() {
+            text.extend_from_slice(payload);
+            return text;
+        }
+        let number = self.next_number;
+        let mut digits = itoa::Buffer::new();
+        for (before, slot) in &self.media {
+            text.extend_from_slice(before);
+            match slot {
+                Some(Slot::Sequence) => {
+                    text.extend_from_slice(digits.format(number).as_bytes());
+                    self.next_number = number + 1;
+                }
+                Some(Slot::Track) => text.extend_from_slice(track.name().as_bytes()),
+                Some(Slot::Chunk) => {
+                    let chunk = self.chunks[track as usize];
+                    text.extend_from_slice(digits.format(chunk).as_bytes());
+                }
+                Some(Slot::Time) => text.extend_from_slice(digits.format(time).as_bytes()),
+                Some(Slot::Payload) => {
+                    let payload_at = text.len();
+                    text.resize(payload_at + BASE64.encode_len(payload.len()), 0);
+                    BASE64.encode_mut(payload, &mut text[payload_at..]);
+                }
+                Some(Slot::Now) => text.extend_from_slice(now().as_bytes()),
+                None => {}
+            }
+        }
+        text
+    }
+
+    /// The beginning of a message that is never whole.
+    pub(super) fn broken(&self) -> &'static [u8] {
+        let spelling = &self.facts.look.spelling;
+        let template = if spelling.media.is_empty() { spelling.start } else { spelling.media };
+        let (_, head) = parts(template).next().unwrap_or_default();
+        head.trim_end_matches('"').as_bytes()
     }
 
     /// Counts messages and chunks that are never sent, so that the numbers have a hole.
     pub(super) fn lose(&mut self, track: Track, count: u64) {
-        self.sequence_number += count;
+        self.next_number += count;
         self.chunks[track as usize] += count;
     }
 
-    fn next_sequence_number(&mut self) -> String {
-        self.sequence_number += 1;
-        self.sequence_number.to_string()
-    }
-
-    fn set(&mut self, text: &[u8]) -> &[u8] {
-        self.text.clear();
-        self.text.extend_from_slice(text);
+    /// Fills in a template; `own` are the names and values of this message alone.
+    pub(super) fn say(&mut self, template: &'static str, own: &[(&str, &str)]) -> &[u8] {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        for (place, behind) in parts(template) {
+            if let Some(name) = place {
+                let value = own.iter().find(|(own, _)| *own == name);
+                let value = value.map_or_else(|| self.value(name), |(_, value)| escaped(value));
+                text.extend_from_slice(value.as_bytes());
+            }
+            text.extend_from_slice(behind.as_bytes());
+        }
+        self.next_number += u64::from(has(template, "seq"));
+        self.text = text;
         &self.text
     }
+
+    fn prepared(&self, template: &'static str) -> Vec<(Vec<u8>, Option<Slot>)> {
+        let mut prepared = Vec::new();
+        let mut text = Vec::new();
+        for (place, behind) in parts(template) {
+            let slot = match place {
+                Some("chunk") => Some(Slot::Chunk),
+                Some("now") => Some(Slot::Now),
+                Some("payload") => Some(Slot::Payload),
+                Some("seq") => Some(Slot::Sequence),
+                Some("time") => Some(Slot::Time),
+                Some("track") => Some(Slot::Track),
+                Some(name) => {
+                    text.extend_from_slice(self.value(name).as_bytes());
+                    None
+                }
+                None => None,
+            };
+            if slot.is_some() {
+                prepared.push((std::mem::take(&mut text), slot));
+            }
+            text.extend_from_slice(behind.as_bytes());
+        }
+        if !text.is_empty() {
+            prepared.push((text, None));
+        }
+        prepared
+    }
+
+    /// A media time as the provider tells it.
+    fn time(&self, time_ms: u64) -> u64 {
+        match self.facts.look.clock {
+            Clock::UnixMs => self.begun_ms + time_ms,
+            Clock::Samples => {
+                let Stride { format, chunk_ms, .. } = self.facts.stride;
+                (time_ms + u64::from(chunk_ms)) * u64::from(format.sample_rate_hz) / 1000
+            }
+            _ => time_ms,
+        }
+    }
+
+    /// The value of a place outside of media.
+    fn value(&self, name: &str) -> String {
+        let Facts { stride, tracks, parameters, is_stream_named, .. } = &self.facts;
+        let object = |pairs: &[(String, String)]| json(&Object(pairs));
+        match name {
+            "account" => escaped(&self.ids.account_sid),
+            "bytes" => self.audio_bytes.to_string(),
+            "call" => escaped(&self.ids.call_sid),
+            "encoding" => stride.encoding.to_owned(),
+            "frame" => stride.chunk_bytes().to_string(),
+            "heard" => self.standing.heard.to_string(),
+            "members" => {
+                let members = object(parameters);
+                let members = &members[1..members.len() - 1];
+                if members.is_empty() { String::new() } else { format!(",{members}") }
+            }
+            "metadata" if parameters.is_empty() => String::new(),
+            "mix" => if tracks.len() > 1 { "stereo" } else { "mono" }.to_owned(),
+            "now" => now(),
+            "object" => escaped(&object(parameters)),
+            "offer" => json(&offer(stride, tracks)),
+            "metadata" | "parameters" => object(parameters),
+            "pairs" => {
+                let pairs = parameters.iter().map(|(name, value)| format!("{name}={value}"));
+                escaped(&pairs.collect::<Vec<_>>().join(";"))
+            }
+            "position" => self.duration(self.standing.position),
+            "rate" => stride.format.sample_rate_hz.to_string(),
+            "seconds" => {
+                let bytes_ms = stride.chunk_bytes() as u64 / u64::from(stride.chunk_ms);
+                (self.audio_bytes / bytes_ms / 1000).to_string()
+            }
+            "seq" => self.next_number.to_string(),
+            "session" => escaped(&self.ids.session),
+            "stream" => escaped(&self.ids.stream_sid),
+            "tag" if *is_stream_named => format!("\"tag\":{},", json(&self.ids.stream_sid)),
+            "tag" => String::new(),
+            "time" => self.time(self.last_time_ms).to_string(),
+            "trackformats" => json(&formats(stride, tracks)),
+            "tracks" => json(tracks),
+            other => unreachable!("a template has a place ${other}"),
+        }
+    }
+
+    /// Media time as ISO 8601 spells durations.
+    pub(super) fn duration(&self, samples: u64) -> String {
+        seconds(samples, self.facts.stride.format.sample_rate_hz.into())
+    }
 }
 
-/// A `start` message, its keys in the captured order.
-/// Source: Twilio, "Media Streams - WebSocket Messages", read 2026-11-22.
+/// `count` units, of which a second has `per_second`, as ISO 8601 spells durations: `PT1.5S`.
+pub(super) fn seconds(count: u64, per_second: u64) -> String {
+    let nanos = u128::from(count % per_second) * 1_000_000_000 / u128::from(per_second);
+    let mut text = format!("PT{}", count / per_second);
+    if nanos > 0 {
+        let _ = write!(text, ".{nanos:09}");
+        text.truncate(text.trim_end_matches('0').len());
+    }
+    text + "S"
+}
+
+/// Date and time in UTC, to the second.
+fn now() -> String {
+    format!("{:.0}", Timestamp::now())
+}
+
+/// Bandwidth's list of tracks.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Start<'a> {
-    event: &'a str,
-    sequence_number: String,
-    start: StartBody<'a>,
-    stream_sid: &'a str,
+struct NamedFormat<'a> {
+    name: Track,
+    #[serde(rename = "mediaFormat")]
+    media_format: NamedRate<'a>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct StartBody<'a> {
-    account_sid: &'a str,
-    stream_sid: &'a str,
-    call_sid: &'a str,
-    tracks: &'a [Track],
-    media_format: MediaFormat<'a>,
-    #[serde(serialize_with = "as_object")]
-    custom_parameters: &'a [(String, String)],
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct MediaFormat<'a> {
+struct NamedRate<'a> {
     encoding: &'a str,
     sample_rate: u32,
-    channels: u32,
 }
 
-fn as_object<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
+fn formats<'a>(stride: &Stride, tracks: &[Track]) -> Vec<NamedFormat<'a>> {
+    let (encoding, sample_rate) = (stride.encoding, stride.format.sample_rate_hz);
+    let media_format = || NamedRate { encoding, sample_rate };
+    tracks.iter().map(|&name| NamedFormat { name, media_format: media_format() }).collect()
 }
 
-fn json(value: &impl Serialize) -> Vec<u8> {
-    let mut text = Vec::new();
-    serde_json::to_writer(&mut text, value).expect("text and numbers always have a JSON form");
-    text.flush().expect("a Vec takes every write");
-    text
+/// One of the media that Genesys offers.
+#[derive(Serialize)]
+struct Offered<'a> {
+    r#type: &'a str,
+    format: &'a str,
+    channels: &'a [&'a str],
+    rate: u32,
 }
 
+/// The offer of Genesys: both tracks, then each alone, as far as the call has them.
+fn offer<'a>(stride: &Stride, tracks: &[Track]) -> Vec<Offered<'a>> {
+    const BOTH: [&[&str]; 3] = [&["external", "internal"], &["external"], &["internal"]];
+    let channels = match tracks {
+        [Track::Inbound] => &BOTH[1..2],
+        [Track::Outbound] => &BOTH[2..],
+        _ => &BOTH[..],
+    };
+    let (format, rate) = (stride.encoding, stride.format.sample_rate_hz);
+    channels.iter().map(|channels| Offered { r#type: "audio", format, channels, rate }).collect()
+}
+
+/// Pairs as an object of JSON, in their order.
+struct Object<'a>(&'a [(String, String)]);
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+fn json(value: &(impl Serialize + ?Sized)) -> String {
+    serde_json::to_string(value).expect("text and numbers always have a JSON form")
+}
+
+/// A text as it stands between the quotation marks of JSON.
+fn escaped(text: &str) -> String {
+    let quoted = json(text);
+    quoted[1..quoted.len() - 1].to_owned()
+}
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn messages(account_sid: &str, call_sid: &str, stream_sid: &str) -> Messages {
-        let [account_sid, call_sid, stream_sid] =
-            [account_sid, call_sid, stream_sid].map(str::to_owned);
-        Messages::new(Ids { account_sid, call_sid, stream_sid })
-    }
-
-    /// Messages from a public log, with their ids replaced.
-    #[test]
-    fn messages_equal_the_captured_ones_byte_for_byte() {
-        let mut messages = messages(
-            "AC746cf1fafe4b7ce2557345ffa29c748a",
-            "CAd7e3cb755dc106a0688e367b0d5f5668",
-            "MZ8993907d76ad521d2bfb945804e17b8f",
-        );
-        let payload = "f39///////9/f39/f3//f3///v///////////39/f3///3//f39/f////3//f3///////39/f39//39/f39/f39//3//f////////39/fn9/f/9/f39/f3//f39/f/9//////3///////////39/f/////9/////////////f39/f39//39//3///3//////f39/f39///9/f39//39/fw==";
-        let audio = BASE64.decode(payload.as_bytes()).unwrap();
-        assert_eq!(audio.len(), 160);
-        assert_eq!(
-            messages.connected(),
-            br#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#
-        );
-        assert_eq!(
-            messages.start(&[Track::Inbound], &[]),
-            br#"{"event":"start","sequenceNumber":"1","start":{"accountSid":"AC746cf1fafe4b7ce2557345ffa29c748a","streamSid":"MZ8993907d76ad521d2bfb945804e17b8f","callSid":"CAd7e3cb755dc106a0688e367b0d5f5668","tracks":["inbound"],"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1},"customParameters":{}},"streamSid":"MZ8993907d76ad521d2bfb945804e17b8f"}"#
-        );
-        let media =
-            String::from_utf8(messages.media(Track::Inbound, 155, &audio).to_vec()).unwrap();
-        assert_eq!(
-            media,
-            format!(
-                r#"{{"event":"media","sequenceNumber":"2","media":{{"track":"inbound","chunk":"1","timestamp":"155","payload":"{payload}"}},"streamSid":"MZ8993907d76ad521d2bfb945804e17b8f"}}"#
-            )
-        );
-        messages.lose(Track::Inbound, 375);
-        assert_eq!(
-            messages.stop(),
-            br#"{"event":"stop","sequenceNumber":"378","streamSid":"MZ8993907d76ad521d2bfb945804e17b8f","stop":{"accountSid":"AC746cf1fafe4b7ce2557345ffa29c748a","callSid":"CAd7e3cb755dc106a0688e367b0d5f5668"}}"#
-        );
-    }
-
-    #[test]
-    fn marks_parameters_and_digits_equal_the_captured_and_documented_ones() {
-        let mut messages = messages("AC1", "CA1", "9e7ee906-377b-408f-a852-eebfb834422a");
-        let parameters = [("hello".to_owned(), "Hello\"Value".to_owned())];
-        let start = messages.start(&[Track::Inbound, Track::Outbound], &parameters).to_vec();
-        let start = String::from_utf8(start).unwrap();
-        assert!(start.contains(r#""tracks":["inbound","outbound"],"#), "{start}");
-        assert!(start.contains(r#""customParameters":{"hello":"Hello\"Value"}},"#), "{start}");
-        messages.lose(Track::Inbound, 101);
-        assert_eq!(
-            messages.mark("Repeat message 0"),
-            br#"{"event":"mark","sequenceNumber":"103","streamSid":"9e7ee906-377b-408f-a852-eebfb834422a","mark":{"name":"Repeat message 0"}}"#
-        );
-        assert_eq!(
-            messages.dtmf('1'),
-            br#"{"event":"dtmf","streamSid":"9e7ee906-377b-408f-a852-eebfb834422a","sequenceNumber":"104","dtmf":{"track":"inbound_track","digit":"1"}}"#
-        );
-    }
-
-    #[test]
-    fn tracks_share_the_sequence_and_count_their_own_chunks() {
-        let mut messages = messages("AC1", "CA1", "MZ1");
-        messages.start(&[Track::Inbound, Track::Outbound], &[]);
-        messages.media(Track::Inbound, 52, &[0xFF]);
-        let outbound = messages.media(Track::Outbound, 52, &[0xFF]);
-        assert_eq!(
-            outbound,
-            br#"{"event":"media","sequenceNumber":"3","media":{"track":"outbound","chunk":"1","timestamp":"52","payload":"/w=="},"streamSid":"MZ1"}"#
-        );
-    }
-}
+mod tests;

@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::call::{DialledCall, blank_report, random_sid};
+use self::conversation::Conversation;
+use super::call::{DialledCall, blank_report};
 use super::copies::Copies;
 use super::line::Line;
+use super::looks::{Carried, End, Stride, Talk};
 use super::messages::{Ids, Messages};
+use super::template::random_id;
 use super::wire::{self, Outbox};
 use super::{Action, CallEnd, CallReport, Error, Fault, Track};
 
-/// Samples of a chunk: 20 ms.
-pub(super) const CHUNK_SAMPLES: usize = 160;
-
-/// Media time of a chunk.
-pub(super) const CHUNK: Duration = Duration::from_millis(20);
+mod conversation;
 
 /// Bytes that a flood gathers for one write.
 const FLOOD_WRITE_BYTES: usize = 64 << 10;
@@ -26,11 +25,8 @@ const FLOOD_WRITE_BYTES: usize = 64 << 10;
 /// Bytes of the outbox beyond the size of a write: room for the frame that fills it.
 const FRAME_BYTES: usize = 1024;
 
-/// First timestamps seen in captures.
-const FIRST_TIMESTAMPS_MS: [u64; 4] = [52, 102, 155, 171];
-
-/// Audio that must not be recorded: full scale throughout, so that it is never mistaken for speech.
-const FORBIDDEN_CHUNK: [u8; CHUNK_SAMPLES] = [0; CHUNK_SAMPLES];
+/// Time for which a connection stays open behind a stop that does not end it.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// Time for the server to report the reason for ending a call, after its connection has failed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -53,16 +49,21 @@ enum Delivery {
 /// A frame that is written later than its time.
 struct Held {
     until_chunk: u64,
-    track: Track,
-    text: Vec<u8>,
-    payload: Vec<u8>,
+    message: Vec<u8>,
+    /// Its audio.
+    payloads: Vec<(Track, Vec<u8>)>,
 }
 
 /// One connection's stream of messages.
 pub(super) struct DialledStream<'c, 'a> {
     call: &'c mut DialledCall<'a>,
     line: Line,
+    stride: Stride,
     messages: Messages,
+    /// Present if the caller listens to the server.
+    conversation: Option<Conversation>,
+    /// Audio of the present chunk, of each voice that is sent.
+    payloads: Vec<(Track, Vec<u8>)>,
     pub(super) report: CallReport,
     clock: Pin<Box<Sleep>>,
     /// Due time of the connection's first chunk, and its number.
@@ -89,13 +90,20 @@ pub(super) struct DialledStream<'c, 'a> {
 impl<'c, 'a> DialledStream<'c, 'a> {
     pub(super) fn new(call: &'c mut DialledCall<'a>, line: Line, first_chunk: u64) -> Self {
         let plan = &call.crew.plan;
-        let usual_timestamp_ms = FIRST_TIMESTAMPS_MS[call.index as usize % 4];
+        let stride = call.crew.stride;
+        let usual_timestamp_ms = plan.look.clock.first_ms(call.index);
         let now = Instant::now();
         let write_bytes = if plan.flood { FLOOD_WRITE_BYTES } else { 0 };
-        let epoch = (next_slot(call.crew.begun, call.index, now), first_chunk);
+        let slot = next_slot(call.crew.begun, call.index, now, stride.chunk());
+        let epoch = (slot, first_chunk);
+        let talks = plan.look.talk == Talk::Genesys;
+        let payload = || vec![0; stride.chunk_bytes()];
         DialledStream {
             line,
-            messages: Messages::new(call.ids.clone()),
+            stride,
+            messages: Messages::new(call.facts.clone(), call.ids.clone()),
+            conversation: talks.then(|| Conversation::new(now)),
+            payloads: call.facts.tracks.iter().map(|&track| (track, payload())).collect(),
             report: blank_report(call.index, &call.ids),
             clock: Box::pin(sleep_until(now)),
             epoch,
@@ -139,7 +147,9 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         first_chunk: u64,
         cues: &mut VecDeque<(u64, Action)>,
     ) -> Result<ConnectionEnd, Failure> {
-        self.begin().await?;
+        if let Some(end) = self.begin().await? {
+            return Ok(ConnectionEnd::Over(end));
+        }
         let chunks = self.call.chunks();
         for chunk in first_chunk..chunks {
             if !self.call.crew.plan.flood {
@@ -149,6 +159,11 @@ impl<'c, 'a> DialledStream<'c, 'a> {
                 if let Some(outcome) = self.act(&action, chunk).await? {
                     return Ok(outcome);
                 }
+            }
+            if self.conversation.is_some()
+                && let Some(end) = self.converse(chunk).await?
+            {
+                return Ok(ConnectionEnd::Over(end));
             }
             self.say(chunk).await?;
             if self.outbox.bytes.is_empty()
@@ -163,33 +178,56 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         self.stop().await.map(ConnectionEnd::Over)
     }
 
-    async fn begin(&mut self) -> Result<(), Failure> {
-        let plan = &self.call.crew.plan;
+    /// Sends the start, and what comes before it; returns the end if the call does not come about.
+    async fn begin(&mut self) -> Result<Option<CallEnd>, Failure> {
         self.outbox.put(self.messages.connected());
-        if plan.has(Fault::MediaBeforeStart) {
-            self.outbox.put(self.messages.media(Track::Inbound, 0, &FORBIDDEN_CHUNK));
-            self.messages = Messages::new(self.call.ids.clone());
+        if self.call.crew.plan.has(Fault::MediaBeforeStart) {
+            self.put_forbidden(0);
+            self.begin_anew(self.messages.ids().clone());
         }
         self.start(self.first_chunk)?;
         self.flush().await?;
+        if self.conversation.is_some()
+            && let Some(end) = self.await_opened().await?
+        {
+            return Ok(Some(end));
+        }
         self.call.settle();
-        Ok(())
+        Ok(None)
+    }
+
+    /// Counts anew, for a stream of these ids.
+    fn begin_anew(&mut self, ids: Ids) {
+        self.messages = Messages::new(self.call.facts.clone(), ids);
+    }
+
+    /// Audio that must not be recorded: full scale throughout, so that it is never mistaken for speech.
+    fn forbidden(&self) -> Vec<u8> {
+        let is_interleaved = self.call.crew.plan.look.tracks == Carried::Interleaved;
+        let tracks = if is_interleaved { self.call.facts.tracks.len() } else { 1 };
+        vec![self.stride.loudest(); tracks * self.stride.chunk_bytes()]
+    }
+
+    fn put_forbidden(&mut self, timestamp_ms: u64) {
+        let forbidden = self.forbidden();
+        let message = self.messages.media(Track::Inbound, timestamp_ms, &forbidden);
+        let opcode = self.call.crew.plan.look.opcode();
+        self.outbox.put_message(opcode, message);
     }
 
     fn start(&mut self, chunk: u64) -> Result<(), Failure> {
         self.first_chunk = chunk;
-        let tracks = self.call.tracks.as_slice();
-        self.outbox.put(self.messages.start(tracks, &self.call.parameters));
+        self.outbox.put(self.messages.start());
         if let Some(directory) = &self.call.crew.plan.save_sent {
-            let stream_sid = &self.messages.ids().stream_sid;
-            self.copies = Copies::create(directory, stream_sid, tracks)?;
+            let (stream_sid, codec) = (&self.messages.ids().stream_sid, self.stride.format.codec);
+            self.copies = Copies::create(directory, stream_sid, self.call.facts.tracks, codec)?;
         }
         Ok(())
     }
 
     async fn wait_for(&mut self, chunk: u64) {
         let (epoch, first_chunk) = self.epoch;
-        let due = epoch + CHUNK * (chunk - first_chunk) as u32;
+        let due = epoch + self.stride.chunk() * (chunk - first_chunk) as u32;
         self.clock.as_mut().reset(due);
         self.clock.as_mut().await;
         if due >= self.excused_until {
@@ -199,55 +237,83 @@ impl<'c, 'a> DialledStream<'c, 'a> {
 
     /// Sends the chunk of every track.
     async fn say(&mut self, chunk: u64) -> Result<(), Failure> {
-        if chunk < self.lost_until_chunk {
+        if chunk < self.lost_until_chunk || !self.is_listened_to() {
             return Ok(());
         }
-        let from = chunk * CHUNK_SAMPLES as u64;
-        let samples = (self.call.samples - from).min(CHUNK_SAMPLES as u64) as usize;
+        let chunk_samples = self.stride.chunk_samples() as u64;
+        let from = chunk * chunk_samples;
+        let samples = (self.call.samples - from).min(chunk_samples) as usize;
+        let bytes = samples * self.stride.format.codec.width();
         let timestamp_ms = self.timestamp_ms(chunk);
-        let mut buffer = [0; CHUNK_SAMPLES];
-        let payload = &mut buffer[..samples];
-        for voice in 0..self.call.voices.len() {
-            let (track, voice) = &self.call.voices[voice];
-            let track = *track;
-            voice.fill(from, payload);
-            let text = self.messages.media(track, timestamp_ms, payload);
-            let later = std::mem::take(&mut self.hold_next_chunks);
-            if later > 0 {
-                let (text, payload) = (text.to_vec(), payload.to_vec());
-                self.held.push(Held { until_chunk: chunk + later, track, text, payload });
-                continue;
-            }
-            self.outbox.put(text);
-            if std::mem::take(&mut self.repeat_next) {
-                self.outbox.put(text);
-                self.frames_waiting += 1;
-            }
-            self.count(track, payload)?;
-            self.flush_if_full().await?;
+        let mut payloads = std::mem::take(&mut self.payloads);
+        for (track, payload) in &mut payloads {
+            payload.resize(bytes, 0);
+            let voice = self.call.voices.iter().find(|(of, _)| of == track);
+            voice.expect("a voice for each track").1.fill(from, payload);
         }
+        let is_interleaved = self.call.crew.plan.look.tracks == Carried::Interleaved;
+        for payloads in payloads.chunks(if is_interleaved { 2 } else { 1 }) {
+            self.say_once(chunk, timestamp_ms, payloads).await?;
+        }
+        self.payloads = payloads;
         self.release_held(chunk).await
+    }
+
+    /// Sends one message with the audio of one track or of two, sample by sample.
+    async fn say_once(
+        &mut self,
+        chunk: u64,
+        timestamp_ms: u64,
+        payloads: &[(Track, Vec<u8>)],
+    ) -> Result<(), Failure> {
+        let message = match payloads {
+            [(track, payload)] => self.messages.media(*track, timestamp_ms, payload),
+            _ => {
+                let both = interleaved(payloads, self.stride.format.codec.width());
+                self.messages.media(Track::Inbound, timestamp_ms, &both)
+            }
+        };
+        let later = std::mem::take(&mut self.hold_next_chunks);
+        if later > 0 {
+            let (message, payloads) = (message.to_vec(), payloads.to_vec());
+            self.held.push(Held { until_chunk: chunk + later, message, payloads });
+            return Ok(());
+        }
+        let opcode = self.call.crew.plan.look.opcode();
+        self.outbox.put_message(opcode, message);
+        if std::mem::take(&mut self.repeat_next) {
+            self.outbox.put_message(opcode, message);
+            self.frames_waiting += 1;
+        }
+        self.count(payloads)?;
+        self.flush_if_full().await
     }
 
     fn timestamp_ms(&self, chunk: u64) -> u64 {
         let age = chunk - self.first_chunk;
-        self.first_timestamp_ms + self.timestamp_jump_ms + 20 * age + wobble_ms(age) - 1
+        let passed_ms = u64::from(self.stride.chunk_ms) * age;
+        let wobble_ms = self.call.crew.plan.look.clock.wobble_ms(age);
+        self.first_timestamp_ms + self.timestamp_jump_ms + passed_ms + wobble_ms - 1
     }
 
     async fn release_held(&mut self, chunk: u64) -> Result<(), Failure> {
         while let Some(at) = self.held.iter().position(|held| held.until_chunk <= chunk) {
             let held = self.held.remove(at);
-            self.outbox.put(&held.text);
-            self.count(held.track, &held.payload)?;
+            self.outbox.put_message(self.call.crew.plan.look.opcode(), &held.message);
+            self.count(&held.payloads)?;
             self.flush_if_full().await?;
         }
         Ok(())
     }
 
-    fn count(&mut self, track: Track, payload: &[u8]) -> Result<(), Failure> {
+    /// Counts a message with this audio.
+    fn count(&mut self, payloads: &[(Track, Vec<u8>)]) -> Result<(), Failure> {
         self.frames_waiting += 1;
-        self.report.samples_sent += payload.len() as u64;
-        self.copies.write(track, payload).map_err(Failure::Save)
+        for (track, payload) in payloads {
+            self.report.samples_sent += (payload.len() / self.stride.format.codec.width()) as u64;
+            self.copies.write(*track, payload).map_err(Failure::Save)?;
+        }
+        Ok(())
     }
 
     async fn flush_if_full(&mut self) -> Result<(), Failure> {
@@ -268,7 +334,7 @@ impl<'c, 'a> DialledStream<'c, 'a> {
                 self.line.write(&[]).await?;
                 for part in bytes.chunks(bytes.len().div_ceil(8).max(1)) {
                     self.line.write_on(part).await?;
-                    sleep(CHUNK / 10).await;
+                    sleep(self.stride.chunk() / 10).await;
                 }
             }
         }
@@ -279,23 +345,48 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         Ok(())
     }
 
+    /// Ends the call as its provider does.
     async fn stop(&mut self) -> Result<CallEnd, Failure> {
         self.release_held(u64::MAX).await?;
         self.call.crew.meter.call_stopping();
-        self.outbox.put(self.messages.stop());
+        self.keep_position(self.call.samples);
+        self.outbox.put(self.messages.stop("end"));
         if self.call.crew.plan.has(Fault::MediaAfterStop) {
-            let timestamp_ms = self.timestamp_ms(self.call.chunks());
-            let media = self.messages.media(Track::Inbound, timestamp_ms, &FORBIDDEN_CHUNK);
-            self.outbox.put(media);
+            self.put_forbidden(self.timestamp_ms(self.call.chunks()));
         }
         self.line.mute_answers(false);
         self.flush().await?;
         self.copies.flush()?;
         self.report.stopped = true;
         let stopped = Instant::now();
-        let end = self.line.ending(self.call.crew.plan.patience).await;
+        let patience = self.call.crew.plan.patience;
+        let end = match self.call.crew.plan.look.end {
+            End::ServerCloses => self.line.ending(patience).await,
+            End::Farewell => self.part(patience).await,
+            end => self.close(end, patience).await,
+        };
         self.report.close_lag_ms = Some(stopped.elapsed().as_secs_f64() * 1e3);
         Ok(end)
+    }
+
+    /// Closes the connection, and waits for the server to answer that.
+    async fn close(&mut self, end: End, patience: Duration) -> CallEnd {
+        if end == End::Lingers {
+            // The server may close, too.
+            match self.line.ending(LINGER.min(patience)).await {
+                CallEnd::StillOpen => {}
+                end => return end,
+            }
+        }
+        if end == End::EmptyThenCloses {
+            self.outbox.put_frame(wire::FIN | wire::BINARY, &[]);
+            if self.flush().await.is_err() {
+                return self.line.ending(LAST_WORDS).await;
+            }
+        }
+        // A connection that fails meanwhile is found out by the wait.
+        let _ = self.line.close(Some(1000)).await;
+        self.line.ending(patience).await
     }
 
     /// Performs the action of a cue; returns an outcome if the action ends the connection.
@@ -345,18 +436,18 @@ impl<'c, 'a> DialledStream<'c, 'a> {
                 self.excused_until = Instant::now();
             }
             Fault::Gap | Fault::GapNoHole => self.lose(chunk, measure, fault == Fault::Gap),
-            Fault::Late => self.hold_next_chunks = chunks_in(measure).max(1),
+            Fault::Late => self.hold_next_chunks = self.stride.chunks_in(measure).max(1),
             Fault::Reorder => self.hold_next_chunks = 1,
             Fault::Duplicate => self.repeat_next = true,
             Fault::TimestampJump => self.timestamp_jump_ms += measure.as_millis() as u64,
             Fault::BadBase64 | Fault::BadJson | Fault::Binary => self.put_bad_message(fault, chunk),
             Fault::SecondStart => {
-                self.messages = Messages::new(self.messages.ids().clone());
+                self.begin_anew(self.messages.ids().clone());
                 self.start(chunk)?;
             }
             Fault::SecondStartOther => {
-                let stream_sid = random_sid("MZ");
-                self.messages = Messages::new(Ids { stream_sid, ..self.messages.ids().clone() });
+                let stream_sid = random_id(self.call.crew.plan.look.ids.stream);
+                self.begin_anew(Ids { stream_sid, ..self.messages.ids().clone() });
                 self.start(chunk)?;
             }
             Fault::SplitBytes => self.delivery = Delivery::Bytes,
@@ -369,10 +460,10 @@ impl<'c, 'a> DialledStream<'c, 'a> {
     }
 
     fn lose(&mut self, chunk: u64, measure: Duration, with_numbers: bool) {
-        let lost = chunks_in(measure);
+        let lost = self.stride.chunks_in(measure);
         self.lost_until_chunk = chunk + lost;
         if with_numbers {
-            for &track in self.call.tracks.as_slice() {
+            for &track in self.call.facts.tracks {
                 self.messages.lose(track, lost);
             }
         }
@@ -383,14 +474,15 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         let timestamp_ms = self.timestamp_ms(chunk);
         match fault {
             Fault::BadBase64 => {
+                let forbidden = self.forbidden();
                 let mut text =
-                    self.messages.media(Track::Inbound, timestamp_ms, &FORBIDDEN_CHUNK).to_vec();
+                    self.messages.media(Track::Inbound, timestamp_ms, &forbidden).to_vec();
                 let payload_at = text.len() / 2;
                 text[payload_at] = b'!';
                 self.outbox.put(&text);
             }
-            Fault::BadJson => self.outbox.put(br#"{"event":"media","sequenceNumber":"#),
-            _ => self.outbox.put_frame(wire::FIN | wire::BINARY, &FORBIDDEN_CHUNK),
+            Fault::BadJson => self.outbox.put(self.messages.broken()),
+            _ => self.outbox.put_frame(wire::FIN | wire::BINARY, &self.forbidden()),
         }
     }
 
@@ -403,12 +495,12 @@ impl<'c, 'a> DialledStream<'c, 'a> {
             }
             Fault::Fin => self.line.finish_writing().await?,
             Fault::HalfFrame => {
-                self.outbox.put(self.messages.media(Track::Inbound, 0, &FORBIDDEN_CHUNK));
+                self.put_forbidden(0);
                 let half = self.outbox.bytes.len() / 2;
                 self.line.write(&self.outbox.bytes[..half]).await?;
                 self.line.finish_writing().await?;
             }
-            Fault::StopMissing => self.line.close(1000).await?,
+            Fault::StopMissing => self.line.close(Some(1000)).await?,
             Fault::Silent => return Ok(self.line.ending(measure).await),
             violation => {
                 put_violation(&mut self.outbox, violation);
@@ -419,13 +511,15 @@ impl<'c, 'a> DialledStream<'c, 'a> {
     }
 }
 
-/// Number of chunks of a track with `samples` samples.
-pub(super) fn chunks(samples: u64) -> u64 {
-    samples.div_ceil(CHUNK_SAMPLES as u64)
-}
-
-pub(super) fn chunks_in(time: Duration) -> u64 {
-    (time.as_micros() / CHUNK.as_micros()) as u64
+/// The audio of two tracks, sample by sample.
+fn interleaved(payloads: &[(Track, Vec<u8>)], width: usize) -> Vec<u8> {
+    let mut both = Vec::new();
+    let mut tracks: Vec<_> = payloads.iter().map(|(_, payload)| payload.chunks(width)).collect();
+    while let [Some(left), Some(right)] = [tracks[0].next(), tracks[1].next()] {
+        both.extend_from_slice(left);
+        both.extend_from_slice(right);
+    }
+    both
 }
 
 /// One frame that RFC 6455 forbids.
@@ -443,18 +537,12 @@ fn put_violation(outbox: &mut Outbox, fault: Fault) {
     }
 }
 
-/// Deviation of a timestamp in milliseconds, plus 1: 0, 1 or 2. Twilio's timestamps stay within a
-/// millisecond of 20 ms steps. The first does not deviate.
-fn wobble_ms(age: u64) -> u64 {
-    if age == 0 { 1 } else { (age.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % 3 }
-}
-
-/// A moment after `now`, 40 ms at most, that is the call's turn. The golden ratio spreads the turns of
-/// the calls, in any number, evenly over the 20 ms.
-fn next_slot(begun: Instant, index: u32, now: Instant) -> Instant {
-    let phase = CHUNK.mul_f64((f64::from(index) * 0.618_033_988_749_895).fract());
-    let rounds = (now - begun).as_micros() / CHUNK.as_micros() + 1;
-    begun + phase + CHUNK * rounds as u32
+/// A moment after `now`, two chunks at most, that is the call's turn. The golden ratio spreads the turns of
+/// the calls, in any number, evenly over the time of a chunk.
+fn next_slot(begun: Instant, index: u32, now: Instant, chunk: Duration) -> Instant {
+    let phase = chunk.mul_f64((f64::from(index) * 0.618_033_988_749_895).fract());
+    let rounds = (now - begun).as_micros() / chunk.as_micros() + 1;
+    begun + phase + chunk * rounds as u32
 }
 
 /// Reason for which a stream cannot go on.
@@ -479,21 +567,14 @@ impl From<Error> for Failure {
 mod tests {
     use super::*;
 
-    #[test]
-    fn timestamps_stay_within_a_millisecond_and_do_not_stand_still() {
-        let wobbles: Vec<u64> = (0..1000).map(wobble_ms).collect();
-        assert_eq!(wobbles[0], 1);
-        for wobble in 0..=2 {
-            assert!(wobbles.iter().filter(|&&other| other == wobble).count() > 250);
-        }
-    }
+    const CHUNK: Duration = Duration::from_millis(20);
 
     #[test]
     fn the_turns_of_many_calls_are_spread_over_the_20_ms() {
         let begun = Instant::now();
         let now = begun + Duration::from_millis(1234);
         let mut turns: Vec<Duration> =
-            (0..1000).map(|index| next_slot(begun, index, now) - now).collect();
+            (0..1000).map(|index| next_slot(begun, index, now, CHUNK) - now).collect();
         turns.sort_unstable();
         let gaps = turns.windows(2).map(|pair| pair[1] - pair[0]);
         assert!(turns[0] > Duration::ZERO && turns[999] <= 2 * CHUNK);
@@ -503,7 +584,8 @@ mod tests {
     #[test]
     fn a_call_keeps_its_turn_however_late_it_connects() {
         let begun = Instant::now();
-        let turn = |late_ms| next_slot(begun, 7, begun + Duration::from_millis(late_ms)) - begun;
+        let turn =
+            |late_ms| next_slot(begun, 7, begun + Duration::from_millis(late_ms), CHUNK) - begun;
         assert_eq!((turn(500) - turn(0)).as_micros() % CHUNK.as_micros(), 0);
     }
 }

@@ -29,14 +29,21 @@ impl Outbox {
         Self { bytes, in_fragments: false, masks: fastrand::Rng::new() }
     }
 
-    /// Appends one text message.
+    /// Appends one text message, unless it is empty.
     pub(super) fn put(&mut self, text: &[u8]) {
-        if !self.in_fragments {
-            return self.put_frame(FIN | TEXT, text);
+        if !text.is_empty() {
+            self.put_message(TEXT, text);
         }
-        let (head, rest) = text.split_at(text.len() / 3);
+    }
+
+    /// Appends one message of this opcode.
+    pub(super) fn put_message(&mut self, opcode: u8, message: &[u8]) {
+        if !self.in_fragments {
+            return self.put_frame(FIN | opcode, message);
+        }
+        let (head, rest) = message.split_at(message.len() / 3);
         let (middle, tail) = rest.split_at(rest.len() / 2);
-        self.put_frame(TEXT, head);
+        self.put_frame(opcode, head);
         self.put_frame(FIN | PING, b"between");
         self.put_frame(CONTINUATION, middle);
         self.put_frame(FIN | CONTINUATION, tail);

@@ -32,8 +32,13 @@ impl AuthToken {
 
 impl AuthToken {
     /// The key of the signatures.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+
+    /// The token itself, for providers that send it.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
     }
 }
 

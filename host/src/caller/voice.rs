@@ -1,0 +1,116 @@
+//! A track's audio, in the format of the stream.
+
+use std::sync::Arc;
+
+use callreel_core::format::{Codec, Format};
+use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw, encode_alaw};
+
+/// A track's audio, repeated without end: mu-law of 8 kHz, turned into the stream's format chunk by chunk.
+///
+/// Samples between those of 8 kHz lie on the straight line between their neighbours.
+pub(super) struct Voice {
+    audio: Arc<[u8]>,
+    offset: usize,
+    format: Format,
+}
+
+impl Voice {
+    /// The audio from the sample `offset` on.
+    pub(super) fn new(audio: Arc<[u8]>, offset: usize, format: Format) -> Self {
+        Self { audio, offset, format }
+    }
+
+    /// Fills a chunk with the samples from number `at` of the stream on.
+    pub(super) fn fill(&self, at: u64, chunk: &mut [u8]) {
+        if self.format == Format::TELEPHONE {
+            return self.copy(at, chunk);
+        }
+        let width = self.format.codec.width();
+        for (at, sample) in (at..).zip(chunk.chunks_exact_mut(width)) {
+            let value = self.sample(at);
+            match self.format.codec {
+                Codec::L16Le => sample.copy_from_slice(&value.to_le_bytes()),
+                Codec::L16Be => sample.copy_from_slice(&value.to_be_bytes()),
+                Codec::Alaw => sample.fill(encode_alaw(value)),
+                Codec::Mulaw => sample.fill(callreel_core::g711::encode_mulaw(value)),
+            }
+        }
+    }
+
+    /// The sample at a place of the stream.
+    fn sample(&self, at: u64) -> i16 {
+        let (near, far) = (u64::from(SAMPLE_RATE_HZ), u64::from(self.format.sample_rate_hz));
+        let before = at * near / far;
+        let fraction = (at * near % far) as i64;
+        let [before, after] = [before, before + 1].map(|place| i64::from(self.source(place)));
+        (before + (after - before) * fraction / far as i64) as i16
+    }
+
+    /// The sample of 8 kHz at a place.
+    fn source(&self, place: u64) -> i16 {
+        match self.audio.len() as u64 {
+            0 => 0,
+            length => decode_mulaw(self.audio[((place + self.offset as u64) % length) as usize]),
+        }
+    }
+
+    fn copy(&self, at: u64, chunk: &mut [u8]) {
+        let length = self.audio.len() as u64;
+        if length == 0 {
+            return chunk.fill(MULAW_SILENCE);
+        }
+        let mut from = ((at + self.offset as u64) % length) as usize;
+        let mut filled = 0;
+        while filled < chunk.len() {
+            let count = (chunk.len() - filled).min(self.audio.len() - from);
+            chunk[filled..filled + count].copy_from_slice(&self.audio[from..from + count]);
+            filled += count;
+            from = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use callreel_core::g711::encode_mulaw;
+
+    use super::*;
+
+    fn voice(codec: Codec, sample_rate_hz: u32) -> Voice {
+        let audio: Vec<u8> =
+            (0..400).map(|n| encode_mulaw((n * 71 % 20_000 - 10_000) as i16)).collect();
+        Voice::new(audio.into(), 7, Format { codec, sample_rate_hz })
+    }
+
+    #[test]
+    fn every_third_sample_of_24_khz_is_one_of_8_khz() {
+        let mut narrow = [0; 320];
+        voice(Codec::L16Le, 8000).fill(40, &mut narrow);
+        let mut wide = [0; 960];
+        voice(Codec::L16Le, 24_000).fill(120, &mut wide);
+        assert!(wide.chunks(6).zip(narrow.chunks(2)).all(|(wide, narrow)| wide[..2] == *narrow));
+    }
+
+    #[test]
+    fn a_voice_is_the_same_in_chunks_of_any_length_and_in_every_format() {
+        let formats = [(Codec::Mulaw, 8000), (Codec::Alaw, 8000), (Codec::L16Be, 44_100)];
+        for (codec, rate_hz) in formats {
+            let (voice, width) = (voice(codec, rate_hz), codec.width());
+            let mut whole = vec![0; 900 * width];
+            voice.fill(5, &mut whole);
+            for (at, part) in (0..).zip(whole.chunks(90 * width)) {
+                let mut alone = vec![0; 90 * width];
+                voice.fill(5 + at * 90, &mut alone);
+                assert_eq!(alone, part, "{codec:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn both_orders_of_bytes_have_the_same_samples() {
+        let (mut low, mut high) = ([0; 640], [0; 640]);
+        voice(Codec::L16Le, 16_000).fill(0, &mut low);
+        voice(Codec::L16Be, 16_000).fill(0, &mut high);
+        assert!(low.chunks(2).zip(high.chunks(2)).all(|(l, h)| l[0] == h[1] && l[1] == h[0]));
+    }
+}
