@@ -3,8 +3,12 @@
 //! [`parse`] turns one text message of a [`Provider`] into a [`Frame`]. Wire names live in the
 //! provider's own file and nowhere else.
 
+#[cfg(feature = "asterisk")]
+mod asterisk;
 #[cfg(feature = "bandwidth")]
 mod bandwidth;
+#[cfg(feature = "binary")]
+mod control;
 mod detect;
 #[cfg(feature = "formats")]
 mod encoding;
@@ -13,9 +17,13 @@ mod exact;
 mod exotel;
 mod foreign;
 mod found;
+#[cfg(feature = "jambonz")]
+mod jambonz;
 #[cfg(feature = "json")]
 mod json;
 mod members;
+#[cfg(feature = "mod-audio-stream")]
+mod mod_audio_stream;
 #[cfg(feature = "plivo")]
 mod plivo;
 mod provider;
@@ -27,6 +35,8 @@ mod start;
 mod telnyx;
 mod text;
 mod twilio;
+#[cfg(feature = "vonage")]
+mod vonage;
 #[cfg(feature = "voximplant")]
 mod voximplant;
 #[cfg(feature = "wavix")]
@@ -452,6 +462,28 @@ impl Start<'_> {
         true
     }
 
+    /// The start of a stream of which no message tells anything: tracks and format are the provider's
+    /// usual ones, and the format counts as assumed. Where settings of the user's tell more, change
+    /// `tracks`, `format` and `is_interleaved`.
+    ///
+    /// ```
+    /// use callreel_core::format::Format;
+    /// use callreel_core::frame::{Provider, Start};
+    ///
+    /// let start = Start::assumed(Provider::Twilio);
+    /// assert_eq!((start.format, start.is_format_assumed), (Some(Format::TELEPHONE), true));
+    /// ```
+    #[must_use]
+    pub fn assumed(provider: Provider) -> Self {
+        let habits = provider.habits();
+        Self {
+            tracks: habits.default_tracks,
+            format: habits.default_format,
+            is_format_assumed: true,
+            ..Self::new()
+        }
+    }
+
     /// ChunkLayout of the chunks; `None` if it cannot be recorded.
     pub(crate) fn layout(&self) -> Option<ChunkLayout> {
         ChunkLayout::new(self.format?, self.is_interleaved && self.tracks == Tracks::Both)
@@ -566,16 +598,24 @@ pub(crate) fn parse_known<'t>(
 fn parse_other(provider: Provider, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
     match provider {
         Provider::Twilio => twilio::parse(text, b""),
+        #[cfg(feature = "asterisk")]
+        Provider::Asterisk => asterisk::parse(text),
         #[cfg(feature = "bandwidth")]
         Provider::Bandwidth => json::parse(text, &bandwidth::NAMES),
         #[cfg(feature = "exotel")]
         Provider::Exotel => json::parse(text, &exotel::NAMES),
+        #[cfg(feature = "jambonz")]
+        Provider::Jambonz => jambonz::parse(text),
+        #[cfg(feature = "mod-audio-stream")]
+        Provider::ModAudioStream => mod_audio_stream::parse(text),
         #[cfg(feature = "plivo")]
         Provider::Plivo => json::parse(text, &plivo::NAMES),
         #[cfg(feature = "signalwire")]
         Provider::SignalWire => twilio::parse(text, b""),
         #[cfg(feature = "telnyx")]
         Provider::Telnyx => json::parse(text, &telnyx::NAMES),
+        #[cfg(feature = "vonage")]
+        Provider::Vonage => vonage::parse(text),
         #[cfg(feature = "voximplant")]
         Provider::Voximplant => json::parse(text, &voximplant::NAMES),
         #[cfg(feature = "wavix")]

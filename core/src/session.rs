@@ -1,5 +1,6 @@
 //! A call as a state machine: messages in, samples that can no longer change out.
 
+mod audio;
 #[cfg(feature = "telnyx")]
 mod chunks;
 mod clock;
@@ -71,7 +72,8 @@ fn parts(layout: ChunkLayout, tracks: Tracks) -> usize {
 /// - *Inputs*: [`handle_message`](Self::handle_message) takes a text message. To parse the message
 ///   first, call [`parse`](Self::parse), then [`handle_frame`](Self::handle_frame) with the frame,
 ///   [`handle_media`](Self::handle_media) with a media frame, or [`reject`](Self::reject) with the
-///   error. [`handle_end`](Self::handle_end) ends the recording without a stop.
+///   error. [`handle_audio`](Self::handle_audio) takes a binary message of audio, where a provider
+///   sends such messages. [`handle_end`](Self::handle_end) ends the recording without a stop.
 /// - *Outputs*: every input except `reject` returns a [`Turn`] (its event, gaps and samples) or an
 ///   [`Error`]. Drain the turn before the next input.
 /// - *Getters*: [`is_addressed`](Self::is_addressed), [`media_clock`](Self::media_clock),
@@ -413,6 +415,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             {
                 return Err(self.reject(PeerError::Shape));
             }
+            (_, Body::Start(_)) if self.provider.habits().has_free_start => Event::Ignored,
             (_, Body::Start(_)) => Event::Restart,
             (State::Waiting, Body::Stop) => Event::Stopped,
             (State::Recording, Body::Stop) => {

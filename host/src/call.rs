@@ -1,5 +1,6 @@
 //! One connection: the bytes of its WebSocket in, recordings and their end records out.
 
+mod audio;
 mod beside;
 mod context;
 mod dialect;
@@ -20,14 +21,17 @@ use callreel_core::session::SilenceBudget;
 use callreel_core::ws;
 use jiff::Timestamp;
 
+pub use self::audio::EARLY_BYTES_MAX;
 pub use self::context::Context;
 use self::hints::Hints;
 use self::opening::Opening;
 pub use self::opening::{Allowance, Shown};
 use self::stream::{Next, Stream, warn};
 use crate::board::Refused;
+use crate::lines;
 use crate::record::End;
 use crate::recording::{Done, Finishing, Outcome, Posts, Recording, STUCK_AFTER};
+use crate::stream_paths::Assumed;
 
 /// Largest message, in bytes: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -102,6 +106,10 @@ pub struct Call {
     streams: Vec<Stream>,
     /// The provider, as far as the handshake and the messages tell it.
     detector: Detector,
+    /// Settings of the user's for streams that do not tell their format.
+    assumed: Assumed,
+    /// Audio that came before the start. *Invariant: at most [`EARLY_BYTES_MAX`] bytes.*
+    early: Vec<u8>,
     /// Counts of the messages so far, until the first stream starts.
     opening: Option<Box<Opening>>,
     /// The recording that a repeated start has ended, and the time of that end. Until it is finished,
@@ -136,13 +144,6 @@ pub struct Call {
     began_at: Timestamp,
 }
 
-/// Whether a binary message is one that providers send as text: JSON, perhaps behind blanks and a byte order
-/// mark.
-fn is_json(bytes: &[u8]) -> bool {
-    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start();
-    text.first() == Some(&b'{') && std::str::from_utf8(bytes).is_ok()
-}
-
 impl Call {
     /// A connection after its handshake, with the `key` that [`Context::finished`] is to tell, and with
     /// what the handshake tells of its provider. With `capture`, messages are kept as received.
@@ -153,6 +154,8 @@ impl Call {
             decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
             streams: vec![Stream::new(peer, dialect::provider_of(detector))],
             detector,
+            assumed: Assumed::default(),
+            early: Vec::new(),
             opening: Some(Box::default()),
             before: None,
             silence: SilenceBudget::new(),
@@ -179,6 +182,12 @@ impl Call {
         self
     }
 
+    /// The same connection, with settings for streams that do not tell their format.
+    #[must_use]
+    pub fn assuming(self, assumed: Assumed) -> Self {
+        Self { assumed, ..self }
+    }
+
     /// Handles bytes of the connection: those that the last result kept, and new ones behind them.
     /// Changes `bytes` in place. While [`Context::is_stopping`], handles them although the disk is behind,
     /// up to a repeated start.
@@ -199,17 +208,14 @@ impl Call {
                 Ok(ws::Event::Text(text)) if self.ended.is_none() => {
                     self.handle_message(text, context, now);
                 }
-                Ok(ws::Event::Binary(text)) if self.ended.is_none() && is_json(text) => {
+                Ok(ws::Event::Binary(text)) if self.ended.is_none() && self.is_json(text) => {
                     self.handle_message(text, context, now);
                 }
-                Ok(ws::Event::Binary(bytes)) => {
-                    // Never recorded, but counted for the record of a connection without a start.
-                    if let Some(opening) = self.opening.as_mut().filter(|_| self.ended.is_none()) {
-                        opening.note_binary(bytes);
-                    }
+                Ok(ws::Event::Binary(bytes)) if self.ended.is_none() => {
+                    self.handle_binary(bytes, context, now);
                 }
                 // Nothing to do for a message after the end, or for a pong.
-                Ok(ws::Event::Text(_) | ws::Event::Pong) => {}
+                Ok(ws::Event::Text(_) | ws::Event::Binary(_) | ws::Event::Pong) => {}
                 Ok(ws::Event::Ping(payload)) => {
                     if pongs.len() == PONGS_MAX {
                         pongs.pop_front();
@@ -376,11 +382,7 @@ impl Call {
             opening.note_text(text);
         }
         if let Some(line) = &mut self.line {
-            // In JSON a line break is white space; in a string it would be an error.
-            let plain = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
-            line.clear();
-            line.extend(text.iter().map(plain));
-            line.push(b'\n');
+            lines::write_text(line, text);
         }
         if self.opening.is_some() && !self.identify(text, context, now) {
             return;
@@ -396,7 +398,8 @@ impl Call {
             return;
         }
         match parsed {
-            Ok(frame) => {
+            Ok(mut frame) => {
+                self.complete_start(&mut frame);
                 if let Some(opening) = &mut self.opening {
                     opening.note_frame(&frame.body);
                     if matches!(frame.body, Body::Start(_)) && self.provider().is_none() {
@@ -407,7 +410,8 @@ impl Call {
                 {
                     return self.refuse_start(frame, context, now);
                 }
-                self.handle_frame(frame, context, now);
+                self.handle_frame(frame, true, context, now);
+                self.record_early(context, now);
             }
             Err(error) => self.reject(error, context, now),
         }
@@ -446,7 +450,15 @@ impl Call {
         self.silence = *stream.session.silence_mut();
     }
 
-    fn handle_frame(&mut self, frame: Frame<'_>, context: &mut Context, now: Instant) {
+    /// Handles a message other than audio. `has_line`: it is the last message, which the capture does not
+    /// have yet.
+    fn handle_frame(
+        &mut self,
+        frame: Frame<'_>,
+        has_line: bool,
+        context: &mut Context,
+        now: Instant,
+    ) {
         let index = match &frame.body {
             Body::Start(_) => self.stream_for_start(frame.stream_id, context, now),
             _ => routing::index_of(&self.streams, frame.stream_id),
@@ -454,7 +466,7 @@ impl Call {
         let Some(stream) = self.streams.get_mut(index) else {
             return;
         };
-        stream.make_ready(self.line.as_deref(), context, now);
+        stream.make_ready(self.line.as_deref().filter(|_| has_line), context, now);
         *stream.session.silence_mut() = self.silence;
         let next = stream.follow(frame, &self.hints, &mut self.opening, context, now);
         self.silence = *stream.session.silence_mut();

@@ -44,6 +44,7 @@ use crate::pace::Pace;
 use crate::record::End;
 use crate::recording::{BLOCK_AGE_MAX, BLOCK_MS_MAX, Posts, TRACKS_MAX, Writers};
 use crate::store::Store;
+use crate::stream_paths::Assumed;
 use crate::stream_tokens::StreamTokens;
 
 /// Interval of a call's housekeeping: post its block, ping its peer. Active calls do it right after a
@@ -144,6 +145,8 @@ pub struct Connection {
     pub detector: Detector,
     /// The query of the stream's URL, if there is one.
     pub query: Option<Box<str>>,
+    /// Settings for streams that do not tell their format.
+    pub assumed: Assumed,
 }
 
 /// The media threads and the writers behind them.
@@ -374,7 +377,7 @@ impl Reader {
     }
 
     fn adopt(&mut self, connection: Connection, mut place: Place) {
-        let Connection { stream, tls, already_read, peer, detector, query } = connection;
+        let Connection { stream, tls, already_read, peer, detector, query, assumed } = connection;
         let token = self.connections.next_token();
         let mut wire = Wire::new(stream, tls);
         if let Err(error) = wire.watch(self.poll.registry(), token) {
@@ -382,7 +385,8 @@ impl Reader {
             return;
         }
         place.wait(token);
-        let call = Call::new(peer, token.0, detector, self.desk.config.capture).asked_with(query);
+        let call = Call::new(peer, token.0, detector, self.desk.config.capture);
+        let call = call.asked_with(query).assuming(assumed);
         let mut leg = Leg::new(wire, call, peer, &already_read, place, &self.desk);
         if self.drain_until.is_some() {
             let code = ws::CloseCode::GOING_AWAY;

@@ -1,9 +1,15 @@
 //! The providers of this build, and their customs.
 
+#[cfg(feature = "asterisk")]
+use super::asterisk;
 #[cfg(feature = "bandwidth")]
 use super::bandwidth;
 #[cfg(feature = "exotel")]
 use super::exotel;
+#[cfg(feature = "jambonz")]
+use super::jambonz;
+#[cfg(feature = "mod-audio-stream")]
+use super::mod_audio_stream;
 #[cfg(feature = "plivo")]
 use super::plivo;
 #[cfg(feature = "signalwire")]
@@ -11,6 +17,8 @@ use super::signalwire;
 #[cfg(feature = "telnyx")]
 use super::telnyx;
 use super::twilio;
+#[cfg(feature = "vonage")]
+use super::vonage;
 #[cfg(feature = "voximplant")]
 use super::voximplant;
 #[cfg(feature = "wavix")]
@@ -33,12 +41,23 @@ use crate::format::{Codec, Format};
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Provider {
+    /// Asterisk: the WebSocket channel driver, `chan_websocket`. With the feature `asterisk`.
+    #[cfg(feature = "asterisk")]
+    Asterisk,
     /// Bandwidth: `<StartStream>`. With the feature `bandwidth`.
     #[cfg(feature = "bandwidth")]
     Bandwidth,
     /// Exotel: the Voicebot and Stream applets, `StartStream`. With the feature `exotel`.
     #[cfg(feature = "exotel")]
     Exotel,
+    /// jambonz: `listen` and `stream`, and FreeSWITCH's mod_audio_fork, of which it is made. With the
+    /// feature `jambonz`.
+    #[cfg(feature = "jambonz")]
+    Jambonz,
+    /// FreeSWITCH's mod_audio_stream, and other senders of bare 16-bit audio. With the feature
+    /// `mod-audio-stream`.
+    #[cfg(feature = "mod-audio-stream")]
+    ModAudioStream,
     /// Plivo: `<Stream>`, and Vobiz, which speaks its dialect. With the feature `plivo`.
     #[cfg(feature = "plivo")]
     Plivo,
@@ -51,6 +70,10 @@ pub enum Provider {
     Telnyx,
     /// Twilio Media Streams, and senders that speak its dialect.
     Twilio,
+    /// Vonage: WebSockets of the Voice API and the Audio Connector of the Video API; and Infobip, which
+    /// speaks its dialect. With the feature `vonage`.
+    #[cfg(feature = "vonage")]
+    Vonage,
     /// Voximplant: media streams of VoxEngine. With the feature `voximplant`.
     #[cfg(feature = "voximplant")]
     Voximplant,
@@ -62,10 +85,16 @@ pub enum Provider {
 impl Provider {
     /// Every provider of this build, in the order of their names.
     pub const ALL: &'static [Self] = &[
+        #[cfg(feature = "asterisk")]
+        Self::Asterisk,
         #[cfg(feature = "bandwidth")]
         Self::Bandwidth,
         #[cfg(feature = "exotel")]
         Self::Exotel,
+        #[cfg(feature = "jambonz")]
+        Self::Jambonz,
+        #[cfg(feature = "mod-audio-stream")]
+        Self::ModAudioStream,
         #[cfg(feature = "plivo")]
         Self::Plivo,
         #[cfg(feature = "signalwire")]
@@ -73,20 +102,28 @@ impl Provider {
         #[cfg(feature = "telnyx")]
         Self::Telnyx,
         Self::Twilio,
+        #[cfg(feature = "vonage")]
+        Self::Vonage,
         #[cfg(feature = "voximplant")]
         Self::Voximplant,
         #[cfg(feature = "wavix")]
         Self::Wavix,
     ];
 
-    /// Name in records and logs: lower-case letters.
+    /// Name in records and logs: lower-case letters and hyphens.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            #[cfg(feature = "asterisk")]
+            Self::Asterisk => "asterisk",
             #[cfg(feature = "bandwidth")]
             Self::Bandwidth => "bandwidth",
             #[cfg(feature = "exotel")]
             Self::Exotel => "exotel",
+            #[cfg(feature = "jambonz")]
+            Self::Jambonz => "jambonz",
+            #[cfg(feature = "mod-audio-stream")]
+            Self::ModAudioStream => "mod-audio-stream",
             #[cfg(feature = "plivo")]
             Self::Plivo => "plivo",
             #[cfg(feature = "signalwire")]
@@ -94,6 +131,8 @@ impl Provider {
             #[cfg(feature = "telnyx")]
             Self::Telnyx => "telnyx",
             Self::Twilio => "twilio",
+            #[cfg(feature = "vonage")]
+            Self::Vonage => "vonage",
             #[cfg(feature = "voximplant")]
             Self::Voximplant => "voximplant",
             #[cfg(feature = "wavix")]
@@ -130,10 +169,16 @@ impl Provider {
     #[must_use]
     pub const fn habits(self) -> &'static Habits {
         match self {
+            #[cfg(feature = "asterisk")]
+            Self::Asterisk => &asterisk::HABITS,
             #[cfg(feature = "bandwidth")]
             Self::Bandwidth => &bandwidth::HABITS,
             #[cfg(feature = "exotel")]
             Self::Exotel => &exotel::HABITS,
+            #[cfg(feature = "jambonz")]
+            Self::Jambonz => &jambonz::HABITS,
+            #[cfg(feature = "mod-audio-stream")]
+            Self::ModAudioStream => &mod_audio_stream::HABITS,
             #[cfg(feature = "plivo")]
             Self::Plivo => &plivo::HABITS,
             #[cfg(feature = "signalwire")]
@@ -141,6 +186,8 @@ impl Provider {
             #[cfg(feature = "telnyx")]
             Self::Telnyx => &telnyx::HABITS,
             Self::Twilio => &twilio::HABITS,
+            #[cfg(feature = "vonage")]
+            Self::Vonage => &vonage::HABITS,
             #[cfg(feature = "voximplant")]
             Self::Voximplant => &voximplant::HABITS,
             #[cfg(feature = "wavix")]
@@ -180,6 +227,16 @@ pub struct Habits {
     /// Messages may come in another order than that of their audio. The chunks of each track are
     /// numbered from 1 on, and their numbers tell the order.
     pub orders_by_chunk: bool,
+    /// Audio comes in binary messages, which hold nothing else: give them to
+    /// [`Session::handle_audio`](crate::session::Session::handle_audio). If false, a binary message is
+    /// nothing of the provider's.
+    pub has_binary_audio: bool,
+    /// A stream may begin with audio, and have no start message: give the session
+    /// [`Start::assumed`](super::Start::assumed) before the first audio.
+    pub has_optional_start: bool,
+    /// Any text is a start: the words are the user's own. A connection has one stream, and a session
+    /// ignores every text behind the first ([`Event::Ignored`](crate::session::Event::Ignored)).
+    pub has_free_start: bool,
 }
 
 impl Habits {
@@ -192,5 +249,8 @@ impl Habits {
         default_format: Some(Format::TELEPHONE),
         linear: Codec::L16Le,
         orders_by_chunk: false,
+        has_binary_audio: false,
+        has_optional_start: false,
+        has_free_start: false,
     };
 }

@@ -28,12 +28,10 @@ use crate::headers::only;
 use crate::listener::Client;
 use crate::origin::{self, Origin};
 use crate::public_url::Scheme;
+use crate::stream_paths::Assumed;
 
 /// Longest query of a stream's URL that the call keeps, in bytes; a longer one is passed over.
 const QUERY_BYTES_MAX: usize = 2048;
-
-/// The provider of a stream, as far as the handshake tells it, and the query of its URL.
-type Told = (Detector, Option<Box<str>>);
 
 /// Upgrades a request to a media stream, whose socket goes to the engine.
 pub(super) async fn media_stream(
@@ -43,8 +41,8 @@ pub(super) async fn media_stream(
     let has_body = !request.body().is_end_stream();
     let (mut head, _body) = request.into_parts();
     let accept = check_handshake(&head, has_body, &front.config.origins)?;
-    let provider = front.provider_at(head.uri.path());
     front.refuse_if_closed(&head)?;
+    let (provider, assumed) = front.provider_at(head.uri.path());
     if let Some(admission) = front.config.admission(&head) {
         front.admit(admission, &head, Scheme::Wss, b"")?;
     } else if let Some(verifier) = &front.config.twilio.verifier {
@@ -58,9 +56,10 @@ pub(super) async fn media_stream(
     let slot = front.reserve().await?;
     let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
     let client = head.extensions.get::<Client>().map(|client| client.peer);
-    let detector = detector_of(provider, &head.headers);
     let query = head.uri.query().filter(|query| query.len() <= QUERY_BYTES_MAX).map(Box::from);
-    tokio::spawn(hand_over(on_upgrade, client, (detector, query), front.engine, slot));
+    let detector = detector_of(provider, &head.headers);
+    let caller = Caller { client, detector, query, assumed };
+    tokio::spawn(hand_over(on_upgrade, caller, front.engine, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
         (header::UPGRADE, "websocket"),
@@ -71,6 +70,16 @@ pub(super) async fn media_stream(
         answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     Ok(answer)
+}
+
+/// The peer of a stream, as far as its request tells it.
+struct Caller {
+    /// The address that a proxy tells.
+    client: Option<SocketAddr>,
+    detector: Detector,
+    /// The query of the URL.
+    query: Option<Box<str>>,
+    assumed: Assumed,
 }
 
 /// The provider of a stream, as far as its path or its handshake tells it.
@@ -99,15 +108,9 @@ fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Gives the engine the socket as soon as hyper has sent the 101.
-async fn hand_over(
-    on_upgrade: OnUpgrade,
-    client: Option<SocketAddr>,
-    told: Told,
-    engine: Handle,
-    _slot: Slot,
-) {
+async fn hand_over(on_upgrade: OnUpgrade, caller: Caller, engine: Handle, _slot: Slot) {
     let taken = match on_upgrade.await {
-        Ok(upgraded) => take_socket(upgraded, client, told),
+        Ok(upgraded) => take_socket(upgraded, caller),
         Err(error) => Err(io::Error::other(error)),
     };
     match taken {
@@ -118,11 +121,7 @@ async fn hand_over(
 
 /// Takes the socket, and the state of TLS, out of an upgraded connection. No other function beside the
 /// listener depends on the type of its streams.
-fn take_socket(
-    upgraded: Upgraded,
-    client: Option<SocketAddr>,
-    (detector, query): Told,
-) -> io::Result<Connection> {
+fn take_socket(upgraded: Upgraded, caller: Caller) -> io::Result<Connection> {
     let (socket, tls, already_read) = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => (parts.io.into_inner(), None, parts.read_buf),
         Err(upgraded) => {
@@ -134,17 +133,18 @@ fn take_socket(
         }
     };
     let other_end = socket.peer_addr()?;
+    let Caller { client, detector, query, assumed } = caller;
     let peer = client.unwrap_or(other_end);
-    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, query })
+    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, query, assumed })
 }
 
 impl Front {
-    /// The provider that a path of streams belongs to.
-    fn provider_at(&self, path: &str) -> Option<Provider> {
+    /// The provider that a path of streams belongs to, and the settings for it.
+    fn provider_at(&self, path: &str) -> (Option<Provider>, Assumed) {
         let path = path.strip_suffix('/').unwrap_or(path);
+        let own = || (Asker::of_stream(path).and_then(Asker::provider), Assumed::default());
         let given = self.config.stream_paths.iter().find(|known| known.path == path);
-        let own = || Asker::of_stream(path).and_then(Asker::provider);
-        given.map(|given| given.provider).or_else(own)
+        given.map_or_else(own, |given| (Some(given.provider), given.assumed))
     }
 
     /// Reserves one call's place until the engine counts it. If no place is free, connections that have

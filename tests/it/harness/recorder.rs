@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use callreel_core::format::{Codec, Format};
-use callreel_core::frame::{self, Body, Detector, Provider, Verdict};
+use callreel_core::frame::{self, Body, Detector, Frame, Provider, Start, Verdict};
 use callreel_core::session::{
     Error, Event, Gap, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, Stats, Turn, ring_bytes_min,
 };
@@ -15,8 +15,7 @@ use super::client;
 
 /// A recorder of calls: core, or a server around it.
 pub(crate) trait Recorder {
-    /// Sends `messages` on one connection, each as a text message, then ends it; returns the WAV
-    /// files of its streams in the order of their starts.
+    /// Sends the messages of these lines on one connection, then ends it; returns the WAV files of its streams in the order of their starts.
     fn record(&self, messages: &[Vec<u8>]) -> Vec<Vec<u8>>;
 }
 
@@ -25,7 +24,7 @@ pub(crate) struct Core;
 
 impl Recorder for Core {
     fn record(&self, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
-        let bytes: Vec<u8> = messages.iter().flat_map(client::text).collect();
+        let bytes: Vec<u8> = messages.iter().flat_map(client::message).collect();
         connection(&[&bytes], 256 << 10).into_iter().map(|recording| recording.wav()).collect()
     }
 }
@@ -81,10 +80,10 @@ fn streams_of(
     message_bytes_max: usize,
     mut streams: Streams,
 ) -> Vec<Recording> {
-    decode(received, message_bytes_max, |event| {
-        if let Ok(ws::Event::Text(text)) = event {
-            streams.take(text);
-        }
+    decode(received, message_bytes_max, |event| match event {
+        Ok(ws::Event::Text(text)) => streams.take(text),
+        Ok(ws::Event::Binary(bytes)) => streams.take_audio(bytes),
+        _ => {}
     });
     streams.end().0
 }
@@ -149,6 +148,8 @@ struct Streams {
     errors: Vec<Error>,
     /// Whether a start ends the stream before it.
     has_one: bool,
+    /// Audio that came before a start.
+    early: Vec<u8>,
 }
 
 impl Streams {
@@ -160,6 +161,7 @@ impl Streams {
             all: vec![],
             errors: vec![],
             has_one: false,
+            early: vec![],
         };
         streams.add();
         streams
@@ -187,13 +189,52 @@ impl Streams {
         let verdict = self.detector.note_text(text);
         let provider = self.provider();
         self.all.iter_mut().for_each(|(session, _)| session.set_provider(provider));
-        let frame = match verdict.and_then(|_| frame::parse(provider, text)) {
-            Ok(frame) => frame,
+        match verdict.and_then(|_| frame::parse(provider, text)) {
+            Ok(frame) => {
+                let is_start = matches!(frame.body, Body::Start(_));
+                self.take_frame(frame);
+                if is_start && provider.habits().has_binary_audio {
+                    let early = std::mem::take(&mut self.early);
+                    self.place_audio(&early);
+                }
+            }
             Err(error) => {
                 let error = self.all[last].0.reject(error);
-                return self.errors.push(error);
+                self.errors.push(error);
             }
+        }
+    }
+
+    fn take_audio(&mut self, bytes: &[u8]) {
+        let last = self.all.len() - 1;
+        let mut has_started = self.all[last].0.spec().is_some();
+        let habits = match self.detector.verdict() {
+            Verdict::Known(provider) => provider.habits(),
+            Verdict::Foreign(_) => return,
+            Verdict::Undecided => return self.early.extend(bytes),
         };
+        if !habits.has_binary_audio {
+            return;
+        }
+        if !has_started && habits.has_optional_start && !bytes.is_empty() {
+            let start = Body::Start(Start::assumed(self.provider()));
+            self.take_frame(Frame::new(None, b"", start));
+            has_started = true;
+        }
+        if has_started { self.place_audio(bytes) } else { self.early.extend(bytes) }
+    }
+
+    fn place_audio(&mut self, bytes: &[u8]) {
+        let (session, tape) = self.all.last_mut().unwrap();
+        tape.note(session);
+        match session.handle_audio(bytes) {
+            Ok(turn) => tape.drain(turn, usize::MAX),
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    fn take_frame(&mut self, frame: Frame<'_>) {
+        let last = self.all.len() - 1;
         let is_live =
             |(session, tape): &(Session<_>, Tape)| session.spec().is_some() && !tape.ended;
         let named = self.all.iter().rposition(|stream| {
@@ -214,7 +255,7 @@ impl Streams {
         tape.note(session);
         if let Body::Start(start) = &frame.body
             && let Some(bytes_min) = ring_bytes_min(start)
-            && bytes_min > self.ring_bytes
+            && (bytes_min > self.ring_bytes || start.is_interleaved)
         {
             session.set_ring(vec![0; bytes_min]);
         }
