@@ -3,6 +3,8 @@
 #[cfg(feature = "telnyx")]
 mod chunks;
 mod clock;
+#[cfg(feature = "replies")]
+mod dialogue;
 mod event;
 mod identity;
 mod placing;
@@ -23,6 +25,8 @@ use crate::log;
 use crate::wav;
 
 pub use self::clock::MediaClock;
+#[cfg(feature = "replies")]
+pub use self::dialogue::SKIP_MS_MAX;
 pub use self::event::{Error, Event, Gap, Placed};
 pub use self::silence::SilenceBudget;
 pub use self::stats::Stats;
@@ -133,6 +137,8 @@ pub struct Session<S> {
     silence: SilenceBudget,
     /// First sample, on its track, of the last silence that the timestamps asked for; wraps around.
     silence_at: u32,
+    #[cfg(feature = "replies")]
+    dialogue: frame::Dialogue,
     sequence: Option<u64>,
     /// Messages rejected since the number in `sequence`: they arrived, so they are not missing.
     refused: u64,
@@ -164,6 +170,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             pace: Pace::NEW,
             silence: SilenceBudget::UNLIMITED,
             silence_at: 0,
+            #[cfg(feature = "replies")]
+            dialogue: frame::Dialogue::new(),
             sequence: None,
             refused: 0,
             foreign: 0,
@@ -173,7 +181,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
 
     /// Makes the session wait for another start, in place: nothing as large as its ring passes through
     /// the stack. Clears the counters and drops undrained samples. Keeps the provider, the ring and the
-    /// [`SilenceBudget`], which belongs to the connection.
+    /// [`SilenceBudget`] and the dialogue, which belong to the connection.
     pub fn reset(&mut self) {
         let Self {
             provider: _,
@@ -187,6 +195,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             pace,
             silence: _,
             silence_at,
+            #[cfg(feature = "replies")]
+                dialogue: _,
             sequence,
             refused,
             foreign,
@@ -258,6 +268,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     /// [`PeerError`]; give it to [`reject`](Self::reject) to count the message.
     #[inline]
     pub fn parse<'t>(&self, text: &'t mut [u8]) -> Result<Frame<'t>, PeerError> {
+        #[cfg(feature = "replies")]
+        if self.provider != Provider::Twilio {
+            return self.parse_of_dialogue(text);
+        }
         frame::parse_known(self.provider, text, self.stream_id.known())
     }
 
@@ -391,7 +405,14 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
 
     // Apart from media, which comes fifty times a second: a start is large and is moved on the stack.
     #[cold]
+    #[cfg(not(feature = "replies"))]
     fn handle_rare<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
+        self.handle_plain(frame)
+    }
+
+    /// Takes a message other than media that is no part of a dialogue.
+    #[cold]
+    fn handle_plain<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
         self.jitter.forget_closed_holes();
         let mut gaps = [None; 2];
         let event = match (self.state, frame.body) {

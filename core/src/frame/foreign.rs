@@ -18,13 +18,19 @@ pub(super) fn of_message(message: &Members<'_>) -> Option<&'static str> {
     let is_audio = |text: &str| text.get(..6).is_some_and(|t| t.eq_ignore_ascii_case("audio/"));
     Some(match (text("event"), text("type")) {
         ("MEDIA_START", _) => "Asterisk's chan_websocket",
+        #[cfg(not(feature = "ringcentral"))]
         ("Connected" | "Start", _) => "RingCentral",
         ("websocket:connected", _) => "Vonage or Infobip",
+        #[cfg(not(feature = "genesys"))]
         (_, "open") if text("version") == "2" => "Genesys AudioHook",
+        #[cfg(not(feature = "audiocodes"))]
         (_, "session.initiate" | "session.resume" | "connection.validate") => "AudioCodes",
+        #[cfg(not(feature = "webex"))]
         (_, "VOICE_VA_REQUEST") => "Webex",
         _ if is_audio(text("content-type")) => "Vonage or Infobip",
+        #[cfg(not(feature = "sinch"))]
         _ if text("command") == "connect" => "Sinch",
+        #[cfg(not(feature = "acs"))]
         _ if text("kind") == "AudioMetadata" => "Azure Communication Services",
         _ if has("sampleRate") && has("mixType") => "jambonz or mod_audio_fork",
         _ => return None,
