@@ -1,5 +1,6 @@
 //! A call as a state machine: messages in, samples that can no longer change out.
 
+mod audio;
 #[cfg(feature = "telnyx")]
 mod chunks;
 mod clock;

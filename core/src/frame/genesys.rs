@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::members::{Members, Value};
 use super::nested::{Meaning, Reader, all, millionths, number, object, string};
-use super::reply::{Cause, Dialogue, ID_BYTES_MAX, Words as Reply};
+use super::reply::{Cause, Dialogue, Words as Reply, is_repeatable};
 use super::spelling::Dialect;
 use super::{Ask, Body, Dtmf, Habits, PeerError, Skipped, Start, Text, Track, Tracks};
 use crate::format::{Codec, Format};
@@ -37,9 +37,7 @@ fn read<'t>(message: &Members<'t>, odd_fields: u32) -> Result<Meaning<'t>, PeerE
     let stream_id = string(message, "id");
     let parameters = object(message, "parameters");
     let body = match kind {
-        "open" if stream_id.is_empty() || stream_id.len() > ID_BYTES_MAX => {
-            return Err(PeerError::Shape);
-        }
+        "open" if !is_repeatable(stream_id.as_bytes()) => return Err(PeerError::Shape),
         "open" => open(stream_id, &parameters, odd_fields),
         "ping" => Body::Asked(Ask::Ping(Text::new(""))),
         "update" => Body::Asked(Ask::Update),

@@ -8,11 +8,8 @@ use crate::format::Format;
 /// Most bytes of a [`Reply`].
 pub const REPLY_BYTES_MAX: usize = 512;
 
-/// Longest time of a question that its answer repeats, in bytes.
-const TIME_BYTES_MAX: usize = 40;
-
-/// Longest id that an answer repeats, in bytes: that of a UUID, and some more.
-pub(super) const ID_BYTES_MAX: usize = 64;
+/// Longest text that an answer repeats, in bytes: a UUID or a time, and some more.
+const ID_BYTES_MAX: usize = 64;
 
 /// A question that has no other meaning.
 ///
@@ -88,10 +85,10 @@ impl Dialogue {
         Self { sent: 0, received: 0, format: None, id: [0; ID_BYTES_MAX], id_bytes: 0 }
     }
 
-    /// Takes note of a message, and of its id unless that is empty or longer than [`ID_BYTES_MAX`].
+    /// Takes note of a message, and of its id if an answer can repeat it.
     pub(crate) fn note(&mut self, sequence: Option<u64>, id: &[u8]) {
         self.received = sequence.unwrap_or(self.received);
-        if let Some(place) = self.id.get_mut(..id.len()).filter(|place| !place.is_empty()) {
+        if let Some(place) = self.id.get_mut(..id.len()).filter(|_| is_repeatable(id)) {
             place.copy_from_slice(id);
             self.id_bytes = id.len() as u8;
         }
@@ -195,7 +192,15 @@ impl fmt::Display for Reply<'_> {
     }
 }
 
-/// The time of a question, or none if it is too long to be repeated.
+/// The time of a question, or none if an answer cannot repeat it.
+#[cfg(feature = "webex")]
 pub(super) fn time(text: &str) -> Text<'_> {
-    Text::new(if text.len() <= TIME_BYTES_MAX { text } else { "" })
+    Text::new(if is_repeatable(text.as_bytes()) { text } else { "" })
+}
+
+/// Whether an answer can repeat a text, as it stands between the quotes: up to [`ID_BYTES_MAX`] visible
+/// ASCII characters that need no escape. So are UUIDs and times.
+pub(super) fn is_repeatable(text: &[u8]) -> bool {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    (1..=ID_BYTES_MAX).contains(&text.len()) && text.iter().all(is_plain)
 }

@@ -31,7 +31,7 @@ fn say(server: &Server, path: &str, headers: &str, messages: &[&str]) -> Option<
 }
 
 /// The end records of a directory, once there are `count`.
-fn records(dir: &Path, count: usize) -> Vec<Value> {
+pub(super) fn records(dir: &Path, count: usize) -> Vec<Value> {
     eventually(PATIENCE, "the records", || {
         let files = shelf::files(dir).into_iter();
         let json = files.filter(|path| path.extension().is_some_and(|e| e == "json"));
