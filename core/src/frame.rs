@@ -5,10 +5,14 @@
 
 #[cfg(feature = "acs")]
 mod acs;
+#[cfg(feature = "asterisk")]
+mod asterisk;
 #[cfg(feature = "audiocodes")]
 mod audiocodes;
 #[cfg(feature = "bandwidth")]
 mod bandwidth;
+#[cfg(feature = "binary")]
+mod control;
 mod detect;
 #[cfg(feature = "formats")]
 mod encoding;
@@ -19,9 +23,13 @@ mod foreign;
 mod found;
 #[cfg(feature = "genesys")]
 mod genesys;
+#[cfg(feature = "jambonz")]
+mod jambonz;
 #[cfg(feature = "json")]
 mod json;
 mod members;
+#[cfg(feature = "mod-audio-stream")]
+mod mod_audio_stream;
 #[cfg(feature = "replies")]
 mod nested;
 #[cfg(feature = "plivo")]
@@ -41,6 +49,8 @@ mod start;
 mod telnyx;
 mod text;
 mod twilio;
+#[cfg(feature = "vonage")]
+mod vonage;
 #[cfg(feature = "voximplant")]
 mod voximplant;
 #[cfg(feature = "wavix")]
@@ -427,6 +437,28 @@ impl Start<'_> {
         }
     }
 
+    /// The start of a stream of which no message tells anything: tracks and format are the provider's
+    /// usual ones, and the format counts as assumed. Where settings of the user's tell more, change
+    /// `tracks`, `format` and `is_interleaved`.
+    ///
+    /// ```
+    /// use callreel_core::format::Format;
+    /// use callreel_core::frame::{Provider, Start};
+    ///
+    /// let start = Start::assumed(Provider::Twilio);
+    /// assert_eq!((start.format, start.is_format_assumed), (Some(Format::TELEPHONE), true));
+    /// ```
+    #[must_use]
+    pub fn assumed(provider: Provider) -> Self {
+        let habits = provider.habits();
+        Self {
+            tracks: habits.default_tracks,
+            format: habits.default_format,
+            is_format_assumed: true,
+            ..Self::new()
+        }
+    }
+
     /// ChunkLayout of the chunks; `None` if it cannot be recorded.
     pub(crate) fn layout(&self) -> Option<ChunkLayout> {
         ChunkLayout::new(self.format?, self.is_interleaved && self.tracks == Tracks::Both)
@@ -519,7 +551,10 @@ pub(crate) fn parse_or_start(
 /// Parses a message of another provider than Twilio.
 #[cold]
 #[inline(never)]
-#[cfg_attr(not(feature = "replies"), expect(unused_variables, reason = "no stream begins with audio"))]
+#[cfg_attr(
+    not(feature = "replies"),
+    expect(unused_variables, reason = "no stream begins with audio")
+)]
 fn parse_other(
     provider: Provider,
     text: &mut [u8],
@@ -529,6 +564,8 @@ fn parse_other(
         Provider::Twilio => twilio::parse(text, b""),
         #[cfg(feature = "acs")]
         Provider::Acs => nested::parse(text, &acs::READER, has_begun),
+        #[cfg(feature = "asterisk")]
+        Provider::Asterisk => asterisk::parse(text),
         #[cfg(feature = "audiocodes")]
         Provider::AudioCodes => nested::parse(text, &audiocodes::READER, has_begun),
         #[cfg(feature = "bandwidth")]
@@ -537,6 +574,10 @@ fn parse_other(
         Provider::Exotel => json::parse(text, &exotel::NAMES),
         #[cfg(feature = "genesys")]
         Provider::Genesys => nested::parse(text, &genesys::READER, has_begun),
+        #[cfg(feature = "jambonz")]
+        Provider::Jambonz => jambonz::parse(text),
+        #[cfg(feature = "mod-audio-stream")]
+        Provider::ModAudioStream => mod_audio_stream::parse(text),
         #[cfg(feature = "plivo")]
         Provider::Plivo => json::parse(text, &plivo::NAMES),
         #[cfg(feature = "ringcentral")]
@@ -547,6 +588,8 @@ fn parse_other(
         Provider::Sinch => nested::parse(text, &sinch::READER, has_begun),
         #[cfg(feature = "telnyx")]
         Provider::Telnyx => json::parse(text, &telnyx::NAMES),
+        #[cfg(feature = "vonage")]
+        Provider::Vonage => vonage::parse(text),
         #[cfg(feature = "voximplant")]
         Provider::Voximplant => json::parse(text, &voximplant::NAMES),
         #[cfg(feature = "wavix")]

@@ -8,6 +8,7 @@ mod clock;
 mod dialogue;
 mod event;
 mod identity;
+mod numbers;
 mod placing;
 mod silence;
 mod stats;
@@ -76,7 +77,8 @@ fn parts(layout: ChunkLayout, tracks: Tracks) -> usize {
 /// - *Inputs*: [`handle_message`](Self::handle_message) takes a text message. To parse the message
 ///   first, call [`parse`](Self::parse), then [`handle_frame`](Self::handle_frame) with the frame,
 ///   [`handle_media`](Self::handle_media) with a media frame, or [`reject`](Self::reject) with the
-///   error. [`handle_end`](Self::handle_end) ends the recording without a stop.
+///   error. [`handle_audio`](Self::handle_audio) takes a binary message of audio, where a provider
+///   sends such messages. [`handle_end`](Self::handle_end) ends the recording without a stop.
 /// - *Outputs*: every input except `reject` returns a [`Turn`] (its event, gaps and samples) or an
 ///   [`Error`]. Drain the turn before the next input.
 /// - *Getters*: [`is_addressed`](Self::is_addressed), [`media_clock`](Self::media_clock),
@@ -431,6 +433,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             {
                 return Err(self.reject(PeerError::Shape));
             }
+            (_, Body::Start(_)) if self.provider.habits().has_free_start => Event::Ignored,
             (_, Body::Start(_)) => Event::Restart,
             (State::Waiting, Body::Stop) => Event::Stopped,
             (State::Recording, Body::Stop) => {
@@ -579,35 +582,4 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
         gaps
     }
-
-    /// Counts missing messages by the numbers of those that arrived; returns whether this message is
-    /// older than one that arrived before it.
-    fn note_sequence(&mut self, sequence: Option<u64>) -> bool {
-        let Some(sequence) = sequence else {
-            return false;
-        };
-        let last = *self.sequence.get_or_insert(sequence);
-        let ahead = sequence.wrapping_sub(last).cast_signed();
-        if ahead.unsigned_abs() > SEQUENCE_JUMP_MAX {
-            // Too many to be lost: the numbers restart.
-            self.sequence = Some(sequence);
-        } else if ahead > 0 {
-            self.sequence = Some(sequence);
-            let absent = ahead.unsigned_abs() - 1;
-            self.stats.missing += absent.saturating_sub(core::mem::take(&mut self.refused));
-            if absent > core::mem::take(&mut self.foreign) {
-                let from = sequence.wrapping_sub(absent);
-                self.clocks.iter_mut().for_each(|clock| {
-                    clock.missing_from.get_or_insert(from);
-                });
-                log::debug!("{} messages are missing or were rejected", absent);
-            }
-        }
-        // An old number changes nothing: the chunk fills its hole, or its timestamp gives its place.
-        ahead < 0
-    }
 }
-
-/// Largest step between two sequence numbers that counts as loss: ten minutes of two tracks, in chunks of
-/// 20 ms.
-const SEQUENCE_JUMP_MAX: u64 = 2 * 10 * 60 * 1000 / 20;

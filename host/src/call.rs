@@ -1,6 +1,7 @@
 //! One connection: the bytes of its WebSocket in, recordings and their end records out.
 
 mod answers;
+mod audio;
 mod context;
 mod conversation;
 mod dialect;
@@ -20,13 +21,16 @@ use callreel_core::ws;
 use jiff::Timestamp;
 
 pub use self::answers::Answers;
+pub use self::audio::EARLY_BYTES_MAX;
 pub use self::context::Context;
 use self::opening::Opening;
 pub use self::opening::{Allowance, Shown};
 use self::stream::{Next, Stream, warn};
 use crate::board::Refused;
+use crate::lines;
 use crate::record::End;
 use crate::recording::{Done, Finishing, Outcome, Posts, Recording, STUCK_AFTER};
+use crate::stream_paths::Assumed;
 
 /// Largest message, in bytes: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -100,6 +104,10 @@ pub struct Call {
     streams: Vec<Stream>,
     /// The provider, as far as the handshake and the messages tell it.
     detector: Detector,
+    /// Settings of the user's for streams that do not tell their format.
+    assumed: Assumed,
+    /// Audio that came before the start. *Invariant: at most [`EARLY_BYTES_MAX`] bytes.*
+    early: Vec<u8>,
     /// Counts of the messages so far, until the first stream starts.
     opening: Option<Box<Opening>>,
     /// The recording that a repeated start has ended, and the time of that end. Until it is finished,
@@ -147,6 +155,8 @@ impl Call {
             decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
             streams: vec![Stream::new(peer, dialect::provider_of(detector))],
             detector,
+            assumed: Assumed::default(),
+            early: Vec::new(),
             opening: Some(Box::default()),
             before: None,
             silence: SilenceBudget::new(),
@@ -165,6 +175,12 @@ impl Call {
             peer,
             began_at: Timestamp::now(),
         }
+    }
+
+    /// The same connection, with settings for streams that do not tell their format.
+    #[must_use]
+    pub fn assuming(self, assumed: Assumed) -> Self {
+        Self { assumed, ..self }
     }
 
     /// Handles bytes of the connection: those that the last result kept, and new ones behind them.
@@ -187,14 +203,11 @@ impl Call {
                 Ok(ws::Event::Text(text)) if self.ended.is_none() => {
                     self.handle_message(text, context, now);
                 }
-                Ok(ws::Event::Binary(bytes)) => {
-                    // Never recorded, but counted for the record of a connection without a start.
-                    if let Some(opening) = self.opening.as_mut().filter(|_| self.ended.is_none()) {
-                        opening.note_binary(bytes);
-                    }
+                Ok(ws::Event::Binary(bytes)) if self.ended.is_none() => {
+                    self.handle_binary(bytes, context, now);
                 }
                 // Nothing to do for a message after the end, or for a pong.
-                Ok(ws::Event::Text(_) | ws::Event::Pong) => {}
+                Ok(ws::Event::Text(_) | ws::Event::Binary(_) | ws::Event::Pong) => {}
                 Ok(ws::Event::Ping(payload)) => self.answers.pong(payload),
                 Ok(ws::Event::Close(code)) => {
                     has_peer_closed = true;
@@ -358,11 +371,7 @@ impl Call {
             opening.note_text(text);
         }
         if let Some(line) = &mut self.line {
-            // In JSON a line break is white space; in a string it would be an error.
-            let plain = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
-            line.clear();
-            line.extend(text.iter().map(plain));
-            line.push(b'\n');
+            lines::write_text(line, text);
         }
         if self.opening.is_some() && !self.identify(text, context, now) {
             return;
@@ -378,12 +387,7 @@ impl Call {
     }
 
     /// Handles a message that was parsed.
-    fn take(
-        &mut self,
-        parsed: Result<Frame<'_>, PeerError>,
-        context: &mut Context,
-        now: Instant,
-    ) {
+    fn take(&mut self, parsed: Result<Frame<'_>, PeerError>, context: &mut Context, now: Instant) {
         if let Ok(frame) = &parsed
             && let Some(media) = frame.media().filter(|_| self.opening.is_none())
         {
@@ -391,7 +395,8 @@ impl Call {
             return;
         }
         match parsed {
-            Ok(frame) => {
+            Ok(mut frame) => {
+                self.complete_start(&mut frame);
                 if let Some(opening) = &mut self.opening {
                     opening.note_frame(&frame.body);
                     if matches!(frame.body, Body::Start(_)) && self.provider().is_none() {
@@ -402,7 +407,8 @@ impl Call {
                 {
                     return self.refuse_start(frame, context, now);
                 }
-                self.handle_frame(frame, context, now);
+                self.handle_frame(frame, true, context, now);
+                self.record_early(context, now);
             }
             Err(error) => self.reject(error, context, now),
         }
@@ -437,7 +443,15 @@ impl Call {
         self.silence = *stream.session.silence_mut();
     }
 
-    fn handle_frame(&mut self, frame: Frame<'_>, context: &mut Context, now: Instant) {
+    /// Handles a message other than audio. `has_line`: it is the last message, which the capture does not
+    /// have yet.
+    fn handle_frame(
+        &mut self,
+        frame: Frame<'_>,
+        has_line: bool,
+        context: &mut Context,
+        now: Instant,
+    ) {
         let index = match &frame.body {
             Body::Start(_) => self.stream_for_start(frame.stream_id, context, now),
             _ => routing::index_of(&self.streams, frame.stream_id),
@@ -452,7 +466,8 @@ impl Call {
             }
             _ => Duration::ZERO,
         };
-        stream.make_ready_for(silence, self.line.as_deref(), context, now);
+        let line = self.line.as_deref().filter(|_| has_line);
+        stream.make_ready_for(silence, line, context, now);
         *stream.session.silence_mut() = self.silence;
         let next = stream.follow(frame, &mut self.opening, &mut self.answers, context, now);
         self.silence = *stream.session.silence_mut();
@@ -499,6 +514,7 @@ impl Call {
         if self.is_nameless_beside_named(stream_id) {
             return routing::index_of(&self.streams, stream_id);
         }
+        let stream = self.next_stream();
         if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
             self.finish(index, End::Restart, context, now);
             self.streams.remove(index);
@@ -506,8 +522,7 @@ impl Call {
         self.owed += START_SAMPLES;
         self.pay();
         self.streams.reserve_exact(1);
-        self.streams.push(Stream::new(self.peer, self.provider()));
-        self.share_dialogue(0);
+        self.streams.push(stream);
         self.streams.len() - 1
     }
 

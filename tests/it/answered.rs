@@ -90,8 +90,7 @@ fn taken(kind: &str, seq: u64, clientseq: u64, parameters: &str) -> Option<Strin
     ))
 }
 
-const STEREO: &str =
-    r#"{"media":[{"type":"audio","format":"PCMU","channels":["external","internal"],"rate":8000}]}"#;
+const STEREO: &str = r#"{"media":[{"type":"audio","format":"PCMU","channels":["external","internal"],"rate":8000}]}"#;
 
 #[test]
 fn every_message_of_genesys_is_answered_with_the_numbers_of_both_sides() {
@@ -243,14 +242,17 @@ fn a_conversation_of_audiocodes_has_streams_one_after_the_other() {
 #[test]
 fn a_ping_of_webex_is_answered_with_its_number_and_sinch_with_the_word_that_it_waits_for() {
     let mut talk = Talk::new(Provider::Webex);
-    let ping = r#"{"type":"PING","seq":3,"ts":"2025-08-21T08:20:40.000Z","conversation_id":"d7e2"}"#;
-    let pong = r#"{"type":"PONG","seq":3,"ts":"2025-08-21T08:20:40.000Z","conversation_id":"d7e2"}"#;
+    let ping =
+        r#"{"type":"PING","seq":3,"ts":"2025-08-21T08:20:40.000Z","conversation_id":"d7e2"}"#;
+    let pong =
+        r#"{"type":"PONG","seq":3,"ts":"2025-08-21T08:20:40.000Z","conversation_id":"d7e2"}"#;
     assert_eq!(talk.answer(ping).as_deref(), Some(pong));
     let long = ping.replace("2025", &"2".repeat(1000));
     let short = pong.replace("2025-08-21T08:20:40.000Z", "");
     assert_eq!(talk.answer(&long), Some(short));
     let mut talk = Talk::new(Provider::Sinch);
-    let connect = r#"{"command":"connect","version":1,"callId":"0f1e","codec":"PCM","sampleRate":8000}"#;
+    let connect =
+        r#"{"command":"connect","version":1,"callId":"0f1e","codec":"PCM","sampleRate":8000}"#;
     assert_eq!(talk.answer(connect).as_deref(), Some(r#"{"command":"answer"}"#));
     talk.hear(&[1, 0, 2, 0]);
     assert_eq!(talk.audio, [1, 0, 2, 0]);

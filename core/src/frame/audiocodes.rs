@@ -11,19 +11,11 @@ use super::{Ask, Body, Dtmf, Habits, PeerError, Start, Text, Track};
 use crate::format::{Codec, Format};
 
 /// A conversation has streams one after the other, or beside each other with a participant each.
-pub(super) const HABITS: Habits = Habits {
-    closes_after_stop: false,
-    is_answered: true,
-    default_format: None,
-    ..Habits::USUAL
-};
+pub(super) const HABITS: Habits =
+    Habits { closes_after_stop: false, is_answered: true, default_format: None, ..Habits::USUAL };
 
-pub(super) const READER: Reader = Reader {
-    habits: &HABITS,
-    dialect: Dialect { numbers: &[], free: &[] },
-    read,
-    samples: all,
-};
+pub(super) const READER: Reader =
+    Reader { habits: &HABITS, dialect: Dialect { numbers: &[], free: &[] }, read, samples: all };
 
 /// Names of the formats that can be accepted.
 const FORMATS: [(&str, Format); 4] = [

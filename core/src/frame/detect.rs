@@ -8,8 +8,9 @@ use super::{PeerError, Provider, foreign, twilio};
 ///
 /// In this order: the provider that the caller knows of ([`of`](Self::of)), for example by the path of
 /// the request; the first header of the handshake that tells it ([`note_header`](Self::note_header));
-/// the first message that does ([`note_text`](Self::note_text)). Nothing is ever concluded from the
-/// absence of a header or a field.
+/// the first text that does ([`note_text`](Self::note_text)). Nothing is ever concluded from the absence
+/// of a header or a field, nor from a binary message, since the bytes of audio tell no provider: where
+/// one comes before there is a verdict, keep it until there is.
 ///
 /// ```
 /// use callreel_core::frame::{Detector, Provider, Verdict};
@@ -62,20 +63,22 @@ const HEADERS: &[(&str, Verdict)] = &[
     ("x-fonoster-signature", Verdict::Known(Provider::Twilio)),
     #[cfg(feature = "plivo")]
     ("x-plivo-signature-v3", Verdict::Known(Provider::Plivo)),
-    #[cfg(not(feature = "genesys"))]
-    ("audiohook-session-id", Verdict::Foreign("Genesys AudioHook")),
     #[cfg(feature = "genesys")]
     ("audiohook-session-id", Verdict::Known(Provider::Genesys)),
-    ("x-opentok-ws-sessionid", Verdict::Foreign("Vonage Video")),
+    #[cfg(feature = "vonage")]
+    ("x-opentok-ws-sessionid", Verdict::Known(Provider::Vonage)),
 ];
 
 /// Subprotocols that only one provider offers.
 const SUBPROTOCOLS: &[(&str, Verdict)] = &[
     // Somleng speaks Twilio's dialect.
     ("audio.somleng.org", Verdict::Known(Provider::Twilio)),
-    ("audio.drachtio.org", Verdict::Foreign("jambonz or mod_audio_fork")),
-    ("audio.jambonz.org", Verdict::Foreign("jambonz or mod_audio_fork")),
-    ("media", Verdict::Foreign("Asterisk's chan_websocket")),
+    #[cfg(feature = "jambonz")]
+    ("audio.drachtio.org", Verdict::Known(Provider::Jambonz)),
+    #[cfg(feature = "jambonz")]
+    ("audio.jambonz.org", Verdict::Known(Provider::Jambonz)),
+    #[cfg(feature = "asterisk")]
+    ("media", Verdict::Known(Provider::Asterisk)),
 ];
 
 impl Detector {
@@ -135,8 +138,9 @@ impl Detector {
         if self.verdict != Verdict::Undecided {
             return Ok(self.verdict);
         }
-        if let Some(name) = foreign::of_text(text) {
-            self.verdict = Verdict::Foreign(name);
+        #[cfg(feature = "asterisk")]
+        if super::asterisk::is_mine_in_words(text) {
+            self.verdict = Verdict::Known(Provider::Asterisk);
             return Ok(self.verdict);
         }
         canonicalise(text, &ANY)?;
@@ -169,6 +173,18 @@ impl Detector {
         #[cfg(feature = "replies")]
         if let Some(provider) = of_conversation(message) {
             return Some(provider);
+        }
+        #[cfg(feature = "asterisk")]
+        if super::asterisk::is_mine(message) {
+            return Some(Provider::Asterisk);
+        }
+        #[cfg(feature = "jambonz")]
+        if super::jambonz::is_mine(message) {
+            return Some(Provider::Jambonz);
+        }
+        #[cfg(feature = "vonage")]
+        if super::vonage::is_mine(message) {
+            return Some(Provider::Vonage);
         }
         let is_start = message.clone().find("event") == Some(Value::String("start"));
         let start = message.clone().find("start").unwrap_or(Value::Null).members();

@@ -16,6 +16,7 @@ pub(super) const HABITS: Habits = Habits {
     closes_after_stop: false,
     names_streams: false,
     is_answered: true,
+    has_binary_audio: true,
     default_format: None,
     ..Habits::USUAL
 };
@@ -122,7 +123,8 @@ impl<'t> Offered<'t> {
             _ => None,
         };
         let rate = number(offered, "rate").and_then(|rate| u32::try_from(rate).ok());
-        let format = codec.zip(rate).map(|(codec, sample_rate_hz)| Format { codec, sample_rate_hz });
+        let format =
+            codec.zip(rate).map(|(codec, sample_rate_hz)| Format { codec, sample_rate_hz });
         let format = format.filter(|format| format.is_recordable());
         Self { name, audio: format.zip(tracks) }
     }
@@ -195,7 +197,10 @@ pub(super) fn write(words: Words, dialogue: &Dialogue, f: &mut fmt::Formatter<'_
     };
     let Dialogue { sent, received, .. } = dialogue;
     let id = dialogue.id();
-    write!(f, r#"{{"version":"2","type":"{kind}","seq":{sent},"clientseq":{received},"id":"{id}","#)?;
+    write!(
+        f,
+        r#"{{"version":"2","type":"{kind}","seq":{sent},"clientseq":{received},"id":"{id}","#
+    )?;
     f.write_str(r#""parameters":{"#)?;
     match words {
         Words::Opened(None) => f.write_str(r#""media":[]"#)?,

@@ -1,9 +1,7 @@
 //! The reader of dialects that nest their fields each in a way of its own: a provider's file tells the
 //! meaning of a message, all else is here.
 
-use serde::Deserialize;
-
-use super::found::{Found, from_json, range_in, to_str};
+use super::found::{Anything, Found, from_json, range_in, to_str};
 use super::members::{self, Members, Value};
 use super::spelling::{Dialect, canonicalise};
 use super::{Body, Frame, Habits, PeerError, Start, Text, Track};
@@ -26,8 +24,16 @@ pub(super) struct Reader {
 pub(super) enum Meaning<'t> {
     Audio(Audio<'t>),
     /// Audio that cannot be taken.
-    Rejected { sequence: Option<u64>, stream_id: &'t str, error: PeerError },
-    Other { sequence: Option<u64>, stream_id: &'t str, body: Body<'t> },
+    Rejected {
+        sequence: Option<u64>,
+        stream_id: &'t str,
+        error: PeerError,
+    },
+    Other {
+        sequence: Option<u64>,
+        stream_id: &'t str,
+        body: Body<'t>,
+    },
 }
 
 impl<'t> Meaning<'t> {
@@ -47,10 +53,6 @@ pub(super) struct Audio<'t> {
     /// The start that the message stands for, if its stream has not begun.
     pub(super) start: Option<Start<'t>>,
 }
-
-/// Any object. Reading one checks that the whole text is JSON.
-#[derive(Deserialize)]
-struct Anything {}
 
 /// Parses a message. With a provider of streams that begin with audio, audio of a stream that has not
 /// begun is its start.
@@ -150,7 +152,8 @@ impl<'t> Start<'t> {
 pub(super) fn unix_ms(text: &str) -> Option<u64> {
     let (date, time) = text.split_once(['T', 't', ' '])?;
     let mut parts = date.split('-');
-    let mut part = || parts.next()?.parse::<i64>().ok().filter(|number| (1..10_000).contains(number));
+    let mut part =
+        || parts.next()?.parse::<i64>().ok().filter(|number| (1..10_000).contains(number));
     let (year, month, day) = (part()?, part()?, part()?);
     let (time, offset_minutes) = match time.find(['Z', 'z', '+', '-']) {
         Some(at) => (time.get(..at)?, offset_minutes(time.get(at..)?)?),

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "acs")]
 use super::acs;
+#[cfg(feature = "asterisk")]
+use super::asterisk;
 #[cfg(feature = "audiocodes")]
 use super::audiocodes;
 #[cfg(feature = "bandwidth")]
@@ -10,6 +12,10 @@ use super::bandwidth;
 use super::exotel;
 #[cfg(feature = "genesys")]
 use super::genesys;
+#[cfg(feature = "jambonz")]
+use super::jambonz;
+#[cfg(feature = "mod-audio-stream")]
+use super::mod_audio_stream;
 #[cfg(feature = "plivo")]
 use super::plivo;
 #[cfg(feature = "ringcentral")]
@@ -21,6 +27,8 @@ use super::sinch;
 #[cfg(feature = "telnyx")]
 use super::telnyx;
 use super::twilio;
+#[cfg(feature = "vonage")]
+use super::vonage;
 #[cfg(feature = "voximplant")]
 use super::voximplant;
 #[cfg(feature = "wavix")]
@@ -48,6 +56,9 @@ pub enum Provider {
     /// Azure Communication Services: audio streaming of Call Automation. With the feature `acs`.
     #[cfg(feature = "acs")]
     Acs,
+    /// Asterisk: the WebSocket channel driver, `chan_websocket`. With the feature `asterisk`.
+    #[cfg(feature = "asterisk")]
+    Asterisk,
     /// AudioCodes: VoiceAI Connect and Live Hub. With the feature `audiocodes`.
     #[cfg(feature = "audiocodes")]
     AudioCodes,
@@ -60,6 +71,14 @@ pub enum Provider {
     /// Genesys: AudioHook Monitor. With the feature `genesys`.
     #[cfg(feature = "genesys")]
     Genesys,
+    /// jambonz: `listen` and `stream`, and FreeSWITCH's mod_audio_fork, of which it is made. With the
+    /// feature `jambonz`.
+    #[cfg(feature = "jambonz")]
+    Jambonz,
+    /// FreeSWITCH's mod_audio_stream, and other senders of bare 16-bit audio. With the feature
+    /// `mod-audio-stream`.
+    #[cfg(feature = "mod-audio-stream")]
+    ModAudioStream,
     /// Plivo: `<Stream>`, and Vobiz, which speaks its dialect. With the feature `plivo`.
     #[cfg(feature = "plivo")]
     Plivo,
@@ -78,6 +97,10 @@ pub enum Provider {
     Telnyx,
     /// Twilio Media Streams, and senders that speak its dialect.
     Twilio,
+    /// Vonage: WebSockets of the Voice API and the Audio Connector of the Video API; and Infobip, which
+    /// speaks its dialect. With the feature `vonage`.
+    #[cfg(feature = "vonage")]
+    Vonage,
     /// Voximplant: media streams of VoxEngine. With the feature `voximplant`.
     #[cfg(feature = "voximplant")]
     Voximplant,
@@ -94,6 +117,8 @@ impl Provider {
     pub const ALL: &'static [Self] = &[
         #[cfg(feature = "acs")]
         Self::Acs,
+        #[cfg(feature = "asterisk")]
+        Self::Asterisk,
         #[cfg(feature = "audiocodes")]
         Self::AudioCodes,
         #[cfg(feature = "bandwidth")]
@@ -102,6 +127,10 @@ impl Provider {
         Self::Exotel,
         #[cfg(feature = "genesys")]
         Self::Genesys,
+        #[cfg(feature = "jambonz")]
+        Self::Jambonz,
+        #[cfg(feature = "mod-audio-stream")]
+        Self::ModAudioStream,
         #[cfg(feature = "plivo")]
         Self::Plivo,
         #[cfg(feature = "ringcentral")]
@@ -113,6 +142,8 @@ impl Provider {
         #[cfg(feature = "telnyx")]
         Self::Telnyx,
         Self::Twilio,
+        #[cfg(feature = "vonage")]
+        Self::Vonage,
         #[cfg(feature = "voximplant")]
         Self::Voximplant,
         #[cfg(feature = "wavix")]
@@ -121,12 +152,14 @@ impl Provider {
         Self::Webex,
     ];
 
-    /// Name in records and logs: lower-case letters.
+    /// Name in records and logs: lower-case letters and hyphens.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             #[cfg(feature = "acs")]
             Self::Acs => "acs",
+            #[cfg(feature = "asterisk")]
+            Self::Asterisk => "asterisk",
             #[cfg(feature = "audiocodes")]
             Self::AudioCodes => "audiocodes",
             #[cfg(feature = "bandwidth")]
@@ -135,6 +168,10 @@ impl Provider {
             Self::Exotel => "exotel",
             #[cfg(feature = "genesys")]
             Self::Genesys => "genesys",
+            #[cfg(feature = "jambonz")]
+            Self::Jambonz => "jambonz",
+            #[cfg(feature = "mod-audio-stream")]
+            Self::ModAudioStream => "mod-audio-stream",
             #[cfg(feature = "plivo")]
             Self::Plivo => "plivo",
             #[cfg(feature = "ringcentral")]
@@ -146,6 +183,8 @@ impl Provider {
             #[cfg(feature = "telnyx")]
             Self::Telnyx => "telnyx",
             Self::Twilio => "twilio",
+            #[cfg(feature = "vonage")]
+            Self::Vonage => "vonage",
             #[cfg(feature = "voximplant")]
             Self::Voximplant => "voximplant",
             #[cfg(feature = "wavix")]
@@ -174,6 +213,8 @@ impl Provider {
         match self {
             #[cfg(feature = "acs")]
             Self::Acs => &acs::HABITS,
+            #[cfg(feature = "asterisk")]
+            Self::Asterisk => &asterisk::HABITS,
             #[cfg(feature = "audiocodes")]
             Self::AudioCodes => &audiocodes::HABITS,
             #[cfg(feature = "bandwidth")]
@@ -182,6 +223,10 @@ impl Provider {
             Self::Exotel => &exotel::HABITS,
             #[cfg(feature = "genesys")]
             Self::Genesys => &genesys::HABITS,
+            #[cfg(feature = "jambonz")]
+            Self::Jambonz => &jambonz::HABITS,
+            #[cfg(feature = "mod-audio-stream")]
+            Self::ModAudioStream => &mod_audio_stream::HABITS,
             #[cfg(feature = "plivo")]
             Self::Plivo => &plivo::HABITS,
             #[cfg(feature = "ringcentral")]
@@ -193,6 +238,8 @@ impl Provider {
             #[cfg(feature = "telnyx")]
             Self::Telnyx => &telnyx::HABITS,
             Self::Twilio => &twilio::HABITS,
+            #[cfg(feature = "vonage")]
+            Self::Vonage => &vonage::HABITS,
             #[cfg(feature = "voximplant")]
             Self::Voximplant => &voximplant::HABITS,
             #[cfg(feature = "wavix")]
@@ -234,6 +281,16 @@ pub struct Habits {
     /// Messages may come in another order than that of their audio. The chunks of each track are
     /// numbered from 1 on, and their numbers tell the order.
     pub orders_by_chunk: bool,
+    /// Audio comes in binary messages, which hold nothing else: give them to
+    /// [`Session::handle_audio`](crate::session::Session::handle_audio). If false, a binary message is
+    /// nothing of the provider's.
+    pub has_binary_audio: bool,
+    /// A stream may begin with audio, and have no start message: give the session
+    /// [`Start::assumed`](super::Start::assumed) before the first audio.
+    pub has_optional_start: bool,
+    /// Any text is a start: the words are the user's own. A connection has one stream, and a session
+    /// ignores every text behind the first ([`Event::Ignored`](crate::session::Event::Ignored)).
+    pub has_free_start: bool,
     /// Some messages must be answered in time: send each [`Turn::reply`](crate::session::Turn::reply). False
     /// without the feature `replies`.
     pub is_answered: bool,
@@ -252,6 +309,9 @@ impl Habits {
         default_format: Some(Format::TELEPHONE),
         linear: Codec::L16Le,
         orders_by_chunk: false,
+        has_binary_audio: false,
+        has_optional_start: false,
+        has_free_start: false,
         is_answered: false,
         begins_with_audio: false,
     };

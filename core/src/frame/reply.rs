@@ -132,7 +132,12 @@ pub(super) enum Words<'t> {
     #[cfg(feature = "webex")]
     Webex(Text<'t>),
     /// No provider of this build is answered.
-    #[cfg(not(any(feature = "audiocodes", feature = "genesys", feature = "sinch", feature = "webex")))]
+    #[cfg(not(any(
+        feature = "audiocodes",
+        feature = "genesys",
+        feature = "sinch",
+        feature = "webex"
+    )))]
     Nothing(core::convert::Infallible, core::marker::PhantomData<&'t ()>),
 }
 
@@ -150,11 +155,7 @@ pub(crate) enum Cause<'c, 't> {
 
 impl<'t> Reply<'t> {
     /// The answer to a message that `dialogue` has noted; `None` if the provider expects none.
-    pub(crate) fn to(
-        provider: Provider,
-        cause: Cause<'_, 't>,
-        dialogue: Dialogue,
-    ) -> Option<Self> {
+    pub(crate) fn to(provider: Provider, cause: Cause<'_, 't>, dialogue: Dialogue) -> Option<Self> {
         let words: Option<Words<'t>> = match (provider, cause) {
             #[cfg(feature = "audiocodes")]
             (Provider::AudioCodes, cause) => super::audiocodes::reply(cause, dialogue),

@@ -9,12 +9,8 @@ use super::{Body, Habits, PeerError, Start, Text, Track, Tracks};
 /// Media has neither a number nor a time. No message tells the perspectives that will come.
 pub(super) const HABITS: Habits = Habits { default_tracks: Tracks::Both, ..Habits::USUAL };
 
-pub(super) const READER: Reader = Reader {
-    habits: &HABITS,
-    dialect: Dialect { numbers: &[], free: &[] },
-    read,
-    samples: all,
-};
+pub(super) const READER: Reader =
+    Reader { habits: &HABITS, dialect: Dialect { numbers: &[], free: &[] }, read, samples: all };
 
 fn read<'t>(message: &Members<'t>, odd_fields: u32) -> Result<Meaning<'t>, PeerError> {
     let Some(Value::String(event)) = message.clone().only("event")? else {
@@ -61,9 +57,7 @@ fn audio<'t>(message: &Members<'t>, stream_id: &'t str) -> Meaning<'t> {
             payload,
             start: None,
         }),
-        (Err(error), _) | (_, Err(error)) => {
-            Meaning::Rejected { sequence: None, stream_id, error }
-        }
+        (Err(error), _) | (_, Err(error)) => Meaning::Rejected { sequence: None, stream_id, error },
     }
 }
 

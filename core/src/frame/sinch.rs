@@ -12,6 +12,7 @@ pub(super) const HABITS: Habits = Habits {
     ends_with_stop: false,
     names_streams: false,
     is_answered: true,
+    has_binary_audio: true,
     default_format: Some(Format { codec: Habits::USUAL.linear, sample_rate_hz: 8000 }),
     ..Habits::USUAL
 };
@@ -51,7 +52,9 @@ fn start<'t>(message: &Members<'t>, id: &'t str, odd_fields: u32) -> Body<'t> {
     if codec.is_empty() || codec.eq_ignore_ascii_case("pcm") {
         start.format = match rate {
             None => HABITS.default_format,
-            Some(rate) => rate.ok().map(|sample_rate_hz| Format { codec: HABITS.linear, sample_rate_hz }),
+            Some(rate) => {
+                rate.ok().map(|sample_rate_hz| Format { codec: HABITS.linear, sample_rate_hz })
+            }
         };
     }
     for (name, value) in object(message, "callHeaders") {

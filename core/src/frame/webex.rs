@@ -21,7 +21,10 @@ pub(super) const HABITS: Habits = Habits {
 
 pub(super) const READER: Reader = Reader {
     habits: &HABITS,
-    dialect: Dialect { numbers: &[b"seq", b"sample_rate_hertz"], free: &[b"parameters", b"metadata"] },
+    dialect: Dialect {
+        numbers: &[b"seq", b"sample_rate_hertz"],
+        free: &[b"parameters", b"metadata"],
+    },
     read,
     samples,
 };

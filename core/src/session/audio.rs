@@ -15,10 +15,11 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     /// empty one is [`Event::Ignored`] and counts nowhere: some providers end a stream with it.
     ///
     /// # Errors
-    /// [`Error::Peer`]: [`PeerError::Shape`](crate::frame::PeerError::Shape), the bytes are no whole number of sample frames. All of
-    /// them are left out: a sample that went on in the next message could not be told from a byte that
-    /// was lost, and after that all audio would be noise. [`PeerError::Track`](crate::frame::PeerError::Track): the start announced two
-    /// tracks that do not alternate.
+    /// [`Error::Peer`]: with [`PeerError::Shape`](crate::frame::PeerError::Shape), the bytes are no whole
+    /// number of sample frames. All of them are left out: a sample that went on in the next message could
+    /// not be told from a byte that was lost, and after that all audio would be noise. With
+    /// [`PeerError::Track`](crate::frame::PeerError::Track), the start announced two tracks that do not
+    /// alternate.
     ///
     /// ```
     /// use callreel_core::format::{Codec, Format};

@@ -17,12 +17,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
 
     /// Parses a message of another provider than Twilio.
     #[cold]
-    pub(super) fn parse_of_dialogue<'t>(
-        &self,
-        text: &'t mut [u8],
-    ) -> Result<Frame<'t>, PeerError> {
-        let mut frame =
-            frame::parse_or_start(self.provider, text, |id| self.is_addressed(id))?;
+    pub(super) fn parse_of_dialogue<'t>(&self, text: &'t mut [u8]) -> Result<Frame<'t>, PeerError> {
+        let mut frame = frame::parse_or_start(self.provider, text, |id| self.is_addressed(id))?;
         if let Body::Start(start) = &mut frame.body {
             self.complete(start);
         }

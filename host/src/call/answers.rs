@@ -96,7 +96,8 @@ mod tests {
         let mut all = Answers::default();
         all.extend(answers);
         let kinds = |answers: &VecDeque<Answer>| {
-            let of = |answer: &Answer| (matches!(answer, Answer::Reply(_)), answer.as_ref().to_vec());
+            let of =
+                |answer: &Answer| (matches!(answer, Answer::Reply(_)), answer.as_ref().to_vec());
             answers.iter().map(of).collect::<Vec<_>>()
         };
         let kept = kinds(&all.take());

@@ -6,11 +6,11 @@ use callreel_core::frame::{Body, Frame, PeerError};
 use callreel_core::ws;
 
 use super::routing::{Routed as _, STREAMS_MAX};
-use super::{Call, Context};
+use super::{Call, Context, Stream};
 use crate::record::End;
 
 /// Time for the peer to close the connection after the conversation is over.
-const FAREWELL: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = Duration::from_secs(5);
 
 impl Call {
     /// Whether the provider's streams begin with audio.
@@ -46,7 +46,8 @@ impl Call {
             }
             parsed => return self.take(parsed, context, now),
         };
-        let Some(stream) = self.streams.get(index).filter(|stream| stream.recording.is_some()) else {
+        let Some(stream) = self.streams.get(index).filter(|stream| stream.recording.is_some())
+        else {
             return;
         };
         let parsed = stream.session.parse(text);
@@ -78,6 +79,15 @@ impl Call {
     /// Ends a connection that its peer leaves open after the end of the conversation.
     pub fn end_overdue(&mut self, context: &mut Context, now: Instant) -> super::Action {
         self.end(End::Stop, ws::CloseCode::NORMAL, context, now)
+    }
+
+    /// A stream that is expected on this connection, in the same conversation as those before.
+    pub(super) fn next_stream(&mut self) -> Stream {
+        let mut stream = Stream::new(self.peer, self.provider());
+        if let Some(last) = self.streams.last_mut() {
+            *stream.session.dialogue_mut() = *last.session.dialogue_mut();
+        }
+        stream
     }
 
     /// Takes over the state of the conversation from the stream that a message went to.

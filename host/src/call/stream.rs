@@ -177,6 +177,26 @@ impl Stream {
             }
             Err(error) => *error,
         };
+        self.tell_rejected(error, context, now);
+    }
+
+    /// Handles a binary message of audio.
+    pub(super) fn handle_audio(&mut self, bytes: &[u8], context: &mut Context, now: Instant) {
+        let error = match &mut self.session.handle_audio(bytes) {
+            Ok(turn) => {
+                if let Some(recording) = &mut self.recording {
+                    recording.take(turn, &mut context.posts, now);
+                }
+                return;
+            }
+            Err(error) => *error,
+        };
+        self.tell_rejected(error, context, now);
+    }
+
+    /// Logs that audio was not taken.
+    #[cold]
+    fn tell_rejected(&mut self, error: Error, context: &Context, now: Instant) {
         let Self { span, has_warned, peer, .. } = self;
         span.in_scope(|| match error {
             Error::Peer(error) => warn(error, has_warned, *peer, context, now),

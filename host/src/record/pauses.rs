@@ -24,7 +24,7 @@ pub enum PauseCause {
 }
 
 impl Vocabulary for PauseCause {
-    const ALL: &'static [Self] = 
+    const ALL: &'static [Self] =
         &[Self::Api, Self::Key, Self::Mark, Self::Parameter, Self::Provider];
 
     fn word(self) -> &'static str {

@@ -66,8 +66,7 @@ fn genesys(kind: &str, seq: u64, parameters: &Value) -> String {
 }
 
 fn open(conversation: &str, participant: &str) -> String {
-    let media =
-        json!([{"type": "audio", "format": "PCMU", "channels": ["external", "internal"], "rate": 8000}]);
+    let media = json!([{"type": "audio", "format": "PCMU", "channels": ["external", "internal"], "rate": 8000}]);
     let parameters = json!({"organizationId": ID, "conversationId": conversation,
         "participant": {"id": participant, "ani": "+15555550123", "aniName": "", "dnis": ""},
         "media": media});
@@ -140,7 +139,10 @@ fn a_conversation_of_genesys_is_answered_in_time_and_recorded_with_its_pause() {
     let recorded = shelf::wait_for(dir.path(), ID);
     assert_eq!(recorded.state(), ("complete", "stop"));
     let record = &records(dir.path(), 1)[0];
-    assert_eq!((&record["provider"], &record["tracks"]), (&json!("genesys"), &json!(["inbound", "outbound"])));
+    assert_eq!(
+        (&record["provider"], &record["tracks"]),
+        (&json!("genesys"), &json!(["inbound", "outbound"]))
+    );
     let expected = json!({"participant": ID, "ani": "+15555550123", "aniName": "John",
         "dnis": "+18005550199", "room": "7"});
     assert_eq!(record["parameters"], expected);
@@ -152,7 +154,8 @@ fn a_conversation_of_genesys_is_answered_in_time_and_recorded_with_its_pause() {
     let heard = oracle::ffmpeg_mulaw(&codes);
     let silence = |ms: usize| vec![0; 2 * 8 * ms];
     let expected =
-        [&heard[..6400], &silence(1000), &heard[6400..9600], &silence(250), &heard[9600..]].concat();
+        [&heard[..6400], &silence(1000), &heard[6400..9600], &silence(250), &heard[9600..]]
+            .concat();
     assert!(recorded.samples() == expected, "{} samples", recorded.samples().len());
 }
 
@@ -170,12 +173,16 @@ fn a_probe_of_genesys_leaves_nothing_behind() {
     caller.say(Message::Binary(Bytes::from_static(&[0xFF; 3200])));
     caller.say(genesys("close", 3, &json!({"reason": "end"})));
     let closed = caller.answer();
-    assert_eq!((&closed["type"], &closed["seq"], &closed["clientseq"]), (&json!("closed"), &json!(3), &json!(3)));
+    assert_eq!(
+        (&closed["type"], &closed["seq"], &closed["clientseq"]),
+        (&json!("closed"), &json!(3), &json!(3))
+    );
     caller.0.close(None).unwrap();
     while caller.0.read().is_ok() {}
     server.stop();
     let left = shelf::files(dir.path());
-    let is_record = |path: &&std::path::PathBuf| path.extension().is_some_and(|e| e == "json" || e == "wav");
+    let is_record =
+        |path: &&std::path::PathBuf| path.extension().is_some_and(|e| e == "json" || e == "wav");
     assert_eq!(left.iter().find(is_record), None);
 }
 
@@ -243,7 +250,8 @@ fn each_participant_of_an_unmixed_stream_of_azure_has_a_recording() {
             let id = format!("8:acs:00000000-0000-4000-8000-00000000000{number}_participant");
             let audio = BASE64_STANDARD.encode((100 * round + number).to_le_bytes().repeat(320));
             let time = format!("2024-11-15T19:16:12.{:03}Z", 20 * round);
-            let data = json!({"timestamp": time, "participantRawID": id, "data": audio, "silent": false});
+            let data =
+                json!({"timestamp": time, "participantRawID": id, "data": audio, "silent": false});
             caller.say(json!({"kind": "AudioData", "audioData": data}).to_string());
         }
     }
