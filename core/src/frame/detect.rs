@@ -38,8 +38,8 @@ pub struct Detector {
 /// use callreel_core::frame::{Detector, Verdict};
 ///
 /// let mut detector = Detector::new();
-/// let mut first = *br#"{"event":"websocket:connected","content-type":"audio/l16;rate=16000"}"#;
-/// assert_eq!(detector.note_text(&mut first)?, Verdict::Foreign("Vonage or Infobip"));
+/// let mut first = *br#"{"t":"hello","callid":"c1"}"#;
+/// assert_eq!(detector.note_text(&mut first)?, Verdict::Foreign("46elks"));
 /// # Ok::<(), callreel_core::frame::PeerError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
