@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use callreel_core::format::{Codec, Format};
-use callreel_core::frame::{Body, Detector, Frame, Provider, Start, Verdict};
+use callreel_core::frame::{Body, Detector, Frame, PeerError, Provider, Start, Verdict};
 use callreel_core::session::{
     Error, Event, Gap, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, Stats, Turn, ring_bytes_min,
 };
@@ -192,7 +192,7 @@ impl Streams {
         let verdict = self.detector.note_text(text);
         let provider = self.provider();
         self.all.iter_mut().for_each(|(session, _)| session.set_provider(provider));
-        let parsed = match verdict.and_then(|_| self.all[last].0.parse(text)) {
+        let index = match verdict.and_then(|_| self.all[last].0.parse(text)) {
             Ok(frame @ Frame { body: Body::Start(_), .. })
                 if provider.habits().begins_with_audio =>
             {
@@ -202,10 +202,15 @@ impl Streams {
                 if begun.is_none() {
                     self.take_frame(frame);
                 }
-                self.all[begun.unwrap_or(self.all.len() - 1)].0.parse(text)
+                begun.unwrap_or(self.all.len() - 1)
             }
-            parsed => parsed,
+            parsed => return self.take_parsed(parsed, provider),
         };
+        let parsed = self.all[index].0.parse(text);
+        self.take_parsed(parsed, provider);
+    }
+
+    fn take_parsed(&mut self, parsed: Result<Frame<'_>, PeerError>, provider: Provider) {
         match parsed {
             Ok(frame) => {
                 let is_start = matches!(frame.body, Body::Start(_));
@@ -216,6 +221,7 @@ impl Streams {
                 }
             }
             Err(error) => {
+                let last = self.all.len() - 1;
                 let error = self.all[last].0.reject(error);
                 self.errors.push(error);
             }
