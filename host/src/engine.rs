@@ -61,6 +61,9 @@ const _: () = assert!(
         <= BLOCK_MS_MAX as u128
 );
 
+/// Longest sleep of a thread with a connection to a provider that waits for answers.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Sockets reported by one poll.
 const EVENTS_MAX: usize = 1024;
 
@@ -286,7 +289,10 @@ impl Reader {
 
     /// Sleeps until the next look at the sockets, reading messages meanwhile, then looks.
     fn sleep(&mut self, events: &mut Events) {
-        let interval = self.desk.config.read_interval;
+        let mut interval = self.desk.config.read_interval;
+        if interval > ANSWER_INTERVAL && self.connections.iter().any(|(_, leg)| leg.is_answered()) {
+            interval = ANSWER_INTERVAL;
+        }
         let mut timeout = Duration::ZERO;
         if interval.is_zero() {
             timeout = match (self.is_busy, self.ready.is_empty()) {

@@ -1,6 +1,7 @@
 //! Providers beside Twilio: the audio of their messages as an independent tool decodes it, messages that
 //! overtake each other, and the ways to tell a provider.
 
+mod answered;
 mod binary;
 mod served;
 
@@ -324,7 +325,14 @@ fn a_provider_is_told_by_what_only_it_sends() {
         ),
         (&["MEDIA_START connection_id:1 format:ulaw"], Known(Provider::Asterisk)),
         (&[r#"{"event":"MEDIA_START","format":"slin"}"#], Known(Provider::Asterisk)),
-        (&[r#"{"version":"2","type":"open","seq":1}"#], Foreign("Genesys AudioHook")),
+        (&[r#"{"version":"2","type":"open","seq":1}"#], Known(Provider::Genesys)),
+        // An open of another version, and of others'.
+        (&[r#"{"version":"1","type":"open"}"#, r#"{"type":"open"}"#], Undecided),
+        (&[r#"{"type":"session.resume"}"#], Known(Provider::AudioCodes)),
+        (&[r#"{"type":"connection.validate"}"#], Known(Provider::AudioCodes)),
+        (&[r#"{"type":"VOICE_VA_REQUEST"}"#], Known(Provider::Webex)),
+        (&[r#"{"kind":"AudioMetadata"}"#], Known(Provider::Acs)),
+        (&[r#"{"command":"connect"}"#], Known(Provider::Sinch)),
         (
             &[r#"{"event":"websocket:connected","content-type":"audio/l16;rate=16000"}"#],
             Known(Provider::Vonage),
@@ -335,7 +343,8 @@ fn a_provider_is_told_by_what_only_it_sends() {
         (&[r#"{"event":"x","content-type":"audio/l16"}"#], Undecided),
         (&[r#"{"callSid":"1","sampleRate":8000,"mixType":"mono"}"#], Known(Provider::Jambonz)),
         (&[r#"{"event":"x","sampleRate":8000,"mixType":"mono"}"#], Undecided),
-        (&[r#"{"event":"Start","metadata":{}}"#], Foreign("RingCentral")),
+        (&[r#"{"event":"Start","metadata":{}}"#], Known(Provider::RingCentral)),
+        (&[r#"{"t":"hello","callid":"1"}"#], Foreign("46elks")),
         (&[r#"{"event":"hello"}"#, "[]", "5", "hello", r#""start""#], Undecided),
     ] {
         assert_eq!(verdict(messages), expected, "{messages:?}");
@@ -354,6 +363,7 @@ fn a_provider_is_told_by_what_only_it_sends() {
         ("sec-websocket-protocol", "audio.jambonz.org", Provider::Jambonz),
         ("sec-websocket-protocol", "media", Provider::Asterisk),
         ("x-opentok-ws-sessionid", "1", Provider::Vonage),
+        ("audiohook-session-id", "e160e428", Provider::Genesys),
     ] {
         let mut detector = Detector::new();
         detector.note_header(name, value);

@@ -2,6 +2,8 @@
 //!
 //! A provider is done when its row is here and its fixture, with its source, is in `tests/fixtures`.
 
+mod answered;
+
 use base64::prelude::*;
 use callreel_core::frame::{Detector, PeerError, Provider, Track, Verdict};
 use callreel_core::session::{Error, Event, Gap, Session, Stats, TRACK_LAG_MS_MAX};
@@ -14,6 +16,8 @@ struct Dialect {
     provider: Provider,
     /// Messages of a connection before the start.
     greeting: &'static [&'static str],
+    /// Messages behind them, the last of which tells the provider.
+    hello: &'static [&'static str],
     /// A start of stream `id` that announces one or both tracks.
     start: fn(id: &str, tracks: &[Track]) -> String,
     /// A chunk of stream `id`.
@@ -23,8 +27,8 @@ struct Dialect {
     stop: Option<fn(id: &str, sequence: u64) -> String>,
     /// Whether its first messages tell the provider.
     is_told: bool,
-    /// Where audio comes in binary messages: messages that are rejected, each with its reason. `DEPTH`
-    /// stands for brackets.
+    /// Where these are not those of most providers: messages that are rejected, each with its reason.
+    /// `DEPTH` stands for brackets.
     broken: Option<&'static [(&'static str, PeerError)]>,
     tracks: Announced,
     numbers: Numbers,
@@ -73,6 +77,7 @@ fn names(tracks: &[Track]) -> Vec<&'static str> {
 const USUAL: Dialect = Dialect {
     provider: Provider::Twilio,
     greeting: &[r#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#],
+    hello: &[],
     start: |id, tracks| {
         let tracks = json!(names(tracks));
         format!(
@@ -342,6 +347,11 @@ const DIALECTS: [Dialect; 12] = [
     },
 ];
 
+/// Every row.
+fn all() -> impl Iterator<Item = &'static Dialect> {
+    DIALECTS.iter().chain(&answered::DIALECTS)
+}
+
 /// The end of a recording.
 struct Recorded {
     /// Of each channel, as the provider encodes them.
@@ -370,7 +380,7 @@ impl Stream {
         let session = Session::new(dialect.provider, vec![0; 64 << 10]);
         let mut stream =
             Self { dialect, session, bytes: vec![], gaps: vec![], sequence: 1, chunks: [0; 2] };
-        for message in dialect.greeting {
+        for message in dialect.greeting.iter().chain(dialect.hello) {
             stream.take(message).unwrap();
         }
         assert_eq!(stream.take(&(dialect.start)(ID, tracks)).unwrap(), "Started");
@@ -432,7 +442,8 @@ impl Stream {
     /// Ends the stream as the provider ends it.
     fn end(mut self) -> Recorded {
         if let Some(stop) = self.dialect.stop {
-            assert_eq!(self.take(&stop(ID, self.sequence + 1)).unwrap(), "Stopped");
+            let event = self.take(&stop(ID, self.sequence + 1)).unwrap();
+            assert!(["Over", "Stopped"].contains(&&*event), "{event}");
         }
         let mut turn = self.session.handle_end();
         self.gaps.extend(turn.gaps());
@@ -630,6 +641,9 @@ fn any_spelling_of_a_message_means_the_same(dialect: &'static Dialect) {
 }
 
 fn audio_before_the_start_and_after_the_end_is_counted(dialect: &'static Dialect) {
+    if dialect.provider.habits().begins_with_audio {
+        return;
+    }
     let mut stream = Stream::new(dialect, &[Inbound]);
     stream.session.reset();
     let early = stream.chunk(Inbound, 0, 1);
@@ -670,7 +684,9 @@ fn its_name_and_its_habits_are_known(dialect: &'static Dialect) {
     assert_eq!(Provider::named(name), Some(dialect.provider));
     let habits = dialect.provider.habits();
     assert_eq!(habits.ends_with_stop, dialect.stop.is_some());
-    assert_eq!(habits.has_binary_audio, dialect.broken.is_some());
+    let chunk = Chunk { track: Inbound, sequence: 2, number: 1, timestamp_ms: 0, payload: "" };
+    let is_binary = (dialect.media)(ID, &chunk).starts_with(r#"{"binary":"#);
+    assert_eq!(habits.has_binary_audio, is_binary);
     assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
 }
 
@@ -680,13 +696,20 @@ fn its_first_messages_tell_it(dialect: &'static Dialect) {
         let verdict = detector.note_text(&mut message.as_bytes().to_vec());
         assert_eq!(verdict, Ok(Verdict::Undecided));
     }
+    let mut session = Session::new(dialect.provider, vec![0; 64 << 10]);
+    for message in dialect.hello {
+        let mut text = message.as_bytes().to_vec();
+        detector.note_text(&mut text).unwrap();
+        drop(session.handle_message(&mut text).unwrap());
+    }
+    let is_early = detector.verdict() != Verdict::Undecided;
+    assert_eq!(is_early, !dialect.hello.is_empty());
     let start = (dialect.start)(ID, &[Inbound]);
     let mut text = start.clone().into_bytes();
     let verdict = detector.note_text(&mut text);
     let known = Verdict::Known(dialect.provider);
     assert_eq!(verdict, Ok(if dialect.is_told { known } else { Verdict::Undecided }), "{start}");
     // The text is as good as before.
-    let mut session = Session::new(dialect.provider, vec![0; 64 << 10]);
     assert!(matches!(session.handle_message(&mut text).unwrap().event(), Event::Started(_)));
 }
 
@@ -696,7 +719,7 @@ macro_rules! every_provider {
         mod every_provider {
             $(#[test]
             fn $item() {
-                for dialect in &super::DIALECTS {
+                for dialect in super::all() {
                     super::$item(dialect);
                 }
             })*
@@ -721,7 +744,7 @@ every_provider! {
 
 #[test]
 fn every_provider_has_a_row() {
-    let mut rows: Vec<_> = DIALECTS.iter().map(|dialect| dialect.provider.name()).collect();
+    let mut rows: Vec<_> = all().map(|dialect| dialect.provider.name()).collect();
     rows.sort_unstable();
     assert_eq!(rows, Provider::ALL.iter().map(|provider| provider.name()).collect::<Vec<_>>());
 }

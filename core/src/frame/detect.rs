@@ -38,8 +38,8 @@ pub struct Detector {
 /// use callreel_core::frame::{Detector, Verdict};
 ///
 /// let mut detector = Detector::new();
-/// let mut open = *br#"{"version":"2","type":"open","id":"1"}"#;
-/// assert_eq!(detector.note_text(&mut open)?, Verdict::Foreign("Genesys AudioHook"));
+/// let mut first = *br#"{"t":"hello","callid":"c1"}"#;
+/// assert_eq!(detector.note_text(&mut first)?, Verdict::Foreign("46elks"));
 /// # Ok::<(), callreel_core::frame::PeerError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,8 @@ const HEADERS: &[(&str, Verdict)] = &[
     ("x-fonoster-signature", Verdict::Known(Provider::Twilio)),
     #[cfg(feature = "plivo")]
     ("x-plivo-signature-v3", Verdict::Known(Provider::Plivo)),
-    ("audiohook-session-id", Verdict::Foreign("Genesys AudioHook")),
+    #[cfg(feature = "genesys")]
+    ("audiohook-session-id", Verdict::Known(Provider::Genesys)),
     #[cfg(feature = "vonage")]
     ("x-opentok-ws-sessionid", Verdict::Known(Provider::Vonage)),
 ];
@@ -169,6 +170,10 @@ impl Detector {
         if super::bandwidth::is_mine(message) {
             return Some(Provider::Bandwidth);
         }
+        #[cfg(feature = "replies")]
+        if let Some(provider) = of_conversation(message) {
+            return Some(provider);
+        }
         #[cfg(feature = "asterisk")]
         if super::asterisk::is_mine(message) {
             return Some(Provider::Asterisk);
@@ -222,6 +227,26 @@ impl Detector {
         }
         None
     }
+}
+
+/// The provider of a message that begins a conversation, and is no event with a small letter.
+#[cfg(feature = "replies")]
+fn of_conversation(message: &Members<'_>) -> Option<Provider> {
+    const RULES: &[(fn(&Members<'_>) -> bool, Provider)] = &[
+        #[cfg(feature = "acs")]
+        (super::acs::is_mine, Provider::Acs),
+        #[cfg(feature = "audiocodes")]
+        (super::audiocodes::is_mine, Provider::AudioCodes),
+        #[cfg(feature = "genesys")]
+        (super::genesys::is_mine, Provider::Genesys),
+        #[cfg(feature = "ringcentral")]
+        (super::ringcentral::is_mine, Provider::RingCentral),
+        #[cfg(feature = "sinch")]
+        (super::sinch::is_mine, Provider::Sinch),
+        #[cfg(feature = "webex")]
+        (super::webex::is_mine, Provider::Webex),
+    ];
+    RULES.iter().find(|(is_mine, _)| is_mine(message)).map(|(_, provider)| *provider)
 }
 
 impl Default for Detector {

@@ -9,13 +9,9 @@ pub(super) fn of_message(message: &Members<'_>) -> Option<&'static str> {
         Some(Value::String(text)) => text,
         _ => "",
     };
-    Some(match (text("event"), text("type")) {
-        ("Connected" | "Start", _) => "RingCentral",
-        (_, "open") if text("version") == "2" => "Genesys AudioHook",
-        (_, "session.initiate" | "session.resume" | "connection.validate") => "AudioCodes",
-        (_, "VOICE_VA_REQUEST") => "Webex",
-        _ if text("command") == "connect" => "Sinch",
-        _ if text("kind") == "AudioMetadata" => "Azure Communication Services",
+    Some(match (text("event"), text("t")) {
+        ("incoming_call", _) => "Sunvone",
+        (_, "hello") => "46elks",
         _ => return None,
     })
 }

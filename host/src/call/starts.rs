@@ -10,7 +10,7 @@ use callreel_core::ws;
 
 use super::hints::Hints;
 use super::routing::{Routed as _, STREAMS_MAX};
-use super::{Call, Context, Stream};
+use super::{Call, Context};
 use crate::board::Refused;
 use crate::caller_ids::{self, CallerIds};
 use crate::record::{End, Record};
@@ -52,7 +52,7 @@ impl Call {
                 None => return,
             }
         }
-        let mut refused = Stream::new(self.peer, self.provider());
+        let mut refused = self.next_stream();
         if refused.session.handle_frame(frame).is_ok() {
             // Before the others: a message without a stream id belongs to the last stream.
             self.streams.insert(0, refused);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use callreel_core::format::Codec;
-use callreel_core::frame::{self, Body, Detector, Frame, PeerError, Provider, Start, Verdict};
+use callreel_core::frame::{Body, Detector, Frame, PeerError, Provider, Start, Verdict};
 use callreel_core::session::{self, Event, Session, Turn, ring_bytes_min};
 use callreel_core::wav::Encoding;
 
@@ -164,11 +164,50 @@ impl<'a> Capture<'a> {
             Ok(Verdict::Known(provider)) => provider,
             _ => Provider::Twilio,
         };
-        let Ok(frame) = verdict.and_then(|_| frame::parse(provider, line)) else {
+        for stream in &mut self.streams {
+            stream.session.set_provider(provider);
+        }
+        let is_known = matches!(verdict, Ok(Verdict::Known(_)));
+        let mut index = self.streams.len().saturating_sub(1);
+        match verdict.and_then(|_| self.parse(index, line)) {
+            // The message is a start, and audio as well.
+            Ok(frame @ Frame { body: Body::Start(_), .. })
+                if provider.habits().begins_with_audio =>
+            {
+                let id = frame.stream_id;
+                let begun = self.streams.iter().rposition(|stream| stream.is_addressed(id));
+                if let Some(begun) = begun {
+                    index = begun;
+                } else {
+                    self.take_frame(frame, provider)?;
+                    index = self.streams.len().saturating_sub(1);
+                }
+            }
+            parsed => return self.take_parsed(parsed, provider, is_known),
+        }
+        let parsed = self.parse(index, line);
+        self.take_parsed(parsed, provider, is_known)
+    }
+
+    /// Parses a message for a stream.
+    fn parse<'t>(&self, index: usize, line: &'t mut [u8]) -> Result<Frame<'t>, PeerError> {
+        match self.streams.get(index) {
+            Some(stream) => stream.session.parse(line),
+            None => Err(PeerError::Shape),
+        }
+    }
+
+    fn take_parsed(
+        &mut self,
+        parsed: Result<Frame<'_>, PeerError>,
+        provider: Provider,
+        is_known: bool,
+    ) -> Result<(), Error> {
+        let Ok(frame) = parsed else {
             self.rejected += 1;
             return Ok(());
         };
-        if matches!(frame.body, Body::Start(_)) && !matches!(verdict, Ok(Verdict::Known(_))) {
+        if matches!(frame.body, Body::Start(_)) && !is_known {
             let reason = "its messages do not tell the provider; name it with --provider";
             return Err(unfit(self.args, reason.to_owned()));
         }
@@ -188,9 +227,6 @@ impl<'a> Capture<'a> {
                 return Ok(());
             }
             self.assumed().complete(start);
-        }
-        for stream in &mut self.streams {
-            stream.session.set_provider(provider);
         }
         let index = match &frame.body {
             Body::Start(_) => self.stream_for_start(frame.stream_id, provider)?,
@@ -226,7 +262,14 @@ impl<'a> Capture<'a> {
             }
             event => {
                 stream.is_over |= matches!(event, Event::Stopped);
-                drain(turn, stream.output.as_mut(), &mut self.decoded)
+                let is_all_over = matches!(event, Event::Over);
+                drain(turn, stream.output.as_mut(), &mut self.decoded)?;
+                let dialogue = *stream.session.dialogue_mut();
+                for stream in &mut self.streams {
+                    stream.is_over |= is_all_over;
+                    *stream.session.dialogue_mut() = dialogue;
+                }
+                Ok(())
             }
         }
     }
@@ -245,11 +288,15 @@ impl<'a> Capture<'a> {
         if is_nameless && !self.streams.iter().any(|stream| stream.is_addressed(stream_id)) {
             return Ok(routing::index_of(&self.streams, stream_id)); // The stream there rejects it.
         }
+        let mut stream = CapturedStream::new(provider);
+        if let Some(last) = self.streams.last_mut() {
+            *stream.session.dialogue_mut() = *last.session.dialogue_mut();
+        }
         if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
             self.finish_call(index)?;
             self.streams.remove(index);
         }
-        self.streams.push(CapturedStream::new(provider));
+        self.streams.push(stream);
         Ok(self.streams.len() - 1)
     }
 

@@ -86,7 +86,7 @@ fn a_path_of_a_provider_takes_its_streams_alone_and_may_go_without_a_proof() {
 fn a_path_that_cannot_be_a_providers_is_refused_at_the_start() {
     for (paths, told) in [
         ("/telnyx", "PATH=NAME"),
-        ("/x=nobody", "choose one of asterisk, bandwidth"),
+        ("/x=nobody", "choose one of acs, asterisk, audiocodes, bandwidth"),
         ("/incoming-call=telnyx", "is taken"),
         ("/x=telnyx,/x=plivo", "/x twice"),
     ] {
@@ -101,11 +101,11 @@ fn a_path_that_cannot_be_a_providers_is_refused_at_the_start() {
 fn a_stream_of_nobody_and_one_of_a_provider_that_is_not_recorded_are_closed_1003_and_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]).start();
-    let genesys = r#"{"version":"2","type":"open","seq":1,"id":"e160e428","parameters":{}}"#;
+    let elks = r#"{"t":"hello","callid":"e160e428","from":"+46700000000"}"#;
     for (messages, told) in [
         (&[r#"{"event":"connected"}"#, BARE][..], "of no provider that is known"),
-        (&[genesys], "Genesys AudioHook, which is not recorded"),
-        (&[r#"{"event":"Start","metadata":{}}"#], "RingCentral"),
+        (&[elks], "46elks, which is not recorded"),
+        (&[r#"{"event":"incoming_call"}"#], "Sunvone"),
     ] {
         assert_eq!(say(&server, "/media-stream", "", messages), Some(1003), "{messages:?}");
         let found = eventually(PATIENCE, "the record", || {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use callreel_core::format::{Codec, Format};
-use callreel_core::frame::{self, Body, Detector, Frame, Provider, Start, Verdict};
+use callreel_core::frame::{Body, Detector, Frame, PeerError, Provider, Start, Verdict};
 use callreel_core::session::{
     Error, Event, Gap, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, Stats, Turn, ring_bytes_min,
 };
@@ -168,7 +168,10 @@ impl Streams {
     }
 
     fn add(&mut self) -> usize {
-        let session = Session::new(self.provider(), vec![0; self.ring_bytes]);
+        let mut session = Session::new(self.provider(), vec![0; self.ring_bytes]);
+        if let Some((last, _)) = self.all.last_mut() {
+            *session.dialogue_mut() = *last.dialogue_mut();
+        }
         self.all.push((session, Tape { out_places: self.out_places, ..Tape::default() }));
         self.all.len() - 1
     }
@@ -189,7 +192,26 @@ impl Streams {
         let verdict = self.detector.note_text(text);
         let provider = self.provider();
         self.all.iter_mut().for_each(|(session, _)| session.set_provider(provider));
-        match verdict.and_then(|_| frame::parse(provider, text)) {
+        let index = match verdict.and_then(|_| self.all[last].0.parse(text)) {
+            Ok(frame @ Frame { body: Body::Start(_), .. })
+                if provider.habits().begins_with_audio =>
+            {
+                // The message is a start, and audio as well.
+                let id = frame.stream_id;
+                let begun = self.all.iter().rposition(|(session, _)| session.is_addressed(id));
+                if begun.is_none() {
+                    self.take_frame(frame);
+                }
+                begun.unwrap_or(self.all.len() - 1)
+            }
+            parsed => return self.take_parsed(parsed, provider),
+        };
+        let parsed = self.all[index].0.parse(text);
+        self.take_parsed(parsed, provider);
+    }
+
+    fn take_parsed(&mut self, parsed: Result<Frame<'_>, PeerError>, provider: Provider) {
+        match parsed {
             Ok(frame) => {
                 let is_start = matches!(frame.body, Body::Start(_));
                 self.take_frame(frame);
@@ -199,6 +221,7 @@ impl Streams {
                 }
             }
             Err(error) => {
+                let last = self.all.len() - 1;
                 let error = self.all[last].0.reject(error);
                 self.errors.push(error);
             }
@@ -259,9 +282,20 @@ impl Streams {
         {
             session.set_ring(vec![0; bytes_min]);
         }
+        let mut is_over = false;
         match session.handle_frame(frame) {
-            Ok(turn) => tape.drain(turn, usize::MAX),
+            Ok(turn) => {
+                is_over = matches!(turn.event(), Event::Over);
+                tape.drain(turn, usize::MAX);
+            }
             Err(error) => self.errors.push(error),
+        }
+        let dialogue = *session.dialogue_mut();
+        for (session, _) in &mut self.all {
+            *session.dialogue_mut() = dialogue;
+        }
+        if is_over {
+            (0..self.all.len()).for_each(|index| self.finish(index));
         }
     }
 
@@ -349,7 +383,7 @@ impl Tape {
 
     fn drain(&mut self, mut turn: Turn<'_, '_, Vec<u8>>, polls_max: usize) {
         match turn.event() {
-            Event::Stopped => {
+            Event::Over | Event::Stopped => {
                 self.stopped = true;
                 self.ended = true;
             }
