@@ -57,6 +57,7 @@ fn place_all(plans: Vec<Plan>) -> Vec<CallReport> {
 /// A record, and the samples of its file, channel by channel in turns.
 struct Found {
     record: Value,
+    channels: usize,
     samples: Vec<i16>,
 }
 
@@ -73,8 +74,8 @@ fn recordings(dir: &Path, count: usize) -> BTreeMap<String, Found> {
         let wav = fs::read(path.with_extension("wav")).unwrap();
         let size = u32::from_le_bytes(wav[40..44].try_into().unwrap()) as usize;
         let samples = wav[44..44 + size].chunks(2).map(|s| i16::from_le_bytes([s[0], s[1]]));
-        let samples = samples.collect();
-        (record["stream_id"].as_str().unwrap().to_owned(), Found { record, samples })
+        let (channels, samples) = (usize::from(wav[22]), samples.collect());
+        (record["stream_id"].as_str().unwrap().to_owned(), Found { record, channels, samples })
     };
     records.iter().map(read).collect()
 }
@@ -158,11 +159,10 @@ fn a_call_of_every_look_is_recorded_as_it_was_sent() {
         bytes.iter().map(|(format, bytes)| (*format, oracle::ffmpeg_raw(format, bytes))).collect();
     for (row, report) in CALLS.iter().zip(&reports) {
         let found = &recordings[&report.stream_sid];
-        let channels = found.record["wav"]["channels"].as_u64().unwrap() as usize;
         let tracks = places.iter().filter(|(of, ..)| of.stream_sid == report.stream_sid);
         let mut samples = 0;
         for (channel, (_, format, range)) in tracks.enumerate() {
-            let recorded = found.samples.iter().skip(channel).step_by(channels).copied();
+            let recorded = found.samples.iter().skip(channel).step_by(found.channels).copied();
             let sent = &decoded[format][range.clone()];
             assert!(recorded.eq(sent.iter().copied()), "{} {:?}: channel {channel}", row.0, row.1);
             samples += sent.len() as u64;
