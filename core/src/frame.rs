@@ -3,8 +3,16 @@
 //! [`parse`] turns one text message of a [`Provider`] into a [`Frame`]. Wire names live in the
 //! provider's own file and nowhere else.
 
+#[cfg(feature = "acs")]
+mod acs;
+#[cfg(feature = "asterisk")]
+mod asterisk;
+#[cfg(feature = "audiocodes")]
+mod audiocodes;
 #[cfg(feature = "bandwidth")]
 mod bandwidth;
+#[cfg(feature = "binary")]
+mod control;
 mod detect;
 #[cfg(feature = "formats")]
 mod encoding;
@@ -13,28 +21,50 @@ mod exact;
 mod exotel;
 mod foreign;
 mod found;
+#[cfg(feature = "genesys")]
+mod genesys;
+#[cfg(feature = "jambonz")]
+mod jambonz;
 #[cfg(feature = "json")]
 mod json;
 mod members;
+#[cfg(feature = "mod-audio-stream")]
+mod mod_audio_stream;
+#[cfg(feature = "replies")]
+mod nested;
 #[cfg(feature = "plivo")]
 mod plivo;
 mod provider;
+#[cfg(feature = "replies")]
+mod reply;
+#[cfg(feature = "ringcentral")]
+mod ringcentral;
 #[cfg(feature = "signalwire")]
 mod signalwire;
+#[cfg(feature = "sinch")]
+mod sinch;
 mod spelling;
 mod start;
 #[cfg(feature = "telnyx")]
 mod telnyx;
 mod text;
 mod twilio;
+#[cfg(feature = "vonage")]
+mod vonage;
 #[cfg(feature = "voximplant")]
 mod voximplant;
 #[cfg(feature = "wavix")]
 mod wavix;
+#[cfg(feature = "webex")]
+mod webex;
 
 pub use self::detect::{Detector, Verdict};
 pub(crate) use self::exact::is_same;
 pub use self::provider::{Habits, Provider};
+#[cfg(feature = "replies")]
+pub(crate) use self::reply::Cause;
+#[cfg(feature = "replies")]
+pub use self::reply::{Ask, Dialogue, REPLY_BYTES_MAX, Reply, Skipped};
 pub use self::text::Text;
 pub(crate) use self::twilio::SID_BYTES;
 
@@ -207,7 +237,14 @@ pub struct MediaFrame<'t> {
         reason = "a start is rare, lives on the stack for a moment, and there is no heap to box it on"
     )
 )]
+#[non_exhaustive]
 pub enum Body<'t> {
+    /// A question: the session's turn has the answer. With the feature `replies`.
+    #[cfg(feature = "replies")]
+    Asked(Ask<'t>),
+    /// The conversation is over, and with it every stream of the connection. With the feature `replies`.
+    #[cfg(feature = "replies")]
+    Bye,
     /// The connection is open; nothing else is known yet.
     Connected,
     /// A key was pressed.
@@ -216,14 +253,24 @@ pub enum Body<'t> {
     Mark(Mark<'t>),
     /// Audio.
     Media(Media<'t>),
+    /// The conversation begins, and the streams that follow have audio of this format; `None` if it is not
+    /// known. With the feature `replies`.
+    #[cfg(feature = "replies")]
+    Offer(Option<Format>),
     /// An event of no use to a recorder, known or unknown.
     Other,
     /// Media that cannot be taken, and the reason.
     Rejected(PeerError),
+    /// Media time passed for which there is no audio. With the feature `replies`.
+    #[cfg(feature = "replies")]
+    Skipped(Skipped),
     /// A stream begins.
     Start(Start<'t>),
     /// The stream is over.
     Stop,
+    /// The provider complains, in its own words. With the feature `replies`.
+    #[cfg(feature = "replies")]
+    Trouble(Text<'t>),
 }
 
 /// A piece of a track's audio.
@@ -390,6 +437,28 @@ impl Start<'_> {
         }
     }
 
+    /// The start of a stream of which no message tells anything: tracks and format are the provider's
+    /// usual ones, and the format counts as assumed. Where settings of the user's tell more, change
+    /// `tracks`, `format` and `is_interleaved`.
+    ///
+    /// ```
+    /// use callreel_core::format::Format;
+    /// use callreel_core::frame::{Provider, Start};
+    ///
+    /// let start = Start::assumed(Provider::Twilio);
+    /// assert_eq!((start.format, start.is_format_assumed), (Some(Format::TELEPHONE), true));
+    /// ```
+    #[must_use]
+    pub fn assumed(provider: Provider) -> Self {
+        let habits = provider.habits();
+        Self {
+            tracks: habits.default_tracks,
+            format: habits.default_format,
+            is_format_assumed: true,
+            ..Self::new()
+        }
+    }
+
     /// ChunkLayout of the chunks; `None` if it cannot be recorded.
     pub(crate) fn layout(&self) -> Option<ChunkLayout> {
         ChunkLayout::new(self.format?, self.is_interleaved && self.tracks == Tracks::Both)
@@ -465,28 +534,67 @@ pub(crate) fn parse_known<'t>(
     if provider == Provider::Twilio {
         return twilio::parse(text, known);
     }
-    parse_other(provider, text)
+    parse_other(provider, text, |_| true)
+}
+
+/// Like [`parse`], for a provider with streams that begin with their first audio: a message with audio of
+/// a stream that is not `begun` is parsed as its start, and may be parsed again.
+#[cfg(feature = "replies")]
+pub(crate) fn parse_or_start(
+    provider: Provider,
+    text: &mut [u8],
+    has_begun: impl Fn(&[u8]) -> bool,
+) -> Result<Frame<'_>, PeerError> {
+    parse_other(provider, text, has_begun)
 }
 
 /// Parses a message of another provider than Twilio.
 #[cold]
 #[inline(never)]
-fn parse_other(provider: Provider, text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
+#[cfg_attr(
+    not(feature = "replies"),
+    expect(unused_variables, reason = "no stream begins with audio")
+)]
+fn parse_other(
+    provider: Provider,
+    text: &mut [u8],
+    has_begun: impl Fn(&[u8]) -> bool,
+) -> Result<Frame<'_>, PeerError> {
     match provider {
         Provider::Twilio => twilio::parse(text, b""),
+        #[cfg(feature = "acs")]
+        Provider::Acs => nested::parse(text, &acs::READER, has_begun),
+        #[cfg(feature = "asterisk")]
+        Provider::Asterisk => asterisk::parse(text),
+        #[cfg(feature = "audiocodes")]
+        Provider::AudioCodes => nested::parse(text, &audiocodes::READER, has_begun),
         #[cfg(feature = "bandwidth")]
         Provider::Bandwidth => json::parse(text, &bandwidth::NAMES),
         #[cfg(feature = "exotel")]
         Provider::Exotel => json::parse(text, &exotel::NAMES),
+        #[cfg(feature = "genesys")]
+        Provider::Genesys => nested::parse(text, &genesys::READER, has_begun),
+        #[cfg(feature = "jambonz")]
+        Provider::Jambonz => jambonz::parse(text),
+        #[cfg(feature = "mod-audio-stream")]
+        Provider::ModAudioStream => mod_audio_stream::parse(text),
         #[cfg(feature = "plivo")]
         Provider::Plivo => json::parse(text, &plivo::NAMES),
+        #[cfg(feature = "ringcentral")]
+        Provider::RingCentral => nested::parse(text, &ringcentral::READER, has_begun),
         #[cfg(feature = "signalwire")]
         Provider::SignalWire => twilio::parse(text, b""),
+        #[cfg(feature = "sinch")]
+        Provider::Sinch => nested::parse(text, &sinch::READER, has_begun),
         #[cfg(feature = "telnyx")]
         Provider::Telnyx => json::parse(text, &telnyx::NAMES),
+        #[cfg(feature = "vonage")]
+        Provider::Vonage => vonage::parse(text),
         #[cfg(feature = "voximplant")]
         Provider::Voximplant => json::parse(text, &voximplant::NAMES),
         #[cfg(feature = "wavix")]
         Provider::Wavix => json::parse(text, &wavix::NAMES),
+        #[cfg(feature = "webex")]
+        Provider::Webex => nested::parse(text, &webex::READER, has_begun),
     }
 }

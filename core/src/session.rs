@@ -1,10 +1,14 @@
 //! A call as a state machine: messages in, samples that can no longer change out.
 
+mod audio;
 #[cfg(feature = "telnyx")]
 mod chunks;
 mod clock;
+#[cfg(feature = "replies")]
+mod dialogue;
 mod event;
 mod identity;
+mod numbers;
 mod placing;
 mod silence;
 mod stats;
@@ -23,6 +27,8 @@ use crate::log;
 use crate::wav;
 
 pub use self::clock::MediaClock;
+#[cfg(feature = "replies")]
+pub use self::dialogue::SKIP_MS_MAX;
 pub use self::event::{Error, Event, Gap, Placed};
 pub use self::silence::SilenceBudget;
 pub use self::stats::Stats;
@@ -71,7 +77,8 @@ fn parts(layout: ChunkLayout, tracks: Tracks) -> usize {
 /// - *Inputs*: [`handle_message`](Self::handle_message) takes a text message. To parse the message
 ///   first, call [`parse`](Self::parse), then [`handle_frame`](Self::handle_frame) with the frame,
 ///   [`handle_media`](Self::handle_media) with a media frame, or [`reject`](Self::reject) with the
-///   error. [`handle_end`](Self::handle_end) ends the recording without a stop.
+///   error. [`handle_audio`](Self::handle_audio) takes a binary message of audio, where a provider
+///   sends such messages. [`handle_end`](Self::handle_end) ends the recording without a stop.
 /// - *Outputs*: every input except `reject` returns a [`Turn`] (its event, gaps and samples) or an
 ///   [`Error`]. Drain the turn before the next input.
 /// - *Getters*: [`is_addressed`](Self::is_addressed), [`media_clock`](Self::media_clock),
@@ -133,6 +140,8 @@ pub struct Session<S> {
     silence: SilenceBudget,
     /// First sample, on its track, of the last silence that the timestamps asked for; wraps around.
     silence_at: u32,
+    #[cfg(feature = "replies")]
+    dialogue: frame::Dialogue,
     sequence: Option<u64>,
     /// Messages rejected since the number in `sequence`: they arrived, so they are not missing.
     refused: u64,
@@ -164,6 +173,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             pace: Pace::NEW,
             silence: SilenceBudget::UNLIMITED,
             silence_at: 0,
+            #[cfg(feature = "replies")]
+            dialogue: frame::Dialogue::new(),
             sequence: None,
             refused: 0,
             foreign: 0,
@@ -173,7 +184,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
 
     /// Makes the session wait for another start, in place: nothing as large as its ring passes through
     /// the stack. Clears the counters and drops undrained samples. Keeps the provider, the ring and the
-    /// [`SilenceBudget`], which belongs to the connection.
+    /// [`SilenceBudget`] and the dialogue, which belong to the connection.
     pub fn reset(&mut self) {
         let Self {
             provider: _,
@@ -187,6 +198,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             pace,
             silence: _,
             silence_at,
+            #[cfg(feature = "replies")]
+                dialogue: _,
             sequence,
             refused,
             foreign,
@@ -258,6 +271,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     /// [`PeerError`]; give it to [`reject`](Self::reject) to count the message.
     #[inline]
     pub fn parse<'t>(&self, text: &'t mut [u8]) -> Result<Frame<'t>, PeerError> {
+        #[cfg(feature = "replies")]
+        if self.provider != Provider::Twilio {
+            return self.parse_of_dialogue(text);
+        }
         frame::parse_known(self.provider, text, self.stream_id.known())
     }
 
@@ -391,7 +408,14 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
 
     // Apart from media, which comes fifty times a second: a start is large and is moved on the stack.
     #[cold]
+    #[cfg(not(feature = "replies"))]
     fn handle_rare<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
+        self.handle_plain(frame)
+    }
+
+    /// Takes a message other than media that is no part of a dialogue.
+    #[cold]
+    fn handle_plain<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
         self.jitter.forget_closed_holes();
         let mut gaps = [None; 2];
         let event = match (self.state, frame.body) {
@@ -409,6 +433,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             {
                 return Err(self.reject(PeerError::Shape));
             }
+            (_, Body::Start(_)) if self.provider.habits().has_free_start => Event::Ignored,
             (_, Body::Start(_)) => Event::Restart,
             (State::Waiting, Body::Stop) => Event::Stopped,
             (State::Recording, Body::Stop) => {
@@ -557,35 +582,4 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
         gaps
     }
-
-    /// Counts missing messages by the numbers of those that arrived; returns whether this message is
-    /// older than one that arrived before it.
-    fn note_sequence(&mut self, sequence: Option<u64>) -> bool {
-        let Some(sequence) = sequence else {
-            return false;
-        };
-        let last = *self.sequence.get_or_insert(sequence);
-        let ahead = sequence.wrapping_sub(last).cast_signed();
-        if ahead.unsigned_abs() > SEQUENCE_JUMP_MAX {
-            // Too many to be lost: the numbers restart.
-            self.sequence = Some(sequence);
-        } else if ahead > 0 {
-            self.sequence = Some(sequence);
-            let absent = ahead.unsigned_abs() - 1;
-            self.stats.missing += absent.saturating_sub(core::mem::take(&mut self.refused));
-            if absent > core::mem::take(&mut self.foreign) {
-                let from = sequence.wrapping_sub(absent);
-                self.clocks.iter_mut().for_each(|clock| {
-                    clock.missing_from.get_or_insert(from);
-                });
-                log::debug!("{} messages are missing or were rejected", absent);
-            }
-        }
-        // An old number changes nothing: the chunk fills its hole, or its timestamp gives its place.
-        ahead < 0
-    }
 }
-
-/// Largest step between two sequence numbers that counts as loss: ten minutes of two tracks, in chunks of
-/// 20 ms.
-const SEQUENCE_JUMP_MAX: u64 = 2 * 10 * 60 * 1000 / 20;

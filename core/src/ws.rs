@@ -345,6 +345,30 @@ pub fn pong(payload: &[u8]) -> Control {
     control(OPCODE_PONG, payload)
 }
 
+/// The bytes before a text message of `length` bytes, which must be UTF-8.
+///
+/// ```
+/// use callreel_core::ws;
+///
+/// assert_eq!(ws::text_header(5).as_slice(), [0x81, 5]);
+/// assert_eq!(ws::text_header(300).as_slice(), [0x81, 126, 1, 44]);
+/// ```
+#[must_use]
+pub fn text_header(length: usize) -> heapless::Vec<u8, 10> {
+    let long = (length as u64).to_be_bytes();
+    let [.., high, low] = long;
+    let (code, rest) = match length {
+        0..=125 => (length as u8, &[][..]),
+        126..=0xFFFF => (126, &[high, low][..]),
+        _ => (127, &long[..]),
+    };
+    let mut header = heapless::Vec::new();
+    // Cannot fail: the longest header has ten bytes.
+    let _ = header.extend_from_slice(&[0x80 | OPCODE_TEXT, code]);
+    let _ = header.extend_from_slice(rest);
+    header
+}
+
 fn control(opcode: u8, payload: &[u8]) -> Control {
     let payload = payload.get(..CONTROL_BYTES_MAX).unwrap_or(payload);
     let mut frame = Control::new();

@@ -74,7 +74,7 @@ fn tell_webhook(public: SocketAddr, config: &http::Config) {
 }
 
 fn tell_paths(config: &http::Config) {
-    for StreamPath { path, provider } in &config.stream_paths {
+    for StreamPath { path, provider, .. } in &config.stream_paths {
         let (prefix, provider) = (config.path_prefix.as_str(), provider.name());
         let path = format_args!("{prefix}{path}");
         info!(%path, provider, "streams at this path are of this provider");

@@ -1,6 +1,9 @@
 //! One connection: the bytes of its WebSocket in, recordings and their end records out.
 
+mod answers;
+mod audio;
 mod context;
+mod conversation;
 mod dialect;
 mod masked;
 mod opening;
@@ -9,29 +12,28 @@ pub mod routing;
 mod starts;
 mod stream;
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use callreel_core::frame::{self, Body, Detector, Frame, MediaFrame, PeerError, Provider};
-use callreel_core::session::SilenceBudget;
+use callreel_core::session::{SKIP_MS_MAX, SilenceBudget};
 use callreel_core::ws;
 use jiff::Timestamp;
 
+pub use self::answers::Answers;
+pub use self::audio::EARLY_BYTES_MAX;
 pub use self::context::Context;
 use self::opening::Opening;
 pub use self::opening::{Allowance, Shown};
 use self::stream::{Next, Stream, warn};
 use crate::board::Refused;
+use crate::lines;
 use crate::record::End;
 use crate::recording::{Done, Finishing, Outcome, Posts, Recording, STUCK_AFTER};
+use crate::stream_paths::Assumed;
 
 /// Largest message, in bytes: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
-
-/// Most pongs that wait to be sent. One more replaces the oldest: a peer needs an answer only to its
-/// newest ping (RFC 6455, section 5.5.3).
-pub const PONGS_MAX: usize = 16;
 
 /// Samples of the [`SilenceBudget`] that each start after a connection's first costs. They stand for 2
 /// KiB: the disk space of a file's header and an end record.
@@ -54,14 +56,14 @@ pub enum Action {
 pub struct Handled {
     /// Number of bytes, moved to the start, that must be passed again in front of the next ones.
     pub kept: usize,
-    /// The peer is to be held back: the disk is behind, or the peer began more recordings than its time
-    /// on the line pays for. Some of the kept bytes may be whole messages. Pass them again, without new
+    /// The peer is to be held back: the disk is behind, the peer began more recordings than its time on the
+    /// line pays for, or the answers are as many as may wait. Some of the kept bytes may be whole messages. Pass them again, without new
     /// bytes, until this is `false`; only then read on.
     pub is_held_back: bool,
     /// The step that the connection needs next.
     pub action: Action,
-    /// Answers to the peer's newest pings, oldest first: [`PONGS_MAX`] at most.
-    pub pongs: VecDeque<ws::Control>,
+    /// Answers to the peer's newest pings, and to its provider's questions.
+    pub answers: Answers,
     /// The peer's close frame was among the bytes.
     pub has_peer_closed: bool,
     /// The connection's evidence of being a call.
@@ -81,6 +83,9 @@ pub struct Health {
     pub waiting_since: Instant,
     /// The peer has to wait until time has paid for its starts.
     pub owes_time: bool,
+    /// The provider's conversation is over, and its peer left the connection open: call
+    /// [`Call::end_overdue`].
+    pub is_overdue: bool,
     /// The peer is to be held back, as in [`Handled::is_held_back`]: pass the kept bytes again, without
     /// new ones, before the next read.
     pub is_held_back: bool,
@@ -99,6 +104,10 @@ pub struct Call {
     streams: Vec<Stream>,
     /// The provider, as far as the handshake and the messages tell it.
     detector: Detector,
+    /// Settings of the user's for streams that do not tell their format.
+    assumed: Assumed,
+    /// Audio that came before the start. *Invariant: at most [`EARLY_BYTES_MAX`] bytes.*
+    early: Vec<u8>,
     /// Counts of the messages so far, until the first stream starts.
     opening: Option<Box<Opening>>,
     /// The recording that a repeated start has ended, and the time of that end. Until it is finished,
@@ -114,6 +123,11 @@ pub struct Call {
     /// Beginning of the time in which nothing is recorded: the handshake, or the end of the last
     /// recording on a connection that stays open.
     waiting_since: Instant,
+    /// The time at which the provider said that the conversation is over: its peer is to close the
+    /// connection.
+    parted: Option<Instant>,
+    /// Answers that the next result hands out.
+    answers: Answers,
     /// The end of the connection, once it has ended.
     ended: Option<End>,
     /// The code to close the connection with, once that is wanted.
@@ -141,6 +155,8 @@ impl Call {
             decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
             streams: vec![Stream::new(peer, dialect::provider_of(detector))],
             detector,
+            assumed: Assumed::default(),
+            early: Vec::new(),
             opening: Some(Box::default()),
             before: None,
             silence: SilenceBudget::new(),
@@ -148,6 +164,8 @@ impl Call {
             began: now,
             heard: now,
             waiting_since: now,
+            parted: None,
+            answers: Answers::default(),
             ended: None,
             closing: None,
             finishing: 0,
@@ -159,6 +177,12 @@ impl Call {
         }
     }
 
+    /// The same connection, with settings for streams that do not tell their format.
+    #[must_use]
+    pub fn assuming(self, assumed: Assumed) -> Self {
+        Self { assumed, ..self }
+    }
+
     /// Handles bytes of the connection: those that the last result kept, and new ones behind them.
     /// Changes `bytes` in place. While [`Context::is_stopping`], handles them although the disk is behind,
     /// up to a repeated start.
@@ -168,31 +192,23 @@ impl Call {
         context: &mut Context,
         now: Instant,
     ) -> Handled {
-        let mut pongs = VecDeque::new();
         let mut has_peer_closed = false;
         let is_stopping = context.is_stopping;
         self.let_go(is_stopping, now);
         while !self.has_to_wait(is_stopping, now)
+            && !self.answers.is_full()
             && let Some(event) = self.decoder.poll(bytes)
         {
             match event {
                 Ok(ws::Event::Text(text)) if self.ended.is_none() => {
                     self.handle_message(text, context, now);
                 }
-                Ok(ws::Event::Binary(bytes)) => {
-                    // Never recorded, but counted for the record of a connection without a start.
-                    if let Some(opening) = self.opening.as_mut().filter(|_| self.ended.is_none()) {
-                        opening.note_binary(bytes);
-                    }
+                Ok(ws::Event::Binary(bytes)) if self.ended.is_none() => {
+                    self.handle_binary(bytes, context, now);
                 }
                 // Nothing to do for a message after the end, or for a pong.
-                Ok(ws::Event::Text(_) | ws::Event::Pong) => {}
-                Ok(ws::Event::Ping(payload)) => {
-                    if pongs.len() == PONGS_MAX {
-                        pongs.pop_front();
-                    }
-                    pongs.push_back(ws::pong(payload));
-                }
+                Ok(ws::Event::Text(_) | ws::Event::Binary(_) | ws::Event::Pong) => {}
+                Ok(ws::Event::Ping(payload)) => self.answers.pong(payload),
                 Ok(ws::Event::Close(code)) => {
                     has_peer_closed = true;
                     let code = code.unwrap_or(ws::CloseCode::NORMAL);
@@ -203,11 +219,12 @@ impl Call {
                 }
             }
         }
-        let is_held_back = self.has_to_wait(false, now);
+        let is_held_back = self.has_to_wait(false, now) || self.answers.is_full();
+        let answers = std::mem::take(&mut self.answers);
         let shown = self.opening.as_ref().map_or(Shown::Stream, |opening| opening.shown());
         let kept = self.decoder.compact(bytes);
         let action = self.action();
-        Handled { kept, is_held_back, action, pongs, has_peer_closed, shown }
+        Handled { kept, is_held_back, action, answers, has_peer_closed, shown }
     }
 
     /// Ends the connection's recordings, or reports that there was none; the connection is to be closed
@@ -294,6 +311,7 @@ impl Call {
             heard: self.heard,
             waiting_since: self.waiting_since,
             owes_time: self.owed > 0,
+            is_overdue: self.is_overdue(now),
             is_held_back: self.has_to_wait(false, now),
         }
     }
@@ -353,19 +371,23 @@ impl Call {
             opening.note_text(text);
         }
         if let Some(line) = &mut self.line {
-            // In JSON a line break is white space; in a string it would be an error.
-            let plain = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
-            line.clear();
-            line.extend(text.iter().map(plain));
-            line.push(b'\n');
+            lines::write_text(line, text);
         }
         if self.opening.is_some() && !self.identify(text, context, now) {
             return;
+        }
+        if self.begins_with_audio() {
+            return self.handle_twofold(text, context, now);
         }
         let parsed = match self.streams.last() {
             Some(stream) => stream.session.parse(text),
             None => frame::parse(Provider::Twilio, text),
         };
+        self.take(parsed, context, now);
+    }
+
+    /// Handles a message that was parsed.
+    fn take(&mut self, parsed: Result<Frame<'_>, PeerError>, context: &mut Context, now: Instant) {
         if let Ok(frame) = &parsed
             && let Some(media) = frame.media().filter(|_| self.opening.is_none())
         {
@@ -373,7 +395,8 @@ impl Call {
             return;
         }
         match parsed {
-            Ok(frame) => {
+            Ok(mut frame) => {
+                self.complete_start(&mut frame);
                 if let Some(opening) = &mut self.opening {
                     opening.note_frame(&frame.body);
                     if matches!(frame.body, Body::Start(_)) && self.provider().is_none() {
@@ -384,7 +407,8 @@ impl Call {
                 {
                     return self.refuse_start(frame, context, now);
                 }
-                self.handle_frame(frame, context, now);
+                self.handle_frame(frame, true, context, now);
+                self.record_early(context, now);
             }
             Err(error) => self.reject(error, context, now),
         }
@@ -419,7 +443,15 @@ impl Call {
         self.silence = *stream.session.silence_mut();
     }
 
-    fn handle_frame(&mut self, frame: Frame<'_>, context: &mut Context, now: Instant) {
+    /// Handles a message other than audio. `has_line`: it is the last message, which the capture does not
+    /// have yet.
+    fn handle_frame(
+        &mut self,
+        frame: Frame<'_>,
+        has_line: bool,
+        context: &mut Context,
+        now: Instant,
+    ) {
         let index = match &frame.body {
             Body::Start(_) => self.stream_for_start(frame.stream_id, context, now),
             _ => routing::index_of(&self.streams, frame.stream_id),
@@ -427,10 +459,19 @@ impl Call {
         let Some(stream) = self.streams.get_mut(index) else {
             return;
         };
-        stream.make_ready(self.line.as_deref(), context, now);
+        let silence = match &frame.body {
+            Body::Skipped(skipped) => {
+                let longest = Duration::from_millis(SKIP_MS_MAX.into());
+                Duration::from_micros(skipped.micros).min(longest)
+            }
+            _ => Duration::ZERO,
+        };
+        let line = self.line.as_deref().filter(|_| has_line);
+        stream.make_ready_for(silence, line, context, now);
         *stream.session.silence_mut() = self.silence;
-        let next = stream.follow(frame, &mut self.opening, context, now);
+        let next = stream.follow(frame, &mut self.opening, &mut self.answers, context, now);
         self.silence = *stream.session.silence_mut();
+        self.share_dialogue(index);
         match next {
             Next::GoOn => {}
             Next::Close(code) => self.close(code),
@@ -440,6 +481,7 @@ impl Call {
                 self.finishing += 1;
                 self.refuse(index, ws::CloseCode::UNSUPPORTED);
             }
+            Next::Part => self.part(context, now),
             Next::Stop => {
                 self.finish(index, End::Stop, context, now);
                 self.waiting_since = now;
@@ -472,6 +514,7 @@ impl Call {
         if self.is_nameless_beside_named(stream_id) {
             return routing::index_of(&self.streams, stream_id);
         }
+        let stream = self.next_stream();
         if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
             self.finish(index, End::Restart, context, now);
             self.streams.remove(index);
@@ -479,7 +522,7 @@ impl Call {
         self.owed += START_SAMPLES;
         self.pay();
         self.streams.reserve_exact(1);
-        self.streams.push(Stream::new(self.peer, self.provider()));
+        self.streams.push(stream);
         self.streams.len() - 1
     }
 

@@ -12,14 +12,14 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Seek};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use callreel_core::frame::Provider;
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::wav::{Encoding, Spec};
 
 use self::capture::decode_capture;
 use self::output::Output;
 use crate::audio::{MULAW_EXTENSIONS, has_mulaw_name};
-use crate::{log, stream_paths};
+use crate::log;
+use crate::stream_paths::Spoken;
 
 /// Bytes per read: few enough that a short file touches little memory.
 const READ_BYTES: usize = 16 << 10;
@@ -27,6 +27,9 @@ const READ_BYTES: usize = 16 << 10;
 /// Longest line of a capture that is read, far above the longest recorded message. Longer lines are
 /// skipped and counted.
 const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// Beginnings of captures, without blanks: of messages in JSON, and of Asterisk's in words.
+const CAPTURE_STARTS: [&[u8]; 2] = [b"{\"", b"\"MEDIA_START"];
 
 /// Turns raw mu-law or a capture of frames into WAV, sample by sample as ffmpeg does.
 #[derive(clap::Args, Clone, Debug)]
@@ -48,10 +51,11 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     pub stream: Option<String>,
 
-    /// Provider of a capture's messages: bandwidth, exotel, plivo, signalwire, telnyx, twilio, voximplant or
-    /// wavix [default: the messages tell it]
-    #[arg(long, value_name = "NAME", value_parser = stream_paths::provider)]
-    pub provider: Option<Provider>,
+    /// Provider of a capture's messages: asterisk, bandwidth, exotel, jambonz, mod-audio-stream, plivo,
+    /// signalwire, telnyx, twilio, vonage, voximplant or wavix; NAME:RATE or NAME:RATE:stereo for messages
+    /// that do not tell it [default: the messages tell it]
+    #[arg(long, value_name = "NAME[:RATE[:stereo]]")]
+    pub provider: Option<Spoken>,
 
     /// Sample format of the WAV
     #[arg(long, value_enum, default_value_t)]
@@ -87,7 +91,8 @@ impl From<OutputFormat> for Encoding {
 pub enum Kind {
     /// Raw mu-law, one byte per sample, mono.
     Mulaw,
-    /// Messages of calls, one JSON value per line.
+    /// Messages of calls, one JSON value per line: a text that is JSON as it came, any other text as a
+    /// string, a binary message as {"binary":"BASE64"}.
     Jsonl,
 }
 
@@ -217,8 +222,9 @@ fn tell_kind(path: &Path, start: &[u8]) -> Result<Kind, Error> {
         let magic = String::from_utf8_lossy(magic);
         return unfit(format!("not a mu-law file: it begins with {magic}, it is {what}"));
     }
-    let mut text = start.iter().filter(|byte| !byte.is_ascii_whitespace());
-    if text.next() == Some(&b'{') && text.next() == Some(&b'"') {
+    let text = start.iter().filter(|byte| !byte.is_ascii_whitespace());
+    let text: Vec<u8> = text.take(CAPTURE_STARTS[1].len()).copied().collect();
+    if CAPTURE_STARTS.iter().any(|start| text.starts_with(start)) {
         return Ok(Kind::Jsonl);
     }
     let is_stdin = path == Path::new("-");

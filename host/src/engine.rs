@@ -44,6 +44,7 @@ use crate::pace::Pace;
 use crate::record::End;
 use crate::recording::{BLOCK_AGE_MAX, BLOCK_MS_MAX, Posts, TRACKS_MAX, Writers};
 use crate::store::Store;
+use crate::stream_paths::Assumed;
 use crate::stream_tokens::StreamTokens;
 
 /// Interval of a call's housekeeping: post its block, ping its peer. Active calls do it right after a
@@ -59,6 +60,9 @@ const _: () = assert!(
     READ_INTERVAL.as_millis() + BLOCK_AGE_MAX.as_millis() + TEND_INTERVAL.as_millis()
         <= BLOCK_MS_MAX as u128
 );
+
+/// Longest sleep of a thread with a connection to a provider that waits for answers.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Sockets reported by one poll.
 const EVENTS_MAX: usize = 1024;
@@ -142,6 +146,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// What the path and the handshake tell of the provider.
     pub detector: Detector,
+    /// Settings for streams that do not tell their format.
+    pub assumed: Assumed,
 }
 
 /// The media threads and the writers behind them.
@@ -281,7 +287,10 @@ impl Reader {
 
     /// Sleeps until the next look at the sockets, reading messages meanwhile, then looks.
     fn sleep(&mut self, events: &mut Events) {
-        let interval = self.desk.config.read_interval;
+        let mut interval = self.desk.config.read_interval;
+        if interval > ANSWER_INTERVAL && self.connections.iter().any(|(_, leg)| leg.is_answered()) {
+            interval = ANSWER_INTERVAL;
+        }
         let mut timeout = Duration::ZERO;
         if interval.is_zero() {
             timeout = match (self.is_busy, self.ready.is_empty()) {
@@ -372,7 +381,7 @@ impl Reader {
     }
 
     fn adopt(&mut self, connection: Connection, mut place: Place) {
-        let Connection { stream, tls, already_read, peer, detector } = connection;
+        let Connection { stream, tls, already_read, peer, detector, assumed } = connection;
         let token = self.connections.next_token();
         let mut wire = Wire::new(stream, tls);
         if let Err(error) = wire.watch(self.poll.registry(), token) {
@@ -381,6 +390,7 @@ impl Reader {
         }
         place.wait(token);
         let call = Call::new(peer, token.0, detector, self.desk.config.capture);
+        let call = call.assuming(assumed);
         let mut leg = Leg::new(wire, call, peer, &already_read, place, &self.desk);
         if self.drain_until.is_some() {
             let code = ws::CloseCode::GOING_AWAY;

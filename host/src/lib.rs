@@ -23,6 +23,7 @@ pub mod engine;
 pub mod finished;
 mod headers;
 pub mod http;
+mod lines;
 pub mod list;
 mod listener;
 mod lock;

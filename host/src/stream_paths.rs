@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use callreel_core::frame::Provider;
+use callreel_core::format::{Codec, Format};
+use callreel_core::frame::{Provider, Start, Tracks};
 
 use crate::public_url::{PathPrefix, WEBHOOK_PATH};
 
@@ -13,6 +14,69 @@ pub struct StreamPath {
     pub path: String,
     /// The provider of its streams.
     pub provider: Provider,
+    /// Settings for streams that do not tell their format.
+    pub assumed: Assumed,
+}
+
+/// The format of streams that do not tell it, as far as the user knows it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Assumed {
+    /// Samples a second of each track; `None`: the provider's usual rate.
+    pub sample_rate_hz: Option<u32>,
+    /// Binary messages hold two tracks that alternate sample by sample, inbound first.
+    pub is_stereo: bool,
+}
+
+impl Assumed {
+    /// Fills in what a start does not tell. A start that tells its format stays as it is.
+    pub fn complete(self, start: &mut Start<'_>) {
+        if !start.is_format_assumed {
+            return;
+        }
+        if let (Some(rate), Some(format)) = (self.sample_rate_hz, &mut start.format) {
+            format.sample_rate_hz = rate;
+        }
+        if self.is_stereo {
+            start.tracks = Tracks::Both;
+            start.is_interleaved = true;
+        }
+    }
+}
+
+/// A provider, as options name it: `NAME`, `NAME:RATE` or `NAME:RATE:stereo`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Spoken {
+    /// The provider.
+    pub provider: Provider,
+    /// Settings for streams that do not tell their format.
+    pub assumed: Assumed,
+}
+
+impl FromStr for Spoken {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mut parts = text.split(':');
+        let provider = provider(parts.next().unwrap_or_default())?;
+        let sample_rate_hz = parts.next().map(rate).transpose()?;
+        let is_stereo = match parts.next() {
+            None | Some("mono") => false,
+            Some("stereo") if provider.habits().has_binary_audio => true,
+            Some("stereo") => return Err(Error::Stereo(provider.name())),
+            Some(_) => return Err(Error::Layout),
+        };
+        match parts.next() {
+            None => Ok(Self { provider, assumed: Assumed { sample_rate_hz, is_stereo } }),
+            Some(_) => Err(Error::Layout),
+        }
+    }
+}
+
+/// A sample rate that can be recorded.
+fn rate(text: &str) -> Result<u32, Error> {
+    let format = |sample_rate_hz| Format { codec: Codec::L16Le, sample_rate_hz };
+    let rate = text.parse().ok().filter(|rate| format(*rate).is_recordable());
+    rate.ok_or_else(|| Error::Rate(text.chars().take(64).collect()))
 }
 
 /// The reason why a text names no path and provider.
@@ -21,6 +85,11 @@ pub enum Error {
     /// No equals sign.
     #[error("must be PATH=NAME, like /telnyx=telnyx")]
     Form,
+    /// Neither `mono` nor `stereo` behind the rate, or more behind that.
+    #[error(
+        "behind the sample rate there may be :mono or :stereo, like mod-audio-stream:16000:stereo"
+    )]
+    Layout,
     /// The path is the root, or has other characters than a path of this server.
     #[error("the path must be one like /telnyx, of letters, digits, `-`, `.`, `_` and `~`")]
     Path,
@@ -30,6 +99,14 @@ pub enum Error {
     /// No such provider.
     #[error("{0:?} is no provider that is recorded: choose one of {names}", names = names())]
     Provider(String),
+    /// A sample rate that is not recorded.
+    #[error(
+        "{0:?} is no sample rate that is recorded: give a whole number of kilohertz from 8000 to 192000"
+    )]
+    Rate(String),
+    /// The provider does not send two tracks in one message.
+    #[error("{0} names the tracks of its audio: leave out :stereo")]
+    Stereo(&'static str),
 }
 
 /// The names of all providers.
@@ -37,11 +114,8 @@ fn names() -> String {
     Provider::ALL.iter().map(|provider| provider.name()).collect::<Vec<_>>().join(", ")
 }
 
-/// The provider of a name, for the options of commands.
-///
-/// # Errors
-/// [`Error::Provider`]: there is none of that name.
-pub fn provider(name: &str) -> Result<Provider, Error> {
+/// The provider of a name.
+fn provider(name: &str) -> Result<Provider, Error> {
     Provider::named(name).ok_or_else(|| Error::Provider(name.chars().take(64).collect()))
 }
 
@@ -56,7 +130,8 @@ impl FromStr for StreamPath {
             WEBHOOK_PATH | "/readyz" => return Err(Error::Taken(path.as_str().to_owned())),
             _ => {}
         }
-        Ok(Self { path: path.as_str().to_owned(), provider: provider(name)? })
+        let Spoken { provider, assumed } = name.parse()?;
+        Ok(Self { path: path.as_str().to_owned(), provider, assumed })
     }
 }
 
@@ -73,6 +148,16 @@ mod tests {
         for text in ["=telnyx", "/=telnyx", "telnyx=telnyx", "/a b=telnyx", "/{id}=telnyx"] {
             assert_eq!(error(text), Error::Path, "{text}");
         }
+        let path: StreamPath = "/fs=mod-audio-stream:16000:stereo".parse().unwrap();
+        let assumed = Assumed { sample_rate_hz: Some(16_000), is_stereo: true };
+        assert_eq!((path.provider, path.assumed), (Provider::ModAudioStream, assumed));
+        for text in ["/x=vonage:16000:both", "/x=vonage:16000:mono:mono", "/x=vonage:16000:"] {
+            assert_eq!(error(text), Error::Layout, "{text}");
+        }
+        for rate in ["", "44100", "4000", "x"] {
+            assert_eq!(error(&format!("/x=wavix:{rate}")), Error::Rate(rate.to_owned()));
+        }
+        assert_eq!(error("/x=wavix:16000:stereo"), Error::Stereo("wavix"));
         assert_eq!(error("/incoming-call=telnyx"), Error::Taken("/incoming-call".to_owned()));
         let told = error("/x=Telnyx").to_string();
         assert!(

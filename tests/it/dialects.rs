@@ -1,6 +1,8 @@
 //! Providers beside Twilio: the audio of their messages as an independent tool decodes it, messages that
 //! overtake each other, and the ways to tell a provider.
 
+mod answered;
+mod binary;
 mod served;
 
 use std::collections::BTreeMap;
@@ -12,13 +14,25 @@ use callreel_core::frame::{Detector, Provider, Verdict};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::harness::client::{Said, said};
 use crate::harness::fixtures::{self, Fixture};
 use crate::harness::oracle;
 use crate::harness::recorder::record_one;
 
 /// Folders of fixtures, beside Twilio's.
-const FOLDERS: [&str; 8] =
-    ["bandwidth", "clones", "exotel", "plivo", "signalwire", "telnyx", "voximplant", "wavix"];
+const FOLDERS: [&str; 11] = [
+    "asterisk",
+    "bandwidth",
+    "clones",
+    "exotel",
+    "jambonz",
+    "plivo",
+    "signalwire",
+    "telnyx",
+    "voximplant",
+    "vonage",
+    "wavix",
+];
 
 /// The fixtures of all providers but Twilio, and those of Twilio's dialect by others, in the order of
 /// their folders and names.
@@ -56,8 +70,39 @@ fn format_of(folder: &str, encoding: &str) -> &'static str {
     }
 }
 
+/// The stream of a fixture with audio in binary messages, if it has any.
+fn sent_in_binary(fixture: &Fixture) -> Option<Sent> {
+    let (mut format, mut channels, mut audio) = ("s16le", 1, Vec::new());
+    for line in fixture.messages() {
+        let text = match said(&line) {
+            Said::Binary(bytes) => {
+                audio.extend(bytes);
+                continue;
+            }
+            Said::Text(text) => String::from_utf8(text).unwrap(),
+        };
+        if text.contains("MEDIA_START") && text.contains("ulaw") {
+            format = "mulaw";
+        }
+        if text.contains("\"mixType\":\"stereo\"") {
+            channels = 2;
+        }
+    }
+    let samples: Vec<&[u8]> = audio.chunks(if format == "mulaw" { 1 } else { 2 }).collect();
+    let track = |channel| {
+        let bytes = samples.iter().skip(channel).step_by(channels);
+        let bytes = bytes.flat_map(|sample| sample.to_vec()).collect();
+        if channel < channels { vec![(0, bytes)] } else { vec![] }
+    };
+    let tracks = [track(0), track(1)];
+    (!audio.is_empty()).then(|| Sent { format, tracks, ..Sent::default() })
+}
+
 /// The streams of a fixture, in the order of their starts.
 fn sent(fixture: &Fixture) -> Vec<Sent> {
+    if let Some(stream) = sent_in_binary(fixture) {
+        return vec![stream];
+    }
     let mut streams: Vec<Sent> = Vec::new();
     for message in fixture.messages() {
         let message: Value = serde_json::from_slice(&message).unwrap();
@@ -278,17 +323,28 @@ fn a_provider_is_told_by_what_only_it_sends() {
             &[r#"{"event":"start","start":{"mediaFormat":{}},"x":{"stream_sid":"1"}}"#],
             Known(Provider::Voximplant),
         ),
-        (&["MEDIA_START connection_id:1 format:ulaw"], Foreign("Asterisk's chan_websocket")),
-        (&[r#"{"version":"2","type":"open","seq":1}"#], Foreign("Genesys AudioHook")),
+        (&["MEDIA_START connection_id:1 format:ulaw"], Known(Provider::Asterisk)),
+        (&[r#"{"event":"MEDIA_START","format":"slin"}"#], Known(Provider::Asterisk)),
+        (&[r#"{"version":"2","type":"open","seq":1}"#], Known(Provider::Genesys)),
+        // An open of another version, and of others'.
+        (&[r#"{"version":"1","type":"open"}"#, r#"{"type":"open"}"#], Undecided),
+        (&[r#"{"type":"session.resume"}"#], Known(Provider::AudioCodes)),
+        (&[r#"{"type":"connection.validate"}"#], Known(Provider::AudioCodes)),
+        (&[r#"{"type":"VOICE_VA_REQUEST"}"#], Known(Provider::Webex)),
+        (&[r#"{"kind":"AudioMetadata"}"#], Known(Provider::Acs)),
+        (&[r#"{"command":"connect"}"#], Known(Provider::Sinch)),
         (
             &[r#"{"event":"websocket:connected","content-type":"audio/l16;rate=16000"}"#],
-            Foreign("Vonage or Infobip"),
+            Known(Provider::Vonage),
         ),
-        (
-            &[r#"{"callSid":"1","sampleRate":8000,"mixType":"mono"}"#],
-            Foreign("jambonz or mod_audio_fork"),
-        ),
-        (&[r#"{"event":"Start","metadata":{}}"#], Foreign("RingCentral")),
+        (&[r#"{"content-type":"audio\/l16;rate=8000","app":"x"}"#], Known(Provider::Vonage)),
+        // Types of other things than audio, and events of others'.
+        (&[r#"{"content-type":"application/json"}"#], Undecided),
+        (&[r#"{"event":"x","content-type":"audio/l16"}"#], Undecided),
+        (&[r#"{"callSid":"1","sampleRate":8000,"mixType":"mono"}"#], Known(Provider::Jambonz)),
+        (&[r#"{"event":"x","sampleRate":8000,"mixType":"mono"}"#], Undecided),
+        (&[r#"{"event":"Start","metadata":{}}"#], Known(Provider::RingCentral)),
+        (&[r#"{"t":"hello","callid":"1"}"#], Foreign("46elks")),
         (&[r#"{"event":"hello"}"#, "[]", "5", "hello", r#""start""#], Undecided),
     ] {
         assert_eq!(verdict(messages), expected, "{messages:?}");
@@ -302,6 +358,17 @@ fn a_provider_is_told_by_what_only_it_sends() {
     let mut detector = Detector::of(Provider::Plivo);
     detector.note_header("x-twilio-signature", "x");
     assert_eq!(detector.note_text(&mut SIDS.as_bytes().to_vec()), Ok(Known(Provider::Plivo)));
+    for (name, value, provider) in [
+        ("sec-websocket-protocol", "a, audio.drachtio.org", Provider::Jambonz),
+        ("sec-websocket-protocol", "audio.jambonz.org", Provider::Jambonz),
+        ("sec-websocket-protocol", "media", Provider::Asterisk),
+        ("x-opentok-ws-sessionid", "1", Provider::Vonage),
+        ("audiohook-session-id", "e160e428", Provider::Genesys),
+    ] {
+        let mut detector = Detector::new();
+        detector.note_header(name, value);
+        assert_eq!(detector.verdict(), Known(provider), "{value}");
+    }
     let mut detector = Detector::new();
     for (name, value) in [("x-plivo-signature-v3", "x"), ("x-twilio-signature", "x")] {
         detector.note_header(name, value);

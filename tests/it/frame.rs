@@ -59,6 +59,7 @@ fn said(text: &str) -> Result<(Option<u64>, Said), PeerError> {
             odd: start.odd_fields,
         })),
         Body::Stop => Said::Stop,
+        other => unreachable!("Twilio says nothing like {other:?}"),
     };
     Ok((frame.sequence, body))
 }

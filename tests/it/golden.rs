@@ -77,7 +77,7 @@ fn other_tools_read_the_same_samples_in_every_recording() {
 }
 
 fn record(fixture: &Fixture) -> Vec<Recording> {
-    let bytes: Vec<u8> = fixture.messages().iter().flat_map(client::text).collect();
+    let bytes: Vec<u8> = fixture.messages().iter().flat_map(client::message).collect();
     connection(&[&bytes], 256 << 10)
 }
 

@@ -8,8 +8,9 @@ use super::{PeerError, Provider, foreign, twilio};
 ///
 /// In this order: the provider that the caller knows of ([`of`](Self::of)), for example by the path of
 /// the request; the first header of the handshake that tells it ([`note_header`](Self::note_header));
-/// the first message that does ([`note_text`](Self::note_text)). Nothing is ever concluded from the
-/// absence of a header or a field.
+/// the first text that does ([`note_text`](Self::note_text)). Nothing is ever concluded from the absence
+/// of a header or a field, nor from a binary message, since the bytes of audio tell no provider: where
+/// one comes before there is a verdict, keep it until there is.
 ///
 /// ```
 /// use callreel_core::frame::{Detector, Provider, Verdict};
@@ -37,8 +38,8 @@ pub struct Detector {
 /// use callreel_core::frame::{Detector, Verdict};
 ///
 /// let mut detector = Detector::new();
-/// let mut open = *br#"{"version":"2","type":"open","id":"1"}"#;
-/// assert_eq!(detector.note_text(&mut open)?, Verdict::Foreign("Genesys AudioHook"));
+/// let mut first = *br#"{"t":"hello","callid":"c1"}"#;
+/// assert_eq!(detector.note_text(&mut first)?, Verdict::Foreign("46elks"));
 /// # Ok::<(), callreel_core::frame::PeerError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,17 +63,22 @@ const HEADERS: &[(&str, Verdict)] = &[
     ("x-fonoster-signature", Verdict::Known(Provider::Twilio)),
     #[cfg(feature = "plivo")]
     ("x-plivo-signature-v3", Verdict::Known(Provider::Plivo)),
-    ("audiohook-session-id", Verdict::Foreign("Genesys AudioHook")),
-    ("x-opentok-ws-sessionid", Verdict::Foreign("Vonage Video")),
+    #[cfg(feature = "genesys")]
+    ("audiohook-session-id", Verdict::Known(Provider::Genesys)),
+    #[cfg(feature = "vonage")]
+    ("x-opentok-ws-sessionid", Verdict::Known(Provider::Vonage)),
 ];
 
 /// Subprotocols that only one provider offers.
 const SUBPROTOCOLS: &[(&str, Verdict)] = &[
     // Somleng speaks Twilio's dialect.
     ("audio.somleng.org", Verdict::Known(Provider::Twilio)),
-    ("audio.drachtio.org", Verdict::Foreign("jambonz or mod_audio_fork")),
-    ("audio.jambonz.org", Verdict::Foreign("jambonz or mod_audio_fork")),
-    ("media", Verdict::Foreign("Asterisk's chan_websocket")),
+    #[cfg(feature = "jambonz")]
+    ("audio.drachtio.org", Verdict::Known(Provider::Jambonz)),
+    #[cfg(feature = "jambonz")]
+    ("audio.jambonz.org", Verdict::Known(Provider::Jambonz)),
+    #[cfg(feature = "asterisk")]
+    ("media", Verdict::Known(Provider::Asterisk)),
 ];
 
 impl Detector {
@@ -132,8 +138,9 @@ impl Detector {
         if self.verdict != Verdict::Undecided {
             return Ok(self.verdict);
         }
-        if let Some(name) = foreign::of_text(text) {
-            self.verdict = Verdict::Foreign(name);
+        #[cfg(feature = "asterisk")]
+        if super::asterisk::is_mine_in_words(text) {
+            self.verdict = Verdict::Known(Provider::Asterisk);
             return Ok(self.verdict);
         }
         canonicalise(text, &ANY)?;
@@ -162,6 +169,22 @@ impl Detector {
         #[cfg(feature = "bandwidth")]
         if super::bandwidth::is_mine(message) {
             return Some(Provider::Bandwidth);
+        }
+        #[cfg(feature = "replies")]
+        if let Some(provider) = of_conversation(message) {
+            return Some(provider);
+        }
+        #[cfg(feature = "asterisk")]
+        if super::asterisk::is_mine(message) {
+            return Some(Provider::Asterisk);
+        }
+        #[cfg(feature = "jambonz")]
+        if super::jambonz::is_mine(message) {
+            return Some(Provider::Jambonz);
+        }
+        #[cfg(feature = "vonage")]
+        if super::vonage::is_mine(message) {
+            return Some(Provider::Vonage);
         }
         let is_start = message.clone().find("event") == Some(Value::String("start"));
         let start = message.clone().find("start").unwrap_or(Value::Null).members();
@@ -204,6 +227,26 @@ impl Detector {
         }
         None
     }
+}
+
+/// The provider of a message that begins a conversation, and is no event with a small letter.
+#[cfg(feature = "replies")]
+fn of_conversation(message: &Members<'_>) -> Option<Provider> {
+    const RULES: &[(fn(&Members<'_>) -> bool, Provider)] = &[
+        #[cfg(feature = "acs")]
+        (super::acs::is_mine, Provider::Acs),
+        #[cfg(feature = "audiocodes")]
+        (super::audiocodes::is_mine, Provider::AudioCodes),
+        #[cfg(feature = "genesys")]
+        (super::genesys::is_mine, Provider::Genesys),
+        #[cfg(feature = "ringcentral")]
+        (super::ringcentral::is_mine, Provider::RingCentral),
+        #[cfg(feature = "sinch")]
+        (super::sinch::is_mine, Provider::Sinch),
+        #[cfg(feature = "webex")]
+        (super::webex::is_mine, Provider::Webex),
+    ];
+    RULES.iter().find(|(is_mine, _)| is_mine(message)).map(|(_, provider)| *provider)
 }
 
 impl Default for Detector {

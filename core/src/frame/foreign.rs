@@ -2,11 +2,6 @@
 
 use super::members::{Members, Value};
 
-/// The provider of a text that is not JSON; `None` if it is none that is known here.
-pub(super) fn of_text(text: &[u8]) -> Option<&'static str> {
-    text.starts_with(b"MEDIA_START").then_some("Asterisk's chan_websocket")
-}
-
 /// The provider of a message; `None` if it is none that is known here. Every rule is about fields that
 /// are there.
 pub(super) fn of_message(message: &Members<'_>) -> Option<&'static str> {
@@ -14,19 +9,9 @@ pub(super) fn of_message(message: &Members<'_>) -> Option<&'static str> {
         Some(Value::String(text)) => text,
         _ => "",
     };
-    let has = |name| message.clone().find(name).is_some();
-    let is_audio = |text: &str| text.get(..6).is_some_and(|t| t.eq_ignore_ascii_case("audio/"));
-    Some(match (text("event"), text("type")) {
-        ("MEDIA_START", _) => "Asterisk's chan_websocket",
-        ("Connected" | "Start", _) => "RingCentral",
-        ("websocket:connected", _) => "Vonage or Infobip",
-        (_, "open") if text("version") == "2" => "Genesys AudioHook",
-        (_, "session.initiate" | "session.resume" | "connection.validate") => "AudioCodes",
-        (_, "VOICE_VA_REQUEST") => "Webex",
-        _ if is_audio(text("content-type")) => "Vonage or Infobip",
-        _ if text("command") == "connect" => "Sinch",
-        _ if text("kind") == "AudioMetadata" => "Azure Communication Services",
-        _ if has("sampleRate") && has("mixType") => "jambonz or mod_audio_fork",
+    Some(match (text("event"), text("t")) {
+        ("incoming_call", _) => "Sunvone",
+        (_, "hello") => "46elks",
         _ => return None,
     })
 }

@@ -60,6 +60,11 @@ pub(super) fn range_in(text: &[u8], part: &str) -> (usize, usize) {
     (start, (start + part.len()).min(text.len()))
 }
 
+/// Any object. Reading one checks that the whole text is JSON.
+#[cfg(any(feature = "binary", feature = "json"))]
+#[derive(Deserialize)]
+pub(super) struct Anything {}
+
 pub(super) fn from_json<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Result<T, PeerError> {
     use serde_json_core::de::Error;
     serde_json_core::from_slice(text).map(|(value, _)| value).map_err(|error| match error {

@@ -1,9 +1,7 @@
 //! The reader of JSON dialects that differ in the names of their fields: any legal spelling, each field
 //! by itself.
 
-use serde::Deserialize;
-
-use super::found::{Found, Slow, from_json, range_in, to_str};
+use super::found::{Anything, Found, Slow, from_json, range_in, to_str};
 use super::members::{self, Members, Value};
 use super::spelling::{Dialect, canonicalise};
 use super::start::{FormatNames, track};
@@ -92,10 +90,6 @@ pub(super) fn parse<'t>(text: &'t mut [u8], names: &Names) -> Result<Frame<'t>, 
         Slow::Other => parse_rare(text, names, odd_fields),
     }
 }
-
-/// Any object. Reading one checks that the whole text is JSON.
-#[derive(Deserialize)]
-struct Anything {}
 
 /// The members of a message and the meaning of its event; `None` if it is none of the provider's events.
 fn open<'t>(text: &'t [u8], names: &Names) -> Result<(Members<'t>, Option<Kind>), PeerError> {

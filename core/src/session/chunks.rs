@@ -1,6 +1,7 @@
 //! The order of chunks by their own numbers, for a provider with messages that overtake each other.
 
-use super::{SEQUENCE_JUMP_MAX, Session};
+use super::Session;
+use super::numbers::SEQUENCE_JUMP_MAX;
 use crate::frame::Media;
 use crate::jitter::{Hole, REORDER_MS_MAX, WOBBLE_AT_HOLE_MS_MAX};
 

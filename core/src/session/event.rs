@@ -1,5 +1,7 @@
 //! The meaning of a message, the gap that it ended, and the reason that it was not taken.
 
+#[cfg(feature = "replies")]
+use crate::frame::Ask;
 use crate::frame::{PeerError, Start, Text, Track, Tracks};
 
 /// Media time without audio of one track.
@@ -57,6 +59,10 @@ impl Gap {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Event<'t> {
+    /// A question, and nothing for a recorder to do but to answer it ([`Turn::reply`](super::Turn::reply)).
+    /// With the feature `replies`.
+    #[cfg(feature = "replies")]
+    Asked(Ask<'t>),
     /// The connection is open. Nothing for a recorder to do.
     Connected,
     /// A key was pressed at this place in the recording.
@@ -81,6 +87,11 @@ pub enum Event<'t> {
     Media(Placed),
     /// Audio before the start: counted in [`Stats::before_start`](super::Stats::before_start), not recorded.
     Premature,
+    /// The conversation is over, and with it every stream of the connection: as
+    /// [`Stopped`](Self::Stopped) for each of them. The peer closes the connection, once it has the reply.
+    /// With the feature `replies`.
+    #[cfg(feature = "replies")]
+    Over,
     /// Another stream begins. This session is unchanged. Give the same text to another session; or drain
     /// this session's [`handle_end`](super::Session::handle_end), [`reset`](super::Session::reset) it,
     /// and give it the same text again.
@@ -89,11 +100,26 @@ pub enum Event<'t> {
     /// ([`is_recordable`](crate::format::Format::is_recordable)): the session still waits for a start.
     /// Close the connection with [`UNSUPPORTED`](crate::ws::CloseCode::UNSUPPORTED).
     Refused(Start<'t>),
+    /// Media time passed without audio; this turn yields silence of that length, unless the
+    /// [`SilenceBudget`](super::SilenceBudget) is too small for it.
+    /// With the feature `replies`.
+    #[cfg(feature = "replies")]
+    Skipped {
+        /// Samples of one channel before the silence.
+        at: u64,
+        /// Samples of silence.
+        samples: u64,
+        /// Somebody paused the stream. If false, the audio was lost, and the turn has a gap.
+        is_pause: bool,
+    },
     /// The recording begins.
     Started(Start<'t>),
     /// The recording is over; this turn yields the rest of its samples. A stop may come before any
     /// start: then [`spec`](super::Session::spec) is `None`.
     Stopped,
+    /// The provider complains, in its own words. With the feature `replies`.
+    #[cfg(feature = "replies")]
+    Trouble(Text<'t>),
 }
 
 /// Result of placing a chunk.

@@ -3,12 +3,19 @@
 use base64ct::{Base64, Encoding as _};
 use serde_json::Value;
 
+use crate::lines;
+
 /// Events of messages that hold neither audio nor keys.
 const PLAIN: [&str; 5] = ["clear", "connected", "mark", "start", "stop"];
 
 /// The line of a message, with the byte `silence` in the place of its audio; `None` if the message must
 /// not be kept: it is a key, or it cannot be told what it holds.
 pub(super) fn line(line: &[u8], silence: u8) -> Option<Vec<u8>> {
+    if let lines::Message::Binary(audio) = lines::read(line) {
+        let mut line = Vec::new();
+        lines::write_binary(&mut line, &vec![silence; audio.len()]);
+        return Some(line);
+    }
     let mut message: Value = serde_json::from_slice(line).ok()?;
     match message.get("event").or_else(|| message.get("eventType"))?.as_str()? {
         "media" => {
@@ -41,12 +48,14 @@ mod tests {
         let kept = line(br#"{"eventType":"media","track":"inbound","payload":"AQID"}"#).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&kept).unwrap()["payload"], "////");
         line(br#"{"event":"mark","mark":{"name":"a"}}"#).unwrap();
+        assert_eq!(line(br#"{"binary":"AQID"}"#).unwrap(), b"{\"binary\":\"////\"}\n");
         for secret in [
             &br#"{"event":"dtmf","dtmf":{"digit":"4"}}"#[..],
             br#"{"event":"media","media":{"payload":"?"}}"#,
             br#"{"event":"media","media":{"chunk":"1"}}"#,
             br#"{"eventType":"dtmf","digit":"4"}"#,
             br#"{"event":"other","digits":"4"}"#,
+            br#""DTMF_END digit:4""#,
             b"4",
             b"",
         ] {

@@ -103,8 +103,11 @@ impl Opening {
         }
     }
 
-    /// Counts a binary message.
-    pub(super) fn note_binary(&mut self, bytes: &[u8]) {
+    /// Counts a binary message; `is_audio` if the provider is known to send audio in such messages.
+    pub(super) fn note_binary(&mut self, bytes: &[u8], is_audio: bool) {
+        if is_audio {
+            self.shown = self.shown.max(Shown::Message);
+        }
         self.binaries += 1;
         self.bytes += bytes.len() as u64;
         if !self.is_strange {
@@ -129,7 +132,14 @@ impl Opening {
 
     /// The reason for which no stream started, in words.
     pub(super) fn reason(&self) -> &str {
-        self.refusal.as_deref().unwrap_or("no start message came that could be read")
+        match &self.refusal {
+            Some(refusal) => refusal,
+            None if self.texts == 0 && self.binaries > 0 => {
+                "only binary messages came, and nothing told the provider: if they are audio, name the \
+                 provider of the path with --provider"
+            }
+            None => "no start message came that could be read",
+        }
     }
 
     /// The record of the connection; `None` if no message was out of place and the protocol was kept.

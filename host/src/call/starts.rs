@@ -8,7 +8,7 @@ use callreel_core::frame::{Frame, Provider, Start};
 use callreel_core::ws;
 
 use super::routing::{Routed as _, STREAMS_MAX};
-use super::{Call, Context, Stream};
+use super::{Call, Context};
 use crate::board::Refused;
 use crate::record::{End, Record};
 use crate::stream_tokens;
@@ -49,7 +49,7 @@ impl Call {
                 None => return,
             }
         }
-        let mut refused = Stream::new(self.peer, self.provider());
+        let mut refused = self.next_stream();
         if refused.session.handle_frame(frame).is_ok() {
             // Before the others: a message without a stream id belongs to the last stream.
             self.streams.insert(0, refused);

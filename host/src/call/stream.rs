@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use callreel_core::frame::{Body, Frame, MediaFrame, PeerError, Provider, Start, Text};
+use callreel_core::frame::{Ask, Body, Frame, MediaFrame, PeerError, Provider, Start, Text};
 use callreel_core::session::{
     Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Session, Stats, ring_bytes_min,
 };
@@ -12,11 +12,13 @@ use callreel_core::ws;
 use tracing::Span;
 use tracing::field::Empty;
 
+use super::answers::Answers;
 use super::opening::Opening;
 use super::routing::Routed;
 use super::{Context, masked, pause};
 use crate::record::{End, PauseCause, Record, What};
 use crate::recording::{Done, Finishing, Posts, Recording};
+use crate::shown;
 
 /// Longest text of a key or a mark that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 256;
@@ -64,6 +66,8 @@ pub(super) enum Next {
     Refuse(ws::CloseCode),
     /// Refuse the stream for its format, and write this record of it.
     Unsupported(Box<Record>),
+    /// End the recordings of all streams: the conversation is over.
+    Part,
     /// End the recording.
     Stop,
 }
@@ -132,7 +136,25 @@ impl Stream {
     /// Goes on in another file if this one is full, and keeps the next message, `line`, for the
     /// capture.
     pub(super) fn make_ready(&mut self, line: Option<&[u8]>, context: &mut Context, now: Instant) {
-        if self.recording.as_ref().is_some_and(|r| r.is_longer_than(context.segment_bytes_max)) {
+        self.make_ready_for(Duration::ZERO, line, context, now);
+    }
+
+    /// Like [`make_ready`](Self::make_ready), for a message that adds so much silence to the file.
+    pub(super) fn make_ready_for(
+        &mut self,
+        silence: Duration,
+        line: Option<&[u8]>,
+        context: &mut Context,
+        now: Instant,
+    ) {
+        let is_full = |recording: &Recording| {
+            let more = {
+                let format = recording.format();
+                format.file_bytes(format.bytes_in(silence.as_millis() as u64))
+            };
+            recording.is_longer_than(context.segment_bytes_max.saturating_sub(more))
+        };
+        if self.recording.as_ref().is_some_and(is_full) {
             self.begin_segment(context, now);
         }
         self.follow_pause(now);
@@ -155,6 +177,26 @@ impl Stream {
             }
             Err(error) => *error,
         };
+        self.tell_rejected(error, context, now);
+    }
+
+    /// Handles a binary message of audio.
+    pub(super) fn handle_audio(&mut self, bytes: &[u8], context: &mut Context, now: Instant) {
+        let error = match &mut self.session.handle_audio(bytes) {
+            Ok(turn) => {
+                if let Some(recording) = &mut self.recording {
+                    recording.take(turn, &mut context.posts, now);
+                }
+                return;
+            }
+            Err(error) => *error,
+        };
+        self.tell_rejected(error, context, now);
+    }
+
+    /// Logs that audio was not taken.
+    #[cold]
+    fn tell_rejected(&mut self, error: Error, context: &Context, now: Instant) {
         let Self { span, has_warned, peer, .. } = self;
         span.in_scope(|| match error {
             Error::Peer(error) => warn(error, has_warned, *peer, context, now),
@@ -162,11 +204,12 @@ impl Stream {
         });
     }
 
-    /// Applies a message to the recording. Returns the next step.
+    /// Applies a message to the recording, and adds the reply to it to the answers. Returns the next step.
     pub(super) fn follow(
         &mut self,
         frame: Frame<'_>,
         opening: &mut Option<Box<Opening>>,
+        answers: &mut Answers,
         context: &mut Context,
         now: Instant,
     ) -> Next {
@@ -213,6 +256,7 @@ impl Stream {
             }
             Event::Refused(start) => {
                 *opening = None;
+                turn.reply().iter().for_each(|reply| answers.reply(reply));
                 let provider = turn.provider();
                 return Next::Unsupported(Box::new(context.refused(provider, start, peer, now)));
             }
@@ -232,10 +276,29 @@ impl Stream {
                     .iter_mut()
                     .for_each(|recording| pause::heed_mark(recording, name, now));
             }
+            // Whatever comes on this connection is no call.
+            Event::Asked(Ask::Probe) => *opening = None,
+            Event::Skipped { at, samples, is_pause } => {
+                if let Some(recording) = self.recording.as_mut().filter(|_| *is_pause) {
+                    recording.add_pause(*at, *samples);
+                }
+            }
+            Event::Trouble(words) => {
+                if let Some(left_out) = context.room(peer, now) {
+                    let words: String = words.chars().take(TEXT_CHARS_MAX).collect();
+                    let told = shown::line(&words);
+                    tracing::warn!(%told, left_out, "the provider reports an error");
+                }
+            }
+            Event::Over => next = Next::Part,
             Event::Stopped => next = Next::Stop,
             _ => {}
         }
-        let is_strange = matches!(turn.event(), Event::Premature | Event::Ignored | Event::Stopped);
+        turn.reply().iter().for_each(|reply| answers.reply(reply));
+        let is_strange = matches!(
+            turn.event(),
+            Event::Premature | Event::Ignored | Event::Over | Event::Stopped
+        );
         if let Some(opening) = opening.as_mut().filter(|_| is_strange) {
             opening.note_strange(stream_id);
         }

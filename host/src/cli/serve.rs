@@ -137,8 +137,10 @@ pub struct ListeningArgs {
     pub public_url: Option<PublicUrl>,
 
     /// Provider of all streams at a path; PATH=NAME, like /telnyx=telnyx. Repeat it, or separate values by
-    /// commas. NAME is bandwidth, exotel, plivo, signalwire, telnyx, twilio, voximplant or wavix. With an
-    /// auth token, a path that is not twilio's needs an --admission of its own [default: handshake and first messages tell the provider]
+    /// commas. NAME is asterisk, bandwidth, exotel, jambonz, mod-audio-stream, plivo, signalwire, telnyx,
+    /// twilio, vonage, voximplant or wavix. NAME:RATE and NAME:RATE:stereo, like
+    /// /fs=mod-audio-stream:16000:stereo, are for streams that do not tell their format. With an auth token,
+    /// a path that is not twilio's needs an --admission of its own [default: handshake and first messages tell the provider]
     #[arg(long, env = "CALLREEL_PROVIDER", value_name = "PATH=NAME", value_delimiter = ',')]
     pub provider: Vec<StreamPath>,
 

@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use callreel_core::format::Codec;
-use callreel_core::frame::{self, Body, Detector, Provider, Verdict};
+use callreel_core::frame::{Body, Detector, Frame, PeerError, Provider, Start, Verdict};
 use callreel_core::session::{self, Event, Session, Turn, ring_bytes_min};
 use callreel_core::wav::Encoding;
 
 use super::output::Output;
 use super::{Args, Decoded, Error, Input};
+use crate::call::EARLY_BYTES_MAX;
 use crate::call::routing::{self, Routed};
+use crate::lines::{self, Message};
 use crate::log;
 use crate::recording::AudioFormat;
+use crate::stream_paths::Assumed;
 
 /// Bytes taken from a session at once.
 const POLL_BYTES: usize = 1024;
@@ -25,7 +28,7 @@ pub(super) fn decode_capture(
     let mut line = Vec::new();
     while let Some(fits) = input.next_line(&mut line)? {
         if fits && !line.trim_ascii().is_empty() {
-            capture.take(&mut line)?;
+            capture.take(&line)?;
         } else if !fits {
             capture.rejected += 1;
         }
@@ -49,6 +52,8 @@ struct Capture<'a> {
     stream_ids: Vec<String>,
     rejected: u64,
     lines: u64,
+    /// Audio that came before a start.
+    early: Vec<u8>,
 }
 
 /// A stream of a capture.
@@ -87,41 +92,141 @@ impl Routed for CapturedStream {
 
 impl<'a> Capture<'a> {
     fn new(args: &'a Args, encoding: Encoding) -> Self {
-        let detector = args.provider.map_or_else(Detector::new, Detector::of);
+        let provider = args.provider.map(|spoken| spoken.provider);
+        let detector = provider.map_or_else(Detector::new, Detector::of);
         Capture {
             args,
             detector,
             encoding,
-            streams: vec![CapturedStream::new(args.provider.unwrap_or(Provider::Twilio))],
+            streams: vec![CapturedStream::new(provider.unwrap_or(Provider::Twilio))],
             decoded: Vec::new(),
             has_room: true,
             stream_ids: Vec::new(),
             rejected: 0,
             lines: 0,
+            early: Vec::new(),
         }
     }
 
-    fn take(&mut self, line: &mut [u8]) -> Result<(), Error> {
+    fn take(&mut self, line: &[u8]) -> Result<(), Error> {
         self.lines += 1;
+        match lines::read(line) {
+            Message::Text(mut text) => self.take_text(&mut text),
+            Message::Binary(bytes) => self.take_audio(&bytes),
+        }
+    }
+
+    /// Takes a binary message: audio, if the provider sends it in such messages or is not known yet.
+    fn take_audio(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let has_started = self.streams.iter().any(|stream| stream.session.spec().is_some());
+        match self.detector.verdict() {
+            Verdict::Known(provider) if provider.habits().has_binary_audio => {
+                if has_started {
+                    return self.place_audio(bytes);
+                }
+                if provider.habits().has_optional_start && !bytes.is_empty() {
+                    let start = Body::Start(Start::assumed(provider));
+                    self.take_frame(Frame::new(None, b"", start), provider)?;
+                    return self.place_audio(bytes);
+                }
+            }
+            Verdict::Known(_) | Verdict::Foreign(_) => return Ok(()),
+            Verdict::Undecided => {}
+        }
+        if self.early.len() + bytes.len() <= EARLY_BYTES_MAX {
+            self.early.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// Gives audio to the stream that began last.
+    fn place_audio(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let index = routing::index_of(&self.streams, b"");
+        let Some(stream) = self.streams.get_mut(index) else {
+            return Ok(());
+        };
+        match stream.session.handle_audio(bytes) {
+            Ok(turn) => drain(turn, stream.output.as_mut(), &mut self.decoded),
+            Err(_) => {
+                self.rejected += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn take_text(&mut self, line: &mut [u8]) -> Result<(), Error> {
         let verdict = match str::from_utf8(line) {
             Ok(_) => self.detector.note_text(line),
-            Err(_) => Err(frame::PeerError::Json),
+            Err(_) => Err(PeerError::Json),
         };
         // Messages before the provider is known are read in the dialect that most others resemble.
         let provider = match verdict {
             Ok(Verdict::Known(provider)) => provider,
             _ => Provider::Twilio,
         };
-        let Ok(frame) = verdict.and_then(|_| frame::parse(provider, line)) else {
+        for stream in &mut self.streams {
+            stream.session.set_provider(provider);
+        }
+        let is_known = matches!(verdict, Ok(Verdict::Known(_)));
+        let mut index = self.streams.len().saturating_sub(1);
+        match verdict.and_then(|_| self.parse(index, line)) {
+            // The message is a start, and audio as well.
+            Ok(frame @ Frame { body: Body::Start(_), .. })
+                if provider.habits().begins_with_audio =>
+            {
+                let id = frame.stream_id;
+                let begun = self.streams.iter().rposition(|stream| stream.is_addressed(id));
+                if let Some(begun) = begun {
+                    index = begun;
+                } else {
+                    self.take_frame(frame, provider)?;
+                    index = self.streams.len().saturating_sub(1);
+                }
+            }
+            parsed => return self.take_parsed(parsed, provider, is_known),
+        }
+        let parsed = self.parse(index, line);
+        self.take_parsed(parsed, provider, is_known)
+    }
+
+    /// Parses a message for a stream.
+    fn parse<'t>(&self, index: usize, line: &'t mut [u8]) -> Result<Frame<'t>, PeerError> {
+        match self.streams.get(index) {
+            Some(stream) => stream.session.parse(line),
+            None => Err(PeerError::Shape),
+        }
+    }
+
+    fn take_parsed(
+        &mut self,
+        parsed: Result<Frame<'_>, PeerError>,
+        provider: Provider,
+        is_known: bool,
+    ) -> Result<(), Error> {
+        let Ok(frame) = parsed else {
             self.rejected += 1;
             return Ok(());
         };
-        if matches!(frame.body, Body::Start(_)) && !matches!(verdict, Ok(Verdict::Known(_))) {
+        if matches!(frame.body, Body::Start(_)) && !is_known {
             let reason = "its messages do not tell the provider; name it with --provider";
             return Err(unfit(self.args, reason.to_owned()));
         }
-        for stream in &mut self.streams {
-            stream.session.set_provider(provider);
+        let is_start = matches!(frame.body, Body::Start(_));
+        self.take_frame(frame, provider)?;
+        if !is_start || self.early.is_empty() {
+            return Ok(());
+        }
+        let early = std::mem::take(&mut self.early);
+        if provider.habits().has_binary_audio { self.place_audio(&early) } else { Ok(()) }
+    }
+
+    fn take_frame(&mut self, mut frame: Frame<'_>, provider: Provider) -> Result<(), Error> {
+        if let Body::Start(start) = &mut frame.body {
+            let has_started = self.streams.iter().any(|stream| stream.session.spec().is_some());
+            if provider.habits().has_free_start && has_started {
+                return Ok(());
+            }
+            self.assumed().complete(start);
         }
         let index = match &frame.body {
             Body::Start(_) => self.stream_for_start(frame.stream_id, provider)?,
@@ -157,9 +262,21 @@ impl<'a> Capture<'a> {
             }
             event => {
                 stream.is_over |= matches!(event, Event::Stopped);
-                drain(turn, stream.output.as_mut(), &mut self.decoded)
+                let is_all_over = matches!(event, Event::Over);
+                drain(turn, stream.output.as_mut(), &mut self.decoded)?;
+                let dialogue = *stream.session.dialogue_mut();
+                for stream in &mut self.streams {
+                    stream.is_over |= is_all_over;
+                    *stream.session.dialogue_mut() = dialogue;
+                }
+                Ok(())
             }
         }
+    }
+
+    /// Settings of the user's for streams that do not tell their format.
+    fn assumed(&self) -> Assumed {
+        self.args.provider.map(|spoken| spoken.assumed).unwrap_or_default()
     }
 
     /// Makes a place for a stream that starts; returns its index.
@@ -171,11 +288,15 @@ impl<'a> Capture<'a> {
         if is_nameless && !self.streams.iter().any(|stream| stream.is_addressed(stream_id)) {
             return Ok(routing::index_of(&self.streams, stream_id)); // The stream there rejects it.
         }
+        let mut stream = CapturedStream::new(provider);
+        if let Some(last) = self.streams.last_mut() {
+            *stream.session.dialogue_mut() = *last.session.dialogue_mut();
+        }
         if let Some(index) = routing::index_to_replace(&self.streams, stream_id) {
             self.finish_call(index)?;
             self.streams.remove(index);
         }
-        self.streams.push(CapturedStream::new(provider));
+        self.streams.push(stream);
         Ok(self.streams.len() - 1)
     }
 

@@ -1,6 +1,5 @@
 //! One connection on its media thread: its socket, its call, and the unfinished parts of both.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use super::partial::Partial;
 use super::places::Place;
 use super::wire::{Received, Wire};
 use crate::board::Refused;
-use crate::call::{Action, Call, Health, PONGS_MAX};
+use crate::call::{Action, Answers, Call, Health};
 use crate::record::End;
 use crate::recording::{MESSAGE_BYTES_PER_MS, Outcome, TRACKS_MAX};
 
@@ -67,9 +66,8 @@ pub(super) struct Leg {
     was_idle: bool,
     /// Whether a ping has not been answered yet.
     is_pinged: bool,
-    /// Answers to the peer's pings that the wire has no room for yet, oldest first. *Invariant:
-    /// [`PONGS_MAX`] at most.* Takes memory only while it holds some.
-    pongs: VecDeque<ws::Control>,
+    /// Answers that the wire has no room for yet, oldest first.
+    answers: Answers,
     /// Whether the peer's close frame has come.
     has_peer_closed: bool,
     closing: Closing,
@@ -126,7 +124,7 @@ impl Leg {
             tended: now,
             was_idle: false,
             is_pinged: false,
-            pongs: VecDeque::new(),
+            answers: Answers::default(),
             has_peer_closed: false,
             closing: Closing::No,
             place,
@@ -312,9 +310,11 @@ impl Leg {
         self.partial.keep(handled.kept, desk, &self.place, self.peer.ip());
         self.is_held_back = handled.is_held_back;
         self.has_peer_closed |= handled.has_peer_closed;
-        self.pongs.extend(handled.pongs);
-        self.pongs.drain(..self.pongs.len().saturating_sub(PONGS_MAX));
-        self.send_pongs();
+        self.answers.extend(handled.answers);
+        self.send_answers();
+        if self.answers.is_full() {
+            self.give_up_talk(desk, now);
+        }
         if !self.place.is_earned() {
             self.place.note(handled.shown);
         }
@@ -366,7 +366,7 @@ impl Leg {
         let health = self.call.tend(&mut desk.context.posts, now);
         self.is_held_back |= health.is_held_back;
         self.wire.flush();
-        self.send_pongs();
+        self.send_answers();
         match self.closing {
             Closing::No => return self.judge(&health, desk, now),
             Closing::Lingering(until) if now >= until => self.closing = Closing::Gone,
@@ -382,7 +382,10 @@ impl Leg {
         let is_idle = self.is_idle(health, now, patience);
         let was_idle = std::mem::replace(&mut self.was_idle, is_idle);
         let undrained = now - self.drained;
-        if is_idle && was_idle {
+        if health.is_overdue {
+            let action = self.call.end_overdue(&mut desk.context, now);
+            self.follow(action, now);
+        } else if is_idle && was_idle {
             self.end(End::Idle, ws::CloseCode::POLICY, desk, now);
         } else if is_idle {
             // The process may have been paused since the look at the sockets, so the connection is read
@@ -439,13 +442,28 @@ impl Leg {
         }
     }
 
-    /// Answers the peer's pings, unless earlier answers still wait for the socket: a peer that does not
-    /// read gets no more, and the newest answers are kept for later.
-    fn send_pongs(&mut self) {
+    /// Answers the peer, unless earlier answers still wait for the socket: a peer that does not read gets
+    /// no more, and the newest answers are kept for later.
+    fn send_answers(&mut self) {
         let is_open = matches!(self.closing, Closing::No | Closing::WhenFinished);
         if is_open && !self.wire.has_unsent() {
-            self.wire.send(std::mem::take(&mut self.pongs));
+            self.wire.send(self.answers.take());
         }
+    }
+
+    /// Ends the connection: its peer asks, and reads no answers.
+    fn give_up_talk(&mut self, desk: &mut Desk, now: Instant) {
+        let peer = self.peer;
+        if let Some(left_out) = desk.context.room(peer, now) {
+            tracing::warn!(%peer, left_out, "closed a connection: its peer does not read the answers to its messages");
+        }
+        let _ = self.answers.take();
+        self.end(End::Idle, ws::CloseCode::POLICY, desk, now);
+    }
+
+    /// Whether the provider waits for answers, so that the socket must not wait long for its next read.
+    pub(super) fn is_answered(&self) -> bool {
+        self.call.is_answered()
     }
 }
 

@@ -27,6 +27,7 @@ use crate::headers::only;
 use crate::listener::Client;
 use crate::origin::{self, Origin};
 use crate::public_url::Scheme;
+use crate::stream_paths::{Assumed, StreamPath};
 
 /// Upgrades a request to a media stream, whose socket goes to the engine.
 pub(super) async fn media_stream(
@@ -36,7 +37,7 @@ pub(super) async fn media_stream(
     let has_body = !request.body().is_end_stream();
     let (mut head, _body) = request.into_parts();
     let accept = check_handshake(&head, has_body, &front.config.origins)?;
-    let provider = front.provider_at(head.uri.path());
+    let path = front.stream_path(head.uri.path());
     if let Some(admission) = front.config.admission(&head) {
         front.admit(admission, &head, Scheme::Wss, b"")?;
     } else if let Some(verifier) = &front.config.twilio.verifier {
@@ -50,8 +51,12 @@ pub(super) async fn media_stream(
     let slot = front.reserve().await?;
     let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
     let client = head.extensions.get::<Client>().map(|client| client.peer);
-    let detector = detector_of(provider, &head.headers);
-    tokio::spawn(hand_over(on_upgrade, client, detector, front.engine, slot));
+    let caller = Caller {
+        client,
+        detector: detector_of(path.map(|path| path.provider), &head.headers),
+        assumed: path.map(|path| path.assumed).unwrap_or_default(),
+    };
+    tokio::spawn(hand_over(on_upgrade, caller, front.engine, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
         (header::UPGRADE, "websocket"),
@@ -62,6 +67,14 @@ pub(super) async fn media_stream(
         answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     Ok(answer)
+}
+
+/// The peer of a stream, as far as its request tells it.
+struct Caller {
+    /// The address that a proxy tells.
+    client: Option<SocketAddr>,
+    detector: Detector,
+    assumed: Assumed,
 }
 
 /// The provider of a stream, as far as its path or its handshake tells it.
@@ -90,15 +103,9 @@ fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Gives the engine the socket as soon as hyper has sent the 101.
-async fn hand_over(
-    on_upgrade: OnUpgrade,
-    client: Option<SocketAddr>,
-    detector: Detector,
-    engine: Handle,
-    _slot: Slot,
-) {
+async fn hand_over(on_upgrade: OnUpgrade, caller: Caller, engine: Handle, _slot: Slot) {
     let taken = match on_upgrade.await {
-        Ok(upgraded) => take_socket(upgraded, client, detector),
+        Ok(upgraded) => take_socket(upgraded, caller),
         Err(error) => Err(io::Error::other(error)),
     };
     match taken {
@@ -109,11 +116,7 @@ async fn hand_over(
 
 /// Takes the socket, and the state of TLS, out of an upgraded connection. No other function beside the
 /// listener depends on the type of its streams.
-fn take_socket(
-    upgraded: Upgraded,
-    client: Option<SocketAddr>,
-    detector: Detector,
-) -> io::Result<Connection> {
+fn take_socket(upgraded: Upgraded, caller: Caller) -> io::Result<Connection> {
     let (socket, tls, already_read) = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => (parts.io.into_inner(), None, parts.read_buf),
         Err(upgraded) => {
@@ -125,16 +128,16 @@ fn take_socket(
         }
     };
     let other_end = socket.peer_addr()?;
+    let Caller { client, detector, assumed } = caller;
     let peer = client.unwrap_or(other_end);
-    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector })
+    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, assumed })
 }
 
 impl Front {
-    /// The provider that a path of streams belongs to.
-    fn provider_at(&self, path: &str) -> Option<Provider> {
+    /// The provider that a path of streams belongs to, and the settings for it.
+    fn stream_path(&self, path: &str) -> Option<&StreamPath> {
         let path = path.strip_suffix('/').unwrap_or(path);
-        let found = self.config.stream_paths.iter().find(|known| known.path == path);
-        found.map(|found| found.provider)
+        self.config.stream_paths.iter().find(|known| known.path == path)
     }
 
     /// Reserves one call's place until the engine counts it. If no place is free, connections that have

@@ -19,10 +19,13 @@ pub enum PauseCause {
     Mark,
     /// A parameter of the stream's start.
     Parameter,
+    /// The provider: nothing came meanwhile.
+    Provider,
 }
 
 impl Vocabulary for PauseCause {
-    const ALL: &'static [Self] = &[Self::Api, Self::Key, Self::Mark, Self::Parameter];
+    const ALL: &'static [Self] =
+        &[Self::Api, Self::Key, Self::Mark, Self::Parameter, Self::Provider];
 
     fn word(self) -> &'static str {
         match self {
@@ -30,6 +33,7 @@ impl Vocabulary for PauseCause {
             Self::Key => "key",
             Self::Mark => "mark",
             Self::Parameter => "parameter",
+            Self::Provider => "provider",
         }
     }
 }

@@ -137,6 +137,18 @@ impl Recording {
         }
     }
 
+    /// Notes a pause at the provider: `samples` samples of silence from the session's sample `at` on.
+    pub fn add_pause(&mut self, at: u64, samples: u64) {
+        let first = self.first_sample;
+        let pause = Pause {
+            until: Some(at + samples),
+            ..Pause::new(PauseCause::Provider, at.max(first), self.began)
+        };
+        let pause = pause.record(first, at + samples, self.format.spec);
+        Arc::make_mut(&mut self.record).add_pause(pause);
+        self.to_note = true;
+    }
+
     /// Asks for a pause, or for the end of the pause, as [`Entry::ask_pause`](crate::board::Entry).
     pub fn ask_pause(&mut self, cause: Option<PauseCause>, now: Instant) {
         self.tap.entry().ask_pause(cause);

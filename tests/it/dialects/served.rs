@@ -11,7 +11,7 @@ use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf;
 
 /// A connection to a path, after its handshake; the error is a status other than 101.
-fn connect(server: &Server, path: &str, headers: &str) -> Result<Peer, u16> {
+pub(super) fn connect(server: &Server, path: &str, headers: &str) -> Result<Peer, u16> {
     let mut socket = server.connect();
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -31,7 +31,7 @@ fn say(server: &Server, path: &str, headers: &str, messages: &[&str]) -> Option<
 }
 
 /// The end records of a directory, once there are `count`.
-fn records(dir: &Path, count: usize) -> Vec<Value> {
+pub(super) fn records(dir: &Path, count: usize) -> Vec<Value> {
     eventually(PATIENCE, "the records", || {
         let files = shelf::files(dir).into_iter();
         let json = files.filter(|path| path.extension().is_some_and(|e| e == "json"));
@@ -86,7 +86,7 @@ fn a_path_of_a_provider_takes_its_streams_alone_and_may_go_without_a_proof() {
 fn a_path_that_cannot_be_a_providers_is_refused_at_the_start() {
     for (paths, told) in [
         ("/telnyx", "PATH=NAME"),
-        ("/x=nobody", "choose one of bandwidth"),
+        ("/x=nobody", "choose one of acs, asterisk, audiocodes, bandwidth"),
         ("/incoming-call=telnyx", "is taken"),
         ("/x=telnyx,/x=plivo", "/x twice"),
     ] {
@@ -101,11 +101,11 @@ fn a_path_that_cannot_be_a_providers_is_refused_at_the_start() {
 fn a_stream_of_nobody_and_one_of_a_provider_that_is_not_recorded_are_closed_1003_and_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]).start();
-    let genesys = r#"{"version":"2","type":"open","seq":1,"id":"e160e428","parameters":{}}"#;
+    let elks = r#"{"t":"hello","callid":"e160e428","from":"+46700000000"}"#;
     for (messages, told) in [
         (&[r#"{"event":"connected"}"#, BARE][..], "of no provider that is known"),
-        (&[genesys], "Genesys AudioHook, which is not recorded"),
-        (&["MEDIA_START connection_id:1 format:ulaw"], "Asterisk"),
+        (&[elks], "46elks, which is not recorded"),
+        (&[r#"{"event":"incoming_call"}"#], "Sunvone"),
     ] {
         assert_eq!(say(&server, "/media-stream", "", messages), Some(1003), "{messages:?}");
         let found = eventually(PATIENCE, "the record", || {

@@ -1,5 +1,8 @@
 //! The bytes of a WebSocket client, lawful or not.
 
+use base64::prelude::*;
+use serde_json::Value;
+
 pub(crate) const CONTINUATION: u8 = 0x0;
 pub(crate) const TEXT: u8 = 0x1;
 pub(crate) const BINARY: u8 = 0x2;
@@ -39,4 +42,32 @@ pub(crate) fn masked_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> 
 /// A text message in one frame.
 pub(crate) fn text(payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame(FIN | TEXT, payload.as_ref())
+}
+
+/// A message that a line of a fixture or a capture stands for.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Said {
+    Text(Vec<u8>),
+    Binary(Vec<u8>),
+}
+
+/// Reads a line: a text that is JSON as it is, another text as a JSON string, a binary message as
+/// `{"binary":"BASE64"}`.
+pub(crate) fn said(line: &[u8]) -> Said {
+    match serde_json::from_slice::<Value>(line) {
+        Ok(Value::String(text)) => Said::Text(text.into_bytes()),
+        Ok(Value::Object(fields)) if fields.len() == 1 && fields.contains_key("binary") => {
+            let bytes = fields["binary"].as_str().expect("base64");
+            Said::Binary(BASE64_STANDARD.decode(bytes).expect("base64"))
+        }
+        _ => Said::Text(line.to_vec()),
+    }
+}
+
+/// The message that a line stands for, in one frame.
+pub(crate) fn message(line: impl AsRef<[u8]>) -> Vec<u8> {
+    match said(line.as_ref()) {
+        Said::Text(payload) => text(payload),
+        Said::Binary(payload) => frame(FIN | BINARY, &payload),
+    }
 }

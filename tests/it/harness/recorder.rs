@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use callreel_core::format::{Codec, Format};
-use callreel_core::frame::{self, Body, Detector, Provider, Verdict};
+use callreel_core::frame::{Body, Detector, Frame, PeerError, Provider, Start, Verdict};
 use callreel_core::session::{
     Error, Event, Gap, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, Stats, Turn, ring_bytes_min,
 };
@@ -15,8 +15,7 @@ use super::client;
 
 /// A recorder of calls: core, or a server around it.
 pub(crate) trait Recorder {
-    /// Sends `messages` on one connection, each as a text message, then ends it; returns the WAV
-    /// files of its streams in the order of their starts.
+    /// Sends the messages of these lines on one connection, then ends it; returns the WAV files of its streams in the order of their starts.
     fn record(&self, messages: &[Vec<u8>]) -> Vec<Vec<u8>>;
 }
 
@@ -25,7 +24,7 @@ pub(crate) struct Core;
 
 impl Recorder for Core {
     fn record(&self, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
-        let bytes: Vec<u8> = messages.iter().flat_map(client::text).collect();
+        let bytes: Vec<u8> = messages.iter().flat_map(client::message).collect();
         connection(&[&bytes], 256 << 10).into_iter().map(|recording| recording.wav()).collect()
     }
 }
@@ -81,10 +80,10 @@ fn streams_of(
     message_bytes_max: usize,
     mut streams: Streams,
 ) -> Vec<Recording> {
-    decode(received, message_bytes_max, |event| {
-        if let Ok(ws::Event::Text(text)) = event {
-            streams.take(text);
-        }
+    decode(received, message_bytes_max, |event| match event {
+        Ok(ws::Event::Text(text)) => streams.take(text),
+        Ok(ws::Event::Binary(bytes)) => streams.take_audio(bytes),
+        _ => {}
     });
     streams.end().0
 }
@@ -149,6 +148,8 @@ struct Streams {
     errors: Vec<Error>,
     /// Whether a start ends the stream before it.
     has_one: bool,
+    /// Audio that came before a start.
+    early: Vec<u8>,
 }
 
 impl Streams {
@@ -160,13 +161,17 @@ impl Streams {
             all: vec![],
             errors: vec![],
             has_one: false,
+            early: vec![],
         };
         streams.add();
         streams
     }
 
     fn add(&mut self) -> usize {
-        let session = Session::new(self.provider(), vec![0; self.ring_bytes]);
+        let mut session = Session::new(self.provider(), vec![0; self.ring_bytes]);
+        if let Some((last, _)) = self.all.last_mut() {
+            *session.dialogue_mut() = *last.dialogue_mut();
+        }
         self.all.push((session, Tape { out_places: self.out_places, ..Tape::default() }));
         self.all.len() - 1
     }
@@ -187,13 +192,72 @@ impl Streams {
         let verdict = self.detector.note_text(text);
         let provider = self.provider();
         self.all.iter_mut().for_each(|(session, _)| session.set_provider(provider));
-        let frame = match verdict.and_then(|_| frame::parse(provider, text)) {
-            Ok(frame) => frame,
-            Err(error) => {
-                let error = self.all[last].0.reject(error);
-                return self.errors.push(error);
+        let index = match verdict.and_then(|_| self.all[last].0.parse(text)) {
+            Ok(frame @ Frame { body: Body::Start(_), .. })
+                if provider.habits().begins_with_audio =>
+            {
+                // The message is a start, and audio as well.
+                let id = frame.stream_id;
+                let begun = self.all.iter().rposition(|(session, _)| session.is_addressed(id));
+                if begun.is_none() {
+                    self.take_frame(frame);
+                }
+                begun.unwrap_or(self.all.len() - 1)
             }
+            parsed => return self.take_parsed(parsed, provider),
         };
+        let parsed = self.all[index].0.parse(text);
+        self.take_parsed(parsed, provider);
+    }
+
+    fn take_parsed(&mut self, parsed: Result<Frame<'_>, PeerError>, provider: Provider) {
+        match parsed {
+            Ok(frame) => {
+                let is_start = matches!(frame.body, Body::Start(_));
+                self.take_frame(frame);
+                if is_start && provider.habits().has_binary_audio {
+                    let early = std::mem::take(&mut self.early);
+                    self.place_audio(&early);
+                }
+            }
+            Err(error) => {
+                let last = self.all.len() - 1;
+                let error = self.all[last].0.reject(error);
+                self.errors.push(error);
+            }
+        }
+    }
+
+    fn take_audio(&mut self, bytes: &[u8]) {
+        let last = self.all.len() - 1;
+        let mut has_started = self.all[last].0.spec().is_some();
+        let habits = match self.detector.verdict() {
+            Verdict::Known(provider) => provider.habits(),
+            Verdict::Foreign(_) => return,
+            Verdict::Undecided => return self.early.extend(bytes),
+        };
+        if !habits.has_binary_audio {
+            return;
+        }
+        if !has_started && habits.has_optional_start && !bytes.is_empty() {
+            let start = Body::Start(Start::assumed(self.provider()));
+            self.take_frame(Frame::new(None, b"", start));
+            has_started = true;
+        }
+        if has_started { self.place_audio(bytes) } else { self.early.extend(bytes) }
+    }
+
+    fn place_audio(&mut self, bytes: &[u8]) {
+        let (session, tape) = self.all.last_mut().unwrap();
+        tape.note(session);
+        match session.handle_audio(bytes) {
+            Ok(turn) => tape.drain(turn, usize::MAX),
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    fn take_frame(&mut self, frame: Frame<'_>) {
+        let last = self.all.len() - 1;
         let is_live =
             |(session, tape): &(Session<_>, Tape)| session.spec().is_some() && !tape.ended;
         let named = self.all.iter().rposition(|stream| {
@@ -214,13 +278,24 @@ impl Streams {
         tape.note(session);
         if let Body::Start(start) = &frame.body
             && let Some(bytes_min) = ring_bytes_min(start)
-            && bytes_min > self.ring_bytes
+            && (bytes_min > self.ring_bytes || start.is_interleaved)
         {
             session.set_ring(vec![0; bytes_min]);
         }
+        let mut is_over = false;
         match session.handle_frame(frame) {
-            Ok(turn) => tape.drain(turn, usize::MAX),
+            Ok(turn) => {
+                is_over = matches!(turn.event(), Event::Over);
+                tape.drain(turn, usize::MAX);
+            }
             Err(error) => self.errors.push(error),
+        }
+        let dialogue = *session.dialogue_mut();
+        for (session, _) in &mut self.all {
+            *session.dialogue_mut() = dialogue;
+        }
+        if is_over {
+            (0..self.all.len()).for_each(|index| self.finish(index));
         }
     }
 
@@ -308,7 +383,7 @@ impl Tape {
 
     fn drain(&mut self, mut turn: Turn<'_, '_, Vec<u8>>, polls_max: usize) {
         match turn.event() {
-            Event::Stopped => {
+            Event::Over | Event::Stopped => {
                 self.stopped = true;
                 self.ended = true;
             }

@@ -77,7 +77,7 @@ impl Served {
         let known = self.paths().collect();
         let mut socket = self.serving.connect();
         socket.write_all(HANDSHAKE.as_bytes()).unwrap();
-        let mut bytes: Vec<u8> = messages.iter().flat_map(client::text).collect();
+        let mut bytes: Vec<u8> = messages.iter().flat_map(client::message).collect();
         bytes.extend(client::frame(client::FIN | client::CLOSE, &1000u16.to_be_bytes()));
         // The server may close before it has read all: after a stop it ignores the rest.
         let _ = socket.write_all(&bytes);

@@ -1,0 +1,118 @@
+//! AudioCodes: VoiceAI Connect and Live Hub, by techdocs.audiocodes.com ("AC Bot API, voice streaming") and
+//! rasa-pro 3.21.0 on 2026-11-27.
+
+use core::fmt;
+
+use super::members::{Members, Value};
+use super::nested::{Audio, Meaning, Reader, all, string};
+use super::reply::{Cause, Dialogue, Words};
+use super::spelling::Dialect;
+use super::{Ask, Body, Dtmf, Habits, PeerError, Start, Text, Track};
+use crate::format::{Codec, Format};
+
+/// A conversation has streams one after the other, or beside each other with a participant each.
+pub(super) const HABITS: Habits =
+    Habits { closes_after_stop: false, is_answered: true, default_format: None, ..Habits::USUAL };
+
+pub(super) const READER: Reader =
+    Reader { habits: &HABITS, dialect: Dialect { numbers: &[], free: &[] }, read, samples: all };
+
+/// Names of the formats that can be accepted.
+const FORMATS: [(&str, Format); 4] = [
+    ("raw/lpcm16", Format { codec: Codec::L16Le, sample_rate_hz: 16_000 }),
+    ("raw/lpcm16_8", Format { codec: Codec::L16Le, sample_rate_hz: 8000 }),
+    ("raw/lpcm16_24", Format { codec: Codec::L16Le, sample_rate_hz: 24_000 }),
+    ("raw/mulaw", Format::TELEPHONE),
+];
+
+fn read<'t>(message: &Members<'t>, odd_fields: u32) -> Result<Meaning<'t>, PeerError> {
+    let Some(Value::String(kind)) = message.clone().only("type")? else {
+        return Err(PeerError::Shape);
+    };
+    let call_id = string(message, "conversationId");
+    let participant = string(message, "participant");
+    let stream_id = if participant.is_empty() { call_id } else { participant };
+    let start = Start {
+        stream_id: Text::new(stream_id),
+        call_id: Text::new(call_id),
+        format: None,
+        odd_fields,
+        ..Start::new()
+    };
+    let body = match kind {
+        "session.initiate" | "session.resume" => offer(message, start),
+        "connection.validate" => Body::Asked(Ask::Probe),
+        "userStream.start" => Body::Start(start),
+        "userStream.chunk" => {
+            return Ok(match message.clone().find("audioChunk") {
+                Some(Value::String(payload)) => Meaning::Audio(Audio {
+                    sequence: None,
+                    stream_id,
+                    track: Track::Inbound,
+                    timestamp_ms: None,
+                    payload,
+                    start: None,
+                }),
+                _ => Meaning::Rejected { sequence: None, stream_id, error: PeerError::Shape },
+            });
+        }
+        "userStream.stop" => Body::Stop,
+        "activities" => key(message),
+        "session.end" => Body::Bye,
+        _ => Body::Other,
+    };
+    Ok(Meaning::of(stream_id, body))
+}
+
+/// The first of the offered formats that can be recorded; the offer of others alone is a start that will
+/// be refused.
+fn offer<'t>(message: &Members<'t>, start: Start<'t>) -> Body<'t> {
+    let offered = message.clone().find("supportedMediaFormats").unwrap_or(Value::Null);
+    let known = offered.elements().find_map(|name| {
+        let format = FORMATS.iter().find(|(known, _)| name == Value::String(known));
+        format.map(|(_, format)| *format)
+    });
+    match (known, offered.elements().next()) {
+        (Some(format), _) => Body::Offer(Some(format)),
+        (None, None) => Body::Offer(FORMATS.first().map(|(_, format)| *format)),
+        (None, Some(first)) => Body::Start(Start { encoding: first.text(), ..start }),
+    }
+}
+
+/// The first of the keys that were pressed.
+fn key<'t>(message: &Members<'t>) -> Body<'t> {
+    let activities = message.clone().find("activities").unwrap_or(Value::Null);
+    for activity in activities.elements() {
+        let activity = activity.members();
+        if string(&activity, "name") == "DTMF" {
+            let digit = activity.find("value").and_then(Value::scalar).unwrap_or_default();
+            return Body::Dtmf(Dtmf { digit });
+        }
+    }
+    Body::Other
+}
+
+pub(super) fn reply<'t>(cause: Cause<'_, 't>, dialogue: Dialogue) -> Option<Words<'t>> {
+    Some(match cause {
+        Cause::Hello => {
+            let format = dialogue.format?;
+            let (name, _) = FORMATS.iter().find(|(_, known)| *known == format)?;
+            Words::AudioCodes(name)
+        }
+        Cause::Start(_) => Words::Fixed(r#"{"type":"userStream.started"}"#),
+        Cause::Stop => Words::Fixed(r#"{"type":"userStream.stopped"}"#),
+        Cause::Ask(Ask::Probe) => Words::Fixed(r#"{"type":"connection.validated","success":true}"#),
+        _ => return None,
+    })
+}
+
+/// Writes the answer to an offer: the name of the format that was chosen.
+pub(super) fn write_accepted(format: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, r#"{{"type":"session.accepted","mediaFormat":"{format}"}}"#)
+}
+
+/// Whether a message is of this provider.
+pub(super) fn is_mine(message: &Members<'_>) -> bool {
+    let kinds = ["session.initiate", "session.resume", "connection.validate"];
+    kinds.contains(&string(message, "type"))
+}

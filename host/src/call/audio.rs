@@ -1,0 +1,100 @@
+//! Audio in binary messages: kept until a start tells its format, and then recorded.
+
+use std::time::Instant;
+
+use callreel_core::frame::{Body, Frame, Provider, Start};
+
+use super::{Call, Context, routing};
+use crate::lines;
+
+/// Most bytes of audio that are kept before a start: one second of 16-bit samples at 16 kHz. More than
+/// that is only counted.
+pub const EARLY_BYTES_MAX: usize = 32 * 1024;
+
+impl Call {
+    /// Handles a binary message: audio, if the provider sends it in such messages or is not known yet.
+    pub(super) fn handle_binary(&mut self, bytes: &[u8], context: &mut Context, now: Instant) {
+        let provider = self.provider();
+        let has_audio = provider.is_none_or(|provider| provider.habits().has_binary_audio);
+        if let Some(opening) = &mut self.opening {
+            opening.note_binary(bytes, provider.is_some() && has_audio);
+        }
+        if !has_audio {
+            return;
+        }
+        if let Some(line) = &mut self.line {
+            lines::write_binary(line, bytes);
+        }
+        if let Some(provider) = provider {
+            self.heard = now;
+            if self.opening.is_some() && provider.habits().has_optional_start && !bytes.is_empty() {
+                self.begin_without_start(provider, context, now);
+            }
+        }
+        if self.opening.is_some() {
+            self.keep_early(bytes, context);
+        } else if self.ended.is_none() {
+            self.record_audio(bytes, true, context, now);
+        }
+    }
+
+    /// Begins a stream that no message announces.
+    fn begin_without_start(&mut self, provider: Provider, context: &mut Context, now: Instant) {
+        let mut frame = Frame::new(None, b"", Body::Start(Start::assumed(provider)));
+        self.complete_start(&mut frame);
+        self.handle_frame(frame, false, context, now);
+    }
+
+    /// Fills in the settings of the user's where a start does not tell the format. Where any text is a
+    /// start, only the first one is.
+    pub(super) fn complete_start(&self, frame: &mut Frame<'_>) {
+        let Body::Start(start) = &mut frame.body else {
+            return;
+        };
+        let is_free = self.provider().is_some_and(|provider| provider.habits().has_free_start);
+        if is_free && self.opening.is_none() {
+            frame.body = Body::Other;
+        } else {
+            self.assumed.complete(start);
+        }
+    }
+
+    /// Keeps audio that came before its start.
+    fn keep_early(&mut self, bytes: &[u8], context: &mut Context) {
+        let Some(stream) = self.streams.last_mut() else {
+            return;
+        };
+        stream.keep_line(self.line.as_deref(), &mut context.posts);
+        if self.early.len() + bytes.len() <= EARLY_BYTES_MAX {
+            self.early.extend_from_slice(bytes);
+        } else {
+            // Before the start the session counts it, and nothing else.
+            drop(stream.session.handle_audio(bytes));
+        }
+    }
+
+    /// Records the audio that came before the start, which was the last message.
+    pub(super) fn record_early(&mut self, context: &mut Context, now: Instant) {
+        if self.early.is_empty() || self.opening.is_some() {
+            return;
+        }
+        let early = std::mem::take(&mut self.early);
+        let has_audio = self.provider().is_some_and(|provider| provider.habits().has_binary_audio);
+        if has_audio && self.ended.is_none() {
+            self.record_audio(&early, false, context, now);
+        }
+    }
+
+    /// Records audio in the stream that began last. `has_line`: it is the last message, which the
+    /// capture does not have yet.
+    fn record_audio(&mut self, bytes: &[u8], has_line: bool, context: &mut Context, now: Instant) {
+        let index = routing::index_of(&self.streams, b"");
+        let Some(stream) = self.streams.get_mut(index) else {
+            return;
+        };
+        stream.make_ready(self.line.as_deref().filter(|_| has_line), context, now);
+        *stream.session.silence_mut() = self.silence;
+        stream.handle_audio(bytes, context, now);
+        self.silence = *stream.session.silence_mut();
+    }
+}
