@@ -45,12 +45,16 @@ impl Crew {
         Self { plan, stride, meter, begun: Instant::now(), tls, url, voices }.rehearse()
     }
 
-    /// Makes up the voices before the first call, since that takes milliseconds that would make calls
-    /// late; then the run begins.
+    /// Makes up the voices and reads the authorities before the first call, since that takes milliseconds
+    /// that would make calls late; then the run begins.
     fn rehearse(mut self) -> Self {
         let tracks = self.plan.calls as usize * 2;
         if self.plan.audio.is_none() {
             (0..tracks.min(VOICES)).for_each(|number| drop(self.made_up(number)));
+        }
+        if matches!(self.url.scheme(), "wss" | "https") {
+            // Without authorities, each call tells it.
+            let _ = self.tls.connector();
         }
         self.begun = Instant::now();
         self

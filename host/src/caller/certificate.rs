@@ -1,7 +1,7 @@
 //! The certificate of a server, as a person compares it with the one that was installed.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
@@ -62,20 +62,24 @@ impl fmt::Display for ServerCertificate {
 /// The TLS client of all calls of a plan, and the certificate that its server showed.
 #[derive(Clone)]
 pub(super) struct TlsClient {
-    connector: Result<TlsConnector, NoRoots>,
+    others: Authorities,
+    connector: Arc<OnceLock<Result<TlsConnector, NoRoots>>>,
     shown: Arc<Mutex<Option<CertificateDer<'static>>>>,
 }
 
 impl TlsClient {
-    /// A client that trusts this machine's authorities and `others`. Reads files.
+    /// A client that trusts this machine's authorities and `others`.
     pub(super) fn new(others: &Authorities) -> Self {
-        let shown = Arc::default();
-        let client = trust::client_that_notes(others, Arc::clone(&shown));
-        Self { connector: client.map(|client| TlsConnector::from(Arc::new(client))), shown }
+        Self { others: others.clone(), connector: Arc::default(), shown: Arc::default() }
     }
 
+    /// The connector. The first time, reads the files of the authorities, which takes milliseconds.
     pub(super) fn connector(&self) -> Result<&TlsConnector, NoRoots> {
-        self.connector.as_ref().map_err(|error| *error)
+        let connector = self.connector.get_or_init(|| {
+            let client = trust::client_that_notes(&self.others, Arc::clone(&self.shown))?;
+            Ok(TlsConnector::from(Arc::new(client)))
+        });
+        connector.as_ref().map_err(|error| *error)
     }
 
     /// The certificate that a server showed last.

@@ -35,14 +35,14 @@ pub(super) const JAMBONZ: Look = Look {
 
 /// mod_audio_fork by itself: the text is the user's own, and may be missing.
 pub(super) const FORK: Look = Look {
-    name: "mod_audio_fork",
+    name: "mod-audio-fork",
     spelling: Spelling { start: "$metadata", dtmf: "", mark: "", ..JAMBONZ.spelling },
     subprotocol: Some("audio.drachtio.org"),
     ..JAMBONZ
 };
 
 pub(super) const STREAM: Look = Look {
-    name: "mod_audio_stream",
+    name: "mod-audio-stream",
     wires: &[wire(Codec::L16Le, "s16le", &[8000, 16_000])],
     end: End::CallerCloses,
     subprotocol: None,
