@@ -1,6 +1,7 @@
 //! Providers beside Twilio: the audio of their messages as an independent tool decodes it, messages that
 //! overtake each other, and the ways to tell a provider.
 
+mod lenient;
 mod served;
 
 use std::collections::BTreeMap;

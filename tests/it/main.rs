@@ -2,6 +2,7 @@
 
 mod admin;
 mod admission;
+mod answers;
 mod any_format;
 mod appliance;
 mod backlog;

@@ -11,7 +11,7 @@ use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf;
 
 /// A connection to a path, after its handshake; the error is a status other than 101.
-fn connect(server: &Server, path: &str, headers: &str) -> Result<Peer, u16> {
+pub(super) fn connect(server: &Server, path: &str, headers: &str) -> Result<Peer, u16> {
     let mut socket = server.connect();
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -22,7 +22,7 @@ fn connect(server: &Server, path: &str, headers: &str) -> Result<Peer, u16> {
 }
 
 /// Sends messages to a path, and waits for the end of the connection; returns its code.
-fn say(server: &Server, path: &str, headers: &str, messages: &[&str]) -> Option<u16> {
+pub(super) fn say(server: &Server, path: &str, headers: &str, messages: &[&str]) -> Option<u16> {
     let mut peer = connect(server, path, headers).unwrap();
     for message in messages {
         peer.send(&frame(FIN | TEXT, message.as_bytes()));
@@ -31,7 +31,7 @@ fn say(server: &Server, path: &str, headers: &str, messages: &[&str]) -> Option<
 }
 
 /// The end records of a directory, once there are `count`.
-fn records(dir: &Path, count: usize) -> Vec<Value> {
+pub(super) fn records(dir: &Path, count: usize) -> Vec<Value> {
     eventually(PATIENCE, "the records", || {
         let files = shelf::files(dir).into_iter();
         let json = files.filter(|path| path.extension().is_some_and(|e| e == "json"));
