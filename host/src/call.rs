@@ -136,13 +136,6 @@ pub struct Call {
     began_at: Timestamp,
 }
 
-/// Whether a binary message is one that providers send as text: JSON, perhaps behind blanks and a byte order
-/// mark.
-fn is_json(bytes: &[u8]) -> bool {
-    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start();
-    text.first() == Some(&b'{') && std::str::from_utf8(bytes).is_ok()
-}
-
 impl Call {
     /// A connection after its handshake, with the `key` that [`Context::finished`] is to tell, and with
     /// what the handshake tells of its provider. With `capture`, messages are kept as received.
@@ -199,7 +192,7 @@ impl Call {
                 Ok(ws::Event::Text(text)) if self.ended.is_none() => {
                     self.handle_message(text, context, now);
                 }
-                Ok(ws::Event::Binary(text)) if self.ended.is_none() && is_json(text) => {
+                Ok(ws::Event::Binary(text)) if self.ended.is_none() && Self::is_message(text) => {
                     self.handle_message(text, context, now);
                 }
                 Ok(ws::Event::Binary(bytes)) => {

@@ -32,6 +32,13 @@ impl Call {
         self.provider().is_none_or(|provider| provider.habits().closes_after_stop)
     }
 
+    /// Whether a binary message is one that should have been a text: JSON, perhaps behind a byte order mark
+    /// and blanks. None of the providers sends audio in binary messages.
+    pub(super) fn is_message(bytes: &[u8]) -> bool {
+        let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start();
+        text.first() == Some(&b'{') && std::str::from_utf8(bytes).is_ok()
+    }
+
     /// Finds out the provider from a message before the first start. Returns whether the message is to be
     /// parsed.
     pub(super) fn identify(

@@ -129,7 +129,7 @@ const providers = {
     builder.addAction(new Talk(ready));
     builder.addAction(new Connect({
       type: "websocket", uri: stream("vonage"), contentType: "audio/l16;rate=16000",
-      headers: { call_uuid: "aaaa-1" }, authorization: { type: "vonage" },
+      headers: { callreel_call: "aaaa-1" }, authorization: { type: "vonage" },
     }));
     // The package leaves this name as it is in JavaScript; the interface wants it with a hyphen.
     const sorted = (_, value) => value && typeof value === "object" && !Array.isArray(value)
