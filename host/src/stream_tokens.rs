@@ -29,7 +29,7 @@ pub(crate) const PARAMETER: &str = "callreel_token";
 /// Another name of it, for providers that take letters and digits alone.
 pub(crate) const PLAIN_PARAMETER: &str = "callreelToken";
 
-/// The field of a stream's URL with the id of its call, as the webhook told it.
+/// The name under which a stream's URL or parameters have the id of its call, as the webhook told it.
 pub(crate) const CALL: &str = "callreel_call";
 
 /// The time for which a token is good: the call rings, is answered, and the greeting is said meanwhile.

@@ -38,7 +38,7 @@ fn the_record_says_which_numbers_the_webhook_told_and_no_log_line_does() {
     assert_eq!(post(&server, "", FORM), 200);
     let told = json!({
         "from": "+15550100001", "to": "+15550100002", "direction": "inbound",
-        "forwarded_from": "+15550100003", "caller_name": "VERY SECRET",
+        "forwarded_from": "+15550100003", "caller_name": "VERY SECRET", "status": "ringing",
     });
     let mut peer = Peer::call(&server, "MZ1");
     peer.say(Duration::from_secs(1));

@@ -3,6 +3,7 @@
 
 mod answered;
 mod binary;
+mod lenient;
 mod served;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 mod admin;
 mod admission;
 mod answered;
+mod answers;
 mod any_format;
 mod appliance;
 mod backlog;

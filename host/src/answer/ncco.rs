@@ -4,14 +4,12 @@ use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
 
 use super::{Login, Terms, text_of};
-use crate::stream_tokens::PARAMETER;
+use crate::stream_tokens::{CALL, PARAMETER};
 
 /// Format of the stream: the widest one that a telephone call fills.
 const CONTENT_TYPE: &str = "audio/l16;rate=16000";
 
-/// The name under which the first message of the stream tells the id of the call: Vonage tells none.
-const CALL: &str = "call_uuid";
-
+/// The first message of the stream has the headers of the endpoint, and no id of the call but theirs.
 pub(super) fn vonage(terms: &Terms<'_>) -> String {
     let texts = [&terms.texts.greeting, &terms.texts.ready];
     let talk = |text| json!({ "action": "talk", "text": text });

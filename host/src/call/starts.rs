@@ -13,7 +13,7 @@ use super::routing::{Routed as _, STREAMS_MAX};
 use super::{Call, Context};
 use crate::board::Refused;
 use crate::caller_ids::{self, CallerIds};
-use crate::record::{End, Record};
+use crate::record::{End, Record, texts};
 use crate::stream_tokens;
 
 impl Call {
@@ -141,6 +141,11 @@ impl Context {
         now: Instant,
     ) -> Record {
         let mut record = Record::new(provider, start, self.format_of(start).spec);
+        if let Some(call_id) = record.parameters.remove(stream_tokens::CALL)
+            && record.call_id.is_empty()
+        {
+            record.call_id = texts::id(call_id);
+        }
         if let Some(callers) = self.callers.as_deref() {
             let call_id = hints.call_id();
             let told = callers.of(call_id.as_deref().unwrap_or(&record.call_id), now);

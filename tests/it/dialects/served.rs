@@ -22,7 +22,7 @@ pub(super) fn connect(server: &Server, path: &str, headers: &str) -> Result<Peer
 }
 
 /// Sends messages to a path, and waits for the end of the connection; returns its code.
-fn say(server: &Server, path: &str, headers: &str, messages: &[&str]) -> Option<u16> {
+pub(super) fn say(server: &Server, path: &str, headers: &str, messages: &[&str]) -> Option<u16> {
     let mut peer = connect(server, path, headers).unwrap();
     for message in messages {
         peer.send(&frame(FIN | TEXT, message.as_bytes()));
