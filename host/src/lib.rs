@@ -57,6 +57,7 @@ mod units;
 pub mod webhook;
 
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
@@ -64,6 +65,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::acme::Keeper;
 use crate::announce::Opened;
@@ -197,7 +199,17 @@ pub async fn serve(
         Some(tokio::spawn(manager::feed_watchdog(handle.clone())).abort_handle()),
     ];
     let entrance = http::Entrance { engine: handle, board, readiness, upgrading };
-    let http = http::serve(public, config.http, entrance, phases.clone());
+    // Accepted by the threads that serve the requests: no call is handed from thread to thread before its
+    // handshake is over.
+    let mut listening = JoinSet::new();
+    listening.spawn(http::serve(public, config.http, entrance, phases.clone()));
+    let http = async {
+        if let Some(Err(error)) = listening.join_next().await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            resume_unwind(panic);
+        }
+    };
     let end = async {
         stop.exceeds(stop::Order::GoOn).await;
         manager::tell_stopping();

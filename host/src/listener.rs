@@ -129,8 +129,8 @@ pub(crate) async fn run(
                 rooms.serve(socket, client).await;
                 continue;
             }
-            _ = phase.wait_for(|phase| *phase == Phase::Closed) => break,
-            _ = draining.wait_for(|phase| *phase != Phase::Open),
+            () = reaches(&mut phase, |phase| phase == Phase::Closed) => break,
+            () = reaches(&mut draining, |phase| phase != Phase::Open),
                 if opening.is_open() && hand_over != HandOver::None =>
             {
                 for (socket, peer, presence) in opening.close() {
@@ -164,6 +164,11 @@ pub(crate) async fn run(
     }
     drop(opening);
     rooms.finish().await;
+}
+
+/// Waits until the phase is one of these, or its sender is gone.
+async fn reaches(phase: &mut watch::Receiver<Phase>, is_wanted: fn(Phase) -> bool) {
+    let _ = phase.wait_for(|phase| is_wanted(*phase)).await;
 }
 
 fn is_peers_fault(error: &io::Error) -> bool {
@@ -229,7 +234,8 @@ impl<S: Service> Rooms<S> {
     async fn serve(&mut self, mut socket: TcpStream, mut client: Client) {
         let (proxy_timeout, certificate) = (self.proxy_timeout, self.certificate.clone());
         let (service, standing) = (self.service.clone(), Arc::clone(&client.standing));
-        let connection = async move {
+        // In a box from here on: it is large, and goes through several hands.
+        let connection = Box::pin(async move {
             if let Err(error) = socket.set_nodelay(true) {
                 debug!(%error, "a connection was gone before it was served");
                 return;
@@ -258,7 +264,7 @@ impl<S: Service> Rooms<S> {
                 }
                 Err(fault) => service.report_handshake(client.peer, fault),
             }
-        };
+        });
         self.exchanges.admit(standing, connection).await;
     }
 

@@ -5,6 +5,7 @@ mod sockets;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 
 use anyhow::Context;
 use callreel::capacity::Shortage;
@@ -19,6 +20,9 @@ use tracing::warn;
 
 use crate::signals::Program;
 use crate::sockets::Inherited;
+
+/// Most threads that serve requests.
+const WORKERS_MAX: usize = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::from_args(std::env::args_os()).unwrap_or_else(|error| cli::exit(&error));
@@ -73,9 +77,12 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(Shortage { calls_max, .. }) = capacity::share(&mut config, has_admin, descriptors) {
         warn!(calls_max, descriptors, "the limit of open files (ulimit -n) limits the calls");
     }
-    // HTTP is two short requests per call; calls run on the engine's own threads.
+    // HTTP is two short requests per call; calls run on the engine's own threads. On one processor a second
+    // worker would only be woken in vain.
+    let workers =
+        thread::available_parallelism().map_or(WORKERS_MAX, |cores| cores.get().min(WORKERS_MAX));
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let served = runtime.block_on(async {
         let stop = Stop::default();
         signals::take(Program::Serve(log), &stop).context("cannot listen for signals")?;

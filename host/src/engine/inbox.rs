@@ -42,13 +42,21 @@ pub struct Handle {
 
 /// Mailbox of a media thread.
 pub(super) struct Inbox {
-    pub messages: Mutex<Vec<Message>>,
+    waiting: Mutex<Waiting>,
     /// Connections that belong to the thread or are on their way to it, except closed ones.
     pub connections: AtomicUsize,
     /// Connections closed by this side and not yet by the peer. Each holds only a socket.
     pub lingering: AtomicUsize,
     pub pulse: Pulse,
     pub bell: Bell,
+}
+
+/// Messages that the thread has not taken yet.
+#[derive(Default)]
+struct Waiting {
+    messages: Vec<Message>,
+    /// The bell has rung for one of them.
+    has_rung: bool,
 }
 
 /// Wakes a media thread, which sleeps in one of two ways: in a poll, or parked.
@@ -151,7 +159,7 @@ impl Inbox {
     /// The system gives no waker.
     pub(super) fn new(registry: &Registry, read_interval: Duration) -> io::Result<Self> {
         Ok(Self {
-            messages: Mutex::default(),
+            waiting: Mutex::default(),
             connections: AtomicUsize::new(0),
             lingering: AtomicUsize::new(0),
             pulse: Pulse::new(STUCK_AFTER_MIN.max(4 * read_interval)),
@@ -163,13 +171,25 @@ impl Inbox {
         })
     }
 
+    /// Posts a message, and wakes the thread for it. One bell serves for all messages that the thread takes
+    /// together, and a new connection waits for the next look at the sockets, before which it is not read
+    /// in any case.
     pub(super) fn post(&self, message: Message) {
-        lock(&self.messages).push(message);
-        self.bell.ring();
+        let mut waiting = lock(&self.waiting);
+        let must_ring = self.bell.waits_for_sockets || !matches!(message, Message::Adopt(..));
+        let must_ring = must_ring && !waiting.has_rung;
+        waiting.has_rung |= must_ring;
+        waiting.messages.push(message);
+        drop(waiting);
+        if must_ring {
+            self.bell.ring();
+        }
     }
 
     pub(super) fn take_messages(&self) -> Vec<Message> {
-        std::mem::take(&mut lock(&self.messages))
+        let mut waiting = lock(&self.waiting);
+        waiting.has_rung = false;
+        std::mem::take(&mut waiting.messages)
     }
 }
 
