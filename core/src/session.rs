@@ -18,6 +18,8 @@ use crate::format::{ChunkLayout, Format};
 use crate::frame::{
     self, Body, Frame, Media, MediaFrame, PeerError, Provider, Start, Track, Tracks,
 };
+#[cfg(feature = "g722")]
+use crate::g722::Decoder;
 use crate::jitter::{self, JitterBuffer, Placement};
 use crate::log;
 use crate::wav;
@@ -133,6 +135,9 @@ pub struct Session<S> {
     silence: SilenceBudget,
     /// First sample, on its track, of the last silence that the timestamps asked for; wraps around.
     silence_at: u32,
+    /// The decoder of each track of G.722.
+    #[cfg(feature = "g722")]
+    decoders: [Decoder; 2],
     sequence: Option<u64>,
     /// Messages rejected since the number in `sequence`: they arrived, so they are not missing.
     refused: u64,
@@ -164,6 +169,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             pace: Pace::NEW,
             silence: SilenceBudget::UNLIMITED,
             silence_at: 0,
+            #[cfg(feature = "g722")]
+            decoders: [Decoder::new(), Decoder::new()],
             sequence: None,
             refused: 0,
             foreign: 0,
@@ -187,6 +194,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             pace,
             silence: _,
             silence_at,
+            #[cfg(feature = "g722")]
+            decoders,
             sequence,
             refused,
             foreign,
@@ -201,6 +210,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         *clocks = [Clock::NEW; 2];
         *pace = Pace::NEW;
         *silence_at = 0;
+        #[cfg(feature = "g722")]
+        decoders.fill(Decoder::new());
         *sequence = None;
         (*refused, *foreign) = (0, 0);
         *stats = Stats::NONE;
@@ -353,10 +364,11 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
     }
 
-    /// Format of the audio on the wire, and of [`Turn::poll_wire`]; `None` before the start.
+    /// Format of the bytes of [`Turn::poll_wire`]: that of the audio on the wire, as
+    /// [`drained`](Format::drained); `None` before the start.
     #[must_use]
     pub fn format(&self) -> Option<Format> {
-        (self.state != State::Waiting).then_some(self.jitter.layout().format())
+        (self.state != State::Waiting).then_some(self.jitter.layout().format().drained())
     }
 
     /// Format of the recording; `None` before the start. To store the mu-law codes themselves, in half

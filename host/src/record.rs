@@ -12,6 +12,7 @@ mod words;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use callreel_core::format::Codec;
 use callreel_core::frame::{PeerError, Provider, Start, Track};
 use callreel_core::session::{Gap, MediaClock, Stats};
 use callreel_core::wav::Spec;
@@ -452,8 +453,18 @@ impl Record {
         self.reason = reason.map(str::to_owned);
     }
 
+    /// Notes the byte order of the stream's samples, as measured: that of `codec`.
+    pub fn set_measured_order(&mut self, codec: Codec) {
+        if let Some(wire) = &mut self.wire {
+            wire.set_measured_order(codec);
+        }
+    }
+
     /// Notes the unit of the stream's timestamps.
     pub fn set_media_clock(&mut self, clock: MediaClock) {
+        if let Some(wire) = &mut self.wire {
+            wire.clock = Some(clock.name().into());
+        }
         let is_documented = clock == MediaClock::Milliseconds;
         self.media_clock = (!is_documented).then(|| clock.name().into());
     }
