@@ -9,6 +9,13 @@ use crate::format::Codec;
 /// Least share of the time of a measurement in which there is sound, as a divisor.
 const HEARD_SHARE: u32 = 10;
 
+/// Least mean distance of neighbouring samples that tells nothing: that of samples without any pattern is a
+/// third of all 65 536 values, and those of any loud sound in the wrong order have none.
+const PATTERNLESS: u64 = 1 << 14;
+
+/// Least number of values of both bytes of a sample: few values may happen to be close in the wrong order.
+const VALUES_MIN: u32 = 24;
+
 /// A measurement of the byte order over the first second of a stream's sound.
 ///
 /// Give [`note`](Self::note) the stream's bytes in their order, and keep those from the first sound on
@@ -41,6 +48,10 @@ pub struct ByteOrder {
     /// first.
     as_big: u64,
     as_little: u64,
+    /// The number of those distances that are not zero.
+    pairs: u64,
+    /// The values seen of the first and of the second byte of a sample, a bit each.
+    seen: [[u64; 4]; 2],
 }
 
 impl ByteOrder {
@@ -48,7 +59,16 @@ impl ByteOrder {
     /// sample if `is_stereo`.
     #[must_use]
     pub const fn new(sample_rate_hz: u32, is_stereo: bool) -> Self {
-        Self { sample_rate_hz, is_stereo, passed: 0, heard: 0, as_big: 0, as_little: 0 }
+        Self {
+            sample_rate_hz,
+            is_stereo,
+            passed: 0,
+            heard: 0,
+            as_big: 0,
+            as_little: 0,
+            pairs: 0,
+            seen: [[0; 4]; 2],
+        }
     }
 
     /// Takes the next bytes: whole sample frames. A sample that is not whole, or has no partner, is not
@@ -62,9 +82,18 @@ impl ByteOrder {
         }
         self.heard = self.heard.saturating_add(heard);
         self.passed = self.passed.saturating_add((samples.len() / stride) as u32);
+        for (byte, seen) in samples.iter().flat_map(|pair| pair.iter().zip([0, 1])) {
+            if let Some(bits) =
+                self.seen.get_mut(seen).and_then(|seen| seen.get_mut(usize::from(byte >> 6)))
+            {
+                *bits |= 1 << (byte & 63);
+            }
+        }
         let later = samples.get(stride..).unwrap_or_default();
         for (before, pair) in samples.iter().zip(later) {
-            let distance = |read: fn([u8; 2]) -> i16| u64::from(read(*before).abs_diff(read(*pair)));
+            self.pairs += u64::from(before != pair);
+            let distance =
+                |read: fn([u8; 2]) -> i16| u64::from(read(*before).abs_diff(read(*pair)));
             self.as_big = self.as_big.saturating_add(distance(i16::from_be_bytes));
             self.as_little = self.as_little.saturating_add(distance(i16::from_le_bytes));
         }
@@ -90,19 +119,26 @@ impl ByteOrder {
     }
 
     /// The order that the sound so far shows, as the codec of the samples: the one in which neighbours
-    /// are closer, by three to two or more. `None`: the sound is [too short](Self::is_too_short), or
-    /// fits both orders, as loud noise does.
+    /// are closer, by three to two or more. `None`: the sound is [too short](Self::is_too_short), fits both
+    /// orders, as loud noise and the highest tones do, or has few values, as samples of 8 bits and a tone in
+    /// step with the sample rate have.
     #[must_use]
     pub const fn codec(&self) -> Option<Codec> {
-        let Self { as_big, as_little, .. } = *self;
-        if self.is_too_short() {
-            None
-        } else if as_big.saturating_mul(3) <= as_little.saturating_mul(2) {
-            Some(Codec::L16Be)
-        } else if as_little.saturating_mul(3) <= as_big.saturating_mul(2) {
-            Some(Codec::L16Le)
+        let Self { as_big, as_little, pairs, seen: [first, second], .. } = *self;
+        let (first, second) = (values(first), values(second));
+        let (least, most, codec) = if as_big < as_little {
+            (as_big, as_little, Codec::L16Be)
         } else {
-            None
-        }
+            (as_little, as_big, Codec::L16Le)
+        };
+        let is_clear = least.saturating_mul(3) <= most.saturating_mul(2);
+        let has_pattern = least < PATTERNLESS.saturating_mul(pairs);
+        let is_rich = first > 1 && second > 1 && first + second >= VALUES_MIN;
+        if is_clear && has_pattern && is_rich && !self.is_too_short() { Some(codec) } else { None }
     }
+}
+
+/// The number of bits that are set.
+const fn values([first, second, third, fourth]: [u64; 4]) -> u32 {
+    first.count_ones() + second.count_ones() + third.count_ones() + fourth.count_ones()
 }

@@ -364,6 +364,7 @@ impl ChunkLayout {
     }
 
     /// Whether only a decoder with the state of its track reads the bytes.
+    #[cfg(feature = "g722")]
     #[inline]
     pub(crate) const fn is_coded(self) -> bool {
         self.numbers().doubling() > 0

@@ -59,9 +59,8 @@ const LOW_4: [i16; 16] = [
 const HIGH_2: [i16; 4] = [-7408, -1616, 7408, 1616];
 
 /// Growth of the low band's scale, by the upper four of the six bits, as a logarithm.
-const LOW_GROWTH: [i16; 16] = [
-    -60, 3042, 1198, 538, 334, 172, 58, -30, 3042, 1198, 538, 334, 172, 58, -30, -60,
-];
+const LOW_GROWTH: [i16; 16] =
+    [-60, 3042, 1198, 538, 334, 172, 58, -30, 3042, 1198, 538, 334, 172, 58, -30, -60];
 
 /// Growth of the high band's scale, by two bits.
 const HIGH_GROWTH: [i16; 4] = [798, -214, 798, -214];

@@ -1,15 +1,20 @@
 //! A call as a state machine: messages in, samples that can no longer change out.
 
+#[cfg(any(feature = "bandwidth", feature = "formats"))]
+mod arrival;
 #[cfg(feature = "telnyx")]
 mod chunks;
 mod clock;
 mod event;
 mod identity;
 mod placing;
+mod sequence;
 mod silence;
 mod stats;
 mod turn;
 
+#[cfg(any(feature = "bandwidth", feature = "formats"))]
+use self::arrival::Arrivals;
 use self::clock::Pace;
 use self::identity::{Fingerprint, StreamId};
 use self::placing::Clock;
@@ -80,7 +85,7 @@ fn parts(layout: ChunkLayout, tracks: Tracks) -> usize {
 ///   [`spec`](Self::spec), [`tracks`](Self::tracks), [`provider`](Self::provider) and
 ///   [`stats`](Self::stats), whenever no turn is held.
 /// - *Settings*: [`set_ring`](Self::set_ring) before the start, [`silence_mut`](Self::silence_mut)
-///   before any input, [`reset`](Self::reset) to wait for another start.
+///   and [`set_arrival_ms`](Self::set_arrival_ms) before any input, [`reset`](Self::reset) to wait for another start.
 ///
 /// The order: [`new`](Self::new); then each message as it arrives, the start first, since audio before
 /// it is only counted; then `handle_end` when the connection ends, for any reason. After a stop,
@@ -135,6 +140,9 @@ pub struct Session<S> {
     silence: SilenceBudget,
     /// First sample, on its track, of the last silence that the timestamps asked for; wraps around.
     silence_at: u32,
+    /// The times of arrival, for providers that leave silence out.
+    #[cfg(any(feature = "bandwidth", feature = "formats"))]
+    arrivals: Arrivals,
     /// The decoder of each track of G.722.
     #[cfg(feature = "g722")]
     decoders: [Decoder; 2],
@@ -169,6 +177,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             pace: Pace::NEW,
             silence: SilenceBudget::UNLIMITED,
             silence_at: 0,
+            #[cfg(any(feature = "bandwidth", feature = "formats"))]
+            arrivals: Arrivals::NONE,
             #[cfg(feature = "g722")]
             decoders: [Decoder::new(), Decoder::new()],
             sequence: None,
@@ -194,6 +204,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             pace,
             silence: _,
             silence_at,
+            #[cfg(any(feature = "bandwidth", feature = "formats"))]
+            arrivals,
             #[cfg(feature = "g722")]
             decoders,
             sequence,
@@ -210,6 +222,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         *clocks = [Clock::NEW; 2];
         *pace = Pace::NEW;
         *silence_at = 0;
+        #[cfg(any(feature = "bandwidth", feature = "formats"))]
+        arrivals.begin_again();
         #[cfg(feature = "g722")]
         decoders.fill(Decoder::new());
         *sequence = None;
@@ -497,7 +511,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
         let behind = placed.samples;
         let is_open = hole.is_some_and(|hole| self.jitter.open_hole(hole, behind));
-        let mut gap = Gap { track, at: at - waited, missing: waited, filled: waited };
+        let mut gap = Gap::waited(track, at - waited, waited);
         match placement {
             Placement::Append => {}
             Placement::Late | Placement::Rewind => {
@@ -509,11 +523,13 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             Placement::Fill(count) => {
                 gap.missing += count;
                 gap.filled += count;
+                gap.is_by_arrival = media.timestamp_ms.is_none();
             }
             Placement::Jump { missing, filled } => {
                 // Cannot overflow: at most half of the 64-bit numbers, and a gap.
                 gap.missing += missing;
                 gap.filled += filled;
+                gap.is_by_arrival = media.timestamp_ms.is_none();
             }
         }
         Ok((placed, (gap.missing > 0).then_some(gap)))
@@ -565,39 +581,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         for ((channel, track), gap) in self.tracks.iter().enumerate().zip(&mut gaps) {
             let waited = self.jitter.resume(channel);
             let at = self.jitter.placed(channel) - waited;
-            *gap = (waited > 0).then_some(Gap { track, at, missing: waited, filled: waited });
+            *gap = (waited > 0).then_some(Gap::waited(track, at, waited));
         }
         gaps
     }
-
-    /// Counts missing messages by the numbers of those that arrived; returns whether this message is
-    /// older than one that arrived before it.
-    fn note_sequence(&mut self, sequence: Option<u64>) -> bool {
-        let Some(sequence) = sequence else {
-            return false;
-        };
-        let last = *self.sequence.get_or_insert(sequence);
-        let ahead = sequence.wrapping_sub(last).cast_signed();
-        if ahead.unsigned_abs() > SEQUENCE_JUMP_MAX {
-            // Too many to be lost: the numbers restart.
-            self.sequence = Some(sequence);
-        } else if ahead > 0 {
-            self.sequence = Some(sequence);
-            let absent = ahead.unsigned_abs() - 1;
-            self.stats.missing += absent.saturating_sub(core::mem::take(&mut self.refused));
-            if absent > core::mem::take(&mut self.foreign) {
-                let from = sequence.wrapping_sub(absent);
-                self.clocks.iter_mut().for_each(|clock| {
-                    clock.missing_from.get_or_insert(from);
-                });
-                log::debug!("{} messages are missing or were rejected", absent);
-            }
-        }
-        // An old number changes nothing: the chunk fills its hole, or its timestamp gives its place.
-        ahead < 0
-    }
 }
-
-/// Largest step between two sequence numbers that counts as loss: ten minutes of two tracks, in chunks of
-/// 20 ms.
-const SEQUENCE_JUMP_MAX: u64 = 2 * 10 * 60 * 1000 / 20;

@@ -59,7 +59,8 @@ fn speech(seed: u64, chunks: usize) -> Vec<i16> {
 
 #[test]
 fn every_sample_is_that_of_ffmpeg_and_of_pypi() {
-    let loud = speech(2, 200).into_iter().map(|sample| sample.saturating_mul(8)).collect::<Vec<_>>();
+    let loud =
+        speech(2, 200).into_iter().map(|sample| sample.saturating_mul(8)).collect::<Vec<_>>();
     let white: Vec<i16> = noise(64_000).map(|number| (number >> 7) as i16).collect();
     for (name, codes) in [
         ("speech", encoded(&speech(1, 400))),
@@ -113,7 +114,9 @@ fn expected(codes: &[u8], came: impl Fn(usize) -> bool) -> Vec<i16> {
     let mut pieces = decoded.chunks(CHUNK_SAMPLES);
     chunks
         .keys()
-        .flat_map(|number| if came(*number) { pieces.next().unwrap().to_vec() } else { vec![0; CHUNK_SAMPLES] })
+        .flat_map(|number| {
+            if came(*number) { pieces.next().unwrap().to_vec() } else { vec![0; CHUNK_SAMPLES] }
+        })
         .collect()
 }
 
@@ -125,8 +128,11 @@ fn channel(recording: &Recording, channel: usize) -> Vec<i16> {
 fn a_call_in_g722_is_recorded_at_16_khz_and_a_gap_is_silence_that_the_decoder_does_not_see() {
     let inbound = encoded(&speech(3, 40));
     // Codes of zero among the others: audio, not silence.
-    let outbound: Vec<u8> =
-        encoded(&speech(4, 40)).iter().enumerate().map(|(n, c)| if n % 7 == 0 { 0 } else { *c }).collect();
+    let outbound: Vec<u8> = encoded(&speech(4, 40))
+        .iter()
+        .enumerate()
+        .map(|(n, c)| if n % 7 == 0 { 0 } else { *c })
+        .collect();
     let lost = |track: usize, number: usize| match track {
         0 => (10..13).contains(&number) || number == 30,
         _ => number == 20,

@@ -11,6 +11,7 @@ mod byte_order;
 mod caller;
 mod caller_ids;
 mod cli;
+mod clocks;
 mod commands;
 mod conformance;
 mod console;

@@ -168,6 +168,9 @@ pub struct Habits {
     /// Messages may come in another order than that of their audio. The chunks of each track are
     /// numbered from 1 on, and their numbers tell the order.
     pub orders_by_chunk: bool,
+    /// Audio has no timestamps, and none may be sent while it is quiet: the times of arrival tell the
+    /// silence ([`Session::set_arrival_ms`](crate::session::Session::set_arrival_ms)).
+    pub leaves_silence_out: bool,
 }
 
 impl Habits {
@@ -180,5 +183,6 @@ impl Habits {
         default_format: Some(Format::TELEPHONE),
         linear: Codec::L16Le,
         orders_by_chunk: false,
+        leaves_silence_out: false,
     };
 }

@@ -90,7 +90,7 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
                 number += 1;
                 let (track, length) = (tracks.iter().nth(track)?, hole.length as u64);
                 if length > 0 {
-                    return Some(Gap { track, at: hole.at, missing: length, filled: length });
+                    return Some(Gap::waited(track, hole.at, length));
                 }
             }
         });
@@ -398,7 +398,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                     // Silence, which no code stands for.
                     let is_code = *code != CODED_SILENCE;
                     let pair = if is_code { decoder.decode(*code) } else { [0; 2] };
-                    let places = places.chunks_exact_mut(T::DECODED).skip(channel).step_by(channels);
+                    let places =
+                        places.chunks_exact_mut(T::DECODED).skip(channel).step_by(channels);
                     places.zip(pair).for_each(|(place, sample)| T::write(sample, place));
                 }
             }

@@ -4,7 +4,10 @@ use std::fmt;
 
 use callreel_core::format::Codec;
 use callreel_core::frame::Start;
+use callreel_core::session::MediaClock;
 use serde::{Deserialize, Serialize};
+
+use super::Record;
 
 /// Longest name of an encoding that is kept, in characters.
 const NAME_CHARS_MAX: usize = 64;
@@ -56,7 +59,7 @@ impl Wire {
     }
 
     /// Notes the byte order as measured: that of `codec`.
-    pub(super) fn set_measured_order(&mut self, codec: Codec) {
+    fn set_measured_order(&mut self, codec: Codec) {
         if let Some(order) = byte_order_of(codec) {
             self.codec = Some(codec.name().into());
             self.byte_order = Some(order.into());
@@ -71,6 +74,24 @@ const fn byte_order_of(codec: Codec) -> Option<&'static str> {
         Codec::L16Be => Some("big"),
         Codec::L16Le => Some("little"),
         Codec::Alaw | Codec::G722 | Codec::Mulaw => None,
+    }
+}
+
+impl Record {
+    /// Notes the byte order of the stream's samples, as measured: that of `codec`.
+    pub fn set_measured_order(&mut self, codec: Codec) {
+        if let Some(wire) = &mut self.wire {
+            wire.set_measured_order(codec);
+        }
+    }
+
+    /// Notes the unit of the stream's timestamps.
+    pub fn set_media_clock(&mut self, clock: MediaClock) {
+        let is_documented = clock == MediaClock::Milliseconds;
+        self.media_clock = (!is_documented).then(|| clock.name().into());
+        if let Some(wire) = &mut self.wire {
+            wire.clock = Some(clock.name().into());
+        }
     }
 }
 

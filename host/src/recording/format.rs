@@ -67,7 +67,7 @@ impl AudioFormat {
     }
 
     /// Bytes of the messages that bring a millisecond of a track.
-    pub(super) const fn message_bytes_per_ms(self) -> u64 {
+    pub(crate) const fn message_bytes_per_ms(self) -> u64 {
         message_bytes_per_ms(Format { codec: self.codec, sample_rate_hz: self.spec.sample_rate_hz })
     }
 }

@@ -126,6 +126,7 @@ impl Recording {
                     "the bytes of the stream's samples come in another order than documented: corrected"
                 );
                 turn(&mut self.block[from..self.block_bytes]);
+                self.tap.count_corrected_order();
             }
             if let Some(found) = found {
                 self.set_measured_order(found);
