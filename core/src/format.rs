@@ -15,6 +15,9 @@ use crate::g711;
 pub enum Codec {
     /// G.711 A-law, one byte a sample.
     Alaw,
+    /// G.722 at 64 kbit/s, one byte for two samples. Only a decoder that has seen all bytes before reads
+    /// one: a session yields its samples as [`L16Le`](Self::L16Le), see [`Format::drained`].
+    G722,
     /// 16-bit linear PCM, the high byte first (RFC 3551, `L16`).
     L16Be,
     /// 16-bit linear PCM, the low byte first.
@@ -24,30 +27,32 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// Bytes of one sample: 1 or 2.
+    /// Bytes of one sample: 1 or 2; of G.722, bytes of two samples.
     #[must_use]
     pub const fn width(self) -> usize {
         match self {
-            Self::Alaw | Self::Mulaw => 1,
+            Self::Alaw | Self::G722 | Self::Mulaw => 1,
             Self::L16Be | Self::L16Le => 2,
         }
     }
 
-    /// The byte that is silence when repeated.
+    /// The byte that is silence when repeated; of G.722, a byte that soon is near silence.
     #[must_use]
     pub const fn silence(self) -> u8 {
         match self {
             Self::Alaw => g711::ALAW_SILENCE,
+            Self::G722 => 0xFF,
             Self::L16Be | Self::L16Le => 0,
             Self::Mulaw => g711::MULAW_SILENCE,
         }
     }
 
-    /// Name in records and logs: `alaw`, `l16be`, `l16le` or `mulaw`.
+    /// Name in records and logs: `alaw`, `g722`, `l16be`, `l16le` or `mulaw`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Alaw => "alaw",
+            Self::G722 => "g722",
             Self::L16Be => "l16be",
             Self::L16Le => "l16le",
             Self::Mulaw => "mulaw",
@@ -55,7 +60,8 @@ impl Codec {
     }
 
     /// Decodes `bytes` to the samples at the same index, up to the end of the shorter slice. Bytes that
-    /// are less than a sample are not read, and samples without bytes stay as they are.
+    /// are less than a sample are not read, and samples without bytes stay as they are; so do all samples
+    /// of G.722, which needs the decoder of its track.
     ///
     /// ```
     /// use callreel_core::format::Codec;
@@ -75,12 +81,13 @@ impl Codec {
             }
             Self::L16Be => decode_pairs(bytes, samples, i16::from_be_bytes),
             Self::L16Le => decode_pairs(bytes, samples, i16::from_le_bytes),
+            Self::G722 => {}
         }
     }
 
     /// The largest amplitude, 0 to 32 768, of each channel in `bytes`: samples of one channel, or of two in
     /// turns if `is_stereo`. A sample that is not whole, or has no partner, is not read. The second amplitude
-    /// of one channel is 0.
+    /// of one channel is 0, and so are both of G.722.
     ///
     /// ```
     /// use callreel_core::format::Codec;
@@ -102,6 +109,7 @@ impl Codec {
             Self::L16Le => {
                 loudest(bytes, is_stereo, |pair| i16::from_le_bytes(pair).unsigned_abs())
             }
+            Self::G722 => [0; 2],
             // A code without its sign bit and with its bits inverted: larger is louder.
             Self::Mulaw => loudest(bytes, is_stereo, |[code]| !code & 0x7F)
                 .map(|magnitude| g711::decode_mulaw(!magnitude).unsigned_abs()),
@@ -138,6 +146,9 @@ fn decode_pairs(bytes: &[u8], samples: &mut [i16], decode: impl Fn([u8; 2]) -> i
     }
 }
 
+/// Sample rate of G.722, whatever a provider names.
+pub(crate) const G722_RATE_HZ: u32 = 16_000;
+
 /// Format of one track's audio.
 ///
 /// ```
@@ -164,7 +175,8 @@ impl Format {
     pub const SAMPLE_RATE_HZ_MAX: u32 = 192_000;
 
     /// Whether a session records the format: the sample rate is a whole number of kilohertz from 8 to
-    /// 192. Without the feature `formats`, only [`TELEPHONE`](Self::TELEPHONE) is recorded.
+    /// 192; that of G.722, which needs the feature `g722`, is 16 kHz. Without the feature `formats`, only
+    /// [`TELEPHONE`](Self::TELEPHONE) is recorded.
     ///
     /// ```
     /// use callreel_core::format::{Codec, Format};
@@ -175,12 +187,32 @@ impl Format {
     #[must_use]
     pub const fn is_recordable(self) -> bool {
         let Self { codec, sample_rate_hz } = self;
-        if cfg!(feature = "formats") {
+        if matches!(codec, Codec::G722) {
+            cfg!(feature = "g722") && sample_rate_hz == G722_RATE_HZ
+        } else if cfg!(feature = "formats") {
             sample_rate_hz.is_multiple_of(1000)
                 && 8000 <= sample_rate_hz
                 && sample_rate_hz <= Self::SAMPLE_RATE_HZ_MAX
         } else {
             matches!(codec, Codec::Mulaw) && sample_rate_hz == Self::TELEPHONE.sample_rate_hz
+        }
+    }
+
+    /// The format of the bytes that leave a session of this format: the same, but that of G.722 is
+    /// [`L16Le`](Codec::L16Le).
+    ///
+    /// ```
+    /// use callreel_core::format::{Codec, Format};
+    ///
+    /// let wide = Format { codec: Codec::G722, sample_rate_hz: 16_000 };
+    /// assert_eq!(wide.drained(), Format { codec: Codec::L16Le, sample_rate_hz: 16_000 });
+    /// assert_eq!(Format::TELEPHONE.drained(), Format::TELEPHONE);
+    /// ```
+    #[must_use]
+    pub const fn drained(self) -> Self {
+        match self.codec {
+            Codec::G722 => Self { codec: Codec::L16Le, ..self },
+            Codec::Alaw | Codec::L16Be | Codec::L16Le | Codec::Mulaw => self,
         }
     }
 
@@ -215,8 +247,11 @@ pub(crate) struct ChunkLayout {
 struct Numbers {
     format: Format,
     is_interleaved: bool,
-    /// Bytes of one instant in a chunk, as a power of two: 0 to 2.
+    /// Bytes of one unit in a chunk, as a power of two: 0 to 2.
     shift: u8,
+    /// Instants of one unit, the smallest part of a chunk, as a power of two: 1 for G.722, else 0.
+    #[cfg(feature = "g722")]
+    doubling: u8,
     /// Samples a millisecond: 8 to 192.
     per_ms: u8,
 }
@@ -228,9 +263,37 @@ impl Numbers {
 
     const fn new(format: Format, is_interleaved: bool) -> Self {
         let shift = format.codec.width() as u8 - 1 + is_interleaved as u8;
-        Self { format, is_interleaved, shift, per_ms: (format.sample_rate_hz / 1000) as u8 }
+        Self {
+            format,
+            is_interleaved,
+            shift,
+            #[cfg(feature = "g722")]
+            doubling: matches!(format.codec, Codec::G722) as u8,
+            per_ms: (format.sample_rate_hz / 1000) as u8,
+        }
+    }
+
+    #[cfg(feature = "g722")]
+    const fn doubling(self) -> u8 {
+        self.doubling
+    }
+
+    #[cfg(not(feature = "g722"))]
+    #[expect(clippy::unused_self, reason = "the same call in every build")]
+    const fn doubling(self) -> u8 {
+        0
     }
 }
+
+/// The byte that stands in a ring of G.722 for two samples of silence, since no code does: silence leaves
+/// the decoder's state as it is. A code of this value is kept as [`CODED_ZERO`].
+#[cfg(feature = "g722")]
+pub(crate) const CODED_SILENCE: u8 = 0;
+
+/// A code with the same samples as the code 0, and the same effect on a decoder: the lowest four of the
+/// low band's 64 steps are one.
+#[cfg(feature = "g722")]
+pub(crate) const CODED_ZERO: u8 = 1;
 
 impl ChunkLayout {
     /// One track a chunk, mu-law, 8 kHz.
@@ -240,15 +303,18 @@ impl ChunkLayout {
     };
 
     /// The layout of chunks in `format`; interleaved chunks hold both tracks, sample by sample. `None` if
-    /// they cannot be recorded: without the feature `formats`, no interleaved ones can.
+    /// they cannot be recorded: without the feature `formats`, no interleaved ones can, and with it none of
+    /// G.722.
     pub(crate) fn new(format: Format, is_interleaved: bool) -> Option<Self> {
         let layout = Self {
             #[cfg(feature = "formats")]
             numbers: Numbers::new(format, is_interleaved),
         };
-        let is_recordable =
-            format.is_recordable() && (cfg!(feature = "formats") || !is_interleaved);
-        is_recordable.then_some(layout)
+        let is_separable = match format.codec {
+            Codec::G722 => !is_interleaved,
+            _ => cfg!(feature = "formats") || !is_interleaved,
+        };
+        (format.is_recordable() && is_separable).then_some(layout)
     }
 
     #[inline]
@@ -274,13 +340,51 @@ impl ChunkLayout {
     /// Instants in `bytes` of a chunk: samples of each of its tracks.
     #[inline]
     pub(crate) const fn instants(self, bytes: usize) -> usize {
-        bytes >> self.numbers().shift
+        let numbers = self.numbers();
+        bytes << numbers.doubling() >> numbers.shift
     }
 
-    /// Bytes of `instants` in a chunk.
+    /// Bytes of `instants` in a chunk, without a part of a unit.
     #[inline]
     pub(crate) const fn bytes(self, instants: usize) -> usize {
-        instants << self.numbers().shift
+        let numbers = self.numbers();
+        instants >> numbers.doubling() << numbers.shift
+    }
+
+    /// Instants of a unit, the smallest part of a chunk: 2 for G.722, else 1.
+    #[inline]
+    pub(crate) const fn unit(self) -> usize {
+        1 << self.numbers().doubling()
+    }
+
+    /// Bytes of a unit.
+    #[inline]
+    pub(crate) const fn unit_bytes(self) -> usize {
+        1 << self.numbers().shift
+    }
+
+    /// Whether only a decoder with the state of its track reads the bytes.
+    #[cfg(feature = "g722")]
+    #[inline]
+    pub(crate) const fn is_coded(self) -> bool {
+        self.numbers().doubling() > 0
+    }
+
+    /// The largest number of instants up to `instants` that is whole units.
+    #[inline]
+    pub(crate) const fn whole_instants(self, instants: u64) -> u64 {
+        let doubling = self.numbers().doubling();
+        instants >> doubling << doubling
+    }
+
+    /// The byte of a chunk as the ring holds it.
+    #[inline]
+    pub(crate) const fn kept(self, byte: u8) -> u8 {
+        #[cfg(feature = "g722")]
+        if self.is_coded() && byte == CODED_SILENCE {
+            return CODED_ZERO;
+        }
+        byte
     }
 
     /// The largest number of bytes up to `bytes` that is whole instants.
@@ -289,9 +393,13 @@ impl ChunkLayout {
         self.bytes(self.instants(bytes))
     }
 
-    /// The byte that is silence when repeated.
+    /// The byte that is silence in the ring when repeated.
     #[inline]
     pub(crate) const fn silence(self) -> u8 {
+        #[cfg(feature = "g722")]
+        if self.is_coded() {
+            return CODED_SILENCE;
+        }
         self.format().codec.silence()
     }
 

@@ -82,7 +82,7 @@ pub const REORDER_MS_MAX: u32 = 80;
 /// Bytes of the smallest ring that serves `tracks` tracks, each a part of its own.
 pub(crate) const fn ring_bytes_min(layout: ChunkLayout, tracks: usize) -> usize {
     let wait_ms = if tracks == 1 { REORDER_MS_MAX } else { TRACK_LAG_MS_MAX };
-    tracks * layout.bytes(layout.samples(wait_ms) as usize + 1)
+    tracks * layout.bytes(layout.samples(wait_ms) as usize + layout.unit())
 }
 
 /// The samples of one or two tracks on their way from their chunks to the file.
@@ -164,7 +164,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         debug_assert!(self.placed == [0; 2]);
         let (length, bytes_min) = (self.ring.as_ref().len(), ring_bytes_min(layout, tracks));
         // The bytes of a sample frame are a power of two.
-        if length < bytes_min || length & (layout.bytes(tracks) - 1) != 0 {
+        if length < bytes_min || length & (layout.unit_bytes() * tracks - 1) != 0 {
             return Err(bytes_min);
         }
         self.layout = layout;
@@ -273,7 +273,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         }
         let ring = self.ring.as_ref();
         if self.stereo {
-            let width = self.layout.bytes(1);
+            let width = self.layout.unit_bytes();
             let count = self.ready.min(self.layout.whole(out.len() / 2));
             let (left, right) = ring.split_at_checked(ring.len() / 2).unwrap_or_default();
             let (mut left, mut right) = (from(left, self.start), from(right, self.start));

@@ -102,9 +102,13 @@ pub use embedded_io;
 pub use heapless;
 
 mod base64;
+#[cfg(feature = "formats")]
+pub mod byte_order;
 pub mod format;
 pub mod frame;
 pub mod g711;
+#[cfg(feature = "g722")]
+pub mod g722;
 mod jitter;
 mod log;
 pub mod names;

@@ -1,5 +1,7 @@
 //! A call as a state machine: messages in, samples that can no longer change out.
 
+#[cfg(any(feature = "bandwidth", feature = "formats"))]
+mod arrival;
 mod audio;
 #[cfg(feature = "telnyx")]
 mod chunks;
@@ -14,6 +16,8 @@ mod silence;
 mod stats;
 mod turn;
 
+#[cfg(any(feature = "bandwidth", feature = "formats"))]
+use self::arrival::Arrivals;
 use self::clock::Pace;
 use self::identity::{Fingerprint, StreamId};
 use self::placing::Clock;
@@ -22,6 +26,8 @@ use crate::format::{ChunkLayout, Format};
 use crate::frame::{
     self, Body, Frame, Media, MediaFrame, PeerError, Provider, Start, Track, Tracks,
 };
+#[cfg(feature = "g722")]
+use crate::g722::Decoder;
 use crate::jitter::{self, JitterBuffer, Placement};
 use crate::log;
 use crate::wav;
@@ -85,7 +91,7 @@ fn parts(layout: ChunkLayout, tracks: Tracks) -> usize {
 ///   [`spec`](Self::spec), [`tracks`](Self::tracks), [`provider`](Self::provider) and
 ///   [`stats`](Self::stats), whenever no turn is held.
 /// - *Settings*: [`set_ring`](Self::set_ring) before the start, [`silence_mut`](Self::silence_mut)
-///   before any input, [`reset`](Self::reset) to wait for another start.
+///   and [`set_arrival_ms`](Self::set_arrival_ms) before any input, [`reset`](Self::reset) to wait for another start.
 ///
 /// The order: [`new`](Self::new); then each message as it arrives, the start first, since audio before
 /// it is only counted; then `handle_end` when the connection ends, for any reason. After a stop,
@@ -140,6 +146,12 @@ pub struct Session<S> {
     silence: SilenceBudget,
     /// First sample, on its track, of the last silence that the timestamps asked for; wraps around.
     silence_at: u32,
+    /// The times of arrival, for providers that leave silence out.
+    #[cfg(any(feature = "bandwidth", feature = "formats"))]
+    arrivals: Arrivals,
+    /// The decoder of each track of G.722.
+    #[cfg(feature = "g722")]
+    decoders: [Decoder; 2],
     #[cfg(feature = "replies")]
     dialogue: frame::Dialogue,
     sequence: Option<u64>,
@@ -173,6 +185,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             pace: Pace::NEW,
             silence: SilenceBudget::UNLIMITED,
             silence_at: 0,
+            #[cfg(any(feature = "bandwidth", feature = "formats"))]
+            arrivals: Arrivals::NONE,
+            #[cfg(feature = "g722")]
+            decoders: [Decoder::new(), Decoder::new()],
             #[cfg(feature = "replies")]
             dialogue: frame::Dialogue::new(),
             sequence: None,
@@ -198,6 +214,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             pace,
             silence: _,
             silence_at,
+            #[cfg(any(feature = "bandwidth", feature = "formats"))]
+            arrivals,
+            #[cfg(feature = "g722")]
+            decoders,
             #[cfg(feature = "replies")]
                 dialogue: _,
             sequence,
@@ -214,6 +234,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         *clocks = [Clock::NEW; 2];
         *pace = Pace::NEW;
         *silence_at = 0;
+        #[cfg(any(feature = "bandwidth", feature = "formats"))]
+        arrivals.begin_again();
+        #[cfg(feature = "g722")]
+        decoders.fill(Decoder::new());
         *sequence = None;
         (*refused, *foreign) = (0, 0);
         *stats = Stats::NONE;
@@ -374,10 +398,11 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
     }
 
-    /// Format of the audio on the wire, and of [`Turn::poll_wire`]; `None` before the start.
+    /// Format of the bytes of [`Turn::poll_wire`]: that of the audio on the wire, as
+    /// [`drained`](Format::drained); `None` before the start.
     #[must_use]
     pub fn format(&self) -> Option<Format> {
-        (self.state != State::Waiting).then_some(self.jitter.layout().format())
+        (self.state != State::Waiting).then_some(self.jitter.layout().format().drained())
     }
 
     /// Format of the recording; `None` before the start. To store the mu-law codes themselves, in half
@@ -514,7 +539,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         }
         let behind = placed.samples;
         let is_open = hole.is_some_and(|hole| self.jitter.open_hole(hole, behind));
-        let mut gap = Gap { track, at: at - waited, missing: waited, filled: waited };
+        let mut gap = Gap::waited(track, at - waited, waited);
         match placement {
             Placement::Append => {}
             Placement::Late | Placement::Rewind => {
@@ -526,11 +551,13 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             Placement::Fill(count) => {
                 gap.missing += count;
                 gap.filled += count;
+                gap.is_by_arrival = media.timestamp_ms.is_none();
             }
             Placement::Jump { missing, filled } => {
                 // Cannot overflow: at most half of the 64-bit numbers, and a gap.
                 gap.missing += missing;
                 gap.filled += filled;
+                gap.is_by_arrival = media.timestamp_ms.is_none();
             }
         }
         Ok((placed, (gap.missing > 0).then_some(gap)))
@@ -582,7 +609,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         for ((channel, track), gap) in self.tracks.iter().enumerate().zip(&mut gaps) {
             let waited = self.jitter.resume(channel);
             let at = self.jitter.placed(channel) - waited;
-            *gap = (waited > 0).then_some(Gap { track, at, missing: waited, filled: waited });
+            *gap = (waited > 0).then_some(Gap::waited(track, at, waited));
         }
         gaps
     }

@@ -123,7 +123,8 @@ impl Encoding {
     }
 
     /// Encodes the samples of `bytes`, which are in `codec`, as [`encode`](Self::encode) would; returns
-    /// the number of samples that fitted. Bytes that are less than a sample are not read.
+    /// the number of samples that fitted. Bytes that are less than a sample are not read. Bytes of G.722,
+    /// which needs the decoder of its track, become silence.
     ///
     /// ```
     /// use callreel_core::format::Codec;

@@ -20,7 +20,7 @@ use callreel_core::format::Codec;
 use callreel_core::session::Stats;
 
 pub use self::counters::{
-    Bounds, CallTimes, Counters, Histogram, PROVIDERS, Refused, RequestRefused, STATES,
+    Bounds, CODECS, CallTimes, Counters, Histogram, PROVIDERS, Refused, RequestRefused, STATES,
 };
 use self::loudest::Loudest;
 pub use self::ring::Listener;
@@ -118,7 +118,8 @@ impl Board {
             entries.tell(News::Began(Arc::clone(&entry)));
         }
         drop(entries);
-        self.counters.begun.fetch_add(1, Ordering::Relaxed);
+        let wire = entry.record.wire.as_ref();
+        self.counters.begin(wire.and_then(|wire| wire.codec.as_deref()));
         Tap {
             board: Arc::clone(self),
             entry,
@@ -375,6 +376,11 @@ impl Tap {
         let missing = stats.missing.saturating_sub(stats.reordered);
         self.entry.missing.store(missing, Ordering::Relaxed);
         self.entry.rejected.store(stats.rejected.iter().sum(), Ordering::Relaxed);
+    }
+
+    /// Counts the stream as one with another byte order than that of its provider's table.
+    pub fn count_corrected_order(&self) {
+        self.board.counters.orders_corrected.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds a gap, if the channel has room. Only `counted_ms` of it count: no gap of the other track

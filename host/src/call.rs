@@ -32,7 +32,9 @@ use self::stream::{Next, Stream, warn};
 use crate::board::Refused;
 use crate::lines;
 use crate::record::End;
-use crate::recording::{Done, Finishing, Outcome, Posts, Recording, STUCK_AFTER};
+use crate::recording::{
+    AudioFormat, Done, Finishing, MESSAGE_BYTES_PER_MS, Outcome, Posts, Recording, STUCK_AFTER,
+};
 use crate::stream_paths::Assumed;
 
 /// Largest message, in bytes: Exotel sends 133 KB of base64 at once.
@@ -41,6 +43,10 @@ pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Samples of the [`SilenceBudget`] that each start after a connection's first costs. They stand for 2
 /// KiB: the disk space of a file's header and an end record.
 pub const START_SAMPLES: u32 = 1024;
+
+/// Most audio that comes at once from a sender in step, in milliseconds of one track: that of a look, and of
+/// a late network.
+const AT_ONCE_MS_MAX: u64 = 400;
 
 /// The step that a connection needs next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -208,6 +214,7 @@ impl Call {
         let mut has_peer_closed = false;
         let is_stopping = context.is_stopping;
         self.let_go(is_stopping, now);
+        self.note_arrival(bytes.len(), now);
         while !self.has_to_wait(is_stopping, now)
             && !self.answers.is_full()
             && let Some(event) = self.decoder.poll(bytes)
@@ -366,6 +373,18 @@ impl Call {
         let live = self.streams.iter().filter(|stream| stream.recording.is_some()).count();
         self.silence.advance(now_ms, live as u32);
         self.pay();
+    }
+
+    /// Tells the streams when the messages in `bytes` bytes arrived, unless too many came at once: then
+    /// they waited somewhere.
+    fn note_arrival(&mut self, bytes: usize, now: Instant) {
+        let now_ms = now.saturating_duration_since(self.began).as_millis() as u64;
+        for stream in &mut self.streams {
+            let format = stream.recording.as_ref().map(Recording::format);
+            let usual = format.map_or(MESSAGE_BYTES_PER_MS, AudioFormat::message_bytes_per_ms);
+            let is_usual = bytes as u64 <= usual * AT_ONCE_MS_MAX;
+            stream.session.set_arrival_ms(is_usual.then_some(now_ms));
+        }
     }
 
     fn pay(&mut self) {

@@ -13,13 +13,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use callreel_core::frame::{PeerError, Provider, Start, Track};
-use callreel_core::session::{Gap, MediaClock, Stats};
+use callreel_core::session::{Gap, Stats};
 use callreel_core::wav::Spec;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-pub use self::events::{EventRecord, GapRecord, What};
+pub use self::events::{EventRecord, FilledBy, GapRecord, What};
 pub use self::format::{Format, UnknownEncoding, ms_at};
 pub use self::id::{Id, Key, NotAnId, day_of, parse_day};
 use self::outages::Outages;
@@ -44,7 +44,7 @@ const EVENT_FRAME_BYTES: usize = 56;
 
 /// Written bytes of a record without its texts, and of each of its gaps and pauses.
 const FRAME_BYTES: usize = 2048;
-const GAP_JSON_BYTES: usize = 128;
+const GAP_JSON_BYTES: usize = 160;
 
 /// The longest reason, in bytes, that still grows. Further reasons are left out behind a longer one.
 const REASON_BYTES_MAX: usize = 1024;
@@ -331,6 +331,7 @@ impl Record {
             at_ms: self.format.ms(gap.at),
             missing_ms: self.format.ms(gap.missing),
             filled_ms: self.format.ms(gap.filled),
+            filled_by: gap.is_by_arrival.then_some(FilledBy::Arrival),
         };
         let counted_ms = match self.tracks.len() {
             1 => noted.missing_ms,
@@ -456,12 +457,6 @@ impl Record {
         self.reason = reason.map(str::to_owned);
     }
 
-    /// Notes the unit of the stream's timestamps.
-    pub fn set_media_clock(&mut self, clock: MediaClock) {
-        let is_documented = clock == MediaClock::Milliseconds;
-        self.media_clock = (!is_documented).then(|| clock.name().into());
-    }
-
     /// Notes that the file lacks some of the audio received: a complete recording becomes partial.
     pub fn damage(&mut self, reason: &str) {
         if self.state == State::Complete {
@@ -518,12 +513,19 @@ mod tests {
         let mut both = record(Tracks::Both);
         for n in 0..2000 {
             for track in [Track::Inbound, Track::Outbound] {
-                both.add_gap(&Gap { track, at: n * 8000, missing: 4000, filled: 4000 });
+                both.add_gap(&Gap {
+                    track,
+                    at: n * 8000,
+                    missing: 4000,
+                    filled: 4000,
+                    is_by_arrival: false,
+                });
             }
         }
         assert_eq!(both.missing_ms, 1_000_000);
         assert_eq!((both.gaps.len() as u64, both.gaps_dropped), (1000, 3000));
-        let gap = Gap { track: Track::Inbound, at: 0, missing: 800, filled: 800 };
+        let gap =
+            Gap { track: Track::Inbound, at: 0, missing: 800, filled: 800, is_by_arrival: false };
         // The next segment's record has sums of its own.
         let mut next = both.next_segment(&Stats::default());
         assert_eq!(next.add_gap(&gap).1, 100);
@@ -539,7 +541,13 @@ mod tests {
         let long = (0..32).map(|n| (n.to_string(), "\u{1}".repeat(8000)));
         record.parameters = Parameters::new(long, &mut 0);
         for n in 0..2000 {
-            record.add_gap(&Gap { track: Track::Inbound, at: n * 8000, missing: 4000, filled: 0 });
+            record.add_gap(&Gap {
+                track: Track::Inbound,
+                at: n * 8000,
+                missing: 4000,
+                filled: 0,
+                is_by_arrival: false,
+            });
             record.add_event(u64::MAX / 2, What::Mark("\u{2}".repeat(256)));
             record.add_event(u64::MAX / 2, What::Dtmf("5".to_owned()));
         }

@@ -14,6 +14,7 @@ mod file;
 mod finisher;
 mod format;
 mod jobs;
+mod order;
 mod pause;
 mod retry;
 mod sound;
@@ -26,7 +27,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use callreel_core::format::Format;
+use callreel_core::format::{Codec, Format};
 use callreel_core::session::{Gap, MediaClock, Run, Stats, Turn};
 use tracing::Span;
 
@@ -34,6 +35,7 @@ pub use self::file::DESCRIPTORS;
 pub use self::format::AudioFormat;
 use self::format::message_bytes_per_ms;
 use self::jobs::{Begin, Finish, SpoolOp, WriterJob};
+use self::order::Order;
 use self::pause::Pause;
 use self::sound::Sound;
 pub use self::tally::Tally;
@@ -136,6 +138,8 @@ pub struct Recording {
     amiss: u64,
     /// The pause that goes on.
     pause: Option<Pause>,
+    /// The byte order of its 16-bit samples.
+    order: Order,
     sound: Sound,
 }
 
@@ -243,6 +247,7 @@ impl Recording {
             to_note: false,
             amiss: 0,
             pause: None,
+            order: Order::of(format),
             sound: Sound::default(),
         }
     }
@@ -276,7 +281,8 @@ impl Recording {
     fn room(&mut self) -> &mut [u8] {
         if self.block_bytes == self.block.len() {
             let step = self.format.bytes_in(BLOCK_STEP_MS) as usize;
-            let longest = self.format.bytes_in(BLOCK_MS_MAX) as usize;
+            let longest_ms = if self.order.is_open() { order::HELD_MS_MAX } else { BLOCK_MS_MAX };
+            let longest = self.format.bytes_in(longest_ms) as usize;
             let length = (self.block.len() + step).min(longest);
             self.block.reserve_exact(length - self.block.len());
             self.block.resize(length, 0);
@@ -287,16 +293,25 @@ impl Recording {
     /// Appends the first `count` bytes of the [`room`](Self::room): whole sample frames.
     fn append(&mut self, count: usize, posts: &mut Posts, now: Instant) {
         self.silence_paused(count, now);
-        let AudioFormat { codec, spec } = self.format;
-        let bytes = &self.block[self.block_bytes..self.block_bytes + count];
+        if self.order.has_work() && self.hold(count, posts, now) {
+            return;
+        }
+        self.show(self.block_bytes, self.block_bytes + count);
+        self.lengthen_block(count, posts, now);
+    }
+
+    /// Shows the bytes of the block from `from` up to `to` to the watchers.
+    fn show(&mut self, from: usize, to: usize) {
+        let AudioFormat { codec, spec, .. } = self.format;
+        let bytes = &self.block[from..to];
         self.sound.note(codec, bytes, spec.channels);
         self.tap.append(bytes);
-        self.lengthen_block(count, posts, now);
     }
 
     /// Appends `samples` samples of silence on each channel. Takes no memory, except that short silence
     /// goes into the block.
     fn append_silence(&mut self, samples: u64, posts: &mut Posts, now: Instant) {
+        self.settle_order(posts, now);
         self.tap.append_silence(samples);
         let count = samples * self.format.frame_bytes();
         if count <= self.format.bytes_in(SHORT_SILENCE_MS) {
@@ -334,7 +349,11 @@ impl Recording {
     pub fn tend(&mut self, stats: &Stats, posts: &mut Posts, now: Instant) {
         self.tap.show(stats);
         self.follow_pause(now);
-        let is_old = self.block_began.is_some_and(|began| now - began >= BLOCK_AGE_MAX);
+        if self.order.has_held_long(now) {
+            self.settle_order(posts, now);
+        }
+        let is_old = self.block_began.is_some_and(|began| now - began >= BLOCK_AGE_MAX)
+            && !self.order.is_holding();
         // Each waiting block has a cost of its own, beside that of its audio.
         if is_old && self.backlog.blocks.load(Ordering::Relaxed) < BLOCKS_MAX {
             self.post_block(posts, now);
@@ -421,6 +440,12 @@ impl Recording {
         self.to_note = true;
     }
 
+    /// Notes the measured byte order of the stream's samples.
+    fn set_measured_order(&mut self, codec: Codec) {
+        Arc::make_mut(&mut self.record).set_measured_order(codec);
+        self.to_note = true;
+    }
+
     /// Notes a key or a mark at `at` samples.
     pub fn add_event(&mut self, at: u64, what: What) {
         let at = at.saturating_sub(self.first_sample);
@@ -470,6 +495,7 @@ impl Recording {
         done: Done,
     ) -> Finishing {
         self.close_pause(self.end_sample());
+        self.settle_order(posts, now);
         self.post_block(posts, now);
         self.post_silence(posts);
         let lost_ms = self.lost_ms();

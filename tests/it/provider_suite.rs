@@ -530,7 +530,13 @@ fn missing_time_is_silence_and_a_gap(dialect: &'static Dialect) {
     stream.say(Inbound, 1020, 2);
     let recorded = stream.end();
     let length = 50 * dialect.samples();
-    let gap = Gap { track: Inbound, at: dialect.samples(), missing: length, filled: length };
+    let gap = Gap {
+        track: Inbound,
+        at: dialect.samples(),
+        missing: length,
+        filled: length,
+        is_by_arrival: false,
+    };
     let (silence, gaps) = if dialect.has_times { (50, vec![gap]) } else { (0, vec![]) };
     let silence = vec![dialect.silence; silence];
     let audio = dialect.audio(&[&[1], &silence[..], &[2]].concat());

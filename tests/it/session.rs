@@ -33,7 +33,7 @@ fn messages(tracks: &[&str], media: impl IntoIterator<Item = String>) -> Vec<Str
 
 /// A gap of the inbound track.
 fn gap(at: u64, missing: u64, filled: u64) -> Gap {
-    Gap { track: Track::Inbound, at, missing, filled }
+    Gap { track: Track::Inbound, at, missing, filled, is_by_arrival: false }
 }
 
 #[test]
@@ -169,6 +169,23 @@ fn a_chunk_that_comes_late_lands_in_its_place() {
             assert_eq!(stats.missing, stats.reordered, "{order:?}");
         }
     }
+    // At the very beginning, as far as the window reaches.
+    for order in
+        [&[1, 0, 2, 3, 4, 5][..], &[2, 0, 1, 3, 4, 5], &[2, 1, 0, 3, 4, 5], &[3, 0, 1, 2, 4, 5]]
+    {
+        for wobble in [0, 1, 3] {
+            let recording = in_order(order, |i| i * 7 % 4 * wobble);
+            let is_whole = recording.samples == decoded(&call_codes(6));
+            // A hole of several messages takes one of them where no timestamp tells its length.
+            let is_short = order[0] > 1;
+            assert!(is_whole || is_short, "{order:?} {wobble}: {:?}", recording.stats);
+            assert_eq!((recording.gaps, recording.samples.len()), (vec![], 6 * 160), "{order:?}");
+        }
+    }
+    // What never comes there is no gap: the recording begins with its first chunk.
+    let recording = in_order(&[1, 2, 3, 4, 5, 6, 7, 8], |_| 0);
+    let expected: Vec<u8> = (1..9).flat_map(chunk).collect();
+    assert_eq!((recording.samples, recording.gaps), (decoded(&expected), vec![]));
     // Without timestamps the sequence numbers tell the order.
     let nameless = |i: u64| media("inbound", i + 2, 0, &chunk(i)).replace("timestamp", "x");
     let recording = record_one(&messages(&["inbound"], [0, 1, 3, 2, 4].map(nameless)));
@@ -334,7 +351,8 @@ fn a_track_that_falls_behind_by_more_than_200_ms_is_silence_and_then_late() {
     let outbound: Vec<u8> = (100..102).flat_map(chunk).collect();
     let expected = [vec![0; 1600], decoded(&outbound), vec![0; 1600 - 320]].concat();
     assert_eq!(recording.channel(1), expected);
-    let gap = Gap { track: Track::Outbound, at: 0, missing: 1600, filled: 1600 };
+    let gap =
+        Gap { track: Track::Outbound, at: 0, missing: 1600, filled: 1600, is_by_arrival: false };
     assert_eq!((recording.gaps, recording.stats.late), (vec![gap], 2));
 }
 
@@ -343,7 +361,8 @@ fn a_track_that_never_comes_is_a_gap_of_the_whole_call() {
     let inbound = (0..20).map(|i| media("inbound", i + 2, i * 20, &chunk(i)));
     let recording = record_one(&messages(&["inbound", "outbound"], inbound));
     assert_eq!(recording.channel(1), vec![0; 3200]);
-    let gap = Gap { track: Track::Outbound, at: 0, missing: 3200, filled: 3200 };
+    let gap =
+        Gap { track: Track::Outbound, at: 0, missing: 3200, filled: 3200, is_by_arrival: false };
     assert_eq!(recording.gaps, [gap]);
 }
 

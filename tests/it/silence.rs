@@ -60,7 +60,13 @@ fn a_gap_that_the_clock_does_not_pay_for_is_closed_up_and_told() {
     for (number, time) in (0..).zip(times) {
         taken.take(&media("inbound", number + 2, time, &chunk(number)));
     }
-    let gap = |at, missing, filled| Gap { track: Track::Inbound, at, missing, filled };
+    let gap = |at, missing, filled| Gap {
+        track: Track::Inbound,
+        at,
+        missing,
+        filled,
+        is_by_arrival: false,
+    };
     // After a gap that was closed up, time counts on from the audio behind it.
     let gaps = [gap(1920, 8000, 8000), gap(10_080, 8000, 0), gap(10_400, 8000, 0)];
     assert_eq!(taken.gaps, gaps);

@@ -14,6 +14,7 @@ pub(super) const HABITS: Habits = Habits {
     names_streams: false,
     default_format: None,
     has_binary_audio: true,
+    leaves_silence_out: true,
     ..Habits::USUAL
 };
 

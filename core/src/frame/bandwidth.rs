@@ -7,7 +7,8 @@ use super::start::{FormatNames, track};
 use super::{Habits, Start, Text, Track, Tracks};
 
 /// Media has neither a number nor a time nor a stream.
-pub(super) const HABITS: Habits = Habits { names_streams: false, ..Habits::USUAL };
+pub(super) const HABITS: Habits =
+    Habits { names_streams: false, leaves_silence_out: true, ..Habits::USUAL };
 
 pub(super) const NAMES: Names = Names {
     habits: &HABITS,

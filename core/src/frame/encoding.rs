@@ -14,6 +14,7 @@ pub(super) struct Encoding {
 enum Kind {
     Mulaw,
     Alaw,
+    G722,
     /// 16-bit samples, in the byte order of the provider.
     Linear,
     Unknown,
@@ -42,6 +43,7 @@ impl Encoding {
         let kind = match () {
             () if is_one_of(&MULAW) => Kind::Mulaw,
             () if is_one_of(&ALAW) => Kind::Alaw,
+            () if is_one_of(&["g722"]) => Kind::G722,
             () if is_one_of(&LINEAR) => Kind::Linear,
             () => Kind::Unknown,
         };
@@ -53,6 +55,7 @@ impl Encoding {
         match self.kind {
             Kind::Mulaw => Some(Codec::Mulaw),
             Kind::Alaw => Some(Codec::Alaw),
+            Kind::G722 => Some(Codec::G722),
             Kind::Linear => Some(linear),
             Kind::Unknown => None,
         }
@@ -97,7 +100,8 @@ mod tests {
                 ],
                 Some(Codec::L16Be),
             ),
-            (&["OPUS", "audio/opus", "G722", "AMR-WB", "g729", "silk", "", "x-", "/", "é"], None),
+            (&["G722", "g722", "audio/G722;rate=8000"], Some(Codec::G722)),
+            (&["OPUS", "audio/opus", "G722-1", "AMR-WB", "g729", "silk", "", "x-", "/", "é"], None),
         ] {
             for name in names {
                 assert_eq!(Encoding::of(name).codec(Codec::L16Be), codec, "{name}");

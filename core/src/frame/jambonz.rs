@@ -15,6 +15,7 @@ pub(super) const HABITS: Habits = Habits {
     default_format: Some(Format { codec: Codec::L16Le, sample_rate_hz: 8000 }),
     has_binary_audio: true,
     has_optional_start: true,
+    leaves_silence_out: true,
     ..Habits::USUAL
 };
 

@@ -309,6 +309,9 @@ pub struct Habits {
     /// A stream begins with its first audio. [`Session::parse`](crate::session::Session::parse) returns
     /// the message as a start; once the session has taken that, parse the same text again for its audio.
     pub begins_with_audio: bool,
+    /// Audio has no timestamps, and none may be sent while it is quiet: the times of arrival tell the
+    /// silence ([`Session::set_arrival_ms`](crate::session::Session::set_arrival_ms)).
+    pub leaves_silence_out: bool,
 }
 
 impl Habits {
@@ -326,5 +329,6 @@ impl Habits {
         has_free_start: false,
         is_answered: false,
         begins_with_audio: false,
+        leaves_silence_out: false,
     };
 }

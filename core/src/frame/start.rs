@@ -6,7 +6,7 @@ use super::members::Value;
 use super::{Start, Text, Track, Tracks};
 use crate::format::Codec;
 #[cfg(feature = "formats")]
-use crate::format::Format;
+use crate::format::{Format, G722_RATE_HZ};
 
 /// Names of the fields of an object with a format.
 pub(super) struct FormatNames {
@@ -100,14 +100,17 @@ impl<'t> Start<'t> {
         }
         let named_rate = named.as_ref().and_then(|encoding| encoding.sample_rate_hz);
         let rate = rate.or(named_rate.map(Ok));
-        self.is_format_assumed = named.is_none() || rate.is_none();
-        self.is_rate_assumed = rate.is_none();
         let default = self.format;
-        let codec = match named {
+        let codec = match &named {
             Some(encoding) => encoding.codec(linear),
             None => default.map(|format| format.codec),
         };
+        let is_g722 = codec == Some(Codec::G722);
+        self.is_rate_assumed = rate.is_none() && !is_g722;
+        self.is_format_assumed = named.is_none() || self.is_rate_assumed;
         let sample_rate_hz = match rate {
+            // Some name the rate of its bytes, as RTP does.
+            _ if is_g722 => Some(G722_RATE_HZ),
             Some(rate) => rate.ok(),
             None => default.map(|format| format.sample_rate_hz),
         };

@@ -299,11 +299,11 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
 
     /// Overwrites `track`'s samples, from the unread byte `offset` on.
     fn put(&mut self, track: usize, offset: usize, bytes: &[u8]) {
-        let start = self.start;
+        let (start, layout) = (self.start, self.layout);
         let part = self.part(track);
         for (index, byte) in bytes.iter().enumerate() {
             if let Some(place) = Self::place_of(start, offset + index, part) {
-                *place = *byte;
+                *place = layout.kept(*byte);
             }
         }
         self.settle();

@@ -94,10 +94,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         // It was not known to be missing.
         self.stats.missing += 1;
         if has_begun {
-            let earlier = self.jitter.layout().instants(bytes) as u64;
-            let move_back = |anchor: &mut u64| *anchor = anchor.wrapping_sub(earlier);
-            self.anchor.iter_mut().for_each(move_back);
-            self.clocks.iter_mut().flat_map(|clock| &mut clock.anchor).for_each(move_back);
+            self.begin_earlier(self.jitter.layout().instants(bytes) as u64);
         }
     }
 }

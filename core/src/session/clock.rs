@@ -37,7 +37,7 @@ pub enum MediaClock {
     Milliseconds,
     /// Faster than the audio by a third or more: no usable time.
     Racing,
-    /// Samples of one channel.
+    /// Samples of one channel; with G.722, the 8000 ticks a second of its RTP clock.
     Samples,
     /// Slower than the audio by a quarter or more: no usable time.
     Slow,
@@ -123,8 +123,10 @@ impl Pace {
         match self.clock {
             MediaClock::Milliseconds if self.is_suspicious() => None,
             MediaClock::Milliseconds => timestamp.checked_mul(per_ms),
-            MediaClock::Samples => Some(timestamp),
-            MediaClock::Microseconds => Some(timestamp.checked_mul(per_ms)? / 1000),
+            MediaClock::Samples => timestamp.checked_mul(layout.unit() as u64),
+            MediaClock::Microseconds => {
+                Some(layout.whole_instants(timestamp.checked_mul(per_ms)? / 1000))
+            }
             _ => None,
         }
     }
@@ -149,7 +151,7 @@ impl Pace {
             }
             return;
         }
-        let per_ms = layout.per_ms();
+        let (per_ms, ticks) = (layout.per_ms(), audio / layout.unit() as u32);
         self.steps += 1;
         self.advanced = self.advanced.wrapping_add(step);
         self.audio = self.audio.wrapping_add(audio);
@@ -157,7 +159,7 @@ impl Pace {
             self.in_step += 1;
             None
         } else {
-            self.suspicion(per_ms, step, audio)
+            self.suspicion(per_ms, step, audio, ticks)
         };
         self.alike = if suspect.is_some() && suspect == self.suspect { self.alike + 1 } else { 1 };
         self.suspect = suspect;
@@ -168,9 +170,9 @@ impl Pace {
     }
 
     /// The unit that a step would fit, given that it does not fit milliseconds.
-    fn suspicion(&self, per_ms: u64, step: u64, audio: u32) -> Option<MediaClock> {
+    fn suspicion(&self, per_ms: u64, step: u64, audio: u32, ticks: u32) -> Option<MediaClock> {
         let audio = u64::from(audio);
-        if is_near(step, audio, 3) {
+        if is_near(step, ticks.into(), 3) {
             Some(MediaClock::Samples)
         } else if is_near(step, audio.wrapping_mul(1000) / per_ms, 3) {
             Some(MediaClock::Microseconds)

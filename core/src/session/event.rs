@@ -21,7 +21,9 @@ use crate::frame::{PeerError, Start, Text, Track, Tracks};
 ///     gaps.extend(turn.gaps());
 ///     while turn.poll_pcm(&mut [0; 512]) > 0 {}
 /// }
-/// assert_eq!(gaps, [Gap { track: Track::Inbound, at: 4, missing: 7996, filled: 7996 }]);
+/// let [Gap { track: Track::Inbound, at: 4, missing: 7996, filled: 7996, .. }] = gaps[..] else {
+///     panic!("{gaps:?}");
+/// };
 /// # Ok::<(), callreel_core::session::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +37,17 @@ pub struct Gap {
     pub missing: u64,
     /// Those of `missing` that are silence in the recording. The rest was closed up.
     pub filled: u64,
+    /// Times of arrival tell the gap, or the end of it: the stream has no timestamps
+    /// ([`Habits::leaves_silence_out`](crate::frame::Habits::leaves_silence_out)).
+    pub is_by_arrival: bool,
 }
 
 impl Gap {
+    /// A gap in which silence stood in for a track.
+    pub(super) const fn waited(track: Track, at: u64, waited: u64) -> Self {
+        Self { track, at, missing: waited, filled: waited, is_by_arrival: false }
+    }
+
     /// The same gap in the outbound track, which came in the same chunks.
     pub(super) const fn of_outbound(self) -> Self {
         Self { track: Track::Outbound, ..self }

@@ -6,8 +6,12 @@ use super::chunks::Chunks;
 use super::identity::Fingerprint;
 use super::silence;
 use crate::frame::Media;
-use crate::jitter::{Hole, Placement, WOBBLE_AT_HOLE_MS_MAX, place};
+use crate::jitter::{Hole, Placement, REORDER_MS_MAX, WOBBLE_AT_HOLE_MS_MAX, place};
 use crate::log;
+
+/// Most messages before the recording's first chunk that may still come: as many of the usual length as the
+/// window for late chunks holds.
+const FIRST_MESSAGES_MAX: u64 = REORDER_MS_MAX as u64 / 20;
 
 /// State of one track.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +24,8 @@ pub(super) struct Clock {
     /// Timestamp and samples of the last chunk, while the stream's clock is not settled; zero samples
     /// before the first chunk.
     pub before: (u64, u32),
+    /// Number of the message that began the recording, if messages before it may still come.
+    pub first: Option<u64>,
     /// The numbers of the track's chunks, if the provider orders by chunk.
     #[cfg(feature = "telnyx")]
     pub chunks: Option<Chunks>,
@@ -31,6 +37,7 @@ impl Clock {
         missing_from: None,
         last: None,
         before: (0, 0),
+        first: None,
         #[cfg(feature = "telnyx")]
         chunks: None,
     };
@@ -55,6 +62,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             self.jitter.fill_hole(channel, sequence, at, media.bytes, wobble, splits)
         });
         self.stats.reordered += u64::from(is_filled);
+        let first = self.clocks.get(channel).and_then(|clock| clock.first);
+        if is_filled && first.zip(sequence).is_some_and(|(first, sequence)| sequence < first) {
+            self.begin_earlier(layout.instants(media.bytes.len()) as u64);
+        }
         #[cfg(feature = "telnyx")]
         if is_filled {
             self.note_filled(channel, sequence, media.bytes.len());
@@ -83,7 +94,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         };
         let layout = self.jitter.layout();
         let Some(timestamp) = media.timestamp_ms else {
-            return (Placement::Append, hole(0));
+            return (self.place_by_arrival(channel, at), hole(0));
         };
         if !self.pace.is_settled() {
             self.weigh(channel, at, timestamp, samples, missing_from.is_some());
@@ -91,14 +102,35 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let Some(time) = self.pace.samples(layout, timestamp) else {
             return (Placement::Append, hole(0));
         };
+        let is_first = missing_from.is_some() && self.anchor.is_none();
         let (placement, ahead) = self.place_in_time(channel, at, time, missing_from.is_some());
         let open = match placement {
+            _ if is_first => self.open_first(hole(0)),
             Placement::Fill(count) => usize::try_from(count).ok().and_then(hole),
             // The missing chunk is shorter than the wobble.
             Placement::Append if ahead.cast_signed() > 0 && ahead >= samples as u64 => hole(0),
             _ => None,
         };
         (placement, open)
+    }
+
+    /// Keeps a hole open before the recording's first chunk, if few messages are missing there.
+    #[cold]
+    fn open_first(&mut self, hole: Option<Hole>) -> Option<Hole> {
+        let hole = hole.filter(|hole| {
+            let is_begun = self.jitter.placed(0) > 0 || self.jitter.placed(1) > 0;
+            !is_begun && hole.to.wrapping_sub(hole.from) <= FIRST_MESSAGES_MAX
+        })?;
+        self.clocks.get_mut(hole.track)?.first = Some(hole.to);
+        Some(hole)
+    }
+
+    /// Lets the recording begin `earlier` samples before its first chunk so far.
+    #[cold]
+    pub(super) fn begin_earlier(&mut self, earlier: u64) {
+        let move_back = |anchor: &mut u64| *anchor = anchor.wrapping_sub(earlier);
+        self.anchor.iter_mut().for_each(move_back);
+        self.clocks.iter_mut().flat_map(|clock| &mut clock.anchor).for_each(move_back);
     }
 
     /// Compares a chunk's time, in samples, with the time of its track's end. Also returns how far the
@@ -153,16 +185,11 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
                 return jump;
             }
         };
-        self.silence_at = at as u32;
-        // The cost is the time that the silence adds to the recording. Up to the end of the other track,
-        // at most `TRACK_LAG_MS_MAX` ahead, silence would stand in for this track in any case.
-        let ahead = (self.jitter.placed(1 - channel.min(1)) as u32).wrapping_sub(at as u32);
-        let longer = (filled as u32).saturating_sub(ahead.cast_signed().max(0).cast_unsigned());
-        let layout = self.jitter.layout();
-        let cost = (u64::from(longer) * u64::from(silence::PER_MS)).div_ceil(layout.per_ms());
-        let closed = if self.silence.take(cost as u32) { 0 } else { u64::from(longer) };
+        let closed = self.pay(channel, at, filled);
         let (anchor, filled) = (anchor.wrapping_add(closed), filled - closed);
-        clock.anchor = Some(anchor);
+        if let Some(clock) = self.clocks.get_mut(channel) {
+            clock.anchor = Some(anchor);
+        }
         if closed > 0 {
             self.anchor = Some(anchor);
         }
@@ -173,6 +200,21 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         } else {
             Placement::Append
         }
+    }
+
+    /// Pays for `filled` samples of silence, of a track with `at` samples so far. Returns the number of
+    /// those that the budget does not pay.
+    pub(super) fn pay(&mut self, channel: usize, at: u64, filled: u64) -> u64 {
+        self.silence_at = at as u32;
+        // The cost is the time that the silence adds to the recording. Up to the end of the other track,
+        // at most `TRACK_LAG_MS_MAX` ahead, silence would stand in for this track in any case.
+        let ahead = (self.jitter.placed(1 - channel.min(1)) as u32).wrapping_sub(at as u32);
+        let ahead = u64::from(ahead.cast_signed().max(0).cast_unsigned());
+        let longer = filled.saturating_sub(ahead);
+        let layout = self.jitter.layout();
+        let cost = longer.saturating_mul(silence::PER_MS.into()).div_ceil(layout.per_ms());
+        let is_paid = u32::try_from(cost).is_ok_and(|cost| self.silence.take(cost));
+        if is_paid { 0 } else { longer }
     }
 
     /// Compares the timestamps with the audio, while their unit is in doubt.
@@ -237,5 +279,15 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         _: usize,
     ) -> (Option<u64>, bool) {
         (None, false)
+    }
+}
+
+#[cfg(not(any(feature = "bandwidth", feature = "formats")))]
+impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
+    /// No provider of this build leaves silence out.
+    #[expect(clippy::unused_self, reason = "the same call in every build")]
+    #[inline(always)]
+    const fn place_by_arrival(&self, _: usize, _: u64) -> Placement {
+        Placement::Append
     }
 }

@@ -1,8 +1,12 @@
 //! One message taken, and its audio to be drained.
 
 use super::{Event, Gap, Session};
+#[cfg(feature = "g722")]
+use crate::format::CODED_SILENCE;
 use crate::format::ChunkLayout;
 use crate::frame::Provider;
+#[cfg(feature = "g722")]
+use crate::g722::SAMPLES_PER_BYTE;
 use crate::jitter::JitterBuffer;
 
 /// The result of one message: its event, its gaps, and the samples that can no longer change because of
@@ -86,7 +90,7 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
                 number += 1;
                 let (track, length) = (tracks.iter().nth(track)?, hole.length as u64);
                 if length > 0 {
-                    return Some(Gap { track, at: hole.at, missing: length, filled: length });
+                    return Some(Gap::waited(track, hole.at, length));
                 }
             }
         });
@@ -125,15 +129,15 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
     /// of samples written. Zero means drained.
     ///
     /// A chunk of any length comes out in pieces. `out` must have room for one sample frame: two samples
-    /// if there are two tracks, else one. With less room, zero does not mean drained, and the audio is
-    /// lost when the turn is dropped.
+    /// if there are two tracks, else one; for G.722, room for two sample frames. With less room, zero does
+    /// not mean drained, and the audio is lost when the turn is dropped.
     #[inline]
     pub fn poll_pcm(&mut self, out: &mut [i16]) -> usize {
         self.poll(out)
     }
 
-    /// Like [`poll_pcm`](Self::poll_pcm), with samples as the bytes that they arrived in
-    /// ([`Session::format`](super::Session::format)); returns the number of bytes. Mu-law is half the
+    /// Like [`poll_pcm`](Self::poll_pcm), with samples as the bytes that they arrived in, those of G.722 as
+    /// 16-bit samples ([`Session::format`](super::Session::format)); returns the number of bytes. Mu-law is half the
     /// memory, and a recorder that keeps some samples for a while need not decode them before it writes
     /// them.
     #[inline]
@@ -174,12 +178,12 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
 
     #[cold]
     fn poll_gap(&mut self, out: &mut [u8]) -> Run {
-        let Session { jitter, silence_at, .. } = &mut *self.session;
         while self.pending.silence > 0 {
-            let count = jitter.pop(out);
+            let count = self.session.pop(out);
             if count > 0 {
                 return Run::Bytes(count);
             }
+            let Session { jitter, silence_at, .. } = &mut *self.session;
             // All samples of the track from `silence_at` on are silence of this gap.
             let Pending { channel, silence, .. } = self.pending;
             let of_gap = (jitter.placed(channel) as u32).wrapping_sub(*silence_at);
@@ -197,6 +201,12 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
 
     #[inline]
     fn poll<T: Item>(&mut self, out: &mut [T]) -> usize {
+        #[cfg(feature = "g722")]
+        if self.session.jitter.layout().is_coded() {
+            let (used, pending) = self.session.decode(Some(self.pending), out);
+            self.pending = pending.unwrap_or_default();
+            return used;
+        }
         let jitter = &mut self.session.jitter;
         if self.pending.silence == 0 && jitter.is_passable() {
             return self.pending.pass(jitter, out);
@@ -239,6 +249,14 @@ trait Item: Copy {
     /// Sets all items to silence.
     fn silence(layout: ChunkLayout, items: &mut [Self]);
 
+    /// Items of one decoded sample.
+    #[cfg(feature = "g722")]
+    const DECODED: usize;
+
+    /// Writes a decoded sample to its items.
+    #[cfg(feature = "g722")]
+    fn write(sample: i16, items: &mut [Self]);
+
     /// Moves samples out of the ring; returns the number of items.
     fn pop<S: AsRef<[u8]> + AsMut<[u8]>>(jitter: &mut JitterBuffer<S>, out: &mut [Self]) -> usize;
 }
@@ -256,6 +274,15 @@ impl Item for u8 {
 
     fn silence(layout: ChunkLayout, items: &mut [Self]) {
         items.fill(layout.silence());
+    }
+
+    #[cfg(feature = "g722")]
+    const DECODED: usize = 2;
+
+    #[cfg(feature = "g722")]
+    #[inline]
+    fn write(sample: i16, items: &mut [Self]) {
+        items.iter_mut().zip(sample.to_le_bytes()).for_each(|(item, byte)| *item = byte);
     }
 
     #[inline]
@@ -283,6 +310,15 @@ impl Item for i16 {
         let mut sample = [0];
         layout.format().codec.decode(&[layout.silence(); 2], &mut sample);
         let [sample] = sample;
+        items.fill(sample);
+    }
+
+    #[cfg(feature = "g722")]
+    const DECODED: usize = 1;
+
+    #[cfg(feature = "g722")]
+    #[inline]
+    fn write(sample: i16, items: &mut [Self]) {
         items.fill(sample);
     }
 
@@ -318,6 +354,59 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Drop for Turn<'_, '_, S> {
 }
 
 impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
+    /// Moves samples out of the ring, as [`Turn::poll_wire`] yields them; returns the number of bytes.
+    fn pop(&mut self, out: &mut [u8]) -> usize {
+        #[cfg(feature = "g722")]
+        if self.jitter.layout().is_coded() {
+            return self.decode(None, out).0;
+        }
+        self.jitter.pop(out)
+    }
+
+    /// Decodes samples out of the ring, and those of `pending` behind them; returns the number of items,
+    /// and the audio left. The codes of a track leave the ring in their order, so its decoder sees all.
+    #[cfg(feature = "g722")]
+    #[cold]
+    #[inline(never)]
+    fn decode<'t, T: Item>(
+        &mut self,
+        mut pending: Option<Pending<'t>>,
+        out: &mut [T],
+    ) -> (usize, Option<Pending<'t>>) {
+        let channels = usize::from(self.tracks.channels());
+        let items = T::DECODED * SAMPLES_PER_BYTE * channels;
+        let mut codes = [0; POP_BYTES];
+        let mut used = 0;
+        loop {
+            let rest = out.get_mut(used..).unwrap_or_default();
+            let room = (rest.len() / items * channels).min(POP_BYTES);
+            let codes = codes.get_mut(..room).unwrap_or_default();
+            let count = match pending {
+                Some(audio) => {
+                    let (count, left) = drain(&mut self.jitter, audio, codes);
+                    pending = Some(left);
+                    count
+                }
+                None => self.jitter.pop(codes),
+            };
+            if count == 0 {
+                return (used, pending);
+            }
+            let instants = codes.get(..count).unwrap_or_default().chunks_exact(channels);
+            for (codes, places) in instants.zip(rest.chunks_exact_mut(items)) {
+                for (channel, (code, decoder)) in codes.iter().zip(&mut self.decoders).enumerate() {
+                    // Silence, which no code stands for.
+                    let is_code = *code != CODED_SILENCE;
+                    let pair = if is_code { decoder.decode(*code) } else { [0; 2] };
+                    let places =
+                        places.chunks_exact_mut(T::DECODED).skip(channel).step_by(channels);
+                    places.zip(pair).for_each(|(place, sample)| T::write(sample, place));
+                }
+            }
+            used += count / channels * items;
+        }
+    }
+
     /// Counts audio that was not drained.
     #[cold]
     #[inline(never)]
@@ -386,7 +475,26 @@ impl Pending<'_> {
         if self.bytes.is_empty() {
             return false;
         }
+        #[cfg(feature = "g722")]
+        if jitter.layout().is_coded() {
+            return self.push_codes(jitter);
+        }
         let count = jitter.push(self.channel, self.bytes);
+        self.bytes = self.bytes.get(count..).unwrap_or_default();
+        count > 0
+    }
+
+    /// Puts as many codes as fit into the ring; returns whether any fitted.
+    #[cfg(feature = "g722")]
+    #[cold]
+    fn push_codes<S: AsRef<[u8]> + AsMut<[u8]>>(&mut self, jitter: &mut JitterBuffer<S>) -> bool {
+        let mut kept = [0; POP_BYTES];
+        let layout = jitter.layout();
+        for (place, byte) in kept.iter_mut().zip(self.bytes) {
+            *place = layout.kept(*byte);
+        }
+        let kept = kept.get(..self.bytes.len()).unwrap_or(&kept);
+        let count = jitter.push(self.channel, kept);
         self.bytes = self.bytes.get(count..).unwrap_or_default();
         count > 0
     }

@@ -12,11 +12,11 @@ use crate::outbox::{self, Outbox};
 use crate::public_url::STREAM_PATH;
 use crate::ready::Phase;
 use crate::record::texts;
-use crate::record::{End, Id, Parameters, Record, State, What, Wire, Word};
+use crate::record::{End, FilledBy, Id, Parameters, Record, State, What, Wire, Word};
 use crate::store::Recovery;
 
 /// Bytes of a moment as JSON, beside its text.
-const MOMENT_BYTES: usize = 80;
+const MOMENT_BYTES: usize = 110;
 
 /// Identity of a recording: the data known from its start on.
 #[derive(Serialize)]
@@ -158,9 +158,22 @@ pub(super) struct LevelView {
 #[derive(Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum MomentView {
-    Gap { at_ms: u64, track: Word<Track>, missing_ms: u64, filled_ms: u64 },
-    Dtmf { at_ms: u64, value: String },
-    Mark { at_ms: u64, value: String },
+    Gap {
+        at_ms: u64,
+        track: Word<Track>,
+        missing_ms: u64,
+        filled_ms: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        filled_by: Option<FilledBy>,
+    },
+    Dtmf {
+        at_ms: u64,
+        value: String,
+    },
+    Mark {
+        at_ms: u64,
+        value: String,
+    },
 }
 
 impl MomentView {
@@ -181,6 +194,7 @@ impl From<Moment> for MomentView {
                 track: gap.track,
                 missing_ms: gap.missing_ms,
                 filled_ms: gap.filled_ms,
+                filled_by: gap.filled_by,
             },
             Moment::Event(event) => match event.what {
                 What::Dtmf(value) => Self::Dtmf { at_ms: event.at_ms, value },

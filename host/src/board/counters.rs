@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use callreel_core::format::Codec;
 use callreel_core::frame::{PeerError, Provider};
 use callreel_core::session::Stats;
 
@@ -36,6 +37,10 @@ const CALLS_US: Bounds = {
 pub struct Counters {
     /// Recordings that began.
     pub begun: AtomicU64,
+    /// Those, by the codec of the stream, in the order of [`CODECS`].
+    pub begun_by_codec: [AtomicU64; CODECS.len()],
+    /// Streams with the bytes of their samples in another order than that of the provider's table.
+    pub orders_corrected: AtomicU64,
     /// Refused calls, by [`Refused`].
     pub refused: [AtomicU64; Refused::ALL.len()],
     /// Requests and connections at the public listener that were refused, by [`RequestRefused`].
@@ -81,6 +86,9 @@ pub struct Counters {
     /// Times to make all written data durable.
     pub sync_time: Histogram,
 }
+
+/// Codecs of streams, in the order of [`Counters::begun_by_codec`].
+pub const CODECS: [Codec; 5] = [Codec::Alaw, Codec::G722, Codec::L16Be, Codec::L16Le, Codec::Mulaw];
 
 /// Providers, in the order of [`Counters::ended`].
 pub const PROVIDERS: &[Provider] = Provider::ALL;
@@ -246,6 +254,15 @@ impl RequestRefused {
 }
 
 impl Counters {
+    /// Counts a recording that begins, of a stream in the codec of this name.
+    pub(super) fn begin(&self, codec: Option<&str>) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        let codec = CODECS.iter().position(|known| Some(known.name()) == codec);
+        if let Some(count) = codec.and_then(|index| self.begun_by_codec.get(index)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Counts a refused request.
     pub fn refuse_request(&self, why: RequestRefused) {
         self.requests_refused[why as usize].fetch_add(1, Ordering::Relaxed);

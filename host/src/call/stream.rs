@@ -361,14 +361,16 @@ impl Stream {
 
     /// Goes on in another file: this one is as long as it may be.
     fn begin_segment(&mut self, context: &mut Context, now: Instant) {
-        let Some(full) = self.recording.take() else {
+        let Some(mut full) = self.recording.take() else {
             return;
         };
         let _entered = self.span.enter();
+        full.settle_order(&mut context.posts, now);
+        full.set_media_clock(self.session.media_clock());
         let record = full.record().next_segment(self.session.stats());
         let (format, first_sample) = (full.format(), full.end_sample());
         let next = Recording::begin(&mut context.posts, record, format, first_sample, now);
-        let next = next.paused_like(&full);
+        let next = next.paused_like(&full).ordered_like(&full);
         let nobody = Box::new(|_| ());
         full.finish(End::Segment, self.session.stats(), &mut context.posts, now, nobody);
         self.recording = Some(next.made_quiet(self.is_quiet));
@@ -399,6 +401,7 @@ impl Stream {
         context.posts.board().counters.add(self.session.stats(), &mut self.counted);
         self.note_clock();
         let mut recording = self.recording.take()?;
+        recording.set_media_clock(self.clock);
         if !self.capture.is_empty() {
             recording.capture(std::mem::take(&mut self.capture), &mut context.posts);
         }
@@ -416,7 +419,7 @@ impl Stream {
     pub(super) fn keep_line(&mut self, line: Option<&[u8]>, posts: &mut Posts) {
         let paused = self.recording.as_ref().filter(|recording| recording.is_paused());
         let line = line.and_then(|line| match paused {
-            Some(paused) => masked::line(line, paused.format().codec.silence()).map(Cow::Owned),
+            Some(paused) => masked::line(line, paused.format().payload.silence()).map(Cow::Owned),
             None => Some(Cow::Borrowed(line)),
         });
         let Some(line) = line else {

@@ -288,7 +288,9 @@ function facts(record) {
 function audio(wire) {
   if (!wire) return undefined;
   const rate = wire.sample_rate_hz && `${wire.sample_rate_hz} Hz`;
-  return [wire.codec ?? wire.encoding, rate, wire.is_assumed && "assumed"].filter(Boolean).join(", ");
+  const order = wire.byte_order_from === "measured" && `${wire.byte_order}-endian as measured`;
+  const clock = wire.clock && `time: ${wire.clock.replaceAll("_", " ")}`;
+  return [wire.codec ?? wire.encoding, rate, wire.is_assumed && "assumed", order, clock].filter(Boolean).join(", ");
 }
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use callreel_core::byte_order::ByteOrder;
 use callreel_core::format::Codec;
 use callreel_core::frame::{Body, Detector, Frame, PeerError, Provider, Start, Verdict};
 use callreel_core::session::{self, Event, Session, Turn, ring_bytes_min};
-use callreel_core::wav::Encoding;
+use callreel_core::wav::{Encoding, Spec};
 
 use super::output::Output;
 use super::{Args, Decoded, Error, Input};
@@ -69,8 +70,51 @@ struct CallOutput {
     wav: Output,
     /// Encoding of the stream.
     codec: Codec,
+    /// The measurement of the byte order, and the bytes that wait for its end; `None` if it is settled.
+    order: Option<(ByteOrder, Vec<u8>)>,
     /// Index of the call.
     call: usize,
+}
+
+impl CallOutput {
+    /// Takes bytes of the stream. Returns the number of samples written.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let Some((measured, held)) = &mut self.order else {
+            return self.write(bytes);
+        };
+        measured.note(bytes);
+        if !measured.has_begun() {
+            return self.write(bytes);
+        }
+        held.extend_from_slice(bytes);
+        if measured.is_over() { self.settle() } else { Ok(0) }
+    }
+
+    /// Writes the bytes that wait, in the order that the sound so far shows. Returns the number of samples
+    /// written.
+    fn settle(&mut self) -> Result<usize, Error> {
+        let Some((measured, held)) = self.order.take() else {
+            return Ok(0);
+        };
+        if measured.is_too_short() {
+            self.order = Some((order_of(self.wav.spec), Vec::new()));
+        }
+        self.codec = measured.codec().unwrap_or(self.codec);
+        let written = held.chunks(POLL_BYTES).map(|bytes| self.write(bytes));
+        written.sum()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let mut encoded = [0; 2 * POLL_BYTES];
+        let encoding = self.wav.spec.encoding;
+        let samples = encoding.encode_wire(self.codec, bytes, &mut encoded);
+        self.wav.write(&encoded[..samples * usize::from(encoding.sample_bytes())])?;
+        Ok(samples)
+    }
+}
+
+const fn order_of(spec: Spec) -> ByteOrder {
+    ByteOrder::new(spec.sample_rate_hz, spec.channels == 2)
 }
 
 impl CapturedStream {
@@ -312,10 +356,12 @@ impl<'a> Capture<'a> {
             && self.has_room
         {
             let path = numbered(&self.args.output, self.decoded.len() + 1);
-            let AudioFormat { codec, spec } = format;
+            let AudioFormat { codec, payload, spec } = format;
+            let has_order = matches!(payload, Codec::L16Be | Codec::L16Le);
+            let order = has_order.then(|| (order_of(spec), Vec::new()));
             let wav = Output::create(path.clone(), !self.decoded.is_empty(), spec, None)?;
             self.has_room = wav.is_new;
-            stream.output = Some(CallOutput { wav, codec, call: self.decoded.len() });
+            stream.output = Some(CallOutput { wav, codec, order, call: self.decoded.len() });
             self.decoded.push(Decoded::new(path, stream_id.clone(), spec));
         }
         self.stream_ids.push(stream_id);
@@ -328,9 +374,12 @@ impl<'a> Capture<'a> {
             return Ok(());
         };
         drain(stream.session.handle_end(), stream.output.as_mut(), &mut self.decoded)?;
-        if let Some(CallOutput { wav, call, .. }) = stream.output.take() {
+        if let Some(mut output) = stream.output.take() {
+            let samples = output.settle()?;
+            let CallOutput { wav, call, .. } = output;
             wav.finish()?;
             if let Some(call) = self.decoded.get_mut(call) {
+                call.samples += samples as u64 / u64::from(call.channels);
                 call.rejected += std::mem::take(&mut self.rejected);
             }
         }
@@ -378,16 +427,13 @@ fn drain(
         Some((output, call))
     });
     let mut bytes = [0; POLL_BYTES];
-    let mut encoded = [0; 2 * POLL_BYTES];
     loop {
         let count = turn.poll_wire(&mut bytes);
         if count == 0 {
             return Ok(());
         }
-        if let Some((CallOutput { wav, codec, .. }, call)) = &mut current {
-            let encoding = wav.spec.encoding;
-            let samples = encoding.encode_wire(*codec, &bytes[..count], &mut encoded);
-            wav.write(&encoded[..samples * usize::from(encoding.sample_bytes())])?;
+        if let Some((output, call)) = &mut current {
+            let samples = output.take(&bytes[..count])?;
             call.samples += samples as u64 / u64::from(call.channels);
         }
     }

@@ -4,6 +4,7 @@ use std::fmt::Result;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use callreel_core::format::Codec;
 use callreel_core::frame::{PeerError, Provider};
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet,
@@ -13,7 +14,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::{Process, Scrape};
-use crate::board::{Board, Counters, Histogram, PROVIDERS, Refused, RequestRefused, STATES};
+use crate::board::{
+    Board, CODECS, Counters, Histogram, PROVIDERS, Refused, RequestRefused, STATES,
+};
 use crate::log;
 use crate::outbox::{Health, ReceiverHealth};
 use crate::record::{End, State};
@@ -28,6 +31,9 @@ impl Families<'_> {
         let counters = &board.counters;
         self.gauge("callreel_calls", "Recordings under way", board.count() as f64)?;
         self.counter("callreel_calls_begun", "Recordings that began", &counters.begun)?;
+        let codecs = CODECS.map(Codec::name).into_iter().zip(&counters.begun_by_codec);
+        let help = "Recordings that began, by the codec that the start of the stream announced";
+        self.counters("callreel_calls_begun_by_codec", help, "codec", codecs)?;
         let ended = "Recorded streams that ended, by provider and reason";
         let mut to = self.family("callreel_calls_ended", ended, MetricType::Counter)?;
         for (provider, ends) in PROVIDERS.iter().copied().map(Provider::name).zip(&counters.ended) {
@@ -79,6 +85,8 @@ impl Families<'_> {
         let missing = "Length of the gaps; an outage of both tracks counts once";
         let missing_for = Duration::from_millis(counters.missing_ms.load(Ordering::Relaxed));
         self.seconds("callreel_missing_seconds", missing, missing_for)?;
+        let orders = "Streams with the bytes of their samples in another order than documented";
+        self.counter("callreel_byte_orders_corrected", orders, &counters.orders_corrected)?;
         let lost = "Audio that arrived and became silence, because the disk did not take it";
         let lost_for = Duration::from_micros(counters.lost_us.load(Ordering::Relaxed));
         self.seconds("callreel_lost_seconds", lost, lost_for)?;

@@ -16,6 +16,20 @@ pub struct GapRecord {
     pub missing_ms: u64,
     /// The part of it that is silence in the file; the rest was closed up.
     pub filled_ms: u64,
+    /// The evidence for it, if that is no timestamp and no other track.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled_by: Option<FilledBy>,
+}
+
+/// The evidence for a gap.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilledBy {
+    /// Times of arrival: the stream has no timestamps, and audio came after a time without any.
+    Arrival,
+    /// Evidence that this build does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A key or a mark.

@@ -111,7 +111,7 @@ mod tests {
 
     /// A gap: track, place, length, and how much of it is filled, in milliseconds.
     fn gap((track, at, missing, filled): (Track, u64, u64, u64)) -> Gap {
-        Gap { track, at: at * MS, missing: missing * MS, filled: filled * MS }
+        Gap { track, at: at * MS, missing: missing * MS, filled: filled * MS, is_by_arrival: false }
     }
 
     fn sum(gaps: impl IntoIterator<Item = (Track, u64, u64, u64)>) -> u64 {
@@ -169,7 +169,13 @@ mod tests {
         let mut outages = Outages::new(RATE_HZ);
         for track in [Inbound, Outbound, Inbound] {
             let most = u64::MAX;
-            outages.add(&Gap { track, at: most - u64::from(RATE_HZ), missing: most, filled: most });
+            outages.add(&Gap {
+                track,
+                at: most - u64::from(RATE_HZ),
+                missing: most,
+                filled: most,
+                is_by_arrival: false,
+            });
         }
     }
 }

@@ -52,7 +52,7 @@ impl OpenFile {
         record: &Record,
         format: AudioFormat,
     ) -> io::Result<Self> {
-        let AudioFormat { codec, spec } = format;
+        let AudioFormat { codec, spec, .. } = format;
         let part = match claimed.take() {
             Some(part) if part.is_in_place()? => part,
             _ => store.create(&record.stream_id, record.started_at)?,

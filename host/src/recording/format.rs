@@ -11,11 +11,14 @@ const CHUNK_MS: u64 = 20;
 const ENVELOPE_BYTES: u64 = 184;
 
 /// The format of a recording's audio. Until a writer encodes them for the file, samples are the bytes
-/// that the provider sent: wire bytes.
+/// that leave the session: wire bytes, those that the provider sent. Of G.722, which only the session can
+/// decode, they are 16-bit samples.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AudioFormat {
     /// Encoding of the wire bytes.
     pub codec: Codec,
+    /// Encoding of the payloads of messages: that of the wire bytes, or G.722.
+    pub payload: Codec,
     /// Format of the file, at the stream's own sample rate.
     pub spec: Spec,
 }
@@ -28,10 +31,11 @@ impl AudioFormat {
     /// A start with a format that cannot be recorded counts as [`Format::TELEPHONE`].
     #[must_use]
     pub fn of(start: &Start<'_>, asked: Encoding) -> Self {
-        let Format { codec, sample_rate_hz } = start.format.unwrap_or(Format::TELEPHONE);
+        let format = start.format.unwrap_or(Format::TELEPHONE);
+        let Format { codec, sample_rate_hz } = format.drained();
         let encoding = encoding_of(codec, asked);
         let channels = start.tracks.channels();
-        Self { codec, spec: Spec { channels, sample_rate_hz, encoding } }
+        Self { codec, payload: format.codec, spec: Spec { channels, sample_rate_hz, encoding } }
     }
 
     /// Wire bytes of a sample frame: one sample of each channel.
@@ -63,7 +67,7 @@ impl AudioFormat {
     }
 
     /// Bytes of the messages that bring a millisecond of a track.
-    pub(super) const fn message_bytes_per_ms(self) -> u64 {
+    pub(crate) const fn message_bytes_per_ms(self) -> u64 {
         message_bytes_per_ms(Format { codec: self.codec, sample_rate_hz: self.spec.sample_rate_hz })
     }
 }
@@ -71,7 +75,7 @@ impl AudioFormat {
 /// The encoding of the file of a stream in `codec`, if `asked` is asked for.
 const fn encoding_of(codec: Codec, asked: Encoding) -> Encoding {
     match (asked, codec) {
-        (Encoding::Pcm16, _) | (_, Codec::L16Be | Codec::L16Le) => Encoding::Pcm16,
+        (Encoding::Pcm16, _) | (_, Codec::G722 | Codec::L16Be | Codec::L16Le) => Encoding::Pcm16,
         (Encoding::Alaw | Encoding::Mulaw, Codec::Alaw) => Encoding::Alaw,
         (Encoding::Alaw | Encoding::Mulaw, Codec::Mulaw) => Encoding::Mulaw,
     }

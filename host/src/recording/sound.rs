@@ -21,6 +21,8 @@ impl Sound {
     pub(super) fn note(&mut self, codec: Codec, bytes: &[u8], channels: u16) {
         match codec {
             Codec::Alaw => self.note_samples(bytes, channels, |[code]| decode_alaw(code)),
+            // The session decodes it.
+            Codec::G722 => {}
             Codec::L16Be => self.note_samples(bytes, channels, i16::from_be_bytes),
             Codec::L16Le => self.note_samples(bytes, channels, i16::from_le_bytes),
             Codec::Mulaw => self.note_samples(bytes, channels, |[code]| decode_mulaw(code)),

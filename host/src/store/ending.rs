@@ -168,6 +168,7 @@ mod tests {
             at_ms,
             missing_ms: u64::MAX,
             filled_ms: 0,
+            filled_by: None,
         };
         let event = |at_ms| EventRecord { at_ms, what: What::Mark("\u{1F600}".repeat(256)) };
         record.gaps = (0..LIST_MAX as u64).map(gap).collect();

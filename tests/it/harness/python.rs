@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 /// Packages with the modules by which they are found.
-const PACKAGES: [(&str, &str); 3] = [
+const PACKAGES: [(&str, &str); 4] = [
+    ("G722==1.2.8", "G722"),
     ("twilio==9.13.0", "twilio.request_validator"),
     ("openapi-spec-validator==0.9.0", "openapi_spec_validator"),
     ("prometheus-client==0.26.0", "prometheus_client"),

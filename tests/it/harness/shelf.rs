@@ -131,12 +131,15 @@ pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The samples of a mono WAV, every field of its header checked.
+/// The samples of a mono WAV of any sample rate, every field of its header checked.
 pub(crate) fn pcm_of(wav: &[u8]) -> Vec<i16> {
     let number = |at: usize| u32::from_le_bytes(wav[at..at + 4].try_into().unwrap()) as usize;
     assert!(wav.len() >= 44, "{} bytes are no WAV", wav.len());
-    let expected: &[u8] = b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data";
-    assert_eq!((&wav[..4], &wav[8..40]), (&b"RIFF"[..], expected));
+    let rate_hz = number(24) as u32;
+    let rates = [rate_hz, 2 * rate_hz].map(u32::to_le_bytes);
+    let expected =
+        [&b"WAVEfmt \x10\0\0\0\x01\0\x01\0"[..], rates.as_flattened(), b"\x02\0\x10\0data"];
+    assert_eq!((&wav[..4], &wav[8..40]), (&b"RIFF"[..], &expected.concat()[..]));
     assert_eq!((number(4), number(40)), (wav.len() - 8, wav.len() - 44));
     wav[44..].chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
 }
