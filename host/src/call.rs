@@ -90,8 +90,9 @@ pub struct Health {
     pub heard: Instant,
     /// If no recording is going on: the handshake, or the end of the last recording.
     pub waiting_since: Instant,
-    /// The peer has to wait until time has paid for its starts.
-    pub owes_time: bool,
+    /// The peer has to wait for its own starts: until time has paid for them, or until the recording that
+    /// a repeated one has ended is finished.
+    pub is_held_by_starts: bool,
     /// The provider's conversation is over, and its peer left the connection open: call
     /// [`Call::end_overdue`].
     pub is_overdue: bool,
@@ -333,7 +334,7 @@ impl Call {
             media_time: longest.unwrap_or_default(),
             heard: self.heard,
             waiting_since: self.waiting_since,
-            owes_time: self.owed > 0,
+            is_held_by_starts: self.owed > 0 || self.before.is_some(),
             is_overdue: self.is_overdue(now),
             is_held_back: self.has_to_wait(false, now),
         }

@@ -82,7 +82,7 @@ pub(super) fn parse<'t>(
                 (None, stream_id, start.map_or(Body::Other, Body::Start))
             }
         };
-    Ok(Frame { sequence, stream_id: stream_id.as_bytes(), body, is_known: false })
+    Ok(Frame::new(sequence, stream_id.as_bytes(), body))
 }
 
 /// Finds the audio of a message, unless it stands for a start.

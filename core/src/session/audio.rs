@@ -44,6 +44,12 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             return Ok(Turn { session: self, event, gaps: [None; 2], pending });
         }
         let media = Media { tracks: self.tracks, chunk: None, timestamp_ms: None, bytes };
-        self.handle_media(&MediaFrame { sequence: None, stream_id: b"", media, is_known: true })
+        self.handle_media(&MediaFrame {
+            sequence: None,
+            stream_id: b"",
+            media,
+            is_known: true,
+            is_odd_base64: false,
+        })
     }
 }

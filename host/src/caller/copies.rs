@@ -32,6 +32,7 @@ impl Copies {
         // As ffmpeg names raw formats, and files of mu-law are named here.
         let format = match codec {
             Codec::Alaw => "alaw",
+            Codec::G722 => "g722",
             Codec::L16Be => "s16be",
             Codec::L16Le => "s16le",
             Codec::Mulaw => "ulaw",

@@ -380,7 +380,7 @@ impl Stride {
         match self.format.codec {
             Codec::Mulaw => 0,
             Codec::Alaw => 0x2A,
-            Codec::L16Be | Codec::L16Le => 0x7F,
+            Codec::G722 | Codec::L16Be | Codec::L16Le => 0x7F,
         }
     }
 }

@@ -33,6 +33,8 @@ impl Voice {
                 Codec::L16Be => sample.copy_from_slice(&value.to_be_bytes()),
                 Codec::Alaw => sample.fill(encode_alaw(value)),
                 Codec::Mulaw => sample.fill(callreel_core::g711::encode_mulaw(value)),
+                // No look sends it.
+                Codec::G722 => {}
             }
         }
     }

@@ -393,11 +393,12 @@ impl Leg {
             return ReadProgress::Later;
         } else if (now - self.began).max(health.media_time) >= desk.config.max_duration {
             self.end(End::MaxDuration, ws::CloseCode::POLICY, desk, now);
-        } else if self.wire.is_ending() && health.owes_time && undrained >= patience {
-            // The peer began more recordings than its time paid for, and will pay for no more.
+        } else if self.wire.is_ending() && health.is_held_by_starts && undrained >= patience {
+            // The peer began more recordings than its time paid for, or than the disk finished, and will wait
+            // for no more.
             let peer = self.peer;
             if let Some(left_out) = desk.context.room(peer, now) {
-                tracing::warn!(%peer, left_out, "closed a connection: its peer has gone, and left more starts than its time has paid for");
+                tracing::warn!(%peer, left_out, "closed a connection: its peer has gone, and left more starts than its time has paid for or the disk has finished");
             }
             return self.end_of_stream(End::Disconnect, desk, now);
         } else if self.is_ready && !self.is_probed && undrained >= patience / 2 {
