@@ -178,7 +178,7 @@ fn time_that_genesys_skips_is_silence_and_a_gap_unless_it_was_a_pause() {
     talk.say(&genesys("discarded", 3, 1, "PT1.701375S", &skipped));
     talk.hear(&[5, 6]);
     let at = 1600 + 12_000 + 10;
-    let gap = |track| Gap { track, at, missing: 1, filled: 1 };
+    let gap = |track| Gap { track, at, missing: 1, filled: 1, is_by_arrival: false };
     assert_eq!(talk.gaps, [gap(Track::Inbound), gap(Track::Outbound)]);
     let pieces =
         [[1, 2].repeat(1600), vec![0xFF; 24_000], [3, 4].repeat(10), vec![0xFF; 2], vec![5, 6]];
