@@ -225,6 +225,9 @@ pub struct Habits {
     /// Any text is a start: the words are the user's own. A connection has one stream, and a session
     /// ignores every text behind the first ([`Event::Ignored`](crate::session::Event::Ignored)).
     pub has_free_start: bool,
+    /// Headers of the handshake, in lower case, that tell the ids of the stream and of its call where the
+    /// start does not; empty if there are none.
+    pub id_headers: [&'static str; 2],
 }
 
 impl Habits {
@@ -240,5 +243,6 @@ impl Habits {
         has_binary_audio: false,
         has_optional_start: false,
         has_free_start: false,
+        id_headers: [""; 2],
     };
 }

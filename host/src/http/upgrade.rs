@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use callreel_core::frame::{Detector, Provider};
+use callreel_core::frame::{Detector, Provider, Verdict};
 use callreel_core::ws;
 use hyper::body::Body as _;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -22,12 +22,13 @@ use tracing::debug;
 use super::refusals::Refusal;
 use super::{Front, has_token, hosts, path_and_query, proof};
 use crate::board::Refused;
+use crate::call::Known;
 use crate::engine::{Connection, Handle};
 use crate::headers::only;
 use crate::listener::Client;
 use crate::origin::{self, Origin};
 use crate::public_url::Scheme;
-use crate::stream_paths::{Assumed, StreamPath};
+use crate::stream_paths::StreamPath;
 
 /// Upgrades a request to a media stream, whose socket goes to the engine.
 pub(super) async fn media_stream(
@@ -51,11 +52,10 @@ pub(super) async fn media_stream(
     let slot = front.reserve().await?;
     let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
     let client = head.extensions.get::<Client>().map(|client| client.peer);
-    let caller = Caller {
-        client,
-        detector: detector_of(path.map(|path| path.provider), &head.headers),
-        assumed: path.map(|path| path.assumed).unwrap_or_default(),
-    };
+    let detector = detector_of(path.map(|path| path.provider), &head.headers);
+    let assumed = path.map(|path| path.assumed).unwrap_or_default();
+    let known = Known { assumed, ids: ids_of(detector, &head.headers) };
+    let caller = Caller { client, detector, known };
     tokio::spawn(hand_over(on_upgrade, caller, front.engine, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
@@ -74,7 +74,7 @@ struct Caller {
     /// The address that a proxy tells.
     client: Option<SocketAddr>,
     detector: Detector,
-    assumed: Assumed,
+    known: Known,
 }
 
 /// The provider of a stream, as far as its path or its handshake tells it.
@@ -89,6 +89,17 @@ fn detector_of(provider: Option<Provider>, headers: &HeaderMap) -> Detector {
         }
     }
     detector
+}
+
+/// The ids of stream and call, as far as the headers of a known provider tell them.
+fn ids_of(detector: Detector, headers: &HeaderMap) -> [String; 2] {
+    let Verdict::Known(provider) = detector.verdict() else {
+        return Default::default();
+    };
+    provider.habits().id_headers.map(|name| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    })
 }
 
 /// The first subprotocol that a client offers. It must be in the answer: some clients close a connection
@@ -128,9 +139,9 @@ fn take_socket(upgraded: Upgraded, caller: Caller) -> io::Result<Connection> {
         }
     };
     let other_end = socket.peer_addr()?;
-    let Caller { client, detector, assumed } = caller;
+    let Caller { client, detector, known } = caller;
     let peer = client.unwrap_or(other_end);
-    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, assumed })
+    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, known })
 }
 
 impl Front {
