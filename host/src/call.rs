@@ -15,6 +15,7 @@ mod starts;
 mod stream;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use callreel_core::frame::{self, Body, Detector, Frame, MediaFrame, PeerError, Provider};
@@ -23,7 +24,7 @@ use callreel_core::ws;
 use jiff::Timestamp;
 
 pub use self::answers::Answers;
-pub use self::audio::EARLY_BYTES_MAX;
+pub use self::audio::{EARLY_BYTES_MAX, Known};
 pub use self::context::Context;
 use self::hints::Hints;
 use self::opening::Opening;
@@ -35,7 +36,6 @@ use crate::record::End;
 use crate::recording::{
     AudioFormat, Done, Finishing, MESSAGE_BYTES_PER_MS, Outcome, Posts, Recording, STUCK_AFTER,
 };
-use crate::stream_paths::Assumed;
 
 /// Largest message, in bytes: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -114,8 +114,8 @@ pub struct Call {
     streams: Vec<Stream>,
     /// The provider, as far as the handshake and the messages tell it.
     detector: Detector,
-    /// Settings of the user's for streams that do not tell their format.
-    assumed: Assumed,
+    /// The facts about its streams that no message tells.
+    known: Arc<Known>,
     /// Audio that came before the start. *Invariant: at most [`EARLY_BYTES_MAX`] bytes.*
     early: Vec<u8>,
     /// Counts of the messages so far, until the first stream starts.
@@ -167,7 +167,7 @@ impl Call {
             decoder: ws::Decoder::new(MESSAGE_BYTES_MAX),
             streams: vec![Stream::new(peer, dialect::provider_of(detector))],
             detector,
-            assumed: Assumed::default(),
+            known: Arc::default(),
             early: Vec::new(),
             opening: Some(Box::default()),
             before: None,
@@ -190,17 +190,11 @@ impl Call {
         }
     }
 
-    /// A connection whose URL has this query.
+    /// The same connection, with facts that no message tells.
     #[must_use]
-    pub fn asked_with(mut self, query: Option<Box<str>>) -> Self {
-        self.hints = Hints::new(query);
-        self
-    }
-
-    /// The same connection, with settings for streams that do not tell their format.
-    #[must_use]
-    pub fn assuming(self, assumed: Assumed) -> Self {
-        Self { assumed, ..self }
+    pub fn knowing(self, mut known: Known) -> Self {
+        let hints = Hints::new(known.query.take());
+        Self { known: Arc::new(known), hints, ..self }
     }
 
     /// Handles bytes of the connection: those that the last result kept, and new ones behind them.
@@ -431,8 +425,9 @@ impl Call {
             return;
         }
         match parsed {
-            Ok(mut frame) => {
-                self.complete_start(&mut frame);
+            Ok(frame) => {
+                let known = Arc::clone(&self.known);
+                let frame = self.complete_start(frame, &known);
                 if let Some(opening) = &mut self.opening {
                     opening.note_frame(&frame.body);
                     if matches!(frame.body, Body::Start(_)) && self.provider().is_none() {

@@ -37,14 +37,13 @@ use self::slots::Slots;
 use self::wire::Wire;
 use crate::board::Board;
 use crate::call::pause::PauseKey;
-use crate::call::{Allowance, Call, Context, MESSAGE_BYTES_MAX};
+use crate::call::{Allowance, Call, Context, Known, MESSAGE_BYTES_MAX};
 use crate::caller_ids::Callers;
 use crate::lock::lock;
 use crate::pace::Pace;
 use crate::record::End;
 use crate::recording::{BLOCK_AGE_MAX, BLOCK_MS_MAX, Posts, TRACKS_MAX, Writers};
 use crate::store::Store;
-use crate::stream_paths::Assumed;
 use crate::stream_tokens::StreamTokens;
 
 /// Interval of a call's housekeeping: post its block, ping its peer. Active calls do it right after a
@@ -146,10 +145,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// What the path and the handshake tell of the provider.
     pub detector: Detector,
-    /// The query of the stream's URL, if there is one.
-    pub query: Option<Box<str>>,
-    /// Settings for streams that do not tell their format.
-    pub assumed: Assumed,
+    /// The facts about its streams that no message tells.
+    pub known: Known,
 }
 
 /// The media threads and the writers behind them.
@@ -383,7 +380,7 @@ impl Reader {
     }
 
     fn adopt(&mut self, connection: Connection, mut place: Place) {
-        let Connection { stream, tls, already_read, peer, detector, query, assumed } = connection;
+        let Connection { stream, tls, already_read, peer, detector, known } = connection;
         let token = self.connections.next_token();
         let mut wire = Wire::new(stream, tls);
         if let Err(error) = wire.watch(self.poll.registry(), token) {
@@ -392,7 +389,7 @@ impl Reader {
         }
         place.wait(token);
         let call = Call::new(peer, token.0, detector, self.desk.config.capture);
-        let call = call.asked_with(query).assuming(assumed);
+        let call = call.knowing(known);
         let mut leg = Leg::new(wire, call, peer, &already_read, place, &self.desk);
         if self.drain_until.is_some() {
             let code = ws::CloseCode::GOING_AWAY;

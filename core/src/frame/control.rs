@@ -6,6 +6,7 @@ use super::spelling::{Dialect, canonicalise};
 use super::{PeerError, Start, Text};
 
 /// Whether a text is meant to be JSON, not plain words.
+#[cfg(any(feature = "asterisk", feature = "mod-audio-stream"))]
 pub(super) fn is_json(text: &[u8]) -> bool {
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
     text.trim_ascii_start().first() == Some(&b'{')
@@ -22,6 +23,7 @@ pub(super) fn read<'t>(
 }
 
 /// The text of a field; empty if it is absent or has another type.
+#[cfg(any(feature = "asterisk", feature = "jambonz", feature = "vonage"))]
 pub(super) fn string<'t>(message: &Members<'t>, name: &str) -> &'t str {
     match message.clone().find(name) {
         Some(Value::String(text)) => text,
@@ -30,6 +32,7 @@ pub(super) fn string<'t>(message: &Members<'t>, name: &str) -> &'t str {
 }
 
 /// The text or the number of a field; empty if it is absent or has another type.
+#[cfg(any(feature = "asterisk", feature = "jambonz", feature = "vonage"))]
 pub(super) fn scalar<'t>(message: &Members<'t>, name: &str) -> Text<'t> {
     message.clone().find(name).and_then(Value::scalar).unwrap_or_default()
 }

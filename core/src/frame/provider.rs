@@ -312,6 +312,9 @@ pub struct Habits {
     /// Audio has no timestamps, and none may be sent while it is quiet: the times of arrival tell the
     /// silence ([`Session::set_arrival_ms`](crate::session::Session::set_arrival_ms)).
     pub leaves_silence_out: bool,
+    /// Headers of the handshake, in lower case, that tell the ids of the stream and of its call where the
+    /// start does not; empty if there are none.
+    pub id_headers: [&'static str; 2],
 }
 
 impl Habits {
@@ -330,5 +333,6 @@ impl Habits {
         is_answered: false,
         begins_with_audio: false,
         leaves_silence_out: false,
+        id_headers: [""; 2],
     };
 }

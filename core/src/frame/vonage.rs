@@ -14,6 +14,8 @@ pub(super) const HABITS: Habits = Habits {
     names_streams: false,
     default_format: Some(Format { codec: Codec::L16Le, sample_rate_hz: 16_000 }),
     has_binary_audio: true,
+    // Of the Audio Connector.
+    id_headers: ["x-opentok-ws-connectionid", "x-opentok-ws-sessionid"],
     ..Habits::USUAL
 };
 

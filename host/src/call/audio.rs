@@ -1,15 +1,28 @@
 //! Audio in binary messages: kept until a start tells its format, and then recorded.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use callreel_core::frame::{Body, Frame, Provider, Start};
+use callreel_core::frame::{Body, Frame, Provider, Start, Text};
 
 use super::{Call, Context, routing};
 use crate::lines;
+use crate::stream_paths::Assumed;
 
 /// Most bytes of audio that are kept before a start: one second of 16-bit samples at 16 kHz. More than
 /// that is only counted.
 pub const EARLY_BYTES_MAX: usize = 32 * 1024;
+
+/// Facts about the streams of a connection that no message tells.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Settings of the user's for streams that do not tell their format.
+    pub assumed: Assumed,
+    /// The ids of stream and call from the handshake; empty if it has none.
+    pub ids: [String; 2],
+    /// The query of the stream's URL, if there is one.
+    pub query: Option<Box<str>>,
+}
 
 impl Call {
     /// Handles a binary message: audio, if the provider sends it in such messages or is not known yet.
@@ -48,23 +61,32 @@ impl Call {
 
     /// Begins a stream that no message announces.
     fn begin_without_start(&mut self, provider: Provider, context: &mut Context, now: Instant) {
-        let mut frame = Frame::new(None, b"", Body::Start(Start::assumed(provider)));
-        self.complete_start(&mut frame);
+        let known = Arc::clone(&self.known);
+        let frame = Frame::new(None, b"", Body::Start(Start::assumed(provider)));
+        let frame = self.complete_start(frame, &known);
         self.handle_frame(frame, false, context, now);
     }
 
-    /// Fills in the settings of the user's where a start does not tell the format. Where any text is a
-    /// start, only the first one is.
-    pub(super) fn complete_start(&self, frame: &mut Frame<'_>) {
+    /// Fills in the facts that a start does not tell. Where any text is a start, only the first one is.
+    pub(super) fn complete_start<'f>(&self, mut frame: Frame<'f>, known: &'f Known) -> Frame<'f> {
         let Body::Start(start) = &mut frame.body else {
-            return;
+            return frame;
         };
         let is_free = self.provider().is_some_and(|provider| provider.habits().has_free_start);
         if is_free && self.opening.is_none() {
             frame.body = Body::Other;
         } else {
-            self.assumed.complete(start);
+            known.assumed.complete(start);
+            let [stream_id, call_id] = &known.ids;
+            if start.stream_id.is_empty() && !stream_id.is_empty() {
+                start.stream_id = Text::new(stream_id);
+                frame.stream_id = stream_id.as_bytes();
+            }
+            if start.call_id.is_empty() {
+                start.call_id = Text::new(call_id);
+            }
         }
+        frame
     }
 
     /// Keeps audio that came before its start.

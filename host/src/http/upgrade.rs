@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use callreel_core::frame::{Detector, Provider};
+use callreel_core::frame::{Detector, Provider, Verdict};
 use callreel_core::ws;
 use hyper::body::Body as _;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -23,6 +23,7 @@ use super::refusals::Refusal;
 use super::{Front, has_token, hosts, path_and_query, proof};
 use crate::asker::Asker;
 use crate::board::Refused;
+use crate::call::Known;
 use crate::engine::{Connection, Handle};
 use crate::headers::only;
 use crate::listener::Client;
@@ -58,7 +59,8 @@ pub(super) async fn media_stream(
     let client = head.extensions.get::<Client>().map(|client| client.peer);
     let query = head.uri.query().filter(|query| query.len() <= QUERY_BYTES_MAX).map(Box::from);
     let detector = detector_of(provider, &head.headers);
-    let caller = Caller { client, detector, query, assumed };
+    let known = Known { assumed, ids: ids_of(detector, &head.headers), query };
+    let caller = Caller { client, detector, known };
     tokio::spawn(hand_over(on_upgrade, caller, front.engine, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
@@ -77,9 +79,7 @@ struct Caller {
     /// The address that a proxy tells.
     client: Option<SocketAddr>,
     detector: Detector,
-    /// The query of the URL.
-    query: Option<Box<str>>,
-    assumed: Assumed,
+    known: Known,
 }
 
 /// The provider of a stream, as far as its path or its handshake tells it.
@@ -94,6 +94,17 @@ fn detector_of(provider: Option<Provider>, headers: &HeaderMap) -> Detector {
         }
     }
     detector
+}
+
+/// The ids of stream and call, as far as the headers of a known provider tell them.
+fn ids_of(detector: Detector, headers: &HeaderMap) -> [String; 2] {
+    let Verdict::Known(provider) = detector.verdict() else {
+        return Default::default();
+    };
+    provider.habits().id_headers.map(|name| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    })
 }
 
 /// The first subprotocol that a client offers. It must be in the answer: some clients close a connection
@@ -133,9 +144,9 @@ fn take_socket(upgraded: Upgraded, caller: Caller) -> io::Result<Connection> {
         }
     };
     let other_end = socket.peer_addr()?;
-    let Caller { client, detector, query, assumed } = caller;
+    let Caller { client, detector, known } = caller;
     let peer = client.unwrap_or(other_end);
-    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, query, assumed })
+    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, known })
 }
 
 impl Front {

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use callreel_core::format::{Codec, Format};
+use callreel_core::frame::{Body, Provider, Start, parse};
 use serde_json::{Value, json};
 
 use super::served::{connect, records};
@@ -148,6 +150,24 @@ fn a_fork_of_audio_alone_is_recorded_for_its_subprotocol() {
 }
 
 #[test]
+fn the_handshake_of_vonages_audio_connector_tells_the_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path()).start();
+    let headers = "X-OpenTok-WS-SessionId: 2_MX40\r\nX-OpenTok-WS-ConferenceId: c-1\r\n\
+                   X-OpenTok-WS-ConnectionId: 54ef90d5-87b9-4db5-b5c7-6b3a3c2a\r\n";
+    let mut peer = connect(&server, "/media-stream", headers).unwrap();
+    peer.text(r#"{"content-type":"audio/l16;rate=8000"}"#);
+    peer.send(&message(line(&[1; 320])));
+    peer.close(1000);
+    assert_eq!(peer.close_code(), Some(1000));
+    let found = records(dir.path(), 1).remove(0);
+    let ids = [&found["id"], &found["stream_id"], &found["call_id"]];
+    let stream = "54ef90d5-87b9-4db5-b5c7-6b3a3c2a";
+    assert_eq!(ids, [stream, stream, "2_MX40"]);
+    assert_eq!((&found["provider"], &found["state"]), (&json!("vonage"), &json!("complete")));
+}
+
+#[test]
 fn audio_of_nobody_leaves_a_record_that_tells_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::new(dir.path()).start();
@@ -222,5 +242,64 @@ fn a_capture_of_binary_messages_is_decoded_to_the_same_file() {
         assert!(std::fs::read(&out).unwrap() == std::fs::read(fixture.wav(0)).unwrap(), "{name}");
         // The capture has every message, as the fixture has them.
         assert_eq!(std::fs::read_to_string(&kept).unwrap().lines().count(), lines.len());
+    }
+}
+
+#[test]
+fn formats_keys_and_marks_are_read_in_every_spelling() {
+    use Provider::{Asterisk, Jambonz, ModAudioStream, Vonage};
+    let l16 = |rate| Some((Codec::L16Le, rate));
+    for (provider, text, expected, is_assumed) in [
+        (Asterisk, "MEDIA_START format:alaw", Some((Codec::Alaw, 8000)), false),
+        (Asterisk, "MEDIA_START format:ulaw ptime:20", Some((Codec::Mulaw, 8000)), false),
+        (Asterisk, "MEDIA_START channel:a:b format:slin", l16(8000), false),
+        (Asterisk, "MEDIA_START format:slin12", l16(12_000), false),
+        (Asterisk, "MEDIA_START format:slin192", l16(192_000), false),
+        // Not a whole number of kilohertz: it is refused.
+        (Asterisk, "MEDIA_START format:slin44", l16(44_100), false),
+        (Asterisk, "MEDIA_START format:opus", None, false),
+        (Asterisk, "MEDIA_START format:slin99999999999", None, false),
+        // Passed through, and not announced.
+        (Asterisk, "MEDIA_START connection_id:1", None, false),
+        (Asterisk, r#"{"event":"MEDIA_START","format":"slin16"}"#, l16(16_000), false),
+        (Vonage, r#"{"content-type":"audio/l16"}"#, l16(16_000), true),
+        (Vonage, r#"{"content-type":"AUDIO/L16; rate=32000"}"#, l16(32_000), false),
+        (Vonage, r#"{"event":"websocket:connected"}"#, l16(16_000), true),
+        (Vonage, r#"{"content-type":"audio/opus;rate=16000"}"#, None, false),
+        (Jambonz, r#"{"sampleRate":"64000","mixType":"mono"}"#, l16(64_000), false),
+        (ModAudioStream, "", l16(8000), true),
+        (ModAudioStream, "{\"a\"", l16(8000), true),
+    ] {
+        let mut bytes = text.as_bytes().to_vec();
+        let format = |(codec, sample_rate_hz)| Format { codec, sample_rate_hz };
+        match parse(provider, &mut bytes).unwrap().body {
+            Body::Start(Start { format: found, is_format_assumed, .. }) => {
+                let expected = (expected.map(format), is_assumed);
+                assert_eq!((found, is_format_assumed), expected, "{text}");
+            }
+            other => assert!(expected.is_none(), "{text}: {other:?}"),
+        }
+    }
+    for (provider, text, expected) in [
+        (Asterisk, "DTMF_END digit:# channel_id:1", "key #"),
+        (Asterisk, "MEDIA_MARK_PROCESSED m1", "mark m1"),
+        (Asterisk, r#"{"event":"MEDIA_MARK_PROCESSED","correlation_id":"m1"}"#, "mark m1"),
+        (Asterisk, "STATUS digit:5", "other"),
+        (Asterisk, "", "other"),
+        (Vonage, r#"{"event":"websocket:dtmf","dtmf":{"digit":7}}"#, "key 7"),
+        (Vonage, r#"{"event":"websocket:notify","payload":"m1"}"#, "mark m1"),
+        (Vonage, r#"{"event":"websocket:cleared"}"#, "other"),
+        (Jambonz, r#"{"event":"dtmf","dtmf":5,"duration":250}"#, "key 5"),
+        (Jambonz, r#"{"type":"mark","data":{"name":"m1","event":"cleared"}}"#, "mark m1"),
+        (Jambonz, r#"{"type":"playDone","data":{"id":"p1"}}"#, "other"),
+    ] {
+        let mut bytes = text.as_bytes().to_vec();
+        let found = match parse(provider, &mut bytes).unwrap().body {
+            Body::Dtmf(dtmf) => format!("key {}", dtmf.digit),
+            Body::Mark(mark) => format!("mark {}", mark.name),
+            Body::Other => "other".to_owned(),
+            body => panic!("{body:?}"),
+        };
+        assert_eq!(found, expected, "{text}");
     }
 }
