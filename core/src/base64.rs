@@ -23,8 +23,8 @@ pub(crate) fn decode_in_place(text: &mut [u8]) -> Option<&[u8]> {
     if HAS_SIMD { decode_by_bytes(text) } else { decode_by_words(text) }
 }
 
-/// Decodes a whole text in place, also without padding and in the alphabet for URLs (RFC 4648, section 5);
-/// `None` if it is not base64: blanks, stray bits, padding in part. The flag tells whether
+/// Decodes a whole text in UTF-8 in place, also without padding and in the alphabet for URLs (RFC 4648,
+/// section 5); `None` if it is not base64: blanks, stray bits, padding in part. The flag tells whether
 /// it differs from the standard alphabet with padding (section 4).
 ///
 /// No branch and no address depends on a character, except on padding in the last two, and on which of the
@@ -52,47 +52,37 @@ pub(crate) fn decode_by_words(text: &mut [u8]) -> Option<&[u8]> {
 #[cfg(any(feature = "lenient", test))]
 #[inline]
 pub(crate) fn decode_any_by_bytes(text: &mut [u8]) -> Option<(&[u8], bool)> {
+    if !text.len().is_multiple_of(GROUP_CHARS) {
+        return decode_unpadded(text, |text| by_bytes(text, take_url_characters));
+    }
     let mut is_odd = false;
-    let bytes = decode_any(text, &mut is_odd, |text, is_odd| {
-        by_bytes(text, |text| {
-            *is_odd = true;
-            take_url_characters(text)
-        })
-    });
-    bytes.map(|bytes| (bytes, is_odd))
+    let second = |text: &mut [u8]| {
+        is_odd = true;
+        take_url_characters(text)
+    };
+    let bytes = decode(text, |text| by_bytes(text, second))?;
+    Some((bytes, is_odd))
 }
 
 /// The decoder of all spellings for machines without SIMD.
 #[cfg(any(feature = "lenient", test))]
 #[inline]
 pub(crate) fn decode_any_by_words(text: &mut [u8]) -> Option<(&[u8], bool)> {
-    let mut is_odd = false;
-    let bytes = decode_any(text, &mut is_odd, |text, is_odd| {
-        *is_odd |= spell_usually(text);
-        by_words(text)
-    });
-    bytes.map(|bytes| (bytes, is_odd))
-}
-
-/// Decodes text with or without padding by `groups`, which may set the flag.
-#[cfg(any(feature = "lenient", test))]
-#[inline(always)]
-fn decode_any<'t>(
-    text: &'t mut [u8],
-    is_odd: &mut bool,
-    groups: impl Fn(&mut [u8], &mut bool) -> bool,
-) -> Option<&'t [u8]> {
-    if text.len().is_multiple_of(GROUP_CHARS) {
-        return decode(text, |text| groups(text, is_odd));
+    if !text.len().is_multiple_of(GROUP_CHARS) {
+        return decode_unpadded(text, |text| {
+            spell_usually(text);
+            by_words(text)
+        });
     }
-    *is_odd = true;
-    decode_unpadded(text, |text| groups(text, &mut false))
+    let is_odd = spell_usually(text);
+    let bytes = decode(text, by_words)?;
+    Some((bytes, is_odd))
 }
 
 /// Decodes text that lacks the padding of its last group.
 #[cfg(any(feature = "lenient", test))]
 #[cold]
-fn decode_unpadded(text: &mut [u8], groups: impl Fn(&mut [u8]) -> bool) -> Option<&[u8]> {
+fn decode_unpadded(text: &mut [u8], groups: impl Fn(&mut [u8]) -> bool) -> Option<(&[u8], bool)> {
     let (whole, rest) = text.split_at_mut_checked(text.len() / GROUP_CHARS * GROUP_CHARS)?;
     // One character alone is no byte.
     let count = rest.len().checked_sub(1).filter(|count| *count > 0)?;
@@ -103,7 +93,8 @@ fn decode_unpadded(text: &mut [u8], groups: impl Fn(&mut [u8]) -> bool) -> Optio
     let (decoded, stray) = last.get(..GROUP_BYTES)?.split_at_checked(count)?;
     let stray = stray.iter().fold(0, |all, byte| all | byte);
     text.get_mut(bytes..bytes + count)?.copy_from_slice(decoded);
-    if is_strange | (stray != 0) { None } else { text.get(..bytes + count) }
+    let decoded = text.get(..bytes + count)?;
+    if is_strange | (stray != 0) { None } else { Some((decoded, true)) }
 }
 
 /// Finds the characters of the alphabet for URLs alone among the sextets that [`by_bytes`] has made of the
@@ -111,15 +102,16 @@ fn decode_unpadded(text: &mut [u8], groups: impl Fn(&mut [u8]) -> bool) -> Optio
 #[cfg(any(feature = "lenient", test))]
 #[cold]
 fn take_url_characters(sextets: &mut [u8]) -> bool {
-    let mut all_valid = MARK;
+    let mut all = MARK;
     for sextet in sextets {
         let step = |char: u8, value: u8| {
             if *sextet == char { (MARK | value).wrapping_sub(char) } else { 0 }
         };
         *sextet = sextet.wrapping_add(step(b'-', 62)).wrapping_add(step(b'_', 63));
-        all_valid &= *sextet;
+        all &= *sextet;
     }
-    all_valid & MARK == 0
+    // No ASCII has the mark, and of a longer character only the first byte.
+    all != MARK
 }
 
 /// Spells the characters of the alphabet for URLs alone as the usual one does; returns whether there were
@@ -139,7 +131,7 @@ fn spell_usually(text: &mut [u8]) -> bool {
 /// Decodes with `groups`, which decodes text without padding and returns whether a character was
 /// invalid.
 #[inline(always)]
-fn decode(text: &mut [u8], mut groups: impl FnMut(&mut [u8]) -> bool) -> Option<&[u8]> {
+fn decode(text: &mut [u8], groups: impl FnOnce(&mut [u8]) -> bool) -> Option<&[u8]> {
     if !text.len().is_multiple_of(GROUP_CHARS) {
         return None;
     }
@@ -163,17 +155,17 @@ fn decode(text: &mut [u8], mut groups: impl FnMut(&mut [u8]) -> bool) -> Option<
     if is_strange | (stray != 0) { None } else { Some(decoded) }
 }
 
-/// Set in the sextets of valid characters, so that they are no ASCII; [`pack`] passes over it.
-const MARK: u8 = 0x80;
+/// The bits that are set in the sextets of valid characters, and in no text in UTF-8 in every byte; [`pack`]
+/// passes over them.
+const MARK: u8 = 0xC0;
 
 /// Decodes groups step by step, each step in a loop that the compiler turns into SIMD. If a character is
 /// invalid, `second` looks at the sextets, each with the [`MARK`]; invalid characters are still there. It
 /// returns whether they stay invalid.
 #[inline(always)]
 fn by_bytes(text: &mut [u8], second: impl FnOnce(&mut [u8]) -> bool) -> bool {
-    let (mut least, mut seen) = (u8::MAX, 0);
+    let mut least = u8::MAX;
     for char in &mut *text {
-        seen |= *char;
         // The distance from the character to its sextet if it is in this range, else zero.
         let step = |first: u8, count: u8, sextet: u8| {
             if char.wrapping_sub(first) < count { (MARK | sextet).wrapping_sub(first) } else { 0 }
@@ -186,8 +178,7 @@ fn by_bytes(text: &mut [u8], second: impl FnOnce(&mut [u8]) -> bool) -> bool {
         least = least.min(step);
         *char = char.wrapping_add(step);
     }
-    // Other bytes than ASCII would look like sextets.
-    let is_strange = least == 0 && (seen & MARK != 0 || second(text));
+    let is_strange = least == 0 && second(text);
     for group in text.as_chunks_mut().0 {
         *group = pack(u32::from_le_bytes(*group)).to_ne_bytes();
     }
@@ -327,11 +318,20 @@ mod tests {
         // In a text of one alphabet alone: any byte at any place.
         let good = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_AA";
         for place in (0..good.len()).step_by(STEP) {
-            for byte in (0..=u8::MAX).filter(|byte| !matches!(byte, b'+' | b'/')) {
+            for byte in (0..0x80).filter(|byte| !matches!(byte, b'+' | b'/')) {
                 let mut text = *good;
                 text[place] = byte;
                 agree_on_any(&text);
                 agree_on_any(&text[..64]);
+            }
+        }
+        // And characters of several bytes.
+        for character in
+            ["\u{80}", "\u{bf}", "\u{ff}", "\u{7ff}", "\u{800}", "\u{ffff}", "\u{10ffff}"]
+        {
+            for end in [0, 1, 2, 3, 4, 17, 63] {
+                agree_on_any(&[&good[..end], character.as_bytes(), &good[end..]].concat());
+                agree_on_any(&[&good[..end], character.as_bytes(), b"-_--"].concat());
             }
         }
     }

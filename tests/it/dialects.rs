@@ -135,7 +135,9 @@ fn sent(fixture: &Fixture) -> Vec<Sent> {
                 let track = one_of(&["/media/track", "/track"]);
                 let track = usize::from(track.as_str() == Some("outbound"));
                 let payload = one_of(&["/media/payload", "/payload"]);
-                let payload = BASE64_STANDARD.decode(payload.as_str().unwrap());
+                let payload = payload.as_str().unwrap();
+                let padded = BASE64_STANDARD.decode(payload);
+                let payload = padded.or_else(|_| BASE64_STANDARD_NO_PAD.decode(payload));
                 let number = match one_of(&["/media/chunk"]) {
                     Value::String(text) => text.parse().unwrap(),
                     number => number.as_u64().unwrap_or_default(),

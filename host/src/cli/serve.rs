@@ -215,14 +215,14 @@ pub struct TwilioArgs {
     #[arg(long, env = "CALLREEL_AUTH_TOKEN_FILE", value_name = "FILE")]
     pub auth_token_file: Option<PathBuf>,
 
-    /// Record only streams that show a one-time token; /incoming-call gave it to their call within the
-    /// last 60 s. Webhook and stream must reach the same process [default: off]
+    /// Record only streams that show a one-time token; the webhook gave it to their call within the last
+    /// 60 s. Webhook and stream must reach the same process [default: off]
     #[arg(long, env = "CALLREEL_STREAM_TOKEN", value_parser = BoolishValueParser::new())]
     pub stream_token: bool,
 
     /// Leave the caller's and the called number out of records. Otherwise callreel keeps the From, To,
-    /// Direction, ForwardedFrom and CallerName of a webhook in memory and writes them into the end
-    /// record of the call [default: off]
+    /// Direction, ForwardedFrom, CallerName and CallStatus of a webhook in memory and writes them into the
+    /// end record of the call, and those that the start of a stream tells [default: off]
     #[arg(long, env = "CALLREEL_NO_CALLER_IDS", value_parser = BoolishValueParser::new())]
     pub no_caller_ids: bool,
 

@@ -139,10 +139,14 @@ fn expect_media(media: &Node) -> Option<Result<Said, PeerError>> {
     let payload = media.string("payload")?.unwrap_or_default();
     Some(match name.map_or(Some(Track::Inbound), track) {
         None => Err(PeerError::Track),
-        Some(track) => match BASE64_STANDARD.decode(payload) {
-            Ok(codes) => Ok(Said::Media { track, chunk, timestamp_ms, codes }),
-            Err(_) => Err(PeerError::Base64),
-        },
+        Some(track) => {
+            let usual = payload.replace('-', "+").replace('_', "/");
+            let codes = BASE64_STANDARD.decode(&usual);
+            match codes.or_else(|_| BASE64_STANDARD_NO_PAD.decode(&usual)) {
+                Ok(codes) => Ok(Said::Media { track, chunk, timestamp_ms, codes }),
+                Err(_) => Err(PeerError::Base64),
+            }
+        }
     })
 }
 

@@ -1,6 +1,6 @@
 // Webhooks as five providers send them, signed as they sign, and the answers as their own packages write them.
-// Input: {port, url, token, texts, telnyx, password}. Output: for each provider the status and the answer to
-// the genuine webhook and the status of a forged one, the answer that is expected, and the path of its stream.
+// Input: {port, url, token, texts, password}. Output: for each provider the status and the answer to the
+// genuine webhook, the answer that is expected, and the status of a forged one.
 const crypto = require("node:crypto");
 const http = require("node:http");
 
@@ -30,7 +30,7 @@ function ask(method, path, headers, body) {
 const FORM = { "Content-Type": "application/x-www-form-urlencoded" };
 const hmac = (hash, key, text, form) => crypto.createHmac(hash, key).update(text).digest(form);
 const stream = (name) => `${input.url.replace("https", "wss")}/${name}/media-stream`;
-// Without what XML leaves to its writer: the declaration, and a blank before the end of an empty element.
+// Without the parts that XML leaves to its writer: the declaration, and a blank before the end of an empty element.
 const plain = (xml) => xml.replace(/<\?xml[^>]*\?>/, "").replaceAll(" />", "/>");
 const must = (is, told) => { if (!is) throw new Error(told); };
 
