@@ -14,7 +14,7 @@ use crate::stream_paths::Assumed;
 pub const EARLY_BYTES_MAX: usize = 32 * 1024;
 
 /// Facts about the streams of a connection that no message tells.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Known {
     /// Settings of the user's for streams that do not tell their format.
     pub assumed: Assumed,

@@ -17,6 +17,9 @@ const RECORDS_A_MINUTE_MAX: u64 = 60;
 /// Most characters of a message in its excerpt.
 const EXCERPT_CHARS_MAX: usize = 200;
 
+/// Longest message that waits for its excerpt until somebody wants one, in bytes.
+const WAITING_BYTES_MAX: usize = 1024;
+
 /// Longest name or value that an excerpt shows, in characters.
 const VALUE_CHARS_MAX: usize = 32;
 
@@ -69,6 +72,8 @@ pub(super) struct Opening {
     /// Excerpt of the first message that does not belong before a start; until one comes, of the last
     /// message.
     excerpt: String,
+    /// That message as it came, if it is short and its excerpt is still to be made: hardly any is wanted.
+    waiting: Vec<u8>,
     /// The first stream id of a message that does not belong before a start.
     stream_id: String,
     /// A message came that does not belong before a start: it follows a start, or is not of a stream.
@@ -99,7 +104,13 @@ impl Opening {
         self.texts += 1;
         self.bytes += text.len() as u64;
         if !self.is_strange {
-            self.excerpt = excerpt(&String::from_utf8_lossy(text));
+            self.waiting.clear();
+            self.excerpt.clear();
+            if text.len() <= WAITING_BYTES_MAX {
+                self.waiting.extend_from_slice(text);
+            } else {
+                self.excerpt = excerpt(&String::from_utf8_lossy(text));
+            }
         }
     }
 
@@ -111,6 +122,7 @@ impl Opening {
         self.binaries += 1;
         self.bytes += bytes.len() as u64;
         if !self.is_strange {
+            self.waiting.clear();
             self.excerpt = format!("<{} bytes of binary data>", bytes.len());
         }
         self.is_strange = true;
@@ -155,12 +167,16 @@ impl Opening {
         let mut record = Record::unknown(provider, began);
         record.close(end);
         record.fail(self.reason());
+        let excerpt = match &self.waiting[..] {
+            [] => self.excerpt,
+            waiting => excerpt(&String::from_utf8_lossy(waiting)),
+        };
         record.stream_id = self.stream_id;
         record.no_start = Some(Box::new(NoStart {
             text_messages: self.texts,
             binary_messages: self.binaries,
             bytes: self.bytes,
-            excerpt: self.excerpt,
+            excerpt,
         }));
         Some(record)
     }

@@ -237,13 +237,22 @@ impl OpenFile {
             };
             self.is_durable = true;
             if is_damaged {
-                self.described = self.part.describe(record, &self.digest, spare)?;
+                self.described = None;
             }
+        }
+        if self.described.is_none() {
+            self.described = self.part.describe(record, &self.digest, spare)?;
         }
         if let Some(described) = self.described.take() {
             described.sync_all().inspect_err(|_| self.part.discard_described())?;
         }
         Ok(())
+    }
+
+    /// Closes the final record before it is durable: a descriptor fewer for a recording that is about to
+    /// [take](Self::take_sync) a sync. One that is not opens the record again.
+    pub(super) fn close_record(&mut self) {
+        self.described = None;
     }
 
     /// Takes note of a [sync](Store::sync_now) of the file system that has begun since the recording was

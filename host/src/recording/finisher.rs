@@ -150,6 +150,9 @@ impl Finisher {
         if self.group.is_empty() {
             self.group_since = Instant::now();
         }
+        if self.group.len() >= SHARED_MIN && self.store.syncs(&ended.file.part) {
+            ended.file.close_record();
+        }
         self.group.push(ended);
         let is_late = self.group_since.elapsed() >= GROUP_FOR_MAX;
         if is_long || is_late || self.group.len() >= GROUP_MAX {

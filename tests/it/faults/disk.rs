@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{CHUNK, SECOND, heard_call, stream_id};
 use crate::harness::admin::Events;
-use crate::harness::disk::{Disk, Errno};
+use crate::harness::disk::{Disk, Errno, Operation};
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, PROMPT, Server, Setup, eventually};
 use crate::harness::shelf::{self, FINISH_MAX};
@@ -90,6 +90,30 @@ fn a_sync_that_fails_is_never_tried_again_and_called_good() {
         let recording = &finished[&peer.stream_id];
         assert_eq!(recording.word("state"), state, "{:?}", recording.record);
         assert!(recording.samples() == peer.pcm());
+    }
+}
+
+#[test]
+fn calls_that_end_together_are_synced_one_by_one_and_say_so_when_their_common_sync_fails() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = Disk::new();
+    let server = disk.under_without_data(Setup::new(dir.path()), dir.path()).start();
+    let mut peers: Vec<Peer> = (0..8 * cores).map(|n| heard_call(&server, n)).collect();
+    disk.fail(".callreel.lock", "sync", ALL, Errno::IO);
+    server.wait_for_log("cannot be synced");
+    peers.iter_mut().for_each(Peer::stop);
+    peers.iter_mut().for_each(|peer| assert_eq!(peer.close_code(), Some(1000)));
+    let (finished, operations) = (shelf::finished(dir.path()), disk.operations());
+    for peer in &peers {
+        let recording = &finished[&peer.stream_id];
+        assert_eq!(recording.word("state"), "partial", "{:?}", recording.record);
+        assert!(recording.samples() == peer.pcm());
+        for ending in ["wav.part", "json.tmp"] {
+            let file = format!("{}.{ending}", peer.stream_id);
+            let is_its_sync = |o: &Operation| o.kind == "fsync" && o.path.ends_with(&file);
+            assert!(operations.iter().any(is_its_sync), "{file} is not durable");
+        }
     }
 }
 

@@ -28,8 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Time from one media message of the call to the next.
 const CHUNK: Duration = Duration::from_millis(20);
 
-/// Media messages from one ping to the next.
-const CHUNKS_A_PING: u64 = 5;
+/// Media messages from one ping to the next: 60 ms, so that the pings of a run come at different times of the
+/// recorder's looks, which are 100 or 200 ms apart.
+const CHUNKS_A_PING: u64 = 3;
 
 #[derive(Parser)]
 struct Args {
