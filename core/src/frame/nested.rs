@@ -17,10 +17,6 @@ pub(super) struct Reader {
 }
 
 /// Meaning of a message.
-#[cfg_attr(
-    target_pointer_width = "64",
-    expect(clippy::large_enum_variant, reason = "as for a body: it lives for a moment")
-)]
 pub(super) enum Meaning<'t> {
     Audio(Audio<'t>),
     /// Audio that cannot be taken.
