@@ -411,8 +411,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     }
 
     // Apart from media, which comes fifty times a second: a start is large and is moved on the stack.
-    #[cold]
     #[cfg(not(feature = "replies"))]
+    #[inline(always)]
     fn handle_rare<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
         self.handle_plain(frame)
     }
