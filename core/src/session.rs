@@ -271,6 +271,10 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
 
     /// Takes one whole text message in UTF-8, and rewrites its bytes. Takes linear time.
     ///
+    /// With a provider of streams that begin with audio
+    /// ([`Habits::begins_with_audio`](frame::Habits::begins_with_audio)), the message of an
+    /// [`Event::Started`] holds audio as well: give the session the same text again.
+    ///
     /// # Errors
     /// [`Error::Peer`]: the message is not valid, or not for this recording. [`Error::Ring`]: a start
     /// announces tracks that the ring does not serve.
@@ -436,8 +440,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
     }
 
     // Apart from media, which comes fifty times a second: a start is large and is moved on the stack.
-    #[cold]
     #[cfg(not(feature = "replies"))]
+    #[inline(always)]
     fn handle_rare<'t>(&mut self, frame: Frame<'t>) -> Result<Turn<'_, 't, S>, Error> {
         self.handle_plain(frame)
     }

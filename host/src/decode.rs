@@ -51,8 +51,9 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     pub stream: Option<String>,
 
-    /// Provider of a capture's messages: asterisk, bandwidth, exotel, jambonz, mod-audio-stream, plivo,
-    /// signalwire, telnyx, twilio, vonage, voximplant or wavix; NAME:RATE or NAME:RATE:stereo for messages
+    /// Provider of a capture's messages: acs, asterisk, audiocodes, bandwidth, exotel, genesys, jambonz,
+    /// mod-audio-stream, plivo, ringcentral, signalwire, sinch, telnyx, twilio, vonage, voximplant, wavix or
+    /// webex; NAME:RATE or NAME:RATE:stereo for messages
     /// that do not tell it [default: the messages tell it]
     #[arg(long, value_name = "NAME[:RATE[:stereo]]")]
     pub provider: Option<Spoken>,

@@ -21,18 +21,24 @@ use crate::harness::oracle;
 use crate::harness::recorder::record_one;
 
 /// Folders of fixtures, beside Twilio's.
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 17] = [
+    "acs",
     "asterisk",
+    "audiocodes",
     "bandwidth",
     "clones",
     "exotel",
+    "genesys",
     "jambonz",
     "plivo",
+    "ringcentral",
     "signalwire",
+    "sinch",
     "telnyx",
     "voximplant",
     "vonage",
     "wavix",
+    "webex",
 ];
 
 /// The fixtures of all providers but Twilio, and those of Twilio's dialect by others, in the order of
@@ -82,10 +88,10 @@ fn sent_in_binary(fixture: &Fixture) -> Option<Sent> {
             }
             Said::Text(text) => String::from_utf8(text).unwrap(),
         };
-        if text.contains("MEDIA_START") && text.contains("ulaw") {
+        if text.contains("MEDIA_START") && text.contains("ulaw") || text.contains("PCMU") {
             format = "mulaw";
         }
-        if text.contains("\"mixType\":\"stereo\"") {
+        if text.contains("\"mixType\":\"stereo\"") || text.contains("[\"external\",\"internal\"]") {
             channels = 2;
         }
     }
@@ -103,6 +109,9 @@ fn sent_in_binary(fixture: &Fixture) -> Option<Sent> {
 fn sent(fixture: &Fixture) -> Vec<Sent> {
     if let Some(stream) = sent_in_binary(fixture) {
         return vec![stream];
+    }
+    if ["acs", "audiocodes", "ringcentral", "webex"].contains(&&*folder(fixture)) {
+        return answered::sent(fixture);
     }
     let mut streams: Vec<Sent> = Vec::new();
     for message in fixture.messages() {
@@ -160,7 +169,8 @@ fn the_audio_of_every_dialect_is_in_its_file_as_ffmpeg_decodes_it() {
     let (mut wavs, mut expected, mut sent_bytes) = (Vec::new(), Vec::new(), BTreeMap::new());
     for fixture in all_fixtures() {
         // Its gap and a message that is rejected are the matter of the golden files.
-        if fixture.name == "outbound-begins-later" || fixture.name == "documented-messages" {
+        let has_gaps = ["a-pause-and-lost-audio", "documented-messages", "outbound-begins-later"];
+        if has_gaps.contains(&&*fixture.name) {
             continue;
         }
         for (index, stream) in sent(&fixture).into_iter().enumerate() {

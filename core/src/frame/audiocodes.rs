@@ -92,7 +92,7 @@ fn key<'t>(message: &Members<'t>) -> Body<'t> {
     Body::Other
 }
 
-pub(super) fn reply<'t>(cause: Cause<'_, 't>, dialogue: Dialogue) -> Option<Words<'t>> {
+pub(super) fn reply(cause: Cause<'_, '_>, dialogue: Dialogue) -> Option<Words> {
     Some(match cause {
         Cause::Hello => {
             let format = dialogue.format?;

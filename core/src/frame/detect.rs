@@ -232,7 +232,8 @@ impl Detector {
 /// The provider of a message that begins a conversation, and is no event with a small letter.
 #[cfg(feature = "replies")]
 fn of_conversation(message: &Members<'_>) -> Option<Provider> {
-    const RULES: &[(fn(&Members<'_>) -> bool, Provider)] = &[
+    type Rule = (fn(&Members<'_>) -> bool, Provider);
+    const RULES: &[Rule] = &[
         #[cfg(feature = "acs")]
         (super::acs::is_mine, Provider::Acs),
         #[cfg(feature = "audiocodes")]

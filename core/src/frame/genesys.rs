@@ -174,7 +174,7 @@ pub(super) enum Words {
     Updated,
 }
 
-pub(super) fn reply<'t>(cause: Cause<'_, 't>) -> Option<Reply<'t>> {
+pub(super) fn reply(cause: Cause<'_, '_>) -> Option<Reply> {
     Some(Reply::Genesys(match cause {
         Cause::Start(start) => Words::Opened(start.format.map(|format| (format, start.tracks))),
         Cause::Ask(Ask::Probe) => Words::Opened(None),

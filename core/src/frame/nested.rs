@@ -1,6 +1,11 @@
 //! The reader of dialects that nest their fields each in a way of its own: a provider's file tells the
 //! meaning of a message, all else is here.
 
+#![cfg_attr(
+    not(feature = "providers"),
+    expect(dead_code, reason = "a provider alone needs a part of it")
+)]
+
 use super::found::{Anything, Found, from_json, range_in, to_str};
 use super::members::{self, Members, Value};
 use super::spelling::{Dialect, canonicalise};
@@ -17,10 +22,6 @@ pub(super) struct Reader {
 }
 
 /// Meaning of a message.
-#[cfg_attr(
-    target_pointer_width = "64",
-    expect(clippy::large_enum_variant, reason = "as for a body: it lives for a moment")
-)]
 pub(super) enum Meaning<'t> {
     Audio(Audio<'t>),
     /// Audio that cannot be taken.

@@ -1,5 +1,10 @@
 //! The messages that a provider must be sent: questions, and the answers to them.
 
+#![cfg_attr(
+    not(feature = "providers"),
+    expect(dead_code, reason = "a provider alone needs a part of it")
+)]
+
 use core::fmt;
 
 use super::{Provider, Start, Text};
@@ -114,31 +119,24 @@ impl Default for Dialogue {
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Reply<'t> {
-    pub(super) words: Words<'t>,
-    pub(super) dialogue: Dialogue,
+    words: Words,
+    dialogue: Dialogue,
+    /// Time of the question.
+    time: Text<'t>,
 }
 
 /// Content of a reply.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub(super) enum Words<'t> {
-    /// A text that is always the same.
-    #[cfg(any(feature = "audiocodes", feature = "sinch"))]
-    Fixed(&'static str),
+pub(super) enum Words {
     #[cfg(feature = "audiocodes")]
     AudioCodes(&'static str),
+    /// A text that is always the same.
+    Fixed(&'static str),
     #[cfg(feature = "genesys")]
     Genesys(super::genesys::Words),
     #[cfg(feature = "webex")]
-    Webex(Text<'t>),
-    /// No provider of this build is answered.
-    #[cfg(not(any(
-        feature = "audiocodes",
-        feature = "genesys",
-        feature = "sinch",
-        feature = "webex"
-    )))]
-    Nothing(core::convert::Infallible, core::marker::PhantomData<&'t ()>),
+    Webex,
 }
 
 /// The part of a message that may ask for an answer.
@@ -156,7 +154,7 @@ pub(crate) enum Cause<'c, 't> {
 impl<'t> Reply<'t> {
     /// The answer to a message that `dialogue` has noted; `None` if the provider expects none.
     pub(crate) fn to(provider: Provider, cause: Cause<'_, 't>, dialogue: Dialogue) -> Option<Self> {
-        let words: Option<Words<'t>> = match (provider, cause) {
+        let words = match (provider, cause) {
             #[cfg(feature = "audiocodes")]
             (Provider::AudioCodes, cause) => super::audiocodes::reply(cause, dialogue),
             #[cfg(feature = "genesys")]
@@ -164,31 +162,24 @@ impl<'t> Reply<'t> {
             #[cfg(feature = "sinch")]
             (Provider::Sinch, Cause::Start(_)) => Some(Words::Fixed(super::sinch::ANSWER)),
             #[cfg(feature = "webex")]
-            (Provider::Webex, Cause::Ask(Ask::Ping(time))) => Some(Words::Webex(*time)),
+            (Provider::Webex, Cause::Ask(Ask::Ping(_))) => Some(Words::Webex),
             _ => None,
         };
-        Some(Self { words: words?, dialogue })
+        let time = if let Cause::Ask(Ask::Ping(time)) = cause { *time } else { Text::new("") };
+        Some(Self { words: words?, dialogue, time })
     }
 }
 
 impl fmt::Display for Reply<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.words {
-            #[cfg(any(feature = "audiocodes", feature = "sinch"))]
-            Words::Fixed(text) => f.write_str(text),
             #[cfg(feature = "audiocodes")]
             Words::AudioCodes(format) => super::audiocodes::write_accepted(format, f),
+            Words::Fixed(text) => f.write_str(text),
             #[cfg(feature = "genesys")]
             Words::Genesys(words) => super::genesys::write(words, &self.dialogue, f),
             #[cfg(feature = "webex")]
-            Words::Webex(time) => super::webex::write_pong(time, &self.dialogue, f),
-            #[cfg(not(any(
-                feature = "audiocodes",
-                feature = "genesys",
-                feature = "sinch",
-                feature = "webex"
-            )))]
-            Words::Nothing(never, _) => match never {},
+            Words::Webex => super::webex::write_pong(self.time, &self.dialogue, f),
         }
     }
 }

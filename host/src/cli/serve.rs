@@ -138,8 +138,8 @@ pub struct ListeningArgs {
     pub public_url: Option<PublicUrl>,
 
     /// Provider of all streams at a path; PATH=NAME, like /telnyx=telnyx. Repeat it, or separate values by
-    /// commas. NAME is asterisk, bandwidth, exotel, jambonz, mod-audio-stream, plivo, signalwire, telnyx,
-    /// twilio, vonage, voximplant or wavix. NAME:RATE and NAME:RATE:stereo, like
+    /// commas. NAME is acs, asterisk, audiocodes, bandwidth, exotel, genesys, jambonz, mod-audio-stream, plivo,
+    /// ringcentral, signalwire, sinch, telnyx, twilio, vonage, voximplant, wavix or webex. NAME:RATE and NAME:RATE:stereo, like
     /// /fs=mod-audio-stream:16000:stereo, are for streams that do not tell their format. With an auth token,
     /// a path that is not twilio's needs an --admission of its own [default: handshake and first messages tell the provider]
     #[arg(long, env = "CALLREEL_PROVIDER", value_name = "PATH=NAME", value_delimiter = ',')]
