@@ -242,7 +242,7 @@ impl DialledTracks {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The provider whose look the calls have.
+    /// The provider that the calls look like.
     pub look: &'static Look,
     /// Codec of the audio; `None`: the provider's usual one that has the rate.
     pub codec: Option<AskedCodec>,
@@ -366,7 +366,7 @@ impl Plan {
         self.duration.or_else(|| self.audio.as_ref().map(of_audio)).unwrap_or(DEFAULT_DURATION)
     }
 
-    /// Refuses what no call of this look can do.
+    /// Refuses a plan that no call of this look can follow.
     fn check(&self, url: &Url) -> Result<Stride, Error> {
         let (look, stride) = (self.look.name(), self.stride()?);
         if url.scheme().starts_with("http") && !self.look.has_twiml {
@@ -477,7 +477,7 @@ pub struct CallReport {
 /// The report of a plan.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Name of the provider whose look the calls had.
+    /// Name of the provider that the calls looked like.
     pub provider: &'static str,
     /// One entry a connection, in the order of the calls.
     pub calls: Vec<CallReport>,

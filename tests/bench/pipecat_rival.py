@@ -8,6 +8,7 @@ and again for two seconds. Exit code 3: pipecat has no serializer for the provid
 
 import asyncio
 import importlib
+import json
 import sys
 import time
 
@@ -32,7 +33,9 @@ async def messages_of(provider, program):
     async def receive(ws):
         async for message in ws:
             messages.append(message)
-            if isinstance(message, str) and '"stop"' in message:
+            if isinstance(message, str) and provider == "genesys":
+                await answer(ws, json.loads(message))
+            elif isinstance(message, str) and '"stop"' in message:
                 break
 
     async with websockets.serve(receive, "127.0.0.1", 0) as server:
@@ -41,6 +44,14 @@ async def messages_of(provider, program):
         caller = await asyncio.create_subprocess_exec(program, *words, stdout=asyncio.subprocess.DEVNULL)
         await caller.wait()
     return messages
+
+
+async def answer(ws, message):
+    """Answers AudioHook's client, so that it sends audio of one track and takes its leave."""
+    answers = {"open": "opened", "ping": "pong", "close": "closed"}
+    parameters = {"media": message["parameters"]["media"][1:2]} if message["type"] == "open" else {}
+    said = {"version": "2", "type": answers[message["type"]], "seq": message["seq"], "clientseq": message["seq"]}
+    await ws.send(json.dumps({**said, "id": message["id"], "parameters": parameters}))
 
 
 def serializer_of(provider):

@@ -310,7 +310,9 @@ impl<'a> DialledCall<'a> {
             CallEnd::Failed { .. } => false,
             _ if expected.is_empty() => true,
             CallEnd::Closed { code, .. } => {
-                expected.contains(&code) && (report.stopped || may_end_early || code != 1000)
+                // 1005 is a usual end without a code.
+                let is_usual = matches!(code, 1000 | 1005);
+                expected.contains(&code) && (report.stopped || may_end_early || !is_usual)
             }
             _ => false,
         }

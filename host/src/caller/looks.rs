@@ -35,7 +35,7 @@ mod texts;
 mod twilio;
 mod vonage;
 
-/// The look of a call: the provider whose messages, pace, order and end it has.
+/// The look of a call: that of a provider, with its messages, pace, order and end.
 #[derive(Debug)]
 pub struct Look {
     pub(super) name: &'static str,

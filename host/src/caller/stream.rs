@@ -178,7 +178,7 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         self.stop().await.map(ConnectionEnd::Over)
     }
 
-    /// Sends the start, and what comes before it; returns the end if the call does not come about.
+    /// Sends the start and the greeting before it; returns the end if the call does not come about.
     async fn begin(&mut self) -> Result<Option<CallEnd>, Failure> {
         self.outbox.put(self.messages.connected());
         if self.call.crew.plan.has(Fault::MediaBeforeStart) {

@@ -137,8 +137,10 @@ const CALLS: [Row; 33] = {
 };
 
 /// Paths of looks whose messages do not tell the provider or the format.
-const PATHS: [(&str, &str); 2] =
-    [("mod-audio-stream", "mod-audio-stream:16000:stereo"), ("2600hz-raw", "mod-audio-stream:8000")];
+const PATHS: [(&str, &str); 2] = [
+    ("mod-audio-stream", "mod-audio-stream:16000:stereo"),
+    ("2600hz-raw", "mod-audio-stream:8000"),
+];
 
 #[test]
 fn a_call_of_every_look_is_recorded_as_it_was_sent() {
@@ -190,7 +192,8 @@ fn a_call_of_every_look_is_recorded_as_it_was_sent() {
     let decoded: BTreeMap<_, _> =
         bytes.iter().map(|(format, bytes)| (*format, oracle::ffmpeg_raw(format, bytes))).collect();
     for ((row, report), (format, ranges)) in CALLS.iter().zip(&reports).zip(places) {
-        let sent: Vec<_> = ranges.into_iter().map(|range| decoded[format][range].to_vec()).collect();
+        let sent: Vec<_> =
+            ranges.into_iter().map(|range| decoded[format][range].to_vec()).collect();
         let is_equal =
             |found: &Found| (0..).zip(&sent).all(|(channel, sent)| found.channel(channel) == *sent);
         // Some providers name neither the stream nor the call.

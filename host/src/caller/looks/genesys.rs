@@ -1,7 +1,7 @@
 //! Genesys AudioHook, as a monitor: a conversation, with audio in binary messages of 200 ms.
 //!
-//! Source: the repository purecloudlabs/audiohook-reference-implementation, whose client was run in
-//! November 2026.
+//! Source: the client of the repository purecloudlabs/audiohook-reference-implementation, run in November
+//! 2026.
 
 use callreel_core::format::Codec;
 

@@ -1,5 +1,5 @@
-//! Vonage Voice, the Audio Connector of Vonage Video, and Infobip: 16-bit audio in binary messages. What a
-//! connection hears is the whole call, mixed.
+//! Vonage Voice, the Audio Connector of Vonage Video, and Infobip: 16-bit audio in binary messages. A
+//! connection hears the whole call, mixed.
 //!
 //! Sources: developer.vonage.com ("WebSockets"), the packages vonage-audio-connector-server 0.1.1 and
 //! infobip-api-python-client 6.0.0, read in November 2026. Of Infobip only the first event is known.

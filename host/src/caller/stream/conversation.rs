@@ -126,7 +126,7 @@ impl DialledStream<'_, '_> {
         Ok(None)
     }
 
-    /// Takes the server's messages and sends what is due before the chunk of this number; returns the end
+    /// Takes the server's messages and sends those that are due before the chunk of this number; returns the end
     /// of the call if it has come.
     pub(super) async fn converse(&mut self, chunk: u64) -> Result<Option<CallEnd>, Failure> {
         let position = chunk * self.stride.chunk_samples() as u64;
