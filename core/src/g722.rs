@@ -26,6 +26,15 @@ pub const SAMPLES_PER_BYTE: usize = 2;
 pub const SILENCE: u8 = 0xFF;
 
 /// The state of one track. A fresh decoder is that of the beginning of a stream.
+///
+/// ```
+/// use callreel_core::g722::Decoder;
+///
+/// let (mut decoder, mut other) = (Decoder::new(), Decoder::new());
+/// let _ = decoder.decode(0x12);
+/// // The same byte is other samples later on.
+/// assert_ne!(decoder.decode(0x12), other.decode(0x12));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoder {
     low: Band,

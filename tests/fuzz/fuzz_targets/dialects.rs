@@ -11,10 +11,14 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((first, lines)) = bytes.split_first() else { return };
     let Ok(lines) = core::str::from_utf8(lines) else { return };
     let provider = Provider::ALL[usize::from(*first) % Provider::ALL.len()];
+    // Time from message to message.
+    let step_ms = 41 * (u64::from(*first) / Provider::ALL.len() as u64);
     let mut detector = Detector::new();
     let mut session = Session::new(provider, Vec::new());
     let (mut taken, mut drained, mut gaps) = (0, 0, Vec::new());
-    for line in lines.lines().take(40) {
+    for (number, line) in lines.lines().take(40).enumerate() {
+        let at_ms = step_ms * number as u64;
+        session.set_arrival_ms(Some(at_ms).filter(|_| line.len() % 16 != 0));
         let direct = format!("{:?}", parse(provider, &mut line.as_bytes().to_vec()));
         let mut text = line.as_bytes().to_vec();
         match detector.note_text(&mut text) {
