@@ -26,6 +26,15 @@ pub const SAMPLES_PER_BYTE: usize = 2;
 pub const SILENCE: u8 = 0xFF;
 
 /// The state of one track. A fresh decoder is that of the beginning of a stream.
+///
+/// ```
+/// use callreel_core::g722::Decoder;
+///
+/// let (mut decoder, mut other) = (Decoder::new(), Decoder::new());
+/// let _ = decoder.decode(0x12);
+/// // The same byte is other samples later on.
+/// assert_ne!(decoder.decode(0x12), other.decode(0x12));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoder {
     low: Band,
@@ -147,12 +156,12 @@ impl Band {
     }
 
     fn scaled(&self, step: i16) -> i32 {
-        i32::from(self.scale) * i32::from(step) >> 15
+        (i32::from(self.scale) * i32::from(step)) >> 15
     }
 
     /// Lets the scale shrink a little, and grow by `growth`, up to `level_max`.
     fn set_scale(&mut self, growth: i16, level_max: i32, shift: i32) {
-        let level = (i32::from(self.level) * 127 >> 7) + i32::from(growth);
+        let level = ((i32::from(self.level) * 127) >> 7) + i32::from(growth);
         let level = level.clamp(0, level_max);
         self.level = level as i16;
         let power = i32::from(entry(&POWERS, (level >> 6 & 31) as usize));
@@ -174,10 +183,10 @@ impl Band {
         let pull = i32::from(saturated(first << 2));
         let pull = if is_like_older { (-pull).min(32_767) } else { pull };
         let lean = if is_like_oldest { 128 } else { -128 };
-        let second = lean + (pull >> 7) + (second * 32_512 >> 15);
+        let second = lean + (pull >> 7) + ((second * 32_512) >> 15);
         let second = second.clamp(-12_288, 12_288);
         let lean = if is_like_older { 192 } else { -192 };
-        let first = i32::from(saturated(lean + (first * 32_640 >> 15)));
+        let first = i32::from(saturated(lean + ((first * 32_640) >> 15)));
         let limit = i32::from(saturated(15_360 - second));
         let first = first.min(limit).max(-limit);
         self.poles = [first as i16, second as i16];
@@ -185,7 +194,7 @@ impl Band {
         let gain = if step == 0 { 0 } else { 128 };
         for (weight, before) in self.weights.iter_mut().zip(&self.steps) {
             let gain = if (*before < 0) == (step < 0) { gain } else { -gain };
-            *weight = saturated(gain + (i32::from(*weight) * 32_640 >> 15));
+            *weight = saturated(gain + ((i32::from(*weight) * 32_640) >> 15));
         }
 
         let [before, _] = self.samples;
@@ -196,7 +205,7 @@ impl Band {
         *newest = step;
 
         let product = |coefficient: i32, past: i16| {
-            coefficient * i32::from(saturated(2 * i32::from(past))) >> 15
+            (coefficient * i32::from(saturated(2 * i32::from(past)))) >> 15
         };
         let poles = saturated(product(first, sample) + product(second, before));
         let weights = self.weights.iter().zip(&self.steps).rev();

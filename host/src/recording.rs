@@ -347,11 +347,11 @@ impl Recording {
     /// Posts a block that has waited long enough, and the record if something happened. Call it a few
     /// times a second.
     pub fn tend(&mut self, stats: &Stats, posts: &mut Posts, now: Instant) {
-        self.tap.show(stats);
-        self.follow_pause(now);
         if self.order.has_held_long(now) {
             self.settle_order(posts, now);
         }
+        self.tap.show(stats);
+        self.follow_pause(now);
         let is_old = self.block_began.is_some_and(|began| now - began >= BLOCK_AGE_MAX)
             && !self.order.is_holding();
         // Each waiting block has a cost of its own, beside that of its audio.

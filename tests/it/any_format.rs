@@ -32,8 +32,9 @@ const CHUNK_MS: u64 = 20;
 /// chunk's samples, which would pass for a clock that counts samples.
 const GAPS_MS: [u64; 2] = [610, 3010];
 
-/// Chunks before each gap and behind the last one.
-const CHUNKS: [usize; 3] = [40, 15, 5];
+/// Chunks before each gap and behind the last one. The first second of 16-bit samples waits until their byte
+/// order is measured.
+const CHUNKS: [usize; 3] = [60, 15, 5];
 
 /// The shape of a stream.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +74,8 @@ impl Shape {
 fn chunk(shape: &Shape, number: usize, channel: usize) -> (Vec<u8>, Vec<i16>) {
     let count = shape.samples_in(CHUNK_MS);
     // Any 16-bit number, another one in each chunk, channel and place.
-    let seed = |at: usize| (number * 31 + channel * 17 + at).wrapping_mul(0x9E37_79B1) >> 7;
-    let linear: Vec<i16> = (0..count).map(|at| seed(at) as u16 as i16).collect();
+    let mut random = fastrand::Rng::with_seed((number * 2 + channel) as u64);
+    let linear: Vec<i16> = (0..count).map(|_| random.i16(..)).collect();
     let codes: Vec<u8> = linear.iter().map(|sample| *sample as u8).collect();
     match shape.codec {
         Codec::L16Be => (linear.iter().flat_map(|s| s.to_be_bytes()).collect(), linear),
@@ -396,6 +397,8 @@ fn levels_and_silent_tracks_are_told_of_any_samples() {
         let mut bytes = vec![codec.silence(); 2 * 320 * codec.width()];
         bytes[4 * codec.width()..][..codec.width()].fill(byte);
         stream.send(Tracks::Both, &bytes, &mut studio.posts);
+        // Nothing tells the byte order, and no more audio comes.
+        stream.time_ms += 1500;
         stream.tend(&mut studio.posts);
         let (inbound, outbound) = match codec {
             Codec::Alaw => (g711::alaw(byte).unsigned_abs(), 8),

@@ -168,9 +168,15 @@ fn the_audio_of_every_dialect_is_in_its_file_as_ffmpeg_decodes_it() {
     // A tool's start takes longer than its work: each gets all at once.
     let (mut wavs, mut expected, mut sent_bytes) = (Vec::new(), Vec::new(), BTreeMap::new());
     for fixture in all_fixtures() {
-        // Its gap and a message that is rejected are the matter of the golden files.
-        let has_gaps = ["a-pause-and-lost-audio", "documented-messages", "outbound-begins-later"];
-        if has_gaps.contains(&&*fixture.name) {
+        // A gap and a message that is rejected are the matter of the golden files, and a decoder with a
+        // state that of the area `g722`.
+        let others = [
+            "a-pause-and-lost-audio",
+            "documented-messages",
+            "g722-with-a-lost-chunk",
+            "outbound-begins-later",
+        ];
+        if others.contains(&&*fixture.name) {
             continue;
         }
         for (index, stream) in sent(&fixture).into_iter().enumerate() {

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use base64::prelude::*;
 use callreel_core::g722::Decoder;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::oracle::{self, bytes, samples};
+use crate::harness::peer::{FIN, Peer, TEXT, frame};
+use crate::harness::process::Setup;
 use crate::harness::python;
 use crate::harness::recorder::{Recording, record_one};
+use crate::harness::shelf;
 
 /// Bytes of a chunk of 20 ms, and its samples.
 const CHUNK_BYTES: usize = 160;
@@ -164,4 +167,36 @@ fn a_track_of_g722_that_never_comes_is_silent() {
     let recording = record_one(&call([&inbound, &[]], &order));
     assert!(channel(&recording, 0) == expected(&inbound, |_| true));
     assert!(channel(&recording, 1).iter().all(|sample| *sample == 0));
+}
+
+#[test]
+fn a_server_records_g722_as_pcm_at_16_khz_and_its_record_names_the_codec() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]).start();
+    let [inbound, outbound] = [6, 7].map(|seed| encoded(&speech(seed, 60)));
+    let lost = |number: usize| (20..22).contains(&number);
+    let order = (0..60).flat_map(|number| [(0, number), (1, number)]);
+    let order: Vec<_> = order.filter(|(track, number)| *track == 1 || !lost(*number)).collect();
+    let mut peer = Peer::connect(&server, "S1");
+    for message in call([&inbound, &outbound], &order) {
+        peer.send(&frame(FIN | TEXT, message.as_bytes()));
+    }
+    assert_eq!(peer.close_code(), Some(1000));
+    let files = shelf::files(dir.path());
+    let of = |extension: &str| {
+        let mut found =
+            files.iter().filter(|path| path.extension().is_some_and(|e| e == extension));
+        std::fs::read(found.next().unwrap()).unwrap()
+    };
+    let record: Value = serde_json::from_slice(&of("json")).unwrap();
+    let wire = &record["wire"];
+    assert_eq!((&wire["codec"], &wire["sample_rate_hz"]), (&json!("g722"), &json!(16_000)));
+    let format = json!({"encoding": "pcm16", "sample_rate_hz": 16_000, "channels": 2});
+    assert_eq!((&record["format"], &record["duration_ms"]), (&format, &json!(1200)));
+    assert_eq!(record["gaps"][0]["at_ms"], 400);
+    let read = oracle::Wavs::new("g722", [&of("wav")[..]]).ffmpeg().remove(0);
+    for (channel, codes) in [inbound, outbound].iter().enumerate() {
+        let expected = expected(codes, |number| channel == 1 || !lost(number));
+        assert!(read.iter().skip(channel).step_by(2).eq(&expected), "channel {channel}");
+    }
 }

@@ -125,8 +125,8 @@ impl Context {
             );
         }
         record.fail(&format!(
-            "the stream's audio is {audio}: only mu-law, A-law and 16-bit PCM are recorded, one channel a \
-             track, at 8 to 192 kHz; choose another codec at the provider"
+            "the stream's audio is {audio}: only mu-law, A-law, G.722 and 16-bit PCM are recorded, one \
+             channel a track, at 8 to 192 kHz; choose another codec at the provider"
         ));
         record
     }

@@ -15,13 +15,18 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(lines) = core::str::from_utf8(lines) else { return };
     let provider = Provider::ALL[usize::from(*first) % Provider::ALL.len()];
     let habits = provider.habits();
+    // Time from message to message.
+    let step_ms = 41 * (u64::from(*first) / Provider::ALL.len() as u64);
     let mut detector = Detector::new();
     let mut session = Session::new(provider, Vec::new());
     let (mut taken, mut drained, mut gaps, mut replies) = (0, 0, Vec::new(), 0);
     // A stream that begins with audio has that in the message of its start.
     let lines = lines.lines().take(40);
     let times = 1 + usize::from(provider.habits().begins_with_audio);
-    for line in lines.flat_map(|line| std::iter::repeat_n(line, times)) {
+    let lines = lines.flat_map(|line| std::iter::repeat_n(line, times));
+    for (number, line) in lines.enumerate() {
+        let at_ms = step_ms * number as u64;
+        session.set_arrival_ms(Some(at_ms).filter(|_| line.len() % 16 != 0));
         if let Some(audio) = line.strip_prefix('=') {
             if session.spec().is_none() && habits.has_optional_start {
                 let start = Start::assumed(provider);

@@ -67,9 +67,11 @@ fn a_path_of_a_provider_takes_its_streams_alone_and_may_go_without_a_proof() {
     assert_eq!(say(&server, "/telnyx-3f9a/", header, &[BARE, MEDIA, STOP]), Some(1000));
     let records = records(dir.path(), 2);
     let of = |name: &str| records.iter().find(|record| record["provider"] == name).unwrap();
-    let exotel = json!({"codec": "l16le", "sample_rate_hz": 8000, "is_assumed": true});
+    let exotel = json!({"codec": "l16le", "sample_rate_hz": 8000, "is_assumed": true,
+        "byte_order": "little", "byte_order_from": "table", "clock": "absent"});
     assert_eq!((&of("exotel")["wire"], &of("exotel")["samples"]), (&exotel, &json!(2)));
-    let telnyx = json!({"codec": "mulaw", "sample_rate_hz": 8000, "is_assumed": true});
+    let telnyx =
+        json!({"codec": "mulaw", "sample_rate_hz": 8000, "is_assumed": true, "clock": "absent"});
     assert_eq!((&of("telnyx")["wire"], &of("telnyx")["samples"]), (&telnyx, &json!(4)));
     for name in ["exotel", "telnyx"] {
         let ends = format!("callreel_calls_ended_total{{provider=\"{name}\",end=\"stop\"}}");
