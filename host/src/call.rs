@@ -26,7 +26,7 @@ use jiff::Timestamp;
 pub use self::answers::Answers;
 pub use self::audio::{EARLY_BYTES_MAX, Known};
 pub use self::context::Context;
-use self::hints::Hints;
+pub use self::hints::Hints;
 use self::opening::Opening;
 pub use self::opening::{Allowance, Shown};
 use self::stream::{Next, Stream, warn};
@@ -148,8 +148,6 @@ pub struct Call {
     has_unfinished: bool,
     /// The last message as received, if messages are captured.
     line: Option<Vec<u8>>,
-    /// The facts that the stream's URL tells.
-    hints: Hints,
     /// Names the call to [`Context::finished`].
     key: usize,
     peer: SocketAddr,
@@ -183,7 +181,6 @@ impl Call {
             finishing: 0,
             has_unfinished: false,
             line: capture.then(Vec::new),
-            hints: Hints::default(),
             key,
             peer,
             began_at: Timestamp::now(),
@@ -192,9 +189,8 @@ impl Call {
 
     /// The same connection, with facts that no message tells.
     #[must_use]
-    pub fn knowing(self, mut known: Known) -> Self {
-        let hints = Hints::new(known.query.take());
-        Self { known: Arc::new(known), hints, ..self }
+    pub fn knowing(self, known: Known) -> Self {
+        Self { known: Arc::new(known), ..self }
     }
 
     /// Handles bytes of the connection: those that the last result kept, and new ones behind them.
@@ -504,8 +500,14 @@ impl Call {
         let line = self.line.as_deref().filter(|_| has_line);
         stream.make_ready_for(silence, line, context, now);
         *stream.session.silence_mut() = self.silence;
-        let next =
-            stream.follow(frame, &self.hints, &mut self.opening, &mut self.answers, context, now);
+        let next = stream.follow(
+            frame,
+            &self.known.hints,
+            &mut self.opening,
+            &mut self.answers,
+            context,
+            now,
+        );
         self.silence = *stream.session.silence_mut();
         self.note_beside(index, now);
         self.share_dialogue(index);

@@ -104,7 +104,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let samples = if is_paid { missing } else { 0 };
         self.silence_at = at as u32;
         let track = self.tracks.iter().next();
-        let gap = track.map(|track| Gap { track, at, missing, filled: samples, is_by_arrival: false });
+        let gap =
+            track.map(|track| Gap { track, at, missing, filled: samples, is_by_arrival: false });
         // A pause that is silence in the recording is no loss.
         let gap = gap.filter(|gap| gap.missing > 0 && !(is_pause && is_paid));
         let event = Event::Skipped { at, samples, is_pause };

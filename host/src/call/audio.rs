@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use callreel_core::frame::{Body, Frame, Provider, Start, Text};
 
-use super::{Call, Context, routing};
+use super::{Call, Context, Hints, routing};
 use crate::lines;
 use crate::stream_paths::Assumed;
 
@@ -14,14 +14,14 @@ use crate::stream_paths::Assumed;
 pub const EARLY_BYTES_MAX: usize = 32 * 1024;
 
 /// Facts about the streams of a connection that no message tells.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Known {
     /// Settings of the user's for streams that do not tell their format.
     pub assumed: Assumed,
     /// The ids of stream and call from the handshake; empty if it has none.
     pub ids: [String; 2],
-    /// The query of the stream's URL, if there is one.
-    pub query: Option<Box<str>>,
+    /// The facts of the stream's URL.
+    pub hints: Hints,
 }
 
 impl Call {

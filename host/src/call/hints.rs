@@ -15,7 +15,7 @@ const RATE_HZ_MAX: u32 = 192_000;
 
 /// The query of a stream's URL. It may hold a token, so nothing shows it.
 #[derive(Default)]
-pub(super) struct Hints(Option<Box<str>>);
+pub struct Hints(Option<Box<str>>);
 
 impl fmt::Debug for Hints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,7 +24,9 @@ impl fmt::Debug for Hints {
 }
 
 impl Hints {
-    pub(super) fn new(query: Option<Box<str>>) -> Self {
+    /// The facts of a URL with this query.
+    #[must_use]
+    pub fn new(query: Option<Box<str>>) -> Self {
         Self(query.filter(|query| !query.is_empty()))
     }
 

@@ -23,7 +23,7 @@ use super::refusals::Refusal;
 use super::{Front, has_token, hosts, path_and_query, proof};
 use crate::asker::Asker;
 use crate::board::Refused;
-use crate::call::Known;
+use crate::call::{Hints, Known};
 use crate::engine::{Connection, Handle};
 use crate::headers::only;
 use crate::listener::Client;
@@ -59,7 +59,7 @@ pub(super) async fn media_stream(
     let client = head.extensions.get::<Client>().map(|client| client.peer);
     let query = head.uri.query().filter(|query| query.len() <= QUERY_BYTES_MAX).map(Box::from);
     let detector = detector_of(provider, &head.headers);
-    let known = Known { assumed, ids: ids_of(detector, &head.headers), query };
+    let known = Known { assumed, ids: ids_of(detector, &head.headers), hints: Hints::new(query) };
     let caller = Caller { client, detector, known };
     tokio::spawn(hand_over(on_upgrade, caller, front.engine, slot));
     let headers = [
