@@ -51,7 +51,7 @@ pub struct Args {
     /// speech, another voice in every call
     pub audio: Option<PathBuf>,
 
-    /// Provider that the calls look like, by messages, pace and end; --list-providers tells all
+    /// Provider that the calls look like; --list-providers tells all
     #[arg(long = "as", value_name = "PROVIDER", default_value = "twilio", value_parser = parse_look)]
     pub look: &'static Look,
 

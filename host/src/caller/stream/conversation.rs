@@ -269,7 +269,7 @@ mod tests {
             assert_eq!(samples(text, 8000), Some(count));
             assert_eq!(seconds(count, 8000), text);
         }
-        for text in ["1.5", "PT-1S", "PT1M", "PTnanS", ""] {
+        for text in ["1.5", "PT-1S", "PT1M", "PTinfS", ""] {
             assert_eq!(samples(text, 8000), None, "{text}");
         }
     }
