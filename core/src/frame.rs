@@ -14,6 +14,8 @@ mod bandwidth;
 #[cfg(feature = "binary")]
 mod control;
 mod detect;
+#[cfg(feature = "replies")]
+pub(crate) mod dialogue;
 #[cfg(feature = "formats")]
 mod encoding;
 mod exact;
@@ -59,12 +61,12 @@ mod wavix;
 mod webex;
 
 pub use self::detect::{Detector, Verdict};
+#[cfg(feature = "replies")]
+pub use self::dialogue::{Ask, Dialogue, Skipped};
 pub(crate) use self::exact::is_same;
 pub use self::provider::{Habits, Provider};
 #[cfg(feature = "replies")]
-pub(crate) use self::reply::Cause;
-#[cfg(feature = "replies")]
-pub use self::reply::{Ask, Dialogue, REPLY_BYTES_MAX, Reply, Skipped};
+pub use self::reply::{REPLY_BYTES_MAX, Reply};
 pub use self::text::Text;
 pub(crate) use self::twilio::SID_BYTES;
 
@@ -643,15 +645,12 @@ pub(crate) fn parse_or_start(
 /// Parses a message of another provider than Twilio.
 #[cold]
 #[inline(never)]
-#[cfg_attr(
-    not(feature = "replies"),
-    expect(unused_variables, reason = "no stream begins with audio")
-)]
 fn parse_other(
     provider: Provider,
     text: &mut [u8],
     has_begun: impl Fn(&[u8]) -> bool,
 ) -> Result<Frame<'_>, PeerError> {
+    let _ = &has_begun;
     match provider {
         Provider::Twilio => twilio::parse(text, b""),
         #[cfg(feature = "acs")]

@@ -110,7 +110,7 @@ fn sent(fixture: &Fixture) -> Vec<Sent> {
     if let Some(stream) = sent_in_binary(fixture) {
         return vec![stream];
     }
-    if ["acs", "audiocodes", "ringcentral", "webex"].contains(&&*folder(fixture)) {
+    if ["acs", "audiocodes", "genesys", "ringcentral", "webex"].contains(&&*folder(fixture)) {
         return answered::sent(fixture);
     }
     let mut streams: Vec<Sent> = Vec::new();

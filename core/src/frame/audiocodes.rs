@@ -3,9 +3,9 @@
 
 use core::fmt;
 
+use super::dialogue::{Cause, Dialogue};
 use super::members::{Members, Value};
 use super::nested::{Audio, Meaning, Reader, all, string};
-use super::reply::{Cause, Dialogue, Words};
 use super::spelling::Dialect;
 use super::{Ask, Body, Dtmf, Habits, PeerError, Start, Text, Track};
 use crate::format::{Codec, Format};
@@ -92,23 +92,41 @@ fn key<'t>(message: &Members<'t>) -> Body<'t> {
     Body::Other
 }
 
+/// Content of an answer.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(super) enum Words {
+    /// The name of the format that was chosen.
+    Accepted(&'static str),
+    Started,
+    Stopped,
+    Validated,
+}
+
 pub(super) fn reply(cause: Cause<'_, '_>, dialogue: Dialogue) -> Option<Words> {
     Some(match cause {
         Cause::Hello => {
             let format = dialogue.format?;
             let (name, _) = FORMATS.iter().find(|(_, known)| *known == format)?;
-            Words::AudioCodes(name)
+            Words::Accepted(name)
         }
-        Cause::Start(_) => Words::Fixed(r#"{"type":"userStream.started"}"#),
-        Cause::Stop => Words::Fixed(r#"{"type":"userStream.stopped"}"#),
-        Cause::Ask(Ask::Probe) => Words::Fixed(r#"{"type":"connection.validated","success":true}"#),
+        Cause::Start(_) => Words::Started,
+        Cause::Stop => Words::Stopped,
+        Cause::Ask(Ask::Probe) => Words::Validated,
         _ => return None,
     })
 }
 
-/// Writes the answer to an offer: the name of the format that was chosen.
-pub(super) fn write_accepted(format: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write!(f, r#"{{"type":"session.accepted","mediaFormat":"{format}"}}"#)
+/// Writes an answer.
+pub(super) fn write(words: Words, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match words {
+        Words::Accepted(format) => {
+            write!(f, r#"{{"type":"session.accepted","mediaFormat":"{format}"}}"#)
+        }
+        Words::Started => f.write_str(r#"{"type":"userStream.started"}"#),
+        Words::Stopped => f.write_str(r#"{"type":"userStream.stopped"}"#),
+        Words::Validated => f.write_str(r#"{"type":"connection.validated","success":true}"#),
+    }
 }
 
 /// Whether a message is of this provider.

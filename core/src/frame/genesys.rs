@@ -3,9 +3,9 @@
 
 use core::fmt;
 
+use super::dialogue::{Cause, Dialogue, is_repeatable};
 use super::members::{Members, Value};
 use super::nested::{Meaning, Reader, all, millionths, number, object, string};
-use super::reply::{Cause, Dialogue, Words as Reply, is_repeatable};
 use super::spelling::Dialect;
 use super::{Ask, Body, Dtmf, Habits, PeerError, Skipped, Start, Text, Track, Tracks};
 use crate::format::{Codec, Format};
@@ -174,8 +174,8 @@ pub(super) enum Words {
     Updated,
 }
 
-pub(super) fn reply(cause: Cause<'_, '_>) -> Option<Reply> {
-    Some(Reply::Genesys(match cause {
+pub(super) fn reply(cause: Cause<'_, '_>) -> Option<Words> {
+    Some(match cause {
         Cause::Start(start) => Words::Opened(start.format.map(|format| (format, start.tracks))),
         Cause::Ask(Ask::Probe) => Words::Opened(None),
         Cause::Ask(Ask::Ping(_)) => Words::Pong,
@@ -183,7 +183,7 @@ pub(super) fn reply(cause: Cause<'_, '_>) -> Option<Reply> {
         Cause::Refused => Words::Disconnect,
         Cause::Over => Words::Closed,
         Cause::Hello | Cause::Stop => return None,
-    }))
+    })
 }
 
 /// Writes an answer.

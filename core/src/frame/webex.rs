@@ -3,10 +3,10 @@
 
 use core::fmt;
 
+use super::dialogue::{Dialogue, time};
 use super::encoding::Encoding;
 use super::members::{Members, Value};
 use super::nested::{Audio, Meaning, Reader, number, object, string, unix_ms};
-use super::reply::{Dialogue, time};
 use super::spelling::Dialect;
 use super::{Ask, Body, Dtmf, Habits, PeerError, Start, Text, Track};
 use crate::format::Format;

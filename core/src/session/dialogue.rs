@@ -2,7 +2,8 @@
 
 use super::turn::Pending;
 use super::{Error, Event, Gap, Session, State, Turn, parts, silence};
-use crate::frame::{self, Body, Cause, Dialogue, Frame, PeerError, Reply, Skipped, Start};
+use crate::frame::dialogue::Cause;
+use crate::frame::{self, Body, Dialogue, Frame, PeerError, Reply, Skipped, Start};
 
 /// Longest time without audio that one message may tell: four hours.
 pub const SKIP_MS_MAX: u32 = 4 * 60 * 60 * 1000;

@@ -65,7 +65,9 @@ pub(super) fn sent(fixture: &Fixture) -> Vec<Sent> {
     for message in fixture.messages() {
         let message: Value = serde_json::from_slice(&message).unwrap();
         let text = message.to_string().to_ascii_lowercase();
-        if text.contains("mulaw") || message["event"] == "Start" {
+        // Where both are offered, the first one is chosen: linear samples.
+        let is_mulaw = text.contains("mulaw") && !text.contains("raw/lpcm16");
+        if is_mulaw || message["event"] == "Start" {
             format = "mulaw";
         }
         // Streams of AudioCodes have one name.
