@@ -83,22 +83,6 @@ impl<'t> Members<'t> {
         self.filter(|(found, _)| *found == name).last().map(|(_, value)| value)
     }
 
-    /// What [`find`](Self::find) finds for each of several names, in one pass.
-    pub(super) fn find_each<const COUNT: usize>(
-        self,
-        names: [&str; COUNT],
-    ) -> [Option<Value<'t>>; COUNT] {
-        let mut all = [None; COUNT];
-        for (found, value) in self {
-            for (name, place) in names.iter().zip(&mut all) {
-                if *name == found {
-                    *place = Some(value);
-                }
-            }
-        }
-        all
-    }
-
     /// The value of the only member named `name`.
     ///
     /// # Errors
@@ -245,8 +229,6 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(members(text).find("a"), Some(Value::Scalar("true")));
-        let each = members(text).find_each(["a", "z", "e"]);
-        assert_eq!(each, [Some(Value::Scalar("true")), None, Some(Value::Null)]);
         let elements: Vec<_> = expected[1].1.elements().collect();
         let expected = [Value::Scalar("1"), Value::Object(r#"{"c":"}"}"#), Value::Null];
         assert_eq!(elements, expected);

@@ -208,14 +208,13 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
             Value::Null.members()
         }
     };
-    let names = ["streamSid", "callSid", "accountSid", "tracks", "mediaFormat"];
-    let (inside, beside) = (inner.clone().find_each(names), message.clone().find_each(names));
-    let mut fields = inside.into_iter().zip(beside).map(|(inside, beside)| {
-        inside.into_iter().chain(beside).find(|value| *value != Value::Null)
-    });
-    let mut field = || fields.next().flatten();
-    let (stream, call, account) = (field(), field(), field());
-    let (tracks, format) = (field(), field());
+    let places = [inner, message];
+    let field = |name: &str| {
+        let named = |place: &members::Members<'t>| place.clone().find(name);
+        places.iter().filter_map(named).find(|value| *value != Value::Null)
+    };
+    let (stream, call, account) = (field("streamSid"), field("callSid"), field("accountSid"));
+    let (tracks, format) = (field("tracks"), field("mediaFormat"));
     let mut id = |value: Option<Value<'t>>| {
         let text = value.and_then(Value::scalar);
         found.odd_fields += u32::from(!matches!(value, None | Some(Value::String(_))));
@@ -225,15 +224,11 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
     found.read_tracks(tracks);
     found.read_format(format, &FormatNames::CAMEL, HABITS.linear);
     #[cfg(feature = "json")]
-    found.read_ends(|name| {
-        let places = [inner.clone(), message.clone()];
-        places.into_iter().find_map(|place| place.find(name).filter(|value| *value != Value::Null))
-    });
-    for place in [inner, message] {
+    found.read_ends(field);
+    for place in &places {
         if found.parameters.is_empty() {
-            let names = ["customParameters", "custom_parameters"];
-            for (name, value) in names.into_iter().zip(place.find_each(names)) {
-                found.read_parameters(name, value);
+            for name in ["customParameters", "custom_parameters"] {
+                found.read_parameters(name, place.clone().find(name));
             }
         }
     }
@@ -242,11 +237,12 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
 
 /// Whether a message is of this dialect.
 pub(super) fn is_mine(message: &members::Members<'_>, start: &members::Members<'_>) -> bool {
+    let names = ["streamSid", "callSid", "accountSid"];
     // Others name calls in this way, too, in messages that are no events.
-    let [event, beside @ ..] =
-        message.clone().find_each(["event", "streamSid", "callSid", "accountSid"]);
-    matches!(event, Some(Value::String(_))) && {
-        let inside = start.clone().find_each(["streamSid", "callSid", "accountSid"]);
-        beside.into_iter().chain(inside).flatten().any(|value| value != Value::Null)
-    }
+    let is_event = matches!(message.clone().find("event"), Some(Value::String(_)));
+    is_event
+        && names.iter().any(|name| {
+            let values = [message, start].map(|place| place.clone().find(name));
+            values.iter().flatten().any(|value| *value != Value::Null)
+        })
 }
