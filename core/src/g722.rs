@@ -49,7 +49,7 @@ const TAPS: usize = 24;
 /// Coefficients of every other tap of that filter. The taps between them are the same backwards.
 const FILTER: [i32; TAPS / 2] = [3, -11, 12, 32, -210, 951, 3876, -805, 362, -156, 53, -11];
 
-/// Quantiser steps of the low band, by six bits, in 32 768ths of its scale.
+/// Quantiser steps of the low band, by six bits, with a scale of 32 768.
 const LOW_6: [i16; 64] = [
     -136, -136, -136, -136, -24_808, -21_904, -19_008, -16_704, -14_984, -13_512, -12_280, -11_192,
     -10_232, -9360, -8576, -7856, -7192, -6576, -6000, -5456, -4944, -4464, -4008, -3576, -3168,
