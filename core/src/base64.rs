@@ -340,7 +340,7 @@ mod tests {
     fn both_alphabets_in_one_text_are_taken() {
         for decode in [decode_any_by_bytes, decode_any_by_words] {
             let decoded =
-                decode(&mut *b"+-/_".to_vec()).map(|(bytes, is_odd)| (bytes.to_vec(), is_odd));
+                decode(&mut b"+-/_".to_vec()).map(|(bytes, is_odd)| (bytes.to_vec(), is_odd));
             assert_eq!(decoded, Some((std::vec![0xFB, 0xEF, 0xFF], true)));
         }
     }

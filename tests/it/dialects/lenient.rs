@@ -27,11 +27,14 @@ fn codes(number: u64) -> Vec<u8> {
     (0..160).map(|place| (number * 61 + place * 7) as u8 | 0xC8).collect()
 }
 
+/// Spells codes as base64.
+type Spell = fn(Vec<u8>) -> String;
+
 #[test]
 fn base64_without_padding_or_of_the_url_alphabet_is_the_same_audio_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::new(dir.path()).args(&["--admin", "127.0.0.1:0"]).start();
-    let spellings: [(&str, fn(Vec<u8>) -> String); 4] = [
+    let spellings: [(&str, Spell); 4] = [
         ("usual", |codes| BASE64_STANDARD.encode(codes)),
         ("unpadded", |codes| BASE64_STANDARD_NO_PAD.encode(codes)),
         ("url", |codes| BASE64_URL_SAFE.encode(codes)),
