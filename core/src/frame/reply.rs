@@ -17,6 +17,21 @@ pub const REPLY_BYTES_MAX: usize = 512;
 ///
 /// [`Turn::reply`](crate::session::Turn::reply) returns it. Send it as one text message, behind the replies
 /// of earlier turns.
+///
+/// ```
+/// use callreel_core::frame::{Provider, REPLY_BYTES_MAX};
+/// use callreel_core::session::Session;
+///
+/// # #[cfg(feature = "audiocodes")] {
+/// let mut session = Session::new(Provider::AudioCodes, [0; 0]);
+/// let mut text = *br#"{"type":"connection.validate","conversationId":"c-1"}"#;
+/// let turn = session.handle_message(&mut text)?;
+/// let text = turn.reply().map(|reply| reply.to_string()).unwrap_or_default();
+/// assert_eq!(text, r#"{"type":"connection.validated","success":true}"#);
+/// assert!(text.len() <= REPLY_BYTES_MAX);
+/// # }
+/// # Ok::<(), callreel_core::session::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Reply<'t> {
