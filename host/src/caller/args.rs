@@ -63,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "HZ")]
     pub rate: Option<u32>,
 
-    /// List the providers with their codecs, tracks, times and ends, and place no call
+    /// List the providers, with codecs, tracks, times and ends
     #[arg(long)]
     pub list_providers: bool,
 
