@@ -20,7 +20,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 pub use self::events::{EventRecord, FilledBy, GapRecord, What};
-pub use self::format::{Format, UnknownEncoding, ms_at};
+pub use self::format::{Format, UnknownEncoding, Wav, ms_at};
 pub use self::id::{Id, Key, NotAnId, day_of, parse_day};
 use self::outages::Outages;
 pub use self::pauses::{PauseCause, PauseRecord};
@@ -188,37 +188,6 @@ pub struct Frames {
     pub odd_base64: u64,
     /// Rejected, by reason.
     pub rejected: BTreeMap<String, u64>,
-}
-
-/// The WAV beside the record.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Wav {
-    /// Its name, in the record's directory.
-    pub file: String,
-    /// Its length.
-    pub bytes: u64,
-    /// Its SHA-256, in hexadecimal digits; absent if the file is longer than 16 MiB, or if there was no
-    /// time to read it again before it was published.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
-    /// The SHA-256 of the samples as they lie in the file, without the header and without the pad byte
-    /// and chunks behind them. Absent in records of earlier builds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data_sha256: Option<String>,
-}
-
-impl Wav {
-    /// The file's HTTP entity tag: no other file has the same.
-    #[must_use]
-    pub fn etag(&self) -> String {
-        match (&self.sha256, &self.data_sha256) {
-            (Some(whole), _) => format!("\"{whole}\""),
-            (None, data) => {
-                let data = data.as_deref().unwrap_or_default();
-                format!("\"{}-data-{data}\"", self.bytes)
-            }
-        }
-    }
 }
 
 impl Record {

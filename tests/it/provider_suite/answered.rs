@@ -3,7 +3,8 @@
 use callreel_core::frame::{PeerError, Provider, Track};
 use serde_json::json;
 
-use super::{Announced, BINARY, Chunk, Dialect, Numbers, USUAL};
+use super::rows::{BINARY, USUAL};
+use super::{Announced, Chunk, Dialect, Numbers};
 
 /// A dialect of one track of 16-bit samples at 16 kHz, in texts without numbers and times.
 const PLAIN: Dialect = Dialect {
