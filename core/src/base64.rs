@@ -24,14 +24,14 @@ pub(crate) fn decode_in_place(text: &mut [u8]) -> Option<&[u8]> {
 }
 
 /// Decodes a whole text in UTF-8 in place, also without padding and in the alphabet for URLs (RFC 4648,
-/// section 5); `None` if it is not base64: blanks, stray bits, padding in part. The flag tells whether
-/// it differs from the standard alphabet with padding (section 4).
+/// section 5); `None` if it is not base64: blanks, stray bits, padding in part. Sets `is_odd` if it
+/// differs from the standard alphabet with padding (section 4).
 ///
 /// No branch and no address depends on a character, except on padding in the last two, and on which of the
 /// alphabets the text needs. After an error the text holds garbage.
 #[cfg(feature = "lenient")]
-pub(crate) fn decode_any_in_place(text: &mut [u8]) -> Option<(&[u8], bool)> {
-    if HAS_SIMD { decode_any_by_bytes(text) } else { decode_any_by_words(text) }
+pub(crate) fn decode_any_in_place<'t>(text: &'t mut [u8], is_odd: &mut bool) -> Option<&'t [u8]> {
+    if HAS_SIMD { decode_any_by_bytes(text, is_odd) } else { decode_any_by_words(text, is_odd) }
 }
 
 /// The decoder for machines with SIMD.
@@ -51,38 +51,37 @@ pub(crate) fn decode_by_words(text: &mut [u8]) -> Option<&[u8]> {
 /// The decoder of all spellings for machines with SIMD.
 #[cfg(any(feature = "lenient", test))]
 #[inline]
-pub(crate) fn decode_any_by_bytes(text: &mut [u8]) -> Option<(&[u8], bool)> {
+pub(crate) fn decode_any_by_bytes<'t>(text: &'t mut [u8], is_odd: &mut bool) -> Option<&'t [u8]> {
     if !text.len().is_multiple_of(GROUP_CHARS) {
+        *is_odd = true;
         return decode_unpadded(text, |text| by_bytes(text, take_url_characters));
     }
-    let mut is_odd = false;
     let second = |text: &mut [u8]| {
-        is_odd = true;
+        *is_odd = true;
         take_url_characters(text)
     };
-    let bytes = decode(text, |text| by_bytes(text, second))?;
-    Some((bytes, is_odd))
+    decode(text, |text| by_bytes(text, second))
 }
 
 /// The decoder of all spellings for machines without SIMD.
 #[cfg(any(feature = "lenient", test))]
 #[inline]
-pub(crate) fn decode_any_by_words(text: &mut [u8]) -> Option<(&[u8], bool)> {
+pub(crate) fn decode_any_by_words<'t>(text: &'t mut [u8], is_odd: &mut bool) -> Option<&'t [u8]> {
     if !text.len().is_multiple_of(GROUP_CHARS) {
+        *is_odd = true;
         return decode_unpadded(text, |text| {
             spell_usually(text);
             by_words(text)
         });
     }
-    let is_odd = spell_usually(text);
-    let bytes = decode(text, by_words)?;
-    Some((bytes, is_odd))
+    *is_odd |= spell_usually(text);
+    decode(text, by_words)
 }
 
 /// Decodes text that lacks the padding of its last group.
 #[cfg(any(feature = "lenient", test))]
 #[cold]
-fn decode_unpadded(text: &mut [u8], groups: impl Fn(&mut [u8]) -> bool) -> Option<(&[u8], bool)> {
+fn decode_unpadded(text: &mut [u8], groups: impl Fn(&mut [u8]) -> bool) -> Option<&[u8]> {
     let (whole, rest) = text.split_at_mut_checked(text.len() / GROUP_CHARS * GROUP_CHARS)?;
     // One character alone is no byte.
     let count = rest.len().checked_sub(1).filter(|count| *count > 0)?;
@@ -94,7 +93,7 @@ fn decode_unpadded(text: &mut [u8], groups: impl Fn(&mut [u8]) -> bool) -> Optio
     let stray = stray.iter().fold(0, |all, byte| all | byte);
     text.get_mut(bytes..bytes + count)?.copy_from_slice(decoded);
     let decoded = text.get(..bytes + count)?;
-    if is_strange | (stray != 0) { None } else { Some((decoded, true)) }
+    if is_strange | (stray != 0) { None } else { Some(decoded) }
 }
 
 /// Finds the characters of the alphabet for URLs alone among the sextets that [`by_bytes`] has made of the
@@ -289,8 +288,9 @@ mod tests {
             (None, other) => other.map(|other| (other, true)),
         };
         for decode in [decode_any_by_bytes, decode_any_by_words] {
-            let mut in_place = Vec::from(text);
-            let decoded = decode(&mut in_place).map(|(bytes, is_odd)| (Vec::from(bytes), is_odd));
+            let (mut in_place, mut is_odd) = (Vec::from(text), false);
+            let decoded = decode(&mut in_place, &mut is_odd).map(Vec::from);
+            let decoded = decoded.map(|bytes| (bytes, is_odd));
             assert_eq!(decoded, expected, "{text:?}");
         }
     }
@@ -339,9 +339,9 @@ mod tests {
     #[test]
     fn both_alphabets_in_one_text_are_taken() {
         for decode in [decode_any_by_bytes, decode_any_by_words] {
-            let decoded =
-                decode(&mut b"+-/_".to_vec()).map(|(bytes, is_odd)| (bytes.to_vec(), is_odd));
-            assert_eq!(decoded, Some((std::vec![0xFB, 0xEF, 0xFF], true)));
+            let (mut text, mut is_odd) = (*b"+-/_", false);
+            assert_eq!(decode(&mut text, &mut is_odd), Some(&[0xFB, 0xEF, 0xFF][..]));
+            assert!(is_odd);
         }
     }
 

@@ -252,6 +252,9 @@ struct Numbers {
     /// Instants of one unit, the smallest part of a chunk, as a power of two: 1 for G.722, else 0.
     #[cfg(feature = "g722")]
     doubling: u8,
+    /// Half bytes of one instant, as a power of two: 0 for G.722, else 1 to 3.
+    #[cfg(feature = "g722")]
+    halves: u8,
     /// Samples a millisecond: 8 to 192.
     per_ms: u8,
 }
@@ -263,12 +266,16 @@ impl Numbers {
 
     const fn new(format: Format, is_interleaved: bool) -> Self {
         let shift = format.codec.width() as u8 - 1 + is_interleaved as u8;
+        #[cfg(feature = "g722")]
+        let doubling = matches!(format.codec, Codec::G722) as u8;
         Self {
             format,
             is_interleaved,
             shift,
             #[cfg(feature = "g722")]
-            doubling: matches!(format.codec, Codec::G722) as u8,
+            doubling,
+            #[cfg(feature = "g722")]
+            halves: shift + 1 - doubling,
             per_ms: (format.sample_rate_hz / 1000) as u8,
         }
     }
@@ -276,6 +283,26 @@ impl Numbers {
     #[cfg(feature = "g722")]
     const fn doubling(self) -> u8 {
         self.doubling
+    }
+
+    #[cfg(feature = "g722")]
+    const fn instants(self, bytes: usize) -> usize {
+        bytes << 1 >> self.halves
+    }
+
+    #[cfg(feature = "g722")]
+    const fn bytes(self, instants: usize) -> usize {
+        instants << self.halves >> 1
+    }
+
+    #[cfg(not(feature = "g722"))]
+    const fn instants(self, bytes: usize) -> usize {
+        bytes >> self.shift
+    }
+
+    #[cfg(not(feature = "g722"))]
+    const fn bytes(self, instants: usize) -> usize {
+        instants << self.shift
     }
 
     #[cfg(not(feature = "g722"))]
@@ -340,15 +367,13 @@ impl ChunkLayout {
     /// Instants in `bytes` of a chunk: samples of each of its tracks.
     #[inline]
     pub(crate) const fn instants(self, bytes: usize) -> usize {
-        let numbers = self.numbers();
-        bytes << numbers.doubling() >> numbers.shift
+        self.numbers().instants(bytes)
     }
 
     /// Bytes of `instants` in a chunk, without a part of a unit.
     #[inline]
     pub(crate) const fn bytes(self, instants: usize) -> usize {
-        let numbers = self.numbers();
-        instants >> numbers.doubling() << numbers.shift
+        self.numbers().bytes(instants)
     }
 
     /// Instants of a unit, the smallest part of a chunk: 2 for G.722, else 1.
@@ -364,7 +389,6 @@ impl ChunkLayout {
     }
 
     /// Whether only a decoder with the state of its track reads the bytes.
-    #[cfg(feature = "g722")]
     #[inline]
     pub(crate) const fn is_coded(self) -> bool {
         self.numbers().doubling() > 0

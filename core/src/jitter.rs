@@ -102,6 +102,8 @@ pub(crate) struct JitterBuffer<S> {
     /// With two tracks, each has a half as its own ring.
     ring: S,
     stereo: bool,
+    /// There is one part, and its bytes may go to the file as they came.
+    is_plain: bool,
     /// Index, in each part, of the next byte to be read.
     start: usize,
     /// Bytes from `start` on that can no longer change.
@@ -124,6 +126,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
             layout: ChunkLayout::TELEPHONE,
             ring,
             stereo: false,
+            is_plain: true,
             start: 0,
             ready: 0,
             written: [0; 2],
@@ -135,9 +138,21 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
 
     /// Empties the ring, for one track, in place.
     pub(crate) fn clear(&mut self) {
-        let Self { layout, ring: _, stereo, start, ready, written, placed, waited, holes } = self;
+        let Self {
+            layout,
+            ring: _,
+            stereo,
+            is_plain,
+            start,
+            ready,
+            written,
+            placed,
+            waited,
+            holes,
+        } = self;
         *layout = ChunkLayout::TELEPHONE;
         *stereo = false;
+        *is_plain = true;
         (*start, *ready) = (0, 0);
         *written = [0; 2];
         (*placed, *waited) = ([0; 2], [0; 2]);
@@ -169,6 +184,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         }
         self.layout = layout;
         self.stereo = tracks == 2;
+        self.is_plain = tracks == 1 && !layout.is_coded();
         Ok(())
     }
 
@@ -204,7 +220,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
     #[inline]
     pub(crate) fn is_passable(&self) -> bool {
         let [written, _] = self.written;
-        !self.stereo && written == 0 && !self.has_holes()
+        self.is_plain && written == 0 && !self.has_holes()
     }
 
     /// Counts samples of the only track that do not go through the ring; only while it

@@ -19,16 +19,14 @@ mod turn;
 #[cfg(any(feature = "bandwidth", feature = "formats"))]
 use self::arrival::Arrivals;
 use self::clock::Pace;
-use self::identity::{Fingerprint, StreamId};
+use self::identity::StreamId;
 use self::placing::Clock;
 use self::turn::Pending;
 use crate::format::{ChunkLayout, Format};
-use crate::frame::{
-    self, Body, Frame, Media, MediaFrame, PeerError, Provider, Start, Track, Tracks,
-};
+use crate::frame::{self, Body, Frame, MediaFrame, PeerError, Provider, Start, Track, Tracks};
 #[cfg(feature = "g722")]
 use crate::g722::Decoder;
-use crate::jitter::{self, JitterBuffer, Placement};
+use crate::jitter::{self, JitterBuffer};
 use crate::log;
 use crate::wav;
 
@@ -490,104 +488,6 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             }
         };
         Ok(Turn { session: self, event, gaps, pending: Pending::default() })
-    }
-
-    fn take_media<'t>(
-        &mut self,
-        sequence: Option<u64>,
-        media: &Media<'t>,
-        pending: &mut Pending<'t>,
-    ) -> Result<(Placed, Option<Gap>), Error> {
-        let layout = self.jitter.layout();
-        let Some((channel, track)) = self.channel_of(media) else {
-            self.foreign += 1;
-            return Err(self.reject(PeerError::Track));
-        };
-        if layout.whole(media.bytes.len()) != media.bytes.len() {
-            return Err(self.reject(PeerError::Shape));
-        }
-        let samples = layout.instants(media.bytes.len());
-        let (sequence, is_old) = match sequence {
-            Some(_) => (sequence, self.note_sequence(sequence)),
-            None => self.note_chunk(channel, media, samples),
-        };
-        let mut placed = Placed {
-            tracks: media.tracks,
-            samples,
-            late: false,
-            reordered: false,
-            repeated: false,
-        };
-        if self.is_repeat(channel, sequence.map(|sequence| Fingerprint::new(sequence, media))) {
-            self.stats.repeated += 1;
-            placed.repeated = true;
-            placed.samples = 0;
-            return Ok((placed, None));
-        }
-        self.stats.media += 1;
-        if is_old && self.fill_hole(channel, sequence, media) {
-            placed.reordered = true;
-            return Ok((placed, None));
-        }
-        let at = self.jitter.placed(channel);
-        let waited = self.jitter.resume(channel);
-        let (placement, hole) = self.place(channel, at, media, placed.samples, sequence);
-        pending.channel = channel;
-        pending.bytes = media.bytes;
-        pending.silence = match placement {
-            Placement::Fill(filled) | Placement::Jump { filled, .. } => filled,
-            _ => 0,
-        };
-        if self.jitter.has_holes() {
-            self.jitter.close_holes(channel, pending.silence + placed.samples as u64);
-        }
-        let behind = placed.samples;
-        let is_open = hole.is_some_and(|hole| self.jitter.open_hole(hole, behind));
-        let mut gap = Gap::waited(track, at - waited, waited);
-        match placement {
-            Placement::Append => {}
-            Placement::Late | Placement::Rewind => {
-                self.stats.late += 1;
-                placed.late = true;
-            }
-            // Reported when the hole closes.
-            Placement::Fill(_) if is_open => {}
-            Placement::Fill(count) => {
-                gap.missing += count;
-                gap.filled += count;
-                gap.is_by_arrival = media.timestamp_ms.is_none();
-            }
-            Placement::Jump { missing, filled } => {
-                // Cannot overflow: at most half of the 64-bit numbers, and a gap.
-                gap.missing += missing;
-                gap.filled += filled;
-                gap.is_by_arrival = media.timestamp_ms.is_none();
-            }
-        }
-        Ok((placed, (gap.missing > 0).then_some(gap)))
-    }
-
-    /// The channel of a chunk, and its track: inbound if it holds both. `None` if the start did not
-    /// announce such chunks.
-    #[inline]
-    fn channel_of(&self, media: &Media<'_>) -> Option<(usize, Track)> {
-        match media.tracks {
-            Tracks::One(track) if !self.jitter.layout().is_interleaved() => {
-                Some((self.tracks.channel(track)?, track))
-            }
-            Tracks::Both if self.jitter.layout().is_interleaved() => Some((0, Track::Inbound)),
-            _ => None,
-        }
-    }
-
-    /// Keeps a chunk as its track's last one; returns whether it is an exact repeat of the one before.
-    #[inline]
-    fn is_repeat(&mut self, channel: usize, fingerprint: Option<Fingerprint>) -> bool {
-        let Some(clock) = self.clocks.get_mut(channel) else {
-            return false;
-        };
-        let last = core::mem::replace(&mut clock.last, fingerprint);
-        fingerprint.is_some() && last == fingerprint
     }
 
     /// Begins a recording of the announced tracks; returns whether their format can be recorded.

@@ -32,10 +32,9 @@ impl Found {
             None => before.get(id_start..id_end),
         };
         #[cfg(feature = "lenient")]
-        let (decoded, is_odd_base64) = match base64::decode_any_in_place(payload) {
-            Some((bytes, is_odd)) => (Some(bytes), is_odd),
-            None => (None, false),
-        };
+        let mut is_odd_base64 = false;
+        #[cfg(feature = "lenient")]
+        let decoded = base64::decode_any_in_place(payload, &mut is_odd_base64);
         #[cfg(not(feature = "lenient"))]
         let decoded = base64::decode_in_place(payload);
         let body = match decoded {

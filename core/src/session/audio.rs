@@ -49,6 +49,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             stream_id: b"",
             media,
             is_known: true,
+            #[cfg(feature = "lenient")]
             is_odd_base64: false,
         })
     }

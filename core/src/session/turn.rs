@@ -201,15 +201,15 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
 
     #[inline]
     fn poll<T: Item>(&mut self, out: &mut [T]) -> usize {
-        #[cfg(feature = "g722")]
-        if self.session.jitter.layout().is_coded() {
-            let (used, pending) = self.session.decode(Some(self.pending), out);
-            self.pending = pending.unwrap_or_default();
-            return used;
-        }
         let jitter = &mut self.session.jitter;
         if self.pending.silence == 0 && jitter.is_passable() {
             return self.pending.pass(jitter, out);
+        }
+        #[cfg(feature = "g722")]
+        if jitter.layout().is_coded() {
+            let (used, pending) = self.session.decode(Some(self.pending), out);
+            self.pending = pending.unwrap_or_default();
+            return used;
         }
         let (used, pending) = drain(jitter, self.pending, out);
         self.pending = pending;

@@ -39,14 +39,13 @@ fn main() {
     if matches!(seed.as_str(), "bytes" | "words" | "url" | "samples" | "wav" | "table") {
         make_undefined(body);
     }
+    let mut is_odd = false;
     let decoded = match seed.as_str() {
-        "words" => base64::decode_any_by_words(black_box(&mut text)).expect("it is base64").0,
-        "bytes" | "url" => {
-            base64::decode_any_by_bytes(black_box(&mut text)).expect("it is base64").0
-        }
-        _ => decode(black_box(&mut text)),
+        "words" => base64::decode_any_by_words(black_box(&mut text), &mut is_odd),
+        "bytes" | "url" => base64::decode_any_by_bytes(black_box(&mut text), &mut is_odd),
+        _ => Some(decode(black_box(&mut text))),
     };
-    let decoded = black_box(decoded);
+    let decoded = black_box(decoded.expect("it is base64"));
     match seed.as_str() {
         "bytes" | "words" | "url" => {}
         "wav" => {
@@ -63,7 +62,7 @@ fn main() {
 
 #[inline(never)]
 fn decode(text: &mut [u8]) -> &[u8] {
-    base64::decode_any_in_place(text).expect("it is base64").0
+    base64::decode_any_in_place(text, &mut false).expect("it is base64")
 }
 
 #[inline(never)]
