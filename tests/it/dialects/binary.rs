@@ -65,7 +65,10 @@ fn audio_that_nothing_announces_has_the_format_of_its_path() {
     let found = record(&server, dir.path(), "/raw", &raw, 1).remove(0);
     let facts = [&found["provider"], &found["state"], &found["end"], &found["media_clock"]];
     assert_eq!(facts, ["mod-audio-stream", "complete", "close", "absent"]);
-    let wire = json!({"codec": "l16le", "sample_rate_hz": 8000, "is_assumed": true});
+    let wire = json!({
+        "codec": "l16le", "sample_rate_hz": 8000, "is_assumed": true,
+        "byte_order": "little", "byte_order_from": "table", "clock": "absent",
+    });
     assert_eq!((&found["wire"], &found["tracks"]), (&wire, &json!(["inbound"])));
     assert_eq!((heard(dir.path(), &found), &found["gaps"]), (audio.clone(), &json!([])));
 
@@ -81,7 +84,10 @@ fn audio_that_nothing_announces_has_the_format_of_its_path() {
         lines.push("\"bye\"".to_owned());
         let found = record(&server, dir.path(), "/fs", &lines, 1);
         assert_eq!((found.len(), &found[0]["parameters"]), (1, &parameters));
-        let wire = json!({"codec": "l16le", "sample_rate_hz": 16000, "is_assumed": true});
+        let wire = json!({
+            "codec": "l16le", "sample_rate_hz": 16000, "is_assumed": true,
+            "byte_order": "little", "byte_order_from": "table", "clock": "absent",
+        });
         assert_eq!((&found[0]["wire"], &found[0]["samples"]), (&wire, &json!(1500)));
         assert_eq!(found[0]["tracks"], json!(["inbound", "outbound"]));
         assert_eq!(heard(dir.path(), &found[0]), audio);
