@@ -243,7 +243,7 @@ fn the_rate_of_an_exotel_stream_may_be_in_its_url_alone() {
         let mut wire = wire;
         let told =
             [("byte_order", "little"), ("byte_order_from", "table"), ("clock", "milliseconds")];
-        told.map(|(name, word)| wire[name] = word.into());
+        told.into_iter().for_each(|(name, word)| wire[name] = word.into());
         assert_eq!(record["wire"], wire, "{id}");
         assert_eq!(record["format"]["sample_rate_hz"], wire["sample_rate_hz"], "{id}");
     }
