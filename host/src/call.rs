@@ -189,8 +189,8 @@ impl Call {
 
     /// The same connection, with facts that no message tells.
     #[must_use]
-    pub fn knowing(self, known: Known) -> Self {
-        Self { known: Arc::new(known), ..self }
+    pub fn knowing(self, known: Arc<Known>) -> Self {
+        Self { known, ..self }
     }
 
     /// Handles bytes of the connection: those that the last result kept, and new ones behind them.

@@ -146,7 +146,7 @@ pub struct Connection {
     /// What the path and the handshake tell of the provider.
     pub detector: Detector,
     /// The facts about its streams that no message tells.
-    pub known: Known,
+    pub known: Arc<Known>,
 }
 
 /// The media threads and the writers behind them.

@@ -60,7 +60,7 @@ pub(super) async fn media_stream(
     let query = head.uri.query().filter(|query| query.len() <= QUERY_BYTES_MAX).map(Box::from);
     let detector = detector_of(provider, &head.headers);
     let known = Known { assumed, ids: ids_of(detector, &head.headers), hints: Hints::new(query) };
-    let caller = Caller { client, detector, known };
+    let caller = Caller { client, detector, known: Arc::new(known) };
     tokio::spawn(hand_over(on_upgrade, caller, front.engine, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
@@ -79,7 +79,7 @@ struct Caller {
     /// The address that a proxy tells.
     client: Option<SocketAddr>,
     detector: Detector,
-    known: Known,
+    known: Arc<Known>,
 }
 
 /// The provider of a stream, as far as its path or its handshake tells it.
