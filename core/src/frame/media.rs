@@ -41,14 +41,15 @@ pub struct MediaFrame<'t> {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Media<'t> {
     /// Track of the audio; [`Tracks::Both`] if the tracks alternate sample by sample, inbound first
-    /// ([`Start::is_interleaved`]).
+    /// ([`Start::is_interleaved`](super::Start::is_interleaved)).
     pub tracks: Tracks,
     /// Number among the chunks of the track (with some providers, of the stream).
     pub chunk: Option<u64>,
     /// Place in media time, in milliseconds by the provider's documentation (but see
     /// [`MediaClock`](crate::session::MediaClock)), from an origin of the provider's choice.
     pub timestamp_ms: Option<u64>,
-    /// Samples as the provider encodes them ([`Start::format`]), decoded from base64.
+    /// Samples as the provider encodes them ([`Start::format`](super::Start::format)), decoded
+    /// from base64.
     pub bytes: &'t [u8],
 }
 

@@ -30,7 +30,7 @@ impl AsRef<[u8]> for Answer {
     }
 }
 
-/// Frames for the peer, oldest first. *Invariant: [`PONGS_MAX`] pongs at most.* Takes memory only while it
+/// Frames for the peer, oldest first. *Invariant: sixteen pongs at most.* Takes memory only while it
 /// holds some.
 #[derive(Debug, Default)]
 pub struct Answers {
