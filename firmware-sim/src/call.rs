@@ -33,8 +33,8 @@ pub const QUEUE_SAMPLES: usize =
 /// Samples of the whole media frames of 20 ms that fit into a connection's buffer.
 const BUFFER_SAMPLES: usize = BUFFER_BYTES / FRAME_BYTES * 160;
 
-/// A media frame of 20 ms with its WebSocket header.
-const FRAME_BYTES: usize = MESSAGE_BYTES_MAX / 4 + 8;
+/// A media frame of 20 ms as Twilio sends it, with its WebSocket header.
+const FRAME_BYTES: usize = 384 + 8;
 
 /// Most samples of one message: all of it were base64.
 const MESSAGE_SAMPLES_MAX: usize = MESSAGE_BYTES_MAX / 4 * 3;
