@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(error("/telnyx/incoming-call/=telnyx"), taken);
         let told = error("/x=Telnyx").to_string();
         assert!(
-            told.contains("\"Telnyx\"") && told.contains("plivo, signalwire, telnyx"),
+            told.contains("\"Telnyx\"") && told.contains("plivo, ringcentral, signalwire"),
             "{told}"
         );
     }
