@@ -10,7 +10,7 @@ use crate::harness::oracle::{self, bytes, samples};
 use crate::harness::peer::{FIN, Peer, TEXT, frame};
 use crate::harness::process::Setup;
 use crate::harness::python;
-use crate::harness::recorder::{Recording, record_one};
+use crate::harness::recorder::{Core, Recorder as _, Recording, record_one};
 use crate::harness::shelf;
 
 /// Bytes of a chunk of 20 ms, and its samples.
@@ -158,6 +158,22 @@ fn a_call_in_g722_is_recorded_at_16_khz_and_a_gap_is_silence_that_the_decoder_do
     let gap = |number: u64, chunks: u64| (number * 320, chunks * 320, chunks * 320);
     assert_eq!(gaps, [gap(10, 3), gap(20, 1), gap(30, 1)]);
     assert_eq!((recording.stats.missing, recording.stats.reordered), (6, 1));
+}
+
+#[test]
+fn g722_in_binary_messages_is_recorded_as_ffmpeg_decodes_it() {
+    let codes = encoded(&speech(5, 30));
+    let start = "\"MEDIA_START connection_id:c channel:x channel_id:y format:g722 ptime:20\"";
+    let mut lines = vec![start.as_bytes().to_vec()];
+    // Of any length: the decoder's state goes on.
+    lines.extend(
+        codes
+            .chunks(170)
+            .map(|piece| json!({"binary": BASE64_STANDARD.encode(piece)}).to_string().into_bytes()),
+    );
+    let files = Core.record(&lines);
+    let read = oracle::Wavs::new("g722-binary", [&files[0][..]]).ffmpeg().remove(0);
+    assert_eq!((files.len(), read == decoded_by_ffmpeg(&codes)), (1, true));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::found::to_str;
 use super::members::{Members, Value};
 use super::spelling::Dialect;
 use super::{Body, Dtmf, Frame, Habits, Mark, PeerError, Start, Text};
-use crate::format::{Codec, Format};
+use crate::format::{Codec, Format, G722_RATE_HZ};
 
 /// There is no stop: the connection is closed. Audio may come before the start.
 pub(super) const HABITS: Habits = Habits {
@@ -102,6 +102,7 @@ fn format_of(name: &str) -> Option<Format> {
     match name {
         "ulaw" => telephone(Codec::Mulaw),
         "alaw" => telephone(Codec::Alaw),
+        "g722" => Some(Format { codec: Codec::G722, sample_rate_hz: G722_RATE_HZ }),
         "slin" => telephone(Codec::L16Le),
         _ => {
             let khz: u32 = name.strip_prefix("slin")?.parse().ok()?;
