@@ -52,6 +52,8 @@ mod start;
 mod telnyx;
 mod text;
 mod twilio;
+#[cfg(feature = "json")]
+mod usual;
 #[cfg(feature = "vonage")]
 mod vonage;
 #[cfg(feature = "voximplant")]

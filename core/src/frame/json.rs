@@ -5,7 +5,7 @@ use super::found::{Anything, Found, Slow, from_json, range_in, to_str};
 use super::members::{self, Members, Value};
 use super::spelling::{Dialect, canonicalise};
 use super::start::{FormatNames, track};
-use super::{Body, Dtmf, Frame, Habits, Mark, PeerError, Start, Text, Track};
+use super::{Body, Dtmf, Frame, Habits, Mark, PeerError, Start, Text, Track, usual};
 
 /// Names of one provider's fields. An empty name stands for a field that the provider does not have.
 ///
@@ -80,6 +80,14 @@ pub(super) fn no_more<'t>(_: &mut Start<'t>, _: &Members<'t>) {}
 
 #[inline(never)]
 pub(super) fn parse<'t>(text: &'t mut [u8], names: &Names) -> Result<Frame<'t>, PeerError> {
+    match usual::find(text, names) {
+        Some(found) => Ok(found.decode(text)),
+        None => parse_any(text, names),
+    }
+}
+
+/// Parses a message in any spelling.
+pub(super) fn parse_any<'t>(text: &'t mut [u8], names: &Names) -> Result<Frame<'t>, PeerError> {
     let odd_fields = canonicalise(text, &names.dialect)?;
     match parse_media(text, names)? {
         Slow::Media(found) => Ok(found.decode(text)),

@@ -1,0 +1,277 @@
+//! The usual spelling of media messages, in any order of their fields: one pass, and no JSON parser. Any
+//! other spelling is left to the reader that takes all of them.
+
+use super::exact::{digits, is_plain};
+use super::found::Found;
+use super::json::{Kind, Names};
+use super::start::track;
+
+/// Bytes that are looked at together for the end of a string.
+const BLOCK_BYTES: usize = 16;
+
+/// Finds the audio of a media message in which every string is plain, every number a whole one, every
+/// field there once at most, and the only object within the message that with the audio. `None` for any
+/// other message, media or not: nothing is known of it.
+pub(super) fn find(text: &[u8], names: &Names) -> Option<Found> {
+    let mut scan = Scan { text, at: 0 };
+    let mut fields = Fields::default();
+    scan.object(names, &mut fields, false)?;
+    if scan.at < text.len() {
+        return None;
+    }
+    let Fields { is_media, has_object, sequence, stream, track, chunk, timestamp_ms, payload } =
+        fields;
+    if !is_media || has_object == names.media.is_empty() {
+        return None;
+    }
+    let ((payload_start, payload_end), (id_start, id_end)) = (payload?, stream.unwrap_or_default());
+    let track = track.unwrap_or(super::Track::Inbound);
+    Some(Found {
+        sequence,
+        track,
+        chunk,
+        timestamp_ms,
+        payload_start,
+        payload_end,
+        id_start,
+        id_end,
+        is_known: false,
+    })
+}
+
+#[derive(Default)]
+struct Fields {
+    is_media: bool,
+    has_object: bool,
+    sequence: Option<u64>,
+    /// Ranges of the text.
+    stream: Option<(usize, usize)>,
+    payload: Option<(usize, usize)>,
+    track: Option<super::Track>,
+    chunk: Option<u64>,
+    timestamp_ms: Option<u64>,
+}
+
+/// A value that is no object.
+enum Value<'t> {
+    Number(u64),
+    /// The bytes between the quotes, and their range.
+    String(&'t [u8], (usize, usize)),
+}
+
+impl Value<'_> {
+    /// The number, with or without quotes.
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::String(text, _) => {
+                digits(text).filter(|(_, rest)| rest.is_empty()).map(|(n, _)| n)
+            }
+        }
+    }
+}
+
+impl Fields {
+    /// Takes a field, which `is_own` if it stands where the audio does.
+    fn note(&mut self, names: &Names, name: &[u8], value: &Value<'_>, is_own: bool) -> Option<()> {
+        let is = |known: &str| name == known.as_bytes();
+        if is(names.event) && !is_own | names.media.is_empty() {
+            let Value::String(event, _) = value else { return None };
+            let mut media = names.events.iter().filter(|(_, kind)| *kind == Kind::Media);
+            let is_media = media.any(|(name, _)| *event == name.as_bytes());
+            return (is_media && !core::mem::replace(&mut self.is_media, true)).then_some(());
+        }
+        if is_own {
+            match name {
+                b"track" => {
+                    let Value::String(name, _) = value else { return None };
+                    return set(&mut self.track, track(core::str::from_utf8(name).ok()?)?);
+                }
+                b"payload" => {
+                    let Value::String(_, range) = value else { return None };
+                    return set(&mut self.payload, *range);
+                }
+                b"chunk" => return set(&mut self.chunk, value.number()?),
+                b"timestamp" => return set(&mut self.timestamp_ms, value.number()?),
+                _ => {}
+            }
+        }
+        if !names.sequence.is_empty() && is(names.sequence) {
+            return set(&mut self.sequence, value.number()?);
+        }
+        if is(names.stream_id) {
+            let Value::String(_, range) = value else { return None };
+            return set(&mut self.stream, *range);
+        }
+        Some(())
+    }
+}
+
+/// Sets a value that is not there yet.
+fn set<T>(place: &mut Option<T>, value: T) -> Option<()> {
+    place.replace(value).is_none().then_some(())
+}
+
+struct Scan<'t> {
+    text: &'t [u8],
+    at: usize,
+}
+
+impl<'t> Scan<'t> {
+    /// Takes an object: the message, or that with the audio.
+    fn object(&mut self, names: &Names, fields: &mut Fields, is_inner: bool) -> Option<()> {
+        self.take(b'{')?;
+        loop {
+            self.take(b'"')?;
+            let (name, _) = self.string()?;
+            self.take(b':')?;
+            self.blank();
+            if self.peek() == Some(b'{') {
+                let is_audio =
+                    !is_inner && !names.media.is_empty() && name == names.media.as_bytes();
+                if !is_audio || core::mem::replace(&mut fields.has_object, true) {
+                    return None;
+                }
+                self.object(names, fields, true)?;
+            } else {
+                let value = self.value()?;
+                fields.note(names, name, &value, is_inner || names.media.is_empty())?;
+            }
+            if self.take(b'}').is_some() {
+                return Some(());
+            }
+            self.take(b',')?;
+            self.blank();
+        }
+    }
+
+    fn value(&mut self) -> Option<Value<'t>> {
+        if self.take(b'"').is_some() {
+            let (text, range) = self.string()?;
+            return Some(Value::String(text, range));
+        }
+        let rest = self.text.get(self.at..)?;
+        let (number, behind) = digits(rest)?;
+        self.at += rest.len() - behind.len();
+        Some(Value::Number(number))
+    }
+
+    /// Takes the rest of a plain string, behind its first quote.
+    fn string(&mut self) -> Option<(&'t [u8], (usize, usize))> {
+        let rest = self.text.get(self.at..)?;
+        let mut blocks = 0;
+        for block in rest.as_chunks::<BLOCK_BYTES>().0 {
+            if !block.iter().fold(true, |all, byte| all & (*byte != b'"')) {
+                break;
+            }
+            blocks += BLOCK_BYTES;
+        }
+        let length = blocks + rest.get(blocks..)?.iter().position(|byte| *byte == b'"')?;
+        let string = rest.get(..length)?;
+        let start = self.at;
+        self.at += length + 1;
+        is_plain(string).then_some((string, (start, start + length)))
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn take(&mut self, byte: u8) -> Option<()> {
+        (self.peek() == Some(byte)).then(|| self.at += 1)
+    }
+
+    /// Passes over a blank.
+    fn blank(&mut self) {
+        self.at += usize::from(self.peek() == Some(b' '));
+    }
+}
+
+#[cfg(all(test, feature = "providers"))]
+mod tests {
+    extern crate std;
+
+    use std::format;
+    use std::string::String;
+    use std::vec::Vec;
+
+    use super::super::{bandwidth, exotel, json, plivo, telnyx, voximplant, wavix};
+    use super::*;
+
+    const MESSAGES: [(&Names, &str); 7] = [
+        (
+            &telnyx::NAMES,
+            r#"{"event":"media","sequence_number":"4","media":{"track":"inbound","chunk":"2","timestamp":"20","payload":"AAcOFRwjKjE="},"stream_id":"32DE0DEA-1"}"#,
+        ),
+        (
+            &plivo::NAMES,
+            r#"{"sequenceNumber":2,"streamId":"b77e","event":"media","media":{"track":"outbound","timestamp":"1764200000020","chunk":1,"payload":"AAcOFRwjKjE="},"extra_headers":"{}"}"#,
+        ),
+        (
+            &exotel::NAMES,
+            r#"{"event": "media", "sequence_number": 3, "stream_sid": "s-1", "media": {"chunk": 2, "timestamp": "10", "payload": "AAcOFRwj"}}"#,
+        ),
+        (
+            &bandwidth::NAMES,
+            r#"{"eventType":"media","streamId":"s-1","track":"inbound","payload":"AAcOFRwjKjE="}"#,
+        ),
+        (
+            &voximplant::NAMES,
+            r#"{"event":"media","sequenceNumber":1,"media":{"tag":"a","chunk":0,"timestamp":0,"payload":"AAcO"}}"#,
+        ),
+        (
+            &wavix::NAMES,
+            r#"{"event":"media","event_time":"2026","call_id":"c","stream_id":"s","sequence_number":7,"media":{"track":"inbound","chunk":1,"timestamp":160,"payload":"AAcOFRwj"}}"#,
+        ),
+        (&telnyx::NAMES, r#"{"stream_id":"S","media":{"payload":"AAcO"},"event":"media"}"#),
+    ];
+
+    /// Reads a text in both ways, and returns whether it is of the usual spelling.
+    fn agree(names: &Names, text: &[u8]) -> bool {
+        let Some(found) = find(text, names) else { return false };
+        let quick = format!("{:?}", found.decode(&mut text.to_vec()));
+        let slow = format!("{:?}", json::parse_any(&mut text.to_vec(), names).map(Some));
+        assert_eq!(format!("Ok(Some({quick}))"), slow, "{}", String::from_utf8_lossy(text));
+        true
+    }
+
+    #[test]
+    fn usual_messages_are_found() {
+        for (names, text) in MESSAGES {
+            assert!(agree(names, text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_found_means_the_same_to_the_reader_of_all_spellings() {
+        let bytes = b"\"\\{}[],:. 0129-+eE_=\x00\x1F\x7F\x80ntmsx";
+        let mut found = 0u32;
+        for (names, text) in MESSAGES {
+            let text = text.as_bytes();
+            for at in 0..text.len() {
+                let (before, after) = text.split_at(at);
+                let mut others: Vec<Vec<u8>> = Vec::new();
+                others.push([before, after.get(1..).unwrap_or_default()].concat());
+                others.push(before.to_vec());
+                for byte in bytes {
+                    others.push([before, &[*byte], after].concat());
+                    others.push([before, &[*byte], after.get(1..).unwrap_or_default()].concat());
+                }
+                // A member moved, left out or there twice.
+                for to in (0..text.len()).filter(|to| text.get(*to) == Some(&b',')) {
+                    if text.get(at) == Some(&b',') {
+                        let piece = after.split(|byte| *byte == b',').nth(1).unwrap_or_default();
+                        let (start, end) = text.split_at(to);
+                        others.push([start, b",", piece, end].concat());
+                    }
+                }
+                for other in others {
+                    if core::str::from_utf8(&other).is_ok() {
+                        found += u32::from(agree(names, &other));
+                    }
+                }
+            }
+        }
+        assert!(found > 1000, "{found}");
+    }
+}
