@@ -33,6 +33,8 @@ mod media;
 mod members;
 #[cfg(feature = "mod-audio-stream")]
 mod mod_audio_stream;
+#[cfg(feature = "json")]
+mod names;
 #[cfg(feature = "replies")]
 mod nested;
 #[cfg(feature = "plivo")]

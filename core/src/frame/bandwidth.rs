@@ -1,7 +1,7 @@
 //! Bandwidth: `<StartStream>`, by the field tables in the repository Bandwidth/api-docs on 2026-11-27.
 
-use super::json::{CAMEL_NUMBERS, EVENTS, Names};
 use super::members::{Members, Value};
+use super::names::{CAMEL_NUMBERS, EVENTS, Names};
 use super::spelling::Dialect;
 use super::start::{FormatNames, track};
 use super::{Habits, Start, Text, Track, Tracks};

@@ -2,8 +2,8 @@
 //! on 2026-11-27.
 
 use super::Habits;
-use super::json::{EVENTS, Names, SNAKE_NUMBERS, no_more};
 use super::members::Members;
+use super::names::{EVENTS, Names, SNAKE_NUMBERS, no_more};
 use super::spelling::Dialect;
 use super::start::FormatNames;
 use crate::format::{Codec, Format};

@@ -3,80 +3,10 @@
 
 use super::found::{Anything, Found, Slow, from_json, range_in, to_str};
 use super::members::{self, Members, Value};
-use super::spelling::{Dialect, canonicalise};
-use super::start::{FormatNames, track};
-use super::{Body, Dtmf, Frame, Habits, Mark, PeerError, Start, Text, Track, usual};
-
-/// Names of one provider's fields. An empty name stands for a field that the provider does not have.
-///
-/// A field may stand in the object of its event or beside it; the one in the object has precedence.
-pub(super) struct Names {
-    pub(super) habits: &'static Habits,
-    pub(super) dialect: Dialect,
-    /// Name of the event.
-    pub(super) event: &'static str,
-    /// Names of events, and their meanings.
-    pub(super) events: &'static [(&'static str, Kind)],
-    /// Number among the messages of the stream.
-    pub(super) sequence: &'static str,
-    /// Object with the audio; empty if the audio stands beside the event.
-    pub(super) media: &'static str,
-    /// Object of a start and of a stop.
-    pub(super) start: &'static str,
-    pub(super) stream_id: &'static str,
-    pub(super) call_id: &'static str,
-    pub(super) account_id: &'static str,
-    pub(super) tracks: &'static str,
-    /// Object with the format of the audio, and the names of its fields.
-    pub(super) format: &'static str,
-    pub(super) format_names: FormatNames,
-    /// Object with the user's parameters.
-    pub(super) parameters: &'static str,
-    /// Reads the fields of a start that no other provider has: `message` is the whole message.
-    pub(super) more: for<'t> fn(&mut Start<'t>, message: &Members<'t>),
-}
-
-/// Meaning of an event.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Kind {
-    Connected,
-    Dtmf,
-    Mark,
-    Media,
-    Start,
-    Stop,
-}
-
-/// Numbers of the providers that spell them `sequence_number`, as Exotel, Telnyx and Wavix do.
-#[cfg(any(feature = "exotel", feature = "telnyx", feature = "wavix"))]
-pub(super) const SNAKE_NUMBERS: &[&[u8]] =
-    &[b"sequence_number", b"chunk", b"timestamp", b"sample_rate", b"channels"];
-
-/// Numbers of the providers that spell them `sequenceNumber`.
-#[cfg(any(feature = "bandwidth", feature = "plivo", feature = "voximplant"))]
-pub(super) const CAMEL_NUMBERS: &[&[u8]] =
-    &[b"sequenceNumber", b"chunk", b"timestamp", b"sampleRate", b"channels"];
-
-/// Events of most providers.
-#[cfg(any(
-    feature = "bandwidth",
-    feature = "exotel",
-    feature = "telnyx",
-    feature = "voximplant",
-    feature = "wavix"
-))]
-pub(super) const EVENTS: &[(&str, Kind)] = &[
-    ("media", Kind::Media),
-    ("connected", Kind::Connected),
-    ("start", Kind::Start),
-    ("dtmf", Kind::Dtmf),
-    ("mark", Kind::Mark),
-    ("stop", Kind::Stop),
-];
-
-/// For providers with no field of their own.
-#[cfg(any(feature = "exotel", feature = "voximplant"))]
-pub(super) fn no_more<'t>(_: &mut Start<'t>, _: &Members<'t>) {}
+use super::names::{Kind, Names};
+use super::spelling::canonicalise;
+use super::start::track;
+use super::{Body, Dtmf, Frame, Mark, PeerError, Start, Text, Track, usual};
 
 #[inline(never)]
 pub(super) fn parse<'t>(text: &'t mut [u8], names: &Names) -> Result<Frame<'t>, PeerError> {
@@ -278,4 +208,101 @@ fn start<'t>(message: &Members<'t>, names: &Names, odd_fields: u32) -> Start<'t>
     found.read_ends(field);
     (names.more)(&mut found, message);
     found
+}
+
+#[cfg(all(test, feature = "providers"))]
+mod tests {
+    extern crate std;
+
+    use std::format;
+    use std::string::String;
+    use std::vec::Vec;
+
+    use super::super::{bandwidth, exotel, plivo, telnyx, voximplant, wavix};
+    use super::*;
+
+    const MESSAGES: [(&Names, &str); 9] = [
+        (
+            &plivo::NAMES,
+            r#"{"media":{"track":"inbound","payload":"AAcO","chunk":1,"chunk2":7},"event":"media","streamId":"b7","sequenceNumber":2}"#,
+        ),
+        (
+            &bandwidth::NAMES,
+            r#"{"track":"inbound","payload":"AAcO","eventType":"media","streamId":"s","sequenceNumber":2}"#,
+        ),
+        (
+            &telnyx::NAMES,
+            r#"{"event":"media","sequence_number":"4","media":{"track":"inbound","chunk":"2","timestamp":"20","payload":"AAcOFRwjKjE="},"stream_id":"32DE0DEA-1"}"#,
+        ),
+        (
+            &plivo::NAMES,
+            r#"{"sequenceNumber":2,"streamId":"b77e","event":"media","media":{"track":"outbound","timestamp":"1764200000020","chunk":1,"payload":"AAcOFRwjKjE="},"extra_headers":"{}"}"#,
+        ),
+        (
+            &exotel::NAMES,
+            r#"{"event": "media", "sequence_number": 3, "stream_sid": "s-1", "media": {"chunk": 2, "timestamp": "10", "payload": "AAcOFRwj"}}"#,
+        ),
+        (
+            &bandwidth::NAMES,
+            r#"{"eventType":"media","streamId":"s-1","track":"inbound","payload":"AAcOFRwjKjE="}"#,
+        ),
+        (
+            &voximplant::NAMES,
+            r#"{"event":"media","sequenceNumber":1,"media":{"tag":"a","chunk":0,"timestamp":0,"payload":"AAcO"}}"#,
+        ),
+        (
+            &wavix::NAMES,
+            r#"{"event":"media","event_time":"2026","call_id":"c","stream_id":"s","sequence_number":7,"media":{"track":"inbound","chunk":1,"timestamp":160,"payload":"AAcOFRwj"}}"#,
+        ),
+        (&telnyx::NAMES, r#"{"stream_id":"S","media":{"payload":"AAcO"},"event":"media"}"#),
+    ];
+
+    /// Reads a text in both ways, and returns whether it is of the usual spelling.
+    fn agree(names: &Names, text: &[u8]) -> bool {
+        let Some(found) = usual::find(text, names) else { return false };
+        let quick = format!("{:?}", found.decode(&mut text.to_vec()));
+        let slow = format!("{:?}", parse_any(&mut text.to_vec(), names).map(Some));
+        assert_eq!(format!("Ok(Some({quick}))"), slow, "{}", String::from_utf8_lossy(text));
+        true
+    }
+
+    #[test]
+    fn usual_messages_are_found() {
+        for (names, text) in MESSAGES {
+            assert!(agree(names, text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_found_means_the_same_to_the_reader_of_all_spellings() {
+        let bytes = b"\"\\{}[],:. 0129-+eE_=\x00\x1F\x7F\x80ntmsx";
+        let mut found = 0u32;
+        for (names, text) in MESSAGES {
+            let text = text.as_bytes();
+            for at in 0..text.len() {
+                let (before, after) = text.split_at(at);
+                let mut others: Vec<Vec<u8>> = Vec::new();
+                others.push([before, after.get(1..).unwrap_or_default()].concat());
+                others.push(before.to_vec());
+                for byte in bytes {
+                    others.push([before, &[*byte], after].concat());
+                    others.push([before, &[*byte], after.get(1..).unwrap_or_default()].concat());
+                }
+                // A member moved, left out or there twice.
+                for to in (0..text.len()).filter(|to| text.get(*to) == Some(&b',')) {
+                    if text.get(at) == Some(&b',') {
+                        let piece = after.split(|byte| *byte == b',').nth(1).unwrap_or_default();
+                        let (start, end) = text.split_at(to);
+                        others.push([start, b",", piece, end].concat());
+                    }
+                }
+                for other in others {
+                    if core::str::from_utf8(&other).is_ok() {
+                        found += u32::from(agree(names, &other));
+                    }
+                }
+            }
+        }
+        assert!(found > 1000, "{found}");
+    }
 }

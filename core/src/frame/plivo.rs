@@ -1,8 +1,8 @@
 //! Plivo: `<Stream>`, and Vobiz, which speaks its dialect, by plivo.com ("Audio Streaming reference") and
 //! the models of plivo-stream-sdk 0.1.1 on 2026-11-27.
 
-use super::json::{CAMEL_NUMBERS, Kind, Names};
 use super::members::{Members, Value};
+use super::names::{CAMEL_NUMBERS, Kind, Names};
 use super::spelling::Dialect;
 use super::start::FormatNames;
 use super::{Habits, Start, Text};

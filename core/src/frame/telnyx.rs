@@ -1,8 +1,8 @@
 //! Telnyx: media streaming over WebSockets, by developers.telnyx.com ("Media Streaming over WebSockets")
 //! on 2026-11-27.
 
-use super::json::{EVENTS, Names, SNAKE_NUMBERS};
 use super::members::{Members, Value};
+use super::names::{EVENTS, Names, SNAKE_NUMBERS};
 use super::spelling::Dialect;
 use super::start::FormatNames;
 use super::{Habits, Text, Tracks};

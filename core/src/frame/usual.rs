@@ -3,7 +3,7 @@
 
 use super::exact::{digits, is_plain};
 use super::found::Found;
-use super::json::{Kind, Names};
+use super::names::{Kind, Names};
 use super::start::track;
 
 /// Bytes that are looked at together for the end of a string.
@@ -184,94 +184,5 @@ impl<'t> Scan<'t> {
     /// Passes over a blank.
     fn blank(&mut self) {
         self.at += usize::from(self.peek() == Some(b' '));
-    }
-}
-
-#[cfg(all(test, feature = "providers"))]
-mod tests {
-    extern crate std;
-
-    use std::format;
-    use std::string::String;
-    use std::vec::Vec;
-
-    use super::super::{bandwidth, exotel, json, plivo, telnyx, voximplant, wavix};
-    use super::*;
-
-    const MESSAGES: [(&Names, &str); 7] = [
-        (
-            &telnyx::NAMES,
-            r#"{"event":"media","sequence_number":"4","media":{"track":"inbound","chunk":"2","timestamp":"20","payload":"AAcOFRwjKjE="},"stream_id":"32DE0DEA-1"}"#,
-        ),
-        (
-            &plivo::NAMES,
-            r#"{"sequenceNumber":2,"streamId":"b77e","event":"media","media":{"track":"outbound","timestamp":"1764200000020","chunk":1,"payload":"AAcOFRwjKjE="},"extra_headers":"{}"}"#,
-        ),
-        (
-            &exotel::NAMES,
-            r#"{"event": "media", "sequence_number": 3, "stream_sid": "s-1", "media": {"chunk": 2, "timestamp": "10", "payload": "AAcOFRwj"}}"#,
-        ),
-        (
-            &bandwidth::NAMES,
-            r#"{"eventType":"media","streamId":"s-1","track":"inbound","payload":"AAcOFRwjKjE="}"#,
-        ),
-        (
-            &voximplant::NAMES,
-            r#"{"event":"media","sequenceNumber":1,"media":{"tag":"a","chunk":0,"timestamp":0,"payload":"AAcO"}}"#,
-        ),
-        (
-            &wavix::NAMES,
-            r#"{"event":"media","event_time":"2026","call_id":"c","stream_id":"s","sequence_number":7,"media":{"track":"inbound","chunk":1,"timestamp":160,"payload":"AAcOFRwj"}}"#,
-        ),
-        (&telnyx::NAMES, r#"{"stream_id":"S","media":{"payload":"AAcO"},"event":"media"}"#),
-    ];
-
-    /// Reads a text in both ways, and returns whether it is of the usual spelling.
-    fn agree(names: &Names, text: &[u8]) -> bool {
-        let Some(found) = find(text, names) else { return false };
-        let quick = format!("{:?}", found.decode(&mut text.to_vec()));
-        let slow = format!("{:?}", json::parse_any(&mut text.to_vec(), names).map(Some));
-        assert_eq!(format!("Ok(Some({quick}))"), slow, "{}", String::from_utf8_lossy(text));
-        true
-    }
-
-    #[test]
-    fn usual_messages_are_found() {
-        for (names, text) in MESSAGES {
-            assert!(agree(names, text.as_bytes()), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_message_that_is_found_means_the_same_to_the_reader_of_all_spellings() {
-        let bytes = b"\"\\{}[],:. 0129-+eE_=\x00\x1F\x7F\x80ntmsx";
-        let mut found = 0u32;
-        for (names, text) in MESSAGES {
-            let text = text.as_bytes();
-            for at in 0..text.len() {
-                let (before, after) = text.split_at(at);
-                let mut others: Vec<Vec<u8>> = Vec::new();
-                others.push([before, after.get(1..).unwrap_or_default()].concat());
-                others.push(before.to_vec());
-                for byte in bytes {
-                    others.push([before, &[*byte], after].concat());
-                    others.push([before, &[*byte], after.get(1..).unwrap_or_default()].concat());
-                }
-                // A member moved, left out or there twice.
-                for to in (0..text.len()).filter(|to| text.get(*to) == Some(&b',')) {
-                    if text.get(at) == Some(&b',') {
-                        let piece = after.split(|byte| *byte == b',').nth(1).unwrap_or_default();
-                        let (start, end) = text.split_at(to);
-                        others.push([start, b",", piece, end].concat());
-                    }
-                }
-                for other in others {
-                    if core::str::from_utf8(&other).is_ok() {
-                        found += u32::from(agree(names, &other));
-                    }
-                }
-            }
-        }
-        assert!(found > 1000, "{found}");
     }
 }

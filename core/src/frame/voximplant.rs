@@ -1,8 +1,8 @@
 //! Voximplant: media streams of VoxEngine, by voximplant.com ("Media Stream format") on 2026-11-27.
 
 use super::Habits;
-use super::json::{CAMEL_NUMBERS, EVENTS, Names, no_more};
 use super::members::{Members, Value};
+use super::names::{CAMEL_NUMBERS, EVENTS, Names, no_more};
 use super::spelling::Dialect;
 use super::start::FormatNames;
 use crate::format::{Codec, Format};

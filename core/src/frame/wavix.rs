@@ -1,7 +1,7 @@
 //! Wavix: call streaming, by docs.wavix.com ("Call streaming") on 2026-11-27.
 
-use super::json::{EVENTS, Names, SNAKE_NUMBERS};
 use super::members::{Members, Value};
+use super::names::{EVENTS, Names, SNAKE_NUMBERS};
 use super::spelling::Dialect;
 use super::start::{FormatNames, track};
 use super::{Habits, Tracks};
