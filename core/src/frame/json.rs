@@ -212,8 +212,6 @@ fn start<'t>(message: &Members<'t>, names: &Names, odd_fields: u32) -> Start<'t>
 
 #[cfg(all(test, feature = "providers"))]
 mod tests {
-    extern crate std;
-
     use std::format;
     use std::string::String;
     use std::vec::Vec;

@@ -153,7 +153,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub save_sent: Option<PathBuf>,
 
-    /// Longest time for the server to close after stop, or to answer a close
+    /// Longest time for the server's close, or its answer
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
     pub patience: Duration,
 
