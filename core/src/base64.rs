@@ -177,7 +177,10 @@ fn by_bytes(text: &mut [u8], second: impl FnOnce(&mut [u8]) -> bool) -> bool {
         least = least.min(step);
         *char = char.wrapping_add(step);
     }
-    let is_strange = least == 0 && second(text);
+    let mut is_strange = false;
+    if least == 0 {
+        is_strange = second(text);
+    }
     for group in text.as_chunks_mut().0 {
         *group = pack(u32::from_le_bytes(*group)).to_ne_bytes();
     }
