@@ -210,7 +210,8 @@ fn start<'t>(message: &Members<'t>, names: &Names, odd_fields: u32) -> Start<'t>
     found
 }
 
-#[cfg(all(test, feature = "providers"))]
+#[cfg(test)]
+#[cfg(feature = "providers")]
 mod tests {
     use std::format;
     use std::string::String;
