@@ -210,8 +210,8 @@ fn start<'t>(message: &Members<'t>, names: &Names, odd_fields: u32) -> Start<'t>
     found
 }
 
-#[cfg(test)]
 #[cfg(feature = "providers")]
+#[cfg(test)]
 mod tests {
     use std::format;
     use std::string::String;
