@@ -85,6 +85,7 @@ fn said(text: &str) -> Result<Message, PeerError> {
             dropped: start.parameters_dropped as usize,
         },
         Body::Stop => Said::Stop,
+        other => panic!("not a message of Twilio's: {other:?}"),
     };
     Ok(Message { sequence: frame.sequence, stream_id, said })
 }
