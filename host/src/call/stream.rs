@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use callreel_core::frame::{Ask, Body, Frame, MediaFrame, PeerError, Provider, Start, Text};
 use callreel_core::session::{
-    Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Session, Stats, ring_bytes_min,
+    Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Session, Stats, Turn, ring_bytes_min,
 };
 use callreel_core::ws;
 use tracing::Span;
@@ -177,30 +177,20 @@ impl Stream {
         context: &mut Context,
         now: Instant,
     ) {
-        let error = match &mut self.session.handle_media(media) {
-            Ok(turn) => {
-                if let Some(recording) = &mut self.recording {
-                    recording.take(turn, &mut context.posts, now);
-                }
-                return;
-            }
-            Err(error) => *error,
-        };
-        self.tell_rejected(error, context, now);
+        let taken =
+            record(&mut self.session.handle_media(media), &mut self.recording, context, now);
+        if let Err(error) = taken {
+            self.tell_rejected(error, context, now);
+        }
     }
 
     /// Handles a binary message of audio.
     pub(super) fn handle_audio(&mut self, bytes: &[u8], context: &mut Context, now: Instant) {
-        let error = match &mut self.session.handle_audio(bytes) {
-            Ok(turn) => {
-                if let Some(recording) = &mut self.recording {
-                    recording.take(turn, &mut context.posts, now);
-                }
-                return;
-            }
-            Err(error) => *error,
-        };
-        self.tell_rejected(error, context, now);
+        let taken =
+            record(&mut self.session.handle_audio(bytes), &mut self.recording, context, now);
+        if let Err(error) = taken {
+            self.tell_rejected(error, context, now);
+        }
     }
 
     /// Logs that audio was not taken.
@@ -450,6 +440,21 @@ fn add_event(
         text.shrink_to_fit();
         recording.add_event(at, what(text));
     }
+}
+
+/// Gives the recording the audio that its session has taken.
+#[inline]
+fn record(
+    taken: &mut Result<Turn<'_, '_, Ring>, Error>,
+    recording: &mut Option<Recording>,
+    context: &mut Context,
+    now: Instant,
+) -> Result<(), Error> {
+    let turn = taken.as_mut().map_err(|error| *error)?;
+    if let Some(recording) = recording {
+        recording.take(turn, &mut context.posts, now);
+    }
+    Ok(())
 }
 
 /// Logs a rejected message, only the first of each stream.
