@@ -22,16 +22,10 @@ impl Asker {
     pub const ALL: [Self; 5] =
         [Self::Bandwidth, Self::Plivo, Self::SignalWire, Self::Telnyx, Self::Vonage];
 
-    /// Name in paths, options and logs.
+    /// Name in paths, options and logs: that of its dialect.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Bandwidth => "bandwidth",
-            Self::Plivo => "plivo",
-            Self::SignalWire => "signalwire",
-            Self::Telnyx => "telnyx",
-            Self::Vonage => "vonage",
-        }
+        self.provider().name()
     }
 
     /// Path of the webhook below the public URL.
@@ -70,10 +64,16 @@ impl Asker {
         Self::ALL.into_iter().find(|asker| asker.stream_path() == path)
     }
 
-    /// The dialect of its streams; `None` if this build does not record it.
+    /// The dialect of its streams.
     #[must_use]
-    pub fn provider(self) -> Option<Provider> {
-        Provider::named(self.name())
+    pub const fn provider(self) -> Provider {
+        match self {
+            Self::Bandwidth => Provider::Bandwidth,
+            Self::Plivo => Provider::Plivo,
+            Self::SignalWire => Provider::SignalWire,
+            Self::Telnyx => Provider::Telnyx,
+            Self::Vonage => Provider::Vonage,
+        }
     }
 
     /// The schemes of `--admission` that suit its webhook and its streams, for errors.
@@ -141,11 +141,6 @@ impl Asker {
     /// The name of the id of a call in its webhook.
     #[must_use]
     pub const fn call_id_name(self) -> &'static str {
-        match self {
-            Self::Bandwidth => "callId",
-            Self::Plivo => "CallUUID",
-            Self::SignalWire | Self::Telnyx => "CallSid",
-            Self::Vonage => "uuid",
-        }
+        self.fields()[0][0]
     }
 }

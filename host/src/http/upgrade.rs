@@ -153,7 +153,7 @@ impl Front {
     /// The provider that a path of streams belongs to, and the settings for it.
     fn provider_at(&self, path: &str) -> (Option<Provider>, Assumed) {
         let path = path.strip_suffix('/').unwrap_or(path);
-        let own = || (Asker::of_stream(path).and_then(Asker::provider), Assumed::default());
+        let own = || (Asker::of_stream(path).map(Asker::provider), Assumed::default());
         let given = self.config.stream_paths.iter().find(|known| known.path == path);
         given.map_or_else(own, |given| (Some(given.provider), given.assumed))
     }
