@@ -19,11 +19,17 @@ pub(crate) enum Message {
     Binary(Vec<u8>),
 }
 
+/// The text from its first brace on, if it looks like an object of JSON, perhaps behind a byte order mark and
+/// blanks.
+pub(crate) fn object(text: &[u8]) -> Option<&[u8]> {
+    let bare = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text).trim_ascii_start();
+    Some(bare).filter(|bare| bare.first() == Some(&b'{'))
+}
+
 /// Replaces `line` by the line of a text message, with its end.
 pub(crate) fn write_text(line: &mut Vec<u8>, text: &[u8]) {
     line.clear();
-    let bare = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text).trim_ascii_start();
-    if bare.first() == Some(&b'{') && !bare.starts_with(BINARY[0].as_bytes()) {
+    if object(text).is_some_and(|object| !object.starts_with(BINARY[0].as_bytes())) {
         // In JSON a line break is white space; in a string it would be an error.
         let plain = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
         line.extend(text.iter().map(plain));

@@ -55,8 +55,7 @@ impl Call {
     /// blanks and a byte order mark. Binary messages of a provider known to send audio in them are audio.
     pub(super) fn is_json(&self, bytes: &[u8]) -> bool {
         let has_audio = self.provider().is_some_and(|provider| provider.habits().has_binary_audio);
-        let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start();
-        !has_audio && text.first() == Some(&b'{') && std::str::from_utf8(bytes).is_ok()
+        !has_audio && lines::object(bytes).is_some() && std::str::from_utf8(bytes).is_ok()
     }
 
     /// Begins a stream that no message announces.
