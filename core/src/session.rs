@@ -88,8 +88,9 @@ fn parts(layout: ChunkLayout, tracks: Tracks) -> usize {
 /// - *Getters*: [`is_addressed`](Self::is_addressed), [`media_clock`](Self::media_clock),
 ///   [`spec`](Self::spec), [`tracks`](Self::tracks), [`provider`](Self::provider) and
 ///   [`stats`](Self::stats), whenever no turn is held.
-/// - *Settings*: [`set_ring`](Self::set_ring) before the start, [`silence_mut`](Self::silence_mut)
-///   and [`set_arrival_ms`](Self::set_arrival_ms) before any input, [`reset`](Self::reset) to wait for another start.
+/// - *Settings*: [`set_ring`](Self::set_ring) before the start, [`silence_mut`](Self::silence_mut) and
+///   [`set_arrival_ms`](Self::set_arrival_ms) before any input, [`reset`](Self::reset) to wait for another
+///   start.
 ///
 /// The order: [`new`](Self::new); then each message as it arrives, the start first, since audio before
 /// it is only counted; then `handle_end` when the connection ends, for any reason. After a stop,

@@ -66,8 +66,8 @@ pub struct Handled {
     /// Number of bytes, moved to the start, that must be passed again in front of the next ones.
     pub kept: usize,
     /// The peer is to be held back: the disk is behind, the peer began more recordings than its time on the
-    /// line pays for, or the answers are as many as may wait. Some of the kept bytes may be whole messages. Pass them again, without new
-    /// bytes, until this is `false`; only then read on.
+    /// line pays for, or the answers are as many as may wait. Some of the kept bytes may be whole messages.
+    /// Pass them again, without new bytes, until this is `false`; only then read on.
     pub is_held_back: bool,
     /// The step that the connection needs next.
     pub action: Action,

@@ -137,9 +137,9 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
     }
 
     /// Like [`poll_pcm`](Self::poll_pcm), with samples as the bytes that they arrived in, those of G.722 as
-    /// 16-bit samples ([`Session::format`](super::Session::format)); returns the number of bytes. Mu-law is half the
-    /// memory, and a recorder that keeps some samples for a while need not decode them before it writes
-    /// them.
+    /// 16-bit samples ([`Session::format`](super::Session::format)); returns the number of bytes. Mu-law is
+    /// half the memory, and a recorder that keeps some samples for a while need not decode them before it
+    /// writes them.
     #[inline]
     pub fn poll_wire(&mut self, out: &mut [u8]) -> usize {
         self.poll(out)
