@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::prelude::*;
 use callreel_core::frame::{Provider, Track};
-use callreel_core::session::{Gap, MediaClock, RING_BOTH_TRACKS_MIN, Run, Session, SilenceBudget};
+use callreel_core::session::{MediaClock, RING_BOTH_TRACKS_MIN, Session, SilenceBudget};
 use serde_json::{Value, json};
 
 use crate::harness::messages::chunk;
@@ -13,6 +13,7 @@ use crate::harness::peer::{FIN, Peer, TEXT, frame};
 use crate::harness::process::Setup;
 use crate::harness::recorder::record_one;
 use crate::harness::shelf;
+use crate::harness::taken::Taken;
 
 /// A kind of stream: its start, and the message of a chunk with this number, time and payload.
 type Kind = (&'static str, fn() -> Value, fn(u64, Value, String) -> Value);
@@ -115,52 +116,24 @@ fn each_kind_of_timestamp_puts_audio_and_gaps_in_their_places() {
     }
 }
 
-/// A session of Bandwidth's messages, and its output: samples of each channel, and gaps.
-struct Heard {
-    session: Session<Vec<u8>>,
-    codes: Vec<u8>,
-    gaps: Vec<Gap>,
-    channels: usize,
+/// A session of Bandwidth's messages that has begun.
+fn begun(tracks: &[&str], silence: SilenceBudget) -> Taken {
+    let named: Vec<Value> = tracks.iter().map(|name| json!({"name": name})).collect();
+    let start = json!({"eventType": "start", "metadata": {"streamId": "s", "tracks": named}});
+    Taken::new(Provider::Bandwidth, &start.to_string(), tracks.len(), silence)
 }
 
-impl Heard {
-    fn new(tracks: &[&str], silence: SilenceBudget) -> Self {
-        let mut session = Session::new(Provider::Bandwidth, vec![0; RING_BOTH_TRACKS_MIN]);
-        *session.silence_mut() = silence;
-        let mut heard = Self { session, codes: vec![], gaps: vec![], channels: tracks.len() };
-        let tracks: Vec<Value> = tracks.iter().map(|name| json!({"name": name})).collect();
-        heard.take(&json!({"eventType": "start", "metadata": {"streamId": "s", "tracks": tracks}}));
-        heard
-    }
+/// Takes chunk `number` of a track, which arrives at `at_ms`.
+fn hear(heard: &mut Taken, track: &str, number: u64, at_ms: Option<u64>) {
+    heard.session.set_arrival_ms(at_ms);
+    let payload = BASE64_STANDARD.encode(chunk(number));
+    heard.take(&json!({"eventType": "media", "track": track, "payload": payload}).to_string());
+}
 
-    fn take(&mut self, message: &Value) {
-        let mut message = message.to_string().into_bytes();
-        let mut turn = self.session.handle_message(&mut message).unwrap();
-        self.gaps.extend(turn.gaps());
-        let mut out = [0; 512];
-        loop {
-            match turn.poll_run(&mut out) {
-                Run::Bytes(0) => return,
-                Run::Bytes(count) => self.codes.extend(&out[..count]),
-                Run::Silence(samples) => {
-                    let length = self.codes.len() + samples as usize * self.channels;
-                    self.codes.resize(length, 0xFF);
-                }
-            }
-        }
-    }
-
-    /// Takes chunk `number` of a track, which arrives at `at_ms`.
-    fn hear(&mut self, track: &str, number: u64, at_ms: Option<u64>) {
-        self.session.set_arrival_ms(at_ms);
-        let payload = BASE64_STANDARD.encode(chunk(number));
-        self.take(&json!({"eventType": "media", "track": track, "payload": payload}));
-    }
-
-    fn told(&self) -> Vec<(u64, u64, u64)> {
-        assert!(self.gaps.iter().all(|gap| gap.is_by_arrival && gap.track == Track::Inbound));
-        self.gaps.iter().map(|gap| (gap.at / 8, gap.missing / 8, gap.filled / 8)).collect()
-    }
+/// The gaps of a session, in milliseconds.
+fn told(heard: &Taken) -> Vec<(u64, u64, u64)> {
+    assert!(heard.gaps.iter().all(|gap| gap.is_by_arrival && gap.track == Track::Inbound));
+    heard.gaps.iter().map(|gap| (gap.at / 8, gap.missing / 8, gap.filled / 8)).collect()
 }
 
 #[test]
@@ -168,16 +141,16 @@ fn silence_that_was_not_sent_is_filled_in_by_the_times_of_arrival() {
     let unlimited = SilenceBudget::UNLIMITED;
     // Ten chunks, each at its time and a little late, and ten more after `quiet_ms`.
     let play = |quiet_ms: u64, silence, is_known: bool| {
-        let mut heard = Heard::new(&["inbound"], silence);
+        let mut heard = begun(&["inbound"], silence);
         for number in 0..20 {
             let quiet_ms = if number < 10 { 0 } else { quiet_ms };
             let at_ms = 7000 + 20 * number + quiet_ms + number * 13 % 40;
-            heard.hear("inbound", number, Some(at_ms).filter(|_| is_known || number != 10));
+            hear(&mut heard, "inbound", number, Some(at_ms).filter(|_| is_known || number != 10));
         }
         heard
     };
     let heard = play(3000, unlimited, true);
-    let [(200, missing @ 2960..=3040, filled)] = heard.told()[..] else {
+    let [(200, missing @ 2960..=3040, filled)] = told(&heard)[..] else {
         panic!("{:?}", heard.gaps)
     };
     assert_eq!(missing, filled);
@@ -188,19 +161,19 @@ fn silence_that_was_not_sent_is_filled_in_by_the_times_of_arrival() {
     assert!(last == (10..20).flat_map(chunk).collect::<Vec<_>>());
     // A network may be late by half a second; and where many messages come at once, they waited.
     for heard in [play(450, unlimited, true), play(3000, unlimited, false)] {
-        assert_eq!((heard.told(), heard.codes.len()), (vec![], 3200));
+        assert_eq!((told(&heard), heard.codes.len()), (vec![], 3200));
     }
     // More than ten seconds, too: this clock is the recorder's own.
-    assert!(matches!(play(60_000, unlimited, true).told()[..], [(200, 59_000.., 59_000..)]));
+    assert!(matches!(told(&play(60_000, unlimited, true))[..], [(200, 59_000.., 59_000..)]));
     // The budget pays.
     let heard = play(40_000, SilenceBudget::new(), true);
-    assert!(matches!(heard.told()[..], [(200, 39_000.., 0)]), "{:?}", heard.gaps);
+    assert!(matches!(told(&heard)[..], [(200, 39_000.., 0)]), "{:?}", heard.gaps);
     assert_eq!(heard.codes.len(), 3200);
 }
 
 #[test]
 fn both_tracks_stay_together_when_one_or_both_are_quiet() {
-    let mut heard = Heard::new(&["inbound", "outbound"], SilenceBudget::UNLIMITED);
+    let mut heard = begun(&["inbound", "outbound"], SilenceBudget::UNLIMITED);
     let mut expected = [vec![], vec![]];
     for number in 0..200u64 {
         let is_quiet = [(40..90).contains(&number), (60..150).contains(&number)];
@@ -208,7 +181,7 @@ fn both_tracks_stay_together_when_one_or_both_are_quiet() {
             if is_quiet {
                 expected[track].extend([0xFF; 160]);
             } else {
-                heard.hear(["inbound", "outbound"][track], number, Some(20 * number));
+                hear(&mut heard, ["inbound", "outbound"][track], number, Some(20 * number));
                 expected[track].extend(chunk(number));
             }
         }

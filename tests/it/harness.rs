@@ -19,3 +19,4 @@ pub(crate) mod served;
 pub(crate) mod serving;
 pub(crate) mod shelf;
 pub(crate) mod small_disk;
+pub(crate) mod taken;

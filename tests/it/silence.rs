@@ -2,46 +2,17 @@
 
 use callreel_core::frame::{Provider, Track};
 use callreel_core::names::End;
-use callreel_core::session::{Gap, RING_BOTH_TRACKS_MIN, Run, Session, SilenceBudget};
+use callreel_core::session::{Gap, SilenceBudget};
 use callreel_firmware_sim::call::{BUFFER_BYTES, Call, MESSAGE_BYTES_MAX};
 use callreel_firmware_sim::queue::Queue;
 
 use crate::harness::client::text;
 use crate::harness::messages::{chunk, media, start};
+use crate::harness::taken::Taken;
 
-/// A session with a budget, and its output: codes of both channels, and gaps.
-struct Taken {
-    session: Session<Vec<u8>>,
-    codes: Vec<u8>,
-    gaps: Vec<Gap>,
-    channels: usize,
-}
-
-impl Taken {
-    fn new(tracks: &[&str], silence: SilenceBudget) -> Self {
-        let mut session = Session::new(Provider::Twilio, vec![0; RING_BOTH_TRACKS_MIN]);
-        *session.silence_mut() = silence;
-        let mut taken = Self { session, codes: vec![], gaps: vec![], channels: tracks.len() };
-        taken.take(&start(tracks));
-        taken
-    }
-
-    fn take(&mut self, message: &str) {
-        let mut message = message.as_bytes().to_vec();
-        let mut turn = self.session.handle_message(&mut message).expect("a good message");
-        self.gaps.extend(turn.gaps());
-        let mut out = [0; 512];
-        loop {
-            match turn.poll_run(&mut out) {
-                Run::Bytes(0) => return,
-                Run::Bytes(count) => self.codes.extend(&out[..count]),
-                Run::Silence(samples) => {
-                    let length = self.codes.len() + samples as usize * self.channels;
-                    self.codes.resize(length, 0xFF);
-                }
-            }
-        }
-    }
+/// A session of Twilio's messages that has begun.
+fn begun(tracks: &[&str], silence: SilenceBudget) -> Taken {
+    Taken::new(Provider::Twilio, &start(tracks), tracks.len(), silence)
 }
 
 /// A budget with `ms` milliseconds left.
@@ -54,7 +25,7 @@ fn budget(ms: u32) -> SilenceBudget {
 
 #[test]
 fn a_gap_that_the_clock_does_not_pay_for_is_closed_up_and_told() {
-    let mut taken = Taken::new(&["inbound"], budget(1500));
+    let mut taken = begun(&["inbound"], budget(1500));
     // In order at first, so that the session trusts the timestamps.
     let times = (0..240).step_by(20).chain([1240, 2260, 2280, 3300]);
     for (number, time) in (0..).zip(times) {
@@ -84,7 +55,7 @@ fn a_gap_that_the_clock_does_not_pay_for_is_closed_up_and_told() {
 fn tracks_stay_together_when_a_gap_of_both_is_closed_up() {
     let tracks = ["inbound", "outbound"];
     for (left_ms, filled_ms) in [(0, 0), (3, 0), (8999, 0), (9000, 9000), (30_000, 9000)] {
-        let mut taken = Taken::new(&tracks, budget(left_ms));
+        let mut taken = begun(&tracks, budget(left_ms));
         let mut sequence = 1;
         // 9 s without a message of either track, in the middle.
         for time in (0..400).step_by(20).chain((9400..9800).step_by(20)) {
@@ -115,7 +86,7 @@ fn tracks_stay_together_when_a_gap_of_both_is_closed_up() {
 
 #[test]
 fn a_session_without_a_budget_fills_every_gap() {
-    let mut taken = Taken::new(&["inbound"], SilenceBudget::UNLIMITED);
+    let mut taken = begun(&["inbound"], SilenceBudget::UNLIMITED);
     taken.session.silence_mut().advance(1, 1);
     // In order at first, so that the session trusts the timestamps.
     for number in 0..100u64 {
