@@ -11,6 +11,8 @@ mod asterisk;
 mod audiocodes;
 #[cfg(feature = "bandwidth")]
 mod bandwidth;
+#[cfg(feature = "relay")]
+pub mod bot;
 #[cfg(feature = "binary")]
 mod control;
 mod detect;
@@ -37,6 +39,8 @@ mod mod_audio_stream;
 mod names;
 #[cfg(feature = "replies")]
 mod nested;
+#[cfg(feature = "relay")]
+mod outgoing;
 #[cfg(feature = "plivo")]
 mod plivo;
 mod provider;

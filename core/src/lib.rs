@@ -112,6 +112,8 @@ pub mod g722;
 mod jitter;
 mod log;
 pub mod names;
+#[cfg(feature = "relay")]
+pub mod playout;
 pub mod session;
 pub mod wav;
 pub mod ws;

@@ -2,6 +2,8 @@
 
 use super::members::{Members, Value};
 use super::names::{CAMEL_NUMBERS, EVENTS, Names};
+#[cfg(feature = "relay")]
+use super::outgoing::{Outgoing, names};
 use super::spelling::Dialect;
 use super::start::{FormatNames, track};
 use super::{Habits, Start, Text, Track, Tracks};
@@ -27,6 +29,17 @@ pub(super) const NAMES: Names = Names {
     format_names: FormatNames::CAMEL,
     parameters: "streamParams",
     more,
+};
+
+/// The messages that Bandwidth takes: by pipecat-bandwidth 0.1.0.
+#[cfg(feature = "relay")]
+pub(super) const OUTGOING: Outgoing = Outgoing {
+    kind: "eventType",
+    usual: Some(&names("eventType", &[("playAudio", super::names::Kind::Media)])),
+    audio: "playAudio",
+    mark: "",
+    mark_object: "",
+    ..Outgoing::TWILIO
 };
 
 /// Reads the tracks, each with its format, and the user's name for the stream.

@@ -6,6 +6,8 @@ use core::fmt;
 use super::dialogue::{Cause, Dialogue, is_repeatable};
 use super::members::{Members, Value};
 use super::nested::{Meaning, Reader, all, millionths, number, object, string};
+#[cfg(feature = "relay")]
+use super::outgoing::{Outgoing, Said};
 use super::spelling::Dialect;
 use super::{Ask, Body, Dtmf, Habits, PeerError, Skipped, Start, Text, Track, Tracks};
 use crate::format::{Codec, Format};
@@ -26,6 +28,22 @@ pub(super) const READER: Reader = Reader {
     dialect: Dialect { numbers: &[b"seq", b"serverseq", b"rate"], free: &[b"customConfig"] },
     read,
     samples: all,
+};
+
+/// The messages that the AudioConnector takes beside audio in binary ones: by pipecat 1.14.0.
+#[cfg(feature = "relay")]
+pub(super) const OUTGOING: Outgoing = Outgoing {
+    kind: "type",
+    more: |kind, message| {
+        let entities = object(message, "parameters").find("entities").unwrap_or(Value::Null);
+        let is_barge_in = |entity: Value<'_>| string(&entity.members(), "type") == "barge_in";
+        if kind == "event" && entities.elements().any(is_barge_in) {
+            Said::Clear
+        } else {
+            Said::Other
+        }
+    },
+    ..Outgoing::NONE
 };
 
 /// Id of the conversation, and of the participant, that a probe of the connection has.

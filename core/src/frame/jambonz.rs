@@ -3,6 +3,8 @@
 
 use super::control::{read, scalar, string};
 use super::members::{Members, Value};
+#[cfg(feature = "relay")]
+use super::outgoing::{Outgoing, Said};
 use super::spelling::Dialect;
 use super::{Body, Dtmf, Frame, Habits, Mark, PeerError, Start, Text, Tracks};
 use crate::format::{Codec, Format};
@@ -23,6 +25,25 @@ const RATE: &str = "sampleRate";
 const MIX: &str = "mixType";
 
 const DIALECT: Dialect = Dialect { numbers: &[RATE.as_bytes()], free: &[b"customerData"] };
+
+/// The messages that jambonz takes beside audio in binary ones. Audio in JSON may be a file: its length is
+/// not known, so it is left out.
+#[cfg(feature = "relay")]
+pub(super) const OUTGOING: Outgoing = Outgoing {
+    kind: "type",
+    clear: "killAudio",
+    mark: "mark",
+    mark_object: "data",
+    more: |kind, message| {
+        let data = message.clone().find("data").unwrap_or(Value::Null).members();
+        let is_raw = matches!(string(&data, "audioContentType"), "raw" | "");
+        match data.find("audioContent") {
+            Some(Value::String(content)) if kind == "playAudio" && is_raw => Said::Audio(content),
+            _ => Said::Other,
+        }
+    },
+    ..Outgoing::NONE
+};
 
 pub(super) fn parse(text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
     let (message, odd_fields) = read(text, &DIALECT)?;

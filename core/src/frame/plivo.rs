@@ -3,6 +3,8 @@
 
 use super::members::{Members, Value};
 use super::names::{CAMEL_NUMBERS, Kind, Names};
+#[cfg(feature = "relay")]
+use super::outgoing::{Outgoing, names};
 use super::spelling::Dialect;
 use super::start::FormatNames;
 use super::{Habits, Start, Text};
@@ -36,6 +38,17 @@ pub(super) const NAMES: Names = Names {
     format_names: FormatNames::CAMEL,
     parameters: "",
     more: |start, message| read_headers(start, message.clone().find(HEADERS)),
+};
+
+/// The messages that Plivo takes: by the same sources, and by those of bots.
+#[cfg(feature = "relay")]
+pub(super) const OUTGOING: Outgoing = Outgoing {
+    usual: Some(&names("event", &[("playAudio", Kind::Media)])),
+    audio: "playAudio",
+    clear: "clearAudio",
+    mark: "checkpoint",
+    mark_object: "",
+    ..Outgoing::TWILIO
 };
 
 /// The field with the user's parameters.

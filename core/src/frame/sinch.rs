@@ -3,6 +3,8 @@
 
 use super::members::{Members, Value};
 use super::nested::{Meaning, Reader, all, number, object, string};
+#[cfg(feature = "relay")]
+use super::outgoing::Outgoing;
 use super::spelling::Dialect;
 use super::{Body, Habits, PeerError, Start, Text};
 use crate::format::Format;
@@ -23,6 +25,11 @@ pub(super) const READER: Reader = Reader {
     read,
     samples: all,
 };
+
+/// The messages that Sinch takes beside audio in binary ones.
+#[cfg(feature = "relay")]
+pub(super) const OUTGOING: Outgoing =
+    Outgoing { kind: "command", clear: "clear", ..Outgoing::NONE };
 
 /// The answer to a connect. Without it no audio comes.
 pub(super) const ANSWER: &str = r#"{"command":"answer"}"#;

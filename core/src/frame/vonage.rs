@@ -4,6 +4,8 @@
 use super::control::{read, scalar, string};
 use super::encoding::Encoding;
 use super::members::{Members, Value};
+#[cfg(feature = "relay")]
+use super::outgoing::{Outgoing, Said};
 use super::spelling::Dialect;
 use super::{Body, Dtmf, Frame, Habits, Mark, PeerError, Start, Text};
 use crate::format::{Codec, Format};
@@ -20,6 +22,18 @@ pub(super) const HABITS: Habits = Habits {
 };
 
 const DIALECT: Dialect = Dialect { numbers: &[], free: &[] };
+
+/// The messages that Vonage takes beside audio in binary ones.
+#[cfg(feature = "relay")]
+pub(super) const OUTGOING: Outgoing = Outgoing {
+    kind: "action",
+    clear: "clear",
+    more: |kind, message| match kind {
+        "notify" => Said::Mark(Some(name(message)).filter(|name| !name.is_empty())),
+        _ => Said::Other,
+    },
+    ..Outgoing::NONE
+};
 
 /// The field with the format, as a media type.
 const FORMAT: &str = "content-type";
