@@ -5,9 +5,15 @@
 //! Only the fragments of a fragmented message are copied, and no length that a peer declares is ever
 //! allocated.
 
+#[cfg(feature = "relay")]
+mod pieces;
+
 use base64ct::Encoding as _;
 use heapless::Vec;
 use sha1::{Digest as _, Sha1};
+
+#[cfg(feature = "relay")]
+pub use self::pieces::{Piece, Splitter};
 
 /// Largest payload of a control frame, in bytes (RFC 6455, section 5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
@@ -221,7 +227,7 @@ impl Decoder {
 
     fn step<'b>(&mut self, bytes: &'b mut [u8]) -> Option<Result<Event<'b>, CloseCode>> {
         loop {
-            let header = match Header::parse(bytes.get(self.next..)?) {
+            let header = match Header::parse(bytes.get(self.next..)?, true) {
                 Ok(header) => header?,
                 Err(code) => return Some(Err(code)),
             };
@@ -345,6 +351,28 @@ pub fn pong(payload: &[u8]) -> Control {
     control(OPCODE_PONG, payload)
 }
 
+/// The same control frame from a client, whose frames must be masked; with `mask` as the key, which a
+/// client picks at random.
+///
+/// ```
+/// use callreel_core::ws::{self, CloseCode};
+///
+/// let frame = ws::masked(&ws::close(CloseCode::NORMAL), [1, 2, 3, 4]);
+/// assert_eq!(frame[..], [0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xE8 ^ 2]);
+/// ```
+#[cfg(feature = "relay")]
+#[must_use]
+pub fn masked(frame: &Control, mask: [u8; 4]) -> Vec<u8, { CONTROL_BYTES_MAX + 6 }> {
+    let mut masked = Vec::new();
+    if let [first, length, payload @ ..] = frame.as_slice() {
+        // Cannot fail: the capacity is the header, the key and the largest payload.
+        let _ = masked.extend_from_slice(&[*first, 0x80 | *length]);
+        let _ = masked.extend_from_slice(&mask);
+        masked.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    }
+    masked
+}
+
 /// The bytes before a text message of `length` bytes, which must be UTF-8.
 ///
 /// ```
@@ -402,9 +430,9 @@ struct Header {
 }
 
 impl Header {
-    /// Reads a frame's header; `None` if it is incomplete.
-    #[inline]
-    fn parse(bytes: &[u8]) -> Result<Option<Self>, CloseCode> {
+    /// Reads the header of a frame that must be masked, or must not; `None` if it is incomplete.
+    #[inline(always)]
+    fn parse(bytes: &[u8], must_be_masked: bool) -> Result<Option<Self>, CloseCode> {
         let [first, second, rest @ ..] = bytes else {
             return Ok(None);
         };
@@ -416,7 +444,7 @@ impl Header {
             matches!(opcode, OPCODE_CONTINUATION..=OPCODE_BINARY | OPCODE_CLOSE..=OPCODE_PONG);
         let short = second & 0x7F;
         let control = opcode >= OPCODE_CLOSE;
-        if reserved_bits || !masked || !known || control && (!fin || short > 125) {
+        if reserved_bits || masked != must_be_masked || !known || control && (!fin || short > 125) {
             return Err(CloseCode::PROTOCOL);
         }
         let (payload, length_bytes) = match short {
@@ -443,6 +471,9 @@ impl Header {
             return Err(CloseCode::PROTOCOL);
         }
         let payload = usize::try_from(payload).unwrap_or(usize::MAX);
+        if !must_be_masked {
+            return Ok(Some(Self { fin, opcode, mask: [0; 4], bytes: 2 + length_bytes, payload }));
+        }
         let after = rest.get(length_bytes..).and_then(|rest| rest.split_first_chunk::<4>());
         let Some((mask, _)) = after else {
             return Ok(None);
