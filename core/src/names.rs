@@ -11,6 +11,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum End {
+    /// The voice bot of a relayed call ended it.
+    Bot,
     /// The peer closed the WebSocket.
     Close,
     /// The peer closed the connection without closing the WebSocket.
@@ -41,7 +43,8 @@ pub enum End {
 
 impl End {
     /// Every cause, in the order of the names.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
+        Self::Bot,
         Self::Close,
         Self::Disconnect,
         Self::Idle,
@@ -61,6 +64,7 @@ impl End {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Bot => "bot",
             Self::Close => "close",
             Self::Disconnect => "disconnect",
             Self::Idle => "idle",

@@ -3,6 +3,7 @@
 mod answers;
 mod audio;
 mod beside;
+mod bot;
 mod context;
 mod conversation;
 mod dialect;
@@ -269,6 +270,12 @@ impl Call {
         self.closing.get_or_insert(code);
     }
 
+    /// Whether the provider has said that the stream, or the last of several, stops.
+    #[must_use]
+    pub const fn has_stopped(&self) -> bool {
+        matches!(self.ended, Some(End::Stop))
+    }
+
     /// The step that the connection needs next.
     const fn action(&self) -> Action {
         match self.closing {
@@ -502,7 +509,7 @@ impl Call {
         *stream.session.silence_mut() = self.silence;
         let next = stream.follow(
             frame,
-            &self.known.hints,
+            &self.known,
             &mut self.opening,
             &mut self.answers,
             context,

@@ -5,6 +5,7 @@
 mod config;
 pub mod environment;
 mod manual;
+mod relay;
 mod serve;
 
 use std::ffi::OsString;

@@ -10,6 +10,7 @@ mod leg;
 mod partial;
 mod places;
 mod pool;
+mod relay;
 mod slots;
 mod wire;
 
@@ -25,7 +26,7 @@ use callreel_core::session::GAP_MS_MAX;
 use callreel_core::{wav, ws};
 use hyper::body::Bytes;
 use mio::{Events, Poll, Token};
-use tokio_rustls::rustls::ServerConnection;
+use tokio_rustls::rustls;
 
 use self::desk::Desk;
 pub use self::inbox::Handle;
@@ -33,6 +34,7 @@ use self::inbox::{Inbox, Message};
 use self::leg::{Leg, ReadProgress};
 use self::places::{Place, Places};
 use self::pool::Pool;
+use self::relay::Relay;
 use self::slots::Slots;
 use self::wire::Wire;
 use crate::board::Board;
@@ -110,6 +112,8 @@ pub struct Config {
     pub callers: Option<Arc<Callers>>,
     /// Number of threads that read calls.
     pub threads: usize,
+    /// Number of further threads, which pass on the messages of relayed calls.
+    pub relay_threads: usize,
     /// Largest size of a file's samples, in bytes, before the recording goes on in the next file.
     pub segment_bytes_max: u64,
 }
@@ -127,6 +131,7 @@ impl Default for Config {
             pace: Arc::default(),
             callers: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
+            relay_threads: 0,
             segment_bytes_max: wav::DATA_BYTES_MAX as u64 - SEGMENT_MARGIN_BYTES,
         }
     }
@@ -138,7 +143,7 @@ pub struct Connection {
     /// The socket; non-blocking.
     pub stream: std::net::TcpStream,
     /// The state of TLS after its handshake, if the peer speaks TLS.
-    pub tls: Option<Box<ServerConnection>>,
+    pub tls: Option<Box<rustls::Connection>>,
     /// Bytes that arrived with the end of the handshake.
     pub already_read: Bytes,
     /// Address of the peer.
@@ -147,6 +152,21 @@ pub struct Connection {
     pub detector: Detector,
     /// The facts about its streams that no message tells.
     pub known: Arc<Known>,
+    /// The voice bot that takes the other side of the call, if there is one.
+    pub bot: Option<Box<BotEnd>>,
+}
+
+/// The connection to a voice bot after its handshake.
+#[derive(Debug)]
+pub struct BotEnd {
+    /// The socket; non-blocking.
+    pub stream: std::net::TcpStream,
+    /// The state of TLS after its handshake, if the bot speaks TLS.
+    pub tls: Option<Box<rustls::Connection>>,
+    /// Bytes that arrived with the end of the handshake.
+    pub already_read: Bytes,
+    /// Most bytes that wait in memory for either side before the other has to wait.
+    pub queue_bytes_max: usize,
 }
 
 /// The media threads and the writers behind them.
@@ -163,25 +183,36 @@ impl Engine {
     /// The system gives no thread or no poll.
     pub fn start(config: &Config, store: &Arc<Store>, board: &Arc<Board>) -> io::Result<Self> {
         let count = config.threads.max(1);
-        let (writers, all_posts) = Writers::start(store, board, count)?;
+        let (writers, all_posts) = Writers::start(store, board, count + config.relay_threads)?;
         let pool = Arc::<Pool>::default();
         let failures = Arc::<Allowance>::default();
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
         for (index, posts) in all_posts.into_iter().enumerate() {
+            let is_relay = index >= count;
+            let interval = if is_relay { Duration::ZERO } else { config.read_interval };
             let poll = Poll::new()?;
-            let inbox = Arc::new(Inbox::new(poll.registry(), config.read_interval)?);
+            let inbox = Arc::new(Inbox::new(poll.registry(), interval)?);
             let context = lend(config, posts, store, &failures, &inbox);
             let desk = Desk::new(config, context, &pool);
-            let reader = Reader::new(Arc::clone(&inbox), poll, desk);
             // A thread that never comes as far as its first look is stuck as well.
             inbox.pulse.beat(Instant::now());
-            let builder = thread::Builder::new().name(format!("media-{index}"));
-            threads.push(builder.spawn(move || reader.run())?);
+            let own = Arc::clone(&inbox);
+            threads.push(if is_relay {
+                let relay = Relay::new(own, poll, desk);
+                let name = format!("relay-{}", index - count);
+                thread::Builder::new().name(name).spawn(move || relay.run())?
+            } else {
+                let reader = Reader::new(own, poll, desk);
+                let name = format!("media-{index}");
+                thread::Builder::new().name(name).spawn(move || reader.run())?
+            });
             inboxes.push(inbox);
         }
+        let relays = inboxes.split_off(count);
         let handle = Handle {
             inboxes: inboxes.into(),
+            relays: relays.into(),
             places: Some(Arc::new(Places::new(config.stream_tokens.is_some()))),
             pace: Arc::clone(&config.pace),
             door: store.door(),
@@ -200,7 +231,7 @@ impl Engine {
     /// disk hangs.
     pub fn drain(self) {
         self.writers.stop_recovery();
-        self.handle.inboxes.iter().for_each(|inbox| inbox.post(Message::Drain));
+        self.handle.all_inboxes().for_each(|inbox| inbox.post(Message::Drain));
         for thread in self.threads {
             let _ = thread.join();
         }
@@ -374,13 +405,14 @@ impl Reader {
                         self.drop_if_gone(token);
                     }
                 }
+                Message::Fail(record) => self.desk.fail(*record),
                 Message::Drain => self.drain(),
             }
         }
     }
 
     fn adopt(&mut self, connection: Connection, mut place: Place) {
-        let Connection { stream, tls, already_read, peer, detector, known } = connection;
+        let Connection { stream, tls, already_read, peer, detector, known, bot: _ } = connection;
         let token = self.connections.next_token();
         let mut wire = Wire::new(stream, tls);
         if let Err(error) = wire.watch(self.poll.registry(), token) {

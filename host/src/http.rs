@@ -7,9 +7,11 @@
 
 mod exchange;
 mod refusals;
+mod relayed;
 mod upgrade;
 mod webhooks;
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -22,7 +24,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use http_body_util::LengthLimitError;
 use hyper::body::Bytes;
 use jiff::Timestamp;
@@ -33,6 +35,7 @@ use tokio::time::{Instant, timeout};
 
 use self::exchange::{Handlers, Patience, close_after};
 use self::refusals::{Refusal, Refusals};
+use self::relayed::pass_on;
 use self::upgrade::media_stream;
 use self::webhooks::answer_call;
 use crate::admission::{self, Admission};
@@ -44,6 +47,7 @@ use crate::listener::{self, Client, HandOver, Level, Limits, Listener, SilentLim
 use crate::origin::Origin;
 use crate::public_url::{self, PathPrefix, PublicUrl, STREAM_PATH, Scheme, WEBHOOK_PATH};
 use crate::ready::{Phase, Readiness};
+use crate::relay::{self, Bots};
 use crate::stream_paths::StreamPath;
 use crate::tls::Certificate;
 use crate::twilio;
@@ -73,6 +77,8 @@ pub struct Config {
     pub path_prefix: PathPrefix,
     /// Paths that take streams of one provider alone, beside the path that takes those of any.
     pub stream_paths: Vec<StreamPath>,
+    /// The voice bots of relayed calls, if there are any.
+    pub relay: Option<relay::Config>,
     /// Certificate of the listener; without one it speaks no TLS.
     pub certificate: Option<Certificate>,
     /// Whether each connection begins with a header of the PROXY protocol, which names the client.
@@ -102,6 +108,7 @@ impl Default for Config {
             twilio: twilio::Config::default(),
             path_prefix: PathPrefix::default(),
             stream_paths: Vec::new(),
+            relay: None,
             certificate: None,
             proxy_protocol: false,
             admissions: Vec::new(),
@@ -178,6 +185,7 @@ pub(crate) async fn serve(
         upgrading,
         turn: Arc::default(),
         hands_over: listener.hand_over() != HandOver::None,
+        bots: config.relay.clone().map(|relay| Arc::new(Bots::new(relay))),
         config: Arc::new(config),
     };
     let mut watching = JoinSet::new();
@@ -205,6 +213,8 @@ struct Front {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Whether the listener accepts no connection while draining: those that it has then came before.
     hands_over: bool,
+    /// The voice bots of relayed calls.
+    bots: Option<Arc<Bots>>,
     config: Arc<Config>,
 }
 
@@ -212,26 +222,32 @@ struct Front {
 fn router(front: Front, refusals: Refusals) -> Router {
     let mut router = Router::new().route("/", get(root));
     let given = front.config.stream_paths.iter().map(|given| given.path.as_str());
+    let routes = front.config.relay.iter().flat_map(|relay| &relay.routes);
     let own = Asker::ALL.map(Asker::stream_path);
-    let given = given.filter(|given| *given != STREAM_PATH && !own.contains(given));
-    for path in given.chain(own) {
+    let paths: BTreeSet<&str> = given
+        .chain(routes.filter_map(|route| route.path.as_deref()))
+        .chain(own)
+        .chain([STREAM_PATH])
+        .collect();
+    for path in paths {
         let answer = get(media_stream);
         router = router.route(path, answer.clone()).route(&format!("{path}/"), answer);
     }
-    for asker in Asker::ALL {
+    let passes_on = front.config.relay.as_ref().is_some_and(|relay| relay.requests.is_some());
+    for asker in Asker::ALL.into_iter().filter(|_| !passes_on) {
         let handle = move |front, request| answer_call(asker, front, request);
         let (path, answer) = (asker.webhook_path(), get(handle).post(handle));
         router = router.route(path, answer.clone()).route(&format!("{path}/"), answer);
     }
-    for (path, answer) in [
-        ("/readyz", get(ready)),
-        (WEBHOOK_PATH, get(incoming_call).post(incoming_call)),
-        (STREAM_PATH, get(media_stream)),
-    ] {
+    let webhook = match passes_on {
+        true => any(pass_on),
+        false => get(incoming_call).post(incoming_call),
+    };
+    for (path, answer) in [("/readyz", get(ready)), (WEBHOOK_PATH, webhook)] {
         router = router.route(path, answer.clone()).route(&format!("{path}/"), answer);
     }
     router
-        .fallback(async || Refusal::NotFound)
+        .fallback(pass_on)
         .method_not_allowed_fallback(async || Refusal::Method)
         .layer(from_fn_with_state(refusals, refusals::tell))
         .layer(map_response(close_after))
@@ -437,6 +453,7 @@ mod tests {
             upgrading: Arc::default(),
             turn: Arc::default(),
             hands_over: false,
+            bots: None,
             config: Arc::default(),
         };
         let mut router = router(front, Refusals::new(Arc::default()));

@@ -39,6 +39,7 @@ pub mod ports;
 pub mod public_url;
 mod pulse;
 mod ready;
+pub mod relay;
 pub mod record;
 pub mod recording;
 pub mod repair;

@@ -1,5 +1,6 @@
 //! The end record: the facts about a recording, as the JSON file beside its WAV.
 
+mod bot;
 mod events;
 mod format;
 mod id;
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+pub use self::bot::{BotRecord, UtteranceRecord};
 pub use self::events::{EventRecord, FilledBy, GapRecord, What};
 pub use self::format::{Format, UnknownEncoding, Wav, ms_at};
 pub use self::id::{Id, Key, NotAnId, day_of, parse_day};
@@ -136,6 +138,9 @@ pub struct Record {
     /// The total length of all pauses; absent when none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub paused_ms: u64,
+    /// The voice bot on the other side of a relayed call; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bot: Option<Box<BotRecord>>,
     /// Bytes of its texts so far; counted when first needed.
     #[serde(skip)]
     texts_bytes: Option<usize>,
@@ -257,6 +262,7 @@ impl Record {
             pauses: Vec::new(),
             pauses_dropped: 0,
             paused_ms: 0,
+            bot: None,
             texts_bytes: None,
             lost_ms: 0,
             silent_tracks: Vec::new(),
@@ -285,6 +291,7 @@ impl Record {
             pauses: Vec::new(),
             pauses_dropped: 0,
             paused_ms: 0,
+            bot: None,
             texts_bytes: None,
             ..self.clone()
         };
@@ -350,7 +357,8 @@ impl Record {
     #[must_use]
     pub fn size(&self) -> usize {
         let texts = self.texts_bytes.unwrap_or_else(|| self.head_bytes());
-        let numbers = self.gaps.len() + self.pauses.len();
+        let utterances = self.bot.as_deref().map_or(0, |bot| bot.utterances.len());
+        let numbers = self.gaps.len() + self.pauses.len() + utterances;
         FRAME_BYTES + texts + numbers * (GAP_JSON_BYTES - GAP_BYTES)
     }
 
@@ -369,6 +377,7 @@ impl Record {
             call_id: texts::id(self.call_id.clone()),
             account_id: texts::id(self.account_id.clone()),
             outages: None,
+            bot: self.bot.as_deref().map(|bot| Box::new(bot.brief())),
             ..self.clone()
         };
         (brief.gaps, brief.events, brief.pauses) = (Vec::new(), Vec::new(), Vec::new());

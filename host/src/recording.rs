@@ -10,9 +10,11 @@
 //! Finishing a file takes several waits for the disk, so each writer has a finisher beside it, and
 //! another one for long files. One more thread makes all files durable once a second.
 
+mod bot;
 mod file;
 mod finisher;
 mod format;
+mod heard;
 mod jobs;
 mod order;
 mod pause;
@@ -31,9 +33,11 @@ use callreel_core::format::{Codec, Format};
 use callreel_core::session::{Gap, MediaClock, Run, Stats, Turn};
 use tracing::Span;
 
+pub use self::bot::FromBot;
 pub use self::file::DESCRIPTORS;
 pub use self::format::AudioFormat;
 use self::format::message_bytes_per_ms;
+use self::heard::Heard;
 use self::jobs::{Begin, Finish, SpoolOp, WriterJob};
 use self::order::Order;
 use self::pause::Pause;
@@ -141,6 +145,8 @@ pub struct Recording {
     /// The byte order of its 16-bit samples.
     order: Order,
     sound: Sound,
+    /// The other side of a relayed call, whose audio is the second channel.
+    heard: Option<Box<Heard>>,
 }
 
 /// State of one recording that its writer and its media thread share.
@@ -249,7 +255,25 @@ impl Recording {
             pause: None,
             order: Order::of(format),
             sound: Sound::default(),
+            heard: None,
         }
+    }
+
+    /// The same recording, with the voice bot of the call on its second channel: the session has one track,
+    /// the format of the recording two.
+    #[must_use]
+    pub fn hearing_bot(self, now: Instant) -> Self {
+        Self { heard: Some(Box::new(Heard::new(self.format, now))), ..self }
+    }
+
+    /// The same recording, which goes on with the bot of the file before.
+    #[must_use]
+    pub fn hearing_like(self, before: &mut Self) -> Self {
+        if let Some(bot) = before.bot_record() {
+            Arc::make_mut(&mut before.record).bot = Some(bot);
+        }
+        let heard = before.heard.take().map(|heard| Box::new(heard.in_next_file()));
+        Self { heard, ..self }
     }
 
     /// Keeps the writer from logging that the file is saved, if `is_quiet`.
@@ -267,6 +291,9 @@ impl Recording {
         now: Instant,
     ) {
         turn.gaps().for_each(|gap| self.add_gap(&gap));
+        if self.heard.is_some() {
+            return self.take_beside_bot(turn, posts, now);
+        }
         while !turn.is_drained() {
             match turn.poll_run(self.room()) {
                 // The audio waits for that of the other track.
@@ -381,6 +408,7 @@ impl Recording {
             let mut record = Record::clone(&self.record);
             record.set_stats(stats);
             record.lost_ms = self.lost_ms();
+            record.bot = self.bot_record();
             if let Some(pause) = &self.pause {
                 record.add_pause(pause.record(
                     self.first_sample,
@@ -498,8 +526,10 @@ impl Recording {
         self.settle_order(posts, now);
         self.post_block(posts, now);
         self.post_silence(posts);
-        let lost_ms = self.lost_ms();
+        self.end_bot();
+        let (lost_ms, bot) = (self.lost_ms(), self.bot_record());
         let mut record = Arc::unwrap_or_clone(self.record);
+        record.bot = bot.or(record.bot);
         record.conclude(end, stats);
         record.elapsed_ms = (now - self.began).as_millis() as u64;
         record.set_samples(self.format.samples_in(self.bytes));

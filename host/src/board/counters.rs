@@ -168,6 +168,8 @@ impl Refused {
 pub enum RequestRefused {
     /// The body is malformed or was broken off.
     Body,
+    /// A voice bot takes no call, or its server does not answer.
+    Bot,
     /// A webhook that needs a CallSid has none.
     CallSid,
     /// The connection made room for newer ones before the request was whole.
@@ -206,8 +208,9 @@ pub enum RequestRefused {
 
 impl RequestRefused {
     /// All reasons, in the order of [`Counters::requests_refused`].
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Body,
+        Self::Bot,
         Self::CallSid,
         Self::Crowded,
         Self::Disk,
@@ -232,6 +235,7 @@ impl RequestRefused {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Body => "body",
+            Self::Bot => "bot",
             Self::CallSid => "call_sid",
             Self::Crowded => "crowded",
             Self::Disk => "disk",

@@ -22,6 +22,8 @@ pub struct Known {
     pub ids: [String; 2],
     /// The facts of the stream's URL.
     pub hints: Hints,
+    /// A voice bot takes the other side of the call, and its audio is the second channel.
+    pub has_bot: bool,
 }
 
 impl Call {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use callreel_core::frame::{Ask, Body, Frame, MediaFrame, PeerError, Provider, Start, Text};
+use callreel_core::frame::{Ask, Body, Frame, MediaFrame, PeerError, Provider, Start, Text, Track, Tracks};
 use callreel_core::session::{
     Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Session, Stats, Turn, ring_bytes_min,
 };
@@ -13,11 +13,10 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::answers::Answers;
-use super::hints::Hints;
 use super::opening::Opening;
 use super::routing::Routed;
-use super::{Context, masked, pause};
-use crate::record::{End, PauseCause, Record, What};
+use super::{Context, Known, masked, pause};
+use crate::record::{End, PauseCause, Record, What, Word};
 use crate::recording::{Done, Finishing, Posts, Recording};
 use crate::shown;
 
@@ -207,7 +206,7 @@ impl Stream {
     pub(super) fn follow(
         &mut self,
         mut frame: Frame<'_>,
-        hints: &Hints,
+        known: &Known,
         opening: &mut Option<Box<Opening>>,
         answers: &mut Answers,
         context: &mut Context,
@@ -215,6 +214,7 @@ impl Stream {
     ) -> Next {
         let _entered = self.span.clone().entered();
         let stream_id = frame.stream_id;
+        let hints = &known.hints;
         let mut is_rate_of_url = false;
         if let Body::Start(start) = &mut frame.body {
             is_rate_of_url = hints.complete(self.session.provider(), start);
@@ -251,8 +251,15 @@ impl Stream {
                 self.span.record("stream", stream_id.as_str()).record("call", call_id.as_str());
                 self.is_quiet = !context.tell_start(start, peer, now);
                 let is_paused = pause::is_asked_by(&record.parameters);
-                let format = context.format_of(start);
+                let mut format = context.format_of(start);
+                let hears_bot = known.has_bot && start.tracks == Tracks::One(Track::Inbound);
+                if hears_bot {
+                    format.spec.channels = 2;
+                    record.format = format.spec.into();
+                    record.tracks = Tracks::Both.iter().map(Word::from).collect();
+                }
                 let recording = Recording::begin(&mut context.posts, record, format, 0, now);
+                let recording = if hears_bot { recording.hearing_bot(now) } else { recording };
                 let recording = self.recording.insert(recording.made_quiet(self.is_quiet));
                 if is_paused {
                     recording.ask_pause(Some(PauseCause::Parameter), now);
@@ -278,9 +285,10 @@ impl Stream {
             }
             Event::Mark { name, at } => {
                 add_event(&mut self.recording, *at, What::Mark, name);
-                self.recording
-                    .iter_mut()
-                    .for_each(|recording| pause::heed_mark(recording, name, now));
+                if let Some(recording) = &mut self.recording {
+                    pause::heed_mark(recording, name, now);
+                    recording.take_echo(&name.to_string(), now);
+                }
             }
             // Whatever comes on this connection is no call.
             Event::Asked(Ask::Probe) => *opening = None,
@@ -360,7 +368,7 @@ impl Stream {
         let record = full.record().next_segment(self.session.stats());
         let (format, first_sample) = (full.format(), full.end_sample());
         let next = Recording::begin(&mut context.posts, record, format, first_sample, now);
-        let next = next.paused_like(&full).ordered_like(&full);
+        let next = next.paused_like(&full).ordered_like(&full).hearing_like(&mut full);
         let nobody = Box::new(|_| ());
         full.finish(End::Segment, self.session.stats(), &mut context.posts, now, nobody);
         self.recording = Some(next.made_quiet(self.is_quiet));

@@ -128,6 +128,9 @@ pub enum Error {
     /// The authorities of the ACME server are not usable.
     #[error("--acme-ca: {0}")]
     AcmeAuthorities(#[from] NoAuthority),
+    /// The settings of a relay are not usable.
+    #[error(transparent)]
+    Relay(#[from] super::relay::Error),
     /// The settings of the webhook are not usable.
     #[error(transparent)]
     Webhook(#[from] webhook::ConfigError),
@@ -143,7 +146,11 @@ impl TryFrom<ServeArgs> for Config {
         if let Some(admin) = admin.filter(|admin| is_same_port(listen, *admin)) {
             return Err(Error::SamePort { listen, admin });
         }
-        let engine = engine_config(&args)?;
+        let mut engine = engine_config(&args)?;
+        let relay = args.relay.config()?;
+        if relay.is_some() {
+            engine.relay_threads = engine.threads;
+        }
         let store = args.store_config();
         let acme = acme_config(&args.acme, &args.files)?;
         let certificate = certificate(&args.listening, acme.as_ref())?;
@@ -154,6 +161,7 @@ impl TryFrom<ServeArgs> for Config {
             webhook: webhook_config(args.webhook)?,
             http: http::Config {
                 certificate,
+                relay,
                 ..http_config(args.listening, args.twilio, &args.limits, &engine, public_url)?
             },
             store,

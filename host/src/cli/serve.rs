@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use super::relay::RelayArgs;
 use crate::acme::{Contact, DirectoryUrl, Domain};
 use crate::call::pause::PauseKey;
 use crate::decode::OutputFormat;
@@ -45,6 +46,9 @@ pub struct ServeArgs {
     /// Options of certificates that an ACME server gives out.
     #[command(flatten, next_help_heading = "Certificate by ACME")]
     pub acme: AcmeArgs,
+    /// Options of calls with a voice bot.
+    #[command(flatten, next_help_heading = "Voice bots")]
+    pub relay: RelayArgs,
     /// Options of calls through Twilio.
     #[command(flatten, next_help_heading = "Twilio")]
     pub twilio: TwilioArgs,

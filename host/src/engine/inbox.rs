@@ -15,6 +15,7 @@ use super::places::{Place, Places};
 use crate::lock::lock;
 use crate::pace::Pace;
 use crate::pulse::Pulse;
+use crate::record::Record;
 use crate::recording::Outcome;
 use crate::store::Door;
 
@@ -33,6 +34,8 @@ const GIVE_WAY_MAX: Duration = Duration::from_millis(500);
 #[derive(Clone, Default)]
 pub struct Handle {
     pub(super) inboxes: Arc<[Arc<Inbox>]>,
+    /// Those of the threads for relayed calls.
+    pub(super) relays: Arc<[Arc<Inbox>]>,
     pub(super) places: Option<Arc<Places>>,
     pub(super) pace: Arc<Pace>,
     pub(super) door: Arc<Door>,
@@ -82,16 +85,31 @@ pub(super) enum Message {
     GiveUp {
         token: Token,
     },
+    /// Writes the record of a call that did not come about.
+    Fail(Box<Record>),
     Drain,
 }
 
 impl Handle {
-    /// Gives a connection to the thread with the fewest connections.
+    /// Gives a connection to the thread with the fewest connections: one for relayed calls, if it has a bot.
     pub fn adopt(&self, connection: Connection) {
-        let idlest = self.inboxes.iter().min_by_key(|i| i.connections.load(Ordering::Relaxed));
+        let inboxes = if connection.bot.is_some() { &self.relays } else { &self.inboxes };
+        let idlest = inboxes.iter().min_by_key(|i| i.connections.load(Ordering::Relaxed));
         if let Some((inbox, places)) = idlest.zip(self.places.as_ref()) {
             inbox.post(Message::Adopt(connection, Place::new(inbox, places)));
         }
+    }
+
+    /// Writes the record of a call that did not come about, unless too many such calls came of late.
+    pub fn fail(&self, record: Record) {
+        if let Some(inbox) = self.inboxes.first() {
+            inbox.post(Message::Fail(Box::new(record)));
+        }
+    }
+
+    /// The inboxes of all threads.
+    pub(super) fn all_inboxes(&self) -> impl Iterator<Item = &Arc<Inbox>> {
+        self.inboxes.iter().chain(&*self.relays)
     }
 
     /// Makes a connection give its place to a new one: a connection that is at least five seconds old
@@ -125,7 +143,7 @@ impl Handle {
     /// Returns the kinds of threads that stand still: those that read calls, those that write files.
     #[must_use]
     pub fn stuck(&self, now: Instant) -> Vec<&'static str> {
-        let media = self.inboxes.iter().any(|inbox| inbox.pulse.is_stuck(now));
+        let media = self.all_inboxes().any(|inbox| inbox.pulse.is_stuck(now));
         let writers = self.writers.iter().any(|pulse| pulse.is_stuck(now));
         let media = media.then_some("a thread that reads calls stands still");
         media
@@ -137,7 +155,7 @@ impl Handle {
     /// Returns the number of connections that are calls, or may become one.
     #[must_use]
     pub fn call_count(&self) -> usize {
-        self.inboxes.iter().map(|inbox| inbox.connections.load(Ordering::SeqCst)).sum()
+        self.all_inboxes().map(|inbox| inbox.connections.load(Ordering::SeqCst)).sum()
     }
 
     /// Returns the number of connections of the threads, by the descriptors they take. Of the closed
@@ -145,7 +163,7 @@ impl Handle {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         let sum = |count: fn(&Inbox) -> &AtomicUsize| -> usize {
-            self.inboxes.iter().map(|inbox| count(inbox).load(Ordering::Relaxed)).sum()
+            self.all_inboxes().map(|inbox| count(inbox).load(Ordering::Relaxed)).sum()
         };
         sum(|inbox| &inbox.connections) + sum(|inbox| &inbox.lingering) / 4
     }

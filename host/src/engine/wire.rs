@@ -6,19 +6,23 @@
 
 mod records;
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use tokio_rustls::rustls::{self, ServerConnection};
+use tokio_rustls::rustls::{self, Connection};
 
 use self::records::Records;
 
 /// Work of a byte that TLS adds to the content, in bytes of content: opening a record takes longer than
 /// handling the few bytes that may be in it.
 const OVERHEAD_WORK: usize = 16;
+
+/// Most content of one record.
+const RECORD_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of one read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,28 +43,30 @@ pub(super) struct Wire {
     /// The peer sends no more, or the connection is broken. The poll does not report the end of the
     /// stream again, so the socket is read until the end shows.
     is_ending: bool,
-    /// Bytes that the socket has not accepted yet; those of a TLS connection wait inside of it.
-    unsent: Vec<u8>,
+    /// Bytes that the socket has not accepted yet; those that TLS has sealed wait inside of it.
+    unsent: VecDeque<u8>,
     /// This side's stream ends behind the unsent bytes.
     is_closing: bool,
 }
 
 /// The state of TLS.
 struct Sealed {
-    tls: Box<ServerConnection>,
+    tls: Box<Connection>,
     records: Records,
+    /// The peer was told that no more comes.
+    has_said_bye: bool,
 }
 
 impl Wire {
     /// Takes over a non-blocking socket, and the state of TLS after its handshake.
-    pub(super) fn new(socket: std::net::TcpStream, tls: Option<Box<ServerConnection>>) -> Self {
+    pub(super) fn new(socket: std::net::TcpStream, tls: Option<Box<Connection>>) -> Self {
         let tls = tls.map(|mut tls| {
-            // The answers of a call are small, and bounded by their sender.
+            // It seals one record's content at a time, see `flush`.
             tls.set_buffer_limit(None);
-            Sealed { tls, records: Records::in_the_middle() }
+            Sealed { tls, records: Records::in_the_middle(), has_said_bye: false }
         });
         let socket = TcpStream::from_std(socket);
-        Self { socket, tls, is_ending: false, unsent: Vec::new(), is_closing: false }
+        Self { socket, tls, is_ending: false, unsent: VecDeque::new(), is_closing: false }
     }
 
     /// Has the poll report bytes to read under `token`.
@@ -69,6 +75,16 @@ impl Wire {
     /// The system does not watch the socket.
     pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut self.socket, token, Interest::READABLE)
+    }
+
+    /// Has the poll report bytes to read, and room for bytes that wait, under `token`. The socket sends each
+    /// message at once.
+    ///
+    /// # Errors
+    /// The system does not watch the socket.
+    pub(super) fn watch_both_ways(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let _ = self.socket.set_nodelay(true);
+        registry.register(&mut self.socket, token, Interest::READABLE | Interest::WRITABLE)
     }
 
     /// Ends the reports of the poll.
@@ -109,33 +125,49 @@ impl Wire {
         !self.unsent.is_empty() || self.tls.as_ref().is_some_and(|sealed| sealed.tls.wants_write())
     }
 
+    /// Bytes that wait until the socket accepts them, but for the record that TLS has sealed.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.unsent.len()
+    }
+
     /// Sends whole frames, or keeps the bytes that the socket does not accept.
     pub(super) fn send(&mut self, frames: impl IntoIterator<Item: AsRef<[u8]>>) {
-        for frame in frames {
-            match &mut self.tls {
-                None => self.unsent.extend_from_slice(frame.as_ref()),
-                // Its buffer has no limit, so it takes every byte.
-                Some(Sealed { tls, .. }) => drop(tls.writer().write_all(frame.as_ref())),
-            }
-        }
+        frames.into_iter().for_each(|frame| self.queue(frame.as_ref()));
         self.flush();
+    }
+
+    /// Puts bytes behind those that wait; [`flush`](Self::flush) sends them.
+    pub(super) fn queue(&mut self, bytes: &[u8]) {
+        self.unsent.extend(bytes);
     }
 
     /// Ends this side's stream behind the bytes that wait; the peer may still send.
     pub(super) fn close(&mut self) {
         self.is_closing = true;
-        if let Some(Sealed { tls, .. }) = &mut self.tls {
-            tls.send_close_notify();
-        }
         self.flush();
     }
 
     /// Sends the bytes that wait, as far as the socket accepts them.
     pub(super) fn flush(&mut self) {
-        while self.has_unsent() {
+        loop {
             let sent = match &mut self.tls {
-                None => self.socket.write(&self.unsent).map(|sent| drop(self.unsent.drain(..sent))),
-                Some(Sealed { tls, .. }) => tls.write_tls(&mut self.socket).map(drop),
+                Some(Sealed { tls, .. }) if tls.wants_write() => {
+                    tls.write_tls(&mut self.socket).map(drop)
+                }
+                Some(Sealed { tls, .. }) if !self.unsent.is_empty() => {
+                    seal(tls, &mut self.unsent);
+                    continue;
+                }
+                Some(Sealed { tls, has_said_bye, .. }) if self.is_closing && !*has_said_bye => {
+                    *has_said_bye = true;
+                    tls.send_close_notify();
+                    continue;
+                }
+                None if !self.unsent.is_empty() => self
+                    .socket
+                    .write(self.unsent.as_slices().0)
+                    .map(|sent| drop(self.unsent.drain(..sent))),
+                _ => break,
             };
             match sent {
                 Ok(()) => {}
@@ -145,12 +177,21 @@ impl Wire {
             }
         }
         // An idle call need not keep room for sixteen answers.
-        self.unsent = Vec::new();
+        self.unsent = VecDeque::new();
         if std::mem::take(&mut self.is_closing) {
             // Lets the peer see the end of the stream now, before this side reads its answer.
             let _ = self.socket.shutdown(Shutdown::Write);
         }
     }
+}
+
+/// Seals the content of one record.
+fn seal(tls: &mut Connection, unsent: &mut VecDeque<u8>) {
+    let front = unsent.as_slices().0;
+    let content = &front[..front.len().min(RECORD_BYTES_MAX)];
+    // Its buffer has no limit, so it takes every byte.
+    let taken = tls.writer().write(content).unwrap_or(content.len());
+    unsent.drain(..taken);
 }
 
 fn receive_plain(
@@ -183,7 +224,7 @@ fn receive_plain(
 /// lines of the cache each time, moves nothing, and its buffer does not grow.
 fn receive_tls(
     socket: &mut TcpStream,
-    Sealed { tls, records }: &mut Sealed,
+    Sealed { tls, records, .. }: &mut Sealed,
     room: &mut [u8],
     is_ending: bool,
 ) -> io::Result<Option<Received>> {
@@ -220,7 +261,7 @@ fn receive_tls(
 
 /// Moves opened bytes to the start of `room`. Returns `None` at the end of the peer's stream, with or
 /// without a word of that in TLS.
-fn take_opened(tls: &mut ServerConnection, room: &mut [u8]) -> io::Result<Option<usize>> {
+fn take_opened(tls: &mut Connection, room: &mut [u8]) -> io::Result<Option<usize>> {
     match tls.reader().read(room) {
         Ok(0) if !room.is_empty() => Ok(None),
         Ok(bytes) => Ok(Some(bytes)),
@@ -232,7 +273,7 @@ fn take_opened(tls: &mut ServerConnection, room: &mut [u8]) -> io::Result<Option
 
 /// Opens records, or keeps the part of one until its rest comes. Returns whether more may follow: not
 /// after the peer's last record, nor after one that cannot be opened.
-fn open(tls: &mut ServerConnection, mut sealed: &[u8]) -> bool {
+fn open(tls: &mut Connection, mut sealed: &[u8]) -> bool {
     while !sealed.is_empty() {
         let is_taken = tls.read_tls(&mut sealed).is_ok_and(|bytes| bytes > 0);
         let opened = tls.process_new_packets();

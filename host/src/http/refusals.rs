@@ -20,8 +20,8 @@ use super::{BODY_BYTES_MAX, as_json, has_token};
 use crate::admission::{self, Scheme};
 use crate::asker::Asker;
 use crate::board::{Board, Refused, RequestRefused};
-use crate::listener::Client;
-use crate::listener::proxy::Fault;
+use crate::listener::{Client, proxy};
+use crate::relay::Fault;
 use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
 use crate::tls;
 use crate::twilio::NOT_SIGNED;
@@ -37,6 +37,12 @@ const HEADER_CHARS_MAX: usize = 60;
 /// Reasons for refusing a request. The peer gets only this text; the log says more.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Refusal {
+    /// Holds the reason for the log.
+    #[error("the voice bot of this path does not answer")]
+    Bot(Fault),
+    /// Holds the reason for the log.
+    #[error("the server behind this path does not answer")]
+    BotServer(Fault),
     #[error("the request body is malformed")]
     Body,
     #[error("the request body is larger than {BODY_BYTES_MAX} bytes")]
@@ -93,6 +99,7 @@ impl Refusal {
     fn in_words(&self) -> String {
         match self {
             Self::Forged { fault, .. } => format!("{NOT_SIGNED}: {fault}"),
+            Self::Bot(fault) | Self::BotServer(fault) => format!("{self}: it {fault}"),
             Self::Full(why) => format!("{self}: {}", why.in_words()),
             _ => self.to_string(),
         }
@@ -101,6 +108,7 @@ impl Refusal {
     /// Returns the reason for the metrics.
     fn why(&self) -> RequestRefused {
         match self {
+            Self::Bot(_) | Self::BotServer(_) => RequestRefused::Bot,
             Self::Body => RequestRefused::Body,
             Self::BodyTooLarge => RequestRefused::TooLarge,
             Self::BodyTooSlow => RequestRefused::Timeout,
@@ -129,6 +137,8 @@ impl Refusal {
             | Self::Host
             | Self::UpgradeWithBody
             | Self::WebSocketKey => StatusCode::BAD_REQUEST,
+            Self::Bot(Fault::Late) | Self::BotServer(Fault::Late) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Bot(_) | Self::BotServer(_) => StatusCode::BAD_GATEWAY,
             Self::Browser | Self::Closed | Self::Forged { .. } => StatusCode::FORBIDDEN,
             // Fonoster wants this one, and asks for no login.
             Self::Stranger { scheme: Scheme::Fonoster, .. } => StatusCode::UNAUTHORIZED,
@@ -229,7 +239,7 @@ pub(super) enum Unread {
     Handshake(tls::Fault),
     /// Only with `--proxy-protocol`.
     #[error(transparent)]
-    Headless(Fault),
+    Headless(proxy::Fault),
     #[error("its request is not HTTP/1.1")]
     Malformed,
     #[error("no whole request came within {0:?}")]
@@ -256,7 +266,7 @@ impl Unread {
         match self {
             Self::Handshake(_) => RequestRefused::Tls,
             Self::Crowded => RequestRefused::Crowded,
-            Self::Headless(Fault::Timeout(_)) => RequestRefused::Timeout,
+            Self::Headless(proxy::Fault::Timeout(_)) => RequestRefused::Timeout,
             Self::Headless(_) | Self::Malformed => RequestRefused::Malformed,
             Self::Timeout(_) => RequestRefused::Timeout,
             Self::TooLarge => RequestRefused::TooLarge,
@@ -336,6 +346,9 @@ impl Asked {
                      your provider sends it, allow it with --allow-origin"
                 )
                 .into();
+            }
+            Refusal::Bot(_) | Refusal::BotServer(_) => {
+                "the provider got this answer in its place: start the bot, or correct --relay and --relay-http"
             }
             Refusal::NotFound => return self.way().into(),
             Refusal::NotAnUpgrade => self.advice_of_upgrade(),

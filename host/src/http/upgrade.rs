@@ -24,7 +24,7 @@ use super::{Front, has_token, hosts, path_and_query, proof};
 use crate::asker::Asker;
 use crate::board::Refused;
 use crate::call::{Hints, Known};
-use crate::engine::{Connection, Handle};
+use crate::engine::{BotEnd, Connection, Handle};
 use crate::headers::only;
 use crate::listener::Client;
 use crate::origin::{self, Origin};
@@ -54,13 +54,26 @@ pub(super) async fn media_stream(
         })?;
     }
     front.refuse_unless_open()?;
-    let slot = front.reserve().await?;
+    let route = front.bots.as_ref().and_then(|bots| bots.route(head.uri.path())).cloned();
+    let slot = front.reserve(route.is_some()).await?;
     let on_upgrade = head.extensions.remove::<OnUpgrade>().ok_or(Refusal::NotAnUpgrade)?;
     let client = head.extensions.get::<Client>().map(|client| client.peer);
     let query = head.uri.query().filter(|query| query.len() <= QUERY_BYTES_MAX).map(Box::from);
     let detector = detector_of(provider, &head.headers);
-    let known = Known { assumed, ids: ids_of(detector, &head.headers), hints: Hints::new(query) };
-    let caller = Caller { client, detector, known: Arc::new(known) };
+    let known = Known {
+        assumed,
+        ids: ids_of(detector, &head.headers),
+        hints: Hints::new(query),
+        has_bot: route.is_some(),
+    };
+    let (bot, subprotocol) = match &route {
+        None => (None, first_subprotocol(&head.headers)),
+        Some(route) => match front.ask_bot(route, &head, detector).await? {
+            Ok((bot, subprotocol)) => (Some(Box::new(bot)), subprotocol),
+            Err(answer) => return Ok(answer),
+        },
+    };
+    let caller = Caller { client, detector, known: Arc::new(known), bot };
     tokio::spawn(hand_over(on_upgrade, caller, front.engine, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
@@ -68,7 +81,7 @@ pub(super) async fn media_stream(
         (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
     ];
     let mut answer = (StatusCode::SWITCHING_PROTOCOLS, headers).into_response();
-    if let Some(subprotocol) = first_subprotocol(&head.headers) {
+    if let Some(subprotocol) = subprotocol {
         answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     Ok(answer)
@@ -80,6 +93,7 @@ struct Caller {
     client: Option<SocketAddr>,
     detector: Detector,
     known: Arc<Known>,
+    bot: Option<Box<BotEnd>>,
 }
 
 /// The provider of a stream, as far as its path or its handshake tells it.
@@ -140,13 +154,13 @@ fn take_socket(upgraded: Upgraded, caller: Caller) -> io::Result<Connection> {
                 .downcast::<TokioIo<TlsStream<TcpStream>>>()
                 .expect("the listener serves TCP sockets, with TLS or without");
             let (socket, tls) = parts.io.into_inner().into_inner();
-            (socket, Some(Box::new(tls)), parts.read_buf)
+            (socket, Some(Box::new(tls.into())), parts.read_buf)
         }
     };
     let other_end = socket.peer_addr()?;
-    let Caller { client, detector, known } = caller;
+    let Caller { client, detector, known, bot } = caller;
     let peer = client.unwrap_or(other_end);
-    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, known })
+    Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, known, bot })
 }
 
 impl Front {
@@ -159,9 +173,9 @@ impl Front {
     }
 
     /// Reserves one call's place until the engine counts it. If no place is free, connections that have
-    /// not earned theirs give way.
-    async fn reserve(&self) -> Result<Slot, Refusal> {
-        if let Some(fault) = self.engine.disk_fault() {
+    /// not earned theirs give way. A relayed call goes on without a recording, so it needs no disk.
+    async fn reserve(&self, is_relayed: bool) -> Result<Slot, Refusal> {
+        if let Some(fault) = self.engine.disk_fault().filter(|_| !is_relayed) {
             debug!(fault, "refused a call: the disk admits no new one");
             return Err(self.refuse_as_full(Refused::Disk));
         }

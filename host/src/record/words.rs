@@ -139,7 +139,7 @@ impl fmt::Display for State {
 /// provider does not end its streams with a stop, closing the connection is the end.
 pub(super) const fn reason(end: End, ends_with_stop: bool) -> Option<&'static str> {
     Some(match end {
-        End::Stop | End::Segment => return None,
+        End::Bot | End::Stop | End::Segment => return None,
         End::Close if !ends_with_stop => return None,
         End::Close => "the peer closed the connection without a stop",
         End::Disconnect => "the peer disconnected without a stop",

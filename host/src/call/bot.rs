@@ -1,0 +1,49 @@
+//! The messages of the voice bot of a relayed call.
+
+use std::time::Instant;
+
+use callreel_core::frame::Text;
+use callreel_core::frame::bot::{self, BotFrame};
+
+use super::Call;
+use super::routing::Routed as _;
+use crate::recording::FromBot;
+
+impl Call {
+    /// Handles a message of the bot, which has gone on to the provider. Audio that comes before a stream has
+    /// begun is not heard.
+    pub fn handle_bot_message(&mut self, message: &mut [u8], is_text: bool, now: Instant) {
+        let Some(provider) = self.provider() else {
+            return;
+        };
+        let frame = match is_text {
+            true if std::str::from_utf8(message).is_ok() => bot::parse(provider, message).ok(),
+            true => None,
+            false => Some(bot::parse_binary(provider, message)),
+        };
+        match frame {
+            None => self.tell_bot(FromBot::Unread, now),
+            Some(BotFrame::Audio(bytes)) => self.tell_bot(FromBot::Audio(bytes), now),
+            Some(BotFrame::Clear) => self.tell_bot(FromBot::Clear, now),
+            Some(BotFrame::Mark(name)) => {
+                let name = name.and_then(|name| std::str::from_utf8(name).ok());
+                let name = name.map(|name| Text::new(name).to_string());
+                self.tell_bot(FromBot::Mark(name.as_deref()), now);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Notes that a message of the bot was too long to be read.
+    pub fn note_unread_of_bot(&mut self, now: Instant) {
+        self.tell_bot(FromBot::Unread, now);
+    }
+
+    /// Gives a message to the stream that began last.
+    fn tell_bot(&mut self, message: FromBot<'_>, now: Instant) {
+        let live = self.streams.iter_mut().rfind(|stream| stream.is_live());
+        if let Some(recording) = live.and_then(|stream| stream.recording.as_mut()) {
+            recording.take_of_bot(message, now);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The options of calls with a voice bot, and their meaning.
+
+use std::path::PathBuf;
+
+use axum::http::{HeaderName, HeaderValue};
+use clap::Args;
+use url::Url;
+
+use crate::relay::{self, Route};
+use crate::trust::Authorities;
+use crate::units::size;
+
+/// Options of calls with a voice bot.
+#[derive(Args, Debug)]
+pub struct RelayArgs {
+    /// Put callreel between the provider and a voice bot; it records both sides. Streams go on to the bot at
+    /// this address, ws:// or wss://, at the path and with the query at which they came. PATH=URL is for the
+    /// streams of one path, at exactly that address. USER:PASSWORD@ in it is sent as Basic authentication.
+    /// Repeat it, or separate values by commas [default: none, and callreel alone takes the streams]
+    #[arg(long, env = "CALLREEL_RELAY", value_name = "[PATH=]URL", value_delimiter = ',')]
+    pub relay: Vec<Route>,
+
+    /// Server of the bot that answers all other requests, /incoming-call as well; http:// or https://. So one
+    /// public address serves everything. / and /readyz stay callreel's [default: callreel answers webhooks
+    /// itself]
+    #[arg(
+        long,
+        env = "CALLREEL_RELAY_HTTP",
+        value_name = "URL",
+        requires = "relay",
+        value_parser = relay::server
+    )]
+    pub relay_http: Option<Url>,
+
+    /// Header for the bot; like `Authorization: Bearer 7f3a`, in the place of the provider's of that name.
+    /// Repeat it for more. Others can see a command line, so better use --relay-header-file for secrets
+    #[arg(long, value_name = "NAME: VALUE", requires = "relay", value_parser = relay::parse_header)]
+    pub relay_header: Vec<(HeaderName, HeaderValue)>,
+
+    /// File of such headers, one a line
+    #[arg(
+        long,
+        env = "CALLREEL_RELAY_HEADER_FILE",
+        value_name = "FILE",
+        requires = "relay"
+    )]
+    pub relay_header_file: Option<PathBuf>,
+
+    /// File of authorities that a bot's certificate may be of; PEM certificates. This machine's own are
+    /// trusted as well, or those of SSL_CERT_FILE and SSL_CERT_DIR
+    #[arg(long, env = "CALLREEL_RELAY_CA", value_name = "FILE", requires = "relay")]
+    pub relay_ca: Option<PathBuf>,
+
+    /// Most bytes of a call that wait for one side while the other sends; beyond that it has to wait
+    #[arg(
+        long,
+        env = "CALLREEL_RELAY_QUEUE",
+        value_name = "SIZE",
+        default_value = "8MiB",
+        value_parser = size
+    )]
+    pub relay_queue: u64,
+}
+
+/// The reason why the options of a relay cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// One path, two bots.
+    #[error("--relay names two bots for {0}: leave one of them out")]
+    Twice(String),
+    /// The file of headers cannot be read.
+    #[error("--relay-header-file {}: {reason}", path.display())]
+    HeaderFile {
+        /// The path as given.
+        path: PathBuf,
+        /// The fault, in words.
+        reason: String,
+    },
+    /// The authorities are not usable.
+    #[error("--relay-ca: {0}")]
+    Authorities(#[from] crate::trust::NoAuthority),
+}
+
+impl RelayArgs {
+    /// The settings, or none without a bot. Reads files.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(super) fn config(&self) -> Result<Option<relay::Config>, Error> {
+        let routes = self.relay.clone();
+        for (at, route) in routes.iter().enumerate() {
+            if routes[..at].iter().any(|other| other.path == route.path) {
+                let path = route.path.clone();
+                return Err(Error::Twice(path.unwrap_or_else(|| "all streams".to_owned())));
+            }
+        }
+        if routes.is_empty() {
+            return Ok(None);
+        }
+        let mut headers = self.relay_header.clone();
+        if let Some(path) = &self.relay_header_file {
+            let fault = |reason| Error::HeaderFile { path: path.clone(), reason };
+            let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+            crate::secrets::warn_if_shared(path);
+            for line in text.lines().filter(|line| !line.trim().is_empty()) {
+                headers.push(relay::parse_header(line).map_err(fault)?);
+            }
+        }
+        let authorities = self.relay_ca.as_deref().map(Authorities::read).transpose()?;
+        Ok(Some(relay::Config {
+            routes,
+            requests: self.relay_http.clone(),
+            authorities: authorities.unwrap_or_default(),
+            headers,
+            queue_bytes_max: usize::try_from(self.relay_queue).unwrap_or(usize::MAX),
+        }))
+    }
+}

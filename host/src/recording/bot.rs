@@ -1,0 +1,130 @@
+//! The voice bot of a relayed call in its recording: what it sends, and its channel in the file.
+
+use std::slice::Chunks;
+use std::time::Instant;
+
+use callreel_core::playout::Piece;
+use callreel_core::session::{Run, Turn};
+
+use super::heard::Heard;
+use super::{Posts, Recording};
+use crate::record::BotRecord;
+
+/// Bytes of the caller's audio that get the bot's beside them at one time.
+const MONO_BYTES: usize = 512;
+
+/// Something that a bot sends to its provider.
+#[derive(Clone, Copy, Debug)]
+pub enum FromBot<'b> {
+    /// Audio in the wire format of the stream.
+    Audio(&'b [u8]),
+    /// All audio that has not been heard is taken back.
+    Clear,
+    /// The provider is to tell when the audio so far has been heard, under this name.
+    Mark(Option<&'b str>),
+    /// A message that cannot be read.
+    Unread,
+}
+
+impl Recording {
+    /// Takes a message of the bot. Without a bot, changes nothing.
+    pub fn take_of_bot(&mut self, message: FromBot<'_>, now: Instant) {
+        self.with_bot(|heard| match message {
+            FromBot::Audio(bytes) => heard.take_audio(bytes, now),
+            FromBot::Clear => heard.take_clear(now),
+            FromBot::Mark(name) => heard.take_mark(name),
+            FromBot::Unread => heard.note_unread(),
+        });
+    }
+
+    /// Takes the provider's word that a mark of the bot has been reached. Without a bot, changes nothing.
+    pub fn take_echo(&mut self, name: &str, now: Instant) {
+        self.with_bot(|heard| heard.take_echo(name, now));
+    }
+
+    /// Takes all audio of a turn of one track, and the bot's audio of the same time beside it.
+    pub(super) fn take_beside_bot<S: AsRef<[u8]> + AsMut<[u8]>>(
+        &mut self,
+        turn: &mut Turn<'_, '_, S>,
+        posts: &mut Posts,
+        now: Instant,
+    ) {
+        let Some(mut heard) = self.heard.take() else {
+            return;
+        };
+        let width = self.format.codec.width();
+        let mut room = [0; MONO_BYTES];
+        while !turn.is_drained() {
+            let (samples, caller) = match turn.poll_run(&mut room) {
+                Run::Bytes(0) => break,
+                Run::Bytes(count) => ((count / width) as u64, Some(room[..count].chunks(width))),
+                Run::Silence(samples) => (samples, None),
+            };
+            self.append_beside(samples, caller, &mut heard, posts, now);
+        }
+        heard.note_clock(self.end_sample(), now);
+        self.heard = Some(heard);
+        self.with_bot(|_| ());
+    }
+
+    /// Appends `samples` samples of the caller, silence if there are none, and what is heard of the bot
+    /// meanwhile.
+    fn append_beside(
+        &mut self,
+        samples: u64,
+        mut caller: Option<Chunks<'_, u8>>,
+        heard: &mut Heard,
+        posts: &mut Posts,
+        now: Instant,
+    ) {
+        let until = self.end_sample() + samples;
+        while let rest @ 1.. = until.saturating_sub(self.end_sample()) {
+            let (count, is_heard) = match heard.poll(until) {
+                Some(Piece::Audio(count @ 1..)) => (count.min(rest), true),
+                Some(Piece::Silence(count @ 1..)) => (count.min(rest), false),
+                _ => (rest, false),
+            };
+            if caller.is_none() && !is_heard {
+                self.append_silence(count, posts, now);
+                continue;
+            }
+            let (width, silence) = (self.format.codec.width(), self.format.codec.silence());
+            let mut rest = usize::try_from(count).unwrap_or(usize::MAX);
+            while rest > 0 {
+                let room = self.room();
+                let fitting = rest.min(room.len() / (2 * width));
+                let frames = &mut room[..fitting * 2 * width];
+                frames.fill(silence);
+                for frame in frames.chunks_exact_mut(2 * width) {
+                    if let Some(sample) = caller.as_mut().and_then(Iterator::next) {
+                        frame[..width].copy_from_slice(sample);
+                    }
+                    if is_heard {
+                        heard.pop(&mut frame[width..]);
+                    }
+                }
+                self.append(fitting * 2 * width, posts, now);
+                rest -= fitting;
+            }
+        }
+    }
+
+    /// Ends the bot's side.
+    pub(super) fn end_bot(&mut self) {
+        self.with_bot(Heard::end);
+    }
+
+    /// The facts of the bot's side so far, if there is one.
+    pub(super) fn bot_record(&self) -> Option<Box<BotRecord>> {
+        self.heard.as_ref().map(|heard| Box::new(heard.record()))
+    }
+
+    /// Does something with the bot's side, and notes the utterances that are over.
+    fn with_bot(&mut self, work: impl FnOnce(&mut Heard)) {
+        let Some(heard) = &mut self.heard else {
+            return;
+        };
+        work(heard);
+        self.to_note |= heard.note_utterances(self.first_sample);
+    }
+}
