@@ -507,14 +507,8 @@ impl Call {
         let line = self.line.as_deref().filter(|_| has_line);
         stream.make_ready_for(silence, line, context, now);
         *stream.session.silence_mut() = self.silence;
-        let next = stream.follow(
-            frame,
-            &self.known,
-            &mut self.opening,
-            &mut self.answers,
-            context,
-            now,
-        );
+        let next =
+            stream.follow(frame, &self.known, &mut self.opening, &mut self.answers, context, now);
         self.silence = *stream.session.silence_mut();
         self.note_beside(index, now);
         self.share_dialogue(index);

@@ -138,6 +138,9 @@ pub struct Record {
     /// The total length of all pauses; absent when none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub paused_ms: u64,
+    /// It is all audio that the voice bot of a relayed call sent, heard or not; absent if not.
+    #[serde(default, rename = "sent", skip_serializing_if = "std::ops::Not::not")]
+    pub is_sent: bool,
     /// The voice bot on the other side of a relayed call; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bot: Option<Box<BotRecord>>,
@@ -262,6 +265,7 @@ impl Record {
             pauses: Vec::new(),
             pauses_dropped: 0,
             paused_ms: 0,
+            is_sent: false,
             bot: None,
             texts_bytes: None,
             lost_ms: 0,
@@ -297,6 +301,12 @@ impl Record {
         };
         next.set_stats(stats);
         next
+    }
+
+    /// The record of all audio that the voice bot of this call sends.
+    #[must_use]
+    pub fn of_sent(&self) -> Self {
+        Self { is_sent: true, tracks: vec![Track::Outbound.into()], ..self.clone() }
     }
 
     /// Adds a gap. Returns its entry, and the milliseconds of it that no gap of the other track has

@@ -259,23 +259,6 @@ impl Recording {
         }
     }
 
-    /// The same recording, with the voice bot of the call on its second channel: the session has one track,
-    /// the format of the recording two.
-    #[must_use]
-    pub fn hearing_bot(self, now: Instant) -> Self {
-        Self { heard: Some(Box::new(Heard::new(self.format, now))), ..self }
-    }
-
-    /// The same recording, which goes on with the bot of the file before.
-    #[must_use]
-    pub fn hearing_like(self, before: &mut Self) -> Self {
-        if let Some(bot) = before.bot_record() {
-            Arc::make_mut(&mut before.record).bot = Some(bot);
-        }
-        let heard = before.heard.take().map(|heard| Box::new(heard.in_next_file()));
-        Self { heard, ..self }
-    }
-
     /// Keeps the writer from logging that the file is saved, if `is_quiet`.
     #[must_use]
     pub fn made_quiet(self, is_quiet: bool) -> Self {

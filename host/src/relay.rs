@@ -13,7 +13,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
+};
 use callreel_core::ws;
 use data_encoding::BASE64;
 use http_body_util::{BodyExt as _, Limited};
@@ -73,6 +75,8 @@ pub struct Config {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Most bytes that wait in memory for either side of a call.
     pub queue_bytes_max: usize,
+    /// Whether all audio that a bot sends becomes a recording of its own, heard or not.
+    pub keeps_sent: bool,
 }
 
 /// A bot and the streams that it gets.
@@ -89,7 +93,9 @@ pub struct Route {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RouteError {
     /// Not a URL of WebSocket.
-    #[error("must be the address of a bot, like ws://127.0.0.1:8765/ws or /media-stream=wss://bot.example.com")]
+    #[error(
+        "must be the address of a bot, like ws://127.0.0.1:8765/ws or /media-stream=wss://bot.example.com"
+    )]
     Url,
     /// A path that no stream can have.
     #[error("the path must begin with a slash, like /media-stream=ws://127.0.0.1:8765/ws")]
@@ -377,7 +383,9 @@ impl Bots {
         if !url.username().is_empty() || url.password().is_some() {
             let decode = |text| percent_decode_str(text).collect::<Vec<u8>>();
             let login = [&decode(url.username())[..], b":", &decode(url.password().unwrap_or(""))];
-            if let Ok(value) = HeaderValue::from_str(&format!("Basic {}", BASE64.encode(&login.concat()))) {
+            if let Ok(value) =
+                HeaderValue::from_str(&format!("Basic {}", BASE64.encode(&login.concat())))
+            {
                 headers.insert(header::AUTHORIZATION, value);
             }
         }

@@ -24,6 +24,8 @@ pub struct Known {
     pub hints: Hints,
     /// A voice bot takes the other side of the call, and its audio is the second channel.
     pub has_bot: bool,
+    /// All audio that the bot sends is a recording of its own.
+    pub keeps_sent: bool,
 }
 
 impl Call {

@@ -5,14 +5,20 @@ use std::time::Instant;
 use callreel_core::frame::Text;
 use callreel_core::frame::bot::{self, BotFrame};
 
-use super::Call;
 use super::routing::Routed as _;
+use super::{Call, Context};
 use crate::recording::FromBot;
 
 impl Call {
     /// Handles a message of the bot, which has gone on to the provider. Audio that comes before a stream has
     /// begun is not heard.
-    pub fn handle_bot_message(&mut self, message: &mut [u8], is_text: bool, now: Instant) {
+    pub fn handle_bot_message(
+        &mut self,
+        message: &mut [u8],
+        is_text: bool,
+        context: &mut Context,
+        now: Instant,
+    ) {
         let Some(provider) = self.provider() else {
             return;
         };
@@ -22,28 +28,38 @@ impl Call {
             false => Some(bot::parse_binary(provider, message)),
         };
         match frame {
-            None => self.tell_bot(FromBot::Unread, now),
-            Some(BotFrame::Audio(bytes)) => self.tell_bot(FromBot::Audio(bytes), now),
-            Some(BotFrame::Clear) => self.tell_bot(FromBot::Clear, now),
+            None => self.tell_bot(FromBot::Unread, context, now),
+            Some(BotFrame::Audio(bytes)) => self.tell_bot(FromBot::Audio(bytes), context, now),
+            Some(BotFrame::Clear) => self.tell_bot(FromBot::Clear, context, now),
             Some(BotFrame::Mark(name)) => {
                 let name = name.and_then(|name| std::str::from_utf8(name).ok());
                 let name = name.map(|name| Text::new(name).to_string());
-                self.tell_bot(FromBot::Mark(name.as_deref()), now);
+                self.tell_bot(FromBot::Mark(name.as_deref()), context, now);
             }
             Some(_) => {}
         }
     }
 
     /// Notes that a message of the bot was too long to be read.
-    pub fn note_unread_of_bot(&mut self, now: Instant) {
-        self.tell_bot(FromBot::Unread, now);
+    pub fn note_unread_of_bot(&mut self, context: &mut Context, now: Instant) {
+        self.tell_bot(FromBot::Unread, context, now);
+    }
+
+    /// Notes that the bot has to wait, since the provider takes no more.
+    pub fn note_wait_of_bot(&mut self, context: &mut Context, now: Instant) {
+        self.tell_bot(FromBot::Waits, context, now);
     }
 
     /// Gives a message to the stream that began last.
-    fn tell_bot(&mut self, message: FromBot<'_>, now: Instant) {
-        let live = self.streams.iter_mut().rfind(|stream| stream.is_live());
-        if let Some(recording) = live.and_then(|stream| stream.recording.as_mut()) {
+    fn tell_bot(&mut self, message: FromBot<'_>, context: &mut Context, now: Instant) {
+        let Some(stream) = self.streams.iter_mut().rfind(|stream| stream.is_live()) else {
+            return;
+        };
+        if let Some(recording) = &mut stream.recording {
             recording.take_of_bot(message, now);
+        }
+        if let (Some(sent), FromBot::Audio(bytes)) = (&mut stream.sent, message) {
+            sent.append_sent(bytes, context.segment_bytes_max, &mut context.posts, now);
         }
     }
 }

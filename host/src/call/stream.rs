@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use callreel_core::frame::{Ask, Body, Frame, MediaFrame, PeerError, Provider, Start, Text, Track, Tracks};
+use callreel_core::frame::{
+    Ask, Body, Frame, MediaFrame, PeerError, Provider, Start, Text, Track, Tracks,
+};
 use callreel_core::session::{
     Error, Event, MediaClock, RING_BOTH_TRACKS_MIN, Session, Stats, Turn, ring_bytes_min,
 };
@@ -79,6 +81,8 @@ pub(super) struct Stream {
     pub counted: Stats,
     /// The recording, until it ends.
     pub recording: Option<Recording>,
+    /// A recording of all audio that the voice bot of a relayed call sends, if that is kept.
+    pub sent: Option<Recording>,
     /// Beginning of the recording, with all files of the stream.
     pub began: Option<Instant>,
     /// Messages as received that wait to go to the capture.
@@ -115,6 +119,7 @@ impl Stream {
             session: Session::new(Provider::Twilio, Ring::new()),
             counted: Stats::default(),
             recording: None,
+            sent: None,
             began: None,
             capture: Vec::new(),
             has_warned: false,
@@ -253,6 +258,7 @@ impl Stream {
                 let is_paused = pause::is_asked_by(&record.parameters);
                 let mut format = context.format_of(start);
                 let hears_bot = known.has_bot && start.tracks == Tracks::One(Track::Inbound);
+                let sent = (hears_bot && known.keeps_sent).then(|| (record.of_sent(), format));
                 if hears_bot {
                     format.spec.channels = 2;
                     record.format = format.spec.into();
@@ -260,6 +266,11 @@ impl Stream {
                 }
                 let recording = Recording::begin(&mut context.posts, record, format, 0, now);
                 let recording = if hears_bot { recording.hearing_bot(now) } else { recording };
+                // Behind the recording of the call, which gets the name of the stream.
+                self.sent = sent.map(|(record, format)| {
+                    let sent = Recording::begin(&mut context.posts, record, format, 0, now);
+                    sent.made_quiet(self.is_quiet)
+                });
                 let recording = self.recording.insert(recording.made_quiet(self.is_quiet));
                 if is_paused {
                     recording.ask_pause(Some(PauseCause::Parameter), now);
@@ -333,6 +344,9 @@ impl Stream {
             }
             recording.tend(self.session.stats(), posts, now);
         }
+        if let Some(sent) = &mut self.sent {
+            sent.tend(&Stats::default(), posts, now);
+        }
     }
 
     /// Logs once that the stream's timestamps are not milliseconds, and notes it in the record.
@@ -398,6 +412,9 @@ impl Stream {
         drop(turn);
         context.posts.board().counters.add(self.session.stats(), &mut self.counted);
         self.note_clock();
+        if let Some(sent) = self.sent.take() {
+            sent.finish(end, &Stats::default(), &mut context.posts, now, Box::new(|_| ()));
+        }
         let mut recording = self.recording.take()?;
         recording.set_media_clock(self.clock);
         if !self.capture.is_empty() {

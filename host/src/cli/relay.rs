@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use axum::http::{HeaderName, HeaderValue};
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use url::Url;
 
 use crate::relay::{self, Route};
@@ -38,12 +39,7 @@ pub struct RelayArgs {
     pub relay_header: Vec<(HeaderName, HeaderValue)>,
 
     /// File of such headers, one a line
-    #[arg(
-        long,
-        env = "CALLREEL_RELAY_HEADER_FILE",
-        value_name = "FILE",
-        requires = "relay"
-    )]
+    #[arg(long, env = "CALLREEL_RELAY_HEADER_FILE", value_name = "FILE", requires = "relay")]
     pub relay_header_file: Option<PathBuf>,
 
     /// File of authorities that a bot's certificate may be of; PEM certificates. This machine's own are
@@ -60,6 +56,16 @@ pub struct RelayArgs {
         value_parser = size
     )]
     pub relay_queue: u64,
+
+    /// Also keep all audio that a bot sends; as a recording of its own beside that of the call, with `sent` in
+    /// its record: about a third of a bot's speech is never heard [default: off]
+    #[arg(
+        long,
+        env = "CALLREEL_SENT",
+        requires = "relay",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub sent: bool,
 }
 
 /// The reason why the options of a relay cannot be used.
@@ -112,6 +118,7 @@ impl RelayArgs {
             requests: self.relay_http.clone(),
             authorities: authorities.unwrap_or_default(),
             headers,
+            keeps_sent: self.sent,
             queue_bytes_max: usize::try_from(self.relay_queue).unwrap_or(usize::MAX),
         }))
     }

@@ -21,8 +21,8 @@ use crate::admission::{self, Scheme};
 use crate::asker::Asker;
 use crate::board::{Board, Refused, RequestRefused};
 use crate::listener::{Client, proxy};
-use crate::relay::Fault;
 use crate::public_url::{STREAM_PATH, WEBHOOK_PATH};
+use crate::relay::Fault;
 use crate::tls;
 use crate::twilio::NOT_SIGNED;
 

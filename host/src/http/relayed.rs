@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::refusals::Refusal;
 use super::upgrade::media_stream;
-use super::{Front, hosts, path_and_query, proof, read_body};
+use super::{Front, path_and_query, proof, read_body};
 use crate::engine::BotEnd;
 use crate::headers::only;
 use crate::listener::{Client, Level};
@@ -41,7 +41,7 @@ pub(super) async fn pass_on(
     }
     front.note_caller(&head, &body);
     let asked = front.asked(&head);
-    bots.pass_on(server, asked, Body::from(body)).await.map_err(|fault| Refusal::BotServer(fault))
+    bots.pass_on(server, asked, Body::from(body)).await.map_err(Refusal::BotServer)
 }
 
 impl Front {
@@ -72,6 +72,11 @@ impl Front {
                 Err(Refusal::Bot(fault))
             }
         }
+    }
+
+    /// Whether all audio that bots send is kept.
+    pub(super) fn keeps_sent(&self) -> bool {
+        self.bots.as_ref().is_some_and(|bots| bots.config().keeps_sent)
     }
 
     /// Leaves a record of a call that did not come about.
@@ -108,10 +113,10 @@ impl Front {
             content_type: only(&head.headers, &header::CONTENT_TYPE),
             body,
         };
-        let is_proved = twilio.verifier.as_ref().is_none_or(|verifier| {
-            let _ = hosts;
-            verifier.verify_webhook(&webhook, proof(head)).is_ok()
-        });
+        let is_proved = twilio
+            .verifier
+            .as_ref()
+            .is_none_or(|verifier| verifier.verify_webhook(&webhook, proof(head)).is_ok());
         if let Some(call_id) = webhook.call_id().filter(|_| is_proved) {
             callers.tell(&call_id, webhook.caller_ids(), Instant::now().into_std());
         }

@@ -65,6 +65,7 @@ pub(super) async fn media_stream(
         ids: ids_of(detector, &head.headers),
         hints: Hints::new(query),
         has_bot: route.is_some(),
+        keeps_sent: route.is_some() && front.keeps_sent(),
     };
     let (bot, subprotocol) = match &route {
         None => (None, first_subprotocol(&head.headers)),

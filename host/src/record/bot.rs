@@ -31,6 +31,9 @@ pub struct BotRecord {
     pub clears: u64,
     /// Marks that it sent.
     pub marks: u64,
+    /// Times that it had to wait, since more bytes waited for the provider than may; absent when none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waits: u64,
     /// Messages that were passed on and are not in the file: too long, or too much audio at one time;
     /// absent when none.
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -1,6 +1,7 @@
 //! The voice bot of a relayed call in its recording: what it sends, and its channel in the file.
 
 use std::slice::Chunks;
+use std::sync::Arc;
 use std::time::Instant;
 
 use callreel_core::playout::Piece;
@@ -24,9 +25,28 @@ pub enum FromBot<'b> {
     Mark(Option<&'b str>),
     /// A message that cannot be read.
     Unread,
+    /// The bot has to wait, since the provider takes no more.
+    Waits,
 }
 
 impl Recording {
+    /// The same recording, with the voice bot of the call on its second channel: the session has one track,
+    /// the format of the recording two.
+    #[must_use]
+    pub fn hearing_bot(self, now: Instant) -> Self {
+        Self { heard: Some(Box::new(Heard::new(self.format, now))), ..self }
+    }
+
+    /// The same recording, which goes on with the bot of the file before.
+    #[must_use]
+    pub fn hearing_like(self, before: &mut Self) -> Self {
+        if let Some(bot) = before.bot_record() {
+            Arc::make_mut(&mut before.record).bot = Some(bot);
+        }
+        let heard = before.heard.take().map(|heard| Box::new(heard.in_next_file()));
+        Self { heard, ..self }
+    }
+
     /// Takes a message of the bot. Without a bot, changes nothing.
     pub fn take_of_bot(&mut self, message: FromBot<'_>, now: Instant) {
         self.with_bot(|heard| match message {
@@ -34,7 +54,26 @@ impl Recording {
             FromBot::Clear => heard.take_clear(now),
             FromBot::Mark(name) => heard.take_mark(name),
             FromBot::Unread => heard.note_unread(),
+            FromBot::Waits => heard.note_wait(),
         });
+    }
+
+    /// Appends audio that the bot sent, whether it is heard or not: whole samples of the one track of this
+    /// recording, in its wire format. Audio that does not fit into the largest file is left out.
+    pub fn append_sent(
+        &mut self,
+        mut bytes: &[u8],
+        bytes_max: u64,
+        posts: &mut Posts,
+        now: Instant,
+    ) {
+        while !bytes.is_empty() && !self.is_longer_than(bytes_max) {
+            let room = self.room();
+            let (part, rest) = bytes.split_at(bytes.len().min(room.len()));
+            room[..part.len()].copy_from_slice(part);
+            self.append(part.len(), posts, now);
+            bytes = rest;
+        }
     }
 
     /// Takes the provider's word that a mark of the bot has been reached. Without a bot, changes nothing.

@@ -127,6 +127,11 @@ impl Heard {
         self.record.unread += 1;
     }
 
+    /// The bot had to wait for the provider.
+    pub(super) const fn note_wait(&mut self) {
+        self.record.waits += 1;
+    }
+
     /// The next part of what is heard, up to the sample `until`.
     pub(super) fn poll(&mut self, until: u64) -> Option<Piece> {
         self.playout.poll(until)

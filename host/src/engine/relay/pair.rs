@@ -41,8 +41,8 @@ pub(super) struct Pair {
     closing: Closing,
     /// Most bytes of the bot that wait for the provider.
     queue_bytes_max: usize,
-    /// The bot had to wait for the provider once.
-    has_waited: bool,
+    /// The bot has to wait for the provider, and the provider for the bot.
+    is_waiting: [bool; 2],
 }
 
 enum Closing {
@@ -82,7 +82,7 @@ impl Pair {
             began: now,
             closing: Closing::No,
             queue_bytes_max,
-            has_waited: false,
+            is_waiting: [false; 2],
         })
     }
 
@@ -136,7 +136,7 @@ impl Pair {
     fn pass(&mut self, from: From, desk: &mut Desk, now: Instant) -> bool {
         let mut turn_bytes = 0;
         loop {
-            let Self { provider, bot, recorder, .. } = self;
+            let Self { provider, bot, recorder, is_waiting, .. } = self;
             let (side, other) = match from {
                 From::Provider => (provider, bot),
                 From::Bot => (bot, provider),
@@ -147,6 +147,7 @@ impl Pair {
             if other.wire.unsent_bytes() >= self.queue_bytes_max {
                 return self.wait_for_room(from, desk, now);
             }
+            is_waiting[from as usize] = false;
             if turn_bytes >= TURN_BYTES_MAX {
                 return true;
             }
@@ -191,11 +192,15 @@ impl Pair {
 
     /// The other side does not take more: no more is read from this one for now.
     #[cold]
-    fn wait_for_room(&mut self, from: From, desk: &Desk, now: Instant) -> bool {
+    fn wait_for_room(&mut self, from: From, desk: &mut Desk, now: Instant) -> bool {
         let peer = self.peer;
-        if !std::mem::replace(&mut self.has_waited, true)
-            && let Some(left_out) = desk.context.room(peer, now)
-        {
+        if std::mem::replace(&mut self.is_waiting[from as usize], true) {
+            return false;
+        }
+        if from == From::Bot {
+            self.recorder.note_wait_of_bot(desk, now);
+        }
+        if let Some(left_out) = desk.context.room(peer, now) {
             let (sender, receiver) = match from {
                 From::Provider => ("the provider", "the bot"),
                 From::Bot => ("the bot", "the provider"),

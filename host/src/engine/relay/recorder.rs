@@ -103,9 +103,8 @@ impl Recorder {
             self.behind.extend_from_slice(bytes);
             self.go_on(desk, now);
         }
-        self.is_deaf = self.is_held_back
-            && is_between_frames
-            && self.behind.len() > BEHIND_BYTES_MAX;
+        self.is_deaf =
+            self.is_held_back && is_between_frames && self.behind.len() > BEHIND_BYTES_MAX;
     }
 
     /// Gives the call the bytes again that it has not taken.
@@ -132,10 +131,12 @@ impl Recorder {
     pub(super) fn take_of_bot(&mut self, desk: &mut Desk, now: Instant) {
         let mut messages = std::mem::take(&mut self.messages);
         for BotMessage { payload, is_text } in &mut messages {
-            self.guarded(desk, now, |call, _| call.handle_bot_message(payload, *is_text, now));
+            self.guarded(desk, now, |call, desk| {
+                call.handle_bot_message(payload, *is_text, &mut desk.context, now);
+            });
         }
         for _ in 0..std::mem::take(&mut self.unread) {
-            self.guarded(desk, now, |call, _| call.note_unread_of_bot(now));
+            self.guarded(desk, now, |call, desk| call.note_unread_of_bot(&mut desk.context, now));
         }
         // The next message likely fits into the memory of the last one.
         if let Some(BotMessage { mut payload, .. }) = messages.pop()
@@ -147,6 +148,11 @@ impl Recorder {
         }
         messages.clear();
         self.messages = messages;
+    }
+
+    /// Notes that the bot has to wait for the provider.
+    pub(super) fn note_wait_of_bot(&mut self, desk: &mut Desk, now: Instant) {
+        self.guarded(desk, now, |call, desk| call.note_wait_of_bot(&mut desk.context, now));
     }
 
     /// Does the housekeeping.
@@ -187,7 +193,9 @@ impl Recorder {
         // Any half-done state belongs to the recording that is given up.
         let result = catch_unwind(AssertUnwindSafe(|| work(call, desk)));
         if result.is_err() {
-            tracing::error!("a bug ended a recording; the call goes on: please report it with the lines above");
+            tracing::error!(
+                "a bug ended a recording; the call goes on: please report it with the lines above"
+            );
             let end = || call.end(End::Internal, CloseCode::INTERNAL, &mut desk.context, now);
             let _ = catch_unwind(AssertUnwindSafe(end));
             self.is_broken = true;

@@ -81,7 +81,8 @@ fn main() -> anyhow::Result<()> {
     }
     let (delays, lateness, costs) = talk(&args, &mut poll, &mut calls)?;
     for call in &mut calls {
-        let stop = format!(r#"{{"event":"stop","sequenceNumber":"9","streamSid":"{}"}}"#, call.stream_id);
+        let stop =
+            format!(r#"{{"event":"stop","sequenceNumber":"9","streamSid":"{}"}}"#, call.stream_id);
         send(&mut call.ends[0].socket, &frame(stop.as_bytes(), true))?;
         send(&mut call.ends[0].socket, &frame_of(0x88, &1000_u16.to_be_bytes(), true))?;
     }
@@ -194,7 +195,10 @@ fn talk(
         }
         loop {
             let rest = due.saturating_duration_since(Instant::now());
-            poll.poll(&mut events, Some(if rest < Duration::from_millis(1) { Duration::ZERO } else { rest }))?;
+            poll.poll(
+                &mut events,
+                Some(if rest < Duration::from_millis(1) { Duration::ZERO } else { rest }),
+            )?;
             for event in &events {
                 let Token(token) = event.token();
                 let call = &mut calls[token / 2];
