@@ -35,7 +35,7 @@ mod media;
 mod members;
 #[cfg(feature = "mod-audio-stream")]
 mod mod_audio_stream;
-#[cfg(feature = "json")]
+#[cfg(any(feature = "json", feature = "relay"))]
 mod names;
 #[cfg(feature = "replies")]
 mod nested;
@@ -58,7 +58,7 @@ mod start;
 mod telnyx;
 mod text;
 mod twilio;
-#[cfg(feature = "json")]
+#[cfg(any(feature = "json", feature = "relay"))]
 mod usual;
 #[cfg(feature = "vonage")]
 mod vonage;

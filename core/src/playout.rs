@@ -59,6 +59,7 @@
 //! | Vonage | holds 3072 messages, some 60 s; it is not told which audio is dropped beyond. `notify` is its mark |
 //! | jambonz | the audio that it is sent may have a sample rate of its own: convert the number of samples. Its echoes tell whether audio was played or cleared: give the latter to no [`Playout`] |
 //! | Genesys | no marks. The caller's own speech may stop the audio (barge-in) before the bot says so |
+//! | Asterisk | holds 1000 messages of 20 ms, and drops audio beyond, and the part of a message that fills no 20 ms. `PAUSE_MEDIA` is not in the model |
 //! | Sinch | holds 5 MB, and drops the oldest audio beyond |
 
 mod marks;

@@ -4,6 +4,8 @@
 use super::control::{is_json, read, scalar, string};
 use super::found::to_str;
 use super::members::{Members, Value};
+#[cfg(feature = "relay")]
+use super::outgoing::{Heard, Outgoing};
 use super::spelling::Dialect;
 use super::{Body, Dtmf, Frame, Habits, Mark, PeerError, Start, Text};
 use crate::format::{Codec, Format, G722_RATE_HZ};
@@ -28,6 +30,32 @@ const DIALECT: Dialect = Dialect { numbers: &[], free: &[VARIABLES.as_bytes()] }
 /// Fields of a start that are no parameters.
 const KNOWN: [&str; 7] =
     ["event", "connection_id", "channel_id", "format", "optimal_frame_size", "ptime", VARIABLES];
+
+/// The commands that the driver takes in JSON, beside audio in binary messages.
+#[cfg(feature = "relay")]
+pub(super) const OUTGOING: Outgoing = Outgoing {
+    kind: "command",
+    clear: FLUSH,
+    mark: MARK,
+    name: "correlation_id",
+    ..Outgoing::NONE
+};
+
+#[cfg(feature = "relay")]
+const FLUSH: &str = "FLUSH_MEDIA";
+#[cfg(feature = "relay")]
+const MARK: &str = "MARK_MEDIA";
+
+/// Reads a command that is plain words.
+#[cfg(feature = "relay")]
+pub(super) fn command(text: &[u8]) -> Heard<'_> {
+    let mut words = to_str(text).unwrap_or_default().split_ascii_whitespace();
+    match words.next() {
+        Some(FLUSH) => Heard::Clear,
+        Some(MARK) => Heard::Mark(words.next().map(str::as_bytes)),
+        _ => Heard::Other,
+    }
+}
 
 pub(super) fn parse(text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
     if is_json(text) { parse_json(text) } else { parse_words(text) }

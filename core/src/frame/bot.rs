@@ -14,6 +14,8 @@
 //! # Ok::<(), callreel_core::frame::PeerError>(())
 //! ```
 
+#[cfg(feature = "asterisk")]
+use super::control::is_json;
 use super::outgoing::{Heard, Outgoing, read};
 use super::{PeerError, Provider};
 
@@ -47,14 +49,19 @@ pub enum BotFrame<'t> {
 /// Parses one text message of a bot, and decodes its payload in place. Takes linear time.
 ///
 /// `text` must be UTF-8. It is scratch memory, as with [`frame::parse`](super::parse). All messages to a
-/// provider without a reader for them are [`BotFrame::Other`]: there is one for Bandwidth, Exotel, Genesys,
-/// jambonz, Plivo, SignalWire, Sinch, Telnyx, Twilio and Vonage, and for those that speak their dialects.
+/// provider without a reader for them are [`BotFrame::Other`]: there is one for Asterisk, Bandwidth, Exotel,
+/// Genesys, jambonz, Plivo, SignalWire, Sinch, Telnyx, Twilio and Vonage, and for those that speak their
+/// dialects.
 ///
 /// # Errors
 /// [`PeerError`]: count the message, and forward it all the same.
 pub fn parse(provider: Provider, text: &mut [u8]) -> Result<BotFrame<'_>, PeerError> {
     let words: &Outgoing = match provider {
         Provider::Twilio => &Outgoing::TWILIO,
+        #[cfg(feature = "asterisk")]
+        Provider::Asterisk if !is_json(text) => return Ok(frame(super::asterisk::command(text))),
+        #[cfg(feature = "asterisk")]
+        Provider::Asterisk => &super::asterisk::OUTGOING,
         #[cfg(feature = "bandwidth")]
         Provider::Bandwidth => &super::bandwidth::OUTGOING,
         #[cfg(feature = "exotel")]
@@ -73,18 +80,31 @@ pub fn parse(provider: Provider, text: &mut [u8]) -> Result<BotFrame<'_>, PeerEr
         Provider::Telnyx => &Outgoing::TWILIO,
         #[cfg(feature = "vonage")]
         Provider::Vonage => &super::vonage::OUTGOING,
-        #[cfg(feature = "providers")]
-        _ => return Ok(BotFrame::Other),
-        #[cfg(not(feature = "providers"))]
-        #[allow(unreachable_patterns, reason = "a build may have no other provider")]
-        _ => return Ok(BotFrame::Other),
+        #[cfg(feature = "acs")]
+        Provider::Acs => return Ok(BotFrame::Other),
+        #[cfg(feature = "audiocodes")]
+        Provider::AudioCodes => return Ok(BotFrame::Other),
+        #[cfg(feature = "mod-audio-stream")]
+        Provider::ModAudioStream => return Ok(BotFrame::Other),
+        #[cfg(feature = "ringcentral")]
+        Provider::RingCentral => return Ok(BotFrame::Other),
+        #[cfg(feature = "voximplant")]
+        Provider::Voximplant => return Ok(BotFrame::Other),
+        #[cfg(feature = "wavix")]
+        Provider::Wavix => return Ok(BotFrame::Other),
+        #[cfg(feature = "webex")]
+        Provider::Webex => return Ok(BotFrame::Other),
     };
-    Ok(match read(text, words)? {
+    Ok(frame(read(text, words)?))
+}
+
+fn frame(heard: Heard<'_>) -> BotFrame<'_> {
+    match heard {
         Heard::Audio(bytes) => BotFrame::Audio(bytes),
         Heard::Clear => BotFrame::Clear,
         Heard::Mark(name) => BotFrame::Mark(name),
         Heard::Other => BotFrame::Other,
-    })
+    }
 }
 
 /// The meaning of a binary message of a bot: audio, with a provider that takes audio in binary messages

@@ -74,7 +74,7 @@ pub(super) fn range_in(text: &[u8], part: &str) -> (usize, usize) {
 }
 
 /// Any object. Reading one checks that the whole text is JSON.
-#[cfg(any(feature = "binary", feature = "json", feature = "replies"))]
+#[cfg(any(feature = "binary", feature = "json", feature = "relay", feature = "replies"))]
 #[derive(Deserialize)]
 pub(super) struct Anything {}
 

@@ -3,7 +3,7 @@
 //! serde-json-core, which has checked the text before, reads typed values only, and gives up the whole
 //! message at the first value of another type.
 
-#[cfg(any(feature = "json", feature = "replies"))]
+#[cfg(any(feature = "json", feature = "relay", feature = "replies"))]
 use super::PeerError;
 use super::Text;
 
@@ -87,7 +87,7 @@ impl<'t> Members<'t> {
     ///
     /// # Errors
     /// [`PeerError::Shape`]: there are two.
-    #[cfg(any(feature = "json", feature = "replies"))]
+    #[cfg(any(feature = "json", feature = "relay", feature = "replies"))]
     pub(super) fn only(self, name: &str) -> Result<Option<Value<'t>>, PeerError> {
         let mut all = self.filter(|(found, _)| *found == name).map(|(_, value)| value);
         match (all.next(), all.next()) {

@@ -1,5 +1,7 @@
 //! The names by which a dialect of JSON is told from others.
 
+#![cfg_attr(not(feature = "json"), expect(dead_code, reason = "a bot's audio needs a part of it"))]
+
 use super::members::Members;
 use super::spelling::Dialect;
 use super::start::FormatNames;

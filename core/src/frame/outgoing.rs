@@ -21,6 +21,8 @@ pub(super) struct Outgoing {
     pub(super) mark: &'static str,
     /// The object with a mark's name; empty if the name stands beside the kind.
     pub(super) mark_object: &'static str,
+    /// The field with a mark's name.
+    pub(super) name: &'static str,
     /// Reads a message of any other kind.
     pub(super) more: for<'t> fn(kind: &str, message: &Members<'t>) -> Said<'t>,
 }
@@ -34,11 +36,18 @@ impl Outgoing {
         clear: "clear",
         mark: "mark",
         mark_object: "mark",
+        name: "name",
         more: no_more,
     };
 
-    /// No words at all.
-    #[cfg(any(feature = "binary", feature = "replies"))]
+    /// Audio in binary messages, and no words at all.
+    #[cfg(any(
+        feature = "asterisk",
+        feature = "genesys",
+        feature = "jambonz",
+        feature = "sinch",
+        feature = "vonage"
+    ))]
     pub(super) const NONE: Self = Self {
         kind: "",
         usual: None,
@@ -46,6 +55,7 @@ impl Outgoing {
         clear: "",
         mark: "",
         mark_object: "",
+        name: "name",
         more: no_more,
     };
 }
@@ -173,16 +183,14 @@ fn meaning<'t>(message: &Members<'t>, words: &Outgoing) -> Result<Said<'t>, Peer
         kind if kind == words.clear => Said::Clear,
         kind if kind == words.mark => {
             let name = match words.mark_object {
-                "" => message.clone().find("name"),
-                object => name_in(message, object),
+                "" => message.clone().find(words.name),
+                object => {
+                    let object = message.clone().find(object).unwrap_or(Value::Null);
+                    object.members().find(words.name)
+                }
             };
             Said::Mark(name.and_then(Value::scalar))
         }
         kind => (words.more)(kind, message),
     })
-}
-
-/// The name in an object of a message.
-pub(super) fn name_in<'t>(message: &Members<'t>, object: &str) -> Option<Value<'t>> {
-    message.clone().find(object)?.members().find("name")
 }
