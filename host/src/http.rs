@@ -254,10 +254,13 @@ fn router(front: Front, refusals: Refusals) -> Router {
         .with_state(front)
 }
 
-async fn root(State(front): State<Front>) -> impl IntoResponse {
+async fn root(State(front): State<Front>, request: Request) -> Result<Response, Refusal> {
+    if front.takes_by_bot(&request) {
+        return media_stream(State(front), request).await;
+    }
     let prefix = front.config.path_prefix.as_str();
     let message = format!("{IS_RUNNING}: point a Twilio number at {prefix}{WEBHOOK_PATH}");
-    as_json(json!({ "message": message }))
+    Ok(as_json(json!({ "message": message })).into_response())
 }
 
 /// Answers whether calls can be taken, for balancers that reach only this listener. Operators find the

@@ -450,9 +450,9 @@ fn for_provider(mut answer: Response<Body>) -> Response<Body> {
 }
 
 /// Whether a request is a handshake of WebSocket.
-pub(crate) fn is_handshake(head: &Parts) -> bool {
-    let upgrade = only(&head.headers, &header::UPGRADE);
-    head.method == Method::GET
+pub(crate) fn is_handshake<B>(request: &Request<B>) -> bool {
+    let upgrade = only(request.headers(), &header::UPGRADE);
+    request.method() == Method::GET
         && upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"))
 }
 

@@ -1,6 +1,7 @@
 //! Relayed calls: the bot is asked while the provider waits, and other requests go on to the bot's server.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -20,7 +21,7 @@ use crate::headers::only;
 use crate::listener::{Client, Level};
 use crate::public_url::{Scheme, WEBHOOK_PATH};
 use crate::record::{Record, Word};
-use crate::relay::{self, Answer, Asked, Fault, Route};
+use crate::relay::{self, Answer, Asked, Bots, Fault, Route};
 use crate::twilio::Webhook;
 
 /// Passes a request on to the bot's server, or upgrades it to a media stream that a bot takes. Without either
@@ -29,11 +30,11 @@ pub(super) async fn pass_on(
     State(front): State<Front>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    if front.takes_by_bot(&request) {
+        return media_stream(State(front), request).await;
+    }
     let (head, body) = request.into_parts();
     let bots = front.bots.clone().ok_or(Refusal::NotFound)?;
-    if relay::is_handshake(&head) && bots.route(head.uri.path()).is_some() {
-        return media_stream(State(front), Request::from_parts(head, body)).await;
-    }
     let server = bots.config().requests.as_ref().ok_or(Refusal::NotFound)?;
     let body = read_body(body, front.config.body_timeout).await?;
     if let Some(Client { standing, .. }) = head.extensions.get() {
@@ -45,6 +46,12 @@ pub(super) async fn pass_on(
 }
 
 impl Front {
+    /// Whether a request is a stream that a bot takes.
+    pub(super) fn takes_by_bot(&self, request: &Request) -> bool {
+        let has_bot = |bots: &Arc<Bots>| bots.route(request.uri().path()).is_some();
+        relay::is_handshake(request) && self.bots.as_ref().is_some_and(has_bot)
+    }
+
     /// Asks the bot of a path to take a call. Returns its side, and the subprotocol that it selected; or its
     /// answer for the provider, if it takes no call.
     pub(super) async fn ask_bot(
