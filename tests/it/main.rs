@@ -2,6 +2,7 @@
 
 mod admin;
 mod admission;
+mod agents;
 mod answered;
 mod answers;
 mod any_format;
