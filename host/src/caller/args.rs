@@ -9,9 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cue::{self, parse_dtmf, parse_mark};
 use super::verdict::{first_failure_if_all_failed, json, verdict};
-use super::{
-    AskedCodec, Cue, DialledTracks, Error, Look, Meter, Plan, place_metered, providers,
-};
+use super::words::{self, SaidFile, parse_say};
+use super::{AskedCodec, Cue, DialledTracks, Error, Look, Meter, Plan, place_metered, providers};
 use crate::audio::Audio;
 use crate::trust::Authorities;
 use crate::twilio::{self, AuthToken};
@@ -26,7 +25,8 @@ const TOKEN_VARIABLE: &str = "TWILIO_AUTH_TOKEN";
 /// Places calls as Twilio or another provider does: a look-alike for tests, demos, CI and load.
 ///
 /// Exit code 0 means that every call ended as expected: closed by the server with 1000 after stop, as the
-/// provider's streams end, or as the fault demands.
+/// provider's streams end, or as the fault demands. A call with a voice bot is good if the bot closes, ends the TCP
+/// stream behind stop or hangs up with 1000, and if no answer is later than --max-latency.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Examples:
   callreel call                            one made-up call of 10 s to a server on this machine
@@ -36,6 +36,8 @@ const TOKEN_VARIABLE: &str = "TWILIO_AUTH_TOKEN";
   callreel call --url http://127.0.0.1:5050/incoming-call
   callreel call --calls 100 --duration 1m --save-sent sent
   callreel call --fault gap=500ms@2s --fault rst@5s
+  callreel call --url ws://127.0.0.1:8765/ws --say question.wav@1s --barge-in 6s --max-latency 1.5s
+                                           a voice bot, whose second answer is interrupted
   TWILIO_AUTH_TOKEN=... callreel call --url http://127.0.0.1:5050/incoming-call \\
       --sign-url https://calls.example.com/incoming-call --connect 127.0.0.1:5050
                                            a server here that only takes requests signed for
@@ -126,6 +128,26 @@ pub struct Args {
     #[arg(long, value_name = "URL", requires = "auth_token")]
     pub sign_url: Option<String>,
 
+    /// Say this WAV or raw mu-law at a time of the call, and be silent otherwise; may be given again.
+    /// Without TIME it is said at the next --barge-in, or at the start. A caller with words talks with a bot:
+    /// the verdict tells the audio that came back, and the latency of each answer
+    #[arg(long, value_name = "FILE[@TIME]", value_parser = parse_say, conflicts_with_all = ["audio", "flood"])]
+    pub say: Vec<SaidFile>,
+
+    /// Begin to speak at this time of the call, over the bot; with the words of a --say without TIME, or
+    /// built-in ones; may be given again
+    #[arg(long, value_name = "TIME", value_parser = units::duration, conflicts_with_all = ["audio", "flood"])]
+    pub barge_in: Vec<Duration>,
+
+    /// Largest latency of a bot's answer: from the caller's last sound to the first one of the bot. A later
+    /// or missing answer makes the exit code 1
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub max_latency: Option<Duration>,
+
+    /// New WAV for both sides of the call on one clock: the caller left, the bot as it was heard right
+    #[arg(long, value_name = "FILE")]
+    pub save_heard: Option<PathBuf>,
+
     /// Press a key: DIGIT or DIGIT@TIME; may be given again
     #[arg(long, value_name = "DIGIT[@TIME]", value_parser = parse_dtmf)]
     pub dtmf: Vec<Cue>,
@@ -195,6 +217,7 @@ impl Args {
             variable.is_some_and(|value| value.as_encoded_bytes() == token.bytes())
         };
         let auth_token = args.auth_token.filter(|t| args.look.is_twilio() || !is_twilios(t));
+        let say = words::words(&args.say, &args.barge_in, args.seed)?;
         Ok(Plan {
             look: args.look,
             codec: args.codec,
@@ -215,9 +238,12 @@ impl Args {
             parameters: args.parameter,
             auth_token,
             sign_url: args.sign_url,
+            say,
             cues: [args.dtmf, args.mark, args.fault].concat(),
             first_timestamp_ms: args.first_timestamp,
             save_sent: args.save_sent,
+            save_heard: args.save_heard,
+            max_latency: args.max_latency,
             patience: args.patience,
             seed: args.seed,
         })

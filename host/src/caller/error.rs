@@ -51,11 +51,29 @@ pub enum Error {
         /// Length of the calls.
         length: Duration,
     },
+    /// Words are due after the end of the calls.
+    #[error(
+        "words at {at:?} are after the end of the call ({length:?}): give them an earlier time, or --duration"
+    )]
+    LateWords {
+        /// Time of the words.
+        at: Duration,
+        /// Length of the calls.
+        length: Duration,
+    },
     /// All calls failed before their first message.
     #[error("{reason}")]
     NoCall {
         /// Error of the first call.
         reason: String,
+    },
+    /// The calls cannot hear a bot.
+    #[error(
+        "{reason}: leave out --say, --barge-in, --save-heard, --max-latency and the faults of echoes"
+    )]
+    OneWay {
+        /// The reason.
+        reason: &'static str,
     },
     /// There is no root certificate to check `wss` with.
     #[error("{}", crate::trust::NoRoots)]
@@ -82,6 +100,14 @@ pub enum Error {
     #[error("cannot save the sent audio to {}: {cause}", .path.display())]
     Save {
         /// Path of the copy, or of its directory.
+        path: PathBuf,
+        /// The operating system's error.
+        cause: io::Error,
+    },
+    /// The file of both sides cannot be written, or is there already.
+    #[error("cannot save the conversation to {}: {cause}; give --save-heard another name, or room", .path.display())]
+    SaveHeard {
+        /// Path of the file.
         path: PathBuf,
         /// The operating system's error.
         cause: io::Error,

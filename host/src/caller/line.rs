@@ -39,8 +39,9 @@ const READ_BUFFER_BYTES: usize = 4096;
 /// Most bytes of pongs that wait for a server that does not read; a later pong replaces the last one.
 const PONG_BYTES_MAX: usize = 4096;
 
-/// Longest message that a server may send: a recorder has little to say.
-const MESSAGE_BYTES_MAX: usize = 256 << 10;
+/// Longest message that a server may send: 16 MiB of audio in base64, and then some. A bot may send a long
+/// greeting in one message.
+const MESSAGE_BYTES_MAX: usize = 32 << 20;
 
 /// Longest time for the server to take a write: as long as callreel waits for a peer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
@@ -234,6 +235,23 @@ impl Line {
             let heard = timeout_at(deadline, self.next()).await.map_err(|_| None)?;
             if let Some(end) = self.take(heard) {
                 return Err(Some(end));
+            }
+        }
+    }
+
+    /// Waits for the server's next text or binary message. If it is dropped before, no message is lost.
+    ///
+    /// # Errors
+    /// The end of the call.
+    pub(super) async fn next_message(&mut self) -> Result<Message, CallEnd> {
+        loop {
+            match self.next().await {
+                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => return Ok(message),
+                heard => {
+                    if let Some(end) = self.take(heard) {
+                        return Err(end);
+                    }
+                }
             }
         }
     }

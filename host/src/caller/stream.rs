@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use self::conversation::Conversation;
+use self::ear::Ear;
 use super::call::{DialledCall, blank_report};
 use super::copies::Copies;
 use super::line::Line;
@@ -17,6 +18,7 @@ use super::wire::{self, Outbox};
 use super::{Action, CallEnd, CallReport, Error, Fault, Track};
 
 mod conversation;
+mod ear;
 mod faults;
 
 /// Bytes that a flood gathers for one write.
@@ -60,8 +62,13 @@ pub(super) struct DialledStream<'c, 'a> {
     line: Line,
     stride: Stride,
     messages: Messages,
-    /// Present if the caller listens to the server.
+    /// Present if the provider talks with the server.
     conversation: Option<Conversation>,
+    /// Present if the caller hears the audio of the other end.
+    ear: Option<Ear>,
+    /// Samples of the call before the connection, and at the end of the last chunk.
+    said_from: u64,
+    said_to: u64,
     /// Audio of the present chunk, of each voice that is sent.
     payloads: Vec<(Track, Vec<u8>)>,
     pub(super) report: CallReport,
@@ -98,11 +105,17 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         let epoch = (slot, first_chunk);
         let talks = plan.look.talk == Talk::Genesys;
         let payload = || vec![0; stride.chunk_bytes()];
+        let hears = call.hears && !plan.flood;
+        let ear = hears.then(|| Ear::new(plan, stride.format, &call.ids.stream_sid, slot));
+        let said_from = first_chunk * stride.chunk_samples() as u64;
         DialledStream {
             line,
             stride,
             messages: Messages::new(call.facts.clone(), call.ids.clone()),
             conversation: talks.then(|| Conversation::new(now)),
+            ear,
+            said_from,
+            said_to: said_from,
             payloads: call.facts.tracks.iter().map(|&track| (track, payload())).collect(),
             report: blank_report(call.index, &call.ids),
             clock: Box::pin(sleep_until(now)),
@@ -130,7 +143,11 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         first_chunk: u64,
         cues: &mut VecDeque<(u64, Action)>,
     ) -> ConnectionEnd {
-        match self.speak(first_chunk, cues).await {
+        let spoken = self.speak(first_chunk, cues).await;
+        if let Some(ear) = &mut self.ear {
+            ear.hang_up(Instant::now());
+        }
+        match spoken {
             Ok(outcome) => outcome,
             Err(Failure::Line) => match self.line.ending(LAST_WORDS).await {
                 CallEnd::StillOpen => ConnectionEnd::Over(CallEnd::Reset),
@@ -152,8 +169,13 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         }
         let chunks = self.call.chunks();
         for chunk in first_chunk..chunks {
-            if !self.call.crew.plan.flood {
-                self.wait_for(chunk).await;
+            if !self.call.crew.plan.flood
+                && let Some(end) = self.wait_for(chunk).await?
+            {
+                return Ok(ConnectionEnd::Over(end));
+            }
+            if self.ear.as_ref().is_some_and(|ear| ear.is_told_to_hang_up) {
+                break;
             }
             while let Some((_, action)) = cues.pop_front_if(|&mut (due, _)| due <= chunk) {
                 if let Some(outcome) = self.act(&action, chunk).await? {
@@ -166,7 +188,8 @@ impl<'c, 'a> DialledStream<'c, 'a> {
                 return Ok(ConnectionEnd::Over(end));
             }
             self.say(chunk).await?;
-            if self.outbox.bytes.is_empty()
+            if self.ear.is_none()
+                && self.outbox.bytes.is_empty()
                 && let Some(end) = self.line.hear()
             {
                 return Ok(ConnectionEnd::Over(end));
@@ -225,24 +248,33 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         Ok(())
     }
 
-    async fn wait_for(&mut self, chunk: u64) {
+    /// Waits until the chunk of this number is due; returns the end of the call if it comes before.
+    async fn wait_for(&mut self, chunk: u64) -> Result<Option<CallEnd>, Failure> {
         let (epoch, first_chunk) = self.epoch;
         let due = epoch + self.stride.chunk() * (chunk - first_chunk) as u32;
-        self.clock.as_mut().reset(due);
-        self.clock.as_mut().await;
+        if self.ear.is_some() {
+            if let Some(end) = self.listen_until(due).await? {
+                return Ok(Some(end));
+            }
+        } else {
+            self.clock.as_mut().reset(due);
+            self.clock.as_mut().await;
+        }
         if due >= self.excused_until {
             self.call.crew.meter.tick_was_late_by(due.elapsed());
         }
+        Ok(None)
     }
 
     /// Sends the chunk of every track.
     async fn say(&mut self, chunk: u64) -> Result<(), Failure> {
-        if chunk < self.lost_until_chunk || !self.is_listened_to() {
-            return Ok(());
-        }
         let chunk_samples = self.stride.chunk_samples() as u64;
         let from = chunk * chunk_samples;
         let samples = (self.call.samples - from).min(chunk_samples) as usize;
+        self.said_to = from + samples as u64;
+        if chunk < self.lost_until_chunk || !self.is_listened_to() {
+            return Ok(());
+        }
         let bytes = samples * self.stride.format.codec.width();
         let timestamp_ms = self.timestamp_ms(chunk);
         let mut payloads = std::mem::take(&mut self.payloads);
@@ -360,7 +392,13 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         self.report.stopped = true;
         let stopped = Instant::now();
         let patience = self.call.crew.plan.patience;
+        if let Some(ear) = &mut self.ear {
+            ear.hang_up(stopped);
+        }
         let end = match self.call.crew.plan.look.end {
+            End::ServerCloses | End::Lingers if self.is_conversation() => {
+                self.part_from_bot(patience).await
+            }
             End::ServerCloses => self.line.ending(patience).await,
             End::Farewell => self.part(patience).await,
             end => self.close(end, patience).await,

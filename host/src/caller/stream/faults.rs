@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::ear::Echo;
 use super::{ConnectionEnd, Delivery, DialledStream, Failure};
 use crate::caller::messages::Ids;
 use crate::caller::template::random_id;
@@ -12,7 +13,11 @@ use crate::caller::{Action, CallEnd, Fault, Track};
 
 impl DialledStream<'_, '_> {
     /// Performs the action of a cue; returns an outcome if the action ends the connection.
-    pub(super) async fn act(&mut self, action: &Action, chunk: u64) -> Result<Option<ConnectionEnd>, Failure> {
+    pub(super) async fn act(
+        &mut self,
+        action: &Action,
+        chunk: u64,
+    ) -> Result<Option<ConnectionEnd>, Failure> {
         let (fault, measure) = match action {
             Action::Dtmf(digit) => {
                 self.outbox.put(self.messages.dtmf(*digit));
@@ -53,6 +58,15 @@ impl DialledStream<'_, '_> {
                 return Ok(Some(ConnectionEnd::Reconnect(chunk)));
             }
             Fault::NoPong => self.line.mute_answers(true),
+            Fault::LateEcho | Fault::EarlyEcho | Fault::NoEcho => {
+                if let Some(ear) = &mut self.ear {
+                    ear.echo = match fault {
+                        Fault::EarlyEcho => Echo::Early,
+                        Fault::NoEcho => Echo::Never,
+                        _ => Echo::Played(measure),
+                    };
+                }
+            }
             Fault::Stall => {
                 sleep(measure).await;
                 self.excused_until = Instant::now();
