@@ -239,20 +239,15 @@ impl Line {
         }
     }
 
-    /// Waits for the server's next text or binary message. If it is dropped before, no message is lost.
+    /// Waits for the server's next message; returns it if it is a text or binary one. If this is dropped before,
+    /// no message is lost.
     ///
     /// # Errors
     /// The end of the call.
-    pub(super) async fn next_message(&mut self) -> Result<Message, CallEnd> {
-        loop {
-            match self.next().await {
-                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => return Ok(message),
-                heard => {
-                    if let Some(end) = self.take(heard) {
-                        return Err(end);
-                    }
-                }
-            }
+    pub(super) async fn next_message(&mut self) -> Result<Option<Message>, CallEnd> {
+        match self.next().await {
+            Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => Ok(Some(message)),
+            heard => self.take(heard).map_or(Ok(None), Err),
         }
     }
 

@@ -243,13 +243,14 @@ mod tests {
         assert_eq!(media(r#"{"event":"mark","streamSid":"MZ1"}"#), Said::Mark(None));
         assert_eq!(media(r#"{"event":"mark","mark":{"name":"a\"b"}}"#), mark("a\"b"));
         assert_eq!(media(r#"{"event":"clear","streamSid":"MZ1"}"#), Said::Clear);
-        let plivo = |text| said_in(Tongue::Plivo, text);
+        let plivo = |text: &str| said_in(Tongue::Plivo, text);
         let play = r#"{"event":"playAudio","media":{"payload":"AAE=","sampleRate":"8000","contentType":"audio/x-mulaw"}}"#;
         let audio =
             Said::Audio { bytes: vec![0, 1], codec: Some(Codec::Mulaw), rate_hz: Some(8000) };
         assert_eq!(plivo(play), audio);
-        assert_eq!(plivo(&play.replace("\"8000\"", "8000")), audio);
-        assert_eq!(plivo(&play.replace("audio/x-mulaw", "wav")), Said::Odd(OTHER_TYPE));
+        let (bare, file) = (play.replace("\"8000\"", "8000"), play.replace("audio/x-mulaw", "wav"));
+        assert_eq!(plivo(&bare), audio);
+        assert_eq!(plivo(&file), Said::Odd(OTHER_TYPE));
         assert_eq!(plivo(r#"{"event":"checkpoint","streamId":"1","name":"fm_1"}"#), mark("fm_1"));
         assert_eq!(plivo(r#"{"event":"clearAudio"}"#), Said::Clear);
         let vonage = |text| said_in(Tongue::Vonage, text);

@@ -274,7 +274,8 @@ impl DialledStream<'_, '_> {
             tokio::select! {
                 biased;
                 heard = self.line.next_message() => match heard {
-                    Ok(message) => ear.take(&message, Instant::now()),
+                    Ok(Some(message)) => ear.take(&message, Instant::now()),
+                    Ok(None) => {}
                     Err(end) => return Ok(Some(end)),
                 },
                 () = self.clock.as_mut() => if Instant::now() >= due {
@@ -323,9 +324,13 @@ impl DialledStream<'_, '_> {
         let deadline = Instant::now() + within;
         while let Ok(heard) = timeout_at(deadline, self.line.next_message()).await {
             match (heard, &mut self.ear) {
-                (Ok(message), Some(ear)) => ear.take(&message, Instant::now()),
-                (Ok(_), None) => {}
+                (Ok(Some(message)), Some(ear)) => ear.take(&message, Instant::now()),
+                (Ok(_), _) => {}
                 (Err(end), _) => return Some(end),
+            }
+            // A bot that speaks on and on is not heard out.
+            if Instant::now() >= deadline {
+                break;
             }
         }
         None
@@ -340,7 +345,10 @@ impl DialledStream<'_, '_> {
         let [(_, voice)] = &self.call.voices[..] else { return Ok(()) };
         let is_end_of_bot = !self.report.stopped
             && !plan.has_ending()
-            && matches!(end, ConnectionEnd::Over(CallEnd::Closed { .. } | CallEnd::Dropped));
+            && matches!(
+                end,
+                ConnectionEnd::Over(CallEnd::Closed { .. } | CallEnd::Dropped | CallEnd::Reset)
+            );
         let (heard, notes) = ear.report(plan, voice, said, is_end_of_bot)?;
         self.report.heard = Some(heard);
         self.report.notes = notes;
