@@ -128,7 +128,7 @@ pub struct Args {
     #[arg(long, value_name = "URL", requires = "auth_token")]
     pub sign_url: Option<String>,
 
-    /// Say this WAV or raw mu-law at a time of the call, and be silent otherwise; may be given again.
+    /// Say this WAV or raw mu-law at a time, and be silent otherwise; may be given again.
     /// Without TIME it is said at the next --barge-in, or at the start. A caller with words talks with a bot:
     /// the verdict tells the audio that came back, and the latency of each answer
     #[arg(long, value_name = "FILE[@TIME]", value_parser = parse_say, conflicts_with_all = ["audio", "flood"])]

@@ -257,6 +257,11 @@ impl Look {
         self.spelling.media.is_empty()
     }
 
+    /// Whether the marks of a bot are echoed.
+    pub(super) fn has_marks(&self) -> bool {
+        self.bot.tongue != Tongue::None && !self.bot.played(&self.spelling).is_empty()
+    }
+
     /// The opcode of a media message.
     pub(super) const fn opcode(&self) -> u8 {
         if self.is_binary() { frames::BINARY } else { frames::TEXT }
@@ -310,7 +315,7 @@ impl Look {
                     no(self.talk == Talk::Genesys, "it waits for an answer before its audio")
                 }
                 Fault::EarlyEcho | Fault::LateEcho | Fault::NoEcho => {
-                    no(self.bot.played(&self.spelling).is_empty(), "it echoes no marks")
+                    no(!self.has_marks(), "it echoes no marks")
                 }
                 _ => None,
             },
