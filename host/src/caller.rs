@@ -5,6 +5,9 @@
 //! callreel's own tests and load runs have no other client. It follows TwiML as Twilio does, and must be
 //! neither kinder nor harder. A provider is a table in `looks`; nothing else knows its spelling.
 //!
+//! It hears the other end, too: a bot's audio goes through a provider's play-out buffer, and the report tells
+//! the part that a caller would have heard.
+//!
 //! [`place`] is the library's entry point, [`run`] the command's.
 
 use std::path::PathBuf;
@@ -16,9 +19,10 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use url::Url;
 
-use self::looks::{Carried, End, Stride};
-use crate::audio::{self, Audio};
-use crate::trust::{Authorities, NoAuthority};
+use self::looks::{Carried, End, Stride, Tongue};
+use crate::audio::Audio;
+use crate::disk::is_there;
+use crate::trust::Authorities;
 use crate::twilio::AuthToken;
 
 mod args;
@@ -27,184 +31,45 @@ mod certificate;
 mod copies;
 mod cue;
 mod dictionary;
+mod error;
+mod heard;
 mod line;
 mod looks;
 mod messages;
 mod meter;
+mod playout;
 mod proof;
 mod providers;
 mod refusal;
+mod sound;
 mod stream;
 mod template;
+mod tongue;
 mod twiml;
+mod verdict;
 mod voice;
 mod webhook;
 mod wire;
+mod words;
 
 pub use args::{Args, run};
 pub use certificate::ServerCertificate;
 pub use cue::{Action, Cue, Fault};
 pub use dictionary::TwilioError;
+pub use error::Error;
+pub use heard::{Heard, Latency, Turn, Utterance};
 pub use looks::{AskedCodec, Look};
 pub use messages::Track;
 pub use meter::{Lateness, Meter, ServerCost};
+pub use words::{SaidFile, Words};
 
 const USER_AGENT: &str = concat!("callreel/", env!("CARGO_PKG_VERSION"));
 
 /// Length of a call with made-up audio and no duration.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
-/// An error of one call, or of all calls; one line that says how to fix it.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The audio file is missing or unfit.
-    #[error(transparent)]
-    Audio(#[from] audio::Error),
-    /// The file of authorities cannot be used.
-    #[error("--ca: {0}")]
-    Authority(#[from] NoAuthority),
-    /// The server does not answer.
-    #[error("cannot connect to {address}: {cause}; {}", dictionary::connect_advice(.cause))]
-    Connect {
-        /// Address of the server.
-        address: String,
-        /// The operating system's error.
-        cause: io::Error,
-    },
-    /// The provider has no such format.
-    #[error("{look} has no such format; it has {formats} (--codec, --rate)")]
-    Format {
-        /// Name of the provider.
-        look: &'static str,
-        /// Its formats.
-        formats: String,
-    },
-    /// The server answers, but the WebSocket handshake fails.
-    #[error("no WebSocket handshake with {address}: {cause}")]
-    Handshake {
-        /// Address of the server.
-        address: String,
-        /// The error in the answer.
-        cause: String,
-    },
-    /// A cue is due after the end of the calls.
-    #[error("`{cue}` is after the end of the call ({length:?})")]
-    Late {
-        /// The cue.
-        cue: Cue,
-        /// Length of the calls.
-        length: Duration,
-    },
-    /// All calls failed before their first message.
-    #[error("{reason}")]
-    NoCall {
-        /// Error of the first call.
-        reason: String,
-    },
-    /// There is no root certificate to check `wss` with.
-    #[error("{}", crate::trust::NoRoots)]
-    NoRoots,
-    /// The process to measure does not exist, or cannot be measured.
-    #[error("cannot measure process {pid}: {cause}")]
-    Process {
-        /// Id of the process.
-        pid: u32,
-        /// The operating system's error.
-        cause: io::Error,
-    },
-    /// The server answered with another status than the expected one.
-    #[error("refused with status {status}{line}{advice}")]
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// The first line of the body, after a colon.
-        line: String,
-        /// The most likely remedy, after a semicolon; empty if there is none.
-        advice: String,
-    },
-    /// The copy of the sent audio cannot be written.
-    #[error("cannot save the sent audio to {}: {cause}", .path.display())]
-    Save {
-        /// Path of the copy, or of its directory.
-        path: PathBuf,
-        /// The operating system's error.
-        cause: io::Error,
-    },
-    /// The server answers, but there is no encrypted connection.
-    #[error("no TLS with {address}: {cause}; {}{}", dictionary::tls_advice(.cause), shown_certificate(.certificate.as_deref()))]
-    Tls {
-        /// Address of the server.
-        address: String,
-        /// Error of the TLS handshake.
-        cause: io::Error,
-        /// The certificate that the server showed, if it came to that.
-        certificate: Option<Box<ServerCertificate>>,
-    },
-    /// The provider does not follow TwiML.
-    #[error(
-        "{look} follows no TwiML, which a webhook answers with: give the URL of the stream, ws:// or wss://"
-    )]
-    NoWebhook {
-        /// Name of the provider.
-        look: &'static str,
-    },
-    /// The token is of no use to the provider.
-    #[error("--auth-token is not for {look}: {reason}")]
-    Token {
-        /// Name of the provider.
-        look: &'static str,
-        /// The reason.
-        reason: &'static str,
-    },
-    /// The provider sends one track.
-    #[error("{look} sends one track, {track}: leave out --tracks both")]
-    Tracks {
-        /// Name of the provider.
-        look: &'static str,
-        /// Name of its track.
-        track: &'static str,
-    },
-    /// The TwiML leads Twilio to no stream.
-    #[error("no stream with this TwiML: {cause}")]
-    Twiml {
-        /// The reason.
-        cause: String,
-        /// Twilio's error, if it has one for this.
-        twilio: Option<TwilioError>,
-    },
-    /// The provider never does this.
-    #[error("`{cue}` is not for {look}: {reason}")]
-    Unlike {
-        /// The cue.
-        cue: Cue,
-        /// Name of the provider.
-        look: &'static str,
-        /// The reason.
-        reason: &'static str,
-    },
-    /// The URL cannot be called.
-    #[error(
-        "`{url}` is no URL to call; give ws://, wss://, http:// or https://, and write a host with letters outside ASCII \
-         in its xn-- form"
-    )]
-    Url {
-        /// The URL.
-        url: String,
-    },
-    /// The webhook failed.
-    #[error("the webhook failed: {cause}")]
-    Webhook {
-        /// The reason.
-        cause: String,
-        /// Twilio's error, if it has one for this.
-        twilio: Option<TwilioError>,
-    },
-}
-
-fn shown_certificate(certificate: Option<&ServerCertificate>) -> String {
-    certificate.map(|shown| format!("; the server's certificate is {shown}")).unwrap_or_default()
-}
+/// Time for the answer to the last words of a call without a duration.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// The tracks of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -282,6 +147,8 @@ pub struct Plan {
     pub auth_token: Option<AuthToken>,
     /// The URL to sign, if the server's public URL is not the called one.
     pub sign_url: Option<String>,
+    /// Words at their times, with silence between them, in the place of other audio. Empty: none.
+    pub say: Vec<Words>,
     /// Keys, marks and faults besides the audio.
     pub cues: Vec<Cue>,
     /// Media time of the first frame, in milliseconds; `None`: the provider's, one seen in captures.
@@ -290,6 +157,11 @@ pub struct Plan {
     /// `<streamSid>[-<n>][.outbound].<format>`, each chunk once, in the order sent; `n` counts from 2 if an
     /// id is repeated. The format is `ulaw`, `alaw`, `s16le` or `s16be`.
     pub save_sent: Option<PathBuf>,
+    /// New file for both sides of a conversation, on one clock: the caller left, and right the audio of the
+    /// bot as the caller heard it. 16-bit PCM at the stream's rate.
+    pub save_heard: Option<PathBuf>,
+    /// Largest latency of the bot's answers with which a call is good.
+    pub max_latency: Option<Duration>,
     /// Longest time for the server to close after `stop`.
     pub patience: Duration,
     /// Seed of the made-up voices.
@@ -319,9 +191,12 @@ impl Plan {
             parameters: Vec::new(),
             auth_token: None,
             sign_url: None,
+            say: Vec::new(),
             cues: Vec::new(),
             first_timestamp_ms: None,
             save_sent: None,
+            save_heard: None,
+            max_latency: None,
             patience: Duration::from_secs(10),
             seed: 0,
         }
@@ -363,7 +238,39 @@ impl Plan {
 
     fn length(&self) -> Duration {
         let of_audio = |audio: &Audio| Duration::from_micros(audio.samples() as u64 * 125);
-        self.duration.or_else(|| self.audio.as_ref().map(of_audio)).unwrap_or(DEFAULT_DURATION)
+        let of_words = |words: &Words| (words.end() + ANSWER_TIME).max(DEFAULT_DURATION);
+        self.duration
+            .or_else(|| self.say.iter().map(of_words).max())
+            .or_else(|| self.audio.as_ref().map(of_audio))
+            .unwrap_or(DEFAULT_DURATION)
+    }
+
+    /// Whether anything is asked for that only a call with a bot has.
+    fn is_two_way(&self) -> bool {
+        let is_of_echo = |cue: &Cue| matches!(&cue.action, Action::Fault(f, _) if f.is_of_echo());
+        !self.say.is_empty()
+            || self.max_latency.is_some()
+            || self.save_heard.is_some()
+            || self.cues.iter().any(is_of_echo)
+    }
+
+    /// The reason for which no call of the plan can hear a bot; `None` if it may.
+    fn deafness(&self) -> Option<&'static str> {
+        if self.flood {
+            return Some("a flood has no real time, in which audio is heard");
+        }
+        if self.look.bot.tongue == Tongue::None {
+            return Some("nobody tells how this provider takes audio");
+        }
+        match self.tracks {
+            None | Some(DialledTracks::Inbound) => None,
+            _ => Some("a stream that takes audio has the inbound track alone"),
+        }
+    }
+
+    /// Whether a fault ends the connection.
+    fn has_ending(&self) -> bool {
+        self.cues.iter().any(|cue| cue.action.ends_connection())
     }
 
     /// Refuses a plan that no call of this look can follow.
@@ -377,6 +284,18 @@ impl Plan {
         }
         if let (Carried::One(track), Some(DialledTracks::Both)) = (self.look.tracks, self.tracks) {
             return Err(Error::Tracks { look, track });
+        }
+        if let Some(reason) = self.deafness().filter(|_| self.is_two_way()) {
+            return Err(Error::OneWay { reason });
+        }
+        if let Some(path) = &self.save_heard
+            && is_there(path).unwrap_or(false)
+        {
+            let cause = io::Error::new(io::ErrorKind::AlreadyExists, "there is such a file");
+            return Err(Error::SaveHeard { path: path.clone(), cause });
+        }
+        if let Some(words) = self.say.iter().find(|words| words.at >= self.length()) {
+            return Err(Error::LateWords { at: words.at, length: self.length() });
         }
         for cue in &self.cues {
             if let Some(reason) = self.look.obstacle(&cue.action) {
@@ -470,8 +389,11 @@ pub struct CallReport {
     pub good: bool,
     /// The error that Twilio would show for a bad end, if it has one for it.
     pub twilio_error: Option<TwilioError>,
-    /// Remarks about the TwiML that the call followed.
+    /// Remarks about the TwiML that the call followed, and about messages of the bot.
     pub notes: Vec<String>,
+    /// The conversation with the bot at the other end; none with a server that only listens, unless the plan
+    /// asks for it.
+    pub heard: Option<Heard>,
 }
 
 /// The report of a plan.
@@ -494,9 +416,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether every call ended as expected.
+    /// Whether every call ended as expected, and no answer was later than the plan's largest latency.
     pub fn is_good(&self) -> bool {
-        self.calls.iter().all(|call| call.good)
+        let is_slow =
+            |call: &CallReport| call.heard.as_ref().is_some_and(|heard| heard.is_too_slow);
+        self.calls.iter().all(|call| call.good && !is_slow(call))
     }
 }
 

@@ -19,7 +19,7 @@ pub use self::serve::{
     AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
     WebhookArgs,
 };
-use crate::{caller, decode, demo, list, log, repair, shown, tail, webhook};
+use crate::{bot, caller, decode, demo, list, log, repair, shown, tail, webhook};
 
 /// Records phone calls that a provider streams over WebSocket.
 #[derive(Debug, Parser)]
@@ -48,6 +48,8 @@ Examples:
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Answer calls as a small voice bot, to rehearse two-way calls with
+    Bot(Deferred<bot::Args>),
     /// Place calls as Twilio or another provider does, for tests, demos, CI and load
     Call(Deferred<caller::Args>),
     /// Try the settings of `serve` on this machine before a call does

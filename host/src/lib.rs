@@ -8,6 +8,7 @@ pub mod answer;
 pub mod asker;
 pub mod audio;
 pub mod board;
+pub mod bot;
 pub mod call;
 pub mod caller;
 mod caller_ids;

@@ -13,7 +13,7 @@ use callreel::cli::environment::Oddities;
 use callreel::cli::{self, Cli, Command, ServeArgs};
 use callreel::log::{self, Directives, Log, LogFormat};
 use callreel::{
-    Config, Listeners, Stop, caller, capacity, check, decode, demo, descriptors, list, repair,
+    Config, Listeners, Stop, bot, caller, capacity, check, decode, demo, descriptors, list, repair,
     tail, webhook,
 };
 use tracing::warn;
@@ -27,6 +27,7 @@ const WORKERS_MAX: usize = 2;
 fn main() -> ExitCode {
     let cli = Cli::from_args(std::env::args_os()).unwrap_or_else(|error| cli::exit(&error));
     let result = match cli.command {
+        Command::Bot(args) => bot::run(&args.0).map(|()| true).map_err(Into::into),
         Command::Call(args) => caller::run(&args.0).map_err(Into::into),
         Command::Check(args) => Ok(check::run(args.0.0)),
         Command::Completions(args) => {

@@ -1,5 +1,6 @@
 //! The Twilio look-alike, received by an independent server (tungstenite and serde_json).
 
+mod bots;
 mod genesys;
 mod looks;
 mod pings;

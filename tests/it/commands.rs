@@ -47,6 +47,7 @@ fn record(server: &Server, dir: &Path, stream_id: &str, duration: Duration) {
 fn the_short_help_has_one_line_for_each_option() {
     let dir = tempfile::tempdir().unwrap();
     let names = [
+        "bot",
         "call",
         "check",
         "completions",

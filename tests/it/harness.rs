@@ -2,6 +2,7 @@
 //! of core's parts, the fixtures, independent tools as judges, and the running program.
 
 pub(crate) mod admin;
+pub(crate) mod bot;
 pub(crate) mod client;
 pub(crate) mod disk;
 pub(crate) mod fixtures;

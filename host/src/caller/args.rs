@@ -1,7 +1,5 @@
-//! `callreel call`: the command line, the progress bar and the verdict.
+//! `callreel call`: the command line and the progress bar.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,15 +8,13 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cue::{self, parse_dtmf, parse_mark};
-use super::looks::End;
-use super::{
-    AskedCodec, CallEnd, CallReport, Cue, DialledTracks, Error, Look, Meter, Plan, Report,
-    place_metered, providers,
-};
+use super::verdict::{first_failure_if_all_failed, json, verdict};
+use super::words::{self, SaidFile, parse_say};
+use super::{AskedCodec, Cue, DialledTracks, Error, Look, Meter, Plan, place_metered, providers};
 use crate::audio::Audio;
 use crate::trust::Authorities;
 use crate::twilio::{self, AuthToken};
-use crate::{descriptors, shown, units};
+use crate::{descriptors, units};
 
 /// Interval of the progress bar's updates.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -26,13 +22,11 @@ const REDRAW: Duration = Duration::from_millis(200);
 /// The variable of Twilio's auth token.
 const TOKEN_VARIABLE: &str = "TWILIO_AUTH_TOKEN";
 
-/// Most streams that the verdict lists; if there are more, it lists none.
-const STREAMS_LISTED_MAX: usize = 5;
-
 /// Places calls as Twilio or another provider does: a look-alike for tests, demos, CI and load.
 ///
 /// Exit code 0 means that every call ended as expected: closed by the server with 1000 after stop, as the
-/// provider's streams end, or as the fault demands.
+/// provider's streams end, or as the fault demands. A call with a voice bot is good if the bot closes, ends the TCP
+/// stream behind stop or hangs up with 1000, and if no answer is later than --max-latency.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Examples:
   callreel call                            one made-up call of 10 s to a server on this machine
@@ -42,6 +36,8 @@ const STREAMS_LISTED_MAX: usize = 5;
   callreel call --url http://127.0.0.1:5050/incoming-call
   callreel call --calls 100 --duration 1m --save-sent sent
   callreel call --fault gap=500ms@2s --fault rst@5s
+  callreel call --url ws://127.0.0.1:8765/ws --say question.wav@1s --barge-in 6s --max-latency 1.5s
+                                           a voice bot, whose second answer is interrupted
   TWILIO_AUTH_TOKEN=... callreel call --url http://127.0.0.1:5050/incoming-call \\
       --sign-url https://calls.example.com/incoming-call --connect 127.0.0.1:5050
                                            a server here that only takes requests signed for
@@ -132,6 +128,26 @@ pub struct Args {
     #[arg(long, value_name = "URL", requires = "auth_token")]
     pub sign_url: Option<String>,
 
+    /// Say this WAV or raw mu-law at a time, and be silent otherwise; may be given again.
+    /// Without TIME it is said at the next --barge-in, or at the start. A caller with words talks with a bot:
+    /// the verdict tells the audio that came back, and the latency of each answer
+    #[arg(long, value_name = "FILE[@TIME]", value_parser = parse_say, conflicts_with_all = ["audio", "flood"])]
+    pub say: Vec<SaidFile>,
+
+    /// Begin to speak at this time of the call, over the bot; with the words of a --say without TIME, or
+    /// built-in ones; may be given again
+    #[arg(long, value_name = "TIME", value_parser = units::duration, conflicts_with_all = ["audio", "flood"])]
+    pub barge_in: Vec<Duration>,
+
+    /// Largest latency of a bot's answer: from the caller's last sound to the first one of the bot. A later
+    /// or missing answer makes the exit code 1
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub max_latency: Option<Duration>,
+
+    /// New WAV for both sides of the call on one clock: the caller left, the bot as it was heard right
+    #[arg(long, value_name = "FILE")]
+    pub save_heard: Option<PathBuf>,
+
     /// Press a key: DIGIT or DIGIT@TIME; may be given again
     #[arg(long, value_name = "DIGIT[@TIME]", value_parser = parse_dtmf)]
     pub dtmf: Vec<Cue>,
@@ -201,6 +217,7 @@ impl Args {
             variable.is_some_and(|value| value.as_encoded_bytes() == token.bytes())
         };
         let auth_token = args.auth_token.filter(|t| args.look.is_twilio() || !is_twilios(t));
+        let say = words::words(&args.say, &args.barge_in, args.seed)?;
         Ok(Plan {
             look: args.look,
             codec: args.codec,
@@ -221,9 +238,12 @@ impl Args {
             parameters: args.parameter,
             auth_token,
             sign_url: args.sign_url,
+            say,
             cues: [args.dtmf, args.mark, args.fault].concat(),
             first_timestamp_ms: args.first_timestamp,
             save_sent: args.save_sent,
+            save_heard: args.save_heard,
+            max_latency: args.max_latency,
             patience: args.patience,
             seed: args.seed,
         })
@@ -315,122 +335,4 @@ impl Drop for ClearOnDrop {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
-}
-
-fn first_failure_if_all_failed(report: &Report) -> Option<String> {
-    let mut failures = report.calls.iter().map(|call| match &call.end {
-        CallEnd::Failed { error } => Some(with_twilio_error(error, call)),
-        _ => None,
-    });
-    let first = failures.next()??;
-    failures.all(|failure| failure.is_some()).then_some(first)
-}
-
-fn json(report: &Report) -> String {
-    let text = serde_json::to_string_pretty(report).expect("a report always has a JSON form");
-    shown::json(&text).into_owned() + "\n"
-}
-
-fn verdict(report: &Report) -> String {
-    let mut text = String::new();
-    let calls = report.calls.len();
-    let rate = report.frames_sent as f64 / report.seconds;
-    let is_twilio = report.provider == Look::twilio().name();
-    let look = if is_twilio { String::new() } else { format!(" as {}", report.provider) };
-    let _ = writeln!(
-        text,
-        "{calls} call{}{look}, {} frames sent in {:.1} s ({rate:.0} frames/s)",
-        if calls == 1 { "" } else { "s" },
-        report.frames_sent,
-        report.seconds,
-    );
-    let late = &report.lateness;
-    if late.worst_ms > 0.0 {
-        let _ = writeln!(
-            text,
-            "own lateness: p50 {:.1} ms, p99 {:.1} ms, worst {:.1} ms{}",
-            late.p50_ms,
-            late.p99_ms,
-            late.worst_ms,
-            if late.p99_ms > 30.0 {
-                " - too late: figures about the server do not count"
-            } else {
-                ""
-            }
-        );
-    }
-    if let Some(certificate) = &report.certificate {
-        let certificate = certificate.to_string();
-        let _ = writeln!(text, "certificate {}", shown::line(&certificate));
-    }
-    for ((good, end), count) in ends(report) {
-        let end = shown::line(&end); // May quote the server.
-        let _ = writeln!(text, "{} {count} x {end}", if good { "ok  " } else { "BAD " });
-    }
-    let notes: BTreeSet<_> = report.calls.iter().flat_map(|call| &call.notes).collect();
-    for note in notes {
-        let _ = writeln!(text, "note {}", shown::line(note));
-    }
-    let streams = streams(report);
-    if streams.len() <= STREAMS_LISTED_MAX {
-        for stream in streams {
-            let _ = writeln!(text, "stream {}", shown::line(stream));
-        }
-    }
-    if let Some(lag_ms) = close_lag_p99_ms(report) {
-        let _ = writeln!(text, "from stop to close: p99 {lag_ms:.1} ms");
-    }
-    if let Some(cost) = &report.server {
-        let _ = writeln!(
-            text,
-            "process {}: {:.2} us a frame, {:.3} cores, {:.1} KiB a call over {:.1} s with all \
-             calls up (caller: {:.2} us a frame)",
-            cost.pid,
-            cost.cpu_us_per_frame,
-            cost.cores,
-            cost.kib_per_call,
-            cost.window_s,
-            cost.caller_cpu_us_per_frame,
-        );
-    }
-    text
-}
-
-/// The ends of the calls, each with its number of calls; the bad ones first.
-fn ends(report: &Report) -> BTreeMap<(bool, String), usize> {
-    let mut ends = BTreeMap::new();
-    for call in &report.calls {
-        let after = if call.stopped { Look::named(report.provider).map_or("", after) } else { "" };
-        let end = with_twilio_error(&format!("{}{after}", call.end), call);
-        *ends.entry((call.good, end)).or_insert(0) += 1;
-    }
-    ends
-}
-
-/// The last step of the caller.
-fn after(look: &'static Look) -> &'static str {
-    match look.end {
-        End::ServerCloses | End::Lingers => " after stop",
-        End::CallerCloses | End::EmptyThenCloses | End::Farewell => " after the caller's close",
-    }
-}
-
-fn with_twilio_error(text: &str, call: &CallReport) -> String {
-    match call.twilio_error {
-        Some(error) => format!("{text} ({error})"),
-        None => text.to_owned(),
-    }
-}
-
-/// Ids of the streams that began: the recordings are found by them.
-fn streams(report: &Report) -> BTreeSet<&str> {
-    let began = report.calls.iter().filter(|call| !matches!(call.end, CallEnd::Failed { .. }));
-    began.map(|call| call.stream_sid.as_str()).collect()
-}
-
-fn close_lag_p99_ms(report: &Report) -> Option<f64> {
-    let mut lags: Vec<f64> = report.calls.iter().filter_map(|call| call.close_lag_ms).collect();
-    lags.sort_by(f64::total_cmp);
-    let at = (lags.len() * 99).div_ceil(100).checked_sub(1)?;
-    lags.get(at).copied()
 }

@@ -49,7 +49,7 @@ impl Crew {
     /// that would make calls late; then the run begins.
     fn rehearse(mut self) -> Self {
         let tracks = self.plan.calls as usize * 2;
-        if self.plan.audio.is_none() {
+        if self.plan.audio.is_none() && self.plan.say.is_empty() {
             (0..tracks.min(VOICES)).for_each(|number| drop(self.made_up(number)));
         }
         if matches!(self.url.scheme(), "wss" | "https") {
@@ -70,6 +70,9 @@ impl Crew {
             }
             Track::Outbound => audio.outbound(),
         });
+        if !self.plan.say.is_empty() && track == Track::Inbound {
+            return Voice::of_words(&self.plan.say, self.stride.format);
+        }
         if let Some(audio) = given {
             return Voice::new(audio.clone(), 0, self.stride.format);
         }
@@ -133,6 +136,7 @@ pub(super) fn blank_report(call_index: u32, ids: &Ids) -> CallReport {
         good: false,
         twilio_error: None,
         notes: Vec::new(),
+        heard: None,
     }
 }
 
@@ -145,6 +149,8 @@ pub(super) struct DialledCall<'a> {
     pub(super) voices: Vec<(Track, Voice)>,
     /// Samples of each track.
     pub(super) samples: u64,
+    /// Whether the stream takes the audio of the other end.
+    pub(super) hears: bool,
     target: Target,
     greeting: Greeting,
     /// Remarks about the TwiML.
@@ -165,6 +171,7 @@ impl<'a> DialledCall<'a> {
         let mut tracks = plan.tracks.unwrap_or(of_audio);
         let mut parameters = plan.parameters.clone();
         let mut notes = Vec::new();
+        let mut hears = plan.deafness().is_none();
         let (target, signed_url) = if crew.url.scheme().starts_with("ws") {
             let target = match plan.connect.as_deref() {
                 Some(connect) => Target::through(crew.url.clone(), connect),
@@ -177,8 +184,15 @@ impl<'a> DialledCall<'a> {
             tracks = plan.tracks.or(answer.tracks).unwrap_or(tracks);
             parameters.extend(answer.parameters);
             notes = answer.notes;
+            hears &= answer.takes_audio;
             (answer.target, answer.signed_url)
         };
+        hears &= tracks == DialledTracks::Inbound;
+        if !hears && plan.is_two_way() {
+            return Err(Error::OneWay {
+                reason: "the TwiML asks for a stream that takes no audio",
+            });
+        }
         let facts = Facts {
             look: plan.look,
             stride: crew.stride,
@@ -203,6 +217,7 @@ impl<'a> DialledCall<'a> {
             facts,
             voices,
             samples: crew.stride.samples(plan.length()),
+            hears,
             target,
             greeting,
             notes,
@@ -270,7 +285,10 @@ impl<'a> DialledCall<'a> {
             }
         };
         let mut stream = DialledStream::new(self, line, first_chunk);
-        let outcome = stream.run(first_chunk, cues).await;
+        let mut outcome = stream.run(first_chunk, cues).await;
+        if let Err(error) = stream.conclude(&outcome) {
+            outcome = ConnectionEnd::Over(CallEnd::Failed { error: error.to_string() });
+        }
         let mut report = stream.report;
         report.end = match &outcome {
             ConnectionEnd::Over(end) => end.clone(),
@@ -283,7 +301,7 @@ impl<'a> DialledCall<'a> {
         if !report.good && self.crew.plan.look.is_twilio() {
             report.twilio_error = dictionary::of_end(&report.end, report.stopped);
         }
-        report.notes.clone_from(&self.notes);
+        report.notes.splice(..0, self.notes.iter().cloned());
         (report, outcome)
     }
 
@@ -309,6 +327,9 @@ impl<'a> DialledCall<'a> {
         match report.end {
             CallEnd::Failed { .. } => false,
             _ if expected.is_empty() => true,
+            _ if report.heard.is_some() && !self.crew.plan.has_ending() => {
+                is_usual_end_of_bot(report)
+            }
             CallEnd::Closed { code, .. } => {
                 // 1005 is a usual end without a code.
                 let is_usual = matches!(code, 1000 | 1005);
@@ -327,11 +348,24 @@ impl<'a> DialledCall<'a> {
     }
 }
 
+/// Whether a call with a bot ended in an ordinary way. Behind a stop most bots wait for the caller's close, and
+/// many end the TCP stream without a close frame. A bot that closes before hangs up.
+fn is_usual_end_of_bot(report: &CallReport) -> bool {
+    match report.end {
+        CallEnd::Closed { code, .. } => matches!(code, 1000 | 1001 | 1005),
+        CallEnd::Dropped | CallEnd::Reset => report.stopped,
+        _ => false,
+    }
+}
+
 /// Number of the chunk that follows a cue without a time.
 fn usual_chunk(action: &Action, half: u64) -> u64 {
-    use Fault::{Fragments, NoPong, Slow, SplitBytes};
+    use Fault::{EarlyEcho, Fragments, LateEcho, NoEcho, NoPong, Slow, SplitBytes};
     match action {
-        Action::Fault(Fragments | NoPong | Slow | SplitBytes, _) => 0,
+        Action::Fault(
+            EarlyEcho | Fragments | LateEcho | NoEcho | NoPong | Slow | SplitBytes,
+            _,
+        ) => 0,
         _ => half,
     }
 }

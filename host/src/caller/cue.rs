@@ -8,6 +8,9 @@ use clap::ValueEnum;
 
 use crate::units;
 
+/// Rank of the faults behind which nothing is sent.
+const RANK_OF_ENDS: u8 = 3;
+
 /// An action at a certain media time of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cue {
@@ -36,6 +39,11 @@ impl Action {
             Self::Fault(fault, _) => fault.rank(),
             Self::Dtmf(_) | Self::Mark(_) => 1,
         }
+    }
+
+    /// Whether nothing is sent on the connection after the action.
+    pub(super) fn ends_connection(&self) -> bool {
+        matches!(self, Self::Fault(fault, _) if fault.rank() == RANK_OF_ENDS)
     }
 }
 
@@ -107,6 +115,12 @@ pub enum Fault {
     Fragments,
     /// Dribbles every frame over its 20 ms
     Slow,
+    /// Echoes each mark of a bot VALUE (300 ms) late
+    LateEcho,
+    /// Echoes each mark of a bot as soon as it comes
+    EarlyEcho,
+    /// Echoes no mark of a bot
+    NoEcho,
 }
 
 impl Fault {
@@ -142,6 +156,7 @@ impl Fault {
     /// would come after them.
     fn rank(self) -> u8 {
         match self {
+            _ if self.is_of_echo() => 0,
             Self::Fragments | Self::NoPong | Self::Slow | Self::SplitBytes => 0,
             Self::Stall => 2,
             Self::StopMissing
@@ -156,9 +171,14 @@ impl Fault {
             | Self::BadUtf8
             | Self::HugeFrame
             | Self::Silent
-            | Self::Reconnect => 3,
+            | Self::Reconnect => RANK_OF_ENDS,
             _ => 1,
         }
+    }
+
+    /// Whether the fault is one of the echoes of a bot's marks.
+    pub(super) const fn is_of_echo(self) -> bool {
+        matches!(self, Self::EarlyEcho | Self::LateEcho | Self::NoEcho)
     }
 
     fn name(self) -> String {

@@ -39,8 +39,9 @@ const READ_BUFFER_BYTES: usize = 4096;
 /// Most bytes of pongs that wait for a server that does not read; a later pong replaces the last one.
 const PONG_BYTES_MAX: usize = 4096;
 
-/// Longest message that a server may send: a recorder has little to say.
-const MESSAGE_BYTES_MAX: usize = 256 << 10;
+/// Longest message that a server may send: 16 MiB of audio in base64, and then some. A bot may send a long
+/// greeting in one message.
+const MESSAGE_BYTES_MAX: usize = 32 << 20;
 
 /// Longest time for the server to take a write: as long as callreel waits for a peer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
@@ -235,6 +236,18 @@ impl Line {
             if let Some(end) = self.take(heard) {
                 return Err(Some(end));
             }
+        }
+    }
+
+    /// Waits for the server's next message; returns it if it is a text or binary one. If this is dropped before,
+    /// no message is lost.
+    ///
+    /// # Errors
+    /// The end of the call.
+    pub(super) async fn next_message(&mut self) -> Result<Option<Message>, CallEnd> {
+        match self.next().await {
+            Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => Ok(Some(message)),
+            heard => self.take(heard).map_or(Ok(None), Err),
         }
     }
 

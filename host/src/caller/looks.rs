@@ -13,6 +13,7 @@
 //! | `$parameters`, `$members`, `$metadata`, `$pairs`, `$object` | the custom parameters: an object; members behind others; an object or nothing; `a=b;c=d`; an object inside a string |
 //! | `$tag` | `"tag":"ID",` if a stream id was asked for, else nothing |
 //! | `$bytes`, `$seconds` | audio so far |
+//! | `$verbatim` | JSON of the bot's, as it came |
 //! | `$heard`, `$position`, `$rtt`, `$from`, `$discarded`, `$reason` | of a conversation, see [`Talk`] |
 //!
 //! A new provider is a new table.
@@ -22,11 +23,13 @@ use std::time::Duration;
 use callreel_core::format::{Codec, Format};
 use clap::ValueEnum;
 
+pub(super) use self::bot::{BotSide, Dropped, Tongue};
 use self::twilio::TWILIO;
 use super::cue::{Action, Fault};
 use super::wire as frames;
 
 mod asterisk;
+mod bot;
 pub(super) mod genesys;
 mod jambonz;
 mod plivo;
@@ -56,6 +59,7 @@ pub struct Look {
     /// Whether the provider follows TwiML.
     pub(super) has_twiml: bool,
     pub(super) talk: Talk,
+    pub(super) bot: BotSide,
 }
 
 /// A codec as a provider names it, and the rates that it has there, in Hz.
@@ -253,6 +257,11 @@ impl Look {
         self.spelling.media.is_empty()
     }
 
+    /// Whether the marks of a bot are echoed.
+    pub(super) fn has_marks(&self) -> bool {
+        self.bot.tongue != Tongue::None && !self.bot.played(&self.spelling).is_empty()
+    }
+
     /// The opcode of a media message.
     pub(super) const fn opcode(&self) -> u8 {
         if self.is_binary() { frames::BINARY } else { frames::TEXT }
@@ -304,6 +313,9 @@ impl Look {
                 }
                 Fault::MediaBeforeStart => {
                     no(self.talk == Talk::Genesys, "it waits for an answer before its audio")
+                }
+                Fault::EarlyEcho | Fault::LateEcho | Fault::NoEcho => {
+                    no(!self.has_marks(), "it echoes no marks")
                 }
                 _ => None,
             },

@@ -198,14 +198,18 @@ impl Messages {
         self.chunks[track as usize] += count;
     }
 
-    /// Fills in a template; `own` are the names and values of this message alone.
+    /// Fills in a template; `own` are the names and values of this message alone. The value `verbatim` is JSON.
     pub(super) fn say(&mut self, template: &'static str, own: &[(&str, &str)]) -> &[u8] {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
         for (place, behind) in parts(template) {
             if let Some(name) = place {
                 let value = own.iter().find(|(own, _)| *own == name);
-                let value = value.map_or_else(|| self.value(name), |(_, value)| escaped(value));
+                let value = match value {
+                    Some((_, value)) if name == "verbatim" => (*value).to_owned(),
+                    Some((_, value)) => escaped(value),
+                    None => self.value(name),
+                };
                 text.extend_from_slice(value.as_bytes());
             }
             text.extend_from_slice(behind.as_bytes());

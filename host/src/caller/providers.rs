@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::looks::{Carried, Clock, End, Look, Proof};
+use super::looks::{Carried, Clock, End, Look, Proof, Tongue};
 
 /// A look as `--list-providers --json` tells it.
 #[derive(Serialize)]
@@ -20,6 +20,9 @@ struct Listed {
     end: &'static str,
     proof: &'static str,
     subprotocol: Option<&'static str>,
+    /// Whether it takes the audio of a bot, and echoes a bot's marks.
+    is_two_way: bool,
+    has_marks: bool,
 }
 
 #[derive(Serialize)]
@@ -72,6 +75,8 @@ impl From<&Look> for Listed {
                 Proof::Vonage => "vonage",
             },
             subprotocol: look.subprotocol,
+            is_two_way: look.bot.tongue != Tongue::None,
+            has_marks: look.has_marks(),
         }
     }
 }
@@ -84,11 +89,16 @@ pub(super) fn json() -> String {
 
 /// The list as a table, with a line a look.
 pub(super) fn table() -> String {
-    let mut text = row(["NAME", "AUDIO IN", "TRACKS", "TIME", "END", "PROOF", "CODECS"]);
+    let mut text = row(["NAME", "AUDIO IN", "TRACKS", "TIME", "END", "PROOF", "BOT", "CODECS"]);
     for look in Look::all() {
         let listed = Listed::from(*look);
         let tracks = listed.tracks.join(if listed.is_interleaved { "+" } else { " " });
         let formats = look.formats();
+        let bot = match (listed.is_two_way, listed.has_marks) {
+            (false, _) => "-",
+            (true, false) => "audio",
+            (true, true) => "audio, marks",
+        };
         let cells = [
             listed.name,
             listed.transport,
@@ -96,6 +106,7 @@ pub(super) fn table() -> String {
             listed.time,
             listed.end,
             listed.proof,
+            bot,
             &formats,
         ];
         text.push_str(&row(cells));
@@ -103,11 +114,11 @@ pub(super) fn table() -> String {
     text
 }
 
-fn row([name, transport, tracks, time, end, proof, codecs]: [&str; 7]) -> String {
+fn row([name, transport, tracks, time, end, proof, bot, codecs]: [&str; 8]) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{name:<17} {transport:<8} {tracks:<16} {time:<13} {end:<20} {proof:<8} {codecs}"
+        "{name:<17} {transport:<8} {tracks:<16} {time:<13} {end:<20} {proof:<8} {bot:<12} {codecs}"
     );
     text
 }

@@ -8,16 +8,18 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use self::conversation::Conversation;
+use self::ear::Ear;
 use super::call::{DialledCall, blank_report};
 use super::copies::Copies;
 use super::line::Line;
 use super::looks::{Carried, End, Stride, Talk};
 use super::messages::{Ids, Messages};
-use super::template::random_id;
 use super::wire::{self, Outbox};
 use super::{Action, CallEnd, CallReport, Error, Fault, Track};
 
 mod conversation;
+mod ear;
+mod faults;
 
 /// Bytes that a flood gathers for one write.
 const FLOOD_WRITE_BYTES: usize = 64 << 10;
@@ -60,8 +62,13 @@ pub(super) struct DialledStream<'c, 'a> {
     line: Line,
     stride: Stride,
     messages: Messages,
-    /// Present if the caller listens to the server.
+    /// Present if the provider talks with the server.
     conversation: Option<Conversation>,
+    /// Present if the caller hears the audio of the other end.
+    ear: Option<Ear>,
+    /// Samples of the call before the connection, and at the end of the last chunk.
+    said_from: u64,
+    said_to: u64,
     /// Audio of the present chunk, of each voice that is sent.
     payloads: Vec<(Track, Vec<u8>)>,
     pub(super) report: CallReport,
@@ -98,11 +105,17 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         let epoch = (slot, first_chunk);
         let talks = plan.look.talk == Talk::Genesys;
         let payload = || vec![0; stride.chunk_bytes()];
+        let hears = call.hears && !plan.flood;
+        let ear = hears.then(|| Ear::new(plan, stride.format, &call.ids.stream_sid, slot));
+        let said_from = first_chunk * stride.chunk_samples() as u64;
         DialledStream {
             line,
             stride,
             messages: Messages::new(call.facts.clone(), call.ids.clone()),
             conversation: talks.then(|| Conversation::new(now)),
+            ear,
+            said_from,
+            said_to: said_from,
             payloads: call.facts.tracks.iter().map(|&track| (track, payload())).collect(),
             report: blank_report(call.index, &call.ids),
             clock: Box::pin(sleep_until(now)),
@@ -130,7 +143,11 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         first_chunk: u64,
         cues: &mut VecDeque<(u64, Action)>,
     ) -> ConnectionEnd {
-        match self.speak(first_chunk, cues).await {
+        let spoken = self.speak(first_chunk, cues).await;
+        if let Some(ear) = &mut self.ear {
+            ear.hang_up(Instant::now());
+        }
+        match spoken {
             Ok(outcome) => outcome,
             Err(Failure::Line) => match self.line.ending(LAST_WORDS).await {
                 CallEnd::StillOpen => ConnectionEnd::Over(CallEnd::Reset),
@@ -152,8 +169,13 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         }
         let chunks = self.call.chunks();
         for chunk in first_chunk..chunks {
-            if !self.call.crew.plan.flood {
-                self.wait_for(chunk).await;
+            if !self.call.crew.plan.flood
+                && let Some(end) = self.wait_for(chunk).await?
+            {
+                return Ok(ConnectionEnd::Over(end));
+            }
+            if self.ear.as_ref().is_some_and(|ear| ear.is_told_to_hang_up) {
+                break;
             }
             while let Some((_, action)) = cues.pop_front_if(|&mut (due, _)| due <= chunk) {
                 if let Some(outcome) = self.act(&action, chunk).await? {
@@ -166,7 +188,8 @@ impl<'c, 'a> DialledStream<'c, 'a> {
                 return Ok(ConnectionEnd::Over(end));
             }
             self.say(chunk).await?;
-            if self.outbox.bytes.is_empty()
+            if self.ear.is_none()
+                && self.outbox.bytes.is_empty()
                 && let Some(end) = self.line.hear()
             {
                 return Ok(ConnectionEnd::Over(end));
@@ -225,24 +248,33 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         Ok(())
     }
 
-    async fn wait_for(&mut self, chunk: u64) {
+    /// Waits until the chunk of this number is due; returns the end of the call if it comes before.
+    async fn wait_for(&mut self, chunk: u64) -> Result<Option<CallEnd>, Failure> {
         let (epoch, first_chunk) = self.epoch;
         let due = epoch + self.stride.chunk() * (chunk - first_chunk) as u32;
-        self.clock.as_mut().reset(due);
-        self.clock.as_mut().await;
+        if self.ear.is_some() {
+            if let Some(end) = self.listen_until(due).await? {
+                return Ok(Some(end));
+            }
+        } else {
+            self.clock.as_mut().reset(due);
+            self.clock.as_mut().await;
+        }
         if due >= self.excused_until {
             self.call.crew.meter.tick_was_late_by(due.elapsed());
         }
+        Ok(None)
     }
 
     /// Sends the chunk of every track.
     async fn say(&mut self, chunk: u64) -> Result<(), Failure> {
-        if chunk < self.lost_until_chunk || !self.is_listened_to() {
-            return Ok(());
-        }
         let chunk_samples = self.stride.chunk_samples() as u64;
         let from = chunk * chunk_samples;
         let samples = (self.call.samples - from).min(chunk_samples) as usize;
+        self.said_to = from + samples as u64;
+        if chunk < self.lost_until_chunk || !self.is_listened_to() {
+            return Ok(());
+        }
         let bytes = samples * self.stride.format.codec.width();
         let timestamp_ms = self.timestamp_ms(chunk);
         let mut payloads = std::mem::take(&mut self.payloads);
@@ -360,7 +392,13 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         self.report.stopped = true;
         let stopped = Instant::now();
         let patience = self.call.crew.plan.patience;
+        if let Some(ear) = &mut self.ear {
+            ear.hang_up(stopped);
+        }
         let end = match self.call.crew.plan.look.end {
+            End::ServerCloses | End::Lingers if self.is_conversation() => {
+                self.part_from_bot(patience).await
+            }
             End::ServerCloses => self.line.ending(patience).await,
             End::Farewell => self.part(patience).await,
             end => self.close(end, patience).await,
@@ -388,127 +426,6 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         let _ = self.line.close(Some(1000)).await;
         self.line.ending(patience).await
     }
-
-    /// Performs the action of a cue; returns an outcome if the action ends the connection.
-    async fn act(&mut self, action: &Action, chunk: u64) -> Result<Option<ConnectionEnd>, Failure> {
-        let (fault, measure) = match action {
-            Action::Dtmf(digit) => {
-                self.outbox.put(self.messages.dtmf(*digit));
-                return self.flush().await.map(|()| None);
-            }
-            Action::Mark(name) => {
-                self.outbox.put(self.messages.mark(name));
-                return self.flush().await.map(|()| None);
-            }
-            Action::Fault(fault, measure) => {
-                (*fault, measure.unwrap_or_else(|| fault.default_measure()))
-            }
-        };
-        self.flush().await?;
-        match fault {
-            Fault::StopMissing
-            | Fault::Fin
-            | Fault::Rst
-            | Fault::HalfFrame
-            | Fault::Unmasked
-            | Fault::Rsv
-            | Fault::ReservedOpcode
-            | Fault::LoneContinuation
-            | Fault::FragmentedControl
-            | Fault::BadUtf8
-            | Fault::HugeFrame
-            | Fault::Silent => {
-                self.call.crew.meter.call_stopping();
-                self.copies.flush()?;
-                return self
-                    .end_badly(fault, measure)
-                    .await
-                    .map(|end| Some(ConnectionEnd::Over(end)));
-            }
-            Fault::Reconnect => {
-                self.copies.flush()?;
-                self.line.finish_writing().await?;
-                return Ok(Some(ConnectionEnd::Reconnect(chunk)));
-            }
-            Fault::NoPong => self.line.mute_answers(true),
-            Fault::Stall => {
-                sleep(measure).await;
-                self.excused_until = Instant::now();
-            }
-            Fault::Gap | Fault::GapNoHole => self.lose(chunk, measure, fault == Fault::Gap),
-            Fault::Late => self.hold_next_chunks = self.stride.chunks_in(measure).max(1),
-            Fault::Reorder => self.hold_next_chunks = 1,
-            Fault::Duplicate => self.repeat_next = true,
-            Fault::TimestampJump => self.timestamp_jump_ms += measure.as_millis() as u64,
-            Fault::BadBase64 | Fault::BadJson | Fault::Binary => self.put_bad_message(fault, chunk),
-            Fault::SecondStart => {
-                self.begin_anew(self.messages.ids().clone());
-                self.start(chunk)?;
-            }
-            Fault::SecondStartOther => {
-                let stream_sid = random_id(self.call.crew.plan.look.ids.stream);
-                self.begin_anew(Ids { stream_sid, ..self.messages.ids().clone() });
-                self.start(chunk)?;
-            }
-            Fault::SplitBytes => self.delivery = Delivery::Bytes,
-            Fault::Fragments => self.outbox.in_fragments = true,
-            Fault::Slow => self.delivery = Delivery::Slow,
-            // These three have no time: they are done at the start or the end of the call.
-            Fault::MediaBeforeStart | Fault::MediaAfterStop | Fault::Replay => {}
-        }
-        self.flush().await.map(|()| None)
-    }
-
-    fn lose(&mut self, chunk: u64, measure: Duration, with_numbers: bool) {
-        let lost = self.stride.chunks_in(measure);
-        self.lost_until_chunk = chunk + lost;
-        if with_numbers {
-            for &track in self.call.facts.tracks {
-                self.messages.lose(track, lost);
-            }
-        }
-    }
-
-    /// Queues a message that a recorder must reject; it carries no audio that counts.
-    fn put_bad_message(&mut self, fault: Fault, chunk: u64) {
-        let timestamp_ms = self.timestamp_ms(chunk);
-        match fault {
-            Fault::BadBase64 => {
-                let forbidden = self.forbidden();
-                let mut text =
-                    self.messages.media(Track::Inbound, timestamp_ms, &forbidden).to_vec();
-                let payload_at = text.len() / 2;
-                text[payload_at] = b'!';
-                self.outbox.put(&text);
-            }
-            Fault::BadJson => self.outbox.put(self.messages.broken()),
-            _ => self.outbox.put_frame(wire::FIN | wire::BINARY, &self.forbidden()),
-        }
-    }
-
-    async fn end_badly(&mut self, fault: Fault, measure: Duration) -> Result<CallEnd, Failure> {
-        let patience = self.call.crew.plan.patience;
-        match fault {
-            Fault::Rst => {
-                self.line.reset_on_drop()?;
-                return Ok(CallEnd::CutOff);
-            }
-            Fault::Fin => self.line.finish_writing().await?,
-            Fault::HalfFrame => {
-                self.put_forbidden(0);
-                let half = self.outbox.bytes.len() / 2;
-                self.line.write(&self.outbox.bytes[..half]).await?;
-                self.line.finish_writing().await?;
-            }
-            Fault::StopMissing => self.line.close(Some(1000)).await?,
-            Fault::Silent => return Ok(self.line.ending(measure).await),
-            violation => {
-                put_violation(&mut self.outbox, violation);
-                self.line.write(&self.outbox.bytes).await?;
-            }
-        }
-        Ok(self.line.ending(patience).await)
-    }
 }
 
 /// The audio of two tracks, sample by sample.
@@ -520,21 +437,6 @@ fn interleaved(payloads: &[(Track, Vec<u8>)], width: usize) -> Vec<u8> {
         both.extend_from_slice(right);
     }
     both
-}
-
-/// One frame that RFC 6455 forbids.
-fn put_violation(outbox: &mut Outbox, fault: Fault) {
-    const TEXT: u8 = wire::FIN | wire::TEXT;
-    match fault {
-        Fault::Unmasked => outbox.put_unmasked(TEXT, b"{}"),
-        Fault::Rsv => outbox.put_frame(TEXT | wire::RSV1, b"{}"),
-        Fault::ReservedOpcode => outbox.put_frame(wire::FIN | wire::RESERVED, b"{}"),
-        Fault::LoneContinuation => outbox.put_frame(wire::FIN | wire::CONTINUATION, b"{}"),
-        Fault::FragmentedControl => outbox.put_frame(wire::PING, b""),
-        Fault::BadUtf8 => outbox.put_frame(TEXT, b"{\"event\":\"\xC0\xAF\"}"),
-        Fault::HugeFrame => outbox.put_head(TEXT, 1 << 62),
-        other => unreachable!("{other:?} breaks no rule of the frame format"),
-    }
 }
 
 /// A moment after `now`, two chunks at most, that is the call's turn. The golden ratio spreads the turns of

@@ -26,6 +26,8 @@ pub(super) struct Order {
     /// As written; it may be relative.
     pub(super) url: String,
     pub(super) tracks: Option<DialledTracks>,
+    /// Whether Twilio plays the audio of the other end to the caller: a stream of `<Connect>`.
+    pub(super) takes_audio: bool,
     pub(super) parameters: Vec<(String, String)>,
     /// Remarks about TwiML that Twilio accepts and hardly anybody wants.
     pub(super) notes: Vec<String>,
@@ -138,7 +140,7 @@ fn order(verb: Node<'_, '_>, stream: Node<'_, '_>) -> Result<Order, Error> {
         let note = "no verb follows <Start>: Twilio hangs up as soon as the stream has begun";
         notes.push(note.to_owned());
     }
-    Ok(Order { url: url.trim().to_owned(), tracks, parameters, notes })
+    Ok(Order { url: url.trim().to_owned(), tracks, takes_audio: is_connect, parameters, notes })
 }
 
 #[cfg(test)]
@@ -151,6 +153,7 @@ mod tests {
         let expected = Step::Stream(Order {
             url: "wss://a.example/s?x=1&y".to_owned(),
             tracks: Some(DialledTracks::Both),
+            takes_audio: false,
             parameters: vec![("who".to_owned(), "A <b>".to_owned())],
             notes: Vec::new(),
         });

@@ -1,23 +1,49 @@
 //! A track's audio, in the format of the stream.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use callreel_core::format::{Codec, Format};
-use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw, encode_alaw};
+use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw, encode_alaw, encode_mulaw};
 
-/// A track's audio, repeated without end: mu-law of 8 kHz, turned into the stream's format chunk by chunk.
+use super::words::Words;
+
+/// A track's audio: mu-law of 8 kHz, turned into the stream's format chunk by chunk.
 ///
 /// Samples between those of 8 kHz lie on the straight line between their neighbours.
+#[derive(Clone)]
 pub(super) struct Voice {
-    audio: Arc<[u8]>,
-    offset: usize,
+    source: Source,
     format: Format,
 }
 
+#[derive(Clone)]
+enum Source {
+    /// Audio from the sample `offset` on, repeated without end.
+    Endless { audio: Arc<[u8]>, offset: usize },
+    /// Words at their times, and silence between them. Later words win over earlier ones.
+    Script(Arc<[Words]>),
+}
+
 impl Voice {
-    /// The audio from the sample `offset` on.
+    /// The audio from the sample `offset` on, repeated without end.
     pub(super) fn new(audio: Arc<[u8]>, offset: usize, format: Format) -> Self {
-        Self { audio, offset, format }
+        Self { source: Source::Endless { audio, offset }, format }
+    }
+
+    /// Words at their times, and silence between them.
+    pub(super) fn of_words(words: &[Words], format: Format) -> Self {
+        Self { source: Source::Script(words.into()), format }
+    }
+
+    /// The places of the caller's words, from the first sound to behind the last one; `None` if they are
+    /// not known.
+    pub(super) fn words(&self) -> Option<Vec<Range<u64>>> {
+        let Source::Script(words) = &self.source else { return None };
+        let (near, far) = (u64::from(SAMPLE_RATE_HZ), u64::from(self.format.sample_rate_hz));
+        let place = |place: u64| place * far / near;
+        let sounds = words.iter().filter_map(Words::sound);
+        Some(sounds.map(|(from, to)| place(from)..place(to)).collect())
     }
 
     /// Fills a chunk with the samples from number `at` of the stream on.
@@ -27,15 +53,7 @@ impl Voice {
         }
         let width = self.format.codec.width();
         for (at, sample) in (at..).zip(chunk.chunks_exact_mut(width)) {
-            let value = self.sample(at);
-            match self.format.codec {
-                Codec::L16Le => sample.copy_from_slice(&value.to_le_bytes()),
-                Codec::L16Be => sample.copy_from_slice(&value.to_be_bytes()),
-                Codec::Alaw => sample.fill(encode_alaw(value)),
-                Codec::Mulaw => sample.fill(callreel_core::g711::encode_mulaw(value)),
-                // No look sends it.
-                Codec::G722 => {}
-            }
+            encode(self.sample(at), self.format.codec, sample);
         }
     }
 
@@ -50,33 +68,82 @@ impl Voice {
 
     /// The sample of 8 kHz at a place.
     fn source(&self, place: u64) -> i16 {
-        match self.audio.len() as u64 {
-            0 => 0,
-            length => decode_mulaw(self.audio[((place + self.offset as u64) % length) as usize]),
+        match &self.source {
+            Source::Endless { audio, offset } => match audio.len() as u64 {
+                0 => 0,
+                length => decode_mulaw(audio[((place + *offset as u64) % length) as usize]),
+            },
+            Source::Script(words) => decode_mulaw(code_at(words, place)),
         }
     }
 
     fn copy(&self, at: u64, chunk: &mut [u8]) {
-        let length = self.audio.len() as u64;
+        let (audio, offset) = match &self.source {
+            Source::Endless { audio, offset } => (audio, *offset as u64),
+            Source::Script(words) => {
+                let codes = (at..).zip(chunk);
+                return codes.for_each(|(place, code)| *code = code_at(words, place));
+            }
+        };
+        let length = audio.len() as u64;
         if length == 0 {
             return chunk.fill(MULAW_SILENCE);
         }
-        let mut from = ((at + self.offset as u64) % length) as usize;
+        let mut from = ((at + offset) % length) as usize;
         let mut filled = 0;
         while filled < chunk.len() {
-            let count = (chunk.len() - filled).min(self.audio.len() - from);
-            chunk[filled..filled + count].copy_from_slice(&self.audio[from..from + count]);
+            let count = (chunk.len() - filled).min(audio.len() - from);
+            chunk[filled..filled + count].copy_from_slice(&audio[from..from + count]);
             filled += count;
             from = 0;
         }
     }
 }
 
+/// The code of words at a place of 8 kHz.
+fn code_at(words: &[Words], place: u64) -> u8 {
+    let code = |words: &Words| {
+        let at = place.checked_sub(words.begin())?;
+        words.audio.inbound().get(usize::try_from(at).ok()?).copied()
+    };
+    words.iter().rev().find_map(code).unwrap_or(MULAW_SILENCE)
+}
+
+fn encode(value: i16, codec: Codec, sample: &mut [u8]) {
+    match codec {
+        Codec::L16Le => sample.copy_from_slice(&value.to_le_bytes()),
+        Codec::L16Be => sample.copy_from_slice(&value.to_be_bytes()),
+        Codec::Alaw => sample.fill(encode_alaw(value)),
+        Codec::Mulaw => sample.fill(encode_mulaw(value)),
+        // No look sends it.
+        Codec::G722 => {}
+    }
+}
+
+/// Audio of one format in another one, with samples on the straight lines between its samples.
+pub(super) fn converted(bytes: &[u8], from: Format, to: Format) -> Vec<u8> {
+    let mut samples = vec![0; bytes.len() / from.codec.width()];
+    from.codec.decode(bytes, &mut samples);
+    let (near, far) = (u64::from(from.sample_rate_hz), u64::from(to.sample_rate_hz));
+    let Some(&last) = samples.last() else { return Vec::new() };
+    let width = to.codec.width();
+    let mut out = vec![0; (samples.len() as u64 * far / near.max(1)) as usize * width];
+    for (at, sample) in (0..).zip(out.chunks_exact_mut(width)) {
+        let (place, fraction) = ((at * near / far) as usize, (at * near % far) as i64);
+        let [before, after] =
+            [place, place + 1].map(|place| i64::from(*samples.get(place).unwrap_or(&last)));
+        let value = before + (after - before) * fraction / far as i64;
+        encode(value as i16, to.codec, sample);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
-    use callreel_core::g711::encode_mulaw;
+    use std::time::Duration;
 
     use super::*;
+    use crate::audio::Audio;
 
     fn voice(codec: Codec, sample_rate_hz: u32) -> Voice {
         let audio: Vec<u8> =
@@ -114,5 +181,26 @@ mod tests {
         voice(Codec::L16Le, 16_000).fill(0, &mut low);
         voice(Codec::L16Be, 16_000).fill(0, &mut high);
         assert!(low.chunks(2).zip(high.chunks(2)).all(|(l, h)| l[0] == h[1] && l[1] == h[0]));
+    }
+
+    #[test]
+    fn words_come_at_their_time_between_silence() {
+        let audio = Audio::mono(vec![1; 8]);
+        let words = [1, 3].map(|ms| Words { at: Duration::from_millis(ms), audio: audio.clone() });
+        let mut chunk = [0; 40];
+        Voice::of_words(&words, Format::TELEPHONE).fill(4, &mut chunk);
+        let expected = [&[0xFF; 4][..], &[1; 8], &[0xFF; 8], &[1; 8], &[0xFF; 12]].concat();
+        assert_eq!(chunk[..], expected);
+        let wide = Format { codec: Codec::L16Le, sample_rate_hz: 16_000 };
+        assert_eq!(Voice::of_words(&words, wide).words().unwrap(), [16..32, 48..64]);
+    }
+
+    #[test]
+    fn audio_of_another_rate_is_taken_to_that_of_the_stream() {
+        let wide = Format { codec: Codec::L16Le, sample_rate_hz: 16_000 };
+        let narrow = Format { codec: Codec::L16Be, sample_rate_hz: 8000 };
+        assert_eq!(converted(&[0, 10, 0, 20], narrow, wide), [10, 0, 15, 0, 20, 0, 20, 0]);
+        assert_eq!(converted(&[10, 0, 15, 0, 20, 0, 20, 0], wide, narrow), [0, 10, 0, 20]);
+        assert!(converted(&[], narrow, wide).is_empty());
     }
 }

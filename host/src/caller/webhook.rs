@@ -43,6 +43,8 @@ pub(super) struct Answer {
     /// The text that the upgrade's signature covers.
     pub(super) signed_url: String,
     pub(super) tracks: Option<DialledTracks>,
+    /// Whether the audio of the other end is played to the caller.
+    pub(super) takes_audio: bool,
     pub(super) parameters: Vec<(String, String)>,
     /// Remarks for the verdict.
     pub(super) notes: Vec<String>,
@@ -114,7 +116,7 @@ impl Page {
     }
 
     fn answer(&self, order: twiml::Order, plan: &Plan) -> Result<Answer, Error> {
-        let twiml::Order { url, tracks, parameters, mut notes } = order;
+        let twiml::Order { url, tracks, takes_audio, parameters, mut notes } = order;
         let stream = StreamUrl::read(&self.public, &url, plan.allow_ws)?;
         if let Some(query) = stream.query {
             notes.push(format!(
@@ -123,7 +125,8 @@ impl Page {
             ));
         }
         let target = target(&self.asked, stream.url, plan.connect.as_deref());
-        Ok(Answer { target, signed_url: stream.signed, tracks, parameters, notes })
+        let signed_url = stream.signed;
+        Ok(Answer { target, signed_url, tracks, takes_audio, parameters, notes })
     }
 }
 

@@ -424,6 +424,12 @@ fn the_list_names_every_look_for_people_and_for_programs() {
     }
     let wavix = json.iter().find(|listed| listed["name"] == "wavix").unwrap();
     assert_eq!((&wavix["time"], &wavix["end"]), (&"samples".into(), &"stop".into()));
+    let two_way = |name: &str| {
+        let listed = json.iter().find(|listed| listed["name"] == name).unwrap();
+        (listed["is_two_way"] == true, listed["has_marks"] == true)
+    };
+    let expected = [(true, true), (true, false), (false, false)];
+    assert_eq!(["exotel", "bandwidth", "genesys"].map(two_way), expected);
 
     let said = Command::new(callreel()).args(["call", "--as", "nobody"]).output().unwrap();
     let said = String::from_utf8_lossy(&said.stderr).into_owned();

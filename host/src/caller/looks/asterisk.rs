@@ -4,7 +4,7 @@
 
 use callreel_core::format::Codec::{Alaw, L16Le, Mulaw};
 
-use super::{Carried, Clock, End, IdForms, Look, Proof, Spelling, Talk, UUID, wire};
+use super::{BotSide, Carried, Clock, End, IdForms, Look, Proof, Spelling, Talk, UUID, wire};
 
 pub(super) const PLAIN: Look = Look {
     name: "asterisk",
@@ -46,6 +46,7 @@ pub(super) const PLAIN: Look = Look {
     proof: Proof::Basic,
     has_twiml: false,
     talk: Talk::None,
+    bot: BotSide::ASTERISK,
 };
 
 pub(super) const JSON: Look = Look {

@@ -5,7 +5,7 @@
 
 use callreel_core::format::Codec;
 
-use super::{Carried, Clock, End, Look, Proof, Spelling, Talk, UUIDS, wire};
+use super::{BotSide, Carried, Clock, End, Look, Proof, Spelling, Talk, UUIDS, wire};
 
 pub(super) const AUDIOHOOK: Look = Look {
     name: "genesys",
@@ -33,6 +33,7 @@ pub(super) const AUDIOHOOK: Look = Look {
     proof: Proof::Genesys,
     has_twiml: false,
     talk: Talk::Genesys,
+    bot: BotSide::NONE,
 };
 
 /// Messages of the conversation, beside those that every look has.

@@ -6,7 +6,7 @@
 
 use callreel_core::format::Codec;
 
-use super::{Carried, Clock, End, Look, Proof, Spelling, Talk, UUIDS, wire};
+use super::{BotSide, Carried, Clock, End, Look, Proof, Spelling, Talk, UUIDS, wire};
 
 /// A graceful end begins with an empty binary message.
 pub(super) const JAMBONZ: Look = Look {
@@ -31,6 +31,7 @@ pub(super) const JAMBONZ: Look = Look {
     proof: Proof::Basic,
     has_twiml: false,
     talk: Talk::None,
+    bot: BotSide::JAMBONZ,
 };
 
 /// mod_audio_fork by itself: the text is the user's own, and may be missing.
@@ -38,6 +39,7 @@ pub(super) const FORK: Look = Look {
     name: "mod-audio-fork",
     spelling: Spelling { start: "$metadata", dtmf: "", mark: "", ..JAMBONZ.spelling },
     subprotocol: Some("audio.drachtio.org"),
+    bot: BotSide::NONE,
     ..JAMBONZ
 };
 

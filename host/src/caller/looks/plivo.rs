@@ -4,7 +4,9 @@
 
 use callreel_core::format::Codec;
 
-use super::{Carried, Clock, End, IdForms, Look, MULAW, Proof, Spelling, Talk, UUID, wire};
+use super::{
+    BotSide, Carried, Clock, End, IdForms, Look, MULAW, Proof, Spelling, Talk, UUID, wire,
+};
 
 pub(super) const PLIVO: Look = Look {
     name: "plivo",
@@ -28,6 +30,7 @@ pub(super) const PLIVO: Look = Look {
     proof: Proof::Plivo,
     has_twiml: false,
     talk: Talk::None,
+    bot: BotSide::PLIVO,
 };
 
 /// The order of the bytes of its 16-bit samples is disputed among its users.
@@ -48,5 +51,6 @@ pub(super) const VOBIZ: Look = Look {
         ..PLIVO.spelling
     },
     proof: Proof::None,
+    bot: BotSide::VOBIZ,
     ..PLIVO
 };

@@ -3,7 +3,7 @@
 
 use callreel_core::format::Codec;
 
-use super::{Carried, Clock, End, IdForms, Look, Proof, Spelling, Talk, UUID, wire};
+use super::{BotSide, Carried, Clock, End, IdForms, Look, Proof, Spelling, Talk, UUID, wire};
 
 pub(super) const TELNYX: Look = Look {
     name: "telnyx",
@@ -37,4 +37,5 @@ pub(super) const TELNYX: Look = Look {
     proof: Proof::Bearer,
     has_twiml: false,
     talk: Talk::None,
+    bot: BotSide::MEDIA,
 };

@@ -5,7 +5,7 @@
 
 use callreel_core::format::Codec;
 
-use super::{Carried, Clock, End, IdForms, Look, Proof, Spelling, Talk, UUIDS, wire};
+use super::{BotSide, Carried, Clock, End, IdForms, Look, Proof, Spelling, Talk, UUIDS, wire};
 
 /// Media has neither a number nor a time.
 pub(super) const BANDWIDTH: Look = Look {
@@ -35,6 +35,7 @@ pub(super) const BANDWIDTH: Look = Look {
     proof: Proof::Basic,
     has_twiml: false,
     talk: Talk::None,
+    bot: BotSide::BANDWIDTH,
 };
 
 /// The Voicebot applet. Its chunks are multiples of 320 bytes.
@@ -62,6 +63,7 @@ pub(super) const EXOTEL: Look = Look {
         mark: "",
         stop: r#"{"event":"stop","sequence_number":"$seq","stream_sid":"$stream","stop":{"call_sid":"$call","account_sid":"$account","reason":"callended"}}"#,
     },
+    bot: BotSide::EXOTEL,
     ..BANDWIDTH
 };
 
@@ -88,6 +90,7 @@ pub(super) const VOXIMPLANT: Look = Look {
     end: End::Lingers,
     proof: Proof::None,
     chunk_ms: 20,
+    bot: BotSide::NONE,
     ..BANDWIDTH
 };
 
@@ -106,5 +109,6 @@ pub(super) const WAVIX: Look = Look {
         stop: r#"{"event":"stop","event_time":"$now","call_id":"$call","stream_id":"$stream","sequence_number":$seq}"#,
     },
     proof: Proof::None,
+    bot: BotSide::MEDIA,
     ..BANDWIDTH
 };

@@ -6,7 +6,9 @@
 
 use callreel_core::format::Codec;
 
-use super::{Carried, Clock, End, IdForms, Look, MULAW, Proof, Spelling, Talk, UUIDS, wire};
+use super::{
+    BotSide, Carried, Clock, End, IdForms, Look, MULAW, Proof, Spelling, Talk, UUIDS, wire,
+};
 
 const SIDS: IdForms = IdForms {
     account: "AC################################",
@@ -37,6 +39,7 @@ pub(super) const TWILIO: Look = Look {
     proof: Proof::Twilio,
     has_twiml: true,
     talk: Talk::None,
+    bot: BotSide::MEDIA,
 };
 
 pub(super) const FONOSTER: Look = Look {
@@ -115,6 +118,7 @@ pub(super) const PIVOT_RAW: Look = Look {
     clock: Clock::None,
     spelling: Spelling { greeting: "", start: "", media: "", dtmf: "", mark: "", stop: "" },
     end: End::CallerCloses,
+    bot: BotSide::NONE,
     ..PIVOT
 };
 

@@ -6,7 +6,7 @@
 
 use callreel_core::format::Codec;
 
-use super::{Carried, Clock, End, IdForms, Look, Proof, Spelling, Talk, UUIDS, wire};
+use super::{BotSide, Carried, Clock, End, IdForms, Look, Proof, Spelling, Talk, UUIDS, wire};
 
 pub(super) const VONAGE: Look = Look {
     name: "vonage",
@@ -30,6 +30,7 @@ pub(super) const VONAGE: Look = Look {
     proof: Proof::Vonage,
     has_twiml: false,
     talk: Talk::None,
+    bot: BotSide::VONAGE,
 };
 
 /// Its ids are in the handshake.
@@ -44,6 +45,7 @@ pub(super) const VIDEO: Look = Look {
         ("x-opentok-ws-connectionid", "$stream"),
     ],
     proof: Proof::None,
+    bot: BotSide::VONAGE_CLEAR,
     ..VONAGE
 };
 
@@ -51,5 +53,6 @@ pub(super) const INFOBIP: Look = Look {
     name: "infobip",
     wires: &[wire(Codec::L16Le, "audio/l16", &[16_000, 8000, 24_000, 32_000])],
     proof: Proof::Basic,
+    bot: BotSide::VONAGE_CLEAR,
     ..VONAGE
 };
