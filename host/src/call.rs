@@ -276,6 +276,12 @@ impl Call {
         matches!(self.ended, Some(End::Stop))
     }
 
+    /// Whether recordings that have ended are not finished yet.
+    #[must_use]
+    pub const fn is_finishing(&self) -> bool {
+        self.finishing > 0
+    }
+
     /// The step that the connection needs next.
     const fn action(&self) -> Action {
         match self.closing {

@@ -4,6 +4,7 @@
 //! audio sent, sample by sample.
 
 mod certificate;
+mod conversation;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -15,6 +16,7 @@ use std::time::Duration;
 use callreel_core::g711::decode_mulaw;
 use callreel_core::wav::{self, Length, Spec};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use self::certificate::CertificateFiles;
 use crate::caller::{self, CallReport, DialledTracks, Plan, Track, place};
@@ -50,6 +52,11 @@ pub struct Args {
     /// Make a certificate and record over wss, as providers do; its files stay in DIR/tls
     #[arg(long)]
     pub tls: bool,
+
+    /// Record a conversation with a small bot instead; callreel stands between caller and bot, and records
+    /// both sides as the caller heard them
+    #[arg(long, conflicts_with_all = ["calls", "seconds"])]
+    pub bot: bool,
 
     /// End when the recordings are checked; otherwise serve on until Ctrl-C
     #[arg(long)]
@@ -95,8 +102,14 @@ pub async fn run(args: &Args, stop: Stop) -> Result<(), Error> {
     let console = format!("http://{}/", admin.local_addr()?);
     let store = store::Config { dir: args.dir.clone(), ..store::Config::default() };
     let certificate = files.as_ref().map(CertificateFiles::open).transpose()?;
-    let http = http::Config { certificate, ..http::Config::default() };
-    let config = Config { store, http, ..Config::default() };
+    let mut config = Config { store, ..Config::default() };
+    config.http = http::Config { certificate, ..http::Config::default() };
+    let mut bot = None;
+    if args.bot {
+        let (task, relay) = conversation::start_bot().await?;
+        (bot, config.http.relay) = (Some(task), Some(relay));
+        config.engine.relay_threads = config.engine.threads;
+    }
     // A reader that stops taking the output must not delay the recording.
     let out = Printer::start(Stream::Stdout)?;
     let end = Stop::default();
@@ -132,6 +145,7 @@ pub async fn run(args: &Args, stop: Stop) -> Result<(), Error> {
         wrong = show => wrong,
     };
     server.await?;
+    bot.iter().for_each(JoinHandle::abort);
     out.flush();
     match wrong? {
         0 => Ok(()),
@@ -228,6 +242,9 @@ async fn record(
     out: &Printer,
 ) -> Result<Recorded, Error> {
     let ca = files.map(|files| Authorities::read(&files.cert)).transpose()?.unwrap_or_default();
+    if args.bot {
+        return conversation::record(&args.dir, url, ca, out).await;
+    }
     let sent = tempfile::tempdir()?;
     let plan = |calls, tracks, seed| Plan {
         calls,

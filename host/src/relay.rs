@@ -41,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Most bytes of the answer of a bot that takes no call.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// Default of [`Config::queue_bytes_max`], as in the options.
+const QUEUE_BYTES_MAX: usize = 8 << 20;
+
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), and those of the handshake, which each
 /// connection has of its own. No extension is offered: a compressed message could not be recorded.
 const OF_CONNECTION: [HeaderName; 12] = [
@@ -77,6 +80,21 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Whether all audio that a bot sends becomes a recording of its own, heard or not.
     pub keeps_sent: bool,
+}
+
+impl Config {
+    /// The settings of a relay to one bot.
+    #[must_use]
+    pub fn of(route: Route) -> Self {
+        Self {
+            routes: vec![route],
+            requests: None,
+            authorities: Authorities::default(),
+            headers: Vec::new(),
+            queue_bytes_max: QUEUE_BYTES_MAX,
+            keeps_sent: false,
+        }
+    }
 }
 
 /// A bot and the streams that it gets.

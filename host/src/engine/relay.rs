@@ -93,8 +93,9 @@ impl Relay {
                 Message::Adopt(connection, place) => self.adopt(connection, place, now),
                 Message::Finished { token, outcome } => {
                     if let Some(pair) = self.pairs.get_mut(token) {
-                        pair.note_finished(outcome);
+                        pair.note_finished(outcome, now);
                     }
+                    self.drop_if_gone(token);
                 }
                 Message::Fail(record) => self.desk.fail(*record),
                 // A relayed call keeps its place and its memory.

@@ -49,6 +49,9 @@ enum Closing {
     No,
     /// The stream has stopped; closes at this time, if nobody does before.
     Stopped(Instant),
+    /// The bot's side is closed, and the provider's will be, with this code: when the recordings are finished,
+    /// or at this time.
+    Finishing(CloseCode, Instant),
     /// Both sides are closed from here; ends at this time at the latest.
     Lingering(Instant),
     Gone,
@@ -237,12 +240,22 @@ impl Pair {
     fn close_both(&mut self, code: CloseCode, end: End, desk: &mut Desk, now: Instant) {
         self.recorder.end(end, desk, now);
         self.place.linger();
-        self.provider.close(code, &self.bot);
         self.bot.close(code, &self.provider);
-        if !matches!(self.closing, Closing::Lingering(_) | Closing::Gone) {
+        if matches!(self.closing, Closing::No | Closing::Stopped(_)) {
+            self.closing = Closing::Finishing(code, now + LINGER);
+        }
+        self.close_if_finished(now);
+        self.go_if_over();
+    }
+
+    /// Closes the provider's side when the recordings are finished, or have taken too long.
+    fn close_if_finished(&mut self, now: Instant) {
+        if let Closing::Finishing(code, until) = self.closing
+            && (!self.recorder.is_finishing() || now >= until)
+        {
+            self.provider.close(code, &self.bot);
             self.closing = Closing::Lingering(now + LINGER);
         }
-        self.go_if_over();
     }
 
     /// The call is gone when both sides have closed and have been told so.
@@ -255,8 +268,10 @@ impl Pair {
     }
 
     /// Notes that one of the recordings is finished.
-    pub(super) fn note_finished(&mut self, outcome: Outcome) {
+    pub(super) fn note_finished(&mut self, outcome: Outcome, now: Instant) {
         self.recorder.note_finished(outcome);
+        self.close_if_finished(now);
+        self.go_if_over();
     }
 
     /// Reads the bytes that have arrived, then closes both sides: the recorder stops.
@@ -274,6 +289,7 @@ impl Pair {
             Closing::Stopped(until) if now >= until => {
                 self.close_both(CloseCode::NORMAL, End::Stop, desk, now);
             }
+            Closing::Finishing(..) => self.close_if_finished(now),
             Closing::Lingering(until) if now >= until => self.closing = Closing::Gone,
             Closing::Lingering(_) => self.go_if_over(),
             Closing::Gone => {}

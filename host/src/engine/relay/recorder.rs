@@ -180,6 +180,11 @@ impl Recorder {
         self.call.has_stopped()
     }
 
+    /// Whether recordings that have ended are not on the disk yet.
+    pub(super) const fn is_finishing(&self) -> bool {
+        self.call.is_finishing()
+    }
+
     fn guarded<T>(
         &mut self,
         desk: &mut Desk,
