@@ -37,7 +37,7 @@ const TOKEN_VARIABLE: &str = "TWILIO_AUTH_TOKEN";
   callreel call --calls 100 --duration 1m --save-sent sent
   callreel call --fault gap=500ms@2s --fault rst@5s
   callreel call --url ws://127.0.0.1:8765/ws --say question.wav@1s --barge-in 6s --max-latency 1.5s
-                                           a voice bot, whose second answer is interrupted
+                                           a voice bot, interrupted in its answer
   TWILIO_AUTH_TOKEN=... callreel call --url http://127.0.0.1:5050/incoming-call \\
       --sign-url https://calls.example.com/incoming-call --connect 127.0.0.1:5050
                                            a server here that only takes requests signed for

@@ -167,6 +167,11 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         if let Some(end) = self.begin().await? {
             return Ok(ConnectionEnd::Over(end));
         }
+        // Ways of writing and answering count from now on: the server may speak before the first chunk.
+        let is_way = |due: u64, action: &Action| due <= first_chunk && action.rank() == 0;
+        while let Some((_, action)) = cues.pop_front_if(|(due, action)| is_way(*due, action)) {
+            self.act(&action, first_chunk).await?;
+        }
         let chunks = self.call.chunks();
         for chunk in first_chunk..chunks {
             if !self.call.crew.plan.flood

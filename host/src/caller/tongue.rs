@@ -41,7 +41,7 @@ pub(super) struct Heard<'t> {
     pub(super) stream: Option<Cow<'t, str>>,
 }
 
-const NOT_JSON: &str = "a text that is no object of JSON";
+const NOT_JSON: &str = "a text that is no object of JSON, or has members of other types";
 const UNKNOWN: &str = "an event that this provider does not know";
 const NO_PAYLOAD: &str = "audio without a payload";
 const BAD_BASE64: &str = "audio in broken base64";
@@ -122,11 +122,12 @@ pub(super) fn read_text(tongue: Tongue, text: &str) -> Heard<'_> {
         return Heard { said: command_of_asterisk(command, rest), stream: None };
     }
     match serde_json::from_str::<Text<'_>>(text) {
-        Ok(parsed) => {
+        // An array would be read as the members in their order.
+        Ok(parsed) if text.trim_start().starts_with('{') => {
             let said = said(tongue, &parsed);
             Heard { said, stream: parsed.stream }
         }
-        Err(_) => Heard { said: Said::Odd(NOT_JSON), stream: None },
+        _ => Heard { said: Said::Odd(NOT_JSON), stream: None },
     }
 }
 
