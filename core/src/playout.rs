@@ -47,19 +47,19 @@
 //!
 //! # Providers
 //!
-//! The model is that of Twilio, by its documents and by the behaviour of twenty bots that rely on it. Others
-//! differ, as far as their documents tell:
+//! The model is that of Twilio, by its documents and by some twenty bots that rely on it. Others differ, as far
+//! as their documents tell:
 //!
 //! | provider | difference |
 //! |---|---|
 //! | SignalWire | none is told: the messages are Twilio's |
 //! | Telnyx | a message holds 20 ms to 30 s of audio. Audio may also be MP3, one message a second: its length is not known here, so give no such message to a [`Playout`] |
-//! | Plivo, Vobiz | marks are called checkpoints, and their echoes `playedStream`. A clear is answered with `clearedAudio`, and it is not told whether a checkpoint that it overtakes is echoed: [`CLEAR_ANSWER_MS`] covers both |
-//! | Exotel | wants messages of 100 ms to some seconds, in steps of 320 bytes, and says that others leave gaps: such gaps are not in the model |
+//! | Plivo, Vobiz | a mark is a checkpoint, and its echo `playedStream`. A clear is answered with `clearedAudio`; it is not told whether a checkpoint that it overtakes is echoed, and [`CLEAR_ANSWER_MS`] covers both |
+//! | Exotel | wants messages of 3.2 to 100 kB, in steps of 320 bytes, and says that others leave gaps: such gaps are not in the model |
 //! | Bandwidth | no marks, so no echoes |
 //! | Vonage | holds 3072 messages, some 60 s; it is not told which audio is dropped beyond. `notify` is its mark |
-//! | jambonz | the audio that it is sent may have a sample rate of its own: convert the number of samples. Its echoes tell whether audio was played or cleared: give the latter to no [`Playout`] |
-//! | Genesys | no marks. The caller's own speech may stop the audio (barge-in) before the bot says so |
+//! | jambonz | the audio that it is sent may have a sample rate of its own: convert the number of samples. Its echoes tell whether the audio was played or cleared, which is not used here |
+//! | Genesys | no marks. The bot's event of a barge-in is the clear |
 //! | Asterisk | holds 1000 messages of 20 ms, and drops audio beyond, and the part of a message that fills no 20 ms. `PAUSE_MEDIA` is not in the model |
 //! | Sinch | holds 5 MB, and drops the oldest audio beyond |
 
@@ -368,7 +368,8 @@ impl Playout {
         };
         self.stats.marks += 1;
         let is_idle = self.end_raw <= self.latest.max(self.polled);
-        let due = (!is_idle).then_some((self.end_raw, self.stats.sent.saturating_sub(self.stats.cleared)));
+        let due = (!is_idle)
+            .then_some((self.end_raw, self.stats.sent.saturating_sub(self.stats.cleared)));
         self.stats.marks_forgotten += u64::from(!self.marks.push(name, due));
     }
 
@@ -392,7 +393,8 @@ impl Playout {
         // The audio before the mark has just been played, and that behind it follows. Audio that was placed
         // without the offset stays that much ahead.
         let ahead = offset.saturating_sub(next.shift());
-        let resume = at.saturating_add(self.stats.heard).saturating_sub(samples.saturating_add(ahead));
+        let resume =
+            at.saturating_add(self.stats.heard).saturating_sub(samples.saturating_add(ahead));
         let expected = next.start.max(self.polled).max(self.resume);
         if resume > expected.saturating_add(self.wobble) {
             self.resume = resume;
