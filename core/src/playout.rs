@@ -37,8 +37,9 @@
 //!   back, and the provider's own delay. Once it is known, audio that does not follow at once on other audio
 //!   is heard later by the offset. Audio that follows at once stays where it is: a shift in the midst of speech
 //!   would be a hole that nobody heard.
-//! - An echo that is later than that by more than [`ECHO_WOBBLE_MS`] tells of an underrun at the provider. The
-//!   audio that is left waits for the difference, and catches up in later holes, as the provider's does.
+//! - An echo that is later than that by more than [`ECHO_WOBBLE_MS`] tells of an underrun at the provider: the
+//!   audio behind its mark is heard from then on. What is left of it waits until then, and catches up in later
+//!   holes, as at the provider.
 //! - No evidence are the echoes that answer a clear ([`CLEAR_ANSWER_MS`]), those of marks with no audio before
 //!   them, and those that come before the audio can have been played, or more than [`ECHO_LATE_MS_MAX`] after
 //!   it. Marks without a name are never echoed.
@@ -46,19 +47,19 @@
 //!
 //! # Providers
 //!
-//! The model is that of Twilio, by its documents and by the behaviour of twenty bots that rely on it. Others
-//! differ, as far as their documents tell:
+//! The model is that of Twilio, by its documents and by some twenty bots that rely on it. Others differ, as far
+//! as their documents tell:
 //!
 //! | provider | difference |
 //! |---|---|
 //! | SignalWire | none is told: the messages are Twilio's |
 //! | Telnyx | a message holds 20 ms to 30 s of audio. Audio may also be MP3, one message a second: its length is not known here, so give no such message to a [`Playout`] |
-//! | Plivo, Vobiz | marks are called checkpoints, and their echoes `playedStream`. A clear is answered with `clearedAudio`, and it is not told whether a checkpoint that it overtakes is echoed: [`CLEAR_ANSWER_MS`] covers both |
-//! | Exotel | wants messages of 100 ms to some seconds, in steps of 320 bytes, and says that others leave gaps: such gaps are not in the model |
+//! | Plivo, Vobiz | a mark is a checkpoint, and its echo `playedStream`. A clear is answered with `clearedAudio`; it is not told whether a checkpoint that it overtakes is echoed, and [`CLEAR_ANSWER_MS`] covers both |
+//! | Exotel | wants messages of 3.2 to 100 kB, in steps of 320 bytes, and says that others leave gaps: such gaps are not in the model |
 //! | Bandwidth | no marks, so no echoes |
 //! | Vonage | holds 3072 messages, some 60 s; it is not told which audio is dropped beyond. `notify` is its mark |
-//! | jambonz | the audio that it is sent may have a sample rate of its own: convert the number of samples. Its echoes tell whether audio was played or cleared: give the latter to no [`Playout`] |
-//! | Genesys | no marks. The caller's own speech may stop the audio (barge-in) before the bot says so |
+//! | jambonz | the audio that it is sent may have a sample rate of its own: convert the number of samples. Its echoes tell whether the audio was played or cleared, which is not used here |
+//! | Genesys | no marks. The bot's event of a barge-in is the clear |
 //! | Asterisk | holds 1000 messages of 20 ms, and drops audio beyond, and the part of a message that fills no 20 ms. `PAUSE_MEDIA` is not in the model |
 //! | Sinch | holds 5 MB, and drops the oldest audio beyond |
 
@@ -191,6 +192,13 @@ struct Segment {
     samples: u64,
 }
 
+impl Segment {
+    /// The offset with which it was placed.
+    const fn shift(&self) -> u64 {
+        self.start.saturating_sub(self.raw)
+    }
+}
+
 /// The play-out of a bot's audio, as its provider does it: see the [module](self). 6 KB at most.
 ///
 /// Every input takes constant time, but for marks and clears, which take time with the number of marks and
@@ -219,14 +227,10 @@ pub struct Playout {
     end_raw: u64,
     /// Position at which all audio is to have been heard.
     end: u64,
-    /// Start, by the times of arrival alone, of the audio without a hole that arrives at present.
-    chain: u64,
     offset: Option<u64>,
     echoes: u32,
-    /// Samples by which the provider is behind the times of arrival and the offset.
-    lag: u64,
-    /// Samples of silence to be polled before the next audio, for the lag.
-    owed: u64,
+    /// No audio is heard before this position: the provider has run dry.
+    resume: u64,
     stats: Stats,
 }
 
@@ -250,11 +254,9 @@ impl Playout {
             over: None,
             end_raw: 0,
             end: 0,
-            chain: 0,
             offset: None,
             echoes: 0,
-            lag: 0,
-            owed: 0,
+            resume: 0,
             stats: Stats {
                 sent: 0,
                 heard: 0,
@@ -272,7 +274,8 @@ impl Playout {
         }
     }
 
-    /// Takes note of audio of the bot's that arrives at `at`. Append as many samples to the queue.
+    /// Takes note of audio of the bot's that arrives at `at`. Append as many samples to the queue. No samples at
+    /// all tell a position, and nothing else.
     ///
     /// Audio behind [`finish`](Self::finish) is never heard: it waits in the queue until `finish` is called
     /// again.
@@ -293,10 +296,7 @@ impl Playout {
             self.extend(raw, start, samples);
             self.stats.holes_closed += 1;
         }
-        let hole = start - self.end;
-        if raw > self.end_raw {
-            self.chain = raw;
-        }
+        let hole = start.saturating_sub(self.end);
         (self.end_raw, self.end) = (raw.saturating_add(samples), start.saturating_add(samples));
         let is_new = self.utterances.add(at, start, samples, hole >= self.pause);
         self.stats.holes += u64::from(hole > 0 && !is_new);
@@ -318,22 +318,27 @@ impl Playout {
     /// back: drop as many from the back of the queue.
     pub fn handle_clear(&mut self, at: u64) -> u64 {
         let at = self.note(at);
-        // The provider is behind the times of arrival by the lag.
-        let cut = at.saturating_sub(self.lag);
-        let mut dropped = 0u64;
-        for segment in self.segments.iter().rev() {
-            let kept = cut.saturating_sub(segment.raw).min(segment.samples);
-            dropped = dropped.saturating_add(segment.samples - kept);
-            if kept > 0 {
-                break;
-            }
-        }
+        // The clear is on its way as long as the audio was.
+        let dropped = self.behind(|segment| at.saturating_add(segment.shift()));
         self.drop_back(dropped);
         self.utterances.cut(dropped, Cut::Clear);
         self.utterances.settle(self.pause);
         self.marks.clear(at);
         self.stats.cleared = self.stats.cleared.saturating_add(dropped);
         dropped
+    }
+
+    /// The samples that are not heard before a limit, which depends on their segment.
+    fn behind(&self, limit: impl Fn(&Segment) -> u64) -> u64 {
+        let mut position = self.polled.max(self.resume);
+        let mut samples = 0u64;
+        for segment in &self.segments {
+            let start = segment.start.max(position);
+            let kept = limit(segment).saturating_sub(start).min(segment.samples);
+            samples = samples.saturating_add(segment.samples - kept);
+            position = start.saturating_add(segment.samples);
+        }
+        samples
     }
 
     /// Removes samples from the back of the segments.
@@ -349,11 +354,12 @@ impl Playout {
             }
         }
         if self.segments.is_empty() {
-            (self.lag, self.owed) = (0, 0);
+            self.resume = 0;
         }
     }
 
-    /// Takes note of a mark of the bot's, which stands behind the audio so far. `name` is as in
+    /// Takes note of a mark of the bot's, which stands behind the audio so far, and arrives at the position of
+    /// the last input or the end of what was polled, whichever is later. `name` is as in
     /// [`BotFrame::Mark`](crate::frame::bot::BotFrame::Mark); names may repeat.
     pub fn handle_mark(&mut self, name: Option<&[u8]>) {
         let Some(name) = name else {
@@ -362,7 +368,8 @@ impl Playout {
         };
         self.stats.marks += 1;
         let is_idle = self.end_raw <= self.latest.max(self.polled);
-        let due = (!is_idle).then_some(self.end_raw);
+        let due = (!is_idle)
+            .then_some((self.end_raw, self.stats.sent.saturating_sub(self.stats.cleared)));
         self.stats.marks_forgotten += u64::from(!self.marks.push(name, due));
     }
 
@@ -372,22 +379,25 @@ impl Playout {
     pub fn handle_echo(&mut self, at: u64, name: &[u8]) {
         let at = self.note(at);
         self.marks.expire(at.saturating_sub(self.answer));
-        let due = self.marks.take(name).filter(|due| {
+        let due = self.marks.take(name).filter(|(due, _)| {
             at.saturating_add(self.wobble) >= *due && at.saturating_sub(*due) <= self.late_max
         });
-        let Some(due) = due else {
+        let Some((due, samples)) = due else {
             self.stats.echoes_ignored += 1;
             return;
         };
         let late = at.saturating_sub(due);
-        self.echoes = self.echoes.saturating_add(1);
         let offset = self.offset.map_or(late, |offset| offset.min(late));
-        self.offset = Some(offset);
-        let excess = late - offset;
-        let is_of_now = due > self.chain && !self.segments.is_empty();
-        if is_of_now && excess > self.lag.saturating_add(self.wobble) {
-            self.owed = self.owed.saturating_add(excess - self.lag);
-            self.lag = excess;
+        (self.offset, self.echoes) = (Some(offset), self.echoes.saturating_add(1));
+        let Some(next) = self.segments.front() else { return };
+        // The audio before the mark has just been played, and that behind it follows. Audio that was placed
+        // without the offset stays that much ahead.
+        let ahead = offset.saturating_sub(next.shift());
+        let resume =
+            at.saturating_add(self.stats.heard).saturating_sub(samples.saturating_add(ahead));
+        let expected = next.start.max(self.polled).max(self.resume);
+        if resume > expected.saturating_add(self.wobble) {
+            self.resume = resume;
             self.stats.underruns += 1;
         }
     }
@@ -399,10 +409,10 @@ impl Playout {
     /// back. A clear that arrives late then takes back less than the provider did.
     pub fn poll(&mut self, until: u64) -> Option<Piece> {
         let until = self.over.map_or(until, |over| until.min(over));
-        let left = until.checked_sub(self.polled).filter(|left| *left > 0)?;
+        let mut left = until.checked_sub(self.polled).filter(|left| *left > 0)?;
         let position = self.polled;
         if let Some(next) = self.segments.front_mut() {
-            let begin = next.start.max(position.saturating_add(self.owed));
+            let begin = next.start.max(self.resume);
             if begin <= position {
                 let samples = left.min(next.samples).min(self.utterances.left().max(1));
                 next.raw = next.raw.saturating_add(samples);
@@ -417,22 +427,12 @@ impl Playout {
                 self.utterances.settle(self.pause);
                 return Some(Piece::Audio(samples));
             }
-            let samples = left.min(begin - position);
-            // In a hole of the bot's own the provider catches up.
-            self.lag = self.lag.saturating_sub(samples.min(next.start.saturating_sub(position)));
-            self.be_silent(samples);
-            return Some(Piece::Silence(samples));
+            left = left.min(begin - position);
         }
-        self.lag = self.lag.saturating_sub(left);
-        self.be_silent(left);
-        Some(Piece::Silence(left))
-    }
-
-    fn be_silent(&mut self, samples: u64) {
-        self.owed = self.owed.saturating_sub(samples);
-        self.polled = self.polled.saturating_add(samples);
-        self.utterances.be_silent(samples);
+        self.polled = position.saturating_add(left);
+        self.utterances.be_silent(left);
         self.utterances.settle(self.pause);
+        Some(Piece::Silence(left))
     }
 
     /// Takes note of the end of the call at `at`: nothing is heard behind it. Returns the number of samples
@@ -443,14 +443,7 @@ impl Playout {
     pub fn finish(&mut self, at: u64) -> u64 {
         let at = self.note(at).max(self.polled);
         let over = *self.over.get_or_insert(at);
-        let mut position = self.polled.saturating_add(self.owed);
-        let mut dropped = 0u64;
-        for segment in &self.segments {
-            let start = segment.start.max(position);
-            let kept = over.saturating_sub(start).min(segment.samples);
-            dropped = dropped.saturating_add(segment.samples - kept);
-            position = start.saturating_add(segment.samples);
-        }
+        let dropped = self.behind(|_| over);
         self.drop_back(dropped);
         self.utterances.cut(dropped, Cut::End);
         self.utterances.settle(self.pause);

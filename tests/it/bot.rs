@@ -253,6 +253,10 @@ fn messages_that_cannot_be_read_tell_the_reason() {
         (r#"{"event":"media","media":{"payload":5}}"#, PeerError::Shape),
         (r#"{"event":"media","media":{}}"#, PeerError::Shape),
         (r#"{"event":"media","media":{"payload":"AAcO","payload":"AAcO"}}"#, PeerError::Shape),
+        (
+            r#"{"event":"media","media":{"payload":"AAcO"},"media":{"payload":"AAcO"}}"#,
+            PeerError::Shape,
+        ),
         (r#"{"event":"media","event":"clear","media":{"payload":"AAcO"}}"#, PeerError::Shape),
         (r#"{"event":"media","media":{"payload":"AAcO"}"#, PeerError::Json),
         ("hello", PeerError::Shape),

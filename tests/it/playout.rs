@@ -413,6 +413,24 @@ fn pieces_beyond_the_room_lose_their_holes_and_no_audio() {
 }
 
 #[test]
+fn a_pause_of_200_ms_ends_an_utterance_whether_it_was_polled_or_not() {
+    for polls in [false, true] {
+        for (hole, count) in [(199, 1), (200, 2)] {
+            let mut listener = Listener::new(RATE);
+            listener.audio(0, ms(100));
+            if polls {
+                listener.poll(ms(100 + hole));
+            }
+            listener.audio(ms(100 + hole), ms(100));
+            listener.poll(ms(1000));
+            listener.check();
+            assert_eq!(listener.utterances.len(), count, "{hole} ms");
+            assert_eq!(listener.playout.stats().holes, u64::from(count == 1));
+        }
+    }
+}
+
+#[test]
 fn audio_that_was_polled_is_not_taken_back() {
     let mut listener = Listener::new(RATE);
     listener.audio(0, ms(1000));

@@ -126,7 +126,8 @@ fn every_fixture_has_its_line_in_the_readme() {
     let readme = fs::read_to_string(fixtures::directory().join("README.md")).unwrap();
     let told: Vec<_> =
         readme.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).collect();
-    let there: Vec<_> = [fixtures::twilio(), dialects::all_fixtures()].concat();
+    let bots = fixtures::in_folder("bots");
+    let there: Vec<_> = [fixtures::twilio(), dialects::all_fixtures(), bots].concat();
     let there: Vec<_> = there.into_iter().map(|fixture| fixture.name).collect();
     assert_eq!(told, there, "tests/fixtures/README.md, in the order of folders and names");
 }

@@ -16,6 +16,8 @@ struct Mark {
     kind: Kind,
     /// Depends on the kind.
     value: u64,
+    /// Number of the samples before the mark.
+    samples: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,11 +37,12 @@ impl Marks {
         Self(Deque::new())
     }
 
-    /// Adds a mark behind audio that ends at `due`; `None` if there is no audio before it. Returns whether
-    /// there was room for it.
-    pub(super) fn push(&mut self, name: &[u8], due: Option<u64>) -> bool {
+    /// Adds a mark with the end of the audio before it, by the times of arrival alone, and the number of the
+    /// samples up to there; `None` if there is no audio before it. Returns whether there was room for it.
+    pub(super) fn push(&mut self, name: &[u8], due: Option<(u64, u64)>) -> bool {
         let kind = if due.is_some() { Kind::Due } else { Kind::Idle };
-        let mark = Mark { name: hash(name), kind, value: due.unwrap_or(0) };
+        let (value, samples) = due.unwrap_or((0, 0));
+        let mark = Mark { name: hash(name), kind, value, samples };
         let has_room = self.0.len() + 1 < MARKS_MAX;
         if has_room {
             let _ = self.0.push_back(mark);
@@ -47,7 +50,7 @@ impl Marks {
             last.value = last.value.saturating_add(1);
         } else {
             // The last place is for those without one of their own.
-            let _ = self.0.push_back(Mark { name: 0, kind: Kind::Forgotten, value: 1 });
+            let _ = self.0.push_back(Mark { name: 0, kind: Kind::Forgotten, value: 1, samples: 0 });
         }
         has_room
     }
@@ -68,8 +71,8 @@ impl Marks {
     }
 
     /// Takes out the first mark of a name, and all before it: their echoes would have come before this one.
-    /// Returns the end of the audio before it, if its echo is evidence.
-    pub(super) fn take(&mut self, name: &[u8]) -> Option<u64> {
+    /// Returns what it was pushed with, if its echo is evidence.
+    pub(super) fn take(&mut self, name: &[u8]) -> Option<(u64, u64)> {
         let name = hash(name);
         let is_meant = |mark: &Mark| mark.kind == Kind::Forgotten || mark.name == name;
         let place = self.0.iter().position(is_meant)?;
@@ -82,7 +85,7 @@ impl Marks {
         for _ in 0..=place {
             self.0.pop_front();
         }
-        (mark.kind == Kind::Due).then_some(mark.value)
+        (mark.kind == Kind::Due).then_some((mark.value, mark.samples))
     }
 }
 
@@ -104,11 +107,11 @@ mod tests {
     fn names_match_first_in_first_out_in_any_spelling() {
         let mut marks = Marks::new();
         for (name, due) in [("a", Some(1)), ("a", Some(2)), (r"caf\u00e9", Some(3)), ("b", None)] {
-            assert!(marks.push(name.as_bytes(), due));
+            assert!(marks.push(name.as_bytes(), due.map(|due| (due, 10 * due))));
         }
         assert_eq!(marks.take(b"unknown"), None);
-        assert_eq!(marks.take(b"a"), Some(1));
-        assert_eq!(marks.take("café".as_bytes()), Some(3));
+        assert_eq!(marks.take(b"a"), Some((1, 10)));
+        assert_eq!(marks.take("café".as_bytes()), Some((3, 30)));
         assert_eq!(marks.take(b"a"), None, "its echo would have come before");
         assert_eq!(marks.take(b"b"), None, "nothing was before it");
         assert!(marks.0.is_empty());
@@ -118,28 +121,28 @@ mod tests {
     fn marks_beyond_the_room_are_counted_and_their_echoes_are_no_evidence() {
         let mut marks = Marks::new();
         let sent = MARKS_MAX as u64 + 50;
-        let kept = (0..sent).filter(|due| marks.push(b"same", Some(*due))).count();
+        let kept = (0..sent).filter(|due| marks.push(b"same", Some((*due, 0)))).count();
         assert_eq!(kept, MARKS_MAX - 1);
         for due in 0..kept as u64 {
-            assert_eq!(marks.take(b"same"), Some(due));
+            assert_eq!(marks.take(b"same"), Some((due, 0)));
         }
         // A mark that comes while the others are still awaited.
-        assert!(marks.push(b"same", Some(1000)));
+        assert!(marks.push(b"same", Some((1000, 0))));
         for _ in kept as u64..sent {
             assert_eq!(marks.take(b"same"), None);
         }
-        assert_eq!(marks.take(b"same"), Some(1000));
+        assert_eq!(marks.take(b"same"), Some((1000, 0)));
     }
 
     #[test]
     fn a_clear_makes_the_echoes_of_all_marks_no_evidence() {
         let mut marks = Marks::new();
-        assert!(marks.push(b"a", Some(1)) && marks.push(b"a", Some(2)));
+        assert!(marks.push(b"a", Some((1, 0))) && marks.push(b"a", Some((2, 0))));
         marks.clear(100);
-        assert!(marks.push(b"a", Some(300)));
+        assert!(marks.push(b"a", Some((300, 0))));
         marks.expire(100);
         assert_eq!(marks.take(b"a"), None);
         marks.expire(101);
-        assert_eq!(marks.take(b"a"), Some(300), "the second was not echoed");
+        assert_eq!(marks.take(b"a"), Some((300, 0)), "the second was not echoed");
     }
 }

@@ -289,30 +289,181 @@ fn a_burst_with_more_marks_than_are_kept_is_no_underrun() {
 }
 
 #[test]
-fn an_underrun_at_the_provider_delays_the_audio_behind_it() {
+fn the_position_of_a_mark_is_that_of_the_last_input_or_poll() {
+    for is_later in [false, true] {
+        let mut playout = Playout::new(RATE as u32);
+        playout.handle_audio(0, ms(100));
+        if is_later {
+            // Tells the position, and nothing else.
+            playout.handle_audio(ms(500), 0);
+        }
+        playout.handle_mark(Some(b"mark"));
+        playout.handle_echo(ms(500) + OFFSET, b"mark");
+        assert_eq!(playout.truth() == Truth::Modelled, is_later);
+    }
+}
+
+#[test]
+fn echoes_that_differ_by_the_wobble_of_a_network_are_no_underrun() {
+    for (late, underruns) in [(0, 0), (59, 0), (61, 1)] {
+        let mut playout = Playout::new(RATE as u32);
+        for mark in [b"a", b"b"] {
+            playout.handle_audio(0, ms(500));
+            playout.handle_mark(Some(mark));
+        }
+        playout.handle_audio(0, ms(500));
+        while playout.poll(ms(500) + OFFSET).is_some() {}
+        playout.handle_echo(ms(500) + OFFSET, b"a");
+        while playout.poll(ms(1000 + late) + OFFSET).is_some() {}
+        playout.handle_echo(ms(1000 + late) + OFFSET, b"b");
+        assert_eq!(playout.truth(), confirmed(OFFSET, 2));
+        assert_eq!(playout.stats().underruns, underruns, "{late} ms");
+    }
+}
+
+#[test]
+fn all_that_waits_for_an_underrun_moves() {
+    let mut playout = Playout::new(RATE as u32);
+    for (name, samples) in [(b"a", 50), (b"b", 250)] {
+        playout.handle_audio(ms(1000), ms(samples));
+        playout.handle_mark(Some(name));
+    }
+    playout.handle_echo(ms(1050), b"a");
+    playout.handle_audio(ms(1350), ms(100));
+    playout.handle_audio(ms(1460), ms(100));
+    // Nothing was polled meanwhile.
+    playout.handle_echo(ms(1750), b"b");
+    assert_eq!((playout.truth(), playout.stats().underruns), (confirmed(0, 2), 1));
+    // 300 ms until 1750 ms, and the next 100 and 100 ms behind it, without a hole.
+    assert_eq!(playout.finish(ms(1800)), ms(150));
+    let pieces: Vec<_> = std::iter::from_fn(|| playout.poll(u64::MAX)).collect();
+    assert_eq!(pieces, [Piece::Silence(ms(1450)), Piece::Audio(ms(300)), Piece::Audio(ms(50))]);
+}
+
+/// A call with a known offset, and an utterance of eight pieces of 100 ms on its way, of which the third is
+/// stuck for 600 ms: 400 ms longer than there is audio before it.
+fn stuck() -> Call {
     let mut call = Call::new(OFFSET);
-    // Known from a first utterance.
+    call.audio(ms(500));
+    call.go_on(ms(300));
+    call.send(Sent::Clear);
     call.audio(ms(200));
     call.mark("known");
     call.go_on(ms(1000));
-    // A second in pieces, of which the third is stuck on the way for 400 ms more than there is to play.
     for number in 0..8 {
-        let delay = if number == 2 { ms(600) } else { 0 };
-        call.send_late(delay, Sent::Audio(ms(100)));
+        call.send_late(if number == 2 { ms(600) } else { 0 }, Sent::Audio(ms(100)));
         call.mark("piece");
     }
+    call
+}
+
+/// The position behind the last sample.
+fn end(runs: &[Run]) -> Option<u64> {
+    runs.last().map(|run| run.position + run.samples)
+}
+
+#[test]
+fn an_underrun_at_the_provider_delays_the_audio_behind_it() {
+    let mut call = stuck();
     call.go_on(ms(3000));
     let stats = call.listener.playout.stats();
     assert_eq!((call.truth(), stats.underruns), (confirmed(OFFSET, 9), 1));
     let (played, heard) = (&call.provider.player.played, &call.listener.heard);
-    // The last runs end at the same time, though the model learns of the underrun by the third echo.
-    let end = |runs: &[Run]| runs.last().map(|run| run.position + run.samples);
+    // The model learns of it by the third echo, and is right again from then on.
+    let (last, first) = (heard.last().unwrap(), played.last().unwrap());
+    assert_eq!(heard.len(), played.len(), "one hole: {heard:?}");
+    assert_eq!(last.position, first.position + (last.first - first.first));
     assert_eq!(end(heard), end(played));
-    assert_eq!(heard.len(), 3, "one hole: {heard:?}");
     // The next utterance is not late.
     call.audio(ms(100));
     call.go_on(ms(1000));
     assert_eq!(call.listener.heard.last(), call.provider.player.played.last());
+}
+
+#[test]
+fn a_clear_behind_an_underrun_takes_back_what_the_provider_drops() {
+    // Before that the model has heard more than was played, and that cannot be undone.
+    for after in [1100, 1120, 1150, 1190].map(ms) {
+        let mut call = stuck();
+        call.go_on(after);
+        call.send(Sent::Clear);
+        // At once heard: nothing waits at the provider any more.
+        call.audio(ms(100));
+        call.go_on(ms(2000));
+        assert_eq!(call.listener.playout.stats().underruns, 1);
+        let [played, heard] = call.numbers();
+        assert_eq!(heard, played, "{after}");
+        assert_eq!(call.listener.heard.last(), call.provider.player.played.last());
+    }
+}
+
+#[test]
+fn a_clear_ends_the_wait_of_an_underrun() {
+    let mut call = stuck();
+    // The third echo comes at 770 ms; all but one piece is heard by then, and this one waits 400 ms.
+    call.go_on(ms(870));
+    call.send(Sent::Clear);
+    call.go_on(ms(50));
+    call.audio(ms(100));
+    call.go_on(ms(1000));
+    assert_eq!(call.listener.heard.last(), call.provider.player.played.last());
+}
+
+#[test]
+fn each_underrun_of_an_utterance_counts_and_a_hole_makes_up_for_it() {
+    let mut call = stuck();
+    call.go_on(ms(1200));
+    // Two further pieces, one stuck for longer than there is to play.
+    for delay in [ms(900), 0, 0, 0] {
+        call.send_late(delay, Sent::Audio(ms(200)));
+        call.mark("piece");
+    }
+    call.go_on(ms(1000));
+    // The provider is still busy, and so is the model.
+    call.audio(ms(300));
+    call.mark("end");
+    call.go_on(ms(4000));
+    assert_eq!(call.listener.playout.stats().underruns, 2);
+    let (played, heard) = (&call.provider.player.played, &call.listener.heard);
+    assert_eq!(end(heard), end(played));
+    let [played, heard] = call.numbers();
+    assert_eq!(heard, played);
+}
+
+#[test]
+fn an_echo_of_the_last_utterance_does_not_delay_the_next_more_than_the_provider_does() {
+    for delay in [0, 100, 300, 500].map(ms) {
+        let mut call = Call::new(OFFSET);
+        call.audio(ms(200));
+        call.mark("known");
+        call.go_on(ms(1000));
+        // The last piece of an utterance is stuck, and the next utterance comes behind it.
+        call.audio(ms(400));
+        call.mark("piece");
+        call.send_late(delay + ms(400), Sent::Audio(ms(100)));
+        call.mark("last");
+        call.go_on(ms(750));
+        call.audio(ms(500));
+        call.mark("next");
+        call.go_on(ms(3000));
+        let (played, heard) = (&call.provider.player.played, &call.listener.heard);
+        let wrong = end(heard).unwrap().abs_diff(end(played).unwrap());
+        assert!(wrong <= ms(60), "{delay}: {heard:?}, not {played:?}");
+    }
+}
+
+#[test]
+fn the_end_of_the_call_does_not_count_audio_that_waits_for_an_underrun() {
+    let mut call = stuck();
+    call.go_on(ms(900));
+    let played = length(&call.provider.player.played);
+    call.listener.finish(call.now);
+    call.listener.poll(u64::MAX);
+    call.listener.check();
+    // The pieces that the model had heard before it knew are too many, no more.
+    let heard = length(&call.listener.heard);
+    assert!((played..=played + ms(500)).contains(&heard), "{heard}, not {played}");
+    assert_eq!(call.listener.position, call.now);
 }
 
 #[test]
@@ -406,5 +557,40 @@ proptest! {
                 places.next();
             }
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_provider_that_runs_dry_costs_nothing_but_time(
+        pieces in proptest::collection::vec((0..ms(300), 1..ms(300), 0..ms(500), any::<bool>()), 1..40),
+        clears in any::<bool>(),
+    ) {
+        let mut call = Call::new(OFFSET);
+        call.audio(ms(100));
+        call.mark("known");
+        call.go_on(ms(1000));
+        for (after, samples, delay, has_mark) in pieces {
+            call.go_on(after);
+            call.send_late(delay, Sent::Audio(samples));
+            if has_mark {
+                call.mark("same");
+            }
+            call.listener.check();
+        }
+        if clears {
+            call.send(Sent::Clear);
+        }
+        call.go_on(ms(30_000));
+        call.listener.check();
+        let [played, heard] = [&call.provider.player.played, &call.listener.heard].map(|r| length(r));
+        // A clear may be stuck, too, behind the audio.
+        prop_assert!(clears || heard == played);
+        let is_known = matches!(call.truth(), Truth::EchoConfirmed { offset_samples: OFFSET, .. });
+        prop_assert!(is_known);
+        // All is forgotten by the next utterance.
+        call.audio(ms(100));
+        call.go_on(ms(1000));
+        prop_assert_eq!(call.listener.heard.last(), call.provider.player.played.last());
     }
 }

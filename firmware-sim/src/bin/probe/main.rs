@@ -207,6 +207,40 @@ mod device {
         say(b"media", session.stats().media as u32);
         say(b"message_bytes", (wire.used - HEADER_BYTES) as u32);
         say(b"checksum", sum);
+        #[cfg(feature = "prove-panic-free")]
+        listen();
+    }
+
+    /// The path of a bot's audio, for the proof alone.
+    #[cfg(feature = "prove-panic-free")]
+    fn listen() {
+        use callreel_core::frame::bot::{BotFrame, parse, parse_binary};
+        use callreel_core::playout::Playout;
+
+        let mut playout = Playout::new(black_box(8000));
+        let mut text = [0; MESSAGE_BYTES_MAX];
+        for step in 0..black_box(FRAMES) {
+            let at = u64::from(step);
+            let frame = match step % 2 {
+                0 => parse(Provider::Twilio, black_box(&mut text)).unwrap_or(BotFrame::Clear),
+                _ => parse_binary(Provider::Twilio, black_box(&text)),
+            };
+            black_box(match black_box(frame) {
+                BotFrame::Audio(bytes) => {
+                    playout.handle_audio(at, black_box(bytes.len() as u64));
+                    0
+                }
+                BotFrame::Clear => playout.handle_clear(at),
+                BotFrame::Mark(name) => {
+                    playout.handle_mark(name);
+                    playout.handle_echo(at, name.unwrap_or_default());
+                    0
+                }
+                BotFrame::Other => playout.finish(at),
+            });
+            while black_box(playout.poll(black_box(at))).is_some() {}
+            black_box((playout.take_utterance(), playout.truth(), playout.stats()));
+        }
     }
 
     /// Prints `name = value` without the formatting machinery, which can panic.
