@@ -269,10 +269,10 @@ pub struct Conversation {
     tick_samples: u32,
     /// Samples in the present tick.
     filled: u32,
-    /// The largest amplitudes in the present tick.
-    peaks: Both<u16>,
+    /// The largest amplitude of each channel in the present tick.
+    peaks: [u16; 2],
     /// Those of the first half of the present frame, if that is over.
-    first: Option<Both<u16>>,
+    first: Option<[u16; 2]>,
     /// The beginning of the present frame, in ticks.
     now: u64,
     voices: Both<Voice>,
@@ -290,7 +290,7 @@ impl Conversation {
             codec: format.codec,
             tick_samples: if tick_samples == 0 { 1 } else { tick_samples as u32 },
             filled: 0,
-            peaks: Both { inbound: 0, outbound: 0 },
+            peaks: [0; 2],
             first: None,
             now: 0,
             voices: Both { inbound: Voice::new(), outbound: Voice::new() },
@@ -337,16 +337,30 @@ impl Conversation {
         until(&self.voices.inbound).min(until(&self.voices.outbound))
     }
 
-    /// Takes the samples up to the end of the present tick at most. Returns the rest.
+    /// Takes the samples up to the end of the present tick at most, or a frame if one begins. Returns the rest.
+    #[inline]
     fn take<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let frame_bytes = 2 * self.codec.width();
-        let room = self.tick_samples.saturating_sub(self.filled) as usize * frame_bytes;
+        let both_bytes = 2 * self.codec.width();
+        let tick_bytes = self.tick_samples as usize * both_bytes;
+        if self.is_between()
+            && let Some((first, rest)) = bytes.split_at_checked(tick_bytes)
+            && let Some((second, rest)) = rest.split_at_checked(tick_bytes)
+        {
+            self.hear(self.codec.loudest_pair(first), self.codec.loudest_pair(second));
+            return rest;
+        }
+        let room = self.tick_samples.saturating_sub(self.filled) as usize * both_bytes;
         let (piece, rest) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
-        let [inbound, outbound] = self.codec.loudest(piece, true);
-        self.peaks.inbound = self.peaks.inbound.max(inbound);
-        self.peaks.outbound = self.peaks.outbound.max(outbound);
-        self.fill((piece.len() / frame_bytes) as u32);
+        let [inbound, outbound] = self.codec.loudest_pair(piece);
+        let [most_inbound, most_outbound] = self.peaks;
+        self.peaks = [most_inbound.max(inbound), most_outbound.max(outbound)];
+        self.fill((piece.len() / both_bytes) as u32);
         rest
+    }
+
+    /// Whether a frame begins with the next sample.
+    const fn is_between(&self) -> bool {
+        self.filled == 0 && self.first.is_none()
     }
 
     /// Takes silence up to the end of the present frame, or of a time in which nothing changes. Returns the
@@ -354,8 +368,11 @@ impl Conversation {
     fn take_silence(&mut self, samples: u64) -> u64 {
         let frame_samples = 2 * u64::from(self.tick_samples);
         let frames = samples / frame_samples;
-        let is_between = self.filled == 0 && self.first.is_none();
-        if is_between && frames > 0 && self.voices.inbound.rests() && self.voices.outbound.rests() {
+        if self.is_between()
+            && frames > 0
+            && self.voices.inbound.rests()
+            && self.voices.outbound.rests()
+        {
             self.voices.inbound.rest(frames);
             self.voices.outbound.rest(frames);
             self.now = self.now.saturating_add(frames.saturating_mul(2));
@@ -378,8 +395,15 @@ impl Conversation {
             self.first = Some(second);
             return;
         };
-        self.voices.inbound.hear([first.inbound, second.inbound], self.now);
-        self.voices.outbound.hear([first.outbound, second.outbound], self.now);
+        self.hear(first, second);
+    }
+
+    /// Takes the largest amplitudes of each channel in the halves of a frame.
+    #[inline]
+    fn hear(&mut self, first: [u16; 2], second: [u16; 2]) {
+        let ([inbound, outbound], [then_inbound, then_outbound]) = (first, second);
+        self.voices.inbound.hear([inbound, then_inbound], self.now);
+        self.voices.outbound.hear([outbound, then_outbound], self.now);
         self.now = self.now.saturating_add(2);
         if self.voices.inbound.has_edges() || self.voices.outbound.has_edges() {
             let known = self.known_until();
@@ -420,12 +444,13 @@ impl Heard<'_, '_> {
     /// The next fact; `None` when all samples are heard.
     pub fn poll(&mut self) -> Option<Event> {
         loop {
+            while !self.bytes.is_empty() && self.conversation.events.is_empty() {
+                self.bytes = self.conversation.take(self.bytes);
+            }
             if let Some(event) = self.conversation.events.pop_front() {
                 return Some(event);
             }
-            if !self.bytes.is_empty() {
-                self.bytes = self.conversation.take(self.bytes);
-            } else if self.silence > 0 {
+            if self.silence > 0 {
                 self.silence = self.conversation.take_silence(self.silence);
             } else if core::mem::take(&mut self.is_end) {
                 self.conversation.end();
