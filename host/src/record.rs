@@ -1,5 +1,6 @@
 //! The end record: the facts about a recording, as the JSON file beside its WAV.
 
+mod conversation;
 mod events;
 mod format;
 mod id;
@@ -19,6 +20,9 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+pub use self::conversation::{
+    ConversationRecord, FACTS_MAX, InterruptionRecord, SideRecord, SpanRecord, TurnRecord,
+};
 pub use self::events::{EventRecord, FilledBy, GapRecord, What};
 pub use self::format::{Format, UnknownEncoding, Wav, ms_at};
 pub use self::id::{Id, Key, NotAnId, day_of, parse_day};
@@ -136,6 +140,9 @@ pub struct Record {
     /// The total length of all pauses; absent when none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub paused_ms: u64,
+    /// The facts of the conversation; absent unless there are two tracks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<Box<ConversationRecord>>,
     /// Bytes of its texts so far; counted when first needed.
     #[serde(skip)]
     texts_bytes: Option<usize>,
@@ -257,6 +264,7 @@ impl Record {
             pauses: Vec::new(),
             pauses_dropped: 0,
             paused_ms: 0,
+            conversation: None,
             texts_bytes: None,
             lost_ms: 0,
             silent_tracks: Vec::new(),
@@ -285,6 +293,7 @@ impl Record {
             pauses: Vec::new(),
             pauses_dropped: 0,
             paused_ms: 0,
+            conversation: None,
             texts_bytes: None,
             ..self.clone()
         };
@@ -351,11 +360,12 @@ impl Record {
     pub fn size(&self) -> usize {
         let texts = self.texts_bytes.unwrap_or_else(|| self.head_bytes());
         let numbers = self.gaps.len() + self.pauses.len();
-        FRAME_BYTES + texts + numbers * (GAP_JSON_BYTES - GAP_BYTES)
+        let facts = self.conversation.as_deref().map_or(0, ConversationRecord::size);
+        FRAME_BYTES + texts + facts + numbers * (GAP_JSON_BYTES - GAP_BYTES)
     }
 
     /// The record as a list shows it, and the number of parameters that are not shown whole. Gaps, keys
-    /// and marks are only counted; parameters take a few hundred bytes.
+    /// and marks are only counted, and the facts of a conversation left out; parameters take a few hundred bytes.
     #[must_use]
     pub fn brief(&self) -> (Self, u64) {
         let (parameters, left_out) = self.parameters.brief();
@@ -369,6 +379,7 @@ impl Record {
             call_id: texts::id(self.call_id.clone()),
             account_id: texts::id(self.account_id.clone()),
             outages: None,
+            conversation: None,
             ..self.clone()
         };
         (brief.gaps, brief.events, brief.pauses) = (Vec::new(), Vec::new(), Vec::new());

@@ -10,6 +10,7 @@
 //! Finishing a file takes several waits for the disk, so each writer has a finisher beside it, and
 //! another one for long files. One more thread makes all files durable once a second.
 
+mod facts;
 mod file;
 mod finisher;
 mod format;
@@ -31,6 +32,7 @@ use callreel_core::format::{Codec, Format};
 use callreel_core::session::{Gap, MediaClock, Run, Stats, Turn};
 use tracing::Span;
 
+use self::facts::{FACTS_INTERVAL, Facts};
 pub use self::file::DESCRIPTORS;
 pub use self::format::AudioFormat;
 use self::format::message_bytes_per_ms;
@@ -141,6 +143,8 @@ pub struct Recording {
     /// The byte order of its 16-bit samples.
     order: Order,
     sound: Sound,
+    /// The facts of the conversation, if there are two tracks.
+    facts: Option<Box<Facts>>,
 }
 
 /// State of one recording that its writer and its media thread share.
@@ -249,6 +253,7 @@ impl Recording {
             pause: None,
             order: Order::of(format),
             sound: Sound::default(),
+            facts: Facts::of(format),
         }
     }
 
@@ -305,6 +310,9 @@ impl Recording {
         let AudioFormat { codec, spec, .. } = self.format;
         let bytes = &self.block[from..to];
         self.sound.note(codec, bytes, spec.channels);
+        if let Some(facts) = &mut self.facts {
+            facts.hear(bytes, &self.tap);
+        }
         self.tap.append(bytes);
     }
 
@@ -313,6 +321,9 @@ impl Recording {
     fn append_silence(&mut self, samples: u64, posts: &mut Posts, now: Instant) {
         self.settle_order(posts, now);
         self.tap.append_silence(samples);
+        if let Some(facts) = &mut self.facts {
+            facts.hear_silence(samples, &self.tap);
+        }
         let count = samples * self.format.frame_bytes();
         if count <= self.format.bytes_in(SHORT_SILENCE_MS) {
             let silence = self.format.codec.silence();
@@ -351,6 +362,10 @@ impl Recording {
             self.settle_order(posts, now);
         }
         self.tap.show(stats);
+        if let Some(facts) = &self.facts {
+            self.tap.show_talk(facts.talk());
+            self.to_note |= facts.is_news && now - self.noted.0 >= FACTS_INTERVAL;
+        }
         self.follow_pause(now);
         let is_old = self.block_began.is_some_and(|began| now - began >= BLOCK_AGE_MAX)
             && !self.order.is_holding();
@@ -376,9 +391,10 @@ impl Recording {
         self.to_note |= is_news || self.pause.is_some();
         if self.to_note && is_due && !is_behind {
             self.to_note = false;
-            let rest_ms = self.record.size() as u64 * 1000 / NOTE_BYTES_PER_S;
-            self.noted = (now, NOTE_INTERVAL.max(Duration::from_millis(rest_ms)));
             let mut record = Record::clone(&self.record);
+            record.conversation = self.facts.as_mut().map(|facts| facts.record());
+            let rest_ms = record.size() as u64 * 1000 / NOTE_BYTES_PER_S;
+            self.noted = (now, NOTE_INTERVAL.max(Duration::from_millis(rest_ms)));
             record.set_stats(stats);
             record.lost_ms = self.lost_ms();
             if let Some(pause) = &self.pause {
@@ -501,6 +517,10 @@ impl Recording {
         let lost_ms = self.lost_ms();
         let mut record = Arc::unwrap_or_clone(self.record);
         record.conclude(end, stats);
+        record.conversation = self.facts.map(|mut facts| {
+            facts.end(&self.tap);
+            facts.record()
+        });
         record.elapsed_ms = (now - self.began).as_millis() as u64;
         record.set_samples(self.format.samples_in(self.bytes));
         if record.media_clock.as_deref() == Some(MediaClock::Racing.name()) && record.missing_ms > 0
