@@ -17,6 +17,7 @@ mod clocks;
 mod commands;
 mod conformance;
 mod console;
+mod conversation;
 mod decode;
 mod demo;
 mod deploy;
