@@ -293,7 +293,7 @@ proptest! {
 }
 
 /// The script as the audio of a call.
-fn audio() -> Audio {
+pub(crate) fn audio() -> Audio {
     let samples = played(&SCRIPT, LENGTH_MS, 15.0, 8000);
     let side = |first: usize| {
         samples.iter().skip(first).step_by(2).map(|sample| encode_mulaw(*sample)).collect()

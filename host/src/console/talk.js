@@ -83,8 +83,11 @@ function words({ sides, turns, turns_dropped: dropped, interruptions, interrupti
 }
 
 function entries({ turns, interruptions, dead_air: silences }) {
+  // A turn that began with an interruption is told once.
+  const begins = new Set(interruptions.map(({ at_ms: at, by }) => `${at} ${by}`));
+  const others = turns.filter(({ at_ms: at, track }) => !begins.has(`${at} ${track}`));
   const all = [
-    ...turns.map(({ at_ms: at, track, latency_ms: latency }) => ({
+    ...others.map(({ at_ms: at, track, latency_ms: latency }) => ({
       at, kind: track === "inbound" ? "inbound" : "outbound",
       text: latency === undefined ? `${track} speaks` : `${track} speaks after ${span(latency)}`,
     })),
