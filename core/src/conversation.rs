@@ -34,7 +34,7 @@ use heapless::Deque;
 
 use self::story::Story;
 use self::voice::Voice;
-use crate::format::{Codec, Format};
+use crate::format::{BLOCK_BYTES, Codec, Format};
 use crate::frame::Track;
 
 /// Least loud sound in a burst of speech, in milliseconds.
@@ -239,8 +239,8 @@ impl Totals {
 /// with it; edges that waited for the other side come with them.
 const EVENTS_MAX: usize = 32;
 
-/// Finds the facts of a conversation. Takes about 100 instructions for 20 ms of a track of mu-law at 8 kHz on
-/// x86-64, and 1 KiB of memory.
+/// Finds the facts of a conversation. Takes about 380 instructions for 20 ms of a track of mu-law or A-law at
+/// 8 kHz on x86-64, and 2 KiB of memory.
 ///
 /// ```
 /// use callreel_core::conversation::{Conversation, Event};
@@ -337,21 +337,27 @@ impl Conversation {
         until(&self.voices.inbound).min(until(&self.voices.outbound))
     }
 
-    /// Takes the samples up to the end of the present tick at most, or a frame if one begins. Returns the rest.
+    /// Takes the samples up to the end of the present tick at most, or whole frames up to an event if one
+    /// begins. Returns the rest.
     #[inline]
     fn take<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let both_bytes = 2 * self.codec.width();
-        let tick_bytes = self.tick_samples as usize * both_bytes;
-        if self.is_between()
-            && let Some((first, rest)) = bytes.split_at_checked(tick_bytes)
-            && let Some((second, rest)) = rest.split_at_checked(tick_bytes)
-        {
-            self.hear(self.codec.loudest_pair(first), self.codec.loudest_pair(second));
-            return rest;
+        if self.is_between() && self.tick_samples as usize * both_bytes == BLOCK_BYTES {
+            let mut rest = bytes;
+            while self.events.is_empty()
+                && let Some((frame, after)) = rest.split_first_chunk::<{ 2 * BLOCK_BYTES }>()
+                && let [first, second] = frame.as_chunks().0
+            {
+                self.hear(self.codec.loudest_pair(first), self.codec.loudest_pair(second));
+                rest = after;
+            }
+            if rest.len() < bytes.len() {
+                return rest;
+            }
         }
         let room = self.tick_samples.saturating_sub(self.filled) as usize * both_bytes;
         let (piece, rest) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
-        let [inbound, outbound] = self.codec.loudest_pair(piece);
+        let [inbound, outbound] = self.codec.loudest(piece, true);
         let [most_inbound, most_outbound] = self.peaks;
         self.peaks = [most_inbound.max(inbound), most_outbound.max(outbound)];
         self.fill((piece.len() / both_bytes) as u32);

@@ -116,24 +116,24 @@ impl Codec {
         }
     }
 
-    /// As [`loudest`](Self::loudest) of two channels, in fewer instructions for 5 ms of the telephone network.
+    /// As [`loudest`](Self::loudest) of two channels, in fewer instructions for the telephone network.
     #[cfg(feature = "conversation")]
     #[inline]
-    pub(crate) fn loudest_pair(self, bytes: &[u8]) -> [u16; 2] {
-        match (self, <&[u8; BLOCK_BYTES]>::try_from(bytes)) {
-            (Self::Alaw, Ok(block)) => loudest_code(block, g711::ALAW_INVERTED)
+    pub(crate) fn loudest_pair(self, block: &[u8; BLOCK_BYTES]) -> [u16; 2] {
+        match self {
+            Self::Alaw => loudest_code(block, g711::ALAW_INVERTED)
                 .map(|code| g711::decode_alaw(code).unsigned_abs()),
-            (Self::Mulaw, Ok(block)) => {
+            Self::Mulaw => {
                 loudest_code(block, 0xFF).map(|code| g711::decode_mulaw(code).unsigned_abs())
             }
-            _ => self.loudest(bytes, true),
+            Self::G722 | Self::L16Be | Self::L16Le => self.loudest(block, true),
         }
     }
 }
 
 /// Bytes of two tracks of the telephone network in 5 ms.
 #[cfg(feature = "conversation")]
-const BLOCK_BYTES: usize = 80;
+pub(crate) const BLOCK_BYTES: usize = 80;
 
 /// The loudest code of each channel, of a companded codec that inverts these bits: with the bits as they
 /// were, and without the sign bit, a larger code is louder. The length is known, so that the compiler makes
