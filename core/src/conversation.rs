@@ -55,6 +55,9 @@ pub const DEAD_AIR_MS_MIN: u64 = 3000;
 /// Length of half a frame, in milliseconds: the unit of all times.
 const TICK_MS: u64 = 5;
 
+/// The time from which silence counts no more, in ticks: longer than any call lasts.
+const TICKS_MAX: u64 = 1 << 60;
+
 /// Ticks in `ms` milliseconds.
 const fn ticks(ms: u64) -> u64 {
     ms / TICK_MS
@@ -372,6 +375,9 @@ impl Conversation {
     /// Takes silence up to the end of the present frame, or of a time in which nothing changes. Returns the
     /// number of samples left.
     fn take_silence(&mut self, samples: u64) -> u64 {
+        if self.now >= TICKS_MAX {
+            return 0;
+        }
         let frame_samples = 2 * u64::from(self.tick_samples);
         let frames = samples / frame_samples;
         if self.is_between()
@@ -381,7 +387,7 @@ impl Conversation {
         {
             self.voices.inbound.rest(frames);
             self.voices.outbound.rest(frames);
-            self.now = self.now.saturating_add(frames.saturating_mul(2));
+            self.now = self.now.saturating_add(frames.saturating_mul(2)).min(TICKS_MAX);
             return samples % frame_samples;
         }
         let count = samples.min(u64::from(self.tick_samples.saturating_sub(self.filled)));

@@ -36,8 +36,9 @@ fn played(script: &[Said], length_ms: u64, noise: f64, rate_hz: u32) -> Vec<i16>
             let loud = script.iter().find(is_on).map_or(0.0, |said| said.3);
             let hz = if track == Inbound { 440.0 } else { 310.0 };
             let angle = index as f64 / f64::from(rate_hz) * hz * std::f64::consts::TAU;
-            let noise = (random.f64() - 0.5) * 2.0 * noise;
-            samples.push((angle.sin() * loud + noise) as i16);
+            let tone = if loud > 0.0 { angle.sin() * loud } else { 0.0 };
+            let noise = if noise > 0.0 { (random.f64() - 0.5) * 2.0 * noise } else { 0.0 };
+            samples.push((tone + noise) as i16);
         }
     }
     samples
@@ -45,13 +46,13 @@ fn played(script: &[Said], length_ms: u64, noise: f64, rate_hz: u32) -> Vec<i16>
 
 /// The samples as a provider sends them.
 fn wire(samples: &[i16], codec: Codec) -> Vec<u8> {
-    let bytes = |sample: &i16| match codec {
-        Codec::Alaw => vec![encode_alaw(*sample)],
-        Codec::Mulaw => vec![encode_mulaw(*sample)],
-        Codec::L16Be => sample.to_be_bytes().into(),
-        Codec::L16Le | Codec::G722 => sample.to_le_bytes().into(),
-    };
-    samples.iter().flat_map(bytes).collect()
+    let samples = samples.iter();
+    match codec {
+        Codec::Alaw => samples.map(|sample| encode_alaw(*sample)).collect(),
+        Codec::Mulaw => samples.map(|sample| encode_mulaw(*sample)).collect(),
+        Codec::L16Be => samples.flat_map(|sample| sample.to_be_bytes()).collect(),
+        Codec::L16Le | Codec::G722 => samples.flat_map(|sample| sample.to_le_bytes()).collect(),
+    }
 }
 
 fn drain(mut heard: Heard<'_, '_>, events: &mut Vec<Event>) {
@@ -155,10 +156,9 @@ fn a_scripted_call_has_the_facts_of_its_script_in_every_format_and_in_noise() {
     for (codec, sample_rate_hz) in [
         (Codec::Mulaw, 8000),
         (Codec::Alaw, 8000),
-        (Codec::Mulaw, 16_000),
+        (Codec::Alaw, 9000),
         (Codec::L16Le, 16_000),
-        (Codec::L16Be, 24_000),
-        (Codec::L16Le, 11_000),
+        (Codec::L16Be, 11_000),
     ] {
         // Digital silence, a quiet line, and a line at -50 dB.
         for noise in [0.0, 20.0, 180.0] {
@@ -179,13 +179,13 @@ fn a_scripted_call_has_the_facts_of_its_script_in_every_format_and_in_noise() {
 
 #[test]
 fn a_latency_is_true_within_ten_milliseconds_wherever_the_sounds_lie() {
-    for shift_ms in 0..40 {
+    for shift_ms in 0..20 {
         let script = [
-            (Inbound, 500 + shift_ms * 7, 1500 + shift_ms * 3, 3000.0),
-            (Outbound, 2300 + shift_ms, 3300, 3000.0),
+            (Inbound, 200 + shift_ms * 7, 700 + shift_ms * 3, 3000.0),
+            (Outbound, 1500 + shift_ms, 1800, 3000.0),
         ];
         let expected = 800 + shift_ms - shift_ms * 3;
-        let bytes = wire(&played(&script, 5000, 15.0, 8000), Codec::Mulaw);
+        let bytes = wire(&played(&script, 2500, 15.0, 8000), Codec::Mulaw);
         let (events, _) = facts(&bytes, Format::TELEPHONE);
         let latencies = events.iter().filter_map(|event| match event {
             Event::Turn { track: Outbound, latency_ms, .. } => Some(latency_ms.unwrap()),
@@ -214,7 +214,7 @@ fn steady_noise_is_no_speech_for_long_and_a_loud_tone_always_is() {
 
 /// A call at random: the lengths of sounds and pauses of each side in milliseconds.
 fn calls() -> impl Strategy<Value = Vec<i16>> {
-    let side = || prop::collection::vec((0_u64..1500, 5_u64..1500), 0..8);
+    let side = || prop::collection::vec((0_u64..1200, 5_u64..1000), 0..8);
     (side(), side()).prop_map(|sides| {
         let mut script = Vec::new();
         for (track, parts) in [(Inbound, sides.0), (Outbound, sides.1)] {
@@ -225,12 +225,12 @@ fn calls() -> impl Strategy<Value = Vec<i16>> {
                 script.push((track, from_ms, at_ms, 4000.0));
             }
         }
-        played(&script, 12_000, 0.0, 8000)
+        played(&script, 8000, 0.0, 8000)
     })
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(25))]
 
     #[test]
     fn any_split_of_the_audio_gives_the_same_facts(
