@@ -21,7 +21,7 @@ pub const MULAW_SILENCE: u8 = 0xFF;
 pub const ALAW_SILENCE: u8 = 0xD5;
 
 /// The bits that A-law inverts, so that silence has many changes of bits on the line.
-const ALAW_INVERTED: u8 = 0x55;
+pub(crate) const ALAW_INVERTED: u8 = 0x55;
 
 /// Added to a magnitude before its segment is found, so that every segment starts at a power of two.
 const BIAS: i32 = 0x84;

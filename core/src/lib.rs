@@ -104,6 +104,8 @@ pub use heapless;
 mod base64;
 #[cfg(feature = "formats")]
 pub mod byte_order;
+#[cfg(feature = "conversation")]
+pub mod conversation;
 pub mod format;
 pub mod frame;
 pub mod g711;

@@ -9,6 +9,7 @@ mod counters;
 mod loudest;
 mod pause;
 mod ring;
+mod talk;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
@@ -20,11 +21,13 @@ use callreel_core::format::Codec;
 use callreel_core::session::Stats;
 
 pub use self::counters::{
-    Bounds, CODECS, CallTimes, Counters, Histogram, PROVIDERS, Refused, RequestRefused, STATES,
+    CODECS, CallTimes, Counters, Histogram, PROVIDERS, Refused, RequestRefused, ResponseTimes,
+    STATES,
 };
 use self::loudest::Loudest;
 pub use self::ring::Listener;
 use self::ring::Ring;
+pub use self::talk::Talk;
 use crate::lock::lock;
 use crate::log::Rooms;
 use crate::record::{EventRecord, GapRecord, PauseCause, Record};
@@ -112,6 +115,7 @@ impl Board {
             listeners: AtomicUsize::new(0),
             ring_number: AtomicUsize::new(0),
             ring: Mutex::default(),
+            talk: Mutex::default(),
         });
         entries.live.insert(key, Arc::clone(&entry));
         if self.is_watched() {
@@ -222,6 +226,9 @@ pub struct Entry {
     /// The ring of the listeners, while there are any. The lock is held no longer than it takes to copy
     /// a pointer or to make a ring.
     ring: Mutex<Option<Arc<Ring>>>,
+    /// The facts of the conversation, if there are two tracks. The lock is held no longer than it takes to copy
+    /// them.
+    talk: Mutex<Option<Box<Talk>>>,
 }
 
 /// An event in a recording, besides its audio.

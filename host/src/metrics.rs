@@ -81,6 +81,7 @@ impl Collector for Scrape {
         families.calls(&self.board)?;
         families.messages(&self.board.counters)?;
         families.audio(&self.board.counters)?;
+        families.conversations(&self.board.counters)?;
         families.recordings(self)?;
         families.disk(self.room, &self.board.counters)?;
         families.listeners(self)?;

@@ -1,6 +1,7 @@
 //! The end record: the facts about a recording, as the JSON file beside its WAV.
 
 mod bot;
+mod conversation;
 mod events;
 mod format;
 mod id;
@@ -21,6 +22,9 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 pub use self::bot::{BotRecord, UtteranceRecord};
+pub use self::conversation::{
+    ConversationRecord, FACTS_MAX, InterruptionRecord, SideRecord, SpanRecord, TurnRecord,
+};
 pub use self::events::{EventRecord, FilledBy, GapRecord, What};
 pub use self::format::{Format, UnknownEncoding, Wav, ms_at};
 pub use self::id::{Id, Key, NotAnId, day_of, parse_day};
@@ -144,6 +148,9 @@ pub struct Record {
     /// The voice bot on the other side of a relayed call; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bot: Option<Box<BotRecord>>,
+    /// The facts of the conversation; absent unless there are two tracks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<Box<ConversationRecord>>,
     /// Bytes of its texts so far; counted when first needed.
     #[serde(skip)]
     texts_bytes: Option<usize>,
@@ -267,6 +274,7 @@ impl Record {
             paused_ms: 0,
             is_sent: false,
             bot: None,
+            conversation: None,
             texts_bytes: None,
             lost_ms: 0,
             silent_tracks: Vec::new(),
@@ -296,17 +304,12 @@ impl Record {
             pauses_dropped: 0,
             paused_ms: 0,
             bot: None,
+            conversation: None,
             texts_bytes: None,
             ..self.clone()
         };
         next.set_stats(stats);
         next
-    }
-
-    /// The record of all audio that the voice bot of this call sends.
-    #[must_use]
-    pub fn of_sent(&self) -> Self {
-        Self { is_sent: true, tracks: vec![Track::Outbound.into()], ..self.clone() }
     }
 
     /// Adds a gap. Returns its entry, and the milliseconds of it that no gap of the other track has
@@ -369,11 +372,12 @@ impl Record {
         let texts = self.texts_bytes.unwrap_or_else(|| self.head_bytes());
         let utterances = self.bot.as_deref().map_or(0, |bot| bot.utterances.len());
         let numbers = self.gaps.len() + self.pauses.len() + utterances;
-        FRAME_BYTES + texts + numbers * (GAP_JSON_BYTES - GAP_BYTES)
+        let facts = self.conversation.as_deref().map_or(0, ConversationRecord::size);
+        FRAME_BYTES + texts + facts + numbers * (GAP_JSON_BYTES - GAP_BYTES)
     }
 
     /// The record as a list shows it, and the number of parameters that are not shown whole. Gaps, keys
-    /// and marks are only counted; parameters take a few hundred bytes.
+    /// and marks are only counted, and the facts of a conversation left out; parameters take a few hundred bytes.
     #[must_use]
     pub fn brief(&self) -> (Self, u64) {
         let (parameters, left_out) = self.parameters.brief();
@@ -388,6 +392,7 @@ impl Record {
             account_id: texts::id(self.account_id.clone()),
             outages: None,
             bot: self.bot.as_deref().map(|bot| Box::new(bot.brief())),
+            conversation: None,
             ..self.clone()
         };
         (brief.gaps, brief.events, brief.pauses) = (Vec::new(), Vec::new(), Vec::new());

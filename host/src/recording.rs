@@ -11,6 +11,7 @@
 //! another one for long files. One more thread makes all files durable once a second.
 
 mod bot;
+mod facts;
 mod file;
 mod finisher;
 mod format;
@@ -25,7 +26,6 @@ mod writer;
 mod writers;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -34,17 +34,19 @@ use callreel_core::session::{Gap, MediaClock, Run, Stats, Turn};
 use tracing::Span;
 
 pub use self::bot::FromBot;
+use self::facts::{FACTS_INTERVAL, Facts};
 pub use self::file::DESCRIPTORS;
 pub use self::format::AudioFormat;
 use self::format::message_bytes_per_ms;
 use self::heard::Heard;
+pub use self::jobs::Posts;
 use self::jobs::{Begin, Finish, SpoolOp, WriterJob};
 use self::order::Order;
 use self::pause::Pause;
 use self::sound::Sound;
 pub use self::tally::Tally;
 pub use self::writers::Writers;
-use crate::board::{Board, Tap, Unfinished};
+use crate::board::{Tap, Unfinished};
 use crate::record::{End, Record, What, ms_at};
 
 /// Most tracks of a recording: channels of its file.
@@ -147,6 +149,8 @@ pub struct Recording {
     sound: Sound,
     /// The other side of a relayed call, whose audio is the second channel.
     heard: Option<Box<Heard>>,
+    /// The facts of the conversation, if there are two tracks.
+    facts: Option<Box<Facts>>,
 }
 
 /// State of one recording that its writer and its media thread share.
@@ -162,52 +166,6 @@ struct Backlog {
     is_quiet: AtomicBool,
     /// Set when the call has ended, for the watchers.
     unfinished: OnceLock<Unfinished>,
-}
-
-/// Jobs that a media thread posts to its writer. They go out together, so that the writer wakes once for
-/// many.
-pub struct Posts {
-    sender: Sender<Vec<(u64, WriterJob)>>,
-    jobs: Vec<(u64, WriterJob)>,
-    /// Key of the next recording: keys are unique for one writer.
-    next_key: u64,
-    board: Arc<Board>,
-}
-
-impl Posts {
-    fn post_aside(&mut self, key: u64, backlog: &Backlog, op: SpoolOp) {
-        backlog.aside.fetch_add(op.aside_bytes(), Ordering::Relaxed);
-        self.post_op(key, op);
-    }
-
-    fn post_op(&mut self, key: u64, op: SpoolOp) {
-        self.post(key, WriterJob::Write(op));
-    }
-
-    fn post(&mut self, key: u64, job: WriterJob) {
-        self.jobs.push((key, job));
-    }
-
-    /// Sends all posted jobs to the writer.
-    pub fn send(&mut self) {
-        if !self.jobs.is_empty() {
-            // A writer ends after its media thread, so the send cannot fail.
-            let _ = self.sender.send(std::mem::take(&mut self.jobs));
-        }
-    }
-
-    /// The board that shows live recordings and counts their audio.
-    #[must_use]
-    pub fn board(&self) -> &Board {
-        &self.board
-    }
-
-    /// Writes the record of a stream without any recorded audio; the record says so. `done` is called
-    /// when it is written.
-    pub fn fail(&mut self, record: Record, done: Done) {
-        let failure = Finish { record: Box::new(record), done };
-        self.post(self.next_key, WriterJob::Fail(failure));
-    }
 }
 
 impl Recording {
@@ -256,6 +214,7 @@ impl Recording {
             order: Order::of(format),
             sound: Sound::default(),
             heard: None,
+            facts: Facts::of(format),
         }
     }
 
@@ -315,6 +274,9 @@ impl Recording {
         let AudioFormat { codec, spec, .. } = self.format;
         let bytes = &self.block[from..to];
         self.sound.note(codec, bytes, spec.channels);
+        if let Some(facts) = &mut self.facts {
+            facts.hear(bytes, &self.tap);
+        }
         self.tap.append(bytes);
     }
 
@@ -323,6 +285,9 @@ impl Recording {
     fn append_silence(&mut self, samples: u64, posts: &mut Posts, now: Instant) {
         self.settle_order(posts, now);
         self.tap.append_silence(samples);
+        if let Some(facts) = &mut self.facts {
+            facts.hear_silence(samples, &self.tap);
+        }
         let count = samples * self.format.frame_bytes();
         if count <= self.format.bytes_in(SHORT_SILENCE_MS) {
             let silence = self.format.codec.silence();
@@ -361,6 +326,10 @@ impl Recording {
             self.settle_order(posts, now);
         }
         self.tap.show(stats);
+        if let Some(facts) = &self.facts {
+            self.tap.show_talk(facts.talk());
+            self.to_note |= facts.is_news && now - self.noted.0 >= FACTS_INTERVAL;
+        }
         self.follow_pause(now);
         let is_old = self.block_began.is_some_and(|began| now - began >= BLOCK_AGE_MAX)
             && !self.order.is_holding();
@@ -386,9 +355,10 @@ impl Recording {
         self.to_note |= is_news || self.pause.is_some();
         if self.to_note && is_due && !is_behind {
             self.to_note = false;
-            let rest_ms = self.record.size() as u64 * 1000 / NOTE_BYTES_PER_S;
-            self.noted = (now, NOTE_INTERVAL.max(Duration::from_millis(rest_ms)));
             let mut record = Record::clone(&self.record);
+            record.conversation = self.facts.as_mut().map(|facts| facts.record());
+            let rest_ms = record.size() as u64 * 1000 / NOTE_BYTES_PER_S;
+            self.noted = (now, NOTE_INTERVAL.max(Duration::from_millis(rest_ms)));
             record.set_stats(stats);
             record.lost_ms = self.lost_ms();
             record.bot = self.bot_record();
@@ -514,6 +484,10 @@ impl Recording {
         let mut record = Arc::unwrap_or_clone(self.record);
         record.bot = bot.or(record.bot);
         record.conclude(end, stats);
+        record.conversation = self.facts.map(|mut facts| {
+            facts.end(&self.tap);
+            facts.record()
+        });
         record.elapsed_ms = (now - self.began).as_millis() as u64;
         record.set_samples(self.format.samples_in(self.bytes));
         if record.media_clock.as_deref() == Some(MediaClock::Racing.name()) && record.missing_ms > 0

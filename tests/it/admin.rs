@@ -614,7 +614,7 @@ fn check(description: &Value, item: &Value, method: &str, answer: &Answer, path:
 }
 
 /// Checks a value by a schema of the description.
-fn validate(description: &Value, schema: &Value, value: &Value) {
+pub(crate) fn validate(description: &Value, schema: &Value, value: &Value) {
     let mut whole = json!({ "components": description["components"] });
     whole.as_object_mut().unwrap().extend(schema.as_object().unwrap().clone());
     let validator = jsonschema::validator_for(&whole).unwrap();

@@ -12,7 +12,7 @@ const MESSAGES: u64 = 1000;
 #[cfg(target_arch = "x86_64")]
 fn a_media_message_takes_no_more_instructions_than_budgeted() {
     let pipeline = process::bench("pipeline");
-    for way in ["session", "websocket"] {
+    for way in ["conversation", "session", "websocket"] {
         let (fewer, more) = (count(&pipeline, way, MESSAGES), count(&pipeline, way, 2 * MESSAGES));
         let each = (more - fewer) / MESSAGES;
         let max = budget(&format!("{way}_instructions_max"));

@@ -12,6 +12,7 @@ use thirtyfour::{
     By, CapabilitiesHelper as _, ChromiumLikeCapabilities as _, DesiredCapabilities, WebDriver,
 };
 
+use crate::conversation;
 use crate::harness::admin::{Recorder, pitch, shelve, tone};
 use crate::harness::process::PATIENCE;
 
@@ -323,6 +324,64 @@ fn an_address_leads_to_its_recording_or_says_that_there_is_none() {
         browser.wait("!document.querySelector('.player')").await;
         browser.eval(&format!("location.hash = '#recordings/{key}'")).await;
         browser.wait(&format!("!{said}.checkVisibility() && {is_seen}")).await;
+        browser.close().await;
+    });
+}
+
+#[test]
+fn a_conversation_is_drawn_and_a_click_on_a_turn_seeks() {
+    let recorder = Recorder::start(open());
+    let mut plan = recorder.plan();
+    plan.flood = true;
+    plan.audio = Some(conversation::audio());
+    assert!(recorder.place(&plan).is_good());
+    recorder.wait_for_recordings(1);
+    recorder.block_on(async {
+        let browser = Browser::open(&recorder, "/#recordings").await;
+        browser.wait("document.querySelectorAll('.row').length === 1").await;
+        browser.click(".row").await;
+        browser.wait("document.querySelector('.player')?.dataset.drawn").await;
+        // The colours of both lanes at a time of the call, in seconds.
+        let lanes = "((s) => { const c = document.querySelector('.speech'); \
+            const ratio = c.width / c.clientWidth; const x = Math.floor(c.width * s / 20); \
+            return [24, 41].map((y) => \
+              c.getContext('2d').getImageData(x, Math.floor(y * ratio), 1, 1).data[3] > 0); })";
+        for (second, expected) in [
+            // The pause of the caller is part of the segment.
+            (2.05, [true, false]),
+            (3.4, [false, false]),
+            (5.0, [false, true]),
+            (6.25, [true, true]),
+            (16.0, [false, false]),
+        ] {
+            let drawn = browser.eval(&format!("return {lanes}({second})")).await;
+            assert_eq!(drawn, json!(expected), "{second} s");
+        }
+        let label = "document.querySelector('.speech').getAttribute('aria-label')";
+        let label = browser.eval(&format!("return {label}")).await;
+        let words = "6 turns; outbound answers after 700 ms, 1.2 s at most; 2 interruptions; ";
+        assert!(label.as_str().unwrap().contains(words), "{label}");
+        browser.click(".conversation summary").await;
+        let entries = "[...document.querySelectorAll('.moment')].map((one) => one.textContent)";
+        let entries = browser.eval(&format!("return {entries}")).await;
+        let expected = [
+            "0:01inbound speaks",
+            "0:04outbound speaks after 700 ms",
+            "0:06inbound interrupts, heeded after 500 ms",
+            "0:08outbound speaks after 1.2 s",
+            "0:09inbound speaks in between for 400 ms",
+            "0:11inbound speaks after 600 ms",
+            "0:13outbound speaks after 0 ms",
+            "0:14nobody speaks for 6.0 s",
+        ];
+        assert_eq!(entries, json!(expected));
+        browser.click("li:nth-child(4) > .moment.outbound").await;
+        browser.wait("Math.abs(document.querySelector('audio').currentTime - 8.4) < 0.05").await;
+        for width in [390, 800, 1440] {
+            browser.driver.set_window_rect(0, 0, width, 900).await.unwrap();
+            browser.wait("document.documentElement.scrollWidth <= innerWidth").await;
+        }
+        browser.assert_clean(&recorder);
         browser.close().await;
     });
 }

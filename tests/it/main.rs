@@ -19,6 +19,7 @@ mod clocks;
 mod commands;
 mod conformance;
 mod console;
+mod conversation;
 mod decode;
 mod demo;
 mod deploy;

@@ -14,7 +14,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Name, type and content of each file below `/console/`.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("app.js", SCRIPT, include_str!("../console/app.js")),
     ("dom.js", SCRIPT, include_str!("../console/dom.js")),
     ("icon.svg", SVG, include_str!("../console/icon.svg")),
@@ -23,6 +23,7 @@ const FILES: [(&str, &str, &str); 9] = [
     ("player.js", SCRIPT, include_str!("../console/player.js")),
     ("recordings.js", SCRIPT, include_str!("../console/recordings.js")),
     ("style.css", CSS, include_str!("../console/style.css")),
+    ("talk.js", SCRIPT, include_str!("../console/talk.js")),
     ("theme.js", SCRIPT, include_str!("../console/theme.js")),
 ];
 

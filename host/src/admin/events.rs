@@ -136,6 +136,7 @@ impl Seen {
             gaps: self.gaps,
             missing_ms: self.missing_ms,
             is_paused: self.entry.asked_pause().is_some(),
+            conversation: self.entry.talk().map(Into::into),
         }
     }
 

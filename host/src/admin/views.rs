@@ -1,12 +1,13 @@
 //! The shapes of the API's JSON: records, live recordings and the state of the recorder.
 
+use callreel_core::conversation::Totals;
 use callreel_core::frame::{Provider, Track};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 
 use super::{Admin, health};
-use crate::board::{Brief, Moment};
+use crate::board::{Brief, Moment, Talk};
 use crate::caller_ids::CallerIds;
 use crate::outbox::{self, Outbox};
 use crate::public_url::STREAM_PATH;
@@ -138,6 +139,41 @@ pub(super) struct ProgressView {
     pub gaps: u64,
     pub missing_ms: u64,
     pub is_paused: bool,
+    /// The facts of the conversation; absent unless there are two tracks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<TalkView>,
+}
+
+/// The facts of a live conversation. Lists are in the order of the tracks.
+#[derive(Serialize)]
+pub(super) struct TalkView {
+    is_speaking: [bool; 2],
+    talk_ms: [u64; 2],
+    turns: [u64; 2],
+    interruptions: [u64; 2],
+    overlap_ms: u64,
+    silence_ms: u64,
+    dead_air_ms: u64,
+    /// The last response latency; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_ms: Option<u64>,
+}
+
+impl From<Talk> for TalkView {
+    fn from(talk: Talk) -> Self {
+        let Totals { inbound, outbound, overlap_ms, silence_ms, dead_air_ms, .. } = talk.totals;
+        let sides = [inbound, outbound];
+        Self {
+            is_speaking: talk.is_speaking,
+            talk_ms: sides.map(|side| side.talk_ms),
+            turns: sides.map(|side| side.turns),
+            interruptions: sides.map(|side| side.interruptions),
+            overlap_ms,
+            silence_ms,
+            dead_air_ms,
+            response_ms: talk.latency_ms,
+        }
+    }
 }
 
 /// The figures of all live recordings.

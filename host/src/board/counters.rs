@@ -9,20 +9,17 @@ use callreel_core::session::Stats;
 
 use crate::record::{End, State};
 
-/// Number of buckets of a [`Histogram`], without the one for all longer durations.
+/// Most buckets of a [`Histogram`], without the one for all longer durations.
 const BUCKETS: usize = 14;
 
-/// Upper bounds of the buckets of a [`Histogram`], in microseconds.
-pub type Bounds = [u64; BUCKETS];
-
 /// Bounds for times of the disk.
-const DISK_US: Bounds = [
+const DISK_US: [u64; BUCKETS] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
     10_000_000,
 ];
 
 /// Bounds for durations of calls: one second to four hours.
-const CALLS_US: Bounds = {
+const CALLS_US: [u64; BUCKETS] = {
     let mut bounds = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 3_600, 7_200, 14_400];
     let mut index = 0;
     while index < BUCKETS {
@@ -31,6 +28,12 @@ const CALLS_US: Bounds = {
     }
     bounds
 };
+
+/// Bounds for response latencies of voice bots: 0.1 to 10 seconds.
+const RESPONSES_US: [u64; 11] = [
+    100_000, 200_000, 300_000, 500_000, 700_000, 1_000_000, 1_500_000, 2_000_000, 3_000_000,
+    5_000_000, 10_000_000,
+];
 
 /// Sums over the life of the process.
 #[derive(Debug, Default)]
@@ -81,6 +84,12 @@ pub struct Counters {
     pub lost_us: AtomicU64,
     /// The most bytes that ever waited for the disk in one recording's queue.
     pub queue_bytes_max: AtomicU64,
+    /// Turns of conversations, inbound and outbound.
+    pub turns: [AtomicU64; 2],
+    /// Interruptions in conversations, by the track that made them, inbound and outbound.
+    pub interruptions: [AtomicU64; 2],
+    /// Response latencies of the outbound side of conversations.
+    pub response_time: ResponseTimes,
     /// Times to write one block.
     pub write_time: Histogram,
     /// Times to make all written data durable.
@@ -318,9 +327,10 @@ impl Counters {
 /// of the disk.
 #[derive(Debug)]
 pub struct Histogram {
-    bounds_us: &'static Bounds,
-    /// Count for each bound: durations up to that bound, and longer than the bound before. The last count
-    /// is for longer durations.
+    /// In microseconds, at most [`BUCKETS`].
+    bounds_us: &'static [u64],
+    /// Count for each bound: durations up to that bound, and longer than the bound before. The count behind
+    /// the last bound is for longer durations.
     counts: [AtomicU64; BUCKETS + 1],
     sum_us: AtomicU64,
 }
@@ -328,6 +338,10 @@ pub struct Histogram {
 /// Durations of calls.
 #[derive(Debug)]
 pub struct CallTimes(pub Histogram);
+
+/// Response latencies.
+#[derive(Debug)]
+pub struct ResponseTimes(pub Histogram);
 
 impl Default for Histogram {
     fn default() -> Self {
@@ -341,8 +355,14 @@ impl Default for CallTimes {
     }
 }
 
+impl Default for ResponseTimes {
+    fn default() -> Self {
+        Self(Histogram::with_bounds(&RESPONSES_US))
+    }
+}
+
 impl Histogram {
-    fn with_bounds(bounds_us: &'static Bounds) -> Self {
+    fn with_bounds(bounds_us: &'static [u64]) -> Self {
         Self { bounds_us, counts: Default::default(), sum_us: AtomicU64::new(0) }
     }
 
@@ -379,6 +399,13 @@ mod tests {
         assert_eq!((counts[0], counts[1]), ((50e-6, 2), (100e-6, 1)));
         assert_eq!((counts[13], counts[14]), ((10.0, 1), (f64::INFINITY, 1)));
         assert_eq!(sum, Duration::from_micros(20_000_102));
+        let ResponseTimes(responses) = ResponseTimes::default();
+        for ms in [700, 701, 20_000] {
+            responses.add(Duration::from_millis(ms));
+        }
+        let (counts, _) = responses.read();
+        let found = counts.iter().filter(|(_, count)| *count > 0);
+        assert!(found.eq(&[(0.7, 1), (1.0, 1), (f64::INFINITY, 1)]), "{counts:?}");
     }
 
     #[test]

@@ -131,12 +131,13 @@ class Card {
     if (level.elapsed_ms > level.duration_ms + 3000) {
       facts.push(["warn", `${span(level.elapsed_ms - level.duration_ms)} behind the clock`]);
     }
+    if (!facts.length) facts.push(["fine", "no gaps"]);
+    const answer = level.conversation?.response_ms;
+    if (answer !== undefined) facts.push(["fine", `last answer after ${span(answer)}`]);
     const text = facts.map(([, words]) => words).join("|");
     if (this.facts.dataset.text !== text) {
       this.facts.dataset.text = text;
-      this.facts.replaceChildren(...(facts.length
-        ? facts.map(([kind, words]) => el(`span.fact.${kind}`, {}, words))
-        : [el("span.fact.fine", {}, "no gaps")]));
+      this.facts.replaceChildren(...facts.map(([kind, words]) => el(`span.fact.${kind}`, {}, words)));
     }
     this.draw();
   }

@@ -1,6 +1,7 @@
 // One finished recording: its waveform, its player and what is known of it.
 
 import { $, ask, bytes, callEnds, canvasOf, clock, colour, confirmTwice, count, el, say, setText, span, time } from "./dom.js";
+import { drawStrip, listOf, stripOf } from "./talk.js";
 
 const SPEEDS = [1, 1.5, 2, 0.75];
 const END_WORDS = {
@@ -56,6 +57,8 @@ export class Player {
     else parts.push(el("p.quiet.noaudio", {}, "No audio"));
     const notes = verdicts(record);
     if (notes.length) parts.push(el("ul.verdicts", {}, ...notes.map(([kind, text]) => el(`li.${kind}`, {}, text))));
+    const talk = isAudible ? listOf(record, (seconds) => this.#seek(seconds)) : null;
+    if (talk) parts.push(talk);
     parts.push(this.#actions(), facts(record));
     this.element.replaceChildren(...parts);
     this.onShown();
@@ -75,10 +78,11 @@ export class Player {
     const { record } = this;
     this.audio = el("audio", { preload: "metadata", src: `${this.path}/audio` });
     this.canvas = el("canvas.wave");
+    this.strip = stripOf(record);
     this.wave = el("div.stage", {
       tabIndex: 0, role: "slider", "aria-label": "Position", "aria-valuemin": "0",
       "aria-valuemax": String(Math.round(record.duration_ms / 1000)),
-    }, this.canvas, this.#moments());
+    }, this.canvas, this.#moments(), this.strip);
     this.button = el("button.play", { type: "button", "aria-label": "Play" });
     this.position = el("span.position");
     this.speed = el("button.plain.speed", { type: "button" }, "1×");
@@ -200,6 +204,7 @@ export class Player {
     for (const event of record.events) context.fillRect(x(event.at_ms), 0, 1, height);
     context.fillStyle = colour("accent");
     context.fillRect(Math.min(played, width - 2), 0, 2, height);
+    drawStrip(this.strip, record, this.audio.currentTime * 1000);
   }
 
   #actions() {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use callreel_core::format::Codec;
-use callreel_core::frame::{PeerError, Provider};
+use callreel_core::frame::{PeerError, Provider, Track};
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet,
 };
@@ -93,6 +93,19 @@ impl Families<'_> {
         let queue = "Most audio of one recording that ever waited for the disk";
         let queue_bytes = counters.queue_bytes_max.load(Ordering::Relaxed) as f64;
         self.gauge("callreel_queue_high_water_bytes", queue, queue_bytes)
+    }
+
+    /// The conversations on two tracks.
+    pub(super) fn conversations(&mut self, counters: &Counters) -> Result {
+        let tracks = [Track::Inbound, Track::Outbound].map(Track::name);
+        let help = "Turns of conversations on two tracks, by the track that spoke";
+        let turns = tracks.into_iter().zip(&counters.turns);
+        self.counters("callreel_turns", help, "track", turns)?;
+        let help = "Interruptions in conversations on two tracks, by the track that made them";
+        let interruptions = tracks.into_iter().zip(&counters.interruptions);
+        self.counters("callreel_interruptions", help, "track", interruptions)?;
+        let help = "Time from the end of inbound speech to the beginning of outbound speech";
+        self.histogram("callreel_response_latency_seconds", help, &counters.response_time.0)
     }
 
     /// The recordings: finished, unfinished and removed.

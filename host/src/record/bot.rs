@@ -1,9 +1,10 @@
 //! The voice bot of a relayed call: the audio that it sent, and the part of it that the caller heard.
 
+use callreel_core::frame::Track;
 use callreel_core::playout::{Cut, Utterance};
 use serde::{Deserialize, Serialize};
 
-use super::{LIST_MAX, is_zero, ms_at};
+use super::{LIST_MAX, Record, is_zero, ms_at};
 
 /// The bot's side of a relayed call.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -102,5 +103,13 @@ impl BotRecord {
             utterances_dropped: self.utterances_dropped + count,
             ..self.clone()
         }
+    }
+}
+
+impl Record {
+    /// The record of all audio that the voice bot of this call sends.
+    #[must_use]
+    pub fn of_sent(&self) -> Self {
+        Self { is_sent: true, tracks: vec![Track::Outbound.into()], ..self.clone() }
     }
 }

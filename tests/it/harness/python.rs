@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 /// Packages with the modules by which they are found.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 5] = [
     ("G722==1.2.8", "G722"),
     ("twilio==9.13.0", "twilio.request_validator"),
     ("openapi-spec-validator==0.9.0", "openapi_spec_validator"),
     ("prometheus-client==0.26.0", "prometheus_client"),
+    ("webrtcvad-wheels==2.0.14.post1", "webrtcvad"),
 ];
 
 /// A Python that has the packages, installed below the build directory if need be.

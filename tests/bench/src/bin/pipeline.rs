@@ -7,7 +7,10 @@
 use std::hint::black_box;
 
 use callreel_bench::{CODES, START, masked, media};
+use callreel_core::conversation::Conversation;
+use callreel_core::format::Format;
 use callreel_core::frame::Provider;
+use callreel_core::g711::encode_mulaw;
 use callreel_core::session::{RING_ONE_TRACK_MIN, Session};
 use callreel_core::ws::{Decoder, Event};
 
@@ -20,9 +23,11 @@ const READ: usize = 10;
 type Way = (&'static str, fn(usize));
 
 #[cfg(not(feature = "peers"))]
-const WAYS: [Way; 2] = [("session", session), ("websocket", websocket)];
+const WAYS: [Way; 3] =
+    [("conversation", conversation), ("session", session), ("websocket", websocket)];
 #[cfg(feature = "peers")]
-const WAYS: [Way; 4] = [
+const WAYS: [Way; 5] = [
+    ("conversation", conversation),
     ("session", session),
     ("websocket", websocket),
     ("obvious", |count| peer(count, callreel_bench::peers::obvious)),
@@ -53,6 +58,28 @@ fn session(count: usize) {
         // Leaked, so that the allocator's instructions are not counted.
         std::mem::forget(text);
     }
+}
+
+/// The facts of a conversation: 20 ms of both tracks are a message. Every second somebody begins to speak.
+fn conversation(count: usize) {
+    let chunk = |index: u64| {
+        let speaks = [index % 100 < 50, index % 100 >= 50];
+        let sample = |n: u64, speaks| {
+            let loud = if speaks { 9000.0 } else { 30.0 };
+            encode_mulaw(((n as f64 * 0.3).sin() * loud) as i16)
+        };
+        let frames = (0..CODES as u64).map(|n| speaks.map(|speaks| sample(n, speaks)));
+        frames.flatten().collect::<Vec<u8>>()
+    };
+    let chunks: Vec<Vec<u8>> = (0..MESSAGES).map(chunk).collect();
+    let mut conversation = Conversation::new(Format::TELEPHONE);
+    for bytes in &chunks[..count] {
+        let mut heard = conversation.handle_audio(bytes);
+        while let Some(event) = heard.poll() {
+            black_box(event);
+        }
+    }
+    black_box(conversation.totals());
 }
 
 /// A connection's bytes to samples, ten messages at a time.
