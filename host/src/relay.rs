@@ -389,11 +389,11 @@ impl Bots {
         let scheme = if asked.is_encrypted { "https" } else { "http" };
         headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
         if let Some(peer) = asked.peer {
-            let before = given.get(FORWARDED_FOR).and_then(|value| value.to_str().ok());
-            let chain = match before {
-                Some(before) => format!("{before}, {}", peer.ip()),
-                None => peer.ip().to_string(),
-            };
+            // A list may come in several headers: the order of all is that of the way.
+            let before = given.get_all(FORWARDED_FOR).iter();
+            let before = before.filter_map(|value| value.to_str().ok().map(str::to_owned));
+            let chain: Vec<String> = before.chain([peer.ip().to_string()]).collect();
+            let chain = chain.join(", ");
             if let Ok(chain) = HeaderValue::from_str(&chain) {
                 headers.insert(FORWARDED_FOR, chain);
             }

@@ -4,7 +4,7 @@ use heapless::Vec;
 
 use super::{
     CONTROL_BYTES_MAX, CloseCode, Header, OPCODE_CLOSE, OPCODE_CONTINUATION, OPCODE_PING,
-    OPCODE_TEXT, closing,
+    OPCODE_TEXT,
 };
 
 /// Longest header of a frame: two bytes, a length of eight, a mask.
@@ -79,7 +79,7 @@ pub enum Piece<'b> {
     Ping(&'b [u8]),
     /// The answer to a ping.
     Pong,
-    /// The peer closes, with its code if it sent one.
+    /// The peer closes, with its code if it sent one that a peer may send.
     Close(Option<CloseCode>),
 }
 
@@ -114,12 +114,20 @@ impl Splitter {
         self.missing == 0 && (self.is_spent || self.held.is_empty())
     }
 
+    /// Bytes that were taken and are in no piece yet: a part of a header, or of a control frame. After an
+    /// error of [`poll`](Self::poll) they stand before those that were not taken.
+    #[must_use]
+    pub fn held(&self) -> &[u8] {
+        if self.is_spent { &[] } else { &self.held }
+    }
+
     /// Takes the next piece off the start of `bytes`; `None` when they are used up. A header of which a part
     /// has not come is kept here, and passed on when it is whole.
     ///
     /// # Errors
     /// The bytes are not WebSocket as the peer must speak it; the code to close the connection with. The
-    /// splitter cannot go on, and `bytes` are where they were.
+    /// splitter cannot go on. The bytes that were passed on in no piece are those [`held`](Self::held), and
+    /// `bytes` behind them.
     pub fn poll<'p, 'b: 'p>(
         &'p mut self,
         bytes: &mut &'b [u8],
@@ -182,16 +190,12 @@ impl Splitter {
                     }
                     let piece = match header.opcode {
                         OPCODE_PING => Piece::Ping(payload),
-                        OPCODE_CLOSE => {
-                            return Some(closing(payload).map(|_| match payload {
-                                [high, low, ..] => {
-                                    Piece::Close(CloseCode::from_wire(u16::from_be_bytes([
-                                        *high, *low,
-                                    ])))
-                                }
-                                _ => Piece::Close(None),
-                            }));
-                        }
+                        // However it is spelled, it is the peer's last word.
+                        OPCODE_CLOSE => Piece::Close(
+                            payload
+                                .first_chunk()
+                                .and_then(|code| CloseCode::from_wire(u16::from_be_bytes(*code))),
+                        ),
                         _ => Piece::Pong,
                     };
                     return Some(Ok(piece));
@@ -330,7 +334,21 @@ mod tests {
     }
 
     #[test]
-    fn a_breach_of_the_protocol_is_told_and_takes_no_byte() {
+    fn a_close_frame_closes_however_it_is_spelled() {
+        for (payload, code) in [
+            (&b""[..], None),
+            (&[0x03][..], None),
+            (&[0x03, 0xEE], None),
+            (&[0x03, 0xE8, 0xFF], Some(CloseCode::NORMAL)),
+        ] {
+            let bytes = frame(0x88, payload, None);
+            let mut rest = &bytes[..];
+            assert_eq!(Splitter::of_server().poll(&mut rest), Some(Ok(Piece::Close(code))));
+        }
+    }
+
+    #[test]
+    fn a_breach_of_the_protocol_is_told_and_no_byte_is_lost() {
         for bytes in [
             frame(0xC1, b"compressed", None),
             frame(0x81, b"masked", Some([1; 4])),
@@ -340,7 +358,16 @@ mod tests {
             let mut rest = &bytes[..];
             let mut splitter = Splitter::of_server();
             assert_eq!(splitter.poll(&mut rest), Some(Err(CloseCode::PROTOCOL)));
-            assert_eq!(rest, bytes);
+            assert_eq!((splitter.held(), rest), (&[][..], &bytes[..]));
+            // In two parts.
+            let (mut first, mut rest) = bytes.split_at(1);
+            let mut splitter = Splitter::of_server();
+            let error = match splitter.poll(&mut first) {
+                None => splitter.poll(&mut rest),
+                error => error,
+            };
+            assert_eq!(error, Some(Err(CloseCode::PROTOCOL)));
+            assert_eq!([splitter.held(), first, rest].concat(), bytes);
         }
     }
 }

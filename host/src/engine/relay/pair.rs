@@ -13,7 +13,7 @@ use super::super::places::Place;
 use super::super::wire::Wire;
 use super::super::{BotEnd, Connection};
 use super::recorder::Recorder;
-use super::side::Side;
+use super::side::{PING_INTERVAL, Side};
 use crate::call::Call;
 use crate::record::End;
 use crate::recording::Outcome;
@@ -26,6 +26,10 @@ const TURN_BYTES_MAX: usize = 256 * 1024;
 
 /// Time for the bot to end its side after the stream has stopped.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Shortest time after which a bot without a word is gone. One that listens says nothing, and answers only
+/// the pings.
+const BOT_PATIENCE_MIN: Duration = PING_INTERVAL.saturating_mul(3);
 
 /// Longest time for the sides to close after one of them has.
 const LINGER: Duration = Duration::from_secs(2);
@@ -184,9 +188,9 @@ impl Pair {
         if from == From::Bot {
             return self.recorder.take_of_bot(desk, now);
         }
-        let is_between_frames = self.provider.is_between_frames();
+        let message_end = self.provider.message_end;
         let mut buffer = std::mem::take(&mut desk.buffer);
-        self.recorder.take_of_provider(&mut buffer[..count], is_between_frames, desk, now);
+        self.recorder.take_of_provider(&mut buffer[..count], message_end, desk, now);
         desk.buffer = buffer;
         if self.recorder.has_stopped() && matches!(self.closing, Closing::No) {
             self.closing = Closing::Stopped(now + STOP_PATIENCE);
@@ -296,7 +300,7 @@ impl Pair {
             _ if now - self.provider.heard >= patience => {
                 self.close_both(CloseCode::POLICY, End::Idle, desk, now);
             }
-            _ if now - self.bot.heard >= patience => {
+            _ if now - self.bot.heard >= patience.max(BOT_PATIENCE_MIN) => {
                 self.close_both(CloseCode::NORMAL, End::Bot, desk, now);
             }
             _ if (now - self.began).max(media_time) >= desk.config.max_duration => {

@@ -7,7 +7,7 @@ use callreel_core::ws::CloseCode;
 
 use super::super::desk::Desk;
 use super::side::Listener;
-use crate::call::{Call, Health};
+use crate::call::{Call, Health, MESSAGE_BYTES_MAX};
 use crate::record::End;
 use crate::recording::Outcome;
 
@@ -15,9 +15,14 @@ use crate::recording::Outcome;
 /// tracks. Later messages are left out of the recording, which tells them as missing.
 const BEHIND_BYTES_MAX: usize = 512 * 1024;
 
+/// Most bytes that wait in all. A message that has not ended by then is longer than any that is recorded.
+const WAITING_BYTES_MAX: usize = 2 * BEHIND_BYTES_MAX;
+
+const _: () = assert!(WAITING_BYTES_MAX > BEHIND_BYTES_MAX + MESSAGE_BYTES_MAX);
+
 /// Longest message of a bot that is read, in bytes. Python's servers take no longer ones, and half an hour
 /// of speech is shorter.
-const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+const BOT_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Memory of the bot's message that is kept for the next one.
 const KEPT_BYTES_MAX: usize = 4 * 1024;
@@ -52,7 +57,7 @@ impl Listener for Recorder {
         if self.is_broken {
             return;
         }
-        self.is_too_long |= self.message.len() + payload.len() > MESSAGE_BYTES_MAX;
+        self.is_too_long |= self.message.len() + payload.len() > BOT_MESSAGE_BYTES_MAX;
         if self.is_too_long {
             self.message = Vec::new();
         } else {
@@ -83,18 +88,26 @@ impl Recorder {
         }
     }
 
-    /// Takes bytes of the provider, which it may change. `is_between_frames`: they end with a whole frame.
+    /// Takes bytes of the provider, which it may change. The last message that ends among them does so at
+    /// `message_end`.
     pub(super) fn take_of_provider(
         &mut self,
-        bytes: &mut [u8],
-        is_between_frames: bool,
+        mut bytes: &mut [u8],
+        message_end: Option<usize>,
         desk: &mut Desk,
         now: Instant,
     ) {
-        if self.is_deaf {
-            // The next bytes begin with a frame.
-            self.is_deaf = self.is_held_back || !is_between_frames;
+        if self.is_broken {
             return;
+        }
+        let count = bytes.len();
+        if self.is_deaf {
+            // It goes on with a whole message.
+            let Some(end) = message_end.filter(|_| !self.is_held_back) else {
+                return;
+            };
+            self.is_deaf = false;
+            bytes = &mut bytes[end..];
         }
         if self.behind.is_empty() {
             let kept = self.handle(bytes, desk, now);
@@ -103,8 +116,19 @@ impl Recorder {
             self.behind.extend_from_slice(bytes);
             self.go_on(desk, now);
         }
-        self.is_deaf =
-            self.is_held_back && is_between_frames && self.behind.len() > BEHIND_BYTES_MAX;
+        if !self.is_held_back || self.behind.len() <= BEHIND_BYTES_MAX {
+            return;
+        }
+        if let Some(end) = message_end {
+            // A call that is held back has looked at none of the last bytes.
+            let begun = count - end;
+            self.behind.truncate(self.behind.len().saturating_sub(begun));
+            self.is_deaf = true;
+        } else if self.behind.len() > WAITING_BYTES_MAX {
+            self.end(End::Protocol, desk, now);
+            self.is_broken = true;
+            self.behind = Vec::new();
+        }
     }
 
     /// Gives the call the bytes again that it has not taken.

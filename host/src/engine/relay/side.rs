@@ -10,9 +10,10 @@ use mio::event::Event;
 use super::super::wire::{Received, Wire};
 
 /// Interval of the pings to a side: a peer that is gone without a word does not answer them.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Most bytes of answers that wait for the end of a frame.
+/// Most bytes of control frames that wait for the end of a frame, or for a peer that does not read. A peer
+/// with so many of them gets no more.
 const CONTROL_BYTES_MAX: usize = 16 * 1024;
 
 /// One side of a relayed call.
@@ -29,10 +30,14 @@ pub(super) struct Side {
     pub is_readable: bool,
     /// Control frames for the peer, which wait for the end of the frame on its way to it.
     waiting: Vec<u8>,
+    /// Bytes of control frames that were sent since the wire was last empty.
+    unread: usize,
     /// A close frame is on its way to the peer; nothing may follow it.
     is_closed: bool,
     /// The peer's close frame has come, or the end of its stream.
     pub is_over: bool,
+    /// Place behind the last message that ended among the bytes passed on last.
+    pub message_end: Option<usize>,
     /// Time of the last byte from the peer.
     pub heard: Instant,
     pinged: Instant,
@@ -75,8 +80,10 @@ impl Side {
             is_opaque: false,
             is_readable: true,
             waiting: Vec::new(),
+            unread: 0,
             is_closed: false,
             is_over: false,
+            message_end: None,
             heard: now,
             pinged: now,
         }
@@ -103,21 +110,26 @@ impl Side {
         other: &mut Self,
         listener: &mut impl Listener,
     ) -> Option<Option<CloseCode>> {
-        let mut closes = None;
+        let (mut closes, count) = (None, bytes.len());
+        let unread = self.unread;
+        self.message_end = None;
         if self.is_opaque {
             other.queue(bytes);
             bytes = &[];
         }
         loop {
-            let Self { splitter, waiting, is_opaque, is_server, is_over, .. } = &mut *self;
+            let Self { splitter, waiting, is_opaque, is_server, is_over, message_end, .. } =
+                &mut *self;
+            let mut is_message_over = false;
             match splitter.poll(&mut bytes) {
                 None => break,
                 Some(Ok(Piece::Message { bytes, payload, is_text, is_end })) => {
                     other.queue(bytes);
                     listener.take(payload, is_text, is_end);
+                    is_message_over = is_end;
                 }
                 Some(Ok(Piece::Ping(payload))) => {
-                    if waiting.len() < CONTROL_BYTES_MAX {
+                    if unread + waiting.len() < CONTROL_BYTES_MAX {
                         add(waiting, &ws::pong(payload), *is_server);
                     }
                 }
@@ -129,9 +141,13 @@ impl Side {
                 }
                 Some(Err(_)) => {
                     *is_opaque = true;
+                    other.queue(splitter.held());
                     other.queue(bytes);
                     break;
                 }
+            }
+            if is_message_over {
+                *message_end = Some(count - bytes.len());
             }
         }
         closes
@@ -141,14 +157,20 @@ impl Side {
     pub(super) fn flush(&mut self, from: &Self) {
         if from.is_between_frames() && !self.waiting.is_empty() && !self.is_closed {
             self.wire.queue(&self.waiting);
+            self.unread += self.waiting.len();
             self.waiting = Vec::new();
         }
         self.wire.flush();
+        if !self.wire.has_unsent() {
+            self.unread = 0;
+        }
     }
 
     /// Pings the peer from time to time.
     pub(super) fn ping(&mut self, now: Instant) {
-        if now - self.pinged >= PING_INTERVAL && self.waiting.len() < CONTROL_BYTES_MAX {
+        if now - self.pinged >= PING_INTERVAL
+            && self.unread + self.waiting.len() < CONTROL_BYTES_MAX
+        {
             self.pinged = now;
             add(&mut self.waiting, &ws::ping(), self.is_server);
         }
