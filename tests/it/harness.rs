@@ -16,6 +16,7 @@ pub(crate) mod process;
 pub(crate) mod python;
 pub(crate) mod receiver;
 pub(crate) mod recorder;
+pub(crate) mod relayed;
 pub(crate) mod served;
 pub(crate) mod serving;
 pub(crate) mod shelf;

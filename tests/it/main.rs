@@ -46,6 +46,7 @@ mod provider_suite;
 mod ready;
 mod record;
 mod refusals;
+mod relay;
 mod repair;
 mod room;
 mod serve;
