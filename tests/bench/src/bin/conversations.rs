@@ -79,7 +79,7 @@ fn main() -> anyhow::Result<()> {
         );
         send(&mut call.ends[0].socket, &frame(start.as_bytes(), true))?;
     }
-    let (delays, lateness, costs) = talk(&args, &mut poll, &mut calls)?;
+    let Measured { delays, lateness, costs } = talk(&args, &mut poll, &mut calls)?;
     for call in &mut calls {
         let stop =
             format!(r#"{{"event":"stop","sequenceNumber":"9","streamSid":"{}"}}"#, call.stream_id);
@@ -167,17 +167,23 @@ fn read_head(socket: &mut TcpStream) -> anyhow::Result<String> {
     Ok(String::from_utf8(head)?)
 }
 
-/// Lets all calls talk. Returns the delays to the bot and to the provider, the lateness of the sends, and the
-/// CPU time of each process in nanoseconds.
-fn talk(
-    args: &Args,
-    poll: &mut Poll,
-    calls: &mut [Call],
-) -> anyhow::Result<([Vec<f64>; 2], Vec<f64>, Vec<u64>)> {
+/// What was measured.
+#[derive(Default)]
+struct Measured {
+    /// Delays to the bot and to the provider, in milliseconds.
+    delays: [Vec<f64>; 2],
+    /// Lateness of the sends, in milliseconds.
+    lateness: Vec<f64>,
+    /// CPU time of each process, in nanoseconds.
+    costs: Vec<u64>,
+}
+
+/// Lets all calls talk.
+fn talk(args: &Args, poll: &mut Poll, calls: &mut [Call]) -> anyhow::Result<Measured> {
     let sides = 2 * calls.len();
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; 64 * 1024];
-    let (mut delays, mut lateness) = ([Vec::new(), Vec::new()], Vec::new());
+    let Measured { mut delays, mut lateness, .. } = Measured::default();
     let began = Instant::now();
     // The first second is not measured.
     let measured = began + Duration::from_secs(1);
@@ -234,7 +240,7 @@ fn talk(
     }
     let after = args.pid.iter().map(|pid| cpu_ns(*pid));
     let costs = after.zip(before.unwrap_or_default()).map(|(after, before)| after - before);
-    Ok((delays, lateness, costs.collect()))
+    Ok(Measured { delays, lateness, costs: costs.collect() })
 }
 
 /// Reads what has come, and tells the delay of each message in milliseconds.
