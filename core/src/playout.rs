@@ -101,7 +101,7 @@ const _: () = assert!(ECHO_WOBBLE_MS < PAUSE_MS && PAUSE_MS < ECHO_LATE_MS_MAX);
 ///
 /// let mut playout = Playout::new(8000);
 /// playout.handle_audio(0, 160);
-/// let pieces: Vec<_> = std::iter::from_fn(|| playout.poll(400)).collect();
+/// let pieces: Vec<_> = core::iter::from_fn(|| playout.poll(400)).collect();
 /// assert_eq!(pieces, [Piece::Audio(160), Piece::Silence(240)]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +203,25 @@ impl Segment {
 ///
 /// Every input takes constant time, but for marks and clears, which take time with the number of marks and
 /// pieces that wait.
+///
+/// ```
+/// use callreel_core::playout::{Piece, Playout};
+///
+/// let mut playout = Playout::new(8000);
+/// let mut queue = Vec::new();
+/// playout.handle_audio(0, 4);
+/// queue.extend(*b"abcd");
+/// let dropped = playout.handle_clear(2);
+/// queue.truncate(queue.len() - dropped as usize);
+/// let mut track = Vec::new();
+/// while let Some(piece) = playout.poll(5) {
+///     match piece {
+///         Piece::Audio(samples) => track.extend(queue.drain(..samples as usize)),
+///         Piece::Silence(samples) => track.extend(vec![b'-'; samples as usize]),
+///     }
+/// }
+/// assert_eq!(track, b"ab---");
+/// ```
 #[derive(Debug)]
 pub struct Playout {
     /// *Invariant: their samples are those of the utterances that are not heard yet.*
