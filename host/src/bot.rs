@@ -120,7 +120,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     })
 }
 
-/// Takes calls until it is dropped, each on a task of its own: [`CALLS_MAX`] at one time.
+/// Takes calls until it is dropped, each on a task of its own: 100 at one time, and further ones wait.
 pub async fn serve(listener: TcpListener, manner: Manner) {
     let places = Arc::new(Semaphore::new(CALLS_MAX));
     loop {

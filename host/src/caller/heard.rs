@@ -357,8 +357,8 @@ mod tests {
         sides(|sides| {
             let turns = |end: u64, limit: u64| {
                 let sides = Sides { end, said: sides.said.clone(), ..*sides };
-                let answer = 8000..16_000;
-                sides.turns(std::slice::from_ref(&answer), &[], Some(limit))[0].is_too_slow
+                let words = 8000..16_000;
+                sides.turns(std::slice::from_ref(&words), &[], Some(limit))[0].is_too_slow
             };
             assert!(turns(24_000, 7999) && !turns(24_000, 8000));
         });
