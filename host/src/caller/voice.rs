@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use callreel_core::format::{Codec, Format};
 use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw, encode_alaw};
+use callreel_core::g722::{Encoder, SAMPLES_PER_BYTE};
 
 /// A track's audio, repeated without end: mu-law of 8 kHz, turned into the stream's format chunk by chunk.
 ///
@@ -12,18 +13,27 @@ pub(super) struct Voice {
     audio: Arc<[u8]>,
     offset: usize,
     format: Format,
+    /// Of G.722, which encodes each sample by those before it.
+    encoder: Encoder,
 }
 
 impl Voice {
     /// The audio from the sample `offset` on.
     pub(super) fn new(audio: Arc<[u8]>, offset: usize, format: Format) -> Self {
-        Self { audio, offset, format }
+        Self { audio, offset, format, encoder: Encoder::new() }
     }
 
     /// Fills a chunk with the samples from number `at` of the stream on.
-    pub(super) fn fill(&self, at: u64, chunk: &mut [u8]) {
+    pub(super) fn fill(&mut self, at: u64, chunk: &mut [u8]) {
         if self.format == Format::TELEPHONE {
             return self.copy(at, chunk);
+        }
+        if self.format.codec == Codec::G722 {
+            for (at, code) in (at..).step_by(SAMPLES_PER_BYTE).zip(chunk) {
+                let samples = [self.sample(at), self.sample(at + 1)];
+                *code = self.encoder.encode(samples);
+            }
+            return;
         }
         let width = self.format.codec.width();
         for (at, sample) in (at..).zip(chunk.chunks_exact_mut(width)) {
@@ -33,7 +43,7 @@ impl Voice {
                 Codec::L16Be => sample.copy_from_slice(&value.to_be_bytes()),
                 Codec::Alaw => sample.fill(encode_alaw(value)),
                 Codec::Mulaw => sample.fill(callreel_core::g711::encode_mulaw(value)),
-                // No look sends it.
+                // Two samples a byte, above.
                 Codec::G722 => {}
             }
         }
@@ -97,7 +107,7 @@ mod tests {
     fn a_voice_is_the_same_in_chunks_of_any_length_and_in_every_format() {
         let formats = [(Codec::Mulaw, 8000), (Codec::Alaw, 8000), (Codec::L16Be, 44_100)];
         for (codec, rate_hz) in formats {
-            let (voice, width) = (voice(codec, rate_hz), codec.width());
+            let (mut voice, width) = (voice(codec, rate_hz), codec.width());
             let mut whole = vec![0; 900 * width];
             voice.fill(5, &mut whole);
             for (at, part) in (0..).zip(whole.chunks(90 * width)) {
