@@ -44,6 +44,7 @@ mod record;
 mod refusals;
 mod repair;
 mod room;
+mod sdks;
 mod serve;
 mod session;
 mod shown;
