@@ -259,6 +259,28 @@ fn a_ping_of_webex_is_answered_with_its_number_and_sinch_with_the_word_that_it_w
 }
 
 #[test]
+fn all_keys_of_a_message_of_webex_are_told_in_their_order() {
+    let key = |names: &[&str]| {
+        let input = json!({"dtmf_input": {"dtmf_events": names}});
+        let payload = json!({"customer_org_id": "org-1", "voice_va_input_type": input});
+        let request = json!({"type": "VOICE_VA_REQUEST", "seq": 2, "conversation_id": "51",
+            "payload": payload});
+        let mut text = request.to_string().into_bytes();
+        let mut session = Session::new(Provider::Webex, [0; 0]);
+        match session.handle_message(&mut text).unwrap().event() {
+            Event::Dtmf { digit, .. } => Some(digit.to_string()),
+            _ => None,
+        }
+    };
+    let several = ["DTMF_DIGIT_ONE", "DTMF_DIGIT_POUND", "DTMF_DIGIT_ONE", "DTMF_DIGIT_D"];
+    assert_eq!(key(&several).as_deref(), Some("1#1D"));
+    assert_eq!(key(&several[1..2]).as_deref(), Some("#"));
+    assert_eq!(key(&["DTMF_EVENT_UNSPECIFIED"]), None);
+    assert_eq!(key(&["DTMF_DIGIT_ONE", "DTMF_EVENT_UNSPECIFIED"]), None);
+    assert_eq!(key(&["yes"]), None);
+}
+
+#[test]
 fn audio_begins_the_stream_of_a_participant() {
     let mut talk = Talk::new(Provider::Acs);
     let metadata = r#"{"kind":"AudioMetadata","audioMetadata":{"subscriptionId":"89e8","encoding":"PCM","sampleRate":24000,"channels":1,"length":960}}"#;

@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::dialogue::{Cause, Dialogue};
 use super::members::{Members, Value};
-use super::nested::{Audio, Meaning, Reader, all, string};
+use super::nested::{Audio, Meaning, Reader, all, as_it_is, string};
 use super::spelling::Dialect;
 use super::{Ask, Body, Dtmf, Habits, PeerError, Start, Text, Track};
 use crate::format::{Codec, Format};
@@ -14,8 +14,13 @@ use crate::format::{Codec, Format};
 pub(super) const HABITS: Habits =
     Habits { closes_after_stop: false, is_answered: true, default_format: None, ..Habits::USUAL };
 
-pub(super) const READER: Reader =
-    Reader { habits: &HABITS, dialect: Dialect { numbers: &[], free: &[] }, read, samples: all };
+pub(super) const READER: Reader = Reader {
+    habits: &HABITS,
+    dialect: Dialect { numbers: &[], free: &[] },
+    prepare: as_it_is,
+    read,
+    samples: all,
+};
 
 /// Names of the formats that can be accepted.
 const FORMATS: [(&str, Format); 4] = [
