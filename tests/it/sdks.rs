@@ -246,7 +246,7 @@ fn ringcentrals_package_hears_all_but_each_sixth_chunk_which_it_loses() {
 }
 
 /// pipecat, with the serializers that Wavix and users of Vobiz made for it, and the packages that these import.
-const PIPECAT: [&str; 31] = [
+const PIPECAT: [&str; 32] = [
     "--no-deps",
     "pipecat-ai==1.14.0",
     "pipecat-wavix==1.1.0",
@@ -278,6 +278,7 @@ const PIPECAT: [&str; 31] = [
     "typing_extensions==4.16.0",
     "wait_for2==0.4.1",
     "websockets==17.4",
+    "yarl==1.25.1",
 ];
 
 /// A call to a serializer: path, look, codec, rate, and the name that pipecat finds out by the first messages.
