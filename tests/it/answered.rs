@@ -226,6 +226,12 @@ fn a_conversation_of_audiocodes_has_streams_one_after_the_other() {
         // What was agreed on holds for the next stream.
         talk.session.reset();
     }
+    // Of an agent's call, each participant has a stream.
+    for (kind, done) in [("start", "started"), ("stop", "stopped")] {
+        let said = audiocodes(&format!("userStream.{kind}"), r#","participant":"agent""#);
+        let expected = format!(r#"{{"type":"userStream.{done}","participant":"agent"}}"#);
+        assert_eq!(talk.answer(&said), Some(expected));
+    }
     let resumed = r#","supportedMediaFormats":["raw/mulaw"]"#;
     let accepted = r#"{"type":"session.accepted","mediaFormat":"raw/mulaw"}"#;
     assert_eq!(talk.answer(&audiocodes("session.resume", resumed)).as_deref(), Some(accepted));

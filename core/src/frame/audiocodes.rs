@@ -122,16 +122,23 @@ pub(super) fn reply(cause: Cause<'_, '_>, dialogue: Dialogue) -> Option<Words> {
     })
 }
 
-/// Writes an answer.
-pub(super) fn write(words: Words, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    match words {
+/// Writes an answer. That to a participant's stream names the participant, as AudioCodes' own bot API does.
+pub(super) fn write(words: Words, dialogue: &Dialogue, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let kind = match words {
         Words::Accepted(format) => {
-            write!(f, r#"{{"type":"session.accepted","mediaFormat":"{format}"}}"#)
+            return write!(f, r#"{{"type":"session.accepted","mediaFormat":"{format}"}}"#);
         }
-        Words::Started => f.write_str(r#"{"type":"userStream.started"}"#),
-        Words::Stopped => f.write_str(r#"{"type":"userStream.stopped"}"#),
-        Words::Validated => f.write_str(r#"{"type":"connection.validated","success":true}"#),
+        Words::Validated => {
+            return f.write_str(r#"{"type":"connection.validated","success":true}"#);
+        }
+        Words::Started => "started",
+        Words::Stopped => "stopped",
+    };
+    write!(f, r#"{{"type":"userStream.{kind}""#)?;
+    if let Some(participant) = dialogue.part() {
+        write!(f, r#","participant":"{participant}""#)?;
     }
+    f.write_str("}")
 }
 
 /// Whether a message is of this provider.

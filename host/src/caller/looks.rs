@@ -27,7 +27,6 @@ use clap::ValueEnum;
 use self::steps::Steps;
 use self::twilio::TWILIO;
 use super::cue::{Action, Fault};
-use super::messages::Track;
 use super::wire as frames;
 
 mod acs;
@@ -93,16 +92,6 @@ pub(super) enum Carried {
     Interleaved,
     /// One, of this name.
     One(&'static str),
-}
-
-impl Carried {
-    /// The name of a track in messages.
-    pub(super) fn name(self, track: Track) -> &'static str {
-        match self {
-            Self::Named(names) => names[track as usize],
-            _ => track.name(),
-        }
-    }
 }
 
 /// The time that a media message tells.

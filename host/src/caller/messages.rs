@@ -6,7 +6,7 @@ use data_encoding::BASE64;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::looks::{Clock, Look, Stride};
+use super::looks::{Carried, Clock, Look, Stride};
 use super::template::{has, parts};
 
 /// A track: one side of the call.
@@ -169,7 +169,11 @@ impl Messages {
                     self.next_number = number + 1;
                 }
                 Some(Slot::Track) => {
-                    text.extend_from_slice(self.facts.look.tracks.name(track).as_bytes());
+                    let name = match self.facts.look.tracks {
+                        Carried::Named(names) => names[track as usize],
+                        _ => track.name(),
+                    };
+                    text.extend_from_slice(name.as_bytes());
                 }
                 Some(Slot::Chunk) => {
                     let chunk = self.chunks[track as usize];

@@ -93,7 +93,7 @@ impl DialledStream<'_, '_> {
     pub(super) async fn await_opened(&mut self) -> Result<Option<CallEnd>, Failure> {
         self.line.keep_texts();
         if let Talk::Steps(steps) = self.call.crew.plan.look.talk {
-            return self.open(steps).await;
+            return self.take_opening(steps).await;
         }
         let deadline = Instant::now() + ANSWER_PATIENCE;
         loop {

@@ -11,7 +11,10 @@ use crate::caller::looks::steps::{PING_INTERVAL_S, Step, Steps};
 
 impl DialledStream<'_, '_> {
     /// Takes the steps before the audio.
-    pub(super) async fn open(&mut self, steps: &'static Steps) -> Result<Option<CallEnd>, Failure> {
+    pub(super) async fn take_opening(
+        &mut self,
+        steps: &'static Steps,
+    ) -> Result<Option<CallEnd>, Failure> {
         self.take_steps(steps, steps.opening).await
     }
 
