@@ -466,7 +466,7 @@ impl Default for Start<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Dtmf<'t> {
-    /// The key, one character.
+    /// The key, one character; the keys in their order, where a message of Webex tells several.
     pub digit: Text<'t>,
 }
 

@@ -3,8 +3,8 @@
 //! A byte stands for two samples at 16 kHz: six bits for the band below 4 kHz, two for the band above.
 //! Each band is predicted from its past, so a decoder must see every byte of its track in order.
 //!
-//! Source: ITU-T G.722 (09/2012), clause 4. The samples are those of ffmpeg and of the ITU's reference
-//! code, bit for bit.
+//! Source: ITU-T G.722 (09/2012), clauses 3 and 4. Samples and bytes are those of ffmpeg, bit for bit, and the
+//! samples those of the ITU's reference code as well.
 //!
 //! ```
 //! use callreel_core::g722::Decoder;
@@ -94,14 +94,11 @@ impl Decoder {
         let four = six >> 2;
         let low = self.low.scaled(entry(&LOW_6, six)) + i32::from(self.low.estimate);
         let low = low.clamp(-16_384, 16_383);
-        let step = self.low.scaled(entry(&LOW_4, four));
-        self.low.set_scale(entry(&LOW_GROWTH, four), 18_432, 8);
-        self.low.adapt(step);
+        self.low.follow_low(four);
 
-        let step = self.high.scaled(entry(&HIGH_2, two));
-        let high = (step + i32::from(self.high.estimate)).clamp(-16_384, 16_383);
-        self.high.set_scale(entry(&HIGH_GROWTH, two), 22_528, 10);
-        self.high.adapt(step);
+        let high = self.high.scaled(entry(&HIGH_2, two)) + i32::from(self.high.estimate);
+        let high = high.clamp(-16_384, 16_383);
+        self.high.follow_high(two);
 
         self.history.rotate_left(2);
         let [.., sum, difference] = &mut self.history;
@@ -120,6 +117,84 @@ impl Default for Decoder {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The state of one track that is encoded. A fresh encoder is that of the beginning of a stream.
+///
+/// ```
+/// use callreel_core::g722::{Decoder, Encoder};
+///
+/// let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
+/// // The filters of both sides together take 22 samples.
+/// let heard = (0..24).map(|_| decoder.decode(encoder.encode([8000; 2]))).last();
+/// assert!(heard.is_some_and(|samples| samples.iter().all(|sample| (7800..8200).contains(sample))));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoder {
+    low: Band,
+    high: Band,
+    /// The last 24 samples, the newest last.
+    history: [i16; TAPS],
+}
+
+/// Bounds between the low band's steps of one sign, from the smallest on, with a scale of 4096.
+const LOW_BOUNDS: [i32; 29] = [
+    35, 72, 110, 150, 190, 233, 276, 323, 370, 422, 473, 530, 587, 650, 714, 786, 858, 940, 1023,
+    1121, 1219, 1339, 1458, 1612, 1765, 1980, 2195, 2557, 2919,
+];
+
+/// The bound between the high band's two steps of one sign, with a scale of 4096.
+const HIGH_BOUND: i32 = 564;
+
+impl Encoder {
+    /// The encoder of a track that begins.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { low: Band::new(32), high: Band::new(8), history: [0; TAPS] }
+    }
+
+    /// Encodes the track's next two samples to the byte that stands for them. Takes at most a time that
+    /// depends on nothing.
+    #[must_use]
+    pub fn encode(&mut self, samples: [i16; SAMPLES_PER_BYTE]) -> u8 {
+        self.history.rotate_left(2);
+        let [.., first, second] = &mut self.history;
+        [*first, *second] = samples;
+        let (mut even, mut odd) = (0, 0);
+        let pairs = self.history.as_chunks::<2>().0.iter();
+        for (([first, second], of_odd), of_even) in pairs.zip(&FILTER).zip(FILTER.iter().rev()) {
+            odd += i32::from(*first) * of_odd;
+            even += i32::from(*second) * of_even;
+        }
+
+        let error = self.low.error((even + odd) >> 14);
+        let scale = i32::from(self.low.scale);
+        let is_beyond = |bound: &&i32| magnitude(error) >= (**bound * scale) >> 12;
+        let steps = LOW_BOUNDS.iter().take_while(is_beyond).count() as u8;
+        let six = match (error < 0, steps) {
+            (false, _) => 61 - steps,
+            (true, 0 | 1) => 63 - steps,
+            (true, _) => 33 - steps,
+        };
+        self.low.follow_low(usize::from(six >> 2));
+
+        let error = self.high.error((even - odd) >> 14);
+        let bound = (HIGH_BOUND * i32::from(self.high.scale)) >> 12;
+        let two = if error < 0 { 1 } else { 3 } - u8::from(magnitude(error) >= bound);
+        self.high.follow_high(usize::from(two));
+        two << 6 | six
+    }
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The distance from zero; from -1 for numbers below it.
+fn magnitude(number: i32) -> i32 {
+    if number < 0 { !number } else { number }
 }
 
 /// One band: the scale of its steps, and the predictor, which has two poles and six zeros.
@@ -157,6 +232,25 @@ impl Band {
 
     fn scaled(&self, step: i16) -> i32 {
         (i32::from(self.scale) * i32::from(step)) >> 15
+    }
+
+    /// The difference of a sample to the predicted one.
+    fn error(&self, sample: i32) -> i32 {
+        i32::from(saturated(sample - i32::from(self.estimate)))
+    }
+
+    /// Goes on behind a step of the low band, by the upper four of its six bits.
+    fn follow_low(&mut self, four: usize) {
+        let step = self.scaled(entry(&LOW_4, four));
+        self.set_scale(entry(&LOW_GROWTH, four), 18_432, 8);
+        self.adapt(step);
+    }
+
+    /// Goes on behind a step of the high band, by its two bits.
+    fn follow_high(&mut self, two: usize) {
+        let step = self.scaled(entry(&HIGH_2, two));
+        self.set_scale(entry(&HIGH_GROWTH, two), 22_528, 10);
+        self.adapt(step);
     }
 
     /// Lets the scale shrink a little, and grow by `growth`, up to `level_max`.

@@ -155,7 +155,7 @@ pub struct Plan {
     pub first_timestamp_ms: Option<u64>,
     /// Directory for copies of the sent audio, as raw bytes: each stream and track goes to a file
     /// `<streamSid>[-<n>][.outbound].<format>`, each chunk once, in the order sent; `n` counts from 2 if an
-    /// id is repeated. The format is `ulaw`, `alaw`, `s16le` or `s16be`.
+    /// id is repeated. The format is `ulaw`, `alaw`, `g722`, `s16le` or `s16be`.
     pub save_sent: Option<PathBuf>,
     /// New file for both sides of a conversation, on one clock: the caller left, and right the audio of the
     /// bot as the caller heard it. 16-bit PCM at the stream's rate.

@@ -5,10 +5,10 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::harness::packages;
 use crate::harness::process::{Setup, callreel};
 use crate::harness::shelf;
 
@@ -22,25 +22,15 @@ const DIFFERENCE_MS_MAX: usize = 60;
 
 const SAMPLES_PER_MS: usize = 8;
 
-/// A folder with the packages of npm, installed if need be, and the bot beside them.
-fn home() -> &'static Path {
-    static READY: OnceLock<PathBuf> = OnceLock::new();
-    READY.get_or_init(|| {
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openai-agents");
-        if !home.join("installed").exists() {
-            fs::create_dir_all(&home).unwrap();
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix", "."]);
-            npm.args(PACKAGES).current_dir(&home).stdin(Stdio::null()).stdout(Stdio::null());
-            let is_installed = npm.status().is_ok_and(|status| status.success());
-            assert!(is_installed, "npm cannot install {PACKAGES:?}: apt-get install npm");
-            fs::write(home.join("installed"), "").unwrap();
-        }
-        // Packages are found from the folder of the script.
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/harness/agents_bot.mjs");
-        fs::copy(script, home.join("bot.mjs")).unwrap();
-        home
-    })
+/// Bytes before the samples.
+const WAV_HEADER_BYTES: usize = 44;
+
+/// A folder with the bot, from which its packages are found.
+fn home() -> PathBuf {
+    let home = packages::node("openai-agents", &PACKAGES).parent().unwrap().to_owned();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/harness/agents_bot.mjs");
+    fs::copy(script, home.join("bot.mjs")).unwrap();
+    home
 }
 
 /// The bot as a process, ended with its test.
@@ -91,7 +81,13 @@ fn call(url: &str, dir: &Path, name: &str) -> Vec<i16> {
     caller.args(["call", "--url", url, "--duration", "7s", "--stream-sid", "MZagents"]);
     caller.args(["--barge-in", "5900ms", "--save-heard"]).arg(&heard).stdout(Stdio::null());
     assert!(caller.status().unwrap().success(), "{url}");
-    shelf::pcm_of(&fs::read(heard).unwrap())
+    let file = fs::read(heard).unwrap();
+    file[WAV_HEADER_BYTES..]
+        .as_chunks()
+        .0
+        .iter()
+        .map(|sample| i16::from_le_bytes(*sample))
+        .collect()
 }
 
 /// The parts of the bot's channel that are no silence, as begin and length in samples.

@@ -226,6 +226,12 @@ fn a_conversation_of_audiocodes_has_streams_one_after_the_other() {
         // What was agreed on holds for the next stream.
         talk.session.reset();
     }
+    // Of an agent's call, each participant has a stream.
+    for (kind, done) in [("start", "started"), ("stop", "stopped")] {
+        let said = audiocodes(&format!("userStream.{kind}"), r#","participant":"agent""#);
+        let expected = format!(r#"{{"type":"userStream.{done}","participant":"agent"}}"#);
+        assert_eq!(talk.answer(&said), Some(expected));
+    }
     let resumed = r#","supportedMediaFormats":["raw/mulaw"]"#;
     let accepted = r#"{"type":"session.accepted","mediaFormat":"raw/mulaw"}"#;
     assert_eq!(talk.answer(&audiocodes("session.resume", resumed)).as_deref(), Some(accepted));
@@ -256,6 +262,28 @@ fn a_ping_of_webex_is_answered_with_its_number_and_sinch_with_the_word_that_it_w
     assert_eq!(talk.answer(connect).as_deref(), Some(r#"{"command":"answer"}"#));
     talk.hear(&[1, 0, 2, 0]);
     assert_eq!(talk.audio, [1, 0, 2, 0]);
+}
+
+#[test]
+fn all_keys_of_a_message_of_webex_are_told_in_their_order() {
+    let key = |names: &[&str]| {
+        let input = json!({"dtmf_input": {"dtmf_events": names}});
+        let payload = json!({"customer_org_id": "org-1", "voice_va_input_type": input});
+        let request = json!({"type": "VOICE_VA_REQUEST", "seq": 2, "conversation_id": "51",
+            "payload": payload});
+        let mut text = request.to_string().into_bytes();
+        let mut session = Session::new(Provider::Webex, [0; 0]);
+        match session.handle_message(&mut text).unwrap().event() {
+            Event::Dtmf { digit, .. } => Some(digit.to_string()),
+            _ => None,
+        }
+    };
+    let several = ["DTMF_DIGIT_ONE", "DTMF_DIGIT_POUND", "DTMF_DIGIT_ONE", "DTMF_DIGIT_D"];
+    assert_eq!(key(&several).as_deref(), Some("1#1D"));
+    assert_eq!(key(&several[1..2]).as_deref(), Some("#"));
+    assert_eq!(key(&["DTMF_EVENT_UNSPECIFIED"]), None);
+    assert_eq!(key(&["DTMF_DIGIT_ONE", "DTMF_EVENT_UNSPECIFIED"]), None);
+    assert_eq!(key(&["yes"]), None);
 }
 
 #[test]

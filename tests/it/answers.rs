@@ -4,13 +4,12 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::harness::oracle;
+use crate::harness::packages;
 use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, eventually};
 use crate::harness::shelf;
@@ -31,24 +30,6 @@ const PACKAGES: [&str; 5] = [
 ];
 
 const NAMES: [&str; 5] = ["bandwidth", "plivo", "signalwire", "telnyx", "vonage"];
-
-/// A folder with the packages, installed if need be.
-fn node_modules() -> &'static Path {
-    static READY: OnceLock<PathBuf> = OnceLock::new();
-    READY.get_or_init(|| {
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("answers");
-        let modules = home.join("node_modules");
-        if !modules.join("@vonage/voice/package.json").exists() {
-            fs::create_dir_all(&home).unwrap();
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--silent", "--no-audit", "--no-fund"]).args(PACKAGES);
-            npm.current_dir(&home).stdin(Stdio::null()).stdout(Stdio::null());
-            let is_installed = npm.status().is_ok_and(|status| status.success());
-            assert!(is_installed, "npm cannot install {PACKAGES:?}: apt-get install npm");
-        }
-        modules
-    })
-}
 
 /// A file of secrets of one scheme.
 fn secrets(dir: &Path, name: &str, text: &str) -> String {
@@ -87,7 +68,7 @@ fn each_provider_that_proves_itself_is_answered_as_its_own_package_writes_it() {
         "texts": ["One & two", "Go on & on."],
     });
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/harness/answers.js");
-    let find = format!("NODE_PATH={}", node_modules().display());
+    let find = format!("NODE_PATH={}", packages::node("answers", &PACKAGES).display());
     let arguments = [find.as_str(), "node", script.to_str().unwrap()];
     let told = oracle::run("env", &arguments, input.to_string().as_bytes());
     let told: Value = serde_json::from_slice(&told).unwrap();

@@ -5,6 +5,7 @@ mod genesys;
 mod looks;
 mod pings;
 mod reach;
+mod steps;
 mod twiml;
 
 use std::collections::{HashMap, HashSet};
@@ -522,12 +523,12 @@ fn place(plan: &Plan) -> Report {
     block_on(callreel::caller::place(plan)).unwrap()
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("in time") })
 }
 
-fn only(report: &Report) -> &CallReport {
+pub(crate) fn only(report: &Report) -> &CallReport {
     let [call] = &report.calls[..] else { panic!("one call: {report:?}") };
     call
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::prelude::*;
-use callreel_core::g722::Decoder;
+use callreel_core::g722::{Decoder, Encoder};
 use serde_json::{Value, json};
 
 use crate::harness::oracle::{self, bytes, samples};
@@ -24,7 +24,7 @@ fn encoded(samples: &[i16]) -> Vec<u8> {
 }
 
 /// The samples that ffmpeg decodes.
-fn decoded_by_ffmpeg(codes: &[u8]) -> Vec<i16> {
+pub(crate) fn decoded_by_ffmpeg(codes: &[u8]) -> Vec<i16> {
     let arguments = "-v error -f g722 -i pipe:0 -c:a pcm_s16le -f s16le pipe:1";
     samples(&oracle::run("ffmpeg", &arguments.split(' ').collect::<Vec<_>>(), codes))
 }
@@ -81,6 +81,28 @@ fn every_sample_is_that_of_ffmpeg_and_of_pypi() {
     let low: Vec<u8> = any.iter().map(|code| code & 0xC3).collect();
     for codes in [any, low] {
         assert!(decoded(&codes) == decoded_by_ffmpeg(&codes));
+    }
+}
+
+#[test]
+fn every_byte_of_the_encoder_is_that_of_ffmpegs() {
+    let loud: Vec<i16> = speech(2, 200).into_iter().map(|s| s.saturating_mul(8)).collect();
+    let white: Vec<i16> = noise(64_000).map(|number| (number >> 7) as i16).collect();
+    let square: Vec<i16> =
+        (0..32_000).map(|at| if at / 37 % 2 == 0 { i16::MAX } else { i16::MIN }).collect();
+    for (name, samples) in [
+        ("speech", speech(1, 400)),
+        ("clipped speech", loud),
+        ("loud noise", white),
+        ("full scale", square),
+        ("silence", vec![0; 16_000]),
+    ] {
+        let mut encoder = Encoder::new();
+        let pairs = samples.as_chunks().0.iter();
+        let ours: Vec<u8> = pairs.map(|pair| encoder.encode(*pair)).collect();
+        let theirs = encoded(&samples);
+        let first = ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs);
+        assert!(first.is_none() && ours.len() == theirs.len(), "{name}: other from {first:?} on");
     }
 }
 

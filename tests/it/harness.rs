@@ -9,6 +9,7 @@ pub(crate) mod fixtures;
 pub(crate) mod line;
 pub(crate) mod messages;
 pub(crate) mod oracle;
+pub(crate) mod packages;
 pub(crate) mod pebble;
 pub(crate) mod peer;
 pub(crate) mod pki;

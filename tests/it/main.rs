@@ -49,6 +49,7 @@ mod refusals;
 mod relay;
 mod repair;
 mod room;
+mod sdks;
 mod serve;
 mod session;
 mod shown;

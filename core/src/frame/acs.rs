@@ -2,7 +2,7 @@
 //! `@azure/communication-call-automation` 1.6.0 (npm) and learn.microsoft.com on 2026-11-27.
 
 use super::members::{Members, Value};
-use super::nested::{Audio, Meaning, Reader, all, number, object, string, unix_ms};
+use super::nested::{Audio, Meaning, Reader, all, as_it_is, number, object, string, unix_ms};
 use super::spelling::Dialect;
 use super::{Body, Dtmf, Habits, PeerError, Start, Text, Track};
 use crate::format::Format;
@@ -19,6 +19,7 @@ pub(super) const HABITS: Habits = Habits {
 pub(super) const READER: Reader = Reader {
     habits: &HABITS,
     dialect: Dialect { numbers: &[b"sampleRate", b"channels", b"length"], free: &[] },
+    prepare: as_it_is,
     read,
     samples: all,
 };

@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::dialogue::{Cause, Dialogue};
 use super::members::{Members, Value};
-use super::nested::{Audio, Meaning, Reader, all, string};
+use super::nested::{Audio, Meaning, Reader, all, as_it_is, string};
 use super::spelling::Dialect;
 use super::{Ask, Body, Dtmf, Habits, PeerError, Start, Text, Track};
 use crate::format::{Codec, Format};
@@ -14,8 +14,13 @@ use crate::format::{Codec, Format};
 pub(super) const HABITS: Habits =
     Habits { closes_after_stop: false, is_answered: true, default_format: None, ..Habits::USUAL };
 
-pub(super) const READER: Reader =
-    Reader { habits: &HABITS, dialect: Dialect { numbers: &[], free: &[] }, read, samples: all };
+pub(super) const READER: Reader = Reader {
+    habits: &HABITS,
+    dialect: Dialect { numbers: &[], free: &[] },
+    prepare: as_it_is,
+    read,
+    samples: all,
+};
 
 /// Names of the formats that can be accepted.
 const FORMATS: [(&str, Format); 4] = [
@@ -117,16 +122,23 @@ pub(super) fn reply(cause: Cause<'_, '_>, dialogue: Dialogue) -> Option<Words> {
     })
 }
 
-/// Writes an answer.
-pub(super) fn write(words: Words, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    match words {
+/// Writes an answer. That to a participant's stream names the participant, as AudioCodes' own bot API does.
+pub(super) fn write(words: Words, dialogue: &Dialogue, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let kind = match words {
         Words::Accepted(format) => {
-            write!(f, r#"{{"type":"session.accepted","mediaFormat":"{format}"}}"#)
+            return write!(f, r#"{{"type":"session.accepted","mediaFormat":"{format}"}}"#);
         }
-        Words::Started => f.write_str(r#"{"type":"userStream.started"}"#),
-        Words::Stopped => f.write_str(r#"{"type":"userStream.stopped"}"#),
-        Words::Validated => f.write_str(r#"{"type":"connection.validated","success":true}"#),
+        Words::Validated => {
+            return f.write_str(r#"{"type":"connection.validated","success":true}"#);
+        }
+        Words::Started => "started",
+        Words::Stopped => "stopped",
+    };
+    write!(f, r#"{{"type":"userStream.{kind}""#)?;
+    if let Some(participant) = dialogue.part() {
+        write!(f, r#","participant":"{participant}""#)?;
     }
+    f.write_str("}")
 }
 
 /// Whether a message is of this provider.

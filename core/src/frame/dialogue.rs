@@ -81,6 +81,8 @@ pub struct Dialogue {
     pub(crate) received: u64,
     /// Format of the streams that name none themselves.
     pub(crate) format: Option<Format>,
+    /// The last start was that of a part of the call, with an id of its own.
+    has_parts: bool,
     /// Id of the last message, as it stands between the quotes.
     id: [u8; ID_BYTES_MAX],
     id_bytes: u8,
@@ -90,7 +92,14 @@ impl Dialogue {
     /// A conversation that has not begun.
     #[must_use]
     pub const fn new() -> Self {
-        Self { sent: 0, received: 0, format: None, id: [0; ID_BYTES_MAX], id_bytes: 0 }
+        Self {
+            sent: 0,
+            received: 0,
+            format: None,
+            has_parts: false,
+            id: [0; ID_BYTES_MAX],
+            id_bytes: 0,
+        }
     }
 
     /// Takes note of a message, and of its id if an answer can repeat it.
@@ -100,6 +109,17 @@ impl Dialogue {
             place.copy_from_slice(id);
             self.id_bytes = id.len() as u8;
         }
+    }
+
+    /// Takes note of a start, behind that of its message.
+    pub(crate) fn note_start(&mut self, start: &Start<'_>) {
+        let id = start.stream_id.as_escaped();
+        self.has_parts = start.stream_id != start.call_id && is_repeatable(id.as_bytes());
+    }
+
+    /// Id of the last message, if it is that of a part of the call.
+    pub(super) fn part(&self) -> Option<&str> {
+        self.has_parts.then(|| self.id())
     }
 
     /// Id of the last message that had one.

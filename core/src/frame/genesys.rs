@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::dialogue::{Cause, Dialogue, is_repeatable};
 use super::members::{Members, Value};
-use super::nested::{Meaning, Reader, all, millionths, number, object, string};
+use super::nested::{Meaning, Reader, all, as_it_is, millionths, number, object, string};
 #[cfg(feature = "relay")]
 use super::outgoing::{Outgoing, Said};
 use super::spelling::Dialect;
@@ -26,6 +26,7 @@ pub(super) const HABITS: Habits = Habits {
 pub(super) const READER: Reader = Reader {
     habits: &HABITS,
     dialect: Dialect { numbers: &[b"seq", b"serverseq", b"rate"], free: &[b"customConfig"] },
+    prepare: as_it_is,
     read,
     samples: all,
 };

@@ -81,7 +81,7 @@ impl fmt::Display for Reply<'_> {
         let _ = &f;
         match self.words {
             #[cfg(feature = "audiocodes")]
-            Words::AudioCodes(words) => super::audiocodes::write(words, f),
+            Words::AudioCodes(words) => super::audiocodes::write(words, &self.dialogue, f),
             #[cfg(feature = "genesys")]
             Words::Genesys(words) => super::genesys::write(words, &self.dialogue, f),
             #[cfg(feature = "sinch")]

@@ -2,15 +2,20 @@
 //! namesake 1.0.2 (PyPI), read on 2026-11-27.
 
 use super::members::{Members, Value};
-use super::nested::{Audio, Meaning, Reader, all, object, string};
+use super::nested::{Audio, Meaning, Reader, all, as_it_is, object, string};
 use super::spelling::Dialect;
 use super::{Body, Habits, PeerError, Start, Text, Track, Tracks};
 
 /// Media has neither a number nor a time. No message tells the perspectives that will come.
 pub(super) const HABITS: Habits = Habits { default_tracks: Tracks::Both, ..Habits::USUAL };
 
-pub(super) const READER: Reader =
-    Reader { habits: &HABITS, dialect: Dialect { numbers: &[], free: &[] }, read, samples: all };
+pub(super) const READER: Reader = Reader {
+    habits: &HABITS,
+    dialect: Dialect { numbers: &[], free: &[] },
+    prepare: as_it_is,
+    read,
+    samples: all,
+};
 
 fn read<'t>(message: &Members<'t>, odd_fields: u32) -> Result<Meaning<'t>, PeerError> {
     let Some(Value::String(event)) = message.clone().only("event")? else {

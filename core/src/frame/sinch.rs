@@ -2,7 +2,7 @@
 //! 2026-11-27.
 
 use super::members::{Members, Value};
-use super::nested::{Meaning, Reader, all, number, object, string};
+use super::nested::{Meaning, Reader, all, as_it_is, number, object, string};
 #[cfg(feature = "relay")]
 use super::outgoing::Outgoing;
 use super::spelling::Dialect;
@@ -22,6 +22,7 @@ pub(super) const HABITS: Habits = Habits {
 pub(super) const READER: Reader = Reader {
     habits: &HABITS,
     dialect: Dialect { numbers: &[b"sampleRate", b"version"], free: &[b"callHeaders"] },
+    prepare: as_it_is,
     read,
     samples: all,
 };

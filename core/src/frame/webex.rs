@@ -25,6 +25,7 @@ pub(super) const READER: Reader = Reader {
         numbers: &[b"seq", b"sample_rate_hertz"],
         free: &[b"parameters", b"metadata"],
     },
+    prepare: gather_keys,
     read,
     samples,
 };
@@ -90,33 +91,81 @@ fn audio<'t>(
     })
 }
 
-/// The first of the keys that were pressed, by their names in the file.
+/// The member with the keys that were pressed.
+const KEYS: &str = "dtmf_events";
+
+/// The keys that were pressed, which [`gather_keys`] has made one text of.
 fn key<'t>(input: &Members<'t>) -> Body<'t> {
-    const KEYS: [(&str, &str); 16] = [
-        ("ZERO", "0"),
-        ("ONE", "1"),
-        ("TWO", "2"),
-        ("THREE", "3"),
-        ("FOUR", "4"),
-        ("FIVE", "5"),
-        ("SIX", "6"),
-        ("SEVEN", "7"),
-        ("EIGHT", "8"),
-        ("NINE", "9"),
-        ("STAR", "*"),
-        ("POUND", "#"),
-        ("A", "A"),
-        ("B", "B"),
-        ("C", "C"),
-        ("D", "D"),
-    ];
-    let keys = input.clone().find("dtmf_events").unwrap_or(Value::Null);
-    let Some(Value::String(name)) = keys.elements().next() else {
-        return Body::Other;
+    match input.clone().find(KEYS).unwrap_or(Value::Null).elements().next() {
+        Some(Value::String(keys)) if !keys.is_empty() && keys.chars().all(is_key) => {
+            Body::Dtmf(Dtmf { digit: Text::new(keys) })
+        }
+        _ => Body::Other,
+    }
+}
+
+const fn is_key(character: char) -> bool {
+    matches!(character, '0'..='9' | '*' | '#' | 'A'..='D')
+}
+
+/// Most keys of a message that are taken.
+const KEYS_MAX: usize = 32;
+
+/// Puts the keys that were pressed in the place of their names, as one text: `["DTMF_DIGIT_ONE","DTMF_DIGIT_TWO"]`
+/// becomes `["12"]` and blanks. A list with other names stays.
+fn gather_keys(text: &mut [u8]) {
+    let head = text.windows(KEYS.len()).position(|found| found == KEYS.as_bytes());
+    let Some(list) = head.and_then(|at| text.get_mut(at..)) else {
+        return;
     };
-    let name = name.rsplit('_').next().unwrap_or_default();
-    let found = KEYS.iter().find(|(known, _)| *known == name);
-    found.map_or(Body::Other, |(_, digit)| Body::Dtmf(Dtmf { digit: Text::new(digit) }))
+    let bounds = list.iter().position(|b| *b == b'[').zip(list.iter().position(|b| *b == b']'));
+    let Some(list) = bounds.and_then(|(from, to)| list.get_mut(from + 1..to)) else {
+        return;
+    };
+    let mut keys = [b' '; KEYS_MAX];
+    let mut count = 0;
+    // Between the quotes of the names are commas.
+    for (at, name) in list.split(|byte| *byte == b'"').enumerate().filter(|(at, _)| at % 2 == 1) {
+        let (Some(key), Some(place)) = (key_named(name), keys.get_mut(at / 2)) else {
+            return;
+        };
+        *place = key;
+        count += 1;
+    }
+    // A name is longer than its key with quotes.
+    let Some((open, rest)) = list.split_first_mut().filter(|_| count > 0) else {
+        return;
+    };
+    rest.fill(b' ');
+    *open = b'"';
+    rest.iter_mut().zip(keys.iter().take(count)).for_each(|(place, key)| *place = *key);
+    if let Some(close) = rest.get_mut(count) {
+        *close = b'"';
+    }
+}
+
+/// The key of a name in the file.
+fn key_named(name: &[u8]) -> Option<u8> {
+    const NAMES: [(&[u8], u8); 16] = [
+        (b"ZERO", b'0'),
+        (b"ONE", b'1'),
+        (b"TWO", b'2'),
+        (b"THREE", b'3'),
+        (b"FOUR", b'4'),
+        (b"FIVE", b'5'),
+        (b"SIX", b'6'),
+        (b"SEVEN", b'7'),
+        (b"EIGHT", b'8'),
+        (b"NINE", b'9'),
+        (b"STAR", b'*'),
+        (b"POUND", b'#'),
+        (b"A", b'A'),
+        (b"B", b'B'),
+        (b"C", b'C'),
+        (b"D", b'D'),
+    ];
+    let name = name.rsplit(|byte| *byte == b'_').next()?;
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, key)| *key)
 }
 
 /// The samples of audio, which may be those of a WAV file.
@@ -158,7 +207,41 @@ pub(super) fn is_mine(message: &Members<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::samples;
+    use super::{gather_keys, samples};
+
+    #[test]
+    fn the_names_of_keys_become_one_text_and_other_lists_stay() {
+        for (list, keys) in [
+            (r#"["DTMF_DIGIT_ONE","DTMF_DIGIT_POUND" , "DTMF_DIGIT_A"]"#, r##"["1#A"]"##),
+            (r#"["DTMF_DIGIT_STAR"]"#, r#"["*"]"#),
+            // A second time nothing changes.
+            (r#"["12"]"#, r#"["12"]"#),
+            (r#"["DTMF_DIGIT_ONE","DTMF_EVENT_UNSPECIFIED"]"#, ""),
+            ("[]", ""),
+            (r#"["DTMF_DIGIT_ONE""#, ""),
+            (r#"["DTMF_DIGIT_ONE]"#, ""),
+            (r#"[""]"#, ""),
+            ("[", ""),
+            ("]", ""),
+        ] {
+            let mut text = std::format!(r#"{{"dtmf_events":{list}}}"#).into_bytes();
+            let before = text.clone();
+            gather_keys(&mut text);
+            let told = std::string::String::from_utf8(text.clone()).unwrap().replace(' ', "");
+            assert_eq!(text.len(), before.len());
+            if keys.is_empty() {
+                assert_eq!(text, before, "{list}");
+            } else {
+                assert_eq!(told, std::format!(r#"{{"dtmf_events":{keys}}}"#));
+            }
+        }
+        let many = r#""DTMF_DIGIT_ONE","#.repeat(33);
+        let mut text =
+            std::format!(r#""dtmf_events":[{}]"#, many.trim_end_matches(',')).into_bytes();
+        let before = text.clone();
+        gather_keys(&mut text);
+        assert_eq!(text, before);
+    }
 
     #[test]
     fn the_header_of_a_file_is_no_sound() {

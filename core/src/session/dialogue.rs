@@ -42,6 +42,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         self.dialogue.note(frame.sequence, frame.stream_id);
         if let Body::Start(start) = &mut frame.body {
             self.complete(start);
+            self.dialogue.note_start(start);
         }
         let turn = match frame {
             Frame { sequence, body: Body::Asked(ask), .. } => {

@@ -77,7 +77,7 @@ pub enum Event<'t> {
     Connected,
     /// A key was pressed at this place in the recording.
     Dtmf {
-        /// The key.
+        /// The key, or several ([`Dtmf`](crate::frame::Dtmf)).
         digit: Text<'t>,
         /// Samples of one channel before the key.
         at: u64,

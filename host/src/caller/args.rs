@@ -165,7 +165,7 @@ pub struct Args {
     pub first_timestamp: Option<u64>,
 
     /// Directory for copies of the sent audio, a file a track: STREAM_SID.ulaw,
-    /// STREAM_SID.outbound.ulaw; other codecs are .alaw, .s16le and .s16be
+    /// STREAM_SID.outbound.ulaw; other codecs are .alaw, .g722, .s16le and .s16be
     #[arg(long, value_name = "DIR")]
     pub save_sent: Option<PathBuf>,
 

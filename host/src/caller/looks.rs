@@ -5,9 +5,10 @@
 //! | place | value |
 //! |---|---|
 //! | `$stream`, `$call`, `$account`, `$session` | ids of the call |
-//! | `$seq`, `$chunk`, `$time`, `$now` | number of the message, number of the chunk, time of the chunk, date and time in UTC |
+//! | `$seq`, `$chunk`, `$time`, `$stamp` | number of the message, number of the chunk, time of the chunk, the same as a date and time in UTC |
+//! | `$now`, `$moment` | date and time in UTC, to the second and to the millisecond |
 //! | `$track`, `$payload` | name of the track, audio in base64 |
-//! | `$digit`, `$mark` | the key, the name of the mark |
+//! | `$digit`, `$key`, `$mark` | the key, its name in capitals, the name of the mark |
 //! | `$encoding`, `$rate`, `$frame` | name of the codec, samples a second, bytes of a chunk |
 //! | `$tracks`, `$trackformats`, `$mix`, `$offer` | the tracks: as names, with a format each, as a word of jambonz, as an offer of Genesys |
 //! | `$parameters`, `$members`, `$metadata`, `$pairs`, `$object` | the custom parameters: an object; members behind others; an object or nothing; `a=b;c=d`; an object inside a string |
@@ -21,22 +22,30 @@
 use std::time::Duration;
 
 use callreel_core::format::{Codec, Format};
+use callreel_core::g722::SAMPLES_PER_BYTE;
 use clap::ValueEnum;
 
 pub(super) use self::bot::{BotSide, Dropped, Tongue};
+use self::steps::Steps;
 use self::twilio::TWILIO;
 use super::cue::{Action, Fault};
 use super::wire as frames;
 
+mod acs;
 mod asterisk;
+mod audiocodes;
 mod bot;
 pub(super) mod genesys;
 mod jambonz;
 mod plivo;
+mod ringcentral;
+mod sinch;
+pub(super) mod steps;
 mod telnyx;
 mod texts;
 mod twilio;
 mod vonage;
+mod webex;
 
 /// The look of a call: that of a provider, with its messages, pace, order and end.
 #[derive(Debug)]
@@ -81,6 +90,8 @@ const MULAW: Wire = wire(Codec::Mulaw, "audio/x-mulaw", &[8000]);
 pub(super) enum Carried {
     /// One or both, each in messages of its own.
     Apart,
+    /// The same; messages have these names for inbound and outbound.
+    Named([&'static str; 2]),
     /// One or both, sample by sample in the same message.
     Interleaved,
     /// One, of this name.
@@ -166,6 +177,19 @@ pub(super) enum Talk {
     None,
     /// As a client of AudioHook: it waits for answers, pings, and takes orders.
     Genesys,
+    /// It says messages in turn, and waits for their answers.
+    Steps(&'static Steps),
+}
+
+impl Talk {
+    /// Whether audio is sent only behind an answer.
+    fn is_answered_first(self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Genesys => true,
+            Self::Steps(steps) => !steps.opening.is_empty(),
+        }
+    }
 }
 
 /// A codec that can be asked for.
@@ -173,6 +197,8 @@ pub(super) enum Talk {
 pub enum AskedCodec {
     /// G.711 A-law
     Alaw,
+    /// G.722 at 64 kbit/s, 16 kHz
+    G722,
     /// 16-bit PCM, in the provider's order of bytes
     L16,
     /// 16-bit PCM, the high byte first
@@ -187,7 +213,8 @@ impl AskedCodec {
     fn is(self, codec: Codec) -> bool {
         match self {
             Self::Alaw => codec == Codec::Alaw,
-            Self::L16 => codec.width() == 2,
+            Self::G722 => codec == Codec::G722,
+            Self::L16 => matches!(codec, Codec::L16Be | Codec::L16Le),
             Self::L16be => codec == Codec::L16Be,
             Self::L16le => codec == Codec::L16Le,
             Self::Mulaw => codec == Codec::Mulaw,
@@ -196,11 +223,14 @@ impl AskedCodec {
 }
 
 /// Every look, in the order of names.
-static LOOKS: [&Look; 24] = [
+static LOOKS: [&Look; 30] = [
     &twilio::PIVOT,
     &twilio::PIVOT_RAW,
+    &acs::MIXED,
+    &acs::UNMIXED,
     &asterisk::PLAIN,
     &asterisk::JSON,
+    &audiocodes::AUDIOCODES,
     &texts::BANDWIDTH,
     &twilio::CLOUDONIX,
     &texts::EXOTEL,
@@ -211,7 +241,9 @@ static LOOKS: [&Look; 24] = [
     &jambonz::FORK,
     &jambonz::STREAM,
     &plivo::PLIVO,
+    &ringcentral::RINGCENTRAL,
     &twilio::SIGNALWIRE,
+    &sinch::SINCH,
     &twilio::SMARTFLO,
     &twilio::SOMLENG,
     &telnyx::TELNYX,
@@ -221,6 +253,7 @@ static LOOKS: [&Look; 24] = [
     &vonage::VIDEO,
     &texts::VOXIMPLANT,
     &texts::WAVIX,
+    &webex::WEBEX,
 ];
 
 impl Look {
@@ -292,9 +325,10 @@ impl Look {
 
     /// The reason for which the provider never does this; `None` if it may.
     pub(super) fn obstacle(&self, action: &Action) -> Option<&'static str> {
-        let Spelling { start, dtmf, mark, stop, .. } = self.spelling;
-        let has_json = start.starts_with('{');
+        let Spelling { greeting, start, dtmf, mark, stop, .. } = self.spelling;
+        let has_json = start.starts_with('{') || greeting.starts_with('{');
         let no = |is_impossible: bool, reason| is_impossible.then_some(reason);
+        let no_start = no(start.is_empty() && !self.is_binary(), "its streams have no start");
         match action {
             Action::Dtmf(_) => no(dtmf.is_empty(), "it sends no keys"),
             Action::Mark(_) => no(mark.is_empty(), "it sends no marks"),
@@ -309,10 +343,12 @@ impl Look {
                     no(stop.is_empty() || self.is_binary(), "it says no stop")
                 }
                 Fault::SecondStart | Fault::SecondStartOther => {
-                    no(self.is_binary(), "its connections carry one stream")
+                    let is_alone = self.is_binary() || self.talk.is_answered_first();
+                    no(is_alone, "its connections carry one stream").or(no_start)
                 }
                 Fault::MediaBeforeStart => {
-                    no(self.talk == Talk::Genesys, "it waits for an answer before its audio")
+                    let is_answered_first = self.talk.is_answered_first();
+                    no(is_answered_first, "it waits for an answer before its audio").or(no_start)
                 }
                 Fault::EarlyEcho | Fault::LateEcho | Fault::NoEcho => {
                     no(!self.has_marks(), "it echoes no marks")
@@ -369,7 +405,31 @@ impl Stride {
 
     /// Bytes of a chunk of one track.
     pub(super) fn chunk_bytes(self) -> usize {
-        self.chunk_samples() * self.format.codec.width()
+        self.bytes(self.chunk_samples())
+    }
+
+    /// Bytes of samples of one track. Of G.722 only pairs of samples have bytes.
+    pub(super) fn bytes(self, samples: usize) -> usize {
+        match self.format.codec {
+            Codec::G722 => samples / SAMPLES_PER_BYTE,
+            codec => samples * codec.width(),
+        }
+    }
+
+    /// Samples of one track in `bytes`.
+    pub(super) fn samples_in(self, bytes: usize) -> usize {
+        match self.format.codec {
+            Codec::G722 => bytes * SAMPLES_PER_BYTE,
+            codec => bytes / codec.width(),
+        }
+    }
+
+    /// Samples a second as messages tell them: those of G.722 are the bytes, as those of RTP are.
+    pub(super) fn told_rate_hz(self) -> u32 {
+        match self.format.codec {
+            Codec::G722 => self.format.sample_rate_hz / SAMPLES_PER_BYTE as u32,
+            _ => self.format.sample_rate_hz,
+        }
     }
 
     /// Samples of `length`, rounded down.

@@ -6,7 +6,7 @@ use data_encoding::BASE64;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::looks::{Clock, Look, Stride};
+use super::looks::{Carried, Clock, Look, Stride};
 use super::template::{has, parts};
 
 /// A track: one side of the call.
@@ -66,9 +66,11 @@ pub(super) struct Standing {
 #[derive(Clone, Copy)]
 enum Slot {
     Chunk,
+    Moment,
     Now,
     Payload,
     Sequence,
+    Stamp,
     Time,
     Track,
 }
@@ -132,7 +134,7 @@ impl Messages {
 
     pub(super) fn dtmf(&mut self, digit: char) -> &[u8] {
         let digit = digit.to_string();
-        self.say(self.facts.look.spelling.dtmf, &[("digit", &digit)])
+        self.say(self.facts.look.spelling.dtmf, &[("digit", &digit), ("key", key_name(&digit))])
     }
 
     pub(super) fn mark(&mut self, name: &str) -> &[u8] {
@@ -166,7 +168,13 @@ impl Messages {
                     text.extend_from_slice(digits.format(number).as_bytes());
                     self.next_number = number + 1;
                 }
-                Some(Slot::Track) => text.extend_from_slice(track.name().as_bytes()),
+                Some(Slot::Track) => {
+                    let name = match self.facts.look.tracks {
+                        Carried::Named(names) => names[track as usize],
+                        _ => track.name(),
+                    };
+                    text.extend_from_slice(name.as_bytes());
+                }
                 Some(Slot::Chunk) => {
                     let chunk = self.chunks[track as usize];
                     text.extend_from_slice(digits.format(chunk).as_bytes());
@@ -177,7 +185,9 @@ impl Messages {
                     text.resize(payload_at + BASE64.encode_len(payload.len()), 0);
                     BASE64.encode_mut(payload, &mut text[payload_at..]);
                 }
+                Some(Slot::Moment) => text.extend_from_slice(moment().as_bytes()),
                 Some(Slot::Now) => text.extend_from_slice(now().as_bytes()),
+                Some(Slot::Stamp) => text.extend_from_slice(stamp(time).as_bytes()),
                 None => {}
             }
         }
@@ -225,9 +235,11 @@ impl Messages {
         for (place, behind) in parts(template) {
             let slot = match place {
                 Some("chunk") => Some(Slot::Chunk),
+                Some("moment") => Some(Slot::Moment),
                 Some("now") => Some(Slot::Now),
                 Some("payload") => Some(Slot::Payload),
                 Some("seq") => Some(Slot::Sequence),
+                Some("stamp") => Some(Slot::Stamp),
                 Some("time") => Some(Slot::Time),
                 Some("track") => Some(Slot::Track),
                 Some(name) => {
@@ -277,6 +289,7 @@ impl Messages {
             }
             "metadata" if parameters.is_empty() => String::new(),
             "mix" => if tracks.len() > 1 { "stereo" } else { "mono" }.to_owned(),
+            "moment" => moment(),
             "now" => now(),
             "object" => escaped(&object(parameters)),
             "offer" => json(&offer(stride, tracks)),
@@ -286,7 +299,7 @@ impl Messages {
                 escaped(&pairs.collect::<Vec<_>>().join(";"))
             }
             "position" => self.duration(self.standing.position),
-            "rate" => stride.format.sample_rate_hz.to_string(),
+            "rate" => stride.told_rate_hz().to_string(),
             "seconds" => {
                 let bytes_ms = stride.chunk_bytes() as u64 / u64::from(stride.chunk_ms);
                 (self.audio_bytes / bytes_ms / 1000).to_string()
@@ -323,6 +336,37 @@ pub(super) fn seconds(count: u64, per_second: u64) -> String {
 /// Date and time in UTC, to the second.
 fn now() -> String {
     format!("{:.0}", Timestamp::now())
+}
+
+/// Date and time in UTC, to the millisecond.
+fn moment() -> String {
+    format!("{:.3}", Timestamp::now())
+}
+
+/// Milliseconds since 1970 as a date and time in UTC.
+fn stamp(unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    format!("{:.3}", time.unwrap_or(Timestamp::MAX))
+}
+
+/// The name that Webex has for a key.
+fn key_name(digit: &str) -> &str {
+    const NAMES: [(&str, &str); 12] = [
+        ("0", "ZERO"),
+        ("1", "ONE"),
+        ("2", "TWO"),
+        ("3", "THREE"),
+        ("4", "FOUR"),
+        ("5", "FIVE"),
+        ("6", "SIX"),
+        ("7", "SEVEN"),
+        ("8", "EIGHT"),
+        ("9", "NINE"),
+        ("*", "STAR"),
+        ("#", "POUND"),
+    ];
+    // Letters are their own names.
+    NAMES.iter().find(|(key, _)| *key == digit).map_or(digit, |(_, name)| name)
 }
 
 /// Bandwidth's list of tracks.

@@ -46,6 +46,7 @@ impl From<&Look> for Listed {
             codecs: codecs.collect(),
             tracks: match look.tracks {
                 Carried::Apart | Carried::Interleaved => vec!["inbound", "outbound"],
+                Carried::Named(names) => names.to_vec(),
                 Carried::One(name) => vec![name],
             },
             is_interleaved: look.tracks == Carried::Interleaved,

@@ -20,6 +20,7 @@ use super::{Action, CallEnd, CallReport, Error, Fault, Track};
 mod conversation;
 mod ear;
 mod faults;
+mod steps;
 
 /// Bytes that a flood gathers for one write.
 const FLOOD_WRITE_BYTES: usize = 64 << 10;
@@ -103,7 +104,7 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         let write_bytes = if plan.flood { FLOOD_WRITE_BYTES } else { 0 };
         let slot = next_slot(call.crew.begun, call.index, now, stride.chunk());
         let epoch = (slot, first_chunk);
-        let talks = plan.look.talk == Talk::Genesys;
+        let talks = plan.look.talk != Talk::None;
         let payload = || vec![0; stride.chunk_bytes()];
         let hears = call.hears && !plan.flood;
         let ear = hears.then(|| Ear::new(plan, stride.format, &call.ids.stream_sid, slot));
@@ -280,12 +281,12 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         if chunk < self.lost_until_chunk || !self.is_listened_to() {
             return Ok(());
         }
-        let bytes = samples * self.stride.format.codec.width();
+        let bytes = self.stride.bytes(samples);
         let timestamp_ms = self.timestamp_ms(chunk);
         let mut payloads = std::mem::take(&mut self.payloads);
         for (track, payload) in &mut payloads {
             payload.resize(bytes, 0);
-            let voice = self.call.voices.iter().find(|(of, _)| of == track);
+            let voice = self.call.voices.iter_mut().find(|(of, _)| of == track);
             voice.expect("a voice for each track").1.fill(from, payload);
         }
         let is_interleaved = self.call.crew.plan.look.tracks == Carried::Interleaved;
@@ -347,7 +348,7 @@ impl<'c, 'a> DialledStream<'c, 'a> {
     fn count(&mut self, payloads: &[(Track, Vec<u8>)]) -> Result<(), Failure> {
         self.frames_waiting += 1;
         for (track, payload) in payloads {
-            self.report.samples_sent += (payload.len() / self.stride.format.codec.width()) as u64;
+            self.report.samples_sent += self.stride.samples_in(payload.len()) as u64;
             self.copies.write(*track, payload).map_err(Failure::Save)?;
         }
         Ok(())
@@ -387,6 +388,9 @@ impl<'c, 'a> DialledStream<'c, 'a> {
         self.release_held(u64::MAX).await?;
         self.call.crew.meter.call_stopping();
         self.keep_position(self.call.samples);
+        if let Some(end) = self.take_leave().await? {
+            return Ok(end);
+        }
         self.outbox.put(self.messages.stop("end"));
         if self.call.crew.plan.has(Fault::MediaAfterStop) {
             self.put_forbidden(self.timestamp_ms(self.call.chunks()));

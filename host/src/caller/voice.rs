@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use callreel_core::format::{Codec, Format};
 use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw, encode_alaw, encode_mulaw};
+use callreel_core::g722::{Encoder, SAMPLES_PER_BYTE};
 
 use super::words::Words;
 
@@ -15,6 +16,8 @@ use super::words::Words;
 pub(super) struct Voice {
     source: Source,
     format: Format,
+    /// Of G.722, which encodes each sample by those before it.
+    encoder: Encoder,
 }
 
 #[derive(Clone)]
@@ -28,12 +31,12 @@ enum Source {
 impl Voice {
     /// The audio from the sample `offset` on, repeated without end.
     pub(super) fn new(audio: Arc<[u8]>, offset: usize, format: Format) -> Self {
-        Self { source: Source::Endless { audio, offset }, format }
+        Self { source: Source::Endless { audio, offset }, format, encoder: Encoder::new() }
     }
 
     /// Words at their times, and silence between them.
     pub(super) fn of_words(words: &[Words], format: Format) -> Self {
-        Self { source: Source::Script(words.into()), format }
+        Self { source: Source::Script(words.into()), format, encoder: Encoder::new() }
     }
 
     /// The places of the caller's words, from the first sound to behind the last one; `None` if they are
@@ -47,9 +50,16 @@ impl Voice {
     }
 
     /// Fills a chunk with the samples from number `at` of the stream on.
-    pub(super) fn fill(&self, at: u64, chunk: &mut [u8]) {
+    pub(super) fn fill(&mut self, at: u64, chunk: &mut [u8]) {
         if self.format == Format::TELEPHONE {
             return self.copy(at, chunk);
+        }
+        if self.format.codec == Codec::G722 {
+            for (at, code) in (at..).step_by(SAMPLES_PER_BYTE).zip(chunk) {
+                let samples = [self.sample(at), self.sample(at + 1)];
+                *code = self.encoder.encode(samples);
+            }
+            return;
         }
         let width = self.format.codec.width();
         for (at, sample) in (at..).zip(chunk.chunks_exact_mut(width)) {
@@ -115,7 +125,7 @@ fn encode(value: i16, codec: Codec, sample: &mut [u8]) {
         Codec::L16Be => sample.copy_from_slice(&value.to_be_bytes()),
         Codec::Alaw => sample.fill(encode_alaw(value)),
         Codec::Mulaw => sample.fill(encode_mulaw(value)),
-        // No look sends it.
+        // It has two samples a byte.
         Codec::G722 => {}
     }
 }
@@ -164,7 +174,7 @@ mod tests {
     fn a_voice_is_the_same_in_chunks_of_any_length_and_in_every_format() {
         let formats = [(Codec::Mulaw, 8000), (Codec::Alaw, 8000), (Codec::L16Be, 44_100)];
         for (codec, rate_hz) in formats {
-            let (voice, width) = (voice(codec, rate_hz), codec.width());
+            let (mut voice, width) = (voice(codec, rate_hz), codec.width());
             let mut whole = vec![0; 900 * width];
             voice.fill(5, &mut whole);
             for (at, part) in (0..).zip(whole.chunks(90 * width)) {

@@ -1,5 +1,6 @@
 //! The options of calls with a voice bot, and their meaning.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use axum::http::{HeaderName, HeaderValue};
@@ -7,6 +8,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use url::Url;
 
+use crate::disk::open_to_read;
 use crate::relay::{self, Route};
 use crate::trust::Authorities;
 use crate::units::size;
@@ -106,7 +108,10 @@ impl RelayArgs {
         let mut headers = self.relay_header.clone();
         if let Some(path) = &self.relay_header_file {
             let fault = |reason| Error::HeaderFile { path: path.clone(), reason };
-            let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+            let mut text = String::new();
+            open_to_read(path)
+                .and_then(|mut file| file.read_to_string(&mut text))
+                .map_err(|error| fault(error.to_string()))?;
             crate::secrets::warn_if_shared(path);
             for line in text.lines().filter(|line| !line.trim().is_empty()) {
                 headers.push(relay::parse_header(line).map_err(fault)?);

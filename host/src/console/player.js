@@ -5,6 +5,7 @@ import { drawStrip, listOf, stripOf } from "./talk.js";
 
 const SPEEDS = [1, 1.5, 2, 0.75];
 const END_WORDS = {
+  bot: "the voice bot ended it",
   close: "the peer closed the stream",
   disconnect: "the peer disconnected",
   idle: "nothing came any more",

@@ -64,7 +64,7 @@ pub(super) async fn record(
                 say(told(&record));
                 let name = path.display().to_string();
                 say(format!(
-                    "\n  {} has the caller left, and right what was heard",
+                    "\n  {}: the caller left, and the heard part of the bot right",
                     shown::line(&name)
                 ));
                 recorded.first = path;

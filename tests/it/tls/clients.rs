@@ -1,11 +1,11 @@
 //! Clients of other makes: versions, resumption, and the ways in which they end a connection.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::process::Command;
 
 use super::{Secured, run};
+use crate::harness::packages;
 use crate::harness::peer::pcm;
 use crate::harness::shelf;
 
@@ -13,24 +13,6 @@ use crate::harness::shelf;
 const WS: &str = "ws@8.23.0";
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-
-/// A folder with the package of npm, installed if need be.
-fn node_modules() -> &'static Path {
-    static READY: OnceLock<PathBuf> = OnceLock::new();
-    READY.get_or_init(|| {
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(WS);
-        let modules = home.join("node_modules");
-        if !modules.join("ws/package.json").exists() {
-            fs::create_dir_all(&home).unwrap();
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--silent", "--no-audit", "--no-fund", WS]);
-            npm.current_dir(&home).stdin(Stdio::null()).stdout(Stdio::null());
-            let installed = npm.status().is_ok_and(|status| status.success());
-            assert!(installed, "npm cannot install {WS}: apt-get install npm");
-        }
-        modules
-    })
-}
 
 #[test]
 fn node_places_a_call_by_each_version_and_gets_no_compression() {
@@ -41,7 +23,11 @@ fn node_places_a_call_by_each_version_and_gets_no_compression() {
         let sent = secured.dir.path().join(id);
         let mut node = Command::new("node");
         node.arg(&script).arg(secured.url("wss", "/media-stream")).arg(&ca).args([version, id]);
-        let called = node.arg(&sent).env("NODE_PATH", node_modules()).output().expect("Node.js");
+        let called = node
+            .arg(&sent)
+            .env("NODE_PATH", packages::node("ws", &[WS]))
+            .output()
+            .expect("Node.js");
         let said = String::from_utf8_lossy(&called.stdout);
         let errors = String::from_utf8_lossy(&called.stderr);
         assert_eq!(said, format!("{version} extensions=\nclosed with 1000\n"), "{errors}");

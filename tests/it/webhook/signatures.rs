@@ -1,18 +1,15 @@
 //! Signatures, as the official packages of Standard Webhooks verify them, and changes of the secrets.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::{collect, put};
 use crate::backlog::SECRET;
-use crate::harness::oracle;
 use crate::harness::process::{PATIENCE, Setup, eventually};
 use crate::harness::receiver::{Request, receivers};
+use crate::harness::{oracle, packages};
 
 const NEW_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
@@ -98,50 +95,15 @@ fn verify(program: &[String], script: &str, secret: &str, requests: &[Request]) 
     serde_json::from_slice(&verdicts).unwrap()
 }
 
-/// A directory below that of the build.
-fn home(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
-}
-
-/// A Python that has the package, installed if need be.
+/// A Python that has the package.
 fn python() -> Vec<String> {
-    static READY: OnceLock<String> = OnceLock::new();
-    let python = READY.get_or_init(|| {
-        let home = home("standardwebhooks-python");
-        let python = home.join("bin/python").display().to_string();
-        let check = ["-c", "import standardwebhooks"];
-        if !succeeds(Command::new(&python).args(check)) {
-            let made = succeeds(Command::new("python3").args(["-m", "venv"]).arg(&home));
-            assert!(made, "apt-get install python3-venv");
-            let install = ["-m", "pip", "install", "--quiet", "standardwebhooks==1.1.0"];
-            assert!(
-                succeeds(Command::new(&python).args(install)),
-                "pip cannot install the package"
-            );
-        }
-        python
-    });
-    vec![python.clone(), "-c".to_owned()]
+    let python = packages::python("standardwebhooks-python", &["standardwebhooks==1.1.0"]);
+    vec![python.display().to_string(), "-c".to_owned()]
 }
 
-/// A Node that has the package, installed if need be.
+/// A Node that has the package.
 fn node() -> Vec<String> {
-    static READY: OnceLock<PathBuf> = OnceLock::new();
-    let home = READY.get_or_init(|| {
-        let home = home("standardwebhooks-node");
-        if !home.join("node_modules/standardwebhooks/package.json").exists() {
-            fs::create_dir_all(&home).unwrap();
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--silent", "--no-audit", "--no-fund", "standardwebhooks@1.1.1"]);
-            assert!(succeeds(npm.current_dir(&home)), "npm cannot install it: apt-get install npm");
-        }
-        home
-    });
-    let find = format!("NODE_PATH={}", home.join("node_modules").display());
+    let modules = packages::node("standardwebhooks-node", &["standardwebhooks@1.1.1"]);
+    let find = format!("NODE_PATH={}", modules.display());
     vec!["env".to_owned(), find, "node".to_owned(), "-e".to_owned()]
-}
-
-fn succeeds(command: &mut Command) -> bool {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }

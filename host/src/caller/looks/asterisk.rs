@@ -2,7 +2,7 @@
 //!
 //! Source: the repository asterisk/asterisk (channels/chan_websocket.c), read in November 2026.
 
-use callreel_core::format::Codec::{Alaw, L16Le, Mulaw};
+use callreel_core::format::Codec::{Alaw, G722, L16Le, Mulaw};
 
 use super::{BotSide, Carried, Clock, End, IdForms, Look, Proof, Spelling, Talk, UUID, wire};
 
@@ -21,6 +21,7 @@ pub(super) const PLAIN: Look = Look {
         wire(L16Le, "slin48", &[48_000]),
         wire(L16Le, "slin96", &[96_000]),
         wire(L16Le, "slin192", &[192_000]),
+        wire(G722, "g722", &[16_000]),
     ],
     tracks: Carried::One("inbound"),
     chunk_ms: 20,

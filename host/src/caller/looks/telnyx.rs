@@ -12,6 +12,7 @@ pub(super) const TELNYX: Look = Look {
         wire(Codec::Mulaw, "PCMU", &[8000]),
         wire(Codec::Alaw, "PCMA", &[8000]),
         wire(Codec::L16Be, "L16", &[8000, 16_000, 24_000, 48_000]),
+        wire(Codec::G722, "G722", &[16_000]),
     ],
     tracks: Carried::Apart,
     chunk_ms: 20,

@@ -6,6 +6,8 @@ use data_encoding::BASE64;
 use super::*;
 use crate::caller::DialledTracks;
 
+mod later;
+
 /// Messages with the ids account, call, stream and session.
 fn of(name: &str, rate_hz: u32, ids: [&str; 4], parameters: &[(&str, &str)]) -> Messages {
     with_tracks(name, rate_hz, ids, parameters, DialledTracks::Inbound)

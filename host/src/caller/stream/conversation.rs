@@ -9,12 +9,13 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{DialledStream, Failure};
+use crate::caller::looks::Talk;
 use crate::caller::looks::genesys::{DISCARDED, ERROR, PAUSED, PING, PING_WITH_TIME, RESUMED};
 use crate::caller::messages::seconds;
 use crate::caller::{CallEnd, Track};
 
 /// Longest time for the answers `opened` and `pong`.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Time of the first ping, and between the later ones.
 const FIRST_PING: Duration = Duration::from_secs(1);
@@ -26,6 +27,10 @@ pub(super) struct Conversation {
     /// Time of the ping that waits for its answer.
     pinged: Option<Instant>,
     has_told_time: bool,
+    /// Number of the ping that waits for its answer, in steps.
+    pub(super) number_pinged: Option<u64>,
+    /// The server ordered the end of the call.
+    pub(super) is_to_end: bool,
     /// Media time at which the pause began, in samples.
     paused_at: Option<u64>,
     /// Media time before which no audio is wanted, in samples.
@@ -38,6 +43,8 @@ impl Conversation {
             next_ping: now + FIRST_PING,
             pinged: None,
             has_told_time: false,
+            number_pinged: None,
+            is_to_end: false,
             paused_at: None,
             discarded_to: None,
         }
@@ -85,6 +92,9 @@ impl DialledStream<'_, '_> {
     /// Waits for `opened`, and takes the media that the server chose.
     pub(super) async fn await_opened(&mut self) -> Result<Option<CallEnd>, Failure> {
         self.line.keep_texts();
+        if let Talk::Steps(steps) = self.call.crew.plan.look.talk {
+            return self.take_opening(steps).await;
+        }
         let deadline = Instant::now() + ANSWER_PATIENCE;
         loop {
             let text = match self.line.next_text(deadline).await {
@@ -129,6 +139,9 @@ impl DialledStream<'_, '_> {
     /// Takes the server's messages and sends those that are due before the chunk of this number; returns the end
     /// of the call if it has come.
     pub(super) async fn converse(&mut self, chunk: u64) -> Result<Option<CallEnd>, Failure> {
+        if let Talk::Steps(steps) = self.call.crew.plan.look.talk {
+            return self.follow(steps, chunk).await;
+        }
         let position = chunk * self.stride.chunk_samples() as u64;
         self.keep_position(position);
         while let Some(text) = self.line.text() {
@@ -249,7 +262,7 @@ impl DialledStream<'_, '_> {
     }
 }
 
-fn broken(error: &str) -> CallEnd {
+pub(super) fn broken(error: &str) -> CallEnd {
     CallEnd::Unintelligible { error: error.to_owned() }
 }
 

@@ -1,0 +1,66 @@
+//! Packages of PyPI and npm, installed below the build directory when a test first needs them.
+//!
+//! Each has its version, and a package that cannot be installed fails the test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+/// A Python of its own with the packages that these arguments of `pip install` name; returns its program.
+///
+/// # Panics
+/// If it cannot be made, or pip cannot install a package.
+pub(crate) fn python(name: &str, arguments: &[&str]) -> PathBuf {
+    let home = installed(name, arguments, |home| {
+        let mut venv = Command::new("python3");
+        venv.args(["-m", "venv"]).arg(home);
+        assert!(succeeds(&mut venv), "no Python for packages: apt-get install python3-venv");
+        let mut pip = Command::new(home.join("bin/python"));
+        let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+        pip.args(quiet).args(arguments);
+        assert!(succeeds(&mut pip), "pip cannot install {arguments:?}");
+    });
+    home.join("bin/python")
+}
+
+/// A folder for `NODE_PATH` with the packages that these arguments of `npm install` name.
+///
+/// # Panics
+/// If npm cannot install a package.
+pub(crate) fn node(name: &str, arguments: &[&str]) -> PathBuf {
+    let home = installed(name, arguments, |home| {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund"]).args(arguments);
+        let is_done = succeeds(npm.current_dir(home));
+        assert!(is_done, "npm cannot install {arguments:?}: apt-get install npm");
+    });
+    home.join("node_modules")
+}
+
+/// A folder below that of the build, made by `install` unless it has these packages already.
+fn installed(name: &str, arguments: &[&str], install: impl FnOnce(&Path)) -> PathBuf {
+    static TURN: Mutex<()> = Mutex::new(());
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let (list, told) = (home.join("packages"), arguments.join("\n"));
+    let is_ready = || fs::read_to_string(&list).is_ok_and(|installed| installed == told);
+    if is_ready() {
+        return home;
+    }
+    // A test that fails in here must not fail the next one.
+    let _turn = TURN.lock();
+    if is_ready() {
+        return home;
+    }
+    // Left behind by a run that was stopped, or of other versions.
+    let _ = fs::remove_dir_all(&home);
+    fs::create_dir_all(&home).unwrap();
+    install(&home);
+    fs::write(list, told).unwrap();
+    home
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

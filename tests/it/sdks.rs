@@ -1,0 +1,350 @@
+//! Calls to the providers' own software: each is taken by a package of the provider's make, or of others for it,
+//! with its own parser, and heard as it was sent.
+//!
+//! `CALLREEL_LONG` adds pipecat, whose packages take a minute to install.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use base64::prelude::*;
+use callreel::audio::{Audio, speech};
+use callreel::caller::{AskedCodec, CallReport, Cue, DialledTracks, Look, Plan};
+use callreel_core::format::Codec;
+use serde_json::{Value, json};
+
+use crate::caller::{block_on, only};
+use crate::harness::packages;
+
+/// Packages of Plivo, Vonage and RingCentral, and a server for Asterisk by Galcyon. Without what only other parts
+/// of them need.
+const PYTHON: [&str; 25] = [
+    "--no-deps",
+    "plivo-stream-sdk==0.1.1",
+    "vonage-audio-connector-server==0.1.1",
+    "ev-audio-streaming-transcription-py==1.0.2",
+    "galcymedia==0.1.1",
+    // Plivo's package imports `plivo`, which it does not require, and with it the rest of these.
+    "annotated-doc==0.0.7",
+    "annotated-types==0.8.0",
+    "anyio==4.16.0",
+    "certifi==2026.10.19.post1",
+    "charset-normalizer==3.5.3",
+    "decorator==5.3.1",
+    "fastapi==0.165.0",
+    "idna==3.20",
+    "lxml==6.1.3",
+    "opentelemetry-api==1.45.2",
+    "plivo==4.63.0",
+    "pydantic==2.14.4",
+    "pydantic_core==2.50.5",
+    "requests==2.34.2",
+    "six==1.17.0",
+    "starlette==1.10.0",
+    "typing-inspection==0.4.5",
+    "typing_extensions==4.16.0",
+    "urllib3==2.8.0",
+    "websockets==15.0.1",
+];
+
+/// Packages of jambonz and Microsoft.
+const NODE: [&str; 3] =
+    ["@jambonz/sdk@0.10.1", "@azure/communication-call-automation@1.6.0", "ws@8.23.0"];
+
+/// A program that takes calls by packages of others, until it is dropped.
+struct Program {
+    child: Child,
+    /// The program ends with this.
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    port: u16,
+}
+
+/// A call as it was placed, and as it was taken.
+struct Taken {
+    report: CallReport,
+    /// The audio of each track, as it was sent.
+    sent: Vec<Vec<u8>>,
+    /// The audio that the package gave.
+    heard: Vec<u8>,
+    told: Value,
+}
+
+impl Program {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let input = child.stdin.take();
+        let mut port = String::new();
+        output.read_line(&mut port).unwrap();
+        let port = port.trim().parse().expect("a port: the program says above what is wrong");
+        Self { child, input, output, port }
+    }
+
+    fn python(name: &str, arguments: &[&str]) -> Self {
+        let script = harness(&format!("{name}.py"));
+        let mut python = Command::new(packages::python(name, arguments));
+        Self::start(python.arg(script).env("PYTHONDONTWRITEBYTECODE", "1"))
+    }
+
+    fn node() -> Self {
+        let modules = packages::node("sdks-node", &NODE);
+        Self::start(Command::new("node").arg(harness("sdks.js")).env("NODE_PATH", modules))
+    }
+
+    /// Places one call at real pace, with a last chunk that is short, to the package of this name.
+    fn take(&mut self, name: &str, look: &str, change: impl FnOnce(&mut Plan)) -> Taken {
+        let mut plan = Plan::new(format!("ws://127.0.0.1:{}/{name}", self.port));
+        plan.look = Look::named(look).unwrap();
+        plan.duration = Some(Duration::from_millis(1010));
+        plan.audio = Some(Audio::stereo(speech(1, 8080), speech(2, 8080)));
+        plan.tracks = Some(DialledTracks::Inbound);
+        let dir = tempfile::tempdir().unwrap();
+        plan.save_sent = Some(dir.path().to_owned());
+        change(&mut plan);
+        let report = only(&block_on(callreel::caller::place(&plan)).unwrap()).clone();
+        assert!(report.good, "{look}: {report:?}");
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        let told: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{look}: {line}"));
+        let heard = BASE64_STANDARD.decode(told["audio"].as_str().unwrap()).unwrap();
+        let mut files = crate::harness::shelf::files(dir.path());
+        files.sort_by_key(|path| path.to_string_lossy().len());
+        let sent = files.iter().map(|path| fs::read(path).unwrap()).collect();
+        Taken { report, sent, heard, told }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.wait();
+    }
+}
+
+impl Taken {
+    /// Whether the package told these values.
+    fn has_told(&self, expected: &Value) -> bool {
+        expected.as_object().unwrap().iter().all(|(name, value)| self.told[name] == *value)
+    }
+
+    fn assert_told(&self, expected: &Value) {
+        let mut told = self.told.clone();
+        told["audio"] = Value::Null;
+        assert!(self.has_told(expected), "{told:#}\nis not {expected:#}");
+    }
+}
+
+fn harness(script: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("it/harness").join(script)
+}
+
+fn key(digit: char) -> Vec<Cue> {
+    vec![Cue { at: None, action: callreel::caller::Action::Dtmf(digit) }]
+}
+
+#[test]
+fn plivos_own_package_validates_each_message_and_hears_the_audio() {
+    let mut program = Program::python("sdks", &PYTHON);
+    let mulaw = program.take("plivo", "plivo", |plan| {
+        plan.parameters = vec![("userId".to_owned(), "12345".to_owned())];
+        plan.cues = key('5');
+    });
+    assert!(mulaw.heard == mulaw.sent[0]);
+    let ids = json!({"stream": mulaw.report.stream_sid, "call": mulaw.report.call_sid});
+    mulaw.assert_told(&ids);
+    mulaw.assert_told(&json!({"errors": [], "keys": "5", "encoding": "audio/x-mulaw",
+        "rate": 8000, "headers": "userId=12345", "chunks": (1..=51).collect::<Vec<_>>()}));
+    let linear = program.take("plivo", "plivo", |plan| {
+        (plan.codec, plan.rate_hz) = (Some(AskedCodec::L16), Some(16_000));
+        plan.tracks = Some(DialledTracks::Both);
+    });
+    linear.assert_told(&json!({"errors": [], "tracks": ["inbound", "outbound"], "rate": 16_000}));
+    // The package gives both tracks by turns, as they come.
+    let [inbound, outbound] = &linear.sent[..] else { panic!("two tracks") };
+    let by_turns = inbound.chunks(640).zip(outbound.chunks(640)).flat_map(|(i, o)| [i, o].concat());
+    assert!(linear.heard == by_turns.collect::<Vec<_>>());
+}
+
+#[test]
+fn vonages_audio_connector_finds_the_ids_of_the_handshake_and_hears_the_audio() {
+    let mut program = Program::python("sdks", &PYTHON);
+    let taken = program.take("vonage", "vonage-video", |_| ());
+    assert!(taken.heard == taken.sent[0]);
+    let text = r#"{"event":"websocket:connected","content-type":"audio/l16;rate=16000"}"#;
+    taken.assert_told(&json!({"stream": taken.report.stream_sid, "call": taken.report.call_sid,
+        "texts": [text]}));
+}
+
+#[test]
+fn a_server_for_asterisk_reads_its_messages_and_hears_each_format() {
+    let mut program = Program::python("sdks", &PYTHON);
+    for (codec, rate, encoding, frame) in
+        [(AskedCodec::Alaw, 8000, "alaw", 160), (AskedCodec::L16, 48_000, "slin48", 1920)]
+    {
+        let taken = program.take("asterisk", "asterisk-json", |plan| {
+            (plan.codec, plan.rate_hz) = (Some(codec), Some(rate));
+            plan.cues = key('7');
+        });
+        assert!(taken.heard == taken.sent[0], "{encoding}");
+        taken.assert_told(&json!({"stream": taken.report.stream_sid, "rate": rate, "frame": frame,
+            "call": taken.report.call_sid, "encoding": encoding, "key": "7",
+            "events": ["MEDIA_START", "DTMF_END", "HANGUP"]}));
+    }
+}
+
+#[test]
+fn jambonzs_own_package_reads_its_messages_and_hears_both_channels() {
+    let mut program = Program::node();
+    let taken = program.take("jambonz", "jambonz", |plan| {
+        plan.tracks = Some(DialledTracks::Both);
+        let mark = callreel::caller::Action::Mark("m1".to_owned());
+        plan.cues = [key('5'), vec![Cue { at: None, action: mark }]].concat();
+    });
+    let [inbound, outbound] = &taken.sent[..] else { panic!("two tracks") };
+    let both = inbound.chunks(2).zip(outbound.chunks(2)).flat_map(|(i, o)| [i, o].concat());
+    assert!(taken.heard == both.collect::<Vec<_>>());
+    taken.assert_told(&json!({"call": taken.report.call_sid, "rate": 8000, "mix": "stereo",
+        "keys": ["5"], "marks": ["m1 playout"], "code": 1000}));
+}
+
+#[test]
+fn microsofts_parser_reads_each_message_of_azure() {
+    let mut program = Program::node();
+    let mixed = program.take("acs", "acs", |plan| {
+        plan.rate_hz = Some(24_000);
+        plan.cues = key('5');
+    });
+    assert!(mixed.heard == mixed.sent[0]);
+    mixed.assert_told(&json!({"keys": ["5"], "silent": false, "participants": {"": 51},
+        "kinds": {"AudioMetadata": 1, "AudioData": 51, "DtmfData": 1}}));
+    let told = &mixed.told["metadata"];
+    let facts = [&told["encoding"], &told["sampleRate"], &told["channels"]];
+    assert_eq!(facts, [&json!("PCM"), &json!(24_000), &json!(1)]);
+    let unmixed = program.take("acs", "acs-unmixed", |plan| {
+        plan.tracks = Some(DialledTracks::Both);
+    });
+    let participants = unmixed.told["participants"].as_object().unwrap();
+    assert_eq!(participants.values().collect::<Vec<_>>(), [&json!(51), &json!(51)]);
+    let kinds: Vec<_> = participants.keys().map(|id| id.contains("phoneNumber")).collect();
+    assert!(kinds.contains(&true) && kinds.contains(&false), "{participants:?}");
+}
+
+#[test]
+fn ringcentrals_package_hears_all_but_each_sixth_chunk_which_it_loses() {
+    let mut program = Program::python("sdks", &PYTHON);
+    let taken = program.take("ringcentral", "ringcentral", |_| ());
+    // It writes five chunks in the place of a sixth, and no rest at the end.
+    let groups = taken.sent[0].chunks_exact(6 * 160).flat_map(|chunks| &chunks[..5 * 160]);
+    assert!(taken.heard == groups.copied().collect::<Vec<_>>());
+}
+
+/// pipecat, with the serializers that Wavix and users of Vobiz made for it, and the packages that these import.
+const PIPECAT: [&str; 32] = [
+    "--no-deps",
+    "pipecat-ai==1.14.0",
+    "pipecat-wavix==1.1.0",
+    "pipecat-vobiz==0.0.3",
+    "aiofiles==25.1.0",
+    "aiohappyeyeballs==2.7.1",
+    "aiohttp==3.14.5",
+    "aiosignal==1.4.0",
+    "annotated-doc==0.0.7",
+    "annotated-types==0.8.0",
+    "anyio==4.16.0",
+    "attrs==26.1.0",
+    "docstring_parser==0.18.0",
+    "fastapi==0.165.0",
+    "frozenlist==1.8.0",
+    "idna==3.20",
+    "loguru==0.7.3",
+    "loudness==0.2.0",
+    "multidict==7.2.1",
+    "numpy==2.4.6",
+    "pillow==13.0.0",
+    "propcache==0.5.4",
+    "pydantic==2.14.4",
+    "pydantic_core==2.50.5",
+    "sentencex==1.0.32",
+    "soxr==1.1.0",
+    "starlette==1.10.0",
+    "typing-inspection==0.4.5",
+    "typing_extensions==4.16.0",
+    "wait_for2==0.4.1",
+    "websockets==17.4",
+    "yarl==1.25.1",
+];
+
+/// A call to a serializer: path, look, codec, rate, and the name that pipecat finds out by the first messages.
+type Row = (&'static str, &'static str, Option<AskedCodec>, Option<u32>, Option<&'static str>);
+
+const SERIALIZED: [Row; 13] = {
+    use AskedCodec::{Alaw, L16be, Mulaw};
+    let telnyx = "telnyx?inbound_encoding=PCMA&outbound_encoding=PCMA";
+    [
+        ("twilio", "twilio", None, None, Some("twilio")),
+        ("twilio", "cloudonix", None, None, Some("twilio")),
+        ("twilio", "somleng", None, None, Some("twilio")),
+        ("telnyx", "telnyx", None, None, Some("telnyx")),
+        (telnyx, "telnyx", Some(Alaw), None, Some("telnyx")),
+        ("plivo", "plivo", None, None, Some("plivo")),
+        ("exotel", "exotel", None, None, Some("exotel")),
+        ("vonage?rate=16000", "vonage", None, None, None),
+        ("vonage?rate=24000", "vonage", None, Some(24_000), None),
+        ("genesys", "genesys", None, None, None),
+        ("wavix?rate=24000", "wavix", None, None, None),
+        ("vobiz", "vobiz", Some(Mulaw), None, Some("plivo")),
+        // It takes the order of bytes of networks for granted, which other users of Vobiz do not meet.
+        ("vobiz?rate=16000", "vobiz", Some(L16be), Some(16_000), Some("plivo")),
+    ]
+};
+
+#[test]
+fn pipecats_serializers_know_the_provider_and_give_the_samples_that_were_sent() {
+    if std::env::var_os("CALLREEL_LONG").is_none() {
+        // Its packages take a minute to install.
+        return;
+    }
+    let mut program = Program::python("sdks_pipecat", &PIPECAT);
+    for (path, look, codec, rate_hz, provider) in SERIALIZED {
+        let has_keys = !["wavix", "somleng"].contains(&look);
+        let taken = program.take(path, look, |plan| {
+            (plan.codec, plan.rate_hz) = (codec, rate_hz);
+            if has_keys {
+                plan.cues = key('5');
+            }
+        });
+        let sent = pcm(&taken.sent[0], codec, look);
+        let heard = taken.heard.as_chunks().0.iter().map(|pair| i16::from_le_bytes(*pair));
+        assert!(heard.collect::<Vec<_>>() == sent, "{path} {look}: other samples");
+        taken.assert_told(&json!({"keys": if has_keys { "5" } else { "" }}));
+        if let Some(provider) = provider {
+            let CallReport { stream_sid, call_sid, .. } = &taken.report;
+            taken.assert_told(&json!({"provider": provider}));
+            assert_eq!(taken.told["data"]["stream_id"], **stream_sid, "{look}");
+            assert_eq!(taken.told["data"]["call_id"], **call_sid, "{look}");
+        }
+        if look == "genesys" {
+            assert_eq!(taken.told["answers"], json!(["opened", "pong", "closed"]));
+        }
+    }
+}
+
+/// The samples of audio that a look sent.
+fn pcm(bytes: &[u8], codec: Option<AskedCodec>, look: &str) -> Vec<i16> {
+    let codec = match codec {
+        Some(AskedCodec::Alaw) => Codec::Alaw,
+        Some(AskedCodec::L16be) => Codec::L16Be,
+        None if ["exotel", "vonage", "wavix"].contains(&look) => Codec::L16Le,
+        _ => Codec::Mulaw,
+    };
+    let mut samples = vec![0; bytes.len() / codec.width()];
+    codec.decode(bytes, &mut samples);
+    samples
+}
