@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use callreel_core::format::Format;
+use callreel_core::format::{Codec, Format};
 use callreel_core::wav::{self, Encoding, Length, Spec};
 use serde::Serialize;
 
@@ -203,8 +203,16 @@ impl Sides<'_> {
 
     /// The caller's samples from a place on.
     fn say(&self, at: u64, samples: &mut [i16]) {
+        let at = self.said.start + at;
+        if self.format.codec == Codec::G722 {
+            // Its codes mean nothing without those before them.
+            return samples
+                .iter_mut()
+                .zip(at..)
+                .for_each(|(sample, at)| *sample = self.voice.sample(at));
+        }
         let mut bytes = vec![0; samples.len() * self.format.codec.width()];
-        self.voice.fill(self.said.start + at, &mut bytes);
+        self.voice.clone().fill(at, &mut bytes);
         self.format.codec.decode(&bytes, samples);
     }
 

@@ -68,7 +68,7 @@ impl Voice {
     }
 
     /// The sample at a place of the stream.
-    fn sample(&self, at: u64) -> i16 {
+    pub(super) fn sample(&self, at: u64) -> i16 {
         let (near, far) = (u64::from(SAMPLE_RATE_HZ), u64::from(self.format.sample_rate_hz));
         let before = at * near / far;
         let fraction = (at * near % far) as i64;

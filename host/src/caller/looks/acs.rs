@@ -6,10 +6,11 @@
 
 use callreel_core::format::Codec;
 
-use super::{Carried, Clock, End, Look, Proof, Spelling, Talk, UUIDS, wire};
+use super::{BotSide, Carried, Clock, End, Look, Proof, Spelling, Talk, UUIDS, wire};
 
 pub(super) const MIXED: Look = Look {
     name: "acs",
+    bot: BotSide::NONE,
     wires: &[wire(Codec::L16Le, "PCM", &[16_000, 24_000])],
     tracks: Carried::One("mixed"),
     chunk_ms: 20,

@@ -6,7 +6,7 @@
 use callreel_core::format::Codec;
 
 use super::steps::{Step, Steps};
-use super::{Carried, Clock, End, Look, MULAW, Proof, Spelling, Talk, UUIDS, Wire, wire};
+use super::{BotSide, Carried, Clock, End, Look, MULAW, Proof, Spelling, Talk, UUIDS, Wire, wire};
 
 /// The call begins with the numbers of both ends.
 const CALL: &str = r#"{"conversationId":"$call","type":"activities","activities":[{"type":"event","name":"start","id":"$stream","timestamp":"$moment","language":"en-US","parameters":{"caller":"+15555550123","callee":"+18005550199","callerHost":"192.0.2.1","calleeHost":"192.0.2.2","vaigConversationId":"$call"}}]}"#;
@@ -14,6 +14,7 @@ const CALL: &str = r#"{"conversationId":"$call","type":"activities","activities"
 /// The name of a format tells its rate.
 pub(super) const AUDIOCODES: Look = Look {
     name: "audiocodes",
+    bot: BotSide::NONE,
     wires: &[
         wire(Codec::L16Le, "raw/lpcm16", &[16_000]),
         wire(Codec::L16Le, "raw/lpcm16_8", &[8000]),

@@ -3,10 +3,13 @@
 //! Sources: the packages ev-audio-streaming-transcription 1.1.1 (npm) and
 //! ev-audio-streaming-transcription-py 1.0.2 (PyPI), read in November 2026.
 
-use super::{Carried, Clock, End, IdForms, Look, MULAW, Proof, Spelling, Talk, UUIDS, Wire};
+use super::{
+    BotSide, Carried, Clock, End, IdForms, Look, MULAW, Proof, Spelling, Talk, UUIDS, Wire,
+};
 
 pub(super) const RINGCENTRAL: Look = Look {
     name: "ringcentral",
+    bot: BotSide::NONE,
     wires: &[Wire { encoding: "mulaw", ..MULAW }],
     tracks: Carried::Named(["Participant", "Conference"]),
     chunk_ms: 20,

@@ -5,10 +5,11 @@
 use callreel_core::format::Codec;
 
 use super::steps::{Step, Steps};
-use super::{Carried, Clock, End, Look, Proof, Spelling, Talk, UUIDS, wire};
+use super::{BotSide, Carried, Clock, End, Look, Proof, Spelling, Talk, UUIDS, wire};
 
 pub(super) const SINCH: Look = Look {
     name: "sinch",
+    bot: BotSide::NONE,
     wires: &[wire(Codec::L16Le, "PCM", &[8000, 16_000, 24_000, 32_000, 48_000, 96_000])],
     tracks: Carried::One("inbound"),
     chunk_ms: 20,

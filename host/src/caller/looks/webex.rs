@@ -6,10 +6,11 @@
 use callreel_core::format::Codec;
 
 use super::steps::{Step, Steps};
-use super::{Carried, Clock, End, Look, MULAW, Proof, Spelling, Talk, UUIDS, Wire, wire};
+use super::{BotSide, Carried, Clock, End, Look, MULAW, Proof, Spelling, Talk, UUIDS, Wire, wire};
 
 pub(super) const WEBEX: Look = Look {
     name: "webex",
+    bot: BotSide::NONE,
     wires: &[
         Wire { encoding: "MULAW_FORMAT", ..MULAW },
         wire(Codec::Alaw, "ALAW_FORMAT", &[8000]),
