@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::packages;
 use crate::harness::process::{Setup, callreel};
-use crate::harness::shelf;
+use crate::harness::relayed::Both;
 
 /// The packages of the bot, with their versions.
 const PACKAGES: [&str; 4] =
@@ -21,9 +21,6 @@ const PACKAGES: [&str; 4] =
 const DIFFERENCE_MS_MAX: usize = 60;
 
 const SAMPLES_PER_MS: usize = 8;
-
-/// Bytes before the samples.
-const WAV_HEADER_BYTES: usize = 44;
 
 /// A folder with the bot, from which its packages are found.
 fn home() -> PathBuf {
@@ -74,27 +71,21 @@ impl Drop for Bot {
     }
 }
 
-/// Calls a URL, and interrupts the bot's second answer; returns the file of both sides on the caller's clock.
+/// Calls a URL, and speaks over the bot's second answer; returns the bot's audio as the caller heard it.
 fn call(url: &str, dir: &Path, name: &str) -> Vec<i16> {
     let heard = dir.join(format!("{name}.wav"));
     let mut caller = Command::new(callreel());
     caller.args(["call", "--url", url, "--duration", "7s", "--stream-sid", "MZagents"]);
     caller.args(["--barge-in", "5900ms", "--save-heard"]).arg(&heard).stdout(Stdio::null());
     assert!(caller.status().unwrap().success(), "{url}");
-    let file = fs::read(heard).unwrap();
-    file[WAV_HEADER_BYTES..]
-        .as_chunks()
-        .0
-        .iter()
-        .map(|sample| i16::from_le_bytes(*sample))
-        .collect()
+    let samples = hound::WavReader::open(heard).unwrap().into_samples().map(Result::unwrap);
+    samples.skip(1).step_by(2).collect()
 }
 
-/// The parts of the bot's channel that are no silence, as begin and length in samples.
-fn utterances(stereo: &[i16]) -> Vec<(usize, usize)> {
+/// The parts of a bot's audio that are no silence, as begin and length in samples.
+fn utterances(bot: &[i16]) -> Vec<(usize, usize)> {
     let mut found = Vec::<(usize, usize)>::new();
-    let pairs = stereo.as_chunks::<2>().0.iter().enumerate();
-    for (at, _) in pairs.filter(|(_, [_, bot])| *bot != 0) {
+    for (at, _) in bot.iter().enumerate().filter(|(_, sample)| **sample != 0) {
         match found.last_mut() {
             Some((begin, length)) if *begin + *length == at => *length += 1,
             _ => found.push((at, 1)),
@@ -120,11 +111,11 @@ fn a_bot_of_the_agents_sdk_does_as_without_the_relay_and_the_file_is_what_was_he
     assert_eq!(said, alone.messages("to the provider"));
     assert_eq!(relayed.told(), alone.told());
     // The caller heard less than the bot has sent, and that is in the file.
-    let recording = shelf::wait_for(&recordings, "MZagents");
+    let recording = Both::wait_for(&recordings, "MZagents");
     assert_eq!(recording.state(), ("complete", "stop"));
     let bot = &recording.record["bot"];
     assert_eq!((&bot["truth"], &bot["sent_ms"]), (&"echo_confirmed".into(), &6000.into()), "{bot}");
-    let (truth, found) = (utterances(&heard), utterances(recording.samples()));
+    let (truth, found) = (utterances(&heard), utterances(&recording.right));
     assert_eq!((truth.len(), found.len()), (2, 2), "{truth:?} {found:?}");
     for (truth, found) in truth.iter().zip(&found) {
         let near = |a: usize, b: usize| a.abs_diff(b) <= DIFFERENCE_MS_MAX * SAMPLES_PER_MS;
