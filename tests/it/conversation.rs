@@ -318,7 +318,7 @@ fn a_recorded_call_tells_its_facts_in_its_record_and_in_the_metrics() {
     let told = &record["conversation"];
     check_record(told);
     // The same in the file beside the WAV.
-    assert_eq!(records(recorder.dir.path()), [record.clone()]);
+    assert_eq!(records(recorder.dir.path()), std::slice::from_ref(&record));
     let description = recorder.get("/openapi.json").json();
     let schemas = &description["components"]["schemas"];
     validate(&description, &schemas["Record"], &record);

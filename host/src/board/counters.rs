@@ -396,7 +396,9 @@ mod tests {
         assert_eq!((counts[13], counts[14]), ((10.0, 1), (f64::INFINITY, 1)));
         assert_eq!(sum, Duration::from_micros(20_000_102));
         let ResponseTimes(responses) = ResponseTimes::default();
-        [700, 701, 20_000].map(|ms| responses.add(Duration::from_millis(ms)));
+        for ms in [700, 701, 20_000] {
+            responses.add(Duration::from_millis(ms));
+        }
         let (counts, _) = responses.read();
         let found = counts.iter().filter(|(_, count)| *count > 0);
         assert!(found.eq(&[(0.7, 1), (1.0, 1), (f64::INFINITY, 1)]), "{counts:?}");
