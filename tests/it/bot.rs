@@ -257,6 +257,7 @@ fn messages_that_cannot_be_read_tell_the_reason() {
             r#"{"event":"media","media":{"payload":"AAcO"},"media":{"payload":"AAcO"}}"#,
             PeerError::Shape,
         ),
+        (r#"{"event":"media","media":"AAcO","media":{"payload":"AAcO"}}"#, PeerError::Shape),
         (r#"{"event":"media","event":"clear","media":{"payload":"AAcO"}}"#, PeerError::Shape),
         (r#"{"event":"media","media":{"payload":"AAcO"}"#, PeerError::Json),
         ("hello", PeerError::Shape),

@@ -96,6 +96,10 @@ impl Fields {
                 _ => {}
             }
         }
+        if !is_own && is(names.media) {
+            // Beside the object there is something else of its name.
+            return None;
+        }
         if !names.sequence.is_empty() && is(names.sequence) {
             return set(&mut self.sequence, value.number()?);
         }
