@@ -118,6 +118,7 @@ impl Dialogue {
     }
 
     /// Id of the last message, if it is that of a part of the call.
+    #[cfg(feature = "audiocodes")]
     pub(super) fn part(&self) -> Option<&str> {
         self.has_parts.then(|| self.id())
     }
