@@ -53,6 +53,36 @@ fn a_call_goes_on_without_its_disk_and_is_whole_when_the_disk_works_in_time() {
 }
 
 #[test]
+fn audio_and_the_stop_that_waited_for_the_disk_are_recorded_though_the_call_is_over() {
+    let mut disk = Disk::new();
+    let relayed = Relayed::with_disk(&disk);
+    disk.fail("MZ", "*", ALL, Errno::NOSPC);
+    for is_closed_by_bot in [false, true] {
+        let id = format!("MZ{is_closed_by_bot}");
+        let (mut peer, mut bot) = relayed.started(&id);
+        // The recorder takes ten seconds without a disk.
+        peer.say(15 * SECOND);
+        for _ in 0..15 * 50 {
+            assert!(bot.heard().contains(r#""event":"media""#));
+        }
+        peer.stop();
+        assert!(bot.heard().contains(r#""event":"stop""#));
+        if is_closed_by_bot {
+            bot.send(&bot::frame(FIN | CLOSE, &[0x03, 0xE8]));
+        } else {
+            peer.close(1000);
+        }
+        assert_eq!(bot.close_code(), Some(1000));
+        assert_eq!(close_code(&mut peer.socket), Some(1000));
+        disk.heal();
+        let both = relayed.recorded(&id);
+        assert_eq!(both.state(), ("complete", "stop"));
+        assert!(both.left == peer.pcm(), "{} samples", both.left.len());
+        disk.fail("MZ", "*", ALL, Errno::NOSPC);
+    }
+}
+
+#[test]
 fn a_full_disk_refuses_no_relayed_call() {
     let disk = SmallDisk::mount();
     let relayed = Relayed::into(&disk.dir());

@@ -192,6 +192,11 @@ impl Pair {
         let mut buffer = std::mem::take(&mut desk.buffer);
         self.recorder.take_of_provider(&mut buffer[..count], message_end, desk, now);
         desk.buffer = buffer;
+        self.note_stop(now);
+    }
+
+    /// Gives the bot its time to end, once the recorder has come to the end of the stream.
+    fn note_stop(&mut self, now: Instant) {
         if self.recorder.has_stopped() && matches!(self.closing, Closing::No) {
             self.closing = Closing::Stopped(now + STOP_PATIENCE);
         }
@@ -287,6 +292,7 @@ impl Pair {
     /// Does the housekeeping. Returns whether the call has something to do.
     pub(super) fn tend(&mut self, desk: &mut Desk, now: Instant) -> bool {
         let health = self.recorder.tend(desk, now);
+        self.note_stop(now);
         let patience = desk.config.idle_timeout;
         let media_time = health.map(|health| health.media_time).unwrap_or_default();
         match self.closing {

@@ -189,6 +189,12 @@ impl Recorder {
 
     /// Ends the recordings; after the first end, changes nothing.
     pub(super) fn end(&mut self, end: End, desk: &mut Desk, now: Instant) {
+        if !self.behind.is_empty() {
+            // Messages that wait for the disk belong to the call all the same.
+            let is_stopping = std::mem::replace(&mut desk.context.is_stopping, true);
+            self.go_on(desk, now);
+            desk.context.is_stopping = is_stopping;
+        }
         self.guarded(desk, now, |call, desk| {
             call.end(end, CloseCode::NORMAL, &mut desk.context, now);
         });
