@@ -213,6 +213,10 @@ fn listen(bot: &mut Bot) -> String {
             return opening;
         }
         opening.push_str(&text);
+        // Genesys sends no audio before its call is opened.
+        if text.contains("\"type\":\"open\"") {
+            return opening;
+        }
     }
 }
 

@@ -168,6 +168,9 @@ impl Pair {
             if received.bytes == 0 {
                 continue;
             }
+            // Not before the bytes came: the caller's clock is that of the frame with the shortest way, so one
+            // frame that seems to come too early would shift the bot's audio in the file for good.
+            let now = Instant::now();
             side.heard = now;
             let bytes = &desk.buffer[..received.bytes];
             let closes = match from {
