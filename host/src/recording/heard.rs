@@ -42,8 +42,12 @@ struct Clock {
 }
 
 impl Clock {
-    /// Notes that the stream is `end` samples long now.
+    /// Notes that the stream is `end` samples long now. A message without audio tells no time: the start of a
+    /// stream may come long before its first sample.
     fn note(&mut self, end: u64, now: Instant) {
+        if end == self.end {
+            return;
+        }
         self.end = end;
         let first = self.micros(now) - (end * 1_000_000 / u64::from(self.sample_rate_hz)) as i64;
         self.first = Some(self.first.map_or(first, |known| known.min(first)));

@@ -208,7 +208,9 @@ impl Passed {
     /// The sounds that the caller hears, by the model in words: each audio is played behind that before it,
     /// or on its arrival and the offset; a clear cuts at its own. Also the offset that the echoes tell.
     fn model(&self) -> (Vec<Range>, Option<Position>) {
-        let (mut sounds, mut end, mut offset) = (Vec::<Range>::new(), [0, 0], None::<Position>);
+        let (mut sounds, mut offset) = (Vec::<Range>::new(), None::<Position>);
+        // The end of the audio so far; and the same without the offset, by which echoes are measured.
+        let (mut end, mut end_sent) = ([0, 0], [0, 0]);
         for (message, act) in &self.acts {
             let now = self.position(*message);
             let both = |work: &dyn Fn(usize) -> i64| [work(0), work(1)];
@@ -219,6 +221,7 @@ impl Passed {
                     let follows = now[1] <= end[0];
                     let start = if follows { end } else { delayed };
                     end = both(&|side| start[side] + samples);
+                    end_sent = both(&|side| now[side].max(end_sent[side]) + samples);
                     match sounds.last_mut().filter(|last| last.code == *code && follows) {
                         Some(last) => last.end = end,
                         None => sounds.push(Range { code: *code, start, end }),
@@ -226,12 +229,13 @@ impl Passed {
                 }
                 Clear => {
                     end = both(&|side| end[side].min(now[side]));
+                    end_sent = both(&|side| end_sent[side].min(now[side]));
                     for sound in &mut sounds {
                         sound.end = [0, 1].map(|side| sound.end[side].min(now[side]));
                     }
                 }
                 Echo(_) => {
-                    let told = [now[0] - end[1], now[1] - end[0]].map(|told| told.max(0));
+                    let told = [now[0] - end_sent[1], now[1] - end_sent[0]].map(|told| told.max(0));
                     offset = offset
                         .map(|known| [0, 1].map(|side: usize| known[side].min(told[side])))
                         .or(Some(told));
