@@ -266,7 +266,9 @@ impl Recording {
         posts: &mut Posts,
         now: Instant,
     ) {
-        turn.gaps().for_each(|gap| self.add_gap(&gap));
+        if !turn.is_gapless() {
+            turn.gaps().for_each(|gap| self.add_gap(&gap));
+        }
         while !turn.is_drained() {
             match turn.poll_run(self.room()) {
                 // The audio waits for that of the other track.
