@@ -16,6 +16,7 @@ use super::{
     place_metered, providers,
 };
 use crate::audio::Audio;
+use crate::tasks;
 use crate::trust::Authorities;
 use crate::twilio::{self, AuthToken};
 use crate::{descriptors, shown, units};
@@ -255,8 +256,8 @@ pub fn run(args: &Args) -> Result<bool, Error> {
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a process can have one more epoll");
-    let report = runtime.block_on(async {
-        let watched = tokio::spawn(watch(meter.clone(), progress_bar(&plan)));
+    let report = tasks::run_on(&runtime, async {
+        let watched = tasks::spawn(watch(meter.clone(), progress_bar(&plan)));
         let report = place_metered(&plan, meter).await;
         watched.abort();
         report
@@ -430,7 +431,7 @@ fn streams(report: &Report) -> BTreeSet<&str> {
 
 fn close_lag_p99_ms(report: &Report) -> Option<f64> {
     let mut lags: Vec<f64> = report.calls.iter().filter_map(|call| call.close_lag_ms).collect();
-    lags.sort_by(f64::total_cmp);
+    lags.sort_unstable_by(f64::total_cmp);
     let at = (lags.len() * 99).div_ceil(100).checked_sub(1)?;
     lags.get(at).copied()
 }
