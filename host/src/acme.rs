@@ -30,6 +30,7 @@ use url::{Host, Url};
 
 use self::folder::{Folder, Stored};
 use self::order::{Fault, Orderer, Window};
+use crate::tasks;
 use crate::tls::{self, Certificate, Validity};
 use crate::trust::Authorities;
 
@@ -257,7 +258,7 @@ impl Keeper {
         let ours = folder.clone();
         let orderer = move || Orderer::new(config, ours, public.port());
         // A panic has been reported already.
-        let Ok(orderer) = tokio::task::spawn_blocking(orderer).await else { return };
+        let Ok(orderer) = tasks::blocking(orderer).await else { return };
         let mut work = Work::new(orderer, folder);
         loop {
             let pause = work.go_on(&certificate).await;
@@ -287,7 +288,7 @@ async fn lock(folder: &Folder, certificate: &Certificate) -> std::fs::File {
     let mut is_told = false;
     loop {
         let ours = folder.clone();
-        let locked = tokio::task::spawn_blocking(move || ours.lock()).await;
+        let locked = tasks::blocking(move || ours.lock()).await;
         match locked.unwrap_or(Ok(None)) {
             Ok(Some(lock)) => {
                 certificate.set_trouble(None);
@@ -359,7 +360,7 @@ impl Work {
             return left.min(SLEEP_MAX);
         }
         let folder = self.folder.clone();
-        let stored = tokio::task::spawn_blocking(move || folder.stored()).await.ok().flatten();
+        let stored = tasks::blocking(move || folder.stored()).await.ok().flatten();
         let stored = stored.filter(|stored| self.orderer.is_covered_by(stored));
         if let Some(stored) = &stored {
             self.ask_for_window(stored).await;

@@ -51,6 +51,7 @@ use crate::public_url::PathPrefix;
 use crate::ready::{Phase, Readiness};
 use crate::stop::Stop;
 use crate::store::Store;
+use crate::tasks::{self, Task};
 use crate::tls::Certificate;
 
 pub use access::{Token, TokenError};
@@ -191,10 +192,10 @@ pub(crate) async fn serve(
         began: Instant::now(),
         began_at: Timestamp::now(),
     }));
-    let watch = tokio::spawn(events::watch(admin.clone()));
+    let watch = tasks::spawn(events::watch(admin.clone()));
     let (router, ledger) = (router(admin), Arc::default());
     let conversations = Conversations { path_prefix, router, ledger, write_timeout };
-    listener::run(listener, limits, certificate, conversations, phase).await;
+    listener::run(listener, limits, certificate, Arc::new(conversations), phase).await;
     watch.abort();
     let _ = watch.await;
 }
@@ -209,8 +210,19 @@ struct Conversations {
 }
 
 impl Service for Conversations {
+    fn serve(&self, stream: Stream, client: Client) -> Task<()> {
+        Box::pin(self.clone().converse(stream, client))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn set_options(&self, socket: &TcpStream) {
+        let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+    }
+}
+
+impl Conversations {
     /// Serves the requests of one connection.
-    async fn serve(self, stream: impl Stream, client: Client) {
+    async fn converse(self, stream: Stream, client: Client) {
         let Self { path_prefix, router, ledger, write_timeout } = self;
         let guest = ledger.guest();
         let mut stream = TimeoutStream::new(stream);
@@ -235,11 +247,6 @@ impl Service for Conversations {
                 debug!("closed an admin connection: its client does not read, and others need the memory");
             }
         }
-    }
-
-    #[cfg(target_os = "linux")]
-    fn set_options(&self, socket: &TcpStream) {
-        let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     }
 }
 

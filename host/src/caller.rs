@@ -22,6 +22,7 @@ use url::Url;
 use self::looks::{Carried, End, Stride, Tongue};
 use crate::audio::Audio;
 use crate::disk::is_there;
+use crate::tasks::Task;
 use crate::trust::Authorities;
 use crate::twilio::AuthToken;
 
@@ -452,7 +453,7 @@ pub async fn place_metered(plan: &Plan, meter: Arc<Meter>) -> Result<Report, Err
     let (begun, tls) = (crew.begun, crew.tls.clone());
     let mut calls = JoinSet::new();
     for index in 0..plan.calls {
-        calls.spawn(call::run(crew.clone(), index));
+        calls.spawn(Box::pin(call::run(crew.clone(), index)) as Task<_>);
     }
     let mut reports: Vec<CallReport> = calls.join_all().await.into_iter().flatten().collect();
     // Stable: a call's reconnects stay in their order.

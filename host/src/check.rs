@@ -14,7 +14,7 @@ use self::network::Port;
 use crate::capacity::{self, Shortage};
 use crate::cli::ServeArgs;
 use crate::cli::environment::Oddities;
-use crate::{Config, descriptors, log};
+use crate::{Config, descriptors, log, tasks};
 
 /// The judgement of one thing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -91,7 +91,7 @@ pub fn run(args: ServeArgs) -> bool {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(async {
+        Ok(runtime) => tasks::run_on(&runtime, async {
             let mut is_up = false;
             for (index, port) in ports.iter().enumerate() {
                 let is_callreels = port.check(&mut report).await;

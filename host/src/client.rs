@@ -6,14 +6,13 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -25,6 +24,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, Error as TlsError, RootCertStore};
 use url::{Position, Url};
 
+use crate::connect::Stream;
+use crate::tasks;
 use crate::trust::{self, Authorities, NoRoots};
 
 /// Longest time for each step: connecting, TLS, and the head of the answer.
@@ -127,13 +128,13 @@ impl Headers<'_> {
 pub(crate) async fn get(url: &Url, headers: Headers<'_>) -> Result<Answer, Error> {
     let (address, tcp) = connect(url).await?;
     if url.scheme() != "https" {
-        let response = ask(tcp, url, &address, headers).await?;
+        let response = ask(Box::new(TokioIo::new(tcp)), url, &address, headers).await?;
         return Ok(Answer { response, certificate_days: None });
     }
     let (name, tls) = secure(url, &address, tcp, tls_client()?).await?;
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate_days = days_left(chain, &name, roots()?);
-    let response = ask(tls, url, &address, headers).await?;
+    let response = ask(Box::new(TokioIo::new(tls)), url, &address, headers).await?;
     Ok(Answer { response, certificate_days })
 }
 
@@ -148,11 +149,11 @@ pub(crate) async fn get_unverified(
 ) -> Result<Response<Incoming>, Error> {
     let (address, tcp) = connect(url).await?;
     if url.scheme() != "https" {
-        return ask(tcp, url, &address, headers).await;
+        return ask(Box::new(TokioIo::new(tcp)), url, &address, headers).await;
     }
     let client = TlsConnector::from(Arc::new(trust::client_without_trust()));
     let (_, tls) = secure(url, &address, tcp, client).await?;
-    ask(tls, url, &address, headers).await
+    ask(Box::new(TokioIo::new(tls)), url, &address, headers).await
 }
 
 /// Connects to the host of a URL. Returns `HOST:PORT` with the connection.
@@ -187,15 +188,12 @@ fn late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")
 }
 
-async fn ask<S>(
-    socket: S,
+async fn ask(
+    socket: Box<dyn Stream>,
     url: &Url,
     address: &str,
     headers: Headers<'_>,
-) -> Result<Response<Incoming>, Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) -> Result<Response<Incoming>, Error> {
     let failed = |cause: String| Error::Http { address: address.to_owned(), cause };
     let mut request = Request::get(&url[Position::BeforePath..Position::AfterQuery])
         .header(HOST, &url[Position::BeforeHost..Position::AfterPort])
@@ -210,11 +208,11 @@ where
     if let Some(id) = headers.last_event {
         request = request.header("last-event-id", id);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|e| failed(e.to_string()))?;
+    let request = request.body(Full::<Bytes>::default()).map_err(|e| failed(e.to_string()))?;
     let asked = async {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+        let (mut sender, connection) = http1::handshake(socket).await?;
         // It ends with the body of the answer.
-        tokio::spawn(connection);
+        tasks::spawn(async { drop(connection.await) });
         sender.send_request(request).await
     };
     match timeout(STEP_TIMEOUT, asked).await {

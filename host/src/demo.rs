@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use callreel_core::g711::decode_mulaw;
@@ -88,11 +88,20 @@ pub enum Error {
 }
 
 /// Records a few calls, prints where the recordings are and whether they are right, and goes on serving
-/// until `stop` resolves, unless `args.once` is set.
+/// until `stop` resolves, unless `args.once` is set. Nothing happens before the first poll.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn run(args: &Args, stop: Stop) -> Result<(), Error> {
+#[inline(never)]
+pub fn run(
+    args: &Args,
+    stop: Stop,
+) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> {
+    // With its type hidden, the code of the future is built with this crate alone.
+    Box::pin(show(args, stop))
+}
+
+async fn show(args: &Args, stop: Stop) -> Result<(), Error> {
     // The demo has its own settings and port: a server may run beside it. It looks for no token.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let files = args.tls.then(|| CertificateFiles::make(&args.dir)).transpose()?;
@@ -115,7 +124,7 @@ pub async fn run(args: &Args, stop: Stop) -> Result<(), Error> {
     let end = Stop::default();
     let listeners = Listeners { public: listener.into(), admin: Some(admin.into()) };
     let mut server = pin!(crate::serve(listeners, config, end.clone()));
-    let show = async {
+    let shown = async {
         let mut stop = pin!(stop.exceeds(Order::GoOn));
         let wrong = tokio::select! {
             biased;
@@ -142,7 +151,7 @@ pub async fn run(args: &Args, stop: Stop) -> Result<(), Error> {
     let wrong = tokio::select! {
         biased;
         served = &mut server => return Ok(served?),
-        wrong = show => wrong,
+        wrong = shown => wrong,
     };
     server.await?;
     bot.iter().for_each(JoinHandle::abort);

@@ -49,6 +49,7 @@ use crate::public_url::{self, PathPrefix, PublicUrl, STREAM_PATH, Scheme, WEBHOO
 use crate::ready::{Phase, Readiness};
 use crate::relay::{self, Bots};
 use crate::stream_paths::StreamPath;
+use crate::tasks::Task;
 use crate::tls::Certificate;
 use crate::twilio;
 
@@ -190,14 +191,14 @@ pub(crate) async fn serve(
     };
     let mut watching = JoinSet::new();
     if let Some(verifier) = &front.config.twilio.verifier {
-        watching.spawn(verifier.watch());
+        watching.spawn(Box::pin(verifier.watch()) as Task<()>);
     }
     for admission in &front.config.admissions {
-        watching.spawn(admission.watch());
+        watching.spawn(Box::pin(admission.watch()) as Task<()>);
     }
     let router = router(front, refusals.clone());
     let handlers = Handlers { patience, path_prefix, router, refusals, phase: phase.clone() };
-    listener::run(listener, limits, certificate, handlers, phase).await;
+    listener::run(listener, limits, certificate, Arc::new(handlers), phase).await;
 }
 
 /// State shared by the handlers.

@@ -52,6 +52,7 @@ pub mod store;
 pub mod stream_paths;
 mod stream_tokens;
 pub mod tail;
+mod tasks;
 pub mod tls;
 pub mod trust;
 pub mod twilio;
@@ -60,6 +61,7 @@ pub mod webhook;
 
 use std::io;
 use std::panic::resume_unwind;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
@@ -82,6 +84,7 @@ use crate::public_url::PublicUrl;
 use crate::ready::{Phase, Readiness};
 pub use crate::stop::Stop;
 use crate::store::Store;
+use crate::tasks::Task;
 
 /// The longest time from the end of another instance that kept house to the delivery of its webhook
 /// messages by this one, beside that until the store has noticed.
@@ -137,19 +140,31 @@ pub enum Error {
     System(#[from] io::Error),
 }
 
+/// A recorder at work, until its end: see [`serve`].
+pub type Serving = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
 /// Records calls until `stop` orders an end, then drains, finishes every call and returns.
 ///
 /// The caller brings the listeners, so a test can bind port 0. From the first order on, new calls are
 /// refused with 503, or left to the other recorder that has the same socket (see [`HandOver`]).
 ///
+/// Nothing happens before the first poll.
+///
 /// # Errors
 /// The directory or the system does not allow recording. Nothing has been recorded then.
-pub async fn serve(
-    listeners: impl Into<Listeners>,
-    mut config: Config,
-    stop: Stop,
-) -> Result<(), Error> {
-    let Listeners { public, admin } = listeners.into();
+pub fn serve(listeners: impl Into<Listeners>, config: Config, stop: Stop) -> Serving {
+    serving(listeners.into(), config, stop)
+}
+
+/// Hides the type of the future: its code is built with this crate, and not once more with each program that
+/// polls it.
+#[inline(never)]
+fn serving(listeners: Listeners, config: Config, stop: Stop) -> Serving {
+    Box::pin(run(listeners, config, stop))
+}
+
+async fn run(listeners: Listeners, mut config: Config, stop: Stop) -> Result<(), Error> {
+    let Listeners { public, admin } = listeners;
     let public_address = public.local_addr()?;
     let outbox = config.webhook.is_some().then(|| Outbox::new(&config.store.dir));
     config.engine.pace = Arc::new(Pace::new(config.http.calls_per_second_max));
@@ -192,19 +207,20 @@ pub async fn serve(
     };
     let helpers = [
         keeper.zip(certificate.clone()).map(|(keeper, certificate)| {
-            tokio::spawn(keeper.run(certificate, public_address)).abort_handle()
+            tasks::spawn(keeper.run(certificate, public_address)).abort_handle()
         }),
-        certificate.map(|certificate| tokio::spawn(certificate.watch()).abort_handle()),
+        certificate.map(|certificate| tasks::spawn(certificate.watch()).abort_handle()),
         config.webhook.zip(outbox).map(|(config, outbox)| {
-            tokio::spawn(deliver(config, outbox, Arc::clone(&store))).abort_handle()
+            tasks::spawn(deliver(config, outbox, Arc::clone(&store))).abort_handle()
         }),
-        Some(tokio::spawn(manager::feed_watchdog(handle.clone())).abort_handle()),
+        Some(tasks::spawn(manager::feed_watchdog(handle.clone())).abort_handle()),
     ];
     let entrance = http::Entrance { engine: handle, board, readiness, upgrading };
     // Accepted by the threads that serve the requests: no call is handed from thread to thread before its
     // handshake is over.
     let mut listening = JoinSet::new();
-    listening.spawn(http::serve(public, config.http, entrance, phases.clone()));
+    let served: Task<()> = Box::pin(http::serve(public, config.http, entrance, phases.clone()));
+    listening.spawn(served);
     let http = async {
         if let Some(Err(error)) = listening.join_next().await
             && let Ok(panic) = error.try_into_panic()

@@ -3,20 +3,19 @@
 //! A connection waits for its first byte, if its listener has places for that. Then it takes a place
 //! among the [`Exchanges`], where the listener's [`Service`] serves it.
 //!
-//! The service gets a [`Stream`]; only the steps before it know that a connection is a TCP socket, and
-//! whether it speaks TLS. The handshake runs in `Rooms::serve`: there the connection has its place.
+//! The service gets a [`Stream`], whether it speaks TLS or not. The handshake runs in `Rooms::serve`: there the connection has its place.
 
 mod exchanges;
 mod hand_over;
 pub(crate) mod proxy;
 mod standing;
+mod stream;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
@@ -28,22 +27,19 @@ pub use self::hand_over::{HandOver, Listener};
 use self::hand_over::{Opening, Presence};
 use self::standing::Known;
 pub(crate) use self::standing::{Level, Standing};
+pub(crate) use self::stream::Stream;
 use crate::ready::Phase;
+use crate::tasks::Task;
 use crate::tls::{self, Certificate};
 
 /// Pause after an accept that failed for lack of a resource (mostly descriptors), so that the wait does
 /// not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The bytes from and to a peer.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
-
 /// The use of a listener's connections.
-pub(crate) trait Service: Clone + Send + Sync + 'static {
-    /// Serves a connection. The future is dropped if the connection must give way, or at a shutdown.
-    fn serve(self, stream: impl Stream, client: Client) -> impl Future<Output = ()> + Send;
+pub(crate) trait Service: Send + Sync + 'static {
+    /// Serves a connection. The task is dropped if the connection must give way, or at a shutdown.
+    fn serve(&self, stream: Stream, client: Client) -> Task<()>;
 
     /// Sets the options of a socket that is about to be served.
     fn set_options(&self, _socket: &TcpStream) {}
@@ -110,7 +106,7 @@ pub(crate) async fn run(
     listener: Listener,
     limits: Limits,
     certificate: Option<Certificate>,
-    service: impl Service,
+    service: Arc<dyn Service>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let address = listener.local_addr().ok();
@@ -181,7 +177,7 @@ fn is_peers_fault(error: &io::Error) -> bool {
 }
 
 /// The connections of a listener.
-struct Rooms<S> {
+struct Rooms {
     /// Connections from which no byte has arrived, and the time for it.
     silent: Option<(Exchanges, Duration)>,
     exchanges: Exchanges,
@@ -191,16 +187,16 @@ struct Rooms<S> {
     certificate: Option<Certificate>,
     /// The count of `exchanges`.
     known: Arc<Known>,
-    service: S,
+    service: Arc<dyn Service>,
     /// Way of connections from one room to the other, when their first byte has arrived.
     spoke: mpsc::UnboundedSender<(TcpStream, Client)>,
 }
 
-impl<S: Service> Rooms<S> {
+impl Rooms {
     fn new(
         limits: Limits,
         certificate: Option<Certificate>,
-        service: S,
+        service: Arc<dyn Service>,
         spoke: mpsc::UnboundedSender<(TcpStream, Client)>,
     ) -> Self {
         let exchanges = Exchanges::new(limits.exchanges_max);
@@ -226,14 +222,15 @@ impl<S: Service> Rooms<S> {
         let socket = Arc::new(socket);
         let standing = Arc::new(Standing::silent(&socket, &self.known));
         let client = Client { peer, accepted, standing: Arc::clone(&standing), _presence };
-        let (service, spoke, patience) = (self.service.clone(), self.spoke.clone(), *patience);
-        silent.admit(standing, await_first_byte(socket, client, patience, service, spoke)).await;
+        let (service, spoke, patience) = (Arc::clone(&self.service), self.spoke.clone(), *patience);
+        let wait = await_first_byte(socket, client, patience, service, spoke);
+        silent.admit(standing, Box::pin(wait)).await;
     }
 
     /// Serves a connection, as soon as there is a place for it.
     async fn serve(&mut self, mut socket: TcpStream, mut client: Client) {
         let (proxy_timeout, certificate) = (self.proxy_timeout, self.certificate.clone());
-        let (service, standing) = (self.service.clone(), Arc::clone(&client.standing));
+        let (service, standing) = (Arc::clone(&self.service), Arc::clone(&client.standing));
         // In a box from here on: it is large, and goes through several hands.
         let connection = Box::pin(async move {
             if let Err(error) = socket.set_nodelay(true) {
@@ -250,9 +247,9 @@ impl<S: Service> Rooms<S> {
                 }
             }
             let Some(certificate) = certificate else {
-                return service.serve(socket, client).await;
+                return service.serve(Stream::Plain(socket), client).await;
             };
-            let mut waiting = Waiting { service: &service, peer: client.peer, is_over: false };
+            let mut waiting = Waiting { service: &*service, peer: client.peer, is_over: false };
             let shaken = certificate.accept(socket).await;
             waiting.is_over = true;
             drop(waiting);
@@ -260,7 +257,7 @@ impl<S: Service> Rooms<S> {
                 Ok(None) => debug!(peer = %client.peer, "the ACME server has its answer"),
                 Ok(Some(stream)) => {
                     client.standing.raise(Level::Shaken);
-                    service.serve(stream, client).await;
+                    service.serve(Stream::Tls(Box::new(stream)), client).await;
                 }
                 Err(fault) => service.report_handshake(client.peer, fault),
             }
@@ -285,13 +282,13 @@ impl<S: Service> Rooms<S> {
 }
 
 /// A connection that has sent nothing of a request. If it is dropped before that changes, it is reported.
-struct Waiting<'s, S: Service> {
-    service: &'s S,
+struct Waiting<'s> {
+    service: &'s dyn Service,
     peer: SocketAddr,
     is_over: bool,
 }
 
-impl<S: Service> Drop for Waiting<'_, S> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.is_over {
             self.service.report_silent(self.peer, SilentEnd::Closed);
@@ -300,14 +297,14 @@ impl<S: Service> Drop for Waiting<'_, S> {
 }
 
 /// Waits for the first byte of a connection, then passes the connection on.
-async fn await_first_byte<S: Service>(
+async fn await_first_byte(
     socket: Arc<TcpStream>,
     client: Client,
     patience: Duration,
-    service: S,
+    service: Arc<dyn Service>,
     spoke: mpsc::UnboundedSender<(TcpStream, Client)>,
 ) {
-    let mut waiting = Waiting { service: &service, peer: client.peer, is_over: false };
+    let mut waiting = Waiting { service: &*service, peer: client.peer, is_over: false };
     // A peek, since `readable` may tell of bytes where there are none, as it does for each new socket.
     let waited = timeout(patience, socket.peek(&mut [0])).await;
     waiting.is_over = true;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use crate::engine::Handle;
+use crate::tasks;
 
 /// The time that a message about the drain gives the service to end, in microseconds. Each such message
 /// extends it, so a drain needs no `TimeoutStopSec` of its length.
@@ -26,13 +27,13 @@ pub(crate) fn tell_draining(calls: usize) {
     let more = NotifyState::ExtendTimeoutUsec(EXTENSION_US);
     let status = format!("draining, {calls} calls left");
     // The socket may be full.
-    tokio::task::spawn_blocking(move || tell(&[more, NotifyState::Status(&status)]));
+    drop(tasks::blocking(move || tell(&[more, NotifyState::Status(&status)])));
 }
 
 /// Tells that the calls are being finished.
 pub(crate) fn tell_finishing() {
     let state = || tell(&[NotifyState::Status("finishing every call")]);
-    tokio::task::spawn_blocking(state);
+    drop(tasks::blocking(state));
 }
 
 /// Shows a sign of life twice in each interval of the watchdog, while no thread that reads calls or
@@ -50,7 +51,7 @@ pub(crate) async fn feed_watchdog(engine: Handle) {
         if stuck.is_empty() {
             let beat = || tell(&[NotifyState::Watchdog]);
             // The socket may be full; the next beat waits for this one.
-            let _ = tokio::task::spawn_blocking(beat).await;
+            let _ = tasks::blocking(beat).await;
         } else {
             tracing::error!(
                 threads = stuck.join(", "),

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::engine::Handle;
 use crate::log;
 use crate::store::Store;
+use crate::tasks;
 use crate::tls::Certificate;
 
 /// The time for which one trial of the disk answers all requests.
@@ -124,7 +125,7 @@ impl Readiness {
                     store.try_publishing();
                 };
                 // A panic of the trial has been reported already.
-                let _ = tokio::task::spawn_blocking(try_it).await;
+                let _ = tasks::blocking(try_it).await;
             }
         };
         let is_slow = door.is_slow() || tokio::time::timeout(PATIENCE, trial).await.is_err();

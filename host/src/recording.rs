@@ -232,7 +232,9 @@ impl Recording {
         posts: &mut Posts,
         now: Instant,
     ) {
-        turn.gaps().for_each(|gap| self.add_gap(&gap));
+        if !turn.is_gapless() {
+            turn.gaps().for_each(|gap| self.add_gap(&gap));
+        }
         if self.heard.is_some() {
             return self.take_beside_bot(turn, posts, now);
         }

@@ -148,7 +148,7 @@ fn repair_dir(
         Ok(entries) => entries.map_while(Result::ok).map(|entry| entry.path()).collect(),
         Err(error) => return refuse(dir, &error.into(), counts),
     };
-    paths.sort();
+    paths.sort_unstable();
     paths.iter().try_for_each(|path| repair_below(path, dry_run, depth + 1, counts))
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::lock::lock;
+use crate::tasks;
 
 /// Time between two looks at the file.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -183,7 +184,7 @@ impl<T: Send + Sync + 'static> Watched<T> {
             };
             let watched = self.clone();
             // A panic has been reported already.
-            let _ = tokio::task::spawn_blocking(move || watched.look(is_hangup)).await;
+            let _ = tasks::blocking(move || watched.look(is_hangup)).await;
         }
     }
 }

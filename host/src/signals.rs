@@ -1,12 +1,14 @@
 //! Handling of the signals that would end the process.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use callreel::Stop;
 use callreel::log::Log;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tracing::{debug, info};
 
 /// Signals that stop the recorder: the first one after a drain of `--drain`, another one at once.
@@ -88,7 +90,7 @@ pub(crate) fn take(program: Program, stop: &Stop) -> io::Result<()> {
 fn give(number: Signal, name: &'static str, stop: &Stop, order: fn(&Stop)) -> io::Result<()> {
     let mut signal = signal(SignalKind::from_raw(number.as_raw()))?;
     let stop = stop.clone();
-    tokio::spawn(async move {
+    spawn(async move {
         while signal.recv().await.is_some() {
             // Before the order, so that the last line of the log is that of the end.
             info!(signal = name, "told to stop");
@@ -100,19 +102,25 @@ fn give(number: Signal, name: &'static str, stop: &Stop, order: fn(&Stop)) -> io
 
 fn reload_at_hangup(log: Arc<Log>) -> io::Result<()> {
     let mut signal = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
+    spawn(async move {
         while signal.recv().await.is_some() {
             let log = Arc::clone(&log);
             // Reading the filter's file may hang.
-            let _ = tokio::task::spawn_blocking(move || log.reload()).await;
+            let _ = spawn_blocking(move || log.reload()).await;
         }
     });
     Ok(())
 }
 
+/// Starts a task, in a box: the code of the runtime for it is built once.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(task);
+    tokio::spawn(task);
+}
+
 fn ignore(number: Signal, name: &'static str) -> io::Result<()> {
     let mut signal = signal(SignalKind::from_raw(number.as_raw()))?;
-    tokio::spawn(async move {
+    spawn(async move {
         while signal.recv().await.is_some() {
             if matches!(number, Signal::USR1 | Signal::USR2) {
                 info!(signal = name, "ignored");

@@ -21,6 +21,7 @@ use url::Url;
 use crate::client::{self, Headers};
 use crate::list::length;
 use crate::log::{self, ReaderGone};
+use crate::tasks;
 
 /// Silence after which a connection counts as lost: the server sends its state every two seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -127,7 +128,7 @@ pub enum Error {
 /// See [`Error`]: the server cannot be reached at first, or refuses. Later it is tried again.
 pub fn run(args: &Args) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(follow(args))
+    tasks::run_on(&runtime, follow(args))
 }
 
 async fn follow(args: &Args) -> Result<(), Error> {
@@ -178,7 +179,7 @@ async fn connect(url: &Url, args: &Args, last_event: Option<&str>) -> Result<Inc
         }
         status => {
             let text = client::read(answer.response).await.map(|(_, text)| text);
-            let problem = serde_json::from_str::<Value>(&text.unwrap_or_default());
+            let problem = serde_json::from_slice::<Value>(text.unwrap_or_default().as_bytes());
             let detail = problem.ok().and_then(|it| Some(it.get("detail")?.as_str()?.to_owned()));
             let detail = detail.map(|detail| format!(" {detail}")).unwrap_or_default();
             Err(Error::Answer { url: args.admin.clone(), status: status.as_u16(), detail })
@@ -304,7 +305,7 @@ impl Calls {
                 struct Picture {
                     calls: Vec<Live>,
                 }
-                match serde_json::from_str::<Picture>(data) {
+                match serde_json::from_slice::<Picture>(data.as_bytes()) {
                     Ok(picture) => {
                         (self.has_picture, self.is_lost) = (true, false);
                         self.compare(picture.calls)
@@ -312,11 +313,11 @@ impl Calls {
                     Err(_) => Ok(()),
                 }
             }
-            "started" => match serde_json::from_str::<Live>(data) {
+            "started" => match serde_json::from_slice::<Live>(data.as_bytes()) {
                 Ok(live) => self.begin(live),
                 Err(_) => Ok(()),
             },
-            "published" => match serde_json::from_str::<Finished>(data) {
+            "published" => match serde_json::from_slice::<Finished>(data.as_bytes()) {
                 Ok(finished) => self.end(&finished),
                 Err(_) => Ok(()),
             },

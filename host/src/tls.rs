@@ -38,6 +38,7 @@ use self::files::{Files, Made, Servers, make};
 pub(crate) use self::names::Validity;
 use crate::lock::lock;
 use crate::secrets;
+use crate::tasks;
 
 /// Time between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -230,7 +231,7 @@ impl Certificate {
             }
             let certificate = self.clone();
             // A panic has been reported already.
-            let _ = tokio::task::spawn_blocking(move || certificate.look()).await;
+            let _ = tasks::blocking(move || certificate.look()).await;
         }
     }
 
@@ -301,7 +302,7 @@ async fn accept_or_answer(
     }
     let domain = hello.server_name().unwrap_or_default().to_ascii_lowercase();
     let folder = folder.to_owned();
-    let answer = tokio::task::spawn_blocking(move || challenge::answer(&folder, &domain)).await;
+    let answer = tasks::blocking(move || challenge::answer(&folder, &domain)).await;
     let Some(answer) = answer.ok().flatten() else {
         return Err(refuse(start, Fault::NoChallenge).await);
     };

@@ -22,6 +22,7 @@ use url::Position;
 use self::post::{Client, Failure, Reply};
 use crate::outbox::{self, Answer, Outbox};
 use crate::secrets::{self, Watched};
+use crate::tasks;
 use crate::trust::{Authorities, NoAuthority};
 
 /// The pause before the second try.
@@ -230,7 +231,7 @@ pub async fn deliver(config: Config, outbox: Outbox, end: impl Future<Output = (
         stale.look(false);
         Client::new(&authorities)
     };
-    let client = tokio::task::spawn_blocking(prepare).await;
+    let client = tasks::blocking(prepare).await;
     // Only a panic ends the task; it was reported already.
     let Ok(client) = client else { return };
     if let Some(fault) = client.fault().filter(|_| urls.iter().any(|url| url.0.scheme() == "https"))

@@ -102,6 +102,32 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
         held_open.chain(own).chain(of_other)
     }
 
+    /// Whether [`gaps`](Self::gaps) has nothing to tell, as after most messages: a cheap look. `false`: ask
+    /// `gaps`, which may have nothing to tell nevertheless.
+    ///
+    /// ```
+    /// # use callreel_core::frame::Provider;
+    /// # use callreel_core::session::{RING_ONE_TRACK_MIN, Session};
+    /// # let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
+    /// for (message, is_gapless) in [
+    ///     (r#"{"event":"start","streamSid":"MZ1"}"#, true),
+    ///     (r#"{"event":"media","media":{"timestamp":"0","payload":"gIB/fw=="}}"#, true),
+    ///     (r#"{"event":"media","media":{"timestamp":"9000","payload":"gIB/fw=="}}"#, false),
+    /// ] {
+    ///     let mut text = message.as_bytes().to_vec();
+    ///     let mut turn = session.handle_message(&mut text)?;
+    ///     assert_eq!(turn.is_gapless(), is_gapless);
+    ///     assert_eq!(turn.gaps().count(), usize::from(!is_gapless));
+    ///     while turn.poll_pcm(&mut [0; 512]) > 0 {}
+    /// }
+    /// # Ok::<(), callreel_core::session::Error>(())
+    /// ```
+    #[must_use]
+    #[inline]
+    pub fn is_gapless(&self) -> bool {
+        self.gaps.iter().all(Option::is_none) && self.session.jitter.closed_hole(0).is_none()
+    }
+
     /// Whether nothing is left to poll. The turn of a message without audio is drained from the start.
     ///
     /// ```

@@ -17,6 +17,7 @@ use url::{Position, Url};
 use crate::client::retry_after;
 use crate::connect::{Connector, in_words};
 use crate::lock::lock;
+use crate::tasks;
 use crate::trust::Authorities;
 
 /// Longest time to connect, TLS included.
@@ -98,14 +99,16 @@ impl Shared {
         if url.scheme() != "https" {
             return Err("the ACME server names an address that is not https".to_owned());
         }
-        let request = of_origin(request, &url)?;
+        let (head, body) = of_origin(request, &url)?.into_parts();
+        let body = body.collect().await.map_err(|error| error.to_string())?;
+        let request = Request::from_parts(head, Full::new(body.to_bytes()));
         let late = |limit: Duration| format!("no answer within {} s", limit.as_secs());
         let connected = timeout(CONNECT_TIMEOUT, self.connector.connect(&url)).await;
         let io = connected.map_err(|_| late(CONNECT_TIMEOUT))??;
         let exchange = async {
             let (mut sender, connection) = http1::handshake(io).await.map_err(|e| in_words(&e))?;
             // It ends with the body of the answer.
-            let connection = tokio::spawn(connection);
+            let connection = tasks::spawn(async { drop(connection.await) });
             let answer = sender.send_request(request).await.map_err(|e| in_words(&e))?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::client::Client;
 use super::folder::{Folder, Stored, StoredAccount};
 use super::{Config, HTTPS_PORT};
+use crate::tasks;
 use crate::tls::challenge;
 
 /// Longest time for the ACME server to ask for the answers to the challenges, and to issue.
@@ -103,7 +104,7 @@ impl Orderer {
         work: impl FnOnce(&Folder) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let folder = self.folder.clone();
-        let done = tokio::task::spawn_blocking(move || work(&folder)).await;
+        let done = tasks::blocking(move || work(&folder)).await;
         done.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 

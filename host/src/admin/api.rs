@@ -26,6 +26,7 @@ use crate::outbox::Outbox;
 use crate::ready::Phase;
 use crate::record::{Key, Record, UnknownEncoding, parse_day};
 use crate::store::catalog::{Cursor, Filter};
+use crate::tasks;
 use crate::tls::Certificate;
 
 /// Recordings on one page: the default and the maximum.
@@ -63,7 +64,7 @@ impl Admin {
     ) -> Result<T, Problem> {
         let _turn = self.readers.acquire().await.map_err(Problem::internal)?;
         let store = Arc::clone(&self.sources.store);
-        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        let done = tasks::blocking(move || work(&store)).await;
         Ok(done.map_err(Problem::internal)??)
     }
 
@@ -356,7 +357,7 @@ pub(super) async fn metrics(
         _ => Format::Text,
     };
     let began_at = admin.began_at;
-    let process = tokio::task::spawn_blocking(move || Process::read(began_at)).await;
+    let process = tasks::blocking(move || Process::read(began_at)).await;
     let store = &admin.sources.store;
     let board = Arc::clone(&admin.sources.board);
     let left_for = store.oldest_left().map(|ended| Timestamp::now().duration_since(ended));
@@ -382,7 +383,7 @@ fn file_body(file: File, range: std::ops::Range<u64>) -> Body {
         while at < range.end {
             let length = (range.end - at).min(PIECE_BYTES) as usize;
             let file = Arc::clone(&file);
-            let read = tokio::task::spawn_blocking(move || {
+            let read = tasks::blocking(move || {
                 let mut piece = vec![0; length];
                 file.read_exact_at(&mut piece, at).map(|()| piece)
             });

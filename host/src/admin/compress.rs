@@ -15,6 +15,7 @@ use flate2::write::GzEncoder;
 use hyper::body::{Body as _, Bytes};
 
 use super::{Admin, accept};
+use crate::tasks;
 
 /// Shortest text that is compressed, in bytes: a shorter one fits into a packet as it is.
 const BYTES_MIN: u64 = 1400;
@@ -59,7 +60,7 @@ pub(super) async fn gzip(State(admin): State<Admin>, request: Request, next: Nex
     } else {
         let text = text.clone();
         let _turn = admin.packers.acquire().await;
-        let packed = tokio::task::spawn_blocking(move || pack(&text)).await;
+        let packed = tasks::blocking(move || pack(&text)).await;
         packed.unwrap_or_else(|error| Err(io::Error::other(error)))
     };
     let Ok(packed) = packed else {

@@ -12,6 +12,7 @@ use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
 use super::held::{Guest, Piece};
+use crate::tasks;
 
 /// Headers of an answer that goes on as long as a call or a client: no proxy on the way may compress it
 /// or hold parts of it back.
@@ -55,7 +56,8 @@ where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
     let (pieces, mut receiver) = mpsc::channel(PIECES_MAX);
-    tokio::spawn(produce(Feed { pieces, guest: Guest::current() }));
+    let written = produce(Feed { pieces, guest: Guest::current() });
+    tasks::spawn(async { drop(written.await) });
     let mut piece = None;
     Body::from_stream(poll_fn(move |cx| {
         if piece.is_none() {

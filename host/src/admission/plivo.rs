@@ -59,14 +59,14 @@ fn base(method: &str, url: &str, form: &[Field<'_>]) -> String {
     if method == "GET" {
         query.extend_from_slice(form);
     }
-    query.sort();
+    query.sort_unstable();
     let mut text = path.to_owned();
     for (index, (name, value)) in query.iter().enumerate() {
         let _ = write!(text, "{}{name}={value}", if index == 0 { "?" } else { "&" });
     }
     let mut form: Vec<&(Cow<'_, str>, Cow<'_, str>)> = form.iter().collect();
     if method != "GET" && !form.is_empty() {
-        form.sort();
+        form.sort_unstable();
         text.push_str(if query.is_empty() { "?" } else { "." });
         text.extend(form.into_iter().flat_map(|(name, value)| [&**name, &**value]));
     }

@@ -390,7 +390,8 @@ impl Stream {
 
     /// Begins or ends a pause of the recording if that was asked for.
     pub(super) fn follow_pause(&mut self, now: Instant) {
-        if let Some(recording) = &mut self.recording {
+        // Entering the span of each message would cost more than the look.
+        if let Some(recording) = self.recording.as_mut().filter(|recording| recording.has_pause()) {
             let _entered = self.span.enter();
             recording.follow_pause(now);
         }

@@ -12,6 +12,7 @@ use super::verdict::{first_failure_if_all_failed, json, verdict};
 use super::words::{self, SaidFile, parse_say};
 use super::{AskedCodec, Cue, DialledTracks, Error, Look, Meter, Plan, place_metered, providers};
 use crate::audio::Audio;
+use crate::tasks;
 use crate::trust::Authorities;
 use crate::twilio::{self, AuthToken};
 use crate::{descriptors, units};
@@ -275,8 +276,8 @@ pub fn run(args: &Args) -> Result<bool, Error> {
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a process can have one more epoll");
-    let report = runtime.block_on(async {
-        let watched = tokio::spawn(watch(meter.clone(), progress_bar(&plan)));
+    let report = tasks::run_on(&runtime, async {
+        let watched = tasks::spawn(watch(meter.clone(), progress_bar(&plan)));
         let report = place_metered(&plan, meter).await;
         watched.abort();
         report

@@ -90,7 +90,7 @@ fn plivo(token: &AuthToken, url: &str) -> Vec<Header> {
     let nonce = random_id("%%%%%%%%%%%%%%%%%%%%");
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let mut fields: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
-    fields.sort();
+    fields.sort_unstable();
     let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let sign = if fields.is_empty() { "" } else { "?" };
     let base = format!("{path}{sign}{}.{nonce}", fields.join("&"));

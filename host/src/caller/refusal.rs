@@ -68,7 +68,7 @@ const WRONG_TOKEN: &str = "; the auth token is not the server's: give that one (
 
 /// The detail of an answer in callreel's own words.
 fn detail(body: &str) -> Option<String> {
-    let answer: serde_json::Value = serde_json::from_str(body).ok()?;
+    let answer: serde_json::Value = serde_json::from_slice(body.as_bytes()).ok()?;
     // A detail has two URLs at most, of 512 bytes each.
     Some(answer.get("detail")?.as_str()?.chars().take(8 * LINE_CHARS_MAX).collect())
 }

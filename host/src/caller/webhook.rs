@@ -18,6 +18,7 @@ use super::line::Target;
 use super::messages::Ids;
 use super::twiml::{self, Step, refusal};
 use super::{DialledTracks, Error, Plan, USER_AGENT};
+use crate::connect::Stream;
 use crate::public_url::WEBHOOK_PATH;
 use crate::twilio;
 
@@ -238,8 +239,8 @@ async fn exchange(page: &Page, manner: Manner, asker: Asker<'_>) -> Result<Respo
     let request = request(page, manner, asker.plan, asker.ids)?;
     let target = Target::new(page.asked.clone());
     let socket = target.open(asker.tls).await?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(socket)).await.map_err(|e| unanswered(&e))?;
+    let socket: Box<dyn Stream> = Box::new(TokioIo::new(socket));
+    let (mut sender, connection) = http1::handshake(socket).await.map_err(|e| unanswered(&e))?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|e| unanswered(&e))?;
         let header = |name| {

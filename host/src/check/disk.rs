@@ -264,7 +264,7 @@ fn measure(dir: &Path) -> io::Result<Speed> {
         syncs.push(began.elapsed());
     }
     fs::remove_file(&path)?;
-    syncs.sort();
+    syncs.sort_unstable();
     Ok(Speed { bytes_s, sync: syncs[syncs.len() / 2] })
 }
 

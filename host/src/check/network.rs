@@ -99,7 +99,7 @@ fn bind(address: SocketAddr) -> io::Result<()> {
 
 /// Whether a text is the answer of a callreel: that of the public listener's `/`, or of `/healthz`.
 fn is_ours(text: &str) -> bool {
-    let Ok(answer) = serde_json::from_str::<Value>(text) else { return false };
+    let Ok(answer) = serde_json::from_slice::<Value>(text.as_bytes()) else { return false };
     let is_running =
         |message: &Value| message.as_str().is_some_and(|text| text.starts_with(IS_RUNNING));
     answer.get("message").is_some_and(is_running)

@@ -126,7 +126,7 @@ fn distance(name: &str, setting: &str, is_secret: bool) -> Option<usize> {
     let (given, right) = (words(name), words(setting));
     let sorted = |words: &[String]| {
         let mut words = words.to_vec();
-        words.sort();
+        words.sort_unstable();
         words
     };
     if sorted(&given) == sorted(&right) {

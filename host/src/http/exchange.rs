@@ -25,6 +25,7 @@ use crate::listener::proxy::Fault;
 use crate::listener::{Client, Level, Service, SilentEnd, Stream};
 use crate::public_url::PathPrefix;
 use crate::ready::Phase;
+use crate::tasks::Task;
 use crate::tls;
 
 /// Time for a response to leave, beyond the time for its request to arrive.
@@ -72,8 +73,8 @@ impl Drop for Unanswered<'_> {
 }
 
 impl Service for Handlers {
-    fn serve(self, stream: impl Stream, client: Client) -> impl Future<Output = ()> + Send {
-        exchange(stream, client, self)
+    fn serve(&self, stream: Stream, client: Client) -> Task<()> {
+        Box::pin(exchange(stream, client, self.clone()))
     }
 
     fn report_headless(&self, peer: SocketAddr, fault: Fault) {
@@ -107,7 +108,7 @@ impl Handlers {
 }
 
 /// Carries one request and its response over `stream`, then closes it, unless it became a WebSocket.
-async fn exchange(stream: impl Stream, client: Client, handlers: Handlers) {
+async fn exchange(stream: Stream, client: Client, handlers: Handlers) {
     let (patience, peer) = (handlers.patience, client.peer);
     let standing = Arc::clone(&client.standing);
     let head_timeout = patience.head.saturating_sub(client.accepted.elapsed());
@@ -166,7 +167,7 @@ async fn exchange(stream: impl Stream, client: Client, handlers: Handlers) {
     linger(parts.io.into_inner()).await;
 }
 
-async fn linger(mut stream: impl Stream) {
+async fn linger(mut stream: Stream) {
     let rest = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await

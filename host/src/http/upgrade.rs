@@ -15,8 +15,6 @@ use callreel_core::ws;
 use hyper::body::Body as _;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::refusals::Refusal;
@@ -26,10 +24,11 @@ use crate::board::Refused;
 use crate::call::{Hints, Known};
 use crate::engine::{BotEnd, Connection, Handle};
 use crate::headers::only;
-use crate::listener::Client;
+use crate::listener::{Client, Stream};
 use crate::origin::{self, Origin};
 use crate::public_url::Scheme;
 use crate::stream_paths::Assumed;
+use crate::tasks;
 
 /// Longest query of a stream's URL that the call keeps, in bytes; a longer one is passed over.
 const QUERY_BYTES_MAX: usize = 2048;
@@ -75,7 +74,7 @@ pub(super) async fn media_stream(
         },
     };
     let caller = Caller { client, detector, known: Arc::new(known), bot };
-    tokio::spawn(hand_over(on_upgrade, caller, front.engine, slot));
+    tasks::spawn(hand_over(on_upgrade, caller, front.engine, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
         (header::UPGRADE, "websocket"),
@@ -145,17 +144,15 @@ async fn hand_over(on_upgrade: OnUpgrade, caller: Caller, engine: Handle, _slot:
     }
 }
 
-/// Takes the socket, and the state of TLS, out of an upgraded connection. No other function beside the
-/// listener depends on the type of its streams.
+/// Takes the socket, and the state of TLS, out of an upgraded connection.
 fn take_socket(upgraded: Upgraded, caller: Caller) -> io::Result<Connection> {
-    let (socket, tls, already_read) = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => (parts.io.into_inner(), None, parts.read_buf),
-        Err(upgraded) => {
-            let parts = upgraded
-                .downcast::<TokioIo<TlsStream<TcpStream>>>()
-                .expect("the listener serves TCP sockets, with TLS or without");
-            let (socket, tls) = parts.io.into_inner().into_inner();
-            (socket, Some(Box::new(tls.into())), parts.read_buf)
+    let parts = upgraded.downcast::<TokioIo<Stream>>().expect("the listener serves its streams");
+    let already_read = parts.read_buf;
+    let (socket, tls) = match parts.io.into_inner() {
+        Stream::Plain(socket) => (socket, None),
+        Stream::Tls(stream) => {
+            let (socket, tls) = stream.into_inner();
+            (socket, Some(Box::new(tls.into())))
         }
     };
     let other_end = socket.peer_addr()?;

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::standing::{Known, Level, Standing};
+use crate::tasks::{self, Task};
 
 /// Longest time that a connection has for its request before it must give way to the next one: a client
 /// that asks and does not read the answer keeps no other out. Long enough for a genuine request, even
@@ -65,11 +66,7 @@ impl Exchanges {
     }
 
     /// Runs `connection` as soon as a place is free. Waits [`GRACE`] at most.
-    pub(super) async fn admit(
-        &mut self,
-        standing: Arc<Standing>,
-        connection: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub(super) async fn admit(&mut self, standing: Arc<Standing>, connection: Task<()>) {
         let place = self.place().await;
         // A handle keeps the memory of its whole task, finished or not.
         while self.tasks.front().is_some_and(|admitted| admitted.task.is_finished()) {
@@ -82,7 +79,7 @@ impl Exchanges {
             connection.await;
             drop(place);
         };
-        self.tasks.push_back(Admitted { at: Instant::now(), standing, task: tokio::spawn(task) });
+        self.tasks.push_back(Admitted { at: Instant::now(), standing, task: tasks::spawn(task) });
     }
 
     async fn place(&mut self) -> OwnedSemaphorePermit {

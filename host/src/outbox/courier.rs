@@ -16,13 +16,13 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
 use super::journal::{Journal, Mark, Marks};
 use super::queue::{self, Pick, Queue, Stem};
 use super::{Answer, GIVE_UP_AFTER, Outbox, ReceiverHealth, dead, id_of};
 use crate::disk::{found, read_small};
+use crate::tasks::{self, Task};
 
 /// The longest pause between two tries of one message.
 const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
@@ -50,10 +50,9 @@ const LIST_SHARE: u32 = 20;
 
 /// The fields of a stored message that the delivery reads.
 #[derive(Deserialize)]
-struct Kept<'a> {
+struct Kept {
     timestamp: Timestamp,
-    #[serde(borrow)]
-    data: &'a RawValue,
+    data: KeptData,
 }
 
 #[derive(Deserialize)]
@@ -84,7 +83,7 @@ pub async fn deliver<T, F>(
     let mut answers = Vec::new();
     let (mut end, mut has_ended) = (pin!(end), false);
     loop {
-        let round = tokio::task::spawn_blocking(move || {
+        let round = tasks::blocking(move || {
             let (orders, pause) = match has_ended {
                 true => courier.last_round(answers),
                 false => courier.round(answers),
@@ -97,11 +96,12 @@ pub async fn deliver<T, F>(
         answers = Vec::new();
         for Order { receiver, pick, text } in orders {
             let telling = tell(receiver, id_of(&pick.stem).to_owned(), text);
-            under_way.spawn(async move {
+            let telling: Task<_> = Box::pin(async move {
                 let answer = AssertUnwindSafe(telling).catch_unwind().await;
                 let error = "the delivery failed, see the log".to_owned();
                 (receiver, pick, answer.unwrap_or(Answer::Refused { error, wait: Duration::ZERO }))
             });
+            under_way.spawn(telling);
         }
         if has_ended && under_way.is_empty() {
             return;
@@ -244,11 +244,10 @@ impl Courier {
     fn read(&self, stem: &str) -> io::Result<Option<String>> {
         let text = read_small(&self.path(stem))?;
         let text = String::from_utf8(text).map_err(io::Error::other)?;
-        let kept: Kept<'_> = serde_json::from_str(&text)?;
-        let data: KeptData = serde_json::from_str(kept.data.get())?;
+        let Kept { timestamp, data } = serde_json::from_slice(text.as_bytes())?;
         if let Some(wav) = data.wav {
             let day = data.started_at.strftime("%Y-%m-%d").to_string();
-            let is_old = Timestamp::now().duration_since(kept.timestamp).as_secs() > UNREADY_MAX;
+            let is_old = Timestamp::now().duration_since(timestamp).as_secs() > UNREADY_MAX;
             // An empty file only claims the WAV's name.
             let file = fs::symlink_metadata(self.outbox.0.store_dir.join(day).join(wav.file));
             if !is_old && !file.is_ok_and(|file| file.len() > 0) {

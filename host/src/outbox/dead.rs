@@ -67,7 +67,7 @@ pub fn list(store_dir: &Path) -> io::Result<Vec<Letter>> {
             written_at,
         });
     }
-    letters.sort_by(|a, b| (a.written_at, &a.name).cmp(&(b.written_at, &b.name)));
+    letters.sort_unstable_by(|a, b| (a.written_at, &a.name).cmp(&(b.written_at, &b.name)));
     Ok(letters)
 }
 

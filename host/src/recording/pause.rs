@@ -103,12 +103,15 @@ impl Recording {
         self.block[self.block_bytes..self.block_bytes + silent].fill(silence);
     }
 
+    /// Whether a pause was asked for, or goes on.
+    #[must_use]
+    pub fn has_pause(&self) -> bool {
+        self.pause.is_some() || self.is_pause_asked()
+    }
+
     /// Begins or ends a pause if that was asked for. Call it before each message and at housekeeping.
     pub fn follow_pause(&mut self, now: Instant) {
         let asked = self.tap.entry().asked_pause();
-        if asked.is_none() && self.pause.is_none() {
-            return;
-        }
         let end = self.end_sample();
         match (&mut self.pause, asked) {
             (None, None) => {}

@@ -222,7 +222,7 @@ impl Catalog {
                 days.push(day);
             }
         }
-        days.sort();
+        days.sort_unstable();
         Ok(days)
     }
 

@@ -7,7 +7,6 @@ use std::time::Instant;
 use callreel_core::frame::Provider;
 use clap::Subcommand;
 use jiff::Timestamp;
-use serde_json::value::{RawValue, to_raw_value};
 
 use super::post::{Client, Failure};
 use super::{Config, ConfigError, Url, headers};
@@ -15,6 +14,7 @@ use crate::log::say;
 use crate::outbox::dead;
 use crate::record::{End, Id, Record, State, Wav};
 use crate::store::catalog::{Catalog, Filter};
+use crate::tasks;
 
 /// Arguments of `callreel webhook`.
 #[derive(clap::Args, Debug)]
@@ -126,7 +126,7 @@ fn test(args: &TestArgs) -> Result<bool, Error> {
     let config = Config::new(args.url.clone(), args.secret.as_deref(), file, authorities)?;
     let data = match &args.dir {
         Some(dir) => newest_record(dir).map_err(|cause| Error::Dir { dir: dir.clone(), cause })?,
-        None => to_raw_value(&sample()).expect("these are plain values"),
+        None => serde_json::to_string(&sample()).expect("these are plain values"),
     };
     let now = Timestamp::now();
     let body = format!(r#"{{"type":"webhook.test","timestamp":"{now}","data":{data}}}"#);
@@ -144,7 +144,7 @@ fn test(args: &TestArgs) -> Result<bool, Error> {
     let mut is_good = true;
     for url in &config.urls {
         let began = Instant::now();
-        let reply = runtime.block_on(client.post(&url.0, &headers, body.clone()));
+        let reply = tasks::run_on(&runtime, client.post(&url.0, &headers, body.clone()));
         let (is_taken, answer) = match reply {
             Ok(reply) if reply.status.is_success() => {
                 (true, format!("{}, it took the message", reply.status))
@@ -158,12 +158,12 @@ fn test(args: &TestArgs) -> Result<bool, Error> {
     Ok(is_good)
 }
 
-/// The end record of the newest recording in a directory.
-fn newest_record(dir: &Path) -> io::Result<Box<RawValue>> {
+/// The end record of the newest recording in a directory, in JSON.
+fn newest_record(dir: &Path) -> io::Result<String> {
     let page = Catalog::new(dir.to_owned()).list(&Filter::default(), None, 1, Record::clone)?;
     let newest = page.records.first();
     let newest = newest.ok_or_else(|| io::Error::other("there is no end record in it"))?;
-    to_raw_value(newest).map_err(io::Error::from)
+    serde_json::to_string(newest).map_err(io::Error::from)
 }
 
 /// The record of a call that never was.

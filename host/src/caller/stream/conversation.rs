@@ -206,7 +206,7 @@ impl DialledStream<'_, '_> {
 
     /// Reads a message of the server, and checks its numbers.
     fn read(&mut self, text: &str) -> Result<Said, CallEnd> {
-        let said: Said = serde_json::from_str(text)
+        let said: Said = serde_json::from_slice(text.as_bytes())
             .map_err(|error| broken(&format!("it sent no message of AudioHook: {error}")))?;
         let expected = self.messages.standing.heard + 1;
         if said.version != "2" || said.id != self.messages.ids().stream_sid {

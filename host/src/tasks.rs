@@ -1,0 +1,57 @@
+//! Tasks on the runtime, and work on threads that may wait, with their types in boxes.
+//!
+//! The runtime's code for a task is long, and is built once for each type of task. In a box all tasks are of
+//! one type: that makes the program smaller, and sooner built.
+
+use std::any::Any;
+use std::pin::Pin;
+
+use tokio::runtime::Runtime;
+use tokio::task::{JoinError, JoinHandle};
+
+/// A task in its box.
+pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The result of work, of any type.
+type Done = Box<dyn Any + Send>;
+
+/// Starts a task on the runtime that this is called on.
+pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    start(Box::pin(task))
+}
+
+#[inline(never)]
+fn start(task: Task<()>) -> JoinHandle<()> {
+    tokio::spawn(task)
+}
+
+/// Starts work on a thread that may wait for the disk, at once: it goes on if the future is dropped.
+///
+/// # Errors
+/// The work panicked, or the runtime has ended.
+pub(crate) fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = Result<T, JoinError>> + Send {
+    let done = start_blocking(Box::new(move || Box::new(work()) as Done));
+    async move {
+        let done = done.await?.downcast();
+        Ok(*done.expect("the result has the type of the work's result"))
+    }
+}
+
+#[inline(never)]
+fn start_blocking(work: Box<dyn FnOnce() -> Done + Send>) -> JoinHandle<Done> {
+    tokio::task::spawn_blocking(work)
+}
+
+/// Runs a future on `runtime`, on the thread that this is called on, and returns its result.
+pub(crate) fn run_on<T>(runtime: &Runtime, future: impl Future<Output = T>) -> T {
+    let mut result = None;
+    run_to_end(runtime, Box::pin(async { result = Some(future.await) }));
+    result.expect("the future has come to its end")
+}
+
+#[inline(never)]
+fn run_to_end(runtime: &Runtime, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
+    runtime.block_on(future);
+}
