@@ -15,7 +15,7 @@ use super::{Body, Frame, Habits, PeerError, Start, Text, Track};
 pub(super) struct Reader {
     pub(super) habits: &'static Habits,
     pub(super) dialect: Dialect,
-    /// Rewrites a message in canonical spelling, if it cannot be read as it is.
+    /// Rewrites a message in canonical spelling, which is JSON and stays so, if it cannot be read as it is.
     pub(super) prepare: fn(&mut [u8]),
     /// Tells the meaning of a message, in canonical spelling; the number is that of its odd fields.
     pub(super) read: for<'t> fn(&Members<'t>, u32) -> Result<Meaning<'t>, PeerError>,
@@ -66,8 +66,8 @@ pub(super) fn parse<'t>(
     has_begun: impl Fn(&[u8]) -> bool,
 ) -> Result<Frame<'t>, PeerError> {
     let odd_fields = canonicalise(text, &reader.dialect)?;
-    (reader.prepare)(text);
     let Anything {} = from_json(text)?;
+    (reader.prepare)(text);
     let is_start = |id: &str| reader.habits.begins_with_audio && !has_begun(id.as_bytes());
     if let Some(found) = find_audio(text, reader, is_start)? {
         let mut frame = found.decode(text);

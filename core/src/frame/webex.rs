@@ -124,13 +124,22 @@ fn gather_keys(text: &mut [u8]) {
     };
     let mut keys = [b' '; KEYS_MAX];
     let mut count = 0;
-    // Between the quotes of the names are commas.
-    for (at, name) in list.split(|byte| *byte == b'"').enumerate().filter(|(at, _)| at % 2 == 1) {
-        let (Some(key), Some(place)) = (key_named(name), keys.get_mut(at / 2)) else {
+    let mut is_name = false;
+    for part in list.split(|byte| *byte == b'"') {
+        if is_name {
+            let (Some(key), Some(place)) = (key_named(part), keys.get_mut(count)) else {
+                return;
+            };
+            *place = key;
+            count += 1;
+        } else if !part.iter().all(|byte| *byte == b',' || byte.is_ascii_whitespace()) {
             return;
-        };
-        *place = key;
-        count += 1;
+        }
+        is_name = !is_name;
+    }
+    if !is_name {
+        // The last quote is missing.
+        return;
     }
     // A name is longer than its key with quotes.
     let Some((open, rest)) = list.split_first_mut().filter(|_| count > 0) else {
@@ -221,6 +230,9 @@ mod tests {
             (r#"["DTMF_DIGIT_ONE""#, ""),
             (r#"["DTMF_DIGIT_ONE]"#, ""),
             (r#"[""]"#, ""),
+            (r#"[["DTMF_DIGIT_ONE"]]"#, ""),
+            (r#"[{"A":1,"B":2}]"#, ""),
+            (r#"["DTMF_DIGIT_ONE",5]"#, ""),
             ("[", ""),
             ("]", ""),
         ] {
