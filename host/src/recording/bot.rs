@@ -52,7 +52,7 @@ impl Recording {
         self.with_bot(|heard| match message {
             FromBot::Audio(bytes) => heard.take_audio(bytes, now),
             FromBot::Clear => heard.take_clear(now),
-            FromBot::Mark(name) => heard.take_mark(name),
+            FromBot::Mark(name) => heard.take_mark(name, now),
             FromBot::Unread => heard.note_unread(),
             FromBot::Waits => heard.note_wait(),
         });

@@ -116,8 +116,10 @@ impl Heard {
     }
 
     /// The bot asks to be told when everything before has been heard.
-    pub(super) fn take_mark(&mut self, name: Option<&str>) {
+    pub(super) fn take_mark(&mut self, name: Option<&str>, now: Instant) {
         self.record.marks += 1;
+        // Whether audio still plays before the mark depends on its time.
+        self.playout.handle_audio(self.clock.at(now), 0);
         self.playout.handle_mark(name.map(str::as_bytes));
     }
 
