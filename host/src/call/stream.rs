@@ -223,6 +223,10 @@ impl Stream {
         let mut is_rate_of_url = false;
         if let Body::Start(start) = &mut frame.body {
             is_rate_of_url = hints.complete(self.session.provider(), start);
+            if known.has_bot && start.has_assumed_tracks {
+                // The other side of the call is the bot, unless the provider says that it sends both.
+                (start.tracks, start.has_assumed_tracks) = (Tracks::One(Track::Inbound), false);
+            }
             self.expect(start);
         }
         let (has_warned, peer) = (&mut self.has_warned, self.peer);

@@ -238,7 +238,8 @@ fn check(mut names: Vec<String>) {
 
 #[test]
 fn as_much_is_heard_of_real_bots_as_their_times_tell() {
-    check(["pipecat-clear-idle", "plivo-stream-sdk"].map(str::to_owned).into());
+    let names = ["getpatter-telnyx", "pipecat-clear-idle", "plivo-stream-sdk"];
+    check(names.map(str::to_owned).into());
 }
 
 #[test]
