@@ -1,7 +1,7 @@
 // One finished recording: its waveform, its player and what is known of it.
 
 import { $, ask, bytes, callEnds, canvasOf, clock, colour, confirmTwice, count, el, say, setText, span, time } from "./dom.js";
-import { drawStrip, listOf, stripOf } from "./talk.js";
+import { drawStrip, listOf, nameOf, stripOf } from "./talk.js";
 
 const SPEEDS = [1, 1.5, 2, 0.75];
 const END_WORDS = {
@@ -28,6 +28,7 @@ export const pathOf = (recording) =>
 export class Player {
   #peaks = null;
   #frame = 0;
+  #thinned = 0;
 
   constructor(summary, { allowsDelete, onDelete, onShown }) {
     this.summary = summary;
@@ -102,7 +103,7 @@ export class Player {
     this.#show();
     const legend = record.tracks.length > 1
       ? el("span.legend", {}, ...record.tracks.map((track, index) =>
-          el(`span.${index === 0 ? "inbound" : "outbound"}`, {}, track)))
+          el(`span.${index === 0 ? "inbound" : "outbound"}`, {}, nameOf(record, track))))
       : null;
     return el("div", {}, this.wave,
       el("div.transport", {}, this.button, this.position, this.speed, el("span.grow"), legend), this.audio);
@@ -119,6 +120,19 @@ export class Player {
       return item;
     });
     return el("ul.moments", {}, ...items);
+  }
+
+  /** Hides the words of moments that stand too close behind others; their lines stay. */
+  #thin(width) {
+    if (width === this.#thinned) return;
+    this.#thinned = width;
+    let free = 0;
+    for (const item of this.wave.querySelectorAll(".moments li")) {
+      item.classList.remove("crowded");
+      const left = item.offsetLeft;
+      item.classList.toggle("crowded", left < free);
+      if (left >= free) free = left + item.offsetWidth + 4;
+    }
   }
 
   #listenForSeeks() {
@@ -178,6 +192,7 @@ export class Player {
     if (!this.canvas?.clientWidth) return;
     const { context, width, height } = canvasOf(this.canvas);
     const { record } = this;
+    this.#thin(width);
     const x = (ms) => (width * ms) / Math.max(1, record.duration_ms);
     context.fillStyle = colour("gap");
     const lane = height / Math.max(1, record.tracks.length);

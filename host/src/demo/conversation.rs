@@ -22,7 +22,7 @@ use crate::trust::Authorities;
 const DURATION: Duration = Duration::from_secs(12);
 
 /// Times at which the caller begins to speak: the second time over the bot.
-const WORDS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+const WORDS: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(3600)];
 
 /// Most difference between the bot's audio in the file and that which the caller heard: the time that a clear
 /// takes on a busy machine, twice.
