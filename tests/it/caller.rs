@@ -332,8 +332,13 @@ fn reconnects_and_replays_keep_their_ids() {
         assert!(report.is_good(), "{report:?}");
         let [first, second] = &report.calls[..] else { panic!("two connections") };
         assert_eq!((&first.stream_sid, first.call_index), (&second.stream_sid, second.call_index));
+        // The second connection may end before the first one is read to its end.
+        let taken = [sink.next(), sink.next()].map(|call| call.audio("inbound"));
         for (part, number) in parts.into_iter().zip(["", "-2"]) {
-            assert_eq!(sink.next().audio("inbound"), part, "{fault}");
+            assert!(
+                taken.iter().any(|taken| taken == part),
+                "{fault}: no connection has this part"
+            );
             let copy = directory.path().join(format!("{}{number}.ulaw", first.stream_sid));
             assert_eq!(std::fs::read(copy).unwrap(), part, "{fault}");
         }

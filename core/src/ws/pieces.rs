@@ -58,7 +58,8 @@ pub struct Splitter {
 /// use callreel_core::ws::{Piece, Splitter};
 ///
 /// let mut bytes = &b"\x82\x02\x01\x02"[..];
-/// let piece = Splitter::of_server().poll(&mut bytes).expect("a frame").expect("of WebSocket");
+/// let mut splitter = Splitter::of_server();
+/// let piece = splitter.poll(&mut bytes).expect("a frame").expect("of WebSocket");
 /// let Piece::Message { payload, is_text, is_end, .. } = piece else { unreachable!() };
 /// assert_eq!((payload, is_text, is_end), (&[1, 2][..], false, true));
 /// ```

@@ -23,7 +23,7 @@ pub struct RelayArgs {
     #[arg(long, env = "CALLREEL_RELAY", value_name = "[PATH=]URL", value_delimiter = ',')]
     pub relay: Vec<Route>,
 
-    /// Server of the bot that answers all other requests, /incoming-call as well; http:// or https://. So one
+    /// Server that answers all other requests, /incoming-call as well; http:// or https://. So one
     /// public address serves everything. / and /readyz stay callreel's [default: callreel answers webhooks
     /// itself]
     #[arg(
@@ -49,7 +49,7 @@ pub struct RelayArgs {
     #[arg(long, env = "CALLREEL_RELAY_CA", value_name = "FILE", requires = "relay")]
     pub relay_ca: Option<PathBuf>,
 
-    /// Most bytes of a call that wait for one side while the other sends; beyond that it has to wait
+    /// Most bytes of a call that wait for one of its sides; beyond that the other side has to wait
     #[arg(
         long,
         env = "CALLREEL_RELAY_QUEUE",
