@@ -183,7 +183,8 @@ impl Engine {
     /// The system gives no thread or no poll.
     pub fn start(config: &Config, store: &Arc<Store>, board: &Arc<Board>) -> io::Result<Self> {
         let count = config.threads.max(1);
-        let (writers, all_posts) = Writers::start(store, board, count + config.relay_threads)?;
+        let (writers, all_posts) =
+            Writers::start(store, board, count + config.relay_threads, count)?;
         let pool = Arc::<Pool>::default();
         let failures = Arc::<Allowance>::default();
         let mut threads = Vec::new();

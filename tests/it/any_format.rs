@@ -119,7 +119,7 @@ impl Studio {
         let config = store::Config { dir: dir.to_owned(), ..store::Config::default() };
         let finished = Finished::new(None, Arc::clone(&board));
         let store = Arc::new(Store::open(config, finished).unwrap());
-        let (writers, mut posts) = Writers::start(&store, &board, 1).unwrap();
+        let (writers, mut posts) = Writers::start(&store, &board, 1, 1).unwrap();
         Self { board, store, writers, posts: posts.remove(0) }
     }
 

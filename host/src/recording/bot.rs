@@ -138,9 +138,9 @@ impl Recording {
                     if let Some(sample) = caller.as_mut().and_then(Iterator::next) {
                         frame[..width].copy_from_slice(sample);
                     }
-                    if is_heard {
-                        heard.pop(&mut frame[width..]);
-                    }
+                }
+                if is_heard {
+                    heard.fill(frames);
                 }
                 self.append(fitting * 2 * width, posts, now);
                 rest -= fitting;

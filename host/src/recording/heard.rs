@@ -143,11 +143,13 @@ impl Heard {
         self.playout.poll(until)
     }
 
-    /// Takes one heard sample off the queue; without any, leaves `sample` as it is.
-    pub(super) fn pop(&mut self, sample: &mut [u8]) {
-        for byte in sample {
-            *byte = self.queue.pop_front().unwrap_or(*byte);
-        }
+    /// Moves heard audio to the second channel of `frames`, whole sample frames of two channels. Where there
+    /// is less, the rest stays as it is.
+    pub(super) fn fill(&mut self, frames: &mut [u8]) {
+        let width = self.codec.width();
+        let count = self.queue.len().min(frames.len() / 2);
+        let places = frames.chunks_exact_mut(2 * width).flat_map(|frame| &mut frame[width..]);
+        places.zip(self.queue.drain(..count)).for_each(|(place, byte)| *place = byte);
     }
 
     /// Notes the length of the stream, after samples of the caller have gone into the file.

@@ -26,9 +26,10 @@ const SYNCER_STUCK_AFTER: Duration = Duration::from_secs(10);
 /// whole of it, 4 GiB at most.
 const FINISHER_STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// Niceness of the recovery thread: all other threads go first.
+/// Niceness of the recovery thread, and of the threads that write the files of relayed calls: those that pass
+/// messages on go first.
 #[cfg(target_os = "linux")]
-const RECOVERY_NICENESS: i32 = 10;
+const PATIENT_NICENESS: i32 = 10;
 
 /// Interval of the sync that makes everything written durable, and of the store's periodic work.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,7 +47,8 @@ pub struct Writers {
 
 impl Writers {
     /// Starts `count` writers, each with the posts of one media thread, and the threads that do the
-    /// periodic work of the store.
+    /// periodic work of the store. Those from number `patient_from` on let other threads go first: a relayed
+    /// call has a deadline, and its recording has none.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -54,6 +56,7 @@ impl Writers {
         store: &Arc<Store>,
         board: &Arc<Board>,
         count: usize,
+        patient_from: usize,
     ) -> io::Result<(Self, Vec<Posts>)> {
         let mut all = Self {
             threads: Vec::new(),
@@ -64,11 +67,13 @@ impl Writers {
         };
         let mut all_posts = Vec::new();
         for index in 0..count {
+            let is_patient = index >= patient_from;
             let finishers = Finishers {
-                short: all.start_finisher(format!("finisher-{index}"))?,
-                long: all.start_finisher(format!("long-finisher-{index}"))?,
+                short: all.start_finisher(format!("finisher-{index}"), is_patient)?,
+                long: all.start_finisher(format!("long-finisher-{index}"), is_patient)?,
             };
-            let sender = all.start_writer(format!("writer-{index}"), finishers, board)?;
+            let name = format!("writer-{index}");
+            let sender = all.start_writer(name, finishers, board, is_patient)?;
             let board = Arc::clone(board);
             all_posts.push(Posts { sender, jobs: Vec::new(), next_key: 0, board });
         }
@@ -81,21 +86,38 @@ impl Writers {
         name: String,
         finishers: Finishers,
         board: &Arc<Board>,
+        is_patient: bool,
     ) -> io::Result<Sender<Vec<(u64, WriterJob)>>> {
         let (sender, receiver) = mpsc::channel();
         let pulse = self.add_pulse(WRITER_STUCK_AFTER);
         let writer = Writer::new(Arc::clone(&self.store), Arc::clone(board), pulse, finishers);
         let builder = thread::Builder::new().name(name);
-        self.threads.push(builder.spawn(move || writer.run(&receiver))?);
+        let run = move || {
+            if is_patient {
+                give_way();
+            }
+            writer.run(&receiver);
+        };
+        self.threads.push(builder.spawn(run)?);
         Ok(sender)
     }
 
-    fn start_finisher(&mut self, name: String) -> io::Result<Sender<FinisherJob>> {
+    fn start_finisher(
+        &mut self,
+        name: String,
+        is_patient: bool,
+    ) -> io::Result<Sender<FinisherJob>> {
         let (sender, receiver) = mpsc::channel();
         let pulse = self.add_pulse(FINISHER_STUCK_AFTER);
         let finisher = Finisher::new(Arc::clone(&self.store), pulse);
         let builder = thread::Builder::new().name(name);
-        self.threads.push(builder.spawn(move || finisher.run(&receiver))?);
+        let run = move || {
+            if is_patient {
+                give_way();
+            }
+            finisher.run(&receiver);
+        };
+        self.threads.push(builder.spawn(run)?);
         Ok(sender)
     }
 
@@ -163,12 +185,12 @@ impl Drop for Writers {
     }
 }
 
-/// Lets every other thread have the processor first.
+/// Lets other threads have the processor first.
 fn give_way() {
     // Only on Linux does the niceness belong to one thread.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(RECOVERY_NICENESS) {
-        tracing::debug!(%error, "recovery cannot give way to other threads");
+    if let Err(error) = rustix::process::nice(PATIENT_NICENESS) {
+        tracing::debug!(%error, "a thread cannot give way to others");
     }
 }
 
