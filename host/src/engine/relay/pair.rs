@@ -63,7 +63,7 @@ enum Closing {
 
 /// The side from which bytes come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum From {
+enum Source {
     Provider,
     Bot,
 }
@@ -134,19 +134,19 @@ impl Pair {
 
     /// Passes on the bytes of both sides. Returns whether more wait, and other calls had no turn.
     pub(super) fn take_turn(&mut self, desk: &mut Desk, now: Instant) -> bool {
-        let of_provider = self.pass(From::Provider, desk, now);
-        let of_bot = self.pass(From::Bot, desk, now);
+        let of_provider = self.pass(Source::Provider, desk, now);
+        let of_bot = self.pass(Source::Bot, desk, now);
         of_provider || of_bot
     }
 
     /// Passes on the bytes of one side.
-    fn pass(&mut self, from: From, desk: &mut Desk, now: Instant) -> bool {
+    fn pass(&mut self, from: Source, desk: &mut Desk, now: Instant) -> bool {
         let mut turn_bytes = 0;
         loop {
             let Self { provider, bot, recorder, is_waiting, .. } = self;
             let (side, other) = match from {
-                From::Provider => (provider, bot),
-                From::Bot => (bot, provider),
+                Source::Provider => (provider, bot),
+                Source::Bot => (bot, provider),
             };
             if !side.is_readable || side.is_over {
                 return false;
@@ -174,8 +174,8 @@ impl Pair {
             side.heard = now;
             let bytes = &desk.buffer[..received.bytes];
             let closes = match from {
-                From::Provider => side.pass(bytes, other, &mut ()),
-                From::Bot => side.pass(bytes, other, recorder),
+                Source::Provider => side.pass(bytes, other, &mut ()),
+                Source::Bot => side.pass(bytes, other, recorder),
             };
             other.flush(side);
             side.flush(other);
@@ -187,8 +187,8 @@ impl Pair {
     }
 
     /// Gives the recorder what has gone on.
-    fn record(&mut self, from: From, count: usize, desk: &mut Desk, now: Instant) {
-        if from == From::Bot {
+    fn record(&mut self, from: Source, count: usize, desk: &mut Desk, now: Instant) {
+        if from == Source::Bot {
             return self.recorder.take_of_bot(desk, now);
         }
         let message_end = self.provider.message_end;
@@ -207,18 +207,18 @@ impl Pair {
 
     /// The other side does not take more: no more is read from this one for now.
     #[cold]
-    fn wait_for_room(&mut self, from: From, desk: &mut Desk, now: Instant) -> bool {
+    fn wait_for_room(&mut self, from: Source, desk: &mut Desk, now: Instant) -> bool {
         let peer = self.peer;
         if std::mem::replace(&mut self.is_waiting[from as usize], true) {
             return false;
         }
-        if from == From::Bot {
+        if from == Source::Bot {
             self.recorder.note_wait_of_bot(desk, now);
         }
         if let Some(left_out) = desk.context.room(peer, now) {
             let (sender, receiver) = match from {
-                From::Provider => ("the provider", "the bot"),
-                From::Bot => ("the bot", "the provider"),
+                Source::Provider => ("the provider", "the bot"),
+                Source::Bot => ("the bot", "the provider"),
             };
             tracing::warn!(%peer, left_out, "{sender} sends more than {receiver} takes: it has to wait");
         }
@@ -226,10 +226,10 @@ impl Pair {
     }
 
     /// One side has ended its stream, with or without a close frame before.
-    fn end_of_stream(&mut self, from: From, end: End, desk: &mut Desk, now: Instant) -> bool {
+    fn end_of_stream(&mut self, from: Source, end: End, desk: &mut Desk, now: Instant) -> bool {
         match from {
-            From::Provider => self.provider.is_over = true,
-            From::Bot => self.bot.is_over = true,
+            Source::Provider => self.provider.is_over = true,
+            Source::Bot => self.bot.is_over = true,
         }
         self.close(from, None, end, desk, now);
         false
@@ -238,14 +238,14 @@ impl Pair {
     /// Closes both sides, since one of them has closed. Its code goes on to the other.
     fn close(
         &mut self,
-        from: From,
+        from: Source,
         code: Option<CloseCode>,
         end: End,
         desk: &mut Desk,
         now: Instant,
     ) {
         // The bot's end is an ordinary end of the call, however it comes.
-        let end = if from == From::Bot { End::Bot } else { end };
+        let end = if from == Source::Bot { End::Bot } else { end };
         self.close_both(code.unwrap_or(CloseCode::NORMAL), end, desk, now);
     }
 
