@@ -49,7 +49,7 @@ pub struct RelayArgs {
     #[arg(long, env = "CALLREEL_RELAY_CA", value_name = "FILE", requires = "relay")]
     pub relay_ca: Option<PathBuf>,
 
-    /// Most bytes of a call that wait for one of its sides; beyond that the other side has to wait
+    /// Most bytes that wait for one side of a call; beyond that the other side has to wait
     #[arg(
         long,
         env = "CALLREEL_RELAY_QUEUE",
