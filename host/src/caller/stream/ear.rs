@@ -262,7 +262,7 @@ impl Ear {
 impl DialledStream<'_, '_> {
     /// Hears the bot and answers it until `due`; returns the end of the call if it comes before.
     pub(super) async fn listen_until(&mut self, due: Instant) -> Result<Option<CallEnd>, Failure> {
-        let mut count = 0;
+        let (mut count, mut pings) = (0, 0);
         loop {
             self.answer_bot().await?;
             let Some(ear) = &mut self.ear else { return Ok(None) };
@@ -275,7 +275,7 @@ impl DialledStream<'_, '_> {
                 biased;
                 heard = self.line.next_message() => match heard {
                     Ok(Some(message)) => ear.take(&message, Instant::now()),
-                    Ok(None) => {}
+                    Ok(None) => pings += 1,
                     Err(end) => return Ok(Some(end)),
                 },
                 () = self.clock.as_mut() => if Instant::now() >= due {
@@ -283,6 +283,12 @@ impl DialledStream<'_, '_> {
                 },
             }
             count += 1;
+            if pings >= HEARD_AT_ONCE_MAX {
+                // The pongs for a server that reads none would fill the line, and nothing would go on it.
+                self.clock.as_mut().reset(due);
+                self.clock.as_mut().await;
+                return Ok(None);
+            }
             if count >= HEARD_AT_ONCE_MAX && Instant::now() >= due {
                 return Ok(None);
             }
