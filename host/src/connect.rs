@@ -44,13 +44,7 @@ impl Connector {
         if url.scheme() == "http" {
             return Ok(Box::new(tcp));
         }
-        let name = match url.host() {
-            Some(Host::Domain(name)) => ServerName::try_from(name.to_owned()).ok(),
-            Some(Host::Ipv4(address)) => Some(ServerName::IpAddress(address.into())),
-            Some(Host::Ipv6(address)) => Some(ServerName::IpAddress(address.into())),
-            None => None,
-        };
-        let name = name.ok_or("TLS knows no such name of a host")?;
+        let name = server_name(url).ok_or("TLS knows no such name of a host")?;
         let tls = self.tls.as_ref().map_err(NoRoots::to_string)?;
         let tls = tls.connect(name, tcp.into_inner()).await;
         tls.map(|tls| Box::new(TokioIo::new(tls)) as Box<dyn Stream>)
@@ -82,6 +76,15 @@ impl Connector {
 pub(crate) trait Stream: Read + Write + Send + Unpin {}
 
 impl<S: Read + Write + Send + Unpin> Stream for S {}
+
+/// The host of a URL, as TLS knows it.
+pub(crate) fn server_name(url: &Url) -> Option<ServerName<'static>> {
+    match url.host()? {
+        Host::Domain(name) => ServerName::try_from(name.to_owned()).ok(),
+        Host::Ipv4(address) => Some(ServerName::IpAddress(address.into())),
+        Host::Ipv6(address) => Some(ServerName::IpAddress(address.into())),
+    }
+}
 
 /// Scheme, host and port of a URL.
 fn address(url: &Url) -> Result<Uri, hyper::http::Error> {

@@ -28,9 +28,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::ServerName;
-use url::{Host, Position, Url};
+use url::{Position, Url};
 
+use crate::connect::{in_words, server_name};
 use crate::engine::BotEnd;
 use crate::headers::only;
 use crate::trust::{self, Authorities, NoRoots};
@@ -294,13 +294,8 @@ impl Bots {
     }
 
     async fn secure(&self, url: &Url, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Fault> {
-        let name = match url.host() {
-            Some(Host::Domain(name)) => ServerName::try_from(name.to_owned()).ok(),
-            Some(Host::Ipv4(address)) => Some(ServerName::IpAddress(address.into())),
-            Some(Host::Ipv6(address)) => Some(ServerName::IpAddress(address.into())),
-            None => None,
-        };
-        let name = name.ok_or_else(|| Fault::Connect("TLS knows no such name".to_owned()))?;
+        let name =
+            server_name(url).ok_or_else(|| Fault::Connect("TLS knows no such name".to_owned()))?;
         let tls = self.tls.as_ref().map_err(|error| Fault::Connect(error.to_string()))?;
         let tls = tls.connect(name, tcp).await;
         tls.map_err(|error| Fault::Connect(format!("TLS failed: {}", trust::explain(&error))))
@@ -430,7 +425,7 @@ async fn send<S>(stream: S, request: Request<Body>) -> Result<Response<Incoming>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let failed = |error: hyper::Error| Fault::Http(crate::connect::in_words(&error));
+    let failed = |error: hyper::Error| Fault::Http(in_words(&error));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     // It ends with the body of the answer, or when the connection is taken apart.
     tokio::spawn(connection.with_upgrades());

@@ -14,7 +14,7 @@ use super::Error;
 use super::playout::Playout;
 use super::sound::Stretches;
 use super::voice::Voice;
-use crate::disk::create_new;
+use crate::disk::{create_new, numbered};
 
 /// Silence that ends an utterance. Words of the caller at a time of their own are one in any case.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ const TURN_PAUSE: Duration = Duration::from_millis(200);
 const BLOCK_SAMPLES: usize = 4096;
 
 /// Most files of one name that are kept beside each other.
-const FILES_MAX: u32 = 1000;
+const FILES_MAX: usize = 1000;
 
 /// A conversation with a bot, of one connection.
 ///
@@ -301,20 +301,6 @@ impl Sides<'_> {
             codec.decode(&piece.bytes[skipped..], &mut samples[into..]);
         }
     }
-}
-
-/// `NAME-2.wav` and so on; the path itself for the first file.
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    if number == 1 {
-        return path.to_owned();
-    }
-    let mut name = path.file_stem().unwrap_or_default().to_owned();
-    name.push(format!("-{number}"));
-    if let Some(extension) = path.extension() {
-        name.push(".");
-        name.push(extension);
-    }
-    path.with_file_name(name)
 }
 
 #[cfg(test)]

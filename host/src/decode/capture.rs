@@ -1,7 +1,5 @@
 //! Captures: the messages of calls, one per line, and the WAV of each call.
 
-use std::path::{Path, PathBuf};
-
 use callreel_core::byte_order::ByteOrder;
 use callreel_core::format::Codec;
 use callreel_core::frame::{Body, Detector, Frame, PeerError, Provider, Start, Verdict};
@@ -12,6 +10,7 @@ use super::output::Output;
 use super::{Args, Decoded, Error, Input};
 use crate::call::EARLY_BYTES_MAX;
 use crate::call::routing::{self, Routed};
+use crate::disk::numbered;
 use crate::lines::{self, Message};
 use crate::log;
 use crate::recording::AudioFormat;
@@ -437,18 +436,4 @@ fn drain(
             call.samples += samples as u64 / u64::from(call.channels);
         }
     }
-}
-
-/// Returns the name of the n-th WAV of a capture: `OUT.wav`, `OUT-2.wav` and so on.
-fn numbered(path: &Path, number: usize) -> PathBuf {
-    if number == 1 {
-        return path.to_owned();
-    }
-    let mut name = path.file_stem().unwrap_or_default().to_owned();
-    name.push(format!("-{number}"));
-    if let Some(extension) = path.extension() {
-        name.push(".");
-        name.push(extension);
-    }
-    path.with_file_name(name)
 }
