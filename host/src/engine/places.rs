@@ -60,6 +60,7 @@ pub(super) struct Place {
     places: Arc<Places>,
     /// Number that no other place has.
     pub number: u64,
+    since: Instant,
     shown: Shown,
     is_lingering: bool,
 }
@@ -72,6 +73,7 @@ impl Place {
             token: Token(0),
             places: Arc::clone(places),
             number: places.next_number.fetch_add(1, Ordering::Relaxed),
+            since: Instant::now(),
             shown: Shown::Nothing,
             is_lingering: false,
         }
@@ -81,7 +83,8 @@ impl Place {
     /// place.
     pub(super) fn wait(&mut self, token: Token) {
         self.token = token;
-        let waiting = Waiting { inbox: Arc::clone(&self.inbox), token, since: Instant::now() };
+        // The age does not depend on the time at which the connection's thread took it.
+        let waiting = Waiting { inbox: Arc::clone(&self.inbox), token, since: self.since };
         lock(&self.places.unearned).insert((self.shown, self.number), waiting);
     }
 
