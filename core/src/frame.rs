@@ -58,7 +58,7 @@ mod start;
 mod telnyx;
 mod text;
 mod twilio;
-#[cfg(any(feature = "json", feature = "relay"))]
+#[cfg(any(feature = "json", feature = "relay", feature = "replies"))]
 mod usual;
 #[cfg(feature = "vonage")]
 mod vonage;

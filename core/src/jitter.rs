@@ -5,9 +5,6 @@
 
 mod holes;
 
-use core::iter::Chain;
-use core::slice::Iter;
-
 pub(crate) use self::holes::Hole;
 use self::holes::Holes;
 use crate::format::ChunkLayout;
@@ -289,21 +286,17 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> JitterBuffer<S> {
         }
         let ring = self.ring.as_ref();
         if self.stereo {
-            let width = self.layout.unit_bytes();
             let count = self.ready.min(self.layout.whole(out.len() / 2));
             let (left, right) = ring.split_at_checked(ring.len() / 2).unwrap_or_default();
-            let (mut left, mut right) = (from(left, self.start), from(right, self.start));
-            if width == 1 {
-                let pairs = out.as_chunks_mut::<2>().0.iter_mut().take(count);
-                for ((pair, left), right) in pairs.zip(left).zip(right) {
-                    *pair = [*left, *right];
-                }
-            } else {
-                for half in out.chunks_exact_mut(width).take(2 * self.layout.instants(count)) {
-                    half.iter_mut().zip(&mut left).for_each(|(place, byte)| *place = *byte);
-                    core::mem::swap(&mut left, &mut right);
-                }
-            }
+            let (left_lower, left_upper) = left.split_at_checked(self.start).unwrap_or_default();
+            let (right_lower, right_upper) = right.split_at_checked(self.start).unwrap_or_default();
+            let out = out.get_mut(..count * 2).unwrap_or_default();
+            let (head, tail) =
+                out.split_at_mut_checked(out.len().min(left_upper.len() * 2)).unwrap_or_default();
+            let weave =
+                if self.layout.unit_bytes() == 2 { interleave::<2> } else { interleave::<1> };
+            weave(head, left_upper, right_upper);
+            weave(tail, left_lower, right_lower);
             self.advance(count);
             count * 2
         } else {
@@ -441,10 +434,14 @@ fn copy(places: &mut [u8], bytes: &[u8]) {
     }
 }
 
-/// The bytes of one ring, from `start` around.
-fn from(ring: &[u8], start: usize) -> Chain<Iter<'_, u8>, Iter<'_, u8>> {
-    let (lower, upper) = ring.split_at_checked(start).unwrap_or_default();
-    upper.iter().chain(lower)
+/// Fills `out` with units of `WIDTH` bytes of both tracks in turn.
+#[inline]
+fn interleave<const WIDTH: usize>(out: &mut [u8], left: &[u8], right: &[u8]) {
+    let pairs = out.as_chunks_mut::<WIDTH>().0.as_chunks_mut::<2>().0.iter_mut();
+    let units = left.as_chunks::<WIDTH>().0.iter().zip(right.as_chunks::<WIDTH>().0);
+    for (pair, (left, right)) in pairs.zip(units) {
+        *pair = [*left, *right];
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use super::members::{Members, Value};
 use super::nested::{Audio, Meaning, Reader, all, as_it_is, number, object, string, unix_ms};
 use super::spelling::Dialect;
+use super::usual::{self, Fields};
 use super::{Body, Dtmf, Habits, PeerError, Start, Text, Track};
 use crate::format::Format;
 
@@ -21,6 +22,7 @@ pub(super) const READER: Reader = Reader {
     dialect: Dialect { numbers: &[b"sampleRate", b"channels", b"length"], free: &[] },
     prepare: as_it_is,
     read,
+    usual: Some(note),
     samples: all,
 };
 
@@ -64,6 +66,18 @@ fn audio<'t>(data: &Members<'t>) -> Meaning<'t> {
         payload,
         start: Some(start),
     })
+}
+
+/// Takes a field of an audio message in its usual spelling.
+fn note(fields: &mut Fields, object: &[u8], name: &[u8], value: &usual::Value<'_>) -> Option<()> {
+    match (object, name) {
+        (b"", b"kind") => fields.take_event(value.is("AudioData")),
+        (b"", b"audioData") => fields.enter(value),
+        (b"audioData", b"data") => fields.take_payload(value),
+        (b"audioData", b"participantRawID") => fields.take_stream(value),
+        (b"audioData", b"timestamp") => fields.set_timestamp(unix_ms(value.text()?)),
+        _ => Some(()),
+    }
 }
 
 /// Whether a message is of this provider.

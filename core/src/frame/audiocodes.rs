@@ -7,6 +7,7 @@ use super::dialogue::{Cause, Dialogue};
 use super::members::{Members, Value};
 use super::nested::{Audio, Meaning, Reader, all, as_it_is, string};
 use super::spelling::Dialect;
+use super::usual::{self, Fields};
 use super::{Ask, Body, Dtmf, Habits, PeerError, Start, Text, Track};
 use crate::format::{Codec, Format};
 
@@ -19,6 +20,7 @@ pub(super) const READER: Reader = Reader {
     dialect: Dialect { numbers: &[], free: &[] },
     prepare: as_it_is,
     read,
+    usual: Some(note),
     samples: all,
 };
 
@@ -139,6 +141,17 @@ pub(super) fn write(words: Words, dialogue: &Dialogue, f: &mut fmt::Formatter<'_
         write!(f, r#","participant":"{participant}""#)?;
     }
     f.write_str("}")
+}
+
+/// Takes a field of an audio message in its usual spelling.
+fn note(fields: &mut Fields, object: &[u8], name: &[u8], value: &usual::Value<'_>) -> Option<()> {
+    match (object, name) {
+        (b"", b"type") => fields.take_event(value.is("userStream.chunk")),
+        (b"", b"conversationId") => fields.take_call(value),
+        (b"", b"participant") => fields.take_stream(value),
+        (b"", b"audioChunk") => fields.take_payload(value),
+        _ => Some(()),
+    }
 }
 
 /// Whether a message is of this provider.

@@ -32,7 +32,8 @@ pub(super) fn digits(text: &[u8]) -> Option<(u64, &[u8])> {
 
 /// Whether a JSON string of these bytes means the bytes themselves, tested one machine word at a time:
 /// no quote, no backslash, no byte below `#`, no byte outside ASCII. Some plain strings fail the test.
-#[inline]
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+#[cfg_attr(not(target_pointer_width = "64"), inline)]
 pub(super) fn is_plain(text: &[u8]) -> bool {
     const fn each(byte: u8) -> usize {
         usize::MAX / 255 * byte as usize
@@ -53,6 +54,19 @@ pub(super) fn is_plain(text: &[u8]) -> bool {
         all &= plain(*word);
     }
     all == HIGH
+}
+
+/// Bytes that can be passed over at once: none of them ends a JSON string or begins an escape. There may be
+/// more of such bytes behind them. None on a small machine, where the code for it costs more than it saves.
+#[inline]
+pub(super) fn run(text: &[u8]) -> usize {
+    const BLOCK_BYTES: usize = 16;
+    let blocks =
+        if cfg!(target_pointer_width = "64") { text.as_chunks::<BLOCK_BYTES>().0 } else { &[] };
+    let is_mark = |byte: &u8| (*byte == b'"') | (*byte == b'\\');
+    let has_mark =
+        |block: &[u8; BLOCK_BYTES]| block.iter().fold(false, |any, byte| any | is_mark(byte));
+    BLOCK_BYTES * blocks.iter().position(has_mark).unwrap_or(blocks.len())
 }
 
 /// Compares two texts by words, since `memcmp` on small machines goes by bytes.

@@ -21,7 +21,9 @@ pub(super) struct Found {
 }
 
 impl Found {
-    #[inline]
+    /// Decodes the payload: the way of the many messages.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(super) fn decode(self, text: &mut [u8]) -> Frame<'_> {
         let Self { sequence, track, chunk, timestamp_ms, id_start, id_end, .. } = self;
         let (before, rest) = text.split_at_mut_checked(self.payload_start).unwrap_or_default();
@@ -52,6 +54,12 @@ impl Found {
             is_odd_base64,
         }
     }
+}
+
+/// Decodes the payload of one of few messages, which need no copy of the code of their own.
+#[cfg_attr(target_pointer_width = "64", inline(never))]
+pub(super) fn decode_rare(found: Found, text: &mut [u8]) -> Frame<'_> {
+    found.decode(text)
 }
 
 /// A message that is left to the parser.

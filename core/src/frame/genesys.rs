@@ -28,6 +28,7 @@ pub(super) const READER: Reader = Reader {
     dialect: Dialect { numbers: &[b"seq", b"serverseq", b"rate"], free: &[b"customConfig"] },
     prepare: as_it_is,
     read,
+    usual: None,
     samples: all,
 };
 

@@ -6,6 +6,7 @@
 #[cfg(any(feature = "json", feature = "relay", feature = "replies"))]
 use super::PeerError;
 use super::Text;
+use super::exact::run;
 
 /// A JSON value as it stands in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,6 +201,7 @@ impl<'t> Cursor<'t> {
 fn string_bytes(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
+        at += run(bytes.get(at..)?);
         match bytes.get(at)? {
             b'"' => return Some(at + 1),
             b'\\' => at += 2,

@@ -6,9 +6,10 @@
     expect(dead_code, reason = "a provider alone needs a part of it")
 )]
 
-use super::found::{Anything, Found, from_json, range_in, to_str};
+use super::found::{Anything, Found, decode_rare, from_json, range_in, to_str};
 use super::members::{self, Members, Value};
 use super::spelling::{Dialect, canonicalise};
+use super::usual::{self, Fields};
 use super::{Body, Frame, Habits, PeerError, Start, Text, Track};
 
 /// One provider's dialect.
@@ -19,9 +20,14 @@ pub(super) struct Reader {
     pub(super) prepare: fn(&mut [u8]),
     /// Tells the meaning of a message, in canonical spelling; the number is that of its odd fields.
     pub(super) read: for<'t> fn(&Members<'t>, u32) -> Result<Meaning<'t>, PeerError>,
+    /// Takes a field of an audio message in its usual spelling, as [`usual::find_by`] has it: both ways tell the
+    /// same.
+    pub(super) usual: Option<Note>,
     /// Takes the samples out of decoded audio.
     pub(super) samples: for<'t> fn(&'t [u8]) -> &'t [u8],
 }
+
+pub(super) type Note = fn(&mut Fields, &[u8], &[u8], &usual::Value<'_>) -> Option<()>;
 
 /// Meaning of a message.
 pub(super) enum Meaning<'t> {
@@ -65,16 +71,27 @@ pub(super) fn parse<'t>(
     reader: &Reader,
     has_begun: impl Fn(&[u8]) -> bool,
 ) -> Result<Frame<'t>, PeerError> {
+    let is_start = |id: &[u8]| reader.habits.begins_with_audio && !has_begun(id);
+    let found = reader.usual.and_then(|note| usual::find_by(text, note));
+    if let Some(found) = found
+        && !is_start(text.get(found.id_start..found.id_end).unwrap_or_default())
+    {
+        return Ok(decode(found, text, reader));
+    }
+    parse_any(text, reader, is_start)
+}
+
+/// Parses a message in any spelling.
+fn parse_any<'t>(
+    text: &'t mut [u8],
+    reader: &Reader,
+    is_start: impl Fn(&[u8]) -> bool,
+) -> Result<Frame<'t>, PeerError> {
     let odd_fields = canonicalise(text, &reader.dialect)?;
     let Anything {} = from_json(text)?;
     (reader.prepare)(text);
-    let is_start = |id: &str| reader.habits.begins_with_audio && !has_begun(id.as_bytes());
     if let Some(found) = find_audio(text, reader, is_start)? {
-        let mut frame = found.decode(text);
-        if let Body::Media(media) = &mut frame.body {
-            media.bytes = (reader.samples)(media.bytes);
-        }
-        return Ok(frame);
+        return Ok(decode(found, text, reader));
     }
     let (sequence, stream_id, body) =
         match (reader.read)(&members::members(to_str(text)?), odd_fields)? {
@@ -89,11 +106,19 @@ pub(super) fn parse<'t>(
     Ok(Frame::new(sequence, stream_id.as_bytes(), body))
 }
 
+fn decode<'t>(found: Found, text: &'t mut [u8], reader: &Reader) -> Frame<'t> {
+    let mut frame = decode_rare(found, text);
+    if let Body::Media(media) = &mut frame.body {
+        media.bytes = (reader.samples)(media.bytes);
+    }
+    frame
+}
+
 /// Finds the audio of a message, unless it stands for a start.
 fn find_audio(
     text: &[u8],
     reader: &Reader,
-    is_start: impl Fn(&str) -> bool,
+    is_start: impl Fn(&[u8]) -> bool,
 ) -> Result<Option<Found>, PeerError> {
     let meaning = (reader.read)(&members::members(to_str(text)?), 0)?;
     let Meaning::Audio(Audio { sequence, stream_id, track, timestamp_ms, payload, .. }) = meaning
@@ -102,7 +127,7 @@ fn find_audio(
     };
     let ((payload_start, payload_end), (id_start, id_end)) =
         (range_in(text, payload), range_in(text, stream_id));
-    Ok((!is_start(stream_id)).then_some(Found {
+    Ok((!is_start(stream_id.as_bytes())).then_some(Found {
         sequence,
         track,
         chunk: None,
@@ -206,6 +231,32 @@ pub(super) fn millionths(digits: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn audio_in_its_usual_spelling_means_the_same_to_the_reader_of_all_spellings() {
+        use std::format;
+
+        use super::super::{acs, audiocodes, ringcentral};
+
+        let acs = r#"{"kind":"AudioData","audioData":{"timestamp":"2024-11-15T19:16:12.925Z","participantRawID":"8:acs","data":"AAcOFRwj","silent":false}}"#;
+        let audiocodes = r#"{"type":"userStream.chunk","conversationId":"c-1","participant":"p","audioChunk":"AAcOFRwj"}"#;
+        let ringcentral = r#"{"event":"Media","metadata":{"callId":"c","a":{}},"perspective":"Conference","media":"AAcOFRwj"}"#;
+        for (reader, text) in [
+            (&acs::READER, acs),
+            (&audiocodes::READER, audiocodes),
+            (&audiocodes::READER, &audiocodes.replace("participant", "x")),
+            (&ringcentral::READER, &ringcentral.replace(",\"a\":{}", "")),
+        ] {
+            let quick = |text: &mut [u8]| {
+                let found = usual::find_by(text, reader.usual?)?;
+                Some(format!("Ok({:?})", decode(found, text, reader)))
+            };
+            let slow = |text: &mut [u8]| format!("{:?}", parse_any(text, reader, |_| false));
+            assert!(quick(&mut text.as_bytes().to_vec()).is_some(), "{text}");
+            let found = usual::compare(text, quick, slow);
+            assert!(found > 500, "{found}");
+        }
+    }
 
     #[test]
     fn times_with_a_date_are_milliseconds_since_1970() {

@@ -4,6 +4,7 @@
 use super::members::{Members, Value};
 use super::nested::{Audio, Meaning, Reader, all, as_it_is, object, string};
 use super::spelling::Dialect;
+use super::usual::{self, Fields};
 use super::{Body, Habits, PeerError, Start, Text, Track, Tracks};
 
 /// Media has neither a number nor a time. No message tells the perspectives that will come.
@@ -14,6 +15,7 @@ pub(super) const READER: Reader = Reader {
     dialect: Dialect { numbers: &[], free: &[] },
     prepare: as_it_is,
     read,
+    usual: Some(note),
     samples: all,
 };
 
@@ -44,11 +46,7 @@ fn read<'t>(message: &Members<'t>, odd_fields: u32) -> Result<Meaning<'t>, PeerE
 
 /// Audio of the participant, or of all others: each is a message of its own.
 fn audio<'t>(message: &Members<'t>, stream_id: &'t str) -> Meaning<'t> {
-    let track = match string(message, "perspective") {
-        "Participant" => Ok(Track::Inbound),
-        "Conference" => Ok(Track::Outbound),
-        _ => Err(PeerError::Track),
-    };
+    let track = perspective(string(message, "perspective")).ok_or(PeerError::Track);
     let payload = match message.clone().find("media") {
         Some(Value::String(payload)) => Ok(payload),
         _ => Err(PeerError::Shape),
@@ -63,6 +61,30 @@ fn audio<'t>(message: &Members<'t>, stream_id: &'t str) -> Meaning<'t> {
             start: None,
         }),
         (Err(error), _) | (_, Err(error)) => Meaning::Rejected { sequence: None, stream_id, error },
+    }
+}
+
+/// Takes a field of an audio message in its usual spelling.
+fn note(fields: &mut Fields, object: &[u8], name: &[u8], value: &usual::Value<'_>) -> Option<()> {
+    match (object, name) {
+        (b"", b"event") => {
+            fields.require_track();
+            fields.take_event(value.is("Media"))
+        }
+        (b"", b"metadata") => fields.enter(value),
+        (b"", b"perspective") => fields.set_track(perspective(value.text()?)?),
+        (b"", b"media") => fields.take_payload(value),
+        (b"metadata", b"callId") => fields.take_stream(value),
+        _ => Some(()),
+    }
+}
+
+/// The track of the participant, or of all others.
+fn perspective(name: &str) -> Option<Track> {
+    match name {
+        "Participant" => Some(Track::Inbound),
+        "Conference" => Some(Track::Outbound),
+        _ => None,
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) const READER: Reader = Reader {
     dialect: Dialect { numbers: &[b"sampleRate", b"version"], free: &[b"callHeaders"] },
     prepare: as_it_is,
     read,
+    usual: None,
     samples: all,
 };
 

@@ -27,6 +27,7 @@ pub(super) const READER: Reader = Reader {
     },
     prepare: gather_keys,
     read,
+    usual: None,
     samples,
 };
 

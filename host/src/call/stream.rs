@@ -35,17 +35,23 @@ pub(super) struct Ring(Cow<'static, [u8]>);
 
 impl Ring {
     /// The ring that a session writes to first.
-    const UNUSED: &[u8] = &[0; RING_BOTH_TRACKS_MIN];
+    const UNUSED: &[u8] = &[0; roomy(RING_BOTH_TRACKS_MIN)];
 
     const fn new() -> Self {
         Self(Cow::Borrowed(Self::UNUSED))
     }
 
-    /// The smallest ring for a stream. Audio with many bytes a second takes its memory at once.
+    /// The ring for a stream. Audio with many bytes a second takes its memory at once.
     fn of(start: &Start<'_>) -> Self {
-        let bytes = ring_bytes_min(start).unwrap_or_default();
+        let bytes = roomy(ring_bytes_min(start).unwrap_or_default());
         Self(Self::UNUSED.get(..bytes).map_or_else(|| vec![0; bytes].into(), Cow::Borrowed))
     }
+}
+
+/// Bytes of a ring with room for a chunk of 20 ms beside the 200 ms for which a track waits for one that does
+/// not come: without it, each instant of the chunk would pass the ring by itself.
+const fn roomy(bytes_min: usize) -> usize {
+    bytes_min + (bytes_min / 10).next_multiple_of(8)
 }
 
 impl AsRef<[u8]> for Ring {

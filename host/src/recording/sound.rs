@@ -1,7 +1,7 @@
 //! Whether the tracks of a recording were ever heard, and whether they differ.
 
 use callreel_core::format::Codec;
-use callreel_core::g711::{decode_alaw, decode_mulaw};
+use callreel_core::g711::decode_mulaw;
 
 /// Largest amplitude that counts as silence: mu-law's zero and the code next to it, A-law's smallest
 /// sample.
@@ -19,38 +19,32 @@ pub(super) struct Sound {
 impl Sound {
     /// Takes note of interleaved samples in `codec`: whole sample frames.
     pub(super) fn note(&mut self, codec: Codec, bytes: &[u8], channels: u16) {
-        match codec {
-            Codec::Alaw => self.note_samples(bytes, channels, |[code]| decode_alaw(code)),
-            // The session decodes it.
-            Codec::G722 => {}
-            Codec::L16Be => self.note_samples(bytes, channels, i16::from_be_bytes),
-            Codec::L16Le => self.note_samples(bytes, channels, i16::from_le_bytes),
-            Codec::Mulaw => self.note_samples(bytes, channels, |[code]| decode_mulaw(code)),
-        }
-    }
-
-    /// Takes note of samples of `WIDTH` bytes.
-    fn note_samples<const WIDTH: usize>(
-        &mut self,
-        bytes: &[u8],
-        channels: u16,
-        decode: impl Fn([u8; WIDTH]) -> i16,
-    ) {
-        let is_sound = |sample: i16| sample.unsigned_abs() > SILENT_MAX;
-        let samples = bytes.as_chunks::<WIDTH>().0;
-        if channels == 1 {
-            let mut samples = samples.iter();
-            self.heard[0] = self.heard[0] || samples.any(|sample| is_sound(decode(*sample)));
+        let is_stereo = channels == 2;
+        if self.heard == [true; 2] && self.different || !is_stereo && self.heard[0] {
             return;
         }
-        for pair in samples.as_chunks::<2>().0 {
-            if self.heard == [true; 2] && self.different {
-                return;
-            }
-            let [left, right] = pair.map(&decode);
-            self.heard[0] |= is_sound(left);
-            self.heard[1] |= is_sound(right);
-            self.different |= left != right;
+        // A track without sound is looked at to the end.
+        for (heard, loudest) in self.heard.iter_mut().zip(codec.loudest(bytes, is_stereo)) {
+            *heard |= loudest > SILENT_MAX;
+        }
+        if is_stereo && !self.different {
+            self.different = match codec {
+                // The session decodes it.
+                Codec::G722 => false,
+                Codec::Alaw => is_different(bytes, |code: [u8; 1]| code),
+                // There are two codes for zero.
+                Codec::Mulaw => is_different(bytes, |[code]| decode_mulaw(code)),
+                Codec::L16Be | Codec::L16Le => is_different(bytes, |sample: [u8; 2]| sample),
+            };
         }
     }
+}
+
+/// Whether the channels differ, of samples of `WIDTH` bytes.
+fn is_different<const WIDTH: usize, T: PartialEq>(
+    bytes: &[u8],
+    value: impl Fn([u8; WIDTH]) -> T,
+) -> bool {
+    let pairs = bytes.as_chunks::<WIDTH>().0.as_chunks::<2>().0;
+    pairs.iter().any(|[left, right]| value(*left) != value(*right))
 }
