@@ -218,7 +218,8 @@ fn a_format_that_cannot_be_recorded_begins_nothing() {
         None,
         format(Codec::Mulaw, 0),
         format(Codec::Mulaw, 7999),
-        format(Codec::L16Le, 44_100),
+        format(Codec::L16Le, 44_101),
+        format(Codec::L16Le, 22_050),
         format(Codec::L16Be, 193_000),
         format(Codec::Alaw, u32::MAX),
     ] {

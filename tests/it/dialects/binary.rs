@@ -261,7 +261,7 @@ fn formats_keys_and_marks_are_read_in_every_spelling() {
         (Asterisk, "MEDIA_START channel:a:b format:slin", l16(8000), false),
         (Asterisk, "MEDIA_START format:slin12", l16(12_000), false),
         (Asterisk, "MEDIA_START format:slin192", l16(192_000), false),
-        // Not a whole number of kilohertz: it is refused.
+        // The only rate that is not a whole number of kilohertz.
         (Asterisk, "MEDIA_START format:slin44", l16(44_100), false),
         (Asterisk, "MEDIA_START format:opus", None, false),
         (Asterisk, "MEDIA_START format:slin99999999999", None, false),
