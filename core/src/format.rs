@@ -215,8 +215,8 @@ impl Format {
     pub const SAMPLE_RATE_HZ_MAX: u32 = 192_000;
 
     /// Whether a session records the format: the sample rate is a whole number of kilohertz from 8 to
-    /// 192, or that of a compact disc, 44 100 Hz; that of G.722, which needs the feature `g722`, is 16 kHz. Without the feature `formats`, only
-    /// [`TELEPHONE`](Self::TELEPHONE) is recorded.
+    /// 192, or that of a compact disc, 44 100 Hz; that of G.722, which needs the feature `g722`, is
+    /// 16 kHz. Without the feature `formats`, only [`TELEPHONE`](Self::TELEPHONE) is recorded.
     ///
     /// ```
     /// use callreel_core::format::{Codec, Format};
