@@ -268,8 +268,8 @@ const EVENTS_MAX: usize = 32;
 #[derive(Clone, Debug)]
 pub struct Conversation {
     codec: Codec,
-    /// Samples of a channel in a tick.
-    tick_samples: u32,
+    /// Samples of a channel in a frame, which is two ticks. Of an odd number the second has one more.
+    frame_samples: u32,
     /// Samples in the present tick.
     filled: u32,
     /// The largest amplitude of each channel in the present tick.
@@ -288,10 +288,10 @@ impl Conversation {
     /// [`Codec::G722`], which only a session can decode, no sound is heard.
     #[must_use]
     pub const fn new(format: Format) -> Self {
-        let tick_samples = format.samples(TICK_MS as u32);
+        let frame_samples = format.samples(2 * TICK_MS as u32);
         Self {
             codec: format.codec,
-            tick_samples: if tick_samples == 0 { 1 } else { tick_samples as u32 },
+            frame_samples: if frame_samples < 2 { 2 } else { frame_samples as u32 },
             filled: 0,
             peaks: [0; 2],
             first: None,
@@ -345,7 +345,7 @@ impl Conversation {
     #[inline]
     fn take<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let both_bytes = 2 * self.codec.width();
-        if self.is_between() && self.tick_samples as usize * both_bytes == BLOCK_BYTES {
+        if self.is_between() && self.frame_samples as usize * both_bytes == 2 * BLOCK_BYTES {
             let mut rest = bytes;
             while self.events.is_empty()
                 && let Some((frame, after)) = rest.split_first_chunk::<{ 2 * BLOCK_BYTES }>()
@@ -358,13 +358,19 @@ impl Conversation {
                 return rest;
             }
         }
-        let room = self.tick_samples.saturating_sub(self.filled) as usize * both_bytes;
+        let room = self.tick_samples().saturating_sub(self.filled) as usize * both_bytes;
         let (piece, rest) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
         let [inbound, outbound] = self.codec.loudest(piece, true);
         let [most_inbound, most_outbound] = self.peaks;
         self.peaks = [most_inbound.max(inbound), most_outbound.max(outbound)];
         self.fill((piece.len() / both_bytes) as u32);
         rest
+    }
+
+    /// Samples of a channel in the present tick.
+    const fn tick_samples(&self) -> u32 {
+        let half = self.frame_samples / 2;
+        if self.first.is_none() { half } else { self.frame_samples - half }
     }
 
     /// Whether a frame begins with the next sample.
@@ -378,7 +384,7 @@ impl Conversation {
         if self.now >= TICKS_MAX {
             return 0;
         }
-        let frame_samples = 2 * u64::from(self.tick_samples);
+        let frame_samples = u64::from(self.frame_samples);
         let frames = samples / frame_samples;
         if self.is_between()
             && frames > 0
@@ -390,7 +396,7 @@ impl Conversation {
             self.now = self.now.saturating_add(frames.saturating_mul(2)).min(TICKS_MAX);
             return samples % frame_samples;
         }
-        let count = samples.min(u64::from(self.tick_samples.saturating_sub(self.filled)));
+        let count = samples.min(u64::from(self.tick_samples().saturating_sub(self.filled)));
         self.fill(count as u32);
         samples - count
     }
@@ -398,7 +404,7 @@ impl Conversation {
     /// Counts samples of the present tick, and closes it when it is full.
     fn fill(&mut self, samples: u32) {
         self.filled = self.filled.saturating_add(samples);
-        if self.filled < self.tick_samples {
+        if self.filled < self.tick_samples() {
             return;
         }
         self.filled = 0;

@@ -186,6 +186,9 @@ fn decode_pairs(bytes: &[u8], samples: &mut [i16], decode: impl Fn([u8; 2]) -> i
 /// Sample rate of G.722, whatever a provider names.
 pub(crate) const G722_RATE_HZ: u32 = 16_000;
 
+/// Sample rate of a compact disc, the only one that is no whole number of kilohertz.
+const DISC_RATE_HZ: u32 = 44_100;
+
 /// Format of one track's audio.
 ///
 /// ```
@@ -212,14 +215,14 @@ impl Format {
     pub const SAMPLE_RATE_HZ_MAX: u32 = 192_000;
 
     /// Whether a session records the format: the sample rate is a whole number of kilohertz from 8 to
-    /// 192; that of G.722, which needs the feature `g722`, is 16 kHz. Without the feature `formats`, only
-    /// [`TELEPHONE`](Self::TELEPHONE) is recorded.
+    /// 192, or that of a compact disc, 44 100 Hz; that of G.722, which needs the feature `g722`, is
+    /// 16 kHz. Without the feature `formats`, only [`TELEPHONE`](Self::TELEPHONE) is recorded.
     ///
     /// ```
     /// use callreel_core::format::{Codec, Format};
     ///
     /// assert!(Format::TELEPHONE.is_recordable());
-    /// assert!(!Format { codec: Codec::L16Le, sample_rate_hz: 44_100 }.is_recordable());
+    /// assert!(!Format { codec: Codec::L16Le, sample_rate_hz: 22_050 }.is_recordable());
     /// ```
     #[must_use]
     pub const fn is_recordable(self) -> bool {
@@ -227,9 +230,10 @@ impl Format {
         if matches!(codec, Codec::G722) {
             cfg!(feature = "g722") && sample_rate_hz == G722_RATE_HZ
         } else if cfg!(feature = "formats") {
-            sample_rate_hz.is_multiple_of(1000)
-                && 8000 <= sample_rate_hz
-                && sample_rate_hz <= Self::SAMPLE_RATE_HZ_MAX
+            sample_rate_hz == DISC_RATE_HZ
+                || sample_rate_hz.is_multiple_of(1000)
+                    && 8000 <= sample_rate_hz
+                    && sample_rate_hz <= Self::SAMPLE_RATE_HZ_MAX
         } else {
             matches!(codec, Codec::Mulaw) && sample_rate_hz == Self::TELEPHONE.sample_rate_hz
         }
@@ -292,8 +296,11 @@ struct Numbers {
     /// Half bytes of one instant, as a power of two: 0 for G.722, else 1 to 3.
     #[cfg(feature = "g722")]
     halves: u8,
-    /// Samples a millisecond: 8 to 192.
+    /// Samples a millisecond, without a fraction: 8 to 192.
     per_ms: u8,
+    /// That fraction, in tenths of a sample: 0 or 1.
+    #[cfg(feature = "formats")]
+    tenths: u8,
 }
 
 const _: () = assert!(Format::SAMPLE_RATE_HZ_MAX / 1000 <= u8::MAX as u32);
@@ -314,7 +321,20 @@ impl Numbers {
             #[cfg(feature = "g722")]
             halves: shift + 1 - doubling,
             per_ms: (format.sample_rate_hz / 1000) as u8,
+            #[cfg(feature = "formats")]
+            tenths: (format.sample_rate_hz % 1000 / 100) as u8,
         }
+    }
+
+    #[cfg(feature = "formats")]
+    const fn tenths(self) -> u8 {
+        self.tenths
+    }
+
+    #[cfg(not(feature = "formats"))]
+    #[expect(clippy::unused_self, reason = "the same call in every build")]
+    const fn tenths(self) -> u8 {
+        0
     }
 
     #[cfg(feature = "g722")]
@@ -464,15 +484,34 @@ impl ChunkLayout {
         self.format().codec.silence()
     }
 
-    /// Samples a millisecond: 8 to 192.
+    /// Samples a millisecond, without a fraction: 8 to 192.
     #[inline]
     pub(crate) const fn per_ms(self) -> u64 {
         self.numbers().per_ms as u64
     }
 
-    /// Samples in `ms` milliseconds.
+    /// Samples in `ms` milliseconds, rounded down.
     #[inline]
     pub(crate) const fn samples(self, ms: u32) -> u64 {
-        ms as u64 * self.per_ms()
+        ms as u64 * self.per_ms() + self.fraction(ms as u64)
+    }
+
+    /// Samples in `ms` milliseconds, rounded down; `None` if they are too many for a number.
+    #[inline]
+    pub(crate) const fn samples_at(self, ms: u64) -> Option<u64> {
+        match ms.checked_mul(self.per_ms()) {
+            Some(whole) => whole.checked_add(self.fraction(ms)),
+            None => None,
+        }
+    }
+
+    /// The samples in `ms` milliseconds beyond a whole number in each.
+    #[inline]
+    const fn fraction(self, ms: u64) -> u64 {
+        match self.numbers().tenths() {
+            0 => 0,
+            // Cannot overflow where the whole numbers do not: it is one tenth of a sample.
+            tenths => ms / 10 * tenths as u64 + ms % 10 * tenths as u64 / 10,
+        }
     }
 }

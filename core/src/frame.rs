@@ -266,10 +266,13 @@ pub enum Body<'t> {
     Mark(Mark<'t>),
     /// Audio.
     Media(Media<'t>),
-    /// The conversation begins, and the streams that follow have audio of this format; `None` if it is not
-    /// known. With the feature `replies`.
+    /// The ends of the call, which the start of a stream does not tell. With the feature `replies`.
     #[cfg(feature = "replies")]
-    Offer(Option<Format>),
+    Ends(Ends<'t>),
+    /// The conversation begins, and the streams that follow have audio of this format; `None` if it is not
+    /// known. With the ends of the call, as far as it tells them. With the feature `replies`.
+    #[cfg(feature = "replies")]
+    Offer(Option<Format>, Ends<'t>),
     /// An event of no use to a recorder, known or unknown.
     Other,
     /// Media that cannot be taken, and the reason.
@@ -422,13 +425,15 @@ impl Start<'_> {
 /// ```
 /// use callreel_core::frame::{Body, Provider, parse};
 ///
+/// # #[cfg(feature = "telnyx")] {
 /// let mut text = br#"{"event":"start","stream_id":"1","start":{"call_control_id":"v3:1",
 ///     "from":"+15550100","to":"+15550101"}}"#.to_vec();
 /// let Body::Start(start) = parse(Provider::Telnyx, &mut text)?.body else { panic!() };
 /// assert_eq!([start.ends.from, start.ends.to].map(|end| end.as_escaped()), ["+15550100", "+15550101"]);
+/// # }
 /// # Ok::<(), callreel_core::frame::PeerError>(())
 /// ```
-#[cfg(feature = "json")]
+#[cfg(any(feature = "json", feature = "replies"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Ends<'t> {
@@ -440,7 +445,7 @@ pub struct Ends<'t> {
     pub direction: Text<'t>,
 }
 
-#[cfg(feature = "json")]
+#[cfg(any(feature = "json", feature = "replies"))]
 impl Ends<'_> {
     /// Nothing is told.
     pub const NONE: Self =

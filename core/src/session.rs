@@ -58,7 +58,7 @@ pub const RING_BOTH_TRACKS_MIN: usize = jitter::ring_bytes_min(ChunkLayout::TELE
 /// use callreel_core::session::{RING_ONE_TRACK_MIN, ring_bytes_min};
 ///
 /// assert_eq!(ring_bytes_min(&Start::new()), Some(RING_ONE_TRACK_MIN));
-/// let odd = Format { codec: Codec::L16Le, sample_rate_hz: 44_100 };
+/// let odd = Format { codec: Codec::L16Le, sample_rate_hz: 22_050 };
 /// assert_eq!(ring_bytes_min(&Start { format: Some(odd), ..Start::new() }), None);
 /// ```
 #[must_use]

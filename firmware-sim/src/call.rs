@@ -1,5 +1,9 @@
 //! One call: takes the bytes of its connection and queues its samples for the card's side.
 
+#[cfg(feature = "formats")]
+use callreel_core::format::Codec;
+#[cfg(feature = "formats")]
+use callreel_core::frame::{Body, Detector, Frame, Start, Verdict};
 use callreel_core::frame::{PeerError, Provider, Text};
 use callreel_core::names::End;
 use callreel_core::session::{
@@ -18,38 +22,45 @@ pub const MESSAGE_BYTES_MAX: usize = 2048;
 pub const BUFFER_BYTES: usize = MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX;
 
 /// Bytes of a session's ring. One track waits only for missing messages; two tracks also wait for
-/// each other.
-pub const RING_BYTES: usize =
-    if cfg!(feature = "both-tracks") { RING_BOTH_TRACKS_MIN } else { RING_ONE_TRACK_MIN };
+/// each other. Whole sample frames of 16-bit samples, the ring of two tracks of mu-law also serves two
+/// such tracks of 8 kHz that come in one message, or one of 16 kHz.
+pub const RING_BYTES: usize = if cfg!(feature = "formats") {
+    RING_BOTH_TRACKS_MIN.next_multiple_of(4)
+} else if cfg!(feature = "both-tracks") {
+    RING_BOTH_TRACKS_MIN
+} else {
+    RING_ONE_TRACK_MIN
+};
 
 /// Tracks of a recording.
 const TRACKS: usize = if cfg!(feature = "both-tracks") { 2 } else { 1 };
 
-/// Size of the queue to the card: with the frames that wait in the connection's buffer it holds half a
-/// second of each track, and has room for one message more.
-pub const QUEUE_SAMPLES: usize =
+/// Bytes of the queue to the card: with the frames that wait in the connection's buffer it holds half a
+/// second of each track of mu-law, and has room for one message more.
+pub const QUEUE_BYTES: usize =
     TRACKS * callreel_core::g711::SAMPLE_RATE_HZ as usize / 2 - BUFFER_SAMPLES + ROOM_MIN;
 
-/// Samples of the whole media frames of 20 ms that fit into a connection's buffer.
+/// Samples of mu-law of the whole media frames of 20 ms that fit into a connection's buffer.
 const BUFFER_SAMPLES: usize = BUFFER_BYTES / FRAME_BYTES * 160;
 
 /// A media frame of 20 ms as Twilio sends it, with its WebSocket header.
 const FRAME_BYTES: usize = 384 + 8;
 
-/// Most samples of one message: all of it were base64.
-const MESSAGE_SAMPLES_MAX: usize = MESSAGE_BYTES_MAX / 4 * 3;
+/// Most bytes of audio in one message of text: all of it were base64.
+const MESSAGE_AUDIO_MAX: usize = MESSAGE_BYTES_MAX / 4 * 3;
 
 /// While the queue has less room than this, messages wait in the connection's window. It covers the
-/// samples that one message can bring: its own, and those that the ring has held. Of two tracks the ring
+/// bytes that one message can bring: its own, and those that the ring has held. Of two tracks the ring
 /// gives no more than it holds, or than a message has: each moment needs both of them. Long silence takes
-/// no room.
+/// no room. A binary message has all tracks, and nothing waits for it in the ring.
 const ROOM_MIN: usize = match TRACKS {
-    1 => MESSAGE_SAMPLES_MAX + RING_BYTES,
-    _ if RING_BYTES > TRACKS * MESSAGE_SAMPLES_MAX => RING_BYTES,
-    _ => TRACKS * MESSAGE_SAMPLES_MAX,
+    1 => MESSAGE_AUDIO_MAX + RING_BYTES,
+    _ if RING_BYTES > TRACKS * MESSAGE_AUDIO_MAX => RING_BYTES,
+    _ => TRACKS * MESSAGE_AUDIO_MAX,
 };
-const _: () = assert!(ROOM_MIN >= TRACKS * MESSAGE_SAMPLES_MAX && ROOM_MIN >= RING_BYTES);
-const _: () = assert!(QUEUE_SAMPLES > ROOM_MIN);
+const _: () = assert!(ROOM_MIN >= TRACKS * MESSAGE_AUDIO_MAX && ROOM_MIN >= RING_BYTES);
+const _: () = assert!(TRACKS == 1 || ROOM_MIN >= MESSAGE_BYTES_MAX);
+const _: () = assert!(QUEUE_BYTES > ROOM_MIN);
 
 /// Longest time that a full queue holds the provider back. After that, audio is dropped, counted
 /// and replaced by silence, so that a stop or a close still gets through.
@@ -68,6 +79,12 @@ pub struct Opening {
     pub stream_id: Id,
     /// Id of the call.
     pub call_id: Id,
+    /// Provider of the stream.
+    #[cfg(feature = "formats")]
+    pub provider: Provider,
+    /// Codec of the bytes that [`Call::pop`] yields.
+    #[cfg(feature = "formats")]
+    pub codec: Codec,
 }
 
 /// Counts of a recording's messages and samples.
@@ -85,9 +102,9 @@ pub struct Summary {
     pub rejected: [u32; PeerError::ALL.len()],
     /// Gaps in media time.
     pub gaps: u32,
-    /// Samples of silence that fill the gaps.
+    /// Samples of silence of one channel that fill the gaps.
     pub filled: u32,
-    /// Samples dropped because the card was stalled for too long, and replaced by silence.
+    /// Samples of one channel dropped because the card was stalled for too long, and replaced by silence.
     pub lost: u32,
 }
 
@@ -108,8 +125,10 @@ pub struct Ended {
 /// the connection begins only after the end of the first was taken.
 pub struct Call<'q> {
     decoder: Decoder,
+    #[cfg(feature = "formats")]
+    detector: Detector,
     session: Session<[u8; RING_BYTES]>,
-    queue: &'q mut Queue<QUEUE_SAMPLES>,
+    queue: &'q mut Queue<QUEUE_BYTES>,
     opening: Option<Opening>,
     end: Option<Ended>,
     summary: Summary,
@@ -124,12 +143,14 @@ pub struct Call<'q> {
 impl<'q> Call<'q> {
     /// The call of a connection that has just become a WebSocket.
     #[must_use]
-    pub fn new(queue: &'q mut Queue<QUEUE_SAMPLES>) -> Self {
+    pub fn new(queue: &'q mut Queue<QUEUE_BYTES>) -> Self {
         queue.clear();
         let mut session = Session::new(Provider::Twilio, [0; RING_BYTES]);
         *session.silence_mut() = SilenceBudget::new();
         Self {
             decoder: Decoder::new(MESSAGE_BYTES_MAX),
+            #[cfg(feature = "formats")]
+            detector: Detector::new(),
             session,
             queue,
             opening: None,
@@ -148,6 +169,11 @@ impl<'q> Call<'q> {
         self.queue.clear();
         self.decoder = Decoder::new(MESSAGE_BYTES_MAX);
         self.session.reset();
+        #[cfg(feature = "formats")]
+        {
+            self.detector = Detector::new();
+            self.session.set_provider(Provider::Twilio);
+        }
         *self.session.silence_mut() = SilenceBudget::new();
         self.opening = None;
         self.end = None;
@@ -169,6 +195,9 @@ impl<'q> Call<'q> {
             match self.decoder.poll(bytes) {
                 None => break,
                 Some(Ok(ws::Event::Text(text))) => self.handle_text(text),
+                #[cfg(feature = "formats")]
+                Some(Ok(ws::Event::Binary(audio))) => self.handle_binary(audio),
+                #[cfg(not(feature = "formats"))]
                 Some(Ok(ws::Event::Binary(_))) => self.stop(End::Protocol, CloseCode::UNSUPPORTED),
                 Some(Ok(ws::Event::Ping(payload))) => self.pong = Some(ws::pong(payload)),
                 Some(Ok(ws::Event::Pong)) => {}
@@ -225,8 +254,8 @@ impl<'q> Call<'q> {
         opening
     }
 
-    /// Moves samples of the recording to `out`, as mu-law codes, and returns their number; zero
-    /// means that none are there now.
+    /// Moves samples of the recording to `out`, in the bytes that they arrived in, and returns the
+    /// number of bytes; zero means that none are there now.
     pub fn pop(&mut self, out: &mut [u8]) -> usize {
         self.queue.pop(out)
     }
@@ -278,14 +307,30 @@ impl<'q> Call<'q> {
     }
 
     fn take_message(&mut self, text: &mut [u8]) -> Result<Next, Error> {
+        #[cfg(feature = "formats")]
+        if !self.identify(text)? {
+            return Ok(Next::Refuse);
+        }
         let mut turn = self.session.handle_message(text)?;
         Ok(drain(&mut turn, self.queue, &mut self.summary))
     }
 
     fn begin(&mut self, stream_id: Id, call_id: Id) {
         let Some(spec) = self.session.spec() else { return };
+        #[cfg(feature = "formats")]
+        let codec = self.session.format().map_or(Codec::Mulaw, |format| format.codec);
+        #[cfg(feature = "formats")]
+        self.queue.set_silent(codec.silence());
         self.is_recording = true;
-        self.opening = Some(Opening { spec, stream_id, call_id });
+        self.opening = Some(Opening {
+            spec,
+            stream_id,
+            call_id,
+            #[cfg(feature = "formats")]
+            provider: self.session.provider(),
+            #[cfg(feature = "formats")]
+            codec,
+        });
     }
 
     fn stop(&mut self, end: End, code: CloseCode) {
@@ -306,10 +351,68 @@ impl<'q> Call<'q> {
             missing: (stats.missing - stats.reordered) as u32,
             repeated: stats.repeated as u32,
             rejected: stats.rejected.map(|count| count as u32),
-            lost: self.queue.lost() as u32,
+            lost: self.queue.lost() as u32 / self.sample_frame_bytes(),
             ..core::mem::take(&mut self.summary)
         };
         self.end = Some(Ended { end, summary });
+    }
+
+    /// Bytes of one sample of each channel in the queue.
+    fn sample_frame_bytes(&self) -> u32 {
+        #[cfg(feature = "formats")]
+        let width = self.session.format().map_or(1, |format| format.codec.width()) as u32;
+        #[cfg(not(feature = "formats"))]
+        let width = 1;
+        if TRACKS == 1 { width } else { width * u32::from(self.session.tracks().channels()) }
+    }
+}
+
+/// The providers beside Twilio.
+#[cfg(feature = "formats")]
+impl Call<'_> {
+    /// Takes the subprotocols that the peer offers in its handshake: one may tell the provider. Must be
+    /// called before any bytes are handled.
+    pub fn note_subprotocols(&mut self, offered: &str) {
+        self.detector.note_header("sec-websocket-protocol", offered);
+        self.follow_verdict();
+    }
+
+    /// Finds out the provider by a message; Twilio until one tells another. Returns whether it is one that
+    /// is recorded.
+    fn identify(&mut self, text: &mut [u8]) -> Result<bool, Error> {
+        if let Err(error) = self.detector.note_text(text) {
+            return Err(self.session.reject(error));
+        }
+        Ok(self.follow_verdict())
+    }
+
+    fn follow_verdict(&mut self) -> bool {
+        match self.detector.verdict() {
+            Verdict::Known(provider) => self.session.set_provider(provider),
+            Verdict::Foreign(_) => return false,
+            Verdict::Undecided => {}
+        }
+        true
+    }
+
+    /// Takes a binary message: audio, if the provider sends it so.
+    fn handle_binary(&mut self, audio: &[u8]) {
+        let provider = self.session.provider();
+        let habits = provider.habits();
+        if !habits.has_binary_audio {
+            return self.stop(End::Protocol, CloseCode::UNSUPPORTED);
+        }
+        if self.session.spec().is_none() && habits.has_optional_start && !audio.is_empty() {
+            let start = Frame::new(None, b"", Body::Start(Start::assumed(provider)));
+            let is_begun = self.session.handle_frame(start).is_ok();
+            if is_begun {
+                self.begin(Id::new(), Id::new());
+            }
+        }
+        // The session counts what it does not take.
+        if let Ok(mut turn) = self.session.handle_audio(audio) {
+            drain(&mut turn, self.queue, &mut self.summary);
+        }
     }
 }
 
@@ -342,11 +445,11 @@ fn drain<const Q: usize>(
         Event::Refused(_) => Next::Refuse,
         _ => Next::Go,
     };
-    let mut codes = [0; 256];
+    let mut bytes = [0; 256];
     loop {
-        match turn.poll_wire(&mut codes) {
+        match turn.poll_wire(&mut bytes) {
             0 => return next,
-            count => queue.push(&codes[..count]),
+            count => queue.push(&bytes[..count]),
         }
     }
 }

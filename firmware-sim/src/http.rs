@@ -68,6 +68,22 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request<'_>, usize)>, Refusal> {
     Ok(Some((request, length)))
 }
 
+/// Longest list of subprotocols that is read, in bytes.
+const SUBPROTOCOLS_BYTES_MAX: usize = 128;
+
+/// The subprotocols that the head of a request offers, between commas; `None` if there are none, or more
+/// than the answer has room for.
+#[must_use]
+pub fn subprotocols(head: &[u8]) -> Option<&str> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let _ = httparse::Request::new(&mut headers).parse(head).ok()?;
+    let mut headers = headers.iter();
+    let found =
+        headers.find(|header| header.name.eq_ignore_ascii_case("sec-websocket-protocol"))?;
+    let is_short = (1..=SUBPROTOCOLS_BYTES_MAX).contains(&found.value.len());
+    core::str::from_utf8(found.value).ok().filter(|_| is_short)
+}
+
 /// Checks the opening handshake of RFC 6455, section 4.2.1. Returns the value for
 /// `Sec-WebSocket-Accept`.
 fn upgrade(headers: &[httparse::Header<'_>]) -> Result<String<28>, Refusal> {
@@ -109,6 +125,9 @@ mod tests {
         assert_eq!(parse(head.as_bytes()), Ok(Some((Request::Call(accept), head.len()))));
         let plain = b"GET /media-stream HTTP/1.1\r\n\r\n";
         assert_eq!(parse(plain), Err(Refusal::UPGRADE));
+        assert_eq!(subprotocols(head.as_bytes()), None);
+        let offers = head.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: b.c, a\r\n\r\n");
+        assert_eq!(subprotocols(offers.as_bytes()), Some("b.c, a"));
         let keyless = head.replace("dGhlIHNhbXBsZSBub25jZQ==", "short");
         assert_eq!(parse(keyless.as_bytes()), Err(Refusal::MALFORMED));
     }

@@ -4,7 +4,7 @@ use core::fmt::Write as _;
 
 use callreel_core::names::End;
 use callreel_core::ws;
-use callreel_firmware_sim::call::{BUFFER_BYTES, Call, QUEUE_SAMPLES};
+use callreel_firmware_sim::call::{BUFFER_BYTES, Call, QUEUE_BYTES};
 use callreel_firmware_sim::fat::{Cursor, Reader};
 use callreel_firmware_sim::http::{self, Refusal, Request};
 use callreel_firmware_sim::queue::Queue;
@@ -122,7 +122,7 @@ static WINDOWS: ConstStaticCell<[Windows; CONNECTIONS_MAX]> =
     ConstStaticCell::new([([0; RX_BYTES], [0; TX_BYTES]); CONNECTIONS_MAX]);
 static BUFFERS: ConstStaticCell<[[u8; BUFFER_BYTES]; CONNECTIONS_MAX]> =
     ConstStaticCell::new([[0; BUFFER_BYTES]; CONNECTIONS_MAX]);
-static QUEUES: ConstStaticCell<[Queue<QUEUE_SAMPLES>; CALLS_MAX]> =
+static QUEUES: ConstStaticCell<[Queue<QUEUE_BYTES>; CALLS_MAX]> =
     ConstStaticCell::new([const { Queue::new() }; CALLS_MAX]);
 static CALLS: [StaticCell<Call<'static>>; CALLS_MAX] = [const { StaticCell::new() }; CALLS_MAX];
 
@@ -310,22 +310,30 @@ impl Front {
             self.refused += 1;
             return self.refuse(index, Refusal::BUSY);
         };
+        self.slots[slot].call.reset();
         let connection = &mut self.connections[index];
         let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
         for part in [
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: ",
             accept,
-            "\r\n\r\n",
         ] {
             // Fits: nothing was sent before.
             let _ = socket.send_slice(part.as_bytes());
         }
+        #[cfg(feature = "formats")]
+        if let Some(offered) = http::subprotocols(&connection.buffer[..head_bytes]) {
+            self.slots[slot].call.note_subprotocols(offered);
+            // Some clients end the connection if none of their subprotocols is answered.
+            let first = offered.split(',').next().unwrap_or_default().trim();
+            let _ = socket.send_slice(b"\r\nSec-WebSocket-Protocol: ");
+            let _ = socket.send_slice(first.as_bytes());
+        }
+        let _ = socket.send_slice(b"\r\n\r\n");
         connection.buffer.copy_within(head_bytes..connection.held, 0);
         connection.held -= head_bytes;
         connection.active_ms = board::uptime_ms();
         connection.phase = Phase::Calling(slot);
-        self.slots[slot].call.reset();
         self.slots[slot].is_used = true;
         self.slots[slot].is_connected = true;
     }

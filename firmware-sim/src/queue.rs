@@ -3,84 +3,100 @@
 use callreel_core::g711::MULAW_SILENCE;
 use heapless::Deque;
 
-/// Silences that the queue holds beside its samples.
+/// Silences that the queue holds beside its bytes.
 const SILENCES_MAX: usize = 8;
 
 /// Shortest silence that is kept as a number: a block of the jitter buffer, not a pause between
 /// syllables.
-const SILENCE_SAMPLES_MIN: usize = 128;
+const SILENCE_BYTES_MIN: usize = 128;
 
-/// A queue of a recording's samples as mu-law codes, interleaved if there are two channels.
+/// A queue of a recording's samples in the bytes that they arrived in, interleaved if there are two
+/// channels.
 ///
 /// Long silence is kept as a number, so that a gap of seconds takes no room.
 ///
-/// *Invariant: all pushed samples come out, in number and order; refused samples come out as
-/// silence. popped <= the place of each silence, in order, <= pushed.*
+/// *Invariant: all pushed bytes come out, in number and order; refused bytes come out as silence.
+/// popped <= the place of each silence, in order, <= pushed.*
 pub struct Queue<const N: usize> {
-    codes: [u8; N],
+    bytes: [u8; N],
     start: usize,
     length: usize,
     silences: Deque<Silence, SILENCES_MAX>,
     lost: u64,
+    /// The bits in which the byte that is silence when repeated differs from mu-law's: so an empty queue
+    /// is all zeros, and takes no flash.
+    silent_flipped: u8,
 }
 
-/// A silence. It comes `after` codes behind the silence before it.
+/// A silence of `length` bytes. It comes `after` bytes behind the silence before it.
 #[derive(Clone, Copy)]
 struct Silence {
     after: usize,
-    samples: u64,
+    length: u64,
 }
 
 impl<const N: usize> Queue<N> {
-    /// An empty queue.
+    /// An empty queue for mu-law.
     #[must_use]
     pub const fn new() -> Self {
         let silences = Deque::new();
-        Self { codes: [0; N], start: 0, length: 0, silences, lost: 0 }
+        Self { bytes: [0; N], start: 0, length: 0, silences, lost: 0, silent_flipped: 0 }
     }
 
-    /// Number of samples that fit for certain.
+    /// Makes an empty queue one for audio in which `silent` is silence when repeated.
+    pub const fn set_silent(&mut self, silent: u8) {
+        self.silent_flipped = silent ^ MULAW_SILENCE;
+    }
+
+    const fn silent(&self) -> u8 {
+        self.silent_flipped ^ MULAW_SILENCE
+    }
+
+    /// Number of bytes that fit for certain.
     #[must_use]
     pub const fn room(&self) -> usize {
         N - self.length
     }
 
-    /// Samples that found no room since the queue was made or cleared. They come out as silence.
+    /// Bytes that found no room since the queue was made or cleared. They come out as silence.
     #[must_use]
     pub const fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Appends codes. If they do not fit, counts them and appends silence of the same length.
-    pub fn push(&mut self, codes: &[u8]) {
-        let is_long = codes.len() >= SILENCE_SAMPLES_MIN;
-        if is_long && codes.iter().all(|&code| is_silence(code)) {
-            return self.push_silence(codes.len());
+    /// Appends bytes, in whole sample frames. If they do not fit, counts them and appends silence of
+    /// the same length.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let is_long = bytes.len() >= SILENCE_BYTES_MIN;
+        let silent = self.silent();
+        if is_long && bytes.iter().all(|&byte| is_silence(byte, silent)) {
+            return self.push_silence(bytes.len());
         }
-        if codes.len() > self.room() {
-            self.lost += codes.len() as u64;
-            return self.push_silence(codes.len());
+        if bytes.len() > self.room() {
+            self.lost += bytes.len() as u64;
+            return self.push_silence(bytes.len());
         }
         let end = (self.start + self.length) % N;
-        let (first, second) = codes.split_at(codes.len().min(N - end));
-        self.codes[end..end + first.len()].copy_from_slice(first);
-        self.codes[..second.len()].copy_from_slice(second);
-        self.length += codes.len();
+        let (first, second) = bytes.split_at(bytes.len().min(N - end));
+        self.bytes[end..end + first.len()].copy_from_slice(first);
+        self.bytes[..second.len()].copy_from_slice(second);
+        self.length += bytes.len();
     }
 
-    /// Moves the oldest codes to `out` and returns their number; zero means that the queue is
-    /// empty.
+    /// Moves the oldest bytes to `out` and returns their number; zero means that the queue is
+    /// empty. If `out` has room for whole sample frames, they are whole sample frames.
     pub fn pop(&mut self, out: &mut [u8]) -> usize {
+        let silent = self.silent();
         let mut used = 0;
         while used < out.len() {
             let room = &mut out[used..];
-            let codes_first = match self.silences.front_mut() {
+            let bytes_first = match self.silences.front_mut() {
                 Some(silence) if silence.after == 0 => {
                     let taken =
-                        room.len().min(usize::try_from(silence.samples).unwrap_or(usize::MAX));
-                    room[..taken].fill(MULAW_SILENCE);
-                    silence.samples -= taken as u64;
-                    if silence.samples == 0 {
+                        room.len().min(usize::try_from(silence.length).unwrap_or(usize::MAX));
+                    room[..taken].fill(silent);
+                    silence.length -= taken as u64;
+                    if silence.length == 0 {
                         self.silences.pop_front();
                     }
                     used += taken;
@@ -89,11 +105,11 @@ impl<const N: usize> Queue<N> {
                 Some(silence) => silence.after,
                 None => self.length,
             };
-            let taken = codes_first.min(room.len()).min(N - self.start);
+            let taken = bytes_first.min(room.len()).min(N - self.start);
             if taken == 0 {
                 break;
             }
-            room[..taken].copy_from_slice(&self.codes[self.start..self.start + taken]);
+            room[..taken].copy_from_slice(&self.bytes[self.start..self.start + taken]);
             if let Some(silence) = self.silences.front_mut() {
                 silence.after -= taken;
             }
@@ -104,32 +120,32 @@ impl<const N: usize> Queue<N> {
         used
     }
 
-    /// Empties the queue and resets the count of lost samples.
+    /// Empties the queue and resets the count of lost bytes.
     pub fn clear(&mut self) {
         self.length = 0;
         self.silences.clear();
         self.lost = 0;
     }
 
-    fn push_silence(&mut self, samples: usize) {
+    fn push_silence(&mut self, length: usize) {
         let before: usize = self.silences.iter().map(|silence| silence.after).sum();
         let after = self.length - before;
-        let silence = Silence { after, samples: samples as u64 };
+        let silence = Silence { after, length: length as u64 };
         let may_join = after == 0 && !self.silences.is_empty();
         if !may_join && self.silences.push_back(silence).is_ok() {
             return;
         }
-        // There is no place for another silence: this one joins the last. If codes lie between, it
+        // There is no place for another silence: this one joins the last. If bytes lie between, it
         // comes a little early.
         if let Some(last) = self.silences.back_mut() {
-            last.samples += samples as u64;
+            last.length += length as u64;
         }
     }
 }
 
-/// Whether a code is zero, positive or negative.
-const fn is_silence(code: u8) -> bool {
-    code | 0x80 == MULAW_SILENCE
+/// Whether a byte is silence. Mu-law has two codes for zero, positive and negative.
+const fn is_silence(byte: u8, silent: u8) -> bool {
+    byte == silent || silent == MULAW_SILENCE && byte | 0x80 == silent
 }
 
 impl<const N: usize> Default for Queue<N> {
@@ -177,6 +193,26 @@ mod tests {
         }
         assert_eq!((queue.room(), queue.lost()), (1, 0));
         assert_eq!(drain(&mut queue), expected);
+    }
+
+    #[test]
+    fn silence_is_that_of_the_stream() {
+        for (silent, not_silent) in [(0xD5, 0x55), (0xD5, 0xFF), (0x00, 0x7F), (0x00, 0xFF)] {
+            let mut queue = Queue::<400>::new();
+            queue.set_silent(silent);
+            let mut expected = vec![not_silent; 2];
+            queue.push(&expected);
+            queue.push(&[silent; 4000]);
+            expected.extend([silent; 4000]);
+            queue.push(&[not_silent; 256]);
+            expected.extend([not_silent; 256]);
+            assert_eq!((queue.room(), queue.lost()), (142, 0), "only silence takes no room");
+            // No room: silence of the same length.
+            queue.push(&[not_silent; 200]);
+            expected.extend([silent; 200]);
+            assert_eq!(queue.lost(), 200);
+            assert_eq!(drain(&mut queue), expected);
+        }
     }
 
     #[test]

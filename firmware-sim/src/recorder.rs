@@ -21,8 +21,8 @@ type Device = &'static PatientCard;
 /// Interval of attempts to mount a card while there is none.
 const MOUNT_INTERVAL_MS: u64 = 2000;
 
-/// Samples moved in one step: a block of the card.
-const STEP_SAMPLES: usize = 256;
+/// Bytes moved in one step: of mu-law, the samples of a block of the card.
+const STEP_BYTES: usize = 256;
 
 /// Room that a download needs in its socket: a block, or a response's head.
 const SEND_BYTES: usize = fat::BLOCK_BYTES;
@@ -137,14 +137,14 @@ impl Recorder {
 
     #[inline(never)]
     fn advance(&mut self, slot: usize) -> bool {
-        let mut codes = [0; STEP_SAMPLES];
-        let count = self.front.borrow_mut().call(slot).pop(&mut codes);
+        let mut bytes = [0; STEP_BYTES];
+        let count = self.front.borrow_mut().call(slot).pop(&mut bytes);
         if count == 0 {
             let end = self.front.borrow_mut().call(slot).take_end();
             return end.is_some_and(|end| self.finish(slot, &end));
         }
         let recording = self.recordings[slot].as_mut();
-        if let Some(Err(error)) = recording.map(|recording| recording.write(&codes[..count])) {
+        if let Some(Err(error)) = recording.map(|recording| recording.write(&bytes[..count])) {
             self.abandon(slot, error);
         }
         true

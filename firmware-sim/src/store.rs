@@ -3,7 +3,7 @@
 use core::cell::RefCell;
 use core::fmt::Write as _;
 
-use callreel_core::frame::PeerError;
+use callreel_core::frame::{PeerError, Provider};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::names::{self, End};
 use callreel_core::wav::{self, Encoding, Length, Spec};
@@ -19,7 +19,9 @@ use crate::fat::{self, Entry, File, Reader, Repairs, Volume};
 pub const CHECKPOINT_MS: u32 = 500;
 
 /// Samples of one channel in a millisecond.
-const SAMPLES_A_MS: u32 = SAMPLE_RATE_HZ / 1000;
+const fn samples_a_ms(spec: Spec) -> u32 {
+    if cfg!(feature = "formats") { spec.sample_rate_hz / 1000 } else { SAMPLE_RATE_HZ / 1000 }
+}
 
 /// The volume of the card, if there is one.
 pub type Card<D> = RefCell<Option<Volume<D>>>;
@@ -149,7 +151,9 @@ fn recover<D: BlockDevice>(
     volume.read(&mut Reader::new(entry), &mut block)?;
     let Ok(layout) = wav::parse(&block.contents) else { return Ok(false) };
     let channels = layout.format.channels;
-    let spec = Spec { channels, sample_rate_hz: SAMPLE_RATE_HZ, encoding: Encoding::Pcm16 };
+    let sample_rate_hz =
+        if cfg!(feature = "formats") { layout.format.sample_rate_hz } else { SAMPLE_RATE_HZ };
+    let spec = Spec { channels, sample_rate_hz, encoding: Encoding::Pcm16 };
     let Some(bytes) = entry.size.checked_sub(spec.header_bytes()) else { return Ok(false) };
     if !(1..=2).contains(&channels) || !layout.is_header_of(spec) {
         return Ok(false);
@@ -257,14 +261,14 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         self.number
     }
 
-    /// Appends the samples of mu-law codes. Makes a checkpoint after each [`CHECKPOINT_MS`] of
-    /// audio.
+    /// Appends samples in the bytes that they arrived in, in whole sample frames. Makes a checkpoint
+    /// after each [`CHECKPOINT_MS`] of audio.
     ///
     /// # Errors
     /// As [`Error`]; the file stays as of its last checkpoint, and the caller must
     /// [`abandon`](Self::abandon) the recording.
-    pub fn write(&mut self, codes: &[u8]) -> Result<(), Error<D::Error>> {
-        self.writer.write_mulaw(codes)?;
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error<D::Error>> {
+        self.write_samples(bytes)?;
         let spec = self.writer.spec();
         let bytes_per_ms = spec.sample_rate_hz / 1000 * u32::from(spec.sample_frame_bytes());
         let open_bytes = self.writer.data_bytes() - self.checkpointed_bytes;
@@ -275,12 +279,44 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         Ok(())
     }
 
+    #[cfg(not(feature = "formats"))]
+    fn write_samples(&mut self, codes: &[u8]) -> Result<(), Error<D::Error>> {
+        Ok(self.writer.write_mulaw(codes)?)
+    }
+
+    #[cfg(feature = "formats")]
+    fn write_samples(&mut self, bytes: &[u8]) -> Result<(), Error<D::Error>> {
+        let mut samples = [0; 512];
+        // A sample of any codec becomes two bytes.
+        for bytes in bytes.chunks(samples.len() / 2) {
+            let count = Encoding::Pcm16.encode_wire(self.opening.codec, bytes, &mut samples);
+            self.writer.write_encoded(&samples[..2 * count])?;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "formats"))]
+    const fn provider(&self) -> Provider {
+        Provider::Twilio
+    }
+
+    #[cfg(feature = "formats")]
+    const fn provider(&self) -> Provider {
+        self.opening.provider
+    }
+
     /// Completes the file and writes its end record.
     ///
     /// # Errors
     /// As [`Error`]; the next boot recovers the recording.
     pub fn finish(self, ended: &Ended) -> Result<(), Error<D::Error>> {
-        let is_whole = ended.end == End::Stop && ended.summary.lost == 0;
+        let is_last = match ended.end {
+            End::Stop => true,
+            // Some providers end a stream by closing the connection.
+            End::Close => cfg!(feature = "formats") && !self.provider().habits().ends_with_stop,
+            _ => false,
+        };
+        let is_whole = is_last && ended.summary.lost == 0;
         self.end(if is_whole { "complete" } else { "partial" }, None, ended)
     }
 
@@ -293,6 +329,7 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
     }
 
     fn end(self, state: &str, reason: Option<&str>, ended: &Ended) -> Result<(), Error<D::Error>> {
+        let provider = self.provider().name();
         let Self { writer, number, opening, .. } = self;
         let spec = writer.spec();
         let samples = writer.data_bytes() / u32::from(spec.sample_frame_bytes());
@@ -301,16 +338,16 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         let Ended { end, summary } = ended;
         let (before, reason) = reason.map_or(("", ""), |reason| (r#"","reason":""#, reason));
         let text = text.as_mut_view();
-        // Fits with every number and text at its longest: 508 bytes.
+        // Fits with every number and text at its longest: 509 bytes.
         let _ = write!(
             text,
-            r#"{{"state":"{state}","end":"{}{before}{reason}","provider":"twilio","stream_id":"{}","call_id":"{}","format":{{"channels":{}}},"samples":{samples}"#,
+            r#"{{"state":"{state}","end":"{}{before}{reason}","provider":"{provider}","stream_id":"{}","call_id":"{}","format":{{"channels":{}}},"samples":{samples}"#,
             end.name(),
             opening.stream_id,
             opening.call_id,
             spec.channels,
         );
-        summary.put(text);
+        summary.put(text, samples_a_ms(spec));
         let mut card = sink.card.borrow_mut();
         let volume = card.as_mut().ok_or(Error::NoCard)?;
         Ok(volume.create_small(name(number, Kind::EndRecord), text.as_bytes())?)
@@ -319,10 +356,10 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
 
 impl Summary {
     /// Ends a record with the counts, under the names that they have on a server.
-    fn put(&self, text: &mut StringView) {
+    fn put(&self, text: &mut StringView, samples_a_ms: u32) {
         put(text, ",", names::GAPS_DROPPED, self.gaps);
-        put(text, ",", names::FILLED_MS, self.filled / SAMPLES_A_MS);
-        put(text, ",", names::LOST_MS, self.lost.div_ceil(SAMPLES_A_MS));
+        put(text, ",", names::FILLED_MS, self.filled / samples_a_ms);
+        put(text, ",", names::LOST_MS, self.lost.div_ceil(samples_a_ms));
         let _ = text.push_str(r#","frames":{"rejected":{"#);
         let mut separator = "";
         for (error, count) in PeerError::ALL.iter().zip(self.rejected) {

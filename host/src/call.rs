@@ -30,6 +30,7 @@ pub use self::context::Context;
 pub use self::hints::Hints;
 use self::opening::Opening;
 pub use self::opening::{Allowance, Shown};
+use self::starts::ToldEnds;
 use self::stream::{Next, Stream, warn};
 use crate::board::Refused;
 use crate::lines;
@@ -117,6 +118,8 @@ pub struct Call {
     detector: Detector,
     /// The facts about its streams that no message tells.
     known: Arc<Known>,
+    /// The ends of the call, where another message than a start tells them.
+    ends: Option<Arc<ToldEnds>>,
     /// Audio that came before the start. *Invariant: at most [`EARLY_BYTES_MAX`] bytes.*
     early: Vec<u8>,
     /// Counts of the messages so far, until the first stream starts.
@@ -167,6 +170,7 @@ impl Call {
             streams: vec![Stream::new(peer, dialect::provider_of(detector))],
             detector,
             known: Arc::default(),
+            ends: None,
             early: Vec::new(),
             opening: Some(Box::default()),
             before: None,
@@ -435,8 +439,9 @@ impl Call {
         }
         match parsed {
             Ok(frame) => {
-                let known = Arc::clone(&self.known);
-                let frame = self.complete_start(frame, &known);
+                self.note_ends(&frame.body);
+                let (known, ends) = (Arc::clone(&self.known), self.ends.clone());
+                let frame = self.complete_start(frame, &known, ends.as_deref());
                 if let Some(opening) = &mut self.opening {
                     opening.note_frame(&frame.body);
                     if matches!(frame.body, Body::Start(_)) && self.provider().is_none() {
@@ -510,7 +515,9 @@ impl Call {
             }
             _ => Duration::ZERO,
         };
-        let line = self.line.as_deref().filter(|_| has_line);
+        let pause_key = context.pause_key.as_ref();
+        let is_kept = has_line && !pause::has_keys_of_pause(&frame.body, pause_key);
+        let line = self.line.as_deref().filter(|_| is_kept);
         stream.make_ready_for(silence, line, context, now);
         *stream.session.silence_mut() = self.silence;
         let next =

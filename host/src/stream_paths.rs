@@ -102,7 +102,7 @@ pub enum Error {
     Provider(String),
     /// A sample rate that is not recorded.
     #[error(
-        "{0:?} is no sample rate that is recorded: give a whole number of kilohertz from 8000 to 192000"
+        "{0:?} is no sample rate that is recorded: give a whole number of kilohertz from 8000 to 192000, or 44100"
     )]
     Rate(String),
     /// The provider does not send two tracks in one message.
@@ -158,7 +158,7 @@ mod tests {
         for text in ["/x=vonage:16000:both", "/x=vonage:16000:mono:mono", "/x=vonage:16000:"] {
             assert_eq!(error(text), Error::Layout, "{text}");
         }
-        for rate in ["", "44100", "4000", "x"] {
+        for rate in ["", "22050", "4000", "x"] {
             assert_eq!(error(&format!("/x=wavix:{rate}")), Error::Rate(rate.to_owned()));
         }
         assert_eq!(error("/x=wavix:16000:stereo"), Error::Stereo("wavix"));

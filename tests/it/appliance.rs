@@ -3,7 +3,7 @@
 use callreel_core::g711::decode_mulaw;
 use callreel_core::names::End;
 use callreel_core::ws::CloseCode;
-use callreel_firmware_sim::call::{BUFFER_BYTES, Call, MESSAGE_BYTES_MAX, Opening, QUEUE_SAMPLES};
+use callreel_firmware_sim::call::{BUFFER_BYTES, Call, MESSAGE_BYTES_MAX, Opening, QUEUE_BYTES};
 use callreel_firmware_sim::queue::Queue;
 
 use crate::harness::client::text;
@@ -18,7 +18,7 @@ struct Connection<'q> {
 }
 
 impl<'q> Connection<'q> {
-    fn new(queue: &'q mut Queue<QUEUE_SAMPLES>) -> Self {
+    fn new(queue: &'q mut Queue<QUEUE_BYTES>) -> Self {
         Self { call: Call::new(queue), buffer: [0; BUFFER_BYTES], held: 0 }
     }
 

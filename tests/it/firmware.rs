@@ -20,6 +20,8 @@ mod costs;
 mod device_peer;
 #[path = "harness/fixtures.rs"]
 mod fixtures;
+#[path = "firmware/providers.rs"]
+mod providers;
 #[path = "harness/recorder.rs"]
 #[expect(dead_code, reason = "these tests ask core for files alone")]
 mod recorder;
@@ -72,6 +74,10 @@ fn main() {
     let trials = [
         Trial::test("every_fixture_gives_the_same_file_as_on_a_host", fixtures_of_one_track),
         Trial::test("so_does_every_fixture_of_two_tracks", fixtures_of_two_tracks),
+        Trial::test(
+            "and_those_of_other_providers_on_an_image_that_has_them",
+            providers::fixtures_of_other_providers,
+        ),
         Trial::test("two_calls_of_two_tracks_lose_nothing_to_a_stall", two_calls_of_two_tracks),
         Trial::test("a_gap_longer_than_the_queue_becomes_silence", a_long_gap),
         Trial::test("two_streams_in_one_segment_become_two_recordings", two_streams_at_once),

@@ -212,13 +212,40 @@ fn a_law_is_recorded_as_its_own_codes_with_its_own_silence() {
 }
 
 #[test]
+fn at_44_100_hz_ten_minutes_of_timestamps_neither_drift_nor_hide_a_gap() {
+    let tracks = Tracks::One(Track::Inbound);
+    let start = start(Codec::L16Le, 44_100, tracks);
+    let mut session = Session::new(Provider::Twilio, vec![0; ring_bytes_min(&start).unwrap()]);
+    drop(session.handle_frame(Frame::new(None, b"S", Body::Start(start))).unwrap());
+    let (mut samples, mut gaps, mut late) = (0, Vec::new(), 0);
+    // Half a second is missing after five minutes.
+    for number in (0..15_000u64).chain(15_025..30_000) {
+        let bytes = [1; 2 * 882];
+        let media = Media { tracks, chunk: None, timestamp_ms: Some(20 * number), bytes: &bytes };
+        let frame = Frame::new(None, b"S", Body::Media(media));
+        let mut turn = session.handle_frame(frame).unwrap();
+        gaps.extend(turn.gaps());
+        if let Event::Media(placed) = turn.event() {
+            late += usize::from(placed.late);
+        }
+        while let count @ 1.. = turn.poll_pcm(&mut [0; 1024]) {
+            samples += count;
+        }
+    }
+    let found: Vec<_> = gaps.iter().map(|gap| (gap.at, gap.missing, gap.filled)).collect();
+    assert_eq!((found, late), (vec![(15_000 * 882, 22_050, 22_050)], 0));
+    assert_eq!(samples, 600 * 44_100);
+}
+
+#[test]
 fn a_format_that_cannot_be_recorded_begins_nothing() {
     let format = |codec, sample_rate_hz| Some(Format { codec, sample_rate_hz });
     for format in [
         None,
         format(Codec::Mulaw, 0),
         format(Codec::Mulaw, 7999),
-        format(Codec::L16Le, 44_100),
+        format(Codec::L16Le, 44_101),
+        format(Codec::L16Le, 22_050),
         format(Codec::L16Be, 193_000),
         format(Codec::Alaw, u32::MAX),
     ] {

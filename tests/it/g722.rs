@@ -1,6 +1,8 @@
 //! G.722: samples to the bit, silence in gaps, and a call in it from its messages to its file.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
 
 use base64::prelude::*;
 use callreel_core::g722::{Decoder, Encoder};
@@ -104,6 +106,26 @@ fn every_byte_of_the_encoder_is_that_of_ffmpegs() {
         let first = ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs);
         assert!(first.is_none() && ours.len() == theirs.len(), "{name}: other from {first:?} on");
     }
+}
+
+#[test]
+fn the_itus_own_data_are_encoded_and_decoded_bit_for_bit() {
+    let Some(folder) = std::env::var_os("CALLREEL_G722").map(PathBuf::from) else {
+        eprintln!("CALLREEL_G722 names no folder with the data of the ITU's Software Tool Library");
+        return;
+    };
+    let read = |name: &str| fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let (said, heard) = (samples(&read("inpsp.bin")), samples(&read("outsp1.bin")));
+    // A code in the lower half of each word.
+    let codes: Vec<u8> = samples(&read("codspw.cod")).iter().map(|word| *word as u8).collect();
+    assert!(codes.len() > 40_000 && heard.len() == 2 * codes.len());
+    let mut encoder = Encoder::new();
+    let ours: Vec<u8> = said.as_chunks().0.iter().map(|pair| encoder.encode(*pair)).collect();
+    let other = ours.iter().zip(&codes).position(|(ours, theirs)| ours != theirs);
+    assert_eq!((other, ours.len()), (None, codes.len()), "the encoder");
+    let ours = decoded(&codes);
+    let other = ours.iter().zip(&heard).position(|(ours, theirs)| ours != theirs);
+    assert_eq!((other, ours.len()), (None, heard.len()), "the decoder");
 }
 
 /// The messages of a Telnyx call in G.722, with the chunks of each track that are named.

@@ -245,3 +245,68 @@ fn a_recording_that_was_paused_when_the_recorder_was_killed_tells_so() {
     assert_eq!(finished.record["pauses"][0]["at_ms"], 1000);
     assert_eq!(finished.word("state"), "recovered");
 }
+
+/// A message of Webex with these keys, or with audio of 100 ms.
+fn webex(seq: u64, input: &Value) -> String {
+    let time = format!("2026-01-01T00:00:{:02}.{:03}Z", seq / 10, seq % 10 * 100);
+    let payload = json!({"customer_org_id": "org-1", "voice_va_input_type": input});
+    let message = json!({"type": "VOICE_VA_REQUEST", "seq": seq, "ts": time,
+        "conversation_id": "W1", "payload": payload});
+    message.to_string()
+}
+
+#[test]
+fn a_pause_key_counts_among_others_in_one_message_and_the_secret_ones_are_not_kept() {
+    use base64::prelude::*;
+
+    let (dir, captures) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let setup = Setup::new(dir.path()).env("CALLREEL_CAPTURE", captures.path());
+    let server = setup.args(&["--pause-key", "*"]).start();
+    let keys = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| format!("DTMF_DIGIT_{name}")).collect();
+        json!({"dtmf_input": {"dtmf_events": names}})
+    };
+    let mut said = Vec::new();
+    // Of 100 ms each.
+    let mut audio = |seq: u64| {
+        let number = said.len() / 800;
+        let codes: Vec<u8> = (0..800u64).map(|at| (seq * 97 + at) as u8 | 1).collect();
+        said.extend(codes.iter().map(|code| decode_mulaw(*code)));
+        let timed = format!("2026-01-01T00:00:{:02}.{:03}Z", number / 10, number % 10 * 100);
+        json!({"audio_input": {"caller_audio_b64": BASE64_STANDARD.encode(&codes),
+            "encoding": "MULAW_FORMAT", "sample_rate_hertz": 8000, "audio_timestamp": timed}})
+    };
+    let mut peer = Peer::connect(&server, "W1");
+    for seq in 1..=60 {
+        let input = match seq {
+            // Two keys, the pause, and a number that is secret.
+            11 => keys(&["ONE", "TWO", "STAR", "FOUR", "SEVEN"]),
+            21 => keys(&["EIGHT", "NINE"]),
+            // The end of the number, and of the pause.
+            31 => keys(&["SIX", "STAR"]),
+            59 => keys(&["FIVE"]),
+            seq => audio(seq),
+        };
+        peer.text(&webex(seq, &input));
+    }
+    let event = json!({"event_input": {"event_type": "SESSION_END", "name": "exit"}});
+    peer.text(&webex(61, &event));
+    let finished = shelf::wait_for(dir.path(), "W1");
+    let record = &finished.record;
+    check(record, finished.samples(), &said, 1);
+    let events = json!([{"at_ms": 1000, "dtmf": "12*"}, {"at_ms": 2800, "dtmf": "*"}]);
+    let (told, last) = record["events"].as_array().unwrap().split_at(2);
+    assert_eq!(json!(told), events);
+    assert_eq!((last.len(), &last[0]["dtmf"]), (1, &json!("5")), "{last:?}");
+    let pauses = record["pauses"].as_array().unwrap();
+    let [pause] = &pauses[..] else { panic!("{pauses:?}") };
+    assert_eq!(
+        (&pause["at_ms"], &pause["by"], &pause["keys"]),
+        (&json!(1000), &json!("key"), &json!(5))
+    );
+    let capture = std::fs::read_to_string(captures.path().join("W1.jsonl")).unwrap();
+    assert!(capture.contains("DTMF_DIGIT_FIVE"), "a key outside the pause");
+    for secret in ["FOUR", "SEVEN", "EIGHT", "NINE", "SIX"] {
+        assert!(!capture.contains(secret), "{secret} is in the capture");
+    }
+}

@@ -245,10 +245,12 @@ fn ringcentrals_package_hears_all_but_each_sixth_chunk_which_it_loses() {
     assert!(taken.heard == groups.copied().collect::<Vec<_>>());
 }
 
-/// pipecat, with the serializers that Wavix and users of Vobiz made for it, and the packages that these import.
-const PIPECAT: [&str; 32] = [
+/// pipecat, with the serializers that Bandwidth, Wavix and users of Vobiz made for it, and the packages that these
+/// import.
+const PIPECAT: [&str; 33] = [
     "--no-deps",
     "pipecat-ai==1.14.0",
+    "pipecat-bandwidth==0.1.0",
     "pipecat-wavix==1.1.0",
     "pipecat-vobiz==0.0.3",
     "aiofiles==25.1.0",
@@ -284,11 +286,13 @@ const PIPECAT: [&str; 32] = [
 /// A call to a serializer: path, look, codec, rate, and the name that pipecat finds out by the first messages.
 type Row = (&'static str, &'static str, Option<AskedCodec>, Option<u32>, Option<&'static str>);
 
-const SERIALIZED: [Row; 13] = {
+const SERIALIZED: [Row; 16] = {
     use AskedCodec::{Alaw, L16be, Mulaw};
     let telnyx = "telnyx?inbound_encoding=PCMA&outbound_encoding=PCMA";
     [
         ("twilio", "twilio", None, None, Some("twilio")),
+        ("twilio", "signalwire", None, None, Some("twilio")),
+        ("twilio", "fonoster", None, None, Some("twilio")),
         ("twilio", "cloudonix", None, None, Some("twilio")),
         ("twilio", "somleng", None, None, Some("twilio")),
         ("telnyx", "telnyx", None, None, Some("telnyx")),
@@ -298,6 +302,7 @@ const SERIALIZED: [Row; 13] = {
         ("vonage?rate=16000", "vonage", None, None, None),
         ("vonage?rate=24000", "vonage", None, Some(24_000), None),
         ("genesys", "genesys", None, None, None),
+        ("bandwidth", "bandwidth", None, None, None),
         ("wavix?rate=24000", "wavix", None, None, None),
         ("vobiz", "vobiz", Some(Mulaw), None, Some("plivo")),
         // It takes the order of bytes of networks for granted, which other users of Vobiz do not meet.
@@ -313,7 +318,7 @@ fn pipecats_serializers_know_the_provider_and_give_the_samples_that_were_sent() 
     }
     let mut program = Program::python("sdks_pipecat", &PIPECAT);
     for (path, look, codec, rate_hz, provider) in SERIALIZED {
-        let has_keys = !["wavix", "somleng"].contains(&look);
+        let has_keys = !["bandwidth", "wavix", "somleng"].contains(&look);
         let taken = program.take(path, look, |plan| {
             (plan.codec, plan.rate_hz) = (codec, rate_hz);
             if has_keys {

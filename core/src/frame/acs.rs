@@ -5,7 +5,7 @@ use super::members::{Members, Value};
 use super::nested::{Audio, Meaning, Reader, all, as_it_is, number, object, string, unix_ms};
 use super::spelling::Dialect;
 use super::usual::{self, Fields};
-use super::{Body, Dtmf, Habits, PeerError, Start, Text, Track};
+use super::{Body, Dtmf, Ends, Habits, PeerError, Start, Text, Track};
 use crate::format::Format;
 
 /// Unmixed audio has a stream for each participant. Nothing tells its end but that of the connection.
@@ -31,7 +31,7 @@ fn read<'t>(message: &Members<'t>, _: u32) -> Result<Meaning<'t>, PeerError> {
         return Err(PeerError::Shape);
     };
     let body = match kind {
-        "AudioMetadata" => Body::Offer(format(&object(message, "audioMetadata"))),
+        "AudioMetadata" => Body::Offer(format(&object(message, "audioMetadata")), Ends::NONE),
         "AudioData" => return Ok(audio(&object(message, "audioData"))),
         "DtmfData" => {
             let data = object(message, "dtmfData");

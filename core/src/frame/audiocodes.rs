@@ -5,10 +5,10 @@ use core::fmt;
 
 use super::dialogue::{Cause, Dialogue};
 use super::members::{Members, Value};
-use super::nested::{Audio, Meaning, Reader, all, as_it_is, string};
+use super::nested::{Audio, Meaning, Reader, all, as_it_is, object, string};
 use super::spelling::Dialect;
 use super::usual::{self, Fields};
-use super::{Ask, Body, Dtmf, Habits, PeerError, Start, Text, Track};
+use super::{Ask, Body, Dtmf, Ends, Habits, PeerError, Start, Text, Track};
 use crate::format::{Codec, Format};
 
 /// A conversation has streams one after the other, or beside each other with a participant each.
@@ -64,7 +64,7 @@ fn read<'t>(message: &Members<'t>, odd_fields: u32) -> Result<Meaning<'t>, PeerE
             });
         }
         "userStream.stop" => Body::Stop,
-        "activities" => key(message),
+        "activities" => activity(message),
         "session.end" => Body::Bye,
         _ => Body::Other,
     };
@@ -80,20 +80,31 @@ fn offer<'t>(message: &Members<'t>, start: Start<'t>) -> Body<'t> {
         format.map(|(_, format)| *format)
     });
     match (known, offered.elements().next()) {
-        (Some(format), _) => Body::Offer(Some(format)),
-        (None, None) => Body::Offer(FORMATS.first().map(|(_, format)| *format)),
+        (Some(format), _) => Body::Offer(Some(format), ends(message)),
+        (None, None) => Body::Offer(FORMATS.first().map(|(_, format)| *format), ends(message)),
         (None, Some(first)) => Body::Start(Start { encoding: first.text(), ..start }),
     }
 }
 
-/// The first of the keys that were pressed.
-fn key<'t>(message: &Members<'t>) -> Body<'t> {
+/// The ends of the call: an offer tells the caller, the beginning of the conversation both.
+fn ends<'t>(place: &Members<'t>) -> Ends<'t> {
+    let [from, to] = ["caller", "callee"].map(|name| Text::new(string(place, name)));
+    Ends { from, to, ..Ends::NONE }
+}
+
+/// The first of the activities that are of use to a recorder: a key that was pressed, or the beginning of
+/// the conversation, which tells the ends of the call.
+fn activity<'t>(message: &Members<'t>) -> Body<'t> {
     let activities = message.clone().find("activities").unwrap_or(Value::Null);
     for activity in activities.elements() {
         let activity = activity.members();
-        if string(&activity, "name") == "DTMF" {
-            let digit = activity.find("value").and_then(Value::scalar).unwrap_or_default();
-            return Body::Dtmf(Dtmf { digit });
+        match string(&activity, "name") {
+            "DTMF" => {
+                let digit = activity.find("value").and_then(Value::scalar).unwrap_or_default();
+                return Body::Dtmf(Dtmf { digit });
+            }
+            "start" => return Body::Ends(ends(&object(&activity, "parameters"))),
+            _ => {}
         }
     }
     Body::Other

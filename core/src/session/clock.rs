@@ -119,13 +119,12 @@ impl Pace {
     /// A timestamp in samples; `None` if it has no usable time, or while its unit is in doubt.
     #[inline]
     pub(super) fn samples(&self, layout: ChunkLayout, timestamp: u64) -> Option<u64> {
-        let per_ms = layout.per_ms();
         match self.clock {
             MediaClock::Milliseconds if self.is_suspicious() => None,
-            MediaClock::Milliseconds => timestamp.checked_mul(per_ms),
+            MediaClock::Milliseconds => layout.samples_at(timestamp),
             MediaClock::Samples => timestamp.checked_mul(layout.unit() as u64),
             MediaClock::Microseconds => {
-                Some(layout.whole_instants(timestamp.checked_mul(per_ms)? / 1000))
+                Some(layout.whole_instants(layout.samples_at(timestamp)? / 1000))
             }
             _ => None,
         }

@@ -51,7 +51,7 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
             Frame { sequence, body: Body::Trouble(words), .. } => {
                 self.tell(sequence, Event::Trouble(words))
             }
-            Frame { sequence, body: Body::Offer(format), .. } => {
+            Frame { sequence, body: Body::Offer(format, _), .. } => {
                 self.dialogue.format = format;
                 self.tell(sequence, Event::Connected)
             }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use callreel_core::frame::{Body, Frame, Provider, Start, Text};
 
+use super::starts::ToldEnds;
 use super::{Call, Context, Hints, routing};
 use crate::lines;
 use crate::stream_paths::Assumed;
@@ -66,12 +67,17 @@ impl Call {
     fn begin_without_start(&mut self, provider: Provider, context: &mut Context, now: Instant) {
         let known = Arc::clone(&self.known);
         let frame = Frame::new(None, b"", Body::Start(Start::assumed(provider)));
-        let frame = self.complete_start(frame, &known);
+        let frame = self.complete_start(frame, &known, None);
         self.handle_frame(frame, false, context, now);
     }
 
     /// Fills in the facts that a start does not tell. Where any text is a start, only the first one is.
-    pub(super) fn complete_start<'f>(&self, mut frame: Frame<'f>, known: &'f Known) -> Frame<'f> {
+    pub(super) fn complete_start<'f>(
+        &self,
+        mut frame: Frame<'f>,
+        known: &'f Known,
+        ends: Option<&'f ToldEnds>,
+    ) -> Frame<'f> {
         let Body::Start(start) = &mut frame.body else {
             return frame;
         };
@@ -87,6 +93,9 @@ impl Call {
             }
             if start.call_id.is_empty() {
                 start.call_id = Text::new(call_id);
+            }
+            if let Some(ends) = ends {
+                ends.complete(start);
             }
         }
         frame

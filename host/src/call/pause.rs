@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Instant;
 
-use callreel_core::frame::Text;
+use callreel_core::frame::{Body, Dtmf, Text};
 
+use super::stream::TEXT_CHARS_MAX;
 use crate::record::{Parameters, PauseCause};
 use crate::recording::Recording;
 
@@ -50,24 +51,35 @@ pub(super) fn is_asked_by(parameters: &Parameters) -> bool {
     parameters.get(PARAMETER).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
-/// Pauses a recording, or ends its pause, if the key is `pause_key`. Returns whether the key is kept in
-/// the record: those that are pressed during a pause are only counted.
-pub(super) fn heed_key(
+/// Pauses a recording, or ends its pause, at each of the `keys` that is `pause_key`. Returns the keys that
+/// are kept in the record: those that are pressed during a pause are only counted.
+pub(super) fn heed_keys(
     recording: &mut Recording,
-    key: &Text<'_>,
+    keys: &Text<'_>,
     pause_key: Option<&PauseKey>,
     now: Instant,
-) -> bool {
-    if pause_key.is_some_and(|PauseKey(wanted)| key.chars().eq([*wanted])) {
-        let cause = (!recording.is_pause_asked()).then_some(PauseCause::Key);
-        recording.ask_pause(cause, now);
-        return true;
+) -> String {
+    let mut kept = String::new();
+    for key in keys.chars().take(TEXT_CHARS_MAX) {
+        if pause_key.is_some_and(|PauseKey(wanted)| key == *wanted) {
+            let cause = (!recording.is_pause_asked()).then_some(PauseCause::Key);
+            recording.ask_pause(cause, now);
+            kept.push(key);
+        } else if recording.is_paused() {
+            recording.count_key();
+        } else {
+            kept.push(key);
+        }
     }
-    let is_paused = recording.is_paused();
-    if is_paused {
-        recording.count_key();
-    }
-    !is_paused
+    kept
+}
+
+/// Whether a message tells the pause key and others beside it: some of them may be secret.
+pub(super) fn has_keys_of_pause(body: &Body<'_>, pause_key: Option<&PauseKey>) -> bool {
+    let (Body::Dtmf(Dtmf { digit: keys }), Some(PauseKey(wanted))) = (body, pause_key) else {
+        return false;
+    };
+    keys.chars().nth(1).is_some() && keys.chars().any(|key| key == *wanted)
 }
 
 /// Pauses a recording, or ends its pause, if the mark has one of the two names for it.

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use callreel_core::format::Format;
-use callreel_core::frame::{Ends, Frame, Provider, Start, Text};
+use callreel_core::frame::{Body, Ends, Frame, Provider, Start, Text};
 use callreel_core::ws;
 
 use super::hints::Hints;
@@ -16,7 +17,44 @@ use crate::caller_ids::{self, CallerIds};
 use crate::record::{End, Record, texts};
 use crate::stream_tokens;
 
+/// Longest text of an end of a call that waits for a start, in bytes. A longer one is no number.
+const END_BYTES_MAX: usize = 512;
+
+/// The ends of the call, told by a message before the start: as they stand in it, between the quotes.
+pub(super) struct ToldEnds {
+    from: Box<str>,
+    to: Box<str>,
+}
+
+impl ToldEnds {
+    /// Fills in the ends that a start does not tell.
+    pub(super) fn complete<'f>(&'f self, start: &mut Start<'f>) {
+        let Ends { from, to, .. } = &mut start.ends;
+        for (end, told) in [(from, &self.from), (to, &self.to)] {
+            if end.is_empty() {
+                *end = Text::new(told);
+            }
+        }
+    }
+}
+
 impl Call {
+    /// Keeps the ends of the call that a message tells, for the starts that follow. Later ones count.
+    pub(super) fn note_ends(&mut self, body: &Body<'_>) {
+        let (Body::Ends(ends) | Body::Offer(_, ends)) = body else {
+            return;
+        };
+        let kept = |end: Text<'_>, before: Option<&str>| {
+            let text = end.as_escaped();
+            let is_told = (1..=END_BYTES_MAX).contains(&text.len());
+            if is_told { text } else { before.unwrap_or_default() }.into()
+        };
+        let before = self.ends.as_deref();
+        let from = kept(ends.from, before.map(|before| &*before.from));
+        let to = kept(ends.to, before.map(|before| &*before.to));
+        self.ends = Some(Arc::new(ToldEnds { from, to }));
+    }
+
     /// Whether a start after the connection's first is within the rate. A start that begins no stream
     /// does not count.
     pub(super) fn may_start(&self, frame: &Frame<'_>, context: &Context, now: Instant) -> bool {

@@ -23,7 +23,7 @@ use crate::recording::{Done, Finishing, Posts, Recording};
 use crate::shown;
 
 /// Longest text of a key or a mark that is kept, in characters.
-const TEXT_CHARS_MAX: usize = 256;
+pub(super) const TEXT_CHARS_MAX: usize = 256;
 
 /// Bytes of messages at which they go to the capture together.
 const CAPTURE_BYTES_MAX: usize = 64 * 1024;
@@ -295,13 +295,12 @@ impl Stream {
                 return Next::Unsupported(Box::new(record));
             }
             Event::Dtmf { digit, at } => {
-                let pause_key = context.pause_key.as_ref();
-                let is_kept = self
-                    .recording
-                    .as_mut()
-                    .is_some_and(|recording| pause::heed_key(recording, digit, pause_key, now));
-                if is_kept {
-                    add_event(&mut self.recording, *at, What::Dtmf, digit);
+                if let Some(recording) = &mut self.recording {
+                    let pause_key = context.pause_key.as_ref();
+                    let kept = pause::heed_keys(recording, digit, pause_key, now);
+                    if !kept.is_empty() {
+                        recording.add_event(*at, What::Dtmf(kept));
+                    }
                 }
             }
             Event::Mark { name, at } => {

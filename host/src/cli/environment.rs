@@ -17,8 +17,9 @@ const OURS: &str = "CALLREEL_";
 pub(super) const TWILIO_TOKEN: &str = "TWILIO_AUTH_TOKEN";
 
 /// Variables of callreel's own tests.
-const OF_TESTS: [&str; 6] = [
+const OF_TESTS: [&str; 7] = [
     "CALLREEL_CASES",
+    "CALLREEL_G722",
     "CALLREEL_JSON_SUITE",
     "CALLREEL_LONG",
     "CALLREEL_PYTHON",

@@ -290,6 +290,80 @@ fn a_conversation_of_audiocodes_has_a_recording_for_each_of_its_streams() {
 }
 
 #[test]
+fn the_ends_of_a_call_of_audiocodes_are_in_its_records_and_in_no_log_line() {
+    let message = |id: &str, kind: &str, more: Value| {
+        let mut message = json!({"conversationId": id, "type": kind});
+        message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        message.to_string()
+    };
+    let formats = json!(["raw/mulaw"]);
+    let ends =
+        json!({"caller": "+15555550123", "callee": "+18005550199", "callerHost": "192.0.2.1"});
+    let begins = |parameters: &Value| json!({"activities": [{"type": "event", "name": "start", "id": "1", "parameters": parameters}]});
+    let both = json!({"from": "+15555550123", "to": "+18005550199"});
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Setup::new(dir.path()).start();
+    for (id, initiate, activity, told) in [
+        // As the documentation has it: the offer tells the caller, the beginning both.
+        ("a1", json!({"caller": "+15555550123"}), Some(begins(&ends)), both.clone()),
+        ("a2", json!({"caller": "+15555550123"}), None, json!({"from": "+15555550123"})),
+        ("a3", json!({"caller": "+15555550123", "callee": "+18005550199"}), None, both),
+        ("a4", json!({}), Some(begins(&json!({}))), Value::Null),
+        // Written with escapes in the message.
+        ("a5", json!({"caller": "sip:\"a\"@b\\c"}), None, json!({"from": "sip:\"a\"@b\\c"})),
+    ] {
+        let mut caller = Caller::new(&server);
+        let mut offer = initiate;
+        offer["supportedMediaFormats"] = formats.clone();
+        caller.say(message(id, "session.initiate", offer));
+        assert_eq!(caller.answer()["type"], "session.accepted");
+        activity.into_iter().for_each(|more| caller.say(message(id, "activities", more)));
+        // Each stream of the conversation has the same ends.
+        for name in [id.to_owned(), format!("{id}-2")] {
+            caller.say(message(id, "userStream.start", json!({})));
+            assert_eq!(caller.answer()["type"], "userStream.started");
+            let audio = BASE64_STANDARD.encode([0x80; 160]);
+            caller.say(message(id, "userStream.chunk", json!({"audioChunk": audio})));
+            caller.say(message(id, "userStream.stop", json!({})));
+            assert_eq!(caller.answer()["type"], "userStream.stopped");
+            assert_eq!(wait(dir.path(), &name).0["caller"], told, "{name}");
+        }
+    }
+    server.stop();
+    let log = server.log_lines().join("\n");
+    assert!(log.contains("a3-2") && !log.contains("5555550123") && !log.contains("8005550199"));
+}
+
+#[test]
+fn a_session_of_genesys_that_continues_another_is_a_recording_of_its_own_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path()).start();
+    let after = "e160e428-53b8-487c-a110-8b2c1e2f0009";
+    let continued = json!([{"id": "e160e428-53b8-487c-a110-8b2c1e2f0000", "serverseq": 7, "clientseq": 9},
+        {"id": ID, "serverseq": 2, "clientseq": 2}]);
+    for (id, byte, continued) in [(ID, 0x80, json!([])), (after, 0x00, continued)] {
+        // The connection of the first is lost before the second begins: there is no `close`.
+        let mut caller = Caller::new(&server);
+        let mut opens: Value = serde_json::from_str(&open(ID, ID)).unwrap();
+        opens["id"] = id.into();
+        opens["parameters"]["continuedSessions"] = continued;
+        caller.say(opens.to_string());
+        let opened = caller.answer();
+        assert_eq!((&opened["type"], &opened["id"]), (&json!("opened"), &json!(id)));
+        caller.say(Message::Binary(vec![byte; 3200].into()));
+    }
+    for (id, sample, continues) in [(ID, 32_124, Value::Null), (after, -32_124, json!(ID))] {
+        let (record, samples) = wait(dir.path(), id);
+        assert_eq!(
+            (&record["call_id"], &record["parameters"]["continues"]),
+            (&json!(ID), &continues)
+        );
+        assert_eq!((&record["state"], &record["end"]), (&json!("partial"), &json!("disconnect")));
+        assert_eq!(samples, [sample; 3200]);
+    }
+}
+
+#[test]
 fn each_participant_of_an_unmixed_stream_of_azure_has_a_recording() {
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::new(dir.path()).start();

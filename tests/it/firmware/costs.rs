@@ -7,12 +7,17 @@ use std::time::Duration;
 use callreel_firmware_sim::qemu::{self, Program};
 use libtest_mimic::Failed;
 
-use super::bench::{Bench, IMAGE, STEREO, budget, ensure, image, sections};
+use super::bench::{Bench, IMAGE, PROVIDERS, STEREO, budget, ensure, image, sections};
 use super::conversation::INBOUND;
 use super::{CALLS_MAX, Outcome, TALK_FRAMES, hang_up, stalled_calls, talk_to};
 
 pub(crate) fn the_image_keeps_its_budgets() -> Outcome {
-    for (name, image) in [("one track", &IMAGE), ("both tracks", &STEREO)] {
+    for (name, image, budgets) in [
+        ("one track", &IMAGE, ""),
+        ("both tracks", &STEREO, ""),
+        ("other providers", &PROVIDERS, "_providers"),
+    ] {
+        let budget = |name: &str| budget(&format!("{name}{budgets}"));
         let sections = sections(&fs::read(image.as_ref().map_err(Clone::clone)?)?)?;
         let flash = sections.code + sections.data;
         let ram = sections.data + sections.zeroed;

@@ -26,6 +26,10 @@ pub(crate) static IMAGE: LazyLock<Result<PathBuf, String>> =
 pub(crate) static STEREO: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     image("both-tracks.elf", Program { features: "both-tracks", ..Program::APPLIANCE })
 });
+/// The appliance for calls of other providers beside Twilio's.
+pub(crate) static PROVIDERS: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+    image("providers.elf", Program { features: "jambonz,telnyx", ..Program::APPLIANCE })
+});
 static FAULTY: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     image("faulty.elf", Program { features: "fault-injection", ..Program::APPLIANCE })
 });
@@ -78,6 +82,10 @@ impl Bench {
 
     pub(crate) fn with_both_tracks(name: &str) -> Result<Self, Failed> {
         Self::start(Appliance::boot, &STEREO, name, Some(64))
+    }
+
+    pub(crate) fn with_providers(name: &str) -> Result<Self, Failed> {
+        Self::start(Appliance::boot, &PROVIDERS, name, Some(64))
     }
 
     pub(crate) fn with_both_tracks_and_faults(name: &str) -> Result<Self, Failed> {

@@ -4,6 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+const SUBPROTOCOL: &str = "Sec-WebSocket-Protocol";
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// A WebSocket that sends text messages as written.
@@ -12,6 +13,23 @@ pub(crate) struct Peer(TcpStream);
 impl Peer {
     /// Connects; the error holds the status of a refusal.
     pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
+        Self::connect_with("", address).map(|(peer, _)| peer)
+    }
+
+    /// Connects, and offers subprotocols; returns the one that the device answers, too.
+    pub(crate) fn offering(
+        subprotocols: &str,
+        address: SocketAddr,
+    ) -> io::Result<(Self, Option<String>)> {
+        let (peer, head) =
+            Self::connect_with(&format!("{SUBPROTOCOL}: {subprotocols}\r\n"), address)?;
+        let mut lines = head.lines();
+        let answer = lines.find_map(|line| line.strip_prefix(SUBPROTOCOL)?.strip_prefix(": "));
+        Ok((peer, answer.map(str::to_owned)))
+    }
+
+    /// Connects with these lines in the head of the request; returns the head of the answer, too.
+    fn connect_with(lines: &str, address: SocketAddr) -> io::Result<(Self, String)> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         stream.set_nodelay(true)?;
@@ -19,7 +37,7 @@ impl Peer {
             stream,
             "GET /media-stream HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: \
              Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Version: 13\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\n{lines}\r\n"
         )?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -31,7 +49,7 @@ impl Peer {
         if !head.starts_with("HTTP/1.1 101 ") || !head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") {
             return Err(io::Error::other(head.lines().next().unwrap_or_default().to_owned()));
         }
-        Ok(Self(stream))
+        Ok((Self(stream), head))
     }
 
     /// Sends one text message in one frame.

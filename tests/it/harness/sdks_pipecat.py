@@ -1,4 +1,4 @@
-"""Servers for calls with pipecat's serializers, and with those that Wavix and users of Vobiz made for it.
+"""Servers for calls with pipecat's serializers, and with those that Bandwidth, Wavix and users of Vobiz made.
 
 As `sdks.py`: the path of a call names the serializer, and may tell options, like `/telnyx?inbound_encoding=PCMA`.
 The audio is 16-bit PCM.
@@ -32,6 +32,7 @@ SERIALIZERS = {
     "exotel": ("pipecat.serializers.exotel", "ExotelFrameSerializer", {"stream_sid": "1"}),
     "vonage": ("pipecat.serializers.vonage", "VonageFrameSerializer", {}),
     "genesys": ("pipecat.serializers.genesys", "GenesysAudioHookSerializer", {}),
+    "bandwidth": ("pipecat_bandwidth", "BandwidthFrameSerializer", {"stream_id": "1"}),
     "wavix": ("pipecat_wavix.wavix_serializer", "WavixFrameSerializer", {"stream_id": "1"}),
     "vobiz": ("pipecat.serializers.vobiz", "VobizFrameSerializer", {"stream_id": "1", "call_id": "1"}),
 }
@@ -46,6 +47,10 @@ class Kept:
     async def iter_text(self):
         for message in self.messages:
             yield message
+
+
+def is_stop(message):
+    return "stop" in (message.get("event"), message.get("eventType"))
 
 
 async def hear(ws):
@@ -76,7 +81,7 @@ async def hear(ws):
             answer = await serializer.serialize(frame)
             answers.append(json.loads(answer)["type"])
             await ws.send(answer)
-        if isinstance(message, str) and '"event":"stop"' in message.replace(" ", ""):
+        if isinstance(message, str) and is_stop(json.loads(message)):
             break
     told = {"keys": "".join(keys), "answers": answers}
     if url.path.strip("/") in ("twilio", "telnyx", "plivo", "exotel", "vobiz"):
