@@ -145,6 +145,7 @@ impl Detector {
         }
         canonicalise(text, &ANY)?;
         let message = members::members(core::str::from_utf8(text).map_err(|_| PeerError::Json)?);
+        let message = message.for_many_looks();
         self.note_greeting(&message);
         self.verdict = match self.provider_of(&message) {
             Some(provider) => Verdict::Known(provider),

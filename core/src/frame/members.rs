@@ -47,7 +47,7 @@ impl<'t> Value<'t> {
             Self::Object(text) => text.get(1..).unwrap_or_default(),
             _ => "",
         };
-        Members(Cursor(rest))
+        Members { rest: Cursor(rest), long: Self::Null }
     }
 
     /// The elements of an array; none of any other value.
@@ -68,15 +68,56 @@ impl<'t> Value<'t> {
 pub(super) fn members(text: &str) -> Members<'_> {
     match (Cursor(text)).value() {
         Some(object) => object.members(),
-        None => Members(Cursor("")),
+        None => Value::Null.members(),
     }
 }
 
 /// Yields names, as they stand between their quotes, and values. Ends early if the text is not JSON.
 #[derive(Clone)]
-pub(super) struct Members<'t>(Cursor<'t>);
+pub(super) struct Members<'t> {
+    rest: Cursor<'t>,
+    /// A member's value, an array or an object, whose length is known; `null` if there is none.
+    long: Value<'t>,
+}
 
 impl<'t> Members<'t> {
+    /// The same members. Many looks for names take less time: none reads the longest value.
+    pub(super) fn for_many_looks(mut self) -> Self {
+        for (_, value) in self.clone() {
+            if let (Value::Array(text) | Value::Object(text), long) = (value, self.long.text())
+                && text.len() > long.as_escaped().len()
+            {
+                self.long = value;
+            }
+        }
+        self
+    }
+
+    /// The values of the last members of these names, in one pass.
+    pub(super) fn find_all<const N: usize>(self, names: [&str; N]) -> [Option<Value<'t>>; N] {
+        let mut found = [None; N];
+        for (name, value) in self {
+            let places = found.iter_mut().zip(names);
+            places
+                .filter(|(_, wanted)| *wanted == name)
+                .for_each(|(place, _)| *place = Some(value));
+        }
+        found
+    }
+
+    /// Takes the next value.
+    fn value(&mut self) -> Option<Value<'t>> {
+        self.rest.skip_blanks();
+        match self.long {
+            Value::Array(text) | Value::Object(text)
+                if core::ptr::eq(text.as_ptr(), self.rest.0.as_ptr()) =>
+            {
+                self.rest.take(text.len()).map(|_| self.long)
+            }
+            _ => self.rest.value(),
+        }
+    }
+
     /// The value of the last member named `name`, as a reader with a map would return it.
     #[inline(never)]
     pub(super) fn find(self, name: &str) -> Option<Value<'t>> {
@@ -102,14 +143,14 @@ impl<'t> Iterator for Members<'t> {
 
     #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
-        let Value::String(name) = self.0.value()? else {
+        let Value::String(name) = self.rest.value()? else {
             return None;
         };
-        if !self.0.byte(b':') {
+        if !self.rest.byte(b':') {
             return None;
         }
-        let value = self.0.value()?;
-        self.0.byte(b',');
+        let value = self.value()?;
+        self.rest.byte(b',');
         Some((name, value))
     }
 }
@@ -200,12 +241,35 @@ impl<'t> Cursor<'t> {
 fn string_bytes(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
+        at += plain_bytes(bytes.get(at..)?);
         match bytes.get(at)? {
             b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
+            _ => at += 2,
         }
     }
+}
+
+/// Length of the part of a string before its first escape or its end. Looks at eight bytes at a time.
+#[inline]
+pub(super) fn plain_bytes(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut length = 0;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of the first byte that is equal to this one; later bits may be wrong.
+        let equal = |byte: u8| {
+            let zero = word ^ ONES * u64::from(byte);
+            zero.wrapping_sub(ONES) & !zero & ONES << 7
+        };
+        let ends = equal(b'"') | equal(b'\\');
+        if ends != 0 {
+            return length + ends.trailing_zeros() as usize / 8;
+        }
+        length += 8;
+    }
+    let is_plain = |byte: &&u8| !matches!(byte, b'"' | b'\\');
+    length + rest.iter().take_while(is_plain).count()
 }
 
 #[cfg(test)]
@@ -219,6 +283,8 @@ mod tests {
         let text =
             r#" { "a" : "x\"]}" , "b":[1,{"c":"}"},null] ,"d":-1.5e3,"e":null,"f":{},"a":true } "#;
         let found: Vec<_> = members(text).collect();
+        let again: Vec<_> = members(text).for_many_looks().collect();
+        assert_eq!(found, again);
         let expected = [
             ("a", Value::String(r#"x\"]}"#)),
             ("b", Value::Array(r#"[1,{"c":"}"},null]"#)),
@@ -229,9 +295,23 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(members(text).find("a"), Some(Value::Scalar("true")));
+        let [a, none, f] = members(text).find_all(["a", "none", "f"]);
+        assert_eq!([a, none, f], [Some(Value::Scalar("true")), None, Some(Value::Object("{}"))]);
         let elements: Vec<_> = expected[1].1.elements().collect();
         let expected = [Value::Scalar("1"), Value::Object(r#"{"c":"}"}"#), Value::Null];
         assert_eq!(elements, expected);
+    }
+
+    #[test]
+    fn a_string_ends_at_its_first_quote_wherever_it_stands() {
+        for length in 0..40 {
+            for (end, beside) in [(b'"', b'!'), (b'"', b'#'), (b'\\', b'['), (b'\\', 0xDC)] {
+                let mut text = std::vec![beside; length];
+                assert_eq!(plain_bytes(&text), length);
+                text.extend([end, beside, b'"', end]);
+                assert_eq!(plain_bytes(&text), length, "{text:?}");
+            }
+        }
     }
 
     #[test]
