@@ -45,7 +45,6 @@ pub(super) struct Patience {
 }
 
 /// The handlers of a connection's request.
-#[derive(Clone)]
 pub(super) struct Handlers {
     pub patience: Patience,
     pub path_prefix: PathPrefix,
@@ -72,9 +71,9 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-impl Service for Handlers {
+impl Service for Arc<Handlers> {
     fn serve(&self, stream: Stream, client: Client) -> Task<()> {
-        Box::pin(exchange(stream, client, self.clone()))
+        Box::pin(exchange(stream, client, Self::clone(self)))
     }
 
     fn report_headless(&self, peer: SocketAddr, fault: Fault) {
@@ -108,7 +107,7 @@ impl Handlers {
 }
 
 /// Carries one request and its response over `stream`, then closes it, unless it became a WebSocket.
-async fn exchange(stream: Stream, client: Client, handlers: Handlers) {
+async fn exchange(stream: Stream, client: Client, handlers: Arc<Handlers>) {
     let (patience, peer) = (handlers.patience, client.peer);
     let standing = Arc::clone(&client.standing);
     let head_timeout = patience.head.saturating_sub(client.accepted.elapsed());
