@@ -47,7 +47,7 @@ impl<'t> Value<'t> {
             Self::Object(text) => text.get(1..).unwrap_or_default(),
             _ => "",
         };
-        Members { rest: Cursor(rest), long: Self::Null }
+        Members { read: &[], rest: Cursor(rest) }
     }
 
     /// The elements of an array; none of any other value.
@@ -75,22 +75,23 @@ pub(super) fn members(text: &str) -> Members<'_> {
 /// Yields names, as they stand between their quotes, and values. Ends early if the text is not JSON.
 #[derive(Clone)]
 pub(super) struct Members<'t> {
+    /// The next members, as far as they are read.
+    read: &'t [(&'t str, Value<'t>)],
     rest: Cursor<'t>,
-    /// A member's value, an array or an object, whose length is known; `null` if there is none.
-    long: Value<'t>,
 }
 
 impl<'t> Members<'t> {
-    /// The same members. Many looks for names take less time: none reads the longest value.
-    pub(super) fn for_many_looks(mut self) -> Self {
-        for (_, value) in self.clone() {
-            if let (Value::Array(text) | Value::Object(text), long) = (value, self.long.text())
-                && text.len() > long.as_escaped().len()
-            {
-                self.long = value;
-            }
+    /// The same members, of which as many as fit are read into `table`: many looks for names take less time then.
+    pub(super) fn read_into<'m>(mut self, table: &'m mut [(&'t str, Value<'t>)]) -> Members<'m>
+    where
+        't: 'm,
+    {
+        let mut read = 0;
+        for (place, member) in table.iter_mut().zip(&mut self) {
+            *place = member;
+            read += 1;
         }
-        self
+        Members { read: table.get(..read).unwrap_or_default(), rest: self.rest }
     }
 
     /// The values of the last members of these names, in one pass.
@@ -103,19 +104,6 @@ impl<'t> Members<'t> {
                 .for_each(|(place, _)| *place = Some(value));
         }
         found
-    }
-
-    /// Takes the next value.
-    fn value(&mut self) -> Option<Value<'t>> {
-        self.rest.skip_blanks();
-        match self.long {
-            Value::Array(text) | Value::Object(text)
-                if core::ptr::eq(text.as_ptr(), self.rest.0.as_ptr()) =>
-            {
-                self.rest.take(text.len()).map(|_| self.long)
-            }
-            _ => self.rest.value(),
-        }
     }
 
     /// The value of the last member named `name`, as a reader with a map would return it.
@@ -143,13 +131,17 @@ impl<'t> Iterator for Members<'t> {
 
     #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some((member, rest)) = self.read.split_first() {
+            self.read = rest;
+            return Some(*member);
+        }
         let Value::String(name) = self.rest.value()? else {
             return None;
         };
         if !self.rest.byte(b':') {
             return None;
         }
-        let value = self.value()?;
+        let value = self.rest.value()?;
         self.rest.byte(b',');
         Some((name, value))
     }
@@ -283,8 +275,13 @@ mod tests {
         let text =
             r#" { "a" : "x\"]}" , "b":[1,{"c":"}"},null] ,"d":-1.5e3,"e":null,"f":{},"a":true } "#;
         let found: Vec<_> = members(text).collect();
-        let again: Vec<_> = members(text).for_many_looks().collect();
-        assert_eq!(found, again);
+        for length in 0..8 {
+            let mut table = std::vec![("", Value::Null); length];
+            let again = members(text).read_into(&mut table);
+            assert_eq!(again.find("a"), Some(Value::Scalar("true")));
+            let mut table = std::vec![("", Value::Null); length];
+            assert_eq!(found, members(text).read_into(&mut table).collect::<Vec<_>>(), "{length}");
+        }
         let expected = [
             ("a", Value::String(r#"x\"]}"#)),
             ("b", Value::Array(r#"[1,{"c":"}"},null]"#)),

@@ -172,7 +172,7 @@ fn parse_media(text: &[u8]) -> Result<Slow, PeerError> {
 #[cold]
 #[inline(never)]
 fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
-    let message = members::members(to_str(text)?).for_many_looks();
+    let message = members::members(to_str(text)?);
     let [event, sequence] = message.clone().find_all(["event", "sequenceNumber"]);
     let sequence = sequence.and_then(Value::scalar).and_then(|text| text.as_escaped().parse().ok());
     // The text of a key or a mark; some senders leave out a mark's name.
