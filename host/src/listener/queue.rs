@@ -22,8 +22,8 @@ type Accepted = (TcpStream, SocketAddr, Presence);
 
 /// A listener, until it is closed.
 pub(super) struct Opening {
-    /// `None` once it is closed.
-    socket: Option<TcpListener>,
+    /// The socket, and its place in the count; `None` once it is closed.
+    socket: Option<(TcpListener, Presence)>,
     /// The same socket where it wakes the thread for a connection. `None` while its queue is looked at from time
     /// to time.
     bell: Option<tokio::net::TcpListener>,
@@ -36,7 +36,6 @@ pub(super) struct Opening {
     /// Whether a connection may wait for [`LOOK_INTERVAL`] if it follows another one that quickly.
     is_patient: bool,
     hand_over: HandOver,
-    presence: Presence,
 }
 
 impl Opening {
@@ -48,14 +47,13 @@ impl Opening {
         let hand_over = listener.hand_over();
         let Listener { socket, presence, .. } = listener;
         Ok(Self {
-            socket: Some(TcpListener::from_std(socket.into_std()?)),
+            socket: Some((TcpListener::from_std(socket.into_std()?), presence)),
             bell: None,
             next_look: Instant::now(),
             has_found: false,
             came: None,
             is_patient,
             hand_over,
-            presence,
         })
     }
 
@@ -65,13 +63,15 @@ impl Opening {
 
     /// The next connection; waits for ever if the listener is closed. May be dropped, and called again.
     pub(super) async fn accept(&mut self) -> io::Result<Accepted> {
-        let Some(socket) = &self.socket else {
+        let Some((socket, presence)) = &self.socket else {
             return std::future::pending().await;
         };
         loop {
             if let Some(bell) = &self.bell {
                 let (stream, peer) = bell.accept().await?;
-                return Ok(self.take(stream, peer));
+                let presence = presence.beside();
+                self.note_connection();
+                return Ok((stream, peer, presence));
             }
             if Instant::now() < self.next_look {
                 sleep_until(self.next_look).await;
@@ -79,7 +79,9 @@ impl Opening {
             match socket.accept() {
                 Ok((stream, peer)) => {
                     let stream = TcpStream::from_std(stream.into())?;
-                    return Ok(self.take(stream, peer));
+                    let presence = presence.beside();
+                    self.note_connection();
+                    return Ok((stream, peer, presence));
                 }
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 Err(_) if std::mem::take(&mut self.has_found) => {
@@ -93,24 +95,23 @@ impl Opening {
         }
     }
 
-    /// Takes a connection out of the queue. If it follows another one quickly, does without the bell from now
-    /// on.
-    fn take(&mut self, stream: TcpStream, peer: SocketAddr) -> Accepted {
+    /// Notes a connection that came out of the queue. If it follows another one quickly, does without the bell
+    /// from now on.
+    fn note_connection(&mut self) {
         let now = Instant::now();
         let before = self.came.replace(now);
         if self.is_patient && before.is_some_and(|before| now - before < LOOK_INTERVAL) {
             (self.bell, self.next_look) = (None, now);
         }
         self.has_found = self.bell.is_none();
-        (stream, peer, self.presence.beside())
     }
 
     /// Closes the listener. Returns the connections that only it could accept.
     pub(super) fn close(&mut self) -> Vec<Accepted> {
         self.bell = None;
-        let (socket, mut accepted) = (self.socket.take(), Vec::new());
-        if let Some(socket) = socket.filter(|_| self.hand_over == HandOver::SharedPort)
-            && let Err(error) = accept_queue(&socket, &self.presence, &mut accepted)
+        let (closed, mut accepted) = (self.socket.take(), Vec::new());
+        if let Some((socket, presence)) = closed.filter(|_| self.hand_over == HandOver::SharedPort)
+            && let Err(error) = accept_queue(&socket, &presence, &mut accepted)
         {
             warn!(%error, "connections that waited to be accepted are reset");
         }
