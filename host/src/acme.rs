@@ -29,7 +29,7 @@ use tracing::{debug, error, info, warn};
 use url::{Host, Url};
 
 use self::folder::{Folder, Stored};
-use self::order::{Fault, Orderer, Window};
+use self::order::{Advice, Fault, Orderer, Window};
 use crate::tasks;
 use crate::tls::{self, Certificate, Validity};
 use crate::trust::Authorities;
@@ -309,12 +309,13 @@ async fn lock(folder: &Folder, certificate: &Certificate) -> std::fs::File {
     }
 }
 
-/// Waits for this time, or for a SIGHUP that makes the next try be now.
+/// Waits for this time, or for a SIGHUP that makes the next try, and the next question for the time of the
+/// renewal, be now.
 async fn wait(hangups: &mut Option<Signal>, pause: Duration, work: &mut Work) {
     match hangups {
         Some(hangups) => {
             if let Ok(Some(())) = timeout(pause, hangups.recv()).await {
-                work.retry_at = None;
+                (work.retry_at, work.window_at) = (None, Instant::now());
             }
         }
         None => sleep(pause).await,
@@ -330,7 +331,7 @@ struct Work {
     retry_at: Option<Instant>,
     /// The time of the last order, and a third of the life of its certificate.
     ordered: Option<(Instant, Duration)>,
-    /// The time for the renewal that the ACME server suggests, and the window it was chosen from.
+    /// The time for the renewal, out of the window that the ACME server suggests.
     suggested: Option<(Timestamp, Window)>,
     /// The time of the next question for that.
     window_at: Instant,
@@ -436,18 +437,18 @@ impl Work {
             return;
         }
         let [shortest, longest] = WINDOW_EVERY;
-        let (window, pause) = match self.orderer.window(stored).await {
-            Ok((window, pause)) => (Some(window), pause.clamp(shortest, longest)),
+        let Advice { window, pause, explanation } = match self.orderer.advice(stored).await {
+            Ok(advice) => advice,
             Err(fault) => {
                 debug!(error = %fault, "the ACME server suggests no time for the renewal");
-                (None, shortest)
+                self.window_at = Instant::now() + shortest;
+                return;
             }
         };
-        self.window_at = Instant::now() + pause;
-        let Some(window) = window else { return };
+        self.window_at = Instant::now() + pause.clamp(shortest, longest);
         if self.suggested.is_none_or(|(_, known)| known != window) {
             let time = window.pick();
-            debug!(%time, "the ACME server suggests this time for the renewal");
+            info!(%time, explanation, "the ACME server suggests this time for the renewal");
             self.suggested = Some((time, window));
         }
     }

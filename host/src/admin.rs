@@ -172,6 +172,7 @@ pub(crate) async fn serve(
 ) {
     let limits = Limits {
         silent: None,
+        is_patient: false,
         proxy_timeout: None,
         exchanges_max: config.connections_max.clamp(1, CONNECTIONS_MAX),
         finish_timeout: Duration::ZERO,

@@ -23,7 +23,7 @@ use self::looks::{Carried, End, Stride, Tongue};
 use crate::audio::Audio;
 use crate::disk::is_there;
 use crate::tasks::Task;
-use crate::trust::Authorities;
+use crate::trust::{Authorities, Cipher};
 use crate::twilio::AuthToken;
 
 mod args;
@@ -122,6 +122,8 @@ pub struct Plan {
     pub connect: Option<String>,
     /// Authorities that are trusted for `wss` and `https` beside those of this machine.
     pub ca: Authorities,
+    /// The only cipher that is offered for `wss` and `https`; `None`: all.
+    pub cipher: Option<Cipher>,
     /// Whether a `ws` URL in the TwiML is followed, which Twilio refuses.
     pub allow_ws: bool,
     /// Number of calls.
@@ -179,6 +181,7 @@ impl Plan {
             url: url.into(),
             connect: None,
             ca: Authorities::default(),
+            cipher: None,
             allow_ws: false,
             calls: 1,
             audio: None,

@@ -171,6 +171,7 @@ pub(crate) async fn serve(
             count_max: exchanges_max - speaking_max,
             timeout: config.head_timeout,
         }),
+        is_patient: true,
         exchanges_max: speaking_max,
         proxy_timeout: config.proxy_protocol.then_some(config.head_timeout),
         finish_timeout: FINISH_TIMEOUT,
@@ -184,7 +185,7 @@ pub(crate) async fn serve(
         board,
         readiness,
         upgrading,
-        turn: Arc::default(),
+        turn: tokio::sync::Mutex::default(),
         hands_over: listener.hand_over() != HandOver::None,
         bots: config.relay.clone().map(|relay| Arc::new(Bots::new(relay))),
         config: Arc::new(config),
@@ -196,13 +197,13 @@ pub(crate) async fn serve(
     for admission in &front.config.admissions {
         watching.spawn(Box::pin(admission.watch()) as Task<()>);
     }
-    let router = router(front, refusals.clone());
+    let router = router(Arc::new(front), refusals.clone());
     let handlers = Handlers { patience, path_prefix, router, refusals, phase: phase.clone() };
-    listener::run(listener, limits, certificate, Arc::new(handlers), phase).await;
+    let handlers = Arc::new(Arc::new(handlers));
+    listener::run(listener, limits, certificate, handlers, phase).await;
 }
 
 /// State shared by the handlers.
-#[derive(Clone)]
 struct Front {
     phase: watch::Receiver<Phase>,
     engine: Handle,
@@ -211,7 +212,7 @@ struct Front {
     /// Upgrades that were granted and have not reached the engine yet.
     upgrading: Arc<AtomicUsize>,
     /// Lock under which upgrades take their places one after the other.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    turn: tokio::sync::Mutex<()>,
     /// Whether the listener accepts no connection while draining: those that it has then came before.
     hands_over: bool,
     /// The voice bots of relayed calls.
@@ -220,7 +221,7 @@ struct Front {
 }
 
 /// The table of the public URLs. A slash behind a path makes no difference.
-fn router(front: Front, refusals: Refusals) -> Router {
+fn router(front: Arc<Front>, refusals: Refusals) -> Router {
     let mut router = Router::new().route("/", get(root));
     let given = front.config.stream_paths.iter().map(|given| given.path.as_str());
     let routes = front.config.relay.iter().flat_map(|relay| &relay.routes);
@@ -255,7 +256,7 @@ fn router(front: Front, refusals: Refusals) -> Router {
         .with_state(front)
 }
 
-async fn root(State(front): State<Front>, request: Request) -> Result<Response, Refusal> {
+async fn root(State(front): State<Arc<Front>>, request: Request) -> Result<Response, Refusal> {
     if front.takes_by_bot(&request) {
         return media_stream(State(front), request).await;
     }
@@ -266,14 +267,17 @@ async fn root(State(front): State<Front>, request: Request) -> Result<Response, 
 
 /// Answers whether calls can be taken, for balancers that reach only this listener. Operators find the
 /// reasons in `/readyz` of the admin listener and in the log.
-async fn ready(State(front): State<Front>) -> impl IntoResponse {
+async fn ready(State(front): State<Arc<Front>>) -> impl IntoResponse {
     match front.readiness.look().await.is_empty() {
         true => (StatusCode::OK, as_json(json!({ "status": "ok" }))),
         false => (StatusCode::SERVICE_UNAVAILABLE, as_json(json!({ "status": "unavailable" }))),
     }
 }
 
-async fn incoming_call(State(front): State<Front>, request: Request) -> Result<Response, Refusal> {
+async fn incoming_call(
+    State(front): State<Arc<Front>>,
+    request: Request,
+) -> Result<Response, Refusal> {
     front.refuse_unless_open()?;
     let (head, body) = request.into_parts();
     let body = read_body(body, front.config.body_timeout).await?;
@@ -449,17 +453,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let config = store::Config { dir: dir.path().to_owned(), ..store::Config::default() };
         let store = Arc::new(Store::open(config, Finished::default()).expect("it is ours"));
-        let front = Front {
+        let front = Arc::new(Front {
             phase: phases.clone(),
             engine: Handle::default(),
             readiness: Readiness::new(store, Handle::default(), phases.clone(), None),
             board: Arc::default(),
             upgrading: Arc::default(),
-            turn: Arc::default(),
+            turn: tokio::sync::Mutex::default(),
             hands_over: false,
             bots: None,
             config: Arc::default(),
-        };
+        });
         let mut router = router(front, Refusals::new(Arc::default()));
         let mut ask = async |path: &str| {
             let handshake = Request::get(path)

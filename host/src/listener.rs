@@ -8,6 +8,7 @@
 mod exchanges;
 mod hand_over;
 pub(crate) mod proxy;
+mod queue;
 mod standing;
 mod stream;
 
@@ -20,11 +21,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use self::exchanges::Exchanges;
+use self::hand_over::Presence;
 pub use self::hand_over::{HandOver, Listener};
-use self::hand_over::{Opening, Presence};
+use self::queue::Opening;
 use self::standing::Known;
 pub(crate) use self::standing::{Level, Standing};
 pub(crate) use self::stream::Stream;
@@ -71,6 +73,8 @@ pub(crate) struct Limits {
     /// Places of connections from which no byte has arrived. Without them, a connection is served at
     /// once.
     pub(crate) silent: Option<SilentLimits>,
+    /// Whether a connection may wait a few milliseconds if it follows another one quickly.
+    pub(crate) is_patient: bool,
     /// Most connections that are served at one time.
     pub(crate) exchanges_max: usize,
     /// Time for the header of the PROXY protocol to arrive, counted from the accept; `None`: there is no
@@ -112,7 +116,10 @@ pub(crate) async fn run(
     let address = listener.local_addr().ok();
     let address = address.map(tracing::field::display);
     let hand_over = listener.hand_over();
-    let mut opening = Opening::new(listener);
+    let mut opening = match Opening::new(listener, limits.is_patient) {
+        Ok(opening) => opening,
+        Err(error) => return error!(%error, address, "cannot accept connections"),
+    };
     let (spoke, mut speaking) = mpsc::unbounded_channel();
     let mut rooms = Rooms::new(limits, certificate, service, spoke);
     let known = Arc::clone(&rooms.known);
@@ -219,6 +226,10 @@ impl Rooms {
             let standing = Arc::new(Standing::asked(&self.known));
             return self.serve(socket, Client { peer, accepted, standing, _presence }).await;
         };
+        if standing::has_something(&socket) {
+            let standing = Arc::new(Standing::speaking(&self.known));
+            return self.serve(socket, Client { peer, accepted, standing, _presence }).await;
+        }
         let socket = Arc::new(socket);
         let standing = Arc::new(Standing::silent(&socket, &self.known));
         let client = Client { peer, accepted, standing: Arc::clone(&standing), _presence };

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
@@ -21,7 +22,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
     self, AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
-    SignatureScheme,
+    SignatureScheme, SupportedCipherSuite,
 };
 
 use crate::lock::lock;
@@ -50,6 +51,31 @@ pub struct NoAuthority {
      in SSL_CERT_FILE, in --webhook-ca of serve, or in --ca of call"
 )]
 pub struct NoRoots;
+
+/// A cipher of TLS, for comparisons: a client that names one offers no other.
+#[derive(Clone, Copy, Debug)]
+pub struct Cipher(SupportedCipherSuite);
+
+/// There is no such cipher.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("must be {}", ciphers().join(", "))]
+pub struct NoCipher;
+
+/// The names of all ciphers, the first of them by default.
+fn ciphers() -> Vec<&'static str> {
+    let suites = ring::ALL_CIPHER_SUITES.iter();
+    suites.filter_map(|suite| suite.suite().as_str()).collect()
+}
+
+impl FromStr for Cipher {
+    type Err = NoCipher;
+
+    fn from_str(text: &str) -> Result<Self, NoCipher> {
+        let mut suites = ring::ALL_CIPHER_SUITES.iter();
+        let named = suites.find(|suite| suite.suite().as_str() == Some(text));
+        named.map(|suite| Self(*suite)).ok_or(NoCipher)
+    }
+}
 
 impl Authorities {
     /// Reads the certificates of a PEM file.
@@ -85,23 +111,28 @@ impl fmt::Debug for Authorities {
 /// # Errors
 /// There is nothing to trust.
 pub(crate) fn client(others: &Authorities) -> Result<ClientConfig, NoRoots> {
-    client_that_notes(others, Arc::default())
+    client_that_notes(others, None, Arc::default())
 }
 
-/// As [`client`]. Each certificate that a server shows for itself is noted in `shown`, trusted or not; a
-/// resumed session shows none.
+/// As [`client`], with this cipher alone if one is named. Each certificate that a server shows for itself is
+/// noted in `shown`, trusted or not; a resumed session shows none.
 ///
 /// # Errors
 /// There is nothing to trust.
 pub(crate) fn client_that_notes(
     others: &Authorities,
+    cipher: Option<Cipher>,
     shown: Arc<Mutex<Option<CertificateDer<'static>>>>,
 ) -> Result<ClientConfig, NoRoots> {
     let mut trusted = others.0.clone();
     trusted.extend(rustls_native_certs::load_native_certs().certs);
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(trusted.iter().cloned());
-    let provider = Arc::new(ring::default_provider());
+    let mut provider = ring::default_provider();
+    if let Some(Cipher(suite)) = cipher {
+        provider.cipher_suites = vec![suite];
+    }
+    let provider = Arc::new(provider);
     let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|_| NoRoots)?;

@@ -18,6 +18,7 @@ pub(crate) mod python;
 pub(crate) mod receiver;
 pub(crate) mod recorder;
 pub(crate) mod relayed;
+pub(crate) mod renewals;
 pub(crate) mod served;
 pub(crate) mod serving;
 pub(crate) mod shelf;

@@ -56,6 +56,9 @@ pub enum Verdict {
 /// For the first look at a message, which needs neither numbers nor the user's own fields.
 const ANY: Dialect = Dialect { numbers: &[], free: &[] };
 
+/// Members of a message that are read once for all looks: more than those that providers send.
+const TABLE_LENGTH: usize = 12;
+
 /// Headers of a handshake, in lower case, that only one provider sends.
 const HEADERS: &[(&str, Verdict)] = &[
     ("x-twilio-signature", Verdict::Known(Provider::Twilio)),
@@ -145,6 +148,8 @@ impl Detector {
         }
         canonicalise(text, &ANY)?;
         let message = members::members(core::str::from_utf8(text).map_err(|_| PeerError::Json)?);
+        let mut table = [("", Value::Null); TABLE_LENGTH];
+        let message = message.read_into(&mut table);
         self.note_greeting(&message);
         self.verdict = match self.provider_of(&message) {
             Some(provider) => Verdict::Known(provider),

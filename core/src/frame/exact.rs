@@ -56,19 +56,6 @@ pub(super) fn is_plain(text: &[u8]) -> bool {
     all == HIGH
 }
 
-/// Bytes that can be passed over at once: none of them ends a JSON string or begins an escape. There may be
-/// more of such bytes behind them. None on a small machine, where the code for it costs more than it saves.
-#[inline]
-pub(super) fn run(text: &[u8]) -> usize {
-    const BLOCK_BYTES: usize = 16;
-    let blocks =
-        if cfg!(target_pointer_width = "64") { text.as_chunks::<BLOCK_BYTES>().0 } else { &[] };
-    let is_mark = |byte: &u8| (*byte == b'"') | (*byte == b'\\');
-    let has_mark =
-        |block: &[u8; BLOCK_BYTES]| block.iter().fold(false, |any, byte| any | is_mark(byte));
-    BLOCK_BYTES * blocks.iter().position(has_mark).unwrap_or(blocks.len())
-}
-
 /// Compares two texts by words, since `memcmp` on small machines goes by bytes.
 #[inline]
 pub(crate) fn is_same<const N: usize>(text: &[u8; N], expected: &[u8; N]) -> bool {

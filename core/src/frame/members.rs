@@ -6,7 +6,6 @@
 #[cfg(any(feature = "json", feature = "relay", feature = "replies"))]
 use super::PeerError;
 use super::Text;
-use super::exact::run;
 
 /// A JSON value as it stands in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +47,7 @@ impl<'t> Value<'t> {
             Self::Object(text) => text.get(1..).unwrap_or_default(),
             _ => "",
         };
-        Members(Cursor(rest))
+        Members { read: &[], rest: Cursor(rest) }
     }
 
     /// The elements of an array; none of any other value.
@@ -69,15 +68,44 @@ impl<'t> Value<'t> {
 pub(super) fn members(text: &str) -> Members<'_> {
     match (Cursor(text)).value() {
         Some(object) => object.members(),
-        None => Members(Cursor("")),
+        None => Value::Null.members(),
     }
 }
 
 /// Yields names, as they stand between their quotes, and values. Ends early if the text is not JSON.
 #[derive(Clone)]
-pub(super) struct Members<'t>(Cursor<'t>);
+pub(super) struct Members<'t> {
+    /// The next members, as far as they are read.
+    read: &'t [(&'t str, Value<'t>)],
+    rest: Cursor<'t>,
+}
 
 impl<'t> Members<'t> {
+    /// The same members, of which as many as fit are read into `table`: many looks for names take less time then.
+    pub(super) fn read_into<'m>(mut self, table: &'m mut [(&'t str, Value<'t>)]) -> Members<'m>
+    where
+        't: 'm,
+    {
+        let mut read = 0;
+        for (place, member) in table.iter_mut().zip(&mut self) {
+            *place = member;
+            read += 1;
+        }
+        Members { read: table.get(..read).unwrap_or_default(), rest: self.rest }
+    }
+
+    /// The values of the last members of these names, in one pass.
+    pub(super) fn find_all<const N: usize>(self, names: [&str; N]) -> [Option<Value<'t>>; N] {
+        let mut found = [None; N];
+        for (name, value) in self {
+            let places = found.iter_mut().zip(names);
+            places
+                .filter(|(_, wanted)| *wanted == name)
+                .for_each(|(place, _)| *place = Some(value));
+        }
+        found
+    }
+
     /// The value of the last member named `name`, as a reader with a map would return it.
     #[inline(never)]
     pub(super) fn find(self, name: &str) -> Option<Value<'t>> {
@@ -103,14 +131,18 @@ impl<'t> Iterator for Members<'t> {
 
     #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
-        let Value::String(name) = self.0.value()? else {
+        if let Some((member, rest)) = self.read.split_first() {
+            self.read = rest;
+            return Some(*member);
+        }
+        let Value::String(name) = self.rest.value()? else {
             return None;
         };
-        if !self.0.byte(b':') {
+        if !self.rest.byte(b':') {
             return None;
         }
-        let value = self.0.value()?;
-        self.0.byte(b',');
+        let value = self.rest.value()?;
+        self.rest.byte(b',');
         Some((name, value))
     }
 }
@@ -201,13 +233,35 @@ impl<'t> Cursor<'t> {
 fn string_bytes(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
-        at += run(bytes.get(at..)?);
+        at += plain_bytes(bytes.get(at..)?);
         match bytes.get(at)? {
             b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
+            _ => at += 2,
         }
     }
+}
+
+/// Length of the part of a string before its first escape or its end. Looks at eight bytes at a time.
+#[inline]
+pub(super) fn plain_bytes(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut length = 0;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of the first byte that is equal to this one; later bits may be wrong.
+        let equal = |byte: u8| {
+            let zero = word ^ ONES * u64::from(byte);
+            zero.wrapping_sub(ONES) & !zero & ONES << 7
+        };
+        let ends = equal(b'"') | equal(b'\\');
+        if ends != 0 {
+            return length + ends.trailing_zeros() as usize / 8;
+        }
+        length += 8;
+    }
+    let is_plain = |byte: &&u8| !matches!(byte, b'"' | b'\\');
+    length + rest.iter().take_while(is_plain).count()
 }
 
 #[cfg(test)]
@@ -221,6 +275,13 @@ mod tests {
         let text =
             r#" { "a" : "x\"]}" , "b":[1,{"c":"}"},null] ,"d":-1.5e3,"e":null,"f":{},"a":true } "#;
         let found: Vec<_> = members(text).collect();
+        for length in 0..8 {
+            let mut table = std::vec![("", Value::Null); length];
+            let again = members(text).read_into(&mut table);
+            assert_eq!(again.find("a"), Some(Value::Scalar("true")));
+            let mut table = std::vec![("", Value::Null); length];
+            assert_eq!(found, members(text).read_into(&mut table).collect::<Vec<_>>(), "{length}");
+        }
         let expected = [
             ("a", Value::String(r#"x\"]}"#)),
             ("b", Value::Array(r#"[1,{"c":"}"},null]"#)),
@@ -231,9 +292,23 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(members(text).find("a"), Some(Value::Scalar("true")));
+        let [a, none, f] = members(text).find_all(["a", "none", "f"]);
+        assert_eq!([a, none, f], [Some(Value::Scalar("true")), None, Some(Value::Object("{}"))]);
         let elements: Vec<_> = expected[1].1.elements().collect();
         let expected = [Value::Scalar("1"), Value::Object(r#"{"c":"}"}"#), Value::Null];
         assert_eq!(elements, expected);
+    }
+
+    #[test]
+    fn a_string_ends_at_its_first_quote_wherever_it_stands() {
+        for length in 0..40 {
+            for (end, beside) in [(b'"', b'!'), (b'"', b'#'), (b'\\', b'['), (b'\\', 0xDC)] {
+                let mut text = std::vec![beside; length];
+                assert_eq!(plain_bytes(&text), length);
+                text.extend([end, beside, b'"', end]);
+                assert_eq!(plain_bytes(&text), length, "{text:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rewrites a JSON text in place, from any legal spelling to the one that the parser reads.
 
-use super::exact::run;
+use super::members::plain_bytes;
 use super::text::hex;
 use super::{DEPTH_MAX, PeerError};
 
@@ -126,7 +126,7 @@ impl Pass<'_> {
         self.keep();
         let start = self.write;
         loop {
-            self.keep_run();
+            self.keep_plain();
             match self.peek() {
                 None => return start..self.write,
                 Some(b'"') => {
@@ -140,10 +140,10 @@ impl Pass<'_> {
         }
     }
 
-    /// Keeps bytes of a string that stay where they are.
-    fn keep_run(&mut self) {
+    /// Keeps the bytes before the next quote or escape, if nothing before them was rewritten.
+    fn keep_plain(&mut self) {
         if self.read == self.write {
-            self.read += run(self.text.get(self.read..).unwrap_or_default());
+            self.read += plain_bytes(self.text.get(self.read..).unwrap_or_default());
             self.write = self.read;
         }
     }

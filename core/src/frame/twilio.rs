@@ -201,24 +201,26 @@ fn parse_media(text: &[u8]) -> Result<Slow, PeerError> {
     }))
 }
 
-/// Reads any other message, each field by itself.
+/// Reads any other message, each field by itself. The text is JSON, and has one event and at most one sequence
+/// number: [`parse_media`] has checked that.
 #[cold]
 #[inline(never)]
 fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
-    let wire: WireEvent<'_> = from_json(text)?;
     let message = members::members(to_str(text)?);
+    let [event, sequence] = message.clone().find_all(["event", "sequenceNumber"]);
+    let sequence = sequence.and_then(Value::scalar).and_then(|text| text.as_escaped().parse().ok());
     // The text of a key or a mark; some senders leave out a mark's name.
     let field = |object: &str, name: &str| {
         let inner = message.clone().find(object).map(Value::members);
         let value = inner.and_then(|inner| inner.find(name));
         value.and_then(Value::scalar).unwrap_or_default()
     };
-    let body = match wire.event {
-        "connected" => Body::Connected,
-        "start" => Body::Start(start(message.clone(), odd_fields)),
-        "dtmf" => Body::Dtmf(Dtmf { digit: field("dtmf", "digit") }),
-        "mark" => Body::Mark(Mark { name: field("mark", "name") }),
-        "stop" => Body::Stop,
+    let body = match event {
+        Some(Value::String("connected")) => Body::Connected,
+        Some(Value::String("start")) => Body::Start(start(message.clone(), odd_fields)),
+        Some(Value::String("dtmf")) => Body::Dtmf(Dtmf { digit: field("dtmf", "digit") }),
+        Some(Value::String("mark")) => Body::Mark(Mark { name: field("mark", "name") }),
+        Some(Value::String("stop")) => Body::Stop,
         _ => Body::Other,
     };
     let stream_id = match &body {
@@ -226,8 +228,22 @@ fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
         _ => message.find("streamSid").and_then(Value::scalar).unwrap_or_default(),
     };
     let stream_id = stream_id.as_escaped().as_bytes();
-    Ok(Frame::new(wire.sequence_number, stream_id, body))
+    Ok(Frame::new(sequence, stream_id, body))
 }
+
+/// Fields of a start.
+const FIELDS: [&str; 10] = [
+    "streamSid",
+    "callSid",
+    "accountSid",
+    "tracks",
+    "mediaFormat",
+    "from",
+    "to",
+    "direction",
+    "customParameters",
+    "custom_parameters",
+];
 
 /// Reads a start as far as it makes sense: an odd field costs the recording nothing.
 ///
@@ -242,9 +258,14 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
             Value::Null.members()
         }
     };
-    let places = [inner, message];
+    // In one pass over each place: a look for each name would read the start many times.
+    let places = [inner.find_all(FIELDS), message.find_all(FIELDS)];
+    let find = |place: &[Option<Value<'t>>], name: &str| {
+        let mut named = FIELDS.iter().zip(place).filter(|(field, _)| **field == name);
+        named.next().and_then(|(_, value)| *value)
+    };
     let field = |name: &str| {
-        let named = |place: &members::Members<'t>| place.clone().find(name);
+        let named = |place: &[_; FIELDS.len()]| find(place, name);
         places.iter().filter_map(named).find(|value| *value != Value::Null)
     };
     let (stream, call, account) = (field("streamSid"), field("callSid"), field("accountSid"));
@@ -262,7 +283,7 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
     for place in &places {
         if found.parameters.is_empty() {
             for name in ["customParameters", "custom_parameters"] {
-                found.read_parameters(name, place.clone().find(name));
+                found.read_parameters(name, find(place, name));
             }
         }
     }

@@ -25,7 +25,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest time for the whole order.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Most characters of an error.
+/// Most characters of an error, and of an address that the ACME server names.
 const FAULT_CHARS_MAX: usize = 1000;
 
 /// The problem of an account that the ACME server does not know.
@@ -73,6 +73,15 @@ pub(super) struct Window {
     end: Timestamp,
 }
 
+/// The answer of the ACME server to the question for the time of the renewal.
+pub(super) struct Advice {
+    pub(super) window: Window,
+    /// Time until the next such question.
+    pub(super) pause: Duration,
+    /// Address of a page that explains the window, if the server names one.
+    pub(super) explanation: Option<String>,
+}
+
 impl Window {
     /// A time in the window, by chance: so the renewals of all clients are spread.
     pub(super) fn pick(self) -> Timestamp {
@@ -113,12 +122,11 @@ impl Orderer {
         self.config.domains.iter().all(|domain| stored.names.contains(&domain.0))
     }
 
-    /// The time in which the ACME server suggests to renew a certificate, and the pause before the next
-    /// such question.
+    /// The time in which the ACME server suggests to renew a certificate.
     ///
     /// # Errors
     /// The server suggests none, or does not answer.
-    pub(super) async fn window(&self, stored: &Stored) -> Result<(Window, Duration), Fault> {
+    pub(super) async fn advice(&self, stored: &Stored) -> Result<Advice, Fault> {
         let step = "ask for the time of the renewal";
         let id = stored
             .id()
@@ -129,7 +137,9 @@ impl Orderer {
         let window = info.suggested_window;
         let [start, end] = [window.start, window.end]
             .map(|time| Timestamp::from_second(time.unix_timestamp()).unwrap_or(Timestamp::MAX));
-        Ok((Window { start, end }, pause))
+        let explanation =
+            info.explanation_url.map(|url| url.chars().take(FAULT_CHARS_MAX).collect());
+        Ok(Advice { window: Window { start, end }, pause, explanation })
     }
 
     /// Gets a certificate and stores it. `replaced` is the one before, if the server shall know of that.

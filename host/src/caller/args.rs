@@ -13,7 +13,7 @@ use super::words::{self, SaidFile, parse_say};
 use super::{AskedCodec, Cue, DialledTracks, Error, Look, Meter, Plan, place_metered, providers};
 use crate::audio::Audio;
 use crate::tasks;
-use crate::trust::Authorities;
+use crate::trust::{Authorities, Cipher};
 use crate::twilio::{self, AuthToken};
 use crate::{descriptors, units};
 
@@ -77,6 +77,10 @@ pub struct Args {
     /// Trust the certificates in this file (PEM), too, for wss and https
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
+
+    /// Offer this cipher of TLS alone, like TLS13_AES_128_GCM_SHA256, to compare their costs
+    #[arg(long, value_name = "NAME")]
+    pub cipher: Option<Cipher>,
 
     /// Take a ws:// URL from the TwiML, too, which Twilio refuses; for rehearsals without TLS
     #[arg(long)]
@@ -226,6 +230,7 @@ impl Args {
             url: args.url,
             connect: args.connect,
             ca,
+            cipher: args.cipher,
             allow_ws: args.allow_ws,
             calls: args.calls,
             audio,

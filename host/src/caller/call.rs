@@ -41,7 +41,7 @@ pub(super) struct Crew {
 impl Crew {
     pub(super) fn new(plan: Plan, stride: Stride, url: Url, meter: Arc<Meter>) -> Self {
         let voices = std::array::from_fn(|_| OnceLock::new());
-        let tls = TlsClient::new(&plan.ca);
+        let tls = TlsClient::new(&plan.ca, plan.cipher);
         Self { plan, stride, meter, begun: Instant::now(), tls, url, voices }.rehearse()
     }
 

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::lock::lock;
 use crate::tls::names::{Names, common_name};
-use crate::trust::{self, Authorities, NoRoots};
+use crate::trust::{self, Authorities, Cipher, NoRoots};
 
 /// A certificate that a server showed, trusted or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -63,20 +63,23 @@ impl fmt::Display for ServerCertificate {
 #[derive(Clone)]
 pub(super) struct TlsClient {
     others: Authorities,
+    cipher: Option<Cipher>,
     connector: Arc<OnceLock<Result<TlsConnector, NoRoots>>>,
     shown: Arc<Mutex<Option<CertificateDer<'static>>>>,
 }
 
 impl TlsClient {
-    /// A client that trusts this machine's authorities and `others`.
-    pub(super) fn new(others: &Authorities) -> Self {
-        Self { others: others.clone(), connector: Arc::default(), shown: Arc::default() }
+    /// A client that trusts this machine's authorities and `others`, and offers this cipher alone if one is
+    /// named.
+    pub(super) fn new(others: &Authorities, cipher: Option<Cipher>) -> Self {
+        Self { others: others.clone(), cipher, connector: Arc::default(), shown: Arc::default() }
     }
 
     /// The connector. The first time, reads the files of the authorities, which takes milliseconds.
     pub(super) fn connector(&self) -> Result<&TlsConnector, NoRoots> {
         let connector = self.connector.get_or_init(|| {
-            let client = trust::client_that_notes(&self.others, Arc::clone(&self.shown))?;
+            let shown = Arc::clone(&self.shown);
+            let client = trust::client_that_notes(&self.others, self.cipher, shown)?;
             Ok(TlsConnector::from(Arc::new(client)))
         });
         connector.as_ref().map_err(|error| *error)

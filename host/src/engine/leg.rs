@@ -434,12 +434,12 @@ impl Leg {
     fn close(&mut self, code: ws::CloseCode, now: Instant) {
         // The place is free before the peer can dial again.
         self.place.linger();
-        self.wire.send([ws::close(code)]);
         if self.has_peer_closed {
+            self.wire.send([ws::close(code)]);
             self.closing = Closing::Gone;
         } else {
+            self.wire.close(ws::close(code).as_ref());
             self.closing = Closing::Lingering(now + LINGER);
-            self.wire.close();
         }
     }
 

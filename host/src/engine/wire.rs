@@ -141,8 +141,9 @@ impl Wire {
         self.unsent.extend(bytes);
     }
 
-    /// Ends this side's stream behind the bytes that wait; the peer may still send.
-    pub(super) fn close(&mut self) {
+    /// Sends a frame, and ends this side's stream behind it and the bytes that wait; the peer may still send.
+    pub(super) fn close(&mut self, frame: &[u8]) {
+        self.queue(frame);
         self.is_closing = true;
         self.flush();
     }
@@ -163,10 +164,14 @@ impl Wire {
                     tls.send_close_notify();
                     continue;
                 }
-                None if !self.unsent.is_empty() => self
-                    .socket
-                    .write(self.unsent.as_slices().0)
-                    .map(|sent| drop(self.unsent.drain(..sent))),
+                None if !self.unsent.is_empty() => {
+                    let (bytes, behind) = self.unsent.as_slices();
+                    let sent = match self.is_closing && behind.is_empty() {
+                        true => send_before_end(&mut self.socket, bytes),
+                        false => self.socket.write(bytes),
+                    };
+                    sent.map(|sent| drop(self.unsent.drain(..sent)))
+                }
                 _ => break,
             };
             match sent {
@@ -183,6 +188,18 @@ impl Wire {
             let _ = self.socket.shutdown(Shutdown::Write);
         }
     }
+}
+
+/// Sends the last bytes of this side's stream: they leave in one packet with its end, which must follow at once.
+#[cfg(target_os = "linux")]
+fn send_before_end(socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    use rustix::net::{SendFlags, send};
+    Ok(send(&*socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send_before_end(socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    socket.write(bytes)
 }
 
 /// Seals the content of one record.

@@ -12,10 +12,10 @@ use axum::response::Response;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service as _;
 use tracing::debug;
 
@@ -45,7 +45,6 @@ pub(super) struct Patience {
 }
 
 /// The handlers of a connection's request.
-#[derive(Clone)]
 pub(super) struct Handlers {
     pub patience: Patience,
     pub path_prefix: PathPrefix,
@@ -72,9 +71,9 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-impl Service for Handlers {
+impl Service for Arc<Handlers> {
     fn serve(&self, stream: Stream, client: Client) -> Task<()> {
-        Box::pin(exchange(stream, client, self.clone()))
+        Box::pin(exchange(stream, client, Self::clone(self)))
     }
 
     fn report_headless(&self, peer: SocketAddr, fault: Fault) {
@@ -108,15 +107,16 @@ impl Handlers {
 }
 
 /// Carries one request and its response over `stream`, then closes it, unless it became a WebSocket.
-async fn exchange(stream: Stream, client: Client, handlers: Handlers) {
+async fn exchange(stream: Stream, client: Client, handlers: Arc<Handlers>) {
     let (patience, peer) = (handlers.patience, client.peer);
     let standing = Arc::clone(&client.standing);
     let head_timeout = patience.head.saturating_sub(client.accepted.elapsed());
     let head_timeout = head_timeout.max(HEAD_TIMEOUT_MIN.min(patience.head));
-    let is_answered = Arc::<AtomicBool>::default();
+    let (is_asked, is_answered) = (AtomicBool::new(false), Arc::<AtomicBool>::default());
     let answered = Arc::clone(&is_answered);
     let mut unanswered = Unanswered { handlers: &handlers, peer, is_answered, is_over: false };
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        is_asked.store(true, Ordering::Relaxed);
         if request.body().is_end_stream() {
             standing.raise(Level::Asked);
         }
@@ -133,8 +133,8 @@ async fn exchange(stream: Stream, client: Client, handlers: Handlers) {
         }
     });
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        // One timer below is for the head and for the rest: each wakes the thread once more.
+        .header_read_timeout(None)
         // The first limit bounds the bytes buffered, the second the bytes accepted: a read may exceed
         // the first.
         .max_buf_size(HEAD_BYTES_MAX)
@@ -144,12 +144,18 @@ async fn exchange(stream: Stream, client: Client, handlers: Handlers) {
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let all = patience.head + patience.body + RESPONSE_TIMEOUT;
-    let unread = match timeout(all, &mut connection).await {
+    let began = Instant::now();
+    let mut ended = timeout_at(began + head_timeout, &mut connection).await;
+    if ended.is_err() && is_asked.load(Ordering::Relaxed) {
+        ended = timeout_at(began + all, &mut connection).await;
+    }
+    let unread = match ended {
         Ok(Ok(())) => None,
         Ok(Err(error)) => {
             debug!(%error, "a request failed");
-            Unread::of(&error, patience.head)
+            Unread::of(&error)
         }
+        Err(_elapsed) if !is_asked.load(Ordering::Relaxed) => Some(Unread::Timeout(patience.head)),
         Err(_elapsed) => {
             debug!("a response was not taken in time");
             Some(Unread::Timeout(all))

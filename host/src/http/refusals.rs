@@ -250,10 +250,8 @@ pub(super) enum Unread {
 
 impl Unread {
     /// Returns the reason in an error of hyper, if the peer's bytes are wrong.
-    pub(super) fn of(error: &hyper::Error, patience: Duration) -> Option<Self> {
-        if error.is_timeout() {
-            Some(Self::Timeout(patience))
-        } else if error.is_parse_too_large() {
+    pub(super) fn of(error: &hyper::Error) -> Option<Self> {
+        if error.is_parse_too_large() {
             Some(Self::TooLarge)
         } else if error.is_parse() || error.is_incomplete_message() {
             Some(Self::Malformed)

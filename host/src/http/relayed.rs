@@ -27,7 +27,7 @@ use crate::twilio::Webhook;
 /// Passes a request on to the bot's server, or upgrades it to a media stream that a bot takes. Without either
 /// there is nothing at the path.
 pub(super) async fn pass_on(
-    State(front): State<Front>,
+    State(front): State<Arc<Front>>,
     request: Request,
 ) -> Result<Response, Refusal> {
     if front.takes_by_bot(&request) {

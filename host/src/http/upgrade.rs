@@ -22,7 +22,7 @@ use super::{Front, has_token, hosts, path_and_query, proof};
 use crate::asker::Asker;
 use crate::board::Refused;
 use crate::call::{Hints, Known};
-use crate::engine::{BotEnd, Connection, Handle};
+use crate::engine::{BotEnd, Connection};
 use crate::headers::only;
 use crate::listener::{Client, Stream};
 use crate::origin::{self, Origin};
@@ -35,7 +35,7 @@ const QUERY_BYTES_MAX: usize = 2048;
 
 /// Upgrades a request to a media stream, whose socket goes to the engine.
 pub(super) async fn media_stream(
-    State(front): State<Front>,
+    State(front): State<Arc<Front>>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let has_body = !request.body().is_end_stream();
@@ -74,7 +74,7 @@ pub(super) async fn media_stream(
         },
     };
     let caller = Caller { client, detector, known: Arc::new(known), bot };
-    tasks::spawn(hand_over(on_upgrade, caller, front.engine, slot));
+    tasks::spawn(hand_over(on_upgrade, caller, front, slot));
     let headers = [
         (header::CONNECTION, "upgrade"),
         (header::UPGRADE, "websocket"),
@@ -89,7 +89,7 @@ pub(super) async fn media_stream(
 
 /// The peer of a stream, as far as its request tells it.
 struct Caller {
-    /// The address that a proxy tells.
+    /// The other end of the socket, or the address that a proxy tells.
     client: Option<SocketAddr>,
     detector: Detector,
     known: Arc<Known>,
@@ -133,13 +133,13 @@ fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Gives the engine the socket as soon as hyper has sent the 101.
-async fn hand_over(on_upgrade: OnUpgrade, caller: Caller, engine: Handle, _slot: Slot) {
+async fn hand_over(on_upgrade: OnUpgrade, caller: Caller, front: Arc<Front>, _slot: Slot) {
     let taken = match on_upgrade.await {
         Ok(upgraded) => take_socket(upgraded, caller),
         Err(error) => Err(io::Error::other(error)),
     };
     match taken {
-        Ok(connection) => engine.adopt(connection),
+        Ok(connection) => front.engine.adopt(connection),
         Err(error) => debug!(%error, "a stream was gone before it began"),
     }
 }
@@ -155,9 +155,8 @@ fn take_socket(upgraded: Upgraded, caller: Caller) -> io::Result<Connection> {
             (socket, Some(Box::new(tls.into())))
         }
     };
-    let other_end = socket.peer_addr()?;
     let Caller { client, detector, known, bot } = caller;
-    let peer = client.unwrap_or(other_end);
+    let peer = client.map_or_else(|| socket.peer_addr(), Ok)?;
     Ok(Connection { stream: socket.into_std()?, tls, already_read, peer, detector, known, bot })
 }
 

@@ -1,5 +1,7 @@
 //! The webhooks of providers beside Twilio.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -17,7 +19,7 @@ use crate::stream_tokens::StreamTokens;
 /// Answers a provider that asks for the next step of a call: with a stream to this server.
 pub(super) async fn answer_call(
     asker: Asker,
-    State(front): State<Front>,
+    State(front): State<Arc<Front>>,
     request: Request,
 ) -> Result<Response, Refusal> {
     front.refuse_unless_open()?;

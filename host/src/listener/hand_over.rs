@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::net::{TcpListener, TcpStream};
-use tracing::{debug, warn};
+use tokio::net::TcpListener;
 
 /// The way in which another recorder gets the new connections when this one drains.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -27,9 +26,9 @@ pub enum HandOver {
 /// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    pub(super) socket: TcpListener,
     hand_over: HandOver,
-    presence: Presence,
+    pub(super) presence: Presence,
 }
 
 impl Listener {
@@ -69,6 +68,11 @@ impl From<TcpListener> for Listener {
 pub(crate) struct Presence(Arc<AtomicUsize>);
 
 impl Presence {
+    /// Another place in the same count.
+    pub(super) fn beside(&self) -> Self {
+        Self::new(&self.0)
+    }
+
     fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::SeqCst);
         Self(Arc::clone(count))
@@ -78,64 +82,5 @@ impl Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// An accepted connection: its socket, its peer, and its place in the count.
-type Accepted = (TcpStream, SocketAddr, Presence);
-
-/// A listener, until it is closed.
-pub(super) struct Opening(Option<Listener>);
-
-impl Opening {
-    pub(super) const fn new(listener: Listener) -> Self {
-        Self(Some(listener))
-    }
-
-    pub(super) const fn is_open(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// The next connection; waits for ever if the listener is closed.
-    pub(super) async fn accept(&self) -> io::Result<Accepted> {
-        let Some(Listener { socket, presence, .. }) = &self.0 else {
-            return std::future::pending().await;
-        };
-        let (socket, peer) = socket.accept().await?;
-        Ok((socket, peer, Presence::new(&presence.0)))
-    }
-
-    /// Closes the listener. Returns the connections that only it could accept.
-    pub(super) fn close(&mut self) -> Vec<Accepted> {
-        let mut accepted = Vec::new();
-        if let Some(Listener { socket, hand_over: HandOver::SharedPort, presence }) = self.0.take()
-            && let Err(error) = accept_queue(socket, &presence, &mut accepted)
-        {
-            warn!(%error, "connections that waited to be accepted are reset");
-        }
-        accepted
-    }
-}
-
-/// Accepts all connections that wait. Asks the system itself: tokio may not know of the last ones yet.
-fn accept_queue(
-    socket: TcpListener,
-    presence: &Presence,
-    accepted: &mut Vec<Accepted>,
-) -> io::Result<()> {
-    let socket = socket.into_std()?;
-    loop {
-        match socket.accept() {
-            Ok((stream, peer)) => {
-                stream.set_nonblocking(true)?;
-                let stream = TcpStream::from_std(stream)?;
-                accepted.push((stream, peer, Presence::new(&presence.0)));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if super::is_peers_fault(&error) => {
-                debug!(%error, "a connection was gone before it was accepted");
-            }
-            Err(error) => return Err(error),
-        }
     }
 }

@@ -64,6 +64,11 @@ impl Standing {
         Self::new(Level::Silent, Arc::downgrade(socket), known)
     }
 
+    /// The standing of a connection from which bytes have arrived.
+    pub(super) fn speaking(known: &Arc<Known>) -> Self {
+        Self::new(Level::Speaking, Weak::new(), known)
+    }
+
     /// The standing of a connection that is served from its first byte on.
     pub(super) fn asked(known: &Arc<Known>) -> Self {
         Self::new(Level::Asked, Weak::new(), known)
@@ -113,7 +118,8 @@ impl Drop for Standing {
     }
 }
 
-fn has_something(socket: &TcpStream) -> bool {
+/// Whether bytes have arrived that nothing has read, or the end of the connection.
+pub(super) fn has_something(socket: &TcpStream) -> bool {
     let mut byte = [std::mem::MaybeUninit::uninit()];
     match SockRef::from(socket).peek(&mut byte) {
         Ok(_) => true,

@@ -238,10 +238,13 @@ impl Identity {
     }
 }
 
-/// The text of a record's file.
+/// The text of a record's file. Until the recording is over only programs read it: it is in one line.
 fn json_of(record: &Record) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(record.size());
-    serde_json::to_writer_pretty(&mut text, record)?;
+    match record.state {
+        State::Recording => serde_json::to_writer(&mut text, record)?,
+        _ => serde_json::to_writer_pretty(&mut text, record)?,
+    }
     text.push(b'\n');
     Ok(text)
 }

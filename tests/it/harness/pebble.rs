@@ -92,18 +92,27 @@ impl Pebble {
     /// The options of a recorder that gets its certificate here.
     pub(crate) fn options(&self, domain: &str) -> [String; 6] {
         let ca = self.authority.write(self.dir.path()).to_str().unwrap().to_owned();
-        let url = format!("https://{}/dir", self.address);
-        ["--acme", domain, "--acme-url", &url, "--acme-ca", &ca].map(str::to_owned)
+        options(domain, self.address, &ca)
+    }
+
+    /// Sends it a request of HTTP/1.0, or one that ends the connection; returns the answer.
+    pub(crate) fn ask(&self, request: &[u8]) -> Vec<u8> {
+        self.ask_at(self.address, request)
+    }
+
+    fn ask_at(&self, address: SocketAddr, request: &[u8]) -> Vec<u8> {
+        let socket = TcpStream::connect(address).unwrap();
+        let mut line = StreamOwned::new(self.authority.client(), socket);
+        line.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        // Go ends such a connection as it likes.
+        let _ = line.read_to_end(&mut answer);
+        answer
     }
 
     /// The root of the certificates that it gives out.
     pub(crate) fn root(&self) -> CertificateDer<'static> {
-        let socket = TcpStream::connect(self.control).unwrap();
-        let mut line = StreamOwned::new(self.authority.client(), socket);
-        line.write_all(b"GET /roots/0 HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        // Go ends a connection of HTTP/1.0 as it likes.
-        let _ = line.read_to_end(&mut answer);
+        let answer = self.ask_at(self.control, b"GET /roots/0 HTTP/1.0\r\n\r\n");
         CertificateDer::from_pem_slice(&answer).expect("a certificate")
     }
 
@@ -134,6 +143,13 @@ impl Pebble {
     fn log(&self) -> PathBuf {
         self.dir.path().join("pebble.log")
     }
+}
+
+/// The options of a recorder that gets its certificate from the server at `address`, whose authority's file
+/// is `ca`.
+pub(crate) fn options(domain: &str, address: SocketAddr, ca: &str) -> [String; 6] {
+    let url = format!("https://{address}/dir");
+    ["--acme", domain, "--acme-url", &url, "--acme-ca", ca].map(str::to_owned)
 }
 
 impl Drop for Pebble {

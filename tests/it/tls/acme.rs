@@ -7,17 +7,22 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 
 use super::{UPGRADE, await_end, await_upgrade, frames};
 use crate::harness::messages::call_codes;
-use crate::harness::pebble::Pebble;
+use crate::harness::pebble::{Pebble, options};
 use crate::harness::peer::pcm;
 use crate::harness::pki;
 use crate::harness::process::{PATIENCE, Server, Setup, callreel, eventually};
+use crate::harness::renewals::{EXPLANATION, Renewals};
 use crate::harness::shelf;
 
 const DOMAIN: &str = "calls.example.com";
@@ -30,7 +35,7 @@ type Line = StreamOwned<ClientConnection, TcpStream>;
 /// An ACME server, and a port that it asks for challenges: recorders inherit it.
 struct Site {
     socket: TcpListener,
-    pebble: Pebble,
+    pebble: Arc<Pebble>,
     root: CertificateDer<'static>,
     dir: tempfile::TempDir,
 }
@@ -38,7 +43,7 @@ struct Site {
 impl Site {
     fn new(valid_seconds: u64) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let pebble = Pebble::start(socket.local_addr().unwrap(), valid_seconds);
+        let pebble = Arc::new(Pebble::start(socket.local_addr().unwrap(), valid_seconds));
         let root = pebble.root();
         Self { socket, pebble, root, dir: tempfile::tempdir().unwrap() }
     }
@@ -48,7 +53,10 @@ impl Site {
     }
 
     fn with_options(&self, setup: Setup) -> Server {
-        let options = self.pebble.options(DOMAIN);
+        Self::with_these(&self.pebble.options(DOMAIN), setup)
+    }
+
+    fn with_these(options: &[String; 6], setup: Setup) -> Server {
         let setup = setup.args(&options.each_ref().map(String::as_str));
         setup.env("CALLREEL_ADMIN", "127.0.0.1:0").start()
     }
@@ -173,7 +181,7 @@ fn a_renewal_loses_no_call_and_a_broken_server_leaves_the_certificate() {
     let (mut line, frames) = (site.connect(server.address).unwrap(), frames("MZ1", 100));
     begin_call(&mut line, &frames[..50]);
     let second = site.await_other(&server, Some(&first));
-    site.pebble.kill();
+    Arc::get_mut(&mut site.pebble).expect("nobody else has it").kill();
     server.wait_for_log("got no certificate");
     assert_eq!(site.await_other(&server, None), second);
     let (status, answer) = server.ask_admin("/readyz");
@@ -206,6 +214,98 @@ fn a_restart_and_a_second_recorder_use_the_stored_certificate() {
     server.wait_for_log("the stored certificate is of no use");
     assert_ne!(site.await_other(&server, None), first);
     assert_eq!(site.pebble.counts(), (1, 2), "the same account");
+}
+
+/// The name of a certificate by RFC 9773, section 4.1, as openssl reads the certificate.
+fn name_of(certificate: &Path) -> String {
+    let read = |what: &[&str]| {
+        let told = Command::new("openssl")
+            .args(["x509", "-noout", "-in"])
+            .arg(certificate)
+            .args(what)
+            .output()
+            .expect("openssl runs");
+        let told = String::from_utf8(told.stdout).unwrap();
+        let last = told.trim().rsplit(['=', '\n']).next().unwrap_or_default();
+        let hex: String = last.chars().filter(char::is_ascii_hexdigit).collect();
+        assert!(!hex.is_empty() && hex.len().is_multiple_of(2), "{what:?}: {told}");
+        let pairs = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        let mut bytes: Vec<u8> = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+        if what == ["-serial"] && bytes[0] >= 0x80 {
+            bytes.insert(0, 0);
+        }
+        URL_SAFE_NO_PAD.encode(bytes)
+    };
+    [read(&["-ext", "authorityKeyIdentifier"]), read(&["-serial"])].join(".")
+}
+
+/// The time that the last line of the log with these words has in a field.
+fn told_time(server: &Server, words: &str, field: &str) -> Option<Timestamp> {
+    let lines = server.log_lines();
+    let line = lines.iter().rfind(|line| line.contains(words))?;
+    let value = line.split(&format!(" {field}=")).nth(1)?.split(' ').next()?;
+    value.parse().ok()
+}
+
+#[test]
+fn a_renewal_comes_when_the_acme_server_suggests_it_and_names_the_certificate_it_replaces() {
+    let site = Site::new(LONG);
+    let renewals = Renewals::start(&site.pebble);
+    let ca = site.dir.path().join("proxy.pem");
+    fs::write(&ca, &renewals.certificate).unwrap();
+    let options = options(DOMAIN, renewals.address, ca.to_str().unwrap());
+    let start = || {
+        let setup = Setup::on_socket(&site.socket, &site.recordings());
+        Site::with_these(&options, setup.env("CALLREEL_LOG", "info,callreel::acme=debug"))
+    };
+    let mut server = start();
+    let first = site.await_other(&server, None);
+    let first_name = name_of(&site.folder().join(format!("{DOMAIN}.pem")));
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    let is_due_in = |server: &Server, [start, end]: [Timestamp; 2]| {
+        eventually(PATIENCE, "the time of the renewal", || {
+            let due = told_time(server, "has a certificate that is renewed", "due");
+            due.filter(|due| (start..=end).contains(due))
+        })
+    };
+    let hours =
+        |from: i64, to: i64| [from, to].map(|hours| now + SignedDuration::from_hours(hours));
+
+    // The server suggests nothing yet: the renewal is due when a third of the day is left.
+    server.wait_for_log("suggests no time");
+    is_due_in(&server, hours(15, 17));
+    assert_eq!(renewals.asked(), [first_name.clone()]);
+
+    renewals.suggest(&first_name, hours(5, 6));
+    server.signal(Signal::HUP);
+    let time = is_due_in(&server, hours(5, 6));
+    let suggested = server.wait_for_log("suggests this time");
+    assert!(suggested.contains(EXPLANATION), "{suggested}");
+    assert_eq!(told_time(&server, "suggests this time", "time"), Some(time));
+    assert_eq!(site.await_other(&server, None), first, "it is not due yet");
+
+    // Never later than the last sixth of its life: a failure needs time for further tries.
+    renewals.suggest(&first_name, hours(30, 40));
+    server.signal(Signal::HUP);
+    is_due_in(&server, hours(19, 21));
+
+    // A window that is over: the certificate is about to be revoked, for instance. Within an hour of the last
+    // order no other follows; a restart forgets that time.
+    renewals.suggest(&first_name, hours(-2, -1));
+    server.signal(Signal::HUP);
+    is_due_in(&server, hours(-2, -1));
+    assert_eq!(site.await_other(&server, None), first);
+    assert_eq!(renewals.replaced(), [""]);
+    server.stop();
+    let server = start();
+    let second = site.await_other(&server, Some(&first));
+    assert_eq!(renewals.replaced(), ["", &first_name]);
+    let second_name = name_of(&site.folder().join(format!("{DOMAIN}.pem")));
+    assert_ne!(second_name, first_name);
+    is_due_in(&server, hours(15, 17));
+    assert_eq!(renewals.asked().last(), Some(&second_name));
+    assert_eq!(site.await_other(&server, None), second);
+    assert_eq!(site.pebble.counts(), (1, 2));
 }
 
 #[test]

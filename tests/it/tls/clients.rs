@@ -1,12 +1,15 @@
 //! Clients of other makes: versions, resumption, and the ways in which they end a connection.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::{Secured, run};
 use crate::harness::packages;
 use crate::harness::peer::pcm;
+use crate::harness::pki::Authority;
+use crate::harness::process::{PATIENCE, callreel, eventually, free_address};
 use crate::harness::shelf;
 
 /// The package that places the calls, with its version.
@@ -35,6 +38,35 @@ fn node_places_a_call_by_each_version_and_gets_no_compression() {
         assert_eq!(finished.state(), ("complete", "stop"), "{version}");
         assert!(finished.samples() == pcm(&fs::read(sent).unwrap()), "{version}: other samples");
     }
+}
+
+#[test]
+fn a_call_offers_the_cipher_that_it_is_told_and_no_other() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new("Test"));
+    authority.issue(|_| ()).write(dir.path());
+    let (address, ca) = (free_address(), authority.write(dir.path()));
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-www", "-ciphersuites", "TLS_AES_128_GCM_SHA256"])
+        .args(["-accept", &address.to_string(), "-cert", "cert.pem", "-key", "key.pem"])
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl runs");
+    eventually(PATIENCE, "openssl listens", || TcpStream::connect(address).ok());
+    let said = |cipher: &str| {
+        let url = format!("wss://localhost:{}/", address.port());
+        let mut call = Command::new(callreel());
+        let called = call.args(["call", "--url", &url, "--cipher", cipher, "--ca"]).arg(&ca);
+        String::from_utf8_lossy(&called.output().unwrap().stderr).into_owned()
+    };
+    let (same, other) = (said("TLS13_AES_128_GCM_SHA256"), said("TLS13_AES_256_GCM_SHA384"));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(same.contains("no WebSocket handshake"), "behind the handshake of TLS: {same}");
+    assert!(other.contains("no TLS") && other.contains("HandshakeFailure"), "{other}");
+    assert!(said("AES").contains("TLS13_CHACHA20_POLY1305_SHA256"), "the error lists the names");
 }
 
 #[test]

@@ -187,7 +187,7 @@ impl Side {
             self.wire.queue(&self.waiting);
         }
         self.waiting = Vec::new();
-        self.wire.close();
+        self.wire.close(&[]);
     }
 
     /// Puts bytes on their way to the peer, unless its connection is being closed.
