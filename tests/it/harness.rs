@@ -14,6 +14,7 @@ pub(crate) mod pebble;
 pub(crate) mod peer;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod receiver;
 pub(crate) mod recorder;

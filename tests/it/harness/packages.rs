@@ -7,6 +7,47 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+/// pipecat with its server, with the serializers that Wavix and users of Vobiz made for it, and the packages that
+/// these import.
+pub(crate) const PIPECAT: [&str; 36] = [
+    "--no-deps",
+    "pipecat-ai==1.14.0",
+    "pipecat-wavix==1.1.0",
+    "pipecat-vobiz==0.0.3",
+    "aiofiles==25.1.0",
+    "aiohappyeyeballs==2.7.1",
+    "aiohttp==3.14.5",
+    "aiosignal==1.4.0",
+    "annotated-doc==0.0.7",
+    "annotated-types==0.8.0",
+    "anyio==4.16.0",
+    "attrs==26.1.0",
+    "click==8.5.1",
+    "docstring_parser==0.18.0",
+    "fastapi==0.165.0",
+    "frozenlist==1.8.0",
+    "h11==0.16.0",
+    "idna==3.20",
+    "loguru==0.7.3",
+    "loudness==0.2.0",
+    "multidict==7.2.1",
+    "numpy==2.4.6",
+    "opentelemetry-api==1.45.2",
+    "pillow==13.0.0",
+    "propcache==0.5.4",
+    "pydantic==2.14.4",
+    "pydantic_core==2.50.5",
+    "sentencex==1.0.32",
+    "soxr==1.1.0",
+    "starlette==1.10.0",
+    "typing-inspection==0.4.5",
+    "typing_extensions==4.16.0",
+    "uvicorn==0.54.0",
+    "wait_for2==0.4.1",
+    "websockets==17.4",
+    "yarl==1.25.1",
+];
+
 /// A Python of its own with the packages that these arguments of `pip install` name; returns its program.
 ///
 /// # Panics
