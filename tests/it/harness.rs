@@ -6,6 +6,7 @@ pub(crate) mod bot;
 pub(crate) mod client;
 pub(crate) mod disk;
 pub(crate) mod fixtures;
+pub(crate) mod intermediary;
 pub(crate) mod line;
 pub(crate) mod messages;
 pub(crate) mod oracle;

@@ -3,6 +3,7 @@
 
 mod bytes;
 mod captures;
+mod clumsy;
 mod endings;
 mod fail_open;
 mod flow;
