@@ -25,3 +25,4 @@ pub(crate) mod serving;
 pub(crate) mod shelf;
 pub(crate) mod small_disk;
 pub(crate) mod taken;
+pub(crate) mod tap;
