@@ -16,41 +16,6 @@ use crate::caller::{block_on, only};
 use crate::harness::packages;
 use crate::harness::program::Program;
 
-/// Packages of Plivo, Vonage and RingCentral, and a server for Asterisk by Galcyon. Without what only other parts
-/// of them need.
-const PYTHON: [&str; 25] = [
-    "--no-deps",
-    "plivo-stream-sdk==0.1.1",
-    "vonage-audio-connector-server==0.1.1",
-    "ev-audio-streaming-transcription-py==1.0.2",
-    "galcymedia==0.1.1",
-    // Plivo's package imports `plivo`, which it does not require, and with it the rest of these.
-    "annotated-doc==0.0.7",
-    "annotated-types==0.8.0",
-    "anyio==4.16.0",
-    "certifi==2026.10.19.post1",
-    "charset-normalizer==3.5.3",
-    "decorator==5.3.1",
-    "fastapi==0.165.0",
-    "idna==3.20",
-    "lxml==6.1.3",
-    "opentelemetry-api==1.45.2",
-    "plivo==4.63.0",
-    "pydantic==2.14.4",
-    "pydantic_core==2.50.5",
-    "requests==2.34.2",
-    "six==1.17.0",
-    "starlette==1.10.0",
-    "typing-inspection==0.4.5",
-    "typing_extensions==4.16.0",
-    "urllib3==2.8.0",
-    "websockets==15.0.1",
-];
-
-/// Packages of jambonz and Microsoft.
-const NODE: [&str; 3] =
-    ["@jambonz/sdk@0.10.1", "@azure/communication-call-automation@1.6.0", "ws@8.23.0"];
-
 /// A call as it was placed, and as it was taken.
 struct Taken {
     report: CallReport,
@@ -97,11 +62,11 @@ impl Taken {
 }
 
 fn python() -> Program {
-    Program::python("sdks", "sdks", &PYTHON)
+    Program::python("sdks", "sdks", &packages::SDKS)
 }
 
 fn node() -> Program {
-    Program::node("sdks", "sdks-node", &NODE)
+    Program::node("sdks", "sdks-node", &packages::SDKS_OF_NODE)
 }
 
 fn key(digit: char) -> Vec<Cue> {

@@ -7,6 +7,41 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+/// Packages of Plivo, Vonage and RingCentral, and a server for Asterisk by Galcyon. Without what only other parts
+/// of them need.
+pub(crate) const SDKS: [&str; 25] = [
+    "--no-deps",
+    "plivo-stream-sdk==0.1.1",
+    "vonage-audio-connector-server==0.1.1",
+    "ev-audio-streaming-transcription-py==1.0.2",
+    "galcymedia==0.1.1",
+    // Plivo's package imports `plivo`, which it does not require, and with it the rest of these.
+    "annotated-doc==0.0.7",
+    "annotated-types==0.8.0",
+    "anyio==4.16.0",
+    "certifi==2026.10.19.post1",
+    "charset-normalizer==3.5.3",
+    "decorator==5.3.1",
+    "fastapi==0.165.0",
+    "idna==3.20",
+    "lxml==6.1.3",
+    "opentelemetry-api==1.45.2",
+    "plivo==4.63.0",
+    "pydantic==2.14.4",
+    "pydantic_core==2.50.5",
+    "requests==2.34.2",
+    "six==1.17.0",
+    "starlette==1.10.0",
+    "typing-inspection==0.4.5",
+    "typing_extensions==4.16.0",
+    "urllib3==2.8.0",
+    "websockets==15.0.1",
+];
+
+/// Packages of jambonz and Microsoft.
+pub(crate) const SDKS_OF_NODE: [&str; 3] =
+    ["@jambonz/sdk@0.10.1", "@azure/communication-call-automation@1.6.0", "ws@8.23.0"];
+
 /// pipecat with its server, with the serializers that Wavix and users of Vobiz made for it, and the packages that
 /// these import.
 pub(crate) const PIPECAT: [&str; 36] = [
@@ -46,6 +81,19 @@ pub(crate) const PIPECAT: [&str; 36] = [
     "wait_for2==0.4.1",
     "websockets==17.4",
     "yarl==1.25.1",
+];
+
+/// tring, which needs little.
+pub(crate) const TRING: [&str; 9] = [
+    "--no-deps",
+    "tring==0.4.1",
+    "annotated-types==0.8.0",
+    "pydantic==2.14.4",
+    "pydantic_core==2.50.5",
+    "pyyaml==6.0.4",
+    "typing-inspection==0.4.5",
+    "typing_extensions==4.16.0",
+    "websockets==17.4",
 ];
 
 /// A Python of its own with the packages that these arguments of `pip install` name; returns its program.

@@ -5,7 +5,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use super::client::CLOSE;
+use base64::prelude::*;
+
+use super::client::{BINARY, CLOSE};
 use super::process::PATIENCE;
 use super::relayed::{Frame, read_head};
 
@@ -85,10 +87,12 @@ impl Passed {
         self.frames.iter().filter(|frame| frame.opcode() < CLOSE)
     }
 
-    /// The messages as text; a binary one is told by its length and its first bytes.
+    /// The messages as text, those in binary in base64.
     pub(crate) fn texts(&self) -> Vec<String> {
-        let text = |frame: &Frame| String::from_utf8(frame.payload.clone());
-        let texts = self.messages().map(|frame| (text(frame), frame.payload.len()));
-        texts.map(|(text, length)| text.unwrap_or_else(|_| format!("{length} bytes"))).collect()
+        let text = |frame: &Frame| match frame.opcode() {
+            BINARY => BASE64_STANDARD.encode(&frame.payload),
+            _ => String::from_utf8(frame.payload.clone()).expect("UTF-8"),
+        };
+        self.messages().map(text).collect()
     }
 }

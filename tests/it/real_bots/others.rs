@@ -1,0 +1,58 @@
+//! Bots that send faster than real time, with marks, in three dialects.
+
+use serde_json::json;
+
+use super::{Case, Compared};
+use crate::harness::packages;
+use crate::harness::program::Program;
+
+/// Samples of an answer.
+const ANSWER: usize = 16_000;
+
+/// Checks a bot that sends an answer at once: its messages do not depend on the time. The first answer is cut,
+/// and the second one is heard to its end.
+fn check(compared: &Compared, end: (&str, &str), messages: usize) {
+    let said = compared.relayed.to_client.texts();
+    assert_eq!(said, compared.alone.to_client.texts());
+    assert_eq!(said.len(), messages, "{said:#?}");
+    assert_eq!(compared.recording.state(), end);
+    let told = &compared.recording.record["bot"];
+    let facts = json!([told["truth"], told["sent_ms"], told["clears"]]);
+    assert_eq!(facts, json!(["echo_confirmed", 4000, 1]), "{told}");
+    let lengths: Vec<_> = compared.utterances.iter().map(|part| part.samples.len()).collect();
+    assert!(matches!(lengths[..], [cut, ANSWER] if cut < ANSWER), "{lengths:?} {told}");
+}
+
+#[test]
+fn plivos_own_package_does_as_without_the_relay_and_the_file_is_what_was_heard() {
+    let bot = Program::python("bots", "sdks", &packages::SDKS);
+    let case = Case { look: "plivo", path: "plivo", barge_in: "2200ms", duration: "20s" };
+    let compared = case.compare(bot.port);
+    compared.check_told(|text| text.contains("playedStream") || text.contains("clearedAudio"));
+    // Two answers, a checkpoint behind each, a clear.
+    check(&compared, ("complete", "bot"), 5);
+}
+
+#[test]
+fn jambonzs_own_package_does_as_without_the_relay_and_the_file_is_what_was_heard() {
+    let bot = Program::node("jambonz_bot", "sdks-node", &packages::SDKS_OF_NODE);
+    let case = Case { look: "jambonz", path: "jambonz", barge_in: "2200ms", duration: "20s" };
+    let compared = case.compare(bot.port);
+    compared.check_told(|text| text.contains("\"mark\""));
+    // Ten messages an answer, two marks, two messages that clear, one that hangs up.
+    check(&compared, ("complete", "bot"), 25);
+}
+
+#[test]
+fn tring_does_as_without_the_relay_and_the_file_is_what_was_heard() {
+    if std::env::var_os("CALLREEL_LONG").is_none() {
+        // Its packages are its own.
+        return;
+    }
+    let bot = Program::python("bots", "tring", &packages::TRING);
+    let case = Case { look: "twilio", path: "tring", barge_in: "2200ms", duration: "6s" };
+    let compared = case.compare(bot.port);
+    compared.check_told(|text| text.contains("\"mark\""));
+    // A hundred messages of 20 ms an answer, a mark behind each tenth, a clear.
+    check(&compared, ("complete", "stop"), 221);
+}
