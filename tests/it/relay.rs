@@ -9,3 +9,4 @@ mod fail_open;
 mod flow;
 mod handshake;
 mod heard;
+mod last_word;
