@@ -66,10 +66,18 @@ async def plivo(ws):
         await handler.send_checkpoint(f"answer {turn}")
 
     ear = Ear(handler.send_clear_audio, answer)
+    is_linear = False
+
+    @handler.on_start
+    async def start(event):
+        nonlocal is_linear
+        is_linear = event.start.media_format.encoding == "audio/x-l16"
 
     @handler.on_media
     async def media(event):
-        await ear.hear([LINEAR[code] for code in event.get_raw_media()])
+        audio = event.get_raw_media()
+        linear = array.array("h", audio) if is_linear else [LINEAR[code] for code in audio]
+        await ear.hear(linear)
 
     @handler.on_played_stream
     async def played(event):

@@ -1,8 +1,9 @@
 //! Bots that send faster than real time, with marks, in three dialects.
 
+use callreel_core::g711::decode_mulaw;
 use serde_json::json;
 
-use super::{Case, Compared};
+use super::{CASE, Case, Compared};
 use crate::harness::packages;
 use crate::harness::program::Program;
 
@@ -27,9 +28,21 @@ fn check(compared: &Compared, messages: usize) {
 }
 
 #[test]
+fn audio_of_plivos_package_on_a_stream_of_another_format_is_heard_as_it_is() {
+    // The defaults of both: mu-law in the package, 16-bit samples on a stream of Plivo's.
+    let bot = Program::python("bots", "sdks", &packages::SDKS);
+    let options = &["--codec", "l16", "--rate", "8000"];
+    let compared = Case { look: "plivo", path: "plivo", options, ..CASE }.compare(bot.port);
+    check(&compared, 5);
+    let spoken: Vec<_> = (0..ANSWER).map(|at| (26 + at * 7 + at / 251) % 96).collect();
+    let last = compared.utterances[1].samples.iter();
+    assert!(last.zip(spoken).all(|(sample, code)| *sample == decode_mulaw(code as u8)));
+}
+
+#[test]
 fn plivos_own_package_does_as_without_the_relay_and_the_file_is_what_was_heard() {
     let bot = Program::python("bots", "sdks", &packages::SDKS);
-    let case = Case { look: "plivo", path: "plivo", barge_in: "2200ms", duration: "20s" };
+    let case = Case { look: "plivo", path: "plivo", duration: "20s", ..CASE };
     let compared = case.compare(bot.port);
     compared.check_told(|text| text.contains("playedStream") || text.contains("clearedAudio"));
     // Two answers, a checkpoint behind each, a clear.
@@ -40,7 +53,7 @@ fn plivos_own_package_does_as_without_the_relay_and_the_file_is_what_was_heard()
 #[test]
 fn jambonzs_own_package_does_as_without_the_relay_and_the_file_is_what_was_heard() {
     let bot = Program::node("jambonz_bot", "sdks-node", &packages::SDKS_OF_NODE);
-    let case = Case { look: "jambonz", path: "jambonz", barge_in: "2200ms", duration: "20s" };
+    let case = Case { look: "jambonz", path: "jambonz", duration: "20s", ..CASE };
     let compared = case.compare(bot.port);
     compared.check_told(|text| text.contains("\"mark\""));
     // Ten messages an answer, two marks, two messages that clear, one that hangs up.
@@ -55,7 +68,7 @@ fn tring_does_as_without_the_relay_and_the_file_is_what_was_heard() {
         return;
     }
     let bot = Program::python("bots", "tring", &packages::TRING);
-    let case = Case { look: "twilio", path: "tring", barge_in: "2200ms", duration: "6s" };
+    let case = Case { look: "twilio", path: "tring", duration: "6s", ..CASE };
     let compared = case.compare(bot.port);
     compared.check_told(|text| text.contains("\"mark\""));
     // A hundred messages of 20 ms an answer, a mark behind each tenth, a clear.

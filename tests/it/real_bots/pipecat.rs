@@ -1,6 +1,6 @@
 //! pipecat: real time, no marks, a clear at each word of the caller, two seconds of silence before it hangs up.
 
-use super::{Case, Compared};
+use super::{CASE, Compared};
 use crate::harness::packages;
 use crate::harness::program::Program;
 
@@ -35,10 +35,7 @@ fn check_messages(compared: &Compared, clear: &str) {
 #[test]
 fn pipecat_does_as_without_the_relay_and_the_file_is_what_was_heard() {
     let bot = Program::python("pipecat_bot", "pipecat", &packages::PIPECAT);
-    // The second word interrupts the answer to the first, which begins after 1.1 s. The bot hangs up behind its
-    // second answer.
-    let case = Case { look: "twilio", path: "twilio", barge_in: "2200ms", duration: "20s" };
-    let compared = case.compare(bot.port);
+    let compared = CASE.compare(bot.port);
     check_messages(&compared, r#"{"event": "clear", "streamSid": "MZbot"}"#);
     let recording = &compared.recording;
     assert_eq!(recording.state(), ("complete", "bot"));
