@@ -2,7 +2,7 @@
 
 Prints its port; ends with its standard input. It answers half a second behind the last sound of the caller with
 two seconds of audio, yields to a caller who speaks meanwhile, and hangs up behind its second answer. The first
-part of a call's path names the serializer.
+messages of a call tell the serializer.
 """
 
 import array
@@ -37,8 +37,8 @@ from pipecat.workers.runner import WorkerRunner
 
 RATE = 8000
 ANSWER_S = 2
-# Chunks of 20 ms without sound after which the caller has ended.
-PAUSE_CHUNKS = 25
+# Silence after which the caller has ended, in samples.
+PAUSE = RATE // 2
 SOUND = 256
 
 
@@ -51,20 +51,22 @@ def speech(number):
 class Brain(FrameProcessor):
     def __init__(self):
         super().__init__()
-        self.pause = PAUSE_CHUNKS
+        self.pause = PAUSE
         self.answers = 0
 
     async def process_frame(self, frame, direction):
         await super().process_frame(frame, direction)
         if not isinstance(frame, InputAudioRawFrame):
             await self.push_frame(frame, direction)
-        elif max(map(abs, array.array("h", frame.audio)), default=0) >= SOUND:
-            if self.pause >= PAUSE_CHUNKS:
+            return
+        samples = array.array("h", frame.audio)
+        if max(map(abs, samples), default=0) >= SOUND:
+            if self.pause >= PAUSE:
                 await self.broadcast_interruption()
             self.pause = 0
-        else:
-            self.pause += 1
-            if self.pause == PAUSE_CHUNKS:
+        elif self.pause < PAUSE:
+            self.pause += len(samples)
+            if self.pause >= PAUSE:
                 await self.answer()
 
     async def answer(self):
