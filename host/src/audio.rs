@@ -1,4 +1,4 @@
-//! Call audio as mu-law: read from a file, or made up.
+//! Call audio as mu-law: read from a file, or made up. Audio in another format.
 //!
 //! The WAV files that recorders and sound tools write are accepted, unfinished ones included.
 
@@ -10,8 +10,10 @@ use std::sync::Arc;
 use callreel_core::g711::{SAMPLE_RATE_HZ, decode_alaw, encode_mulaw};
 use callreel_core::wav::{self, FormatChunk, Layout, ParseError};
 
+mod convert;
 mod speech;
 
+pub(crate) use convert::{converted, encode};
 pub use speech::speech;
 
 /// Largest audio file that is read: 36 hours of mu-law.

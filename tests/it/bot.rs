@@ -2,7 +2,8 @@
 //! and by serde_json.
 
 use base64::prelude::*;
-use callreel_core::frame::bot::{BotFrame, parse, parse_binary};
+use callreel_core::format::{Codec, Format};
+use callreel_core::frame::bot::{BotFrame, parse, parse_binary, told_format};
 use callreel_core::frame::{DEPTH_MAX, PeerError, Provider, Text};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -124,6 +125,12 @@ fn documented_messages_of_each_provider_are_read() {
         (Provider::Twilio, r#"{"event":"clear","streamSid":"MZ1"}"#, clear()),
         (Provider::SignalWire, r#"{"event":"clear","streamSid":"MZ1"}"#, clear()),
         (Provider::Telnyx, r#"{"event":"media","media":{"payload":"AAcO"}}"#, audio(&[0, 7, 14])),
+        (
+            Provider::Wavix,
+            r#"{"event": "media", "stream_id": "w1", "media": {"payload": "AAcO"}}"#,
+            audio(&[0, 7, 14]),
+        ),
+        (Provider::Wavix, r#"{"event": "clear", "stream_id": "w1"}"#, clear()),
         (Provider::Telnyx, r#"{"event":"mark","mark":{"name":"m1"}}"#, mark("m1")),
         (Provider::Telnyx, r#"{"event":"clear"}"#, clear()),
         (
@@ -202,6 +209,54 @@ fn documented_messages_of_each_provider_are_read() {
         ("", other()),
     ] {
         assert_eq!(said(Provider::Asterisk, words), meaning, "{words}");
+    }
+}
+
+#[test]
+fn the_format_that_a_message_tells_is_known() {
+    let told = |codec, sample_rate_hz| Some(Format { codec, sample_rate_hz });
+    let media =
+        |told: &str| format!(r#"{{"event":"playAudio","media":{{{told}"payload":"AAcO"}}}}"#);
+    for (fields, expected) in [
+        (r#""contentType":"audio/x-mulaw","sampleRate":8000,"#, told(Codec::Mulaw, 8000)),
+        (r#""sampleRate":"8000", "contentType" : "audio\/x-mulaw" ,"#, told(Codec::Mulaw, 8000)),
+        (r#""contentType":"audio/x-l16;rate=16000","#, told(Codec::L16Le, 16_000)),
+        (
+            r#""contentType":"audio/x-l16;rate=16000","sampleRate":24000,"#,
+            told(Codec::L16Le, 24_000),
+        ),
+        (r#""contentType":"audio/x-mulaw","#, told(Codec::Mulaw, 8000)),
+        (r#""contentType":"audio/pcma","sampleRate":null,"#, told(Codec::Alaw, 8000)),
+        (r#""contentType":"audio/x-l16","#, None),
+        (r#""contentType":"audio/x-l16","sampleRate":7999,"#, None),
+        (r#""contentType":"audio/x-l16","sampleRate":192001,"#, None),
+        (r#""contentType":"audio/g722","sampleRate":16000,"#, None),
+        (r#""contentType":"wav","sampleRate":8000,"#, None),
+        (r#""contentType":8,"sampleRate":8000,"#, None),
+        (r#""sampleRate":8000,"#, None),
+    ] {
+        let text = media(fields);
+        assert_eq!(told_format(Provider::Plivo, &text), expected, "{text}");
+        assert_eq!(told_format(Provider::Twilio, &text), None);
+    }
+    for (provider, text, expected) in [
+        (
+            Provider::Bandwidth,
+            r#"{"eventType":"playAudio","media":{"contentType":"audio/pcmu","payload":"AAcO"}}"#,
+            told(Codec::Mulaw, 8000),
+        ),
+        (
+            Provider::Jambonz,
+            r#"{"type":"playAudio","data":{"audioContent":"AAcO","audioContentType":"raw","sampleRate":"16000"}}"#,
+            told(Codec::L16Le, 16_000),
+        ),
+        (Provider::Jambonz, r#"{"type":"killAudio"}"#, None),
+        (Provider::Plivo, r#"{"media":"#, None),
+        (Provider::Plivo, r#"{"media":[{"contentType":"audio/x-mulaw"}]}"#, None),
+        (Provider::Plivo, "hello", None),
+        (Provider::Plivo, "", None),
+    ] {
+        assert_eq!(told_format(provider, text), expected, "{text}");
     }
 }
 

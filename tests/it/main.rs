@@ -44,6 +44,7 @@ mod places;
 mod playout;
 mod provider_suite;
 mod ready;
+mod real_bots;
 mod record;
 mod refusals;
 mod relay;

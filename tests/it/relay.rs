@@ -3,8 +3,10 @@
 
 mod bytes;
 mod captures;
+mod clumsy;
 mod endings;
 mod fail_open;
 mod flow;
 mod handshake;
 mod heard;
+mod last_word;

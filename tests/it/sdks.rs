@@ -4,9 +4,6 @@
 //! `CALLREEL_LONG` adds pipecat, whose packages take a minute to install.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use base64::prelude::*;
@@ -17,50 +14,7 @@ use serde_json::{Value, json};
 
 use crate::caller::{block_on, only};
 use crate::harness::packages;
-
-/// Packages of Plivo, Vonage and RingCentral, and a server for Asterisk by Galcyon. Without what only other parts
-/// of them need.
-const PYTHON: [&str; 25] = [
-    "--no-deps",
-    "plivo-stream-sdk==0.1.1",
-    "vonage-audio-connector-server==0.1.1",
-    "ev-audio-streaming-transcription-py==1.0.2",
-    "galcymedia==0.1.1",
-    // Plivo's package imports `plivo`, which it does not require, and with it the rest of these.
-    "annotated-doc==0.0.7",
-    "annotated-types==0.8.0",
-    "anyio==4.16.0",
-    "certifi==2026.10.19.post1",
-    "charset-normalizer==3.5.3",
-    "decorator==5.3.1",
-    "fastapi==0.165.0",
-    "idna==3.20",
-    "lxml==6.1.3",
-    "opentelemetry-api==1.45.2",
-    "plivo==4.63.0",
-    "pydantic==2.14.4",
-    "pydantic_core==2.50.5",
-    "requests==2.34.2",
-    "six==1.17.0",
-    "starlette==1.10.0",
-    "typing-inspection==0.4.5",
-    "typing_extensions==4.16.0",
-    "urllib3==2.8.0",
-    "websockets==15.0.1",
-];
-
-/// Packages of jambonz and Microsoft.
-const NODE: [&str; 3] =
-    ["@jambonz/sdk@0.10.1", "@azure/communication-call-automation@1.6.0", "ws@8.23.0"];
-
-/// A program that takes calls by packages of others, until it is dropped.
-struct Program {
-    child: Child,
-    /// The program ends with this.
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-    port: u16,
-}
+use crate::harness::program::Program;
 
 /// A call as it was placed, and as it was taken.
 struct Taken {
@@ -73,31 +27,6 @@ struct Taken {
 }
 
 impl Program {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let input = child.stdin.take();
-        let mut port = String::new();
-        output.read_line(&mut port).unwrap();
-        let port = port.trim().parse().expect("a port: the program says above what is wrong");
-        Self { child, input, output, port }
-    }
-
-    fn python(name: &str, arguments: &[&str]) -> Self {
-        let script = harness(&format!("{name}.py"));
-        let mut python = Command::new(packages::python(name, arguments));
-        Self::start(python.arg(script).env("PYTHONDONTWRITEBYTECODE", "1"))
-    }
-
-    fn node() -> Self {
-        let modules = packages::node("sdks-node", &NODE);
-        Self::start(Command::new("node").arg(harness("sdks.js")).env("NODE_PATH", modules))
-    }
-
     /// Places one call at real pace, with a last chunk that is short, to the package of this name.
     fn take(&mut self, name: &str, look: &str, change: impl FnOnce(&mut Plan)) -> Taken {
         let mut plan = Plan::new(format!("ws://127.0.0.1:{}/{name}", self.port));
@@ -110,21 +39,12 @@ impl Program {
         change(&mut plan);
         let report = only(&block_on(callreel::caller::place(&plan)).unwrap()).clone();
         assert!(report.good, "{look}: {report:?}");
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        let told: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{look}: {line}"));
+        let told = self.told();
         let heard = BASE64_STANDARD.decode(told["audio"].as_str().unwrap()).unwrap();
         let mut files = crate::harness::shelf::files(dir.path());
         files.sort_by_key(|path| path.to_string_lossy().len());
         let sent = files.iter().map(|path| fs::read(path).unwrap()).collect();
         Taken { report, sent, heard, told }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        drop(self.input.take());
-        let _ = self.child.wait();
     }
 }
 
@@ -141,8 +61,12 @@ impl Taken {
     }
 }
 
-fn harness(script: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("it/harness").join(script)
+fn python() -> Program {
+    Program::python("sdks", "sdks", &packages::SDKS)
+}
+
+fn node() -> Program {
+    Program::node("sdks", "sdks-node", &packages::SDKS_OF_NODE)
 }
 
 fn key(digit: char) -> Vec<Cue> {
@@ -151,7 +75,7 @@ fn key(digit: char) -> Vec<Cue> {
 
 #[test]
 fn plivos_own_package_validates_each_message_and_hears_the_audio() {
-    let mut program = Program::python("sdks", &PYTHON);
+    let mut program = python();
     let mulaw = program.take("plivo", "plivo", |plan| {
         plan.parameters = vec![("userId".to_owned(), "12345".to_owned())];
         plan.cues = key('5');
@@ -174,7 +98,7 @@ fn plivos_own_package_validates_each_message_and_hears_the_audio() {
 
 #[test]
 fn vonages_audio_connector_finds_the_ids_of_the_handshake_and_hears_the_audio() {
-    let mut program = Program::python("sdks", &PYTHON);
+    let mut program = python();
     let taken = program.take("vonage", "vonage-video", |_| ());
     assert!(taken.heard == taken.sent[0]);
     let text = r#"{"event":"websocket:connected","content-type":"audio/l16;rate=16000"}"#;
@@ -184,7 +108,7 @@ fn vonages_audio_connector_finds_the_ids_of_the_handshake_and_hears_the_audio() 
 
 #[test]
 fn a_server_for_asterisk_reads_its_messages_and_hears_each_format() {
-    let mut program = Program::python("sdks", &PYTHON);
+    let mut program = python();
     for (codec, rate, encoding, frame) in
         [(AskedCodec::Alaw, 8000, "alaw", 160), (AskedCodec::L16, 48_000, "slin48", 1920)]
     {
@@ -201,7 +125,7 @@ fn a_server_for_asterisk_reads_its_messages_and_hears_each_format() {
 
 #[test]
 fn jambonzs_own_package_reads_its_messages_and_hears_both_channels() {
-    let mut program = Program::node();
+    let mut program = node();
     let taken = program.take("jambonz", "jambonz", |plan| {
         plan.tracks = Some(DialledTracks::Both);
         let mark = callreel::caller::Action::Mark("m1".to_owned());
@@ -216,7 +140,7 @@ fn jambonzs_own_package_reads_its_messages_and_hears_both_channels() {
 
 #[test]
 fn microsofts_parser_reads_each_message_of_azure() {
-    let mut program = Program::node();
+    let mut program = node();
     let mixed = program.take("acs", "acs", |plan| {
         plan.rate_hz = Some(24_000);
         plan.cues = key('5');
@@ -238,50 +162,12 @@ fn microsofts_parser_reads_each_message_of_azure() {
 
 #[test]
 fn ringcentrals_package_hears_all_but_each_sixth_chunk_which_it_loses() {
-    let mut program = Program::python("sdks", &PYTHON);
+    let mut program = python();
     let taken = program.take("ringcentral", "ringcentral", |_| ());
     // It writes five chunks in the place of a sixth, and no rest at the end.
     let groups = taken.sent[0].chunks_exact(6 * 160).flat_map(|chunks| &chunks[..5 * 160]);
     assert!(taken.heard == groups.copied().collect::<Vec<_>>());
 }
-
-/// pipecat, with the serializers that Bandwidth, Wavix and users of Vobiz made for it, and the packages that these
-/// import.
-const PIPECAT: [&str; 33] = [
-    "--no-deps",
-    "pipecat-ai==1.14.0",
-    "pipecat-bandwidth==0.1.0",
-    "pipecat-wavix==1.1.0",
-    "pipecat-vobiz==0.0.3",
-    "aiofiles==25.1.0",
-    "aiohappyeyeballs==2.7.1",
-    "aiohttp==3.14.5",
-    "aiosignal==1.4.0",
-    "annotated-doc==0.0.7",
-    "annotated-types==0.8.0",
-    "anyio==4.16.0",
-    "attrs==26.1.0",
-    "docstring_parser==0.18.0",
-    "fastapi==0.165.0",
-    "frozenlist==1.8.0",
-    "idna==3.20",
-    "loguru==0.7.3",
-    "loudness==0.2.0",
-    "multidict==7.2.1",
-    "numpy==2.4.6",
-    "pillow==13.0.0",
-    "propcache==0.5.4",
-    "pydantic==2.14.4",
-    "pydantic_core==2.50.5",
-    "sentencex==1.0.32",
-    "soxr==1.1.0",
-    "starlette==1.10.0",
-    "typing-inspection==0.4.5",
-    "typing_extensions==4.16.0",
-    "wait_for2==0.4.1",
-    "websockets==17.4",
-    "yarl==1.25.1",
-];
 
 /// A call to a serializer: path, look, codec, rate, and the name that pipecat finds out by the first messages.
 type Row = (&'static str, &'static str, Option<AskedCodec>, Option<u32>, Option<&'static str>);
@@ -316,7 +202,7 @@ fn pipecats_serializers_know_the_provider_and_give_the_samples_that_were_sent() 
         // Its packages take a minute to install.
         return;
     }
-    let mut program = Program::python("sdks_pipecat", &PIPECAT);
+    let mut program = Program::python("sdks_pipecat", "pipecat", &packages::PIPECAT);
     for (path, look, codec, rate_hz, provider) in SERIALIZED {
         let has_keys = !["bandwidth", "wavix", "somleng"].contains(&look);
         let taken = program.take(path, look, |plan| {

@@ -42,6 +42,10 @@ pub(super) const OUTGOING: Outgoing = Outgoing {
     ..Outgoing::TWILIO
 };
 
+/// The object with a message's audio, and its fields that tell the encoding and the sample rate.
+#[cfg(all(feature = "relay", feature = "formats"))]
+pub(super) const TOLD: [&str; 3] = ["media", "contentType", "sampleRate"];
+
 /// Reads the tracks, each with its format, and the user's name for the stream.
 fn more<'t>(start: &mut Start<'t>, message: &Members<'t>) {
     let metadata = message.clone().find("metadata").unwrap_or(Value::Null).members();

@@ -45,6 +45,10 @@ pub(super) const OUTGOING: Outgoing = Outgoing {
     ..Outgoing::NONE
 };
 
+/// The object with a message's audio, and its fields that tell the encoding and the sample rate.
+#[cfg(all(feature = "relay", feature = "formats"))]
+pub(super) const TOLD: [&str; 3] = ["data", "audioContentType", RATE];
+
 pub(super) fn parse(text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
     let (message, odd_fields) = read(text, &DIALECT)?;
     let body = match (string(&message, "event"), string(&message, "type")) {

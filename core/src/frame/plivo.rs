@@ -51,6 +51,10 @@ pub(super) const OUTGOING: Outgoing = Outgoing {
     ..Outgoing::TWILIO
 };
 
+/// The object with a message's audio, and its fields that tell the encoding and the sample rate.
+#[cfg(all(feature = "relay", feature = "formats"))]
+pub(super) const TOLD: [&str; 3] = ["media", "contentType", "sampleRate"];
+
 /// The field with the user's parameters.
 const HEADERS: &str = "extra_headers";
 

@@ -2,12 +2,17 @@
 
 use std::time::Instant;
 
+use callreel_core::format::Format;
 use callreel_core::frame::Text;
 use callreel_core::frame::bot::{self, BotFrame};
 
 use super::routing::Routed as _;
 use super::{Call, Context};
+use crate::audio::converted;
 use crate::recording::FromBot;
+
+/// Longest audio of one message that is converted to the format of its stream, in seconds.
+const CONVERTED_SECONDS_MAX: f64 = 120.0;
 
 impl Call {
     /// Handles a message of the bot, which has gone on to the provider. Audio that comes before a stream has
@@ -22,14 +27,18 @@ impl Call {
         let Some(provider) = self.provider() else {
             return;
         };
-        let frame = match is_text {
-            true if std::str::from_utf8(message).is_ok() => bot::parse(provider, message).ok(),
-            true => None,
-            false => Some(bot::parse_binary(provider, message)),
+        let mut told = None;
+        let frame = match (is_text, std::str::from_utf8(message)) {
+            (true, Ok(text)) => {
+                told = bot::told_format(provider, text);
+                bot::parse(provider, message).ok()
+            }
+            (true, Err(_)) => None,
+            (false, _) => Some(bot::parse_binary(provider, message)),
         };
         match frame {
             None => self.tell_bot(FromBot::Unread, context, now),
-            Some(BotFrame::Audio(bytes)) => self.tell_bot(FromBot::Audio(bytes), context, now),
+            Some(BotFrame::Audio(bytes)) => self.tell_audio(bytes, told, context, now),
             Some(BotFrame::Clear) => self.tell_bot(FromBot::Clear, context, now),
             Some(BotFrame::Mark(name)) => {
                 let name = name.and_then(|name| std::str::from_utf8(name).ok());
@@ -48,6 +57,29 @@ impl Call {
     /// Notes that the bot has to wait, since the provider takes no more.
     pub fn note_wait_of_bot(&mut self, context: &mut Context, now: Instant) {
         self.tell_bot(FromBot::Waits, context, now);
+    }
+
+    /// Gives audio to the stream that began last, in the format of that stream. `told`: the format that its
+    /// message tells.
+    fn tell_audio(
+        &mut self,
+        bytes: &[u8],
+        told: Option<Format>,
+        context: &mut Context,
+        now: Instant,
+    ) {
+        let live = self.streams.iter().rfind(|stream| stream.is_live());
+        let own = live.and_then(|stream| stream.session.format());
+        let Some((told, own)) = told.zip(own).filter(|(told, own)| told != own) else {
+            return self.tell_bot(FromBot::Audio(bytes), context, now);
+        };
+        let samples = bytes.len() / told.codec.width();
+        let seconds = samples as f64 / f64::from(told.sample_rate_hz);
+        if seconds > CONVERTED_SECONDS_MAX {
+            return self.tell_bot(FromBot::Unread, context, now);
+        }
+        let converted = converted(bytes, told, own);
+        self.tell_bot(FromBot::Audio(&converted), context, now);
     }
 
     /// Gives a message to the stream that began last.

@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use callreel_core::format::{Codec, Format};
-use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw, encode_alaw, encode_mulaw};
+use callreel_core::g711::{MULAW_SILENCE, SAMPLE_RATE_HZ, decode_mulaw};
 use callreel_core::g722::{Encoder, SAMPLES_PER_BYTE};
 
 use super::words::Words;
+use crate::audio::encode;
 
 /// A track's audio: mu-law of 8 kHz, turned into the stream's format chunk by chunk.
 ///
@@ -119,38 +120,11 @@ fn code_at(words: &[Words], place: u64) -> u8 {
     words.iter().rev().find_map(code).unwrap_or(MULAW_SILENCE)
 }
 
-fn encode(value: i16, codec: Codec, sample: &mut [u8]) {
-    match codec {
-        Codec::L16Le => sample.copy_from_slice(&value.to_le_bytes()),
-        Codec::L16Be => sample.copy_from_slice(&value.to_be_bytes()),
-        Codec::Alaw => sample.fill(encode_alaw(value)),
-        Codec::Mulaw => sample.fill(encode_mulaw(value)),
-        // It has two samples a byte.
-        Codec::G722 => {}
-    }
-}
-
-/// Audio of one format in another one, with samples on the straight lines between its samples.
-pub(super) fn converted(bytes: &[u8], from: Format, to: Format) -> Vec<u8> {
-    let mut samples = vec![0; bytes.len() / from.codec.width()];
-    from.codec.decode(bytes, &mut samples);
-    let (near, far) = (u64::from(from.sample_rate_hz), u64::from(to.sample_rate_hz));
-    let Some(&last) = samples.last() else { return Vec::new() };
-    let width = to.codec.width();
-    let mut out = vec![0; (samples.len() as u64 * far / near.max(1)) as usize * width];
-    for (at, sample) in (0..).zip(out.chunks_exact_mut(width)) {
-        let (place, fraction) = ((at * near / far) as usize, (at * near % far) as i64);
-        let [before, after] =
-            [place, place + 1].map(|place| i64::from(*samples.get(place).unwrap_or(&last)));
-        let value = before + (after - before) * fraction / far as i64;
-        encode(value as i16, to.codec, sample);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use callreel_core::g711::encode_mulaw;
 
     use super::*;
     use crate::audio::Audio;
@@ -203,14 +177,5 @@ mod tests {
         assert_eq!(chunk[..], expected);
         let wide = Format { codec: Codec::L16Le, sample_rate_hz: 16_000 };
         assert_eq!(Voice::of_words(&words, wide).words().unwrap(), [16..32, 48..64]);
-    }
-
-    #[test]
-    fn audio_of_another_rate_is_taken_to_that_of_the_stream() {
-        let wide = Format { codec: Codec::L16Le, sample_rate_hz: 16_000 };
-        let narrow = Format { codec: Codec::L16Be, sample_rate_hz: 8000 };
-        assert_eq!(converted(&[0, 10, 0, 20], narrow, wide), [10, 0, 15, 0, 20, 0, 20, 0]);
-        assert_eq!(converted(&[10, 0, 15, 0, 20, 0, 20, 0], wide, narrow), [0, 10, 0, 20]);
-        assert!(converted(&[], narrow, wide).is_empty());
     }
 }

@@ -4,7 +4,7 @@
 
 #![no_main]
 
-use callreel_core::frame::bot::{BotFrame, parse, parse_binary};
+use callreel_core::frame::bot::{BotFrame, parse, parse_binary, told_format};
 use callreel_core::frame::Provider;
 use callreel_core::playout::{Piece, Playout};
 use libfuzzer_sys::fuzz_target;
@@ -27,6 +27,9 @@ fuzz_target!(|bytes: &[u8]| {
                 // A leading blank makes core leave the message to the reader of all spellings.
                 let mut other = format!(" {line}").into_bytes();
                 assert_eq!(direct, format!("{:?}", parse(provider, &mut other)), "{line}");
+                if let Some(format) = told_format(provider, line) {
+                    assert!((8000..=192_000).contains(&format.sample_rate_hz), "{line}");
+                }
                 match parse(provider, &mut text) {
                     Ok(frame) => frame,
                     Err(_) => continue,

@@ -7,6 +7,96 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+/// Packages of Plivo, Vonage and RingCentral, and a server for Asterisk by Galcyon. Without what only other parts
+/// of them need.
+pub(crate) const SDKS: [&str; 25] = [
+    "--no-deps",
+    "plivo-stream-sdk==0.1.1",
+    "vonage-audio-connector-server==0.1.1",
+    "ev-audio-streaming-transcription-py==1.0.2",
+    "galcymedia==0.1.1",
+    // Plivo's package imports `plivo`, which it does not require, and with it the rest of these.
+    "annotated-doc==0.0.7",
+    "annotated-types==0.8.0",
+    "anyio==4.16.0",
+    "certifi==2026.10.19.post1",
+    "charset-normalizer==3.5.3",
+    "decorator==5.3.1",
+    "fastapi==0.165.0",
+    "idna==3.20",
+    "lxml==6.1.3",
+    "opentelemetry-api==1.45.2",
+    "plivo==4.63.0",
+    "pydantic==2.14.4",
+    "pydantic_core==2.50.5",
+    "requests==2.34.2",
+    "six==1.17.0",
+    "starlette==1.10.0",
+    "typing-inspection==0.4.5",
+    "typing_extensions==4.16.0",
+    "urllib3==2.8.0",
+    "websockets==15.0.1",
+];
+
+/// Packages of jambonz and Microsoft.
+pub(crate) const SDKS_OF_NODE: [&str; 3] =
+    ["@jambonz/sdk@0.10.1", "@azure/communication-call-automation@1.6.0", "ws@8.23.0"];
+
+/// pipecat with its server, with the serializers that Bandwidth, Wavix and users of Vobiz made for it, and the
+/// packages that these import.
+pub(crate) const PIPECAT: [&str; 37] = [
+    "--no-deps",
+    "pipecat-ai==1.14.0",
+    "pipecat-bandwidth==0.1.0",
+    "pipecat-wavix==1.1.0",
+    "pipecat-vobiz==0.0.3",
+    "aiofiles==25.1.0",
+    "aiohappyeyeballs==2.7.1",
+    "aiohttp==3.14.5",
+    "aiosignal==1.4.0",
+    "annotated-doc==0.0.7",
+    "annotated-types==0.8.0",
+    "anyio==4.16.0",
+    "attrs==26.1.0",
+    "click==8.5.1",
+    "docstring_parser==0.18.0",
+    "fastapi==0.165.0",
+    "frozenlist==1.8.0",
+    "h11==0.16.0",
+    "idna==3.20",
+    "loguru==0.7.3",
+    "loudness==0.2.0",
+    "multidict==7.2.1",
+    "numpy==2.4.6",
+    "opentelemetry-api==1.45.2",
+    "pillow==13.0.0",
+    "propcache==0.5.4",
+    "pydantic==2.14.4",
+    "pydantic_core==2.50.5",
+    "sentencex==1.0.32",
+    "soxr==1.1.0",
+    "starlette==1.10.0",
+    "typing-inspection==0.4.5",
+    "typing_extensions==4.16.0",
+    "uvicorn==0.54.0",
+    "wait_for2==0.4.1",
+    "websockets==17.4",
+    "yarl==1.25.1",
+];
+
+/// tring, which needs little.
+pub(crate) const TRING: [&str; 9] = [
+    "--no-deps",
+    "tring==0.4.1",
+    "annotated-types==0.8.0",
+    "pydantic==2.14.4",
+    "pydantic_core==2.50.5",
+    "pyyaml==6.0.4",
+    "typing-inspection==0.4.5",
+    "typing_extensions==4.16.0",
+    "websockets==17.4",
+];
+
 /// A Python of its own with the packages that these arguments of `pip install` name; returns its program.
 ///
 /// # Panics

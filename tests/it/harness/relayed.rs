@@ -63,6 +63,11 @@ impl BotHouse {
         tcp
     }
 
+    /// Whether a connection waits that nobody has accepted; it is closed.
+    pub(crate) fn is_called(&self) -> bool {
+        self.listener.accept().is_ok()
+    }
+
     /// Waits for a request.
     pub(crate) fn accept(&self) -> Asked {
         let tcp = self.accept_tcp();

@@ -10,11 +10,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{ConnectionEnd, DialledStream, Failure, LINGER};
+use crate::audio::converted;
 use crate::caller::heard::{Heard, Sides};
 use crate::caller::looks::{Dropped, Look};
 use crate::caller::playout::Playout;
 use crate::caller::tongue::{self, Said};
-use crate::caller::voice::{Voice, converted};
+use crate::caller::voice::Voice;
 use crate::caller::{CallEnd, Error, Plan};
 
 /// Most messages of the bot that are read while a chunk of the caller's is late.
