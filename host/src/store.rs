@@ -18,6 +18,7 @@ mod keep;
 mod left;
 mod links;
 mod mend;
+pub mod outline;
 mod part;
 mod recover;
 mod retention;
