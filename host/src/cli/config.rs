@@ -383,6 +383,7 @@ impl ServeArgs {
             capture_dir: files.capture.clone(),
             cues: files.cues,
             keep_free: disk.keep_free,
+            peaks: !files.no_peaks,
             keep_free_inodes: disk.keep_free_inodes,
             make_room: disk.make_room,
             keep_days: disk.keep_days.map(NonZeroU32::get),

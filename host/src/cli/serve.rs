@@ -258,6 +258,11 @@ pub struct FilesArgs {
     #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
     pub cues: bool,
 
+    /// Keep no peaks beside each WAV; the console then draws long recordings from parts of their WAV
+    /// [default: 100 ms of a channel are a byte in <id>.peaks]
+    #[arg(long, env = "CALLREEL_NO_PEAKS", value_parser = BoolishValueParser::new())]
+    pub no_peaks: bool,
+
     /// Key that pauses a recording and lets it go on; one of 0 to 9, * and #, pressed by the caller or an
     /// agent, for numbers that must not be recorded. Keys pressed in between are left out [default: none]
     #[arg(long, env = "CALLREEL_PAUSE_KEY", value_name = "KEY")]

@@ -74,7 +74,7 @@ impl OpenFile {
             codec,
             capture,
             uncaptured_bytes: 0,
-            digest: DataDigest::default(),
+            digest: store.new_digest(spec),
             sync_failures: store.sync_failures(),
             is_whole: false,
             is_durable: false,
@@ -130,6 +130,9 @@ impl OpenFile {
         };
         written.map_err(to_io)?;
         self.digest.update(bytes);
+        if self.digest.has_peaks_to_spill() {
+            self.part.spill_peaks(&mut self.digest);
+        }
         Ok(())
     }
 
