@@ -166,6 +166,7 @@ impl TryFrom<ServeArgs> for Config {
             },
             store,
             drain: args.limits.drain,
+            drain_delay: args.limits.drain_delay,
             engine,
         })
     }
@@ -382,8 +383,8 @@ impl ServeArgs {
             dir: files.dir.clone(),
             capture_dir: files.capture.clone(),
             cues: files.cues,
-            keep_free: disk.keep_free,
             peaks: !files.no_peaks,
+            keep_free: disk.keep_free,
             keep_free_inodes: disk.keep_free_inodes,
             make_room: disk.make_room,
             keep_days: disk.keep_days.map(NonZeroU32::get),

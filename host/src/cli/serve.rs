@@ -315,6 +315,11 @@ pub struct LimitsArgs {
     #[arg(long, env = "CALLREEL_DRAIN", value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub drain: Duration,
 
+    /// Time before a drain in which /readyz answers 503, and new calls are taken. So long a balancer needs to
+    /// send them elsewhere. --drain counts from then on; a second signal ends it
+    #[arg(long, env = "CALLREEL_DRAIN_DELAY", value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub drain_delay: Duration,
+
     /// End a connection after this long without a byte; not even the answer to a ping came from the peer.
     /// Also end a connection on which nothing is recorded, at this age
     #[arg(long, env = "CALLREEL_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = positive)]
