@@ -115,6 +115,8 @@ impl OpenFile {
         encoded.resize(samples * usize::from(encoding.sample_bytes()), 0);
         encoding.encode_wire(self.codec, bytes, encoded);
         self.write(encoded)?;
+        self.digest.note_peaks(self.codec, bytes);
+        self.spill_peaks();
         Ok(encoded.len() as u64)
     }
 
@@ -130,10 +132,13 @@ impl OpenFile {
         };
         written.map_err(to_io)?;
         self.digest.update(bytes);
+        Ok(())
+    }
+
+    fn spill_peaks(&mut self) {
         if self.digest.has_peaks_to_spill() {
             self.part.spill_peaks(&mut self.digest);
         }
-        Ok(())
     }
 
     /// Appends the silence that stands for `rest` wire bytes, at most [`SILENCE_TURN_BYTES_MAX`] in the
@@ -150,9 +155,11 @@ impl OpenFile {
         while *rest >= width && turn > 0 {
             let samples = (*rest / width).min(turn).min(block.len() as u64 / sample_bytes);
             self.write(&block[..(samples * sample_bytes) as usize])?;
+            self.digest.note_silence(samples);
             *rest -= samples * width;
             turn -= samples;
         }
+        self.spill_peaks();
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use callreel_core::format::Codec;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
@@ -45,12 +46,23 @@ impl DataDigest {
         Self { meter, ..Self::default() }
     }
 
-    /// Takes in samples that were appended to the file.
+    /// Takes in samples that were appended to the file. Their peaks are taken by a call of their own.
     pub fn update(&mut self, bytes: &[u8]) {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
+    }
+
+    /// Takes the peaks of the same samples, as they came by the wire.
+    pub(crate) fn note_peaks(&mut self, codec: Codec, bytes: &[u8]) {
         if let Some(meter) = &mut self.meter {
-            meter.note(bytes);
+            meter.note(codec, bytes);
+        }
+    }
+
+    /// Takes the peaks of silence that the digest has taken in: this many samples of all channels together.
+    pub(crate) fn note_silence(&mut self, samples: u64) {
+        if let Some(meter) = &mut self.meter {
+            meter.note_silence(samples);
         }
     }
 
@@ -112,6 +124,9 @@ impl DataDigest {
             let piece = &mut piece[..count as usize];
             file.read_exact_at(piece, u64::from(header_bytes) + self.bytes)?;
             self.update(piece);
+            if let Some(meter) = &mut self.meter {
+                meter.note(meter.codec(), piece);
+            }
             if between(count, began.elapsed()).is_break() {
                 return Ok(false);
             }

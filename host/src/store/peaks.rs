@@ -123,29 +123,49 @@ impl Meter {
         self.spec
     }
 
-    /// Takes in samples that were appended to the file: whole sample frames in the file's encoding.
-    pub(super) fn note(&mut self, mut bytes: &[u8]) {
-        let frame_bytes = usize::from(self.spec.sample_frame_bytes());
-        let is_stereo = self.spec.channels == 2;
-        let codec = match self.spec.encoding {
+    /// The codec of the samples in the file.
+    pub(super) const fn codec(&self) -> Codec {
+        match self.spec.encoding {
             Encoding::Alaw => Codec::Alaw,
             Encoding::Mulaw => Codec::Mulaw,
             Encoding::Pcm16 => Codec::L16Le,
-        };
+        }
+    }
+
+    /// Takes in samples that were appended to the file: whole sample frames, in the codec of the file, or in
+    /// that of the wire, in which there may be fewer bytes to look at.
+    pub(super) fn note(&mut self, codec: Codec, mut bytes: &[u8]) {
+        let frame_bytes = codec.width() * usize::from(self.spec.channels);
+        let is_stereo = self.spec.channels == 2;
         while bytes.len() >= frame_bytes && !self.is_lost {
             let count = (bytes.len() / frame_bytes).min(self.lacking as usize);
             let (part, rest) = bytes.split_at(count * frame_bytes);
             for (most, found) in self.loudest.iter_mut().zip(codec.loudest(part, is_stereo)) {
                 *most = found.max(*most);
             }
-            self.frames += count as u64;
-            self.lacking -= count as u64;
-            if self.lacking == 0 {
-                let levels = self.loudest.map(level);
-                self.held.extend(&levels[..usize::from(self.spec.channels.min(2))]);
-                (self.loudest, self.lacking) = ([0; 2], interval_frames(self.spec));
-            }
+            self.pass(count as u64);
             bytes = rest;
+        }
+    }
+
+    /// Takes in silence that was appended to the file: this many samples of all channels together.
+    pub(super) fn note_silence(&mut self, samples: u64) {
+        let mut frames = samples / u64::from(self.spec.channels.max(1));
+        while frames > 0 && !self.is_lost {
+            let count = frames.min(self.lacking);
+            self.pass(count);
+            frames -= count;
+        }
+    }
+
+    /// Goes on by this many samples of each channel, of the interval at hand at most.
+    fn pass(&mut self, frames: u64) {
+        self.frames += frames;
+        self.lacking -= frames;
+        if self.lacking == 0 {
+            let levels = self.loudest.map(level);
+            self.held.extend(&levels[..usize::from(self.spec.channels.min(2))]);
+            (self.loudest, self.lacking) = ([0; 2], interval_frames(self.spec));
         }
     }
 
@@ -158,7 +178,7 @@ impl Meter {
     pub(crate) fn spill(&mut self, path: &Path) {
         let spilled = match self.written {
             0 => make(path, &[&header(self.spec, 0)[..], &self.held].concat()),
-            _ => self.open(path).and_then(|file| file.write_all_at(&self.held, self.end())),
+            _ => self.file_so_far(path).and_then(|file| file.write_all_at(&self.held, self.end())),
         };
         match spilled {
             Ok(()) => self.written += self.held.len() as u64,
@@ -191,7 +211,7 @@ impl Meter {
         if self.written == 0 {
             return make(path, &[&header[..], &rest].concat());
         }
-        let file = self.open(path)?;
+        let file = self.file_so_far(path)?;
         file.write_all_at(&rest, self.end())?;
         file.set_len(self.end() + rest.len() as u64)?;
         file.write_all_at(&header, 0)
@@ -202,7 +222,7 @@ impl Meter {
     }
 
     /// Opens the file that holds the intervals so far.
-    fn open(&self, path: &Path) -> io::Result<File> {
+    fn file_so_far(&self, path: &Path) -> io::Result<File> {
         let file = open(File::options().read(true).write(true), path)?;
         if has_magic(&file)? && file.metadata()?.len() >= self.end() {
             return Ok(file);
@@ -295,7 +315,7 @@ pub(super) fn make_of(
         let count = PIECE_BYTES.min(left);
         let piece = &mut piece[..count as usize];
         wav.read_exact_at(piece, at)?;
-        meter.note(piece);
+        meter.note(meter.codec(), piece);
         (at, left) = (at + count, left - count);
         if between(began.elapsed()).is_break() {
             return Ok(false);
@@ -339,7 +359,7 @@ mod tests {
         let mut at = 0;
         for round in 0.. {
             let count = (round * 997 % 40_000 * 4 + 4).min(samples.len() - at);
-            meter.note(&samples[at..at + count]);
+            meter.note(Codec::L16Le, &samples[at..at + count]);
             if meter.is_due() {
                 meter.spill(&path);
                 assert_eq!(read(&path, SPEC, meter.frames), None, "it goes on");
@@ -369,7 +389,7 @@ mod tests {
         let path = home.path().join("a.peaks");
         fs::write(&path, "somebody's").unwrap();
         let mut meter = Meter::new(SPEC);
-        meter.note(&[1; 4000]);
+        meter.note(Codec::L16Be, &[1; 4000]);
         assert_eq!(meter.finish(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert!(!remove(&path).unwrap() && !are_lacking(&path, SPEC, 1000));
         assert_eq!(fs::read(&path).unwrap(), b"somebody's");
