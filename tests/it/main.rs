@@ -27,6 +27,7 @@ mod dialects;
 mod examples;
 mod faults;
 mod files;
+mod flac;
 mod formats;
 mod frame;
 mod fronts;
