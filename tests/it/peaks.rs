@@ -56,6 +56,14 @@ fn the_peaks_are_those_of_the_samples_in_each_format_however_long_the_call() {
         let mut short = Peer::call(&server, "MZshort");
         short.say(Duration::from_millis(340));
         short.finish();
+        // A hole of five seconds, filled with silence.
+        let mut holed = Peer::call(&server, "MZholed");
+        holed.say(Duration::from_secs(1));
+        let late = holed.lost_media();
+        let later = late.replace("\"timestamp\":\"1000\"", "\"timestamp\":\"6000\"");
+        assert_ne!(late, later);
+        holed.text(&later);
+        holed.finish();
         // Longer than the peaks that are held in memory: some are written while the call goes on.
         let mut long = Peer::call(&server, "MZlong");
         long.flood(Duration::from_secs(240));
@@ -67,12 +75,14 @@ fn the_peaks_are_those_of_the_samples_in_each_format_however_long_the_call() {
         assert_eq!(&fs::read(&peaks).unwrap()[12..16], [0; 4], "it goes on");
         long.finish();
         server.stop();
-        for id in ["MZshort", "MZlong"] {
+        for id in ["MZshort", "MZholed", "MZlong"] {
             let samples = by_ffmpeg(&file(dir.path(), &format!("{id}.wav")));
             let peaks = fs::read(file(dir.path(), &format!("{id}.peaks"))).unwrap();
             assert!(peaks == expected(&samples, 1), "{id} as {format}");
         }
         assert_eq!(fs::metadata(&peaks).unwrap().len(), 16 + 2400);
+        let holed = fs::read(file(dir.path(), "MZholed.peaks")).unwrap();
+        assert_eq!(holed[16 + 10..16 + 60], [0; 50]);
     }
 }
 
