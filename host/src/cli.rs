@@ -19,7 +19,7 @@ pub use self::serve::{
     AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
     WebhookArgs,
 };
-use crate::{bot, caller, decode, demo, list, log, repair, shown, tail, webhook};
+use crate::{bot, caller, decode, demo, export, list, log, repair, shown, tail, webhook};
 
 /// Records phone calls that a provider streams over WebSocket.
 #[derive(Debug, Parser)]
@@ -60,6 +60,8 @@ pub enum Command {
     Decode(Deferred<decode::Args>),
     /// Record a few calls on this machine, without an account at a provider, and check them
     Demo(Deferred<demo::Args>),
+    /// Turn a finished WAV into FLAC, with the same samples in about half the room
+    Export(Deferred<export::Args>),
     /// List finished recordings, newest first
     List(Deferred<list::Args>),
     /// Print the manual page of a command, or write all pages

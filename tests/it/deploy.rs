@@ -2,6 +2,7 @@
 //! port meanwhile, and the service manager is told.
 
 mod drains;
+mod examples;
 mod fronts;
 mod hand_over;
 mod house;
