@@ -4,6 +4,7 @@
 
 mod config;
 pub mod environment;
+mod home;
 mod manual;
 mod relay;
 mod serve;
@@ -14,6 +15,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
 
 pub use self::config::Error;
+pub use self::home::{EvictAfter, HomeArgs};
 pub use self::manual::{CompletionsArgs, ManArgs, ManualError};
 pub use self::serve::{
     AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,

@@ -25,7 +25,9 @@ mod drain;
 pub mod engine;
 pub mod finished;
 mod headers;
+pub mod home;
 pub mod http;
+pub mod instance;
 mod lines;
 pub mod list;
 mod listener;
@@ -77,6 +79,7 @@ use crate::board::Board;
 use crate::drain::Running;
 use crate::engine::Engine;
 use crate::finished::Finished;
+use crate::instance::Instance;
 pub use crate::listener::{HandOver, Listener};
 use crate::outbox::Outbox;
 use crate::pace::Pace;
@@ -106,6 +109,10 @@ pub struct Config {
     pub engine: engine::Config,
     /// The recordings.
     pub store: store::Config,
+    /// The home of finished recordings, if any.
+    pub home: Option<home::Config>,
+    /// The name of this recorder in records and in the home; absent: records have none.
+    pub instance: Option<Instance>,
     /// The receivers of finished recordings' records, if any.
     pub webhook: Option<webhook::Config>,
 }
