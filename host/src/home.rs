@@ -10,6 +10,7 @@ mod folder;
 mod probe;
 mod put;
 mod transport;
+mod upload;
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,9 +35,11 @@ use tokio::sync::Semaphore;
 pub use self::address::Address;
 use self::address::Place;
 pub use self::fault::Fault;
+pub(crate) use self::probe::warn;
 pub use self::probe::{Probe, ProbeError};
 pub use self::put::{Parts, Upload};
 use self::transport::{LeftAlone, Transport};
+pub use self::upload::deliver;
 
 /// Tries of one request beside the first one: the outbox tries longer.
 const RETRIES: usize = 3;

@@ -440,12 +440,13 @@ impl Store {
     pub fn publish_failure(&self, record: &mut Record) -> io::Result<()> {
         let part = self.create(&record.stream_id, record.started_at)?;
         record.id = Some(part.id().clone());
+        self.finished.place(&part.names.key, record);
         let published = part.write_record_file(record).and_then(|file| {
             // From now on this file's lock keeps the recovery of another instance away. Where files cannot
             // be locked, there is no recovery.
             let _ = house::try_lock(&file);
             fs::remove_file(part.names.wav_part())?;
-            self.finished.announce(&part.names.key, record);
+            self.finished.announce(&part.names.key, record)?;
             rename_new(&part.names.json_part(), &part.names.json())
         });
         if let Err(error) = published {

@@ -40,6 +40,13 @@ pub enum Probe {
     Away(String),
 }
 
+/// Tells in the log of the limits that a trial has found.
+pub(crate) fn warn(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!(warning, "the home takes recordings, but not all works");
+    }
+}
+
 impl Home {
     /// Tries a put, a get and a removal of an object that is no recording. Takes 15 s at most.
     ///

@@ -14,7 +14,7 @@ use object_store::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::fault::Fault;
+use super::fault::{self, Fault};
 use super::transport::StoredChecksum;
 use super::{Home, MEMORY_KIB, folder};
 use crate::tasks;
@@ -184,6 +184,16 @@ impl Home {
                 Err(fault)
             }
         }
+    }
+
+    /// Ends an upload in parts that is not to go on, as far as the store lets it.
+    pub(super) async fn give_up_parts(&self, path: &Path, notes: &dyn Parts) {
+        let (Some(store), Some(id)) = (&self.0.parts, notes.begun()) else { return };
+        if let Err(error) = store.abort_multipart(path, &id).await {
+            let error = fault::shown(&error);
+            tracing::warn!(%path, error, "parts of a deleted recording may be left in the home");
+        }
+        notes.end();
     }
 
     /// Compares an object with content: by length, and by the checksum that the store keeps, or else by

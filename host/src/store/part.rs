@@ -172,6 +172,7 @@ impl Part {
             return Ok(None);
         }
         record.id = Some(self.id().clone());
+        self.finished.place(&self.names.key, record);
         let bytes = self.file.metadata()?.len();
         if !self.describes(record, bytes) {
             let sha256 = digest::whole(&self.file, bytes, spare)?;
@@ -198,7 +199,7 @@ impl Part {
     pub(crate) fn name(&mut self, record: &Record) -> io::Result<()> {
         if !self.record_published {
             fs::rename(self.names.json_temporary(), self.names.json_part())?;
-            self.finished.announce(&self.names.key, record);
+            self.finished.announce(&self.names.key, record)?;
             rename_new(&self.names.json_part(), &self.names.json())?;
             self.record_published = true;
         }
@@ -239,7 +240,7 @@ impl Identity {
 }
 
 /// The text of a record's file.
-fn json_of(record: &Record) -> io::Result<Vec<u8>> {
+pub(super) fn json_of(record: &Record) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(record.size());
     serde_json::to_writer_pretty(&mut text, record)?;
     text.push(b'\n');

@@ -1,0 +1,197 @@
+//! The uploads: each entry of the outbox is a recording that the home still lacks.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use super::fault::Fault;
+use super::probe::Probe;
+use super::{Home, Parts, Upload};
+use crate::disk::{self, WholeFile, found, is_there, read_small, sync_dir};
+use crate::outbox::{self, Answer, Outbox};
+use crate::record::{Key, Record, Wav};
+use crate::tasks;
+
+/// The pause before the second try of a recording.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+
+/// An entry of the outbox, as far as an upload needs it.
+#[derive(Deserialize)]
+struct Entry {
+    data: Record,
+}
+
+/// The state of a recording's files on the disk.
+enum Local {
+    /// The files that are to be uploaded: the WAV, if there is one, and the record.
+    Ready(Option<Upload>, Bytes),
+    /// The recording is being published.
+    NotYet,
+    /// A user has deleted the recording.
+    Deleted,
+}
+
+/// Uploads the recordings whose entries wait in the outbox and those that come, until `end` is ready and
+/// the uploads under way are over, or until the future is dropped. `is_tried`: a probe has found the home
+/// good.
+///
+/// Only one delivery may run on a directory.
+pub async fn deliver(home: Home, is_tried: bool, outbox: Outbox, end: impl Future<Output = ()>) {
+    let uploader =
+        Arc::new(Uploader { home, outbox: outbox.clone(), is_tried: Mutex::new(is_tried) });
+    let tell = move |_, id: String, text: String| {
+        let uploader = Arc::clone(&uploader);
+        async move { uploader.upload(&id, &text).await }
+    };
+    outbox::deliver(outbox, outbox::home_receivers(), FIRST_PAUSE, tell, end).await;
+}
+
+struct Uploader {
+    home: Home,
+    outbox: Outbox,
+    is_tried: Mutex<bool>,
+}
+
+impl Uploader {
+    async fn upload(&self, id: &str, text: &str) -> Answer {
+        if let Some(answer) = self.try_home().await {
+            return answer;
+        }
+        let entry: Entry = match serde_json::from_str(text) {
+            Ok(entry) => entry,
+            Err(error) => return Answer::Stuck(format!("its entry cannot be read: {error}")),
+        };
+        let record = entry.data;
+        let home = self.home.address();
+        let Some(url) = &record.home else {
+            return Answer::Stuck("its entry names no place in a home".to_owned());
+        };
+        let (Some(wav_path), Some(json_path)) =
+            (home.path_of(url, ".wav"), home.path_of(url, ".json"))
+        else {
+            return Answer::Stuck(format!(
+                "it was recorded for {url}, which is not in --home {home}: start once with that home"
+            ));
+        };
+        let Some(key) = record.id.clone().map(|id| Key::new(record.day(), id)) else {
+            return Answer::Stuck("its entry names no file".to_owned());
+        };
+        let note = Note(self.outbox.note_path(id));
+        let (dir, wav) = (self.outbox.store_dir().to_owned(), record.wav.clone());
+        // Only a panic ends the look; it was reported already.
+        let look = tasks::blocking(move || local(&dir, &key, wav.as_ref())).await;
+        let local = look.unwrap_or_else(|_| Err(io::Error::other("the look ended with a bug")));
+        let (upload, json) = match local {
+            Ok(Local::Ready(upload, json)) => (upload, json),
+            Ok(Local::NotYet) => return Answer::NotYet,
+            Ok(Local::Deleted) => {
+                self.home.give_up_parts(&wav_path, &note).await;
+                return Answer::Unwanted("it was deleted on the disk before".to_owned());
+            }
+            Err(error) => {
+                return Answer::Stuck(format!("its files on the disk cannot be read: {error}"));
+            }
+        };
+        let put = async {
+            if let Some(upload) = &upload {
+                self.home.put_file(&wav_path, upload, &note).await?;
+            }
+            // The record says that the recording is whole.
+            self.home.put(&json_path, json).await
+        };
+        match put.await {
+            Ok(()) => Answer::Taken,
+            Err(Fault::Away { reason, wait }) => Answer::Unreachable { error: reason, wait },
+            Err(Fault::Taken(reason) | Fault::Local(reason)) => Answer::Stuck(reason),
+            Err(
+                Fault::Unwell(reason)
+                | Fault::Missing(reason)
+                | Fault::Forbidden(reason)
+                | Fault::Refused(reason),
+            ) => Answer::Refused { error: reason, wait: Duration::ZERO },
+        }
+    }
+
+    /// Tries the home once it can be reached, unless that was done at the start. Returns the answer if it
+    /// takes no recordings.
+    async fn try_home(&self) -> Option<Answer> {
+        let mut is_tried = self.is_tried.lock().await;
+        if *is_tried {
+            return None;
+        }
+        let wait = Duration::ZERO;
+        match self.home.probe().await {
+            Ok(Probe::Away(error)) => return Some(Answer::Unreachable { error, wait }),
+            Err(error) => {
+                return Some(Answer::Unreachable { error: error.to_string(), wait });
+            }
+            Ok(Probe::Limited(warnings)) => super::warn(&warnings),
+            Ok(Probe::Good) => {}
+        }
+        *is_tried = true;
+        None
+    }
+}
+
+/// Looks at the files of a recording.
+fn local(dir: &Path, key: &Key, wav: Option<&Wav>) -> io::Result<Local> {
+    let day = dir.join(key.day().to_string());
+    let file = |ending: &str| day.join(format!("{}{ending}", key.id()));
+    if !is_there(&day)? {
+        return Ok(Local::Deleted);
+    }
+    // The folder may be a link to a disk that is away now.
+    fs::metadata(&day)?;
+    let json = match found(read_small(&file(".json")))? {
+        Some(json) if !json.is_empty() => json,
+        _ if is_there(&file(".json.part"))? || is_there(&file(".wav.part"))? => {
+            return Ok(Local::NotYet);
+        }
+        _ => return Ok(Local::Deleted),
+    };
+    let Some(wav) = wav else { return Ok(Local::Ready(None, json.into())) };
+    let Some(opened) = found(disk::open_to_read(&file(".wav")))? else {
+        return match is_there(&file(".wav.part"))? {
+            true => Ok(Local::NotYet),
+            false => Err(io::Error::new(io::ErrorKind::NotFound, "the WAV is missing")),
+        };
+    };
+    let bytes = opened.metadata()?.len();
+    if bytes == 0 {
+        return Ok(Local::NotYet); // An empty file only claims the name.
+    }
+    if bytes != wav.bytes {
+        let error = format!("the WAV has {bytes} bytes, not the {} of its record", wav.bytes);
+        return Err(io::Error::other(error));
+    }
+    let upload = Upload { file: Arc::new(opened), bytes, sha256: wav.sha256.clone() };
+    Ok(Local::Ready(Some(upload), json.into()))
+}
+
+/// The note of an upload in parts: a file beside the entry.
+struct Note(PathBuf);
+
+impl Parts for Note {
+    fn begun(&self) -> Option<String> {
+        String::from_utf8(read_small(&self.0).ok()?).ok().filter(|id| !id.is_empty())
+    }
+
+    fn begin(&self, id: &str) -> io::Result<()> {
+        let temporary = self.0.with_extension("upload-new");
+        WholeFile { temporary: &temporary, to: &self.0, is_durable: true, replaces: true }
+            .write(|file| file.write_all(id.as_bytes()))?;
+        self.0.parent().map_or(Ok(()), sync_dir)
+    }
+
+    fn end(&self) {
+        if let Err(error) = found(fs::remove_file(&self.0)) {
+            tracing::debug!(%error, "cannot remove the note of an upload");
+        }
+    }
+}
