@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::board::Board;
-use crate::home::Address;
+use crate::home::{Address, Health};
 use crate::instance::Instance;
 use crate::outbox::Outbox;
 use crate::record::{Key, Record};
@@ -77,6 +77,11 @@ impl Finished {
             return Some(Held::Home);
         }
         self.webhooks.as_ref().is_some_and(|outbox| outbox.holds(key)).then_some(Held::Webhook)
+    }
+
+    /// The state of the home, if there is one.
+    pub(crate) fn home(&self) -> Option<Health> {
+        self.home.as_ref().map(|(address, outbox)| Health::of(address, outbox))
     }
 
     /// Counts the recording, shows it to watchers and has it uploaded, or its message delivered. Call it

@@ -7,6 +7,7 @@
 pub mod address;
 mod fault;
 mod folder;
+mod health;
 mod probe;
 mod put;
 mod transport;
@@ -35,6 +36,7 @@ use tokio::sync::Semaphore;
 pub use self::address::Address;
 use self::address::Place;
 pub use self::fault::Fault;
+pub use self::health::Health;
 pub(crate) use self::probe::warn;
 pub use self::probe::{Probe, ProbeError};
 pub use self::put::{Parts, Upload};

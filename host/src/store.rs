@@ -12,6 +12,7 @@ mod clock;
 pub(crate) mod digest;
 mod door;
 mod ending;
+mod evict;
 pub mod file;
 mod house;
 mod keep;
@@ -38,6 +39,7 @@ use jiff::civil::Date;
 use self::catalog::Catalog;
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
+pub use self::evict::Evictable;
 use self::house::House;
 pub use self::house::HouseWork;
 pub use self::left::Left;
@@ -53,6 +55,7 @@ use self::sync::Syncs;
 pub use crate::disk::TrialError;
 use crate::disk::{self, Traits, create_dir, create_new, is_there, rename_new, sync_dir};
 use crate::finished::Finished;
+use crate::home;
 use crate::lock::lock;
 use crate::record::{Id, Key, Record, day_of};
 use crate::rights::Rights;
@@ -483,6 +486,12 @@ impl Store {
         );
         *part = copy;
         Ok(())
+    }
+
+    /// The state of the home, if there is one.
+    #[must_use]
+    pub fn home(&self) -> Option<home::Health> {
+        self.finished.home()
     }
 
     /// Admission of new calls by the state of the disk, as of a second ago.

@@ -3,22 +3,34 @@
 //! It has a runtime of its own at a lower priority. So the digests of audio, which take the processor for
 //! milliseconds, hold up neither a handshake nor a call.
 
+use std::collections::HashMap;
+use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use crate::Error;
-use crate::home::{self, Address, Home, Probe};
+use crate::home::{self, Address, Fault, Home, Probe};
 use crate::outbox::Outbox;
-use crate::store::Store;
+use crate::store::{Evictable, Store};
+use crate::tasks;
 
 /// The longest time from the end of another instance that kept house to the uploads of this one, beside
 /// that until the store has noticed.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Time between two looks for recordings to evict.
+const EVICT_EVERY: Duration = Duration::from_secs(1);
+
+/// Time after which a recording that the home lacks is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(60 * 60);
+
+/// A look takes at most this share of the time.
+const EVICT_SHARE: u32 = 20;
 
 /// Niceness of the thread: others have the processor first.
 #[cfg(target_os = "linux")]
@@ -97,7 +109,7 @@ impl Uploads {
             }
             runtime.block_on(async {
                 tokio::select! {
-                    () = self.work(&store) => {}
+                    () = self.work(store) => {}
                     _ = is_ended => {}
                 }
             });
@@ -108,8 +120,8 @@ impl Uploads {
         Ok(Uploading { _end: end })
     }
 
-    async fn work(self, store: &Store) {
-        let Self { home, outbox, is_tried, .. } = self;
+    async fn work(self, store: Arc<Store>) {
+        let Self { home, outbox, is_tried, evict_after } = self;
         loop {
             // Of the instances on one directory, the one that keeps house uploads for all.
             let Some(work) = store.begin_house_work() else {
@@ -121,11 +133,85 @@ impl Uploads {
                     tokio::time::sleep(LOOK).await;
                 }
             };
-            home::deliver(home.clone(), is_tried, outbox.clone(), end).await;
+            let delivery = home::deliver(home.clone(), is_tried, outbox.clone(), end);
+            tokio::select! {
+                () = delivery => {}
+                () = evict(&home, evict_after, &store) => {}
+            }
             drop(work);
             if store.keeps_house() {
                 return; // It cannot go on, and has said so.
             }
         }
     }
+}
+
+/// Removes recordings from the disk that have been in the home for `evict_after`, for ever.
+async fn evict(home: &Home, evict_after: Option<Duration>, store: &Arc<Store>) {
+    let Some(age) = evict_after else { return pending().await };
+    let mut alarm = None;
+    // Recordings that the home lacks, and the time from which they are looked for again.
+    let mut missing = Arc::new(HashMap::<String, Instant>::new());
+    loop {
+        let began = Instant::now();
+        Arc::make_mut(&mut missing).retain(|_, again| *again > began);
+        let (looked_at, address, left_out) =
+            (Arc::clone(store), home.address().clone(), Arc::clone(&missing));
+        let look = move || {
+            let is_wanted =
+                |url: &str| address.path_of(url, "").is_some() && !left_out.contains_key(url);
+            looked_at.evictable(age, is_wanted)
+        };
+        // Only a panic ends the look; it was reported already.
+        let Ok(found) = tasks::blocking(look).await else { return pending().await };
+        for evictable in found {
+            match is_whole(home, &evictable).await {
+                Ok(true) => {
+                    let store = Arc::clone(store);
+                    if tasks::blocking(move || store.evict(&evictable)).await.is_err() {
+                        return pending().await;
+                    }
+                }
+                Ok(false) => {
+                    let url = evictable.url;
+                    tracing::error!(
+                        url,
+                        "a recording that was uploaded is not in the home, or not whole: it stays on the disk"
+                    );
+                    Arc::make_mut(&mut missing).insert(url, began + LOOK_AGAIN);
+                }
+                Err(fault) => {
+                    let error = fault.to_string();
+                    if alarm.as_ref() != Some(&error) {
+                        tracing::warn!(
+                            error,
+                            "nothing is evicted: the home does not tell of a recording"
+                        );
+                    }
+                    alarm = Some(error);
+                    break;
+                }
+            }
+        }
+        tokio::time::sleep((began.elapsed() * EVICT_SHARE).max(EVICT_EVERY)).await;
+    }
+}
+
+/// Whether the home has a recording. One that does not tell whether an object is there told the checksum of
+/// the upload instead, or else the recording would still be in the outbox.
+async fn is_whole(home: &Home, evictable: &Evictable) -> Result<bool, Fault> {
+    let paths = [(".wav", evictable.wav_bytes), (".json", None)];
+    for (ending, bytes) in paths {
+        if ending == ".wav" && bytes.is_none() {
+            continue;
+        }
+        let Some(path) = home.address().path_of(&evictable.url, ending) else { return Ok(false) };
+        match home.head(&path).await {
+            Ok(Some(object)) if bytes.is_none_or(|bytes| bytes == object.size) => {}
+            Ok(_) => return Ok(false),
+            Err(Fault::Forbidden(_)) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(true)
 }

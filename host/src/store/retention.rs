@@ -57,11 +57,13 @@ pub enum Removal {
     KeepDays,
     /// `--make-room` needed the recording's room.
     MakeRoom,
+    /// It was in the home for longer than `--evict-after`.
+    Evicted,
 }
 
 impl Removal {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Api, Self::KeepDays, Self::MakeRoom];
+    pub const ALL: [Self; 4] = [Self::Api, Self::KeepDays, Self::MakeRoom, Self::Evicted];
 
     /// Its name in the metrics.
     #[must_use]
@@ -70,6 +72,7 @@ impl Removal {
             Self::Api => "api",
             Self::KeepDays => "keep_days",
             Self::MakeRoom => "make_room",
+            Self::Evicted => "evicted",
         }
     }
 }
@@ -478,7 +481,7 @@ impl Store {
         }
     }
 
-    fn remove_empty_days(&self) {
+    pub(super) fn remove_empty_days(&self) {
         let now = SystemTime::now();
         for day in self.days().unwrap_or_default() {
             match start_of(day) {
