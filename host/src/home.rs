@@ -8,11 +8,13 @@ pub mod address;
 mod fault;
 mod folder;
 mod health;
+mod open;
 mod probe;
 mod put;
 mod transport;
 mod upload;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -22,15 +24,10 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use hyper::http::HeaderMap;
-use object_store::aws::{AmazonS3Builder, Checksum};
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{
-    BackoffConfig, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig,
-};
+use object_store::{ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use tokio::sync::Semaphore;
 
 pub use self::address::Address;
@@ -43,12 +40,6 @@ pub use self::put::{Parts, Upload};
 use self::transport::{LeftAlone, Transport};
 pub use self::upload::deliver;
 
-/// Tries of one request beside the first one: the outbox tries longer.
-const RETRIES: usize = 3;
-
-/// The longest time in which a request is tried again.
-const RETRY_FOR: Duration = Duration::from_secs(60);
-
 /// Most bytes of recordings that uploads hold in memory, in KiB.
 const MEMORY_KIB: usize = 32 << 10;
 
@@ -57,10 +48,40 @@ const MEMORY_KIB: usize = 32 << 10;
 pub struct Config {
     /// Its address.
     pub address: Address,
+    /// The settings of the store: its endpoint, its credentials and so on.
+    pub variables: Variables,
     /// The encryption that the store is asked for; its own default without.
     pub encryption: Option<Encryption>,
     /// The age, from its end, at which a recording in the home is removed from the disk.
     pub evict_after: Option<Duration>,
+}
+
+/// The variables of the environment that a store is set up by, with the names that the tools of its provider
+/// know: those that begin with `AWS_`, `GOOGLE_` or `AZURE_`, and a few more. Never shown: they hold secrets.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Variables(Vec<(String, String)>);
+
+impl Variables {
+    /// Those of this process. Names and values that are not UTF-8 are left out.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let text = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        std::env::vars_os().filter_map(text).collect()
+    }
+}
+
+impl FromIterator<(String, String)> for Variables {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
+        Self(variables.into_iter().collect())
+    }
+}
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Variables({})", self.0.len())
+    }
 }
 
 /// The encryption of objects by an S3 store.
@@ -146,8 +167,7 @@ impl fmt::Debug for Home {
 }
 
 impl Home {
-    /// Opens a home. Reads the environment (endpoint and credentials, by the variables that the tools of each
-    /// provider know) and certificates; asks nothing of the store.
+    /// Opens a home. Reads certificates; asks nothing of the store.
     ///
     /// # Errors
     /// See [`Error`].
@@ -164,7 +184,7 @@ impl Home {
         };
         let home = match address.place() {
             Place::S3(bucket) => {
-                let build = |options| s3(bucket, encryption.as_ref(), &transport, options);
+                let build = |options| open::s3(bucket, config, &transport, options);
                 let store = Arc::new(build(ClientOptions::new()).map_err(odd)?);
                 let mut headers = HeaderMap::new();
                 headers.insert("x-amz-checksum-mode", HeaderValue::from_static("ENABLED"));
@@ -173,16 +193,12 @@ impl Home {
                 Self::new(address, Arc::clone(&store) as _, checker, Some(store), Some(left_alone))
             }
             Place::Google(bucket) => {
-                let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
-                let builder = builder.with_retry(retry()).with_http_connector(transport);
-                let store = Arc::new(builder.build().map_err(odd)?);
+                let store = Arc::new(open::google(bucket, config, transport).map_err(odd)?);
                 let checker = Arc::clone(&store) as _;
                 Self::new(address, Arc::clone(&store) as _, checker, Some(store), Some(left_alone))
             }
             Place::Azure(container) => {
-                let builder = MicrosoftAzureBuilder::from_env().with_container_name(container);
-                let builder = builder.with_retry(retry()).with_http_connector(transport);
-                let store = Arc::new(builder.build().map_err(odd)?);
+                let store = Arc::new(open::azure(container, config, transport).map_err(odd)?);
                 let checker = Arc::clone(&store) as _;
                 Self::new(address, Arc::clone(&store) as _, checker, Some(store), Some(left_alone))
             }
@@ -296,58 +312,4 @@ impl Home {
         let wait = self.0.left_alone.as_ref().and_then(|left_alone| left_alone.wait());
         Fault::of(error, wait)
     }
-}
-
-/// The settings of retries within one request.
-fn retry() -> RetryConfig {
-    let backoff = BackoffConfig {
-        init_backoff: Duration::from_millis(200),
-        max_backoff: Duration::from_secs(5),
-        base: 2.0,
-    };
-    RetryConfig { backoff, max_retries: RETRIES, retry_timeout: RETRY_FOR }
-}
-
-/// Opens a bucket of S3 by the variables of the environment that begin with `AWS_`.
-fn s3(
-    bucket: &str,
-    encryption: Option<&Encryption>,
-    transport: &Transport,
-    options: ClientOptions,
-) -> object_store::Result<object_store::aws::AmazonS3> {
-    const CHECKSUM: &str = "AWS_CHECKSUM_ALGORITHM";
-    let checksum = std::env::var(CHECKSUM).ok();
-    let mut builder = AmazonS3Builder::new().with_client_options(options.with_allow_http(true));
-    for (name, value) in std::env::vars_os() {
-        if let (Some(name), Some(value)) = (name.to_str(), value.to_str())
-            && name.starts_with("AWS_")
-            && name != CHECKSUM
-            && let Ok(key) = name.to_ascii_lowercase().parse()
-        {
-            builder = builder.with_config(key, value);
-        }
-    }
-    match checksum.as_deref() {
-        // A server that knows no checksums: objects are read back instead.
-        Some("none") => {}
-        _ => builder = builder.with_checksum_algorithm(Checksum::SHA256),
-    }
-    let mut order = |name: &str, value: &str| {
-        if let Ok(key) = name.parse() {
-            builder = std::mem::take(&mut builder).with_config(key, value);
-        }
-    };
-    match encryption {
-        None => {}
-        Some(Encryption::Aes256) => order("aws_server_side_encryption", "AES256"),
-        Some(Encryption::Kms(key)) => {
-            order("aws_server_side_encryption", "aws:kms");
-            if let Some(key) = key {
-                order("aws_sse_kms_key_id", key);
-            }
-        }
-    }
-    // A single removal needs no more rights than it says, and every server knows it.
-    let builder = builder.with_bucket_name(bucket).with_disable_bulk_delete(true);
-    builder.with_retry(retry()).with_http_connector(transport.clone()).build()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::home::{self, Address, Encryption};
+use crate::home::{self, Address, Encryption, Variables};
 use crate::instance::Instance;
 use crate::units::duration;
 
@@ -57,6 +57,7 @@ impl HomeArgs {
         match (&self.home, self.evict_after) {
             (Some(address), EvictAfter(evict_after)) => Ok(Some(home::Config {
                 address: address.clone(),
+                variables: Variables::of_process(),
                 encryption: self.home_sse.clone(),
                 evict_after,
             })),
