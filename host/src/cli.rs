@@ -21,7 +21,7 @@ pub use self::serve::{
     AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
     WebhookArgs,
 };
-use crate::{bot, caller, decode, demo, list, log, repair, shown, tail, webhook};
+use crate::{bot, caller, decode, demo, home_command, list, log, repair, shown, tail, webhook};
 
 /// Records phone calls that a provider streams over WebSocket.
 #[derive(Debug, Parser)]
@@ -62,6 +62,8 @@ pub enum Command {
     Decode(Deferred<decode::Args>),
     /// Record a few calls on this machine, without an account at a provider, and check them
     Demo(Deferred<demo::Args>),
+    /// Compare recordings with their home, and upload them by hand
+    Home(Deferred<home_command::Args>),
     /// List finished recordings, newest first
     List(Deferred<list::Args>),
     /// Print the manual page of a command, or write all pages
@@ -79,7 +81,8 @@ pub enum Command {
 const CHECK_NOTES: &str = "\
 It takes the options and variables of `serve`. Run it as the user of the server: another one may have
 other rights. It writes files into the directories and removes them, changes nothing else, and may run
-beside the server. The only request that leaves this machine is the one to --public-url.
+beside the server. The only requests that leave this machine are those to
+--public-url and to --home, where it puts an object and removes it.
 
 Exit code: 0 if nothing keeps `serve` from taking calls, warnings included; 1 if something does; 2 if the
 command line is wrong.";

@@ -39,6 +39,7 @@ pub use self::probe::{Probe, ProbeError};
 pub use self::put::{Parts, Upload};
 use self::transport::{LeftAlone, Transport};
 pub use self::upload::deliver;
+pub(crate) use self::upload::{Found, compare, upload};
 
 /// Most bytes of recordings that uploads hold in memory, in KiB.
 const MEMORY_KIB: usize = 32 << 10;

@@ -26,6 +26,7 @@ pub mod engine;
 pub mod finished;
 mod headers;
 pub mod home;
+pub mod home_command;
 pub mod http;
 pub mod instance;
 mod lines;
@@ -260,6 +261,9 @@ async fn run(listeners: Listeners, mut config: Config, stop: Stop) -> Result<(),
         drain::wait(&stop, config.drain, &running).await;
         phase.send_replace(Phase::Finishing);
         finish(engine).await;
+        if let Some(uploading) = &uploading {
+            uploading.finish().await;
+        }
         phase.send_replace(Phase::Closed);
     };
     manager::tell_ready();

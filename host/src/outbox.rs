@@ -18,6 +18,7 @@ pub mod dead;
 mod journal;
 mod queue;
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -255,6 +256,17 @@ impl Outbox {
         })
     }
 
+    /// Whether no entry waits. False if the disk does not tell. Takes a listing of the directory.
+    pub(crate) fn is_empty(&self) -> bool {
+        let is_entry = |name: &OsStr| Path::new(name).extension().is_some_and(|e| e == "json");
+        match found(fs::read_dir(self.dir())) {
+            Ok(entries) => {
+                !entries.into_iter().flatten().flatten().any(|e| is_entry(&e.file_name()))
+            }
+            Err(_) => false,
+        }
+    }
+
     /// The state of the delivery.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -349,7 +361,7 @@ impl Outbox {
 }
 
 /// Name of a recording's entry, and the id of its message.
-fn entry_id(key: &Key) -> String {
+pub(crate) fn entry_id(key: &Key) -> String {
     format!("msg_{}_{}", key.day(), key.id())
 }
 

@@ -23,6 +23,10 @@ use crate::tasks;
 /// that until the store has noticed.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// The longest wait for uploads at the end, and the time between two looks.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+const LAST_LOOK: Duration = Duration::from_millis(50);
+
 /// Time between two looks for recordings to evict.
 const EVICT_EVERY: Duration = Duration::from_secs(1);
 
@@ -48,7 +52,29 @@ pub(crate) struct Uploads {
 /// The thread at work. It ends soon after this is dropped, in the middle of an upload if need be: the next
 /// start goes on.
 pub(crate) struct Uploading {
+    outbox: Outbox,
     _end: oneshot::Sender<()>,
+}
+
+impl Uploading {
+    /// Waits until the last recordings are uploaded, for five seconds at most, and not at all for a home that
+    /// takes none.
+    pub(crate) async fn finish(&self) {
+        let all = async {
+            loop {
+                let is_failing = self.outbox.health().failing_since.is_some();
+                let outbox = self.outbox.clone();
+                if is_failing || tasks::blocking(move || outbox.is_empty()).await.unwrap_or(true) {
+                    return;
+                }
+                tokio::time::sleep(LAST_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(LAST_WAIT, all).await.is_err() {
+            let pending = self.outbox.health().pending;
+            tracing::warn!(pending, "recordings are left on the disk: the next start uploads them");
+        }
+    }
 }
 
 impl Uploads {
@@ -101,6 +127,7 @@ impl Uploads {
     pub(crate) fn start(self, store: Arc<Store>) -> std::io::Result<Uploading> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (end, is_ended) = oneshot::channel();
+        let outbox = self.outbox.clone();
         let work = move || {
             // Only on Linux does the niceness belong to one thread.
             #[cfg(target_os = "linux")]
@@ -117,7 +144,7 @@ impl Uploads {
             runtime.shutdown_background();
         };
         thread::Builder::new().name("home".to_owned()).spawn(work)?;
-        Ok(Uploading { _end: end })
+        Ok(Uploading { outbox, _end: end })
     }
 
     async fn work(self, store: Arc<Store>) {

@@ -10,7 +10,8 @@ use futures_util::StreamExt as _;
 use hyper::body::Bytes;
 use object_store::path::Path;
 use object_store::{
-    Extensions, GetOptions, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    Extensions, GetOptions, GetResult, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions,
+    PutPayload,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -196,22 +197,64 @@ impl Home {
         notes.end();
     }
 
+    /// Whether a file is there as an object.
+    ///
+    /// # Errors
+    /// [`Fault::Taken`] if the object differs: by length, or by the SHA-256 that the store keeps. See
+    /// [`Fault`] for the rest.
+    pub(super) async fn has_file(&self, path: &Path, upload: &Upload) -> Result<bool, Fault> {
+        let Some(found) = self.look(path).await? else { return Ok(false) };
+        let told = found.extensions.get::<StoredChecksum>();
+        if found.meta.size != upload.bytes {
+            return Err(other(path, &format!("it has {} bytes", found.meta.size)));
+        }
+        match told {
+            Some(told) if self.digest(upload).await?.stored != told.sha256 => {
+                Err(other(path, "its SHA-256 is another one"))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Whether a small object is there.
+    ///
+    /// # Errors
+    /// As of [`has_file`](Self::has_file), by content.
+    pub(super) async fn has(&self, path: &Path, content: &Bytes) -> Result<bool, Fault> {
+        match self.get(path).await {
+            Ok(found) if found == content => Ok(true),
+            Ok(_) => Err(other(path, "its content is another one")),
+            Err(Fault::Missing(_)) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The answer to a question for an object and its checksum.
+    async fn look(&self, path: &Path) -> Result<Option<GetResult>, Fault> {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        match self.0.checker.get_opts(path, options).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) => match self.fault(&error) {
+                Fault::Missing(_) => Ok(None),
+                fault => Err(fault),
+            },
+        }
+    }
+
     /// Compares an object with content: by length, and by the checksum that the store keeps, or else by
     /// reading it.
     async fn compare(&self, path: &Path, put: &Put) -> Result<(), Fault> {
-        let options = GetOptions { head: true, ..GetOptions::default() };
-        let found = self.0.checker.get_opts(path, options).await;
-        let found = found.map_err(|error| self.fault(&error))?;
-        let other = |reason: String| {
-            Err(Fault::Taken(format!("another object is at {path}: {reason}; it was not replaced")))
+        let Some(found) = self.look(path).await? else {
+            return Err(Fault::Unwell(format!("{path} is not there although the store took it")));
         };
         if found.meta.size != put.bytes {
-            return other(format!("it has {} bytes, not {}", found.meta.size, put.bytes));
+            let reason = format!("it has {} bytes, not {}", found.meta.size, put.bytes);
+            return Err(other(path, &reason));
         }
         if is_checked(&found.extensions, put) || self.read_back(path).await? == put.sha256 {
             return Ok(());
         }
-        other("its SHA-256 is another one".to_owned())
+        Err(other(path, "its SHA-256 is another one"))
     }
 
     /// The SHA-256 of an object, by reading it.
@@ -253,6 +296,10 @@ impl Home {
         let kib = bytes.div_ceil(1024).min(MEMORY_KIB as u64) as u32;
         self.0.memory.acquire_many(kib).await.ok()
     }
+}
+
+fn other(path: &Path, reason: &str) -> Fault {
+    Fault::Taken(format!("another object is at {path}: {reason}; it was not replaced"))
 }
 
 /// Whether the answer of a store tells the checksum of the content.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Bytes;
+use object_store::path::Path as ObjectPath;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -68,54 +69,32 @@ impl Uploader {
             Err(error) => return Answer::Stuck(format!("its entry cannot be read: {error}")),
         };
         let record = entry.data;
-        let home = self.home.address();
         let Some(url) = &record.home else {
             return Answer::Stuck("its entry names no place in a home".to_owned());
         };
-        let (Some(wav_path), Some(json_path)) =
-            (home.path_of(url, ".wav"), home.path_of(url, ".json"))
-        else {
-            return Answer::Stuck(format!(
-                "it was recorded for {url}, which is not in --home {home}: start once with that home"
-            ));
+        let (wav_path, json_path) = match paths(&self.home, url) {
+            Ok(paths) => paths,
+            Err(fault) => return answer(fault),
         };
         let Some(key) = record.id.clone().map(|id| Key::new(record.day(), id)) else {
             return Answer::Stuck("its entry names no file".to_owned());
         };
         let note = Note(self.outbox.note_path(id));
-        let (dir, wav) = (self.outbox.store_dir().to_owned(), record.wav.clone());
-        // Only a panic ends the look; it was reported already.
-        let look = tasks::blocking(move || local(&dir, &key, wav.as_ref())).await;
-        let local = look.unwrap_or_else(|_| Err(io::Error::other("the look ended with a bug")));
-        let (upload, json) = match local {
-            Ok(Local::Ready(upload, json)) => (upload, json),
-            Ok(Local::NotYet) => return Answer::NotYet,
-            Ok(Local::Deleted) => {
+        let local = match local(self.outbox.store_dir(), &key, record.wav.as_ref()).await {
+            Ok(local) => local,
+            Err(fault) => return answer(fault),
+        };
+        let done = match local {
+            Local::Ready(upload, json) => {
+                self.home.put_recording(&wav_path, upload.as_ref(), &json_path, json, &note).await
+            }
+            Local::NotYet => return Answer::NotYet,
+            Local::Deleted => {
                 self.home.give_up_parts(&wav_path, &note).await;
                 return Answer::Unwanted("it was deleted on the disk before".to_owned());
             }
-            Err(error) => {
-                return Answer::Stuck(format!("its files on the disk cannot be read: {error}"));
-            }
         };
-        let put = async {
-            if let Some(upload) = &upload {
-                self.home.put_file(&wav_path, upload, &note).await?;
-            }
-            // The record says that the recording is whole.
-            self.home.put(&json_path, json).await
-        };
-        match put.await {
-            Ok(()) => Answer::Taken,
-            Err(Fault::Away { reason, wait }) => Answer::Unreachable { error: reason, wait },
-            Err(Fault::Taken(reason) | Fault::Local(reason)) => Answer::Stuck(reason),
-            Err(
-                Fault::Unwell(reason)
-                | Fault::Missing(reason)
-                | Fault::Forbidden(reason)
-                | Fault::Refused(reason),
-            ) => Answer::Refused { error: reason, wait: Duration::ZERO },
-        }
+        done.map_or_else(answer, |()| Answer::Taken)
     }
 
     /// Tries the home once it can be reached, unless that was done at the start. Returns the answer if it
@@ -139,8 +118,118 @@ impl Uploader {
     }
 }
 
+fn answer(fault: Fault) -> Answer {
+    match fault {
+        Fault::Away { reason, wait } => Answer::Unreachable { error: reason, wait },
+        Fault::Taken(reason) | Fault::Local(reason) => Answer::Stuck(reason),
+        Fault::Unwell(reason)
+        | Fault::Missing(reason)
+        | Fault::Forbidden(reason)
+        | Fault::Refused(reason) => Answer::Refused { error: reason, wait: Duration::ZERO },
+    }
+}
+
+impl Home {
+    async fn put_recording(
+        &self,
+        wav_path: &ObjectPath,
+        wav: Option<&Upload>,
+        json_path: &ObjectPath,
+        json: Bytes,
+        note: &Note,
+    ) -> Result<(), Fault> {
+        if let Some(wav) = wav {
+            self.put_file(wav_path, wav, note).await?;
+        }
+        // The record says that the recording is whole.
+        self.put(json_path, json).await
+    }
+}
+
+/// Uploads a finished recording of the directory `dir` to its URL in the home, unless it is there.
+///
+/// # Errors
+/// As of [`Home::put_file`]; [`Fault::Local`] also if its files are not there or differ from the record.
+pub(crate) async fn upload(
+    home: &Home,
+    dir: &Path,
+    key: &Key,
+    wav: Option<&Wav>,
+    url: &str,
+) -> Result<(), Fault> {
+    let (wav_path, json_path) = paths(home, url)?;
+    let note = Note(Outbox::of_home(dir, None).note_path(&outbox::entry_id(key)));
+    match local(dir, key, wav).await? {
+        Local::Ready(upload, json) => {
+            home.put_recording(&wav_path, upload.as_ref(), &json_path, json, &note).await
+        }
+        Local::NotYet | Local::Deleted => Err(Fault::Local("it is not there any more".to_owned())),
+    }
+}
+
+/// The presence of a recording in a home.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Found {
+    /// All of it is there, equal to the files on the disk.
+    Equal,
+    /// Not all is there, and a recorder is to upload it.
+    Waiting,
+    /// Not all is there.
+    Missing,
+}
+
+/// Compares a finished recording of the directory `dir` with its objects in the home: by length, and by the
+/// digest of the WAV where the store keeps one.
+///
+/// # Errors
+/// [`Fault::Taken`] if an object differs; [`Fault::Local`] if the files on the disk cannot be read or differ
+/// from the record; else the home does not tell.
+pub(crate) async fn compare(
+    home: &Home,
+    dir: &Path,
+    key: &Key,
+    wav: Option<&Wav>,
+    url: &str,
+) -> Result<Found, Fault> {
+    let (wav_path, json_path) = paths(home, url)?;
+    let Local::Ready(upload, json) = local(dir, key, wav).await? else {
+        return Ok(Found::Equal); // It was removed meanwhile.
+    };
+    let is_wav_there = match &upload {
+        Some(upload) => home.has_file(&wav_path, upload).await?,
+        None => true,
+    };
+    if is_wav_there && home.has(&json_path, &json).await? {
+        return Ok(Found::Equal);
+    }
+    let is_waiting = Outbox::of_home(dir, None).holds(key);
+    Ok(if is_waiting { Found::Waiting } else { Found::Missing })
+}
+
+/// The paths of the WAV and of the record at a URL in the home.
+fn paths(home: &Home, url: &str) -> Result<(ObjectPath, ObjectPath), Fault> {
+    let path = |ending| home.address().path_of(url, ending);
+    path(".wav").zip(path(".json")).ok_or_else(|| {
+        Fault::Local(format!(
+            "it was recorded for {url}, which is not in --home {}: start once with that home",
+            home.address()
+        ))
+    })
+}
+
 /// Looks at the files of a recording.
-fn local(dir: &Path, key: &Key, wav: Option<&Wav>) -> io::Result<Local> {
+async fn local(dir: &Path, key: &Key, wav: Option<&Wav>) -> Result<Local, Fault> {
+    let (dir, key, wav) = (dir.to_owned(), key.clone(), wav.cloned());
+    // Only a panic ends the look; it was reported already.
+    match tasks::blocking(move || look(&dir, &key, wav.as_ref())).await {
+        Ok(looked) => looked.map_err(|error| {
+            Fault::Local(format!("its files on the disk cannot be read: {error}"))
+        }),
+        Err(_) => Err(Fault::Local("the look at its files ended with a bug".to_owned())),
+    }
+}
+
+fn look(dir: &Path, key: &Key, wav: Option<&Wav>) -> io::Result<Local> {
     let day = dir.join(key.day().to_string());
     let file = |ending: &str| day.join(format!("{}{ending}", key.id()));
     if !is_there(&day)? {
