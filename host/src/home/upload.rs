@@ -157,6 +157,9 @@ pub(crate) async fn upload(
     wav: Option<&Wav>,
     url: &str,
 ) -> Result<(), Fault> {
+    if compare(home, dir, key, wav, url).await? == Found::Equal {
+        return Ok(());
+    }
     let (wav_path, json_path) = paths(home, url)?;
     let note = Note(Outbox::of_home(dir, None).note_path(&outbox::entry_id(key)));
     match local(dir, key, wav).await? {

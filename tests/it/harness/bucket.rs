@@ -24,6 +24,11 @@ pub(crate) const KEYS: [(&str, &str); 3] = [
     ("AWS_REGION", "us-east-1"),
 ];
 
+/// Headers of a request of the tests. The server reads no signature, but wants one for objects that were put
+/// with one.
+const HEADERS: &str = "Host: a\r\nConnection: close\r\nAuthorization: AWS4-HMAC-SHA256 \
+    Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\n";
+
 /// The server, for all tests that need it at one time.
 struct Moto {
     server: Child,
@@ -143,7 +148,8 @@ impl Bucket {
 
     /// A recorder with a home in it.
     pub(crate) fn recorder(&self, dir: &Path) -> Setup {
-        let mut setup = Setup::new(dir).args(&["--home", &self.home(), "--instance", "pod-0"]);
+        let mut setup = Setup::new(dir).args(&["--home", &self.home()]);
+        setup = setup.env("CALLREEL_INSTANCE", "pod-0");
         for (name, value) in self.variables() {
             setup = setup.env(&name, value);
         }
@@ -177,7 +183,7 @@ impl Bucket {
         let length = content.len();
         write!(
             socket,
-            "PUT /{}/eu/{key} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{content}",
+            "PUT /{}/eu/{key} HTTP/1.1\r\n{HEADERS}Content-Length: {length}\r\n\r\n{content}",
             self.name
         )
         .unwrap();
@@ -238,8 +244,7 @@ pub(crate) fn read_all(dir: &Path, prefix: &str, into: &mut BTreeMap<String, Vec
 /// The answer to a request without a body.
 fn request(address: SocketAddr, method: &str, path: &str) -> String {
     let mut socket = TcpStream::connect(address).unwrap();
-    let end = "Host: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    write!(socket, "{method} {path} HTTP/1.1\r\n{end}").unwrap();
+    write!(socket, "{method} {path} HTTP/1.1\r\n{HEADERS}Content-Length: 0\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     let _ = socket.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
