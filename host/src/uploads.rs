@@ -62,7 +62,10 @@ impl Uploading {
     pub(crate) async fn finish(&self) {
         let all = async {
             loop {
-                let is_failing = self.outbox.health().failing_since.is_some();
+                let health = self.outbox.health();
+                let stuck: u64 = health.receivers.iter().map(|home| home.stuck).sum();
+                let is_failing =
+                    health.failing_since.is_some() || stuck > 0 && stuck == health.pending;
                 let outbox = self.outbox.clone();
                 if is_failing || tasks::blocking(move || outbox.is_empty()).await.unwrap_or(true) {
                     return;

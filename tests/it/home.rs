@@ -143,6 +143,20 @@ fn a_home_that_takes_nothing_is_refused_at_the_start_in_one_line() {
 }
 
 #[test]
+fn each_object_asks_for_the_encryption_that_was_given() {
+    let bucket = Bucket::new();
+    let dir = tempfile::tempdir().unwrap();
+    let server = bucket.recorder(dir.path()).args(&["--home-sse", "kms:key-1"]).start();
+    record(&server, "MZ1");
+    wait_until_uploaded(&server, 1);
+    let puts = bucket.asked().into_iter().filter(|asked| asked.method == "PUT");
+    let puts: Vec<_> = puts.filter(|asked| asked.path.contains("MZ1")).collect();
+    assert_eq!(puts.len(), 2);
+    let expected = [Some("aws:kms".to_owned()), Some("key-1".to_owned())];
+    assert!(puts.iter().all(|asked| asked.encryption == expected), "{puts:?}");
+}
+
+#[test]
 fn a_folder_of_another_file_system_is_a_home_as_well() {
     let (dir, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::create_dir(home.path().join("eu")).unwrap();

@@ -14,7 +14,7 @@ pub struct HomeArgs {
     /// Upload finished recordings to this home: s3://BUCKET/PREFIX, gs://, az:// or file:///FOLDER.
     /// Endpoint and credentials come from the variables that the tools of each provider know, like
     /// AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the role of the
-    /// machine. --dir is the spool: a recording that is not uploaded yet stays there whatever happens
+    /// machine. --dir is the spool: a recording stays there until it is uploaded
     #[arg(long, env = "CALLREEL_HOME", value_name = "URL")]
     pub home: Option<Address>,
 

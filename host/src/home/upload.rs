@@ -38,7 +38,7 @@ enum Local {
     Deleted,
 }
 
-/// Uploads the recordings whose entries wait in the outbox and those that come, until `end` is ready and
+/// Uploads the recordings with entries in the outbox, and those that come, until `end` is ready and
 /// the uploads under way are over, or until the future is dropped. `is_tried`: a probe has found the home
 /// good.
 ///

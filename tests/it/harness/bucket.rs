@@ -94,6 +94,8 @@ pub(crate) struct Asked {
     pub method: String,
     /// The path with the query.
     pub path: String,
+    /// The encryption that it asks for, and the key.
+    pub encryption: [Option<String>; 2],
 }
 
 type Choose = Box<dyn FnMut(&Asked) -> Fault + Send>;
@@ -278,7 +280,8 @@ impl Front {
         let Some((head, mut body)) = read_head(&mut from) else { return };
         let mut words = head.split(' ').map(str::to_owned);
         let (Some(method), Some(path)) = (words.next(), words.next()) else { return };
-        let asked = Asked { method, path };
+        let names = ["x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id"];
+        let asked = Asked { method, path, encryption: names.map(|name| header(&head, name)) };
         let fault = (self.choose.lock().unwrap())(&asked);
         self.asked.lock().unwrap().push(asked.clone());
         let length = header(&head, "content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
