@@ -29,7 +29,9 @@ pub fn share(config: &mut Config, has_admin: bool, descriptors: u64) -> Option<S
     *admin = (*admin).min(descriptors / 8 / PER_ADMIN).max(1);
     let admin = if has_admin { *admin * PER_ADMIN } else { 0 };
     let receivers = config.webhook.as_ref().map_or(0, |webhook| webhook.urls.len());
-    let deliveries = receivers * outbox::PLACES;
+    // An upload has a file and a connection.
+    let uploads = if config.home.is_some() { 2 } else { 0 };
+    let deliveries = (receivers + uploads) * outbox::PLACES;
     let rest = descriptors.saturating_sub(exchanges + admin + deliveries + OTHERS);
     let calls_max = (rest / PER_CALL).max(1);
     config.http.exchanges_max = exchanges;

@@ -5,6 +5,7 @@
 
 mod acme;
 mod disk;
+mod home;
 mod network;
 
 use std::fmt;
@@ -83,8 +84,9 @@ pub fn run(args: ServeArgs) -> bool {
         Err(error) => report.fail("settings", error),
     }
     disk::check(&mut report, &store);
-    let mut certificate = None;
+    let (mut certificate, mut home) = (None, None);
     if let Ok(mut config) = config {
+        home = config.home.clone();
         certificate = config.acme.clone().map(|acme| (acme, config.http.certificate.clone()));
         open_files(&mut report, &mut config, has_admin, max_calls.map(Into::into));
         network::check_signatures(&mut report, &config.http);
@@ -99,6 +101,9 @@ pub fn run(args: ServeArgs) -> bool {
             }
             if let Some((config, certificate)) = &certificate {
                 acme::check(&mut report, config, certificate.as_ref(), listen).await;
+            }
+            if let Some(config) = &home {
+                home::check(&mut report, config).await;
             }
             network::check_public_url(&mut report, url.as_ref(), is_up).await;
         }),

@@ -4,6 +4,7 @@
 
 mod config;
 pub mod environment;
+mod home;
 mod manual;
 mod relay;
 mod serve;
@@ -14,12 +15,15 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
 
 pub use self::config::Error;
+pub use self::home::{EvictAfter, HomeArgs};
 pub use self::manual::{CompletionsArgs, ManArgs, ManualError};
 pub use self::serve::{
     AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
     WebhookArgs,
 };
-use crate::{bot, caller, decode, demo, export, list, log, repair, shown, tail, webhook};
+use crate::{
+    bot, caller, decode, demo, export, home_command, list, log, repair, shown, tail, webhook,
+};
 
 /// Records phone calls that a provider streams over WebSocket.
 #[derive(Debug, Parser)]
@@ -62,6 +66,8 @@ pub enum Command {
     Demo(Deferred<demo::Args>),
     /// Turn a finished WAV into FLAC, with the same samples in about half the room
     Export(Deferred<export::Args>),
+    /// Compare recordings with their home, and upload them by hand
+    Home(Deferred<home_command::Args>),
     /// List finished recordings, newest first
     List(Deferred<list::Args>),
     /// Print the manual page of a command, or write all pages
@@ -79,7 +85,8 @@ pub enum Command {
 const CHECK_NOTES: &str = "\
 It takes the options and variables of `serve`. Run it as the user of the server: another one may have
 other rights. It writes files into the directories and removes them, changes nothing else, and may run
-beside the server. The only request that leaves this machine is the one to --public-url.
+beside the server. The only requests that leave this machine are those to
+--public-url and to --home, where it puts an object and removes it.
 
 Exit code: 0 if nothing keeps `serve` from taking calls, warnings included; 1 if something does; 2 if the
 command line is wrong.";

@@ -21,13 +21,20 @@ use crate::trust::{self, Authorities, NoRoots};
 pub(crate) struct Connector {
     tls: Result<TlsConnector, NoRoots>,
     proxies: Matcher,
+    /// Bytes that the kernel holds of that which is sent; absent: its own choice.
+    send_buffer: Option<usize>,
 }
 
 impl Connector {
     /// A connector that trusts this machine's authorities and `others`. Reads files.
     pub(crate) fn new(others: &Authorities) -> Self {
         let tls = trust::client(others).map(|config| TlsConnector::from(Arc::new(config)));
-        Self { tls, proxies: Matcher::from_env() }
+        Self { tls, proxies: Matcher::from_env(), send_buffer: None }
+    }
+
+    /// Has the kernel hold about this many bytes of that which is sent, and no more.
+    pub(crate) fn with_send_buffer(self, bytes: usize) -> Self {
+        Self { send_buffer: Some(bytes), ..self }
     }
 
     /// The reason why no address of https can be asked, if there is one.
@@ -56,6 +63,7 @@ impl Connector {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
+        connector.set_send_buffer_size(self.send_buffer);
         let Some(proxy) = self.proxies.intercept(&uri) else {
             return connector.call(uri).await.map_err(|error| in_words(&error));
         };

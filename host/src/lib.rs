@@ -27,7 +27,10 @@ pub mod export;
 pub mod finished;
 pub mod flac;
 mod headers;
+pub mod home;
+pub mod home_command;
 pub mod http;
+pub mod instance;
 mod lines;
 pub mod list;
 mod listener;
@@ -59,6 +62,7 @@ pub mod tls;
 pub mod trust;
 pub mod twilio;
 mod units;
+mod uploads;
 pub mod webhook;
 
 use std::io;
@@ -79,6 +83,7 @@ use crate::board::Board;
 use crate::drain::Running;
 use crate::engine::Engine;
 use crate::finished::Finished;
+use crate::instance::Instance;
 pub use crate::listener::{HandOver, Listener};
 use crate::outbox::Outbox;
 use crate::pace::Pace;
@@ -87,6 +92,7 @@ use crate::ready::{Phase, Readiness};
 pub use crate::stop::Stop;
 use crate::store::Store;
 use crate::tasks::Task;
+use crate::uploads::Uploads;
 
 /// The longest time from the end of another instance that kept house to the delivery of its webhook
 /// messages by this one, beside that until the store has noticed.
@@ -111,6 +117,10 @@ pub struct Config {
     pub engine: engine::Config,
     /// The recordings.
     pub store: store::Config,
+    /// The home of finished recordings, if any.
+    pub home: Option<home::Config>,
+    /// The name of this recorder in records and in the home; absent: records have none.
+    pub instance: Option<Instance>,
     /// The receivers of finished recordings' records, if any.
     pub webhook: Option<webhook::Config>,
 }
@@ -137,6 +147,12 @@ pub enum Error {
     /// The directory of the recordings cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The home cannot be used as it is set up.
+    #[error(transparent)]
+    Home(#[from] home::Error),
+    /// The home takes no recordings.
+    #[error(transparent)]
+    HomeRefuses(#[from] home::ProbeError),
     /// The folder of ACME cannot be used.
     #[error(transparent)]
     Acme(#[from] acme::FolderError),
@@ -172,9 +188,17 @@ async fn run(listeners: Listeners, mut config: Config, stop: Stop) -> Result<(),
     let Listeners { public, admin } = listeners;
     let public_address = public.local_addr()?;
     let outbox = config.webhook.is_some().then(|| Outbox::new(&config.store.dir));
+    let home = match config.home {
+        Some(home) => Some(Uploads::open(home, &config.store.dir, outbox.clone()).await?),
+        None => None,
+    };
     config.engine.pace = Arc::new(Pace::new(config.http.calls_per_second_max));
     let board = Arc::<Board>::default();
-    let finished = Finished::new(outbox.clone(), Arc::clone(&board));
+    let mut finished =
+        Finished::new(outbox.clone(), Arc::clone(&board)).of_instance(config.instance);
+    if let Some(home) = &home {
+        finished = finished.with_home(home.address().clone(), home.outbox().clone());
+    }
     let store = Arc::new(Store::open(config.store, finished)?);
     let keeper = config.acme.map(Keeper::open).transpose()?;
     let engine = Engine::start(&config.engine, &store, &board)?;
@@ -205,6 +229,7 @@ async fn run(listeners: Listeners, mut config: Config, stop: Stop) -> Result<(),
         webhook_url: config.http.twilio.public_url.as_ref().map(PublicUrl::webhook_url),
         stop: stop.clone(),
     };
+    let uploading = home.map(|home| home.start(Arc::clone(&store))).transpose()?;
     let admin = async {
         if let Some(listener) = admin {
             admin::serve(listener, config.admin, sources, phases.clone()).await;
@@ -245,12 +270,16 @@ async fn run(listeners: Listeners, mut config: Config, stop: Stop) -> Result<(),
         drain::wait(&stop, config.drain, &running).await;
         phase.send_replace(Phase::Finishing);
         finish(engine).await;
+        if let Some(uploading) = &uploading {
+            uploading.finish().await;
+        }
         phase.send_replace(Phase::Closed);
     };
     manager::tell_ready();
     tokio::join!(http, admin, end);
     // The next start, or another instance, delivers the messages that are left.
     helpers.iter().flatten().for_each(tokio::task::AbortHandle::abort);
+    drop(uploading);
     Ok(())
 }
 

@@ -13,8 +13,8 @@ use callreel::cli::environment::Oddities;
 use callreel::cli::{self, Cli, Command, ServeArgs};
 use callreel::log::{self, Directives, Log, LogFormat};
 use callreel::{
-    Config, Listeners, Stop, bot, caller, capacity, check, decode, demo, descriptors, export, list,
-    repair, tail, webhook,
+    Config, Listeners, Stop, bot, caller, capacity, check, decode, demo, descriptors, export,
+    home_command, list, repair, tail, webhook,
 };
 use tracing::warn;
 
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         },
         Command::Demo(args) => show(&args.0).map(|()| true),
         Command::Export(args) => export::run(&args.0).map_err(Into::into),
+        Command::Home(args) => home_command::run(&args.0).map_err(Into::into),
         Command::List(args) => list::run(&args.0).map(|()| true).map_err(Into::into),
         Command::Man(args) => args.0.run().map(|()| true).map_err(Into::into),
         Command::Repair(args) => repair::run(&args.0).map_err(Into::into),

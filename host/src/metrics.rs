@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use self::families::Families;
 pub(crate) use self::process::{CpuMeter, Process};
 use crate::board::Board;
+use crate::home;
 use crate::outbox::Health;
 use crate::store::{Retention, Room};
 
@@ -54,6 +55,8 @@ pub(crate) struct Scrape {
     pub is_draining: bool,
     /// State of the webhook, if one is set.
     pub webhook: Option<Health>,
+    /// State of the home, if there is one.
+    pub home: Option<home::Health>,
     /// The end of the certificate in use, if there is one.
     pub certificate_until: Option<Timestamp>,
     /// Figures of the process.
@@ -88,6 +91,9 @@ impl Collector for Scrape {
         families.retention(&self.retention)?;
         if let Some(webhook) = &self.webhook {
             families.webhook(webhook)?;
+        }
+        if let Some(home) = &self.home {
+            families.home(home)?;
         }
         families.process(&self.process)
     }

@@ -1,4 +1,9 @@
-//! The durable outbox: the finished recordings that receivers are still to be told of.
+//! The durable outboxes: the finished recordings that receivers are still to be told of, and before them
+//! those that the home still lacks.
+//!
+//! With a home, the entry of a recording is first in the outbox of the home. When the recording is uploaded,
+//! the file moves to the outbox of the webhooks, if there is one. So nobody is told of a recording before it
+//! is in the home. No entry of the home is ever given up.
 //!
 //! An entry is a file from the moment its recording is published until every receiver has taken the
 //! message or does not need it any more, so neither a restart nor an outage loses it. Delivery is at least
@@ -13,7 +18,8 @@ pub mod dead;
 mod journal;
 mod queue;
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +32,7 @@ use tokio::sync::Notify;
 
 pub use self::courier::deliver;
 pub use self::queue::PLACES;
-use crate::disk::{WholeFile, create_dir, found, sync_dir};
+use crate::disk::{WholeFile, create_dir, found, open, sync_dir};
 use crate::lock::lock;
 use crate::record::{Key, Record, State};
 
@@ -39,6 +45,12 @@ const TOLD_MAX: usize = 4096;
 /// The directory of the entries, inside that of the recordings.
 const DIR: &str = ".webhooks";
 
+/// The directory of the entries for the home, inside that of the recordings.
+const HOME_DIR: &str = ".home";
+
+/// The receiver of an outbox of the home.
+const HOME_NAME: &str = "home";
+
 /// The outbox, as the threads that publish recordings see it.
 #[derive(Clone, Debug)]
 pub struct Outbox(Arc<Shared>);
@@ -46,11 +58,32 @@ pub struct Outbox(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     store_dir: PathBuf,
+    kind: Kind,
+    /// The outbox that gets the entries of this one when all their receivers have them.
+    next: Option<Outbox>,
     bell: Notify,
     /// Entries written since the delivery's last round, with their times.
-    written: Mutex<Vec<(SystemTime, String)>>,
+    written: Mutex<Vec<Written>>,
     receivers: Mutex<Vec<ReceiverHealth>>,
     dead: AtomicUsize,
+}
+
+/// The purpose of an outbox.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    /// Messages for webhooks, given up when they are too old.
+    Webhooks,
+    /// Recordings for the home, never given up.
+    Home,
+}
+
+/// An entry that was written just now.
+#[derive(Debug)]
+struct Written {
+    at: SystemTime,
+    stem: String,
+    /// The length of the recording's WAV.
+    bytes: u64,
 }
 
 /// The state of the delivery. A message counts once for each receiver.
@@ -101,6 +134,12 @@ pub struct ReceiverHealth {
     /// Time at which the oldest message that waits was written.
     #[serde(skip)]
     oldest: Option<SystemTime>,
+    /// Bytes of the WAVs of the messages that wait, of as many messages as are known by name.
+    #[serde(skip)]
+    pub bytes: u64,
+    /// Messages that wait although the receiver works: each has a fault of its own.
+    #[serde(skip)]
+    pub stuck: u64,
 }
 
 impl Health {
@@ -133,8 +172,17 @@ pub enum Answer {
     },
     /// The receiver wants this message no more.
     Unwanted(String),
-    /// There is no connection: other messages need not be tried now.
-    Unreachable(String),
+    /// There is no connection, or the receiver wants to be left alone: other messages need not be tried now.
+    Unreachable {
+        /// The reason.
+        error: String,
+        /// Shortest time until the next try of any message.
+        wait: Duration,
+    },
+    /// The recording is still being published.
+    NotYet,
+    /// The message has a fault of its own; the receiver works.
+    Stuck(String),
 }
 
 /// An entry, as it is stored and sent.
@@ -147,11 +195,24 @@ struct Message<'a> {
 }
 
 impl Outbox {
-    /// The outbox of the recordings in `store_dir`.
+    /// The outbox of the webhooks for the recordings in `store_dir`.
     #[must_use]
     pub fn new(store_dir: &Path) -> Self {
+        Self::of_kind(Kind::Webhooks, store_dir, None)
+    }
+
+    /// The outbox of the home for the recordings in `store_dir`. `webhooks` gets the entries of those that
+    /// are uploaded.
+    #[must_use]
+    pub fn of_home(store_dir: &Path, webhooks: Option<Self>) -> Self {
+        Self::of_kind(Kind::Home, store_dir, webhooks)
+    }
+
+    fn of_kind(kind: Kind, store_dir: &Path, next: Option<Self>) -> Self {
         Self(Arc::new(Shared {
             store_dir: store_dir.to_owned(),
+            kind,
+            next,
             bell: Notify::new(),
             written: Mutex::default(),
             receivers: Mutex::default(),
@@ -162,9 +223,17 @@ impl Outbox {
     /// Writes an entry for a recording, durably, just before its record gets its final name. An error is
     /// only logged: the recording itself matters more.
     pub fn post(&self, key: &Key, record: &Record) {
-        if let Err(error) = self.write(key, record) {
+        if let Err(error) = self.try_post(key, record) {
             tracing::error!(%error, recording = key.id().as_str(), "cannot write a webhook message");
         }
+    }
+
+    /// Writes an entry, as [`post`](Self::post) does.
+    ///
+    /// # Errors
+    /// The system's error: there may be no entry.
+    pub(crate) fn try_post(&self, key: &Key, record: &Record) -> io::Result<()> {
+        self.write(key, record)
     }
 
     /// Wakes the delivery.
@@ -185,6 +254,17 @@ impl Outbox {
                 Err(_) => true,
             }
         })
+    }
+
+    /// Whether no entry waits. False if the disk does not tell. Takes a listing of the directory.
+    pub(crate) fn is_empty(&self) -> bool {
+        let is_entry = |name: &OsStr| Path::new(name).extension().is_some_and(|e| e == "json");
+        match found(fs::read_dir(self.dir())) {
+            Ok(entries) => {
+                !entries.into_iter().flatten().flatten().any(|e| is_entry(&e.file_name()))
+            }
+            Err(_) => false,
+        }
     }
 
     /// The state of the delivery.
@@ -216,12 +296,44 @@ impl Outbox {
         self.0.dead.store(dead, Ordering::Relaxed);
     }
 
-    fn take_written(&self) -> Vec<(SystemTime, String)> {
+    fn take_written(&self) -> Vec<Written> {
         std::mem::take(&mut *lock(&self.0.written))
     }
 
     fn dir(&self) -> PathBuf {
-        self.0.store_dir.join(DIR)
+        self.0.store_dir.join(match self.0.kind {
+            Kind::Webhooks => DIR,
+            Kind::Home => HOME_DIR,
+        })
+    }
+
+    /// The note of an upload in parts of the recording with this message.
+    pub(crate) fn note_path(&self, id: &str) -> PathBuf {
+        self.dir().join(format!("{id}.upload"))
+    }
+
+    /// The directory of the recordings.
+    pub(crate) fn store_dir(&self) -> &Path {
+        &self.0.store_dir
+    }
+
+    /// Takes over the file of an entry of another outbox, which moves here. Its age begins anew.
+    fn take_over(&self, file: &Path, stem: &str) -> io::Result<()> {
+        let dir = self.dir();
+        create_dir(&dir)?;
+        let now = SystemTime::now();
+        open(OpenOptions::new().write(true), file)?.set_modified(now)?;
+        fs::rename(file, self.path(stem))?;
+        self.tell_written(Written { at: now, stem: stem.to_owned(), bytes: 0 });
+        self.wake();
+        sync_dir(&dir)
+    }
+
+    fn tell_written(&self, entry: Written) {
+        let mut written = lock(&self.0.written);
+        if written.len() < TOLD_MAX {
+            written.push(entry);
+        }
     }
 
     fn path(&self, id: &str) -> PathBuf {
@@ -242,18 +354,21 @@ impl Outbox {
         let file = WholeFile { temporary: &temporary, to: &to, is_durable: true, replaces: true }
             .write(|file| file.write_all(&text))?;
         let modified = file.metadata()?.modified()?;
-        let mut written = lock(&self.0.written);
-        if written.len() < TOLD_MAX {
-            written.push((modified, id));
-        }
-        drop(written);
+        let bytes = record.wav.as_ref().map_or(0, |wav| wav.bytes);
+        self.tell_written(Written { at: modified, stem: id, bytes });
         sync_dir(&dir)
     }
 }
 
 /// Name of a recording's entry, and the id of its message.
-fn entry_id(key: &Key) -> String {
+pub(crate) fn entry_id(key: &Key) -> String {
     format!("msg_{}_{}", key.day(), key.id())
+}
+
+/// The receivers of a delivery to a home.
+#[must_use]
+pub fn home_receivers() -> Vec<String> {
+    vec![HOME_NAME.to_owned()]
 }
 
 /// The id of the message in the file of this name.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::engine::Handle;
+use crate::home::Health;
 use crate::log;
 use crate::store::Store;
 use crate::tasks;
@@ -82,7 +83,16 @@ impl Readiness {
             });
         }
         faults.extend(certificate.as_ref().and_then(Certificate::fault));
-        faults.extend(store.door().fault().map(str::to_owned));
+        if let Some(fault) = store.door().fault() {
+            faults.push(fault.to_owned());
+            if let Some(Health { pending, pending_bytes, failing_since: Some(_), .. }) =
+                store.home()
+            {
+                faults.push(format!(
+                    "the home takes no recordings: {pending} of {pending_bytes} bytes wait for it on the disk"
+                ));
+            }
+        }
         faults.extend(engine.stuck(Instant::now()).into_iter().map(str::to_owned));
         faults
     }
@@ -98,6 +108,7 @@ impl Readiness {
     pub(crate) fn warnings(&self) -> Vec<String> {
         let retention = self.0.store.retention();
         let mut warnings = retention.alarms();
+        warnings.extend(self.0.store.home().iter().flat_map(Health::warnings));
         if let (Some(doubt), None) = (&retention.clock_doubt, &retention.clock_alarm) {
             warnings.push(format!("the times in new records may be wrong: {doubt}"));
         }

@@ -5,6 +5,7 @@ mod conversation;
 mod events;
 mod format;
 mod id;
+mod no_start;
 mod outages;
 mod pauses;
 pub(crate) mod texts;
@@ -28,6 +29,7 @@ pub use self::conversation::{
 pub use self::events::{EventRecord, FilledBy, GapRecord, What};
 pub use self::format::{Format, UnknownEncoding, Wav, ms_at};
 pub use self::id::{Id, Key, NotAnId, day_of, parse_day};
+pub use self::no_start::NoStart;
 use self::outages::Outages;
 pub use self::pauses::{PauseCause, PauseRecord};
 pub use self::texts::Parameters;
@@ -62,6 +64,12 @@ pub struct Record {
     pub schema: u32,
     /// The recorder's name and version.
     pub recorder: Cow<'static, str>,
+    /// The name of the instance that recorded it; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Box<str>>,
+    /// Its URL in the home, without the endings `.wav` and `.json`; absent without a home, and until its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<Box<str>>,
     /// The name of its files; none until it has a file. A record on the disk always has it.
     pub id: Option<Id>,
     /// The completeness of the recording.
@@ -165,20 +173,6 @@ pub struct Record {
     pub wav: Option<Wav>,
 }
 
-/// Messages of a connection on which no stream started.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct NoStart {
-    /// Text messages.
-    pub text_messages: u64,
-    /// Binary messages.
-    pub binary_messages: u64,
-    /// Bytes of all messages.
-    pub bytes: u64,
-    /// The first 200 characters of the first message that does not belong before a start, with audio,
-    /// numbers, tokens and parameters masked.
-    pub excerpt: String,
-}
-
 /// Media messages, counted by their outcome.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Frames {
@@ -239,6 +233,8 @@ impl Record {
         Self {
             schema: SCHEMA,
             recorder: concat!("callreel ", env!("CARGO_PKG_VERSION")).into(),
+            instance: None,
+            home: None,
             id: None,
             state: State::Recording,
             end: End::None.into(),
@@ -373,7 +369,8 @@ impl Record {
         let utterances = self.bot.as_deref().map_or(0, |bot| bot.utterances.len());
         let numbers = self.gaps.len() + self.pauses.len() + utterances;
         let facts = self.conversation.as_deref().map_or(0, ConversationRecord::size);
-        FRAME_BYTES + texts + facts + numbers * (GAP_JSON_BYTES - GAP_BYTES)
+        let home = self.home.as_deref().map_or(0, str::len);
+        FRAME_BYTES + home + texts + facts + numbers * (GAP_JSON_BYTES - GAP_BYTES)
     }
 
     /// The record as a list shows it, and the number of parameters that are not shown whole. Gaps, keys

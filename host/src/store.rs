@@ -13,6 +13,7 @@ mod clock;
 pub(crate) mod digest;
 mod door;
 mod ending;
+mod evict;
 pub mod file;
 mod house;
 mod keep;
@@ -43,6 +44,7 @@ use self::catalog::Catalog;
 use self::digest::DataDigest;
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
+pub use self::evict::Evictable;
 use self::house::House;
 pub use self::house::HouseWork;
 pub use self::left::Left;
@@ -60,6 +62,7 @@ use self::sync::Syncs;
 pub use crate::disk::TrialError;
 use crate::disk::{self, Traits, create_dir, create_new, is_there, rename_new, sync_dir};
 use crate::finished::Finished;
+use crate::home;
 use crate::lock::lock;
 use crate::record::{Id, Key, Record, day_of};
 use crate::rights::Rights;
@@ -463,12 +466,13 @@ impl Store {
     pub fn publish_failure(&self, record: &mut Record) -> io::Result<()> {
         let part = self.create(&record.stream_id, record.started_at)?;
         record.id = Some(part.id().clone());
+        self.finished.place(&part.names.key, record);
         let published = part.write_record_file(record).and_then(|file| {
             // From now on this file's lock keeps the recovery of another instance away. Where files cannot
             // be locked, there is no recovery.
             let _ = house::try_lock(&file);
             fs::remove_file(part.names.wav_part())?;
-            self.finished.announce(&part.names.key, record);
+            self.finished.announce(&part.names.key, record)?;
             rename_new(&part.names.json_part(), &part.names.json())
         });
         if let Err(error) = published {
@@ -505,6 +509,12 @@ impl Store {
         );
         *part = copy;
         Ok(())
+    }
+
+    /// The state of the home, if there is one.
+    #[must_use]
+    pub fn home(&self) -> Option<home::Health> {
+        self.finished.home()
     }
 
     /// Admission of new calls by the state of the disk, as of a second ago.

@@ -270,7 +270,7 @@ impl Sender {
                 Answer::Refused { error, wait: wait.unwrap_or_default() }
             }
             Err(Failure::Unanswered(error)) => Answer::Refused { error, wait: Duration::ZERO },
-            Err(Failure::Unreachable(error)) => Answer::Unreachable(error),
+            Err(Failure::Unreachable(error)) => Answer::Unreachable { error, wait: Duration::ZERO },
         }
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod bot;
+pub(crate) mod bucket;
 pub(crate) mod client;
 pub(crate) mod disk;
 pub(crate) mod fixtures;

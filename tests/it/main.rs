@@ -34,6 +34,7 @@ mod fronts;
 mod g722;
 mod golden;
 mod harness;
+mod home;
 mod host;
 mod hostile;
 mod keep;

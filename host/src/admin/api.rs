@@ -379,6 +379,7 @@ pub(super) async fn metrics(
         retention: store.retention(),
         is_draining: admin.is_draining(),
         webhook: admin.sources.outbox.as_ref().map(Outbox::health),
+        home: store.home(),
         certificate_until: admin.sources.certificate.as_ref().and_then(Certificate::until),
         process: process.map_err(Problem::internal)?,
     };

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Admin, health};
 use crate::board::{Brief, Moment, Talk};
 use crate::caller_ids::CallerIds;
+use crate::home;
 use crate::outbox::{self, Outbox};
 use crate::public_url::STREAM_PATH;
 use crate::ready::Phase;
@@ -269,6 +270,9 @@ pub(super) struct Status {
     /// Health of the webhook for finished recordings, if one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<outbox::Health>,
+    /// State of the home of finished recordings, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    home: Option<home::Health>,
 }
 
 impl Admin {
@@ -299,6 +303,7 @@ impl Admin {
             ),
             webhook_url: self.sources.webhook_url.clone(),
             webhook: self.sources.outbox.as_ref().map(Outbox::health),
+            home: self.sources.store.home(),
         }
     }
 

@@ -15,6 +15,7 @@ use super::serve::{
 use crate::admission::{Admission, Scheme};
 use crate::asker::Asker;
 use crate::caller_ids::Callers;
+use crate::instance::Instance;
 use crate::public_url::{PathPrefix, PublicUrl, STREAM_PATH, WEBHOOK_PATH};
 use crate::secrets::Watched;
 use crate::stream_paths::StreamPath;
@@ -131,6 +132,9 @@ pub enum Error {
     /// The settings of a relay are not usable.
     #[error(transparent)]
     Relay(#[from] super::relay::Error),
+    /// Without a home nothing is ever evicted.
+    #[error("--evict-after needs a --home: a recording on the disk is the only one there is")]
+    EvictWithoutHome,
     /// The settings of the webhook are not usable.
     #[error(transparent)]
     Webhook(#[from] webhook::ConfigError),
@@ -152,6 +156,8 @@ impl TryFrom<ServeArgs> for Config {
             engine.relay_threads = engine.threads;
         }
         let store = args.store_config();
+        let home = args.home.config()?;
+        let instance = args.home.instance.clone().unwrap_or_else(Instance::of_host);
         let acme = acme_config(&args.acme, &args.files)?;
         let certificate = certificate(&args.listening, acme.as_ref())?;
         let public_url = args.public_url();
@@ -165,6 +171,8 @@ impl TryFrom<ServeArgs> for Config {
                 ..http_config(args.listening, args.twilio, &args.limits, &engine, public_url)?
             },
             store,
+            home,
+            instance: Some(instance),
             drain: args.limits.drain,
             drain_delay: args.limits.drain_delay,
             engine,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use super::home::HomeArgs;
 use super::relay::RelayArgs;
 use crate::acme::{Contact, DirectoryUrl, Domain};
 use crate::call::pause::PauseKey;
@@ -61,6 +62,9 @@ pub struct ServeArgs {
     /// Options that keep room on the disk.
     #[command(flatten, next_help_heading = "Disk space and automatic deletion")]
     pub disk: DiskArgs,
+    /// Options of the home of finished recordings.
+    #[command(flatten, next_help_heading = "Home of finished recordings")]
+    pub home: HomeArgs,
     /// Options of the admin listener.
     #[command(flatten, next_help_heading = "Console, API and metrics")]
     pub admin: AdminArgs,

@@ -17,6 +17,7 @@ use super::{Process, Scrape};
 use crate::board::{
     Board, CODECS, Counters, Histogram, PROVIDERS, Refused, RequestRefused, STATES,
 };
+use crate::home;
 use crate::log;
 use crate::outbox::{Health, ReceiverHealth};
 use crate::record::{End, State};
@@ -213,6 +214,23 @@ impl Families<'_> {
         let is_failing = |receiver: &ReceiverHealth| receiver.failing_since.is_some();
         let values = receivers.iter().map(|receiver| f64::from(u8::from(is_failing(receiver))));
         self.by_receiver("callreel_webhook_receiver_failing", failing, receivers, values)
+    }
+
+    /// The uploads to the home.
+    pub(super) fn home(&mut self, home: &home::Health) -> Result {
+        let pending = "Finished recordings that the home lacks";
+        self.gauge("callreel_home_pending", pending, home.pending as f64)?;
+        let bytes = "Bytes of the finished recordings that the home lacks";
+        self.gauge("callreel_home_pending_bytes", bytes, home.pending_bytes as f64)?;
+        let oldest =
+            "Time since the end of the oldest recording that the home lacks; 0 if it lacks none";
+        self.gauge("callreel_home_oldest_seconds", oldest, seconds(home.oldest_s))?;
+        let uploaded = AtomicU64::new(home.uploaded);
+        self.counter("callreel_home_uploaded", "Recordings uploaded to the home", &uploaded)?;
+        let stuck = "Recordings that cannot be uploaded although the home works";
+        self.gauge("callreel_home_stuck", stuck, home.stuck as f64)?;
+        let failing = f64::from(u8::from(home.failing_since.is_some()));
+        self.gauge("callreel_home_failing", "1 while the home takes no recordings", failing)
     }
 
     fn by_receiver(

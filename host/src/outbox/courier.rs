@@ -3,6 +3,8 @@
 //! Rounds run on a thread that may wait for the disk: they settle the answers that came, look at the
 //! directory, and choose the messages to be sent next. Between rounds the messages are under way.
 
+mod settle;
+
 use std::collections::HashSet;
 use std::fs;
 use std::future::Future;
@@ -19,13 +21,10 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 
 use super::journal::{Journal, Mark, Marks};
-use super::queue::{self, Pick, Queue, Stem};
-use super::{Answer, GIVE_UP_AFTER, Outbox, ReceiverHealth, dead, id_of};
+use super::queue::{Pick, Queue, Stem};
+use super::{Answer, Kind, Outbox, ReceiverHealth, Written, dead, id_of};
 use crate::disk::{found, read_small};
 use crate::tasks::{self, Task};
-
-/// The longest pause between two tries of one message.
-const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// The longest time for which a receiver may put off a message.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -35,6 +34,9 @@ const UNREADY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The age at which a message is sent although its recording is not published.
 const UNREADY_MAX: i64 = 60;
+
+/// The age at which the upload itself looks at the files of a recording that is not published.
+const UNREADY_MAX_OF_HOME: i64 = 5;
 
 /// Time between two looks at the time of the directory's last change, which tells of other programs' work.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -125,11 +127,22 @@ struct Order {
     text: String,
 }
 
+/// A stored message.
+enum Read {
+    Ready(String),
+    /// Its recording is not published yet: to be looked at again after this time.
+    Unready(Duration),
+}
+
 struct Receiver {
     queue: Queue,
     /// Messages that wait for others, and not for this receiver.
     done: HashSet<Stem>,
+    /// Messages with a fault of their own.
+    stuck: HashSet<Stem>,
     health: ReceiverHealth,
+    /// Time of the last line of the log about a receiver that fails.
+    told: Option<Instant>,
 }
 
 struct Courier {
@@ -169,6 +182,8 @@ impl Courier {
         let receiver = |name: String| Receiver {
             queue: Queue::default(),
             done: HashSet::new(),
+            stuck: HashSet::new(),
+            told: None,
             health: match before.iter().find(|health| health.name == name) {
                 Some(health) => health.clone(),
                 None => ReceiverHealth { name, ..ReceiverHealth::default() },
@@ -190,8 +205,8 @@ impl Courier {
         let (now, written) = (Instant::now(), self.outbox.take_written());
         // First of all, so that a message gets its mark of the journal.
         self.look(now);
-        for (written, stem) in written {
-            self.add(&Stem::from(stem), written);
+        for Written { at, stem, bytes } in written {
+            self.add(&Stem::from(stem), at, || bytes);
         }
         let mut orders = Vec::new();
         for receiver in 0..self.receivers.len() {
@@ -201,6 +216,7 @@ impl Courier {
         }
         self.journal.flush();
         self.tell_health();
+        self.remind(now);
         let next = self.receivers.iter().filter_map(|receiver| receiver.queue.next(now));
         let next = next.chain(self.look.next).min().unwrap_or(now);
         (orders, next.saturating_duration_since(now).max(Duration::from_millis(1)))
@@ -226,141 +242,40 @@ impl Courier {
     /// Reads a message that was picked, unless its recording is not published yet.
     fn prepare(&mut self, receiver: usize, pick: Pick, now: Instant) -> Option<Order> {
         match self.read(&pick.stem) {
-            Ok(Some(text)) => return Some(Order { receiver, pick, text }),
-            Ok(None) => {
-                self.receivers[receiver].queue.not_ready(&pick.stem, now + UNREADY_PAUSE);
+            Ok(Read::Ready(text)) => return Some(Order { receiver, pick, text }),
+            Ok(Read::Unready(pause)) => {
+                self.receivers[receiver].queue.not_ready(&pick.stem, now + pause);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.receivers[receiver].queue.remove(&pick.stem); // Its file was removed.
             }
             Err(error) => {
                 let error = format!("cannot read the message: {error}");
-                self.fail(receiver, &pick, error, Some(Duration::ZERO));
+                self.fail(receiver, &pick, error, Duration::ZERO);
             }
         }
         None
     }
 
-    fn read(&self, stem: &str) -> io::Result<Option<String>> {
+    fn read(&self, stem: &str) -> io::Result<Read> {
         let text = read_small(&self.path(stem))?;
         let text = String::from_utf8(text).map_err(io::Error::other)?;
         let Kept { timestamp, data } = serde_json::from_slice(text.as_bytes())?;
         if let Some(wav) = data.wav {
             let day = data.started_at.strftime("%Y-%m-%d").to_string();
-            let is_old = Timestamp::now().duration_since(timestamp).as_secs() > UNREADY_MAX;
+            let age_max = match self.kind() {
+                Kind::Webhooks => UNREADY_MAX,
+                Kind::Home => UNREADY_MAX_OF_HOME,
+            };
+            let is_old = Timestamp::now().duration_since(timestamp).as_secs() > age_max;
             // An empty file only claims the WAV's name.
             let file = fs::symlink_metadata(self.outbox.0.store_dir.join(day).join(wav.file));
-            if !is_old && !file.is_ok_and(|file| file.len() > 0) {
-                return Ok(None);
+            let is_there = file.is_ok_and(|file| file.len() > 0);
+            if !is_there && !is_old {
+                return Ok(Read::Unready(UNREADY_PAUSE));
             }
         }
-        Ok(Some(text))
-    }
-
-    /// Settles the answer to a message that was under way.
-    fn settle(&mut self, receiver: usize, pick: &Pick, answer: Answer) {
-        let Receiver { queue, health, .. } = &mut self.receivers[receiver];
-        if !matches!(answer, Answer::Unreachable(_)) {
-            queue.found_up();
-        }
-        match answer {
-            Answer::Taken => {
-                health.delivered += 1;
-                health.error = None;
-                if health.failing_since.take().is_some() {
-                    tracing::info!(receiver = health.name, "the webhook works again");
-                }
-                self.finish(receiver, &pick.stem);
-            }
-            Answer::Unwanted(error) => {
-                let (message, name) = (&*pick.stem, &health.name);
-                let told = "gave up a webhook message: it is not wanted";
-                tracing::error!(message, receiver = name, error, "{told}");
-                health.given_up += 1;
-                self.finish(receiver, &pick.stem);
-            }
-            Answer::Refused { error, wait } => self.fail(receiver, pick, error, Some(wait)),
-            Answer::Unreachable(error) => self.fail(receiver, pick, error, None),
-        }
-    }
-
-    /// Sets the time of the next try of a message that failed, or makes a dead letter of it if it is too
-    /// old. Without `wait` the receiver cannot be reached, and all its messages wait.
-    fn fail(&mut self, receiver: usize, pick: &Pick, error: String, wait: Option<Duration>) {
-        let Pick { stem, written, tries } = pick;
-        let Receiver { queue, health, .. } = &mut self.receivers[receiver];
-        if health.failing_since.is_none() {
-            let told = "the webhook does not take messages; trying again for 3 days";
-            tracing::warn!(receiver = health.name, error, "{told}");
-            health.failing_since = Some(Timestamp::now());
-        }
-        health.error = Some(error);
-        let (now, too_old) = (Instant::now(), SystemTime::now() - GIVE_UP_AFTER);
-        let Some(wait) = wait else {
-            queue.found_down(stem, now, self.first_pause);
-            for stem in queue.due_before(too_old, now) {
-                self.bury(receiver, &stem);
-            }
-            return;
-        };
-        if *written <= too_old {
-            return self.bury(receiver, stem);
-        }
-        let pause = queue::spread(queue::grown(self.first_pause, *tries).min(PAUSE_MAX));
-        let pause = pause.max(wait.min(WAIT_MAX));
-        queue.failed(stem, now + pause);
-        let next = Timestamp::now().checked_add(pause).ok();
-        self.journal.add(stem, &health.name, Mark { tries: tries + 1, next, done: false });
-    }
-
-    /// Ends the wait of a receiver for a message: removes the file if no other receiver waits for it.
-    fn finish(&mut self, receiver: usize, stem: &Stem) {
-        if self.is_last(receiver, stem) {
-            if let Err(error) = found(fs::remove_file(self.path(stem))) {
-                tracing::error!(%error, "cannot remove a webhook message; it will be sent again");
-            }
-            self.forget(stem);
-        } else {
-            self.mark_done(receiver, stem);
-        }
-    }
-
-    /// Makes a dead letter of a message that is too old.
-    fn bury(&mut self, receiver: usize, stem: &Stem) {
-        let is_last = self.is_last(receiver, stem);
-        let Receiver { queue, health, .. } = &mut self.receivers[receiver];
-        let (message, name) = (&**stem, &health.name);
-        let store_dir = &self.outbox.0.store_dir;
-        let file = self.outbox.path(stem);
-        if let Err(error) = dead::bury(store_dir, &file, id_of(stem), name, is_last) {
-            if error.kind() == io::ErrorKind::NotFound {
-                queue.remove(stem); // Its file was removed.
-                return;
-            }
-            let told = "cannot give up a webhook message after 3 days: trying again";
-            tracing::error!(message, receiver = name, %error, "{told}");
-            return queue.failed(stem, Instant::now() + PAUSE_MAX);
-        }
-        let told = "gave up a webhook message after 3 days: a dead letter";
-        tracing::error!(message, receiver = name, error = health.error, "{told}");
-        health.given_up += 1;
-        if is_last {
-            self.forget(stem);
-        } else {
-            self.mark_done(receiver, stem);
-        }
-        self.dead += 1;
-        if self.dead > dead::KEPT_MAX {
-            self.prune();
-        }
-    }
-
-    /// Removes dead letters that need not be kept, and counts the others.
-    fn prune(&mut self) {
-        match dead::prune(&self.outbox.0.store_dir) {
-            Ok(count) => self.dead = count,
-            Err(error) => tracing::error!(%error, "cannot read the dead webhook messages"),
-        }
+        Ok(Read::Ready(text))
     }
 
     /// Whether no other receiver waits for a message.
@@ -376,27 +291,12 @@ impl Courier {
         one.map_or(0..self.receivers.len(), |one| one..one + 1)
     }
 
-    fn mark_done(&mut self, receiver: usize, stem: &Stem) {
-        let Receiver { queue, done, health } = &mut self.receivers[receiver];
-        queue.remove(stem);
-        done.insert(Arc::clone(stem));
-        self.journal.add(stem, &health.name, Mark { done: true, ..Mark::default() });
-    }
-
-    /// Forgets a message without a file.
-    fn forget(&mut self, stem: &Stem) {
-        for Receiver { queue, done, health } in &mut self.receivers {
-            let was_tried = queue.remove(stem).is_some_and(|tries| tries > 0);
-            if done.remove(stem) || was_tried {
-                self.journal.add(stem, &health.name, Mark::default());
-            }
-        }
-    }
-
     /// Adds a message to the queues of its addressees that do not have it.
-    fn add(&mut self, stem: &Stem, written: SystemTime) {
+    /// `bytes` tells the length of its recording.
+    fn add(&mut self, stem: &Stem, written: SystemTime, bytes: impl Fn() -> u64) {
         for index in self.addressees(stem) {
-            let Receiver { queue, done, health } = &mut self.receivers[index];
+            let kind = self.kind();
+            let Receiver { queue, done, health, .. } = &mut self.receivers[index];
             if done.contains(stem) {
                 continue;
             }
@@ -413,6 +313,9 @@ impl Courier {
                 _ => None,
             };
             queue.add(stem, written, tried, self.look.number);
+            if kind == Kind::Home {
+                queue.weigh(stem, bytes());
+            }
         }
     }
 
@@ -479,7 +382,8 @@ impl Courier {
         }
         unknown.sort();
         for (written, stem) in unknown {
-            self.add(&stem, written);
+            let path = self.path(&stem);
+            self.add(&stem, written, || bytes_of(&path));
             // The receivers that did not have it are receivers no more.
             if self.addressees(&stem).all(|index| self.receivers[index].done.contains(&stem)) {
                 found(fs::remove_file(self.path(&stem)))?;
@@ -510,7 +414,7 @@ impl Courier {
             return;
         }
         let (now, time) = (Instant::now(), Timestamp::now());
-        let marks = self.receivers.iter().flat_map(|Receiver { queue, done, health }| {
+        let marks = self.receivers.iter().flat_map(|Receiver { queue, done, health, .. }| {
             let done = done.iter().map(|stem| (stem, Mark { done: true, ..Mark::default() }));
             let tried = queue.tried().map(move |(stem, tries, next)| {
                 let next = time.checked_add(next.saturating_duration_since(now)).ok();
@@ -525,6 +429,8 @@ impl Courier {
         let tell = |receiver: &mut Receiver| {
             receiver.health.pending = receiver.queue.len();
             receiver.health.oldest = receiver.queue.oldest();
+            receiver.health.bytes = receiver.queue.bytes();
+            receiver.health.stuck = receiver.stuck.len() as u64;
             receiver.health.clone()
         };
         self.outbox.set_health(self.receivers.iter_mut().map(tell).collect(), self.dead);
@@ -533,6 +439,12 @@ impl Courier {
     fn path(&self, stem: &str) -> PathBuf {
         self.outbox.path(stem)
     }
+}
+
+/// The length of the WAV of a stored message; 0 if it has none, or cannot be read.
+fn bytes_of(path: &Path) -> u64 {
+    let kept = read_small(path).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+    kept.and_then(|kept| kept.data.wav).map_or(0, |wav| wav.bytes)
 }
 
 /// The time on the clock that only goes forward, at most a day away.

@@ -44,6 +44,8 @@ pub(super) struct Queue {
     down: Option<Down>,
     /// The time at which the oldest message was written, if that was looked up since it changed.
     oldest: Option<SystemTime>,
+    /// The sum of the lengths of the messages known by name.
+    bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +56,8 @@ struct Waiting {
     place: Place,
     /// The last look at the directory that found the file.
     seen: u64,
+    /// The length of the recording's WAV.
+    bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +89,11 @@ impl Queue {
         self.waiting.len() as u64 + self.beyond
     }
 
+    /// The sum of the lengths of the messages that are known by name.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The time at which the oldest message was written. Takes long after the oldest was removed.
     pub(super) fn oldest(&mut self) -> Option<SystemTime> {
         if self.oldest.is_none() {
@@ -102,6 +111,14 @@ impl Queue {
     pub(super) fn see(&mut self, stem: &str, look: u64) -> bool {
         let message = self.waiting.get_mut(stem);
         message.map(|message| message.seen = look).is_some()
+    }
+
+    /// Adds the length of a known message to the sum, if the message has none yet.
+    pub(super) fn weigh(&mut self, stem: &str, bytes: u64) {
+        if let Some(message) = self.waiting.get_mut(stem).filter(|message| message.bytes == 0) {
+            message.bytes = bytes;
+            self.bytes += bytes;
+        }
     }
 
     /// Adds a message that is not known. `tried`: its failed tries so far, and the time of the next one.
@@ -124,7 +141,8 @@ impl Queue {
             None => (0, Place::Fresh),
         };
         self.oldest = self.oldest.map(|oldest| oldest.min(written));
-        self.waiting.insert(Arc::clone(stem), Waiting { written, tries, place, seen: look });
+        self.waiting
+            .insert(Arc::clone(stem), Waiting { written, tries, place, seen: look, bytes: 0 });
         self.enlist(stem);
     }
 
@@ -204,8 +222,14 @@ impl Queue {
     }
 
     /// Puts a message that is under way back to its place before, since the receiver cannot be reached,
-    /// and has the receiver tried again after a pause that grows from `first_pause`.
-    pub(super) fn found_down(&mut self, stem: &str, now: Instant, first_pause: Duration) {
+    /// and has the receiver tried again after a pause that grows from `first_pause` and is `wait` at least.
+    pub(super) fn found_down(
+        &mut self,
+        stem: &str,
+        now: Instant,
+        first_pause: Duration,
+        wait: Duration,
+    ) {
         if let Some(stem) = self.come_back(stem) {
             self.enlist(&stem);
         }
@@ -214,7 +238,7 @@ impl Queue {
             return;
         }
         let tries = self.down.map_or(0, |down| down.tries);
-        let pause = spread(grown(first_pause, tries).min(DOWN_PAUSE_MAX));
+        let pause = spread(grown(first_pause, tries).min(DOWN_PAUSE_MAX)).max(wait);
         self.down = Some(Down { tries: tries + 1, until: now + pause });
     }
 
@@ -228,6 +252,7 @@ impl Queue {
         self.come_back(stem);
         self.delist(stem);
         let message = self.waiting.remove(stem)?;
+        self.bytes -= message.bytes;
         if self.oldest == Some(message.written) {
             self.oldest = None;
         }
@@ -362,7 +387,7 @@ mod tests {
         let mut queue = queue(&[("a", 1), ("b", 2), ("c", 3)]);
         assert_eq!(picks(&mut queue, now), ["a", "b", "c"]);
         for stem in ["a", "b", "c"] {
-            queue.found_down(stem, now, Duration::from_secs(5));
+            queue.found_down(stem, now, Duration::from_secs(5), Duration::ZERO);
         }
         for longest in [6, 12, 24, 48, 72, 72] {
             assert_eq!(picks(&mut queue, now), Vec::<String>::new());
@@ -370,7 +395,7 @@ mod tests {
             assert!(next <= now + Duration::from_secs(longest), "{:?}", next - now);
             now = next;
             assert_eq!(picks(&mut queue, now), ["a"]);
-            queue.found_down("a", now, Duration::from_secs(5));
+            queue.found_down("a", now, Duration::from_secs(5), Duration::ZERO);
         }
         assert_eq!(queue.tried().count(), 0);
         assert_eq!(queue.due_before(at(3), now), [Stem::from("a"), Stem::from("b")]);

@@ -14,6 +14,7 @@ use super::mend::read_record;
 use super::retention::LOOK_EVERY;
 use super::{Inodes, Names, Room, Store, peaks};
 use crate::disk::found;
+use crate::home::Health;
 use crate::lock::lock;
 use crate::record::{Id, Key, Record};
 
@@ -80,7 +81,20 @@ impl Store {
         self.watch_inodes(inodes);
         if self.door.is_full.swap(is_full, Ordering::Relaxed) != is_full {
             if is_full {
-                tracing::error!(free, keep_free, "the disk is almost full: new calls are refused");
+                match self.home().filter(|home| home.pending > 0) {
+                    Some(Health { pending, pending_bytes, .. }) => tracing::error!(
+                        free,
+                        keep_free,
+                        pending,
+                        pending_bytes,
+                        "the disk is almost full, also of recordings that the home lacks: new calls are refused"
+                    ),
+                    None => tracing::error!(
+                        free,
+                        keep_free,
+                        "the disk is almost full: new calls are refused"
+                    ),
+                }
             } else {
                 tracing::info!(
                     free,

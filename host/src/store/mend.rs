@@ -3,7 +3,7 @@
 //! Whoever finishes one has the lock of its `.part` file, so nobody else writes to it.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -17,9 +17,11 @@ use jiff::{SignedDuration, Timestamp};
 use super::ending::audio_bytes;
 use super::file::{PartFile, to_io};
 use super::house::try_lock;
-use super::part::is_at;
+use super::part::{is_at, json_of};
 use super::{Names, Part, Store, first_free};
-use crate::disk::{self, clear_claim, found, is_there, read_small, rename_new, sync_dir};
+use crate::disk::{
+    self, WholeFile, clear_claim, found, is_there, read_small, rename_new, sync_dir,
+};
 use crate::record::{End, Key, Record, State, Word};
 
 /// The outcome of finishing an interrupted recording.
@@ -132,7 +134,7 @@ pub(super) fn recover_record(store: &Store, names: &Names) -> io::Result<Recover
     if !try_lock(&file)? || !is_at(&file, &names.json_part())? {
         return Ok(Recovered::Held);
     }
-    let Some(record) = read_record(&names.json_part()) else {
+    let Some(mut record) = read_record(&names.json_part()) else {
         return Ok(Recovered::NotOurs);
     };
     if record.id.as_ref() != Some(names.key.id()) {
@@ -149,11 +151,24 @@ pub(super) fn recover_record(store: &Store, names: &Names) -> io::Result<Recover
         }
         return Ok(Recovered::NotOurs);
     }
-    store.finished.announce(&names.key, &record);
+    let written = record.clone();
+    store.finished.place(&names.key, &mut record);
+    let _lock = if record == written { None } else { Some(rewrite(names, &record)?) };
+    store.finished.announce(&names.key, &record)?;
     rename_new(&names.json_part(), &names.json())?;
     sync_dir(&names.dir)?;
     store.finished.settle(&record);
     Ok(Recovered::Finished)
+}
+
+/// Writes the record of an interrupted recording again. Returns its file, which is locked.
+fn rewrite(names: &Names, record: &Record) -> io::Result<File> {
+    let text = json_of(record)?;
+    let (temporary, to) = (names.json_temporary(), names.json_part());
+    let file = WholeFile { temporary: &temporary, to: &to, is_durable: true, replaces: true }
+        .write(|file| file.write_all(&text))?;
+    let _ = try_lock(&file);
+    Ok(file)
 }
 
 /// Reads a record; `None` if the file is not there, or is no record.

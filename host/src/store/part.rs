@@ -174,6 +174,7 @@ impl Part {
             return Ok(None);
         }
         record.id = Some(self.id().clone());
+        self.finished.place(&self.names.key, record);
         let bytes = self.file.metadata()?.len();
         if !self.describes(record, bytes) {
             let sha256 = digest::whole(&self.file, bytes, spare)?;
@@ -214,7 +215,7 @@ impl Part {
     pub(crate) fn name(&mut self, record: &Record) -> io::Result<()> {
         if !self.record_published {
             fs::rename(self.names.json_temporary(), self.names.json_part())?;
-            self.finished.announce(&self.names.key, record);
+            self.finished.announce(&self.names.key, record)?;
             rename_new(&self.names.json_part(), &self.names.json())?;
             self.record_published = true;
         }
@@ -255,7 +256,7 @@ impl Identity {
 }
 
 /// The text of a record's file. Until the recording is over only programs read it: it is in one line.
-fn json_of(record: &Record) -> io::Result<Vec<u8>> {
+pub(super) fn json_of(record: &Record) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(record.size());
     match record.state {
         State::Recording => serde_json::to_writer(&mut text, record)?,

@@ -14,7 +14,7 @@
 //! **The outbox is asked first.** A recording that its receiver is still to be told of stays, since the
 //! receiver will want to fetch it, until it was told or the outbox gives up. New calls matter more: while
 //! the disk lacks room, these recordings go as well, after all others, oldest first, and no more of them
-//! than the room needs.
+//! than the room needs. A recording that the home lacks is never removed.
 
 mod balance;
 mod room;
@@ -35,6 +35,7 @@ use super::clock::{self, CONFIRM_FILE, Clock, Reading};
 use super::keep::{DAY, our_record, remove, start_of};
 use super::{Catalog, LOCK_FILE, Names, Store, peaks};
 use crate::disk;
+use crate::finished::Held;
 use crate::lock::lock;
 
 /// The most recordings that one look announces for removal because of their age. Later looks take the
@@ -56,11 +57,13 @@ pub enum Removal {
     KeepDays,
     /// `--make-room` needed the recording's room.
     MakeRoom,
+    /// It was in the home for longer than `--evict-after`.
+    Evicted,
 }
 
 impl Removal {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Api, Self::KeepDays, Self::MakeRoom];
+    pub const ALL: [Self; 4] = [Self::Api, Self::KeepDays, Self::MakeRoom, Self::Evicted];
 
     /// Its name in the metrics.
     #[must_use]
@@ -69,6 +72,7 @@ impl Removal {
             Self::Api => "api",
             Self::KeepDays => "keep_days",
             Self::MakeRoom => "make_room",
+            Self::Evicted => "evicted",
         }
     }
 }
@@ -363,10 +367,16 @@ impl Store {
     /// Leaves out the recordings that the outbox holds. While the disk lacks room, the oldest of them stay
     /// in, as many as the room needs, behind the others. Returns the rest, and the number left out.
     fn part_held(&self, found: Vec<Found>) -> (Vec<Found>, usize) {
-        let is_held = |found: &Found| self.finished.holds(&found.names.key);
-        let (held, mut rest): (Vec<Found>, Vec<Found>) = found.into_iter().partition(is_held);
+        let (mut rest, mut held, mut homeless) = (Vec::new(), Vec::new(), 0);
+        for found in found {
+            match self.finished.holds(&found.names.key) {
+                None => rest.push(found),
+                Some(Held::Webhook) => held.push(found),
+                Some(Held::Home) => homeless += 1,
+            }
+        }
         if held.is_empty() {
-            return (rest, 0);
+            return (rest, homeless);
         }
         let mut lacking = self.look_for_room().map_or([0; 2], |room| room.lacking());
         // Counts the room that the removal frees, and returns whether any of it is lacking.
@@ -383,13 +393,12 @@ impl Store {
         }
         let (needed, held): (Vec<Found>, Vec<Found>) = held.into_iter().partition(takes);
         rest.extend(needed);
-        (rest, held.len())
+        (rest, held.len() + homeless)
     }
 
     /// Tells of the old recordings that wait for the outbox.
     fn tell_held(&self, recordings: usize) {
-        let told =
-            "--keep-days leaves recordings until their webhook messages are delivered or given up";
+        let told = "--keep-days leaves recordings until they are in the home and their webhook messages are delivered or given up";
         if self.work().held_alarm.is_due(recordings > 0) {
             tracing::warn!(recordings, "{told}");
         }
@@ -447,7 +456,11 @@ impl Store {
         if our_record(&found.names).is_none() {
             return false;
         }
-        let is_held = self.finished.holds(key);
+        let held = self.finished.holds(key);
+        if held == Some(Held::Home) {
+            return false; // Its upload was begun anew since it was found.
+        }
+        let is_held = held.is_some();
         match remove(&found.names) {
             Ok(()) => {
                 self.count_removed(why);
@@ -470,7 +483,7 @@ impl Store {
         }
     }
 
-    fn remove_empty_days(&self) {
+    pub(super) fn remove_empty_days(&self) {
         let now = SystemTime::now();
         for day in self.days().unwrap_or_default() {
             match start_of(day) {

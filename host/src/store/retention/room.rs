@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use super::balance::{Coin, Step};
 use super::{Found, LOOK_EVERY, Plan, Removal, Work, plan_of};
 use crate::disk;
+use crate::finished::Held;
 use crate::record::Key;
 use crate::store::{Inodes, Room, Store};
 
@@ -75,7 +76,7 @@ impl Store {
         if is_in_vain {
             let (all, unit) = (queued(&work.queue), coin.name());
             return Some(format!(
-                "{short} more {unit} are needed, but all recordings that may be removed take only {all}: other files fill the disk"
+                "{short} more {unit} are needed, but all recordings that may be removed take only {all}: other files fill the disk, or recordings that the home lacks"
             ));
         }
         let (mut wanted, mut batch) = (short, Vec::new());
@@ -102,16 +103,17 @@ impl Store {
     }
 
     /// The oldest recordings that may be removed and free some room: enough of them for `wanted` bytes
-    /// or inodes, or all. Recordings that the outbox holds come after all others.
+    /// or inodes, or all. Recordings that somebody is to be told of come after all others; those that the
+    /// home lacks are never among them.
     fn oldest(&self, coin: Coin, wanted: u64) -> Vec<Found> {
         let (newest, mut oldest, mut sum) = (self.newest(), Vec::new(), 0);
         let mut days = self.days().unwrap_or_default();
         days.retain(|day| !self.is_elsewhere(*day));
-        let passes = [false, true]
+        let passes = [None, Some(Held::Webhook)]
             .into_iter()
-            .flat_map(|is_held| days.iter().map(move |day| (is_held, *day)));
-        for (is_held, day) in passes {
-            let wanted_ones = |key: &Key| self.finished.holds(key) == is_held;
+            .flat_map(|held| days.iter().map(move |day| (held, *day)));
+        for (held, day) in passes {
+            let wanted_ones = |key: &Key| self.finished.holds(key) == held;
             let mut found = self.finished_in(day, wanted_ones).unwrap_or_default();
             found.retain(|(names, _)| !newest.contains(&names.json()));
             found.sort_by_key(|(_, ended)| *ended);

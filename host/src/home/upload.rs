@@ -1,0 +1,289 @@
+//! The uploads: each entry of the outbox is a recording that the home still lacks.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use object_store::path::Path as ObjectPath;
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use super::fault::Fault;
+use super::probe::Probe;
+use super::{Home, Parts, Upload};
+use crate::disk::{self, WholeFile, found, is_there, read_small, sync_dir};
+use crate::outbox::{self, Answer, Outbox};
+use crate::record::{Key, Record, Wav};
+use crate::tasks;
+
+/// The pause before the second try of a recording.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+
+/// An entry of the outbox, as far as an upload needs it.
+#[derive(Deserialize)]
+struct Entry {
+    data: Record,
+}
+
+/// The state of a recording's files on the disk.
+enum Local {
+    /// The files that are to be uploaded: the WAV, if there is one, and the record.
+    Ready(Option<Upload>, Bytes),
+    /// The recording is being published.
+    NotYet,
+    /// A user has deleted the recording.
+    Deleted,
+}
+
+/// Uploads the recordings with entries in the outbox, and those that come, until `end` is ready and
+/// the uploads under way are over, or until the future is dropped. `is_tried`: a probe has found the home
+/// good.
+///
+/// Only one delivery may run on a directory.
+pub async fn deliver(home: Home, is_tried: bool, outbox: Outbox, end: impl Future<Output = ()>) {
+    let uploader =
+        Arc::new(Uploader { home, outbox: outbox.clone(), is_tried: Mutex::new(is_tried) });
+    let tell = move |_, id: String, text: String| {
+        let uploader = Arc::clone(&uploader);
+        async move { uploader.upload(&id, &text).await }
+    };
+    outbox::deliver(outbox, outbox::home_receivers(), FIRST_PAUSE, tell, end).await;
+}
+
+struct Uploader {
+    home: Home,
+    outbox: Outbox,
+    is_tried: Mutex<bool>,
+}
+
+impl Uploader {
+    async fn upload(&self, id: &str, text: &str) -> Answer {
+        if let Some(answer) = self.try_home().await {
+            return answer;
+        }
+        let entry: Entry = match serde_json::from_str(text) {
+            Ok(entry) => entry,
+            Err(error) => return Answer::Stuck(format!("its entry cannot be read: {error}")),
+        };
+        let record = entry.data;
+        let Some(url) = &record.home else {
+            return Answer::Stuck("its entry names no place in a home".to_owned());
+        };
+        let (wav_path, json_path) = match paths(&self.home, url) {
+            Ok(paths) => paths,
+            Err(fault) => return answer(fault),
+        };
+        let Some(key) = record.id.clone().map(|id| Key::new(record.day(), id)) else {
+            return Answer::Stuck("its entry names no file".to_owned());
+        };
+        let note = Note(self.outbox.note_path(id));
+        let local = match local(self.outbox.store_dir(), &key, record.wav.as_ref()).await {
+            Ok(local) => local,
+            Err(fault) => return answer(fault),
+        };
+        let done = match local {
+            Local::Ready(upload, json) => {
+                self.home.put_recording(&wav_path, upload.as_ref(), &json_path, json, &note).await
+            }
+            Local::NotYet => return Answer::NotYet,
+            Local::Deleted => {
+                self.home.give_up_parts(&wav_path, &note).await;
+                return Answer::Unwanted("it was deleted on the disk before".to_owned());
+            }
+        };
+        done.map_or_else(answer, |()| Answer::Taken)
+    }
+
+    /// Tries the home once it can be reached, unless that was done at the start. Returns the answer if it
+    /// takes no recordings.
+    async fn try_home(&self) -> Option<Answer> {
+        let mut is_tried = self.is_tried.lock().await;
+        if *is_tried {
+            return None;
+        }
+        let wait = Duration::ZERO;
+        match self.home.probe().await {
+            Ok(Probe::Away(error)) => return Some(Answer::Unreachable { error, wait }),
+            Err(error) => {
+                return Some(Answer::Unreachable { error: error.to_string(), wait });
+            }
+            Ok(Probe::Limited(warnings)) => super::warn(&warnings),
+            Ok(Probe::Good) => {}
+        }
+        *is_tried = true;
+        None
+    }
+}
+
+fn answer(fault: Fault) -> Answer {
+    match fault {
+        Fault::Away { reason, wait } => Answer::Unreachable { error: reason, wait },
+        Fault::Taken(reason) | Fault::Local(reason) => Answer::Stuck(reason),
+        Fault::Unwell(reason)
+        | Fault::Missing(reason)
+        | Fault::Forbidden(reason)
+        | Fault::Refused(reason) => Answer::Refused { error: reason, wait: Duration::ZERO },
+    }
+}
+
+impl Home {
+    async fn put_recording(
+        &self,
+        wav_path: &ObjectPath,
+        wav: Option<&Upload>,
+        json_path: &ObjectPath,
+        json: Bytes,
+        note: &Note,
+    ) -> Result<(), Fault> {
+        if let Some(wav) = wav {
+            self.put_file(wav_path, wav, note).await?;
+        }
+        // The record says that the recording is whole.
+        self.put(json_path, json).await
+    }
+}
+
+/// Uploads a finished recording of the directory `dir` to its URL in the home, unless it is there.
+///
+/// # Errors
+/// As of [`Home::put_file`]; [`Fault::Local`] also if its files are not there or differ from the record.
+pub(crate) async fn upload(
+    home: &Home,
+    dir: &Path,
+    key: &Key,
+    wav: Option<&Wav>,
+    url: &str,
+) -> Result<(), Fault> {
+    if compare(home, dir, key, wav, url).await? == Found::Equal {
+        return Ok(());
+    }
+    let (wav_path, json_path) = paths(home, url)?;
+    let note = Note(Outbox::of_home(dir, None).note_path(&outbox::entry_id(key)));
+    match local(dir, key, wav).await? {
+        Local::Ready(upload, json) => {
+            home.put_recording(&wav_path, upload.as_ref(), &json_path, json, &note).await
+        }
+        Local::NotYet | Local::Deleted => Err(Fault::Local("it is not there any more".to_owned())),
+    }
+}
+
+/// The presence of a recording in a home.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Found {
+    /// All of it is there, equal to the files on the disk.
+    Equal,
+    /// Not all is there, and a recorder is to upload it.
+    Waiting,
+    /// Not all is there.
+    Missing,
+}
+
+/// Compares a finished recording of the directory `dir` with its objects in the home: by length, and by the
+/// digest of the WAV where the store keeps one.
+///
+/// # Errors
+/// [`Fault::Taken`] if an object differs; [`Fault::Local`] if the files on the disk cannot be read or differ
+/// from the record; else the home does not tell.
+pub(crate) async fn compare(
+    home: &Home,
+    dir: &Path,
+    key: &Key,
+    wav: Option<&Wav>,
+    url: &str,
+) -> Result<Found, Fault> {
+    let (wav_path, json_path) = paths(home, url)?;
+    let Local::Ready(upload, json) = local(dir, key, wav).await? else {
+        return Ok(Found::Equal); // It was removed meanwhile.
+    };
+    let is_wav_there = match &upload {
+        Some(upload) => home.has_file(&wav_path, upload).await?,
+        None => true,
+    };
+    if is_wav_there && home.has(&json_path, &json).await? {
+        return Ok(Found::Equal);
+    }
+    let is_waiting = Outbox::of_home(dir, None).holds(key);
+    Ok(if is_waiting { Found::Waiting } else { Found::Missing })
+}
+
+/// The paths of the WAV and of the record at a URL in the home.
+fn paths(home: &Home, url: &str) -> Result<(ObjectPath, ObjectPath), Fault> {
+    let path = |ending| home.address().path_of(url, ending);
+    path(".wav").zip(path(".json")).ok_or_else(|| {
+        Fault::Local(format!(
+            "it was recorded for {url}, which is not in --home {}: start once with that home",
+            home.address()
+        ))
+    })
+}
+
+/// Looks at the files of a recording.
+async fn local(dir: &Path, key: &Key, wav: Option<&Wav>) -> Result<Local, Fault> {
+    let (dir, key, wav) = (dir.to_owned(), key.clone(), wav.cloned());
+    // Only a panic ends the look; it was reported already.
+    match tasks::blocking(move || look(&dir, &key, wav.as_ref())).await {
+        Ok(looked) => looked.map_err(|error| {
+            Fault::Local(format!("its files on the disk cannot be read: {error}"))
+        }),
+        Err(_) => Err(Fault::Local("the look at its files ended with a bug".to_owned())),
+    }
+}
+
+fn look(dir: &Path, key: &Key, wav: Option<&Wav>) -> io::Result<Local> {
+    let day = dir.join(key.day().to_string());
+    let file = |ending: &str| day.join(format!("{}{ending}", key.id()));
+    if !is_there(&day)? {
+        return Ok(Local::Deleted);
+    }
+    // The folder may be a link to a disk that is away now.
+    fs::metadata(&day)?;
+    let json = match found(read_small(&file(".json")))? {
+        Some(json) if !json.is_empty() => json,
+        _ if is_there(&file(".json.part"))? || is_there(&file(".wav.part"))? => {
+            return Ok(Local::NotYet);
+        }
+        _ => return Ok(Local::Deleted),
+    };
+    let Some(wav) = wav else { return Ok(Local::Ready(None, json.into())) };
+    let Some(opened) = found(disk::open_to_read(&file(".wav")))? else {
+        return match is_there(&file(".wav.part"))? {
+            true => Ok(Local::NotYet),
+            false => Err(io::Error::new(io::ErrorKind::NotFound, "the WAV is missing")),
+        };
+    };
+    let bytes = opened.metadata()?.len();
+    if bytes == 0 {
+        return Ok(Local::NotYet); // An empty file only claims the name.
+    }
+    if bytes != wav.bytes {
+        let error = format!("the WAV has {bytes} bytes, not the {} of its record", wav.bytes);
+        return Err(io::Error::other(error));
+    }
+    let upload = Upload { file: Arc::new(opened), bytes, sha256: wav.sha256.clone() };
+    Ok(Local::Ready(Some(upload), json.into()))
+}
+
+/// The note of an upload in parts: a file beside the entry.
+struct Note(PathBuf);
+
+impl Parts for Note {
+    fn begun(&self) -> Option<String> {
+        String::from_utf8(read_small(&self.0).ok()?).ok().filter(|id| !id.is_empty())
+    }
+
+    fn begin(&self, id: &str) -> io::Result<()> {
+        let temporary = self.0.with_extension("upload-new");
+        WholeFile { temporary: &temporary, to: &self.0, is_durable: true, replaces: true }
+            .write(|file| file.write_all(id.as_bytes()))?;
+        self.0.parent().map_or(Ok(()), sync_dir)
+    }
+
+    fn end(&self) {
+        if let Err(error) = found(fs::remove_file(&self.0)) {
+            tracing::debug!(%error, "cannot remove the note of an upload");
+        }
+    }
+}
