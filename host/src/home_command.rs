@@ -248,7 +248,7 @@ fn recordings(args: &PlacesArgs, home: &Home) -> Result<Vec<Local>, Error> {
     };
     let (mut all, mut after) = (Vec::new(), None::<Cursor>);
     loop {
-        let page = catalog.list(&Filter::default(), after.as_ref(), PAGE, &local);
+        let page = catalog.list(&Filter::default(), after.as_ref(), PAGE, local);
         let page = page.map_err(failed)?;
         all.extend(page.records.into_iter().flatten());
         after = page.next;
