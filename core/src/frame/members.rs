@@ -251,8 +251,8 @@ pub(super) fn plain_bytes(bytes: &[u8]) -> usize {
         let word = u64::from_le_bytes(*word);
         // The highest bit of the first byte that is equal to this one; later bits may be wrong.
         let equal = |byte: u8| {
-            let zero = word ^ ONES * u64::from(byte);
-            zero.wrapping_sub(ONES) & !zero & ONES << 7
+            let zero = word ^ (ONES * u64::from(byte));
+            zero.wrapping_sub(ONES) & !zero & (ONES << 7)
         };
         let ends = equal(b'"') | equal(b'\\');
         if ends != 0 {
