@@ -176,8 +176,6 @@ pub struct Store {
     /// The lock file. Its descriptor also stands for the recordings' file system in a sync: no other has
     /// to be opened first, and no error goes unseen.
     lock: File,
-    /// Device of the lock file.
-    device: u64,
     house: House,
     /// Name of the directory for trials, unless this instance keeps house.
     trial_dir: String,
@@ -297,7 +295,6 @@ impl Store {
             config,
             syncs: Syncs::new(&lock, device),
             lock,
-            device,
             house: House::new(keeps_house),
             trial_dir: disk::new_trial_dir(),
             door: Arc::default(),
@@ -416,7 +413,7 @@ impl Store {
 
     /// Creates an empty file in the folder of a day, and the folder if it is missing.
     fn create_in(&self, day: Date, path: &Path) -> io::Result<File> {
-        match create_new(path) {
+        let created = match create_new(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // The directory above is never created: when it is gone, somebody has moved or unmounted it,
                 // and will want to put it back.
@@ -426,19 +423,17 @@ impl Store {
                     Err(error) => return Err(error),
                 }
                 self.use_folder(day)?;
-                create_new(path)
+                return create_new(path);
             }
             created => created,
-        }
+        }?;
+        self.use_folder(day).inspect_err(|_| drop(fs::remove_file(path)))?;
+        Ok(created)
     }
 
     /// Locks a file that was just created under these names. `None`: the names are another recording's.
     fn claim(&self, names: Names, file: File) -> io::Result<Option<Part>> {
         let part = Part::new(names, file, self.finished.clone())?;
-        if part.device() != self.device {
-            let day = part.names.key.day();
-            self.use_folder(day).inspect_err(|_| drop(fs::remove_file(part.names.wav_part())))?;
-        }
         match house::try_lock(&part.file) {
             Ok(true) => {}
             // The recovery of another instance took the empty file for an interrupted recording.

@@ -252,7 +252,7 @@ pub(super) fn plain_bytes(bytes: &[u8]) -> usize {
         // The highest bit of the first byte that is equal to this one; later bits may be wrong.
         let equal = |byte: u8| {
             let zero = word ^ (ONES * u64::from(byte));
-            zero.wrapping_sub(ONES) & !zero & ONES << 7
+            zero.wrapping_sub(ONES) & !zero & (ONES << 7)
         };
         let ends = equal(b'"') | equal(b'\\');
         if ends != 0 {

@@ -56,8 +56,8 @@ impl DeadLinks {
 }
 
 impl Store {
-    /// Notes that a recording begins in a folder that was there before, and is perhaps a link. If so, what is written
-    /// there is synced from now on as well: call it where the folder lies on another device than the store.
+    /// Notes that a recording begins in a folder that was there before. If that is a link, what is written
+    /// there is synced from now on as well.
     ///
     /// # Errors
     /// The link leads to no directory, or the system's error.
