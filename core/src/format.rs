@@ -350,17 +350,6 @@ impl Numbers {
         }
     }
 
-    #[cfg(feature = "formats")]
-    const fn tenths(self) -> u8 {
-        self.tenths
-    }
-
-    #[cfg(not(feature = "formats"))]
-    #[expect(clippy::unused_self, reason = "the same call in every build")]
-    const fn tenths(self) -> u8 {
-        0
-    }
-
     #[cfg(feature = "g722")]
     const fn doubling(self) -> u8 {
         self.doubling
@@ -517,11 +506,21 @@ impl ChunkLayout {
     /// Samples in `ms` milliseconds, rounded down.
     #[inline]
     pub(crate) const fn samples(self, ms: u32) -> u64 {
-        ms as u64 * self.per_ms() + self.fraction(ms as u64)
+        let whole = ms as u64 * self.per_ms();
+        #[cfg(feature = "formats")]
+        let whole = whole + self.fraction(ms as u64);
+        whole
+    }
+
+    /// Whether a millisecond is no whole number of samples.
+    #[cfg(feature = "formats")]
+    #[inline]
+    pub(crate) const fn is_fractional(self) -> bool {
+        self.numbers.tenths > 0
     }
 
     /// Samples in `ms` milliseconds, rounded down; `None` if they are too many for a number.
-    #[inline]
+    #[cfg(feature = "formats")]
     pub(crate) const fn samples_at(self, ms: u64) -> Option<u64> {
         match ms.checked_mul(self.per_ms()) {
             Some(whole) => whole.checked_add(self.fraction(ms)),
@@ -530,9 +529,10 @@ impl ChunkLayout {
     }
 
     /// The samples in `ms` milliseconds beyond a whole number in each.
+    #[cfg(feature = "formats")]
     #[inline]
     const fn fraction(self, ms: u64) -> u64 {
-        match self.numbers().tenths() {
+        match self.numbers.tenths {
             0 => 0,
             // Cannot overflow where the whole numbers do not: it is one tenth of a sample.
             tenths => ms / 10 * tenths as u64 + ms % 10 * tenths as u64 / 10,

@@ -119,13 +119,32 @@ impl Pace {
     /// A timestamp in samples; `None` if it has no usable time, or while its unit is in doubt.
     #[inline]
     pub(super) fn samples(&self, layout: ChunkLayout, timestamp: u64) -> Option<u64> {
+        // Apart, so that the way of all other rates has no more instructions.
+        #[cfg(feature = "formats")]
+        if layout.is_fractional() {
+            return self.fractional_samples(layout, timestamp);
+        }
+        let per_ms = layout.per_ms();
+        match self.clock {
+            MediaClock::Milliseconds if self.is_suspicious() => None,
+            MediaClock::Milliseconds => timestamp.checked_mul(per_ms),
+            MediaClock::Samples => timestamp.checked_mul(layout.unit() as u64),
+            MediaClock::Microseconds => {
+                Some(layout.whole_instants(timestamp.checked_mul(per_ms)? / 1000))
+            }
+            _ => None,
+        }
+    }
+
+    /// The same where a millisecond is no whole number of samples.
+    #[cfg(feature = "formats")]
+    #[cold]
+    fn fractional_samples(&self, layout: ChunkLayout, timestamp: u64) -> Option<u64> {
         match self.clock {
             MediaClock::Milliseconds if self.is_suspicious() => None,
             MediaClock::Milliseconds => layout.samples_at(timestamp),
-            MediaClock::Samples => timestamp.checked_mul(layout.unit() as u64),
-            MediaClock::Microseconds => {
-                Some(layout.whole_instants(layout.samples_at(timestamp)? / 1000))
-            }
+            MediaClock::Samples => Some(timestamp),
+            MediaClock::Microseconds => Some(layout.samples_at(timestamp)? / 1000),
             _ => None,
         }
     }
