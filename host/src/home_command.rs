@@ -8,9 +8,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::Builder;
 
-use crate::home::{
-    self, Address, Config, Encryption, Fault, Found, Home, Probe, ProbeError, Variables,
-};
+use crate::home::{self, Address, Config, Encryption, Fault, Found, Home, Probe, Variables};
 use crate::instance::Instance;
 use crate::log::{complain, say};
 use crate::record::{Key, Record, Wav};
@@ -96,12 +94,9 @@ pub struct SyncArgs {
 /// Reasons why a command was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The home cannot be opened.
+    /// The home cannot be opened, or takes no recordings.
     #[error(transparent)]
     Home(#[from] home::Error),
-    /// The home takes no recordings.
-    #[error(transparent)]
-    Refuses(#[from] ProbeError),
     /// The home cannot be reached.
     #[error("--home {address} cannot be reached: {reason}")]
     Away {
@@ -219,7 +214,7 @@ async fn open(args: &PlacesArgs) -> Result<Home, Error> {
         encryption: args.home_sse.clone(),
         evict_after: None,
     })?;
-    match home.probe().await? {
+    match home.probe().await.map_err(home::Error::Refuses)? {
         Probe::Good => {}
         Probe::Limited(warnings) => warnings.iter().for_each(|warning| complain(warning)),
         Probe::Away(reason) => {

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::Error;
 use crate::home::{self, Address, Fault, Home, Probe};
 use crate::outbox::Outbox;
 use crate::store::{Evictable, Store};
@@ -85,12 +84,12 @@ impl Uploads {
     /// entries of the recordings that are uploaded.
     ///
     /// # Errors
-    /// [`Error::Home`] or [`Error::HomeRefuses`]: the settings have to be changed.
+    /// The settings have to be changed.
     pub(crate) async fn open(
         config: home::Config,
         store_dir: &Path,
         webhooks: Option<Outbox>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, home::Error> {
         let home = Home::open(&config)?;
         let address = config.address.to_string();
         let is_tried = match home.probe().await? {
