@@ -319,8 +319,8 @@ pub struct LimitsArgs {
     #[arg(long, env = "CALLREEL_DRAIN", value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub drain: Duration,
 
-    /// Time before a drain in which /readyz answers 503, and new calls are taken. So long a balancer needs to
-    /// send them elsewhere. --drain counts from then on; a second signal ends it
+    /// Time for which /readyz answers 503 before a drain; new calls are taken meanwhile, until a balancer sends
+    /// them elsewhere. --drain counts from then on. A second signal ends it
     #[arg(long, env = "CALLREEL_DRAIN_DELAY", value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub drain_delay: Duration,
 

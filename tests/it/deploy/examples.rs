@@ -99,7 +99,7 @@ fn the_pod_of_the_manifests_is_a_recorder_that_answers_its_probes_and_has_time_t
     assert!(noticed_s <= seconds(value("--drain-delay")));
     // The program takes the arguments.
     let dir = tempfile::tempdir().unwrap();
-    let own = ["--dir=", "--listen=", "--admin=", "serve"];
+    let own = ["--dir=", "--listen=", "--admin=", "--log-format=", "serve"];
     let taken: Vec<&str> =
         args.iter().copied().filter(|arg| !own.iter().any(|own| arg.starts_with(own))).collect();
     let setup = Setup::new(dir.path()).env("CALLREEL_ADMIN_TOKEN", TOKEN).args(&taken).plain();
