@@ -1,6 +1,5 @@
 //! The voice bot of a relayed call in its recording: what it sends, and its channel in the file.
 
-use std::slice::Chunks;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -76,6 +75,12 @@ impl Recording {
         }
     }
 
+    /// Notes that messages of the provider were left out, since the disk was behind.
+    pub const fn note_left_out(&mut self, messages: u64) {
+        self.left_out += messages;
+        self.to_note = true;
+    }
+
     /// Takes the provider's word that a mark of the bot has been reached. Without a bot, changes nothing.
     pub fn take_echo(&mut self, name: &str, now: Instant) {
         self.with_bot(|heard| heard.take_echo(name, now));
@@ -96,7 +101,7 @@ impl Recording {
         while !turn.is_drained() {
             let (samples, caller) = match turn.poll_run(&mut room) {
                 Run::Bytes(0) => break,
-                Run::Bytes(count) => ((count / width) as u64, Some(room[..count].chunks(width))),
+                Run::Bytes(count) => ((count / width) as u64, Some(&room[..count])),
                 Run::Silence(samples) => (samples, None),
             };
             self.append_beside(samples, caller, &mut heard, posts, now);
@@ -111,11 +116,14 @@ impl Recording {
     fn append_beside(
         &mut self,
         samples: u64,
-        mut caller: Option<Chunks<'_, u8>>,
+        mut caller: Option<&[u8]>,
         heard: &mut Heard,
         posts: &mut Posts,
         now: Instant,
     ) {
+        let codec = self.format.codec;
+        let width = codec.width();
+        let silence = [codec.silence(); MONO_BYTES];
         let until = self.end_sample() + samples;
         while let rest @ 1.. = until.saturating_sub(self.end_sample()) {
             let (count, is_heard) = match heard.poll(until) {
@@ -127,23 +135,25 @@ impl Recording {
                 self.append_silence(count, posts, now);
                 continue;
             }
-            let (width, silence) = (self.format.codec.width(), self.format.codec.silence());
             let mut rest = usize::try_from(count).unwrap_or(usize::MAX);
             while rest > 0 {
                 let room = self.room();
-                let fitting = rest.min(room.len() / (2 * width));
-                let frames = &mut room[..fitting * 2 * width];
-                frames.fill(silence);
-                for frame in frames.chunks_exact_mut(2 * width) {
-                    if let Some(sample) = caller.as_mut().and_then(Iterator::next) {
-                        frame[..width].copy_from_slice(sample);
-                    }
-                }
+                let most = (rest.saturating_mul(width)).min(room.len() / 2).min(MONO_BYTES);
+                let of_bot = match is_heard {
+                    true => Some(heard.front(most)).filter(|samples| !samples.is_empty()),
+                    false => None,
+                };
+                let of_bot = of_bot.unwrap_or(&silence[..most]);
+                let of_caller = caller.unwrap_or(&silence);
+                let bytes = of_bot.len().min(of_caller.len()) / width * width;
+                let frames = &mut room[..2 * bytes];
+                codec.interleave(of_caller, of_bot, frames);
                 if is_heard {
-                    heard.fill(frames);
+                    heard.pass(bytes);
                 }
-                self.append(fitting * 2 * width, posts, now);
-                rest -= fitting;
+                caller = caller.map(|samples| &samples[bytes..]);
+                self.append(2 * bytes, posts, now);
+                rest -= bytes / width;
             }
         }
     }

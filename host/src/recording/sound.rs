@@ -17,40 +17,30 @@ pub(super) struct Sound {
 }
 
 impl Sound {
-    /// Takes note of interleaved samples in `codec`: whole sample frames.
-    pub(super) fn note(&mut self, codec: Codec, bytes: &[u8], channels: u16) {
-        match codec {
-            Codec::Alaw => self.note_samples(bytes, channels, |[code]| decode_alaw(code)),
-            // The session decodes it.
-            Codec::G722 => {}
-            Codec::L16Be => self.note_samples(bytes, channels, i16::from_be_bytes),
-            Codec::L16Le => self.note_samples(bytes, channels, i16::from_le_bytes),
-            Codec::Mulaw => self.note_samples(bytes, channels, |[code]| decode_mulaw(code)),
+    /// Takes note of interleaved samples in `codec`, whole sample frames, with these largest amplitudes of the
+    /// channels.
+    pub(super) fn note(&mut self, codec: Codec, bytes: &[u8], channels: u16, loudest: [u16; 2]) {
+        for (heard, loudest) in self.heard.iter_mut().zip(loudest) {
+            *heard |= loudest > SILENT_MAX;
         }
-    }
-
-    /// Takes note of samples of `WIDTH` bytes.
-    fn note_samples<const WIDTH: usize>(
-        &mut self,
-        bytes: &[u8],
-        channels: u16,
-        decode: impl Fn([u8; WIDTH]) -> i16,
-    ) {
-        let is_sound = |sample: i16| sample.unsigned_abs() > SILENT_MAX;
-        let samples = bytes.as_chunks::<WIDTH>().0;
-        if channels == 1 {
-            let mut samples = samples.iter();
-            self.heard[0] = self.heard[0] || samples.any(|sample| is_sound(decode(*sample)));
+        let [left, right] = loudest;
+        if channels == 1 || self.different || loudest == [0; 2] {
             return;
         }
-        for pair in samples.as_chunks::<2>().0 {
-            if self.heard == [true; 2] && self.different {
-                return;
-            }
-            let [left, right] = pair.map(&decode);
-            self.heard[0] |= is_sound(left);
-            self.heard[1] |= is_sound(right);
-            self.different |= left != right;
-        }
+        self.different = left != right
+            || match codec {
+                Codec::Alaw => differ(bytes, |[code]| decode_alaw(code)),
+                // The session decodes it.
+                Codec::G722 => false,
+                Codec::L16Be | Codec::L16Le => differ(bytes, i16::from_ne_bytes),
+                Codec::Mulaw => differ(bytes, |[code]| decode_mulaw(code)),
+            };
     }
+}
+
+/// Whether two channels of samples of `WIDTH` bytes differ.
+fn differ<const WIDTH: usize>(bytes: &[u8], decode: impl Fn([u8; WIDTH]) -> i16) -> bool {
+    let frames = bytes.as_chunks::<WIDTH>().0.as_chunks::<2>().0;
+    // Zero has two codes in mu-law.
+    frames.iter().any(|[left, right]| left != right && decode(*left) != decode(*right))
 }
