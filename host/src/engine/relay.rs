@@ -1,9 +1,12 @@
 //! The threads of relayed calls: each message goes on to the other side at once.
 //!
-//! A relayed call has a deadline, so these threads never sleep while bytes wait, and do nothing before the
-//! bytes at hand have gone on. A copy of them waits for the recorder's turn, ten times a second: ten messages
-//! together cost little more than one. Calls take these turns one by one, with a look at the sockets between
-//! them. Nothing that happens to the recorder ends the call.
+//! A relayed call has a deadline, so these threads do nothing before the bytes at hand have gone on. A copy of
+//! them waits for the recorder's turn, ten times a second: ten messages together cost little more than one.
+//! Calls take these turns one by one, with a look at the sockets between them. Nothing that happens to the
+//! recorder ends the call.
+//!
+//! To wake up costs a thread more than to pass a message on. So a thread that wakes up for thousands of
+//! messages a second lets some come together.
 
 mod pair;
 mod recorder;
@@ -30,6 +33,12 @@ const TEND_INTERVAL: Duration = Duration::from_millis(200);
 /// Time from one turn of a call's recorder to the next.
 const RECORD_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Reports of sockets within [`RECORD_INTERVAL`] from which a thread gathers messages: those of a hundred calls.
+const GATHER_FROM: usize = 1000;
+
+/// Time for which it gathers them. The system adds some 50 us.
+const GATHER_TIME: Duration = Duration::from_micros(50);
+
 /// Reports of sockets for each of which a call more may have its recorder's turn before the next look at the
 /// sockets. A turn is for some ten messages, so the turns keep pace with the messages.
 const REPORTS_PER_TURN: usize = 8;
@@ -46,18 +55,24 @@ pub(super) struct Relay {
     ready: Vec<Token>,
     /// All calls, in the order in which their recorders have their turns, with the times of these.
     turns: VecDeque<(Instant, Token)>,
+    /// Reports of sockets since this time.
+    reports: (Instant, usize),
+    /// So many messages come that it gathers them.
+    is_gathering: bool,
     desk: Desk,
     drain_until: Option<Instant>,
 }
 
 impl Relay {
-    pub(super) const fn new(inbox: Arc<Inbox>, poll: Poll, desk: Desk) -> Self {
+    pub(super) fn new(inbox: Arc<Inbox>, poll: Poll, desk: Desk) -> Self {
         Self {
             inbox,
             poll,
             pairs: Slots::new(),
             ready: Vec::new(),
             turns: VecDeque::new(),
+            reports: (Instant::now(), 0),
+            is_gathering: false,
             desk,
             drain_until: None,
         }
@@ -73,6 +88,7 @@ impl Relay {
             self.read_messages(now);
             self.pass(now);
             self.take_turns(1 + reports / REPORTS_PER_TURN, now);
+            self.note_reports(reports, now);
             self.desk.context.posts.send();
             if self.drain_until.is_some_and(|until| self.pairs.is_empty() || now >= until) {
                 self.inbox.pulse.rest();
@@ -88,6 +104,9 @@ impl Relay {
             true => next_turn.map_or(TEND_INTERVAL, |wait| wait.min(TEND_INTERVAL)),
             false => Duration::ZERO,
         };
+        if self.is_gathering && timeout > Duration::ZERO {
+            std::thread::sleep(GATHER_TIME);
+        }
         match self.poll.poll(events, Some(timeout)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return 0,
@@ -109,6 +128,16 @@ impl Relay {
             }
         }
         reports
+    }
+
+    /// Counts reports of sockets, and sees from time to time whether they are many.
+    fn note_reports(&mut self, reports: usize, now: Instant) {
+        let (since, count) = &mut self.reports;
+        *count += reports;
+        if now - *since >= RECORD_INTERVAL {
+            self.is_gathering = *count >= GATHER_FROM;
+            (*since, *count) = (now, 0);
+        }
     }
 
     fn read_messages(&mut self, now: Instant) {
