@@ -125,20 +125,29 @@ impl Recording {
         let width = codec.width();
         let silence = [codec.silence(); MONO_BYTES];
         let until = self.end_sample() + samples;
-        while let rest @ 1.. = until.saturating_sub(self.end_sample()) {
+        // Bytes of the room that are filled: pieces that follow each other are measured together.
+        let mut filled = 0;
+        while let rest @ 1.. =
+            until.saturating_sub(self.end_sample() + (filled / (2 * width)) as u64)
+        {
             let (count, is_heard) = match heard.poll(until) {
                 Some(Piece::Audio(count @ 1..)) => (count.min(rest), true),
                 Some(Piece::Silence(count @ 1..)) => (count.min(rest), false),
                 _ => (rest, false),
             };
             if caller.is_none() && !is_heard {
+                self.append_some(std::mem::take(&mut filled), posts, now);
                 self.append_silence(count, posts, now);
                 continue;
             }
             let mut rest = usize::try_from(count).unwrap_or(usize::MAX);
             while rest > 0 {
-                let room = self.room();
+                let room = &mut self.room()[filled..];
                 let most = (rest.saturating_mul(width)).min(room.len() / 2).min(MONO_BYTES);
+                if most < width {
+                    self.append_some(std::mem::take(&mut filled), posts, now);
+                    continue;
+                }
                 let of_bot = match is_heard {
                     true => Some(heard.front(most)).filter(|samples| !samples.is_empty()),
                     false => None,
@@ -146,15 +155,22 @@ impl Recording {
                 let of_bot = of_bot.unwrap_or(&silence[..most]);
                 let of_caller = caller.unwrap_or(&silence);
                 let bytes = of_bot.len().min(of_caller.len()) / width * width;
-                let frames = &mut room[..2 * bytes];
-                codec.interleave(of_caller, of_bot, frames);
+                codec.interleave(of_caller, of_bot, &mut room[..2 * bytes]);
                 if is_heard {
                     heard.pass(bytes);
                 }
                 caller = caller.map(|samples| &samples[bytes..]);
-                self.append(2 * bytes, posts, now);
+                filled += 2 * bytes;
                 rest -= bytes / width;
             }
+        }
+        self.append_some(filled, posts, now);
+    }
+
+    /// Appends the first `count` bytes of the room, if there are any.
+    fn append_some(&mut self, count: usize, posts: &mut Posts, now: Instant) {
+        if count > 0 {
+            self.append(count, posts, now);
         }
     }
 
