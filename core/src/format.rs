@@ -99,6 +99,22 @@ impl Codec {
     #[inline(never)]
     #[must_use]
     pub fn loudest(self, bytes: &[u8], is_stereo: bool) -> [u16; 2] {
+        #[cfg(feature = "conversation")]
+        if is_stereo && matches!(self, Self::Alaw | Self::Mulaw) {
+            let (blocks, rest) = bytes.as_chunks();
+            let [left, right] = self.loudest_of(rest, true);
+            if blocks.is_empty() {
+                return [left, right];
+            }
+            let [more_left, more_right] = self.loudest_in(blocks);
+            return [left.max(more_left), right.max(more_right)];
+        }
+        self.loudest_of(bytes, is_stereo)
+    }
+
+    /// The largest amplitudes, sample by sample.
+    #[inline(always)]
+    fn loudest_of(self, bytes: &[u8], is_stereo: bool) -> [u16; 2] {
         match self {
             // As below; one more, since the smallest amplitude of a sample is not that of no sample.
             Self::Alaw => {
@@ -118,43 +134,76 @@ impl Codec {
         }
     }
 
+    /// Puts the samples of two tracks in turns into `frames`, up to the end of the shortest of the three.
+    ///
+    /// ```
+    /// use callreel_core::format::Codec;
+    ///
+    /// let mut frames = [0; 6];
+    /// Codec::Mulaw.interleave(b"abc", b"xyz", &mut frames);
+    /// assert_eq!(&frames, b"axbycz");
+    /// ```
+    #[cfg(feature = "relay")]
+    // Out of line: the crate of the caller may be built for size, without SIMD.
+    #[inline(never)]
+    pub fn interleave(self, first: &[u8], second: &[u8], frames: &mut [u8]) {
+        if self.width() == 1 {
+            let frames = frames.as_chunks_mut::<2>().0.iter_mut();
+            for ((frame, first), second) in frames.zip(first).zip(second) {
+                *frame = [*first, *second];
+            }
+        } else {
+            let [firsts, seconds] = [first, second].map(|bytes| bytes.as_chunks::<2>().0);
+            let frames = frames.as_chunks_mut::<4>().0.iter_mut();
+            for ((frame, [a, b]), [c, d]) in frames.zip(firsts).zip(seconds) {
+                *frame = [*a, *b, *c, *d];
+            }
+        }
+    }
+
     /// As [`loudest`](Self::loudest) of two channels, in fewer instructions for the telephone network.
     #[cfg(feature = "conversation")]
     #[inline]
     pub(crate) fn loudest_pair(self, block: &[u8; BLOCK_BYTES]) -> [u16; 2] {
         match self {
-            Self::Alaw => loudest_code(block, g711::ALAW_INVERTED)
-                .map(|code| g711::decode_alaw(code).unsigned_abs()),
-            Self::Mulaw => {
-                loudest_code(block, 0xFF).map(|code| g711::decode_mulaw(code).unsigned_abs())
-            }
+            Self::Alaw | Self::Mulaw => self.loudest_in(core::array::from_ref(block)),
             Self::G722 | Self::L16Be | Self::L16Le => self.loudest(block, true),
         }
+    }
+
+    /// The largest amplitudes of two channels of a companded codec. The length of a block is known, so that the
+    /// compiler makes it a few instructions without a loop.
+    #[cfg(feature = "conversation")]
+    #[inline(always)]
+    fn loudest_in(self, blocks: &[[u8; BLOCK_BYTES]]) -> [u16; 2] {
+        // With these bits inverted and without the sign bit, a larger code is louder.
+        let is_alaw = self == Self::Alaw;
+        let inverted = if is_alaw { g711::ALAW_INVERTED } else { 0xFF };
+        let inverted_both = u16::from_le_bytes([inverted; 2]);
+        let (mut left, mut right) = ([0; 8], [0; 8]);
+        for block in blocks {
+            for part in block.as_chunks::<16>().0 {
+                let lanes = left.iter_mut().zip(&mut right);
+                for ((left, right), pair) in lanes.zip(part.as_chunks::<2>().0) {
+                    let both = ((u16::from_le_bytes(*pair) ^ inverted_both) & 0x7F7F).cast_signed();
+                    *left = (both & 0xFF).max(*left);
+                    // The code of the left channel behind it does not matter.
+                    *right = both.max(*right);
+                }
+            }
+        }
+        let [left, right] = [left, right].map(|lanes| lanes.into_iter().fold(0, i16::max));
+        [left, right >> 8].map(|code| {
+            let code = code as u8 ^ inverted;
+            let sample = if is_alaw { g711::decode_alaw(code) } else { g711::decode_mulaw(code) };
+            sample.unsigned_abs()
+        })
     }
 }
 
 /// Bytes of two tracks of the telephone network in 5 ms.
 #[cfg(feature = "conversation")]
 pub(crate) const BLOCK_BYTES: usize = 80;
-
-/// The loudest code of each channel, of a companded codec that inverts these bits: with the bits as they
-/// were, and without the sign bit, a larger code is louder. The length is known, so that the compiler makes
-/// it a few instructions without a loop.
-#[cfg(feature = "conversation")]
-#[inline(always)]
-fn loudest_code(block: &[u8; BLOCK_BYTES], inverted: u8) -> [u8; 2] {
-    let inverted_both = u16::from_le_bytes([inverted; 2]);
-    let (mut left, mut right) = ([0; 8], [0; 8]);
-    for part in block.as_chunks::<16>().0 {
-        let lanes = left.iter_mut().zip(&mut right);
-        for ((left, right), pair) in lanes.zip(part.as_chunks::<2>().0) {
-            let both = ((u16::from_le_bytes(*pair) ^ inverted_both) & 0x7F7F).cast_signed();
-            *left = (both & 0xFF).max(*left);
-            *right = (both >> 8).max(*right);
-        }
-    }
-    [left, right].map(|lanes| lanes.into_iter().fold(0, i16::max) as u8 ^ inverted)
-}
 
 /// The loudest sample of each channel, as `loudness` measures samples of `WIDTH` bytes. The default of `T`
 /// is the loudness of silence. The compiler turns loops of this form into SIMD.

@@ -114,6 +114,8 @@ pub enum PeerError {
     Depth,
     /// Not JSON (RFC 8259).
     Json,
+    /// Longer than the messages that are read.
+    Length,
     /// Not an object; or a field that the event needs is absent, has another type, or occurs twice.
     Shape,
     /// Audio of a track that the stream did not announce.
@@ -122,7 +124,8 @@ pub enum PeerError {
 
 impl PeerError {
     /// Every reason, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 5] = [Self::Base64, Self::Depth, Self::Json, Self::Shape, Self::Track];
+    pub const ALL: [Self; 6] =
+        [Self::Base64, Self::Depth, Self::Json, Self::Length, Self::Shape, Self::Track];
 
     /// Index in [`ALL`](Self::ALL).
     #[must_use]
@@ -137,6 +140,7 @@ impl PeerError {
             Self::Base64 => "base64",
             Self::Depth => "depth",
             Self::Json => "json",
+            Self::Length => "length",
             Self::Shape => "shape",
             Self::Track => "track",
         }
@@ -149,6 +153,7 @@ impl fmt::Display for PeerError {
             Self::Base64 => "the peer's payload is not padded standard base64",
             Self::Depth => "the peer's message nests too deep",
             Self::Json => "the peer's message is not JSON",
+            Self::Length => "the peer's message is longer than those that are read",
             Self::Shape => "the peer's message has a missing, repeated or mistyped field",
             Self::Track => "the peer sent audio of a track it did not announce",
         })

@@ -164,6 +164,12 @@ pub struct Decoder {
     /// Kind of the unfinished message.
     kind: Option<Kind>,
     closed: bool,
+    /// Messages that cannot be read are left out, and do not close.
+    goes_on: bool,
+    /// The unfinished message is left out.
+    is_left_out: bool,
+    /// Payload bytes of a frame that is left out which are still to come.
+    skipped: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,7 +186,37 @@ impl Decoder {
     /// KB with twelve of 60 bytes): 2048 is a sound choice where memory is scarce.
     #[must_use]
     pub const fn new(message_bytes_max: usize) -> Self {
-        Self { message_bytes_max, message: 0, valid: 0, next: 0, kind: None, closed: false }
+        Self {
+            message_bytes_max,
+            message: 0,
+            valid: 0,
+            next: 0,
+            kind: None,
+            closed: false,
+            goes_on: false,
+            is_left_out: false,
+            skipped: 0,
+        }
+    }
+
+    /// The same decoder for a connection that another program closes: a message that is too long or not UTF-8
+    /// is left out. [`poll`](Self::poll) returns its error, and goes on behind it;
+    /// [`is_closed`](Self::is_closed) tells the errors after which it does not.
+    ///
+    /// ```
+    /// use callreel_core::ws::{CloseCode, Decoder, Event};
+    ///
+    /// // Three messages, masked with zeros: the second one is too long.
+    /// let mut bytes = *b"\x81\x82\0\0\0\0hi\x81\x85\0\0\0\0hello\x81\x82\0\0\0\0ho";
+    /// let mut decoder = Decoder::new(4).leaving_out();
+    /// assert!(matches!(decoder.poll(&mut bytes), Some(Ok(Event::Text(text))) if text == b"hi"));
+    /// assert_eq!(decoder.poll(&mut bytes), Some(Err(CloseCode::TOO_LONG)));
+    /// assert!(matches!(decoder.poll(&mut bytes), Some(Ok(Event::Text(text))) if text == b"ho"));
+    /// assert!(!decoder.is_closed());
+    /// ```
+    #[must_use]
+    pub const fn leaving_out(self) -> Self {
+        Self { goes_on: true, ..self }
     }
 
     /// Finds the next event; `None` when more bytes must arrive first.
@@ -191,7 +227,7 @@ impl Decoder {
     /// # Errors
     /// The code to close the connection with: [`PROTOCOL`](CloseCode::PROTOCOL),
     /// [`NOT_UTF8`](CloseCode::NOT_UTF8) or [`TOO_LONG`](CloseCode::TOO_LONG). Earlier events stay
-    /// valid; later calls return `None`.
+    /// valid; later calls return `None`, unless the message is [left out](Self::leaving_out).
     #[inline]
     pub fn poll<'b>(&mut self, bytes: &'b mut [u8]) -> Option<Result<Event<'b>, CloseCode>> {
         if self.closed {
@@ -199,8 +235,10 @@ impl Decoder {
             return None;
         }
         let result = self.step(bytes);
-        if matches!(result, Some(Err(_) | Ok(Event::Close(_)))) {
-            self.closed = true;
+        if let Some(Err(code)) = result {
+            self.closed |= !self.goes_on || code == CloseCode::PROTOCOL;
+        }
+        if self.closed {
             self.message = 0;
         }
         result
@@ -227,11 +265,22 @@ impl Decoder {
 
     fn step<'b>(&mut self, bytes: &'b mut [u8]) -> Option<Result<Event<'b>, CloseCode>> {
         loop {
+            if self.skipped > 0 {
+                let here = self.skipped.min(bytes.len().saturating_sub(self.next));
+                (self.next, self.skipped) = (self.next + here, self.skipped - here);
+            }
             let header = match Header::parse(bytes.get(self.next..)?, true) {
                 Ok(header) => header?,
                 Err(code) => return Some(Err(code)),
             };
+            if header.opcode == OPCODE_CONTINUATION && self.is_left_out {
+                self.leave_out(&header);
+                self.pass_over(&header);
+                continue;
+            }
             if let Err(code) = self.check(&header) {
+                self.leave_out(&header);
+                self.pass_over(&header);
                 return Some(Err(code));
             }
             let start = self.next + header.bytes;
@@ -242,7 +291,10 @@ impl Decoder {
             match header.opcode {
                 OPCODE_PING => return Some(Ok(Event::Ping(bytes.get(start..end)?))),
                 OPCODE_PONG => return Some(Ok(Event::Pong)),
-                OPCODE_CLOSE => return Some(closing(bytes.get(start..end)?)),
+                OPCODE_CLOSE => {
+                    self.closed = true;
+                    return Some(closing(bytes.get(start..end)?));
+                }
                 // A message in one frame: no bytes move.
                 OPCODE_TEXT if header.fin => {
                     let text = bytes.get_mut(start..end)?;
@@ -258,6 +310,7 @@ impl Decoder {
                 }
                 _ => {
                     if let Err(code) = self.join(bytes, &header, start) {
+                        self.leave_out(&header);
                         return Some(Err(code));
                     }
                 }
@@ -287,6 +340,22 @@ impl Decoder {
             return Err(CloseCode::TOO_LONG);
         }
         Ok(())
+    }
+
+    /// Leaves out the message of a frame, and the frames of it that follow.
+    #[cold]
+    fn leave_out(&mut self, header: &Header) {
+        (self.message, self.valid) = (0, 0);
+        self.is_left_out = !header.fin;
+        // What it was matters no more.
+        self.kind = self.is_left_out.then_some(Kind::Binary);
+    }
+
+    /// Passes over the payload of a frame, as far as it has come.
+    #[cold]
+    fn pass_over(&mut self, header: &Header) {
+        self.next = self.next.saturating_add(header.bytes);
+        self.skipped = header.payload;
     }
 
     /// Appends a fragment, unmasked at `start`, to the message at the start of `bytes`.

@@ -270,9 +270,20 @@ impl Entry {
     }
 
     /// Asks for a pause, or for the end of the pause. The media thread heeds it before the next message
-    /// that it handles, and the last request counts.
+    /// that comes, and the last request counts.
     pub fn ask_pause(&self, cause: Option<PauseCause>) {
-        self.pause.set(cause);
+        self.ask_pause_at(cause, Instant::now());
+    }
+
+    /// Like [`ask_pause`](Self::ask_pause), as of another time.
+    pub fn ask_pause_at(&self, cause: Option<PauseCause>, at: Instant) {
+        self.pause.set(cause, at);
+    }
+
+    /// Whether the last request for a pause or its end came after the message at hand, which came at `now`.
+    #[must_use]
+    pub fn is_pause_later_than(&self, now: Instant) -> bool {
+        self.pause.is_later_than(now)
     }
 
     /// The cause of the pause that was asked for last; `None` if the recording is to go on.
@@ -321,13 +332,15 @@ impl Tap {
         &self.entry
     }
 
-    /// Adds interleaved samples, as the bytes that they arrived in: whole sample frames.
-    pub fn append(&mut self, bytes: &[u8]) {
+    /// Adds interleaved samples, as the bytes that they arrived in: whole sample frames. Returns the largest
+    /// amplitude of each channel in them.
+    pub fn append(&mut self, bytes: &[u8]) -> [u16; 2] {
         self.samples += (bytes.len() / (self.codec.width() * self.channels)) as u64;
-        self.loudest.note(self.codec, bytes, self.channels);
+        let found = self.loudest.note(self.codec, bytes, self.channels);
         if self.entry.listeners.load(Ordering::Acquire) > 0 {
             self.play(bytes);
         }
+        found
     }
 
     /// Puts samples into the ring of the listeners.

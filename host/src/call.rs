@@ -192,10 +192,13 @@ impl Call {
         }
     }
 
-    /// The same connection, with facts that no message tells.
+    /// The same connection, with facts that no message tells. With a voice bot, messages that cannot be read
+    /// do not end it.
     #[must_use]
     pub fn knowing(self, known: Arc<Known>) -> Self {
-        Self { known, ..self }
+        let decoder = self.decoder;
+        let decoder = if known.has_bot { decoder.leaving_out() } else { decoder };
+        Self { known, decoder, ..self }
     }
 
     /// Handles bytes of the connection: those that the last result kept, and new ones behind them.
@@ -233,9 +236,10 @@ impl Call {
                     let code = code.unwrap_or(ws::CloseCode::NORMAL);
                     self.end(End::Close, code, context, now);
                 }
-                Err(code) => {
+                Err(code) if self.decoder.is_closed() => {
                     self.end(End::Protocol, code, context, now);
                 }
+                Err(code) => self.leave_out(code, context, now),
             }
         }
         let is_held_back = self.has_to_wait(false, now) || self.answers.is_full();

@@ -283,9 +283,6 @@ fn size_of_chunk(chunk: &[u8]) -> usize {
     size.map_or(0, |size| u32::from_le_bytes(*size) as usize)
 }
 
-/// The name and the contents of a chunk.
-type Chunk = ([u8; 4], Vec<u8>);
-
 /// The chunks of a file from `at` to its end.
 fn chunks_from(file: &File, at: u64, end: u64) -> Result<Vec<Chunk>, Error> {
     let bytes = end.saturating_sub(at);

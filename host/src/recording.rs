@@ -140,6 +140,8 @@ pub struct Recording {
     /// Time of the last record write, and the time until the next one may follow.
     noted: (Instant, Duration),
     to_note: bool,
+    /// Messages that were left out before they came here.
+    left_out: u64,
     /// Sum of the stream's fault counts and lost samples at the last look.
     amiss: u64,
     /// The pause that goes on.
@@ -209,6 +211,7 @@ impl Recording {
             capture_is_torn: false,
             noted: (now, NOTE_INTERVAL),
             to_note: false,
+            left_out: 0,
             amiss: 0,
             pause: None,
             order: Order::of(format),
@@ -275,11 +278,11 @@ impl Recording {
     fn show(&mut self, from: usize, to: usize) {
         let AudioFormat { codec, spec, .. } = self.format;
         let bytes = &self.block[from..to];
-        self.sound.note(codec, bytes, spec.channels);
+        let loudest = self.tap.append(bytes);
+        self.sound.note(codec, bytes, spec.channels, loudest);
         if let Some(facts) = &mut self.facts {
             facts.hear(bytes, &self.tap);
         }
-        self.tap.append(bytes);
     }
 
     /// Appends `samples` samples of silence on each channel. Takes no memory, except that short silence
@@ -501,6 +504,12 @@ impl Recording {
         if self.lost > 0 {
             record.lost_ms = lost_ms;
             record.damage("the disk was too slow or full: some audio became silence");
+        }
+        if self.left_out > 0 {
+            record.damage(&format!(
+                "the disk was too slow or full: {} messages of the provider were left out",
+                self.left_out
+            ));
         }
         let tracks = record.tracks.iter().zip(self.sound.heard);
         record.silent_tracks =

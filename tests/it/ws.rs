@@ -69,6 +69,55 @@ fn lawful() -> Vec<u8> {
     .concat()
 }
 
+/// The events of a decoder that leaves out messages which cannot be read. The bytes come in parts of this length.
+fn events_with_some_left_out(bytes: &[u8], length: usize) -> Vec<Said> {
+    let mut decoder = Decoder::new(LIMIT).leaving_out();
+    let (mut buffer, mut found) = (Vec::new(), Vec::new());
+    for part in bytes.chunks(length) {
+        buffer.extend_from_slice(part);
+        while let Some(event) = decoder.poll(&mut buffer) {
+            found.push(said(event));
+        }
+        let kept = decoder.compact(&mut buffer);
+        assert!(kept <= LIMIT + OVERHEAD_BYTES_MAX, "{kept}");
+        buffer.truncate(kept);
+    }
+    found
+}
+
+#[test]
+fn a_message_that_is_left_out_changes_no_other() {
+    let bytes = [
+        text("one"),
+        text(vec![b'x'; LIMIT + 1]),
+        frame(TEXT, &[b'x'; 600]),
+        frame(FIN | PING, b"p"),
+        frame(CONTINUATION, &[b'x'; LIMIT]),
+        frame(CONTINUATION, &[b'x'; LIMIT + 1]),
+        frame(FIN | PONG, b""),
+        frame(FIN | CONTINUATION, &[b'x'; 7]),
+        text("two"),
+        text(b"\xff"),
+        frame(TEXT, b"\xff"),
+        frame(FIN | CONTINUATION, b"x"),
+        frame(TEXT, b"thr"),
+        frame(FIN | CONTINUATION, b"ee"),
+        frame(FIN | CLOSE, &[3, 232, 0xFF]),
+        text("later"),
+    ]
+    .concat();
+    let ping = Said::Ping(b"p".to_vec());
+    let [too_long, not_utf8] = [1009, 1007].map(Said::Error);
+    let expected = [
+        &[word("one"), too_long.clone(), ping, too_long, Said::Pong, word("two")][..],
+        &[not_utf8.clone(), not_utf8.clone(), word("three"), not_utf8],
+    ]
+    .concat();
+    for length in (1..200).chain([bytes.len()]) {
+        assert_eq!(events_with_some_left_out(&bytes, length), expected, "{length}");
+    }
+}
+
 #[test]
 fn bytes_cut_anywhere_and_joined_anyhow_are_the_same_messages() {
     let bytes = lawful();

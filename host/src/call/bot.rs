@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use callreel_core::format::Format;
-use callreel_core::frame::Text;
 use callreel_core::frame::bot::{self, BotFrame};
+use callreel_core::frame::{PeerError, Text};
+use callreel_core::ws::CloseCode;
 
 use super::routing::Routed as _;
 use super::{Call, Context};
@@ -80,6 +81,26 @@ impl Call {
         }
         let converted = converted(bytes, told, own);
         self.tell_bot(FromBot::Audio(&converted), context, now);
+    }
+
+    /// Counts a message of the provider that cannot be read: it is too long or not UTF-8.
+    pub(super) fn leave_out(&mut self, code: CloseCode, context: &mut Context, now: Instant) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.heard = now;
+        if let Some(line) = &mut self.line {
+            // It is in no capture.
+            line.clear();
+        }
+        let is_long = code == CloseCode::TOO_LONG;
+        self.reject(if is_long { PeerError::Length } else { PeerError::Json }, context, now);
+    }
+
+    /// Notes that messages of the provider were left out, since the disk was behind.
+    pub fn note_left_out(&mut self, messages: u64) {
+        let recordings = self.streams.iter_mut().filter_map(|stream| stream.recording.as_mut());
+        recordings.for_each(|recording| recording.note_left_out(messages));
     }
 
     /// Gives a message to the stream that began last.

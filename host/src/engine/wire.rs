@@ -141,6 +141,21 @@ impl Wire {
         self.unsent.extend(bytes);
     }
 
+    /// Sends bytes behind those that wait, as far as the socket accepts them; the others wait, too.
+    pub(super) fn pass_on(&mut self, mut bytes: &[u8]) {
+        if self.tls.is_none() && self.unsent.is_empty() && !self.is_closing {
+            // An error is told by the next read.
+            let sent = self.socket.write(bytes).unwrap_or(0);
+            bytes = &bytes[sent..];
+        }
+        if !bytes.is_empty() {
+            self.queue(bytes);
+        }
+        if self.tls.is_some() {
+            self.flush();
+        }
+    }
+
     /// Sends a frame, and ends this side's stream behind it and the bytes that wait; the peer may still send.
     pub(super) fn close(&mut self, frame: &[u8]) {
         self.queue(frame);

@@ -1,6 +1,5 @@
 //! The voice bot of a relayed call in its recording: what it sends, and its channel in the file.
 
-use std::slice::Chunks;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -76,6 +75,12 @@ impl Recording {
         }
     }
 
+    /// Notes that messages of the provider were left out, since the disk was behind.
+    pub const fn note_left_out(&mut self, messages: u64) {
+        self.left_out += messages;
+        self.to_note = true;
+    }
+
     /// Takes the provider's word that a mark of the bot has been reached. Without a bot, changes nothing.
     pub fn take_echo(&mut self, name: &str, now: Instant) {
         self.with_bot(|heard| heard.take_echo(name, now));
@@ -96,7 +101,7 @@ impl Recording {
         while !turn.is_drained() {
             let (samples, caller) = match turn.poll_run(&mut room) {
                 Run::Bytes(0) => break,
-                Run::Bytes(count) => ((count / width) as u64, Some(room[..count].chunks(width))),
+                Run::Bytes(count) => ((count / width) as u64, Some(&room[..count])),
                 Run::Silence(samples) => (samples, None),
             };
             self.append_beside(samples, caller, &mut heard, posts, now);
@@ -111,40 +116,61 @@ impl Recording {
     fn append_beside(
         &mut self,
         samples: u64,
-        mut caller: Option<Chunks<'_, u8>>,
+        mut caller: Option<&[u8]>,
         heard: &mut Heard,
         posts: &mut Posts,
         now: Instant,
     ) {
+        let codec = self.format.codec;
+        let width = codec.width();
+        let silence = [codec.silence(); MONO_BYTES];
         let until = self.end_sample() + samples;
-        while let rest @ 1.. = until.saturating_sub(self.end_sample()) {
+        // Bytes of the room that are filled: pieces that follow each other are measured together.
+        let mut filled = 0;
+        while let rest @ 1.. =
+            until.saturating_sub(self.end_sample() + (filled / (2 * width)) as u64)
+        {
             let (count, is_heard) = match heard.poll(until) {
                 Some(Piece::Audio(count @ 1..)) => (count.min(rest), true),
                 Some(Piece::Silence(count @ 1..)) => (count.min(rest), false),
                 _ => (rest, false),
             };
             if caller.is_none() && !is_heard {
+                self.append_some(std::mem::take(&mut filled), posts, now);
                 self.append_silence(count, posts, now);
                 continue;
             }
-            let (width, silence) = (self.format.codec.width(), self.format.codec.silence());
             let mut rest = usize::try_from(count).unwrap_or(usize::MAX);
             while rest > 0 {
-                let room = self.room();
-                let fitting = rest.min(room.len() / (2 * width));
-                let frames = &mut room[..fitting * 2 * width];
-                frames.fill(silence);
-                for frame in frames.chunks_exact_mut(2 * width) {
-                    if let Some(sample) = caller.as_mut().and_then(Iterator::next) {
-                        frame[..width].copy_from_slice(sample);
-                    }
+                let room = &mut self.room()[filled..];
+                let most = (rest.saturating_mul(width)).min(room.len() / 2).min(MONO_BYTES);
+                if most < width {
+                    self.append_some(std::mem::take(&mut filled), posts, now);
+                    continue;
                 }
+                let of_bot = match is_heard {
+                    true => Some(heard.front(most)).filter(|samples| !samples.is_empty()),
+                    false => None,
+                };
+                let of_bot = of_bot.unwrap_or(&silence[..most]);
+                let of_caller = caller.unwrap_or(&silence);
+                let bytes = of_bot.len().min(of_caller.len()) / width * width;
+                codec.interleave(of_caller, of_bot, &mut room[..2 * bytes]);
                 if is_heard {
-                    heard.fill(frames);
+                    heard.pass(bytes);
                 }
-                self.append(fitting * 2 * width, posts, now);
-                rest -= fitting;
+                caller = caller.map(|samples| &samples[bytes..]);
+                filled += 2 * bytes;
+                rest -= bytes / width;
             }
+        }
+        self.append_some(filled, posts, now);
+    }
+
+    /// Appends the first `count` bytes of the room, if there are any.
+    fn append_some(&mut self, count: usize, posts: &mut Posts, now: Instant) {
+        if count > 0 {
+            self.append(count, posts, now);
         }
     }
 

@@ -31,17 +31,32 @@ pub(super) struct Heard {
 }
 
 /// The caller's clock: samples of the stream by the times at which they arrive. The sample that took the
-/// shortest way sets it.
+/// shortest way sets it. Where the provider's clock is slower than this one, all samples come ever later: the
+/// shortest way of each window shows it.
 struct Clock {
     began: Instant,
     sample_rate_hz: u32,
     /// Time of the stream's first sample after `began`, in microseconds.
     first: Option<i64>,
+    /// The least of such times by the samples of the present window, and the time at which that began.
+    least: i64,
+    window: i64,
     /// Samples of the caller in the file so far.
     end: u64,
 }
 
+/// Least length of a window, in microseconds: within it some sample comes without a delay.
+const WINDOW: i64 = 10_000_000;
+
+/// Largest part of the time by which a provider's clock is slower, in millionths. A way that is longer for a
+/// while is not mistaken for more than that.
+const DRIFT_PPM: i64 = 300;
+
 impl Clock {
+    const fn new(began: Instant, sample_rate_hz: u32) -> Self {
+        Self { began, sample_rate_hz, first: None, least: i64::MAX, window: 0, end: 0 }
+    }
+
     /// Notes that the stream is `end` samples long now. A message without audio tells no time: the start of a
     /// stream may come long before its first sample.
     fn note(&mut self, end: u64, now: Instant) {
@@ -49,8 +64,20 @@ impl Clock {
             return;
         }
         self.end = end;
-        let first = self.micros(now) - (end * 1_000_000 / u64::from(self.sample_rate_hz)) as i64;
-        self.first = Some(self.first.map_or(first, |known| known.min(first)));
+        let now = self.micros(now);
+        let first = now - (end * 1_000_000 / u64::from(self.sample_rate_hz)) as i64;
+        let Some(known) = &mut self.first else {
+            (self.first, self.window) = (Some(first), now);
+            return;
+        };
+        *known = first.min(*known);
+        self.least = first.min(self.least);
+        let length = now - self.window;
+        if length >= WINDOW {
+            let most = length.min(2 * WINDOW) * DRIFT_PPM / 1_000_000;
+            *known += (self.least - *known).clamp(0, most);
+            (self.least, self.window) = (i64::MAX, now);
+        }
     }
 
     /// The sample of the stream that arrives now.
@@ -75,7 +102,7 @@ impl Heard {
             queue: VecDeque::new(),
             codec: format.codec,
             decoder,
-            clock: Clock { began: now, sample_rate_hz, first: None, end: 0 },
+            clock: Clock::new(now, sample_rate_hz),
             record: BotRecord::default(),
         }
     }
@@ -143,13 +170,20 @@ impl Heard {
         self.playout.poll(until)
     }
 
-    /// Moves heard audio to the second channel of `frames`, whole sample frames of two channels. Where there
-    /// is less, the rest stays as it is.
-    pub(super) fn fill(&mut self, frames: &mut [u8]) {
+    /// The first whole samples that wait: `bytes_max` bytes at most, and none if nothing waits.
+    pub(super) fn front(&mut self, bytes_max: usize) -> &[u8] {
         let width = self.codec.width();
-        let count = self.queue.len().min(frames.len() / 2);
-        let places = frames.chunks_exact_mut(2 * width).flat_map(|frame| &mut frame[width..]);
-        places.zip(self.queue.drain(..count)).for_each(|(place, byte)| *place = byte);
+        if self.queue.as_slices().0.len() < width {
+            // The first sample lies at both ends of the memory.
+            self.queue.make_contiguous();
+        }
+        let front = self.queue.as_slices().0;
+        &front[..bytes_max.min(front.len()) / width * width]
+    }
+
+    /// Passes over the first `bytes` bytes that wait, which are heard.
+    pub(super) fn pass(&mut self, bytes: usize) {
+        self.queue.drain(..bytes.min(self.queue.len()));
     }
 
     /// Notes the length of the stream, after samples of the caller have gone into the file.
@@ -203,5 +237,54 @@ impl Heard {
     pub(super) fn in_next_file(mut self) -> Self {
         self.record = BotRecord::default();
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use callreel_core::wav::{Encoding, Spec};
+
+    use super::*;
+
+    /// Places of the bot's audio in the file, less those of its arrival, in samples: each minute of ten. The
+    /// provider's clock is faster than this one by so many millionths. Messages take up to 15 ms longer than
+    /// the shortest way, and all of them 80 ms longer in the fifth minute.
+    fn shifts(faster_ppm: i64) -> Vec<i64> {
+        let spec = Spec { channels: 2, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
+        let format = AudioFormat { codec: Codec::Mulaw, payload: Codec::Mulaw, spec };
+        let began = Instant::now();
+        let mut heard = Heard::new(format, began);
+        let (mut shifts, mut polled) = (Vec::new(), 0);
+        for message in 1..=30_000_i64 {
+            // Of the message's last sample, by the clock of the provider and by this one.
+            let micros = 20_000 * message;
+            let micros = micros - micros * faster_ppm / 1_000_000;
+            let delay = message * 7919 % 15_000 + if message / 3000 == 4 { 80_000 } else { 0 };
+            let at = |micros: i64| began + Duration::from_micros(micros as u64);
+            heard.note_clock(160 * message as u64, at(micros + delay));
+            if message % 3000 == 2999 {
+                heard.take_audio(&[0x10; 160], at(micros + 100_000));
+                let arrived = 160 * message + 800;
+                while let Some(piece) = heard.poll(arrived as u64 + 2000) {
+                    match piece {
+                        Piece::Silence(samples) => polled += samples,
+                        Piece::Audio(samples) => {
+                            shifts.push(polled as i64 - arrived);
+                            polled += samples;
+                        }
+                    }
+                }
+            }
+        }
+        shifts
+    }
+
+    #[test]
+    fn the_bot_keeps_its_place_beside_a_provider_with_another_clock() {
+        for faster_ppm in [-200, 0, 200] {
+            let shifts = shifts(faster_ppm);
+            assert_eq!(shifts.len(), 10);
+            assert!(shifts.iter().all(|shift| shift.abs() <= 160), "{faster_ppm}: {shifts:?}");
+        }
     }
 }

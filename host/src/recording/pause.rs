@@ -111,6 +111,10 @@ impl Recording {
 
     /// Begins or ends a pause if that was asked for. Call it before each message and at housekeeping.
     pub fn follow_pause(&mut self, now: Instant) {
+        if self.tap.entry().is_pause_later_than(now) {
+            // The message at hand came before, and waited.
+            return;
+        }
         let asked = self.tap.entry().asked_pause();
         let end = self.end_sample();
         match (&mut self.pause, asked) {
@@ -154,7 +158,7 @@ impl Recording {
 
     /// Asks for a pause, or for the end of the pause, as [`Entry::ask_pause`](crate::board::Entry).
     pub fn ask_pause(&mut self, cause: Option<PauseCause>, now: Instant) {
-        self.tap.entry().ask_pause(cause);
+        self.tap.entry().ask_pause_at(cause, now);
         self.follow_pause(now);
     }
 
@@ -186,7 +190,7 @@ impl Recording {
     /// Takes over the pause of the file before this one.
     #[must_use]
     pub fn paused_like(mut self, before: &Self) -> Self {
-        self.tap.entry().ask_pause(before.tap.entry().asked_pause());
+        self.tap.entry().ask_pause_at(before.tap.entry().asked_pause(), self.began);
         self.pause = before.pause.as_ref().map(|pause| pause.in_next_file(self.first_sample));
         self
     }

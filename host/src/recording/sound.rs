@@ -1,7 +1,7 @@
 //! Whether the tracks of a recording were ever heard, and whether they differ.
 
 use callreel_core::format::Codec;
-use callreel_core::g711::decode_mulaw;
+use callreel_core::g711::{decode_alaw, decode_mulaw};
 
 /// Largest amplitude that counts as silence: mu-law's zero and the code next to it, A-law's smallest
 /// sample.
@@ -17,34 +17,30 @@ pub(super) struct Sound {
 }
 
 impl Sound {
-    /// Takes note of interleaved samples in `codec`: whole sample frames.
-    pub(super) fn note(&mut self, codec: Codec, bytes: &[u8], channels: u16) {
-        let is_stereo = channels == 2;
-        if self.heard == [true; 2] && self.different || !is_stereo && self.heard[0] {
-            return;
-        }
-        // A track without sound is looked at to the end.
-        for (heard, loudest) in self.heard.iter_mut().zip(codec.loudest(bytes, is_stereo)) {
+    /// Takes note of interleaved samples in `codec`, whole sample frames, with these largest amplitudes of the
+    /// channels.
+    pub(super) fn note(&mut self, codec: Codec, bytes: &[u8], channels: u16, loudest: [u16; 2]) {
+        for (heard, loudest) in self.heard.iter_mut().zip(loudest) {
             *heard |= loudest > SILENT_MAX;
         }
-        if is_stereo && !self.different {
-            self.different = match codec {
+        let [left, right] = loudest;
+        if channels == 1 || self.different || loudest == [0; 2] {
+            return;
+        }
+        self.different = left != right
+            || match codec {
+                Codec::Alaw => differ(bytes, |[code]| decode_alaw(code)),
                 // The session decodes it.
                 Codec::G722 => false,
-                Codec::Alaw => is_different(bytes, |code: [u8; 1]| code),
-                // There are two codes for zero.
-                Codec::Mulaw => is_different(bytes, |[code]| decode_mulaw(code)),
-                Codec::L16Be | Codec::L16Le => is_different(bytes, |sample: [u8; 2]| sample),
+                Codec::L16Be | Codec::L16Le => differ(bytes, i16::from_ne_bytes),
+                Codec::Mulaw => differ(bytes, |[code]| decode_mulaw(code)),
             };
-        }
     }
 }
 
-/// Whether the channels differ, of samples of `WIDTH` bytes.
-fn is_different<const WIDTH: usize, T: PartialEq>(
-    bytes: &[u8],
-    value: impl Fn([u8; WIDTH]) -> T,
-) -> bool {
-    let pairs = bytes.as_chunks::<WIDTH>().0.as_chunks::<2>().0;
-    pairs.iter().any(|[left, right]| value(*left) != value(*right))
+/// Whether two channels of samples of `WIDTH` bytes differ.
+fn differ<const WIDTH: usize>(bytes: &[u8], decode: impl Fn([u8; WIDTH]) -> i16) -> bool {
+    let frames = bytes.as_chunks::<WIDTH>().0.as_chunks::<2>().0;
+    // Zero has two codes in mu-law.
+    frames.iter().any(|[left, right]| left != right && decode(*left) != decode(*right))
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::harness::client::{CLOSE, FIN};
+use serde_json::json;
+
+use crate::harness::client::{CLOSE, CONTINUATION, FIN, TEXT, frame};
 use crate::harness::disk::{Disk, Errno};
 use crate::harness::peer::Peer;
 use crate::harness::process::{Server, eventually};
@@ -142,19 +144,52 @@ fn a_provider_that_is_unknown_is_passed_on_and_told_as_failed() {
 }
 
 #[test]
-fn a_message_that_no_recorder_takes_ends_the_recording_and_not_the_call() {
+fn a_message_that_cannot_be_read_passes_and_is_left_out_of_the_recording() {
     let relayed = Relayed::start();
-    for (number, breach) in [&b"\xff"[..], &[b' '; 300_000]].into_iter().enumerate() {
+    let long = [b' '; 300_000];
+    for (number, (breach, reason)) in
+        [(&b"\xff"[..], "json"), (&long, "length")].into_iter().enumerate()
+    {
         let id = format!("MZ{number}");
         let (mut peer, mut bot) = relayed.started(&id);
         talk(&mut peer, &mut bot);
-        let recorded = peer.pcm();
-        peer.send(&crate::harness::client::text(breach));
-        assert_eq!(bot.receive().expect("the message").payload, breach);
-        talk(&mut peer, &mut bot);
+        // In one frame, and in two.
+        let frames = vec![frame(FIN | TEXT, breach)];
+        for frames in [frames, vec![frame(TEXT, breach), frame(FIN | CONTINUATION, b".")]] {
+            peer.send(&frames.concat());
+            for (number, _) in frames.iter().enumerate() {
+                let passed = bot.receive().expect("the frame").payload;
+                assert_eq!(passed, if number == 0 { breach } else { b"." });
+            }
+            talk(&mut peer, &mut bot);
+        }
         end(&mut peer, &mut bot);
         let both = relayed.recorded(&id);
-        assert_eq!(both.state(), ("partial", "protocol"));
-        assert!(both.left == recorded);
+        assert_eq!(both.state(), ("partial", "stop"), "{}", both.record);
+        assert_eq!(both.record["frames"]["rejected"], json!({ reason: 2 }), "{}", both.record);
+        assert!(both.left == peer.pcm(), "{reason}: {} samples", both.left.len());
     }
+}
+
+#[test]
+fn messages_left_out_until_the_end_of_a_call_are_told() {
+    let mut disk = Disk::new();
+    let relayed = Relayed::with_disk(&disk);
+    disk.fail("MZ1", "*", ALL, Errno::NOSPC);
+    let (mut peer, mut bot) = relayed.started("MZ1");
+    // More than the recorder and its queue take without a disk.
+    peer.say(60 * SECOND);
+    for _ in 0..60 * 50 {
+        assert!(bot.heard().contains(r#""event":"media""#));
+    }
+    peer.close(1000);
+    assert_eq!(bot.close_code(), Some(1000));
+    disk.heal();
+    let both = relayed.recorded("MZ1");
+    assert_eq!(both.state(), ("partial", "close"), "{}", both.record);
+    let sent = peer.pcm();
+    assert!(sent.starts_with(&both.left) && both.left.len() < sent.len());
+    let missing = (sent.len() - both.left.len()) / 160;
+    let told = format!("{missing} messages of the provider were left out");
+    assert!(both.record["reason"].as_str().unwrap().contains(&told), "{told}: {}", both.record);
 }

@@ -12,8 +12,10 @@ use super::super::desk::Desk;
 use super::super::places::Place;
 use super::super::wire::Wire;
 use super::super::{BotEnd, Connection};
-use super::recorder::Recorder;
+use super::recorder::{OfBot, Recorder};
 use super::side::{PING_INTERVAL, Side};
+use super::tape::Kind;
+use super::{RECORD_INTERVAL, TEND_INTERVAL};
 use crate::call::Call;
 use crate::record::End;
 use crate::recording::Outcome;
@@ -42,6 +44,8 @@ pub(super) struct Pair {
     peer: SocketAddr,
     place: Place,
     began: Instant,
+    /// Time of the last housekeeping.
+    tended: Instant,
     closing: Closing,
     /// Most bytes of the bot that wait for the provider.
     queue_bytes_max: usize,
@@ -87,6 +91,7 @@ impl Pair {
             peer,
             place,
             began: now,
+            tended: now,
             closing: Closing::No,
             queue_bytes_max,
             is_waiting: [false; 2],
@@ -175,26 +180,36 @@ impl Pair {
             let bytes = &desk.buffer[..received.bytes];
             let closes = match from {
                 Source::Provider => side.pass(bytes, other, &mut ()),
-                Source::Bot => side.pass(bytes, other, recorder),
+                Source::Bot => side.pass(bytes, other, &mut OfBot { recorder, at: now }),
             };
             other.flush(side);
             side.flush(other);
-            self.record(from, received.bytes, desk, now);
+            if from == Source::Provider {
+                recorder.keep(Kind::Provider(side.ends), bytes, now);
+            }
+            if recorder.is_due() {
+                self.record(desk, now);
+            }
             if let Some(code) = closes {
                 self.close(from, code, End::Close, desk, now);
             }
         }
     }
 
-    /// Gives the recorder what has gone on.
-    fn record(&mut self, from: Source, count: usize, desk: &mut Desk, now: Instant) {
-        if from == Source::Bot {
-            return self.recorder.take_of_bot(desk, now);
+    /// Gives the recorder its turn, and does the housekeeping if that is due. Returns whether the call has
+    /// something to pass on.
+    pub(super) fn look_after(&mut self, desk: &mut Desk, now: Instant) -> bool {
+        if now - self.tended + RECORD_INTERVAL / 2 >= TEND_INTERVAL {
+            self.tended = now;
+            return self.tend(desk, now);
         }
-        let message_end = self.provider.message_end;
-        let mut buffer = std::mem::take(&mut desk.buffer);
-        self.recorder.take_of_provider(&mut buffer[..count], message_end, desk, now);
-        desk.buffer = buffer;
+        self.record(desk, now);
+        false
+    }
+
+    /// Records what has gone on.
+    fn record(&mut self, desk: &mut Desk, now: Instant) {
+        self.recorder.catch_up(desk);
         self.note_stop(now);
     }
 
@@ -213,7 +228,7 @@ impl Pair {
             return false;
         }
         if from == Source::Bot {
-            self.recorder.note_wait_of_bot(desk, now);
+            self.recorder.keep(Kind::BotWaits, &[], now);
         }
         if let Some(left_out) = desk.context.room(peer, now) {
             let (sender, receiver) = match from {
@@ -293,7 +308,7 @@ impl Pair {
     }
 
     /// Does the housekeeping. Returns whether the call has something to do.
-    pub(super) fn tend(&mut self, desk: &mut Desk, now: Instant) -> bool {
+    fn tend(&mut self, desk: &mut Desk, now: Instant) -> bool {
         let health = self.recorder.tend(desk, now);
         self.note_stop(now);
         let patience = desk.config.idle_timeout;

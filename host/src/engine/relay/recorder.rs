@@ -7,7 +7,8 @@ use callreel_core::ws::CloseCode;
 
 use super::super::desk::Desk;
 use super::side::Listener;
-use crate::call::{Call, Health, MESSAGE_BYTES_MAX};
+use super::tape::{Ends, Kind, Tape};
+use crate::call::{Call, Health, MESSAGE_BYTES_MAX, Shown};
 use crate::record::End;
 use crate::recording::Outcome;
 
@@ -24,7 +25,7 @@ const _: () = assert!(WAITING_BYTES_MAX > BEHIND_BYTES_MAX + MESSAGE_BYTES_MAX);
 /// of speech is shorter.
 const BOT_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Memory of the bot's message that is kept for the next one.
+/// Memory of the waiting bytes that is kept for the next ones.
 const KEPT_BYTES_MAX: usize = 4 * 1024;
 
 /// The recorder of a relayed call.
@@ -38,38 +39,27 @@ pub(super) struct Recorder {
     is_deaf: bool,
     /// A bug ended the recording.
     is_broken: bool,
-    /// The message of the bot, as far as it has come.
+    /// A stream has begun. Nothing waits before: the call is not known to watchers until then.
+    has_begun: bool,
+    /// Messages of the provider that were left out, and that no record tells yet.
+    left_out: u64,
+    /// The messages that have gone on, and wait for the recorder's turn.
+    tape: Tape,
+    /// The message of the bot, as far as it has come in parts.
     message: Vec<u8>,
     is_too_long: bool,
-    /// Whole messages of the bot, which the call has not taken yet.
-    messages: Vec<BotMessage>,
-    /// Messages of the bot that were too long.
-    unread: usize,
 }
 
-struct BotMessage {
-    payload: Vec<u8>,
-    is_text: bool,
+/// Puts the bot's messages on the tape of its recorder.
+pub(super) struct OfBot<'r> {
+    pub recorder: &'r mut Recorder,
+    /// The time at which they came.
+    pub at: Instant,
 }
 
-impl Listener for Recorder {
+impl Listener for OfBot<'_> {
     fn take(&mut self, payload: &[u8], is_text: bool, is_end: bool) {
-        if self.is_broken {
-            return;
-        }
-        self.is_too_long |= self.message.len() + payload.len() > BOT_MESSAGE_BYTES_MAX;
-        if self.is_too_long {
-            self.message = Vec::new();
-        } else {
-            self.message.extend_from_slice(payload);
-        }
-        if is_end {
-            let payload = std::mem::take(&mut self.message);
-            match std::mem::take(&mut self.is_too_long) {
-                true => self.unread += 1,
-                false => self.messages.push(BotMessage { payload, is_text }),
-            }
-        }
+        self.recorder.keep(Kind::Bot { is_text, is_end }, payload, self.at);
     }
 }
 
@@ -81,19 +71,47 @@ impl Recorder {
             is_held_back: false,
             is_deaf: false,
             is_broken: false,
+            has_begun: false,
+            left_out: 0,
+            tape: Tape::new(),
             message: Vec::new(),
             is_too_long: false,
-            messages: Vec::new(),
-            unread: 0,
         }
     }
 
-    /// Takes bytes of the provider, which it may change. The last message that ends among them does so at
-    /// `message_end`.
-    pub(super) fn take_of_provider(
+    /// Keeps bytes that have gone on for the recorder's turn.
+    pub(super) fn keep(&mut self, kind: Kind, bytes: &[u8], at: Instant) {
+        if !self.is_broken {
+            self.tape.push(kind, bytes, at);
+        }
+    }
+
+    /// Whether the things that wait are to be recorded at once: there is much of them, or the call has not
+    /// begun.
+    pub(super) fn is_due(&self) -> bool {
+        !self.has_begun || self.tape.is_full()
+    }
+
+    /// Records all that waits, each part as of the time at which it came.
+    pub(super) fn catch_up(&mut self, desk: &mut Desk) {
+        let mut tape = std::mem::take(&mut self.tape);
+        tape.play(|kind, bytes, at| match kind {
+            Kind::Provider(ends) => self.take_of_provider(bytes, ends, desk, at),
+            Kind::Bot { is_text, is_end } => {
+                self.take_of_bot(bytes, is_text, is_end, desk, at);
+            }
+            Kind::BotWaits => {
+                self.guarded(desk, at, |call, desk| call.note_wait_of_bot(&mut desk.context, at));
+            }
+        });
+        self.tape = tape;
+    }
+
+    /// Takes bytes of the provider, which it may change.
+    fn take_of_provider(
         &mut self,
         mut bytes: &mut [u8],
-        message_end: Option<usize>,
+        ends: Ends,
         desk: &mut Desk,
         now: Instant,
     ) {
@@ -102,12 +120,14 @@ impl Recorder {
         }
         let count = bytes.len();
         if self.is_deaf {
+            self.left_out += ends.messages as u64;
             // It goes on with a whole message.
-            let Some(end) = message_end.filter(|_| !self.is_held_back) else {
+            if self.is_held_back || ends.messages == 0 {
                 return;
-            };
+            }
             self.is_deaf = false;
-            bytes = &mut bytes[end..];
+            bytes = &mut bytes[ends.last..];
+            self.tell_left_out(desk, now);
         }
         if self.behind.is_empty() {
             let kept = self.handle(bytes, desk, now);
@@ -119,15 +139,22 @@ impl Recorder {
         if !self.is_held_back || self.behind.len() <= BEHIND_BYTES_MAX {
             return;
         }
-        if let Some(end) = message_end {
+        if ends.messages > 0 {
             // A call that is held back has looked at none of the last bytes.
-            let begun = count - end;
+            let begun = count - ends.last;
             self.behind.truncate(self.behind.len().saturating_sub(begun));
             self.is_deaf = true;
         } else if self.behind.len() > WAITING_BYTES_MAX {
             self.end(End::Protocol, desk, now);
             self.is_broken = true;
             self.behind = Vec::new();
+        }
+    }
+
+    /// Has the record tell the messages that were left out.
+    fn tell_left_out(&mut self, desk: &mut Desk, now: Instant) {
+        if let messages @ 1.. = std::mem::take(&mut self.left_out) {
+            self.guarded(desk, now, |call, _| call.note_left_out(messages));
         }
     }
 
@@ -144,43 +171,58 @@ impl Recorder {
         let handled = self.guarded(desk, now, |call, desk| {
             let handled = call.handle_bytes(bytes, &mut desk.context, now);
             // The bot answers.
-            (handled.kept, handled.is_held_back)
+            (handled.kept, handled.is_held_back, handled.shown == Shown::Stream)
         });
-        let (kept, is_held_back) = handled.unwrap_or_default();
-        self.is_held_back = is_held_back;
+        let (kept, is_held_back, has_begun) = handled.unwrap_or_default();
+        (self.is_held_back, self.has_begun) = (is_held_back, has_begun);
         kept
     }
 
-    /// Takes the bot's messages that have come.
-    pub(super) fn take_of_bot(&mut self, desk: &mut Desk, now: Instant) {
-        let mut messages = std::mem::take(&mut self.messages);
-        for BotMessage { payload, is_text } in &mut messages {
-            self.guarded(desk, now, |call, desk| {
-                call.handle_bot_message(payload, *is_text, &mut desk.context, now);
-            });
+    /// Takes a part of a message of the bot, which it may change.
+    fn take_of_bot(
+        &mut self,
+        bytes: &mut [u8],
+        is_text: bool,
+        is_end: bool,
+        desk: &mut Desk,
+        now: Instant,
+    ) {
+        if self.message.is_empty() && is_end && !self.is_too_long {
+            // As usual: the whole message came at once.
+            return self.take_message_of_bot(bytes, is_text, desk, now);
         }
-        for _ in 0..std::mem::take(&mut self.unread) {
+        self.is_too_long |= self.message.len() + bytes.len() > BOT_MESSAGE_BYTES_MAX;
+        if self.is_too_long {
+            self.message = Vec::new();
+        } else {
+            self.message.extend_from_slice(bytes);
+        }
+        if !is_end {
+            return;
+        }
+        let mut message = std::mem::take(&mut self.message);
+        if std::mem::take(&mut self.is_too_long) {
             self.guarded(desk, now, |call, desk| call.note_unread_of_bot(&mut desk.context, now));
+        } else {
+            self.take_message_of_bot(&mut message, is_text, desk, now);
         }
-        // The next message likely fits into the memory of the last one.
-        if let Some(BotMessage { mut payload, .. }) = messages.pop()
-            && self.message.capacity() == 0
-            && payload.capacity() <= KEPT_BYTES_MAX
-        {
-            payload.clear();
-            self.message = payload;
-        }
-        messages.clear();
-        self.messages = messages;
     }
 
-    /// Notes that the bot has to wait for the provider.
-    pub(super) fn note_wait_of_bot(&mut self, desk: &mut Desk, now: Instant) {
-        self.guarded(desk, now, |call, desk| call.note_wait_of_bot(&mut desk.context, now));
+    fn take_message_of_bot(
+        &mut self,
+        message: &mut [u8],
+        is_text: bool,
+        desk: &mut Desk,
+        now: Instant,
+    ) {
+        self.guarded(desk, now, |call, desk| {
+            call.handle_bot_message(message, is_text, &mut desk.context, now);
+        });
     }
 
     /// Does the housekeeping.
     pub(super) fn tend(&mut self, desk: &mut Desk, now: Instant) -> Option<Health> {
+        self.catch_up(desk);
         if self.is_held_back {
             self.go_on(desk, now);
         }
@@ -189,12 +231,14 @@ impl Recorder {
 
     /// Ends the recordings; after the first end, changes nothing.
     pub(super) fn end(&mut self, end: End, desk: &mut Desk, now: Instant) {
+        self.catch_up(desk);
         if !self.behind.is_empty() {
             // Messages that wait for the disk belong to the call all the same.
             let is_stopping = std::mem::replace(&mut desk.context.is_stopping, true);
             self.go_on(desk, now);
             desk.context.is_stopping = is_stopping;
         }
+        self.tell_left_out(desk, now);
         self.guarded(desk, now, |call, desk| {
             call.end(end, CloseCode::NORMAL, &mut desk.context, now);
         });

@@ -8,6 +8,7 @@ use hyper::body::Bytes;
 use mio::event::Event;
 
 use super::super::wire::{Received, Wire};
+use super::tape::Ends;
 
 /// Interval of the pings to a side: a peer that is gone without a word does not answer them.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -36,8 +37,8 @@ pub(super) struct Side {
     is_closed: bool,
     /// The peer's close frame has come, or the end of its stream.
     pub is_over: bool,
-    /// Place behind the last message that ended among the bytes passed on last.
-    pub message_end: Option<usize>,
+    /// The messages that ended among the bytes passed on last.
+    pub ends: Ends,
     /// Time of the last byte from the peer.
     pub heard: Instant,
     pinged: Instant,
@@ -83,7 +84,7 @@ impl Side {
             unread: 0,
             is_closed: false,
             is_over: false,
-            message_end: None,
+            ends: Ends { messages: 0, last: 0 },
             heard: now,
             pinged: now,
         }
@@ -110,46 +111,58 @@ impl Side {
         other: &mut Self,
         listener: &mut impl Listener,
     ) -> Option<Option<CloseCode>> {
-        let (mut closes, count) = (None, bytes.len());
+        let (all, mut closes) = (bytes, None);
+        // Whole frames that follow each other go on together.
+        let mut run = 0..0;
         let unread = self.unread;
-        self.message_end = None;
+        self.ends = Ends::default();
         if self.is_opaque {
-            other.queue(bytes);
-            bytes = &[];
+            other.pass_on(bytes);
+            return None;
         }
         loop {
-            let Self { splitter, waiting, is_opaque, is_server, is_over, message_end, .. } =
-                &mut *self;
-            let mut is_message_over = false;
-            match splitter.poll(&mut bytes) {
-                None => break,
-                Some(Ok(Piece::Message { bytes, payload, is_text, is_end })) => {
-                    other.queue(bytes);
+            let Self { splitter, waiting, is_opaque, is_server, is_over, ends, .. } = &mut *self;
+            let left = bytes.len();
+            let Some(piece) = splitter.poll(&mut bytes) else { break };
+            let (at, taken) = (all.len() - bytes.len(), left - bytes.len());
+            // Otherwise its header began among earlier bytes.
+            let is_here =
+                matches!(&piece, Ok(Piece::Message { bytes, .. }) if bytes.len() == taken);
+            if is_here {
+                run.end = at;
+            } else {
+                other.pass_on(&all[std::mem::replace(&mut run, at..at)]);
+            }
+            match piece {
+                Ok(Piece::Message { bytes, payload, is_text, is_end }) => {
+                    if !is_here {
+                        other.pass_on(bytes);
+                    }
                     listener.take(payload, is_text, is_end);
-                    is_message_over = is_end;
+                    if is_end {
+                        *ends = Ends { messages: ends.messages + 1, last: at };
+                    }
                 }
-                Some(Ok(Piece::Ping(payload))) => {
+                Ok(Piece::Ping(payload)) => {
                     if unread + waiting.len() < CONTROL_BYTES_MAX {
                         add(waiting, &ws::pong(payload), *is_server);
                     }
                 }
-                Some(Ok(Piece::Pong)) => {}
-                Some(Ok(Piece::Close(code))) => {
+                Ok(Piece::Pong) => {}
+                Ok(Piece::Close(code)) => {
                     closes = Some(code);
                     *is_over = true;
                     break;
                 }
-                Some(Err(_)) => {
+                Err(_) => {
                     *is_opaque = true;
-                    other.queue(splitter.held());
-                    other.queue(bytes);
+                    other.pass_on(splitter.held());
+                    other.pass_on(bytes);
                     break;
                 }
             }
-            if is_message_over {
-                *message_end = Some(count - bytes.len());
-            }
         }
+        other.pass_on(&all[run]);
         closes
     }
 
@@ -160,7 +173,9 @@ impl Side {
             self.unread += self.waiting.len();
             self.waiting = Vec::new();
         }
-        self.wire.flush();
+        if self.wire.has_unsent() {
+            self.wire.flush();
+        }
         if !self.wire.has_unsent() {
             self.unread = 0;
         }
@@ -190,10 +205,10 @@ impl Side {
         self.wire.close(&[]);
     }
 
-    /// Puts bytes on their way to the peer, unless its connection is being closed.
-    fn queue(&mut self, bytes: &[u8]) {
-        if !self.is_closed {
-            self.wire.queue(bytes);
+    /// Sends bytes to the peer behind those that wait, unless its connection is being closed.
+    fn pass_on(&mut self, bytes: &[u8]) {
+        if !self.is_closed && !bytes.is_empty() {
+            self.wire.pass_on(bytes);
         }
     }
 
