@@ -24,14 +24,14 @@ use crate::harness::tap::{Passed, Tap, Tapped};
 /// of the caller's clock on a busy machine.
 const DIFFERENCE_MS_MAX: usize = 60;
 
-/// Most messages of the caller behind the end of the bot. The caller learns of it when the recording is on the disk,
-/// after two seconds at most.
-const FRAMES_MAX: usize = 110;
+/// Most messages of the caller that a bot gets more or less before it hangs up.
+const FRAMES_MAX: usize = 100;
 
 const SAMPLES_PER_MS: usize = 8;
 
-/// Silence that ends an utterance. Shorter holes are those of a bot that sends too late.
-const PAUSE_MS: usize = 200;
+/// Silence that ends an utterance. Shorter holes are those of a bot that sends too late, on a busy machine. Between two
+/// answers are 900 ms.
+const PAUSE_MS: usize = 600;
 
 /// A call to a bot: the caller says a word, and another one later.
 struct Case {
@@ -65,9 +65,9 @@ const FIRST_WORD_MS: usize = 200;
 
 /// A call to a bot by itself, and one through the relay.
 struct Compared {
-    /// The messages of the call without the relay.
+    /// The messages at the bot without the relay.
     alone: Tapped,
-    /// Those of the other.
+    /// Those at the bot with it.
     relayed: Tapped,
     recording: Both,
     /// The bot's utterances in the file.
@@ -139,7 +139,8 @@ impl Compared {
         // A bot that hangs up leaves some frames of the caller on their way.
         let difference = alone[1].iter().zip(&relayed[1]).find(|(alone, relayed)| alone != relayed);
         assert_eq!(difference, None, "alone and relayed");
-        assert!(alone[1].len().abs_diff(relayed[1].len()) <= FRAMES_MAX);
+        let counts = [alone[1].len(), relayed[1].len()];
+        assert!(counts[0].abs_diff(counts[1]) <= FRAMES_MAX, "{counts:?} messages");
     }
 }
 
@@ -176,9 +177,9 @@ impl Case {
             scope.spawn(|| self.call(alone.address, &dir.path().join("alone.wav")));
             self.call(before.address, &dir.path().join("relayed.wav"))
         });
-        let [alone, relayed, behind] = [alone, before, behind].map(Tap::end);
-        self.check_passage(&relayed, &behind);
-        self.check_request(&alone.to_server, &behind.to_server);
+        let [alone, before, relayed] = [alone, before, behind].map(Tap::end);
+        self.check_passage(&before, &relayed);
+        self.check_request(&alone.to_server, &relayed.to_server);
         let recording = Both::wait_for(&recordings, "MZbot");
         let utterances = self.check_file(&heard, &recording);
         Compared { alone, relayed, recording, utterances }
@@ -189,10 +190,10 @@ impl Case {
         let raw = |passed: &Passed| -> Vec<Vec<u8>> {
             passed.messages().map(|frame| frame.raw.clone()).collect()
         };
-        // What the caller sends to a bot that has hung up goes nowhere.
+        // What the caller sends to a bot that has hung up goes nowhere: it learns of the end when the recording is
+        // on the disk.
         let of_caller = [&before.to_server, &behind.to_server].map(raw);
         assert!(of_caller[0].starts_with(&of_caller[1]), "{}: to the bot", self.path);
-        assert!(is_begin(&of_caller[0], &of_caller[1], FRAMES_MAX), "{}: to the bot", self.path);
         // The caller may be gone before the last word of the bot.
         let of_bot = [&behind.to_client, &before.to_client].map(raw);
         assert!(of_bot[0].starts_with(&of_bot[1]), "{}: to the provider", self.path);
@@ -219,8 +220,8 @@ impl Case {
     /// The file holds what the caller heard. Returns the bot's utterances.
     fn check_file(&self, heard: &[Vec<i16>; 2], recording: &Both) -> Vec<Utterance> {
         let more = |ms: usize| ms * SAMPLES_PER_MS;
-        let left = is_begin(&heard[0], &recording.left, more(20 * FRAMES_MAX));
-        assert!(left, "{}: the caller", self.path);
+        // It ends with the bot.
+        assert!(heard[0].starts_with(&recording.left), "{}: the caller", self.path);
         let (truth, found) = (utterances(&heard[1]), utterances(&recording.right));
         let told = |list: &[Utterance]| -> Vec<_> {
             list.iter().map(|part| (part.from, part.to, part.samples.len())).collect()

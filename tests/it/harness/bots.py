@@ -8,6 +8,8 @@ up when its second answer has been played.
 
 import array
 import asyncio
+import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -139,6 +141,10 @@ async def main():
     async def take(ws):
         await CALLS[ws.request.path.strip("/")](ws)
 
+    # Those that are installed here, before the first call: on a busy machine that takes seconds.
+    for package in ("plivo_stream", "tring.transports.twilio"):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(package)
     async with websockets.serve(take, "127.0.0.1", 0) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

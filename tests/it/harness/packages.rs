@@ -108,7 +108,8 @@ pub(crate) fn python(name: &str, arguments: &[&str]) -> PathBuf {
         assert!(succeeds(&mut venv), "no Python for packages: apt-get install python3-venv");
         let mut pip = Command::new(home.join("bin/python"));
         let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-        pip.args(quiet).args(arguments);
+        // What a program imports is compiled then: a small part of all.
+        pip.args(quiet).arg("--no-compile").args(arguments);
         assert!(succeeds(&mut pip), "pip cannot install {arguments:?}");
     });
     home.join("bin/python")

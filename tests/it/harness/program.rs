@@ -35,9 +35,12 @@ impl Program {
 
     /// Starts a Python program of the harness, in the environment of this name with these packages.
     pub(crate) fn python(script: &str, name: &str, packages: &[&str]) -> Self {
-        let mut python = Command::new(packages::python(name, packages));
-        python.arg(harness(&format!("{script}.py")));
-        Self::start(python.env("PYTHONDONTWRITEBYTECODE", "1"))
+        let python = packages::python(name, packages);
+        // Beside the packages, and not beside the script.
+        let compiled = python.with_file_name("compiled");
+        let mut python = Command::new(python);
+        python.arg(harness(&format!("{script}.py"))).env("PYTHONPYCACHEPREFIX", compiled);
+        Self::start(&mut python)
     }
 
     /// Starts a program of the harness for Node.js, with these packages.

@@ -68,7 +68,7 @@ fn tring_does_as_without_the_relay_and_the_file_is_what_was_heard() {
         return;
     }
     let bot = Program::python("bots", "tring", &packages::TRING);
-    let case = Case { look: "twilio", path: "tring", duration: "6s", ..CASE };
+    let case = Case { look: "twilio", path: "tring", duration: "8s", ..CASE };
     let compared = case.compare(bot.port);
     compared.check_told(|text| text.contains("\"mark\""));
     // A hundred messages of 20 ms an answer, a mark behind each tenth, a clear.
