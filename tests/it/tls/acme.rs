@@ -274,7 +274,7 @@ fn a_renewal_comes_when_the_acme_server_suggests_it_and_names_the_certificate_it
     // The server suggests nothing yet: the renewal is due when a third of the day is left.
     server.wait_for_log("suggests no time");
     is_due_in(&server, hours(15, 17));
-    assert_eq!(renewals.asked(), [first_name.clone()]);
+    assert_eq!(renewals.asked(), std::slice::from_ref(&first_name));
 
     renewals.suggest(&first_name, hours(5, 6));
     server.signal(Signal::HUP);
