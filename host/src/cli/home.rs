@@ -23,7 +23,7 @@ pub struct HomeArgs {
     #[arg(
         long,
         env = "CALLREEL_EVICT_AFTER",
-        value_name = "DURATION|never",
+        value_name = "AGE|never",
         default_value = "never",
         value_parser = evict_after
     )]
