@@ -18,12 +18,12 @@ pub struct HomeArgs {
     #[arg(long, env = "CALLREEL_HOME", value_name = "URL")]
     pub home: Option<Address>,
 
-    /// Remove a recording from the disk this long after its end; once it is in the home and every webhook
-    /// receiver was told. 0s removes it at once, `never` leaves that to --keep-days and --make-room
+    /// Remove a recording from the disk at this age; counted from its end, once it is in the home and every
+    /// webhook receiver was told. 0s removes it at once, `never` leaves that to --keep-days and --make-room
     #[arg(
         long,
         env = "CALLREEL_EVICT_AFTER",
-        value_name = "DURATION|never",
+        value_name = "AGE|never",
         default_value = "never",
         value_parser = evict_after
     )]
