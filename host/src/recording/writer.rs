@@ -52,7 +52,6 @@ struct Spool {
 }
 
 /// Progress of a recording's files.
-#[expect(clippy::large_enum_variant, reason = "a box would be one allocation more for each call")]
 enum Stage {
     /// The WAV has no header, or there is no record.
     New {
