@@ -118,7 +118,6 @@ pub struct Call {
     detector: Detector,
     /// The facts about its streams that no message tells.
     known: Arc<Known>,
-    /// The ends of the call, where another message than a start tells them.
     ends: Option<Arc<ToldEnds>>,
     /// Audio that came before the start. *Invariant: at most [`EARLY_BYTES_MAX`] bytes.*
     early: Vec<u8>,
@@ -519,9 +518,8 @@ impl Call {
             }
             _ => Duration::ZERO,
         };
-        let pause_key = context.pause_key.as_ref();
-        let is_kept = has_line && !pause::has_keys_of_pause(&frame.body, pause_key);
-        let line = self.line.as_deref().filter(|_| is_kept);
+        let is_secret = pause::has_keys_of_pause(&frame.body, context.pause_key.as_ref());
+        let line = self.line.as_deref().filter(|_| has_line && !is_secret);
         stream.make_ready_for(silence, line, context, now);
         *stream.session.silence_mut() = self.silence;
         let next =

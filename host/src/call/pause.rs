@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use callreel_core::frame::{Body, Dtmf, Text};
 
-use super::stream::TEXT_CHARS_MAX;
 use crate::record::{Parameters, PauseCause};
 use crate::recording::Recording;
+
+/// Longest text of a key or a mark that is kept, in characters.
+pub(super) const TEXT_CHARS_MAX: usize = 256;
 
 /// Parameter of a stream's start with which its recording begins paused, if its value is `true`.
 pub const PARAMETER: &str = "callreel-pause";

@@ -16,14 +16,12 @@ use tracing::field::Empty;
 
 use super::answers::Answers;
 use super::opening::Opening;
+use super::pause::TEXT_CHARS_MAX;
 use super::routing::Routed;
 use super::{Context, Known, masked, pause};
 use crate::record::{End, PauseCause, Record, What, Word};
 use crate::recording::{Done, Finishing, Posts, Recording};
 use crate::shown;
-
-/// Longest text of a key or a mark that is kept, in characters.
-pub(super) const TEXT_CHARS_MAX: usize = 256;
 
 /// Bytes of messages at which they go to the capture together.
 const CAPTURE_BYTES_MAX: usize = 64 * 1024;
