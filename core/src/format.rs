@@ -100,13 +100,11 @@ impl Codec {
     #[must_use]
     pub fn loudest(self, bytes: &[u8], is_stereo: bool) -> [u16; 2] {
         #[cfg(feature = "conversation")]
-        if is_stereo && matches!(self, Self::Alaw | Self::Mulaw) {
-            let (blocks, rest) = bytes.as_chunks();
-            let [left, right] = self.loudest_of(rest, true);
-            if blocks.is_empty() {
-                return [left, right];
-            }
-            let [more_left, more_right] = self.loudest_in(blocks);
+        if is_stereo
+            && let (blocks @ [_, ..], rest) = bytes.as_chunks()
+            && let Some([left, right]) = self.loudest_in(blocks)
+        {
+            let [more_left, more_right] = self.loudest_of(rest, true);
             return [left.max(more_left), right.max(more_right)];
         }
         self.loudest_of(bytes, is_stereo)
@@ -165,40 +163,47 @@ impl Codec {
     #[cfg(feature = "conversation")]
     #[inline]
     pub(crate) fn loudest_pair(self, block: &[u8; BLOCK_BYTES]) -> [u16; 2] {
-        match self {
-            Self::Alaw | Self::Mulaw => self.loudest_in(core::array::from_ref(block)),
-            Self::G722 | Self::L16Be | Self::L16Le => self.loudest(block, true),
-        }
+        self.loudest_in(core::array::from_ref(block)).unwrap_or_else(|| self.loudest(block, true))
     }
 
-    /// The largest amplitudes of two channels of a companded codec. The length of a block is known, so that the
-    /// compiler makes it a few instructions without a loop.
+    /// The largest amplitudes of two channels of a companded codec; `None` of another.
     #[cfg(feature = "conversation")]
     #[inline(always)]
-    fn loudest_in(self, blocks: &[[u8; BLOCK_BYTES]]) -> [u16; 2] {
-        // With these bits inverted and without the sign bit, a larger code is louder.
-        let is_alaw = self == Self::Alaw;
-        let inverted = if is_alaw { g711::ALAW_INVERTED } else { 0xFF };
-        let inverted_both = u16::from_le_bytes([inverted; 2]);
-        let (mut left, mut right) = ([0; 8], [0; 8]);
-        for block in blocks {
-            for part in block.as_chunks::<16>().0 {
-                let lanes = left.iter_mut().zip(&mut right);
-                for ((left, right), pair) in lanes.zip(part.as_chunks::<2>().0) {
-                    let both = ((u16::from_le_bytes(*pair) ^ inverted_both) & 0x7F7F).cast_signed();
-                    *left = (both & 0xFF).max(*left);
-                    // The code of the left channel behind it does not matter.
-                    *right = both.max(*right);
-                }
+    fn loudest_in(self, blocks: &[[u8; BLOCK_BYTES]]) -> Option<[u16; 2]> {
+        match self {
+            Self::Alaw => Some(
+                loudest_codes(blocks, g711::ALAW_INVERTED)
+                    .map(|code| g711::decode_alaw(code).unsigned_abs()),
+            ),
+            Self::Mulaw => Some(
+                loudest_codes(blocks, 0xFF).map(|code| g711::decode_mulaw(code).unsigned_abs()),
+            ),
+            Self::G722 | Self::L16Be | Self::L16Le => None,
+        }
+    }
+}
+
+/// The loudest code of each channel, of a companded codec that inverts these bits: with the bits as they
+/// were, and without the sign bit, a larger code is louder. The length of a block is known, so that the
+/// compiler makes it a few instructions without a loop.
+#[cfg(feature = "conversation")]
+#[inline(always)]
+fn loudest_codes(blocks: &[[u8; BLOCK_BYTES]], inverted: u8) -> [u8; 2] {
+    let inverted_both = u16::from_le_bytes([inverted; 2]);
+    let (mut left, mut right) = ([0; 8], [0; 8]);
+    for block in blocks {
+        for part in block.as_chunks::<16>().0 {
+            let lanes = left.iter_mut().zip(&mut right);
+            for ((left, right), pair) in lanes.zip(part.as_chunks::<2>().0) {
+                let both = ((u16::from_le_bytes(*pair) ^ inverted_both) & 0x7F7F).cast_signed();
+                *left = (both & 0xFF).max(*left);
+                // The code of the left channel behind it does not matter.
+                *right = both.max(*right);
             }
         }
-        let [left, right] = [left, right].map(|lanes| lanes.into_iter().fold(0, i16::max));
-        [left, right >> 8].map(|code| {
-            let code = code as u8 ^ inverted;
-            let sample = if is_alaw { g711::decode_alaw(code) } else { g711::decode_mulaw(code) };
-            sample.unsigned_abs()
-        })
     }
+    let [left, right] = [left, right].map(|lanes| lanes.into_iter().fold(0, i16::max));
+    [left, right >> 8].map(|code| code as u8 ^ inverted)
 }
 
 /// Bytes of two tracks of the telephone network in 5 ms.

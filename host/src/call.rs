@@ -14,6 +14,7 @@ pub mod pause;
 pub mod routing;
 mod starts;
 mod stream;
+mod waits;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,9 +36,7 @@ use self::stream::{Next, Stream, warn};
 use crate::board::Refused;
 use crate::lines;
 use crate::record::End;
-use crate::recording::{
-    AudioFormat, Done, Finishing, MESSAGE_BYTES_PER_MS, Outcome, Posts, Recording, STUCK_AFTER,
-};
+use crate::recording::{Done, Finishing, Outcome, Posts, Recording};
 
 /// Largest message, in bytes: Exotel sends 133 KB of base64 at once.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -45,10 +44,6 @@ pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Samples of the [`SilenceBudget`] that each start after a connection's first costs. They stand for 2
 /// KiB: the disk space of a file's header and an end record.
 pub const START_SAMPLES: u32 = 1024;
-
-/// Most audio that comes at once from a sender in step, in milliseconds of one track: that of a look, and of
-/// a late network.
-const AT_ONCE_MS_MAX: u64 = 400;
 
 /// The step that a connection needs next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -124,7 +119,7 @@ pub struct Call {
     /// Counts of the messages so far, until the first stream starts.
     opening: Option<Box<Opening>>,
     /// The recording that a repeated start has ended, and the time of that end. Until it is finished,
-    /// or [`STUCK_AFTER`] has passed, messages stay unread: a peer must not begin recordings faster
+    /// or [`STUCK_AFTER`](crate::recording::STUCK_AFTER) has passed, messages stay unread: a peer must not begin recordings faster
     /// than the disk takes them.
     before: Option<(Finishing, Instant)>,
     /// Silence that the timestamps of all its streams together may still ask for.
@@ -353,55 +348,6 @@ impl Call {
     /// Whether a recording is going on.
     fn is_recording(&self) -> bool {
         self.streams.iter().any(|stream| stream.recording.is_some())
-    }
-
-    /// Lets time pass, and forgets the reasons to wait that are over: the recording that a repeated start
-    /// has ended is finished, or takes too long. With `is_stopping`, nobody waits for it or for time.
-    fn let_go(&mut self, is_stopping: bool, now: Instant) {
-        if is_stopping {
-            self.owed = 0;
-        }
-        let is_over = |(finishing, since): &(Finishing, Instant)| {
-            is_stopping || finishing.is_over() || now - *since >= STUCK_AFTER
-        };
-        self.before.take_if(|before| is_over(before));
-        self.advance(now);
-    }
-
-    /// Whether no message may be handled now. Checked between messages: one message can put only a
-    /// bounded amount into a queue. With `is_stopping`, only a repeated start holds the rest up.
-    fn has_to_wait(&mut self, is_stopping: bool, now: Instant) -> bool {
-        if self.before.is_some() || is_stopping {
-            return self.before.is_some();
-        }
-        let mut recordings = self.streams.iter_mut().filter_map(|stream| stream.recording.as_mut());
-        self.owed > 0 || recordings.any(|recording| recording.is_full(now))
-    }
-
-    /// Lets time pass: real time pays for silence and starts.
-    fn advance(&mut self, now: Instant) {
-        let now_ms = now.saturating_duration_since(self.began).as_millis() as u64;
-        let live = self.streams.iter().filter(|stream| stream.recording.is_some()).count();
-        self.silence.advance(now_ms, live as u32);
-        self.pay();
-    }
-
-    /// Tells the streams when the messages in `bytes` bytes arrived, unless too many came at once: then
-    /// they waited somewhere.
-    fn note_arrival(&mut self, bytes: usize, now: Instant) {
-        let now_ms = now.saturating_duration_since(self.began).as_millis() as u64;
-        for stream in &mut self.streams {
-            let format = stream.recording.as_ref().map(Recording::format);
-            let usual = format.map_or(MESSAGE_BYTES_PER_MS, AudioFormat::message_bytes_per_ms);
-            let is_usual = bytes as u64 <= usual * AT_ONCE_MS_MAX;
-            stream.session.set_arrival_ms(is_usual.then_some(now_ms));
-        }
-    }
-
-    fn pay(&mut self) {
-        if self.silence.take(self.owed) {
-            self.owed = 0;
-        }
     }
 
     /// Notes the outcome of one of the recordings.

@@ -78,7 +78,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
 
-    /// Offer this cipher of TLS alone, like TLS13_AES_128_GCM_SHA256, to compare their costs
+    /// Offer this cipher of TLS alone, like TLS13_AES_128_GCM_SHA256
     #[arg(long, value_name = "NAME")]
     pub cipher: Option<Cipher>,
 
