@@ -118,9 +118,9 @@ pub struct Call {
     early: Vec<u8>,
     /// Counts of the messages so far, until the first stream starts.
     opening: Option<Box<Opening>>,
-    /// The recording that a repeated start has ended, and the time of that end. Until it is finished,
-    /// or [`STUCK_AFTER`](crate::recording::STUCK_AFTER) has passed, messages stay unread: a peer must not begin recordings faster
-    /// than the disk takes them.
+    /// The recording that a repeated start has ended, and the time of that end. Until it is finished, or
+    /// [`STUCK_AFTER`](crate::recording::STUCK_AFTER) has passed, messages stay unread: a peer must not begin
+    /// recordings faster than the disk takes them.
     before: Option<(Finishing, Instant)>,
     /// Silence that the timestamps of all its streams together may still ask for.
     silence: SilenceBudget,

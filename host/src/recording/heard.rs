@@ -191,10 +191,13 @@ impl Heard {
         self.clock.note(end, now);
     }
 
-    /// Ends the play-out: what waits is never heard.
+    /// Ends the play-out: the audio that waits is never heard.
     pub(super) fn end(&mut self) {
         let dropped = self.playout.finish(self.clock.end);
         self.drop_back(dropped);
+        // The call may last a little longer than the file: up to the bot's last message.
+        while self.playout.poll(u64::MAX).is_some() {}
+        self.queue.clear();
     }
 
     fn drop_back(&mut self, samples: u64) {
