@@ -100,15 +100,17 @@ impl Codec {
     #[must_use]
     pub fn loudest(self, bytes: &[u8], is_stereo: bool) -> [u16; 2] {
         match self {
+            // As below; one more, since the smallest amplitude of a sample is not that of no sample.
             Self::Alaw => {
-                loudest(bytes, is_stereo, |[code]| g711::decode_alaw(code).unsigned_abs())
+                loudest(bytes, is_stereo, |[code]| ((code ^ g711::ALAW_INVERTED) & 0x7F) + 1).map(
+                    |magnitude| match magnitude.checked_sub(1) {
+                        Some(code) => g711::decode_alaw(code ^ g711::ALAW_INVERTED).unsigned_abs(),
+                        None => 0,
+                    },
+                )
             }
-            Self::L16Be => {
-                loudest(bytes, is_stereo, |pair| i16::from_be_bytes(pair).unsigned_abs())
-            }
-            Self::L16Le => {
-                loudest(bytes, is_stereo, |pair| i16::from_le_bytes(pair).unsigned_abs())
-            }
+            Self::L16Be => loudest_linear(bytes, is_stereo, i16::from_be_bytes),
+            Self::L16Le => loudest_linear(bytes, is_stereo, i16::from_le_bytes),
             Self::G722 => [0; 2],
             // A code without its sign bit and with its bits inverted: larger is louder.
             Self::Mulaw => loudest(bytes, is_stereo, |[code]| !code & 0x7F)
@@ -174,6 +176,28 @@ fn loudest<const WIDTH: usize, T: Copy + Default + Ord>(
         right = louder(right, second);
     }
     [left, right]
+}
+
+/// The largest amplitude of each channel of 16-bit samples. Baseline x86-64 has an instruction for the
+/// larger of eight pairs of signed samples, and none for amplitudes without a sign: so the lowest and the highest
+/// are found.
+#[inline(always)]
+fn loudest_linear(bytes: &[u8], is_stereo: bool, sample_of: impl Fn([u8; 2]) -> i16) -> [u16; 2] {
+    let extremes = |(low, high): (i16, i16), sample: &[u8; 2]| {
+        let sample = sample_of(*sample);
+        (sample.min(low), sample.max(high))
+    };
+    let amplitude = |(low, high): (i16, i16)| low.unsigned_abs().max(high.unsigned_abs());
+    let samples = bytes.as_chunks::<2>().0;
+    if !is_stereo {
+        return [amplitude(samples.iter().fold((0, 0), extremes)), 0];
+    }
+    let (mut left, mut right) = ((0, 0), (0, 0));
+    for [first, second] in samples.as_chunks::<2>().0 {
+        left = extremes(left, first);
+        right = extremes(right, second);
+    }
+    [left, right].map(amplitude)
 }
 
 /// Decodes each two bytes.

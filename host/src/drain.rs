@@ -3,6 +3,9 @@
 //! A connection that is open when a drain begins is a running call. Whatever its peer does on it is
 //! recorded, a further `start` included: the peer cannot know of the drain, and the call is the same.
 //!
+//! Balancers learn by `/readyz`, seconds later, that they are to send calls elsewhere. So a drain may begin with
+//! a [delay], in which new calls are still taken.
+//!
 //! New calls are refused with 503, except by a recorder whose listening socket another one has, too
 //! ([`HandOver`](crate::HandOver)). That recorder stops accepting, so that the other one gets all new
 //! connections. It serves those that it has accepted before to their end, as if nothing had happened:
@@ -49,6 +52,28 @@ impl Running {
         // engine has counted its call. Read in this order, no call is missed.
         let is_empty = |count: &Arc<AtomicUsize>| count.load(Ordering::SeqCst) == 0;
         self.crowd.as_ref().is_none_or(is_empty) && self.calls() == 0
+    }
+}
+
+/// Waits for this time, or until all calls are to be finished: new calls are taken meanwhile.
+pub(crate) async fn delay(stop: &Stop, delay: Duration) {
+    tracing::info!("/readyz tells of a drain: new calls are taken for {delay:?} more");
+    let finish = async {
+        // A time beyond the clock's range never comes.
+        match Instant::now().checked_add(delay) {
+            Some(until) => drop(timeout_at(until, stop.exceeds(Order::Stop)).await),
+            None => stop.exceeds(Order::Stop).await,
+        }
+    };
+    let tell = async {
+        loop {
+            manager::tell_leaving();
+            tokio::time::sleep(STATUS_EVERY).await;
+        }
+    };
+    tokio::select! {
+        () = finish => {}
+        () = tell => {}
     }
 }
 

@@ -324,7 +324,7 @@ impl Front {
 
     fn refuse_unless_open(&self) -> Result<(), Refusal> {
         match *self.phase.borrow() {
-            Phase::Open => Ok(()),
+            Phase::Open | Phase::Leaving => Ok(()),
             Phase::Draining if self.hands_over => Ok(()),
             _ => Err(self.refuse(Refused::Draining, Refusal::Draining)),
         }
@@ -474,6 +474,9 @@ mod tests {
         };
         assert_eq!(ask(WEBHOOK_PATH).await, StatusCode::OK);
         assert_eq!(ask("/readyz").await, StatusCode::OK);
+        phase.send_replace(Phase::Leaving);
+        assert_eq!(ask("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(WEBHOOK_PATH).await, StatusCode::OK);
         phase.send_replace(Phase::Draining);
         assert_eq!(ask("/").await, StatusCode::OK);
         assert_eq!(ask("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);

@@ -104,7 +104,10 @@ pub struct Config {
     pub acme: Option<acme::Config>,
     /// The admin listener.
     pub admin: admin::Config,
-    /// Longest time for which running calls go on to their own end after [`Stop::stop`].
+    /// Time for which new calls are taken after the first order to end, while the recorder says that it is not
+    /// ready: balancers need it to send calls elsewhere.
+    pub drain_delay: Duration,
+    /// Longest time for which running calls go on to their own end after [`Stop::stop`] and that delay.
     pub drain: Duration,
     /// The public listener.
     pub http: http::Config,
@@ -161,8 +164,8 @@ pub type Serving = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 /// Records calls until `stop` orders an end, then drains, finishes every call and returns.
 ///
-/// The caller brings the listeners, so a test can bind port 0. From the first order on, new calls are
-/// refused with 503, or left to the other recorder that has the same socket (see [`HandOver`]).
+/// The caller brings the listeners, so a test can bind port 0. From the first order and
+/// [`Config::drain_delay`] on, new calls are refused with 503, or left to the other recorder that has the same socket (see [`HandOver`]).
 ///
 /// Nothing happens before the first poll.
 ///
@@ -256,6 +259,10 @@ async fn run(listeners: Listeners, mut config: Config, stop: Stop) -> Result<(),
     let end = async {
         stop.exceeds(stop::Order::GoOn).await;
         manager::tell_stopping();
+        if !config.drain_delay.is_zero() {
+            phase.send_replace(Phase::Leaving);
+            drain::delay(&stop, config.drain_delay).await;
+        }
         phase.send_replace(Phase::Draining);
         store.drain();
         drain::wait(&stop, config.drain, &running).await;

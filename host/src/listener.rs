@@ -126,7 +126,7 @@ pub(crate) async fn run(
                 continue;
             }
             () = reaches(&mut phase, |phase| phase == Phase::Closed) => break,
-            () = reaches(&mut draining, |phase| phase != Phase::Open),
+            () = reaches(&mut draining, |phase| phase >= Phase::Draining),
                 if opening.is_open() && hand_over != HandOver::None =>
             {
                 for (socket, peer, presence) in opening.close() {

@@ -22,6 +22,14 @@ pub(crate) fn tell_stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
+/// Tells that new calls are still taken although the recorder has begun to stop, and asks for more time. Never
+/// waits.
+pub(crate) fn tell_leaving() {
+    let more = NotifyState::ExtendTimeoutUsec(EXTENSION_US);
+    let status = NotifyState::Status("about to drain, new calls are still taken");
+    drop(tasks::blocking(move || tell(&[more, status])));
+}
+
 /// Tells that calls go on, and asks for more time. Never waits.
 pub(crate) fn tell_draining(calls: usize) {
     let more = NotifyState::ExtendTimeoutUsec(EXTENSION_US);

@@ -51,7 +51,7 @@ pub(crate) struct Scrape {
     pub retention: Retention,
     /// Seconds since the end of the oldest call with an unfinished recording; 0 if there is none.
     pub unfinished_s: f64,
-    /// Whether the recorder is draining: new calls are refused.
+    /// Whether the recorder was told to drain.
     pub is_draining: bool,
     /// State of the webhook, if one is set.
     pub webhook: Option<Health>,

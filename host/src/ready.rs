@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) enum Phase {
     /// Calls are accepted.
     Open,
+    /// Calls are accepted for a last while, though the recorder says that it is not ready: balancers are to send
+    /// new ones elsewhere.
+    Leaving,
     /// The running calls go on to their end. New calls are refused with 503, or left to another recorder.
     Draining,
     /// Calls are being finished; new calls are refused with 503.
@@ -72,7 +75,12 @@ impl Readiness {
         let Shared { store, engine, certificate, .. } = &*self.0;
         let mut faults = Vec::new();
         if let Some(left) = self.calls_left() {
-            faults.push(format!("it is draining, {left} calls left: no new calls are taken"));
+            faults.push(match *self.0.phase.borrow() {
+                Phase::Leaving => format!(
+                    "it is about to drain, {left} calls left: new calls are still taken, but send them elsewhere"
+                ),
+                _ => format!("it is draining, {left} calls left: no new calls are taken"),
+            });
         }
         faults.extend(certificate.as_ref().and_then(Certificate::fault));
         if let Some(fault) = store.door().fault() {
@@ -89,7 +97,7 @@ impl Readiness {
         faults
     }
 
-    /// The number of calls that still go on, if the recorder is draining.
+    /// The number of calls that still go on, if the recorder was told to drain.
     #[must_use]
     pub(crate) fn calls_left(&self) -> Option<usize> {
         (*self.0.phase.borrow() != Phase::Open).then(|| self.0.engine.call_count())

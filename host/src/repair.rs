@@ -5,6 +5,8 @@
 //! - sizes that are zero, unknown (all ones, or as large as fits) or beyond the end of the file;
 //! - the header of a much-copied recorder for Node.js that calls mu-law a format of 4 bits.
 //!
+//! Good recordings without their peaks get them.
+//!
 //! A file with another fault is left alone. No original is changed: the repaired file is a copy beside
 //! it.
 
@@ -19,7 +21,7 @@ use callreel_core::wav::{self, Encoding, FormatChunk, Layout, Length, ParseError
 
 use crate::disk::{WholeFile, open_to_read};
 use crate::log::{self, ReaderGone};
-use crate::store::{audio_bytes, is_locked};
+use crate::store::{Lacking, audio_bytes, is_locked};
 
 /// The deepest level of directories that is searched.
 const DEPTH_MAX: usize = 8;
@@ -66,6 +68,8 @@ struct Counts {
     repaired: usize,
     repaired_before: usize,
     refused: usize,
+    /// Of the good ones, recordings that lacked their peaks.
+    without_peaks: usize,
 }
 
 /// Repairs files and prints the outcome on standard output. Returns whether no file was left alone.
@@ -83,13 +87,19 @@ pub fn run(args: &Args) -> Result<bool, Error> {
             return Ok(false);
         }
     }
-    let Counts { good, repaired, repaired_before, refused } = counts;
+    let Counts { good, repaired, repaired_before, refused, without_peaks } = counts;
     let done = if args.dry_run { "to be repaired" } else { "repaired" };
     let before = match repaired_before {
         0 => String::new(),
         count => format!("{count} repaired before, "),
     };
-    let _ = log::say(&format!("{good} good, {repaired} {done}, {before}{refused} left alone"));
+    let peaks = match (without_peaks, args.dry_run) {
+        (0, _) => String::new(),
+        (count, true) => format!(" ({count} without peaks)"),
+        (count, false) => format!(" ({count} got peaks)"),
+    };
+    let _ =
+        log::say(&format!("{good} good{peaks}, {repaired} {done}, {before}{refused} left alone"));
     Ok(refused == 0)
 }
 
@@ -114,7 +124,7 @@ fn repair_below(
     match result {
         Ok(Verdict::Good) => {
             counts.good += 1;
-            Ok(())
+            give_peaks(path, dry_run, counts)
         }
         Ok(Verdict::Repaired { copy, fault }) => {
             let done = if dry_run { "would be repaired" } else { "repaired" };
@@ -127,6 +137,25 @@ fn repair_below(
             log::say(&format!("{path}: {fault}; repaired before as {copy}"))
         }
         Err(refusal) => refuse(path, &refusal, counts),
+    }
+}
+
+/// Makes the peaks of a good recording that lacks them. That it cannot is told, and no fault of the WAV.
+fn give_peaks(path: &Path, dry_run: bool, counts: &mut Counts) -> Result<(), ReaderGone> {
+    let made = match Lacking::of(path) {
+        Ok(None) => return Ok(()),
+        Ok(Some(_)) if dry_run => Ok(()),
+        Ok(Some(lacking)) => lacking
+            .make()
+            .map_err(|error| format!("{}: cannot make it: {error}", lacking.path.display())),
+        Err(error) => Err(format!("{}: cannot read it for its peaks: {error}", path.display())),
+    };
+    match made {
+        Ok(()) => {
+            counts.without_peaks += 1;
+            Ok(())
+        }
+        Err(said) => log::say(&said),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The recordings' directory: places and names of recordings, and how files get them.
 //!
-//! `<dir>/<date>/<id>.wav` and `.json` are finished and never changed again. `.wav.part` and
+//! `<dir>/<date>/<id>.wav` and `.json` are finished and never changed again; `.peaks` is drawn from
+//! (`peaks`). `.wav.part` and
 //! `.json.part` are being recorded, or were when the recorder was interrupted: the recovery (`recover`)
 //! finishes them. All other files belong to somebody else and are left alone.
 //!
@@ -19,7 +20,9 @@ mod keep;
 mod left;
 mod links;
 mod mend;
+pub mod outline;
 mod part;
+pub mod peaks;
 mod recover;
 mod retention;
 mod sync;
@@ -29,14 +32,16 @@ use std::fs::{self, File};
 use std::io::{self, Seek as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use callreel_core::wav::Spec;
 use jiff::Timestamp;
 use jiff::civil::Date;
 
 use self::catalog::Catalog;
+use self::digest::DataDigest;
 pub use self::door::Door;
 pub(crate) use self::ending::audio_bytes;
 pub use self::evict::Evictable;
@@ -44,8 +49,10 @@ use self::house::House;
 pub use self::house::HouseWork;
 pub use self::left::Left;
 use self::links::Links;
+pub(crate) use self::outline::Lacking;
 use self::part::Names;
 pub use self::part::Part;
+use self::peaks::Meter;
 use self::recover::Recovering;
 pub use self::recover::Recovery;
 use self::retention::Keeping;
@@ -63,7 +70,7 @@ use crate::rights::Rights;
 /// Most attempts to claim a free name: another thread or program may take it first.
 const CLAIMS_MAX: usize = 100;
 
-/// Inodes of a recording: the WAV and its record.
+/// Inodes of a recording: the WAV and its record. Its peaks take one more.
 const FILES_PER_RECORDING: u64 = 2;
 
 /// Lock file: its lock shows that the directory is in use, and gives the right to keep house there.
@@ -90,6 +97,8 @@ pub struct Config {
     pub keep_days: Option<u32>,
     /// Whether gaps, keys and marks become cue points behind the samples of a finished WAV.
     pub cues: bool,
+    /// Whether the [peaks] of a recording are kept beside its WAV.
+    pub peaks: bool,
     /// Number of the newest finished recordings that neither `make_room` nor `keep_days` ever removes.
     pub keep_min: usize,
 }
@@ -104,6 +113,7 @@ impl Default for Config {
             make_room: false,
             keep_days: None,
             cues: false,
+            peaks: true,
             keep_min: 0,
         }
     }
@@ -190,6 +200,8 @@ pub struct Store {
     finished: Finished,
     /// Progress of the recovery of unfinished recordings of an earlier run.
     recovering: Recovering,
+    /// The peaks of a recording are made from its WAV.
+    is_making_peaks: AtomicBool,
 }
 
 /// Room on the disk of the recordings, in bytes and in inodes.
@@ -295,6 +307,7 @@ impl Store {
             links: Links::default(),
             finished,
             recovering: Recovering::default(),
+            is_making_peaks: AtomicBool::new(false),
         };
         let Room { keep_free, total, inodes, .. } = store.look_for_room().map_err(unusable)?;
         if keep_free >= total && keep_free > 0 {
@@ -380,7 +393,7 @@ impl Store {
             match self.create_in(day, &names.wav_part()) {
                 Ok(file) => {
                     if let Some(part) = self.claim(names, file)? {
-                        self.note_files(FILES_PER_RECORDING);
+                        self.note_files(FILES_PER_RECORDING + u64::from(self.config.peaks));
                         return Ok(part);
                     }
                 }
@@ -391,6 +404,11 @@ impl Store {
             number = first_free(|number| is_in_use(&named(number)))?;
         }
         Err(io::Error::other("no free file name: each name tried was taken in the meantime"))
+    }
+
+    /// The digest of a new file of this format. It takes the peaks as well, if they are kept.
+    pub(crate) fn new_digest(&self, spec: Spec) -> DataDigest {
+        DataDigest::with(self.config.peaks.then(|| Meter::new(spec)))
     }
 
     /// Creates an empty file in the folder of a day, and the folder if it is missing.

@@ -254,3 +254,35 @@ fn a_chunk_that_is_not_whole_samples_is_refused_and_changes_nothing() {
     drop(turn);
     assert_eq!((session.stats().media, session.stats().undrained), (1, 0));
 }
+
+#[test]
+fn the_loudest_sample_of_each_channel_is_that_of_the_decoded_samples() {
+    let mut state = 1_u32;
+    let mut byte = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let bytes: Vec<u8> = (0..4096).map(|_| byte()).collect();
+    let extreme = [0, 0x80, 0xFF, 0x7F, 0x55, 0xD5, 0x80, 0];
+    for codec in [Codec::Alaw, Codec::L16Be, Codec::L16Le, Codec::Mulaw] {
+        for count in (0..80).chain([4096]) {
+            for bytes in
+                [&bytes[..count], &extreme[..count.min(8)], &[codec.silence(); 80][..count.min(80)]]
+            {
+                let mut samples = vec![0; bytes.len() / codec.width()];
+                codec.decode(bytes, &mut samples);
+                let most = |from: usize, step: usize| {
+                    let whole = samples.len() / step * step;
+                    let heard = samples[..whole].iter().skip(from).step_by(step);
+                    heard.map(|sample| sample.unsigned_abs()).max().unwrap_or(0)
+                };
+                assert_eq!(codec.loudest(bytes, false), [most(0, 1), 0], "{codec:?} {bytes:?}");
+                assert_eq!(
+                    codec.loudest(bytes, true),
+                    [most(0, 2), most(1, 2)],
+                    "{codec:?} {bytes:?}"
+                );
+            }
+        }
+    }
+}

@@ -41,6 +41,7 @@ mod links;
 mod long;
 mod metrics;
 mod pause;
+mod peaks;
 mod places;
 mod playout;
 mod provider_suite;

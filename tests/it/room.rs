@@ -164,9 +164,10 @@ fn a_call_is_refused_before_the_file_system_has_no_inode_left() {
     let mut greedy = Peer::connect(&server, "MZ0");
     for n in 0..100 {
         greedy.stream_id = format!("MZ{n}");
-        let start = greedy.start_message(&[]);
-        let frame = crate::harness::client::text(start.as_bytes());
-        if greedy.socket.write_all(&frame).is_err() {
+        // With audio, so that each recording takes all its files.
+        let messages = [greedy.start_message(&[]), greedy.next_media()];
+        let frames = messages.map(|message| crate::harness::client::text(message.as_bytes()));
+        if greedy.socket.write_all(&frames.concat()).is_err() {
             break;
         }
     }

@@ -292,10 +292,20 @@ pub(super) async fn peaks(
         Problem::new(StatusCode::NOT_FOUND, format!("the recording has no waveform: {error}"))
     };
     record.format.spec().map_err(unknown)?;
-    let peaks = admin.read(move |store| store.peaks(&key, &record, columns)).await?;
-    Ok(as_json(
-        &peaks.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the recording has no audio"))?,
-    ))
+    let (wanted, drawn) = (key.clone(), record.clone());
+    let peaks = admin.read(move |store| store.peaks(&wanted, &drawn, columns)).await?;
+    let peaks =
+        peaks.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the recording has no audio"))?;
+    if peaks.is_sampled {
+        // So that the next answer is exact. Nobody waits for it.
+        let store = Arc::clone(&admin.sources.store);
+        drop(tasks::blocking(move || {
+            if let Err(error) = store.make_peaks(&key, &record) {
+                tracing::debug!(%error, "cannot make the peaks of a recording");
+            }
+        }));
+    }
+    Ok(as_json(&peaks))
 }
 
 /// `GET /api/v1/recordings/{day}/{id}/audio`: the WAV, or a part of it.

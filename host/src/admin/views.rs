@@ -307,7 +307,7 @@ impl Admin {
         }
     }
 
-    /// Whether the recorder is stopping and takes no new calls.
+    /// Whether the recorder was told to end; after `--drain-delay` it takes no new calls.
     pub(super) fn is_draining(&self) -> bool {
         *self.phase.borrow() != Phase::Open
     }

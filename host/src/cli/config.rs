@@ -174,6 +174,7 @@ impl TryFrom<ServeArgs> for Config {
             home,
             instance: Some(instance),
             drain: args.limits.drain,
+            drain_delay: args.limits.drain_delay,
             engine,
         })
     }
@@ -390,6 +391,7 @@ impl ServeArgs {
             dir: files.dir.clone(),
             capture_dir: files.capture.clone(),
             cues: files.cues,
+            peaks: !files.no_peaks,
             keep_free: disk.keep_free,
             keep_free_inodes: disk.keep_free_inodes,
             make_room: disk.make_room,

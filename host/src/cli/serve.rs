@@ -262,6 +262,11 @@ pub struct FilesArgs {
     #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
     pub cues: bool,
 
+    /// Keep no peaks beside each WAV; the console then draws long recordings from parts of their WAV
+    /// [default: 100 ms of a channel are a byte in <id>.peaks]
+    #[arg(long, env = "CALLREEL_NO_PEAKS", value_parser = BoolishValueParser::new())]
+    pub no_peaks: bool,
+
     /// Key that pauses a recording and lets it go on; one of 0 to 9, * and #, pressed by the caller or an
     /// agent, for numbers that must not be recorded. Keys pressed in between are left out [default: none]
     #[arg(long, env = "CALLREEL_PAUSE_KEY", value_name = "KEY")]
@@ -313,6 +318,11 @@ pub struct LimitsArgs {
     /// without a limit
     #[arg(long, env = "CALLREEL_DRAIN", value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub drain: Duration,
+
+    /// Time before a drain in which /readyz answers 503, and new calls are taken. So long a balancer needs to
+    /// send them elsewhere. --drain counts from then on; a second signal ends it
+    #[arg(long, env = "CALLREEL_DRAIN_DELAY", value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub drain_delay: Duration,
 
     /// End a connection after this long without a byte; not even the answer to a ping came from the peer.
     /// Also end a connection on which nothing is recorded, at this age

@@ -165,7 +165,11 @@ impl Families<'_> {
             )?;
         }
         let draining = f64::from(u8::from(scrape.is_draining));
-        self.gauge("callreel_draining", "1 when no new calls are taken", draining)
+        self.gauge(
+            "callreel_draining",
+            "1 when the recorder was told to drain: no new calls are taken after --drain-delay",
+            draining,
+        )
     }
 
     /// Automatic deletion.

@@ -74,7 +74,7 @@ impl OpenFile {
             codec,
             capture,
             uncaptured_bytes: 0,
-            digest: DataDigest::default(),
+            digest: store.new_digest(spec),
             sync_failures: store.sync_failures(),
             is_whole: false,
             is_durable: false,
@@ -115,6 +115,8 @@ impl OpenFile {
         encoded.resize(samples * usize::from(encoding.sample_bytes()), 0);
         encoding.encode_wire(self.codec, bytes, encoded);
         self.write(encoded)?;
+        self.digest.note_peaks(self.codec, bytes);
+        self.spill_peaks();
         Ok(encoded.len() as u64)
     }
 
@@ -133,6 +135,12 @@ impl OpenFile {
         Ok(())
     }
 
+    fn spill_peaks(&mut self) {
+        if self.digest.has_peaks_to_spill() {
+            self.part.spill_peaks(&mut self.digest);
+        }
+    }
+
     /// Appends the silence that stands for `rest` wire bytes, at most [`SILENCE_TURN_BYTES_MAX`] in the
     /// file, and takes the bytes written off `rest`.
     pub(super) fn append_silence(&mut self, rest: &mut u64) -> io::Result<()> {
@@ -147,9 +155,11 @@ impl OpenFile {
         while *rest >= width && turn > 0 {
             let samples = (*rest / width).min(turn).min(block.len() as u64 / sample_bytes);
             self.write(&block[..(samples * sample_bytes) as usize])?;
+            self.digest.note_silence(samples);
             *rest -= samples * width;
             turn -= samples;
         }
+        self.spill_peaks();
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 //! Digests of a recording's file: one of its samples, made while they are written, and one of the whole
-//! file if it is short.
+//! file if it is short. The [peaks](super::peaks) of the samples are taken along.
 //!
 //! The header of a file is known last and stands first, so the digest of a whole file takes a second
 //! pass over it. The digest of the samples takes none: at its end a long file costs no more than a short
@@ -9,10 +9,14 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use callreel_core::format::Codec;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
+
+use super::peaks::Meter;
 
 /// Longest file that gets a digest of the whole.
 pub(crate) const WHOLE_BYTES_MAX: u64 = 16 << 20;
@@ -32,13 +36,51 @@ const FRESH_PIECE_BYTES: u64 = 32 * 1024;
 pub struct DataDigest {
     hash: Sha256,
     bytes: u64,
+    /// Takes the peaks of the samples, if they are kept.
+    meter: Option<Meter>,
 }
 
 impl DataDigest {
-    /// Takes in samples that were appended to the file.
+    /// The digest of a file without samples; with `meter` it takes their peaks as well.
+    pub(super) fn with(meter: Option<Meter>) -> Self {
+        Self { meter, ..Self::default() }
+    }
+
+    /// Takes in samples that were appended to the file. Their peaks are taken by a call of their own.
     pub fn update(&mut self, bytes: &[u8]) {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
+    }
+
+    /// Takes the peaks of the same samples, as they came by the wire.
+    pub(crate) fn note_peaks(&mut self, codec: Codec, bytes: &[u8]) {
+        if let Some(meter) = &mut self.meter {
+            meter.note(codec, bytes);
+        }
+    }
+
+    /// Takes the peaks of silence that the digest has taken in: this many samples of all channels together.
+    pub(crate) fn note_silence(&mut self, samples: u64) {
+        if let Some(meter) = &mut self.meter {
+            meter.note_silence(samples);
+        }
+    }
+
+    /// Whether so many peaks are in memory that their file should take them.
+    pub(crate) fn has_peaks_to_spill(&self) -> bool {
+        self.meter.as_ref().is_some_and(Meter::is_due)
+    }
+
+    /// Moves the peaks in memory to their file.
+    pub(super) fn spill_peaks(&mut self, path: &Path) {
+        if let Some(meter) = &mut self.meter {
+            meter.spill(path);
+        }
+    }
+
+    /// The meter of the peaks of all samples that the digest has, if they are kept.
+    pub(super) const fn meter(&self) -> Option<&Meter> {
+        self.meter.as_ref()
     }
 
     /// The digest, in hexadecimal digits.
@@ -61,7 +103,7 @@ impl DataDigest {
         between: impl FnMut(u64, Duration) -> ControlFlow<()>,
     ) -> io::Result<bool> {
         if self.bytes > data_bytes {
-            *self = Self::default();
+            *self = Self::with(self.meter.as_ref().map(|meter| Meter::new(meter.spec())));
         }
         self.read_by(PIECE_BYTES, file, header_bytes, data_bytes, between)
     }
@@ -82,6 +124,9 @@ impl DataDigest {
             let piece = &mut piece[..count as usize];
             file.read_exact_at(piece, u64::from(header_bytes) + self.bytes)?;
             self.update(piece);
+            if let Some(meter) = &mut self.meter {
+                meter.note(meter.codec(), piece);
+            }
             if between(count, began.elapsed()).is_break() {
                 return Ok(false);
             }

@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use super::mend::read_record;
 use super::retention::LOOK_EVERY;
-use super::{Inodes, Names, Room, Store};
+use super::{Inodes, Names, Room, Store, peaks};
 use crate::disk::found;
 use crate::home::Health;
 use crate::lock::lock;
@@ -216,9 +216,10 @@ pub(super) fn our_record(names: &Names) -> Option<Record> {
     read_record(&names.json()).filter(|record| record.id.as_ref() == Some(names.key.id()))
 }
 
-/// Removes a finished recording. Its record goes last: it describes the WAV, and an interrupted
+/// Removes a finished recording and its peaks. Its record goes last: it describes the WAV, and an interrupted
 /// removal can be repeated.
 pub(super) fn remove(names: &Names) -> io::Result<()> {
     found(fs::remove_file(names.wav()))?;
+    peaks::remove(&names.peaks())?;
     fs::remove_file(names.json())
 }

@@ -14,7 +14,6 @@ use callreel_core::format::{Codec, Format};
 use callreel_core::wav::{self, Encoding, FormatChunk, Length, Spec};
 use jiff::{SignedDuration, Timestamp};
 
-use super::digest::DataDigest;
 use super::ending::audio_bytes;
 use super::file::{PartFile, to_io};
 use super::house::try_lock;
@@ -71,7 +70,7 @@ pub(super) fn recover_wav(
         give_another_name(store, &mut part, &mut record)?;
     }
     let samples = samples_in(part.file(), spec)?;
-    let mut digest = DataDigest::default();
+    let mut digest = store.new_digest(spec);
     if !published && !part.is_described_by(&record)? {
         let data_bytes = samples * u64::from(spec.sample_frame_bytes());
         if !digest.read_on(part.file(), spec.header_bytes(), data_bytes, between)? {

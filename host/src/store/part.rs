@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::digest::{self, DataDigest};
+use super::peaks;
 use crate::disk::{
     WholeFile, clear_claim, found, is_there, rename_new, sync_dir, write_new, write_temporary,
 };
@@ -82,6 +83,7 @@ impl Part {
         for path in [self.names.wav_part(), self.names.json_part(), self.names.json_temporary()] {
             let _ = fs::remove_file(path);
         }
+        let _ = peaks::remove(&self.names.peaks());
     }
 
     pub(super) fn wav_name(&self) -> String {
@@ -154,8 +156,8 @@ impl Part {
         &self.names.dir
     }
 
-    /// Writes the record of the finished WAV under a temporary name. Returns its file; `None` if an earlier
-    /// try has given the record its final name. May be called again.
+    /// Completes the peaks, and writes the record of the finished WAV under a temporary name. Returns the
+    /// record's file; `None` if an earlier try has given the record its final name. May be called again.
     ///
     /// `digest` is that of the file's samples. A digest of the whole file is made if `spare` time
     /// allows.
@@ -179,7 +181,21 @@ impl Part {
             let (file, data_sha256) = (self.wav_name(), Some(digest.text()));
             record.wav = Some(Wav { file, bytes, sha256, data_sha256 });
         }
+        self.complete_peaks(digest);
         write_temporary(&self.names.json_temporary(), &json_of(record)?).map(Some)
+    }
+
+    /// Moves the peaks that `digest` holds to their file. The recording does not depend on it.
+    pub(crate) fn spill_peaks(&self, digest: &mut DataDigest) {
+        digest.spill_peaks(&self.names.peaks());
+    }
+
+    fn complete_peaks(&self, digest: &DataDigest) {
+        if let Some(meter) = digest.meter()
+            && let Err(error) = meter.finish(&self.names.peaks())
+        {
+            tracing::debug!(%error, "a recording has no peaks");
+        }
     }
 
     /// Removes a described record that cannot be made durable.
@@ -272,6 +288,11 @@ impl Names {
 
     pub(super) fn wav_part(&self) -> PathBuf {
         self.with(".wav.part")
+    }
+
+    /// The peaks, also while the recording goes on.
+    pub(super) fn peaks(&self) -> PathBuf {
+        self.with(".peaks")
     }
 
     pub(super) fn json(&self) -> PathBuf {

@@ -205,9 +205,14 @@ impl Store {
         self.recovering.stopped.notify_all();
     }
 
+    /// Whether the process stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.recovering.is_stopped()
+    }
+
     /// Whether the process stops, or another instance is to go on.
     fn must_stop_recovery(&self) -> bool {
-        self.recovering.is_stopped() || !self.keeps_house()
+        self.is_stopping() || !self.keeps_house()
     }
 
     /// The progress of [`recover`](Self::recover).

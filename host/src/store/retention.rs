@@ -33,7 +33,7 @@ use serde::Serialize;
 use self::balance::{Balance, Coin};
 use super::clock::{self, CONFIRM_FILE, Clock, Reading};
 use super::keep::{DAY, our_record, remove, start_of};
-use super::{Catalog, LOCK_FILE, Names, Store};
+use super::{Catalog, LOCK_FILE, Names, Store, peaks};
 use crate::disk;
 use crate::finished::Held;
 use crate::lock::lock;
@@ -193,7 +193,9 @@ impl Found {
             Err(_) => (0, 0),
         };
         let (wav, record) = (freed(names.wav()), freed(names.json()));
-        let (bytes, inodes) = (wav.0 + record.0, wav.1 + record.1);
+        let peaks = names.peaks();
+        let peaks = if peaks::is_ours(&peaks) { freed(peaks) } else { (0, 0) };
+        let (bytes, inodes) = (wav.0 + record.0 + peaks.0, wav.1 + record.1 + peaks.1);
         Self { names, ended, bytes, inodes, is_elsewhere }
     }
 

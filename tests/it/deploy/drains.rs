@@ -103,3 +103,45 @@ fn a_drain_by_signal_or_by_the_api_has_no_limit_until_a_stop_gives_it_one() {
         }
     }
 }
+
+#[test]
+fn before_a_drain_with_a_delay_new_calls_are_taken_while_balancers_are_told_to_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = [&ADMIN[..], &["--drain", "1h", "--drain-delay", "3s"]].concat();
+    let mut server = Setup::new(dir.path()).args(&options).start();
+    let first = heard_call(&server, "MZ1");
+    let asked = Instant::now();
+    server.signal(Signal::TERM);
+    server.wait_for_log("/readyz tells of a drain: new calls are taken for 3s more");
+    assert_eq!(server.get("/readyz"), 503);
+    let (status, ready) = server.ask_admin("/readyz");
+    assert!(
+        status == 503 && ready.contains("about to drain, 1 calls left: new calls are"),
+        "{ready}"
+    );
+    let (webhook, second) = (server.get("/incoming-call"), Peer::try_connect(&server, "MZ2", ""));
+    // A machine that is too slow to have asked in time has shown nothing.
+    if asked.elapsed() < 3 * SECOND {
+        assert!(webhook == 200 && second.is_ok(), "{webhook}");
+    }
+    server.wait_for_log("draining, 2 calls left");
+    assert!(asked.elapsed() >= 3 * SECOND, "{:?}", asked.elapsed());
+    assert_eq!(Peer::try_connect(&server, "MZ3", "").err(), Some(503));
+    let mut second = second.unwrap();
+    second.start(&[]);
+    let peers = super::go_on_and_finish_all(vec![first, second]);
+    assert_eq!(server.wait(PATIENCE).code(), Some(0));
+    check_whole(dir.path(), &peers);
+}
+
+#[test]
+fn a_second_signal_ends_the_delay_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ["--drain", "1h", "--drain-delay", "1h"];
+    let mut server = Setup::new(dir.path()).args(&options).start();
+    let peer = heard_call(&server, "MZ1");
+    server.signal(Signal::TERM);
+    server.wait_for_log("new calls are taken for 3600s more");
+    server.signal(Signal::TERM);
+    check_cut(&mut server, dir.path(), peer);
+}
