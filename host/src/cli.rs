@@ -21,7 +21,10 @@ pub use self::serve::{
     AdminAddress, AdminArgs, DiskArgs, FilesArgs, LimitsArgs, ListeningArgs, ServeArgs, TwilioArgs,
     WebhookArgs,
 };
-use crate::{bot, caller, decode, demo, home_command, list, log, repair, shown, tail, webhook};
+use crate::{
+    bot, caller, console_command, decode, demo, home_command, list, log, repair, shown, tail,
+    webhook,
+};
 
 /// Records phone calls that a provider streams over WebSocket.
 #[derive(Debug, Parser)]
@@ -58,11 +61,13 @@ pub enum Command {
     Check(Deferred<CheckArgs>),
     /// Print the completions of a shell
     Completions(Deferred<CompletionsArgs>),
+    /// Show the recordings in a home, those of all recorders, in the console
+    Console(Deferred<console_command::Args>),
     /// Turn stored mu-law or captured frames into WAV
     Decode(Deferred<decode::Args>),
     /// Record a few calls on this machine, without an account at a provider, and check them
     Demo(Deferred<demo::Args>),
-    /// Compare recordings with their home, and upload them by hand
+    /// List, download and compare recordings in a home, and upload them by hand
     Home(Deferred<home_command::Args>),
     /// List finished recordings, newest first
     List(Deferred<list::Args>),
