@@ -147,9 +147,10 @@ impl Console {
     pub async fn serve(self, listener: Listener, stop: Stop) {
         let Self { config, library } = self;
         let home = library.home().address().to_string();
+        tracing::info!(home, "reading recordings");
         match listener.local_addr() {
-            Ok(address) => tracing::info!(home, "console at http://{address}/"),
-            Err(error) => tracing::warn!(%error, home, "console at an address that is not known"),
+            Ok(address) => tracing::info!("console at http://{address}/"),
+            Err(error) => tracing::warn!(%error, "console at an address that is not known"),
         }
         let sources = Sources {
             board: Arc::<Board>::default(),

@@ -24,6 +24,11 @@ pub(crate) const KEYS: [(&str, &str); 3] = [
     ("AWS_REGION", "us-east-1"),
 ];
 
+/// Headers of a request of the tests. The server reads no signature, but wants one for objects that were put
+/// with one.
+const HEADERS: &str = "Host: a\r\nConnection: close\r\nAuthorization: AWS4-HMAC-SHA256 \
+    Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\n";
+
 /// The server, for all tests that need it at one time.
 struct Moto {
     server: Child,
@@ -89,6 +94,8 @@ pub(crate) struct Asked {
     pub method: String,
     /// The path with the query.
     pub path: String,
+    /// The encryption that it asks for, and the key.
+    pub encryption: [Option<String>; 2],
 }
 
 type Choose = Box<dyn FnMut(&Asked) -> Fault + Send>;
@@ -143,7 +150,8 @@ impl Bucket {
 
     /// A recorder with a home in it.
     pub(crate) fn recorder(&self, dir: &Path) -> Setup {
-        let mut setup = Setup::new(dir).args(&["--home", &self.home(), "--instance", "pod-0"]);
+        let mut setup = Setup::new(dir).args(&["--home", &self.home()]);
+        setup = setup.env("CALLREEL_INSTANCE", "pod-0");
         for (name, value) in self.variables() {
             setup = setup.env(&name, value);
         }
@@ -193,7 +201,7 @@ impl Bucket {
         let length = content.len();
         write!(
             socket,
-            "PUT /{}/eu/{key} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{content}",
+            "PUT /{}/eu/{key} HTTP/1.1\r\n{HEADERS}Content-Length: {length}\r\n\r\n{content}",
             self.name
         )
         .unwrap();
@@ -254,8 +262,7 @@ pub(crate) fn read_all(dir: &Path, prefix: &str, into: &mut BTreeMap<String, Vec
 /// The answer to a request without a body.
 fn request(address: SocketAddr, method: &str, path: &str) -> String {
     let mut socket = TcpStream::connect(address).unwrap();
-    let end = "Host: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    write!(socket, "{method} {path} HTTP/1.1\r\n{end}").unwrap();
+    write!(socket, "{method} {path} HTTP/1.1\r\n{HEADERS}Content-Length: 0\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     let _ = socket.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
@@ -289,7 +296,8 @@ impl Front {
         let Some((head, mut body)) = read_head(&mut from) else { return };
         let mut words = head.split(' ').map(str::to_owned);
         let (Some(method), Some(path)) = (words.next(), words.next()) else { return };
-        let asked = Asked { method, path };
+        let names = ["x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id"];
+        let asked = Asked { method, path, encryption: names.map(|name| header(&head, name)) };
         let fault = (self.choose.lock().unwrap())(&asked);
         self.asked.lock().unwrap().push(asked.clone());
         let length = header(&head, "content-length").and_then(|l| l.parse().ok()).unwrap_or(0);

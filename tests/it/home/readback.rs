@@ -87,7 +87,7 @@ fn one_console_lists_and_plays_the_recordings_of_all_recorders() {
     let servers: Vec<_> = ["pod-0", "pod-1"]
         .iter()
         .zip(&dirs)
-        .map(|(name, dir)| bucket.recorder(dir.path()).args(&["--instance", name]).start())
+        .map(|(name, dir)| bucket.recorder(dir.path()).env("CALLREEL_INSTANCE", name).start())
         .collect();
     for (server, id) in servers.iter().zip(["MZ0", "MZ1"]) {
         record(server, id);
