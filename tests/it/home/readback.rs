@@ -285,7 +285,7 @@ fn a_page_of_twenty_thousand_recordings_costs_a_few_requests() {
     bucket.forget_asked();
     let cursor = page["next"].as_str().unwrap();
     let page = json_at(&console, &format!("/api/v1/recordings?limit=200&cursor={cursor}"));
-    assert_eq!(page["recordings"][0]["id"], "MZ12449");
+    assert_eq!(page["recordings"][0]["id"], "MZ19949");
     assert_eq!(bucket.asked().len(), 4, "the objects are known");
     // The search goes through all of them.
     let found = json_at(&console, "/api/v1/recordings?q=ca00000&from=2026-11-01");
