@@ -117,9 +117,12 @@ impl FromStr for Encryption {
     }
 }
 
-/// The reason why a home cannot be opened. Nothing was asked of the store.
+/// The reason why a home cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The store takes no recordings.
+    #[error(transparent)]
+    Refuses(#[from] ProbeError),
     /// A setting of the environment cannot be used.
     #[error("--home {address}: a setting of the environment cannot be used: {reason}")]
     Environment {
@@ -174,7 +177,7 @@ impl Home {
     /// Opens a home. Reads certificates; asks nothing of the store.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// A setting cannot be used, see [`Error`].
     pub fn open(config: &Config) -> Result<Self, Error> {
         let Config { address, encryption, .. } = config;
         if encryption.is_some() && !matches!(address.place(), Place::S3(_)) {

@@ -11,9 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::Builder;
 
 use crate::home::index::{Indexer, Library, Line};
-use crate::home::{
-    self, Address, Config, Encryption, Fault, Found, Home, Probe, ProbeError, Variables,
-};
+use crate::home::{self, Address, Config, Encryption, Fault, Found, Home, Probe, Variables};
 use crate::instance::Instance;
 use crate::log::{complain, say};
 use crate::record::{Key, Record, Wav};
@@ -105,12 +103,9 @@ pub struct SyncArgs {
 /// Reasons why a command was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The home cannot be opened.
+    /// The home cannot be opened, or takes no recordings.
     #[error(transparent)]
     Home(#[from] home::Error),
-    /// The home takes no recordings.
-    #[error(transparent)]
-    Refuses(#[from] ProbeError),
     /// The home cannot be reached.
     #[error("--home {address} cannot be reached: {reason}")]
     Away {
@@ -273,7 +268,7 @@ async fn open(args: &PlacesArgs) -> Result<Home, Error> {
         encryption: args.home_sse.clone(),
         evict_after: None,
     })?;
-    match home.probe().await? {
+    match home.probe().await.map_err(home::Error::Refuses)? {
         Probe::Good => {}
         Probe::Limited(warnings) => warnings.iter().for_each(|warning| complain(warning)),
         Probe::Away(reason) => {
@@ -303,7 +298,7 @@ fn recordings(args: &PlacesArgs, home: &Home) -> Result<Vec<Local>, Error> {
     };
     let (mut all, mut after) = (Vec::new(), None::<Cursor>);
     loop {
-        let page = catalog.list(&Filter::default(), after.as_ref(), PAGE, &local);
+        let page = catalog.list(&Filter::default(), after.as_ref(), PAGE, local);
         let page = page.map_err(failed)?;
         all.extend(page.records.into_iter().flatten());
         after = page.next;

@@ -148,12 +148,9 @@ pub enum Error {
     /// The directory of the recordings cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The home cannot be used as it is set up.
+    /// The home cannot be used as it is set up, or takes no recordings.
     #[error(transparent)]
     Home(#[from] home::Error),
-    /// The home takes no recordings.
-    #[error(transparent)]
-    HomeRefuses(#[from] home::ProbeError),
     /// The folder of ACME cannot be used.
     #[error(transparent)]
     Acme(#[from] acme::FolderError),

@@ -92,7 +92,7 @@ impl Log {
             is_coloured: has_colour(&io::stderr()),
             has_priorities: is_journal(),
         };
-        let (layer, filter) = reload::Layer::new(directives.filter()?);
+        let (layer, filter) = reload::Layer::new(filter::quiet(directives.filter()?));
         tracing_subscriber::registry().with(layer).with(lines).init();
         report_panics();
         Ok(Self { directives, filter })
@@ -123,7 +123,7 @@ impl Log {
             tell();
         }
         // Fails only if the log is gone.
-        let _ = self.filter.reload(filter);
+        let _ = self.filter.reload(filter::quiet(filter));
         if !is_shown {
             tell();
         }

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::Error;
 use crate::home::{self, Address, Fault, Home, Probe};
 use crate::outbox::Outbox;
 use crate::store::{Evictable, Store};
@@ -62,7 +61,10 @@ impl Uploading {
     pub(crate) async fn finish(&self) {
         let all = async {
             loop {
-                let is_failing = self.outbox.health().failing_since.is_some();
+                let health = self.outbox.health();
+                let stuck: u64 = health.receivers.iter().map(|home| home.stuck).sum();
+                let is_failing =
+                    health.failing_since.is_some() || stuck > 0 && stuck == health.pending;
                 let outbox = self.outbox.clone();
                 if is_failing || tasks::blocking(move || outbox.is_empty()).await.unwrap_or(true) {
                     return;
@@ -82,12 +84,12 @@ impl Uploads {
     /// entries of the recordings that are uploaded.
     ///
     /// # Errors
-    /// [`Error::Home`] or [`Error::HomeRefuses`]: the settings have to be changed.
+    /// The settings have to be changed.
     pub(crate) async fn open(
         config: home::Config,
         store_dir: &Path,
         webhooks: Option<Outbox>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, home::Error> {
         let home = Home::open(&config)?;
         let address = config.address.to_string();
         let is_tried = match home.probe().await? {

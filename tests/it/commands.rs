@@ -53,6 +53,7 @@ fn the_short_help_has_one_line_for_each_option() {
         "completions",
         "decode",
         "demo",
+        "home",
         "list",
         "man",
         "repair",

@@ -3,6 +3,7 @@
 
 mod backends;
 mod faults;
+mod kept;
 mod kills;
 mod readback;
 
@@ -43,9 +44,9 @@ pub(super) fn key_of(record: &Value, ending: &str) -> String {
     format!("{key}{ending}")
 }
 
-/// Whether an object is no part of a recording: a line about it, or its waveform.
+/// Whether an object is no part of a recording: lines about several, the waveform of one, or a trial.
 fn is_beside(key: &str) -> bool {
-    key.starts_with("index/") || key.ends_with(".peaks")
+    [".callreel/", "index/"].iter().any(|folder| key.starts_with(folder)) || key.ends_with(".peaks")
 }
 
 /// Checks that the objects are those of the recordings in `dir`, and no others, and that the index has them.
@@ -68,9 +69,9 @@ pub(super) fn assert_equal(dir: &Path, objects: &BTreeMap<String, Vec<u8>>) -> u
         lines.map(|line| serde_json::from_slice::<Value>(line).unwrap()["home"].to_string());
     let places = recordings.values().map(|recording| recording.record["home"].to_string());
     assert_eq!(indexed.collect::<BTreeSet<_>>(), places.collect(), "the index");
-    let objects: BTreeMap<_, _> = objects.iter().filter(|(key, _)| !is_beside(key)).collect();
+    let objects: Vec<_> = objects.keys().filter(|key| !is_beside(key)).collect();
     let with_audio = recordings.values().filter(|one| one.samples.is_some()).count();
-    assert_eq!(objects.len(), recordings.len() + with_audio, "{:?}", objects.keys());
+    assert_eq!(objects.len(), recordings.len() + with_audio, "{objects:?}");
     recordings.len()
 }
 
@@ -153,6 +154,20 @@ fn a_home_that_takes_nothing_is_refused_at_the_start_in_one_line() {
     server.wait_for_log("it does not let objects be removed");
     record(&server, "MZ1");
     wait_until_uploaded(&server, 1);
+}
+
+#[test]
+fn each_object_asks_for_the_encryption_that_was_given() {
+    let bucket = Bucket::new();
+    let dir = tempfile::tempdir().unwrap();
+    let server = bucket.recorder(dir.path()).args(&["--home-sse", "kms:key-1"]).start();
+    record(&server, "MZ1");
+    wait_until_uploaded(&server, 1);
+    let puts = bucket.asked().into_iter().filter(|asked| asked.method == "PUT");
+    let puts: Vec<_> = puts.filter(|asked| asked.path.contains("MZ1")).collect();
+    assert_eq!(puts.len(), 2);
+    let expected = [Some("aws:kms".to_owned()), Some("key-1".to_owned())];
+    assert!(puts.iter().all(|asked| asked.encryption == expected), "{puts:?}");
 }
 
 #[test]

@@ -14,16 +14,16 @@ pub struct HomeArgs {
     /// Upload finished recordings to this home: s3://BUCKET/PREFIX, gs://, az:// or file:///FOLDER.
     /// Endpoint and credentials come from the variables that the tools of each provider know, like
     /// AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the role of the
-    /// machine. --dir is the spool: a recording that is not uploaded yet stays there whatever happens
+    /// machine. --dir is the spool: a recording stays there until it is uploaded
     #[arg(long, env = "CALLREEL_HOME", value_name = "URL")]
     pub home: Option<Address>,
 
-    /// Remove a recording from the disk this long after its end; once it is in the home and every webhook
-    /// receiver was told. 0s removes it at once, `never` leaves that to --keep-days and --make-room
+    /// Remove a recording from the disk at this age; counted from its end, once it is in the home and every
+    /// webhook receiver was told. 0s removes it at once, `never` leaves that to --keep-days and --make-room
     #[arg(
         long,
         env = "CALLREEL_EVICT_AFTER",
-        value_name = "DURATION|never",
+        value_name = "AGE|never",
         default_value = "never",
         value_parser = evict_after
     )]

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use object_store::client::HttpError;
+use object_store::client::{HttpError, HttpErrorKind};
 
 use crate::connect::in_words;
 use crate::shown;
@@ -22,7 +22,8 @@ pub enum Fault {
         /// The time for which the store asked to be left alone.
         wait: Duration,
     },
-    /// The store has a fault of its own, or too much to do: it answered with a status of 5xx or 429.
+    /// The store has a fault of its own, or too much to do: it answered with a status of 5xx or 429, or the
+    /// connection broke.
     #[error("{0}")]
     Unwell(String),
     /// There is no such object, or no such bucket.
@@ -56,11 +57,21 @@ impl Fault {
             Of::AlreadyExists { .. } | Of::Precondition { .. } | Of::NotModified { .. } => {
                 Self::Taken(reason)
             }
-            _ if has_no_answer(error) => Self::Away { reason, wait: Duration::ZERO },
-            _ => match status(&in_words(error)) {
-                Some(429 | 500..) => Self::Unwell(reason),
-                _ => Self::Refused(reason),
+            _ => match kind(error) {
+                Some(HttpErrorKind::Connect | HttpErrorKind::Timeout) => {
+                    Self::Away { reason, wait: Duration::ZERO }
+                }
+                // A connection that broke says little about the next one.
+                Some(_) => Self::Unwell(reason),
+                None => Self::by_status(error, reason),
             },
+        }
+    }
+
+    fn by_status(error: &object_store::Error, reason: String) -> Self {
+        match status(&in_words(error)) {
+            Some(429 | 500..) => Self::Unwell(reason),
+            _ => Self::Refused(reason),
         }
     }
 
@@ -70,16 +81,16 @@ impl Fault {
     }
 }
 
-/// Whether the store gave no answer at all.
-fn has_no_answer(error: &object_store::Error) -> bool {
+/// The kind of the transport's error, if the store gave no answer at all.
+fn kind(error: &object_store::Error) -> Option<HttpErrorKind> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if error.is::<HttpError>() {
-            return true;
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            return Some(error.kind());
         }
         cause = error.source();
     }
-    false
+    None
 }
 
 /// An error in one line: the status with the code and the message of the store, or else the innermost

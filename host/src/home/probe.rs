@@ -7,8 +7,9 @@ use hyper::body::Bytes;
 use object_store::{ObjectStore as _, PutMode, PutOptions, PutPayload};
 use tokio::time::timeout;
 
+use super::Home;
 use super::fault::Fault;
-use super::{Home, folder};
+use crate::instance::Instance;
 
 /// The longest trial.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -65,28 +66,18 @@ impl Home {
     }
 
     async fn try_all(&self) -> Result<Vec<String>, Fault> {
-        let path = self.address().own_path(&format!("probe-{:016x}", fastrand::u64(..)));
+        // One object for each machine: a trial that was killed leaves it to the next one.
+        let path = self.address().own_path(&format!("probe-{}", Instance::of_host()));
         let content = Bytes::from_static(CONTENT);
         let mut warnings = Vec::new();
-        if let Some(file) = self.folder_of(&path) {
-            folder::put(file, content.clone()).await?;
-        } else {
+        self.replace(&path, content.clone()).await?;
+        if self.folder_of(&path).is_none() {
             let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            let put =
-                || self.0.store.put_opts(&path, PutPayload::from_static(CONTENT), create.clone());
-            match put().await.map_err(|error| self.fault(&error)) {
-                Ok(_) => {
-                    // A store that knows no such order replaces the object.
-                    let again = put().await.map_err(|error| self.fault(&error));
-                    let is_exclusive = matches!(again, Err(Fault::Taken(_)));
-                    self.0.is_exclusive.store(is_exclusive, Ordering::Relaxed);
-                }
-                // It may know no such order.
-                Err(Fault::Refused(_) | Fault::Unwell(_)) => {
-                    self.replace(&path, content.clone()).await?
-                }
-                Err(fault) => return Err(fault),
-            }
+            let again =
+                self.0.store.put_opts(&path, PutPayload::from_static(CONTENT), create).await;
+            // A store that knows no such order replaces the object, or refuses the order.
+            let is_exclusive = matches!(again.map_err(|e| self.fault(&e)), Err(Fault::Taken(_)));
+            self.0.is_exclusive.store(is_exclusive, Ordering::Relaxed);
         }
         match self.get(&path).await {
             Ok(found) if found == content => {}
@@ -94,6 +85,8 @@ impl Home {
             Err(Fault::Forbidden(reason)) => warnings.push(format!(
                 "it does not let objects be read ({reason}): only the checksum that the store keeps can be verified"
             )),
+            // Another trial on this machine has just removed it.
+            Err(Fault::Missing(_)) => {}
             Err(fault) => return Err(fault),
         }
         let none = self.address().own_path("no-such-object");

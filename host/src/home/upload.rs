@@ -50,7 +50,7 @@ struct Files {
     peaks: Option<Bytes>,
 }
 
-/// Uploads the recordings whose entries wait in the outbox and those that come, until `end` is ready and
+/// Uploads the recordings with entries in the outbox, and those that come, until `end` is ready and
 /// the uploads under way are over, or until the future is dropped. `is_tried`: a probe has found the home
 /// good.
 ///
@@ -180,6 +180,9 @@ pub(crate) async fn upload(
     wav: Option<&Wav>,
     url: &str,
 ) -> Result<(), Fault> {
+    if compare(home, dir, key, wav, url).await? == Found::Equal {
+        return Ok(());
+    }
     let note = Note(Outbox::of_home(dir, None).note_path(&outbox::entry_id(key)));
     match local(dir, key, wav).await? {
         Local::Ready(files) => home.put_recording(url, files, &note).await,

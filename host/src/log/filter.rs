@@ -74,6 +74,17 @@ fn parse_filter(directives: &str) -> Option<Targets> {
     items.join(",").parse().ok()
 }
 
+/// The filter without the lines about each try of a request to a store, unless the directives ask for more than
+/// `info`: the outbox tells once that the home takes nothing.
+pub(super) fn quiet(filter: Targets) -> Targets {
+    const MODULE: &str = "object_store";
+    let is_named = filter.iter().any(|(module, _)| module.starts_with(MODULE));
+    match filter.default_level() {
+        Some(LevelFilter::INFO) if !is_named => filter.with_target(MODULE, LevelFilter::WARN),
+        _ => filter,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

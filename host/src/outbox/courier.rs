@@ -35,6 +35,9 @@ const UNREADY_PAUSE: Duration = Duration::from_millis(50);
 /// The age at which a message is sent although its recording is not published.
 const UNREADY_MAX: i64 = 60;
 
+/// The age at which the upload itself looks at the files of a recording that is not published.
+const UNREADY_MAX_OF_HOME: i64 = 5;
+
 /// Time between two looks at the time of the directory's last change, which tells of other programs' work.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -260,7 +263,11 @@ impl Courier {
         let Kept { timestamp, data } = serde_json::from_slice(text.as_bytes())?;
         if let Some(wav) = data.wav {
             let day = data.started_at.strftime("%Y-%m-%d").to_string();
-            let is_old = Timestamp::now().duration_since(timestamp).as_secs() > UNREADY_MAX;
+            let age_max = match self.kind() {
+                Kind::Webhooks => UNREADY_MAX,
+                Kind::Home => UNREADY_MAX_OF_HOME,
+            };
+            let is_old = Timestamp::now().duration_since(timestamp).as_secs() > age_max;
             // An empty file only claims the WAV's name.
             let file = fs::symlink_metadata(self.outbox.0.store_dir.join(day).join(wav.file));
             let is_there = file.is_ok_and(|file| file.len() > 0);

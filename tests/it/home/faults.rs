@@ -58,16 +58,16 @@ fn faults_of_the_store_cost_tries_and_no_recording() {
     let server = bucket.recorder(dir.path()).start();
     let mut count = 0;
     bucket.treat(move |asked| {
-        // A request and its retries have faults of several kinds before one passes.
         count += 1;
-        match (asked.method.as_str(), count % 7) {
-            (_, 0) => Fault::Status(500, 0),
-            (_, 1) => Fault::Status(503, 0),
-            ("PUT", 2) => Fault::Reset(1000),
-            (_, 3) => Fault::NoAnswer,
-            ("PUT", 4) => Fault::Slow(100_000),
-            (_, 5) => Fault::Status(403, 0),
-            _ => Fault::None,
+        // Each fifth request has a fault, of one kind after the other.
+        match (asked.method.as_str(), count % 5, count / 5 % 6) {
+            (_, 1.., _) => Fault::None,
+            (_, _, 0) => Fault::Status(500, 0),
+            (_, _, 1) => Fault::Status(503, 0),
+            ("PUT", _, 2) => Fault::Reset(1000),
+            (_, _, 3) => Fault::NoAnswer,
+            ("PUT", _, 4) => Fault::Slow(20_000),
+            _ => Fault::Status(403, 0),
         }
     });
     for n in 0..6 {
@@ -179,8 +179,8 @@ fn a_recording_that_a_user_deletes_is_not_waited_for() {
     let server = bucket.recorder(dir.path()).start();
     record(&server, "MZ1");
     let files = shelf::files(dir.path());
-    let of_call = files.iter().filter(|path| path.to_string_lossy().contains("MZ1."));
-    of_call.for_each(|path| fs::remove_file(path).unwrap());
+    let is_of_call = |path: &&std::path::PathBuf| path.file_stem().is_some_and(|id| id == "MZ1");
+    files.iter().filter(is_of_call).for_each(|path| fs::remove_file(path).unwrap());
     bucket.set_away(false);
     server.wait_for_log("a recording is left out of the home");
     eventually(PROMPT, "nothing waits", || {

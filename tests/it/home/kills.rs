@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{assert_equal, wait_until_uploaded};
+use super::assert_equal;
 use crate::harness::bucket::{Bucket, Fault};
 use crate::harness::peer::Peer;
+use crate::harness::process::{PATIENCE, eventually};
 use crate::harness::shelf;
 
 /// Calls of one round.
@@ -44,7 +45,14 @@ fn whatever_is_killed_each_finished_call_is_in_the_home_once_and_equal() {
         bucket.set_away(false);
     }
     let server = bucket.recorder(dir.path()).start();
-    wait_until_uploaded(&server, 0);
+    let is_entry = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|ending| ending == "json"))
+    };
+    eventually(PATIENCE * 4, "no entry is left", || {
+        let mut entries = std::fs::read_dir(dir.path().join(".home")).unwrap();
+        (!entries.any(is_entry)).then_some(())
+    });
+    assert_eq!(server.metric("callreel_home_stuck"), 0.0);
     let (objects, uploads) = bucket.contents();
     assert_eq!((assert_equal(dir.path(), &objects), uploads), (sent.len(), 0));
     for (id, pcm) in &sent {

@@ -54,20 +54,24 @@ impl Courier {
             }
             Answer::Unwanted(error) if kind == Kind::Home => {
                 let message = id_of(&pick.stem);
-                tracing::warn!(message, error, "a recording is left out of the home");
+                tracing::warn!(recording = message, error, "a recording is left out of the home");
                 health.given_up += 1;
                 self.finish(receiver, &pick.stem);
             }
             Answer::Stuck(error) => {
                 let message = id_of(&pick.stem);
-                tracing::error!(message, error, "cannot upload a recording: trying again later");
+                tracing::error!(
+                    recording = message,
+                    error,
+                    "cannot upload a recording: trying again later"
+                );
                 stuck.insert(Arc::clone(&pick.stem));
                 self.put_off(receiver, pick, PAUSE_MAX, STUCK_PAUSE_MIN);
             }
             Answer::Unwanted(error) => {
                 let (message, name) = (&*pick.stem, &health.name);
                 let told = "gave up a webhook message: it is not wanted";
-                tracing::error!(message, receiver = name, error, "{told}");
+                tracing::error!(id = message, receiver = name, error, "{told}");
                 health.given_up += 1;
                 self.finish(receiver, &pick.stem);
             }
@@ -170,10 +174,10 @@ impl Courier {
                 let message = id_of(stem);
                 match kind {
                     Kind::Webhooks => {
-                        tracing::error!(message, %error, "cannot remove a webhook message; it will be sent again");
+                        tracing::error!(id = message, %error, "cannot remove a webhook message; it will be sent again");
                     }
                     Kind::Home => {
-                        tracing::error!(message, %error, "cannot note that a recording is in the home; it is looked at again");
+                        tracing::error!(recording = message, %error, "cannot note that a recording is in the home; it is looked at again");
                         let pick =
                             Pick { stem: Arc::clone(stem), written: SystemTime::now(), tries: 0 };
                         return self.put_off(receiver, &pick, UPLOAD_PAUSE_MAX, Duration::ZERO);
@@ -199,11 +203,11 @@ impl Courier {
                 return;
             }
             let told = "cannot give up a webhook message after 3 days: trying again";
-            tracing::error!(message, receiver = name, %error, "{told}");
+            tracing::error!(id = message, receiver = name, %error, "{told}");
             return queue.failed(stem, Instant::now() + PAUSE_MAX);
         }
         let told = "gave up a webhook message after 3 days: a dead letter";
-        tracing::error!(message, receiver = name, error = health.error, "{told}");
+        tracing::error!(id = message, receiver = name, error = health.error, "{told}");
         health.given_up += 1;
         if is_last {
             self.forget(stem);
