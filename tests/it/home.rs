@@ -45,7 +45,7 @@ pub(super) fn key_of(record: &Value, ending: &str) -> String {
 }
 
 /// Whether an object is no part of a recording: lines about several, the waveform of one, or a trial.
-fn is_beside(key: &str) -> bool {
+pub(super) fn is_beside(key: &str) -> bool {
     [".callreel/", "index/"].iter().any(|folder| key.starts_with(folder)) || key.ends_with(".peaks")
 }
 
