@@ -15,13 +15,14 @@ mod held;
 mod letters;
 mod parts;
 mod pausing;
+mod recordings;
 mod stream;
 mod told;
 mod views;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -43,6 +44,7 @@ use tower_service::Service as _;
 use tracing::debug;
 
 use crate::board::Board;
+use crate::home::index::Library;
 use crate::listener::{self, Client, Level, Limits, Listener, Service, Stream};
 use crate::metrics;
 use crate::origin::Origin;
@@ -121,14 +123,16 @@ impl Default for Config {
 pub(crate) struct Sources {
     /// The live recordings and the counters.
     pub board: Arc<Board>,
-    /// The finished recordings.
-    pub store: Arc<Store>,
-    /// Whether the recorder can take calls.
-    pub readiness: Readiness,
+    /// The finished recordings on the disk; none without a recorder.
+    pub store: Option<Arc<Store>>,
+    /// The finished recordings in the home, if there is one.
+    pub library: Option<Library>,
+    /// Whether the recorder can take calls; none without a recorder.
+    pub readiness: Option<Readiness>,
     /// Messages about finished recordings that wait for their receiver, if there is one.
     pub outbox: Option<Outbox>,
-    /// Address of the public listener, which takes the calls.
-    pub public_address: SocketAddr,
+    /// Address of the public listener, which takes the calls; none without a recorder.
+    pub public_address: Option<SocketAddr>,
     /// The certificate of the public listener, if it speaks TLS.
     pub certificate: Option<Certificate>,
     /// URL of the provider's webhook on the public listener, if the public URL is known.
@@ -148,6 +152,8 @@ struct Shared {
     guesses: guesses::Guesses,
     phase: watch::Receiver<Phase>,
     readers: Semaphore,
+    /// Time until which the home is not asked again: it did not answer.
+    home_rests: Mutex<Option<Instant>>,
     packers: Semaphore,
     process: metrics::CpuMeter,
     cpus_total: usize,
@@ -186,6 +192,7 @@ pub(crate) async fn serve(
         guesses: guesses::Guesses::default(),
         phase: phase.clone(),
         readers: Semaphore::new(READERS_MAX),
+        home_rests: Mutex::default(),
         packers: Semaphore::new(PACKERS_MAX),
         process: metrics::CpuMeter::default(),
         // Looked up once: it reads several files.
@@ -266,23 +273,26 @@ fn strip(prefix: &PathPrefix, request: &mut Request<Incoming>) {
     *request.uri_mut() = uri;
 }
 
-/// The routes of the admin listener.
+/// The routes of the admin listener. Without a recorder those that only one can answer are missing.
 fn router(admin: Admin) -> Router {
-    let api = Router::new()
-        .route("/api/v1/calls", get(api::calls))
-        .route("/api/v1/calls/{key}", get(api::call))
-        .route("/api/v1/calls/{key}/listen", get(api::listen))
+    let of_recorder = Router::new()
         .route("/api/v1/calls/{key}/pause", post(pausing::pause))
         .route("/api/v1/calls/{key}/resume", post(pausing::resume))
         .route("/api/v1/drain", post(api::drain))
-        .route("/api/v1/events", get(events::stream))
-        .route("/api/v1/recordings", get(api::recordings))
-        .route("/api/v1/recordings/{day}/{id}", get(api::recording).delete(api::delete))
-        .route("/api/v1/recordings/{day}/{id}/audio", get(api::audio))
-        .route("/api/v1/recordings/{day}/{id}/peaks", get(api::peaks))
-        .route("/api/v1/status", get(api::status))
         .route("/api/v1/webhook/dead", get(letters::list).post(letters::redeliver))
         .route("/metrics", get(api::metrics));
+    let has_recorder = admin.sources.store.is_some();
+    let api = if has_recorder { of_recorder } else { Router::new() };
+    let api = api
+        .route("/api/v1/calls", get(api::calls))
+        .route("/api/v1/calls/{key}", get(api::call))
+        .route("/api/v1/calls/{key}/listen", get(api::listen))
+        .route("/api/v1/events", get(events::stream))
+        .route("/api/v1/recordings", get(recordings::list))
+        .route("/api/v1/recordings/{day}/{id}", get(recordings::record).delete(recordings::delete))
+        .route("/api/v1/recordings/{day}/{id}/audio", get(recordings::audio))
+        .route("/api/v1/recordings/{day}/{id}/peaks", get(recordings::peaks))
+        .route("/api/v1/status", get(api::status));
     Router::new()
         .merge(api)
         .route("/", get(assets::index))

@@ -22,7 +22,8 @@ pub use self::serve::{
     WebhookArgs,
 };
 use crate::{
-    bot, caller, decode, demo, export, home_command, list, log, repair, shown, tail, webhook,
+    bot, caller, console_command, decode, demo, export, home_command, list, log, repair, shown,
+    tail, webhook,
 };
 
 /// Records phone calls that a provider streams over WebSocket.
@@ -60,13 +61,15 @@ pub enum Command {
     Check(Deferred<CheckArgs>),
     /// Print the completions of a shell
     Completions(Deferred<CompletionsArgs>),
+    /// Show the recordings in a home, those of all recorders, in the console
+    Console(Deferred<console_command::Args>),
     /// Turn stored mu-law or captured frames into WAV
     Decode(Deferred<decode::Args>),
     /// Record a few calls on this machine, without an account at a provider, and check them
     Demo(Deferred<demo::Args>),
     /// Turn a finished WAV into FLAC, with the same samples in about half the room
     Export(Deferred<export::Args>),
-    /// Compare recordings with their home, and upload them by hand
+    /// List, download and compare recordings in a home, and upload them by hand
     Home(Deferred<home_command::Args>),
     /// List finished recordings, newest first
     List(Deferred<list::Args>),

@@ -8,9 +8,11 @@ pub mod address;
 mod fault;
 mod folder;
 mod health;
+pub mod index;
 mod open;
 mod probe;
 mod put;
+mod read;
 mod transport;
 mod upload;
 
@@ -37,9 +39,10 @@ pub use self::health::Health;
 pub(crate) use self::probe::warn;
 pub use self::probe::{Probe, ProbeError};
 pub use self::put::{Parts, Upload};
+pub use self::read::{Digest, PIECE};
 use self::transport::{LeftAlone, Transport};
 pub use self::upload::deliver;
-pub(crate) use self::upload::{Found, compare, upload};
+pub(crate) use self::upload::{Found, PEAKS_FROM, compare, upload};
 
 /// Most bytes of recordings that uploads hold in memory, in KiB.
 const MEMORY_KIB: usize = 32 << 10;

@@ -1,4 +1,6 @@
-//! The commands `callreel home ...`: compare a directory with its home, and upload by hand.
+//! The commands `callreel home ...`: compare a directory with its home, upload by hand, and read back.
+
+mod read;
 
 use std::io;
 use std::path::PathBuf;
@@ -8,6 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::Builder;
 
+use crate::home::index::{Indexer, Library, Line};
 use crate::home::{self, Address, Config, Encryption, Fault, Found, Home, Probe, Variables};
 use crate::instance::Instance;
 use crate::log::{complain, say};
@@ -36,6 +39,12 @@ pub enum Action {
     Check(CheckArgs),
     /// Upload the finished recordings of a directory that the home lacks
     Sync(SyncArgs),
+    /// List the recordings in the home, those of all recorders
+    Ls(read::LsArgs),
+    /// Download a recording, and compare it with its digest
+    Get(read::GetArgs),
+    /// Read recordings in the home, and compare them with their digests
+    Verify(read::VerifyArgs),
 }
 
 const CHECK_NOTES: &str = "\
@@ -108,6 +117,30 @@ pub enum Error {
     /// The system gives no runtime.
     #[error("cannot start: {0}")]
     System(io::Error),
+    /// The home does not give what is asked for.
+    #[error("--home {address}: {reason}")]
+    Gives {
+        /// The address.
+        address: String,
+        /// The reason.
+        reason: String,
+    },
+    /// There is no such recording.
+    #[error("--home {address} has no recording {id}: `callreel home ls` lists them")]
+    NoRecording {
+        /// The address.
+        address: String,
+        /// The id, with the day if it was given.
+        id: String,
+    },
+    /// The recording cannot be written to its file.
+    #[error("cannot write {}: {cause}", file.display())]
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        cause: io::Error,
+    },
     /// The directory of the recordings cannot be read.
     #[error("{}: {cause}", dir.display())]
     Dir {
@@ -128,6 +161,9 @@ pub fn run(args: &Args) -> Result<bool, Error> {
         match &args.action {
             Action::Check(args) => check(&args.places).await,
             Action::Sync(args) => sync(&args.places).await,
+            Action::Ls(args) => read::ls(args).await,
+            Action::Get(args) => read::get(args).await,
+            Action::Verify(args) => read::verify(args).await,
         }
     })
 }
@@ -137,13 +173,15 @@ struct Local {
     key: Key,
     wav: Option<Wav>,
     url: String,
+    /// Its line for the index.
+    line: Option<Line>,
 }
 
 async fn check(args: &PlacesArgs) -> Result<bool, Error> {
     let home = open(args).await?;
     let all = recordings(args, &home)?;
     let looks = futures_util::stream::iter(&all).map(|local| {
-        let Local { key, wav, url } = local;
+        let Local { key, wav, url, .. } = local;
         home::compare(&home, &args.dir, key, wav.as_ref(), url).map(move |found| (local, found))
     });
     let mut looks = looks.buffer_unordered(PLACES);
@@ -180,9 +218,15 @@ async fn sync(args: &PlacesArgs) -> Result<bool, Error> {
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} recordings, {eta} left") {
         bar.set_style(style);
     }
-    let uploads = futures_util::stream::iter(&all).map(|local| {
-        let Local { key, wav, url } = local;
-        home::upload(&home, &args.dir, key, wav.as_ref(), url).map(move |done| (local, done))
+    let (library, indexer) = (Library::new(home.clone()), Indexer::new(home.clone()));
+    let (home, library, indexer) = (&home, &library, &indexer);
+    let uploads = futures_util::stream::iter(&all).map(|local| async move {
+        let Local { key, wav, url, .. } = local;
+        let done = match home::upload(home, &args.dir, key, wav.as_ref(), url).await {
+            Ok(()) => index(library, indexer, local).await,
+            fault => fault,
+        };
+        (local, done)
     });
     let mut uploads = uploads.buffer_unordered(PLACES);
     let (mut good, mut bad) = (0_u64, 0_u64);
@@ -204,6 +248,16 @@ async fn sync(args: &PlacesArgs) -> Result<bool, Error> {
     bar.finish_and_clear();
     complain(&format!("{good} in the home, {bad} not in it"));
     Ok(bad == 0)
+}
+
+/// Adds a recording in the home to its index, unless it is there.
+async fn index(library: &Library, indexer: &Indexer, local: &Local) -> Result<(), Fault> {
+    match &local.line {
+        Some(line) if !library.has(line.day(), line.url()).await? => {
+            indexer.add(line.clone()).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Opens a home and tries it.
@@ -239,7 +293,8 @@ fn recordings(args: &PlacesArgs, home: &Home) -> Result<Vec<Local>, Error> {
             Some(url) => url.to_owned(),
             None => home.address().url_of(&key, of_record.as_ref().unwrap_or(&given)),
         };
-        Some(Local { key, wav: record.wav.clone(), url })
+        let line = Line::new(home.address(), record, &url);
+        Some(Local { key, wav: record.wav.clone(), url, line })
     };
     let (mut all, mut after) = (Vec::new(), None::<Cursor>);
     loop {

@@ -9,7 +9,7 @@ use rustix::system::uname;
 const CHARS_MAX: usize = 64;
 
 /// The name of an instance: 1 to 64 letters, digits, `.`, `_` and `-` of ASCII, a letter or digit first.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Instance(Box<str>);
 
 /// A text is not the name of an instance.

@@ -17,6 +17,7 @@ pub mod check;
 pub mod cli;
 mod client;
 mod connect;
+pub mod console_command;
 pub mod decode;
 pub mod demo;
 pub mod descriptors;
@@ -83,6 +84,8 @@ use crate::board::Board;
 use crate::drain::Running;
 use crate::engine::Engine;
 use crate::finished::Finished;
+use crate::home::Home;
+use crate::home::index::Library;
 use crate::instance::Instance;
 pub use crate::listener::{HandOver, Listener};
 use crate::outbox::Outbox;
@@ -185,6 +188,11 @@ async fn run(listeners: Listeners, mut config: Config, stop: Stop) -> Result<(),
     let Listeners { public, admin } = listeners;
     let public_address = public.local_addr()?;
     let outbox = config.webhook.is_some().then(|| Outbox::new(&config.store.dir));
+    // Requests of its own: those of the uploads are made by a thread that gives way to others.
+    let library = match &config.home {
+        Some(home) if admin.is_some() => Some(Library::new(Home::open(home)?)),
+        _ => None,
+    };
     let home = match config.home {
         Some(home) => Some(Uploads::open(home, &config.store.dir, outbox.clone()).await?),
         None => None,
@@ -218,10 +226,11 @@ async fn run(listeners: Listeners, mut config: Config, stop: Stop) -> Result<(),
         Readiness::new(Arc::clone(&store), handle.clone(), phases.clone(), certificate.clone());
     let sources = admin::Sources {
         board: Arc::clone(&board),
-        store: Arc::clone(&store),
-        readiness: readiness.clone(),
+        store: Some(Arc::clone(&store)),
+        library,
+        readiness: Some(readiness.clone()),
         outbox: outbox.clone(),
-        public_address,
+        public_address: Some(public_address),
         certificate: certificate.clone(),
         webhook_url: config.http.twilio.public_url.as_ref().map(PublicUrl::webhook_url),
         stop: stop.clone(),

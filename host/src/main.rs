@@ -11,6 +11,7 @@ use anyhow::Context;
 use callreel::capacity::Shortage;
 use callreel::cli::environment::Oddities;
 use callreel::cli::{self, Cli, Command, ServeArgs};
+use callreel::console_command::{self, Console};
 use callreel::log::{self, Directives, Log, LogFormat};
 use callreel::{
     Config, Listeners, Stop, bot, caller, capacity, check, decode, demo, descriptors, export,
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             args.0.run();
             Ok(true)
         }
+        Command::Console(args) => console(&args.0).map(|()| true),
         Command::Decode(args) => match decode::run(&args.0) {
             Err(decode::Error::ReaderGone(_)) => Ok(false),
             result => result.map(|_| true).map_err(Into::into),
@@ -102,6 +104,24 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     });
     // Every call is finished. Tasks that still wait for the server of a webhook or for a file are not
     // waited for.
+    runtime.shutdown_background();
+    served
+}
+
+fn console(args: &console_command::Args) -> anyhow::Result<()> {
+    let log = Arc::new(Log::start(args.log_format, Directives::from_env())?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS_MAX)
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(async {
+        let stop = Stop::default();
+        signals::take(Program::Serve(log), &stop).context("cannot listen for signals")?;
+        let console = Console::open(args).await?;
+        let listener = sockets::bind(args.admin, "--admin", false)?;
+        console.serve(listener, stop).await;
+        Ok(())
+    });
     runtime.shutdown_background();
     served
 }

@@ -5,8 +5,9 @@ mod backends;
 mod faults;
 mod kept;
 mod kills;
+mod readback;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -43,7 +44,13 @@ pub(super) fn key_of(record: &Value, ending: &str) -> String {
     format!("{key}{ending}")
 }
 
-/// Checks that the objects are those of the recordings in `dir`, and no others. Returns their number.
+/// Whether an object is no part of a recording: lines about several, the waveform of one, or a trial.
+pub(super) fn is_beside(key: &str) -> bool {
+    [".callreel/", "index/"].iter().any(|folder| key.starts_with(folder)) || key.ends_with(".peaks")
+}
+
+/// Checks that the objects are those of the recordings in `dir`, and no others, and that the index has them.
+/// Returns their number.
 pub(super) fn assert_equal(dir: &Path, objects: &BTreeMap<String, Vec<u8>>) -> usize {
     let recordings = shelf::finished(dir);
     for (id, recording) in &recordings {
@@ -55,7 +62,14 @@ pub(super) fn assert_equal(dir: &Path, objects: &BTreeMap<String, Vec<u8>>) -> u
             assert!(objects[&key_of(&recording.record, ".wav")] == wav, "{id}");
         }
     }
-    let objects: Vec<_> = objects.keys().filter(|key| !key.starts_with(".callreel/")).collect();
+    let index = objects.iter().filter(|(key, _)| key.starts_with("index/"));
+    let lines = index.flat_map(|(_, lines)| lines.split(|byte| *byte == b'\n'));
+    let lines = lines.filter(|line| !line.is_empty());
+    let indexed =
+        lines.map(|line| serde_json::from_slice::<Value>(line).unwrap()["home"].to_string());
+    let places = recordings.values().map(|recording| recording.record["home"].to_string());
+    assert_eq!(indexed.collect::<BTreeSet<_>>(), places.collect(), "the index");
+    let objects: Vec<_> = objects.keys().filter(|key| !is_beside(key)).collect();
     let with_audio = recordings.values().filter(|one| one.samples.is_some()).count();
     assert_eq!(objects.len(), recordings.len() + with_audio, "{objects:?}");
     recordings.len()

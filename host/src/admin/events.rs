@@ -22,12 +22,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::api::asked;
 use super::told::{Kind, Position, Start, Told, Wishes, text_of};
-use super::views::{
-    CallView, Calls, Head, LevelView, Levels, MomentView, ProgressView, Summary, json_of,
-};
+use super::views::{CallView, Calls, LevelView, Levels, MomentView, ProgressView, json_of};
 use super::{Admin, Problem, stream};
 use crate::board::{Board, Entry, Moment, News};
 use crate::lock::lock;
+use crate::record::{Head, Summary};
 
 /// Interval of the looks at the live recordings while anybody watches.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);

@@ -1,5 +1,7 @@
 //! Health checks: the process is alive, and it can record.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,6 +12,9 @@ use super::Admin;
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Plan, Recovery, Room, Store};
 use crate::tls::Certificate;
+
+/// The longest wait for a home.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Room on the file system of the recordings.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -73,7 +78,9 @@ pub(super) async fn alive() -> Response {
 
 /// `GET /readyz`: the recorder takes calls, and its disk takes audio.
 pub(super) async fn ready(State(admin): State<Admin>) -> Response {
-    let readiness = &admin.sources.readiness;
+    let (Some(store), Some(readiness)) = (&admin.sources.store, &admin.sources.readiness) else {
+        return admin.reads_home().await;
+    };
     let faults = readiness.look().await;
     let mut warnings = readiness.warnings();
     let delivery = admin.sources.outbox.as_ref().map(Outbox::health);
@@ -81,7 +88,27 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     let certificate = admin.sources.certificate.as_ref();
     warnings.extend(certificate.and_then(Certificate::warning));
     let status = if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer(status, &faults, &warnings, recovery(&admin.sources.store))
+    answer(status, &faults, &warnings, recovery(store))
+}
+
+impl Admin {
+    /// Whether a console without a recorder can read its home.
+    async fn reads_home(&self) -> Response {
+        let trial = async {
+            match &self.sources.library {
+                Some(library) => library.try_it().await.map_err(|fault| fault.to_string()),
+                None => Ok(()),
+            }
+        };
+        let late = || Err("no answer in time".to_owned());
+        let faults = match tokio::time::timeout(PATIENCE, trial).await.unwrap_or_else(|_| late()) {
+            Ok(()) => Vec::new(),
+            Err(reason) => vec![format!("the home cannot be read: {reason}")],
+        };
+        let status =
+            if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        answer(status, &faults, &[], None)
+    }
 }
 
 fn answer(

@@ -1,113 +1,21 @@
 //! The shapes of the API's JSON: records, live recordings and the state of the recorder.
 
 use callreel_core::conversation::Totals;
-use callreel_core::frame::{Provider, Track};
-use jiff::Timestamp;
-use jiff::civil::Date;
+use callreel_core::frame::Track;
 use serde::Serialize;
 
 use super::{Admin, health};
-use crate::board::{Brief, Moment, Talk};
-use crate::caller_ids::CallerIds;
+use crate::board::{Moment, Talk};
 use crate::home;
 use crate::outbox::{self, Outbox};
 use crate::public_url::STREAM_PATH;
-use crate::ready::Phase;
+use crate::ready::{Phase, Readiness};
 use crate::record::texts;
-use crate::record::{End, FilledBy, Id, Parameters, Record, State, What, Wire, Word};
-use crate::store::Recovery;
+use crate::record::{FilledBy, Head, What, Word};
+use crate::store::{Recovery, Store};
 
 /// Bytes of a moment as JSON, beside its text.
 const MOMENT_BYTES: usize = 110;
-
-/// Identity of a recording: the data known from its start on.
-#[derive(Serialize)]
-pub(super) struct Head {
-    provider: Word<Provider>,
-    stream_id: String,
-    call_id: String,
-    account_id: String,
-    parameters: Parameters,
-    /// Number of parameters that are missing from `parameters`, or cut there.
-    #[serde(skip_serializing_if = "is_zero")]
-    parameters_left_out: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    caller: Option<Box<CallerIds>>,
-    tracks: Vec<Word<Track>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    wire: Option<Box<Wire>>,
-    started_at: Timestamp,
-}
-
-impl Head {
-    /// The head of a record.
-    pub(super) fn of(record: &Record) -> Self {
-        Self::with(record, record.parameters.clone(), 0)
-    }
-
-    /// The head of a record, with no more of its parameters than a list shows.
-    pub(super) fn brief(record: &Record) -> Self {
-        let (parameters, left_out) = record.parameters.brief();
-        Self::with(record, parameters, left_out)
-    }
-
-    fn with(record: &Record, parameters: Parameters, parameters_left_out: u64) -> Self {
-        Self {
-            provider: record.provider.clone(),
-            stream_id: record.stream_id.clone(),
-            call_id: record.call_id.clone(),
-            account_id: record.account_id.clone(),
-            parameters,
-            parameters_left_out,
-            caller: record.caller.clone(),
-            tracks: record.tracks.clone(),
-            wire: record.wire.clone(),
-            started_at: record.started_at,
-        }
-    }
-}
-
-/// A recording in a list.
-#[derive(Serialize)]
-pub(super) struct Summary {
-    day: Date,
-    id: Option<Id>,
-    state: State,
-    end: Word<End>,
-    reason: Option<String>,
-    #[serde(flatten)]
-    head: Head,
-    ended_at: Timestamp,
-    duration_ms: u64,
-    gaps: u64,
-    missing_ms: u64,
-    lost_ms: u64,
-    late: u64,
-    /// Size of the WAV; absent if there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes: Option<u64>,
-}
-
-impl Summary {
-    /// The summary of a published record.
-    pub(super) fn of((record, parameters_left_out): &Brief) -> Self {
-        Self {
-            day: record.day(),
-            id: record.id.clone(),
-            state: record.state,
-            end: record.end.clone(),
-            reason: record.reason.clone(),
-            head: Head::with(record, record.parameters.clone(), *parameters_left_out),
-            ended_at: record.ended_at,
-            duration_ms: record.duration_ms,
-            gaps: record.gaps.len() as u64 + record.gaps_dropped,
-            missing_ms: record.missing_ms,
-            lost_ms: record.lost_ms,
-            late: record.frames.late,
-            bytes: record.wav.as_ref().map(|wav| wav.bytes),
-        }
-    }
-}
 
 /// A live recording, as the API shows it.
 #[derive(Serialize)]
@@ -258,13 +166,16 @@ pub(super) struct Status {
     cpus_total: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     disk: Option<health::Disk>,
-    retention: health::Retention,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retention: Option<health::Retention>,
     /// Progress of recovering the recordings that an earlier run left unfinished, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     recovery: Option<Recovery>,
     allows_delete: bool,
     has_token: bool,
-    stream_url: String,
+    /// Address for streams; absent, as the disk and the retention are, from a console without a recorder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_url: Option<String>,
     /// Health of the webhook for finished recordings, if one is configured.
@@ -273,37 +184,41 @@ pub(super) struct Status {
     /// State of the home of finished recordings, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     home: Option<home::Health>,
+    /// Address of the home whose recordings are listed as well, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reads_home: Option<String>,
 }
 
 impl Admin {
     /// State of the recorder.
     pub(super) fn status(&self) -> Status {
-        let mut address = self.sources.public_address;
-        if address.ip().is_unspecified() {
-            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        }
+        let store = self.sources.store.as_deref();
+        let stream_url = self.sources.public_address.map(|mut address| {
+            if address.ip().is_unspecified() {
+                address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+            }
+            let scheme = if self.sources.certificate.is_some() { "wss" } else { "ws" };
+            format!("{scheme}://{address}{}{STREAM_PATH}", self.config.path_prefix.as_str())
+        });
         Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: self.began.elapsed().as_secs(),
             calls: self.sources.board.count(),
             is_draining: self.is_draining(),
-            calls_left: self.sources.readiness.calls_left(),
-            keeps_house: self.sources.store.keeps_house(),
+            calls_left: self.sources.readiness.as_ref().and_then(Readiness::calls_left),
+            keeps_house: store.is_some_and(Store::keeps_house),
             cpus: (self.process.cpus() * 1000.0).round() / 1000.0,
             cpus_total: self.cpus_total,
-            disk: self.sources.store.room().map(health::Disk::from),
-            retention: self.sources.store.retention().into(),
-            recovery: health::recovery(&self.sources.store),
+            disk: store.and_then(Store::room).map(health::Disk::from),
+            retention: store.map(|store| store.retention().into()),
+            recovery: store.and_then(health::recovery),
             allows_delete: self.config.allows_delete,
             has_token: self.config.token.is_some(),
-            stream_url: format!(
-                "{}://{address}{}{STREAM_PATH}",
-                if self.sources.certificate.is_some() { "wss" } else { "ws" },
-                self.config.path_prefix.as_str()
-            ),
+            stream_url,
             webhook_url: self.sources.webhook_url.clone(),
             webhook: self.sources.outbox.as_ref().map(Outbox::health),
-            home: self.sources.store.home(),
+            home: store.and_then(Store::home),
+            reads_home: self.sources.library.as_ref().map(|l| l.home().address().to_string()),
         }
     }
 
@@ -316,9 +231,4 @@ impl Admin {
 /// Serialises plain values as JSON.
 pub(super) fn json_of(data: &impl Serialize) -> String {
     serde_json::to_string(data).expect("these are plain values")
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
 }

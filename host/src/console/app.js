@@ -81,7 +81,15 @@ function showStatus(status) {
   recordings.configure({ allowsDelete: status.allows_delete });
   $("logout").hidden = !status.has_token;
   setText($("about"), `callreel ${status.version}`);
-  showWays(status);
+  if (status.stream_url) showWays(status);
+  else showReader();
+}
+
+/** A console without a recorder: there are no live calls, and no disk. */
+function showReader() {
+  $("tab-live").hidden = true;
+  $("vital-disk").parentElement.hidden = true;
+  if (parts()[0] !== "recordings") location.hash = "#recordings";
 }
 
 /** What to do on an empty console. */
@@ -139,8 +147,8 @@ function route() {
 
 /** Opens the recording that the address names, if it names one. */
 function reveal() {
-  const [view, day, id] = parts();
-  if (view === "recordings") recordings.reveal(day && id ? { day, id } : null);
+  const [view, day, id, instance] = parts();
+  if (view === "recordings") recordings.reveal(day && id ? { day, id, ...(instance ? { instance, home: true } : {}) } : null);
 }
 
 let typing = 0;

@@ -22,8 +22,13 @@ const END_WORDS = {
 };
 let playing = null;
 
-export const pathOf = (recording) =>
-  `api/v1/recordings/${recording.day}/${encodeURIComponent(recording.id)}`;
+/** The address of a recording, or of a part of it. Two instances may have one id. */
+export function pathOf(recording, part = "", query = {}) {
+  const wanted = new URLSearchParams(query);
+  if (recording.instance && recording.home) wanted.set("instance", recording.instance);
+  const path = `api/v1/recordings/${recording.day}/${encodeURIComponent(recording.id)}${part}`;
+  return wanted.size ? `${path}?${wanted}` : path;
+}
 
 export class Player {
   #peaks = null;
@@ -33,6 +38,7 @@ export class Player {
   constructor(summary, { allowsDelete, onDelete, onShown }) {
     this.summary = summary;
     this.path = pathOf(summary);
+    this.audioPath = pathOf(summary, "/audio");
     this.element = el("div.player", { role: "group", "aria-label": "Recording" }, el("p.quiet", {}, "Reading …"));
     this.allowsDelete = allowsDelete;
     this.onDelete = onDelete;
@@ -67,7 +73,7 @@ export class Player {
     if (!isAudible) return;
     this.sized.observe(this.canvas);
     try {
-      this.#peaks = await ask(`${this.path}/peaks?columns=1200`);
+      this.#peaks = await ask(pathOf(this.summary, "/peaks", { columns: "1200" }));
     } catch (error) {
       this.wave.replaceChildren(el("p.error", {}, error.message));
       return;
@@ -78,7 +84,7 @@ export class Player {
 
   #stage() {
     const { record } = this;
-    this.audio = el("audio", { preload: "metadata", src: `${this.path}/audio` });
+    this.audio = el("audio", { preload: "metadata", src: this.audioPath });
     this.canvas = el("canvas.wave");
     this.strip = stripOf(record);
     this.wave = el("div.stage", {
@@ -227,7 +233,7 @@ export class Player {
     const { record, summary } = this;
     const save = (href, name, text) => el("a.button", { href, download: name }, text);
     const actions = el("div.actions");
-    if (record.wav) actions.append(save(`${this.path}/audio`, record.wav.file, `Save WAV, ${bytes(record.wav.bytes)}`));
+    if (record.wav) actions.append(save(this.audioPath, record.wav.file, `Save WAV, ${bytes(record.wav.bytes)}`));
     actions.append(save(this.path, `${record.id}.json`, "Save record"));
     if (this.allowsDelete) {
       const button = el("button.button.quietdanger", { type: "button" }, "Delete …");

@@ -17,7 +17,8 @@ let settings = { allowsDelete: false };
 
 export const configure = (wished) => { settings = wished; };
 export const isEmpty = () => rows.size === 0;
-const keyOf = (recording) => `${recording.day}/${recording.id}`;
+/** Day and id; behind them the instance of a recording in the home, where another one may have the same id. */
+const keyOf = ({ day, id, instance, home }) => [day, id, ...(home && instance ? [instance] : [])].join("/");
 
 /** Reads the first page for what is asked for. */
 export async function load() {
@@ -39,6 +40,8 @@ async function read(mine, isFirst) {
       if (isFirst && page === 0) clear();
       answer.recordings.forEach((recording) => add(recording));
       next = answer.next;
+      setText($("recordings-missing"), answer.warning ?? "");
+      $("recordings-missing").hidden = !answer.warning;
       if (!next || answer.recordings.length) break;
     }
     showEnd();
@@ -134,6 +137,7 @@ function rowOf(recording) {
     el("span.when", {}, time(recording.started_at)),
     el(`span.state.${recording.state}`, { title: recording.reason }, STATES[recording.state] ?? recording.state),
     el("span.what", {}, el("span.id", { title: id }, id), ends ? el("span.tag", {}, ends) : null,
+      recording.home && recording.instance ? el("span.tag.instance", { title: "recorded by" }, recording.instance) : null,
       ...parameters.map(([name, value]) => el("span.tag", {}, el("b", {}, name), ` ${value}`))),
     el("span.notes", { title: recording.tracks.length > 1 ? "outages of both tracks count once" : null }, notes.join(", ")),
     el("span.tracks", {}, recording.tracks.length > 1 ? "both sides" : (recording.tracks[0] ?? "")),
@@ -184,11 +188,14 @@ function close() {
 export async function reveal(named) {
   $("recordings-missing").hidden = true;
   if (!named) return;
-  const key = keyOf(named);
+  let key = keyOf(named);
   if (!rows.has(key)) {
     try {
       // Further down than what was read, or not what is searched for.
-      add({ ...await ask(pathOf(named)), day: named.day });
+      const record = await ask(pathOf(named));
+      const found = { ...record, day: named.day, instance: named.instance ?? record.instance, home: record.home ?? named.home };
+      key = keyOf(found);
+      add(found);
     } catch (error) {
       setText($("recordings-missing"), `${key}: ${error.message}`);
       $("recordings-missing").hidden = false;

@@ -13,6 +13,9 @@ use crate::record::Key;
 /// The folder of a home, below its prefix, for objects that are no recordings.
 const OWN_DIR: &str = ".callreel";
 
+/// The folder of a home, below its prefix, for the index of its recordings.
+const INDEX_DIR: &str = "index";
+
 /// The address of a home: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or
 /// `file:///FOLDER`. The prefix may be empty.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -114,6 +117,21 @@ impl Address {
         self.below(&day.strftime("%Y/%m/%d").to_string()).unwrap_or_default()
     }
 
+    /// The path in the store of the folder with the [index](super::index) of a day, or of all days.
+    #[must_use]
+    pub fn index_path(&self, day: Option<jiff::civil::Date>) -> Path {
+        let day = day.map(|day| day.strftime("/%Y/%m/%d").to_string()).unwrap_or_default();
+        self.below(&format!("{INDEX_DIR}{day}")).unwrap_or_default()
+    }
+
+    /// The instance in a URL that [`url_of`](Self::url_of) made for this recording; `None` for any other text.
+    #[must_use]
+    pub fn instance_of(&self, url: &str, key: &Key) -> Option<Instance> {
+        let (folder, id) = url.rsplit_once('/')?;
+        let instance = folder.rsplit_once('/')?.1.parse().ok()?;
+        (id == key.id().as_str() && self.url_of(key, &instance) == url).then_some(instance)
+    }
+
     /// The path in the store of everything.
     #[must_use]
     pub const fn prefix(&self) -> &Path {
@@ -176,6 +194,10 @@ mod tests {
             assert_eq!(address.path_of(&url, ".wav").unwrap().as_ref(), path);
             let other: Address = "s3://calls/eu".parse().unwrap();
             assert_eq!(other.path_of(&url, ".wav"), None, "{url}");
+            assert_eq!(address.instance_of(&url, &key), Some("pod-0".parse().unwrap()));
+            assert_eq!(address.instance_of(&format!("{url}x"), &key), None);
+            assert_eq!(other.instance_of(&url, &key), None);
+            assert!(address.index_path(Some(key.day())).as_ref().ends_with("index/2026/01/09"));
         }
     }
 }

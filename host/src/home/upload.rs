@@ -12,6 +12,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::fault::Fault;
+use super::index::{Indexer, Line};
 use super::probe::Probe;
 use super::{Home, Parts, Upload};
 use crate::disk::{self, WholeFile, found, is_there, read_small, sync_dir};
@@ -22,6 +23,9 @@ use crate::tasks;
 /// The pause before the second try of a recording.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
+/// The length of a WAV, in bytes, from which its peaks are uploaded as well.
+pub(crate) const PEAKS_FROM: u64 = 1 << 20;
+
 /// An entry of the outbox, as far as an upload needs it.
 #[derive(Deserialize)]
 struct Entry {
@@ -30,12 +34,20 @@ struct Entry {
 
 /// The state of a recording's files on the disk.
 enum Local {
-    /// The files that are to be uploaded: the WAV, if there is one, and the record.
-    Ready(Option<Upload>, Bytes),
+    /// The files that are to be uploaded.
+    Ready(Files),
     /// The recording is being published.
     NotYet,
     /// A user has deleted the recording.
     Deleted,
+}
+
+/// The files of a finished recording.
+struct Files {
+    wav: Option<Upload>,
+    json: Bytes,
+    /// The peaks of a WAV that is long enough to be drawn from them.
+    peaks: Option<Bytes>,
 }
 
 /// Uploads the recordings with entries in the outbox, and those that come, until `end` is ready and
@@ -44,8 +56,12 @@ enum Local {
 ///
 /// Only one delivery may run on a directory.
 pub async fn deliver(home: Home, is_tried: bool, outbox: Outbox, end: impl Future<Output = ()>) {
-    let uploader =
-        Arc::new(Uploader { home, outbox: outbox.clone(), is_tried: Mutex::new(is_tried) });
+    let uploader = Arc::new(Uploader {
+        indexer: Indexer::new(home.clone()),
+        home,
+        outbox: outbox.clone(),
+        is_tried: Mutex::new(is_tried),
+    });
     let tell = move |_, id: String, text: String| {
         let uploader = Arc::clone(&uploader);
         async move { uploader.upload(&id, &text).await }
@@ -55,6 +71,7 @@ pub async fn deliver(home: Home, is_tried: bool, outbox: Outbox, end: impl Futur
 
 struct Uploader {
     home: Home,
+    indexer: Indexer,
     outbox: Outbox,
     is_tried: Mutex<bool>,
 }
@@ -72,7 +89,7 @@ impl Uploader {
         let Some(url) = &record.home else {
             return Answer::Stuck("its entry names no place in a home".to_owned());
         };
-        let (wav_path, json_path) = match paths(&self.home, url) {
+        let (wav_path, _) = match paths(&self.home, url) {
             Ok(paths) => paths,
             Err(fault) => return answer(fault),
         };
@@ -85,16 +102,22 @@ impl Uploader {
             Err(fault) => return answer(fault),
         };
         let done = match local {
-            Local::Ready(upload, json) => {
-                self.home.put_recording(&wav_path, upload.as_ref(), &json_path, json, &note).await
-            }
+            Local::Ready(files) => self.home.put_recording(url, files, &note).await,
             Local::NotYet => return Answer::NotYet,
             Local::Deleted => {
                 self.home.give_up_parts(&wav_path, &note).await;
                 return Answer::Unwanted("it was deleted on the disk before".to_owned());
             }
         };
-        done.map_or_else(answer, |()| Answer::Taken)
+        if let Err(fault) = done {
+            return answer(fault);
+        }
+        // The recording is listed before it leaves the outbox.
+        let indexed = match Line::new(self.home.address(), &record, url) {
+            Some(line) => self.indexer.add(line).await,
+            None => Ok(()), // It is not at a place that a recorder gives.
+        };
+        indexed.map_or_else(answer, |()| Answer::Taken)
     }
 
     /// Tries the home once it can be reached, unless that was done at the start. Returns the answer if it
@@ -130,19 +153,19 @@ fn answer(fault: Fault) -> Answer {
 }
 
 impl Home {
-    async fn put_recording(
-        &self,
-        wav_path: &ObjectPath,
-        wav: Option<&Upload>,
-        json_path: &ObjectPath,
-        json: Bytes,
-        note: &Note,
-    ) -> Result<(), Fault> {
-        if let Some(wav) = wav {
-            self.put_file(wav_path, wav, note).await?;
+    async fn put_recording(&self, url: &str, files: Files, note: &Note) -> Result<(), Fault> {
+        let (wav_path, json_path) = paths(self, url)?;
+        if let Some(wav) = &files.wav {
+            self.put_file(&wav_path, wav, note).await?;
+        }
+        if let Some((peaks, path)) = files.peaks.zip(self.address().path_of(url, ".peaks")) {
+            // A recording without them is drawn from its samples.
+            if let Err(fault) = self.put(&path, peaks).await {
+                tracing::debug!(%fault, %path, "cannot upload the peaks of a recording");
+            }
         }
         // The record says that the recording is whole.
-        self.put(json_path, json).await
+        self.put(&json_path, files.json).await
     }
 }
 
@@ -160,12 +183,9 @@ pub(crate) async fn upload(
     if compare(home, dir, key, wav, url).await? == Found::Equal {
         return Ok(());
     }
-    let (wav_path, json_path) = paths(home, url)?;
     let note = Note(Outbox::of_home(dir, None).note_path(&outbox::entry_id(key)));
     match local(dir, key, wav).await? {
-        Local::Ready(upload, json) => {
-            home.put_recording(&wav_path, upload.as_ref(), &json_path, json, &note).await
-        }
+        Local::Ready(files) => home.put_recording(url, files, &note).await,
         Local::NotYet | Local::Deleted => Err(Fault::Local("it is not there any more".to_owned())),
     }
 }
@@ -195,7 +215,7 @@ pub(crate) async fn compare(
     url: &str,
 ) -> Result<Found, Fault> {
     let (wav_path, json_path) = paths(home, url)?;
-    let Local::Ready(upload, json) = local(dir, key, wav).await? else {
+    let Local::Ready(Files { wav: upload, json, .. }) = local(dir, key, wav).await? else {
         return Ok(Found::Equal); // It was removed meanwhile.
     };
     let is_wav_there = match &upload {
@@ -247,7 +267,10 @@ fn look(dir: &Path, key: &Key, wav: Option<&Wav>) -> io::Result<Local> {
         }
         _ => return Ok(Local::Deleted),
     };
-    let Some(wav) = wav else { return Ok(Local::Ready(None, json.into())) };
+    let json = json.into();
+    let Some(wav) = wav else {
+        return Ok(Local::Ready(Files { wav: None, json, peaks: None }));
+    };
     let Some(opened) = found(disk::open_to_read(&file(".wav")))? else {
         return match is_there(&file(".wav.part"))? {
             true => Ok(Local::NotYet),
@@ -263,7 +286,9 @@ fn look(dir: &Path, key: &Key, wav: Option<&Wav>) -> io::Result<Local> {
         return Err(io::Error::other(error));
     }
     let upload = Upload { file: Arc::new(opened), bytes, sha256: wav.sha256.clone() };
-    Ok(Local::Ready(Some(upload), json.into()))
+    let peaks = (bytes > PEAKS_FROM).then(|| read_small(&file(".peaks")).ok()).flatten();
+    let peaks = peaks.filter(|peaks| !peaks.is_empty()).map(Bytes::from);
+    Ok(Local::Ready(Files { wav: Some(upload), json, peaks }))
 }
 
 /// The note of an upload in parts: a file beside the entry.

@@ -2,14 +2,11 @@
 //! The directory itself is the index, so nothing can be out of step with it. A [`Catalog`] needs no lock:
 //! another process may record to the directory meanwhile.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +18,8 @@ use super::links::DeadLinks;
 use super::{Names, Store};
 use crate::disk::{found, open_to_read, read_small};
 use crate::lock::lock;
-use crate::record::{Id, Key, Record, State, parse_day};
+pub use crate::record::{Cursor, Filter, Page};
+use crate::record::{Id, Key, Record, parse_day};
 
 /// Most records read for one page of a search; the next page goes on from there.
 const SCAN_MAX: usize = 5000;
@@ -32,57 +30,6 @@ const LATEST: usize = 20;
 /// Least age of a directory's last change for its listing to be reused: until then a later change may
 /// get the same time stamp.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
-
-/// Conditions for a listing; a recording must meet them all.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Part of an id, of a parameter's name or value, or of a caller's number or name, in any case.
-    pub text: Option<String>,
-    /// State of the recording.
-    pub state: Option<State>,
-    /// First day, in UTC.
-    pub from: Option<Date>,
-    /// Last day, in UTC.
-    pub to: Option<Date>,
-}
-
-/// End of a page: the next page begins behind it, even if recordings came or went meanwhile.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Cursor {
-    day: Date,
-    started_at: Timestamp,
-    id: Id,
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}~{}~{}", self.day, self.started_at.as_nanosecond(), self.id)
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let mut parts = text.splitn(3, '~');
-        let mut part = || parts.next().ok_or(());
-        let (day, started_ns, id) = (part()?, part()?, part()?);
-        let id = id.to_owned().try_into().map_err(|_| ())?;
-        let started_ns = started_ns.parse().map_err(|_| ())?;
-        let started_at = Timestamp::from_nanosecond(started_ns).map_err(|_| ())?;
-        Ok(Self { day: parse_day(day).ok_or(())?, started_at, id })
-    }
-}
-
-/// Some of the recordings, newest first.
-#[derive(Debug)]
-pub struct Page<T> {
-    /// The records, as `show` made them.
-    pub records: Vec<T>,
-    /// Start of the next page, if there may be more recordings. A page may be short, even empty, and not
-    /// the last.
-    pub next: Option<Cursor>,
-}
 
 /// Names of a day's records with the starts of their recordings, latest first.
 type DayNames = Arc<Vec<(Timestamp, Id)>>;
@@ -132,10 +79,8 @@ impl Catalog {
         let mut scanned = 0;
         for day in self.days_for(filter, after)? {
             for (started_at, id) in self.names_of(day)?.iter() {
-                let is_behind = |cursor: &Cursor| {
-                    day < cursor.day || (started_at, id) < (&cursor.started_at, &cursor.id)
-                };
-                if !after.is_none_or(is_behind) {
+                let place = Cursor::new(day, *started_at, id.clone());
+                if after.is_some_and(|after| place >= *after) {
                     continue;
                 }
                 if page.records.len() == count_max || scanned == SCAN_MAX {
@@ -150,7 +95,7 @@ impl Catalog {
                 {
                     page.records.push(show(&record));
                 }
-                page.next = Some(Cursor { day, started_at: *started_at, id: id.clone() });
+                page.next = Some(place);
             }
         }
         page.next = None;
@@ -207,7 +152,7 @@ impl Catalog {
         days.retain(|day| {
             filter.from.is_none_or(|from| *day >= from)
                 && filter.to.is_none_or(|to| *day <= to)
-                && after.is_none_or(|cursor| *day <= cursor.day)
+                && after.is_none_or(|cursor| *day <= cursor.day())
         });
         days.reverse();
         Ok(days)
@@ -316,63 +261,4 @@ fn record_of(key: &Key, text: &[u8]) -> io::Result<Option<Record>> {
 #[derive(Deserialize)]
 struct Started {
     started_at: Timestamp,
-}
-
-/// The searched fields of a record: one page may look through thousands of records and show few.
-#[derive(Deserialize)]
-struct Searched<'t> {
-    state: State,
-    #[serde(borrow)]
-    id: Cow<'t, str>,
-    #[serde(borrow)]
-    stream_id: Cow<'t, str>,
-    #[serde(borrow)]
-    call_id: Cow<'t, str>,
-    #[serde(borrow)]
-    account_id: Cow<'t, str>,
-    #[serde(borrow)]
-    parameters: BTreeMap<Cow<'t, str>, Cow<'t, str>>,
-    /// Caller and called party: field and text.
-    #[serde(borrow, default)]
-    caller: BTreeMap<Cow<'t, str>, Cow<'t, str>>,
-}
-
-impl Filter {
-    /// Whether a text is a record that meets the state and the search text.
-    fn may_be_met_by(&self, text: &[u8]) -> bool {
-        if self.text.is_none() && self.state.is_none() {
-            return true;
-        }
-        let Ok(record) = serde_json::from_slice::<Searched<'_>>(text) else {
-            return false;
-        };
-        self.state.is_none_or(|state| record.state == state)
-            && self.text.as_ref().is_none_or(|text| {
-                let text = text.to_lowercase();
-                let holds = |field: &str| field.to_lowercase().contains(&text);
-                [&record.id, &record.stream_id, &record.call_id, &record.account_id]
-                    .into_iter()
-                    .any(|field| holds(field))
-                    || record.parameters.iter().any(|(name, value)| holds(name) || holds(value))
-                    || record.caller.values().any(|value| holds(value))
-            })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_survives_its_text() {
-        let cursor = Cursor {
-            day: "2026-11-22".parse().unwrap(),
-            started_at: "2026-11-22T20:25:40.123456789Z".parse().unwrap(),
-            id: "MZ1".to_owned().try_into().unwrap(),
-        };
-        assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for text in ["", "2026-11-22", "2026-11-22~1~../x", "2026-11-22~x~MZ1"] {
-            assert_eq!(text.parse::<Cursor>(), Err(()));
-        }
-    }
 }

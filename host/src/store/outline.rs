@@ -66,7 +66,8 @@ impl Store {
             return Ok(None);
         };
         let spec = spec_of(record)?;
-        let outline = Outline { file, spec, samples: record.samples };
+        let outline =
+            Outline { source: &file, spec, samples: record.samples, bytes_max: READ_BYTES_MAX };
         if outline.prefers_peaks(columns)
             && let Some(levels) =
                 peaks::read(&self.names(key.clone()).peaks(), spec, record.samples)
@@ -156,6 +157,47 @@ impl Lacking {
     }
 }
 
+/// A WAV whose bytes can be read anywhere.
+pub trait Source {
+    /// Fills `buffer` with the bytes from `at` on.
+    ///
+    /// # Errors
+    /// They cannot be read, or there are fewer.
+    fn fill(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
+}
+
+impl Source for File {
+    fn fill(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, at)
+    }
+}
+
+/// The outline of a recording by the content of the file of its [peaks], in `columns` columns at most; `None`
+/// if that is not the one of such a recording, or is too coarse.
+#[must_use]
+pub fn outline_of_peaks(content: Vec<u8>, record: &Record, columns: usize) -> Option<Peaks> {
+    let spec = spec_of(record).ok()?;
+    if peaks::intervals(spec, record.samples) < columns as u64 {
+        return None;
+    }
+    let levels = peaks::levels(content, spec, record.samples)?;
+    Some(drawn(&levels, usize::from(spec.channels), columns))
+}
+
+/// The outline of a recording by its samples, in `columns` columns at most. Reads `bytes_max` bytes at most, the
+/// same part of each column, each with as few reads as it takes.
+///
+/// # Errors
+/// As of [`Store::peaks`].
+pub fn outline_of_samples(
+    source: &dyn Source,
+    record: &Record,
+    columns: usize,
+    bytes_max: u64,
+) -> io::Result<Peaks> {
+    Outline { source, spec: spec_of(record)?, samples: record.samples, bytes_max }.read(columns)
+}
+
 fn spec_of(record: &Record) -> io::Result<Spec> {
     record.format.spec().map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))
 }
@@ -181,13 +223,15 @@ fn drawn(levels: &[u8], channels: usize, columns: usize) -> Peaks {
 }
 
 /// A recorder's WAV, to be drawn.
-struct Outline {
-    file: File,
+struct Outline<'s> {
+    source: &'s dyn Source,
     spec: Spec,
     samples: u64,
+    /// Most bytes of samples that are read.
+    bytes_max: u64,
 }
 
-impl Outline {
+impl Outline<'_> {
     /// Whether peaks show the recording as well as its samples would, at less cost.
     fn prefers_peaks(&self, columns: usize) -> bool {
         let bytes = self.samples * u64::from(self.spec.sample_frame_bytes());
@@ -198,7 +242,7 @@ impl Outline {
     fn read(&self, columns: usize) -> io::Result<Peaks> {
         let frame_bytes = u64::from(self.spec.sample_frame_bytes());
         let columns = columns.min(usize::try_from(self.samples).unwrap_or(columns));
-        let room = READ_BYTES_MAX / frame_bytes / (columns.max(1) as u64);
+        let room = self.bytes_max / frame_bytes / (columns.max(1) as u64);
         let mut channels: Vec<ChannelPeaks> = Vec::new();
         channels.resize_with(usize::from(self.spec.channels), ChannelPeaks::default);
         let mut buffer = vec![0; 64 * 1024];
@@ -227,7 +271,7 @@ impl Outline {
         while at < end {
             let wanted = (end - at).min(buffer.len() as u64) as usize;
             let bytes = &mut buffer[..wanted];
-            self.file.read_exact_at(bytes, at)?;
+            self.source.fill(bytes, at)?;
             at += wanted as u64;
             let mut note = |index: usize, sample: i16| {
                 let (low, high) = &mut peaks[index % usize::from(self.spec.channels)];

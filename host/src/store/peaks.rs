@@ -270,19 +270,26 @@ pub(super) fn remove(path: &Path) -> io::Result<bool> {
 /// The peaks of a recording of `frames` samples of each channel: a byte for each interval and channel.
 /// `None` if there is no file of peaks, or it is not the whole one of such a recording.
 pub(super) fn read(path: &Path, spec: Spec, frames: u64) -> Option<Vec<u8>> {
-    let bytes = intervals(spec, frames) * u64::from(spec.channels);
     let file = open_to_read(path).ok()?;
-    if frames == 0 || file.metadata().ok()?.len() != HEADER_BYTES as u64 + bytes {
+    if file.metadata().ok()?.len() != file_bytes(spec, frames) {
         return None;
     }
-    let mut found = [0; HEADER_BYTES];
-    file.read_exact_at(&mut found, 0).ok()?;
-    if found != header(spec, frames) {
-        return None;
-    }
-    let mut levels = vec![0; bytes as usize];
-    file.read_exact_at(&mut levels, HEADER_BYTES as u64).ok()?;
-    Some(levels)
+    let mut content = vec![0; file_bytes(spec, frames) as usize];
+    file.read_exact_at(&mut content, 0).ok()?;
+    levels(content, spec, frames)
+}
+
+/// The peaks of a recording in the content of their file, as of [`read`].
+pub(super) fn levels(mut content: Vec<u8>, spec: Spec, frames: u64) -> Option<Vec<u8>> {
+    let is_whole = frames > 0
+        && content.len() as u64 == file_bytes(spec, frames)
+        && content.starts_with(&header(spec, frames));
+    is_whole.then(|| content.split_off(HEADER_BYTES))
+}
+
+/// The length of the file of a recording's peaks.
+pub(super) fn file_bytes(spec: Spec, frames: u64) -> u64 {
+    HEADER_BYTES as u64 + intervals(spec, frames) * u64::from(spec.channels)
 }
 
 /// Whether a recording lacks its peaks, and they can be made: it has samples, and no other program's file

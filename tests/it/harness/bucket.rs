@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::packages;
-use super::process::{PATIENCE, Setup, eventually, free_address};
+use super::process::{PATIENCE, Server, Setup, eventually, free_address};
 
 /// The server and the parts of it that S3 needs, and Amazon's own client.
 const PACKAGES: [&str; 3] = ["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
@@ -156,6 +156,22 @@ impl Bucket {
             setup = setup.env(&name, value);
         }
         setup.args(&["--admin", "127.0.0.1:0"])
+    }
+
+    /// A console without a recorder over the home in it. It listens.
+    pub(crate) fn console(&self) -> Server {
+        let mut setup = Setup::console().args(&["--home", &self.home()]);
+        for (name, value) in self.variables() {
+            setup = setup.env(&name, value);
+        }
+        let console = setup.spawn();
+        console.wait_for_log("console at http://");
+        console
+    }
+
+    /// Forgets the requests that came.
+    pub(crate) fn forget_asked(&self) {
+        self.front.asked.lock().unwrap().clear();
     }
 
     /// Has the front treat each request as `choose` says.

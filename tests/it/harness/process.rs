@@ -101,6 +101,15 @@ impl Setup {
         Self { command, addresses: None, is_tls: is_run_over_tls() }
     }
 
+    /// `callreel console` on a free port of loopback, with `PATH` alone of the environment.
+    pub(crate) fn console() -> Self {
+        let mut command = Command::new(callreel());
+        command.args(["console", "--admin", "127.0.0.1:0"]);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self { command, addresses: None, is_tls: false }
+    }
+
     /// Has the server speak no TLS, or with the certificate of its arguments, in every run.
     pub(crate) fn plain(mut self) -> Self {
         self.command.env_remove("CALLREEL_TLS_CERT").env_remove("CALLREEL_TLS_KEY");

@@ -1,0 +1,563 @@
+//! The finished recordings below `/api/v1/recordings`: those on the disk, and those in the home.
+//!
+//! A recording that is in both is one. What the disk has comes from the disk.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::body::Bytes;
+use object_store::path::Path as ObjectPath;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::runtime::Handle;
+
+use super::api::{as_json, asked, count};
+use super::parts::Part;
+use super::{Admin, Problem, parts, stream};
+use crate::home::index::{Library, Listed};
+use crate::home::{Fault, Home, PEAKS_FROM, PIECE};
+use crate::instance::Instance;
+use crate::lock::lock;
+use crate::record::{Cursor, Filter, Key, Page, Record, Summary, UnknownEncoding, Wav, parse_day};
+use crate::store::outline::{self, Peaks, Source};
+use crate::tasks;
+
+/// Recordings on one page: the default and the maximum.
+const PAGE: usize = 50;
+const PAGE_MAX: usize = 200;
+
+/// Columns of a waveform: the default and the maximum.
+const COLUMNS: usize = 800;
+const COLUMNS_MAX: usize = 4000;
+
+/// Bytes of a file that are read and sent at once.
+const PIECE_BYTES: u64 = 64 * 1024;
+
+/// Longest search text, in bytes.
+const SEARCH_BYTES_MAX: usize = 200;
+
+/// Error text for a path that names no recording.
+const NO_RECORDING: &str = "there is no such recording";
+
+/// The longest wait of a list of the disk for the home.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Time for which lists of the disk do not ask a home that did not answer.
+const REST: Duration = Duration::from_secs(10);
+
+/// Most bytes of samples that are read of the home for a waveform. Of longer files only parts are read, in
+/// this number of columns.
+const WAVE_BYTES_MAX: u64 = 16 << 20;
+const WAVE_COLUMNS: usize = 100;
+
+/// The place of a recording.
+enum Place {
+    /// The directory of the recorder.
+    Disk,
+    /// The home, at this URL.
+    Home(String),
+}
+
+/// A recording of the list.
+struct Item {
+    place: Cursor,
+    /// Its URL in the home, if it has one.
+    url: Option<Box<str>>,
+    summary: Box<RawValue>,
+}
+
+impl From<Listed> for Item {
+    fn from(Listed { place, url, summary }: Listed) -> Self {
+        Self { place, url: Some(url), summary }
+    }
+}
+
+impl Admin {
+    /// The record of a recording, and its place.
+    async fn record(
+        &self,
+        key: &Key,
+        instance: Option<&Instance>,
+    ) -> Result<(Record, Place), Problem> {
+        if self.sources.store.is_some() {
+            let wanted = key.clone();
+            let record = self.read(move |store| store.catalog().record(&wanted)).await?;
+            let is_of = |record: &Record| {
+                instance.is_none_or(|name| record.instance.as_deref() == Some(name.as_str()))
+            };
+            if let Some(record) = record.filter(is_of) {
+                return Ok((record, Place::Disk));
+            }
+        }
+        let found = self.record_in_home(key, instance).await?;
+        found.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, NO_RECORDING))
+    }
+
+    async fn record_in_home(
+        &self,
+        key: &Key,
+        instance: Option<&Instance>,
+    ) -> Result<Option<(Record, Place)>, Problem> {
+        let Some(library) = &self.sources.library else { return Ok(None) };
+        let Some(url) = library.find(key, instance).await? else { return Ok(None) };
+        let record = library.record(key, &url).await?;
+        Ok(record.map(|record| (record, Place::Home(url))))
+    }
+
+    /// A page of the recordings in both places, and the trouble of the home if it does not answer.
+    async fn page(
+        &self,
+        filter: Filter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<(Page<Item>, Option<String>), Problem> {
+        let (library, has_disk) = (self.sources.library.as_ref(), self.sources.store.is_some());
+        let mut pages = Vec::new();
+        let mut trouble = None;
+        if let Some(library) = library {
+            match self.home_page(library, &filter, after.as_ref(), limit, has_disk).await {
+                Ok(page) => pages.push(page),
+                Err(fault) if has_disk => {
+                    trouble = Some(format!("the recordings in the home are not listed: {fault}"));
+                }
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        if has_disk {
+            let item = |record: &Record| {
+                let summary = to_raw_value(&Summary::of(&record.brief())).ok()?;
+                Some(Item { place: Cursor::of(record)?, url: record.home.clone(), summary })
+            };
+            let list = move |store: &crate::store::Store| {
+                store.catalog().list(&filter, after.as_ref(), limit, item)
+            };
+            let Page { records, next } = self.read(list).await?;
+            pages.insert(0, Page { records: records.into_iter().flatten().collect(), next });
+        }
+        Ok((joined(pages, limit), trouble))
+    }
+
+    /// A page of the home. Beside a disk it is waited for only a while.
+    async fn home_page(
+        &self,
+        library: &Library,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: usize,
+        has_disk: bool,
+    ) -> Result<Page<Item>, Fault> {
+        let list = async {
+            let Page { records, next } = library.list(filter, after, limit).await?;
+            Ok(Page { records: records.into_iter().map(Item::from).collect(), next })
+        };
+        if !has_disk {
+            return list.await;
+        }
+        let late = |reason: &str| Fault::Away { reason: reason.to_owned(), wait: REST };
+        if lock(&self.home_rests).is_some_and(|until| Instant::now() < until) {
+            return Err(late("it did not answer just now"));
+        }
+        let listed = tokio::time::timeout(PATIENCE, list).await;
+        let listed = listed.unwrap_or_else(|_| Err(late("no answer in time")));
+        if let Err(Fault::Away { .. } | Fault::Unwell(_)) = &listed {
+            *lock(&self.home_rests) = Some(Instant::now() + REST);
+        }
+        listed
+    }
+}
+
+/// One page of several, with each recording once.
+fn joined(pages: Vec<Page<Item>>, limit: usize) -> Page<Item> {
+    // What is behind the end of one page is not known of all.
+    let end = pages.iter().filter_map(|page| page.next.clone()).max();
+    let mut items: Vec<Item> = pages.into_iter().flat_map(|page| page.records).collect();
+    items.sort_by(|a, b| b.place.cmp(&a.place));
+    let mut urls = HashSet::new();
+    items.retain(|item| item.url.as_ref().is_none_or(|url| urls.insert(url.clone())));
+    items.retain(|item| end.as_ref().is_none_or(|end| item.place >= *end));
+    if items.len() <= limit {
+        return Page { records: items, next: end };
+    }
+    items.truncate(limit);
+    let next = items.last().map(|item| item.place.clone());
+    Page { records: items, next }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        let status = match &fault {
+            Fault::Away { .. } | Fault::Unwell(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Fault::Missing(_) => StatusCode::NOT_FOUND,
+            Fault::Forbidden(_) | Fault::Taken(_) | Fault::Refused(_) => StatusCode::BAD_GATEWAY,
+            Fault::Local(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, format!("the home does not give it: {fault}"))
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    q: Option<String>,
+    state: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+impl ListQuery {
+    fn filter(&self) -> Result<Filter, Problem> {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let day = |text: &Option<String>| match given(text) {
+            None => Ok(None),
+            Some(text) => match parse_day(&text) {
+                Some(day) => Ok(Some(day)),
+                None => Err(Problem::bad_request("`from` and `to` are days like 2026-11-22")),
+            },
+        };
+        let state = match given(&self.state) {
+            None => None,
+            Some(state) => Some(serde_json::from_value(Value::String(state)).map_err(|_| {
+                Problem::bad_request("`state` is complete, partial, recovered or failed")
+            })?),
+        };
+        let text = given(&self.q).map(|text| text.trim().to_owned());
+        if text.as_ref().is_some_and(|text| text.len() > SEARCH_BYTES_MAX) {
+            return Err(Problem::bad_request("`q` is too long"));
+        }
+        Ok(Filter { text, state, from: day(&self.from)?, to: day(&self.to)? })
+    }
+}
+
+/// `GET /api/v1/recordings`.
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let query = asked(query)?;
+    let filter = query.filter()?;
+    let limit = count("limit", query.limit.as_deref(), PAGE, PAGE_MAX)?;
+    let after: Option<Cursor> = match query.cursor.as_deref().filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|()| {
+            Problem::bad_request("unknown cursor: pass `next` of the previous page unchanged")
+        })?),
+    };
+    let (page, trouble) = admin.page(filter, after, limit).await?;
+    #[derive(Serialize)]
+    struct Recordings {
+        recordings: Vec<Box<RawValue>>,
+        next: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        warning: Option<String>,
+    }
+    let recordings = page.records.into_iter().map(|item| item.summary).collect();
+    let next = page.next.map(|cursor| cursor.to_string());
+    Ok(as_json(&Recordings { recordings, next, warning: trouble }))
+}
+
+#[derive(Deserialize)]
+pub(super) struct InstanceQuery {
+    instance: Option<String>,
+}
+
+/// The instance of a query, if it names one.
+fn instance(name: Option<&str>) -> Result<Option<Instance>, Problem> {
+    let parsed = name.filter(|name| !name.is_empty()).map(str::parse).transpose();
+    parsed.map_err(|_| Problem::new(StatusCode::NOT_FOUND, NO_RECORDING))
+}
+
+/// `GET /api/v1/recordings/{day}/{id}`: the end record.
+pub(super) async fn record(
+    State(admin): State<Admin>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<InstanceQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let (key, query) = (recording_key(path)?, asked(query)?);
+    let instance = instance(query.instance.as_deref())?;
+    Ok(as_json(&admin.record(&key, instance.as_ref()).await?.0))
+}
+
+/// `DELETE /api/v1/recordings/{day}/{id}`.
+pub(super) async fn delete(
+    State(admin): State<Admin>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, Problem> {
+    let key = recording_key(path)?;
+    if !admin.config.allows_delete {
+        let detail = "recordings can be deleted only when the recorder runs with --allow-delete";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    let unwanted = key.clone();
+    if !admin.read(move |store| store.delete(&unwanted)).await? {
+        return Err(match admin.record_in_home(&key, None).await? {
+            Some(_) => Problem::new(
+                StatusCode::CONFLICT,
+                "the recording is in the home alone, and callreel deletes nothing there: use the store's own means",
+            ),
+            None => Problem::new(StatusCode::NOT_FOUND, NO_RECORDING),
+        });
+    }
+    tracing::info!(day = %key.day(), id = key.id().as_str(), "a recording was deleted through the API");
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct PeaksQuery {
+    columns: Option<String>,
+    instance: Option<String>,
+}
+
+/// `GET /api/v1/recordings/{day}/{id}/peaks`: the waveform.
+pub(super) async fn peaks(
+    State(admin): State<Admin>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<PeaksQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let key = recording_key(path)?;
+    let query = asked(query)?;
+    let columns = count("columns", query.columns.as_deref(), COLUMNS, COLUMNS_MAX)?;
+    let instance = instance(query.instance.as_deref())?;
+    let (record, place) = admin.record(&key, instance.as_ref()).await?;
+    let unknown = |error: UnknownEncoding| {
+        Problem::new(StatusCode::NOT_FOUND, format!("the recording has no waveform: {error}"))
+    };
+    record.format.spec().map_err(unknown)?;
+    let no_audio = || Problem::new(StatusCode::NOT_FOUND, "the recording has no audio");
+    if let (Place::Home(url), Some(library)) = (place, &admin.sources.library) {
+        let wav = record.wav.as_ref().ok_or_else(no_audio)?.bytes;
+        return Ok(as_json(
+            &peaks_in_home(&admin, library.home(), &url, record, wav, columns).await?,
+        ));
+    }
+    let (wanted, drawn) = (key.clone(), record.clone());
+    let peaks = admin.read(move |store| store.peaks(&wanted, &drawn, columns)).await?;
+    let peaks = peaks.ok_or_else(no_audio)?;
+    if let Some(store) = admin.sources.store.clone().filter(|_| peaks.is_sampled) {
+        // So that the next answer is exact. Nobody waits for it.
+        drop(tasks::blocking(move || {
+            if let Err(error) = store.make_peaks(&key, &record) {
+                tracing::debug!(%error, "cannot make the peaks of a recording");
+            }
+        }));
+    }
+    Ok(as_json(&peaks))
+}
+
+/// The waveform of a recording in the home: from its peaks, or from the samples.
+async fn peaks_in_home(
+    admin: &Admin,
+    home: &Home,
+    url: &str,
+    record: Record,
+    wav_bytes: u64,
+    columns: usize,
+) -> Result<Peaks, Problem> {
+    let path = |ending| home.address().path_of(url, ending);
+    if wav_bytes > PEAKS_FROM
+        && let Some(path) = path(".peaks")
+        && let Ok(content) = home.get(&path).await
+        && let Some(peaks) = outline::outline_of_peaks(content.to_vec(), &record, columns)
+    {
+        return Ok(peaks);
+    }
+    let Some(path) = path(".wav") else {
+        return Err(Problem::new(StatusCode::NOT_FOUND, NO_RECORDING));
+    };
+    let is_long = wav_bytes > WAVE_BYTES_MAX;
+    let columns = if is_long { columns.min(WAVE_COLUMNS) } else { columns };
+    let piece = if is_long { WAVE_BYTES_MAX / WAVE_COLUMNS as u64 } else { PIECE };
+    let source = InHome {
+        home: home.clone(),
+        path,
+        bytes: wav_bytes,
+        piece,
+        held: Mutex::default(),
+        runtime: Handle::current(),
+    };
+    let _turn = admin.readers.acquire().await.map_err(Problem::internal)?;
+    let drawn = tasks::blocking(move || {
+        outline::outline_of_samples(&source, &record, columns, WAVE_BYTES_MAX)
+    });
+    let drawn = drawn.await.map_err(Problem::internal)?;
+    drawn.map_err(|error| {
+        Problem::new(StatusCode::BAD_GATEWAY, format!("the home does not give the audio: {error}"))
+    })
+}
+
+/// A WAV in the home, for a thread that may wait.
+struct InHome {
+    home: Home,
+    path: ObjectPath,
+    bytes: u64,
+    /// Bytes that are asked for at once.
+    piece: u64,
+    /// The last piece, and its place.
+    held: Mutex<(u64, Bytes)>,
+    runtime: Handle,
+}
+
+impl Source for InHome {
+    fn fill(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let mut held = lock(&self.held);
+        let wanted = buffer.len() as u64;
+        if at < held.0 || at + wanted > held.0 + held.1.len() as u64 {
+            let end = (at + wanted.max(self.piece)).min(self.bytes).max(at + wanted);
+            let read = self.runtime.block_on(self.home.read(&self.path, at..end));
+            *held = (at, read.map_err(io::Error::other)?);
+        }
+        let from = (at - held.0) as usize;
+        let bytes = held.1.get(from..from + buffer.len());
+        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+/// The bytes of a recording's WAV.
+enum Audio {
+    File(File),
+    Home(Home, ObjectPath),
+}
+
+/// `GET /api/v1/recordings/{day}/{id}/audio`: the WAV, or a part of it.
+pub(super) async fn audio(
+    State(admin): State<Admin>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<InstanceQuery>, QueryRejection>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (key, query) = (recording_key(path)?, asked(query)?);
+    let instance = instance(query.instance.as_deref())?;
+    let (wav, audio) = admin.open_audio(&key, instance.as_ref()).await?;
+    let (etag, name) = (wav.etag(), format!("{}.wav", key.id()));
+    let head = [
+        (header::ACCEPT_RANGES, "bytes".to_owned()),
+        (header::CACHE_CONTROL, "private, no-cache, no-transform".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("inline; filename=\"{name}\"")),
+        (header::CONTENT_TYPE, "audio/wav".to_owned()),
+        (header::ETAG, etag.clone()),
+    ];
+    if parts::is_known(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, head).into_response());
+    }
+    let (status, range) = match parts::asked(&method, &headers, &etag, wav.bytes) {
+        Part::Whole => (StatusCode::OK, 0..wav.bytes),
+        Part::Range(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Part::Beyond => {
+            let range = [(header::CONTENT_RANGE, format!("bytes */{}", wav.bytes))];
+            let detail = "the range holds no byte of the recording";
+            let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, detail);
+            return Ok((range, problem).into_response());
+        }
+    };
+    let length = [(header::CONTENT_LENGTH, (range.end - range.start).to_string())];
+    let part = format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), wav.bytes);
+    let body = match audio {
+        _ if method == Method::HEAD => Body::empty(),
+        Audio::File(file) => file_body(file, range),
+        Audio::Home(home, path) => home_body(home, path, range).await?,
+    };
+    let mut response = (status, head, length, body).into_response();
+    if status == StatusCode::PARTIAL_CONTENT {
+        let part = part.parse().map_err(Problem::internal)?;
+        response.headers_mut().insert(header::CONTENT_RANGE, part);
+    }
+    Ok(response)
+}
+
+impl Admin {
+    /// The WAV of a recording, on the disk or in the home.
+    async fn open_audio(
+        &self,
+        key: &Key,
+        instance: Option<&Instance>,
+    ) -> Result<(Wav, Audio), Problem> {
+        let no_audio = || Problem::new(StatusCode::NOT_FOUND, "the recording has no audio");
+        let (mut record, mut place) = self.record(key, instance).await?;
+        if let Place::Disk = place {
+            let opened = key.clone();
+            let file = self.read(move |store| store.open_wav(&opened)).await?;
+            if let (Some(file), Some(wav)) = (file, record.wav) {
+                return Ok((wav, Audio::File(file)));
+            }
+            // It may have been evicted meanwhile.
+            let found = self.record_in_home(key, instance).await?;
+            (record, place) = found.ok_or_else(no_audio)?;
+        }
+        let (Place::Home(url), Some(library)) = (place, &self.sources.library) else {
+            return Err(no_audio());
+        };
+        let path = library.home().address().path_of(&url, ".wav");
+        let (Some(wav), Some(path)) = (record.wav, path) else { return Err(no_audio()) };
+        Ok((wav, Audio::Home(library.home().clone(), path)))
+    }
+}
+
+fn file_body(file: File, range: Range<u64>) -> Body {
+    let file = Arc::new(file);
+    stream::body(async move |feed| {
+        let mut at = range.start;
+        while at < range.end {
+            let length = (range.end - at).min(PIECE_BYTES) as usize;
+            let file = Arc::clone(&file);
+            let read = tasks::blocking(move || {
+                let mut piece = vec![0; length];
+                file.read_exact_at(&mut piece, at).map(|()| piece)
+            });
+            // The length is announced already: a body that ends early tells the client of the error.
+            let Ok(Ok(piece)) = read.await else {
+                return Ok(());
+            };
+            at += length as u64;
+            feed.send(Bytes::from(piece)).await?;
+        }
+        Ok(())
+    })
+}
+
+/// A part of a WAV in the home. The first piece is there before the answer begins.
+async fn home_body(home: Home, path: ObjectPath, range: Range<u64>) -> Result<Body, Problem> {
+    if range.is_empty() {
+        return Ok(Body::empty());
+    }
+    let end_of = move |at: u64| (at + PIECE).min(range.end);
+    let (mut at, end) = (range.start, range.end);
+    let mut piece = home.read(&path, at..end_of(at)).await?;
+    Ok(stream::body(async move |feed| {
+        loop {
+            at += piece.len() as u64;
+            while !piece.is_empty() {
+                let slice = piece.split_to(piece.len().min(PIECE_BYTES as usize));
+                feed.send(slice).await?;
+            }
+            if at >= end {
+                return Ok(());
+            }
+            match home.read(&path, at..end_of(at)).await {
+                Ok(next) => piece = next,
+                Err(error) => {
+                    // As of a file.
+                    tracing::warn!(%error, %path, "the home stopped giving the audio of a recording");
+                    return Ok(());
+                }
+            }
+        }
+    }))
+}
+
+fn recording_key(path: Result<Path<(String, String)>, PathRejection>) -> Result<Key, Problem> {
+    let key = path.ok().and_then(|Path((day, id))| Key::parse(&day, &id));
+    key.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, NO_RECORDING))
+}
