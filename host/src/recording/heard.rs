@@ -41,6 +41,8 @@ struct Clock {
     /// The least of such times by the samples of the present window, and the time at which that began.
     least: i64,
     window: i64,
+    /// End of the last window that was followed.
+    followed: i64,
     /// Samples of the caller in the file so far.
     end: u64,
 }
@@ -48,13 +50,13 @@ struct Clock {
 /// Least length of a window, in microseconds: within it some sample comes without a delay.
 const WINDOW: i64 = 10_000_000;
 
-/// Largest part of the time by which a provider's clock is slower, in millionths. A way that is longer for a
-/// while is not mistaken for more than that.
+/// Largest part of the time by which a provider's clock is slower, in millionths. A way that is longer than that
+/// explains is a delay for a while, and not followed: it would have to last for minutes.
 const DRIFT_PPM: i64 = 300;
 
 impl Clock {
     const fn new(began: Instant, sample_rate_hz: u32) -> Self {
-        Self { began, sample_rate_hz, first: None, least: i64::MAX, window: 0, end: 0 }
+        Self { began, sample_rate_hz, first: None, least: i64::MAX, window: 0, followed: 0, end: 0 }
     }
 
     /// Notes that the stream is `end` samples long now. A message without audio tells no time: the start of a
@@ -67,15 +69,16 @@ impl Clock {
         let now = self.micros(now);
         let first = now - (end * 1_000_000 / u64::from(self.sample_rate_hz)) as i64;
         let Some(known) = &mut self.first else {
-            (self.first, self.window) = (Some(first), now);
+            (self.first, self.window, self.followed) = (Some(first), now, now);
             return;
         };
         *known = first.min(*known);
         self.least = first.min(self.least);
-        let length = now - self.window;
-        if length >= WINDOW {
-            let most = length.min(2 * WINDOW) * DRIFT_PPM / 1_000_000;
-            *known += (self.least - *known).clamp(0, most);
+        if now - self.window >= WINDOW {
+            if self.least - *known <= (now - self.followed) * DRIFT_PPM / 1_000_000 {
+                *known = self.least.max(*known);
+                self.followed = now;
+            }
             (self.least, self.window) = (i64::MAX, now);
         }
     }
