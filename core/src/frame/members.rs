@@ -233,15 +233,19 @@ impl<'t> Cursor<'t> {
 fn string_bytes(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
-        at += plain_bytes(bytes.get(at..)?);
+        if cfg!(target_pointer_width = "64") {
+            at += plain_bytes(bytes.get(at..)?);
+        }
         match bytes.get(at)? {
             b'"' => return Some(at + 1),
-            _ => at += 2,
+            b'\\' => at += 2,
+            _ => at += 1,
         }
     }
 }
 
-/// Length of the part of a string before its first escape or its end. Looks at eight bytes at a time.
+/// Length of the part of a string before its first escape or its end. Looks at eight bytes at a time: for
+/// machines with words of that length.
 #[inline]
 pub(super) fn plain_bytes(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);

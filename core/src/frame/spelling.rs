@@ -140,9 +140,10 @@ impl Pass<'_> {
         }
     }
 
-    /// Keeps the bytes before the next quote or escape, if nothing before them was rewritten.
+    /// Keeps the bytes before the next quote or escape, if nothing before them was rewritten. None on a small
+    /// machine, where flash is short.
     fn keep_plain(&mut self) {
-        if self.read == self.write {
+        if cfg!(target_pointer_width = "64") && self.read == self.write {
             self.read += plain_bytes(self.text.get(self.read..).unwrap_or_default());
             self.write = self.read;
         }

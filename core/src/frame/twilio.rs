@@ -207,8 +207,10 @@ fn parse_media(text: &[u8]) -> Result<Slow, PeerError> {
 #[inline(never)]
 fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
     let message = members::members(to_str(text)?);
-    let [event, sequence] = message.clone().find_all(["event", "sequenceNumber"]);
-    let sequence = sequence.and_then(Value::scalar).and_then(|text| text.as_escaped().parse().ok());
+    let [event, sequence] = ["event", "sequenceNumber"].map(|name| message.clone().find(name));
+    let sequence =
+        sequence.and_then(Value::scalar).and_then(|text| digits(text.as_escaped().as_bytes()));
+    let sequence = sequence.map(|(number, _)| number);
     // The text of a key or a mark; some senders leave out a mark's name.
     let field = |object: &str, name: &str| {
         let inner = message.clone().find(object).map(Value::members);
@@ -258,15 +260,10 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
             Value::Null.members()
         }
     };
-    // In one pass over each place: a look for each name would read the start many times.
-    let places = [inner.find_all(FIELDS), message.find_all(FIELDS)];
-    let find = |place: &[Option<Value<'t>>], name: &str| {
-        let mut named = FIELDS.iter().zip(place).filter(|(field, _)| **field == name);
-        named.next().and_then(|(_, value)| *value)
-    };
+    let places = [Place::of(inner), Place::of(message)];
     let field = |name: &str| {
-        let named = |place: &[_; FIELDS.len()]| find(place, name);
-        places.iter().filter_map(named).find(|value| *value != Value::Null)
+        let mut named = places.iter().filter_map(|place| place.find(name));
+        named.find(|value| *value != Value::Null)
     };
     let (stream, call, account) = (field("streamSid"), field("callSid"), field("accountSid"));
     let (tracks, format) = (field("tracks"), field("mediaFormat"));
@@ -283,11 +280,40 @@ fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
     for place in &places {
         if found.parameters.is_empty() {
             for name in ["customParameters", "custom_parameters"] {
-                found.read_parameters(name, find(place, name));
+                found.read_parameters(name, place.find(name));
             }
         }
     }
     found
+}
+
+/// One of the two places of a start's fields.
+struct Place<'t> {
+    members: members::Members<'t>,
+    /// The values of the [`FIELDS`], read in one pass: a look for each name would read the start many times.
+    /// Not on a small machine, where flash is short and starts are few.
+    table: Option<[Option<Value<'t>>; FIELDS.len()]>,
+}
+
+impl<'t> Place<'t> {
+    fn of(members: members::Members<'t>) -> Self {
+        let has_table = cfg!(target_pointer_width = "64");
+        let table = has_table.then(|| members.clone().find_all(FIELDS));
+        Self { members, table }
+    }
+
+    /// The value of the last member of this name, one of the [`FIELDS`].
+    #[inline]
+    fn find(&self, name: &str) -> Option<Value<'t>> {
+        match &self.table {
+            Some(table) if cfg!(target_pointer_width = "64") => FIELDS
+                .iter()
+                .zip(table)
+                .find(|(known, _)| **known == name)
+                .and_then(|found| *found.1),
+            _ => self.members.clone().find(name),
+        }
+    }
 }
 
 /// Whether a message is of this dialect.
