@@ -352,7 +352,7 @@ fn a_recovered_recording_has_its_cue_points_too() {
         let mut texts = shelf::unfinished(dir.path()).into_iter().map(|path| fs::read(path).ok());
         let holds = |text: Option<Vec<u8>>| {
             let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
-            text.contains("greeting") && text.contains("\"gaps\": [\n    {")
+            text.contains("greeting") && text.contains("\"gaps\":[{")
         };
         let is_noted = texts.any(holds);
         let bytes = fs::metadata(part(dir.path())).map_or(0, |there| there.len());

@@ -251,7 +251,7 @@ fn what_was_amiss_is_known_after_a_crash_as_well() {
     eventually(PATIENCE, "it is written down", || {
         let texts =
             shelf::unfinished(dir.path()).into_iter().filter_map(|path| fs::read(path).ok());
-        texts.map(|text| String::from_utf8_lossy(&text).contains("\"json\": 1")).find(|is| *is)
+        texts.map(|text| String::from_utf8_lossy(&text).contains("\"json\":1")).find(|is| *is)
     });
     server.kill();
     let server = Setup::new(dir.path()).start_and_recover();
