@@ -72,9 +72,12 @@ fn check_long(dir: &Path, calls: &[Peer], state: &str) {
     assert!(shelf::unfinished(dir).is_empty());
 }
 
+/// Reads of the audio of long calls.
 fn reads(disk: &Disk) -> usize {
-    let is_read =
-        |kind: &str, path: &Path| kind == "pread" && path.to_string_lossy().contains("MZlong");
+    let is_read = |kind: &str, path: &Path| {
+        let path = path.to_string_lossy();
+        kind == "pread" && path.contains("MZlong") && path.contains(".wav")
+    };
     disk.operations().iter().filter(|op| is_read(&op.kind, &op.path)).count()
 }
 
