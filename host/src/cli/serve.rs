@@ -263,7 +263,7 @@ pub struct FilesArgs {
     pub cues: bool,
 
     /// Keep no peaks beside each WAV; the console then draws long recordings from parts of their WAV
-    /// [default: 100 ms of a channel are a byte in <id>.peaks]
+    /// [default: 100 ms of a channel are a byte in ID.peaks]
     #[arg(long, env = "CALLREEL_NO_PEAKS", value_parser = BoolishValueParser::new())]
     pub no_peaks: bool,
 

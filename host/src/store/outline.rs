@@ -36,7 +36,7 @@ pub struct Peaks {
     /// The file was too long to be read whole, and has no peaks beside it: columns lack what is between the
     /// parts that were read.
     pub is_sampled: bool,
-    /// The columns come from the recording's [peaks](super::peaks), which are exact to this many ms: `low` is
+    /// The columns come from the recording's [peaks], which are exact to this many ms: `low` is
     /// then the negative of `high`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval_ms: Option<u16>,
