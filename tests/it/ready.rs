@@ -49,7 +49,13 @@ fn a_file_system_without_links_and_exclusive_renames_is_recorded_to() {
     let before = shelf::contents(dir.path());
     let again = heard_call(&server, "MZ1");
     // Another program takes the name that the recording is about to get.
-    let part = eventually(PATIENCE, "its file is made", || shelf::unfinished(dir.path()).pop());
+    // Once both its files are there, it has looked for a free name.
+    let part = eventually(PATIENCE, "its files are made", || {
+        let files = shelf::unfinished(dir.path());
+        let are_parts =
+            files.len() == 2 && files.iter().all(|path| path.extension() == Some("part".as_ref()));
+        are_parts.then(|| files[0].clone())
+    });
     let theirs = part.with_file_name("MZ1-2.wav");
     fs::write(&theirs, "theirs").unwrap();
     let mut again = again;
