@@ -228,14 +228,6 @@ impl Outbox {
         }
     }
 
-    /// Writes an entry, as [`post`](Self::post) does.
-    ///
-    /// # Errors
-    /// The system's error: there may be no entry.
-    pub(crate) fn try_post(&self, key: &Key, record: &Record) -> io::Result<()> {
-        self.write(key, record)
-    }
-
     /// Wakes the delivery.
     pub fn wake(&self) {
         self.0.bell.notify_one();
@@ -340,7 +332,11 @@ impl Outbox {
         self.dir().join(format!("{id}.json"))
     }
 
-    fn write(&self, key: &Key, record: &Record) -> io::Result<()> {
+    /// Writes an entry, as [`post`](Self::post) does.
+    ///
+    /// # Errors
+    /// The system's error: there may be no entry.
+    pub(crate) fn try_post(&self, key: &Key, record: &Record) -> io::Result<()> {
         let kind = match record.state {
             State::Failed => "recording.failed",
             _ => "recording.finished",
