@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -36,7 +36,8 @@ pub(crate) struct Renewals {
 
 struct Shared {
     address: SocketAddr,
-    pebble: Arc<Pebble>,
+    /// Weak: the thread of the proxy outlives the test, and the ACME server must not.
+    pebble: Weak<Pebble>,
     config: Arc<ServerConfig>,
     /// The suggestions, by the names of their certificates.
     windows: Mutex<BTreeMap<String, [Timestamp; 2]>>,
@@ -54,7 +55,7 @@ impl Renewals {
         let CertifiedKey { cert, .. } = &own;
         let shared = Arc::new(Shared {
             address,
-            pebble: Arc::clone(pebble),
+            pebble: Arc::downgrade(pebble),
             config: pki::server_config(&own),
             windows: Mutex::default(),
             asked: Mutex::default(),
@@ -93,21 +94,23 @@ impl Shared {
         let mut line = StreamOwned::new(tls, socket);
         let Some(request) = read_request(&mut line) else { return };
         // The client may be gone.
-        let _ = line.write_all(&self.answer(&request));
+        let Some(answer) = self.answer(&request) else { return };
+        let _ = line.write_all(&answer);
         line.conn.send_close_notify();
         let _ = line.flush();
     }
 
-    fn answer(&self, request: &[u8]) -> Vec<u8> {
+    /// The answer to a request; `None` when the ACME server has ended.
+    fn answer(&self, request: &[u8]) -> Option<Vec<u8>> {
         let text = String::from_utf8_lossy(request);
         let path = text.split(' ').nth(1).unwrap_or_default();
         if let Some(name) = path.strip_prefix(PATH) {
-            return self.suggestion(name.trim_start_matches('/'));
+            return Some(self.suggestion(name.trim_start_matches('/')));
         }
         let end = text.find("\r\n").unwrap();
         let request = [&request[..end], b"\r\nConnection: close", &request[end..]].concat();
-        let answer = self.pebble.ask(&request);
-        match path {
+        let answer = self.pebble.upgrade()?.ask(&request);
+        Some(match path {
             "/dir" => with_field(&answer, "renewalInfo", &self.url()),
             "/order-plz" => {
                 let replaced = replaced_by(&request);
@@ -118,7 +121,7 @@ impl Shared {
                 }
             }
             _ => answer,
-        }
+        })
     }
 
     fn url(&self) -> String {
