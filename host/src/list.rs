@@ -131,16 +131,14 @@ fn print(args: &Args) -> io::Result<Result<bool, ReaderGone>> {
         state: args.state,
         from: args.day.or_else(|| since.map(day_of)),
         to: args.day,
-        text: None,
+        since,
+        ..Filter::default()
     };
-    let is_wanted = |record: &Record| since.is_none_or(|since| record.started_at >= since);
     let (mut left, mut after) = (args.limit, None::<Cursor>);
     let mut table = Table { is_begun: false, numbers: args.numbers };
     loop {
-        let page = catalog.list(&filter, after.as_ref(), PAGE, |record| {
-            is_wanted(record).then(|| Row::new(record, args))
-        })?;
-        for row in page.records.into_iter().flatten() {
+        let page = catalog.list(&filter, after.as_ref(), PAGE, |record| Row::new(record, args))?;
+        for row in page.records {
             if left == 0 {
                 return Ok(Ok(true));
             }

@@ -9,6 +9,7 @@ mod listing;
 mod no_start;
 mod outages;
 mod pauses;
+mod search;
 mod summary;
 pub(crate) mod texts;
 mod wire;

@@ -205,6 +205,9 @@ fn recordings_are_paged_newest_first_and_found() {
         ("state=partial", 0),
         ("state=complete", 25),
         ("from=2026-01-02&to=2026-01-03", 10),
+        ("from=2026-01-02T12:00:00Z&to=2026-01-04T11:00:00Z", 10),
+        ("from=2026-01-02T12:00:01Z&to=2026-01-03", 5),
+        ("from=2026-01-02T00:00:00-14:00&to=2026-01-03", 5),
         ("q=MZ07&from=2026-01-04", 0),
     ] {
         let page = recorder.get(&format!("/api/v1/recordings?limit=100&{query}")).json();
@@ -226,7 +229,10 @@ fn recordings_are_paged_newest_first_and_found() {
     assert_eq!(ids(), expected);
     for (query, said) in [
         ("state=fine", "`state` is complete, partial, recovered or failed"),
-        ("from=yesterday", "`from` and `to` are days like 2026-11-22"),
+        (
+            "from=yesterday",
+            "`from` and `to` are days like 2026-11-22, or times like 2026-11-22T08:00:00Z",
+        ),
         ("cursor=x", "unknown cursor: pass `next` of the previous page unchanged"),
         ("limit=x", "`limit` is a number from 1 to 200"),
         ("q=a&q=b", "a parameter is given twice"),

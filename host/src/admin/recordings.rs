@@ -16,6 +16,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
+use jiff::Timestamp;
+use jiff::civil::Date;
 use object_store::path::Path as ObjectPath;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,7 +31,9 @@ use crate::home::index::{Library, Listed};
 use crate::home::{Fault, Home, PEAKS_FROM, PIECE};
 use crate::instance::Instance;
 use crate::lock::lock;
-use crate::record::{Cursor, Filter, Key, Page, Record, Summary, UnknownEncoding, Wav, parse_day};
+use crate::record::{
+    Cursor, Filter, Key, Page, Record, Summary, UnknownEncoding, Wav, day_of, parse_day,
+};
 use crate::store::outline::{self, Peaks, Source};
 use crate::tasks;
 
@@ -216,16 +220,43 @@ pub(super) struct ListQuery {
     cursor: Option<String>,
 }
 
+/// An end of the time that a list is of.
+#[derive(Clone, Copy)]
+enum When {
+    Day(Date),
+    Instant(Timestamp),
+}
+
+impl When {
+    fn read(text: Option<String>) -> Result<Option<Self>, Problem> {
+        let Some(text) = text else { return Ok(None) };
+        let read = parse_day(&text).map(Self::Day);
+        read.or_else(|| text.parse().ok().map(Self::Instant)).map(Some).ok_or_else(|| {
+            let problem =
+                "`from` and `to` are days like 2026-11-22, or times like 2026-11-22T08:00:00Z";
+            Problem::bad_request(problem)
+        })
+    }
+
+    const fn instant(self) -> Option<Timestamp> {
+        match self {
+            Self::Day(_) => None,
+            Self::Instant(instant) => Some(instant),
+        }
+    }
+
+    /// The day in UTC.
+    fn day(self) -> Date {
+        match self {
+            Self::Day(day) => day,
+            Self::Instant(instant) => day_of(instant),
+        }
+    }
+}
+
 impl ListQuery {
     fn filter(&self) -> Result<Filter, Problem> {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let day = |text: &Option<String>| match given(text) {
-            None => Ok(None),
-            Some(text) => match parse_day(&text) {
-                Some(day) => Ok(Some(day)),
-                None => Err(Problem::bad_request("`from` and `to` are days like 2026-11-22")),
-            },
-        };
         let state = match given(&self.state) {
             None => None,
             Some(state) => Some(serde_json::from_value(Value::String(state)).map_err(|_| {
@@ -236,7 +267,9 @@ impl ListQuery {
         if text.as_ref().is_some_and(|text| text.len() > SEARCH_BYTES_MAX) {
             return Err(Problem::bad_request("`q` is too long"));
         }
-        Ok(Filter { text, state, from: day(&self.from)?, to: day(&self.to)? })
+        let (from, to) = (When::read(given(&self.from))?, When::read(given(&self.to))?);
+        let (since, until) = (from.and_then(When::instant), to.and_then(When::instant));
+        Ok(Filter { text, state, from: from.map(When::day), to: to.map(When::day), since, until })
     }
 }
 

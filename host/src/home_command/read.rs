@@ -167,7 +167,7 @@ struct Pages {
 
 impl Pages {
     fn new(library: &Library, day: Option<Date>, text: Option<String>) -> Self {
-        let filter = Filter { from: day, to: day, text, state: None };
+        let filter = Filter { from: day, to: day, text, ..Filter::default() };
         Self { library: library.clone(), filter, after: None, is_over: false }
     }
 

@@ -1,20 +1,19 @@
 //! Listings of recordings, newest first: their conditions, and places in them.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
-use serde::Deserialize;
 
+use super::search::Searched;
 use super::{Id, Record, State, parse_day};
 
 /// Conditions for a listing; a recording must meet them all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Part of an id, of a parameter's name or value, or of a caller's number or name, in any case.
+    /// Words, without case and accents, that must all be found: parts of an id, of a parameter's name or value,
+    /// or of a caller's number or name, or `name:value` for a parameter's value.
     pub text: Option<String>,
     /// State of the recording.
     pub state: Option<State>,
@@ -22,6 +21,10 @@ pub struct Filter {
     pub from: Option<Date>,
     /// Last day, in UTC.
     pub to: Option<Date>,
+    /// Earliest start.
+    pub since: Option<Timestamp>,
+    /// The start is earlier than this.
+    pub until: Option<Timestamp>,
 }
 
 /// End of a page: the next page begins behind it, even if recordings came or went meanwhile.
@@ -91,45 +94,22 @@ pub struct Page<T> {
     pub next: Option<Cursor>,
 }
 
-/// The searched fields of a record: one page may look through thousands of records and show few.
-#[derive(Deserialize)]
-struct Searched<'t> {
-    state: State,
-    #[serde(borrow)]
-    id: Cow<'t, str>,
-    #[serde(borrow)]
-    stream_id: Cow<'t, str>,
-    #[serde(borrow)]
-    call_id: Cow<'t, str>,
-    #[serde(borrow)]
-    account_id: Cow<'t, str>,
-    #[serde(borrow)]
-    parameters: BTreeMap<Cow<'t, str>, Cow<'t, str>>,
-    /// Caller and called party: field and text.
-    #[serde(borrow, default)]
-    caller: BTreeMap<Cow<'t, str>, Cow<'t, str>>,
-}
-
 impl Filter {
-    /// Whether a text is a record, or the line of one in an index, that meets the state and the search text.
+    /// Whether a text is a record, or the line of one in an index, that meets the state, the times and the
+    /// search text.
     #[must_use]
     pub fn may_be_met_by(&self, text: &[u8]) -> bool {
-        if self.text.is_none() && self.state.is_none() {
+        let Self { text: words, state, since, until, .. } = self;
+        if words.is_none() && state.is_none() && since.is_none() && until.is_none() {
             return true;
         }
         let Ok(record) = serde_json::from_slice::<Searched<'_>>(text) else {
             return false;
         };
-        self.state.is_none_or(|state| record.state == state)
-            && self.text.as_ref().is_none_or(|text| {
-                let text = text.to_lowercase();
-                let holds = |field: &str| field.to_lowercase().contains(&text);
-                [&record.id, &record.stream_id, &record.call_id, &record.account_id]
-                    .into_iter()
-                    .any(|field| holds(field))
-                    || record.parameters.iter().any(|(name, value)| holds(name) || holds(value))
-                    || record.caller.values().any(|value| holds(value))
-            })
+        state.is_none_or(|state| record.state == state)
+            && since.is_none_or(|since| record.started_at >= since)
+            && until.is_none_or(|until| record.started_at < until)
+            && words.as_ref().is_none_or(|words| record.has_words(words))
     }
 }
 
