@@ -1,5 +1,7 @@
 //! The console in Chromium, as a user sees it.
 
+mod live;
+
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,12 +28,18 @@ struct Browser {
 
 impl Browser {
     async fn open(recorder: &Recorder, path: &str) -> Self {
+        Self::open_in("UTC", recorder, path).await
+    }
+
+    /// Opens a browser in a time zone.
+    async fn open_in(zone: &str, recorder: &Recorder, path: &str) -> Self {
         let port = {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().port()
         };
         let chromedriver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
+            .env("TZ", zone)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -194,8 +202,12 @@ fn the_first_call_appears_moves_is_heard_and_becomes_a_recording() {
         browser.click(".card .listen").await;
         browser.wait("document.querySelector('.fact.warn')?.textContent.includes('1 gap')").await;
         assert!(placed.await.unwrap().is_good());
-        browser.wait("!document.querySelector('.card')").await;
-        browser.click("#tab-recordings").await;
+        // The card keeps its place, and leads to the recording.
+        browser
+            .wait("document.querySelector('.card.ended .over')?.textContent === 'Complete: open'")
+            .await;
+        browser.click(".card .over").await;
+        browser.wait("document.querySelector('.player')?.dataset.drawn").await;
         browser.wait("document.querySelectorAll('.row').length === 1").await;
         browser.assert_clean(&recorder);
         browser.close().await;
@@ -221,7 +233,7 @@ fn a_recording_is_found_drawn_played_sought_and_deleted_when_asked_twice() {
         browser.wait("document.querySelectorAll('.row').length === 4").await;
         browser.wait("document.querySelectorAll('#days > section').length === 4").await;
         assert_eq!(browser.eval("return document.querySelectorAll('li.new').length").await, 0);
-        let search = browser.driver.find(By::Css("input[type=search]")).await.unwrap();
+        let search = browser.driver.find(By::Css("#filters input[type=search]")).await.unwrap();
         search.send_keys("nobody").await.unwrap();
         browser.wait("document.getElementById('recordings-none').checkVisibility()").await;
         search.clear().await.unwrap();
@@ -376,7 +388,19 @@ fn a_conversation_is_drawn_and_a_click_on_a_turn_seeks() {
         ];
         assert_eq!(entries, json!(expected));
         browser.click("li:nth-child(4) > .moment.outbound").await;
-        browser.wait("Math.abs(document.querySelector('audio').currentTime - 8.4) < 0.05").await;
+        let is_at = |seconds: f64| {
+            format!("Math.abs(document.querySelector('audio').currentTime - {seconds}) < 0.05")
+        };
+        browser.wait(&is_at(8.4)).await;
+        for (button, seconds) in [("Next", 11.4), ("Previous", 8.4)] {
+            browser.click(&format!(".transport [title^={button}]")).await;
+            browser.wait(&is_at(seconds)).await;
+        }
+        // The link to a second, in the open recording and in a new page.
+        browser.eval("location.hash += '?t=3'").await;
+        browser.wait(&is_at(3.0)).await;
+        browser.driver.refresh().await.unwrap();
+        browser.wait(&format!("document.querySelector('audio') && {}", is_at(3.0))).await;
         for width in [390, 800, 1440] {
             browser.driver.set_window_rect(0, 0, width, 900).await.unwrap();
             browser.wait("document.documentElement.scrollWidth <= innerWidth").await;

@@ -14,9 +14,14 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Name, type and content of each file below `/console/`.
-const FILES: [(&str, &str, &str); 10] = [
+const FILES: [(&str, &str, &str); 17] = [
     ("app.js", SCRIPT, include_str!("../console/app.js")),
+    ("call.js", SCRIPT, include_str!("../console/call.js")),
+    ("card.js", SCRIPT, include_str!("../console/card.js")),
     ("dom.js", SCRIPT, include_str!("../console/dom.js")),
+    ("feed-worker.js", SCRIPT, include_str!("../console/feed-worker.js")),
+    ("feed.js", SCRIPT, include_str!("../console/feed.js")),
+    ("find.js", SCRIPT, include_str!("../console/find.js")),
     ("icon.svg", SVG, include_str!("../console/icon.svg")),
     ("listen.js", SCRIPT, include_str!("../console/listen.js")),
     ("live.js", SCRIPT, include_str!("../console/live.js")),
@@ -25,6 +30,8 @@ const FILES: [(&str, &str, &str); 10] = [
     ("style.css", CSS, include_str!("../console/style.css")),
     ("talk.js", SCRIPT, include_str!("../console/talk.js")),
     ("theme.js", SCRIPT, include_str!("../console/theme.js")),
+    ("trouble.js", SCRIPT, include_str!("../console/trouble.js")),
+    ("wall.js", SCRIPT, include_str!("../console/wall.js")),
 ];
 
 const INDEX: &str = include_str!("../console/index.html");

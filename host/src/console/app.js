@@ -1,6 +1,7 @@
 // The page: what the recorder tells goes to the views, and the address chooses the view.
 
 import { $, ask, bytes, count, el, say, setText } from "./dom.js";
+import { follow } from "./feed.js";
 import * as live from "./live.js";
 import * as recordings from "./recordings.js";
 
@@ -9,56 +10,62 @@ const SILENCE_MAX_MS = 7000;
 
 let heard = performance.now();
 let everRecorded = false;
-let source = null;
+/** Whether the recorder was heard since it was lost; the lists are read anew then. */
+let isKnown = false;
 
-function connect() {
-  source?.close();
-  source = new EventSource("api/v1/events");
-  const on = (name, handle) => source.addEventListener(name, (event) => {
-    heard = performance.now();
-    $("lost").hidden = true;
-    document.body.classList.remove("stale");
-    handle(JSON.parse(event.data));
-  });
-  on("hello", ({ status, calls }) => {
+/** What each event changes. */
+const TAKES = {
+  hello({ status, calls }) {
     showStatus(status);
     live.showAll(calls);
     showLive();
+    if (isKnown) return;
+    isKnown = true;
     recordings.load().then(() => {
       everRecorded ||= !recordings.isEmpty();
       showLive();
       reveal();
     });
-  });
-  on("status", showStatus);
-  on("started", (call) => {
+  },
+  status: showStatus,
+  started(call) {
     live.add(call);
     everRecorded = true;
     showLive();
     say("A call began");
-  });
-  on("level", ({ calls }) => live.look(calls));
-  for (const name of ["gap", "dtmf", "mark"]) on(name, ({ key, moment }) => live.addMoment(key, moment));
-  on("ended", ({ key }) => {
-    live.remove(key);
+  },
+  level: ({ calls }) => live.look(calls),
+  gap: ({ key, moment }) => live.addMoment(key, moment),
+  dtmf: ({ key, moment }) => live.addMoment(key, moment),
+  mark: ({ key, moment }) => live.addMoment(key, moment),
+  ended({ key }) {
+    live.end(key);
     showLive();
-  });
-  on("published", (recording) => {
+  },
+  published(recording) {
     everRecorded = true;
+    live.publish(recording);
     recordings.arrive(recording);
     showLive();
     say(`A recording is finished: ${recording.state}`);
-  });
-  source.addEventListener("error", async () => {
+  },
+};
+
+function take(kind, text) {
+  if (kind === "error" || kind === "refused") {
     showLost();
-    if (source.readyState !== EventSource.CLOSED) return;
-    // Refused, not broken: asking tells whether it is for want of a login.
-    await ask("api/v1/status").catch(() => {});
-    setTimeout(connect, 2000);
-  });
+    // Asking tells whether it is for want of a login.
+    if (kind === "refused") ask("api/v1/status").catch(() => {});
+    return;
+  }
+  heard = performance.now();
+  $("lost").hidden = true;
+  document.body.classList.remove("stale");
+  TAKES[kind](JSON.parse(text));
 }
 
 function showLost() {
+  isKnown = false;
   $("lost").hidden = false;
   document.body.classList.add("stale");
 }
@@ -131,8 +138,9 @@ function showLive() {
   document.title = calls ? `● ${calls} · callreel` : "callreel";
 }
 
-/** What the address names: a view, and perhaps a day and a recording of it. */
-const parts = () => location.hash.slice(1).split("/");
+/** What the address names: a view, perhaps a day and a recording of it, and behind a `?` what is searched for. */
+const parts = () => location.hash.slice(1).split("?")[0].split("/");
+const searched = () => location.hash.split("?")[1] ?? "";
 
 function route() {
   const isRecordings = parts()[0] === "recordings";
@@ -142,17 +150,22 @@ function route() {
     if (isHere) $(id).setAttribute("aria-current", "page");
     else $(id).removeAttribute("aria-current");
   }
-  if (!isRecordings) live.redraw();
+  if (!isRecordings) live.schedule();
 }
 
 /** Opens the recording that the address names, if it names one. */
 function reveal() {
   const [view, day, id, instance] = parts();
+  if (view === "live") live.reveal(day && decodeURIComponent(day)).catch((error) => say(error.message));
+  else live.reveal();
+  // A link of the page itself keeps what is asked for.
+  if (view === "recordings" && location.hash.includes("?") && recordings.fill(searched())) recordings.load();
   if (view === "recordings") recordings.reveal(day && id ? { day, id, ...(instance ? { instance, home: true } : {}) } : null);
 }
 
 let typing = 0;
 $("filters").addEventListener("input", () => {
+  history.replaceState(null, "", recordings.addressOf());
   clearTimeout(typing);
   typing = setTimeout(recordings.load, 200);
 });
@@ -165,8 +178,8 @@ addEventListener("hashchange", () => {
   route();
   reveal();
 });
-addEventListener("resize", live.redraw);
-addEventListener("themechange", live.redraw);
+addEventListener("resize", live.schedule);
+addEventListener("themechange", live.schedule);
 addEventListener("keydown", (event) => {
   if (event.key === "/" && !event.target.closest("input, select, textarea")) {
     event.preventDefault();
@@ -179,8 +192,9 @@ setInterval(() => {
   if (performance.now() - heard > SILENCE_MAX_MS) showLost();
 }, 1000);
 route();
-// A page that is kept for the way back holds none of the few connections that a browser makes.
-addEventListener("pagehide", () => source?.close());
-addEventListener("pageshow", ({ persisted }) => persisted && connect());
-
-connect();
+recordings.fill(searched());
+setText($("zone"), `in ${Intl.DateTimeFormat(undefined, { timeZoneName: "short" }).formatToParts().find(({ type }) => type === "timeZoneName").value}`);
+// A page that is kept for the way back takes no events.
+let leave = follow(take);
+addEventListener("pagehide", () => leave());
+addEventListener("pageshow", ({ persisted }) => { if (persisted) leave = follow(take); });

@@ -72,8 +72,13 @@ export async function ask(path, options) {
   const response = await fetch(path, options);
   if (response.status === 401) location.assign("login");
   if (response.ok) return response.status === 204 ? null : response.json();
+  throw new Error(await problemOf(response));
+}
+
+/** The reason of a refusal in words. */
+export async function problemOf(response) {
   const problem = await response.json().catch(() => ({}));
-  throw new Error(problem.detail ?? `the recorder answered ${response.status}`);
+  return problem.detail ?? `the recorder answered ${response.status}`;
 }
 
 /** Asks twice before something is gone for good. */
@@ -107,5 +112,15 @@ export function canvasOf(canvas) {
   return { context, width, height };
 }
 
-/** A colour of the style sheet. */
-export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
+const colours = new Map();
+addEventListener("themechange", () => colours.clear());
+
+/** A colour of the style sheet. Asking the browser for one is dear. */
+export function colour(name) {
+  let value = colours.get(name);
+  if (value === undefined) {
+    value = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
+    colours.set(name, value);
+  }
+  return value;
+}

@@ -1,5 +1,7 @@
 // Listening in: a WAV that goes on while the call does, played a quarter of a second behind.
 
+import { problemOf } from "./dom.js";
+
 const HEADER_BYTES = 44;
 /** Samples a second of a telephone call. */
 const TELEPHONE_HZ = 8000;
@@ -15,21 +17,21 @@ export class Listening {
   #left = new Uint8Array(0);
   #onEnd;
 
-  /** Begins at once; `onEnd` is called when the call, the connection or the listener ends it. */
+  /** Begins at once; `onEnd` is called when the call or the listener ends it, or with words when it fails. */
   constructor(key, track, onEnd) {
     this.key = key;
     this.track = track;
     this.#onEnd = onEnd;
     // At once: some browsers allow sound only in answer to a click.
     this.#open(TELEPHONE_HZ);
-    this.#run().catch(() => {}).finally(() => this.stop());
+    this.#run().then(() => this.stop(), (error) => this.stop(error.message));
   }
 
-  stop() {
+  stop(problem) {
     if (this.#abort.signal.aborted) return;
     this.#abort.abort();
     this.#context.close();
-    this.#onEnd();
+    this.#onEnd(problem);
   }
 
   /** Plays at the audio's own rate, so that pieces join without a seam. */
@@ -41,7 +43,7 @@ export class Listening {
   async #run() {
     const url = `api/v1/calls/${this.key}/listen?track=${encodeURIComponent(this.track)}`;
     const response = await fetch(url, { signal: this.#abort.signal });
-    if (!response.ok) return;
+    if (!response.ok) throw new Error(await problemOf(response));
     const reader = response.body.getReader();
     let header = new Uint8Array(0);
     let channels = 0;

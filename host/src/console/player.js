@@ -4,6 +4,9 @@ import { $, ask, bytes, callEnds, canvasOf, clock, colour, confirmTwice, count, 
 import { drawStrip, listOf, nameOf, stripOf } from "./talk.js";
 
 const SPEEDS = [1, 1.5, 2, 0.75];
+/** Steps between the numbers of the time axis, in ms, and the room that a number wants. */
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200].map((seconds) => seconds * 1000);
+const NUMBER_PX = 70;
 const END_WORDS = {
   bot: "the voice bot ended it",
   close: "the peer closed the stream",
@@ -34,13 +37,17 @@ export class Player {
   #peaks = null;
   #frame = 0;
   #thinned = 0;
+  #gains = null;
 
-  constructor(summary, { allowsDelete, onDelete, onShown }) {
+  /** Opens a recording, at a second of it if one is given. */
+  constructor(summary, { allowsDelete, at, linkAt, onDelete, onShown }) {
     this.summary = summary;
     this.path = pathOf(summary);
     this.audioPath = pathOf(summary, "/audio");
     this.element = el("div.player", { role: "group", "aria-label": "Recording" }, el("p.quiet", {}, "Reading …"));
     this.allowsDelete = allowsDelete;
+    this.at = at;
+    this.linkAt = linkAt;
     this.onDelete = onDelete;
     this.onShown = onShown;
     this.onTheme = () => this.draw();
@@ -51,6 +58,7 @@ export class Player {
 
   close() {
     this.audio?.pause();
+    this.context?.close();
     this.sized.disconnect();
     removeEventListener("themechange", this.onTheme);
   }
@@ -65,12 +73,13 @@ export class Player {
     else parts.push(el("p.quiet.noaudio", {}, "No audio"));
     const notes = verdicts(record);
     if (notes.length) parts.push(el("ul.verdicts", {}, ...notes.map(([kind, text]) => el(`li.${kind}`, {}, text))));
-    const talk = isAudible ? listOf(record, (seconds) => this.#seek(seconds)) : null;
+    const talk = isAudible ? listOf(record, (seconds) => this.seek(seconds)) : null;
     if (talk) parts.push(talk);
     parts.push(this.#actions(), facts(record));
     this.element.replaceChildren(...parts);
     this.onShown();
     if (!isAudible) return;
+    if (this.at) this.audio.addEventListener("loadedmetadata", () => this.seek(this.at), { once: true });
     this.sized.observe(this.canvas);
     try {
       this.#peaks = await ask(pathOf(this.summary, "/peaks", { columns: "1200" }));
@@ -91,15 +100,22 @@ export class Player {
       tabIndex: 0, role: "slider", "aria-label": "Position", "aria-valuemin": "0",
       "aria-valuemax": String(Math.round(record.duration_ms / 1000)),
     }, this.canvas, this.#moments(), this.strip);
+    this.axis = el("canvas.axis", { "aria-hidden": "true" });
+    this.pointed = el("span.pointed", { hidden: true });
+    this.wave.append(this.pointed);
     this.button = el("button.play", { type: "button", "aria-label": "Play" });
     this.position = el("span.position");
-    this.speed = el("button.plain.speed", { type: "button" }, "1×");
-    this.speed.setAttribute("aria-label", "Speed");
+    this.speed = el("button.plain.speed", { type: "button" });
     this.button.addEventListener("click", () => this.#toggle());
     this.speed.addEventListener("click", () => {
-      const next = SPEEDS[(SPEEDS.indexOf(this.audio.playbackRate) + 1) % SPEEDS.length];
-      this.audio.playbackRate = next;
-      this.speed.textContent = `${next}×`;
+      this.#hurry(SPEEDS[(SPEEDS.indexOf(this.audio.playbackRate) + 1) % SPEEDS.length]);
+    });
+    this.#hurry(keptSpeed());
+    const jumps = [[-1, "|◄", "Previous turn, gap, key or mark (p)"], [1, "►|", "Next turn, gap, key or mark (n)"]].map(([way, sign, words]) => {
+      const button = el("button.plain", { type: "button", title: words }, sign);
+      button.setAttribute("aria-label", words);
+      button.addEventListener("click", () => this.#jump(way));
+      return button;
     });
     for (const event of ["play", "pause", "ended", "seeked", "timeupdate", "loadedmetadata"]) {
       this.audio.addEventListener(event, () => this.#show());
@@ -109,10 +125,68 @@ export class Player {
     this.#show();
     const legend = record.tracks.length > 1
       ? el("span.legend", {}, ...record.tracks.map((track, index) =>
-          el(`span.${index === 0 ? "inbound" : "outbound"}`, {}, nameOf(record, track))))
+          this.#switch(index, nameOf(record, track))))
       : null;
-    return el("div", {}, this.wave,
-      el("div.transport", {}, this.button, this.position, this.speed, el("span.grow"), legend), this.audio);
+    return el("div", {}, this.wave, this.axis,
+      el("div.transport", {}, this.button, ...jumps, this.position, this.speed, this.#link(), el("span.grow"), legend), this.audio);
+  }
+
+  #hurry(speed) {
+    this.audio.playbackRate = speed;
+    setText(this.speed, `${speed}×`);
+    this.speed.setAttribute("aria-label", `Speed ${speed}×`);
+    try { localStorage.setItem("speed", String(speed)); } catch { /* for this recording only */ }
+  }
+
+  /** A button that silences a track, or lets it be heard again. */
+  #switch(index, name) {
+    const button = el(`button.plain.${index === 0 ? "inbound" : "outbound"}`, { type: "button", title: `Silence ${name}` }, name);
+    button.setAttribute("aria-pressed", "false");
+    button.addEventListener("click", () => {
+      const isSilent = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(isSilent));
+      this.#mix()[index].gain.value = isSilent ? 0 : 1;
+    });
+    return button;
+  }
+
+  /** The gain of each channel. Made when a track is silenced for the first time: without it the browser plays alone. */
+  #mix() {
+    if (this.#gains) return this.#gains;
+    this.context = new AudioContext();
+    const [splitter, merger] = [this.context.createChannelSplitter(2), this.context.createChannelMerger(2)];
+    this.context.createMediaElementSource(this.audio).connect(splitter);
+    this.#gains = [0, 1].map((channel) => {
+      const gain = this.context.createGain();
+      splitter.connect(gain, channel);
+      gain.connect(merger, 0, channel);
+      return gain;
+    });
+    merger.connect(this.context.destination);
+    return this.#gains;
+  }
+
+  #link() {
+    const button = el("button.plain", { type: "button" }, "Copy link");
+    button.hidden = !navigator.clipboard;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(new URL(this.linkAt(Math.floor(this.audio.currentTime)), location.href).href);
+      say("The link to this second is copied");
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy link"; }, 1500);
+    });
+    return button;
+  }
+
+  /** Goes to the next turn, gap, key or mark, or to the one before. */
+  #jump(way) {
+    const { record } = this;
+    const times = [record.gaps, record.events, record.conversation?.turns ?? []].flat().map(({ at_ms: at }) => at / 1000);
+    times.sort((one, other) => way * (one - other));
+    // While it plays, the one before is not the one that has just been reached.
+    const now = this.audio.currentTime;
+    const next = times.find((time) => (way > 0 ? time > now + 0.05 : time < now - 1));
+    this.seek(next ?? (way > 0 ? now : 0));
   }
 
   /** Keys and marks, as words that can be reached with a pointer. */
@@ -142,10 +216,17 @@ export class Player {
   }
 
   #listenForSeeks() {
-    const seek = (event) => {
+    const place = (event) => {
       const box = this.wave.getBoundingClientRect();
-      this.#seek((Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)) * this.record.duration_ms) / 1000);
+      return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
     };
+    const seek = (event) => this.seek((place(event) * this.record.duration_ms) / 1000);
+    this.wave.addEventListener("pointermove", (event) => {
+      this.pointed.hidden = false;
+      this.pointed.style.left = `${100 * place(event)}%`;
+      setText(this.pointed, clock(place(event) * this.record.duration_ms));
+    });
+    this.wave.addEventListener("pointerleave", () => { this.pointed.hidden = true; });
     this.wave.addEventListener("pointerdown", (event) => {
       this.wave.setPointerCapture(event.pointerId);
       seek(event);
@@ -161,13 +242,16 @@ export class Player {
         PageDown: now - 30, PageUp: now + 30, Home: 0, End: this.record.duration_ms / 1000,
       };
       if (event.key === " " || event.key === "Enter") this.#toggle();
-      else if (event.key in places) this.#seek(places[event.key]);
+      else if (event.key === "n") this.#jump(1);
+      else if (event.key === "p") this.#jump(-1);
+      else if (event.key in places) this.seek(places[event.key]);
       else return;
       event.preventDefault();
     });
   }
 
-  #seek(seconds) {
+  /** Goes to a second of the audio. */
+  seek(seconds) {
     this.audio.currentTime = Math.min(Math.max(0, seconds), this.record.duration_ms / 1000);
     this.#show();
   }
@@ -179,6 +263,7 @@ export class Player {
     }
     if (playing && playing !== this.audio) playing.pause();
     playing = this.audio;
+    this.context?.resume();
     this.audio.play().catch((error) => setText(this.position, error.message));
   }
 
@@ -200,6 +285,9 @@ export class Player {
     const { record } = this;
     this.#thin(width);
     const x = (ms) => (width * ms) / Math.max(1, record.duration_ms);
+    const played = x(this.audio.currentTime * 1000);
+    context.fillStyle = colour("played");
+    context.fillRect(0, 0, played, height);
     context.fillStyle = colour("gap");
     const lane = height / Math.max(1, record.tracks.length);
     for (const gap of record.gaps) {
@@ -207,18 +295,16 @@ export class Player {
       // What was closed up has no width in the file, but should be seen.
       context.fillRect(x(gap.at_ms), top, Math.max(2, x(gap.filled_ms)), lane);
     }
-    const played = x(this.audio.currentTime * 1000);
     const channels = this.#peaks?.channels ?? [];
     channels.forEach((channel, index) => {
       const middle = lane * (index + 0.5);
       const step = width / Math.max(1, channel.low.length);
-      const name = index === 0 ? "inbound" : "outbound";
+      context.fillStyle = colour(index === 0 ? "inbound" : "outbound");
       channel.low.forEach((low, column) => {
         const left = column * step;
         // Telephone speech is quiet: a root makes it visible without hiding what is loud.
         const scale = (value) => Math.sqrt(Math.abs(value) / 128) * (lane / 2 - 3);
         const top = middle - Math.max(0.5, scale(channel.high[column]));
-        context.fillStyle = colour(left < played ? name : `${name}-dim`);
         context.fillRect(left, top, Math.max(0.6, step * 0.8), middle + Math.max(0.5, scale(low)) - top);
       });
     });
@@ -227,6 +313,18 @@ export class Player {
     context.fillStyle = colour("accent");
     context.fillRect(Math.min(played, width - 2), 0, 2, height);
     drawStrip(this.strip, record, this.audio.currentTime * 1000);
+    this.#drawAxis(x);
+  }
+
+  #drawAxis(x) {
+    const { context, width } = canvasOf(this.axis);
+    const step = STEPS.find((ms) => x(ms) >= NUMBER_PX) ?? STEPS.at(-1);
+    context.font = "11px system-ui, sans-serif";
+    context.fillStyle = colour("soft");
+    for (let ms = 0; x(ms) < width; ms += step) {
+      context.fillRect(x(ms), 0, 1, 4);
+      if (x(ms) + 30 < width) context.fillText(clock(ms), x(ms) + 3, 12);
+    }
   }
 
   #actions() {
@@ -258,6 +356,12 @@ export class Player {
       this.element.prepend(el("p.error", { role: "alert" }, error.message));
     }
   }
+}
+
+function keptSpeed() {
+  let kept = null;
+  try { kept = Number(localStorage.getItem("speed")); } catch { /* none */ }
+  return SPEEDS.includes(kept) ? kept : 1;
 }
 
 /** What a listener should know before trusting the audio. */

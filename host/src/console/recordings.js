@@ -1,6 +1,7 @@
 // The finished recordings: by day, newest first, searched on the server.
 
 import { $, ask, callEnds, clock, count, el, setText, span, time } from "./dom.js";
+import { findable, finder } from "./find.js";
 import { Player, pathOf } from "./player.js";
 
 const PAGE = 50;
@@ -52,23 +53,55 @@ async function read(mine, isFirst) {
   }
 }
 
+/** What is asked for, as the address has it: the days are those of the list, of this browser's zone. */
+const filled = () => [...new FormData($("filters"))].filter(([, value]) => value);
+
+/** The midnight of this zone that begins a day, or the one some days later. */
+function midnight(day, later = 0) {
+  const [year, month, date] = day.split("-").map(Number);
+  return new Date(year, month - 1, date + later);
+}
+
 function query() {
   const wanted = new URLSearchParams({ limit: String(PAGE) });
-  for (const [name, value] of new FormData($("filters"))) if (value) wanted.set(name, value);
+  for (const [name, value] of filled()) {
+    if (name === "from") wanted.set(name, midnight(value).toISOString());
+    else if (name === "to") wanted.set(name, midnight(value, 1).toISOString());
+    else wanted.set(name, value);
+  }
   if (next) wanted.set("cursor", next);
   return wanted;
 }
 
-const isFiltered = () => [...new FormData($("filters")).values()].some(Boolean);
+const isFiltered = () => filled().length > 0;
+
+/** The address of the list, or of a recording in it, with all that is asked for. */
+export function addressOf(key = "") {
+  const wanted = new URLSearchParams(filled());
+  const path = ["#recordings", key].filter(Boolean).join("/");
+  return wanted.size ? `${path}?${wanted}` : path;
+}
+
+/** Asks for what an address tells; returns whether that is another list than before. */
+export function fill(words) {
+  const wanted = new URLSearchParams(words);
+  let isOther = false;
+  for (const field of $("filters").elements) {
+    if (!field.name) continue;
+    const value = wanted.get(field.name) ?? "";
+    isOther ||= field.value !== value;
+    field.value = value;
+  }
+  return isOther;
+}
 
 /** A recording that was just finished: shown if it is what is asked for. */
 export function arrive(recording) {
-  const wanted = Object.fromEntries(new FormData($("filters")));
-  const words = [recording.id, recording.call_id, recording.stream_id, recording.account_id,
-    ...Object.entries(recording.parameters).flat(), ...Object.values(recording.caller ?? {})].join("\n").toLowerCase();
-  const isWanted = (!wanted.q || words.includes(wanted.q.trim().toLowerCase()))
+  const wanted = Object.fromEntries(filled());
+  const began = new Date(recording.started_at);
+  const isWanted = finder(wanted.q ?? "")(findable(recording))
     && (!wanted.state || wanted.state === recording.state)
-    && (!wanted.from || recording.day >= wanted.from) && (!wanted.to || recording.day <= wanted.to);
+    && (!wanted.from || began >= midnight(wanted.from)) && (!wanted.to || began < midnight(wanted.to, 1));
   if (isWanted) add(recording, true);
   showEnd();
 }
@@ -147,18 +180,24 @@ function rowOf(recording) {
     const isOpen = open?.row === row;
     close();
     $("recordings-missing").hidden = true;
-    history.replaceState(null, "", isOpen ? "#recordings" : `#recordings/${keyOf(recording)}`);
     if (!isOpen) unfold(row, recording);
+    history.replaceState(null, "", addressOf(isOpen ? "" : keyOf(recording)));
   });
   return row;
 }
 
+/** The second of the recording that an address names; 0 if it names none. */
+const secondOf = (hash) => Number(new URLSearchParams(hash.split("?")[1]).get("t")) || 0;
+
 function unfold(row, recording) {
   const player = new Player(recording, {
     allowsDelete: settings.allowsDelete,
+    at: secondOf(location.hash),
+    linkAt: (seconds) => `#recordings/${keyOf(recording)}?t=${seconds}`,
     onShown: () => { if (open?.row === row) row.scrollIntoView({ block: "nearest" }); },
     onDelete: () => {
       close();
+      history.replaceState(null, "", addressOf());
       rows.delete(keyOf(recording));
       const day = row.closest(".day");
       row.remove();
@@ -207,4 +246,5 @@ export async function reveal(named) {
   }
   const row = rows.get(key);
   if (open?.row !== row) row.firstChild.click();
+  else if (secondOf(location.hash)) open.player.seek(secondOf(location.hash));
 }

@@ -23,9 +23,8 @@ export function drawStrip(canvas, record, playedMs) {
   const x = (ms) => (width * ms) / Math.max(1, record.duration_ms);
   conversation.sides.forEach((side, index) => {
     const top = NUMBERS + index * (LANE + GAP);
-    const name = index === 0 ? "inbound" : "outbound";
+    context.fillStyle = colour(index === 0 ? "inbound" : "outbound");
     for (const segment of side.segments) {
-      context.fillStyle = colour(segment.at_ms < playedMs ? name : `${name}-dim`);
       context.fillRect(x(segment.at_ms), top, Math.max(1.5, x(segment.duration_ms)), LANE);
     }
   });
