@@ -32,7 +32,7 @@ const EVICT_EVERY: Duration = Duration::from_secs(1);
 /// Time after which a recording that the home lacks is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60 * 60);
 
-/// A look takes at most this share of the time.
+/// A look takes at most this share of the time. What it has found is evicted as fast as the home answers.
 const EVICT_SHARE: u32 = 20;
 
 /// Niceness of the thread: others have the processor first.
@@ -193,6 +193,7 @@ async fn evict(home: &Home, evict_after: Option<Duration>, store: &Arc<Store>) {
         };
         // Only a panic ends the look; it was reported already.
         let Ok(found) = tasks::blocking(look).await else { return pending().await };
+        let next_look = Instant::now() + (began.elapsed() * EVICT_SHARE).max(EVICT_EVERY);
         for evictable in found {
             match is_whole(home, &evictable).await {
                 Ok(true) => {
@@ -222,7 +223,7 @@ async fn evict(home: &Home, evict_after: Option<Duration>, store: &Arc<Store>) {
                 }
             }
         }
-        tokio::time::sleep((began.elapsed() * EVICT_SHARE).max(EVICT_EVERY)).await;
+        tokio::time::sleep_until(next_look.into()).await;
     }
 }
 

@@ -16,7 +16,8 @@ use thirtyfour::{
 
 use crate::conversation;
 use crate::harness::admin::{Recorder, pitch, shelve, tone};
-use crate::harness::process::PATIENCE;
+use crate::harness::bucket::Bucket;
+use crate::harness::process::{PATIENCE, eventually};
 
 /// A browser for one test; ended when dropped.
 struct Browser {
@@ -28,11 +29,11 @@ struct Browser {
 
 impl Browser {
     async fn open(recorder: &Recorder, path: &str) -> Self {
-        Self::open_in("UTC", recorder, path).await
+        Self::open_in("UTC", &recorder.url(path)).await
     }
 
-    /// Opens a browser in a time zone.
-    async fn open_in(zone: &str, recorder: &Recorder, path: &str) -> Self {
+    /// Opens a page in a browser of a time zone.
+    async fn open_in(zone: &str, page: &str) -> Self {
         let port = {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().port()
@@ -74,7 +75,7 @@ impl Browser {
                 }
             }
         };
-        driver.goto(recorder.url(path)).await.unwrap();
+        driver.goto(page).await.unwrap();
         Self { driver, chromedriver, port, _profile: profile }
     }
 
@@ -113,6 +114,11 @@ impl Browser {
 
     /// Checks that the browser logged no complaint and sent requests to the recorder alone.
     fn assert_clean(&self, recorder: &Recorder) {
+        self.assert_clean_of(&recorder.url("/"));
+    }
+
+    /// The same of the pages below this URL.
+    fn assert_clean_of(&self, server: &str) {
         let mut complaints = self.log("browser");
         // Warnings about slow drawing come from this test, which reads pixels.
         complaints.retain(|entry| entry["source"] != "rendering");
@@ -127,7 +133,7 @@ impl Browser {
                     continue;
                 }
                 let url = request["request"]["url"].as_str().unwrap();
-                assert!(url.starts_with(&recorder.url("/")) || url.starts_with("data:"), "{url}");
+                assert!(url.starts_with(server) || url.starts_with("data:"), "{url}");
                 requests += 1;
             }
         }
@@ -462,6 +468,61 @@ fn people_log_in_with_the_token() {
             browser.click("button").await;
             browser.wait(then).await;
         }
+        browser.close().await;
+    });
+}
+
+#[test]
+fn the_console_of_a_home_lists_finds_plays_and_draws_what_all_recorders_have_recorded() {
+    const WAVE: &str = "(() => { const c = document.querySelector('.wave'); \
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; \
+        for (let x = 0; x < c.width; x += 1) for (let y = 0; y < c.height; y += 1) \
+          if (d[4 * (y * c.width + x) + 3] && Math.abs(y / c.height - 0.5) > 0.2) { n += 1; break; } \
+        return n / c.width; })()";
+    let bucket = Bucket::new();
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let audio = tempfile::tempdir().unwrap();
+    let sound = audio.path().join("tone.ulaw");
+    std::fs::write(&sound, tone(440.0, Duration::from_secs(20))).unwrap();
+    for (n, dir) in dirs.iter().enumerate() {
+        let name = format!("pod-{n}");
+        let server = bucket.recorder(dir.path()).plain().env("CALLREEL_INSTANCE", &name).start();
+        let mut caller = server.caller();
+        caller.arg(&sound).args(["--flood", "--parameter", &format!("tenant=Acme{n}")]);
+        assert!(caller.output().unwrap().status.success());
+        eventually(PATIENCE, "it is uploaded", || {
+            (server.metric("callreel_home_uploaded_total") == 1.0).then_some(())
+        });
+    }
+    // No recorder runs any more.
+    let console = bucket.console();
+    let base = format!("http://{}/", console.admin_address());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let browser = Browser::open_in("UTC", &base).await;
+        browser.wait("document.querySelectorAll('.row').length === 2").await;
+        // Nothing of a recorder is offered.
+        let recorder = "return ['#welcome', '#tab-live', '.quietdanger', '.listen'].filter((part) => \
+            document.querySelector(part)?.checkVisibility())";
+        assert_eq!(browser.eval(recorder).await, json!([]));
+        let search = browser.driver.find(By::Css("input[type=search]")).await.unwrap();
+        search.send_keys("nobody").await.unwrap();
+        browser.wait("document.getElementById('recordings-none').checkVisibility()").await;
+        search.clear().await.unwrap();
+        search.send_keys("acme1").await.unwrap();
+        browser.wait("document.querySelectorAll('.row').length === 1").await;
+        browser.click(".row").await;
+        browser.wait("document.querySelector('.player')?.dataset.drawn").await;
+        let drawn = browser.eval(&format!("return {WAVE}")).await;
+        assert!(drawn.as_f64().unwrap() > 0.9, "{drawn} of the columns are drawn");
+        browser.click(".play").await;
+        browser.wait("document.querySelector('audio').currentTime > 0.3").await;
+        browser.wait("Math.abs(document.querySelector('audio').duration - 20) < 0.1").await;
+        // A Range request far into the file.
+        browser.eval("document.querySelector('audio').currentTime = 15").await;
+        browser.wait("document.querySelector('audio').currentTime > 15.2").await;
+        browser.click(".play").await;
+        browser.assert_clean_of(&base);
         browser.close().await;
     });
 }

@@ -22,6 +22,7 @@ pub(crate) mod receiver;
 pub(crate) mod recorder;
 pub(crate) mod relayed;
 pub(crate) mod renewals;
+pub(crate) mod seaweed;
 pub(crate) mod served;
 pub(crate) mod serving;
 pub(crate) mod shelf;

@@ -5,7 +5,9 @@ mod backends;
 mod faults;
 mod kept;
 mod kills;
+mod many;
 mod readback;
+mod scale;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

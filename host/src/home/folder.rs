@@ -6,10 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hyper::body::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::fault::Fault;
-use crate::disk::{WholeFile, create_dir, sync_dir};
+use crate::disk::{WholeFile, create_dir, open_to_read, sync_dir};
 use crate::tasks;
+
+/// Bytes that are read at a time.
+const PIECE: usize = 64 << 10;
 
 /// Copies an open file. `Fault::Taken`: a file has the name, and is as it was.
 pub(super) async fn copy(from: std::sync::Arc<File>, to: PathBuf) -> Result<(), Fault> {
@@ -29,6 +33,23 @@ pub(super) async fn put(to: PathBuf, content: Bytes) -> Result<(), Fault> {
 /// Writes a file in place of any other.
 pub(super) async fn replace(to: PathBuf, content: Bytes) -> Result<(), Fault> {
     write(to, true, move |file| io::Write::write_all(file, &content)).await
+}
+
+/// The SHA-256 of a file, by reading it.
+pub(super) async fn sha256(of: PathBuf) -> Result<[u8; 32], Fault> {
+    let read = tasks::blocking(move || {
+        let (mut file, mut sha256, mut piece) = (open_to_read(&of)?, Sha256::new(), vec![0; PIECE]);
+        loop {
+            match io::Read::read(&mut file, &mut piece)? {
+                0 => return Ok(sha256.finalize().into()),
+                count => sha256.update(&piece[..count]),
+            }
+        }
+    });
+    match read.await {
+        Ok(read) => read.map_err(|error: io::Error| Fault::Unwell(error.to_string())),
+        Err(_) => Err(Fault::Local("the reading ended with a bug, see the log".to_owned())),
+    }
 }
 
 async fn write(

@@ -34,7 +34,8 @@ pub struct Peaks {
     /// Columns of each channel.
     pub columns: usize,
     /// The file was too long to be read whole, and has no peaks beside it: columns lack what is between the
-    /// parts that were read.
+    /// parts that were read. It is so from 64 MiB of samples on the disk, and from 16 MiB in a home, which are
+    /// drawn in 100 columns at most.
     pub is_sampled: bool,
     /// The columns come from the recording's [peaks], which are exact to this many ms: `low` is
     /// then the negative of `high`.

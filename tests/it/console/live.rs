@@ -134,7 +134,7 @@ fn days_are_those_of_the_browsers_zone_and_the_search_is_in_the_address() {
     let recorder = Recorder::start_in(dir, open(), None);
     recorder.block_on(async {
         let address = "/#recordings?from=2026-11-25&to=2026-11-25";
-        let browser = Browser::open_in("America/Los_Angeles", &recorder, address).await;
+        let browser = Browser::open_in("America/Los_Angeles", &recorder.url(address)).await;
         let rows = "return [...document.querySelectorAll('.row .id')].map((id) => id.textContent)";
         browser.wait("document.querySelector('.row')").await;
         assert_eq!(browser.eval(rows).await, json!(["CA-MZevening"]));

@@ -1,4 +1,5 @@
-//! A bucket of S3: moto, a server of PyPI, as a process, with a front before it that brings in faults.
+//! A bucket of S3: moto, a server of PyPI, as a process, with a front before it that brings in faults. Or a bucket of
+//! another server, behind the same front.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -102,7 +103,10 @@ type Choose = Box<dyn FnMut(&Asked) -> Fault + Send>;
 
 /// A bucket of its own, behind a front of its own.
 pub(crate) struct Bucket {
-    moto: Arc<Moto>,
+    /// The server, past the front.
+    address: SocketAddr,
+    /// The server, if it is moto.
+    _moto: Option<Arc<Moto>>,
     name: String,
     front: Arc<Front>,
 }
@@ -114,26 +118,44 @@ struct Front {
     is_over: AtomicBool,
     choose: Mutex<Choose>,
     asked: Mutex<Vec<Asked>>,
+    /// The paths of objects that the server said to have after a put, with the time of the first such answer.
+    there: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Bucket {
-    /// An empty bucket.
+    /// An empty bucket of moto.
     pub(crate) fn new() -> Self {
         let moto = Moto::get();
         let name = format!("calls-{:016x}", fastrand::u64(..));
         let created = request(moto.address, "PUT", &format!("/{name}"));
         assert!(created.starts_with("HTTP/1.1 200"), "{created}");
+        Self::of(moto.address, name, Some(moto))
+    }
+
+    /// An empty bucket of another server, which starts meanwhile and takes requests without a signature.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        let name = format!("calls-{:016x}", fastrand::u64(..));
+        eventually(PATIENCE, "the server makes a bucket", || {
+            TcpStream::connect(address).ok()?;
+            let created = request(address, "PUT", &format!("/{name}"));
+            created.starts_with("HTTP/1.1 200").then_some(())
+        });
+        Self::of(address, name, None)
+    }
+
+    fn of(address: SocketAddr, name: String, moto: Option<Arc<Moto>>) -> Self {
         let front = Arc::new(Front {
             address: free_address(),
-            to: moto.address,
+            to: address,
             is_away: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             choose: Mutex::new(Box::new(|_| Fault::None)),
             asked: Mutex::default(),
+            there: Mutex::default(),
         });
         let listens = Arc::clone(&front);
         thread::spawn(move || listens.run());
-        Self { moto, name, front }
+        Self { address, _moto: moto, name, front }
     }
 
     /// The address of a home in it.
@@ -189,15 +211,21 @@ impl Bucket {
         self.front.asked.lock().unwrap().clone()
     }
 
+    /// The time at which the server first said, after a put through the front, that it has the object of this key.
+    pub(crate) fn there_since(&self, key: &str) -> Option<Instant> {
+        let path = format!("/{}/eu/{key}", self.name);
+        self.front.there.lock().unwrap().get(&path).copied()
+    }
+
     /// Whether there is an object, asked past the front.
     pub(crate) fn has(&self, key: &str) -> bool {
         let path = format!("/{}/eu/{key}", self.name);
-        request(self.moto.address, "HEAD", &path).starts_with("HTTP/1.1 200")
+        request(self.address, "HEAD", &path).starts_with("HTTP/1.1 200")
     }
 
     /// Puts an object past the front.
     pub(crate) fn put(&self, key: &str, content: &str) {
-        let mut socket = TcpStream::connect(self.moto.address).unwrap();
+        let mut socket = TcpStream::connect(self.address).unwrap();
         let length = content.len();
         write!(
             socket,
@@ -227,7 +255,7 @@ print(len(s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])))
 "#;
         let to = tempfile::tempdir().unwrap();
         let output = Command::new(packages::python("moto", &PACKAGES))
-            .args(["-c", DUMP, &format!("http://{}", self.moto.address), &self.name])
+            .args(["-c", DUMP, &format!("http://{}", self.address), &self.name])
             .arg(to.path())
             .stderr(Stdio::inherit())
             .output()
@@ -335,6 +363,12 @@ impl Front {
         }
         let mut answer = Vec::new();
         let _ = to.read_to_end(&mut answer);
+        // 412: an earlier put went through, and its answer was lost.
+        let is_there =
+            [&b"HTTP/1.1 200"[..], b"HTTP/1.1 412"].iter().any(|s| answer.starts_with(s));
+        if asked.method == "PUT" && is_there {
+            self.there.lock().unwrap().entry(asked.path).or_insert_with(Instant::now);
+        }
         if fault != Fault::NoAnswer {
             let _ = from.write_all(&answer);
             let _ = from.shutdown(Shutdown::Write);

@@ -103,6 +103,28 @@ fn a_store_that_asks_to_be_left_alone_is() {
 }
 
 #[test]
+fn evictions_go_on_however_slowly_the_store_answers() {
+    let bucket = Bucket::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = bucket.recorder(dir.path()).start();
+    (0..20).for_each(|n| drop(record(&server, &format!("MZ{n}"))));
+    wait_until_uploaded(&server, 20);
+    server.stop();
+    bucket.treat(|asked| {
+        // Two of these are asked for each eviction: four seconds for all.
+        if asked.method == "HEAD" {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Fault::None
+    });
+    let server = bucket.recorder(dir.path()).args(&["--evict-after", "0s"]).start();
+    let evicted = || server.metric("callreel_recordings_removed_total{reason=\"evicted\"}");
+    eventually(PATIENCE, "the evictions are under way", || (evicted() > 1.0).then_some(()));
+    record(&server, "MZlast");
+    eventually(PATIENCE, "the last one is evicted as well", || (evicted() == 21.0).then_some(()));
+}
+
+#[test]
 fn a_long_recording_goes_in_parts_and_leaves_none_behind() {
     let bucket = Bucket::new();
     let dir = tempfile::tempdir().unwrap();

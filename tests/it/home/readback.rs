@@ -1,7 +1,6 @@
 //! Recordings read back from a home: by a console without a recorder, by a recorder that has evicted them, and
 //! by the commands.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Command, Output};
@@ -30,7 +29,7 @@ fn curl(address: SocketAddr, path: &str, options: &[&str]) -> Vec<u8> {
     oracle::run("curl", &[&arguments[..], &[&url]].concat(), b"")
 }
 
-fn json_at(server: &Server, path: &str) -> Value {
+pub(super) fn json_at(server: &Server, path: &str) -> Value {
     serde_json::from_slice(&curl(server.admin_address(), path, &[])).unwrap()
 }
 
@@ -247,54 +246,26 @@ fn an_evicted_recording_is_listed_and_plays_as_before() {
 }
 
 #[test]
-fn a_page_of_twenty_thousand_recordings_costs_a_few_requests() {
-    const OBJECTS: usize = 8;
-    const LINES: usize = 2500;
+fn a_long_recording_without_peaks_in_the_home_is_drawn_from_parts_of_it_and_says_so() {
     let bucket = Bucket::new();
-    for object in 0..OBJECTS {
-        let mut lines = String::new();
-        let day = 20 + object / 4;
-        for line in 0..LINES {
-            // The starts of all objects are mixed.
-            let (number, second) = (object * LINES + line, line * 4 + object % 4);
-            let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-            let id = format!("MZ{number:05}");
-            let line = json!({
-                "day": format!("2026-11-{day}"), "id": id, "state": "complete", "end": "stop",
-                "provider": "twilio", "stream_id": id, "call_id": format!("CA{number:05}"),
-                "account_id": "AC1", "parameters": {"agent": format!("a{}", number % 7)},
-                "tracks": ["inbound"], "started_at": format!("2026-11-{day}T{hour:02}:{minute:02}:{second:02}Z"),
-                "ended_at": format!("2026-11-{day}T23:00:00Z"), "duration_ms": 1000, "gaps": 0,
-                "missing_ms": 0, "lost_ms": 0, "late": 0, "bytes": 16044, "instance": format!("pod-{object}"),
-                "home": format!("{}/2026/11/{day}/pod-{object}/{id}", bucket.home()),
-            });
-            writeln!(lines, "{line}").unwrap();
-        }
-        bucket.put(&format!("index/2026/11/{day}/pod-{object}-{object:016x}.ndjson"), &lines);
-    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = bucket.recorder(dir.path()).args(&["--no-peaks"]).start();
+    let mut peer = Peer::call(&server, "MZlong");
+    peer.flood(Duration::from_secs(1200));
+    peer.finish();
+    wait_until_uploaded(&server, 1);
     let console = bucket.console();
+    let recording = &all(&console, "")[0];
     bucket.forget_asked();
-    let page = json_at(&console, "/api/v1/recordings?limit=200");
-    let found = page["recordings"].as_array().unwrap();
-    assert_eq!(
-        (found.len(), &found[0]["id"], &found[0]["instance"]),
-        (200, &"MZ19999".into(), &"pod-7".into())
-    );
-    // Years, months, days, the day, its objects.
-    assert_eq!(bucket.asked().len(), 4 + OBJECTS / 2);
-    bucket.forget_asked();
-    let cursor = page["next"].as_str().unwrap();
-    let page = json_at(&console, &format!("/api/v1/recordings?limit=200&cursor={cursor}"));
-    assert_eq!(page["recordings"][0]["id"], "MZ19949");
-    assert_eq!(bucket.asked().len(), 4, "the objects are known");
-    // The search goes through all of them.
-    let found = json_at(&console, "/api/v1/recordings?q=ca00000&from=2026-11-01");
-    assert_eq!(found["recordings"][0]["id"], "MZ00000");
-    assert_eq!(
-        json_at(&console, "/api/v1/recordings?to=2026-11-20&limit=1")["recordings"][0]["id"],
-        "MZ09999"
-    );
-    assert_eq!(json_at(&console, "/api/v1/recordings?from=2026-11-22")["recordings"], json!([]));
+    let peaks = json_at(&console, &path_of(recording, "/peaks"));
+    assert_eq!((&peaks["is_sampled"], &peaks["columns"]), (&true.into(), &100.into()));
+    let high = peaks["channels"][0]["high"].as_array().unwrap();
+    assert!(high.len() == 100 && high.iter().all(|level| level.as_i64() > Some(10)), "{high:?}");
+    // A console without a recorder writes nothing, and does not download the whole.
+    let asked = bucket.asked();
+    assert!(asked.iter().all(|asked| matches!(&*asked.method, "GET" | "HEAD")), "{asked:?}");
+    let reads = asked.iter().filter(|asked| asked.path.ends_with(".wav"));
+    assert!((50..=110).contains(&reads.count()), "{asked:?}");
 }
 
 #[test]
