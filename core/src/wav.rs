@@ -1,17 +1,19 @@
 //! WAV files: the header as a pure value, a reader of headers, and a writer that keeps the header true
-//! while the file grows.
+//! while the file grows: [`Composer`] without a file, [`Writer`] over one of `embedded_io`.
 //!
 //! Layout (Multimedia Programming Interface 1.0, Microsoft's revisions): `RIFF`, `fmt `, for G.711
 //! `fact`, then `data` last, so that bytes left at the end by a crash are audio. The header is the one
 //! that ffmpeg and SoX write, without ffmpeg's `LIST`.
 
+mod composer;
 mod parse;
 mod writer;
 
 use heapless::Vec;
 
+pub use self::composer::{Composer, Step};
 pub use self::parse::{FormatChunk, Layout, ParseError, parse};
-pub use self::writer::{Error, Writer};
+pub use self::writer::{Error, Unbegun, Writer};
 use crate::format::Codec;
 use crate::g711;
 

@@ -37,6 +37,7 @@ mod harness;
 mod home;
 mod host;
 mod hostile;
+mod http;
 mod keep;
 mod links;
 mod long;

@@ -1,8 +1,10 @@
-//! A writer that keeps a WAV file true at every instant.
+//! The composer of a WAV file, driven over a sink of `embedded_io`.
+
+use core::convert::Infallible;
 
 use embedded_io::{ErrorKind, Seek, SeekFrom, Write};
 
-use super::{DATA_BYTES_MAX, Encoding, Length, RIFF_BYTES_MAX, Spec, ending, header};
+use super::{Composer, Encoding, Spec, Step};
 
 /// Reason that a [`Writer`] could not write.
 ///
@@ -19,7 +21,8 @@ use super::{DATA_BYTES_MAX, Encoding, Length, RIFF_BYTES_MAX, Spec, ending, head
 ///
 /// let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Mulaw };
 /// // `Full` takes no byte.
-/// assert!(matches!(Writer::new(Full, spec), Err(Error::Zero)));
+/// let unbegun = Writer::new(Full, spec).err();
+/// assert!(unbegun.is_some_and(|unbegun| unbegun.error == Error::Zero));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -38,6 +41,18 @@ pub enum Error<E> {
     /// The sink took no bytes and reported no failure. The state is the same as after
     /// [`Sink`](Self::Sink).
     Zero,
+}
+
+impl<E> Error<E> {
+    /// The same error of a composer, which has no sink.
+    #[inline]
+    fn of(error: Error<Infallible>) -> Self {
+        match error {
+            Error::Full => Self::Full,
+            Error::Adrift | Error::Zero => Self::Adrift,
+            Error::Sink(never) => match never {},
+        }
+    }
 }
 
 impl<E: embedded_io::Error + 'static> embedded_io::Error for Error<E> {
@@ -78,7 +93,7 @@ impl<E: core::error::Error + 'static> core::error::Error for Error<E> {
 /// [`finish`](Self::finish) completes it. Dropping the writer writes nothing more.
 ///
 /// ```
-/// # fn main() -> Result<(), callreel_core::wav::Error<core::convert::Infallible>> {
+/// # fn main() -> Result<(), Box<dyn core::error::Error>> {
 /// # struct Sink(Vec<u8>);
 /// # impl embedded_io::ErrorType for Sink { type Error = core::convert::Infallible; }
 /// # impl embedded_io::Write for Sink {
@@ -97,28 +112,78 @@ impl<E: core::error::Error + 'static> core::error::Error for Error<E> {
 #[derive(Debug)]
 pub struct Writer<W> {
     sink: W,
-    spec: Spec,
-    data_bytes: u32,
-    /// A write failed, or the file was resumed, and no checkpoint has succeeded since.
-    is_adrift: bool,
+    composer: Composer,
+}
+
+/// A file that could not be begun, with the sink to close, to delete, or to try again.
+///
+/// ```
+/// # use callreel_core::embedded_io::{self, Write};
+/// # #[derive(Debug)]
+/// # struct Full;
+/// # impl embedded_io::ErrorType for Full { type Error = core::convert::Infallible; }
+/// # impl Write for Full {
+/// #     fn write(&mut self, _: &[u8]) -> Result<usize, Self::Error> { Ok(0) }
+/// #     fn flush(&mut self) -> Result<(), Self::Error> { Ok(()) }
+/// # }
+/// use callreel_core::wav::{Encoding, Error, Spec, Unbegun, Writer};
+///
+/// let spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Mulaw };
+/// // `Full` takes no byte.
+/// let Err(Unbegun { error, sink }) = Writer::new(Full, spec) else { panic!() };
+/// assert_eq!(error, Error::Zero);
+/// # let Full = sink;
+/// ```
+pub struct Unbegun<W: Write> {
+    /// The reason.
+    pub error: Error<W::Error>,
+    /// The sink, which may have taken a part of the header.
+    pub sink: W,
+}
+
+impl<W: Write> core::fmt::Debug for Unbegun<W> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Unbegun").field(&self.error).finish()
+    }
+}
+
+impl<W: Write<Error: core::fmt::Display>> core::fmt::Display for Unbegun<W> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<W: Write<Error: core::error::Error + 'static>> core::error::Error for Unbegun<W> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.error.source()
+    }
 }
 
 impl<W: Write> Writer<W> {
     /// Begins a file in an empty sink: writes the header of a file without samples.
     ///
     /// # Errors
-    /// [`Error::Sink`], [`Error::Zero`]: the file could not be begun.
-    pub fn new(mut sink: W, spec: Spec) -> Result<Self, Error<W::Error>> {
-        write_all(&mut sink, &header(spec, Length::Bytes(0)))?;
-        Ok(Self { sink, spec, data_bytes: 0, is_adrift: false })
+    /// [`Unbegun`]: the file could not be begun, because of [`Error::Sink`] or [`Error::Zero`].
+    pub fn new(mut sink: W, spec: Spec) -> Result<Self, Unbegun<W>> {
+        let mut composer = Composer::new(spec);
+        while let Some(step) = composer.step() {
+            let bytes = if let Step::Write { bytes, .. } = &step { bytes.as_slice() } else { &[] };
+            if let Err(error) = write_all(&mut sink, bytes) {
+                return Err(Unbegun { error, sink });
+            }
+            composer.done();
+        }
+        Ok(Self { sink, composer })
     }
 
     /// Continues a file with `data_bytes` bytes of samples behind its header, at most [`DATA_BYTES_MAX`]
     /// (a larger number counts as that). Writes nothing: a [`checkpoint`](Self::checkpoint), which also
     /// repairs the header, must succeed before anything is written.
+    ///
+    /// [`DATA_BYTES_MAX`]: super::DATA_BYTES_MAX
     #[must_use]
-    pub fn resume(sink: W, spec: Spec, data_bytes: u32) -> Self {
-        Self { sink, spec, data_bytes: data_bytes.min(DATA_BYTES_MAX), is_adrift: true }
+    pub const fn resume(sink: W, spec: Spec, data_bytes: u32) -> Self {
+        Self { sink, composer: Composer::resume(spec, data_bytes) }
     }
 
     /// Appends interleaved samples, in whole sample frames, encoded in pieces on the stack.
@@ -144,14 +209,14 @@ impl<W: Write> Writer<W> {
         samples: &[S],
         encode: impl Fn(Encoding, &[S], &mut [u8]) -> usize,
     ) -> Result<(), Error<W::Error>> {
-        let sample_bytes = self.spec.encoding.sample_bytes();
-        self.check(samples.len() as u64 * u64::from(sample_bytes))?;
-        let mut bytes = [0; 512];
+        let sample_bytes = self.spec().encoding.sample_bytes();
+        self.composer.check(samples.len() as u64 * u64::from(sample_bytes)).map_err(Error::of)?;
+        let mut piece = Piece([0; 512]);
         let mut rest = samples;
         while !rest.is_empty() {
-            let count = encode(self.spec.encoding, rest, &mut bytes);
+            let count = encode(self.spec().encoding, rest, &mut piece.0);
             let used = count * usize::from(sample_bytes);
-            self.write_encoded(bytes.get(..used).unwrap_or_default())?;
+            self.write_encoded(piece.0.get(..used).unwrap_or_default())?;
             rest = rest.get(count..).unwrap_or_default();
         }
         Ok(())
@@ -163,38 +228,28 @@ impl<W: Write> Writer<W> {
     /// [`Error::Adrift`], [`Error::Full`]: nothing was written. [`Error::Sink`], [`Error::Zero`]: none
     /// of `data` counts as written.
     pub fn write_encoded(&mut self, data: &[u8]) -> Result<(), Error<W::Error>> {
-        self.check(data.len() as u64)?;
-        write_all(&mut self.sink, data).inspect_err(|_| self.is_adrift = true)?;
-        self.data_bytes += data.len() as u32;
+        self.composer.append(data.len()).map_err(Error::of)?;
+        write_all(&mut self.sink, data)?;
+        self.composer.done();
         Ok(())
     }
 
     /// Bytes of samples written so far.
     #[must_use]
     pub const fn data_bytes(&self) -> u32 {
-        self.data_bytes
+        self.composer.data_bytes()
     }
 
     /// Format of the file.
     #[must_use]
     pub const fn spec(&self) -> Spec {
-        self.spec
+        self.composer.spec()
     }
 
     /// Returns the sink and leaves the file as it is: as good as at its last checkpoint.
     #[must_use]
     pub fn into_sink(self) -> W {
         self.sink
-    }
-
-    fn check(&self, more: u64) -> Result<(), Error<W::Error>> {
-        if self.is_adrift {
-            return Err(Error::Adrift);
-        }
-        if more > u64::from(DATA_BYTES_MAX - self.data_bytes) {
-            return Err(Error::Full);
-        }
-        Ok(())
     }
 }
 
@@ -206,17 +261,21 @@ impl<W: Write + Seek> Writer<W> {
     /// [`Error::Sink`], [`Error::Zero`]: a checkpoint may be tried again, and must succeed before
     /// anything more is written.
     pub fn checkpoint(&mut self) -> Result<(), Error<W::Error>> {
-        self.announce(0)
+        self.composer.checkpoint();
+        self.drive(&[])
     }
 
     /// Completes the file: writes the sizes, and the [`ending`] behind an odd number of bytes. Samples
     /// written later take the place of the ending, so a failed `seal` may be tried again. Bytes of the
     /// ending that those samples do not reach stay behind the end that the next header announces.
     ///
+    /// [`ending`]: super::ending
+    ///
     /// # Errors
     /// [`Error::Sink`], [`Error::Zero`]: the file is as good as at its last checkpoint.
     pub fn seal(&mut self) -> Result<(), Error<W::Error>> {
-        self.seal_behind(ending(self.data_bytes), &[])
+        self.composer.seal();
+        self.drive(&[])
     }
 
     /// Completes the file as [`seal`](Self::seal) does, with `chunks` instead of the ending, behind the
@@ -227,43 +286,8 @@ impl<W: Write + Seek> Writer<W> {
     /// As [`seal`](Self::seal); and [`Error::Full`] before anything is written: with the chunks, the
     /// file would pass 4 GiB. Seal it without them.
     pub fn seal_with(&mut self, chunks: &[u8]) -> Result<(), Error<W::Error>> {
-        if chunks.is_empty() || self.data_bytes == 0 {
-            return self.seal();
-        }
-        let pad: &[u8] = if self.data_bytes % 2 == 1 { &[0] } else { &[] };
-        let whole = u64::from(self.spec.header_bytes()) + u64::from(self.data_bytes);
-        if whole + pad.len() as u64 + chunks.len() as u64 > u64::from(RIFF_BYTES_MAX) {
-            return Err(Error::Full);
-        }
-        self.seal_behind(pad, chunks)
-    }
-
-    fn seal_behind(&mut self, pad: &[u8], chunks: &[u8]) -> Result<(), Error<W::Error>> {
-        let behind_bytes = (pad.len() + chunks.len()) as u32;
-        if behind_bytes > 0 {
-            // First a header with the end of the samples, so that a crash leaves no doubt.
-            self.checkpoint()?;
-            self.is_adrift = true;
-            write_all(&mut self.sink, pad)?;
-            write_all(&mut self.sink, chunks)?;
-        }
-        self.announce(behind_bytes)
-    }
-
-    /// Writes a header with the sizes of the samples and of `behind_bytes` bytes behind them, and
-    /// returns to the end of the samples.
-    fn announce(&mut self, behind_bytes: u32) -> Result<(), Error<W::Error>> {
-        self.is_adrift = true;
-        let length = Length::Followed { data_bytes: self.data_bytes, behind_bytes };
-        let start = header(self.spec, length);
-        self.sink.seek(SeekFrom::Start(0)).map_err(Error::Sink)?;
-        let written = write_all(&mut self.sink, &start);
-        // Even if the header failed, the next samples belong at the end.
-        self.seek_end()?;
-        written?;
-        self.sink.flush().map_err(Error::Sink)?;
-        self.is_adrift = false;
-        Ok(())
+        self.composer.seal_with(chunks.len()).map_err(Error::of)?;
+        self.drive(chunks)
     }
 
     /// Completes the file and returns the sink.
@@ -275,12 +299,37 @@ impl<W: Write + Seek> Writer<W> {
         Ok(self.sink)
     }
 
-    fn seek_end(&mut self) -> Result<(), Error<W::Error>> {
-        let end = u64::from(self.spec.header_bytes()) + u64::from(self.data_bytes);
-        self.sink.seek(SeekFrom::Start(end)).map_err(Error::Sink)?;
+    /// Does the steps that are left. Every write but that of a header goes on where the one before
+    /// ended.
+    fn drive(&mut self, chunks: &[u8]) -> Result<(), Error<W::Error>> {
+        while let Some(step) = self.composer.step() {
+            match &step {
+                Step::Write { at: 0, bytes } => {
+                    self.seek(0)?;
+                    let written = write_all(&mut self.sink, bytes);
+                    // Even if the header failed, the next samples belong at the end.
+                    self.seek(self.spec().header_bytes() + self.data_bytes())?;
+                    written?;
+                }
+                Step::Write { bytes, .. } => write_all(&mut self.sink, bytes)?,
+                Step::WriteChunks { .. } => write_all(&mut self.sink, chunks)?,
+                Step::Flush => self.sink.flush().map_err(Error::Sink)?,
+            }
+            self.composer.done();
+        }
+        Ok(())
+    }
+
+    fn seek(&mut self, to: u32) -> Result<(), Error<W::Error>> {
+        self.sink.seek(SeekFrom::Start(to.into())).map_err(Error::Sink)?;
         Ok(())
     }
 }
+
+/// Samples encoded on the stack, where a sink can copy them by words: byte by byte, small processors take
+/// two instructions a sample more.
+#[repr(align(8))]
+struct Piece([u8; 512]);
 
 /// Writes all of `bytes` to `sink`. The `write_all` of `embedded_io` panics when a sink takes nothing,
 /// or reports more bytes than it was given.
