@@ -12,6 +12,7 @@ mod bot;
 mod bounds;
 mod budget;
 mod byte_order;
+mod c;
 mod caller;
 mod caller_ids;
 mod cli;
