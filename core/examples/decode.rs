@@ -30,14 +30,17 @@ fn main() -> Result<(), Box<dyn Error>> {
             rejected += 1;
             continue;
         };
-        if let Event::Restart = turn.event() {
-            println!("another call begins: the file holds the first alone");
-            break;
+        match *turn.event() {
+            Event::Restart => {
+                println!("another call begins: the file holds the first alone");
+                break;
+            }
+            Event::Started { spec, .. } => {
+                wav = Some(Writer::new(FromStd::new(File::create(output)?), spec)?);
+            }
+            _ => {}
         }
         write_samples(turn, &mut wav)?;
-        if let (None, Some(spec)) = (&wav, session.spec()) {
-            wav = Some(Writer::new(FromStd::new(File::create(output)?), spec)?);
-        }
     }
     // The last samples of a capture that ends without a stop.
     write_samples(session.handle_end(), &mut wav)?;

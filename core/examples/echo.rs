@@ -4,6 +4,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use callreel_core::http::{self, Head};
 use callreel_core::ws::{self, CloseCode, Decoder, Event};
 
 /// Autobahn's longest message.
@@ -22,15 +23,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn serve(mut peer: BufReader<TcpStream>) -> io::Result<()> {
-    let mut head = String::new();
-    while peer.read_line(&mut head)? > "\r\n".len() {}
-    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
-    let key = fields.find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
-    let Some(accept) = key.and_then(|(_, key)| ws::accept_key(key.trim().as_bytes())) else {
-        return peer.get_mut().write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
-    };
-    let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade";
-    write!(peer.get_mut(), "{head}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")?;
+    let mut received = Vec::new();
+    while !received.ends_with(b"\r\n\r\n") && peer.read_until(b'\n', &mut received)? > 0 {}
+    let head = Head::parse(&received).and_then(|head| head.ok_or(http::Error::Malformed));
+    match head.and_then(|head| head.accept()) {
+        Ok(accept) => peer.get_mut().write_all(http::answer(&accept, None).concat().as_bytes())?,
+        Err(error) => {
+            let status = error.status();
+            return write!(peer.get_mut(), "HTTP/1.1 {status}\r\nConnection: close\r\n\r\n");
+        }
+    }
 
     let mut buffer = vec![0; MESSAGE_BYTES_MAX + ws::OVERHEAD_BYTES_MAX];
     let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);

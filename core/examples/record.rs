@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 use callreel_core::frame::Provider;
+use callreel_core::http::{self, Head};
 use callreel_core::session::{Event, RING_BOTH_TRACKS_MIN, Session, Turn};
 use callreel_core::wav::Writer;
 use callreel_core::ws::{self, CloseCode};
@@ -34,14 +35,11 @@ fn main() -> Result<()> {
 
 /// Answers the request for a WebSocket.
 fn shake_hands(peer: &mut BufReader<TcpStream>) -> Result<()> {
-    let mut head = String::new();
-    while peer.read_line(&mut head)? > "\r\n".len() {}
-    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
-    let key = fields.find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
-    let (_, key) = key.ok_or("not a request for a WebSocket")?;
-    let accept = ws::accept_key(key.trim().as_bytes()).ok_or("not a key of a WebSocket")?;
-    let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade";
-    Ok(write!(peer.get_mut(), "{head}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")?)
+    let mut received = Vec::new();
+    while !received.ends_with(b"\r\n\r\n") && peer.read_until(b'\n', &mut received)? > 0 {}
+    let head = Head::parse(&received)?.ok_or("the request has no end")?;
+    let answer = http::answer(&head.accept()?, None).concat();
+    Ok(peer.get_mut().write_all(answer.as_bytes())?)
 }
 
 /// Records the call; returns the code to close the connection with.
@@ -59,11 +57,8 @@ fn record(peer: &mut BufReader<TcpStream>, path: &str) -> Result<CloseCode> {
             match event {
                 Ok(ws::Event::Text(text)) => {
                     let Ok(turn) = session.handle_message(text) else { continue }; // Counted.
-                    if let Some(code) = keep(turn, &mut wav)? {
+                    if let Some(code) = keep(turn, &mut wav, path)? {
                         break 'call code;
-                    }
-                    if let (None, Some(spec)) = (&wav, session.spec()) {
-                        wav = Some(Writer::new(FromStd::new(File::create(path)?), spec)?);
                     }
                 }
                 Ok(ws::Event::Ping(payload)) => peer.get_mut().write_all(&ws::pong(payload))?,
@@ -75,15 +70,23 @@ fn record(peer: &mut BufReader<TcpStream>, path: &str) -> Result<CloseCode> {
         held = decoder.compact(bytes);
     };
     // However the call ended, the file gets the samples that are held, and its sizes.
-    keep(session.handle_end(), &mut wav)?;
+    keep(session.handle_end(), &mut wav, path)?;
     if let Some(writer) = wav {
         writer.finish()?;
     }
     Ok(code)
 }
 
-/// Writes the samples of a turn; returns the code to close the connection with, if the call is over.
-fn keep(mut turn: Turn<'_, '_, Ring>, wav: &mut Option<Wav>) -> Result<Option<CloseCode>> {
+/// Begins the file at the start and writes the samples of a turn; returns the code to close the connection
+/// with, if the call is over.
+fn keep(
+    mut turn: Turn<'_, '_, Ring>,
+    wav: &mut Option<Wav>,
+    path: &str,
+) -> Result<Option<CloseCode>> {
+    if let Event::Started { spec, .. } = *turn.event() {
+        *wav = Some(Writer::new(FromStd::new(File::create(path)?), spec)?);
+    }
     let mut codes = [0; 256];
     while let (Some(writer), count @ 1..) = (wav.as_mut(), turn.poll_wire(&mut codes)) {
         writer.write_mulaw(&codes[..count])?;

@@ -15,7 +15,7 @@
 //! ```
 //! # use callreel_core::embedded_io::{self, Seek, Write};
 //! use callreel_core::frame::Provider;
-//! use callreel_core::session::{RING_ONE_TRACK_MIN, Session};
+//! use callreel_core::session::{Event, RING_ONE_TRACK_MIN, Session};
 //! use callreel_core::wav::Writer;
 //!
 //! # struct Memory(Vec<u8>, usize);
@@ -44,9 +44,10 @@
 //! # let mut memory = Memory(Vec::new(), 0);
 //! # let file = &mut memory;
 //! let mut session = Session::new(Provider::Twilio, [0; RING_ONE_TRACK_MIN]);
-//! session.handle_message(&mut start)?;
-//! let spec = session.spec().ok_or("not the start of a call")?;
-//! let mut writer = Writer::new(file, spec)?;
+//! let Event::Started { spec, .. } = *session.handle_message(&mut start)?.event() else {
+//!     return Err("not the start of a call".into());
+//! };
+//! let mut writer = Writer::new(file, spec).map_err(|unbegun| unbegun.error)?;
 //! let mut codes = [0; 256];
 //! for message in &mut messages {
 //!     let mut turn = session.handle_message(message)?;
@@ -111,6 +112,7 @@ pub mod frame;
 pub mod g711;
 #[cfg(feature = "g722")]
 pub mod g722;
+pub mod http;
 mod jitter;
 mod log;
 pub mod names;

@@ -105,8 +105,19 @@ fn parts(layout: ChunkLayout, tracks: Tracks) -> usize {
 /// # Memory
 /// `S` is the memory of the session's ring, samples in the bytes that they arrived in: at 8 kHz mu-law,
 /// [`RING_ONE_TRACK_MIN`] bytes serve one track, an even number of at least [`RING_BOTH_TRACKS_MIN`]
-/// serves both. In any format, the ring must be whole sample frames. A larger ring changes nothing. The
-/// session writes to the ring only where two tracks wait for each other or where messages are missing.
+/// serves both. In any format, the ring must be whole sample frames. The session writes to the ring only
+/// where two tracks wait for each other or where messages are missing.
+///
+/// | bytes of the ring, 8 kHz mu-law | use |
+/// |---|---|
+/// | 0 to 640 | none: every start is an [`Error::Ring`] that tells the bytes needed |
+/// | 641, [`RING_ONE_TRACK_MIN`] | one track; a chunk that comes late finds its place within [`REORDER_MS_MAX`] |
+/// | 3202, [`RING_BOTH_TRACKS_MIN`] | both tracks; each waits for the other up to [`TRACK_LAG_MS_MAX`], in its half |
+/// | more | none: the recorded bytes depend on constants alone, so that they are the same on every machine |
+///
+/// The ring costs its bytes and no time: audio in order on one track never touches it, and clearing it is
+/// not needed. Beside it a session takes some 600 bytes. Other formats need the same times in their own
+/// bytes, 16-bit samples at 16 kHz four times as many: [`ring_bytes_min`] tells.
 ///
 /// ```
 /// use callreel_core::frame::Provider;
@@ -408,8 +419,8 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         (self.state != State::Waiting).then_some(self.jitter.layout().format().drained())
     }
 
-    /// Format of the recording; `None` before the start. To store the mu-law codes themselves, in half
-    /// the space, replace its `encoding`.
+    /// Format of the recording, which [`Event::Started`] tells as well; `None` before the start. To store
+    /// the mu-law codes themselves, in half the space, replace its `encoding`.
     #[must_use]
     pub fn spec(&self) -> Option<wav::Spec> {
         (self.state != State::Waiting).then_some(wav::Spec {
@@ -452,13 +463,15 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         let mut gaps = [None; 2];
         let event = match (self.state, frame.body) {
             (_, Body::Rejected(error)) => return Err(self.reject(error)),
-            (State::Waiting, Body::Start(start)) if !self.begin(&start)? => Event::Refused(start),
-            (State::Waiting, Body::Start(start)) => {
-                self.stream_id = StreamId::new(frame.stream_id);
-                self.sequence = frame.sequence;
-                (self.refused, self.foreign) = (0, 0);
-                Event::Started(start)
-            }
+            (State::Waiting, Body::Start(start)) => match self.begin(&start)? {
+                Some(spec) => {
+                    self.stream_id = StreamId::new(frame.stream_id);
+                    self.sequence = frame.sequence;
+                    (self.refused, self.foreign) = (0, 0);
+                    Event::Started { start, spec }
+                }
+                None => Event::Refused(start),
+            },
             // A start without a stream id does not prove that another stream begins.
             (State::Recording, Body::Start(start))
                 if start.stream_id.is_empty() && !self.stream_id.is(b"") =>
@@ -491,17 +504,18 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Session<S> {
         Ok(Turn { session: self, event, gaps, pending: Pending::default() })
     }
 
-    /// Begins a recording of the announced tracks; returns whether their format can be recorded.
-    fn begin(&mut self, start: &Start<'_>) -> Result<bool, Error> {
+    /// Begins a recording of the announced tracks; returns its format, or `None` if theirs cannot be
+    /// recorded.
+    fn begin(&mut self, start: &Start<'_>) -> Result<Option<wav::Spec>, Error> {
         let (Some(layout), tracks) = (start.layout(), start.tracks) else {
-            return Ok(false);
+            return Ok(None);
         };
         let parts = parts(layout, tracks);
         self.jitter.set_layout(layout, parts).map_err(|bytes_min| Error::Ring { bytes_min })?;
         self.tracks = tracks;
         self.has_assumed_tracks = start.has_assumed_tracks;
         self.state = State::Recording;
-        Ok(true)
+        Ok(self.spec())
     }
 
     fn end(&mut self) -> [Option<Gap>; 2] {

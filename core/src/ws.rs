@@ -257,6 +257,33 @@ impl Decoder {
         self.message + rest
     }
 
+    /// Gives back the start of the bytes instead of moving the rest there: returns the number of bytes at
+    /// the start that are of no more use. The next [`poll`](Self::poll) must be given the bytes behind
+    /// them.
+    ///
+    /// It stands in for [`compact`](Self::compact) where a buffer counts off the bytes used, and where no byte
+    /// shall be copied: a linear buffer that is refilled once it is empty, or a segment lent by a network
+    /// stack. A ring that wraps around needs a copy, since a message must lie in one piece. While a
+    /// fragmented message is gathered it returns 0, and the bytes so far must be kept.
+    ///
+    /// ```
+    /// use callreel_core::ws::{Decoder, Event};
+    ///
+    /// // A message, masked with zeros, and the first two bytes of another.
+    /// let mut bytes = *b"\x81\x82\0\0\0\0hi\x81\x82";
+    /// let mut decoder = Decoder::new(4);
+    /// assert!(matches!(decoder.poll(&mut bytes), Some(Ok(Event::Text(text))) if text == b"hi"));
+    /// assert_eq!(decoder.poll(&mut bytes), None);
+    /// assert_eq!((decoder.consumed(), decoder.consumed()), (8, 0));
+    /// // The rest of the other message has come.
+    /// let mut bytes = *b"\x81\x82\0\0\0\0ho";
+    /// assert!(matches!(decoder.poll(&mut bytes), Some(Ok(Event::Text(text))) if text == b"ho"));
+    /// ```
+    #[must_use = "the next poll must begin behind these bytes"]
+    pub const fn consumed(&mut self) -> usize {
+        if self.message > 0 { 0 } else { core::mem::replace(&mut self.next, 0) }
+    }
+
     /// Whether a close frame or an error has ended the connection.
     #[must_use]
     pub const fn is_closed(&self) -> bool {

@@ -437,7 +437,7 @@ fn drain<const Q: usize>(
         summary.filled += gap.filled as u32;
     }
     let next = match turn.event() {
-        Event::Started(start) => {
+        Event::Started { start, .. } => {
             Next::Begin { stream_id: id(start.stream_id), call_id: id(start.call_id) }
         }
         Event::Stopped => Next::Stop,

@@ -2,6 +2,7 @@
 
 use core::fmt::Write as _;
 
+use callreel_core::http::answer;
 use callreel_core::names::End;
 use callreel_core::ws;
 use callreel_firmware_sim::call::{BUFFER_BYTES, Call, QUEUE_BYTES};
@@ -313,23 +314,19 @@ impl Front {
         self.slots[slot].call.reset();
         let connection = &mut self.connections[index];
         let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
-        for part in [
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: ",
-            accept,
-        ] {
+        #[cfg(not(feature = "formats"))]
+        let subprotocol = None;
+        #[cfg(feature = "formats")]
+        let subprotocol =
+            http::subprotocols(&connection.buffer[..head_bytes]).and_then(|offered| {
+                self.slots[slot].call.note_subprotocols(offered);
+                // Some clients end the connection if none of their subprotocols is answered.
+                offered.split(',').next().map(str::trim)
+            });
+        for part in answer(accept, subprotocol) {
             // Fits: nothing was sent before.
             let _ = socket.send_slice(part.as_bytes());
         }
-        #[cfg(feature = "formats")]
-        if let Some(offered) = http::subprotocols(&connection.buffer[..head_bytes]) {
-            self.slots[slot].call.note_subprotocols(offered);
-            // Some clients end the connection if none of their subprotocols is answered.
-            let first = offered.split(',').next().unwrap_or_default().trim();
-            let _ = socket.send_slice(b"\r\nSec-WebSocket-Protocol: ");
-            let _ = socket.send_slice(first.as_bytes());
-        }
-        let _ = socket.send_slice(b"\r\n\r\n");
         connection.buffer.copy_within(head_bytes..connection.held, 0);
         connection.held -= head_bytes;
         connection.active_ms = board::uptime_ms();

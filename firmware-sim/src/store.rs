@@ -251,7 +251,7 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         opening: Opening,
     ) -> Result<Self, Error<D::Error>> {
         let sink = Sink { card, file: File::new(name(number, Kind::Audio)), position: None };
-        let mut writer = wav::Writer::new(sink, opening.spec)?;
+        let mut writer = wav::Writer::new(sink, opening.spec).map_err(|unbegun| unbegun.error)?;
         writer.checkpoint()?;
         Ok(Self { writer, number, opening, checkpointed_bytes: 0 })
     }

@@ -149,7 +149,7 @@ impl Stream {
         let began = Instant::now();
         let turn = session.handle_frame(Frame::new(Some(1), id.as_bytes(), Body::Start(start)));
         let turn = turn.unwrap();
-        let Event::Started(start) = turn.event() else {
+        let Event::Started { start, .. } = turn.event() else {
             panic!("{shape:?}: {:?}", turn.event());
         };
         let format = AudioFormat::of(start, asked);

@@ -446,7 +446,7 @@ fn its_first_messages_tell_it(dialect: &'static Dialect) {
     let known = Verdict::Known(dialect.provider);
     assert_eq!(verdict, Ok(if dialect.is_told { known } else { Verdict::Undecided }), "{start}");
     // The text is as good as before.
-    assert!(matches!(session.handle_message(&mut text).unwrap().event(), Event::Started(_)));
+    assert!(matches!(session.handle_message(&mut text).unwrap().event(), Event::Started { .. }));
 }
 
 /// A test for each item of the list, which runs it for every provider.

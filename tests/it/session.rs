@@ -396,7 +396,10 @@ fn a_ring_that_does_not_serve_the_tracks_says_so_and_takes_the_start_again_with_
         assert_eq!(error, Some(Error::Ring { bytes_min }), "{length}");
         assert_eq!(session.spec(), None);
         assert_eq!(session.set_ring(vec![0; bytes_min]).len(), length);
-        assert!(matches!(session.handle_message(&mut text).unwrap().event(), Event::Started(_)));
+        assert!(matches!(
+            session.handle_message(&mut text).unwrap().event(),
+            Event::Started { .. }
+        ));
         // A session that records takes no other ring.
         assert_eq!(session.set_ring(vec![0; 9]).len(), 9);
     }

@@ -3,7 +3,8 @@
 use callreel_core::format::Codec;
 use callreel_core::g711::{decode_alaw, decode_mulaw, encode_alaw, encode_mulaw};
 use callreel_core::wav::{
-    DATA_BYTES_MAX, Encoding, Error, HEADER_BYTES_MAX, Length, Spec, Writer, ending, header,
+    DATA_BYTES_MAX, Encoding, Error, HEADER_BYTES_MAX, Length, Spec, Unbegun, Writer, ending,
+    header,
 };
 use embedded_io::{ErrorKind, ErrorType, Seek, SeekFrom, Write};
 use proptest::prelude::*;
@@ -11,6 +12,7 @@ use proptest::prelude::*;
 use crate::harness::oracle::{Wavs, samples};
 use crate::harness::recorder::Sink;
 
+mod composer;
 mod parse;
 
 const MONO: Spec = Spec { channels: 1, sample_rate_hz: 8000, encoding: Encoding::Pcm16 };
@@ -428,6 +430,7 @@ fn a_file_is_gone_on_with_where_its_samples_end() {
 }
 
 /// A sink that reports the same count for each write.
+#[derive(Debug)]
 struct Liar(usize);
 
 impl ErrorType for Liar {
@@ -446,7 +449,8 @@ impl Write for Liar {
 
 #[test]
 fn a_sink_that_takes_nothing_is_an_error_and_one_that_takes_too_much_is_believed() {
-    assert_eq!(Writer::new(Liar(0), MONO).err(), Some(Error::Zero));
+    let Unbegun { error, sink } = Writer::new(Liar(0), MONO).unwrap_err();
+    assert_eq!((error, sink.0), (Error::Zero, 0), "the sink comes back");
     let mut writer = Writer::new(Liar(usize::MAX), MONO).unwrap();
     assert_eq!(writer.write(&[0; 1000]), Ok(()));
     assert_eq!(writer.data_bytes(), 2000);

@@ -277,6 +277,34 @@ fn a_flood_of_empty_fragments_takes_no_room() {
 }
 
 #[test]
+fn bytes_that_are_given_back_need_not_be_moved() {
+    let bytes = [
+        text("one"),
+        frame(FIN | PING, b"are you there"),
+        frame(TEXT, b"two, "),
+        frame(FIN | PING, b""),
+        frame(FIN | CONTINUATION, b"gathered"),
+        text("three"),
+        frame(FIN | CLOSE, &[]),
+        text("behind the close"),
+    ]
+    .concat();
+    for length in 1..bytes.len() {
+        let mut decoder = Decoder::new(LIMIT);
+        let (mut buffer, mut found) = (Vec::new(), Vec::new());
+        for part in bytes.chunks(length) {
+            buffer.extend_from_slice(part);
+            while let Some(event) = decoder.poll(&mut buffer) {
+                found.push(said(event));
+            }
+            buffer.drain(..decoder.consumed());
+        }
+        assert_eq!(found, events(&bytes), "parts of {length} bytes");
+        assert!(buffer.is_empty(), "parts of {length} bytes: {}", buffer.len());
+    }
+}
+
+#[test]
 fn compact_keeps_the_gathered_message_and_the_unread_bytes_and_nothing_else() {
     let mut decoder = Decoder::new(LIMIT);
     let mut buffer = vec![0; LIMIT + OVERHEAD_BYTES_MAX];

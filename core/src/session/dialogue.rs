@@ -139,7 +139,7 @@ impl<'t, S: AsRef<[u8]> + AsMut<[u8]>> Turn<'_, 't, S> {
             Event::Connected => Cause::Hello,
             Event::Over => Cause::Over,
             Event::Refused(_) => Cause::Refused,
-            Event::Started(start) => Cause::Start(start),
+            Event::Started { start, .. } => Cause::Start(start),
             Event::Stopped => Cause::Stop,
             _ => return None,
         };

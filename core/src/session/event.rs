@@ -3,6 +3,7 @@
 #[cfg(feature = "replies")]
 use crate::frame::Ask;
 use crate::frame::{PeerError, Start, Text, Track, Tracks};
+use crate::wav;
 
 /// Media time without audio of one track.
 ///
@@ -123,7 +124,12 @@ pub enum Event<'t> {
         is_pause: bool,
     },
     /// The recording begins.
-    Started(Start<'t>),
+    Started {
+        /// The start.
+        start: Start<'t>,
+        /// Format of the recording, as [`Session::spec`](super::Session::spec) tells it later.
+        spec: wav::Spec,
+    },
     /// The recording is over; this turn yields the rest of its samples. A stop may come before any
     /// start: then [`spec`](super::Session::spec) is `None`.
     Stopped,

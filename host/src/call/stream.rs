@@ -250,7 +250,7 @@ impl Stream {
         };
         let mut next = Next::GoOn;
         match turn.event() {
-            Event::Started(start) => {
+            Event::Started { start, .. } => {
                 let is_first = opening.take().is_some();
                 let provider = turn.provider();
                 let mut record = match context.admit(provider, start, hints, is_first, peer, now) {

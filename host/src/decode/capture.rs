@@ -297,7 +297,7 @@ impl<'a> Capture<'a> {
                 );
                 Err(unfit(self.args, reason))
             }
-            Event::Started(start) => {
+            Event::Started { start, .. } => {
                 let stream_id = start.stream_id.to_string();
                 let format = AudioFormat::of(start, self.encoding);
                 drop(turn);

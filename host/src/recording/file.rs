@@ -84,7 +84,7 @@ impl OpenFile {
 
     fn write_head(part: &Part, record: &Record, spec: Spec) -> io::Result<wav::Writer<PartFile>> {
         let file = PartFile::new(Arc::clone(part.file()));
-        let writer = wav::Writer::new(file, spec).map_err(to_io)?;
+        let writer = wav::Writer::new(file, spec).map_err(|unbegun| to_io(unbegun.error))?;
         let mut record = record.clone();
         record.id = Some(part.id().clone());
         part.write_first_record(&record)?;
