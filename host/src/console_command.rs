@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::admin::{self, Sources, Token, TokenError};
 use crate::board::Board;
 use crate::home::index::Library;
-use crate::home::{self, Address, Fault, Home, Variables};
+use crate::home::{self, Address, Fault, Form, Home, Variables};
 use crate::listener::Listener;
 use crate::log::LogFormat;
 use crate::public_url::PathPrefix;
@@ -118,6 +118,7 @@ impl Console {
             address: args.home.clone(),
             variables: Variables::of_process(),
             encryption: None,
+            form: Form::Wav,
             evict_after: None,
         })?;
         let library = Library::new(home);
