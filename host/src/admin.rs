@@ -9,6 +9,7 @@ mod api;
 mod assets;
 mod compress;
 mod events;
+mod from_home;
 mod guesses;
 mod health;
 mod held;

@@ -1,22 +1,26 @@
 //! `callreel console`: the console and the API over the recordings in a home, without a recorder.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::admin::{self, Sources, Token, TokenError};
 use crate::board::Board;
 use crate::home::index::Library;
-use crate::home::{self, Address, Fault, Home, Variables};
+use crate::home::{self, Address, Fault, Form, Home, Variables};
 use crate::listener::Listener;
 use crate::log::LogFormat;
 use crate::public_url::PathPrefix;
 use crate::ready::Phase;
 use crate::stop::{Order, Stop};
+use crate::tasks;
+use crate::tls::{self, Certificate};
 
 /// The longest wait for the home at the start.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -53,6 +57,15 @@ pub struct Args {
     #[arg(long, env = "CALLREEL_ADMIN_BEHIND_PROXY", value_parser = BoolishValueParser::new())]
     pub admin_behind_proxy: bool,
 
+    /// Speak TLS at --admin, with the certificate in this PEM file; its chain is behind it. It is read again when it
+    /// changes. Needs --tls-key [default: off]
+    #[arg(long, env = "CALLREEL_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file of the certificate's key
+    #[arg(long, env = "CALLREEL_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
     /// Path below which requests are answered as well as at the root, like /callreel [default: none]
     #[arg(long, env = "CALLREEL_PATH_PREFIX", value_name = "PATH")]
     pub path_prefix: Option<PathPrefix>,
@@ -83,6 +96,9 @@ pub enum Error {
     /// The admin token is not usable.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The certificate is not usable.
+    #[error(transparent)]
+    Certificate(#[from] tls::Error),
     /// The console shows personal data, so other machines need a token.
     #[error(
         "--admin {0} can be reached from other machines, so it needs a token: set CALLREEL_ADMIN_TOKEN"
@@ -114,10 +130,18 @@ impl Console {
         if args.admin_behind_proxy && !is_local {
             return Err(Error::BehindProxy);
         }
+        let certificate = match (args.tls_cert.clone(), args.tls_key.clone()) {
+            (Some(cert), Some(key)) => {
+                let config = tls::Config { cert, key, client_ca: None, challenges: None };
+                Some(Certificate::open(config)?)
+            }
+            _ => None,
+        };
         let home = Home::open(&home::Config {
             address: args.home.clone(),
             variables: Variables::of_process(),
             encryption: None,
+            form: Form::Wav,
             evict_after: None,
         })?;
         let library = Library::new(home);
@@ -136,6 +160,7 @@ impl Console {
         }
         let config = admin::Config {
             token,
+            certificate,
             path_prefix: args.path_prefix.clone().unwrap_or_default(),
             behind_proxy: args.admin_behind_proxy,
             ..admin::Config::default()
@@ -148,8 +173,10 @@ impl Console {
         let Self { config, library } = self;
         let home = library.home().address().to_string();
         tracing::info!(home, "reading recordings");
+        let certificate = config.certificate.clone();
+        let scheme = if certificate.is_some() { "https" } else { "http" };
         match listener.local_addr() {
-            Ok(address) => tracing::info!("console at http://{address}/"),
+            Ok(address) => tracing::info!("console at {scheme}://{address}/"),
             Err(error) => tracing::warn!(%error, "console at an address that is not known"),
         }
         let sources = Sources {
@@ -159,15 +186,18 @@ impl Console {
             readiness: None,
             outbox: None,
             public_address: None,
-            certificate: None,
+            certificate: certificate.clone(),
             webhook_url: None,
             stop: stop.clone(),
         };
+        let renewals =
+            certificate.map(|certificate| tasks::spawn(certificate.watch()).abort_handle());
         let (phase, phases) = watch::channel(Phase::Open);
         let end = async {
             stop.exceeds(Order::GoOn).await;
             phase.send_replace(Phase::Closed);
         };
         tokio::join!(admin::serve(listener, config, sources, phases), end);
+        renewals.iter().for_each(AbortHandle::abort);
     }
 }

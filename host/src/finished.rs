@@ -4,10 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use crate::board::Board;
-use crate::home::{Address, Health};
+use crate::home::{Form, Health, Home};
 use crate::instance::Instance;
 use crate::outbox::Outbox;
-use crate::record::{Key, Record};
+use crate::record::{InFlac, Key, Record};
 
 /// Consumers of finished recordings: the outboxes, if there is a home or somebody is to be told, and the
 /// board. Each recording has a clone, so it is small.
@@ -17,7 +17,8 @@ pub struct Finished(Arc<Consumers>);
 #[derive(Clone, Debug, Default)]
 struct Consumers {
     webhooks: Option<Outbox>,
-    home: Option<(Address, Outbox)>,
+    home: Option<(Home, Outbox)>,
+    form: Form,
     instance: Option<Instance>,
     board: Arc<Board>,
 }
@@ -35,13 +36,20 @@ impl Finished {
     /// The door to these consumers. `webhooks` is the outbox of those that are to be told.
     #[must_use]
     pub fn new(webhooks: Option<Outbox>, board: Arc<Board>) -> Self {
-        Self(Arc::new(Consumers { webhooks, home: None, instance: None, board }))
+        Self(Arc::new(Consumers { webhooks, board, ..Consumers::default() }))
     }
 
-    /// The door to a home as well: its address, and its outbox.
+    /// The door to a home as well, and its outbox.
     #[must_use]
-    pub fn with_home(mut self, address: Address, outbox: Outbox) -> Self {
-        Arc::make_mut(&mut self.0).home = Some((address, outbox));
+    pub fn with_home(mut self, home: Home, outbox: Outbox) -> Self {
+        Arc::make_mut(&mut self.0).home = Some((home, outbox));
+        self
+    }
+
+    /// The door to a home that gets audio in this form.
+    #[must_use]
+    pub fn in_form(mut self, form: Form) -> Self {
+        Arc::make_mut(&mut self.0).form = form;
         self
     }
 
@@ -52,15 +60,20 @@ impl Finished {
         self
     }
 
-    /// Writes the instance and the place in the home into a record that is about to be written for the last
-    /// time. A place that an earlier run gave to this key is kept.
+    /// Writes the instance, the place in the home and the form of the audio there into a record that is about to
+    /// be written for the last time. A place that an earlier run gave to this key is kept.
     pub(crate) fn place(&self, key: &Key, record: &mut Record) {
         let of_record = record.instance.as_deref().and_then(|name| name.parse().ok());
         let instance = of_record.or_else(|| self.0.instance.clone());
         record.instance = instance.as_ref().map(|instance| instance.as_str().into());
-        record.home = self.0.home.as_ref().map(|(address, _)| {
-            address.url_of(key, &instance.unwrap_or_else(Instance::of_host)).into()
+        record.home = self.0.home.as_ref().map(|(home, _)| {
+            home.address().url_of(key, &instance.unwrap_or_else(Instance::of_host)).into()
         });
+        let is_flac = self.0.form == Form::Flac && self.0.home.is_some() && record.samples > 0;
+        if let Some(wav) = &mut record.wav {
+            let flac = || Box::new(InFlac { file: format!("{}.flac", key.id()), made: None });
+            wav.flac = is_flac.then(flac);
+        }
     }
 
     /// Keeps a message about the recording, durably. Call it just before the record gets its final name:
@@ -86,7 +99,7 @@ impl Finished {
 
     /// The state of the home, if there is one.
     pub(crate) fn home(&self) -> Option<Health> {
-        self.0.home.as_ref().map(|(address, outbox)| Health::of(address, outbox))
+        self.0.home.as_ref().map(|(home, outbox)| Health::of(home, outbox))
     }
 
     /// Counts the recording, shows it to watchers and has it uploaded, or its message delivered. Call it

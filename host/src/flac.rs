@@ -1,14 +1,17 @@
 //! A finished WAV as FLAC: the same samples in about half the room.
 //!
 //! - 16-bit PCM keeps its chunks, header included, as `riff` application blocks: those that `flac
-//!   --keep-foreign-metadata` writes and reads, which makes the WAV again, bit for bit.
-//! - mu-law and A-law become the 16-bit samples that they stand for. Their codes cannot be had back, since two of
-//!   them may stand for one sample, so their chunks are not kept.
+//!   --keep-foreign-metadata` writes and reads, which makes the WAV again, bit for bit. So does [`restore`].
+//! - mu-law and A-law become the 16-bit samples that they stand for. Their chunks are in `crel` application blocks,
+//!   of the same form, and [`restore`] makes the codes again. Only the code 0x7F of mu-law has no sample of its own:
+//!   it is a zero as 0xFF is. No callreel writes it, and of a WAV with that code no chunks are kept.
 //! - Cue points become chapters (`CHAPTER001`, `CHAPTER001NAME`), which ffmpeg and mpv show.
 //! - `CALLREEL_WAV_SHA256` is the digest of the whole WAV.
 //!
 //! Memory does not grow with the length of the file. The work takes three seconds of processor time for an hour of
 //! telephone audio: it is for a thread that may wait.
+
+mod restore;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,6 +25,15 @@ use flac_codec::decode::FlacSampleReader;
 use flac_codec::encode::{FlacSampleWriter, Options};
 use flac_codec::metadata::Application;
 use sha2::{Digest as _, Sha256};
+
+pub use self::restore::restore;
+
+/// The application block with a chunk of a mu-law or A-law WAV. The reference decoder does not know it, so it does
+/// not fail at samples that are not those of the chunk.
+const CODES: u32 = u32::from_be_bytes(*b"crel");
+
+/// The code of mu-law that stands for the same sample as 0xFF.
+const NEGATIVE_ZERO: u8 = 0x7F;
 
 /// The samples must begin within this many bytes.
 const HEADER_BYTES_MAX: u64 = 64 * 1024;
@@ -64,6 +76,12 @@ pub enum Error {
     /// The samples are no 16-bit PCM, mu-law or A-law.
     #[error("its samples are not 16-bit PCM, mu-law or A-law of up to eight channels")]
     Samples,
+    /// The FLAC has no chunks of a WAV.
+    #[error(
+        "it does not tell the header and the chunks of a WAV: it was made by another program, or of a mu-law WAV with \
+         codes that have no sample of their own"
+    )]
+    NoWav,
     /// The sizes of the header are not those of the file.
     #[error("it is not finished, or was cut: see `callreel repair`")]
     Unfinished,
@@ -85,20 +103,25 @@ pub struct Flac {
 /// Writes the samples of a WAV to `out`, an empty file that is open for reading and writing, and reads them back:
 /// all are equal when this returns. Nothing is durable yet.
 ///
-/// Reads the WAV three times. After an error `out` is not to be used.
+/// Reads the WAV three times, one of mu-law four times. After an error `out` is not to be used.
 ///
 /// # Errors
 /// [`Error::NotWav`], [`Error::Samples`], [`Error::Unfinished`], [`Error::Empty`]: nothing was written. The others:
 /// see there.
 pub fn encode(wav: &File, out: &mut File) -> Result<Flac, Error> {
     let source = Source::open(wav)?;
-    let wav_sha256 = source.digest()?;
+    let wav_sha256 = digest(wav)?;
     let mut options = Options::default().no_padding().tag(DIGEST_TAG, &wav_sha256);
     for (name, text) in source.chapters() {
         options = options.tag(&name, text);
     }
-    for data in source.kept_chunks() {
-        options = options.application(Application { id: Application::RIFF, data });
+    let id = match source.spec.encoding {
+        Encoding::Pcm16 => Some(Application::RIFF),
+        Encoding::Mulaw if source.has_negative_zero()? => None,
+        Encoding::Alaw | Encoding::Mulaw => Some(CODES),
+    };
+    for data in id.iter().flat_map(|_| source.kept_chunks()) {
+        options = options.application(Application { id: id.unwrap_or_default(), data });
     }
     let Spec { sample_rate_hz, channels, .. } = source.spec;
     let total = source.samples * u64::from(channels);
@@ -111,6 +134,47 @@ pub fn encode(wav: &File, out: &mut File) -> Result<Flac, Error> {
     source.compare(out)?;
     let bytes = out.metadata()?.len();
     Ok(Flac { bytes, samples: source.samples, wav_bytes: source.bytes, wav_sha256 })
+}
+
+/// Whether a FLAC holds the samples of a WAV. Reads both.
+///
+/// # Errors
+/// [`Error::Differs`] if it does not; the others: see there.
+pub fn compare(wav: &File, flac: &mut File) -> Result<(), Error> {
+    Source::open(wav)?.compare(flac)
+}
+
+/// SHA-256 of a whole file, in hexadecimal digits.
+///
+/// # Errors
+/// The system's error.
+pub fn digest(file: &File) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    each_part(file, 0, file.metadata()?.len(), PIECE_BYTES, |part| {
+        hash.update(part);
+        Ok::<_, io::Error>(true)
+    })?;
+    Ok(HEXLOWER.encode(&hash.finalize()))
+}
+
+/// Calls `take` with the bytes of a part of a file, so many at a time, until it is false.
+fn each_part<E: From<io::Error>>(
+    file: &File,
+    mut at: u64,
+    end: u64,
+    count: u64,
+    mut take: impl FnMut(&[u8]) -> Result<bool, E>,
+) -> Result<(), E> {
+    let mut bytes = vec![0; count.min(end - at) as usize];
+    while at < end {
+        let bytes = &mut bytes[..count.min(end - at) as usize];
+        file.read_exact_at(bytes, at)?;
+        if !take(bytes)? {
+            break;
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(())
 }
 
 /// A chunk's name, and its content without its pad byte.
@@ -154,17 +218,15 @@ impl<'f> Source<'f> {
         Ok(Self { file, spec, samples: data_bytes / frame_bytes, bytes, head, chunks })
     }
 
-    fn digest(&self) -> io::Result<String> {
-        let (mut hash, mut at) = (Sha256::new(), 0);
-        let mut piece = vec![0; PIECE_BYTES.min(self.bytes) as usize];
-        while at < self.bytes {
-            let count = PIECE_BYTES.min(self.bytes - at);
-            let piece = &mut piece[..count as usize];
-            self.file.read_exact_at(piece, at)?;
-            hash.update(&*piece);
-            at += count;
-        }
-        Ok(HEXLOWER.encode(&hash.finalize()))
+    /// Whether there is a code that stands for the same sample as another one.
+    fn has_negative_zero(&self) -> io::Result<bool> {
+        let (mut has_it, from) = (false, self.head.len() as u64);
+        let to = from + self.samples * u64::from(self.spec.sample_frame_bytes());
+        each_part(self.file, from, to, PIECE_BYTES, |part| {
+            has_it = part.contains(&NEGATIVE_ZERO);
+            Ok::<_, io::Error>(!has_it)
+        })?;
+        Ok(has_it)
     }
 
     /// Calls `take` with all samples, in pieces, the channels in turns.
@@ -176,22 +238,16 @@ impl<'f> Source<'f> {
         };
         let frame_bytes = u64::from(self.spec.sample_frame_bytes());
         let piece_bytes = PIECE_BYTES / frame_bytes * frame_bytes;
-        let mut at = self.head.len() as u64;
-        let end = at + self.samples * frame_bytes;
-        let mut bytes = vec![0; piece_bytes.min(end - at) as usize];
+        let from = self.head.len() as u64;
         let (mut samples, mut wide) = (Vec::new(), Vec::new());
-        while at < end {
-            let count = piece_bytes.min(end - at);
-            let bytes = &mut bytes[..count as usize];
-            self.file.read_exact_at(bytes, at)?;
+        each_part(self.file, from, from + self.samples * frame_bytes, piece_bytes, |bytes| {
             samples.resize(bytes.len() / codec.width(), 0);
             codec.decode(bytes, &mut samples);
             wide.clear();
             wide.extend(samples.iter().copied().map(i32::from));
             take(&wide)?;
-            at += count;
-        }
-        Ok(())
+            Ok(true)
+        })
     }
 
     /// Reads a FLAC file from its start, and compares its samples.
@@ -213,12 +269,9 @@ impl<'f> Source<'f> {
         if reader.fill_buf()?.is_empty() { Ok(()) } else { Err(Error::Differs) }
     }
 
-    /// The blocks by which `flac --decode --keep-foreign-metadata` makes the WAV again: the form, each chunk, and of
-    /// `data` its name and size.
+    /// The blocks by which `flac --decode --keep-foreign-metadata` and [`restore`] make the WAV again: the form, each
+    /// chunk, and of `data` its name and size.
     fn kept_chunks(&self) -> Vec<Vec<u8>> {
-        if self.spec.encoding != Encoding::Pcm16 {
-            return Vec::new();
-        }
         let (form, mut rest) = self.head.split_at(FORM_BYTES.min(self.head.len()));
         let mut kept = vec![form.to_vec()];
         while rest.len() > CHUNK_HEAD_BYTES {

@@ -6,6 +6,7 @@
 
 pub mod address;
 mod fault;
+mod flac;
 mod folder;
 mod health;
 pub mod index;
@@ -20,7 +21,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -35,12 +36,13 @@ use tokio::sync::Semaphore;
 pub use self::address::Address;
 use self::address::Place;
 pub use self::fault::Fault;
+pub(crate) use self::flac::Audio;
 pub use self::health::Health;
 pub(crate) use self::probe::warn;
 pub use self::probe::{Probe, ProbeError};
 pub use self::put::{Parts, Upload};
 pub use self::read::{Digest, PIECE};
-use self::transport::{LeftAlone, Transport};
+use self::transport::{LeftAlone, Traffic, Transport};
 pub use self::upload::deliver;
 pub(crate) use self::upload::{Found, PEAKS_FROM, compare, upload};
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub variables: Variables,
     /// The encryption that the store is asked for; its own default without.
     pub encryption: Option<Encryption>,
+    /// The form of the audio of new recordings.
+    pub form: Form,
     /// The age, from its end, at which a recording in the home is removed from the disk.
     pub evict_after: Option<Duration>,
 }
@@ -86,6 +90,16 @@ impl fmt::Debug for Variables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Variables({})", self.0.len())
     }
+}
+
+/// The form of the audio in a home.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Form {
+    /// The WAV as it is on the disk.
+    #[default]
+    Wav,
+    /// FLAC of the same samples, in about half the room of 16-bit PCM. A recording without audio has none.
+    Flac,
 }
 
 /// The encryption of objects by an S3 store.
@@ -162,6 +176,8 @@ struct Shared {
     parts: Option<Arc<dyn MultipartStore>>,
     /// The store's wish to be left alone; `None` for a folder.
     left_alone: Option<Arc<LeftAlone>>,
+    /// The bytes that went over the network.
+    traffic: Arc<Traffic>,
     /// Whether the store is known to refuse to replace an object.
     is_exclusive: AtomicBool,
     memory: Semaphore,
@@ -184,7 +200,7 @@ impl Home {
             return Err(Error::Encryption(address.clone()));
         }
         let transport = Transport::new();
-        let left_alone = transport.left_alone();
+        let network = Some((transport.left_alone(), transport.traffic()));
         let odd = |error: object_store::Error| Error::Environment {
             address: address.clone(),
             reason: fault::shown(&error),
@@ -197,17 +213,17 @@ impl Home {
                 headers.insert("x-amz-checksum-mode", HeaderValue::from_static("ENABLED"));
                 let options = ClientOptions::new().with_default_headers(headers);
                 let checker = Arc::new(build(options).map_err(odd)?);
-                Self::new(address, Arc::clone(&store) as _, checker, Some(store), Some(left_alone))
+                Self::new(address, Arc::clone(&store) as _, checker, Some(store), network)
             }
             Place::Google(bucket) => {
                 let store = Arc::new(open::google(bucket, config, transport).map_err(odd)?);
                 let checker = Arc::clone(&store) as _;
-                Self::new(address, Arc::clone(&store) as _, checker, Some(store), Some(left_alone))
+                Self::new(address, Arc::clone(&store) as _, checker, Some(store), network)
             }
             Place::Azure(container) => {
                 let store = Arc::new(open::azure(container, config, transport).map_err(odd)?);
                 let checker = Arc::clone(&store) as _;
-                Self::new(address, Arc::clone(&store) as _, checker, Some(store), Some(left_alone))
+                Self::new(address, Arc::clone(&store) as _, checker, Some(store), network)
             }
             Place::Folder(folder) => {
                 let missing = |reason| Error::Folder { address: address.clone(), reason };
@@ -235,14 +251,16 @@ impl Home {
         store: Arc<dyn ObjectStore>,
         checker: Arc<dyn ObjectStore>,
         parts: Option<Arc<dyn MultipartStore>>,
-        left_alone: Option<Arc<LeftAlone>>,
+        network: Option<(Arc<LeftAlone>, Arc<Traffic>)>,
     ) -> Self {
+        let (left_alone, traffic) = network.unzip();
         Self(Arc::new(Shared {
             address: address.clone(),
             store,
             checker,
             parts,
             left_alone,
+            traffic: traffic.unwrap_or_default(),
             is_exclusive: AtomicBool::new(false),
             memory: Semaphore::new(MEMORY_KIB),
         }))
@@ -252,6 +270,14 @@ impl Home {
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.0.address
+    }
+
+    /// Bytes of objects that were sent over the network and received, those of requests that failed as well; both 0
+    /// of a folder.
+    #[must_use]
+    pub fn traffic(&self) -> (u64, u64) {
+        let Traffic { sent, received } = &*self.0.traffic;
+        (sent.load(Ordering::Relaxed), received.load(Ordering::Relaxed))
     }
 
     /// The store, to list it and to read it in parts. The paths are those of the [`address`](Self::address).
@@ -280,6 +306,27 @@ impl Home {
                 Fault::Missing(_) => Ok(None),
                 fault => Err(fault),
             },
+        }
+    }
+
+    /// Whether the object with this ending of the recording at a URL is there, and of this length if one is given.
+    /// Also true if the home does not tell.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub(crate) async fn has_object(
+        &self,
+        url: &str,
+        ending: &str,
+        bytes: Option<u64>,
+    ) -> Result<bool, Fault> {
+        let Some(path) = self.address().path_of(url, ending) else { return Ok(false) };
+        match self.head(&path).await {
+            Ok(object) => {
+                Ok(object.is_some_and(|object| bytes.is_none_or(|bytes| bytes == object.size)))
+            }
+            Err(Fault::Forbidden(_)) => Ok(true),
+            Err(fault) => Err(fault),
         }
     }
 

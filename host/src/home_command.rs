@@ -1,5 +1,6 @@
 //! The commands `callreel home ...`: compare a directory with its home, upload by hand, and read back.
 
+mod get;
 mod read;
 
 use std::io;
@@ -11,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::Builder;
 
 use crate::home::index::{Indexer, Library, Line};
-use crate::home::{self, Address, Config, Encryption, Fault, Found, Home, Probe, Variables};
+use crate::home::{self, Address, Config, Encryption, Fault, Form, Found, Home, Probe, Variables};
 use crate::instance::Instance;
 use crate::log::{complain, say};
 use crate::record::{Key, Record, Wav};
@@ -42,7 +43,7 @@ pub enum Action {
     /// List the recordings in the home, those of all recorders
     Ls(read::LsArgs),
     /// Download a recording, and compare it with its digest
-    Get(read::GetArgs),
+    Get(get::GetArgs),
     /// Read recordings in the home, and compare them with their digests
     Verify(read::VerifyArgs),
 }
@@ -87,7 +88,7 @@ pub struct CheckArgs {
 const SYNC_NOTES: &str = "\
 It may run beside a recorder, be stopped and run again: an object that is there already is compared and left
 alone. Files on the disk stay as they are. A recording that was made without --home gets the key
-YYYY/MM/DD/INSTANCE/ID.
+YYYY/MM/DD/INSTANCE/ID, and has its audio in the form of --home-format.
 
 Exit code: 0 if the home has every recording now; 1 if not; 2 if the command line is wrong.";
 
@@ -98,6 +99,16 @@ pub struct SyncArgs {
     /// The directory and the home.
     #[command(flatten)]
     pub places: PlacesArgs,
+
+    /// Form of the audio of recordings made without --home: wav, or flac, lossless and half as long
+    #[arg(
+        long,
+        env = "CALLREEL_HOME_FORMAT",
+        value_name = "FORMAT",
+        default_value = "wav",
+        hide_possible_values = true
+    )]
+    pub home_format: Form,
 }
 
 /// Reasons why a command was not done.
@@ -160,9 +171,9 @@ pub fn run(args: &Args) -> Result<bool, Error> {
     tasks::run_on(&runtime, async {
         match &args.action {
             Action::Check(args) => check(&args.places).await,
-            Action::Sync(args) => sync(&args.places).await,
+            Action::Sync(args) => sync(&args.places, args.home_format).await,
             Action::Ls(args) => read::ls(args).await,
-            Action::Get(args) => read::get(args).await,
+            Action::Get(args) => get::get(args).await,
             Action::Verify(args) => read::verify(args).await,
         }
     })
@@ -173,6 +184,8 @@ struct Local {
     key: Key,
     wav: Option<Wav>,
     url: String,
+    /// It was made for this home, in a form of its own.
+    has_form: bool,
     /// Its line for the index.
     line: Option<Line>,
 }
@@ -207,11 +220,14 @@ async fn check(args: &PlacesArgs) -> Result<bool, Error> {
             return Ok(false);
         }
     }
-    complain(&format!("{good} in the home, {waiting} waiting for a recorder, {bad} not in it"));
+    let moved = moved(&home);
+    complain(&format!(
+        "{good} in the home, {waiting} waiting for a recorder, {bad} not in it{moved}"
+    ));
     Ok(bad == 0)
 }
 
-async fn sync(args: &PlacesArgs) -> Result<bool, Error> {
+async fn sync(args: &PlacesArgs, form: Form) -> Result<bool, Error> {
     let home = open(args).await?;
     let all = recordings(args, &home)?;
     let bar = ProgressBar::new(all.len() as u64);
@@ -221,8 +237,9 @@ async fn sync(args: &PlacesArgs) -> Result<bool, Error> {
     let (library, indexer) = (Library::new(home.clone()), Indexer::new(home.clone()));
     let (home, library, indexer) = (&home, &library, &indexer);
     let uploads = futures_util::stream::iter(&all).map(|local| async move {
-        let Local { key, wav, url, .. } = local;
-        let done = match home::upload(home, &args.dir, key, wav.as_ref(), url).await {
+        let Local { key, wav, url, has_form, .. } = local;
+        let form = if *has_form { Form::Wav } else { form };
+        let done = match home::upload(home, &args.dir, key, wav.as_ref(), url, form).await {
             Ok(()) => index(library, indexer, local).await,
             fault => fault,
         };
@@ -246,8 +263,16 @@ async fn sync(args: &PlacesArgs) -> Result<bool, Error> {
         }
     }
     bar.finish_and_clear();
-    complain(&format!("{good} in the home, {bad} not in it"));
+    complain(&format!("{good} in the home, {bad} not in it{}", moved(home)));
     Ok(bad == 0)
+}
+
+/// The bytes that went over the network, in words.
+fn moved(home: &Home) -> String {
+    match home.traffic() {
+        (0, 0) => String::new(),
+        (sent, received) => format!("; {sent} bytes sent, {received} received"),
+    }
 }
 
 /// Adds a recording in the home to its index, unless it is there.
@@ -266,6 +291,7 @@ async fn open(args: &PlacesArgs) -> Result<Home, Error> {
         address: args.home.clone(),
         variables: Variables::of_process(),
         encryption: args.home_sse.clone(),
+        form: Form::Wav,
         evict_after: None,
     })?;
     match home.probe().await.map_err(home::Error::Refuses)? {
@@ -289,12 +315,13 @@ fn recordings(args: &PlacesArgs, home: &Home) -> Result<Vec<Local>, Error> {
         let key = Key::new(record.day(), record.id.clone()?);
         let of_record = record.instance.as_deref().and_then(|name| name.parse().ok());
         let known = record.home.as_deref().filter(|url| home.address().path_of(url, "").is_some());
+        let has_form = known.is_some();
         let url = match known {
             Some(url) => url.to_owned(),
             None => home.address().url_of(&key, of_record.as_ref().unwrap_or(&given)),
         };
         let line = Line::new(home.address(), record, &url);
-        Some(Local { key, wav: record.wav.clone(), url, line })
+        Some(Local { key, wav: record.wav.clone(), url, has_form, line })
     };
     let (mut all, mut after) = (Vec::new(), None::<Cursor>);
     loop {

@@ -202,7 +202,8 @@ async fn run(listeners: Listeners, mut config: Config, stop: Stop) -> Result<(),
     let mut finished =
         Finished::new(outbox.clone(), Arc::clone(&board)).of_instance(config.instance);
     if let Some(home) = &home {
-        finished = finished.with_home(home.address().clone(), home.outbox().clone());
+        finished = finished.with_home(home.home().clone(), home.outbox().clone());
+        finished = finished.in_form(home.form());
     }
     let store = Arc::new(Store::open(config.store, finished)?);
     let keeper = config.acme.map(Keeper::open).transpose()?;

@@ -30,7 +30,7 @@ pub use self::conversation::{
     ConversationRecord, FACTS_MAX, InterruptionRecord, SideRecord, SpanRecord, TurnRecord,
 };
 pub use self::events::{EventRecord, FilledBy, GapRecord, What};
-pub use self::format::{Format, UnknownEncoding, Wav, ms_at};
+pub use self::format::{Format, InFlac, Made, UnknownEncoding, Wav, ms_at};
 pub use self::id::{Id, Key, NotAnId, day_of, parse_day};
 pub use self::listing::{Cursor, Filter, Page};
 pub use self::no_start::NoStart;

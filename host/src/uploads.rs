@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::home::{self, Address, Fault, Home, Probe};
+use crate::home::{self, Audio, Fault, Form, Home, Probe};
 use crate::outbox::Outbox;
 use crate::store::{Evictable, Store};
 use crate::tasks;
@@ -43,6 +43,7 @@ const NICENESS: i32 = 10;
 pub(crate) struct Uploads {
     home: Home,
     outbox: Outbox,
+    form: Form,
     evict_after: Option<Duration>,
     /// A probe has found it good.
     is_tried: bool,
@@ -111,11 +112,16 @@ impl Uploads {
             tracing::info!(home = address, "finished recordings are uploaded");
         }
         let outbox = Outbox::of_home(store_dir, webhooks);
-        Ok(Self { home, outbox, evict_after: config.evict_after, is_tried })
+        let (form, evict_after) = (config.form, config.evict_after);
+        Ok(Self { home, outbox, form, evict_after, is_tried })
     }
 
-    pub(crate) fn address(&self) -> &Address {
-        self.home.address()
+    pub(crate) const fn home(&self) -> &Home {
+        &self.home
+    }
+
+    pub(crate) const fn form(&self) -> Form {
+        self.form
     }
 
     pub(crate) const fn outbox(&self) -> &Outbox {
@@ -150,7 +156,7 @@ impl Uploads {
     }
 
     async fn work(self, store: Arc<Store>) {
-        let Self { home, outbox, is_tried, evict_after } = self;
+        let Self { home, outbox, is_tried, evict_after, .. } = self;
         loop {
             // Of the instances on one directory, the one that keeps house uploads for all.
             let Some(work) = store.begin_house_work() else {
@@ -230,18 +236,18 @@ async fn evict(home: &Home, evict_after: Option<Duration>, store: &Arc<Store>) {
 /// Whether the home has a recording. One that does not tell whether an object is there told the checksum of
 /// the upload instead, or else the recording would still be in the outbox.
 async fn is_whole(home: &Home, evictable: &Evictable) -> Result<bool, Fault> {
-    let paths = [(".wav", evictable.wav_bytes), (".json", None)];
-    for (ending, bytes) in paths {
-        if ending == ".wav" && bytes.is_none() {
-            continue;
-        }
-        let Some(path) = home.address().path_of(&evictable.url, ending) else { return Ok(false) };
-        match home.head(&path).await {
-            Ok(Some(object)) if bytes.is_none_or(|bytes| bytes == object.size) => {}
-            Ok(_) => return Ok(false),
-            Err(Fault::Forbidden(_)) => {}
+    let Some(wav_bytes) = evictable.wav_bytes else {
+        return home.has_object(&evictable.url, ".json", None).await;
+    };
+    let (ending, bytes) = match evictable.is_flac {
+        false => (".wav", wav_bytes),
+        true => match home.audio_of(&evictable.url).await {
+            Ok(Some(Audio { ending, bytes })) => (ending, bytes),
+            Ok(None) => return Ok(false),
+            Err(Fault::Forbidden(_)) => return Ok(true),
             Err(fault) => return Err(fault),
-        }
-    }
-    Ok(true)
+        },
+    };
+    Ok(home.has_object(&evictable.url, ending, Some(bytes)).await?
+        && home.has_object(&evictable.url, ".json", None).await?)
 }

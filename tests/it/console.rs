@@ -505,7 +505,7 @@ fn the_console_of_a_home_lists_finds_plays_and_draws_what_all_recorders_have_rec
         let recorder = "return ['#welcome', '#tab-live', '.quietdanger', '.listen'].filter((part) => \
             document.querySelector(part)?.checkVisibility())";
         assert_eq!(browser.eval(recorder).await, json!([]));
-        let search = browser.driver.find(By::Css("input[type=search]")).await.unwrap();
+        let search = browser.driver.find(By::Css("#filters input[type=search]")).await.unwrap();
         search.send_keys("nobody").await.unwrap();
         browser.wait("document.getElementById('recordings-none').checkVisibility()").await;
         search.clear().await.unwrap();

@@ -5,6 +5,7 @@ pub(crate) mod admin;
 pub(crate) mod bot;
 pub(crate) mod bucket;
 pub(crate) mod client;
+pub(crate) mod clouds;
 pub(crate) mod disk;
 pub(crate) mod fixtures;
 pub(crate) mod intermediary;

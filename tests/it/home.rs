@@ -3,6 +3,7 @@
 
 mod backends;
 mod faults;
+mod flac;
 mod kept;
 mod kills;
 mod many;

@@ -156,8 +156,10 @@ fn the_rules_and_the_dashboard_ask_for_metrics_that_there_are() {
     let dir = tempfile::tempdir().unwrap();
     let options =
         ["--admin", "127.0.0.1:0", "--webhook", "http://127.0.0.1:9/", "--webhook-secret"];
-    let setup =
-        Setup::new(dir.path()).args(&options).args(&["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]);
+    let home = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", home.path().display());
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let setup = Setup::new(dir.path()).args(&options).args(&[secret, "--home", &url]);
     let server = setup.start();
     let text = eventually(PATIENCE, "the receiver is known", || {
         let (_, text) = server.ask_admin("/metrics");

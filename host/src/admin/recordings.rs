@@ -4,10 +4,9 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -22,19 +21,18 @@ use object_store::path::Path as ObjectPath;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::runtime::Handle;
 
 use super::api::{as_json, asked, count};
+use super::from_home::{self, NO_RECORDING, PIECE_BYTES};
 use super::parts::Part;
 use super::{Admin, Problem, parts, stream};
 use crate::home::index::{Library, Listed};
-use crate::home::{Fault, Home, PEAKS_FROM, PIECE};
+use crate::home::{Fault, Home};
 use crate::instance::Instance;
 use crate::lock::lock;
 use crate::record::{
     Cursor, Filter, Key, Page, Record, Summary, UnknownEncoding, Wav, day_of, parse_day,
 };
-use crate::store::outline::{self, Peaks, Source};
 use crate::tasks;
 
 /// Recordings on one page: the default and the maximum.
@@ -45,25 +43,14 @@ const PAGE_MAX: usize = 200;
 const COLUMNS: usize = 800;
 const COLUMNS_MAX: usize = 4000;
 
-/// Bytes of a file that are read and sent at once.
-const PIECE_BYTES: u64 = 64 * 1024;
-
 /// Longest search text, in bytes.
 const SEARCH_BYTES_MAX: usize = 200;
-
-/// Error text for a path that names no recording.
-const NO_RECORDING: &str = "there is no such recording";
 
 /// The longest wait of a list of the disk for the home.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Time for which lists of the disk do not ask a home that did not answer.
 const REST: Duration = Duration::from_secs(10);
-
-/// Most bytes of samples that are read of the home for a waveform. Of longer files only parts are read, in
-/// this number of columns.
-const WAVE_BYTES_MAX: u64 = 16 << 20;
-const WAVE_COLUMNS: usize = 100;
 
 /// The place of a recording.
 enum Place {
@@ -196,18 +183,6 @@ fn joined(pages: Vec<Page<Item>>, limit: usize) -> Page<Item> {
     items.truncate(limit);
     let next = items.last().map(|item| item.place.clone());
     Page { records: items, next }
-}
-
-impl From<Fault> for Problem {
-    fn from(fault: Fault) -> Self {
-        let status = match &fault {
-            Fault::Away { .. } | Fault::Unwell(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Fault::Missing(_) => StatusCode::NOT_FOUND,
-            Fault::Forbidden(_) | Fault::Taken(_) | Fault::Refused(_) => StatusCode::BAD_GATEWAY,
-            Fault::Local(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self::new(status, format!("the home does not give it: {fault}"))
-    }
 }
 
 #[derive(Deserialize)]
@@ -369,9 +344,9 @@ pub(super) async fn peaks(
     record.format.spec().map_err(unknown)?;
     let no_audio = || Problem::new(StatusCode::NOT_FOUND, "the recording has no audio");
     if let (Place::Home(url), Some(library)) = (place, &admin.sources.library) {
-        let wav = record.wav.as_ref().ok_or_else(no_audio)?.bytes;
+        let wav = record.wav.clone().ok_or_else(no_audio)?;
         return Ok(as_json(
-            &peaks_in_home(&admin, library.home(), &url, record, wav, columns).await?,
+            &from_home::peaks(&admin, library.home(), &url, record, &wav, columns).await?,
         ));
     }
     let (wanted, drawn) = (key.clone(), record.clone());
@@ -388,82 +363,31 @@ pub(super) async fn peaks(
     Ok(as_json(&peaks))
 }
 
-/// The waveform of a recording in the home: from its peaks, or from the samples.
-async fn peaks_in_home(
-    admin: &Admin,
-    home: &Home,
-    url: &str,
-    record: Record,
-    wav_bytes: u64,
-    columns: usize,
-) -> Result<Peaks, Problem> {
-    let path = |ending| home.address().path_of(url, ending);
-    if wav_bytes > PEAKS_FROM
-        && let Some(path) = path(".peaks")
-        && let Ok(content) = home.get(&path).await
-        && let Some(peaks) = outline::outline_of_peaks(content.to_vec(), &record, columns)
-    {
-        return Ok(peaks);
-    }
-    let Some(path) = path(".wav") else {
-        return Err(Problem::new(StatusCode::NOT_FOUND, NO_RECORDING));
-    };
-    let is_long = wav_bytes > WAVE_BYTES_MAX;
-    let columns = if is_long { columns.min(WAVE_COLUMNS) } else { columns };
-    let piece = if is_long { WAVE_BYTES_MAX / WAVE_COLUMNS as u64 } else { PIECE };
-    let source = InHome {
-        home: home.clone(),
-        path,
-        bytes: wav_bytes,
-        piece,
-        held: Mutex::default(),
-        runtime: Handle::current(),
-    };
-    let _turn = admin.readers.acquire().await.map_err(Problem::internal)?;
-    let drawn = tasks::blocking(move || {
-        outline::outline_of_samples(&source, &record, columns, WAVE_BYTES_MAX)
-    });
-    let drawn = drawn.await.map_err(Problem::internal)?;
-    drawn.map_err(|error| {
-        Problem::new(StatusCode::BAD_GATEWAY, format!("the home does not give the audio: {error}"))
-    })
-}
-
-/// A WAV in the home, for a thread that may wait.
-struct InHome {
-    home: Home,
-    path: ObjectPath,
+/// The audio of a recording: the WAV, or the FLAC that stands for it in the home.
+struct Audio {
+    kind: &'static str,
+    /// The ending of its name.
+    ending: &'static str,
     bytes: u64,
-    /// Bytes that are asked for at once.
-    piece: u64,
-    /// The last piece, and its place.
-    held: Mutex<(u64, Bytes)>,
-    runtime: Handle,
+    etag: String,
+    place: AudioPlace,
 }
 
-impl Source for InHome {
-    fn fill(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
-        let mut held = lock(&self.held);
-        let wanted = buffer.len() as u64;
-        if at < held.0 || at + wanted > held.0 + held.1.len() as u64 {
-            let end = (at + wanted.max(self.piece)).min(self.bytes).max(at + wanted);
-            let read = self.runtime.block_on(self.home.read(&self.path, at..end));
-            *held = (at, read.map_err(io::Error::other)?);
-        }
-        let from = (at - held.0) as usize;
-        let bytes = held.1.get(from..from + buffer.len());
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-}
-
-/// The bytes of a recording's WAV.
-enum Audio {
+/// The bytes of the audio.
+enum AudioPlace {
     File(File),
     Home(Home, ObjectPath),
 }
 
-/// `GET /api/v1/recordings/{day}/{id}/audio`: the WAV, or a part of it.
+impl Audio {
+    fn of_wav(wav: &Wav, place: AudioPlace) -> Self {
+        let (kind, ending) = ("audio/wav", ".wav");
+        Self { kind, ending, bytes: wav.bytes, etag: wav.etag(), place }
+    }
+}
+
+/// `GET /api/v1/recordings/{day}/{id}/audio`: the WAV, or the FLAC that stands for it in the home, or a part of
+/// either.
 pub(super) async fn audio(
     State(admin): State<Admin>,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -473,34 +397,35 @@ pub(super) async fn audio(
 ) -> Result<Response, Problem> {
     let (key, query) = (recording_key(path)?, asked(query)?);
     let instance = instance(query.instance.as_deref())?;
-    let (wav, audio) = admin.open_audio(&key, instance.as_ref()).await?;
-    let (etag, name) = (wav.etag(), format!("{}.wav", key.id()));
+    let Audio { kind, ending, bytes, etag, place } =
+        admin.open_audio(&key, instance.as_ref()).await?;
+    let name = format!("{}{ending}", key.id());
     let head = [
         (header::ACCEPT_RANGES, "bytes".to_owned()),
         (header::CACHE_CONTROL, "private, no-cache, no-transform".to_owned()),
         (header::CONTENT_DISPOSITION, format!("inline; filename=\"{name}\"")),
-        (header::CONTENT_TYPE, "audio/wav".to_owned()),
+        (header::CONTENT_TYPE, kind.to_owned()),
         (header::ETAG, etag.clone()),
     ];
     if parts::is_known(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, head).into_response());
     }
-    let (status, range) = match parts::asked(&method, &headers, &etag, wav.bytes) {
-        Part::Whole => (StatusCode::OK, 0..wav.bytes),
+    let (status, range) = match parts::asked(&method, &headers, &etag, bytes) {
+        Part::Whole => (StatusCode::OK, 0..bytes),
         Part::Range(range) => (StatusCode::PARTIAL_CONTENT, range),
         Part::Beyond => {
-            let range = [(header::CONTENT_RANGE, format!("bytes */{}", wav.bytes))];
+            let range = [(header::CONTENT_RANGE, format!("bytes */{bytes}"))];
             let detail = "the range holds no byte of the recording";
             let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, detail);
             return Ok((range, problem).into_response());
         }
     };
     let length = [(header::CONTENT_LENGTH, (range.end - range.start).to_string())];
-    let part = format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), wav.bytes);
-    let body = match audio {
+    let part = format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), bytes);
+    let body = match place {
         _ if method == Method::HEAD => Body::empty(),
-        Audio::File(file) => file_body(file, range),
-        Audio::Home(home, path) => home_body(home, path, range).await?,
+        AudioPlace::File(file) => file_body(file, range),
+        AudioPlace::Home(home, path) => from_home::body(home, path, range).await?,
     };
     let mut response = (status, head, length, body).into_response();
     if status == StatusCode::PARTIAL_CONTENT {
@@ -511,19 +436,15 @@ pub(super) async fn audio(
 }
 
 impl Admin {
-    /// The WAV of a recording, on the disk or in the home.
-    async fn open_audio(
-        &self,
-        key: &Key,
-        instance: Option<&Instance>,
-    ) -> Result<(Wav, Audio), Problem> {
+    /// The audio of a recording, on the disk or in the home.
+    async fn open_audio(&self, key: &Key, instance: Option<&Instance>) -> Result<Audio, Problem> {
         let no_audio = || Problem::new(StatusCode::NOT_FOUND, "the recording has no audio");
         let (mut record, mut place) = self.record(key, instance).await?;
         if let Place::Disk = place {
             let opened = key.clone();
             let file = self.read(move |store| store.open_wav(&opened)).await?;
             if let (Some(file), Some(wav)) = (file, record.wav) {
-                return Ok((wav, Audio::File(file)));
+                return Ok(Audio::of_wav(&wav, AudioPlace::File(file)));
             }
             // It may have been evicted meanwhile.
             let found = self.record_in_home(key, instance).await?;
@@ -532,9 +453,18 @@ impl Admin {
         let (Place::Home(url), Some(library)) = (place, &self.sources.library) else {
             return Err(no_audio());
         };
-        let path = library.home().address().path_of(&url, ".wav");
-        let (Some(wav), Some(path)) = (record.wav, path) else { return Err(no_audio()) };
-        Ok((wav, Audio::Home(library.home().clone(), path)))
+        let (home, wav) = (library.home(), record.wav.ok_or_else(no_audio)?);
+        let place = |ending| {
+            let path = home.address().path_of(&url, ending).ok_or_else(no_audio)?;
+            Ok::<_, Problem>(AudioPlace::Home(home.clone(), path))
+        };
+        Ok(match wav.made() {
+            Some((_, made)) => {
+                let (kind, ending, etag) = ("audio/flac", ".flac", format!("\"{}\"", made.sha256));
+                Audio { kind, ending, bytes: made.bytes, etag, place: place(ending)? }
+            }
+            None => Audio::of_wav(&wav, place(".wav")?),
+        })
     }
 }
 
@@ -558,36 +488,6 @@ fn file_body(file: File, range: Range<u64>) -> Body {
         }
         Ok(())
     })
-}
-
-/// A part of a WAV in the home. The first piece is there before the answer begins.
-async fn home_body(home: Home, path: ObjectPath, range: Range<u64>) -> Result<Body, Problem> {
-    if range.is_empty() {
-        return Ok(Body::empty());
-    }
-    let end_of = move |at: u64| (at + PIECE).min(range.end);
-    let (mut at, end) = (range.start, range.end);
-    let mut piece = home.read(&path, at..end_of(at)).await?;
-    Ok(stream::body(async move |feed| {
-        loop {
-            at += piece.len() as u64;
-            while !piece.is_empty() {
-                let slice = piece.split_to(piece.len().min(PIECE_BYTES as usize));
-                feed.send(slice).await?;
-            }
-            if at >= end {
-                return Ok(());
-            }
-            match home.read(&path, at..end_of(at)).await {
-                Ok(next) => piece = next,
-                Err(error) => {
-                    // As of a file.
-                    tracing::warn!(%error, %path, "the home stopped giving the audio of a recording");
-                    return Ok(());
-                }
-            }
-        }
-    }))
 }
 
 fn recording_key(path: Result<Path<(String, String)>, PathRejection>) -> Result<Key, Problem> {

@@ -135,6 +135,9 @@ pub enum Error {
     /// Without a home nothing is ever evicted.
     #[error("--evict-after needs a --home: a recording on the disk is the only one there is")]
     EvictWithoutHome,
+    /// Without a home nothing has a form there.
+    #[error("--home-format flac needs a --home: recordings on the disk are WAVs")]
+    FormatWithoutHome,
     /// The settings of the webhook are not usable.
     #[error(transparent)]
     Webhook(#[from] webhook::ConfigError),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::home::{self, Address, Encryption, Variables};
+use crate::home::{self, Address, Encryption, Form, Variables};
 use crate::instance::Instance;
 use crate::units::duration;
 
@@ -34,6 +34,16 @@ pub struct HomeArgs {
     #[arg(long, env = "CALLREEL_HOME_SSE", value_name = "KIND", requires = "home")]
     pub home_sse: Option<Encryption>,
 
+    /// Form of the audio in the home: wav, or flac, lossless and half as long. On the disk it stays WAV
+    #[arg(
+        long,
+        env = "CALLREEL_HOME_FORMAT",
+        value_name = "FORMAT",
+        default_value = "wav",
+        hide_possible_values = true
+    )]
+    pub home_format: Form,
+
     /// Name of this recorder in records and in the home; different for each recorder that shares the home,
     /// and the same after a restart. At most 64 letters, digits, `.`, `_` and `-` [default: the host name]
     #[arg(long, env = "CALLREEL_INSTANCE", value_name = "NAME")]
@@ -54,11 +64,15 @@ fn evict_after(text: &str) -> Result<EvictAfter, String> {
 impl HomeArgs {
     /// The settings of the home, if there is one.
     pub(crate) fn config(&self) -> Result<Option<home::Config>, super::Error> {
+        if self.home.is_none() && self.home_format != Form::Wav {
+            return Err(super::Error::FormatWithoutHome);
+        }
         match (&self.home, self.evict_after) {
             (Some(address), EvictAfter(evict_after)) => Ok(Some(home::Config {
                 address: address.clone(),
                 variables: Variables::of_process(),
                 encryption: self.home_sse.clone(),
+                form: self.home_format,
                 evict_after,
             })),
             (None, EvictAfter(None)) => Ok(None),

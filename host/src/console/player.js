@@ -331,7 +331,10 @@ export class Player {
     const { record, summary } = this;
     const save = (href, name, text) => el("a.button", { href, download: name }, text);
     const actions = el("div.actions");
-    if (record.wav) actions.append(save(this.audioPath, record.wav.file, `Save WAV, ${bytes(record.wav.bytes)}`));
+    // Of a record from the home, the length of its FLAC is known: that is sent.
+    const isFlac = Boolean(record.wav?.flac?.bytes);
+    const audio = isFlac ? record.wav.flac : record.wav;
+    if (audio) actions.append(save(this.audioPath, audio.file, `Save ${isFlac ? "FLAC" : "WAV"}, ${bytes(audio.bytes)}`));
     actions.append(save(this.path, `${record.id}.json`, "Save record"));
     if (this.allowsDelete) {
       const button = el("button.button.quietdanger", { type: "button" }, "Delete …");

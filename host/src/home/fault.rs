@@ -75,6 +75,13 @@ impl Fault {
         }
     }
 
+    /// A file on the disk is not the recorded one.
+    pub(super) fn damaged() -> Self {
+        let text =
+            "its SHA-256 is not that of the record: the file was damaged or changed on the disk";
+        Self::Local(text.to_owned())
+    }
+
     /// The error of a file on the disk.
     pub(super) fn local(error: &std::io::Error) -> Self {
         Self::Local(error.to_string())

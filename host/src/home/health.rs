@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Address;
+use super::Home;
 use crate::outbox::Outbox;
 
 /// The state of the home.
@@ -22,6 +22,10 @@ pub struct Health {
     pub uploaded: u64,
     /// Recordings that it lacks although it works: each has a fault of its own, which the log tells.
     pub stuck: u64,
+    /// Bytes sent to it since the start, those of requests that failed as well; 0 for a folder.
+    pub sent_bytes: u64,
+    /// Bytes received from it, what was read back to be compared among them; 0 for a folder.
+    pub received_bytes: u64,
     /// The error of the last try; absent if it succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -32,15 +36,18 @@ pub struct Health {
 
 impl Health {
     /// The state of the home with this outbox.
-    pub(crate) fn of(address: &Address, outbox: &Outbox) -> Self {
+    pub(crate) fn of(home: &Home, outbox: &Outbox) -> Self {
+        let (sent_bytes, received_bytes) = home.traffic();
         let receiver = outbox.health().receivers.into_iter().next().unwrap_or_default();
         Self {
-            url: address.to_string(),
+            url: home.address().to_string(),
             pending: receiver.pending,
             pending_bytes: receiver.bytes,
             oldest_s: receiver.oldest_s,
             uploaded: receiver.delivered,
             stuck: receiver.stuck,
+            sent_bytes,
+            received_bytes,
             error: receiver.error,
             failing_since: receiver.failing_since,
         }

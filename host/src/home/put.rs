@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 use data_encoding::{BASE64, HEXLOWER};
 use futures_util::StreamExt as _;
 use hyper::body::Bytes;
+use md5::Md5;
 use object_store::path::Path;
 use object_store::{
     Extensions, GetOptions, GetResult, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions,
     PutPayload,
 };
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest, Sha256};
 
 use super::fault::{self, Fault};
 use super::transport::StoredChecksum;
@@ -57,6 +58,13 @@ struct Put {
     stored: String,
 }
 
+/// Content that was put, for another digest of it.
+#[derive(Clone, Copy)]
+enum Content<'c> {
+    Bytes(&'c Bytes),
+    File(&'c Upload),
+}
+
 impl Home {
     /// Puts a small object, if there is none. One that is there must be equal: then nothing is done.
     ///
@@ -85,7 +93,9 @@ impl Home {
         if let Some(to) = self.folder_of(path) {
             let put = self.digest(upload).await?;
             return match folder::copy(Arc::clone(&upload.file), to).await {
-                Ok(()) | Err(Fault::Taken(_)) => self.compare(path, &put).await,
+                Ok(()) | Err(Fault::Taken(_)) => {
+                    self.compare(path, &put, Content::File(upload)).await
+                }
                 Err(fault) => Err(fault),
             };
         }
@@ -102,22 +112,27 @@ impl Home {
 
     async fn put_whole(&self, path: &Path, content: Bytes, put: &Put) -> Result<(), Fault> {
         if let Some(to) = self.folder_of(path) {
-            return match folder::put(to, content).await {
-                Ok(()) | Err(Fault::Taken(_)) => self.compare(path, put).await,
+            return match folder::put(to, content.clone()).await {
+                Ok(()) | Err(Fault::Taken(_)) => {
+                    self.compare(path, put, Content::Bytes(&content)).await
+                }
                 Err(fault) => Err(fault),
             };
         }
         let is_exclusive = self.0.is_exclusive.load(Ordering::Relaxed);
         if !is_exclusive && self.head(path).await?.is_some() {
-            return self.compare(path, put).await;
+            return self.compare(path, put, Content::Bytes(&content)).await;
         }
         let mode = if is_exclusive { PutMode::Create } else { PutMode::Overwrite };
         let options = PutOptions { mode, ..PutOptions::default() };
-        match self.0.store.put_opts(path, PutPayload::from(content), options).await {
+        let payload = PutPayload::from(content.clone());
+        let content = Content::Bytes(&content);
+        match self.0.store.put_opts(path, payload, options).await {
             Ok(done) if is_checked(&done.extensions, put) => Ok(()),
-            Ok(_) => self.compare(path, put).await,
+            Ok(done) if self.has_tag(done.e_tag.as_deref(), content).await? => Ok(()),
+            Ok(_) => self.compare(path, put, content).await,
             Err(error) => match self.fault(&error) {
-                Fault::Taken(_) => self.compare(path, put).await,
+                Fault::Taken(_) => self.compare(path, put, content).await,
                 fault => Err(fault),
             },
         }
@@ -144,7 +159,7 @@ impl Home {
             Ok(None) | Err(Fault::Forbidden(_)) => {}
             Ok(Some(_)) => {
                 let put = self.digest(upload).await?;
-                return self.compare(path, &put).await;
+                return self.compare(path, &put, Content::File(upload)).await;
             }
             Err(fault) => return Err(fault),
         }
@@ -174,7 +189,7 @@ impl Home {
         match sent.await {
             Ok(put) => {
                 notes.end();
-                self.compare(path, &put).await
+                self.compare(path, &put, Content::File(upload)).await
             }
             Err(fault) => {
                 // Where that fails as well, the note has the next try do it.
@@ -216,19 +231,6 @@ impl Home {
         }
     }
 
-    /// Whether a small object is there.
-    ///
-    /// # Errors
-    /// As of [`has_file`](Self::has_file), by content.
-    pub(super) async fn has(&self, path: &Path, content: &Bytes) -> Result<bool, Fault> {
-        match self.get(path).await {
-            Ok(found) if found == content => Ok(true),
-            Ok(_) => Err(other(path, "its content is another one")),
-            Err(Fault::Missing(_)) => Ok(false),
-            Err(fault) => Err(fault),
-        }
-    }
-
     /// The answer to a question for an object and its checksum.
     async fn look(&self, path: &Path) -> Result<Option<GetResult>, Fault> {
         let options = GetOptions { head: true, ..GetOptions::default() };
@@ -241,9 +243,9 @@ impl Home {
         }
     }
 
-    /// Compares an object with content: by length, and by the checksum that the store keeps, or else by
-    /// reading it.
-    async fn compare(&self, path: &Path, put: &Put) -> Result<(), Fault> {
+    /// Compares an object with content: by length, and by the SHA-256 that the store keeps, or else by an entity tag
+    /// that is an MD5, or else by reading it.
+    async fn compare(&self, path: &Path, put: &Put, content: Content<'_>) -> Result<(), Fault> {
         let Some(found) = self.look(path).await? else {
             return Err(Fault::Unwell(format!("{path} is not there although the store took it")));
         };
@@ -251,10 +253,54 @@ impl Home {
             let reason = format!("it has {} bytes, not {}", found.meta.size, put.bytes);
             return Err(other(path, &reason));
         }
-        if is_checked(&found.extensions, put) || self.read_back(path).await? == put.sha256 {
+        if is_checked(&found.extensions, put)
+            || self.has_tag(found.meta.e_tag.as_deref(), content).await?
+            || self.read_back(path).await? == put.sha256
+        {
             return Ok(());
         }
         Err(other(path, "its SHA-256 is another one"))
+    }
+
+    /// Whether an entity tag is the MD5 of this content, as S3 gives one to an object: in parts, the MD5 of the MD5s
+    /// of the parts, with `-N` behind it. Any other tag tells nothing: those of other stores, and of objects that are
+    /// encrypted by a key service. Against damage, not against forgery.
+    async fn has_tag(&self, tag: Option<&str>, content: Content<'_>) -> Result<bool, Fault> {
+        let Some(tag) = tag.map(|tag| tag.trim_matches('"')) else { return Ok(false) };
+        let (digits, parts) = tag.split_once('-').unwrap_or((tag, ""));
+        let is_md5 = digits.len() == 32
+            && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && parts.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_md5 {
+            return Ok(false);
+        }
+        let found = match content {
+            Content::Bytes(content) => HEXLOWER.encode(&Md5::digest(content)),
+            Content::File(upload) => {
+                let (mut of_parts, mut first, mut at, mut parts) = (Md5::new(), None, 0, 0);
+                while at < upload.bytes || parts == 0 {
+                    let count = PART.min(upload.bytes - at);
+                    let _room = self.room(count).await;
+                    let md5 = read(upload, at, count, Md5::new()).await?.1.finalize();
+                    of_parts.update(md5);
+                    first.get_or_insert(md5);
+                    (at, parts) = (at + count, parts + 1);
+                }
+                match first {
+                    Some(md5) if parts == 1 => HEXLOWER.encode(&md5),
+                    _ => format!("{}-{parts}", HEXLOWER.encode(&of_parts.finalize())),
+                }
+            }
+        };
+        Ok(found.eq_ignore_ascii_case(tag))
+    }
+
+    /// The SHA-256 of a file, in hexadecimal digits.
+    ///
+    /// # Errors
+    /// [`Fault::Local`] if the file cannot be read or is not the recorded one.
+    pub(super) async fn sha256_of(&self, upload: &Upload) -> Result<String, Fault> {
+        Ok(HEXLOWER.encode(&self.digest(upload).await?.sha256))
     }
 
     /// The SHA-256 of an object, by reading it.
@@ -304,7 +350,7 @@ impl Home {
     }
 }
 
-fn other(path: &Path, reason: &str) -> Fault {
+pub(super) fn other(path: &Path, reason: &str) -> Fault {
     Fault::Taken(format!("another object is at {path}: {reason}; it was not replaced"))
 }
 
@@ -316,27 +362,24 @@ fn is_checked(told: &Extensions, put: &Put) -> bool {
 /// Fails if a file is not the recorded one.
 fn check(upload: &Upload, sha256: [u8; 32]) -> Result<(), Fault> {
     match &upload.sha256 {
-        Some(recorded) if *recorded != HEXLOWER.encode(&sha256) => Err(Fault::Local(
-            "its SHA-256 is not that of the record: the file was damaged or changed on the disk"
-                .to_owned(),
-        )),
+        Some(recorded) if *recorded != HEXLOWER.encode(&sha256) => Err(Fault::damaged()),
         _ => Ok(()),
     }
 }
 
 /// Reads `count` bytes of a file from `at` on, and takes them into a digest.
-async fn read(
+async fn read<D: Digest + Send + 'static>(
     upload: &Upload,
     at: u64,
     count: u64,
-    mut sha256: Sha256,
-) -> Result<(Bytes, Sha256), Fault> {
+    mut digest: D,
+) -> Result<(Bytes, D), Fault> {
     let file = Arc::clone(&upload.file);
     let read = tasks::blocking(move || {
         let mut content = vec![0; count as usize];
         file.read_exact_at(&mut content, at)?;
-        sha256.update(&content);
-        Ok((Bytes::from(content), sha256))
+        digest.update(&content);
+        Ok((Bytes::from(content), digest))
     });
     match read.await {
         Ok(read) => read.map_err(|error: std::io::Error| Fault::local(&error)),

@@ -28,7 +28,7 @@ impl Home {
     }
 }
 
-/// The digest of a WAV that is read back, compared with its record.
+/// The digest of audio that is read back, compared with its record.
 pub struct Digest {
     sha256: Sha256,
     /// The bytes that the recorded digest is of.
@@ -38,10 +38,14 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Compares with the digest of the whole file, or with that of the samples where the record has no other.
+    /// Compares with the digest of the whole object, of a FLAC or of a WAV, or with that of the samples where the
+    /// record has no other of a WAV.
     #[must_use]
-    pub fn of(record: &Record) -> Self {
+    pub fn of_object(record: &Record) -> Self {
         let wav = record.wav.as_ref();
+        if let Some((_, made)) = wav.and_then(|wav| wav.made()) {
+            return Self::of_whole(&made.sha256);
+        }
         let whole = wav.and_then(|wav| wav.sha256.clone());
         let bytes = wav.map_or(0, |wav| wav.bytes);
         let (part, wanted) = match (whole, record.format.spec()) {
@@ -54,6 +58,12 @@ impl Digest {
             (None, Err(_)) => (0..bytes, None),
         };
         Self { sha256: Sha256::new(), part, wanted, at: 0 }
+    }
+
+    /// Compares with the SHA-256 of all bytes, in hexadecimal digits.
+    #[must_use]
+    pub fn of_whole(sha256: &str) -> Self {
+        Self { sha256: Sha256::new(), part: 0..u64::MAX, wanted: Some(sha256.to_owned()), at: 0 }
     }
 
     /// Takes the next bytes of the file.

@@ -60,6 +60,14 @@ const LEFT_ALONE_MAX: Duration = Duration::from_secs(60 * 60);
 pub(super) struct Transport {
     client: Client<Dialer, Pieces>,
     left_alone: Arc<LeftAlone>,
+    traffic: Arc<Traffic>,
+}
+
+/// Bytes of bodies that went to a store and came from it, tries that failed among them.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) sent: AtomicU64,
+    pub(super) received: AtomicU64,
 }
 
 /// The time until which a store wants no request, as it said with 429 or 503.
@@ -97,12 +105,17 @@ impl Transport {
             .pool_max_idle_per_host(IDLE_MAX)
             .pool_timer(TokioTimer::new())
             .build(Dialer(Arc::new(connector)));
-        Self { client, left_alone: Arc::default() }
+        Self { client, left_alone: Arc::default(), traffic: Arc::default() }
     }
 
     /// The store's wish to be left alone.
     pub(super) fn left_alone(&self) -> Arc<LeftAlone> {
         Arc::clone(&self.left_alone)
+    }
+
+    /// The bytes that went over it.
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 }
 
@@ -126,7 +139,8 @@ impl HttpService for Transport {
             return Err(HttpError::new(HttpErrorKind::Unknown, io::Error::other(text)));
         }
         let moved = Arc::<AtomicU64>::default();
-        let request = request.map(|whole| Pieces::new(whole, Arc::clone(&moved)));
+        let traffic = Arc::clone(&self.traffic);
+        let request = request.map(|whole| Pieces::new(whole, Arc::clone(&moved), traffic));
         let mut asked = std::pin::pin!(self.client.request(request));
         let (mut seen, mut since) = (0, Instant::now());
         let answer = loop {
@@ -150,7 +164,10 @@ impl HttpService for Transport {
         let sha256 = sha256.map(|sha256| StoredChecksum { sha256: sha256.to_owned() });
         let (mut parts, body) = answer.into_parts();
         parts.extensions.extend(sha256.map(extension).unwrap_or_default());
-        Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(Answer::new(body))))
+        Ok(HttpResponse::from_parts(
+            parts,
+            HttpResponseBody::new(Answer::new(body, Arc::clone(&self.traffic))),
+        ))
     }
 }
 
@@ -176,11 +193,12 @@ struct Pieces {
     whole: HttpRequestBody,
     rest: Bytes,
     moved: Arc<AtomicU64>,
+    traffic: Arc<Traffic>,
 }
 
 impl Pieces {
-    const fn new(whole: HttpRequestBody, moved: Arc<AtomicU64>) -> Self {
-        Self { whole, rest: Bytes::new(), moved }
+    const fn new(whole: HttpRequestBody, moved: Arc<AtomicU64>, traffic: Arc<Traffic>) -> Self {
+        Self { whole, rest: Bytes::new(), moved, traffic }
     }
 }
 
@@ -204,6 +222,7 @@ impl Body for Pieces {
         let count = self.rest.len().min(PIECE);
         let piece = self.rest.split_to(count);
         self.moved.fetch_add(count as u64, Ordering::Relaxed);
+        self.traffic.sent.fetch_add(count as u64, Ordering::Relaxed);
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
@@ -221,11 +240,12 @@ impl Body for Pieces {
 struct Answer {
     body: Incoming,
     patience: Pin<Box<Sleep>>,
+    traffic: Arc<Traffic>,
 }
 
 impl Answer {
-    fn new(body: Incoming) -> Self {
-        Self { body, patience: Box::pin(sleep(STALL)) }
+    fn new(body: Incoming, traffic: Arc<Traffic>) -> Self {
+        Self { body, patience: Box::pin(sleep(STALL)), traffic }
     }
 }
 
@@ -239,6 +259,8 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             self.patience.as_mut().reset(Instant::now() + STALL);
+            let count = frame.iter().flatten().filter_map(|frame| frame.data_ref()).map(Bytes::len);
+            self.traffic.received.fetch_add(count.sum::<usize>() as u64, Ordering::Relaxed);
             let broken = |error| HttpError::new(HttpErrorKind::Interrupted, error);
             return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
         }

@@ -14,10 +14,11 @@ use tokio::sync::Mutex;
 use super::fault::Fault;
 use super::index::{Indexer, Line};
 use super::probe::Probe;
-use super::{Home, Parts, Upload};
-use crate::disk::{self, WholeFile, found, is_there, read_small, sync_dir};
+use super::put::other;
+use super::{Form, Home, Parts, Upload, flac};
+use crate::disk::{self, WholeFile, create_dir, found, is_there, read_small, sync_dir};
 use crate::outbox::{self, Answer, Outbox};
-use crate::record::{Key, Record, Wav};
+use crate::record::{InFlac, Key, Record, Wav};
 use crate::tasks;
 
 /// The pause before the second try of a recording.
@@ -45,6 +46,8 @@ enum Local {
 /// The files of a finished recording.
 struct Files {
     wav: Option<Upload>,
+    /// The name of the FLAC that the home is to get in the place of the WAV.
+    flac: Option<String>,
     json: Bytes,
     /// The peaks of a WAV that is long enough to be drawn from them.
     peaks: Option<Bytes>,
@@ -105,7 +108,10 @@ impl Uploader {
             Local::Ready(files) => self.home.put_recording(url, files, &note).await,
             Local::NotYet => return Answer::NotYet,
             Local::Deleted => {
-                self.home.give_up_parts(&wav_path, &note).await;
+                let is_flac = record.wav.as_ref().is_some_and(|wav| wav.flac.is_some());
+                let flac_path = self.home.address().path_of(url, flac::ENDING);
+                let path = flac_path.filter(|_| is_flac).unwrap_or(wav_path);
+                self.home.give_up_parts(&path, &note).await;
                 return Answer::Unwanted("it was deleted on the disk before".to_owned());
             }
         };
@@ -153,12 +159,30 @@ fn answer(fault: Fault) -> Answer {
 }
 
 impl Home {
-    async fn put_recording(&self, url: &str, files: Files, note: &Note) -> Result<(), Fault> {
+    async fn put_recording(&self, url: &str, mut files: Files, note: &Note) -> Result<(), Fault> {
         let (wav_path, json_path) = paths(self, url)?;
+        let path = |ending| self.address().path_of(url, ending);
+        if let (Some(file), Some(wav), Some(path)) =
+            (files.flac.take(), &files.wav, path(flac::ENDING))
+        {
+            // A FLAC takes seconds to make: the store is asked first, whether it is there and has none.
+            match self.has_recording(url, &files).await {
+                Ok(true) => return Ok(()),
+                Ok(false) | Err(Fault::Forbidden(_)) => {}
+                Err(fault) => return Err(fault),
+            }
+            let made = self.put_flac(&path, wav, note.dir(), note).await?;
+            let is_made = made.is_some();
+            let in_flac = made.map(|made| InFlac { file, made: Some(made) });
+            files.json = flac::with_flac(&files.json, in_flac)?;
+            if is_made {
+                files.wav = None;
+            }
+        }
         if let Some(wav) = &files.wav {
             self.put_file(&wav_path, wav, note).await?;
         }
-        if let Some((peaks, path)) = files.peaks.zip(self.address().path_of(url, ".peaks")) {
+        if let Some((peaks, path)) = files.peaks.zip(path(".peaks")) {
             // A recording without them is drawn from its samples.
             if let Err(fault) = self.put(&path, peaks).await {
                 tracing::debug!(%fault, %path, "cannot upload the peaks of a recording");
@@ -167,9 +191,37 @@ impl Home {
         // The record says that the recording is whole.
         self.put(&json_path, files.json).await
     }
+
+    /// Whether a recording is there, in whatever form its audio is.
+    ///
+    /// # Errors
+    /// [`Fault::Taken`] if an object differs; see [`Fault`] for the rest.
+    async fn has_recording(&self, url: &str, files: &Files) -> Result<bool, Fault> {
+        let (wav_path, json_path) = paths(self, url)?;
+        let json = match self.get(&json_path).await {
+            Ok(json) => Some(json),
+            Err(Fault::Missing(_)) => None,
+            Err(fault) => return Err(fault),
+        };
+        let found: Option<Record> =
+            json.as_ref().and_then(|json| serde_json::from_slice(json).ok());
+        let made = found.and_then(|record| Some(record.wav?.made()?.1.clone()));
+        let has_audio = match (&files.wav, made, self.address().path_of(url, flac::ENDING)) {
+            (None, _, _) => true,
+            (Some(wav), Some(made), Some(path)) => self.has_flac(&path, &made, wav).await?,
+            (Some(_), None, _) if files.flac.is_some() && json.is_none() => false,
+            (Some(wav), _, _) => self.has_file(&wav_path, wav).await?,
+        };
+        match json {
+            Some(json) if flac::are_equal(&json, &files.json) => Ok(has_audio),
+            Some(_) => Err(other(&json_path, "its content is another one")),
+            None => Ok(false),
+        }
+    }
 }
 
-/// Uploads a finished recording of the directory `dir` to its URL in the home, unless it is there.
+/// Uploads a finished recording of the directory `dir` to its URL in the home, unless it is there. `form`: that of
+/// the audio of a recording which was not made for a home.
 ///
 /// # Errors
 /// As of [`Home::put_file`]; [`Fault::Local`] also if its files are not there or differ from the record.
@@ -179,13 +231,19 @@ pub(crate) async fn upload(
     key: &Key,
     wav: Option<&Wav>,
     url: &str,
+    form: Form,
 ) -> Result<(), Fault> {
     if compare(home, dir, key, wav, url).await? == Found::Equal {
         return Ok(());
     }
     let note = Note(Outbox::of_home(dir, None).note_path(&outbox::entry_id(key)));
     match local(dir, key, wav).await? {
-        Local::Ready(files) => home.put_recording(url, files, &note).await,
+        Local::Ready(mut files) => {
+            if form == Form::Flac && files.wav.is_some() {
+                files.flac.get_or_insert_with(|| format!("{}{}", key.id(), flac::ENDING));
+            }
+            home.put_recording(url, files, &note).await
+        }
         Local::NotYet | Local::Deleted => Err(Fault::Local("it is not there any more".to_owned())),
     }
 }
@@ -202,7 +260,7 @@ pub(crate) enum Found {
 }
 
 /// Compares a finished recording of the directory `dir` with its objects in the home: by length, and by the
-/// digest of the WAV where the store keeps one.
+/// digest of the WAV where the store keeps one, or the record there tells of a FLAC.
 ///
 /// # Errors
 /// [`Fault::Taken`] if an object differs; [`Fault::Local`] if the files on the disk cannot be read or differ
@@ -214,15 +272,10 @@ pub(crate) async fn compare(
     wav: Option<&Wav>,
     url: &str,
 ) -> Result<Found, Fault> {
-    let (wav_path, json_path) = paths(home, url)?;
-    let Local::Ready(Files { wav: upload, json, .. }) = local(dir, key, wav).await? else {
+    let Local::Ready(files) = local(dir, key, wav).await? else {
         return Ok(Found::Equal); // It was removed meanwhile.
     };
-    let is_wav_there = match &upload {
-        Some(upload) => home.has_file(&wav_path, upload).await?,
-        None => true,
-    };
-    if is_wav_there && home.has(&json_path, &json).await? {
+    if home.has_recording(url, &files).await? {
         return Ok(Found::Equal);
     }
     let is_waiting = Outbox::of_home(dir, None).holds(key);
@@ -269,7 +322,7 @@ fn look(dir: &Path, key: &Key, wav: Option<&Wav>) -> io::Result<Local> {
     };
     let json = json.into();
     let Some(wav) = wav else {
-        return Ok(Local::Ready(Files { wav: None, json, peaks: None }));
+        return Ok(Local::Ready(Files { wav: None, flac: None, json, peaks: None }));
     };
     let Some(opened) = found(disk::open_to_read(&file(".wav")))? else {
         return match is_there(&file(".wav.part"))? {
@@ -288,11 +341,19 @@ fn look(dir: &Path, key: &Key, wav: Option<&Wav>) -> io::Result<Local> {
     let upload = Upload { file: Arc::new(opened), bytes, sha256: wav.sha256.clone() };
     let peaks = (bytes > PEAKS_FROM).then(|| read_small(&file(".peaks")).ok()).flatten();
     let peaks = peaks.filter(|peaks| !peaks.is_empty()).map(Bytes::from);
-    Ok(Local::Ready(Files { wav: Some(upload), json, peaks }))
+    let flac = wav.flac.as_ref().map(|flac| flac.file.clone());
+    Ok(Local::Ready(Files { wav: Some(upload), flac, json, peaks }))
 }
 
 /// The note of an upload in parts: a file beside the entry.
 struct Note(PathBuf);
+
+impl Note {
+    /// The folder of the entries.
+    fn dir(&self) -> PathBuf {
+        self.0.parent().map_or_else(PathBuf::new, Path::to_owned)
+    }
+}
 
 impl Parts for Note {
     fn begun(&self) -> Option<String> {
@@ -300,10 +361,12 @@ impl Parts for Note {
     }
 
     fn begin(&self, id: &str) -> io::Result<()> {
+        // An upload by hand may be the first one of the directory.
+        create_dir(&self.dir())?;
         let temporary = self.0.with_extension("upload-new");
         WholeFile { temporary: &temporary, to: &self.0, is_durable: true, replaces: true }
             .write(|file| file.write_all(id.as_bytes()))?;
-        self.0.parent().map_or(Ok(()), sync_dir)
+        sync_dir(&self.dir())
     }
 
     fn end(&self) {

@@ -227,6 +227,10 @@ impl Families<'_> {
         self.gauge("callreel_home_oldest_seconds", oldest, seconds(home.oldest_s))?;
         let uploaded = AtomicU64::new(home.uploaded);
         self.counter("callreel_home_uploaded", "Recordings uploaded to the home", &uploaded)?;
+        let sent = AtomicU64::new(home.sent_bytes);
+        self.counter("callreel_home_sent_bytes", "Bytes sent to the home", &sent)?;
+        let received = AtomicU64::new(home.received_bytes);
+        self.counter("callreel_home_received_bytes", "Bytes received from the home", &received)?;
         let stuck = "Recordings that cannot be uploaded although the home works";
         self.gauge("callreel_home_stuck", stuck, home.stuck as f64)?;
         let failing = f64::from(u8::from(home.failing_since.is_some()));

@@ -21,9 +21,40 @@ pub struct Wav {
     /// and chunks behind them. Absent in records of earlier builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_sha256: Option<String>,
+    /// The FLAC that stands for it in the home; absent where the home has the WAV itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flac: Option<Box<InFlac>>,
+}
+
+/// A FLAC in the home that stands for a WAV.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct InFlac {
+    /// Its name, beside the record in the home.
+    pub file: String,
+    /// The facts of the FLAC that was made. Only the record in the home has them.
+    #[serde(flatten)]
+    pub made: Option<Made>,
+}
+
+/// A FLAC that was made of a WAV, and verified by decoding.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Made {
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+    /// The SHA-256 of the whole WAV.
+    pub wav_sha256: String,
 }
 
 impl Wav {
+    /// The FLAC in the home, with its facts; `None` in a record of the disk.
+    #[must_use]
+    pub fn made(&self) -> Option<(&str, &Made)> {
+        let flac = self.flac.as_deref()?;
+        Some((&flac.file, flac.made.as_ref()?))
+    }
+
     /// The file's HTTP entity tag: no other file has the same.
     #[must_use]
     pub fn etag(&self) -> String {

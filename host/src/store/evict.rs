@@ -18,6 +18,8 @@ pub struct Evictable {
     pub url: String,
     /// The length of its WAV, if it has one.
     pub wav_bytes: Option<u64>,
+    /// The home was to get its audio as FLAC.
+    pub is_flac: bool,
 }
 
 impl Store {
@@ -71,6 +73,7 @@ impl Store {
 impl Evictable {
     fn new(names: Names, record: &Record) -> Option<Self> {
         let wav_bytes = record.wav.as_ref().map(|wav| wav.bytes);
-        Some(Self { names, url: record.home.as_deref()?.to_owned(), wav_bytes })
+        let is_flac = record.wav.as_ref().is_some_and(|wav| wav.flac.is_some());
+        Some(Self { names, url: record.home.as_deref()?.to_owned(), wav_bytes, is_flac })
     }
 }

@@ -174,13 +174,13 @@ impl Part {
             return Ok(None);
         }
         record.id = Some(self.id().clone());
-        self.finished.place(&self.names.key, record);
         let bytes = self.file.metadata()?.len();
         if !self.describes(record, bytes) {
             let sha256 = digest::whole(&self.file, bytes, spare)?;
             let (file, data_sha256) = (self.wav_name(), Some(digest.text()));
-            record.wav = Some(Wav { file, bytes, sha256, data_sha256 });
+            record.wav = Some(Wav { file, bytes, sha256, data_sha256, flac: None });
         }
+        self.finished.place(&self.names.key, record);
         self.complete_peaks(digest);
         write_temporary(&self.names.json_temporary(), &json_of(record)?).map(Some)
     }

@@ -170,7 +170,8 @@ fn newest_record(dir: &Path) -> io::Result<String> {
 fn sample() -> Record {
     let name = |prefix: &str| format!("{prefix}{}", "0".repeat(32));
     let id = Id::of_stream(&name("MZ"));
-    let wav = Wav { file: format!("{id}.wav"), bytes: 16_044, sha256: None, data_sha256: None };
+    let file = format!("{id}.wav");
+    let wav = Wav { file, bytes: 16_044, sha256: None, data_sha256: None, flac: None };
     let mut record = Record::unknown(Provider::Twilio, Timestamp::now());
     (record.state, record.end) = (State::Complete, End::Stop.into());
     (record.stream_id, record.call_id, record.account_id) = (name("MZ"), name("CA"), name("AC"));

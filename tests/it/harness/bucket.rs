@@ -87,6 +87,8 @@ pub(crate) enum Fault {
     NoAnswer,
     /// Passes it on at this many bytes in a second.
     Slow(usize),
+    /// Passes it on with another last byte of its body.
+    Damage,
 }
 
 /// The first line of a request.
@@ -224,15 +226,12 @@ impl Bucket {
     }
 
     /// Puts an object past the front.
-    pub(crate) fn put(&self, key: &str, content: &str) {
+    pub(crate) fn put(&self, key: &str, content: impl AsRef<[u8]>) {
+        let (content, path) = (content.as_ref(), format!("/{}/eu/{key}", self.name));
         let mut socket = TcpStream::connect(self.address).unwrap();
         let length = content.len();
-        write!(
-            socket,
-            "PUT /{}/eu/{key} HTTP/1.1\r\n{HEADERS}Content-Length: {length}\r\n\r\n{content}",
-            self.name
-        )
-        .unwrap();
+        write!(socket, "PUT {path} HTTP/1.1\r\n{HEADERS}Content-Length: {length}\r\n\r\n").unwrap();
+        socket.write_all(content).unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -352,6 +351,9 @@ impl Front {
             let end = "Connection: close\r\nContent-Length: 0\r\n\r\n";
             let _ = write!(from, "HTTP/1.1 {status} Fault\r\n{wait}{end}");
             return;
+        }
+        if let (Fault::Damage, Some(last)) = (fault, body.last_mut()) {
+            *last ^= 1;
         }
         let Ok(mut to) = TcpStream::connect(self.to) else { return };
         let lines =

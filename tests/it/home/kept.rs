@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use callreel::finished::Finished;
+use callreel::home::Home;
 use callreel::outbox::Outbox;
 use callreel::store::{self, Store};
+use object_store::memory::InMemory;
 
 use super::{is_beside, record};
 use crate::harness::admin::shelve;
@@ -39,8 +42,8 @@ fn no_option_removes_a_recording_that_the_home_lacks_however_little_room_there_i
         keep_free: Some(keep_free),
         ..store::Config::default()
     };
-    let finished =
-        Finished::default().with_home("s3://calls".parse().unwrap(), Outbox::of_home(&dir, None));
+    let home = Home::over(&"s3://calls".parse().unwrap(), Arc::new(InMemory::new()));
+    let finished = Finished::default().with_home(home, Outbox::of_home(&dir, None));
     let store = Store::open(config, finished).unwrap();
     disk.fill(keep_free - 5 * WAV_BYTES as u64 / 2);
     (0..250).for_each(|_| store.tend());

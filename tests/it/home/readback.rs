@@ -19,11 +19,12 @@ use super::{record, wait_until_uploaded};
 use crate::harness::bucket::Bucket;
 use crate::harness::oracle;
 use crate::harness::peer::Peer;
-use crate::harness::process::{PATIENCE, Server, callreel, eventually};
+use crate::harness::pki::Authority;
+use crate::harness::process::{PATIENCE, Server, Setup, callreel, eventually};
 use crate::harness::shelf;
 
 /// The body of an answer of 200 or 206, by curl.
-fn curl(address: SocketAddr, path: &str, options: &[&str]) -> Vec<u8> {
+pub(super) fn curl(address: SocketAddr, path: &str, options: &[&str]) -> Vec<u8> {
     let url = format!("http://{address}{path}");
     let arguments: Vec<_> = ["-sSf", "--max-time", "30"].iter().chain(options).copied().collect();
     oracle::run("curl", &[&arguments[..], &[&url]].concat(), b"")
@@ -49,13 +50,13 @@ fn all(server: &Server, query: &str) -> Vec<Value> {
     panic!("the list has no end");
 }
 
-fn path_of(recording: &Value, part: &str) -> String {
+pub(super) fn path_of(recording: &Value, part: &str) -> String {
     let word = |name: &str| recording[name].as_str().unwrap().to_owned();
     let (day, id, instance) = (word("day"), word("id"), word("instance"));
     format!("/api/v1/recordings/{day}/{id}{part}?instance={instance}")
 }
 
-fn home_command(bucket: &Bucket, arguments: &[&str]) -> Output {
+pub(super) fn home_command(bucket: &Bucket, arguments: &[&str]) -> Output {
     let mut command = Command::new(callreel());
     command.arg("home").args(arguments).args(["--home", &bucket.home()]).env_clear();
     command.envs(bucket.variables()).output().unwrap()
@@ -179,7 +180,7 @@ fn recordings_in_the_home_are_listed_downloaded_and_verified_by_commands() {
     assert_eq!(String::from_utf8(whole.stderr).unwrap().trim(), "2 whole, 0 not");
     // Somebody changes the audio of one.
     fs::remove_file(&file).unwrap();
-    bucket.put(&format!("{}/pod-0/MZ1.wav", day.replace('-', "/")), &"x".repeat(wav.len()));
+    bucket.put(&format!("{}/pod-0/MZ1.wav", day.replace('-', "/")), "x".repeat(wav.len()));
     let damaged = verify();
     let line = String::from_utf8(damaged.stdout).unwrap();
     let url = format!("{}/{}/pod-0/MZ1", bucket.home(), day.replace('-', "/"));
@@ -243,6 +244,84 @@ fn an_evicted_recording_is_listed_and_plays_as_before() {
     let warning = page["warning"].as_str().unwrap();
     assert!(warning.contains("the recordings in the home are not listed"), "{warning}");
     assert_eq!(server.ask_admin(&path_of(&before[0], "")).0, 503);
+}
+
+#[test]
+fn a_folder_is_read_back_as_a_bucket_is_over_tls_too() {
+    let (dir, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let url = format!("file://{}", home.path().display());
+    let options = ["--home", &url, "--instance", "pod-0", "--admin", "127.0.0.1:0"];
+    let server = Setup::new(dir.path()).args(&options).start();
+    ["MZ0", "MZ1"].iter().for_each(|id| drop(record(&server, id)));
+    wait_until_uploaded(&server, 2);
+    let console = Setup::console().args(&["--home", &url]).spawn();
+    let found = all(&console, "");
+    assert_eq!(found, all(&server, ""));
+    let authority = Authority::new("Test");
+    let (pki, token) = (tempfile::tempdir().unwrap(), "0123456789abcdef0123456789abcdef");
+    let (ca, files) = (authority.write(pki.path()), authority.issue(|_| ()).write(pki.path()));
+    let secured = Setup::console().args(&["--home", &url, "--admin-token", token]);
+    let secured = secured.args(&files.each_ref().map(String::as_str)).spawn();
+    let line = secured.wait_for_log("console at https://");
+    let (_, base) = line.split_once("console at ").unwrap();
+    for recording in &found {
+        let (day, id) = (recording["day"].as_str().unwrap(), recording["id"].as_str().unwrap());
+        let wav = fs::read(dir.path().join(day).join(format!("{id}.wav"))).unwrap();
+        assert_plays(&console, recording, &wav);
+        let peaks = path_of(recording, "/peaks");
+        assert_eq!(json_at(&console, &peaks), json_at(&server, &peaks));
+        let audio = format!("{}{}", base.trim_end_matches('/'), path_of(recording, "/audio"));
+        let ca = ca.to_str().unwrap();
+        let bearer = format!("Authorization: Bearer {token}");
+        let whole = ["-sSf", "--max-time", "30", "--cacert", ca, "-H", &bearer, &audio];
+        assert!(oracle::run("curl", &whole, b"") == wav);
+        let status = ["-sS", "--cacert", ca, "-o", "/dev/null", "-w", "%{http_code}", &audio];
+        assert_eq!(oracle::run("curl", &status, b""), b"401");
+    }
+}
+
+#[test]
+fn a_day_of_300_000_recordings_takes_no_more_memory_than_a_small_one() {
+    if std::env::var_os("CALLREEL_LONG").is_none() {
+        return;
+    }
+    const OBJECTS: usize = 150;
+    const LINES: usize = 2000;
+    let home = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", home.path().display());
+    let index = home.path().join("index/2026/11/27");
+    fs::create_dir_all(&index).unwrap();
+    for object in 0..OBJECTS {
+        let lines: String = (0..LINES).map(|line| line_of(&url, object, line)).collect();
+        fs::write(index.join(format!("pod-{object}-{object:016x}.ndjson")), lines).unwrap();
+    }
+    let console = Setup::console().args(&["--home", &url]).spawn();
+    let mut cursor = String::new();
+    for page in 0..2 {
+        let path = format!("/api/v1/recordings?limit=200&cursor={cursor}");
+        let listed = curl(console.admin_address(), &path, &["--max-time", "240"]);
+        let listed: Value = serde_json::from_slice(&listed).unwrap();
+        let starts = listed["recordings"].as_array().unwrap().iter().map(|one| &one["started_at"]);
+        assert_eq!(starts.len(), 200, "page {page}");
+        cursor = listed["next"].as_str().unwrap().to_owned();
+    }
+    // 64 MiB of objects are kept, and a few more are read.
+    assert!(console.memory("VmHWM") < 160 << 20, "{} bytes", console.memory("VmHWM"));
+}
+
+/// A line of an index.
+fn line_of(home: &str, object: usize, line: usize) -> String {
+    let (id, second) = (format!("MZ{object:03}x{line:05}"), line * 40 + object % 40);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let line = json!({
+        "day": "2026-11-27", "id": id, "state": "complete", "end": "stop", "provider": "twilio",
+        "stream_id": id, "call_id": id, "account_id": "AC1", "parameters": {}, "tracks": ["inbound"],
+        "started_at": format!("2026-11-27T{hour:02}:{minute:02}:{second:02}Z"),
+        "ended_at": "2026-11-27T23:59:00Z", "duration_ms": 1000, "gaps": 0, "missing_ms": 0, "lost_ms": 0,
+        "late": 0, "bytes": 16044, "instance": format!("pod-{object}"),
+        "home": format!("{home}/2026/11/27/pod-{object}/{id}"),
+    });
+    format!("{line}\n")
 }
 
 #[test]

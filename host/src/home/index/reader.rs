@@ -1,9 +1,10 @@
 //! The recordings of a home, listed and found by its index.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::StreamExt as _;
 use hyper::body::Bytes;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -18,7 +19,7 @@ use crate::lock::lock;
 use crate::record::{Cursor, Filter, Id, Key, Page, Record};
 use crate::tasks;
 
-/// Most lines that are looked at for one page of a search; the next page goes on from there.
+/// Lines of whole days that are looked at for one page of a search; the next page goes on from there.
 const SCAN_MAX: usize = 20_000;
 
 /// Most days whose objects are listed for one page.
@@ -27,8 +28,8 @@ const DAYS_MAX: usize = 31;
 /// Most bytes of objects that are kept for the next page.
 const KEPT_BYTES: usize = 64 << 20;
 
-/// The longest object that is read; the longest that is written is far shorter.
-const OBJECT_BYTES_MAX: u64 = 64 << 20;
+/// The longest object that is read; a recorder writes no longer one.
+const OBJECT_BYTES_MAX: u64 = 8 << 20;
 
 /// Objects that are read at one time.
 const READS: usize = 8;
@@ -110,7 +111,8 @@ impl Library {
     /// Lists recordings: the one that started last first. A page may be short, even empty, and not the last.
     ///
     /// Costs a request for each year, month and day that it passes, and one for each object of these days that
-    /// was not read lately. The lines of one day are in memory at a time.
+    /// was not read lately. Memory does not grow with the recordings of a day: 64 MiB of objects are kept, eight more
+    /// of 8 MiB at most are read at a time, and the lines of the page are picked out of them.
     ///
     /// # Errors
     /// See [`Fault`].
@@ -124,22 +126,16 @@ impl Library {
         let mut days = Days::new(self, filter, after);
         let (mut passed, mut scanned) = (0, 0);
         while let Some(day) = days.next().await? {
-            if passed == DAYS_MAX {
+            if passed == DAYS_MAX || scanned >= SCAN_MAX || page.records.len() >= count_max {
                 return Ok(page);
             }
             passed += 1;
-            let objects = self.objects_of(day).await?;
-            let (filter, after) = (filter.clone(), after.cloned());
             let room = count_max - page.records.len();
-            let scan = Scan { day, filter, after, room, left: SCAN_MAX - scanned };
-            // Thousands of lines may be read: the threads of requests are not to wait for that.
-            let Ok((found, looked_at, goes_on)) =
-                tasks::blocking(move || scan.read(&objects)).await
-            else {
-                return Err(Fault::Local("the reading ended with a bug, see the log".to_owned()));
-            };
-            page.records.extend(found);
-            scanned += looked_at;
+            let scan = Scan::new(day, filter.clone(), after.cloned(), room);
+            let scan = self.fold(day, scan, Scan::take).await?;
+            scanned += scan.looked_at;
+            let goes_on = scan.goes_on();
+            page.records.extend(scan.found());
             if goes_on.is_some() {
                 page.next = goes_on;
                 return Ok(page);
@@ -163,11 +159,14 @@ impl Library {
         if let Some(instance) = instance {
             return Ok(Some(self.0.home.address().url_of(key, instance)));
         }
-        let objects = self.objects_of(key.day()).await?;
-        let lines = objects.iter().flat_map(|object| &object.lines);
-        let of_id = lines.filter(|line| line.id == *key.id());
-        let last = of_id.max_by_key(|line| (line.started_at, &line.url));
-        Ok(last.map(|line| line.url.to_string()))
+        let begin = (key.id().clone(), None::<(Timestamp, Box<str>)>);
+        let last = self.fold(key.day(), begin, |(id, last), object| {
+            for line in object.lines.iter().filter(|line| line.id == *id) {
+                let place = (line.started_at, line.url.clone());
+                *last = last.take().max(Some(place));
+            }
+        });
+        Ok(last.await?.1.map(|(_, url)| url.into()))
     }
 
     /// Whether the index has a line for the recording at a URL.
@@ -175,8 +174,11 @@ impl Library {
     /// # Errors
     /// See [`Fault`].
     pub async fn has(&self, day: Date, url: &str) -> Result<bool, Fault> {
-        let objects = self.objects_of(day).await?;
-        Ok(objects.iter().flat_map(|object| &object.lines).any(|line| *line.url == *url))
+        let begin = (Box::<str>::from(url), false);
+        let found = self.fold(day, begin, |(url, is_there), object| {
+            *is_there |= object.lines.iter().any(|line| line.url == *url);
+        });
+        Ok(found.await?.1)
     }
 
     /// The record of the recording at a URL; `None` if there is none, or it is of another recording.
@@ -199,18 +201,29 @@ impl Library {
         Ok((record.id.as_ref() == Some(key.id())).then_some(record))
     }
 
-    /// The objects of a day.
-    async fn objects_of(&self, day: Date) -> Result<Vec<Arc<Object>>, Fault> {
+    /// Has `take` go through the objects of a day, in any order, from the state `begin` on.
+    async fn fold<S: Clone + Send + 'static>(
+        &self,
+        day: Date,
+        begin: S,
+        take: fn(&mut S, &Object),
+    ) -> Result<S, Fault> {
         // An object that was merged meanwhile is missing: the next listing has the one in its place.
         for _ in 0..2 {
-            if let Some(objects) = self.try_objects_of(day).await? {
-                return Ok(objects);
+            match self.try_fold(day, begin.clone(), take).await {
+                Err(Fault::Missing(_)) => {}
+                done => return done,
             }
         }
         Err(Fault::Unwell(format!("the index of {day} changes all the time")))
     }
 
-    async fn try_objects_of(&self, day: Date) -> Result<Option<Vec<Arc<Object>>>, Fault> {
+    async fn try_fold<S: Send + 'static>(
+        &self,
+        day: Date,
+        mut state: S,
+        take: fn(&mut S, &Object),
+    ) -> Result<S, Fault> {
         let folder = self.0.home.address().index_path(Some(day));
         let listed = self.0.home.store().list_with_delimiter(Some(&folder)).await;
         let listed = match listed.map_err(|error| self.0.home.fault(&error)) {
@@ -222,12 +235,17 @@ impl Library {
             object.location.as_ref().ends_with(ENDING) && object.size <= OBJECT_BYTES_MAX
         };
         let reads = listed.into_iter().filter(is_index).map(|object| self.object(object.location));
-        let reads = futures_util::stream::iter(reads).buffer_unordered(READS);
-        match reads.try_collect().await {
-            Ok(objects) => Ok(Some(objects)),
-            Err(Fault::Missing(_)) => Ok(None),
-            Err(fault) => Err(fault),
+        let mut reads = pin!(futures_util::stream::iter(reads).buffer_unordered(READS));
+        while let Some(object) = reads.next().await {
+            let object = object?;
+            // Thousands of lines may be read: the threads of requests are not to wait for that.
+            let taken = tasks::blocking(move || {
+                take(&mut state, &object);
+                state
+            });
+            state = taken.await.map_err(|_| broken())?;
         }
+        Ok(state)
     }
 
     async fn object(&self, path: Path) -> Result<Arc<Object>, Fault> {
@@ -236,8 +254,7 @@ impl Library {
         }
         let text = self.0.home.get(&path).await?;
         let read = tasks::blocking(move || Object::read(text)).await;
-        let read = read.map_err(|_| Fault::Local("the reading ended with a bug".to_owned()))?;
-        let object = Arc::new(read);
+        let object = Arc::new(read.map_err(|_| broken())?);
         lock(&self.0.kept).put(path, Arc::clone(&object));
         Ok(object)
     }
@@ -299,49 +316,71 @@ impl Object {
     }
 }
 
-/// The look at the lines of a day.
+fn broken() -> Fault {
+    Fault::Local("the reading ended with a bug, see the log".to_owned())
+}
+
+/// The look at the lines of a day: the wanted ones with the latest starts, as many as the page takes.
+#[derive(Clone)]
 struct Scan {
     day: Date,
     filter: Filter,
     after: Option<Cursor>,
-    /// Recordings that the page still takes.
+    /// Recordings that the page still takes: at least one.
     room: usize,
-    /// Lines that may still be looked at.
-    left: usize,
+    /// By start, id and URL: a line in two objects is one.
+    best: BTreeMap<(Timestamp, Id, Box<str>), Box<RawValue>>,
+    /// There may be further ones.
+    has_more: bool,
+    looked_at: usize,
 }
 
 impl Scan {
-    /// The recordings for the page, the number of lines that were looked at, and the place behind which the
-    /// next page begins if the day is not over.
-    fn read(&self, objects: &[Arc<Object>]) -> (Vec<Listed>, usize, Option<Cursor>) {
-        let lines = objects.iter().flat_map(|object| {
-            object
-                .lines
-                .iter()
-                .map(move |line| (line.started_at, &line.id, &line.url, object, line))
-        });
-        let mut lines: Vec<_> = lines.collect();
-        lines.sort_unstable_by(|a, b| (b.0, b.1, b.2).cmp(&(a.0, a.1, a.2)));
-        let (mut found, mut seen, mut looked_at) = (Vec::new(), HashSet::new(), 0);
-        let mut last = None;
-        for (started_at, id, url, object, line) in lines {
-            let place = Cursor::new(self.day, started_at, id.clone());
-            if self.after.as_ref().is_some_and(|after| place >= *after) || !seen.insert(url) {
+    fn new(day: Date, filter: Filter, after: Option<Cursor>, room: usize) -> Self {
+        let best = BTreeMap::new();
+        Self { day, filter, after, room, best, has_more: false, looked_at: 0 }
+    }
+
+    fn take(&mut self, object: &Object) {
+        for LineAt { started_at, id, url, from, to } in &object.lines {
+            let place = Cursor::new(self.day, *started_at, id.clone());
+            if self.after.as_ref().is_some_and(|after| place >= *after) {
                 continue;
             }
-            if found.len() == self.room || looked_at == self.left {
-                return (found, looked_at, last);
+            self.looked_at += 1;
+            let line = (*started_at, id.clone(), url.clone());
+            let is_full = self.best.len() >= self.room;
+            if is_full && self.best.first_key_value().is_some_and(|(last, _)| line < *last) {
+                self.has_more = true;
+                continue;
             }
-            looked_at += 1;
-            let text = object.text.get(line.from..line.to).unwrap_or_default();
+            let text = object.text.get(*from..*to).unwrap_or_default();
             if self.filter.may_be_met_by(text)
                 && let Ok(summary) = serde_json::from_slice(text)
             {
-                found.push(Listed { place: place.clone(), url: url.clone(), summary });
+                self.best.insert(line, summary);
             }
-            last = Some(place);
+            if self.best.len() > self.room {
+                self.best.pop_first();
+                self.has_more = true;
+            }
         }
-        (found, looked_at, None)
+    }
+
+    /// The place behind which the next page begins, if the day is not over.
+    fn goes_on(&self) -> Option<Cursor> {
+        let (started_at, id, _) = self.best.first_key_value().filter(|_| self.has_more)?.0;
+        Some(Cursor::new(self.day, *started_at, id.clone()))
+    }
+
+    /// The recordings for the page, the latest first.
+    fn found(self) -> impl Iterator<Item = Listed> {
+        let day = self.day;
+        self.best.into_iter().rev().map(move |((started_at, id, url), summary)| Listed {
+            place: Cursor::new(day, started_at, id),
+            url,
+            summary,
+        })
     }
 }
 
