@@ -6,6 +6,7 @@
 #![cfg_attr(target_os = "none", no_std)]
 
 pub mod call;
+pub mod crc;
 pub mod fat;
 pub mod http;
 #[cfg(not(target_os = "none"))]

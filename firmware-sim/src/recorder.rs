@@ -116,7 +116,7 @@ impl Recorder {
 
     #[inline(never)]
     fn begin(&mut self, slot: usize) -> bool {
-        let opening = self.front.borrow_mut().call(slot).take_opening();
+        let opening = self.front.borrow_mut().take_opening(slot);
         let Some(opening) = opening else { return false };
         let Opening { spec, .. } = opening;
         let number = self.next_number;
@@ -129,7 +129,7 @@ impl Recorder {
             Err(error) => {
                 defmt::error!("call {=usize}: cannot record: {=str}", slot, error.reason());
                 self.fail(slot, error);
-                self.front.borrow_mut().call(slot).finished();
+                self.front.borrow_mut().finished(slot);
             }
         }
         true
@@ -137,12 +137,19 @@ impl Recorder {
 
     #[inline(never)]
     fn advance(&mut self, slot: usize) -> bool {
-        let mut bytes = [0; STEP_BYTES];
-        let count = self.front.borrow_mut().call(slot).pop(&mut bytes);
-        if count == 0 {
-            let end = self.front.borrow_mut().call(slot).take_end();
+        let mut front = self.front.borrow_mut();
+        let call = front.call(slot);
+        if !call.has(STEP_BYTES) {
+            let end = call.take_end();
+            drop(front);
             return end.is_some_and(|end| self.finish(slot, &end));
         }
+        let mut bytes = [0; STEP_BYTES];
+        let count = call.pop(&mut bytes);
+        if call.is_behind() {
+            front.wake();
+        }
+        drop(front);
         let recording = self.recordings[slot].as_mut();
         if let Some(Err(error)) = recording.map(|recording| recording.write(&bytes[..count])) {
             self.abandon(slot, error);
@@ -173,7 +180,7 @@ impl Recorder {
                 self.fail(slot, error);
             }
         }
-        self.front.borrow_mut().call(slot).finished();
+        self.front.borrow_mut().finished(slot);
         self.tell();
         true
     }
@@ -187,7 +194,7 @@ impl Recorder {
         if let Some(Err(error)) = recording.map(|recording| recording.abandon(error, &end)) {
             defmt::error!("call {=usize}: no end record: {=str}", slot, error.reason());
         }
-        self.front.borrow_mut().call(slot).finished();
+        self.front.borrow_mut().finished(slot);
         self.tell();
     }
 

@@ -604,12 +604,24 @@ type Talk = thread::JoinHandle<std::io::Result<u16>>;
 
 /// Places calls at real pace. All are connected when it returns.
 fn talk_to(bench: &Bench, calls: usize, tracks: &'static [&str]) -> Result<Vec<Talk>, Failed> {
-    let peers: Vec<Peer> = (0..calls)
+    Ok(talk(connect(bench, calls, tracks)?, tracks))
+}
+
+/// Connects calls, and begins a stream on each.
+fn connect(bench: &Bench, calls: usize, tracks: &[&str]) -> Result<Vec<Peer>, Failed> {
+    let mut peers: Vec<Peer> = (0..calls)
         .map(|_| Peer::connect(bench.appliance.address()))
         .collect::<std::io::Result<_>>()?;
+    for (call, peer) in peers.iter_mut().enumerate() {
+        peer.send(&start_of(call, tracks))?;
+    }
+    Ok(peers)
+}
+
+/// Sends the calls' audio at real pace, and a stop.
+fn talk(peers: Vec<Peer>, tracks: &'static [&str]) -> Vec<Talk> {
     let calls = peers.into_iter().enumerate().map(|(call, mut peer)| {
         thread::spawn(move || {
-            peer.send(&start_of(call, tracks))?;
             let begun = Instant::now();
             for frame in 0..TALK_FRAMES {
                 for channel in 0..tracks.len() {
@@ -623,7 +635,7 @@ fn talk_to(bench: &Bench, calls: usize, tracks: &'static [&str]) -> Result<Vec<T
             peer.close_code()
         })
     });
-    Ok(calls.collect())
+    calls.collect()
 }
 
 /// The voice on a channel of one of [`talk_to`]'s calls.

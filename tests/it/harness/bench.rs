@@ -72,8 +72,8 @@ impl Bench {
     }
 
     /// A bench that counts instructions.
-    pub(crate) fn counted(name: &str) -> Result<Self, Failed> {
-        Self::start(Appliance::boot_counted, &IMAGE, name, Some(64))
+    pub(crate) fn counted(name: &str, card_mebibytes: u32) -> Result<Self, Failed> {
+        Self::start(Appliance::boot_counted, &IMAGE, name, Some(card_mebibytes))
     }
 
     pub(crate) fn with_faults(name: &str) -> Result<Self, Failed> {
