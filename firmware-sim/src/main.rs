@@ -9,6 +9,8 @@ mod board;
 #[cfg(target_os = "none")]
 mod card;
 #[cfg(target_os = "none")]
+mod copy;
+#[cfg(target_os = "none")]
 mod door;
 #[cfg(target_os = "none")]
 mod enet;
