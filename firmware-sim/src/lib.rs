@@ -12,4 +12,5 @@ pub mod http;
 #[cfg(not(target_os = "none"))]
 pub mod qemu;
 pub mod queue;
+pub mod retention;
 pub mod store;

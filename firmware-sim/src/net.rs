@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 use callreel_core::names::End;
 use callreel_core::ws;
 use callreel_firmware_sim::call::{BUFFER_BYTES, Call, Opening, QUEUE_BYTES};
-use callreel_firmware_sim::fat::{Cursor, Reader};
+use callreel_firmware_sim::fat::{Cursor, Entry, Reader};
 use callreel_firmware_sim::http::{self, Refusal, Request};
 use callreel_firmware_sim::queue::Queue;
 use callreel_firmware_sim::store;
@@ -98,9 +98,18 @@ struct Slot {
 #[derive(Clone, Copy, Default)]
 pub struct CardStatus {
     pub is_ready: bool,
+    /// Uptime at which the card in use was ready for calls.
+    pub ready_ms: u32,
+    /// The whole FAT was looked at since the card was mounted, and its free clusters are counted.
+    pub is_checked: bool,
     pub bytes_free: u64,
+    pub keep_free_bytes: u64,
     pub recorded: u32,
     pub recovered: u32,
+    /// Recordings removed to keep room free.
+    pub removed: u32,
+    /// Blocks of the second FAT that had not yet followed the first.
+    pub mended: u32,
 }
 
 /// All connections and calls. [`poll`](Self::poll) never waits.
@@ -133,7 +142,8 @@ static QUEUES: ConstStaticCell<[Queue<QUEUE_BYTES>; CALLS_MAX]> =
 static CALLS: [StaticCell<Call<'static>>; CALLS_MAX] = [const { StaticCell::new() }; CALLS_MAX];
 
 impl Front {
-    /// Starts the network. Must be called once.
+    /// Starts the network. Must be called once. Not inlined, so that its parts leave the stack.
+    #[inline(never)]
     pub fn start() -> Self {
         let enet = ENET.take();
         enet.start(MAC);
@@ -155,7 +165,7 @@ impl Front {
         let mut parts = CALLS.iter().zip(QUEUES.take());
         let slots = [(); CALLS_MAX].map(|()| {
             let (call, queue) = parts.next().expect("as many as calls");
-            let call = call.init_with(|| Call::new(queue));
+            let call = make_call(call, queue);
             Slot { call, is_used: false, is_connected: false }
         });
         Self {
@@ -338,6 +348,12 @@ impl Front {
         }
     }
 
+    /// Whether the file of `entry` is being downloaded.
+    pub fn is_read(&self, entry: &Entry) -> bool {
+        let is = |phase: &Phase| matches!(phase, Phase::Serving(Job::Send(reader)) if reader.is_of(entry));
+        self.connections.iter().any(|connection| is(&connection.phase))
+    }
+
     fn is_downloading(&self) -> bool {
         let is_file = |job| matches!(job, Job::Open(_) | Job::Send(_));
         let is = |phase: &Phase| matches!(phase, Phase::Serving(job) if is_file(*job));
@@ -424,19 +440,23 @@ impl Front {
     }
 
     fn send_status(&mut self, index: usize) {
-        let mut text = String::<400>::new();
+        let mut text = String::<512>::new();
         let calls = self.slots.iter().filter(|slot| slot.is_used).count();
         let card = self.card;
         // Fits with every number at its maximum.
         let _ = writeln!(
             text.as_mut_view(),
-            r#"{{"message":"callreel appliance is running","uptime_ms":{},"calls":{calls},"calls_max":{CALLS_MAX},"refused":{},"card_ready":{},"card_bytes_free":{},"recorded":{},"recovered":{},"stack_bytes":{},"stack_bytes_peak":{}}}"#,
+            r#"{{"message":"callreel appliance is running","uptime_ms":{},"calls":{calls},"calls_max":{CALLS_MAX},"refused":{},"card_ready":{},"card_ready_ms":{},"card_checked":{},"card_bytes_free":{},"card_keep_free_bytes":{},"recorded":{},"recovered":{},"removed":{},"stack_bytes":{},"stack_bytes_peak":{}}}"#,
             board::uptime_ms(),
             self.refused,
             card.is_ready,
+            card.ready_ms,
+            card.is_checked,
             card.bytes_free,
+            card.keep_free_bytes,
             card.recorded,
             card.recovered,
+            card.removed,
             board::stack_bytes(),
             board::stack_bytes_peak(),
         );
@@ -459,6 +479,15 @@ impl Front {
         connection.active_ms = board::uptime_ms();
         connection.phase = Phase::Closing;
     }
+}
+
+/// Makes a call in its memory. Not inlined: the stack holds one call at a time.
+#[inline(never)]
+fn make_call(
+    memory: &'static StaticCell<Call<'static>>,
+    queue: &'static mut Queue<QUEUE_BYTES>,
+) -> &'static mut Call<'static> {
+    memory.init_with(|| Call::new(queue))
 }
 
 /// The head of a response. Without a length, its body ends with the connection.

@@ -78,6 +78,7 @@ fn in_all(card_mebibytes: u32, limit: &str) -> Outcome {
         let uptime_ms = bench.health()?["uptime_ms"].as_u64().unwrap_or(0);
         Ok((bench.appliance.instructions()?, uptime_ms))
     };
+    bench.await_health(|health| health["card_checked"] == true)?;
     let peers = connect(&bench, CALLS_MAX, INBOUND)?;
     bench.await_bytes(CALLS_MAX, 44)?;
     let open = reading()?;
