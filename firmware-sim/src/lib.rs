@@ -8,6 +8,7 @@
 pub mod call;
 pub mod crc;
 pub mod fat;
+pub mod files;
 pub mod http;
 #[cfg(not(target_os = "none"))]
 pub mod qemu;

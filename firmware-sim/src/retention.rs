@@ -3,7 +3,7 @@
 use embedded_sdmmc::BlockDevice;
 
 use crate::fat::{self, Cursor, Entry, Volume};
-use crate::store::{Kind, name, parse_name};
+use crate::files::{Kind, name, parse_name};
 
 /// The removal of a recording, in steps. From its beginning the recording is void: after a power cut
 /// the next mount finishes the removal.
