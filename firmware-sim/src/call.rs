@@ -254,6 +254,13 @@ impl<'q> Call<'q> {
         opening
     }
 
+    /// Whether `bytes` bytes of samples, a piece of a file, or the last ones of the recording are there
+    /// for [`pop`](Self::pop).
+    #[must_use]
+    pub fn has(&self, bytes: usize) -> bool {
+        self.queue.holds(if self.end.is_some() { 1 } else { bytes })
+    }
+
     /// Moves samples of the recording to `out`, in the bytes that they arrived in, and returns the
     /// number of bytes; zero means that none are there now.
     pub fn pop(&mut self, out: &mut [u8]) -> usize {

@@ -1,6 +1,7 @@
 //! The Stellaris Ethernet controller (data sheet, chapter 16) as a smoltcp device.
 //!
-//! Frames pass through two FIFOs word by word, so the driver needs only one frame buffer each way.
+//! Frames pass through two FIFOs word by word, so the driver needs only one frame buffer each way. A
+//! buffer holds the words as the FIFO has them, the frame's length in front: no byte is shifted.
 
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
@@ -23,22 +24,27 @@ const TCTL_TXEN_PADEN_CRC_DUPLEX: u32 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 4;
 
 /// Longest Ethernet frame, without its checksum.
 const FRAME_BYTES_MAX: usize = 1514;
+/// Words of a FIFO that hold the longest frame behind its length.
+const WORDS_MAX: usize = (LENGTH_BYTES + FRAME_BYTES_MAX).div_ceil(4);
 /// Bytes of the Ethernet header, which the controller's transmit length does not count.
 const HEADER_BYTES: usize = 14;
-/// A received frame lies in the FIFO between its 16-bit length and its 4-byte checksum.
+/// A frame lies in a FIFO behind 16 bits of length. A received frame's 4-byte checksum follows it.
 const LENGTH_BYTES: usize = 2;
 const CHECKSUM_BYTES: usize = 4;
 
 /// The Ethernet controller, with a buffer for one frame each way.
 pub(crate) struct Enet {
-    rx: [u8; FRAME_BYTES_MAX],
-    tx: [u8; FRAME_BYTES_MAX],
+    rx: Words,
+    tx: Words,
 }
+
+/// A frame behind its length, in the words of a FIFO.
+type Words = [[u8; 4]; WORDS_MAX];
 
 impl Enet {
     /// Makes the driver. The controller stays off until [`start`](Self::start).
     pub(crate) const fn new() -> Self {
-        Self { rx: [0; FRAME_BYTES_MAX], tx: [0; FRAME_BYTES_MAX] }
+        Self { rx: [[0; 4]; WORDS_MAX], tx: [[0; 4]; WORDS_MAX] }
     }
 
     /// Switches the controller on with this hardware address.
@@ -56,38 +62,23 @@ impl Enet {
         MACNP.read() & 0x3F != 0
     }
 
-    /// Moves the next frame from the FIFO to `rx` and returns its length. Bytes beyond Ethernet's
-    /// maximum are dropped.
-    fn take_frame(&mut self) -> usize {
-        let [low, high, first @ ..] = MACDATA.read().to_le_bytes();
-        let stored_bytes = usize::from(u16::from_le_bytes([low, high]));
-        let frame_bytes = stored_bytes.saturating_sub(LENGTH_BYTES + CHECKSUM_BYTES);
-        let kept = frame_bytes.min(FRAME_BYTES_MAX);
-        self.rx[..first.len()].copy_from_slice(&first);
-        let mut at = first.len();
-        while at + LENGTH_BYTES < stored_bytes {
-            let word = MACDATA.read().to_le_bytes();
-            let room = kept.saturating_sub(at).min(word.len());
-            if let Some(target) = self.rx.get_mut(at..at + room) {
-                target.copy_from_slice(&word[..room]);
-            }
-            at += word.len();
+    /// Moves the next frame from the FIFO to `rx` and returns it. Bytes beyond Ethernet's maximum are
+    /// dropped.
+    fn take_frame(rx: &mut Words) -> &[u8] {
+        let first = MACDATA.read().to_le_bytes();
+        let stored_bytes = usize::from(u16::from_le_bytes([first[0], first[1]]));
+        let words = stored_bytes.div_ceil(4).max(1);
+        let kept = words.min(WORDS_MAX);
+        rx[0] = first;
+        for word in &mut rx[1..kept] {
+            *word = MACDATA.read().to_le_bytes();
         }
-        kept
+        for _ in kept..words {
+            MACDATA.read();
+        }
+        let frame_bytes = stored_bytes.saturating_sub(LENGTH_BYTES + CHECKSUM_BYTES);
+        &rx.as_flattened()[LENGTH_BYTES..][..frame_bytes.min(FRAME_BYTES_MAX)]
     }
-}
-
-/// Sends `frame`, with the length that the controller needs in front of it.
-fn send_frame(frame: &[u8]) {
-    let Some((first, rest)) = frame.split_at_checked(LENGTH_BYTES) else { return };
-    let [low, high] = (frame.len().saturating_sub(HEADER_BYTES) as u16).to_le_bytes();
-    MACDATA.write(u32::from_le_bytes([low, high, first[0], first[1]]));
-    for chunk in rest.chunks(4) {
-        let mut word = [0; 4];
-        word[..chunk.len()].copy_from_slice(chunk);
-        MACDATA.write(u32::from_le_bytes(word));
-    }
-    MACTR.write(1);
 }
 
 impl phy::Device for Enet {
@@ -98,8 +89,7 @@ impl phy::Device for Enet {
         if !self.has_frame() || is_sending() {
             return None;
         }
-        let frame_bytes = self.take_frame();
-        Some((Received(&self.rx[..frame_bytes]), Sending(&mut self.tx)))
+        Some((Received(Self::take_frame(&mut self.rx)), Sending(&mut self.tx)))
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Sending<'_>> {
@@ -129,14 +119,19 @@ impl phy::RxToken for Received<'_> {
 }
 
 /// Permission to send one frame.
-pub(crate) struct Sending<'a>(&'a mut [u8; FRAME_BYTES_MAX]);
+pub(crate) struct Sending<'a>(&'a mut Words);
 
 impl phy::TxToken for Sending<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, frame_bytes: usize, f: F) -> R {
         // smoltcp never asks for more than `max_transmission_unit`.
-        let frame = &mut self.0[..frame_bytes];
-        let result = f(frame);
-        send_frame(frame);
+        let result = f(&mut self.0.as_flattened_mut()[LENGTH_BYTES..][..frame_bytes]);
+        // The controller does not count the Ethernet header.
+        let [low, high] = (frame_bytes.saturating_sub(HEADER_BYTES) as u16).to_le_bytes();
+        [self.0[0][0], self.0[0][1]] = [low, high];
+        for &word in &self.0[..(LENGTH_BYTES + frame_bytes).div_ceil(4)] {
+            MACDATA.write(u32::from_le_bytes(word));
+        }
+        MACTR.write(1);
         result
     }
 }

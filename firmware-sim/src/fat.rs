@@ -1,24 +1,29 @@
-//! FAT16 for a recorder: files that only grow, in one folder, consistent again after any power cut.
+//! FAT16 and FAT32 for a recorder: files that only grow, in one folder, consistent again after any
+//! power cut.
 //!
 //! `embedded-sdmmc` speaks to the card, but its file layer is not used. That layer links a folder's
 //! new cluster before zeroing it, does not tell a stalled card from a full one, and walks a file's
 //! whole chain to reach the header again. This module depends on its order of writes:
 //!
-//! 1. a cluster is marked as a chain's end before anything points to it;
+//! 1. a file's entry, or the end of its chain, points to a cluster before that cluster is marked as
+//!    used; when a chain is freed, it is freed from its end;
 //! 2. data is on the card before the folder's entry claims it, and a folder's new cluster is zeroed
 //!    before it is linked;
 //! 3. each step changes one block.
 //!
-//! So a power cut leaves only three kinds of damage: two FATs that differ in a block, clusters
-//! without an owner, and a chain longer than its file. [`Volume::mount`] mends all three before the
-//! first write.
+//! So a power cut leaves no cluster without an owner, and the whole FAT need not be searched for one.
+//! It leaves only: two FATs that differ in a block; the folder's chain with a pointer to a free cluster;
+//! such chains of files, and chains longer than the file. Those files are known by the folder alone: they
+//! are void (of no bytes), or are recordings without an end record. [`Volume::mount`] and
+//! [`Volume::mend`] mend them before the first cluster is taken; [`Volume::check`] makes the FATs equal
+//! while calls are taken.
 
 mod cache;
 mod directory;
 mod file;
 mod layout;
+mod mend;
 mod reader;
-mod repair;
 mod table;
 
 use embedded_sdmmc::BlockDevice;
@@ -30,9 +35,8 @@ use layout::{FIRST_CLUSTER, Layout};
 pub use directory::{Cursor, Entry};
 pub use file::File;
 pub use reader::Reader;
-pub use repair::Repairs;
 
-/// Bytes of a card's block, which is a FAT16 sector.
+/// Bytes of a card's block, which is a sector of the file system.
 pub const BLOCK_BYTES: usize = 512;
 
 /// Error of an operation on the volume.
@@ -41,8 +45,8 @@ pub const BLOCK_BYTES: usize = 512;
 pub enum Error<E> {
     /// The card failed: it is missing, broken, or was stalled for longer than the driver waits.
     Card(E),
-    /// The first partition holds no FAT16 file system; format the card.
-    NotFat16,
+    /// The first partition holds neither FAT16 nor FAT32; format the card.
+    NotFat,
     /// No cluster is left, or no entry in the root directory.
     Full,
     /// A chain points outside the volume; check the card with `fsck`.
@@ -59,10 +63,12 @@ impl<E> From<E> for Error<E> {
 
 type Result<T, D> = core::result::Result<T, Error<<D as BlockDevice>::Error>>;
 
-/// A FAT16 volume with a folder for recordings.
+/// A FAT16 or FAT32 volume with a folder for recordings.
 ///
-/// *Invariant:* after every block written, [`mount`](Self::mount) on the same card gives a clean
-/// file system in which each file holds at least the bytes of its last flush.
+/// *Invariant:* after every block written, a mount and the mending of the void and the unfinished files
+/// on the same card, and a whole [`check`](Self::check), give a clean file system in which each file
+/// holds at least the bytes of its last flush. After an error of the card the volume must be mounted
+/// again before it is written to.
 pub struct Volume<D: BlockDevice> {
     device: D,
     layout: Layout,
@@ -70,8 +76,10 @@ pub struct Volume<D: BlockDevice> {
     work: Cached,
     folder: Folder,
     /// Cluster at which the search for a free cluster begins.
-    cluster_hint: u16,
+    cluster_hint: u32,
     clusters_free: u32,
+    /// Blocks of the FAT that are checked, and their free clusters counted.
+    blocks_checked: u32,
 }
 
 impl<D: BlockDevice> Volume<D> {
@@ -85,33 +93,53 @@ impl<D: BlockDevice> Volume<D> {
             folder: Folder::NONE,
             cluster_hint: FIRST_CLUSTER,
             clusters_free: 0,
+            blocks_checked: 0,
         }
     }
 
-    /// Mounts the FAT16 file system of the card's first partition and mends the damage of a power
-    /// cut.
+    /// Mounts the FAT16 or FAT32 file system of the card's first partition, and opens the folder for
+    /// recordings. Reads the folder once and gives each file in it to `note`. Reads no more of the FAT
+    /// than the folder's chain, so the time does not depend on the card's size.
     ///
-    /// Must be called once. For each 16 384 clusters it reads the FAT, the chains of all files and
-    /// all folders. It takes 2 KB of stack.
+    /// Must be called once. [`mend`](Self::mend) must be called for each file that may have been in
+    /// use when the power went, before any file is written.
     ///
     /// # Errors
     /// - `Card`: try again when a card may be there.
-    /// - `NotFat16`, `Corrupt`: nothing was written that made it worse; a person must look at the
+    /// - `NotFat`, `Corrupt`: nothing was written that made it worse; a person must look at the
     ///   card.
     /// - `Full`: the folder for recordings does not exist and cannot be made.
-    pub fn mount(&mut self) -> Result<Repairs, D> {
+    pub fn mount(&mut self, note: impl FnMut(&Entry)) -> Result<(), D> {
         let mbr = self.work.load(&self.device, 0)?;
         let [_, _, _, _, kind, _, _, _, a, b, c, d] = mbr[446..458] else {
-            return Err(Error::NotFat16);
+            return Err(Error::NotFat);
         };
-        if mbr[510..] != [0x55, 0xAA] || ![0x04, 0x06, 0x0E].contains(&kind) {
-            return Err(Error::NotFat16);
+        if mbr[510..] != [0x55, 0xAA] || ![0x04, 0x06, 0x0B, 0x0C, 0x0E].contains(&kind) {
+            return Err(Error::NotFat);
         }
         let start = u32::from_le_bytes([a, b, c, d]);
         let bpb = self.work.load(&self.device, start)?;
-        self.layout = Layout::parse(bpb, start).ok_or(Error::NotFat16)?;
-        let repairs = self.repair()?;
-        self.open_folder()?;
-        Ok(repairs)
+        self.layout = Layout::parse(bpb, start).ok_or(Error::NotFat)?;
+        self.forget_free_count()?;
+        self.open_folder(note)
+    }
+
+    /// Makes FAT32's own number of free clusters "unknown": it would be wrong after the next write.
+    /// Other systems count then.
+    fn forget_free_count(&mut self) -> Result<(), D> {
+        let Some(at) = self.layout.info_block else { return Ok(()) };
+        let info = self.work.load(&self.device, at)?;
+        if info[..4] == *b"RRaA" && info[484..488] == *b"rrAa" && info[488..492] != [0xFF; 4] {
+            info[488..496].fill(0xFF);
+            self.work.store(&self.device)?;
+        }
+        Ok(())
+    }
+
+    /// Begins the search for free clusters at a file's: the newest file has the free ones behind it.
+    pub fn search_from(&mut self, entry: &Entry) {
+        if self.layout.holds(entry.cluster) {
+            self.cluster_hint = entry.cluster;
+        }
     }
 }

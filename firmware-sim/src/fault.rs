@@ -20,7 +20,7 @@ pub(crate) struct Fault {
     busy_until_ms: u64,
     refuses_writes: bool,
     is_gone: bool,
-    /// The last byte sent was not a poll, so the next answer may be a data response.
+    /// The next answer is a data response.
     awaits_response: bool,
 }
 
@@ -46,10 +46,14 @@ impl Fault {
         (byte == NOTHING && board::uptime_ms() < self.busy_until_ms).then_some(BUSY)
     }
 
+    /// Notes that the next answer is a data response.
+    pub(crate) fn expect_response(&mut self) {
+        self.awaits_response = true;
+    }
+
     /// Returns the card's answer, changed by the fault.
-    pub(crate) fn change(&mut self, byte: u8, answer: u8) -> u8 {
-        let is_response = core::mem::replace(&mut self.awaits_response, byte != NOTHING)
-            && byte == NOTHING
+    pub(crate) fn change(&mut self, answer: u8) -> u8 {
+        let is_response = core::mem::take(&mut self.awaits_response)
             && answer & RESPONSE_MASK == RESPONSE_ACCEPTED;
         if !is_response {
             return answer;

@@ -6,9 +6,12 @@
 #![cfg_attr(target_os = "none", no_std)]
 
 pub mod call;
+pub mod crc;
 pub mod fat;
+pub mod files;
 pub mod http;
 #[cfg(not(target_os = "none"))]
 pub mod qemu;
 pub mod queue;
+pub mod retention;
 pub mod store;

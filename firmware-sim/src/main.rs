@@ -9,6 +9,8 @@ mod board;
 #[cfg(target_os = "none")]
 mod card;
 #[cfg(target_os = "none")]
+mod copy;
+#[cfg(target_os = "none")]
 mod door;
 #[cfg(target_os = "none")]
 mod enet;
@@ -33,10 +35,12 @@ fn main() -> ! {
     log::start();
     defmt::info!("callreel appliance: {=usize} calls at once", net::CALLS_MAX);
     let (front, recorder) = start();
+    let mut is_busy = false;
     loop {
         board::feed_watchdog();
-        front.borrow_mut().poll();
-        let is_busy = recorder.step();
+        let is_moved = front.borrow_mut().poll();
+        // Without a cause on the network's side the card's side has nothing new to do.
+        is_busy = (is_moved || is_busy) && recorder.step();
         if !is_busy && !front.borrow().has_work() {
             board::sleep();
         }

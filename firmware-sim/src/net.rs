@@ -5,8 +5,8 @@ use core::fmt::Write as _;
 use callreel_core::http::answer;
 use callreel_core::names::End;
 use callreel_core::ws;
-use callreel_firmware_sim::call::{BUFFER_BYTES, Call, QUEUE_BYTES};
-use callreel_firmware_sim::fat::{Cursor, Reader};
+use callreel_firmware_sim::call::{BUFFER_BYTES, Call, Opening, QUEUE_BYTES};
+use callreel_firmware_sim::fat::{Cursor, Entry, Reader};
 use callreel_firmware_sim::http::{self, Refusal, Request};
 use callreel_firmware_sim::queue::Queue;
 use callreel_firmware_sim::store;
@@ -51,6 +51,8 @@ const SEND_MS_MAX: u64 = 20_000;
 const CLOSE_MS_MAX: u64 = 3_000;
 /// Longest silence of a connection without a call while another peer waits at the door.
 const GIVE_WAY_MS: u64 = 500;
+/// Longest time between two polls of the sockets: their timers have this grain.
+const POLL_MS: u64 = 10;
 
 /// The state of a connection.
 enum Phase {
@@ -97,9 +99,18 @@ struct Slot {
 #[derive(Clone, Copy, Default)]
 pub struct CardStatus {
     pub is_ready: bool,
+    /// Uptime at which the card in use was ready for calls.
+    pub ready_ms: u32,
+    /// The whole FAT was looked at since the card was mounted, and its free clusters are counted.
+    pub is_checked: bool,
     pub bytes_free: u64,
+    pub keep_free_bytes: u64,
     pub recorded: u32,
     pub recovered: u32,
+    /// Recordings removed to keep room free.
+    pub removed: u32,
+    /// Blocks of the second FAT that had not yet followed the first.
+    pub mended: u32,
 }
 
 /// All connections and calls. [`poll`](Self::poll) never waits.
@@ -110,6 +121,10 @@ pub struct Front {
     connections: [Connection; CONNECTIONS_MAX],
     slots: [Slot; CALLS_MAX],
     refused: u32,
+    /// Bytes were queued or taken, so there is something to do now.
+    is_moved: bool,
+    /// Uptime of the next poll without a cause.
+    due_ms: u64,
     /// State of the card's side, which keeps it up to date.
     pub card: CardStatus,
 }
@@ -128,7 +143,8 @@ static QUEUES: ConstStaticCell<[Queue<QUEUE_BYTES>; CALLS_MAX]> =
 static CALLS: [StaticCell<Call<'static>>; CALLS_MAX] = [const { StaticCell::new() }; CALLS_MAX];
 
 impl Front {
-    /// Starts the network. Must be called once.
+    /// Starts the network. Must be called once. Not inlined, so that its parts leave the stack.
+    #[inline(never)]
     pub fn start() -> Self {
         let enet = ENET.take();
         enet.start(MAC);
@@ -150,7 +166,7 @@ impl Front {
         let mut parts = CALLS.iter().zip(QUEUES.take());
         let slots = [(); CALLS_MAX].map(|()| {
             let (call, queue) = parts.next().expect("as many as calls");
-            let call = call.init_with(|| Call::new(queue));
+            let call = make_call(call, queue);
             Slot { call, is_used: false, is_connected: false }
         });
         Self {
@@ -160,12 +176,21 @@ impl Front {
             connections,
             slots,
             refused: 0,
+            is_moved: false,
+            due_ms: 0,
             card: CardStatus::default(),
         }
     }
 
-    /// Moves frames, bytes and messages on as far as possible now.
-    pub fn poll(&mut self) {
+    /// Moves frames, bytes and messages on as far as possible now, if there is a cause: a frame, a
+    /// [`wake`](Self::wake), or 10 ms without a poll. Returns whether there was one.
+    pub fn poll(&mut self) -> bool {
+        let now_ms = board::uptime_ms();
+        if now_ms < self.due_ms && !self.has_work() {
+            return false;
+        }
+        self.due_ms = now_ms + POLL_MS;
+        self.is_moved = false;
         let is_open = self.is_listening();
         self.door.set_open(is_open);
         self.interface.poll(now(), &mut self.door, &mut self.sockets);
@@ -175,11 +200,18 @@ impl Front {
         for slot in &mut self.slots {
             slot.is_used &= slot.is_connected || slot.call.close_code().is_none();
         }
+        true
     }
 
-    /// Whether a frame has arrived, or a waiting peer may come in.
+    /// Makes the next [`poll`](Self::poll) look after all connections: the card's side has changed a
+    /// call.
+    pub fn wake(&mut self) {
+        self.is_moved = true;
+    }
+
+    /// Whether a frame has arrived, a waiting peer may come in, or something has moved.
     pub fn has_work(&self) -> bool {
-        self.door.has_frame() || self.door.is_waited_at() && self.is_listening()
+        self.is_moved || self.door.has_frame() || self.door.is_waited_at() && self.is_listening()
     }
 
     fn is_listening(&self) -> bool {
@@ -195,6 +227,19 @@ impl Front {
     /// The call in a slot, for the card's side.
     pub fn call(&mut self, slot: usize) -> &mut Call<'static> {
         self.slots[slot].call
+    }
+
+    /// Takes the opening of a recording that has begun. Then the call's messages go on.
+    pub fn take_opening(&mut self, slot: usize) -> Option<Opening> {
+        let opening = self.slots[slot].call.take_opening();
+        self.is_moved |= opening.is_some();
+        opening
+    }
+
+    /// Reports that the recording in a slot is on the card, as far as it ever will be.
+    pub fn finished(&mut self, slot: usize) {
+        self.slots[slot].call.finished();
+        self.is_moved = true;
     }
 
     /// The job of a connection, if its socket has room for `bytes` bytes.
@@ -216,6 +261,7 @@ impl Front {
             return;
         }
         connection.active_ms = board::uptime_ms();
+        self.is_moved = true;
         let is_sent = socket.send_slice(bytes) == Ok(bytes.len());
         connection.phase = match next {
             Some(job) if is_sent => Phase::Serving(job),
@@ -242,6 +288,7 @@ impl Front {
             }
             Phase::Listening if socket.is_open() => {}
             Phase::Listening => {
+                self.is_moved = true;
                 // Cannot fail: the socket is closed and the port is not zero.
                 let _ = socket.listen(PORT);
             }
@@ -252,6 +299,7 @@ impl Front {
                 if idle_ms > SEND_MS_MAX || is_in_the_way || !socket.may_send() {
                     socket.abort();
                     connection.phase = Phase::Listening;
+                    self.is_moved = true;
                 }
             }
             Phase::Closing => {
@@ -265,6 +313,7 @@ impl Front {
                     socket.abort();
                 }
                 if is_over || !socket.is_open() {
+                    self.is_moved = true;
                     connection.phase = Phase::Listening;
                     let _ = socket.listen(PORT);
                 }
@@ -281,6 +330,7 @@ impl Front {
             Ok(None) if !socket.may_recv() => {
                 socket.close();
                 connection.phase = Phase::Closing;
+                self.is_moved = true;
             }
             Ok(None) if connection.held == BUFFER_BYTES => self.refuse(index, Refusal::TOO_LONG),
             Ok(None) if idle_ms > HEAD_MS_MAX => self.refuse(index, Refusal::TOO_SLOW),
@@ -297,6 +347,12 @@ impl Front {
             Ok(Some((Request::Call(accept), length))) => self.accept(index, &accept, length),
             Err(refusal) => self.refuse(index, refusal),
         }
+    }
+
+    /// Whether the file of `entry` is being downloaded.
+    pub fn is_read(&self, entry: &Entry) -> bool {
+        let is = |phase: &Phase| matches!(phase, Phase::Serving(Job::Send(reader)) if reader.is_of(entry));
+        self.connections.iter().any(|connection| is(&connection.phase))
     }
 
     fn is_downloading(&self) -> bool {
@@ -329,6 +385,7 @@ impl Front {
         }
         connection.buffer.copy_within(head_bytes..connection.held, 0);
         connection.held -= head_bytes;
+        self.is_moved = true;
         connection.active_ms = board::uptime_ms();
         connection.phase = Phase::Calling(slot);
         self.slots[slot].is_used = true;
@@ -341,7 +398,10 @@ impl Front {
         let slot = &mut self.slots[slot];
         loop {
             let room = &mut connection.buffer[connection.held..];
-            let received = socket.recv_slice(room).unwrap_or(0);
+            let received = match socket.can_recv() {
+                true => socket.recv_slice(room).unwrap_or(0),
+                false => 0,
+            };
             let bytes = &mut connection.buffer[..connection.held + received];
             let held = slot.call.handle_bytes(bytes, now_ms);
             if received > 0 || held < connection.held {
@@ -353,6 +413,7 @@ impl Front {
             }
         }
         if let Some(pong) = slot.call.take_pong() {
+            self.is_moved = true;
             // No room means that the peer reads nothing; then it does not wait for a pong either.
             let _ = socket.send_slice(&pong);
         }
@@ -366,6 +427,7 @@ impl Front {
             }
         }
         if let Some(code) = slot.call.close_code() {
+            self.is_moved = true;
             let _ = socket.send_slice(&ws::close(code));
             socket.close();
             slot.is_connected = false;
@@ -375,19 +437,23 @@ impl Front {
     }
 
     fn send_status(&mut self, index: usize) {
-        let mut text = String::<400>::new();
+        let mut text = String::<512>::new();
         let calls = self.slots.iter().filter(|slot| slot.is_used).count();
         let card = self.card;
         // Fits with every number at its maximum.
         let _ = writeln!(
             text.as_mut_view(),
-            r#"{{"message":"callreel appliance is running","uptime_ms":{},"calls":{calls},"calls_max":{CALLS_MAX},"refused":{},"card_ready":{},"card_bytes_free":{},"recorded":{},"recovered":{},"stack_bytes":{},"stack_bytes_peak":{}}}"#,
+            r#"{{"message":"callreel appliance is running","uptime_ms":{},"calls":{calls},"calls_max":{CALLS_MAX},"refused":{},"card_ready":{},"card_ready_ms":{},"card_checked":{},"card_bytes_free":{},"card_keep_free_bytes":{},"recorded":{},"recovered":{},"removed":{},"stack_bytes":{},"stack_bytes_peak":{}}}"#,
             board::uptime_ms(),
             self.refused,
             card.is_ready,
+            card.ready_ms,
+            card.is_checked,
             card.bytes_free,
+            card.keep_free_bytes,
             card.recorded,
             card.recovered,
+            card.removed,
             board::stack_bytes(),
             board::stack_bytes_peak(),
         );
@@ -406,9 +472,19 @@ impl Front {
         let _ = socket.send_slice(head.as_bytes());
         let _ = socket.send_slice(body.as_bytes());
         socket.close();
+        self.is_moved = true;
         connection.active_ms = board::uptime_ms();
         connection.phase = Phase::Closing;
     }
+}
+
+/// Makes a call in its memory. Not inlined: the stack holds one call at a time.
+#[inline(never)]
+fn make_call(
+    memory: &'static StaticCell<Call<'static>>,
+    queue: &'static mut Queue<QUEUE_BYTES>,
+) -> &'static mut Call<'static> {
+    memory.init_with(|| Call::new(queue))
 }
 
 /// The head of a response. Without a length, its body ends with the connection.

@@ -58,6 +58,13 @@ impl<const N: usize> Queue<N> {
         N - self.length
     }
 
+    /// Whether `bytes` bytes or more are queued, those of silences too.
+    #[must_use]
+    pub fn holds(&self, bytes: usize) -> bool {
+        let silent = || self.silences.iter().map(|silence| silence.length).sum::<u64>();
+        self.length >= bytes || self.length as u64 + silent() >= bytes as u64
+    }
+
     /// Bytes that found no room since the queue was made or cleared. They come out as silence.
     #[must_use]
     pub const fn lost(&self) -> u64 {

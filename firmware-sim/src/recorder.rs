@@ -5,8 +5,9 @@ use core::fmt::Write as _;
 
 use callreel_core::names::End;
 use callreel_firmware_sim::call::{Ended, Opening, Summary};
-use callreel_firmware_sim::fat::{self, Reader, Volume};
+use callreel_firmware_sim::fat::{self, Entry, Reader, Volume};
 use callreel_firmware_sim::http::Refusal;
+use callreel_firmware_sim::retention::{Retention, Step};
 use callreel_firmware_sim::store::{self, Card, Error, Kind, Recording};
 use embedded_sdmmc::Block;
 use embedded_sdmmc::sdcard::spi::Error as SdError;
@@ -33,6 +34,7 @@ pub(crate) struct Recorder {
     device: Device,
     card: &'static Card<Device>,
     recordings: [Option<Recording<'static, Device>>; CALLS_MAX],
+    retention: Retention,
     next_number: u32,
     mount_at_ms: u64,
     status: CardStatus,
@@ -50,6 +52,7 @@ impl Recorder {
             device,
             card,
             recordings: [const { None }; CALLS_MAX],
+            retention: Retention::new(0),
             next_number: 1,
             mount_at_ms: 0,
             status: CardStatus::default(),
@@ -71,7 +74,46 @@ impl Recorder {
         for connection in 0..=CALLS_MAX {
             is_busy |= self.serve(connection);
         }
-        is_busy
+        is_busy | self.tend()
+    }
+
+    /// Checks a piece of the card's FAT, or keeps room free on it. Calls go on meanwhile.
+    #[inline(never)]
+    fn tend(&mut self) -> bool {
+        let mut card = self.card.borrow_mut();
+        let Some(volume) = card.as_mut() else { return false };
+        if !volume.is_checked() {
+            let checked = volume.check();
+            let is_all = volume.is_checked();
+            drop(card);
+            match checked {
+                Ok(is_changed) => self.status.mended += u32::from(is_changed),
+                Err(error) => self.lose_card(error.into()),
+            }
+            if is_all {
+                defmt::info!("card checked: {=u32} blocks mended", self.status.mended);
+                self.tell();
+            }
+            return true;
+        }
+        let (front, recordings) = (self.front, &self.recordings);
+        // Borrows the network's side for a moment only, so that it goes on.
+        let is_in_use = |number, entry: &Entry| {
+            front.borrow().is_read(entry)
+                || recordings.iter().flatten().any(|open| open.number() == number)
+        };
+        let step = self.retention.step(volume, is_in_use);
+        drop(card);
+        match step {
+            Ok(Step::Rest) => return false,
+            Ok(Step::Busy) => {}
+            Ok(Step::Removed) => {
+                self.status.removed += 1;
+                self.tell();
+            }
+            Err(error) => self.lose_card(error.into()),
+        }
+        true
     }
 
     /// Mounts the card, if an attempt is due. Not inlined, like the other steps: so the stack is as
@@ -88,21 +130,18 @@ impl Recorder {
         let volume = card.insert(Volume::new(self.device));
         match store::mount(volume) {
             Ok(recovery) => {
-                let repairs = recovery.repairs;
                 defmt::info!(
-                    "card ready: {=u64} s of audio free, next is {=u32}; recovered {=u32}, mended \
-                     {=u32} FAT blocks, {=u32} chains, {=u32} clusters",
-                    volume.bytes_free() / 16_000,
+                    "card ready: next is {=u32}; recovered {=u32}, mended {=u32}, removed {=u32}; keeps \
+                     {=u64} bytes free",
                     recovery.next_number,
                     recovery.recovered,
-                    repairs.fat_blocks_copied,
-                    repairs.files_trimmed,
-                    repairs.clusters_freed
+                    recovery.mended,
+                    recovery.removed,
+                    recovery.keep_free_bytes
                 );
-                if repairs.is_suspect {
-                    defmt::warn!("the file system has other faults: check the card with fsck");
-                }
+                self.retention = Retention::new(recovery.keep_free_bytes);
                 self.next_number = recovery.next_number;
+                self.status.ready_ms = board::uptime_ms() as u32;
                 self.status.recovered += recovery.recovered;
             }
             Err(error) => {
@@ -116,7 +155,7 @@ impl Recorder {
 
     #[inline(never)]
     fn begin(&mut self, slot: usize) -> bool {
-        let opening = self.front.borrow_mut().call(slot).take_opening();
+        let opening = self.front.borrow_mut().take_opening(slot);
         let Some(opening) = opening else { return false };
         let Opening { spec, .. } = opening;
         let number = self.next_number;
@@ -129,7 +168,7 @@ impl Recorder {
             Err(error) => {
                 defmt::error!("call {=usize}: cannot record: {=str}", slot, error.reason());
                 self.fail(slot, error);
-                self.front.borrow_mut().call(slot).finished();
+                self.front.borrow_mut().finished(slot);
             }
         }
         true
@@ -137,12 +176,19 @@ impl Recorder {
 
     #[inline(never)]
     fn advance(&mut self, slot: usize) -> bool {
-        let mut bytes = [0; STEP_BYTES];
-        let count = self.front.borrow_mut().call(slot).pop(&mut bytes);
-        if count == 0 {
-            let end = self.front.borrow_mut().call(slot).take_end();
+        let mut front = self.front.borrow_mut();
+        let call = front.call(slot);
+        if !call.has(STEP_BYTES) {
+            let end = call.take_end();
+            drop(front);
             return end.is_some_and(|end| self.finish(slot, &end));
         }
+        let mut bytes = [0; STEP_BYTES];
+        let count = call.pop(&mut bytes);
+        if call.is_behind() {
+            front.wake();
+        }
+        drop(front);
         let recording = self.recordings[slot].as_mut();
         if let Some(Err(error)) = recording.map(|recording| recording.write(&bytes[..count])) {
             self.abandon(slot, error);
@@ -173,7 +219,8 @@ impl Recorder {
                 self.fail(slot, error);
             }
         }
-        self.front.borrow_mut().call(slot).finished();
+        self.front.borrow_mut().finished(slot);
+        self.retention.recording_ended();
         self.tell();
         true
     }
@@ -187,16 +234,15 @@ impl Recorder {
         if let Some(Err(error)) = recording.map(|recording| recording.abandon(error, &end)) {
             defmt::error!("call {=usize}: no end record: {=str}", slot, error.reason());
         }
-        self.front.borrow_mut().call(slot).finished();
+        self.front.borrow_mut().finished(slot);
+        self.retention.recording_ended();
         self.tell();
     }
 
     /// Ends the call. Releases a card that failed, so that it is mounted again later.
     fn fail(&mut self, slot: usize, error: Error<SdError>) -> Ended {
         if matches!(error, Error::Fat(fat::Error::Card(_))) {
-            *self.card.borrow_mut() = None;
-            self.mount_at_ms = board::uptime_ms() + MOUNT_INTERVAL_MS;
-            self.tell();
+            self.lose_card(error);
         }
         let mut front = self.front.borrow_mut();
         front.call(slot).fail();
@@ -204,9 +250,19 @@ impl Recorder {
         front.call(slot).take_end().unwrap_or(nothing)
     }
 
+    /// Releases a card that failed.
+    fn lose_card(&mut self, error: Error<SdError>) {
+        defmt::error!("the card is mounted again: {=str}", error.reason());
+        *self.card.borrow_mut() = None;
+        self.mount_at_ms = board::uptime_ms() + MOUNT_INTERVAL_MS;
+        self.tell();
+    }
+
     fn tell(&mut self) {
         let card = self.card.borrow();
         self.status.is_ready = card.is_some();
+        self.status.is_checked = card.as_ref().is_some_and(Volume::is_checked);
+        self.status.keep_free_bytes = self.retention.keep_free_bytes();
         self.status.bytes_free = card.as_ref().map_or(0, Volume::bytes_free);
         self.front.borrow_mut().card = self.status;
     }
@@ -241,7 +297,9 @@ impl Recorder {
         };
         match job {
             Job::Open(name) => {
-                let Some(entry) = volume.find(name)? else {
+                // A void file is being removed, or has not begun.
+                let entry = volume.find(name)?.filter(|entry| entry.size > 0);
+                let Some(entry) = entry else {
                     let head = response_head(Refusal::NOT_FOUND.0, "text/plain", Some(0));
                     return Ok((put(block, &head), None));
                 };
@@ -265,6 +323,9 @@ impl Recorder {
                     let Some((number, Kind::Audio)) = store::parse_name(&entry.name) else {
                         continue;
                     };
+                    if entry.size == 0 {
+                        continue;
+                    }
                     let comma = if has_sent { "," } else { "" };
                     let numbers = self.recordings.iter().flatten().map(Recording::number);
                     let is_recording = numbers.into_iter().any(|open| open == number);

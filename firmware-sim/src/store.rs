@@ -13,10 +13,14 @@ use heapless::String;
 use heapless::string::StringView;
 
 use crate::call::{Ended, Opening, Summary};
-use crate::fat::{self, Entry, File, Reader, Repairs, Volume};
+use crate::fat::{self, Entry, File, Reader, Volume};
+use crate::retention::Removal;
 
-/// Audio between two checkpoints. At each checkpoint the file is whole again.
-pub const CHECKPOINT_MS: u32 = 500;
+pub use crate::files::{Kind, name, parse_name, parse_url_name};
+
+/// Least audio between two checkpoints. At each checkpoint the file is whole again. A checkpoint waits
+/// for the next full block, so that no block of samples is written twice.
+pub const CHECKPOINT_MS: u32 = 1000;
 
 /// Samples of one channel in a millisecond.
 const fn samples_a_ms(spec: Spec) -> u32 {
@@ -44,7 +48,7 @@ impl<E> Error<E> {
             Self::NoCard => "card-missing",
             Self::Fat(fat::Error::Full) => "card-full",
             Self::Fat(fat::Error::Card(_)) => "card-error",
-            Self::Fat(fat::Error::NotFat16) => "card-not-fat16",
+            Self::Fat(fat::Error::NotFat) => "card-not-fat",
             Self::Fat(_) => "card-corrupt",
             Self::Long => "too-long",
         }
@@ -86,62 +90,168 @@ impl<E: core::fmt::Debug> embedded_io::Error for Error<E> {
 }
 
 /// The result of mounting a card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// Repairs of the file system.
-    pub repairs: Repairs,
+    /// Recordings with a chain of clusters longer or shorter than their size.
+    pub mended: u32,
+    /// Removals and beginnings of recordings that a power cut interrupted, and that were undone or
+    /// finished.
+    pub removed: u32,
     /// Recordings without an end record that were completed.
     pub recovered: u32,
     /// Number of the next recording.
     pub next_number: u32,
+    /// Bytes to keep free, by the card's [`KEEP_FREE`] file; 0 without that file.
+    pub keep_free_bytes: u64,
 }
 
-/// Mounts the card, mends its file system, and completes the recordings that a power cut
-/// interrupted: corrects the sizes in their headers and writes an end record that says `recovered`.
+/// A file in the recordings' folder, `KEEPFREE.TXT`: a number of MiB in decimal digits. While less is
+/// free on the card, the oldest recordings are removed.
+pub const KEEP_FREE: [u8; 11] = *b"KEEPFREETXT";
+
+/// Mounts the card, and completes the recordings that a power cut interrupted: mends their files,
+/// corrects the sizes in their headers and writes an end record that says `recovered`. Reads the
+/// recordings' folder twice, and a part of it again after a power cut; [`Volume::check`] has to see the
+/// FAT later.
 ///
 /// # Errors
 /// As [`Volume::mount`].
 pub fn mount<D: BlockDevice>(volume: &mut Volume<D>) -> Result<Recovery, fat::Error<D::Error>> {
-    let repairs = volume.mount()?;
-    let (recovered, next_number) = recover_all(volume)?;
-    Ok(Recovery { repairs, recovered, next_number })
+    recover_all(volume)
 }
 
-/// Completes the recordings without an end record. Returns their number, and the number of the next
-/// recording.
+/// The newest recordings' numbers, one bit each: set for a recording with an end record. Older
+/// recordings count as marked: one that was interrupted so long ago has long been recovered.
+struct Marks {
+    bits: [u8; Self::COUNT as usize / 8],
+    /// One past the highest number seen.
+    end: u32,
+}
+
+impl Marks {
+    const COUNT: u32 = 16_384;
+
+    fn place(number: u32) -> (usize, u8) {
+        let index = number % Self::COUNT;
+        (index as usize / 8, 1 << (index % 8))
+    }
+
+    /// Takes note of a number. Returns whether it is the highest so far.
+    fn see(&mut self, number: u32) -> bool {
+        let is_newest = number >= self.end;
+        if is_newest {
+            for new in self.end.max(number.saturating_sub(Self::COUNT - 1))..=number {
+                let (byte, bit) = Self::place(new);
+                self.bits[byte] &= !bit;
+            }
+            self.end = number + 1;
+        }
+        is_newest
+    }
+
+    /// Marks a number that was seen.
+    fn set(&mut self, number: u32) {
+        if !self.is_old(number) {
+            let (byte, bit) = Self::place(number);
+            self.bits[byte] |= bit;
+        }
+    }
+
+    fn has(&self, number: u32) -> bool {
+        let (byte, bit) = Self::place(number);
+        self.is_old(number) || self.bits[byte] & bit != 0
+    }
+
+    fn is_old(&self, number: u32) -> bool {
+        number + Self::COUNT < self.end
+    }
+}
+
+/// Mounts the card, and mends and completes the recordings without an end record. No cluster is taken before all files are
+/// mended: their chains may point to free clusters.
 ///
-/// Not inlined: otherwise its marks and those of the file system's repair would be on the stack
-/// together.
+/// Not inlined: the device has little stack.
 #[inline(never)]
-fn recover_all<D: BlockDevice>(volume: &mut Volume<D>) -> Result<(u32, u32), fat::Error<D::Error>> {
-    let (mut recovered, mut next_number) = (0, 1_u32);
-    // One bit for each number that has an end record. Numbers 16 384 apart share a bit: a recording
-    // interrupted so long ago has long been recovered.
-    const MARKS_BYTES: usize = 2048;
-    let mut marks = [0_u8; MARKS_BYTES];
-    let bit = |number: u32| (number as usize / 8 % MARKS_BYTES, 1 << (number % 8));
-    let mut cursor = volume.entries();
-    while let Some(entry) = volume.next_entry(&mut cursor)? {
-        let Some((number, kind)) = parse_name(&entry.name) else { continue };
-        next_number = next_number.max(number.saturating_add(1));
-        if kind == Kind::EndRecord {
-            let (byte, bit) = bit(number);
-            marks[byte] |= bit;
+fn recover_all<D: BlockDevice>(volume: &mut Volume<D>) -> Result<Recovery, fat::Error<D::Error>> {
+    let mut recovery = Recovery::default();
+    let mut marks = Marks { bits: [0; Marks::COUNT as usize / 8], end: 1 };
+    let mut void_records = 0;
+    let (mut newest, mut keep_free) = (None, None);
+    volume.mount(|entry| {
+        if entry.name == KEEP_FREE {
+            keep_free = Some(*entry);
         }
+        let Some((number, kind)) = parse_name(&entry.name) else { return };
+        if marks.see(number) {
+            newest = Some(*entry);
+        }
+        match kind {
+            Kind::EndRecord if entry.size > 0 => marks.set(number),
+            Kind::EndRecord => void_records += 1,
+            Kind::Audio => {}
+        }
+    })?;
+    recovery.next_number = marks.end;
+    if let Some(entry) = newest {
+        volume.search_from(&entry);
     }
+    let mut unfinished = 0;
+    let mut first_unfinished = None;
     let mut cursor = volume.entries();
-    while let Some(entry) = volume.next_entry(&mut cursor)? {
+    loop {
+        let place = cursor;
+        let Some(mut entry) = volume.next_entry(&mut cursor)? else { break };
         let Some((number, Kind::Audio)) = parse_name(&entry.name) else { continue };
-        let (byte, bit) = bit(number);
-        if marks[byte] & bit == 0 && recover(volume, &entry, number)? {
-            recovered += 1;
+        if entry.size == 0 {
+            let mut removal = Removal::begin(volume, entry)?;
+            while !removal.step(volume)? {}
+            recovery.removed += 1;
+        } else if !marks.has(number) {
+            recovery.mended += u32::from(volume.mend(&mut entry)?);
+            unfinished += 1;
+            first_unfinished.get_or_insert(place);
         }
     }
-    Ok((recovered, next_number))
+    let mut cursor = volume.entries();
+    while void_records > 0
+        && let Some(entry) = volume.next_entry(&mut cursor)?
+    {
+        let is_record = matches!(parse_name(&entry.name), Some((_, Kind::EndRecord)));
+        if is_record && entry.size == 0 {
+            while !volume.delete(&entry)? {}
+            void_records -= 1;
+        }
+    }
+    let mut cursor = first_unfinished.unwrap_or(volume.entries());
+    while unfinished > 0
+        && let Some(entry) = volume.next_entry(&mut cursor)?
+    {
+        let Some((number, Kind::Audio)) = parse_name(&entry.name) else { continue };
+        if !marks.has(number) {
+            recovery.recovered += u32::from(recover(volume, &entry, number)?);
+            unfinished -= 1;
+        }
+    }
+    if let Some(entry) = keep_free {
+        recovery.keep_free_bytes = read_mebibytes(volume, &entry)? << 20;
+    }
+    Ok(recovery)
+}
+
+/// Reads the number in the first block of a file; 0 if it begins with none.
+fn read_mebibytes<D: BlockDevice>(
+    volume: &mut Volume<D>,
+    entry: &Entry,
+) -> Result<u64, fat::Error<D::Error>> {
+    let mut block = Block::new();
+    let bytes = volume.read(&mut Reader::new(entry), &mut block)?;
+    let digits = block.contents[..bytes].iter().take_while(|byte| byte.is_ascii_digit()).take(7);
+    Ok(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
 /// Makes the header of an interrupted recording match the file's size, and writes its end record.
 /// Returns false if the file is not a recording of this appliance.
+#[inline(never)]
 fn recover<D: BlockDevice>(
     volume: &mut Volume<D>,
     entry: &Entry,
@@ -172,62 +282,6 @@ fn recover<D: BlockDevice>(
 
 /// Room for an end record, which must fit into one block of the card.
 const RECORD_BYTES: usize = fat::BLOCK_BYTES;
-
-/// The two files of a recording.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// `Rnnnnnnn.WAV`
-    Audio,
-    /// `Rnnnnnnn.JSN`
-    EndRecord,
-}
-
-const fn extension(kind: Kind) -> &'static [u8; 3] {
-    match kind {
-        Kind::Audio => b"WAV",
-        Kind::EndRecord => b"JSN",
-    }
-}
-
-/// Name of a recording's file, in FAT's form.
-#[must_use]
-pub fn name(number: u32, kind: Kind) -> [u8; 11] {
-    let mut name = *b"R0000000   ";
-    let mut rest = number;
-    for digit in name[1..8].iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    name[8..].copy_from_slice(extension(kind));
-    name
-}
-
-/// The reverse of [`name`]; `None` for a file that is not a recording's.
-#[must_use]
-pub fn parse_name(name: &[u8; 11]) -> Option<(u32, Kind)> {
-    let [b'R', digits @ .., a, b, c] = name else { return None };
-    let kinds = [Kind::Audio, Kind::EndRecord];
-    let kind = kinds.into_iter().find(|&kind| extension(kind) == &[*a, *b, *c])?;
-    let number = digits.iter().try_fold(0, |number: u32, digit| {
-        digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0'))
-    })?;
-    Some((number, kind))
-}
-
-/// Parses a name in a URL, `R0000001.wav` in any case; `None` if it cannot be a recording's.
-#[must_use]
-pub fn parse_url_name(text: &str) -> Option<[u8; 11]> {
-    let (stem, extension) = text.split_once('.')?;
-    let mut name = [b' '; 11];
-    if stem.len() != 8 || extension.len() > 4 {
-        return None;
-    }
-    name[..8].copy_from_slice(stem.as_bytes());
-    let short = if extension.eq_ignore_ascii_case("json") { "JSN" } else { extension };
-    name[8..].copy_from_slice(short.as_bytes().get(..3)?);
-    name.make_ascii_uppercase();
-    (short.len() == 3 && parse_name(&name).is_some()).then_some(name)
-}
 
 /// A recording that is being written.
 ///
@@ -262,29 +316,48 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
     }
 
     /// Appends samples in the bytes that they arrived in, in whole sample frames. Makes a checkpoint
-    /// after each [`CHECKPOINT_MS`] of audio.
+    /// at the end of a block, after each [`CHECKPOINT_MS`] of audio.
     ///
     /// # Errors
     /// As [`Error`]; the file stays as of its last checkpoint, and the caller must
     /// [`abandon`](Self::abandon) the recording.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error<D::Error>> {
-        self.write_samples(bytes)?;
         let spec = self.writer.spec();
         let bytes_per_ms = spec.sample_rate_hz / 1000 * u32::from(spec.sample_frame_bytes());
-        let open_bytes = self.writer.data_bytes() - self.checkpointed_bytes;
-        if open_bytes >= CHECKPOINT_MS * bytes_per_ms {
-            self.writer.checkpoint()?;
-            self.checkpointed_bytes = self.writer.data_bytes();
-        }
-        Ok(())
+        let data_bytes = self.writer.data_bytes();
+        let position = spec.header_bytes() as usize + data_bytes as usize;
+        let room = position.next_multiple_of(fat::BLOCK_BYTES) - position;
+        let is_due = data_bytes - self.checkpointed_bytes >= CHECKPOINT_MS * bytes_per_ms;
+        let Some((head, tail)) = bytes.split_at_checked(room / self.growth()).filter(|_| is_due)
+        else {
+            return self.write_samples(bytes);
+        };
+        self.write_samples(head)?;
+        self.writer.checkpoint()?;
+        self.checkpointed_bytes = self.writer.data_bytes();
+        self.write_samples(tail)
     }
 
+    /// Bytes of the file for a byte as it arrived. A header and a block are whole sample frames.
     #[cfg(not(feature = "formats"))]
+    const fn growth(&self) -> usize {
+        2
+    }
+
+    #[cfg(feature = "formats")]
+    const fn growth(&self) -> usize {
+        2 / self.opening.codec.width()
+    }
+
+    // Not inlined: it has a block of samples on the stack, and two callers.
+    #[cfg(not(feature = "formats"))]
+    #[inline(never)]
     fn write_samples(&mut self, codes: &[u8]) -> Result<(), Error<D::Error>> {
         Ok(self.writer.write_mulaw(codes)?)
     }
 
     #[cfg(feature = "formats")]
+    #[inline(never)]
     fn write_samples(&mut self, bytes: &[u8]) -> Result<(), Error<D::Error>> {
         let mut samples = [0; 512];
         // A sample of any codec becomes two bytes.
@@ -333,7 +406,7 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         let Self { writer, number, opening, .. } = self;
         let spec = writer.spec();
         let samples = writer.data_bytes() / u32::from(spec.sample_frame_bytes());
-        let sink = writer.finish()?;
+        let mut sink = writer.finish()?;
         let mut text = String::<RECORD_BYTES>::new();
         let Ended { end, summary } = ended;
         let (before, reason) = reason.map_or(("", ""), |reason| (r#"","reason":""#, reason));
@@ -350,7 +423,7 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         summary.put(text, samples_a_ms(spec));
         let mut card = sink.card.borrow_mut();
         let volume = card.as_mut().ok_or(Error::NoCard)?;
-        Ok(volume.create_small(name(number, Kind::EndRecord), text.as_bytes())?)
+        Ok(volume.complete(&mut sink.file, name(number, Kind::EndRecord), text.as_bytes())?)
     }
 }
 
@@ -430,5 +503,24 @@ impl<D: BlockDevice> Seek for Sink<'_, D> {
             return Err(Error::Fat(fat::Error::Position));
         }
         Ok(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_recording_does_not_hide_a_new_one_without_an_end_record() {
+        let mut marks = Marks { bits: [0; Marks::COUNT as usize / 8], end: 1 };
+        for number in [3, 5, Marks::COUNT + 5, 4] {
+            marks.see(number);
+            if number < Marks::COUNT {
+                marks.set(number);
+            }
+        }
+        let has = [3, 4, 5, 6, Marks::COUNT + 3, Marks::COUNT + 5].map(|number| marks.has(number));
+        assert_eq!(has, [true, true, true, false, false, false]);
+        assert_eq!(marks.end, Marks::COUNT + 6);
     }
 }

@@ -9,6 +9,8 @@
 mod bench;
 #[path = "harness/card.rs"]
 mod card;
+#[path = "firmware/cards.rs"]
+mod cards;
 #[path = "harness/client.rs"]
 #[expect(dead_code, reason = "these tests send what is lawful, or raw bytes")]
 mod client;
@@ -30,7 +32,6 @@ mod seeds;
 #[path = "firmware/strangers.rs"]
 mod strangers;
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
@@ -40,19 +41,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use callreel::caller::{self, Plan};
-use callreel_core::names::End;
-use callreel_firmware_sim::call::{Ended, Id, MESSAGE_BYTES_MAX, Opening, Summary};
-use callreel_firmware_sim::fat::Volume;
+use callreel_firmware_sim::call::MESSAGE_BYTES_MAX;
 use callreel_firmware_sim::qemu;
-use callreel_firmware_sim::store::{self, Recording};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 
-use bench::{Bench, budget, check_volume, ensure, place};
-use card::Disk;
+use bench::{Bench, budget, ensure};
 use conversation::{
-    BOTH, INBOUND, MONO, STOP, codes_of, media, media_of, mono_file, start, start_of, stereo_file,
-    voice,
+    BOTH, INBOUND, STOP, codes_of, media, media_of, mono_file, start, start_of, stereo_file, voice,
 };
 use device_peer::Peer;
 
@@ -93,7 +89,13 @@ fn main() {
         Trial::test("a_power_cut_costs_two_seconds_at_most", a_power_cut),
         Trial::test("a_panic_restarts_it_and_is_logged", a_panic),
         Trial::test("a_main_loop_that_stands_still_is_restarted", a_standstill),
-        Trial::test("power_may_go_between_any_two_writes", a_cut_after_each_write),
+        Trial::test("power_may_go_between_any_two_writes", cards::a_cut_after_each_write),
+        Trial::test("so_it_may_on_a_fat32", cards::a_cut_after_each_write_of_fat32),
+        Trial::test("a_card_of_32_gb_is_recorded_to", cards::a_card_of_32_gb),
+        Trial::test("calls_come_at_once_beside_6000_recordings", cards::six_thousand_recordings),
+        Trial::test("the_oldest_recordings_give_way", cards::the_oldest_give_way),
+        Trial::test("a_card_is_woken_slowly_and_let_go", cards::the_line_to_the_card),
+        Trial::test("a_frame_keeps_its_budget_of_block_writes", cards::block_writes_a_frame),
         Trial::test("a_full_card_ends_the_call_with_a_reason", a_full_card),
         Trial::test("without_a_card_calls_are_refused", without_a_card),
         Trial::test("a_card_stalled_for_250_ms_loses_nothing", a_short_stall),
@@ -405,60 +407,6 @@ fn a_power_cut() -> Outcome {
     bench.check_card()
 }
 
-/// A power cut after each write, without QEMU: the store of the image on a card in memory.
-fn a_cut_after_each_write() -> Outcome {
-    let place = place("writes")?;
-    let image = place.join("card.img");
-    qemu::make_card(&image, 8)?;
-    let blank = fs::read(&image)?;
-    let disk = Disk::new(blank.clone());
-    record_two_calls(&disk).map_err(|error| format!("{error:?}"))?;
-    let (_, writes) = disk.into_parts();
-    let mut card = blank;
-    for count in 0..=writes.len() {
-        let cut = Disk::new(card.clone());
-        mount(&cut).map_err(|error| format!("after {count} writes: {error}"))?;
-        let (mended, repair_writes) = cut.into_parts();
-        check_volume(&mended, &place, &format!("after {count} writes"))?;
-        // Earlier builds began a file with sizes of all ones.
-        let mut earlier = card.clone();
-        if begin_as_earlier_builds(&mut earlier) {
-            let cut = Disk::new(earlier);
-            mount(&cut).map_err(|error| format!("after {count} writes of old: {error}"))?;
-            check_volume(&cut.into_parts().0, &place, &format!("after {count} writes of old"))?;
-        }
-        // The power may be cut again during the repair.
-        if count % 16 == 0 {
-            for again in 0..repair_writes.len() {
-                let cut = Disk::new(card.clone()).cut_after(again);
-                ensure(mount(&cut).is_err(), || "the second cut did not happen".into())?;
-                let twice = Disk::new(cut.into_parts().0);
-                mount(&twice)?;
-                let name = format!("after {count} writes and {again} of the repair");
-                check_volume(&twice.into_parts().0, &place, &name)?;
-            }
-        }
-        if let Some(write) = writes.get(count) {
-            card::apply(&mut card, write);
-        }
-    }
-    Ok(())
-}
-
-/// Sets the sizes of every recording without announced samples to all ones; returns whether there is
-/// one.
-fn begin_as_earlier_builds(card: &mut [u8]) -> bool {
-    let mut is_changed = false;
-    for block in card.as_chunks_mut::<512>().0 {
-        if block.starts_with(b"RIFF") && block[36..44] == *b"data\0\0\0\0" {
-            block[4..8].fill(0xFF);
-            block[40..44].fill(0xFF);
-            is_changed = true;
-        }
-    }
-    is_changed
-}
-
 fn a_full_card() -> Outcome {
     let bench = Bench::boot("full", 8)?;
     let mut peer = Peer::connect(bench.appliance.address())?;
@@ -604,12 +552,24 @@ type Talk = thread::JoinHandle<std::io::Result<u16>>;
 
 /// Places calls at real pace. All are connected when it returns.
 fn talk_to(bench: &Bench, calls: usize, tracks: &'static [&str]) -> Result<Vec<Talk>, Failed> {
-    let peers: Vec<Peer> = (0..calls)
+    Ok(talk(connect(bench, calls, tracks)?, tracks))
+}
+
+/// Connects calls, and begins a stream on each.
+fn connect(bench: &Bench, calls: usize, tracks: &[&str]) -> Result<Vec<Peer>, Failed> {
+    let mut peers: Vec<Peer> = (0..calls)
         .map(|_| Peer::connect(bench.appliance.address()))
         .collect::<std::io::Result<_>>()?;
+    for (call, peer) in peers.iter_mut().enumerate() {
+        peer.send(&start_of(call, tracks))?;
+    }
+    Ok(peers)
+}
+
+/// Sends the calls' audio at real pace, and a stop.
+fn talk(peers: Vec<Peer>, tracks: &'static [&str]) -> Vec<Talk> {
     let calls = peers.into_iter().enumerate().map(|(call, mut peer)| {
         thread::spawn(move || {
-            peer.send(&start_of(call, tracks))?;
             let begun = Instant::now();
             for frame in 0..TALK_FRAMES {
                 for channel in 0..tracks.len() {
@@ -623,7 +583,7 @@ fn talk_to(bench: &Bench, calls: usize, tracks: &'static [&str]) -> Result<Vec<T
             peer.close_code()
         })
     });
-    Ok(calls.collect())
+    calls.collect()
 }
 
 /// The voice on a channel of one of [`talk_to`]'s calls.
@@ -657,27 +617,4 @@ fn check_stalled(bench: &Bench, is_right: impl Fn(&Value, &[u8], &[u8]) -> bool)
         ensure(is_right(&record, &file, expected), || format!("{number}: {record}"))?;
     }
     Ok(())
-}
-
-// Cards.
-
-fn mount(disk: &Disk) -> Result<(), String> {
-    store::mount(&mut Volume::new(disk)).map(drop).map_err(|error| format!("{error:?}"))
-}
-
-/// Records two calls of a few seconds, by turns, and their end records.
-fn record_two_calls(disk: &Disk) -> Result<(), store::Error<card::PowerCut>> {
-    let card = RefCell::new(Some(Volume::new(disk)));
-    store::mount(card.borrow_mut().as_mut().expect("just made"))?;
-    let opening = || Opening { spec: MONO, stream_id: Id::default(), call_id: Id::default() };
-    let mut first = Recording::begin(&card, 1, opening())?;
-    let mut second = Recording::begin(&card, 2, opening())?;
-    for frame in 0..120 {
-        let codes = voice(0, frame);
-        first.write(&codes)?;
-        second.write(&codes)?;
-    }
-    let ended = Ended { end: End::Stop, summary: Summary::default() };
-    first.finish(&ended)?;
-    second.finish(&ended)
 }

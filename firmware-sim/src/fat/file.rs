@@ -7,22 +7,27 @@ use super::{BLOCK_BYTES, Entry, Error, Result, Volume};
 /// Clusters kept from audio, so that a call that filled the card still gets its end record.
 const CLUSTERS_RESERVED: u32 = 8;
 
+/// Bytes of clusters beside each other that a recording gets at a time: eight seconds of 16-bit mono.
+/// Few writes of the FAT, and each in one block of it.
+const RUN_BYTES: u32 = 128 * 1024;
+
 /// A file that is being written: it grows at its end, and its first block can be changed.
 ///
-/// It does not exist on the card before its first flush. Dropping it loses the bytes not yet
-/// flushed.
+/// It does not exist on the card before its first bytes are accepted, and is void before its first
+/// flush. Dropping it loses the bytes not yet flushed.
 pub struct File {
     entry: Option<Entry>,
     name: [u8; 11],
-    first_cluster: u16,
-    last_cluster: u16,
+    /// Cluster of the tail.
+    last_cluster: u32,
+    /// Clusters of the file's chain behind `last_cluster`, beside each other.
+    run_left: u32,
     clusters: u32,
     /// Whole blocks before the tail.
     blocks: u32,
     tail_bytes: usize,
     tail: Block,
     is_flushed: bool,
-    may_use_reserve: bool,
 }
 
 impl File {
@@ -33,15 +38,19 @@ impl File {
         Self {
             entry: None,
             name,
-            first_cluster: 0,
             last_cluster: 0,
+            run_left: 0,
             clusters: 0,
             blocks: 0,
             tail_bytes: 0,
             tail: Block { contents: [0; BLOCK_BYTES] },
             is_flushed: true,
-            may_use_reserve: false,
         }
+    }
+
+    /// Bytes that fit into the block at the file's end.
+    pub fn block_room(&self) -> usize {
+        BLOCK_BYTES - self.tail_bytes
     }
 
     /// Bytes accepted so far. Each has a place on the card.
@@ -64,7 +73,8 @@ impl File {
 }
 
 impl<D: BlockDevice> Volume<D> {
-    /// Bytes of audio for which there is room.
+    /// Bytes of audio for which there is room. Grows until the volume [is
+    /// checked](Self::is_checked).
     pub fn bytes_free(&self) -> u64 {
         let clusters = self.clusters_free.saturating_sub(CLUSTERS_RESERVED);
         u64::from(clusters) * u64::from(self.layout.cluster_bytes())
@@ -112,7 +122,8 @@ impl<D: BlockDevice> Volume<D> {
             file.is_flushed = false;
             return Ok(());
         }
-        let block = self.layout.data_block(file.first_cluster, 0);
+        let Some(entry) = file.entry else { return Err(Error::Position) };
+        let block = self.layout.data_block(entry.cluster, 0);
         self.work.load(&self.device, block)?[offset..end].copy_from_slice(bytes);
         self.work.store(&self.device)
     }
@@ -120,21 +131,17 @@ impl<D: BlockDevice> Volume<D> {
     /// Writes all bytes accepted so far to the card, and then the size that claims them.
     ///
     /// # Errors
-    /// `Card`; `Full` when the folder has no place for a new file. The flush may be repeated.
+    /// `Card`.
     pub fn flush(&mut self, file: &mut File) -> Result<(), D> {
+        let size = file.size();
+        let Some(ref mut entry) = file.entry else { return Ok(()) };
         if file.is_flushed {
             return Ok(());
         }
+        entry.size = size;
+        let entry = *entry;
         self.write_tail(file)?;
-        let size = file.size();
-        match file.entry {
-            Some(ref mut entry) => {
-                entry.size = size;
-                let entry = *entry;
-                self.write_entry(&entry)?;
-            }
-            None => file.entry = Some(self.add_entry(file.name, file.first_cluster, size)?),
-        }
+        self.write_entry(&entry)?;
         file.is_flushed = true;
         Ok(())
     }
@@ -144,11 +151,45 @@ impl<D: BlockDevice> Volume<D> {
     /// # Errors
     /// `Position` when `bytes` are more than a block; `Card`; `Full`.
     pub fn create_small(&mut self, name: [u8; 11], bytes: &[u8]) -> Result<(), D> {
-        let mut file = File { may_use_reserve: true, ..File::new(name) };
-        if self.append(&mut file, bytes)? < bytes.len() {
+        if bytes.len() > BLOCK_BYTES {
             return Err(Error::Position);
         }
-        self.flush(&mut file)
+        self.make_place()?;
+        let run = self.find_run(1)?;
+        // Void until the cluster is its own.
+        let entry = self.add_entry(name, run.first, 0)?;
+        self.take_run(0, run)?;
+        self.fill_small(entry, bytes)
+    }
+
+    /// Completes a file, gives back the clusters that it does not need, and makes a whole file of at
+    /// most one block beside it, in one of those clusters if there is one.
+    ///
+    /// # Errors
+    /// As for [`create_small`](Self::create_small).
+    pub fn complete(&mut self, file: &mut File, name: [u8; 11], bytes: &[u8]) -> Result<(), D> {
+        self.flush(file)?;
+        if file.run_left == 0 || bytes.len() > BLOCK_BYTES {
+            return self.create_small(name, bytes);
+        }
+        let kept = file.last_cluster + 1;
+        // Void until the cluster is its own.
+        let entry = self.add_entry(name, kept, 0)?;
+        self.split_run(file.last_cluster, kept, file.run_left - 1)?;
+        file.run_left = 0;
+        self.fill_small(entry, bytes)
+    }
+
+    /// Writes the bytes of a void file of one cluster, and then its size.
+    fn fill_small(&mut self, mut entry: Entry, bytes: &[u8]) -> Result<(), D> {
+        self.work.at = None;
+        let contents = &mut self.work.block.contents;
+        contents.fill(0);
+        contents.get_mut(..bytes.len()).ok_or(Error::Position)?.copy_from_slice(bytes);
+        self.work.at = Some(self.layout.data_block(entry.cluster, 0));
+        self.work.store(&self.device)?;
+        entry.size = bytes.len() as u32;
+        self.write_entry(&entry)
     }
 
     /// Replaces the start of a file that is not being written.
@@ -178,17 +219,37 @@ impl<D: BlockDevice> Volume<D> {
         if index / self.layout.blocks_per_cluster < file.clusters {
             return Ok(());
         }
-        if !file.may_use_reserve && self.clusters_free <= CLUSTERS_RESERVED {
-            return Err(Error::Full);
+        if file.run_left == 0 {
+            self.reserve_run(file)?;
         }
-        let cluster = self.allocate()?;
-        if file.clusters == 0 {
-            file.first_cluster = cluster;
-        } else {
-            self.set_fat_entry(file.last_cluster, cluster)?;
-        }
-        file.last_cluster = cluster;
+        file.last_cluster += 1;
+        file.run_left -= 1;
         file.clusters += 1;
+        Ok(())
+    }
+
+    /// Gives the file more clusters. Not inlined: it is needed once in seconds.
+    #[inline(never)]
+    fn reserve_run(&mut self, file: &mut File) -> Result<(), D> {
+        let mut count_max = RUN_BYTES / self.layout.cluster_bytes();
+        if self.is_checked() {
+            let free = self.clusters_free.saturating_sub(CLUSTERS_RESERVED);
+            if free == 0 {
+                return Err(Error::Full);
+            }
+            count_max = count_max.min(free);
+        }
+        if file.entry.is_none() {
+            self.make_place()?;
+        }
+        let run = self.find_run(count_max)?;
+        if file.entry.is_none() {
+            // The file is void until its first flush.
+            file.entry = Some(self.add_entry(file.name, run.first, 0)?);
+        }
+        self.take_run(file.last_cluster, run)?;
+        file.last_cluster = run.first - 1;
+        file.run_left = run.count;
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use super::{BLOCK_BYTES, Entry, Error, Result, Volume};
 /// A place in a file that is being read.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader {
-    cluster: u16,
+    first_cluster: u32,
+    cluster: u32,
     block_in_cluster: u32,
     bytes_left: u32,
 }
@@ -15,7 +16,17 @@ pub struct Reader {
 impl Reader {
     /// A reader from the beginning of `entry` to the end that the file had when `entry` was read.
     pub fn new(entry: &Entry) -> Self {
-        Self { cluster: entry.cluster, block_in_cluster: 0, bytes_left: entry.size }
+        Self {
+            first_cluster: entry.cluster,
+            cluster: entry.cluster,
+            block_in_cluster: 0,
+            bytes_left: entry.size,
+        }
+    }
+
+    /// Whether this reads the file of `entry`.
+    pub fn is_of(&self, entry: &Entry) -> bool {
+        self.first_cluster == entry.cluster
     }
 
     /// Bytes still to read.

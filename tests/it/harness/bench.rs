@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use callreel_core::wav::{self, Length};
 use callreel_firmware_sim::fat::{Reader, Volume};
 use callreel_firmware_sim::qemu::{self, Appliance, Program};
+use callreel_firmware_sim::store;
 use embedded_sdmmc::Block;
 use libtest_mimic::Failed;
 use serde_json::Value;
@@ -72,8 +73,8 @@ impl Bench {
     }
 
     /// A bench that counts instructions.
-    pub(crate) fn counted(name: &str) -> Result<Self, Failed> {
-        Self::start(Appliance::boot_counted, &IMAGE, name, Some(64))
+    pub(crate) fn counted(name: &str, card_mebibytes: u32) -> Result<Self, Failed> {
+        Self::start(Appliance::boot_counted, &IMAGE, name, Some(card_mebibytes))
     }
 
     pub(crate) fn with_faults(name: &str) -> Result<Self, Failed> {
@@ -94,6 +95,20 @@ impl Bench {
 
     pub(crate) fn without_card(name: &str) -> Result<Self, Failed> {
         Self::start(Appliance::boot, &IMAGE, name, None)
+    }
+
+    /// A bench with a card that was made before, in the trial's [`place`].
+    pub(crate) fn with_card(place: PathBuf) -> Result<Self, Failed> {
+        let image = IMAGE.clone()?;
+        let (card, log) = (place.join("card.img"), place.join("log.defmt"));
+        Ok(Self { appliance: Appliance::boot(&image, Some(&card), &log)?, image, place })
+    }
+
+    /// A bench that counts instructions, with a card that was made before.
+    pub(crate) fn counted_with_card(place: PathBuf) -> Result<Self, Failed> {
+        let image = IMAGE.clone()?;
+        let (card, log) = (place.join("card.img"), place.join("log.defmt"));
+        Ok(Self { appliance: Appliance::boot_counted(&image, Some(&card), &log)?, image, place })
     }
 
     fn start(
@@ -229,17 +244,17 @@ pub(crate) fn sections(elf: &[u8]) -> Result<Sections, Failed> {
 pub(crate) fn check_volume(card: &[u8], place: &Path, when: &str) -> Outcome {
     let volume = place.join("volume.img");
     fs::write(&volume, &card[qemu::PARTITION_OFFSET as usize..])?;
-    let fsck = qemu::dosfstool("fsck.vfat").ok_or("fsck.vfat is not installed (dosfstools)")?;
-    let output = Command::new(fsck).arg("-n").arg(&volume).output()?;
-    ensure(output.status.success(), || {
-        let mut text = String::new();
-        let _ = write!(text, "{when}: {}", String::from_utf8_lossy(&output.stdout));
-        text
-    })?;
+    fsck(&volume, when)?;
     let disk = Disk::new(card.to_vec());
     let mut volume = Volume::new(&disk);
-    let repairs = volume.mount().map_err(|error| format!("{when}: {error:?}"))?;
-    ensure(repairs == Default::default(), || format!("{when}: {repairs:?} after a repair"))?;
+    let recovery = store::mount(&mut volume).map_err(|error| format!("{when}: {error:?}"))?;
+    let (next_number, keep_free_bytes) = (recovery.next_number, recovery.keep_free_bytes);
+    let nothing = store::Recovery { next_number, keep_free_bytes, ..Default::default() };
+    ensure(recovery == nothing, || format!("{when}: {recovery:?} after a repair"))?;
+    while !volume.is_checked() {
+        let is_changed = volume.check().map_err(|error| format!("{when}: {error:?}"))?;
+        ensure(!is_changed, || format!("{when}: two FATs differ after a repair"))?;
+    }
     let mut cursor = volume.entries();
     while let Some(entry) = volume.next_entry(&mut cursor).map_err(|e| format!("{when}: {e:?}"))? {
         if !entry.name.ends_with(b"WAV") {
@@ -254,4 +269,15 @@ pub(crate) fn check_volume(card: &[u8], place: &Path, when: &str) -> Outcome {
         })?;
     }
     Ok(())
+}
+
+/// Runs `fsck.vfat` on an image of the card's partition.
+pub(crate) fn fsck(volume: &Path, when: &str) -> Outcome {
+    let fsck = qemu::dosfstool("fsck.vfat").ok_or("fsck.vfat is not installed (dosfstools)")?;
+    let output = Command::new(fsck).arg("-n").arg(volume).output()?;
+    ensure(output.status.success(), || {
+        let mut text = String::new();
+        let _ = write!(text, "{when}: {}", String::from_utf8_lossy(&output.stdout));
+        text
+    })
 }

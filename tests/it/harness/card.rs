@@ -42,6 +42,11 @@ impl Disk {
         self
     }
 
+    /// Number of blocks written so far.
+    pub fn writes(&self) -> usize {
+        self.writes.borrow().len()
+    }
+
     /// The bytes of the card, and the writes in order.
     pub fn into_parts(self) -> (Vec<u8>, Vec<Written>) {
         (self.bytes.into_inner(), self.writes.into_inner())

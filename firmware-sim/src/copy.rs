@@ -1,0 +1,67 @@
+//! Copies of memory, for all of the image: the symbols that compiled code calls.
+//!
+//! The compiler's own functions shift every word when source and target lie differently in their words.
+//! They took a quarter of a media frame's instructions, since most of its copies are such. A Cortex-M3
+//! reads and writes words at any address of its RAM and flash (ARMv7-M, A3.2.1).
+
+use core::arch::global_asm;
+
+global_asm!(
+    ".section .text.memcpy,\"ax\",%progbits",
+    ".syntax unified",
+    ".thumb",
+    ".p2align 2",
+    ".global memcpy, __aeabi_memcpy, __aeabi_memcpy4, __aeabi_memcpy8",
+    ".type memcpy, %function",
+    ".type __aeabi_memcpy, %function",
+    ".type __aeabi_memcpy4, %function",
+    ".type __aeabi_memcpy8, %function",
+    ".thumb_func",
+    "memcpy:",
+    ".thumb_func",
+    "__aeabi_memcpy:",
+    ".thumb_func",
+    "__aeabi_memcpy4:",
+    ".thumb_func",
+    "__aeabi_memcpy8:",
+    // r0: target, which is also the result; r1: source; r2: bytes.
+    "mov r12, r0",
+    "subs r2, #16",
+    "blo 2f",
+    "1:",
+    "ldr r3, [r1], #4",
+    "str r3, [r12], #4",
+    "ldr r3, [r1], #4",
+    "str r3, [r12], #4",
+    "ldr r3, [r1], #4",
+    "str r3, [r12], #4",
+    "ldr r3, [r1], #4",
+    "str r3, [r12], #4",
+    "subs r2, #16",
+    "bhs 1b",
+    // The lower four bits of r2 are those of the bytes left.
+    "2:",
+    "lsls r3, r2, #29",
+    "bcc 3f",
+    "ldr r3, [r1], #4",
+    "str r3, [r12], #4",
+    "ldr r3, [r1], #4",
+    "str r3, [r12], #4",
+    "3:",
+    "lsls r3, r2, #30",
+    "bcc 4f",
+    "ldr r3, [r1], #4",
+    "str r3, [r12], #4",
+    "4:",
+    "lsls r3, r2, #31",
+    "bcc 5f",
+    "ldrh r3, [r1], #2",
+    "strh r3, [r12], #2",
+    "5:",
+    "lsls r3, r2, #31",
+    "beq 6f",
+    "ldrb r3, [r1]",
+    "strb r3, [r12]",
+    "6:",
+    "bx lr",
+);
