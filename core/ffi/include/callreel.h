@@ -81,7 +81,7 @@
 /*
  Words of 8 bytes of a call.
  */
-#define CALLREEL_CALL_WORDS 136
+#define CALLREEL_CALL_WORDS 192
 #endif
 
 /*
@@ -105,7 +105,7 @@
 /*
  Words of 8 bytes of a session.
  */
-#define CALLREEL_SESSION_WORDS 288
+#define CALLREEL_SESSION_WORDS 352
 #endif
 
 /*

@@ -18,8 +18,9 @@ pub const CALLREEL_ANSWER_BYTES: usize = 127;
 #[cfg(target_pointer_width = "32")]
 pub const CALLREEL_CALL_WORDS: usize = 104;
 /// Words of 8 bytes of a call.
+// Enough for core with all its features, as in a build of the whole workspace.
 #[cfg(not(target_pointer_width = "32"))]
-pub const CALLREEL_CALL_WORDS: usize = 136;
+pub const CALLREEL_CALL_WORDS: usize = 192;
 
 /// A call, in memory of the caller's: one connection behind its handshake, and the file of its stream. Its
 /// content is the library's.

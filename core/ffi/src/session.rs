@@ -14,8 +14,9 @@ use crate::{CALLREEL_OK, CALLREEL_REJECTED, CALLREEL_RING, CALLREEL_UNDRAINED, c
 #[cfg(target_pointer_width = "32")]
 pub const CALLREEL_SESSION_WORDS: usize = 136;
 /// Words of 8 bytes of a session.
+// Enough for core with all its features, as in a build of the whole workspace.
 #[cfg(not(target_pointer_width = "32"))]
-pub const CALLREEL_SESSION_WORDS: usize = 288;
+pub const CALLREEL_SESSION_WORDS: usize = 352;
 
 /// A session, in memory of the caller's: one recording, from its start message to its end. Its content is the
 /// library's.
