@@ -19,6 +19,7 @@ mod file;
 mod layout;
 mod reader;
 mod repair;
+mod settings;
 mod table;
 
 use embedded_sdmmc::BlockDevice;
@@ -72,6 +73,8 @@ pub struct Volume<D: BlockDevice> {
     /// Cluster at which the search for a free cluster begins.
     cluster_hint: u16,
     clusters_free: u32,
+    /// Time and date of changes, in FAT's form; `None` while nobody has told the time.
+    stamp: Option<[u8; 4]>,
 }
 
 impl<D: BlockDevice> Volume<D> {
@@ -85,7 +88,33 @@ impl<D: BlockDevice> Volume<D> {
             folder: Folder::NONE,
             cluster_hint: FIRST_CLUSTER,
             clusters_free: 0,
+            stamp: None,
         }
+    }
+
+    /// Sets the time and date of the changes that follow, in FAT's form
+    /// ([`Date::fat`](crate::clock::Date::fat)).
+    pub fn set_stamp(&mut self, stamp: [u8; 4]) {
+        self.stamp = Some(stamp);
+    }
+
+    /// Finds the FAT16 file system of the card's first partition. Nothing is mended yet, and nothing
+    /// may be written but by [`patch_start`](Self::patch_start).
+    ///
+    /// # Errors
+    /// `Card`, `NotFat16`.
+    pub fn open(&mut self) -> Result<(), D> {
+        let mbr = self.work.load(&self.device, 0)?;
+        let [_, _, _, _, kind, _, _, _, a, b, c, d] = mbr[446..458] else {
+            return Err(Error::NotFat16);
+        };
+        if mbr[510..] != [0x55, 0xAA] || ![0x04, 0x06, 0x0E].contains(&kind) {
+            return Err(Error::NotFat16);
+        }
+        let start = u32::from_le_bytes([a, b, c, d]);
+        let bpb = self.work.load(&self.device, start)?;
+        self.layout = Layout::parse(bpb, start).ok_or(Error::NotFat16)?;
+        Ok(())
     }
 
     /// Mounts the FAT16 file system of the card's first partition and mends the damage of a power
@@ -100,16 +129,7 @@ impl<D: BlockDevice> Volume<D> {
     ///   card.
     /// - `Full`: the folder for recordings does not exist and cannot be made.
     pub fn mount(&mut self) -> Result<Repairs, D> {
-        let mbr = self.work.load(&self.device, 0)?;
-        let [_, _, _, _, kind, _, _, _, a, b, c, d] = mbr[446..458] else {
-            return Err(Error::NotFat16);
-        };
-        if mbr[510..] != [0x55, 0xAA] || ![0x04, 0x06, 0x0E].contains(&kind) {
-            return Err(Error::NotFat16);
-        }
-        let start = u32::from_le_bytes([a, b, c, d]);
-        let bpb = self.work.load(&self.device, start)?;
-        self.layout = Layout::parse(bpb, start).ok_or(Error::NotFat16)?;
+        self.open()?;
         let repairs = self.repair()?;
         self.open_folder()?;
         Ok(repairs)

@@ -6,9 +6,13 @@
 #![cfg_attr(target_os = "none", no_std)]
 
 pub mod call;
+pub mod clock;
+pub mod config;
 pub mod fat;
+pub mod gate;
 pub mod http;
 #[cfg(not(target_os = "none"))]
 pub mod qemu;
 pub mod queue;
+pub mod settings;
 pub mod store;

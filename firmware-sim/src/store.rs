@@ -1,18 +1,18 @@
 //! Recordings on a card: a WAV and an end record each, numbered, never overwritten.
 
 use core::cell::RefCell;
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 
-use callreel_core::frame::{PeerError, Provider};
+use callreel_core::frame::{PeerError, Provider, Track, Tracks};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::names::{self, End};
 use callreel_core::wav::{self, Encoding, Length, Spec};
 use embedded_io::{ErrorKind, ErrorType, Seek, SeekFrom, Write};
 use embedded_sdmmc::{Block, BlockDevice};
 use heapless::String;
-use heapless::string::StringView;
 
-use crate::call::{Ended, Opening, Summary};
+use crate::call::{Ended, Id, Opening, Origin, Summary};
+use crate::clock::Clock;
 use crate::fat::{self, Entry, File, Reader, Repairs, Volume};
 
 /// Audio between two checkpoints. At each checkpoint the file is whole again.
@@ -160,18 +160,66 @@ fn recover<D: BlockDevice>(
     }
     let whole = bytes - bytes % u32::from(spec.sample_frame_bytes());
     volume.patch_start(entry, &wav::header(spec, Length::Bytes(whole)))?;
-    let mut text = String::<RECORD_BYTES>::new();
+    let mut text = Text::new(volume, number);
     let samples = whole / u32::from(spec.sample_frame_bytes());
-    let _ = writeln!(
-        text.as_mut_view(),
-        r#"{{"state":"recovered","end":"none","format":{{"channels":{channels}}},"samples":{samples}}}"#
-    );
-    volume.create_small(name(number, Kind::EndRecord), text.as_bytes())?;
+    // The text keeps the error.
+    let _ = write!(text, r#"{{"schema":1,"id":"R{number:07}","state":"recovered","end":"none""#);
+    put_content(&mut text, spec, samples);
+    let _ = text.write_str("}\n");
+    text.finish()?;
     Ok(true)
 }
 
-/// Room for an end record, which must fit into one block of the card.
-const RECORD_BYTES: usize = fat::BLOCK_BYTES;
+/// An end record on its way to the card. It takes no memory but that of a file; the first error is kept.
+struct Text<'v, D: BlockDevice> {
+    volume: &'v mut Volume<D>,
+    file: File,
+    result: Result<(), fat::Error<D::Error>>,
+}
+
+impl<'v, D: BlockDevice> Text<'v, D> {
+    fn new(volume: &'v mut Volume<D>, number: u32) -> Self {
+        let file = File::new_small(name(number, Kind::EndRecord));
+        Self { volume, file, result: Ok(()) }
+    }
+
+    fn finish(mut self) -> Result<(), fat::Error<D::Error>> {
+        self.result?;
+        self.volume.flush(&mut self.file)
+    }
+}
+
+impl<D: BlockDevice> fmt::Write for Text<'_, D> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.result.is_ok() {
+            self.result = self.volume.append_all(&mut self.file, text.as_bytes());
+        }
+        self.result.as_ref().map(drop).map_err(|_| fmt::Error)
+    }
+}
+
+/// Adds the format and the length of a file.
+fn put_content(text: &mut dyn fmt::Write, spec: Spec, samples: u32) {
+    let Spec { channels, sample_rate_hz, .. } = spec;
+    let _ = write!(
+        text,
+        r#","format":{{"encoding":"pcm16","sample_rate_hz":{sample_rate_hz},"channels":{channels}}}"#,
+    );
+    put(text, ",", "samples", samples);
+    put(text, ",", "duration_ms", samples / samples_a_ms(spec));
+}
+
+/// The maker of end records: this appliance, and its clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Maker<'a> {
+    /// Name of the appliance; empty if it has none.
+    pub instance: &'a str,
+    /// Its clock.
+    pub clock: Clock,
+}
+
+/// Name and version of the program, in end records.
+pub const RECORDER: &str = concat!("callreel-appliance ", env!("CARGO_PKG_VERSION"));
 
 /// The two files of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -309,7 +357,7 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
     ///
     /// # Errors
     /// As [`Error`]; the next boot recovers the recording.
-    pub fn finish(self, ended: &Ended) -> Result<(), Error<D::Error>> {
+    pub fn finish(self, ended: &Ended, maker: Maker<'_>) -> Result<(), Error<D::Error>> {
         let is_last = match ended.end {
             End::Stop => true,
             // Some providers end a stream by closing the connection.
@@ -317,50 +365,104 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
             _ => false,
         };
         let is_whole = is_last && ended.summary.lost == 0;
-        self.end(if is_whole { "complete" } else { "partial" }, None, ended)
+        self.end(if is_whole { "complete" } else { "partial" }, None, ended, maker)
     }
 
     /// Gives up the audio because of `error`, and writes an end record with that reason.
     ///
     /// # Errors
     /// As [`Error`]; the card takes no end record either.
-    pub fn abandon(self, error: Error<D::Error>, ended: &Ended) -> Result<(), Error<D::Error>> {
-        self.end("partial", Some(error.reason()), ended)
+    pub fn abandon(
+        self,
+        error: Error<D::Error>,
+        ended: &Ended,
+        maker: Maker<'_>,
+    ) -> Result<(), Error<D::Error>> {
+        self.end("partial", Some(error.reason()), ended, maker)
     }
 
-    fn end(self, state: &str, reason: Option<&str>, ended: &Ended) -> Result<(), Error<D::Error>> {
+    fn end(
+        self,
+        state: &str,
+        reason: Option<&str>,
+        ended: &Ended,
+        maker: Maker<'_>,
+    ) -> Result<(), Error<D::Error>> {
         let provider = self.provider().name();
         let Self { writer, number, opening, .. } = self;
         let spec = writer.spec();
         let samples = writer.data_bytes() / u32::from(spec.sample_frame_bytes());
         let sink = writer.finish()?;
-        let mut text = String::<RECORD_BYTES>::new();
-        let Ended { end, summary } = ended;
-        let (before, reason) = reason.map_or(("", ""), |reason| (r#"","reason":""#, reason));
-        let text = text.as_mut_view();
-        // Fits with every number and text at its longest: 509 bytes.
-        let _ = write!(
-            text,
-            r#"{{"state":"{state}","end":"{}{before}{reason}","provider":"{provider}","stream_id":"{}","call_id":"{}","format":{{"channels":{}}},"samples":{samples}"#,
-            end.name(),
-            opening.stream_id,
-            opening.call_id,
-            spec.channels,
-        );
-        summary.put(text, samples_a_ms(spec));
         let mut card = sink.card.borrow_mut();
-        let volume = card.as_mut().ok_or(Error::NoCard)?;
-        Ok(volume.create_small(name(number, Kind::EndRecord), text.as_bytes())?)
+        let mut text = Text::new(card.as_mut().ok_or(Error::NoCard)?, number);
+        let view: &mut dyn fmt::Write = &mut text;
+        // The text keeps the error.
+        let _ = write!(view, r#"{{"schema":1,"recorder":"{RECORDER}","#);
+        put_word(view, "instance", maker.instance);
+        let _ = write!(view, r#""id":"R{number:07}","state":"{state}","#);
+        put_word(view, "reason", reason.unwrap_or_default());
+        let _ = write!(view, r#""end":"{}","provider":"{provider}","#, ended.end.name());
+        put_origin(view, &opening.origin);
+        let (started_ms, ended_ms) = (opening.started_ms, ended.ended_ms);
+        if let Some((start, end)) = maker.clock.at(started_ms).zip(maker.clock.at(ended_ms)) {
+            let _ = write!(view, r#""started_at":"{start}","ended_at":"{end}","#);
+        }
+        put(view, "", "elapsed_ms", ended_ms.saturating_sub(started_ms) as u32);
+        let tracks = match opening.tracks {
+            Tracks::Both => r#""inbound","outbound""#,
+            Tracks::One(Track::Inbound) => r#""inbound""#,
+            Tracks::One(Track::Outbound) => r#""outbound""#,
+        };
+        let _ = write!(view, r#","tracks":[{tracks}]"#);
+        put_content(view, spec, samples);
+        ended.summary.put(view, samples_a_ms(spec));
+        Ok(text.finish()?)
+    }
+
+    /// Whether the recording is of the stream or call of this id.
+    pub fn is_of(&self, id: &Id) -> bool {
+        let Origin { stream_id, call_id, .. } = &self.opening.origin;
+        !id.is_empty() && (stream_id == id || call_id == id)
+    }
+}
+
+/// Whether the first block of an end record names this stream or call.
+pub fn is_record_of(block: &[u8], id: &Id) -> bool {
+    ["stream_id", "call_id"].into_iter().any(|name| {
+        let mut line = String::<60>::new();
+        // Fits: the longest name and the longest id.
+        let _ = write!(line, r#""{name}":"{id}""#);
+        !id.is_empty() && block.windows(line.len()).any(|part| part == line.as_bytes())
+    })
+}
+
+fn put_origin(text: &mut dyn fmt::Write, origin: &Origin) {
+    put_word(text, "stream_id", &origin.stream_id);
+    put_word(text, "call_id", &origin.call_id);
+    put_word(text, "account_id", &origin.account_id);
+    let members = origin.parameters.strip_suffix(',').unwrap_or_default();
+    let _ = write!(text, r#""parameters":{{{members}}},"#);
+    if origin.parameters_dropped > 0 {
+        put(text, "", "parameters_dropped", origin.parameters_dropped);
+        let _ = text.write_str(",");
+    }
+}
+
+/// Adds a field and its text, if it is not empty, and a comma.
+#[inline(never)]
+fn put_word(text: &mut dyn fmt::Write, name: &str, word: &str) {
+    if !word.is_empty() {
+        let _ = write!(text, r#""{name}":"{word}","#);
     }
 }
 
 impl Summary {
     /// Ends a record with the counts, under the names that they have on a server.
-    fn put(&self, text: &mut StringView, samples_a_ms: u32) {
+    fn put(&self, text: &mut dyn fmt::Write, samples_a_ms: u32) {
         put(text, ",", names::GAPS_DROPPED, self.gaps);
         put(text, ",", names::FILLED_MS, self.filled / samples_a_ms);
         put(text, ",", names::LOST_MS, self.lost.div_ceil(samples_a_ms));
-        let _ = text.push_str(r#","frames":{"rejected":{"#);
+        let _ = text.write_str(r#","frames":{"rejected":{"#);
         let mut separator = "";
         for (error, count) in PeerError::ALL.iter().zip(self.rejected) {
             if count > 0 {
@@ -368,18 +470,18 @@ impl Summary {
                 separator = ",";
             }
         }
-        let _ = text.push('}');
+        let _ = text.write_char('}');
         put(text, ",", names::RECEIVED, self.received);
         put(text, ",", names::LATE, self.late);
         put(text, ",", names::REPEATED, self.repeated);
         put(text, ",", names::MISSING, self.missing);
-        let _ = text.push_str("}}\n");
+        let _ = text.write_str("}}\n");
     }
 }
 
 /// Adds a field and its number. Not inlined: the device has little flash.
 #[inline(never)]
-fn put(text: &mut StringView, separator: &str, name: &str, number: u32) {
+fn put(text: &mut dyn fmt::Write, separator: &str, name: &str, number: u32) {
     let _ = write!(text, r#"{separator}"{name}":{number}"#);
 }
 

@@ -27,8 +27,12 @@ mod providers;
 mod recorder;
 #[path = "harness/seeds.rs"]
 mod seeds;
+#[path = "firmware/settings.rs"]
+mod settings;
 #[path = "firmware/strangers.rs"]
 mod strangers;
+#[path = "harness/wire.rs"]
+mod wire;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -41,18 +45,17 @@ use std::time::{Duration, Instant};
 
 use callreel::caller::{self, Plan};
 use callreel_core::names::End;
-use callreel_firmware_sim::call::{Ended, Id, MESSAGE_BYTES_MAX, Opening, Summary};
+use callreel_firmware_sim::call::{Ended, MESSAGE_BYTES_MAX, Opening, Origin, Summary};
 use callreel_firmware_sim::fat::Volume;
 use callreel_firmware_sim::qemu;
-use callreel_firmware_sim::store::{self, Recording};
+use callreel_firmware_sim::store::{self, Maker, Recording};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 
 use bench::{Bench, budget, check_volume, ensure, place};
 use card::Disk;
 use conversation::{
-    BOTH, INBOUND, MONO, STOP, codes_of, media, media_of, mono_file, start, start_of, stereo_file,
-    voice,
+    BOTH, INBOUND, STOP, codes_of, media, media_of, mono_file, start, start_of, stereo_file, voice,
 };
 use device_peer::Peer;
 
@@ -90,6 +93,15 @@ fn main() {
         ),
         Trial::test("nonsense_does_not_stop_it", strangers::nonsense_does_not_stop_it),
         Trial::test("what_fuzzers_say_costs_nothing_but_itself", strangers::what_fuzzers_say),
+        Trial::test("each_boot_and_connection_begins_at_another_number", settings::numbers_differ),
+        Trial::test(
+            "a_bad_line_of_the_configuration_is_told_and_the_others_count",
+            settings::a_bad_line,
+        ),
+        Trial::test("the_time_is_asked_by_name_and_dates_what_is_kept", settings::the_time),
+        Trial::test("only_those_who_show_the_proofs_call_and_read", settings::the_proofs),
+        Trial::test("without_settings_only_neighbours_read", settings::without_settings),
+        Trial::test("a_part_of_a_file_and_a_recording_by_its_id", settings::parts_and_ids),
         Trial::test("a_power_cut_costs_two_seconds_at_most", a_power_cut),
         Trial::test("a_panic_restarts_it_and_is_logged", a_panic),
         Trial::test("a_main_loop_that_stands_still_is_restarted", a_standstill),
@@ -321,12 +333,24 @@ fn a_panic() -> Outcome {
     restarts_within(&mut bench, b"#", Duration::from_secs(2))?;
     let log = fs::read(bench.place.join("log.defmt"))?;
     let place = b"src/fault.rs";
-    ensure(log.windows(place.len()).any(|bytes| bytes == place), || "no place in the log".into())
+    ensure(log.windows(place.len()).any(|bytes| bytes == place), || "no place in the log".into())?;
+    is_told(&bench, "panic")
 }
 
 fn a_standstill() -> Outcome {
     let mut bench = Bench::with_faults("standstill")?;
-    restarts_within(&mut bench, b"@", Duration::from_secs(10))
+    restarts_within(&mut bench, b"@", Duration::from_secs(10))?;
+    is_told(&bench, "watchdog")
+}
+
+/// The state tells the cause of the one restart, and that the device ran for less than a minute before.
+fn is_told(bench: &Bench, cause: &str) -> Outcome {
+    let health = bench.health()?;
+    let is_so = health["reset"] == cause
+        && health["restarts"] == 1
+        && health["quick_restarts"] == 1
+        && health["boots"] == 2;
+    ensure(is_so, || health.to_string())
 }
 
 /// Makes the firmware fail in the middle of a call. It must restart by itself within `time_max`, with
@@ -669,7 +693,7 @@ fn mount(disk: &Disk) -> Result<(), String> {
 fn record_two_calls(disk: &Disk) -> Result<(), store::Error<card::PowerCut>> {
     let card = RefCell::new(Some(Volume::new(disk)));
     store::mount(card.borrow_mut().as_mut().expect("just made"))?;
-    let opening = || Opening { spec: MONO, stream_id: Id::default(), call_id: Id::default() };
+    let opening = || Opening::new(Origin::default());
     let mut first = Recording::begin(&card, 1, opening())?;
     let mut second = Recording::begin(&card, 2, opening())?;
     for frame in 0..120 {
@@ -677,7 +701,7 @@ fn record_two_calls(disk: &Disk) -> Result<(), store::Error<card::PowerCut>> {
         first.write(&codes)?;
         second.write(&codes)?;
     }
-    let ended = Ended { end: End::Stop, summary: Summary::default() };
-    first.finish(&ended)?;
-    second.finish(&ended)
+    let ended = Ended { end: End::Stop, summary: Summary::default(), ended_ms: 0 };
+    first.finish(&ended, Maker::default())?;
+    second.finish(&ended, Maker::default())
 }

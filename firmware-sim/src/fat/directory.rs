@@ -11,8 +11,8 @@ pub(super) const FOLDER: [u8; 11] = *b"CALLS      ";
 const ATTRIBUTE_DIRECTORY: u8 = 0x10;
 const ATTRIBUTE_ARCHIVE: u8 = 0x20;
 const ATTRIBUTE_VOLUME_OR_LONG_NAME: u8 = 0x08;
-/// 1980-01-01: the board has no clock with a date.
-const NO_DATE: [u8; 2] = 0x0021_u16.to_le_bytes();
+/// Midnight of 1980-01-01: nobody has told the time.
+const NO_DATE: [u8; 4] = 0x0021_0000_u32.to_le_bytes();
 
 /// The recordings' folder and the place of its next entry.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +58,9 @@ pub struct Entry {
     /// The file's length as of its last flush.
     pub size: u32,
     pub(super) attributes: u8,
+    /// Time and date of the file's making and of its last change.
+    pub(super) created: [u8; 4],
+    pub(super) changed: [u8; 4],
     pub(super) cluster: u16,
     pub(super) slot: Slot,
 }
@@ -68,16 +71,25 @@ impl Entry {
         name.copy_from_slice(&raw[..11]);
         let half = |at: usize| u16::from_le_bytes([raw[at], raw[at + 1]]);
         let size = u32::from(half(28)) | u32::from(half(30)) << 16;
-        Self { name, size, attributes: raw[11], cluster: half(26), slot }
+        let moment = |at: usize| [raw[at], raw[at + 1], raw[at + 2], raw[at + 3]];
+        Self {
+            name,
+            size,
+            attributes: raw[11],
+            created: moment(14),
+            changed: moment(22),
+            cluster: half(26),
+            slot,
+        }
     }
 
     fn write(&self, raw: &mut [u8; ENTRY_BYTES]) {
         raw.fill(0);
         raw[..11].copy_from_slice(&self.name);
         raw[11] = self.attributes;
-        raw[16..18].copy_from_slice(&NO_DATE);
-        raw[18..20].copy_from_slice(&NO_DATE);
-        raw[24..26].copy_from_slice(&NO_DATE);
+        raw[14..18].copy_from_slice(&self.created);
+        raw[18..20].copy_from_slice(&self.changed[2..]);
+        raw[22..26].copy_from_slice(&self.changed);
         raw[26..28].copy_from_slice(&self.cluster.to_le_bytes());
         raw[28..32].copy_from_slice(&self.size.to_le_bytes());
     }
@@ -116,13 +128,7 @@ impl<D: BlockDevice> Volume<D> {
     /// # Errors
     /// `Card`, `Corrupt`.
     pub fn find(&mut self, name: [u8; 11]) -> Result<Option<Entry>, D> {
-        let mut cursor = self.entries();
-        while let Some(entry) = self.next_entry(&mut cursor)? {
-            if entry.name == name {
-                return Ok(Some(entry));
-            }
-        }
-        Ok(None)
+        self.find_from(self.entries(), name)
     }
 
     /// Returns the entry at `cursor`, of any kind, and moves the cursor past it; `None` at the
@@ -151,6 +157,7 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     pub(super) fn write_entry(&mut self, entry: &Entry) -> Result<(), D> {
+        let entry = Entry { changed: self.stamp.unwrap_or(entry.changed), ..*entry };
         entry.write(entry.slot.bytes(self.work.load(&self.device, entry.slot.block)?));
         self.work.store(&self.device)
     }
@@ -170,7 +177,9 @@ impl<D: BlockDevice> Volume<D> {
         }
         let first_block = self.layout.data_block(self.folder.last_cluster, 0);
         let slot = slot_at(first_block, self.folder.entries_used);
-        let entry = Entry { name, size, attributes: ATTRIBUTE_ARCHIVE, cluster, slot };
+        let created = self.stamp.unwrap_or(NO_DATE);
+        let attributes = ATTRIBUTE_ARCHIVE;
+        let entry = Entry { name, size, attributes, created, changed: created, cluster, slot };
         self.write_entry(&entry)?;
         self.folder.entries_used += 1;
         Ok(entry)
@@ -198,7 +207,7 @@ impl<D: BlockDevice> Volume<D> {
         Ok(())
     }
 
-    fn find_folder(&mut self) -> Result<Option<u16>, D> {
+    pub(super) fn find_folder(&mut self) -> Result<Option<u16>, D> {
         let mut cursor = Cursor { cluster: 0, index: 0 };
         while let Some(entry) = self.next_raw_entry(&mut cursor)? {
             if entry.is_real() && entry.is_directory() && entry.name == FOLDER {
@@ -234,5 +243,6 @@ fn slot_at(first_block: u32, index: u32) -> Slot {
 }
 
 fn directory_entry(name: [u8; 11], cluster: u16, slot: Slot) -> Entry {
-    Entry { name, size: 0, attributes: ATTRIBUTE_DIRECTORY, cluster, slot }
+    let (created, changed) = (NO_DATE, NO_DATE);
+    Entry { name, size: 0, attributes: ATTRIBUTE_DIRECTORY, created, changed, cluster, slot }
 }

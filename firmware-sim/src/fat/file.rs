@@ -44,6 +44,13 @@ impl File {
         }
     }
 
+    /// A new file of a few blocks, which may use the clusters kept from audio.
+    pub const fn new_small(name: [u8; 11]) -> Self {
+        let mut file = Self::new(name);
+        file.may_use_reserve = true;
+        file
+    }
+
     /// Bytes accepted so far. Each has a place on the card.
     pub fn size(&self) -> u32 {
         self.blocks * BLOCK_BYTES as u32 + self.tail_bytes as u32
@@ -139,16 +146,26 @@ impl<D: BlockDevice> Volume<D> {
         Ok(())
     }
 
-    /// Makes a whole file of at most one block. It may use the clusters kept from audio.
+    /// Makes a whole file of a few blocks at most. It may use the clusters kept from audio.
     ///
     /// # Errors
-    /// `Position` when `bytes` are more than a block; `Card`; `Full`.
+    /// `Card`; `Full`.
     pub fn create_small(&mut self, name: [u8; 11], bytes: &[u8]) -> Result<(), D> {
-        let mut file = File { may_use_reserve: true, ..File::new(name) };
-        if self.append(&mut file, bytes)? < bytes.len() {
-            return Err(Error::Position);
-        }
+        let mut file = File::new_small(name);
+        self.append_all(&mut file, bytes)?;
         self.flush(&mut file)
+    }
+
+    /// Takes all of `bytes`, as [`append`](Self::append) does.
+    ///
+    /// # Errors
+    /// `Card` or `Full`. Then some of `bytes` may have been taken.
+    pub fn append_all(&mut self, file: &mut File, mut bytes: &[u8]) -> Result<(), D> {
+        while !bytes.is_empty() {
+            let taken = self.append(file, bytes)?;
+            bytes = &bytes[taken..];
+        }
+        Ok(())
     }
 
     /// Replaces the start of a file that is not being written.
