@@ -56,6 +56,15 @@ const WDTICR: Register = Register::at(0x4000_000C);
 const WDTCTL_INTEN_RESEN: u32 = 1 << 0 | 1 << 1;
 const WATCHDOG_TICKS: u32 = SYSTEM_CLOCK_HZ * 4;
 
+/// Reset cause (5.4): sticky bits, cleared by a write.
+const RESC: Register = Register::at(0x400F_E05C);
+const RESC_CAUSES: [(u32, &str); 4] =
+    [(1 << 3, "watchdog"), (1 << 2, "brown-out"), (1 << 1, "power"), (1 << 0, "pin")];
+
+/// The board's own address, written when it was made (8.3: user registers 0 and 1, three bytes each).
+const USER_REG0: Register = Register::at(0x400F_E1E0);
+const USER_REG1: Register = Register::at(0x400F_E1E4);
+
 static MILLISECONDS_LOW: AtomicU32 = AtomicU32::new(0);
 static MILLISECONDS_HIGH: AtomicU32 = AtomicU32::new(0);
 
@@ -86,6 +95,9 @@ fn SysTick() {
         MILLISECONDS_HIGH.store(MILLISECONDS_HIGH.load(Relaxed).wrapping_add(1), Relaxed);
     }
     MILLISECONDS_LOW.store(low, Relaxed);
+    if low == STEADY_MS {
+        Note::change(|note| note.quick_restarts = 0);
+    }
 }
 
 /// Milliseconds since reset. Never goes back; the 64 bits do not wrap after 49.7 days, as 32 would.
@@ -104,14 +116,115 @@ pub(crate) fn sleep() {
     cortex_m::asm::wfi();
 }
 
-/// Restarts the board (system control block, AIRCR.SYSRESETREQ).
-pub(crate) fn reset() -> ! {
+/// The hardware address of the Ethernet controller: that of the board, or a local one if it has none.
+pub(crate) fn hardware_address() -> [u8; 6] {
+    let [a, b, c, _] = USER_REG0.read().to_le_bytes();
+    let [d, e, f, _] = USER_REG1.read().to_le_bytes();
+    let address = [a, b, c, d, e, f];
+    let is_set = address != [0xFF; 6] && address != [0; 6] && a & 1 == 0;
+    if is_set { address } else { [0x02, 0x43, 0x52, 0x00, 0x00, 0x01] }
+}
+
+/// A count of the processor's clock within a millisecond: it differs with each moment that it is read.
+pub(crate) fn jitter() -> u32 {
+    SYST::get_current()
+}
+
+/// Restarts the board (system control block, AIRCR.SYSRESETREQ). `cause` is told after the restart.
+pub(crate) fn reset(cause: Cause) -> ! {
+    Note::change(|note| note.cause = cause as u32);
     SCB::sys_reset()
+}
+
+/// A cause of a restart by the firmware itself.
+#[derive(Clone, Copy)]
+pub(crate) enum Cause {
+    /// A panic.
+    Panic = 1,
+    /// A fault of the processor, for instance a stack that grew out of RAM.
+    Fault = 2,
+}
+
+/// After this time a start counts as a good one.
+const STEADY_MS: u32 = 60_000;
+
+/// A note for the next start, in RAM that nothing clears but a loss of power.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Note {
+    /// [`NOTE_MAGIC`], unless the power was off.
+    magic: u32,
+    /// The [`Cause`] of the reset; 0 while the firmware runs.
+    cause: u32,
+    /// Restarts since the power came.
+    restarts: u32,
+    /// Restarts in a row after less than [`STEADY_MS`].
+    quick_restarts: u32,
+}
+
+const NOTE_MAGIC: u32 = 0xCA11_BAC5;
+
+impl Note {
+    fn place() -> *mut Self {
+        (&raw mut _reset_note).cast()
+    }
+
+    /// Changes the note. One interrupt alone does so as well, and nothing is lost if both do.
+    fn change(change: impl FnOnce(&mut Self)) {
+        // SAFETY: the linker keeps these 16 bytes, aligned to four, for the note alone.
+        unsafe {
+            let mut note = ptr::read_volatile(Self::place());
+            change(&mut note);
+            ptr::write_volatile(Self::place(), note);
+        }
+    }
+}
+
+/// The last reset.
+#[derive(Clone, Copy)]
+pub(crate) struct Reset {
+    /// Its cause: `power`, `brown-out`, `pin`, `watchdog`, `panic` or `fault`.
+    pub(crate) cause: &'static str,
+    /// Restarts since the power came.
+    pub(crate) restarts: u32,
+}
+
+/// Finds out the cause of the last reset, and notes this start. Must be called once.
+pub(crate) fn start_note() -> Reset {
+    let causes = RESC.read();
+    RESC.write(0);
+    let mut told = RESC_CAUSES.iter().filter(|(bit, _)| causes & bit != 0);
+    let told = told.next().map(|(_, cause)| *cause);
+    let mut reset = Reset { cause: told.unwrap_or("power"), restarts: 0 };
+    Note::change(|note| {
+        if note.magic != NOTE_MAGIC {
+            *note = Note { magic: NOTE_MAGIC, cause: 0, restarts: 0, quick_restarts: 0 };
+            return;
+        }
+        reset.cause = match note.cause {
+            1 => "panic",
+            2 => "fault",
+            // RAM was kept, and no pin was pulled: only the watchdog is left.
+            _ => told.unwrap_or("watchdog"),
+        };
+        note.cause = 0;
+        note.restarts += 1;
+        note.quick_restarts += 1;
+        reset.restarts = note.restarts;
+    });
+    reset
+}
+
+/// Restarts in a row, up to this one, each after less than a minute; 0 once a minute has passed.
+pub(crate) fn quick_restarts() -> u32 {
+    // SAFETY: as in `Note::change`.
+    unsafe { ptr::read_volatile(Note::place()).quick_restarts }
 }
 
 unsafe extern "C" {
     static mut _stack_start: u32;
     static mut _stack_end: u32;
+    static mut _reset_note: u32;
 }
 
 /// Fills the stack below the caller with a pattern, for [`stack_bytes_peak`].

@@ -1,15 +1,17 @@
 //! One call: takes the bytes of its connection and queues its samples for the card's side.
 
+use core::fmt::{self, Write};
+
 #[cfg(feature = "formats")]
 use callreel_core::format::Codec;
 #[cfg(feature = "formats")]
-use callreel_core::frame::{Body, Detector, Frame, Start, Verdict};
-use callreel_core::frame::{PeerError, Provider, Text};
+use callreel_core::frame::{Body, Detector, Frame, Verdict};
+use callreel_core::frame::{PeerError, Provider, Start, Text, Track, Tracks};
 use callreel_core::names::End;
 use callreel_core::session::{
     Error, Event, RING_BOTH_TRACKS_MIN, RING_ONE_TRACK_MIN, Session, SilenceBudget, Turn,
 };
-use callreel_core::wav::Spec;
+use callreel_core::wav::{Encoding, Spec};
 use callreel_core::ws::{self, CloseCode, Control, Decoder};
 use heapless::String;
 
@@ -70,21 +72,61 @@ pub const STALL_MS_MAX: u64 = 2000;
 /// letters, digits, `-`, `_` and `.`.
 pub type Id = String<40>;
 
+/// Most bytes of a call's parameters as JSON. Parameters that do not fit are counted.
+const PARAMETERS_BYTES_MAX: usize = 96;
+
+/// The texts of a stream's start that the end record keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Id of the stream.
+    pub stream_id: Id,
+    /// Id of the call.
+    pub call_id: Id,
+    /// Id of the account.
+    pub account_id: Id,
+    /// Parameters that the user gave the stream: the members of a JSON object.
+    pub parameters: String<PARAMETERS_BYTES_MAX>,
+    /// Number of further parameters, which found no room.
+    pub parameters_dropped: u32,
+}
+
 /// The start of a recording.
 #[derive(Debug, Clone)]
 pub struct Opening {
     /// Format of the file.
     pub spec: Spec,
-    /// Id of the stream.
-    pub stream_id: Id,
-    /// Id of the call.
-    pub call_id: Id,
+    /// Tracks of the file.
+    pub tracks: Tracks,
+    /// Origin of the stream.
+    pub origin: Origin,
+    /// Uptime at the start.
+    pub started_ms: u64,
     /// Provider of the stream.
     #[cfg(feature = "formats")]
     pub provider: Provider,
     /// Codec of the bytes that [`Call::pop`] yields.
     #[cfg(feature = "formats")]
     pub codec: Codec,
+}
+
+impl Opening {
+    /// The opening of a stream of this origin, with the format of most streams.
+    pub const fn new(origin: Origin) -> Self {
+        Self {
+            spec: Spec {
+                channels: 1,
+                sample_rate_hz: callreel_core::g711::SAMPLE_RATE_HZ,
+                encoding: Encoding::Pcm16,
+            },
+            tracks: Tracks::One(Track::Inbound),
+            origin,
+            started_ms: 0,
+            #[cfg(feature = "formats")]
+            provider: Provider::Twilio,
+            #[cfg(feature = "formats")]
+            codec: Codec::Mulaw,
+        }
+    }
 }
 
 /// Counts of a recording's messages and samples.
@@ -115,6 +157,8 @@ pub struct Ended {
     pub end: End,
     /// Counts of the recording.
     pub summary: Summary,
+    /// Uptime at the end.
+    pub ended_ms: u64,
 }
 
 /// One connection's call, and its recording.
@@ -138,6 +182,8 @@ pub struct Call<'q> {
     full_since_ms: Option<u64>,
     close: Option<CloseCode>,
     pong: Option<Control>,
+    /// Uptime at the last [`handle_bytes`](Self::handle_bytes).
+    now_ms: u64,
 }
 
 impl<'q> Call<'q> {
@@ -161,6 +207,7 @@ impl<'q> Call<'q> {
             full_since_ms: None,
             close: None,
             pong: None,
+            now_ms: 0,
         }
     }
 
@@ -190,6 +237,7 @@ impl<'q> Call<'q> {
     ///
     /// Bytes stay while the card is behind: then call this again, even without new bytes.
     pub fn handle_bytes(&mut self, bytes: &mut [u8], now_ms: u64) -> usize {
+        self.now_ms = now_ms;
         self.session.silence_mut().advance(now_ms, self.is_recording.into());
         while self.may_take_message(now_ms) {
             match self.decoder.poll(bytes) {
@@ -297,7 +345,7 @@ impl<'q> Call<'q> {
     fn handle_text(&mut self, text: &mut [u8]) {
         match self.take_message(text) {
             Ok(Next::Go) => {}
-            Ok(Next::Begin { stream_id, call_id }) => self.begin(stream_id, call_id),
+            Ok(Next::Begin) => self.begin(),
             Ok(Next::Stop) => self.stop(End::Stop, CloseCode::NORMAL),
             Ok(Next::Restart) => {
                 self.finish(End::Restart);
@@ -319,25 +367,28 @@ impl<'q> Call<'q> {
             return Ok(Next::Refuse);
         }
         let mut turn = self.session.handle_message(text)?;
-        Ok(drain(&mut turn, self.queue, &mut self.summary))
+        Ok(drain(&mut turn, self.queue, &mut self.summary, &mut self.opening))
     }
 
-    fn begin(&mut self, stream_id: Id, call_id: Id) {
-        let Some(spec) = self.session.spec() else { return };
+    /// Completes the opening, which has the origin alone.
+    fn begin(&mut self) {
+        let Some((spec, opening)) = self.session.spec().zip(self.opening.as_mut()) else {
+            self.opening = None;
+            return;
+        };
         #[cfg(feature = "formats")]
         let codec = self.session.format().map_or(Codec::Mulaw, |format| format.codec);
         #[cfg(feature = "formats")]
         self.queue.set_silent(codec.silence());
         self.is_recording = true;
-        self.opening = Some(Opening {
-            spec,
-            stream_id,
-            call_id,
-            #[cfg(feature = "formats")]
-            provider: self.session.provider(),
-            #[cfg(feature = "formats")]
-            codec,
-        });
+        opening.spec = spec;
+        opening.tracks = self.session.tracks();
+        opening.started_ms = self.now_ms;
+        #[cfg(feature = "formats")]
+        {
+            opening.provider = self.session.provider();
+            opening.codec = codec;
+        }
     }
 
     fn stop(&mut self, end: End, code: CloseCode) {
@@ -350,7 +401,8 @@ impl<'q> Call<'q> {
         if !core::mem::take(&mut self.is_recording) {
             return;
         }
-        drain(&mut self.session.handle_end(), self.queue, &mut self.summary);
+        // The end of a stream begins none.
+        drain(&mut self.session.handle_end(), self.queue, &mut self.summary, &mut None);
         let stats = self.session.stats();
         let summary = Summary {
             received: stats.media as u32,
@@ -361,7 +413,7 @@ impl<'q> Call<'q> {
             lost: self.queue.lost() as u32 / self.sample_frame_bytes(),
             ..core::mem::take(&mut self.summary)
         };
-        self.end = Some(Ended { end, summary });
+        self.end = Some(Ended { end, summary, ended_ms: self.now_ms });
     }
 
     /// Bytes of one sample of each channel in the queue.
@@ -413,12 +465,13 @@ impl Call<'_> {
             let start = Frame::new(None, b"", Body::Start(Start::assumed(provider)));
             let is_begun = self.session.handle_frame(start).is_ok();
             if is_begun {
-                self.begin(Id::new(), Id::new());
+                self.opening = Some(Opening::new(Origin::default()));
+                self.begin();
             }
         }
         // The session counts what it does not take.
         if let Ok(mut turn) = self.session.handle_audio(audio) {
-            drain(&mut turn, self.queue, &mut self.summary);
+            drain(&mut turn, self.queue, &mut self.summary, &mut None);
         }
     }
 }
@@ -426,18 +479,19 @@ impl Call<'_> {
 /// The action that a message asks for.
 enum Next {
     Go,
-    Begin { stream_id: Id, call_id: Id },
+    Begin,
     Stop,
     Restart,
     Refuse,
 }
 
 /// Moves a turn's samples to the queue until none are left, as the session requires. Returns the
-/// action that the turn's event asks for.
+/// action that the turn's event asks for; a start puts its origin into `opening`.
 fn drain<const Q: usize>(
     turn: &mut Turn<'_, '_, [u8; RING_BYTES]>,
     queue: &mut Queue<Q>,
     summary: &mut Summary,
+    opening: &mut Option<Opening>,
 ) -> Next {
     for gap in turn.gaps() {
         summary.gaps += 1;
@@ -445,7 +499,9 @@ fn drain<const Q: usize>(
     }
     let next = match turn.event() {
         Event::Started { start, .. } => {
-            Next::Begin { stream_id: id(start.stream_id), call_id: id(start.call_id) }
+            // In its place: the texts are too long to be handed about.
+            *opening = Some(Opening::new(origin(start)));
+            Next::Begin
         }
         Event::Stopped => Next::Stop,
         Event::Restart => Next::Restart,
@@ -461,10 +517,51 @@ fn drain<const Q: usize>(
     }
 }
 
-fn id(text: Text<'_>) -> Id {
+/// Not inlined: it runs once a call, and its caller for each message.
+#[inline(never)]
+fn origin(start: &Start<'_>) -> Origin {
+    let mut origin = Origin {
+        stream_id: id_of(start.stream_id.chars()),
+        call_id: id_of(start.call_id.chars()),
+        account_id: id_of(start.account_id.chars()),
+        parameters: String::new(),
+        parameters_dropped: start.parameters_dropped,
+    };
+    for (name, value) in &start.parameters {
+        let length = origin.parameters.len();
+        if put_parameter(&mut origin.parameters, *name, *value).is_err() {
+            origin.parameters.truncate(length);
+            origin.parameters_dropped += 1;
+        }
+    }
+    origin
+}
+
+fn put_parameter(text: &mut impl Write, name: Text<'_>, value: Text<'_>) -> fmt::Result {
+    put_text(text, name)?;
+    text.write_char(':')?;
+    put_text(text, value)?;
+    text.write_char(',')
+}
+
+/// Writes a string of JSON.
+fn put_text(text: &mut impl Write, characters: Text<'_>) -> fmt::Result {
+    text.write_char('"')?;
+    for character in characters.chars() {
+        match character {
+            '"' | '\\' => text.write_char('\\').and_then(|()| text.write_char(character))?,
+            '\0'..' ' => write!(text, "\\u{:04x}", character as u32)?,
+            _ => text.write_char(character)?,
+        }
+    }
+    text.write_char('"')
+}
+
+/// The id of these characters.
+pub fn id_of(characters: impl Iterator<Item = char>) -> Id {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let mut id = Id::new();
-    for character in text.chars() {
+    for character in characters {
         let byte = if plain(character) { character as u8 } else { b'_' };
         if id.push(char::from(byte)).is_err() {
             break;

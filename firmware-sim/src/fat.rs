@@ -24,6 +24,7 @@ mod file;
 mod layout;
 mod mend;
 mod reader;
+mod settings;
 mod table;
 
 use embedded_sdmmc::BlockDevice;
@@ -80,6 +81,8 @@ pub struct Volume<D: BlockDevice> {
     clusters_free: u32,
     /// Blocks of the FAT that are checked, and their free clusters counted.
     blocks_checked: u32,
+    /// Time and date of changes, in FAT's form; `None` while nobody has told the time.
+    stamp: Option<[u8; 4]>,
 }
 
 impl<D: BlockDevice> Volume<D> {
@@ -94,7 +97,33 @@ impl<D: BlockDevice> Volume<D> {
             cluster_hint: FIRST_CLUSTER,
             clusters_free: 0,
             blocks_checked: 0,
+            stamp: None,
         }
+    }
+
+    /// Sets the time and date of the changes that follow, in FAT's form
+    /// ([`Date::fat`](crate::clock::Date::fat)).
+    pub fn set_stamp(&mut self, stamp: [u8; 4]) {
+        self.stamp = Some(stamp);
+    }
+
+    /// Finds the FAT16 or FAT32 file system of the card's first partition. Nothing is mended yet, and nothing
+    /// may be written but by [`patch_start`](Self::patch_start).
+    ///
+    /// # Errors
+    /// `Card`, `NotFat`.
+    pub fn open(&mut self) -> Result<(), D> {
+        let mbr = self.work.load(&self.device, 0)?;
+        let [_, _, _, _, kind, _, _, _, a, b, c, d] = mbr[446..458] else {
+            return Err(Error::NotFat);
+        };
+        if mbr[510..] != [0x55, 0xAA] || ![0x04, 0x06, 0x0B, 0x0C, 0x0E].contains(&kind) {
+            return Err(Error::NotFat);
+        }
+        let start = u32::from_le_bytes([a, b, c, d]);
+        let bpb = self.work.load(&self.device, start)?;
+        self.layout = Layout::parse(bpb, start).ok_or(Error::NotFat)?;
+        Ok(())
     }
 
     /// Mounts the FAT16 or FAT32 file system of the card's first partition, and opens the folder for
@@ -110,16 +139,7 @@ impl<D: BlockDevice> Volume<D> {
     ///   card.
     /// - `Full`: the folder for recordings does not exist and cannot be made.
     pub fn mount(&mut self, note: impl FnMut(&Entry)) -> Result<(), D> {
-        let mbr = self.work.load(&self.device, 0)?;
-        let [_, _, _, _, kind, _, _, _, a, b, c, d] = mbr[446..458] else {
-            return Err(Error::NotFat);
-        };
-        if mbr[510..] != [0x55, 0xAA] || ![0x04, 0x06, 0x0B, 0x0C, 0x0E].contains(&kind) {
-            return Err(Error::NotFat);
-        }
-        let start = u32::from_le_bytes([a, b, c, d]);
-        let bpb = self.work.load(&self.device, start)?;
-        self.layout = Layout::parse(bpb, start).ok_or(Error::NotFat)?;
+        self.open()?;
         self.forget_free_count()?;
         self.open_folder(note)
     }

@@ -6,12 +6,17 @@
 #![cfg_attr(target_os = "none", no_std)]
 
 pub mod call;
+pub mod clock;
+pub mod config;
 pub mod crc;
 pub mod fat;
 pub mod files;
+pub mod gate;
 pub mod http;
 #[cfg(not(target_os = "none"))]
 pub mod qemu;
 pub mod queue;
+mod record;
 pub mod retention;
+pub mod settings;
 pub mod store;

@@ -93,12 +93,12 @@ fn panic(info: &PanicInfo) -> ! {
     // Formatting the message would add 5 KB of code; the place is enough.
     let (file, line) = info.location().map_or(("?", 0), |place| (place.file(), place.line()));
     defmt::error!("panic at {=str}:{=u32}: the board restarts", file, line);
-    board::reset()
+    board::reset(board::Cause::Panic)
 }
 
 /// Restarts the board after a fault, for instance a stack that grew out of RAM. The stack may be
 /// gone, so nothing is formatted here.
 #[exception]
 unsafe fn HardFault(_frame: &ExceptionFrame) -> ! {
-    board::reset()
+    board::reset(board::Cause::Fault)
 }

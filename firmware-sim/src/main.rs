@@ -30,11 +30,12 @@ use {callreel_firmware_sim::store::Card, core::cell::RefCell, static_cell::Stati
 #[cortex_m_rt::entry]
 fn main() -> ! {
     board::paint_stack();
+    let reset = board::start_note();
     let core = cortex_m::Peripherals::take().expect("taken once");
     board::start(core.SYST);
     log::start();
     defmt::info!("callreel appliance: {=usize} calls at once", net::CALLS_MAX);
-    let (front, recorder) = start();
+    let (front, recorder) = start(reset);
     let mut is_busy = false;
     loop {
         board::feed_watchdog();
@@ -51,13 +52,13 @@ fn main() -> ! {
 /// for ever.
 #[cfg(target_os = "none")]
 #[inline(never)]
-fn start() -> (&'static RefCell<net::Front>, &'static mut recorder::Recorder) {
+fn start(reset: board::Reset) -> (&'static RefCell<net::Front>, &'static mut recorder::Recorder) {
     static FRONT: StaticCell<RefCell<net::Front>> = StaticCell::new();
     static DEVICE: StaticCell<card::PatientCard> = StaticCell::new();
     static CARD: StaticCell<Card<&card::PatientCard>> = StaticCell::new();
     static RECORDER: StaticCell<recorder::Recorder> = StaticCell::new();
 
-    let front = &*FRONT.init_with(|| RefCell::new(net::Front::start()));
+    let front = &*FRONT.init_with(|| RefCell::new(net::Front::start(reset)));
     let device = &*DEVICE.init_with(|| card::PatientCard::start(front));
     let card = &*CARD.init_with(|| RefCell::new(None));
     (front, RECORDER.init_with(|| recorder::Recorder::new(front, device, card)))

@@ -1,23 +1,29 @@
 //! The network's side: sockets, HTTP, and each call's path from its connection to its queue.
 
+mod services;
+mod status;
+
 use core::fmt::Write as _;
 
 use callreel_core::http::answer;
 use callreel_core::names::End;
 use callreel_core::ws;
-use callreel_firmware_sim::call::{BUFFER_BYTES, Call, Opening, QUEUE_BYTES};
+use callreel_firmware_sim::call::{BUFFER_BYTES, Call, Id, Opening, QUEUE_BYTES, id_of};
+use callreel_firmware_sim::clock::Clock;
+use callreel_firmware_sim::config::Config;
 use callreel_firmware_sim::fat::{Cursor, Entry, Reader};
-use callreel_firmware_sim::http::{self, Refusal, Request};
+use callreel_firmware_sim::gate::{self, Action, Outside, Part};
+use callreel_firmware_sim::http::{self, Refusal};
 use callreel_firmware_sim::queue::Queue;
-use callreel_firmware_sim::store;
 use heapless::String;
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
-use smoltcp::socket::tcp;
+use services::Services;
+use smoltcp::iface::{self, Interface, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::socket::{Socket, tcp};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address};
+use smoltcp::wire::{EthernetAddress, IpAddress};
 use static_cell::{ConstStaticCell, StaticCell};
 
-use crate::board;
+use crate::board::{self, Reset};
 use crate::door::Door;
 use crate::enet::Enet;
 
@@ -29,16 +35,12 @@ pub(crate) const CALLS_MAX: usize = if cfg!(feature = "both-tracks") { 2 } else 
 const CONNECTIONS_MAX: usize = CALLS_MAX + 1;
 
 const PORT: u16 = 80;
-const MAC: [u8; 6] = [0x02, 0x43, 0x52, 0x00, 0x00, 0x01];
-const ADDRESS: Ipv4Address = Ipv4Address::new(10, 0, 2, 15);
-const GATEWAY: Ipv4Address = Ipv4Address::new(10, 0, 2, 2);
-const PREFIX_BITS: u8 = 24;
 
 /// Receive window of a connection: three media frames of 20 ms. Five more fit into its `buffer`.
 const RX_BYTES: usize = 1536;
 /// Most bytes of a connection on their way to the peer: a block of the card, or a whole short
 /// answer.
-const TX_BYTES: usize = 768;
+const TX_BYTES: usize = 832;
 
 /// A peer that answers no probe for this long is gone. Probes go out twice as often.
 const PEER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,7 +76,7 @@ pub enum Job {
     Open([u8; 11]),
     /// The rest of a file.
     Send(Reader),
-    /// The list of recordings, from the response's head on.
+    /// The list of recordings, all or those that [`Front::wanted`] tells, from the response's head on.
     List,
     /// The rest of the list. The flag is true once an entry has been sent.
     Entries(Cursor, bool),
@@ -116,7 +118,8 @@ pub struct CardStatus {
 /// All connections and calls. [`poll`](Self::poll) never waits.
 pub struct Front {
     door: Door,
-    interface: Interface,
+    /// Begins with the first settings.
+    interface: Option<Interface>,
     sockets: SocketSet<'static>,
     connections: [Connection; CONNECTIONS_MAX],
     slots: [Slot; CALLS_MAX],
@@ -125,6 +128,14 @@ pub struct Front {
     is_moved: bool,
     /// Uptime of the next poll without a cause.
     due_ms: u64,
+    services: Services,
+    reset: Reset,
+    /// The settings in force.
+    pub config: Config,
+    /// Number of this boot among those with this card; 0 while there was no card.
+    pub boots: u32,
+    /// The time of day.
+    pub clock: Clock,
     /// State of the card's side, which keeps it up to date.
     pub card: CardStatus,
 }
@@ -132,8 +143,8 @@ pub struct Front {
 type Windows = ([u8; RX_BYTES], [u8; TX_BYTES]);
 
 static ENET: ConstStaticCell<Enet> = ConstStaticCell::new(Enet::new());
-static SOCKETS: ConstStaticCell<[SocketStorage<'static>; CONNECTIONS_MAX]> =
-    ConstStaticCell::new([SocketStorage::EMPTY; CONNECTIONS_MAX]);
+static SOCKETS: ConstStaticCell<[SocketStorage<'static>; CONNECTIONS_MAX + services::SOCKETS]> =
+    ConstStaticCell::new([SocketStorage::EMPTY; CONNECTIONS_MAX + services::SOCKETS]);
 static WINDOWS: ConstStaticCell<[Windows; CONNECTIONS_MAX]> =
     ConstStaticCell::new([([0; RX_BYTES], [0; TX_BYTES]); CONNECTIONS_MAX]);
 static BUFFERS: ConstStaticCell<[[u8; BUFFER_BYTES]; CONNECTIONS_MAX]> =
@@ -143,19 +154,12 @@ static QUEUES: ConstStaticCell<[Queue<QUEUE_BYTES>; CALLS_MAX]> =
 static CALLS: [StaticCell<Call<'static>>; CALLS_MAX] = [const { StaticCell::new() }; CALLS_MAX];
 
 impl Front {
-    /// Starts the network. Must be called once. Not inlined, so that its parts leave the stack.
+    /// Makes the sockets. They are silent until [`configure`](Self::configure). Must be called once. Not
+    /// inlined, so that its parts leave the stack.
     #[inline(never)]
-    pub fn start() -> Self {
+    pub(crate) fn start(reset: Reset) -> Self {
         let enet = ENET.take();
-        enet.start(MAC);
-        let hardware = EthernetAddress(MAC).into();
-        let mut door = Door::new(enet);
-        let mut interface = Interface::new(Config::new(hardware), &mut door, now());
-        interface.update_ip_addrs(|addresses| {
-            // Cannot fail: there is room for two addresses.
-            let _ = addresses.push(IpCidr::new(ADDRESS.into(), PREFIX_BITS));
-        });
-        let _ = interface.routes_mut().add_default_ipv4_route(GATEWAY);
+        enet.start(board::hardware_address());
         let mut sockets = SocketSet::new(&mut SOCKETS.take()[..]);
         let mut parts = WINDOWS.take().iter_mut().zip(BUFFERS.take());
         let connections = [(); CONNECTIONS_MAX].map(|()| {
@@ -169,17 +173,45 @@ impl Front {
             let call = make_call(call, queue);
             Slot { call, is_used: false, is_connected: false }
         });
+        let services = Services::new(&mut sockets);
         Self {
-            door,
-            interface,
+            door: Door::new(enet),
+            interface: None,
             sockets,
             connections,
             slots,
             refused: 0,
             is_moved: false,
             due_ms: 0,
+            services,
+            reset,
+            config: Config::default(),
+            boots: 0,
+            clock: Clock::default(),
             card: CardStatus::default(),
         }
+    }
+
+    /// Puts settings into force: those of a card that has been found, or the defaults. The first ones
+    /// start the network, with numbers made from `random`.
+    pub fn configure(&mut self, config: Config, random: [u8; 20]) {
+        let [a, b, c, d, e, f, g, h, cookie @ ..] = random;
+        if self.interface.is_none() {
+            let hardware = EthernetAddress(board::hardware_address()).into();
+            let mut settings = iface::Config::new(hardware);
+            settings.random_seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+            self.interface = Some(Interface::new(settings, &mut self.door, now()));
+        } else if self.config == config {
+            return;
+        }
+        self.config = config;
+        self.start_services(cookie);
+        self.is_moved = true;
+    }
+
+    /// Whether the network has begun.
+    pub fn is_configured(&self) -> bool {
+        self.interface.is_some()
     }
 
     /// Moves frames, bytes and messages on as far as possible now, if there is a cause: a frame, a
@@ -192,8 +224,10 @@ impl Front {
         self.due_ms = now_ms + POLL_MS;
         self.is_moved = false;
         let is_open = self.is_listening();
+        let Some(interface) = &mut self.interface else { return true };
         self.door.set_open(is_open);
-        self.interface.poll(now(), &mut self.door, &mut self.sockets);
+        interface.poll(now(), &mut self.door, &mut self.sockets);
+        self.poll_services();
         for index in 0..CONNECTIONS_MAX {
             self.serve(index);
         }
@@ -216,7 +250,7 @@ impl Front {
 
     fn is_listening(&self) -> bool {
         let mut sockets = self.sockets.iter();
-        sockets.any(|(_, smoltcp::socket::Socket::Tcp(socket))| socket.is_listening())
+        sockets.any(|(_, socket)| matches!(socket, Socket::Tcp(socket) if socket.is_listening()))
     }
 
     /// Whether no call is connected or being recorded.
@@ -326,25 +360,25 @@ impl Front {
         let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
         let received = socket.recv_slice(&mut connection.buffer[connection.held..]).unwrap_or(0);
         connection.held += received;
-        match http::parse(&connection.buffer[..connection.held]) {
-            Ok(None) if !socket.may_recv() => {
-                socket.close();
-                connection.phase = Phase::Closing;
-                self.is_moved = true;
+        let may_recv = socket.may_recv();
+        let peer = socket.remote_endpoint().map(|peer| peer.addr);
+        let (held, is_neighbour) = (connection.held, self.is_neighbour(peer));
+        let request = &self.connections[index].buffer[..held];
+        match gate::decide(request, &self.config, BUFFER_BYTES, is_neighbour) {
+            Ok(Action::Wait) if !may_recv => self.hang_up(index),
+            Ok(Action::Wait) if held == BUFFER_BYTES => self.refuse(index, Refusal::TOO_LONG),
+            Ok(Action::Wait) if idle_ms > HEAD_MS_MAX => self.refuse(index, Refusal::TOO_SLOW),
+            Ok(Action::Wait) => {}
+            Ok(Action::Status) => self.send_status(index),
+            Ok(Action::Twiml) => self.send_twiml(index),
+            Ok(Action::List(_)) => self.connections[index].phase = Phase::Serving(Job::List),
+            // One download at a time: with two, a call might wait for a connection until one of them
+            // ends.
+            Ok(Action::File(_)) if self.is_downloading() => self.refuse(index, Refusal::BUSY),
+            Ok(Action::File(name)) => {
+                self.connections[index].phase = Phase::Serving(Job::Open(name));
             }
-            Ok(None) if connection.held == BUFFER_BYTES => self.refuse(index, Refusal::TOO_LONG),
-            Ok(None) if idle_ms > HEAD_MS_MAX => self.refuse(index, Refusal::TOO_SLOW),
-            Ok(None) => {}
-            Ok(Some((Request::Status, _))) => self.send_status(index),
-            Ok(Some((Request::List, _))) => connection.phase = Phase::Serving(Job::List),
-            Ok(Some((Request::File(name), _))) => match store::parse_url_name(name) {
-                // One download at a time: with two, a call might wait for a connection until one of
-                // them ends.
-                Some(_) if self.is_downloading() => self.refuse(index, Refusal::BUSY),
-                Some(name) => self.connections[index].phase = Phase::Serving(Job::Open(name)),
-                None => self.refuse(index, Refusal::NOT_FOUND),
-            },
-            Ok(Some((Request::Call(accept), length))) => self.accept(index, &accept, length),
+            Ok(Action::Call(accept, length)) => self.accept(index, &accept, length),
             Err(refusal) => self.refuse(index, refusal),
         }
     }
@@ -353,6 +387,38 @@ impl Front {
     pub fn is_read(&self, entry: &Entry) -> bool {
         let is = |phase: &Phase| matches!(phase, Phase::Serving(Job::Send(reader)) if reader.is_of(entry));
         self.connections.iter().any(|connection| is(&connection.phase))
+    }
+
+    /// Whether a peer is in the appliance's own network.
+    fn is_neighbour(&self, peer: Option<IpAddress>) -> bool {
+        let own = self.interface.as_ref().and_then(|interface| interface.ip_addrs().first());
+        own.zip(peer).is_some_and(|(own, peer)| own.contains_addr(&peer))
+    }
+
+    /// The request that a connection is being served.
+    fn request(&self, connection: usize) -> &[u8] {
+        let connection = &self.connections[connection];
+        &connection.buffer[..connection.held]
+    }
+
+    /// The id of the stream or call that a connection's list is for; `None` for all.
+    pub fn wanted(&self, connection: usize) -> Option<Id> {
+        match http::parse(self.request(connection)) {
+            Ok(Some((http::Request::List(id), _))) => id.map(|id| id_of(id.chars())),
+            _ => None,
+        }
+    }
+
+    /// The part of a file of `size` bytes that a connection is to get, as [`gate::part`].
+    pub fn part(&self, connection: usize, size: u32) -> Result<Option<Part>, Outside> {
+        gate::part(self.request(connection), size)
+    }
+
+    fn hang_up(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        self.sockets.get_mut::<tcp::Socket>(connection.handle).close();
+        connection.phase = Phase::Closing;
+        self.is_moved = true;
     }
 
     fn is_downloading(&self) -> bool {
@@ -436,41 +502,17 @@ impl Front {
         }
     }
 
-    fn send_status(&mut self, index: usize) {
-        let mut text = String::<512>::new();
-        let calls = self.slots.iter().filter(|slot| slot.is_used).count();
-        let card = self.card;
-        // Fits with every number at its maximum.
-        let _ = writeln!(
-            text.as_mut_view(),
-            r#"{{"message":"callreel appliance is running","uptime_ms":{},"calls":{calls},"calls_max":{CALLS_MAX},"refused":{},"card_ready":{},"card_ready_ms":{},"card_checked":{},"card_bytes_free":{},"card_keep_free_bytes":{},"recorded":{},"recovered":{},"removed":{},"stack_bytes":{},"stack_bytes_peak":{}}}"#,
-            board::uptime_ms(),
-            self.refused,
-            card.is_ready,
-            card.ready_ms,
-            card.is_checked,
-            card.bytes_free,
-            card.keep_free_bytes,
-            card.recorded,
-            card.recovered,
-            card.removed,
-            board::stack_bytes(),
-            board::stack_bytes_peak(),
-        );
-        self.reply(index, "200 OK", "application/json", &text);
-    }
-
     fn refuse(&mut self, index: usize, refusal: Refusal) {
-        self.reply(index, refusal.0, "text/plain", "");
+        self.reply(index, refusal.0, "text/plain", refusal.1.as_bytes());
     }
 
-    fn reply(&mut self, index: usize, status: &str, kind: &str, body: &str) {
+    fn reply(&mut self, index: usize, status: &str, kind: &str, body: &[u8]) {
         let head = response_head(status, kind, Some(body.len() as u32));
         let connection = &mut self.connections[index];
         let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
         // Fits: nothing was sent before.
         let _ = socket.send_slice(head.as_bytes());
-        let _ = socket.send_slice(body.as_bytes());
+        let _ = socket.send_slice(body);
         socket.close();
         self.is_moved = true;
         connection.active_ms = board::uptime_ms();
@@ -495,6 +537,29 @@ pub(crate) fn response_head(status: &str, kind: &str, body_bytes: Option<u32>) -
     let _ = write!(text, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\n");
     if let Some(bytes) = body_bytes {
         let _ = write!(text, "Content-Length: {bytes}\r\n");
+    }
+    let _ = text.push_str("\r\n");
+    head
+}
+
+/// The head of a response with a file of `size` bytes, or a part of it. The tag changes with the size: a
+/// recording is only ever added to.
+pub(crate) fn file_head(kind: &str, size: u32, part: Option<Part>) -> String<256> {
+    let mut head = String::new();
+    let text = head.as_mut_view();
+    let (status, bytes) = match part {
+        None => ("200 OK", size),
+        Some(part) => ("206 Partial Content", part.bytes),
+    };
+    // Fits: numbers of ten digits.
+    let _ = write!(
+        text,
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\nContent-Length: \
+         {bytes}\r\nAccept-Ranges: bytes\r\nETag: \"{size}\"\r\n"
+    );
+    if let Some(Part { start, bytes }) = part {
+        let last = start + (bytes - 1);
+        let _ = write!(text, "Content-Range: bytes {start}-{last}/{size}\r\n");
     }
     let _ = text.push_str("\r\n");
     head

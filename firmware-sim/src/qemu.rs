@@ -178,6 +178,53 @@ pub fn make_card_of(path: &Path, mebibytes: u32, fat_bits: u32) -> io::Result<()
     file.write_all_at(&[0x55, 0xAA], 510)
 }
 
+/// The network around an appliance.
+#[derive(Debug, Clone, Copy)]
+pub struct Network<'a> {
+    /// The appliance's address: connections to its port on the loopback lead there.
+    pub address: Ipv4Addr,
+    /// The hardware address that the board was made with; by default QEMU's.
+    pub hardware: Option<&'a str>,
+    /// A UDP socket on the loopback that gets each Ethernet frame as a datagram. Frames that it sends back
+    /// are those of one more machine in the network.
+    pub wire: Option<SocketAddr>,
+}
+
+impl Default for Network<'_> {
+    /// The network of QEMU, with the address that its DHCP gives.
+    fn default() -> Self {
+        Self { address: Ipv4Addr::new(10, 0, 2, 15), hardware: None, wire: None }
+    }
+}
+
+impl Network<'_> {
+    /// QEMU's options. Nothing outside this machine can be reached from the network.
+    fn options(&self) -> Vec<String> {
+        let Self { address, hardware, wire } = self;
+        let lan = format!("user,id=lan,restrict=on,hostfwd=tcp:127.0.0.1:0-{address}:80");
+        let mut options = vec!["-netdev".to_owned(), lan];
+        let mut device = "nic,netdev=lan".to_owned();
+        if let Some(wire) = wire {
+            let wire = format!("socket,id=wire,udp={wire},localaddr=127.0.0.1:0");
+            let port = |id: &str, behind: &str| format!("hubport,id={id},hubid=0{behind}");
+            device = "nic,netdev=port".to_owned();
+            for part in [
+                wire,
+                port("lan-port", ",netdev=lan"),
+                port("wire-port", ",netdev=wire"),
+                port("port", ""),
+            ] {
+                options.extend(["-netdev".to_owned(), part]);
+            }
+        }
+        if let Some(hardware) = hardware {
+            device = format!("{device},macaddr={hardware}");
+        }
+        options.extend(["-net".to_owned(), device]);
+        options
+    }
+}
+
 /// A running appliance. Dropping it cuts its power.
 pub struct Appliance {
     qemu: Child,
@@ -193,7 +240,20 @@ impl Appliance {
     /// # Errors
     /// QEMU cannot be run, or the appliance does not answer in time.
     pub fn boot(image: &Path, card: Option<&Path>, log: &Path) -> io::Result<Self> {
-        Self::boot_with(&[], image, card, log)
+        Self::boot_in(Network::default(), image, card, log)
+    }
+
+    /// Boots as [`boot`](Self::boot), in this network.
+    ///
+    /// # Errors
+    /// As for [`boot`](Self::boot).
+    pub fn boot_in(
+        network: Network<'_>,
+        image: &Path,
+        card: Option<&Path>,
+        log: &Path,
+    ) -> io::Result<Self> {
+        Self::boot_with(&[], network, image, card, log)
     }
 
     /// Boots as [`boot`](Self::boot), at 31 instructions a microsecond and never ahead of real time,
@@ -203,11 +263,12 @@ impl Appliance {
     /// # Errors
     /// As for [`boot`](Self::boot).
     pub fn boot_counted(image: &Path, card: Option<&Path>, log: &Path) -> io::Result<Self> {
-        Self::boot_with(&["-icount", "shift=5,align=on"], image, card, log)
+        Self::boot_with(&["-icount", "shift=5,align=on"], Network::default(), image, card, log)
     }
 
     fn boot_with(
         options: &[&str],
+        network: Network<'_>,
         image: &Path,
         card: Option<&Path>,
         log: &Path,
@@ -228,8 +289,8 @@ impl Appliance {
             .args(["-qmp", &format!("unix:{}", listening(&control))])
             .arg("-chardev")
             .arg(format!("socket,id=log,path={},logfile={}", listening(&serial), log.display()))
-            .args(["-serial", "chardev:log", "-nic"])
-            .arg("user,restrict=on,hostfwd=tcp:127.0.0.1:0-10.0.2.15:80");
+            .args(["-serial", "chardev:log"])
+            .args(network.options());
         if let Some(card) = card {
             command.arg("-drive").arg(format!("if=sd,format=raw,file={}", card.display()));
         }

@@ -5,17 +5,20 @@ use core::fmt::Write as _;
 
 use callreel_core::names::End;
 use callreel_firmware_sim::call::{Ended, Opening, Summary};
+use callreel_firmware_sim::config::Config;
 use callreel_firmware_sim::fat::{self, Entry, Reader, Volume};
 use callreel_firmware_sim::http::Refusal;
 use callreel_firmware_sim::retention::{Retention, Step};
-use callreel_firmware_sim::store::{self, Card, Error, Kind, Recording};
+use callreel_firmware_sim::settings::{self, Settings};
+use callreel_firmware_sim::store::{self, Card, Error, Kind, Maker, Recording, Recovery};
 use embedded_sdmmc::Block;
 use embedded_sdmmc::sdcard::spi::Error as SdError;
 use heapless::String;
+use sha1::{Digest, Sha1};
 
 use crate::board;
 use crate::card::PatientCard;
-use crate::net::{CALLS_MAX, CardStatus, Front, Job, response_head};
+use crate::net::{CALLS_MAX, CardStatus, Front, Job, file_head, response_head};
 
 type Device = &'static PatientCard;
 
@@ -37,6 +40,8 @@ pub(crate) struct Recorder {
     retention: Retention,
     next_number: u32,
     mount_at_ms: u64,
+    /// The second of the uptime for which the card has been told the time.
+    stamped_s: u64,
     status: CardStatus,
 }
 
@@ -55,6 +60,7 @@ impl Recorder {
             retention: Retention::new(0),
             next_number: 1,
             mount_at_ms: 0,
+            stamped_s: 0,
             status: CardStatus::default(),
         }
     }
@@ -64,6 +70,7 @@ impl Recorder {
         if self.card.borrow().is_none() {
             self.look_for_card();
         }
+        self.tell_time();
         let mut is_busy = false;
         for slot in 0..CALLS_MAX {
             is_busy |= match self.recordings[slot] {
@@ -128,7 +135,7 @@ impl Recorder {
         self.device.forget();
         let mut card = self.card.borrow_mut();
         let volume = card.insert(Volume::new(self.device));
-        match store::mount(volume) {
+        match prepare(self.front, volume) {
             Ok(recovery) => {
                 defmt::info!(
                     "card ready: next is {=u32}; recovered {=u32}, mended {=u32}, removed {=u32}; keeps \
@@ -150,7 +157,23 @@ impl Recorder {
             }
         }
         drop(card);
+        if !self.front.borrow().is_configured() {
+            self.front.borrow_mut().configure(Config::default(), random(Sha1::new()));
+        }
         self.tell();
+    }
+
+    /// Tells the card the time, once a second: it goes into the entries of files.
+    fn tell_time(&mut self) {
+        let now_ms = board::uptime_ms();
+        if now_ms / 1000 == self.stamped_s {
+            return;
+        }
+        self.stamped_s = now_ms / 1000;
+        let date = self.front.borrow().clock.at(now_ms);
+        if let (Some(date), Some(volume)) = (date, self.card.borrow_mut().as_mut()) {
+            volume.set_stamp(date.fat());
+        }
     }
 
     #[inline(never)]
@@ -200,7 +223,8 @@ impl Recorder {
     fn finish(&mut self, slot: usize, end: &Ended) -> bool {
         let Some(recording) = self.recordings[slot].take() else { return false };
         let number = recording.number();
-        match recording.finish(end) {
+        let result = with_maker(self.front, |maker| recording.finish(end, maker));
+        match result {
             Ok(()) => {
                 defmt::info!(
                     "call {=usize}: recording {=u32} is whole: {=str}, {=u32} media frames, \
@@ -231,7 +255,9 @@ impl Recorder {
         defmt::error!("call {=usize}: cannot write the audio: {=str}", slot, error.reason());
         let end = self.fail(slot, error);
         let recording = self.recordings[slot].take();
-        if let Some(Err(error)) = recording.map(|recording| recording.abandon(error, &end)) {
+        if let Some(Err(error)) = recording
+            .map(|recording| with_maker(self.front, |maker| recording.abandon(error, &end, maker)))
+        {
             defmt::error!("call {=usize}: no end record: {=str}", slot, error.reason());
         }
         self.front.borrow_mut().finished(slot);
@@ -246,7 +272,8 @@ impl Recorder {
         }
         let mut front = self.front.borrow_mut();
         front.call(slot).fail();
-        let nothing = Ended { end: End::Internal, summary: Summary::default() };
+        let (summary, ended_ms) = (Summary::default(), board::uptime_ms());
+        let nothing = Ended { end: End::Internal, summary, ended_ms };
         front.call(slot).take_end().unwrap_or(nothing)
     }
 
@@ -273,7 +300,7 @@ impl Recorder {
         let job = self.front.borrow_mut().job(connection, SEND_BYTES);
         let Some(job) = job else { return false };
         let mut block = Block::new();
-        let (bytes, next) = match self.answer(job, &mut block) {
+        let (bytes, next) = match self.answer(connection, job, &mut block) {
             Ok((bytes, next)) => (bytes, next),
             Err(error) => {
                 defmt::warn!("a download ended early: {=str}", error.reason());
@@ -287,26 +314,40 @@ impl Recorder {
     /// Puts the next piece of the answer into `block`. Returns its length and the next job.
     fn answer(
         &mut self,
+        connection: usize,
         job: Job,
         block: &mut Block,
     ) -> Result<(usize, Option<Job>), Error<SdError>> {
         let mut card = self.card.borrow_mut();
         let Some(volume) = card.as_mut() else {
-            let head = response_head(Refusal::BUSY.0, "text/plain", Some(0));
-            return Ok((put(block, &head), None));
+            return Ok((refuse(block, Refusal::BUSY.0), None));
         };
         match job {
             Job::Open(name) => {
                 // A void file is being removed, or has not begun.
                 let entry = volume.find(name)?.filter(|entry| entry.size > 0);
                 let Some(entry) = entry else {
-                    let head = response_head(Refusal::NOT_FOUND.0, "text/plain", Some(0));
-                    return Ok((put(block, &head), None));
+                    return Ok((refuse(block, Refusal::NOT_FOUND.0), None));
+                };
+                let part = self.front.borrow().part(connection, entry.size);
+                let Ok(part) = part else {
+                    let mut status = String::<80>::new();
+                    // Fits: a number of ten digits.
+                    let _ = write!(
+                        status.as_mut_view(),
+                        "416 Range Not Satisfiable\r\nContent-Range: bytes */{}",
+                        entry.size
+                    );
+                    return Ok((refuse(block, &status), None));
                 };
                 let is_audio = name.ends_with(b"WAV");
                 let kind = if is_audio { "audio/wav" } else { "application/json" };
-                let head = response_head("200 OK", kind, Some(entry.size));
-                Ok((put(block, &head), Some(Job::Send(Reader::new(&entry)))))
+                let head = file_head(kind, entry.size, part);
+                let reader = match part {
+                    Some(part) => volume.reader_at(&entry, part.start, part.bytes)?,
+                    None => Reader::new(&entry),
+                };
+                Ok((put(block, &head), Some(Job::Send(reader))))
             }
             Job::Send(mut reader) => {
                 let bytes = volume.read(&mut reader, block)?;
@@ -319,22 +360,40 @@ impl Recorder {
                 Ok((put(block, &head), Some(Job::Entries(volume.entries(), false))))
             }
             Job::Entries(mut cursor, has_sent) => {
-                while let Some(entry) = volume.next_entry(&mut cursor)? {
-                    let Some((number, Kind::Audio)) = store::parse_name(&entry.name) else {
-                        continue;
-                    };
+                let wanted = self.front.borrow().wanted(connection);
+                while let Some(mut entry) = volume.next_entry(&mut cursor)? {
+                    let Some((number, kind)) = store::parse_name(&entry.name) else { continue };
                     if entry.size == 0 {
                         continue;
                     }
+                    let mut recordings = self.recordings.iter().flatten();
+                    let open = recordings.find(|recording| recording.number() == number);
+                    match (&wanted, kind) {
+                        (None, Kind::Audio) => {}
+                        (None, Kind::EndRecord) => continue,
+                        (Some(id), Kind::Audio) if open.is_some_and(|open| open.is_of(id)) => {}
+                        (Some(_), Kind::Audio) => continue,
+                        (Some(id), Kind::EndRecord) => {
+                            let bytes = volume.read(&mut Reader::new(&entry), block)?;
+                            let audio = store::name(number, Kind::Audio);
+                            let audio = match store::is_record_of(&block.contents[..bytes], id) {
+                                true => volume.find(audio)?.filter(|audio| audio.size > 0),
+                                false => None,
+                            };
+                            let next = Some(Job::Entries(cursor, has_sent));
+                            // Another step goes on, so that calls need not wait for the search.
+                            let Some(audio) = audio else { return Ok((0, next)) };
+                            entry = audio;
+                        }
+                    }
                     let comma = if has_sent { "," } else { "" };
-                    let numbers = self.recordings.iter().flatten().map(Recording::number);
-                    let is_recording = numbers.into_iter().any(|open| open == number);
                     let mut text = String::<100>::new();
                     // Fits: two numbers of at most ten digits.
                     let _ = write!(
                         text.as_mut_view(),
-                        r#"{comma}{{"name":"R{number:07}.wav","bytes":{},"recording":{is_recording}}}"#,
-                        entry.size
+                        r#"{comma}{{"name":"R{number:07}.wav","bytes":{},"recording":{}}}"#,
+                        entry.size,
+                        open.is_some(),
                     );
                     return Ok((put(block, &text), Some(Job::Entries(cursor, true))));
                 }
@@ -342,6 +401,59 @@ impl Recorder {
             }
         }
     }
+}
+
+/// Reads the settings of a card, puts them into force, and mounts the card: so the network is there while
+/// the card is mended.
+fn prepare(
+    front: &RefCell<Front>,
+    volume: &mut Volume<Device>,
+) -> Result<Recovery, fat::Error<SdError>> {
+    volume.open()?;
+    let is_new = read_settings(front, volume)?;
+    let recovery = store::mount(volume)?;
+    // A full card is of use without a count.
+    match is_new.then(|| settings::begin_count(volume)) {
+        None | Some(Ok(()) | Err(fat::Error::Full)) => Ok(recovery),
+        Some(Err(error)) => Err(error),
+    }
+}
+
+/// Not inlined: the block and the lines that it reads are not on the stack while the card is mended.
+#[inline(never)]
+fn read_settings(
+    front: &RefCell<Front>,
+    volume: &mut Volume<Device>,
+) -> Result<bool, fat::Error<SdError>> {
+    let mut hash = Sha1::new();
+    let Settings { config, boots, is_new } = settings::read(volume, &mut hash)?;
+    let mut front = front.borrow_mut();
+    front.boots = boots;
+    front.configure(config, random(hash));
+    Ok(is_new)
+}
+
+/// Random numbers of this boot: of the board's own address, the settings with their secrets, the count of the
+/// boots, and the moments at which the card has answered.
+#[inline(never)]
+fn random(mut hash: Sha1) -> [u8; 20] {
+    settings::stir(&mut hash, &board::hardware_address());
+    settings::stir(&mut hash, &board::uptime_ms().to_le_bytes());
+    settings::stir(&mut hash, &board::jitter().to_le_bytes());
+    hash.finalize().into()
+}
+
+/// Lends the name and the clock for an end record. The name is copied: the network goes on meanwhile.
+fn with_maker<T>(front: &RefCell<Front>, write: impl FnOnce(Maker<'_>) -> T) -> T {
+    let (name, clock) = {
+        let front = front.borrow();
+        (front.config.name.clone(), front.clock)
+    };
+    write(Maker { instance: &name, clock })
+}
+
+fn refuse(block: &mut Block, status: &str) -> usize {
+    put(block, &response_head(status, "text/plain", Some(0)))
 }
 
 fn put(block: &mut Block, text: &str) -> usize {

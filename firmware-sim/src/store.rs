@@ -1,31 +1,27 @@
 //! Recordings on a card: a WAV and an end record each, numbered, never overwritten.
 
 use core::cell::RefCell;
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 
-use callreel_core::frame::{PeerError, Provider};
+use callreel_core::frame::{Provider, Track, Tracks};
 use callreel_core::g711::SAMPLE_RATE_HZ;
-use callreel_core::names::{self, End};
+use callreel_core::names::End;
 use callreel_core::wav::{self, Encoding, Length, Spec};
 use embedded_io::{ErrorKind, ErrorType, Seek, SeekFrom, Write};
 use embedded_sdmmc::{Block, BlockDevice};
-use heapless::String;
-use heapless::string::StringView;
 
-use crate::call::{Ended, Opening, Summary};
+use crate::call::{Ended, Id, Opening, Origin};
 use crate::fat::{self, Entry, File, Reader, Volume};
+use crate::record::{RECORDER, Text, put, put_content, put_origin, put_word, samples_a_ms};
 use crate::retention::Removal;
+use crate::settings::BOOTS_FILE;
 
 pub use crate::files::{Kind, name, parse_name, parse_url_name};
+pub use crate::record::{Maker, is_record_of};
 
 /// Least audio between two checkpoints. At each checkpoint the file is whole again. A checkpoint waits
 /// for the next full block, so that no block of samples is written twice.
 pub const CHECKPOINT_MS: u32 = 1000;
-
-/// Samples of one channel in a millisecond.
-const fn samples_a_ms(spec: Spec) -> u32 {
-    if cfg!(feature = "formats") { spec.sample_rate_hz / 1000 } else { SAMPLE_RATE_HZ / 1000 }
-}
 
 /// The volume of the card, if there is one.
 pub type Card<D> = RefCell<Option<Volume<D>>>;
@@ -175,19 +171,20 @@ impl Marks {
 fn recover_all<D: BlockDevice>(volume: &mut Volume<D>) -> Result<Recovery, fat::Error<D::Error>> {
     let mut recovery = Recovery::default();
     let mut marks = Marks { bits: [0; Marks::COUNT as usize / 8], end: 1 };
-    let mut void_records = 0;
+    let mut void_files = 0;
     let (mut newest, mut keep_free) = (None, None);
     volume.mount(|entry| {
         if entry.name == KEEP_FREE {
             keep_free = Some(*entry);
         }
+        void_files += u32::from(entry.name == BOOTS_FILE && entry.size == 0);
         let Some((number, kind)) = parse_name(&entry.name) else { return };
         if marks.see(number) {
             newest = Some(*entry);
         }
         match kind {
             Kind::EndRecord if entry.size > 0 => marks.set(number),
-            Kind::EndRecord => void_records += 1,
+            Kind::EndRecord => void_files += 1,
             Kind::Audio => {}
         }
     })?;
@@ -213,13 +210,14 @@ fn recover_all<D: BlockDevice>(volume: &mut Volume<D>) -> Result<Recovery, fat::
         }
     }
     let mut cursor = volume.entries();
-    while void_records > 0
+    while void_files > 0
         && let Some(entry) = volume.next_entry(&mut cursor)?
     {
-        let is_record = matches!(parse_name(&entry.name), Some((_, Kind::EndRecord)));
-        if is_record && entry.size == 0 {
+        let is_small = entry.name == BOOTS_FILE
+            || matches!(parse_name(&entry.name), Some((_, Kind::EndRecord)));
+        if is_small && entry.size == 0 {
             while !volume.delete(&entry)? {}
-            void_records -= 1;
+            void_files -= 1;
         }
     }
     let mut cursor = first_unfinished.unwrap_or(volume.entries());
@@ -270,18 +268,16 @@ fn recover<D: BlockDevice>(
     }
     let whole = bytes - bytes % u32::from(spec.sample_frame_bytes());
     volume.patch_start(entry, &wav::header(spec, Length::Bytes(whole)))?;
-    let mut text = String::<RECORD_BYTES>::new();
+    let mut file = File::new_small(name(number, Kind::EndRecord));
+    let mut text = Text { volume, file: &mut file, result: Ok(()) };
     let samples = whole / u32::from(spec.sample_frame_bytes());
-    let _ = writeln!(
-        text.as_mut_view(),
-        r#"{{"state":"recovered","end":"none","format":{{"channels":{channels}}},"samples":{samples}}}"#
-    );
-    volume.create_small(name(number, Kind::EndRecord), text.as_bytes())?;
+    // The text keeps the error.
+    let _ = write!(text, r#"{{"schema":1,"id":"R{number:07}","state":"recovered","end":"none""#);
+    put_content(&mut text, spec, samples);
+    let _ = text.write_str("}\n");
+    text.finish()?;
     Ok(true)
 }
-
-/// Room for an end record, which must fit into one block of the card.
-const RECORD_BYTES: usize = fat::BLOCK_BYTES;
 
 /// A recording that is being written.
 ///
@@ -382,7 +378,7 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
     ///
     /// # Errors
     /// As [`Error`]; the next boot recovers the recording.
-    pub fn finish(self, ended: &Ended) -> Result<(), Error<D::Error>> {
+    pub fn finish(self, ended: &Ended, maker: Maker<'_>) -> Result<(), Error<D::Error>> {
         let is_last = match ended.end {
             End::Stop => true,
             // Some providers end a stream by closing the connection.
@@ -390,70 +386,67 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
             _ => false,
         };
         let is_whole = is_last && ended.summary.lost == 0;
-        self.end(if is_whole { "complete" } else { "partial" }, None, ended)
+        self.end(if is_whole { "complete" } else { "partial" }, None, ended, maker)
     }
 
     /// Gives up the audio because of `error`, and writes an end record with that reason.
     ///
     /// # Errors
     /// As [`Error`]; the card takes no end record either.
-    pub fn abandon(self, error: Error<D::Error>, ended: &Ended) -> Result<(), Error<D::Error>> {
-        self.end("partial", Some(error.reason()), ended)
+    pub fn abandon(
+        self,
+        error: Error<D::Error>,
+        ended: &Ended,
+        maker: Maker<'_>,
+    ) -> Result<(), Error<D::Error>> {
+        self.end("partial", Some(error.reason()), ended, maker)
     }
 
-    fn end(self, state: &str, reason: Option<&str>, ended: &Ended) -> Result<(), Error<D::Error>> {
+    fn end(
+        self,
+        state: &str,
+        reason: Option<&str>,
+        ended: &Ended,
+        maker: Maker<'_>,
+    ) -> Result<(), Error<D::Error>> {
         let provider = self.provider().name();
         let Self { writer, number, opening, .. } = self;
         let spec = writer.spec();
         let samples = writer.data_bytes() / u32::from(spec.sample_frame_bytes());
         let mut sink = writer.finish()?;
-        let mut text = String::<RECORD_BYTES>::new();
-        let Ended { end, summary } = ended;
-        let (before, reason) = reason.map_or(("", ""), |reason| (r#"","reason":""#, reason));
-        let text = text.as_mut_view();
-        // Fits with every number and text at its longest: 509 bytes.
-        let _ = write!(
-            text,
-            r#"{{"state":"{state}","end":"{}{before}{reason}","provider":"{provider}","stream_id":"{}","call_id":"{}","format":{{"channels":{}}},"samples":{samples}"#,
-            end.name(),
-            opening.stream_id,
-            opening.call_id,
-            spec.channels,
-        );
-        summary.put(text, samples_a_ms(spec));
         let mut card = sink.card.borrow_mut();
         let volume = card.as_mut().ok_or(Error::NoCard)?;
-        Ok(volume.complete(&mut sink.file, name(number, Kind::EndRecord), text.as_bytes())?)
-    }
-}
-
-impl Summary {
-    /// Ends a record with the counts, under the names that they have on a server.
-    fn put(&self, text: &mut StringView, samples_a_ms: u32) {
-        put(text, ",", names::GAPS_DROPPED, self.gaps);
-        put(text, ",", names::FILLED_MS, self.filled / samples_a_ms);
-        put(text, ",", names::LOST_MS, self.lost.div_ceil(samples_a_ms));
-        let _ = text.push_str(r#","frames":{"rejected":{"#);
-        let mut separator = "";
-        for (error, count) in PeerError::ALL.iter().zip(self.rejected) {
-            if count > 0 {
-                put(text, separator, error.name(), count);
-                separator = ",";
-            }
+        volume.complete(&mut sink.file, name(number, Kind::EndRecord))?;
+        let mut text = Text { volume, file: &mut sink.file, result: Ok(()) };
+        let view: &mut dyn fmt::Write = &mut text;
+        // The text keeps the error.
+        let _ = write!(view, r#"{{"schema":1,"recorder":"{RECORDER}","#);
+        put_word(view, "instance", maker.instance);
+        let _ = write!(view, r#""id":"R{number:07}","state":"{state}","#);
+        put_word(view, "reason", reason.unwrap_or_default());
+        let _ = write!(view, r#""end":"{}","provider":"{provider}","#, ended.end.name());
+        put_origin(view, &opening.origin);
+        let (started_ms, ended_ms) = (opening.started_ms, ended.ended_ms);
+        if let Some((start, end)) = maker.clock.at(started_ms).zip(maker.clock.at(ended_ms)) {
+            let _ = write!(view, r#""started_at":"{start}","ended_at":"{end}","#);
         }
-        let _ = text.push('}');
-        put(text, ",", names::RECEIVED, self.received);
-        put(text, ",", names::LATE, self.late);
-        put(text, ",", names::REPEATED, self.repeated);
-        put(text, ",", names::MISSING, self.missing);
-        let _ = text.push_str("}}\n");
+        put(view, "", "elapsed_ms", ended_ms.saturating_sub(started_ms) as u32);
+        let tracks = match opening.tracks {
+            Tracks::Both => r#""inbound","outbound""#,
+            Tracks::One(Track::Inbound) => r#""inbound""#,
+            Tracks::One(Track::Outbound) => r#""outbound""#,
+        };
+        let _ = write!(view, r#","tracks":[{tracks}]"#);
+        put_content(view, spec, samples);
+        ended.summary.put(view, samples_a_ms(spec));
+        Ok(text.finish()?)
     }
-}
 
-/// Adds a field and its number. Not inlined: the device has little flash.
-#[inline(never)]
-fn put(text: &mut StringView, separator: &str, name: &str, number: u32) {
-    let _ = write!(text, r#"{separator}"{name}":{number}"#);
+    /// Whether the recording is of the stream or call of this id.
+    pub fn is_of(&self, id: &Id) -> bool {
+        let Origin { stream_id, call_id, .. } = &self.opening.origin;
+        !id.is_empty() && (stream_id == id || call_id == id)
+    }
 }
 
 /// A file on the card, for core's WAV writer.

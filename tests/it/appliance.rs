@@ -59,7 +59,7 @@ impl Card {
         }
         if let Some(ended) = call.take_end() {
             let (opening, samples) = self.open.take().expect("the recording is open");
-            self.finished.push((opening.stream_id.to_string(), samples, ended.end));
+            self.finished.push((opening.origin.stream_id.to_string(), samples, ended.end));
             call.finished();
         }
     }

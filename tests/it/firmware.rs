@@ -29,8 +29,12 @@ mod providers;
 mod recorder;
 #[path = "harness/seeds.rs"]
 mod seeds;
+#[path = "firmware/settings.rs"]
+mod settings;
 #[path = "firmware/strangers.rs"]
 mod strangers;
+#[path = "harness/wire.rs"]
+mod wire;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -86,6 +90,15 @@ fn main() {
         ),
         Trial::test("nonsense_does_not_stop_it", strangers::nonsense_does_not_stop_it),
         Trial::test("what_fuzzers_say_costs_nothing_but_itself", strangers::what_fuzzers_say),
+        Trial::test("each_boot_and_connection_begins_at_another_number", settings::numbers_differ),
+        Trial::test(
+            "a_bad_line_of_the_configuration_is_told_and_the_others_count",
+            settings::a_bad_line,
+        ),
+        Trial::test("the_time_is_asked_by_name_and_dates_what_is_kept", settings::the_time),
+        Trial::test("only_those_who_show_the_proofs_call_and_read", settings::the_proofs),
+        Trial::test("without_settings_only_neighbours_read", settings::without_settings),
+        Trial::test("a_part_of_a_file_and_a_recording_by_its_id", settings::parts_and_ids),
         Trial::test("a_power_cut_costs_two_seconds_at_most", a_power_cut),
         Trial::test("a_panic_restarts_it_and_is_logged", a_panic),
         Trial::test("a_main_loop_that_stands_still_is_restarted", a_standstill),
@@ -323,12 +336,24 @@ fn a_panic() -> Outcome {
     restarts_within(&mut bench, b"#", Duration::from_secs(2))?;
     let log = fs::read(bench.place.join("log.defmt"))?;
     let place = b"src/fault.rs";
-    ensure(log.windows(place.len()).any(|bytes| bytes == place), || "no place in the log".into())
+    ensure(log.windows(place.len()).any(|bytes| bytes == place), || "no place in the log".into())?;
+    is_told(&bench, "panic")
 }
 
 fn a_standstill() -> Outcome {
     let mut bench = Bench::with_faults("standstill")?;
-    restarts_within(&mut bench, b"@", Duration::from_secs(10))
+    restarts_within(&mut bench, b"@", Duration::from_secs(10))?;
+    is_told(&bench, "watchdog")
+}
+
+/// The state tells the cause of the one restart, and that the device ran for less than a minute before.
+fn is_told(bench: &Bench, cause: &str) -> Outcome {
+    let health = bench.health()?;
+    let is_so = health["reset"] == cause
+        && health["restarts"] == 1
+        && health["quick_restarts"] == 1
+        && health["boots"] == 2;
+    ensure(is_so, || health.to_string())
 }
 
 /// Makes the firmware fail in the middle of a call. It must restart by itself within `time_max`, with

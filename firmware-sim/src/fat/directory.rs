@@ -14,8 +14,8 @@ const ATTRIBUTE_ARCHIVE: u8 = 0x20;
 const ATTRIBUTE_VOLUME_OR_LONG_NAME: u8 = 0x08;
 /// First byte of a deleted file's name.
 const DELETED: u8 = 0xE5;
-/// 1980-01-01: the board has no clock with a date.
-const NO_DATE: [u8; 2] = 0x0021_u16.to_le_bytes();
+/// Midnight of 1980-01-01: nobody has told the time.
+const NO_DATE: [u8; 4] = 0x0021_0000_u32.to_le_bytes();
 
 /// The recordings' folder, and the places of its next entries.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +69,9 @@ pub struct Entry {
     /// The file's length as of its last flush.
     pub size: u32,
     pub(super) attributes: u8,
+    /// Time and date of the file's making and of its last change.
+    pub(super) created: [u8; 4],
+    pub(super) changed: [u8; 4],
     pub(super) cluster: u32,
     pub(super) slot: Slot,
 }
@@ -79,10 +82,13 @@ impl Entry {
         name.copy_from_slice(&raw[..11]);
         let half = |at: usize| u16::from_le_bytes([raw[at], raw[at + 1]]);
         let size = u32::from(half(28)) | u32::from(half(30)) << 16;
+        let moment = |at: usize| [raw[at], raw[at + 1], raw[at + 2], raw[at + 3]];
         Self {
             name,
             size,
             attributes: raw[11],
+            created: moment(14),
+            changed: moment(22),
             cluster: u32::from(half(26)) | u32::from(half(20)) << 16,
             slot,
         }
@@ -92,9 +98,9 @@ impl Entry {
         raw.fill(0);
         raw[..11].copy_from_slice(&self.name);
         raw[11] = self.attributes;
-        raw[16..18].copy_from_slice(&NO_DATE);
-        raw[18..20].copy_from_slice(&NO_DATE);
-        raw[24..26].copy_from_slice(&NO_DATE);
+        raw[14..18].copy_from_slice(&self.created);
+        raw[18..20].copy_from_slice(&self.changed[2..]);
+        raw[22..26].copy_from_slice(&self.changed);
         let [a, b, c, d] = self.cluster.to_le_bytes();
         [raw[20], raw[21]] = [c, d];
         [raw[26], raw[27]] = [a, b];
@@ -143,13 +149,7 @@ impl<D: BlockDevice> Volume<D> {
     /// # Errors
     /// `Card`, `Corrupt`.
     pub fn find(&mut self, name: [u8; 11]) -> Result<Option<Entry>, D> {
-        let mut cursor = self.entries();
-        while let Some(entry) = self.next_entry(&mut cursor)? {
-            if entry.name == name {
-                return Ok(Some(entry));
-            }
-        }
-        Ok(None)
+        self.find_from(self.entries(), name)
     }
 
     /// Returns the entry at `cursor`, of any kind, and moves the cursor past it; `None` at the
@@ -178,6 +178,7 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     pub(super) fn write_entry(&mut self, entry: &Entry) -> Result<(), D> {
+        let entry = Entry { changed: self.stamp.unwrap_or(entry.changed), ..*entry };
         entry.write(entry.slot.bytes(self.work.load(&self.device, entry.slot.block)?));
         self.work.store(&self.device)
     }
@@ -193,7 +194,9 @@ impl<D: BlockDevice> Volume<D> {
             Some(slot) => slot,
             None => self.slot_at_end()?,
         };
-        let entry = Entry { name, size, attributes: ATTRIBUTE_ARCHIVE, cluster, slot };
+        let created = self.stamp.unwrap_or(NO_DATE);
+        let attributes = ATTRIBUTE_ARCHIVE;
+        let entry = Entry { name, size, attributes, created, changed: created, cluster, slot };
         self.write_entry(&entry)?;
         Ok(entry)
     }
@@ -314,7 +317,7 @@ impl<D: BlockDevice> Volume<D> {
         Err(Error::Corrupt)
     }
 
-    fn find_folder(&mut self) -> Result<Option<u32>, D> {
+    pub(super) fn find_folder(&mut self) -> Result<Option<u32>, D> {
         let mut cursor = Cursor { cluster: self.layout.root_cluster, index: 0 };
         while let Some(entry) = self.next_raw_entry(&mut cursor)? {
             if entry.is_real() && entry.is_directory() && entry.name == FOLDER {
@@ -357,5 +360,6 @@ fn slot_at(first_block: u32, index: u32) -> Slot {
 }
 
 fn directory_entry(name: [u8; 11], cluster: u32, slot: Slot) -> Entry {
-    Entry { name, size: 0, attributes: ATTRIBUTE_DIRECTORY, cluster, slot }
+    let (created, changed) = (NO_DATE, NO_DATE);
+    Entry { name, size: 0, attributes: ATTRIBUTE_DIRECTORY, created, changed, cluster, slot }
 }

@@ -28,6 +28,8 @@ pub struct File {
     tail_bytes: usize,
     tail: Block,
     is_flushed: bool,
+    /// A file of a few blocks, which may use the clusters kept from audio.
+    is_small: bool,
 }
 
 impl File {
@@ -45,12 +47,15 @@ impl File {
             tail_bytes: 0,
             tail: Block { contents: [0; BLOCK_BYTES] },
             is_flushed: true,
+            is_small: false,
         }
     }
 
-    /// Bytes that fit into the block at the file's end.
-    pub fn block_room(&self) -> usize {
-        BLOCK_BYTES - self.tail_bytes
+    /// A new file of a few blocks, which may use the clusters kept from audio.
+    pub const fn new_small(name: [u8; 11]) -> Self {
+        let mut file = Self::new(name);
+        file.is_small = true;
+        file
     }
 
     /// Bytes accepted so far. Each has a place on the card.
@@ -146,50 +151,50 @@ impl<D: BlockDevice> Volume<D> {
         Ok(())
     }
 
-    /// Makes a whole file of at most one block. It may use the clusters kept from audio.
+    /// Makes a whole file of a few blocks at most. It may use the clusters kept from audio.
     ///
     /// # Errors
-    /// `Position` when `bytes` are more than a block; `Card`; `Full`.
+    /// `Card`; `Full`.
     pub fn create_small(&mut self, name: [u8; 11], bytes: &[u8]) -> Result<(), D> {
-        if bytes.len() > BLOCK_BYTES {
-            return Err(Error::Position);
-        }
-        self.make_place()?;
-        let run = self.find_run(1)?;
-        // Void until the cluster is its own.
-        let entry = self.add_entry(name, run.first, 0)?;
-        self.take_run(0, run)?;
-        self.fill_small(entry, bytes)
+        let mut file = File::new_small(name);
+        self.append_all(&mut file, bytes)?;
+        self.flush(&mut file)
     }
 
-    /// Completes a file, gives back the clusters that it does not need, and makes a whole file of at
-    /// most one block beside it, in one of those clusters if there is one.
+    /// Completes a file and gives back the clusters that it does not need. `file` becomes a [small
+    /// file](File::new_small) beside it, which begins in one of those clusters if there is one.
     ///
     /// # Errors
-    /// As for [`create_small`](Self::create_small).
-    pub fn complete(&mut self, file: &mut File, name: [u8; 11], bytes: &[u8]) -> Result<(), D> {
+    /// `Card`; `Full`.
+    pub fn complete(&mut self, file: &mut File, name: [u8; 11]) -> Result<(), D> {
         self.flush(file)?;
-        if file.run_left == 0 || bytes.len() > BLOCK_BYTES {
-            return self.create_small(name, bytes);
+        let (last, run_left) = (file.last_cluster, file.run_left);
+        file.entry = None;
+        file.name = name;
+        (file.last_cluster, file.run_left) = (0, 0);
+        (file.clusters, file.blocks, file.tail_bytes) = (0, 0, 0);
+        file.tail.contents.fill(0);
+        file.is_small = true;
+        if run_left > 0 {
+            let kept = last + 1;
+            // Void until the cluster is its own, and until its first flush.
+            file.entry = Some(self.add_entry(name, kept, 0)?);
+            self.split_run(last, kept, run_left - 1)?;
+            (file.last_cluster, file.run_left) = (last, 1);
         }
-        let kept = file.last_cluster + 1;
-        // Void until the cluster is its own.
-        let entry = self.add_entry(name, kept, 0)?;
-        self.split_run(file.last_cluster, kept, file.run_left - 1)?;
-        file.run_left = 0;
-        self.fill_small(entry, bytes)
+        Ok(())
     }
 
-    /// Writes the bytes of a void file of one cluster, and then its size.
-    fn fill_small(&mut self, mut entry: Entry, bytes: &[u8]) -> Result<(), D> {
-        self.work.at = None;
-        let contents = &mut self.work.block.contents;
-        contents.fill(0);
-        contents.get_mut(..bytes.len()).ok_or(Error::Position)?.copy_from_slice(bytes);
-        self.work.at = Some(self.layout.data_block(entry.cluster, 0));
-        self.work.store(&self.device)?;
-        entry.size = bytes.len() as u32;
-        self.write_entry(&entry)
+    /// Takes all of `bytes`, as [`append`](Self::append) does.
+    ///
+    /// # Errors
+    /// `Card` or `Full`. Then some of `bytes` may have been taken.
+    pub fn append_all(&mut self, file: &mut File, mut bytes: &[u8]) -> Result<(), D> {
+        while !bytes.is_empty() {
+            let taken = self.append(file, bytes)?;
+            bytes = &bytes[taken..];
+        }
+        Ok(())
     }
 
     /// Replaces the start of a file that is not being written.
@@ -232,7 +237,9 @@ impl<D: BlockDevice> Volume<D> {
     #[inline(never)]
     fn reserve_run(&mut self, file: &mut File) -> Result<(), D> {
         let mut count_max = RUN_BYTES / self.layout.cluster_bytes();
-        if self.is_checked() {
+        if file.is_small {
+            count_max = 1;
+        } else if self.is_checked() {
             let free = self.clusters_free.saturating_sub(CLUSTERS_RESERVED);
             if free == 0 {
                 return Err(Error::Full);

@@ -11,6 +11,8 @@ pub struct Reader {
     cluster: u32,
     block_in_cluster: u32,
     bytes_left: u32,
+    /// Bytes of the next block before the place.
+    skip: u32,
 }
 
 impl Reader {
@@ -21,6 +23,7 @@ impl Reader {
             cluster: entry.cluster,
             block_in_cluster: 0,
             bytes_left: entry.size,
+            skip: 0,
         }
     }
 
@@ -36,8 +39,27 @@ impl Reader {
 }
 
 impl<D: BlockDevice> Volume<D> {
-    /// Reads the next block of a file, and returns the number of bytes in it that belong to the
-    /// file.
+    /// A reader of `bytes` bytes of `entry` from the byte `start` on. They must lie in the file.
+    ///
+    /// # Errors
+    /// `Card`, `Corrupt`.
+    pub fn reader_at(&mut self, entry: &Entry, start: u32, bytes: u32) -> Result<Reader, D> {
+        let mut cluster = entry.cluster;
+        for _ in 0..start / self.layout.cluster_bytes() {
+            cluster = self.next_in_chain(cluster)?.ok_or(Error::Corrupt)?;
+        }
+        let block_in_cluster = start % self.layout.cluster_bytes() / BLOCK_BYTES as u32;
+        Ok(Reader {
+            first_cluster: entry.cluster,
+            cluster,
+            block_in_cluster,
+            bytes_left: bytes,
+            skip: start % BLOCK_BYTES as u32,
+        })
+    }
+
+    /// Reads the file up to the end of its next block, to the start of `block`. Returns the number of
+    /// bytes read.
     ///
     /// # Errors
     /// `Card`, `Corrupt`.
@@ -54,7 +76,11 @@ impl<D: BlockDevice> Volume<D> {
         }
         let at = self.layout.data_block(reader.cluster, reader.block_in_cluster);
         self.device.read(core::slice::from_mut(block), BlockIdx(at))?;
-        let bytes = reader.bytes_left.min(BLOCK_BYTES as u32);
+        let skip = core::mem::take(&mut reader.skip);
+        let bytes = reader.bytes_left.min(BLOCK_BYTES as u32 - skip);
+        if skip > 0 {
+            block.contents.copy_within(skip as usize.., 0);
+        }
         reader.block_in_cluster += 1;
         reader.bytes_left -= bytes;
         Ok(bytes as usize)

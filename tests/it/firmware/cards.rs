@@ -7,18 +7,19 @@ use std::path::Path;
 use std::process::Command;
 
 use callreel_core::names::End;
-use callreel_firmware_sim::call::{Ended, Id, Opening, Summary};
+use callreel_firmware_sim::call::{Ended, Id, Opening, Origin, Summary};
 use callreel_firmware_sim::fat::{self, Reader, Volume};
 use callreel_firmware_sim::qemu;
 use callreel_firmware_sim::retention::Retention;
-use callreel_firmware_sim::store::{self, Card, Recording, Recovery};
+use callreel_firmware_sim::settings;
+use callreel_firmware_sim::store::{self, Card, Maker, Recording, Recovery};
 use embedded_sdmmc::Block;
 use libtest_mimic::Failed;
 use rustix::fs::{SeekFrom, seek};
 
 use super::bench::{self, Bench, budget, check_volume, ensure, place};
 use super::card::{self, Disk, PowerCut};
-use super::conversation::{MONO, codes_of, mono_file, voice};
+use super::conversation::{codes_of, mono_file, voice};
 use super::{CALLS_MAX, Outcome, place_calls};
 
 /// A power cut after each write, without QEMU: the store of the image on a card in memory.
@@ -53,7 +54,9 @@ fn cut_after_each_write(name: &str, fat_bits: u32) -> Outcome {
             card::apply(&mut card, write);
         }
     }
-    let names = names_on(card).map_err(|error| format!("{error:?}"))?;
+    let mut names = names_on(card).map_err(|error| format!("{error:?}"))?;
+    let count = names.iter().position(|name| name == b"BOOTS   TXT");
+    names.remove(count.ok_or("the count of the boots is lost")?);
     let last = [store::Kind::Audio, store::Kind::EndRecord].map(|kind| store::name(LAST, kind));
     ensure(names == last, || format!("the files at the end: {names:?}"))?;
     println!("{} writes; {mended} recordings mended, {removed} removed", writes.len());
@@ -118,11 +121,19 @@ fn mount(disk: &Disk) -> Result<Recovery, String> {
 }
 
 fn opening() -> Opening {
-    Opening { spec: MONO, stream_id: Id::default(), call_id: Id::default() }
+    let id = Id::try_from("0123456789-123456789-123456789-123456789").expect("40 bytes");
+    // With all that fits into it an end record takes two blocks, and on a small card two clusters.
+    Opening::new(Origin {
+        stream_id: id.clone(),
+        call_id: id.clone(),
+        account_id: id,
+        parameters: "\"a\":\"0123456789\",".repeat(5).as_str().try_into().expect("80 bytes"),
+        parameters_dropped: 1,
+    })
 }
 
 fn ended() -> Ended {
-    Ended { end: End::Stop, summary: Summary::default() }
+    Ended { end: End::Stop, summary: Summary::default(), ended_ms: 0 }
 }
 
 /// Recordings of one frame before the calls of the test of cuts: with those of two calls the first
@@ -133,14 +144,14 @@ const LAST: u32 = SHORT + 3;
 /// Frames of the last call: more than the clusters that a recording gets at a time.
 const LAST_FRAMES: usize = 420;
 
-/// Records short calls, and two by turns. Then records a last one, while all others are removed.
+/// Records short calls, and two by turns, and counts a boot. Then records a last one, while all others are removed.
 fn record_and_remove(disk: &Disk) -> Result<(), store::Error<PowerCut>> {
     let card: Card<&Disk> = RefCell::new(Some(Volume::new(disk)));
     store::mount(card.borrow_mut().as_mut().expect("just made"))?;
     for number in 1..=SHORT {
         let mut short = Recording::begin(&card, number, opening())?;
         short.write(&voice(number as usize, 0))?;
-        short.finish(&ended())?;
+        short.finish(&ended(), Maker::default())?;
     }
     let mut calls = Vec::new();
     for number in SHORT + 1..LAST {
@@ -151,7 +162,8 @@ fn record_and_remove(disk: &Disk) -> Result<(), store::Error<PowerCut>> {
             call.write(&voice(call.number() as usize, frame))?;
         }
     }
-    calls.into_iter().try_for_each(|call| call.finish(&ended()))?;
+    calls.into_iter().try_for_each(|call| call.finish(&ended(), Maker::default()))?;
+    settings::begin_count(card.borrow_mut().as_mut().expect("just made"))?;
     while !card.borrow().as_ref().is_some_and(Volume::is_checked) {
         card.borrow_mut().as_mut().expect("just made").check()?;
     }
@@ -163,7 +175,7 @@ fn record_and_remove(disk: &Disk) -> Result<(), store::Error<PowerCut>> {
         let volume = card.as_mut().expect("just made");
         retention.step(volume, |number, _| number == LAST)?;
     }
-    last.finish(&ended())
+    last.finish(&ended(), Maker::default())
 }
 
 /// The names in the recordings' folder, in order.
@@ -218,7 +230,7 @@ pub(crate) fn block_writes_a_frame() -> Outcome {
                 recording.write(&voice(call, frame))?;
             }
         }
-        calls.into_iter().try_for_each(|recording| recording.finish(&ended()))
+        calls.into_iter().try_for_each(|recording| recording.finish(&ended(), Maker::default()))
     };
     record().map_err(|error| format!("{error:?}"))?;
     let writes = (disk.writes() - before) as u64;
@@ -286,7 +298,7 @@ pub(crate) fn six_thousand_recordings() -> Outcome {
             recording.write(&voice(0, 0))?;
             // The last one is interrupted.
             if number < 6000 {
-                recording.finish(&ended())?;
+                recording.finish(&ended(), Maker::default())?;
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use callreel_core::wav::{self, Length};
 use callreel_firmware_sim::fat::{Reader, Volume};
-use callreel_firmware_sim::qemu::{self, Appliance, Program};
+use callreel_firmware_sim::qemu::{self, Appliance, Network, Program};
 use callreel_firmware_sim::store;
 use embedded_sdmmc::Block;
 use libtest_mimic::Failed;
@@ -111,6 +111,26 @@ impl Bench {
         Ok(Self { appliance: Appliance::boot_counted(&image, Some(&card), &log)?, image, place })
     }
 
+    /// A bench in this network, with this text as its configuration block on a card with a FAT of 16 or 32 bits.
+    pub(crate) fn configured(
+        name: &str,
+        fat_bits: u32,
+        configuration: &str,
+        network: Network<'_>,
+    ) -> Result<Self, Failed> {
+        let (image, place) = (IMAGE.clone()?, place(name)?);
+        let card = place.join("card.img");
+        qemu::make_card_of(&card, 64, fat_bits)?;
+        let file = place.join("CONFIG.TXT");
+        fs::write(&file, configuration)?;
+        let volume = format!("{}@@{}", card.display(), qemu::PARTITION_OFFSET);
+        let status = Command::new("mcopy").args(["-i", &volume]).arg(&file).arg("::/").status()?;
+        ensure(status.success(), || "mcopy (mtools) failed".into())?;
+        let log = place.join("log.defmt");
+        let appliance = Appliance::boot_in(network, &image, Some(&card), &log)?;
+        Ok(Self { appliance, image, place })
+    }
+
     fn start(
         boot: fn(&Path, Option<&Path>, &Path) -> std::io::Result<Appliance>,
         image: &Result<PathBuf, String>,
@@ -129,10 +149,15 @@ impl Bench {
     }
 
     pub(crate) fn cut_power_and_boot(self) -> Result<Self, Failed> {
+        self.cut_power_and_boot_in(Network::default())
+    }
+
+    pub(crate) fn cut_power_and_boot_in(self, network: Network<'_>) -> Result<Self, Failed> {
         let Self { appliance, image, place } = self;
         appliance.cut_power();
         let card = place.join("card.img");
-        let appliance = Appliance::boot(&image, Some(&card), &place.join("log.defmt"))?;
+        let log = place.join("log.defmt");
+        let appliance = Appliance::boot_in(network, &image, Some(&card), &log)?;
         Ok(Self { appliance, image, place })
     }
 

@@ -13,7 +13,12 @@ pub(crate) struct Peer(TcpStream);
 impl Peer {
     /// Connects; the error holds the status of a refusal.
     pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
-        Self::connect_with("", address).map(|(peer, _)| peer)
+        Self::connect_to("/media-stream", "", address)
+    }
+
+    /// Connects to this path, with these lines in the head of the request.
+    pub(crate) fn connect_to(path: &str, lines: &str, address: SocketAddr) -> io::Result<Self> {
+        Self::connect_with(path, lines, address).map(|(peer, _)| peer)
     }
 
     /// Connects, and offers subprotocols; returns the one that the device answers, too.
@@ -21,21 +26,24 @@ impl Peer {
         subprotocols: &str,
         address: SocketAddr,
     ) -> io::Result<(Self, Option<String>)> {
-        let (peer, head) =
-            Self::connect_with(&format!("{SUBPROTOCOL}: {subprotocols}\r\n"), address)?;
+        let (peer, head) = Self::connect_with(
+            "/media-stream",
+            &format!("{SUBPROTOCOL}: {subprotocols}\r\n"),
+            address,
+        )?;
         let mut lines = head.lines();
         let answer = lines.find_map(|line| line.strip_prefix(SUBPROTOCOL)?.strip_prefix(": "));
         Ok((peer, answer.map(str::to_owned)))
     }
 
     /// Connects with these lines in the head of the request; returns the head of the answer, too.
-    fn connect_with(lines: &str, address: SocketAddr) -> io::Result<(Self, String)> {
+    fn connect_with(path: &str, lines: &str, address: SocketAddr) -> io::Result<(Self, String)> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         stream.set_nodelay(true)?;
         write!(
             stream,
-            "GET /media-stream HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: \
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: \
              Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
              Sec-WebSocket-Version: 13\r\n{lines}\r\n"
         )?;
