@@ -11,7 +11,7 @@ fn shell(script: &str) -> Command {
     let from = run.find("\n# Seconds between two lines").expect("the functions' first line");
     let to = run.find("\n# Installs the Debian packages").expect("the line behind them");
     let functions = &run[from..to];
-    let set = "failed=0; output=$(mktemp); trap 'rm \"$output\"' EXIT; report_every=1";
+    let set = "failed=0; output=$(mktemp); trap 'rm \"$output\"*' EXIT; report_every=1";
     let mut shell = Command::new("bash");
     shell.args(["-euo", "pipefail", "-c", &format!("{functions}\n{set}\n{script}")]);
     shell
