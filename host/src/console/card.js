@@ -1,18 +1,17 @@
 // The card of a live call.
 
-import { callEnds, canvasOf, clock, colour, el, loudness, setText, span } from "./dom.js";
+import { callEnds, canvasOf, clock, colour, el, loudness, setText, span, stateOf } from "./dom.js";
 import { REMEMBERED_MS } from "./call.js";
 import { Listening } from "./listen.js";
 
 /** Width of a look in the picture of the last minute. */
 const LOOK_MS = 200;
-const STATES = { complete: "Complete", partial: "Partial", recovered: "Recovered", failed: "Failed" };
 
 /** Where the recording is that a call became; `undefined` before it is published. */
 export const linkTo = ({ recording }) => recording && `#recordings/${recording.day}/${recording.id}`;
 
 /** The state of a call that is over, in words. */
-export const endOf = ({ recording }) => (recording ? STATES[recording.state] ?? recording.state : "Ended");
+export const endOf = ({ recording }) => (recording ? stateOf(recording) : "Ended");
 
 export class Card {
   #listening = null;

@@ -55,6 +55,11 @@ export function bytes(count) {
 export const time = (iso) =>
   new Date(iso).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
+const STATES = { complete: "Complete", partial: "Partial", recovered: "Recovered", failed: "Failed" };
+
+/** The state of a recording in words. */
+export const stateOf = ({ state }) => STATES[state] ?? state;
+
 export const count = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 
 /** The two ends of a call: "+1555… → +1555…"; `undefined` if neither is known. */

@@ -2,7 +2,7 @@
 
 import { $, ask, count, setText } from "./dom.js";
 import { Call } from "./call.js";
-import { Card } from "./card.js";
+import { Card, linkTo } from "./card.js";
 import { finder } from "./find.js";
 import { troubleOf } from "./trouble.js";
 import { Wall } from "./wall.js";
@@ -100,7 +100,7 @@ export async function reveal(name) {
   }
   const { recordings } = await ask(`api/v1/recordings?${new URLSearchParams({ q: name, limit: "1" })}`);
   const [recording] = recordings;
-  if (recording) location.replace(`#recordings/${recording.day}/${recording.id}`);
+  if (recording) location.replace(linkTo({ recording }));
   else {
     setText($("live-missing"), `${name}: there is no such call and no recording of it.`);
     $("live-missing").hidden = false;

@@ -1,13 +1,12 @@
 // The finished recordings: by day, newest first, searched on the server.
 
-import { $, ask, callEnds, clock, count, el, setText, span, time } from "./dom.js";
+import { $, ask, callEnds, clock, count, el, setText, span, stateOf, time } from "./dom.js";
 import { findable, finder } from "./find.js";
 import { Player, pathOf } from "./player.js";
 
 const PAGE = 50;
 /** Pages that are asked for without a click when a search finds little. */
 const PAGES_AT_ONCE = 20;
-const STATES = { complete: "Complete", partial: "Partial", recovered: "Recovered", failed: "Failed" };
 
 const rows = new Map();
 const days = new Map();
@@ -168,7 +167,7 @@ function rowOf(recording) {
   const ends = callEnds(recording.caller);
   const button = el("button.row", { type: "button", "aria-expanded": "false" },
     el("span.when", {}, time(recording.started_at)),
-    el(`span.state.${recording.state}`, { title: recording.reason }, STATES[recording.state] ?? recording.state),
+    el(`span.state.${recording.state}`, { title: recording.reason }, stateOf(recording)),
     el("span.what", {}, el("span.id", { title: id }, id), ends ? el("span.tag", {}, ends) : null,
       recording.home && recording.instance ? el("span.tag.instance", { title: "recorded by" }, recording.instance) : null,
       ...parameters.map(([name, value]) => el("span.tag", {}, el("b", {}, name), ` ${value}`))),
