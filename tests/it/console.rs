@@ -1,6 +1,7 @@
 //! The console in Chromium, as a user sees it.
 
 mod live;
+mod player;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -430,7 +431,8 @@ fn a_recording_without_samples_says_so_and_is_not_played() {
         browser.wait("document.querySelectorAll('.row').length === 1").await;
         browser.click(".row").await;
         browser.wait("document.querySelector('.noaudio')?.textContent === 'No audio'").await;
-        let players = "return document.querySelectorAll('audio, .stage, .play').length";
+        let players =
+            "return document.querySelectorAll('audio, .player .stage, .player .play').length";
         assert_eq!(browser.eval(players).await, 0);
         browser.assert_clean(&recorder);
         browser.close().await;

@@ -14,7 +14,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Name, type and content of each file below `/console/`.
-const FILES: [(&str, &str, &str); 17] = [
+const FILES: [(&str, &str, &str); 19] = [
     ("app.js", SCRIPT, include_str!("../console/app.js")),
     ("call.js", SCRIPT, include_str!("../console/call.js")),
     ("card.js", SCRIPT, include_str!("../console/card.js")),
@@ -27,11 +27,13 @@ const FILES: [(&str, &str, &str); 17] = [
     ("live.js", SCRIPT, include_str!("../console/live.js")),
     ("player.js", SCRIPT, include_str!("../console/player.js")),
     ("recordings.js", SCRIPT, include_str!("../console/recordings.js")),
+    ("sound.js", SCRIPT, include_str!("../console/sound.js")),
     ("style.css", CSS, include_str!("../console/style.css")),
     ("talk.js", SCRIPT, include_str!("../console/talk.js")),
     ("theme.js", SCRIPT, include_str!("../console/theme.js")),
     ("trouble.js", SCRIPT, include_str!("../console/trouble.js")),
     ("wall.js", SCRIPT, include_str!("../console/wall.js")),
+    ("wave.js", SCRIPT, include_str!("../console/wave.js")),
 ];
 
 const INDEX: &str = include_str!("../console/index.html");

@@ -2,7 +2,8 @@
 
 import { $, ask, callEnds, clock, count, el, setText, span, stateOf, time } from "./dom.js";
 import { findable, finder } from "./find.js";
-import { Player, pathOf } from "./player.js";
+import { Player } from "./player.js";
+import { pathOf } from "./sound.js";
 
 const PAGE = 50;
 /** Pages that are asked for without a click when a search finds little. */
@@ -192,7 +193,7 @@ function unfold(row, recording) {
   const player = new Player(recording, {
     allowsDelete: settings.allowsDelete,
     at: secondOf(location.hash),
-    linkAt: (seconds) => `#recordings/${keyOf(recording)}?t=${seconds}`,
+    linkAt: (seconds) => (seconds === undefined ? addressOf(keyOf(recording)) : `#recordings/${keyOf(recording)}?t=${seconds}`),
     onShown: () => { if (open?.row === row) row.scrollIntoView({ block: "nearest" }); },
     onDelete: () => {
       close();
