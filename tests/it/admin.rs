@@ -4,6 +4,7 @@ mod answers;
 mod events;
 mod limits;
 mod listen;
+mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -173,7 +174,7 @@ fn peaks_are_those_of_the_samples() {
         assert_eq!(peaks["channels"][channel]["high"][0], high);
         assert_eq!(peaks["channels"][channel]["low"].as_array().unwrap().len(), 100);
     }
-    // A part of it, to the sample: what lies behind the end counts for nothing.
+    // A part of it, to the sample: time behind the end counts for nothing.
     let part = recorder.get(&format!("{path}/peaks?columns=10&from_ms=1000&to_ms=99000")).json();
     let from = 2 * 8 * 1000;
     let column = &samples[from..from + 2 * ((samples.len() - from) / 2 / 10)];

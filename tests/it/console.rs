@@ -1,7 +1,9 @@
 //! The console in Chromium, as a user sees it.
 
+mod firefox;
 mod live;
 mod player;
+mod readers;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

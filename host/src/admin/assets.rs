@@ -14,7 +14,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Name, type and content of each file below `/console/`.
-const FILES: [(&str, &str, &str); 19] = [
+const FILES: [(&str, &str, &str); 20] = [
     ("app.js", SCRIPT, include_str!("../console/app.js")),
     ("call.js", SCRIPT, include_str!("../console/call.js")),
     ("card.js", SCRIPT, include_str!("../console/card.js")),
@@ -29,6 +29,7 @@ const FILES: [(&str, &str, &str); 19] = [
     ("recordings.js", SCRIPT, include_str!("../console/recordings.js")),
     ("sound.js", SCRIPT, include_str!("../console/sound.js")),
     ("style.css", CSS, include_str!("../console/style.css")),
+    ("system.js", SCRIPT, include_str!("../console/system.js")),
     ("talk.js", SCRIPT, include_str!("../console/talk.js")),
     ("theme.js", SCRIPT, include_str!("../console/theme.js")),
     ("trouble.js", SCRIPT, include_str!("../console/trouble.js")),

@@ -76,7 +76,7 @@ export class Player {
     });
     this.speed.classList.add("speed");
     this.skips = plain("Skip silence", "Skip silence while it plays", () => this.sound.skip(!this.sound.skips));
-    this.loops = plain("Loop", "Repeat the part that is shown (l)", () => this.#loop());
+    this.loops = plain("Loop", "Loop over the part that is shown (l)", () => this.#loop());
     const jumps = [
       plain("|◄", "Previous turn, gap, key or mark (p)", () => this.#jump(-1)),
       plain("►|", "Next turn, gap, key or mark (n)", () => this.#jump(1)),
@@ -109,7 +109,7 @@ export class Player {
   }
 
   #link() {
-    const button = plain("Copy link", "Copy a link to this second", async () => {
+    const button = plain("Copy link", "Copy link to this second", async () => {
       await navigator.clipboard.writeText(new URL(this.linkAt(Math.floor(this.sound.now)), location.href).href);
       say("The link to this second is copied");
       button.textContent = "Copied";

@@ -33,7 +33,7 @@ const REST_MAX: Duration = Duration::from_millis(100);
 pub struct Drawing {
     /// Most columns.
     pub columns: usize,
-    /// The part that is drawn, in ms from the first sample. What lies behind the end counts for nothing.
+    /// The part that is drawn, in ms from the first sample. Time behind the end counts for nothing.
     pub part_ms: Range<u64>,
 }
 
