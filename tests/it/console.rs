@@ -185,6 +185,12 @@ fn the_first_call_appears_moves_is_heard_and_becomes_a_recording() {
         browser.wait(&format!("{bar} > 0.7")).await;
         browser.wait(&format!("{bar} < 0.3")).await;
         browser.wait("document.querySelector('.card kbd')?.textContent === '7'").await;
+        let paused = "document.querySelector('.facts').textContent.includes('paused')";
+        for (word, condition) in [("Resume", paused.to_owned()), ("Pause", format!("!{paused}"))] {
+            browser.click(".card .pause").await;
+            let button = format!("document.querySelector('.card .pause').textContent === '{word}'");
+            browser.wait(&format!("{button} && {condition}")).await;
+        }
         browser
             .eval(
                 "window.heard = []; window.ahead = [];\
