@@ -15,6 +15,9 @@ use crate::harness::peer::Peer;
 use crate::harness::process::{PATIENCE, Server, Setup, callreel, eventually};
 use crate::harness::shelf;
 
+/// The length of a MiB of mu-law at 8 kHz, in ms, rounded down.
+const MIB_MS: u64 = (1 << 20) / 8;
+
 /// The file of this name in the folder of a day.
 fn file(dir: &Path, name: &str) -> PathBuf {
     let files = shelf::files(dir).into_iter();
@@ -53,14 +56,20 @@ fn the_peaks_are_those_of_the_samples_in_each_format_however_long_the_call() {
     for format in ["pcm16", "mulaw"] {
         let dir = tempfile::tempdir().unwrap();
         let mut server = Setup::new(dir.path()).args(&["--format", format]).start();
-        let mut short = Peer::call(&server, "MZshort");
-        short.say(Duration::from_millis(340));
-        short.finish();
+        // A MiB of samples, and less than an interval beyond that.
+        let longest = MIB_MS / if format == "pcm16" { 2 } else { 1 };
+        for (id, ms) in [("MZshort", longest / 20 * 20), ("MZlonger", longest / 20 * 20 + 20)] {
+            let mut peer = Peer::call(&server, id);
+            let flooded = ms / 8000 * 8000;
+            peer.flood(Duration::from_millis(flooded));
+            peer.say(Duration::from_millis(ms - flooded));
+            peer.finish();
+        }
         // A hole of five seconds, filled with silence.
         let mut holed = Peer::call(&server, "MZholed");
-        holed.say(Duration::from_secs(1));
+        holed.say(Duration::from_secs(132));
         let late = holed.lost_media();
-        let later = late.replace("\"timestamp\":\"1000\"", "\"timestamp\":\"6000\"");
+        let later = late.replace("\"timestamp\":\"132000\"", "\"timestamp\":\"137000\"");
         assert_ne!(late, later);
         holed.text(&later);
         holed.finish();
@@ -75,14 +84,16 @@ fn the_peaks_are_those_of_the_samples_in_each_format_however_long_the_call() {
         assert_eq!(&fs::read(&peaks).unwrap()[12..16], [0; 4], "it goes on");
         long.finish();
         server.stop();
-        for id in ["MZshort", "MZholed", "MZlong"] {
+        let has_peaks = |path: &PathBuf| path.ends_with("MZshort.peaks");
+        assert!(!shelf::files(dir.path()).iter().any(has_peaks), "a short one has none");
+        for id in ["MZlonger", "MZholed", "MZlong"] {
             let samples = by_ffmpeg(&file(dir.path(), &format!("{id}.wav")));
             let peaks = fs::read(file(dir.path(), &format!("{id}.peaks"))).unwrap();
             assert!(peaks == expected(&samples, 1), "{id} as {format}");
         }
         assert_eq!(fs::metadata(&peaks).unwrap().len(), 16 + 2400);
         let holed = fs::read(file(dir.path(), "MZholed.peaks")).unwrap();
-        assert_eq!(holed[16 + 10..16 + 60], [0; 50]);
+        assert_eq!(holed[16 + 1320..16 + 1370], [0; 50]);
     }
 }
 
@@ -91,7 +102,7 @@ fn without_peaks_a_recording_has_none() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Setup::new(dir.path()).args(&["--no-peaks"]).start();
     let mut peer = Peer::call(&server, "MZ1");
-    peer.say(Duration::from_secs(1));
+    peer.flood(Duration::from_secs(72));
     peer.finish();
     server.stop();
     assert_eq!(shelf::finished_ids(dir.path()), ["MZ1"]);
@@ -210,8 +221,9 @@ fn peaks_go_with_their_recording_and_files_of_others_stay() {
 #[test]
 fn repair_makes_missing_peaks_and_replaces_no_file_of_others() {
     let dir = tempfile::tempdir().unwrap();
-    let wav = shelve_long(dir.path(), "MZ1", 30, &[(7, [1000, -32_768]), (239_999, [9, 8])]);
-    let foreign = shelve_long(dir.path(), "MZ2", 10, &[]).with_extension("peaks");
+    let wav = shelve_long(dir.path(), "MZ1", 40, &[(7, [1000, -32_768]), (239_999, [9, 8])]);
+    let foreign = shelve_long(dir.path(), "MZ2", 40, &[]).with_extension("peaks");
+    shelve_long(dir.path(), "MZ3", 30, &[]);
     fs::write(&foreign, "somebody's").unwrap();
     let repair = |options: &[&str]| {
         let output = Command::new(callreel()).arg("repair").args(options).arg(dir.path()).output();
@@ -222,11 +234,11 @@ fn repair_makes_missing_peaks_and_replaces_no_file_of_others() {
     let peaks = wav.with_extension("peaks");
     assert_eq!(
         repair(&["--dry-run"]),
-        "2 good (1 without peaks), 0 to be repaired, 0 left alone\n"
+        "3 good (1 without peaks), 0 to be repaired, 0 left alone\n"
     );
     assert!(!peaks.exists());
-    assert_eq!(repair(&[]), "2 good (1 got peaks), 0 repaired, 0 left alone\n");
+    assert_eq!(repair(&[]), "3 good (1 got peaks), 0 repaired, 0 left alone\n");
     assert!(fs::read(&peaks).unwrap() == expected(&by_ffmpeg(&wav), 2));
-    assert_eq!(repair(&[]), "2 good, 0 repaired, 0 left alone\n");
+    assert_eq!(repair(&[]), "3 good, 0 repaired, 0 left alone\n");
     assert_eq!(fs::read(&foreign).unwrap(), b"somebody's");
 }

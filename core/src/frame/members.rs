@@ -106,10 +106,23 @@ impl<'t> Members<'t> {
         found
     }
 
+    /// The values of the last members of these names: in one pass, but not on a small machine, where flash is
+    /// short.
+    pub(super) fn find_each<const N: usize>(self, names: [&str; N]) -> [Option<Value<'t>>; N] {
+        if cfg!(target_pointer_width = "64") {
+            return self.find_all(names);
+        }
+        names.map(|name| self.clone().find(name))
+    }
+
     /// The value of the last member named `name`, as a reader with a map would return it.
     #[inline(never)]
-    pub(super) fn find(self, name: &str) -> Option<Value<'t>> {
-        self.filter(|(found, _)| *found == name).last().map(|(_, value)| value)
+    pub(super) fn find(mut self, name: &str) -> Option<Value<'t>> {
+        // Those that are read already need not go through the iterator. Not on a small machine, where nothing is.
+        let read =
+            if cfg!(target_pointer_width = "64") { core::mem::take(&mut self.read) } else { &[] };
+        let last = self.filter(|(found, _)| *found == name).last().map(|(_, value)| value);
+        last.or_else(|| Some(read.iter().rev().find(|(found, _)| *found == name)?.1))
     }
 
     /// The value of the only member named `name`.

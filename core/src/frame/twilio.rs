@@ -207,7 +207,8 @@ fn parse_media(text: &[u8]) -> Result<Slow, PeerError> {
 #[inline(never)]
 fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
     let message = members::members(to_str(text)?);
-    let [event, sequence] = ["event", "sequenceNumber"].map(|name| message.clone().find(name));
+    let names = ["event", "sequenceNumber", "streamSid", "start"];
+    let [event, sequence, stream, inner] = message.clone().find_each(names);
     let sequence =
         sequence.and_then(Value::scalar).and_then(|text| digits(text.as_escaped().as_bytes()));
     let sequence = sequence.map(|(number, _)| number);
@@ -219,7 +220,7 @@ fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
     };
     let body = match event {
         Some(Value::String("connected")) => Body::Connected,
-        Some(Value::String("start")) => Body::Start(start(message.clone(), odd_fields)),
+        Some(Value::String("start")) => Body::Start(start(message, inner, odd_fields)),
         Some(Value::String("dtmf")) => Body::Dtmf(Dtmf { digit: field("dtmf", "digit") }),
         Some(Value::String("mark")) => Body::Mark(Mark { name: field("mark", "name") }),
         Some(Value::String("stop")) => Body::Stop,
@@ -227,7 +228,7 @@ fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
     };
     let stream_id = match &body {
         Body::Start(start) => start.stream_id,
-        _ => message.find("streamSid").and_then(Value::scalar).unwrap_or_default(),
+        _ => stream.and_then(Value::scalar).unwrap_or_default(),
     };
     let stream_id = stream_id.as_escaped().as_bytes();
     Ok(Frame::new(sequence, stream_id, body))
@@ -249,14 +250,18 @@ const FIELDS: [&str; 10] = [
 
 /// Reads a start as far as it makes sense: an odd field costs the recording nothing.
 ///
-/// A field may stand in `start` or beside it; the one in `start` has precedence.
+/// A field may stand in `start`, which is `inner`, or beside it; the one in `start` has precedence.
 #[inline(never)]
-fn start<'t>(message: members::Members<'t>, odd_fields: u32) -> Start<'t> {
+fn start<'t>(
+    message: members::Members<'t>,
+    inner: Option<Value<'t>>,
+    odd_fields: u32,
+) -> Start<'t> {
     let mut found = Start { format: HABITS.default_format, odd_fields, ..Start::new() };
-    let inner = match message.clone().find("start") {
+    let inner = match inner {
         Some(object @ Value::Object(_)) => object.members(),
-        start => {
-            found.odd_fields += u32::from(!matches!(start, None | Some(Value::Null)));
+        odd => {
+            found.odd_fields += u32::from(!matches!(odd, None | Some(Value::Null)));
             Value::Null.members()
         }
     };

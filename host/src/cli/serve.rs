@@ -267,7 +267,7 @@ pub struct FilesArgs {
     #[arg(long, env = "CALLREEL_CUES", value_parser = BoolishValueParser::new())]
     pub cues: bool,
 
-    /// Keep no peaks beside each WAV; the console then draws long recordings from parts of their WAV
+    /// Keep no peaks beside WAVs of more than 1 MiB; the console then draws long recordings from parts of their WAV
     /// [default: 100 ms of a channel are a byte in ID.peaks]
     #[arg(long, env = "CALLREEL_NO_PEAKS", value_parser = BoolishValueParser::new())]
     pub no_peaks: bool,

@@ -24,7 +24,7 @@ use crate::tasks;
 /// The pause before the second try of a recording.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The length of a WAV, in bytes, from which its peaks are uploaded as well.
+/// The length of a WAV, in bytes, from which it has peaks, which are uploaded as well.
 pub(crate) const PEAKS_FROM: u64 = 1 << 20;
 
 /// An entry of the outbox, as far as an upload needs it.

@@ -19,6 +19,10 @@ const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes that a waiting line takes besides its text.
 const LINE_BYTES: usize = 64;
 
+/// Rest of the thread when it has written all lines. A call that ends logs two or three lines, and calls end
+/// together: to wake the thread for each line took longer than to write the lines.
+const REST: Duration = Duration::from_millis(10);
+
 /// Longest wait for the queue to empty when the process ends.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
@@ -66,7 +70,7 @@ pub struct Printer(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Notified when a line is queued.
+    /// Notified when a line is queued, unless the thread rests.
     work: Condvar,
     /// Notified when the queue is empty and nothing is being written.
     idle: Condvar,
@@ -80,6 +84,8 @@ struct Queue {
     bytes: usize,
     /// Start of the unfinished write of a line.
     writing_since: Option<Instant>,
+    /// The thread rests, and looks for lines by itself when it has rested.
+    is_resting: bool,
 }
 
 impl Queue {
@@ -121,11 +127,11 @@ impl Printer {
             return;
         }
         queue.bytes += bytes;
-        let is_first = queue.lines.is_empty();
+        let must_wake = queue.lines.is_empty() && !queue.is_resting;
         queue.lines.push_back(text);
         drop(queue);
         // With lines in the queue, its thread does not wait.
-        if is_first {
+        if must_wake {
             self.0.work.notify_one();
         }
     }
@@ -143,7 +149,10 @@ impl Printer {
     /// Waits until all printed lines are written, a second at most, and not at all for a reader that has
     /// already kept a line waiting for longer.
     pub fn flush(&self) {
-        let queue = lock(&self.0.queue);
+        let mut queue = lock(&self.0.queue);
+        if std::mem::take(&mut queue.is_resting) {
+            self.0.work.notify_one();
+        }
         let waited = queue.writing_since.map_or(Duration::ZERO, |since| since.elapsed());
         let patience = FLUSH_MAX.saturating_sub(waited);
         drop(self.0.idle.wait_timeout_while(queue, patience, |queue| !queue.is_done()));
@@ -191,6 +200,12 @@ impl Shared {
     /// Waits for a line and takes it.
     fn next(&self) -> Vec<u8> {
         let mut queue = lock(&self.queue);
+        if queue.lines.is_empty() {
+            queue.is_resting = true;
+            let rest = self.work.wait_timeout_while(queue, REST, |queue| queue.is_resting);
+            (queue, _) = rest.unwrap_or_else(PoisonError::into_inner);
+            queue.is_resting = false;
+        }
         loop {
             if let Some(line) = queue.lines.pop_front() {
                 queue.bytes -= line.len() + LINE_BYTES;

@@ -1,5 +1,6 @@
 //! The peaks of a recording, kept while it is written: `<id>.peaks` beside the WAV. Whoever draws a
-//! recording of a day reads a megabyte or two instead of gigabytes.
+//! recording of a day reads a megabyte or two instead of gigabytes. A recording of a MiB of samples and less has
+//! none: it is drawn from its samples.
 //!
 //! The file is a header of 16 bytes, then one byte for each 100 ms and channel, the channels in turns; the
 //! last one is of whatever is left. All numbers are little-endian.
@@ -32,6 +33,7 @@ use callreel_core::format::Codec;
 use callreel_core::wav::{Encoding, Spec};
 
 use crate::disk::{open, open_to_read, write_new};
+use crate::home::PEAKS_FROM;
 
 /// Length of an interval, in ms.
 pub const INTERVAL_MS: u16 = 100;
@@ -45,8 +47,11 @@ const VERSION: u8 = 1;
 /// The largest magnitude that is silence.
 const QUIET_MAX: u16 = 8;
 
-/// Bytes of peaks that a recording in progress holds in memory before it writes them.
+/// Bytes of peaks that a recording in progress holds in memory before it writes them: more than those of the
+/// longest recording without a file of them, mu-law at 8 kHz.
 const HELD_BYTES: usize = 2048;
+
+const _: () = assert!(PEAKS_FROM / 800 < HELD_BYTES as u64);
 
 /// Most bytes read at a time of a WAV whose peaks are made again: whole sample frames.
 const PIECE_BYTES: u64 = 256 * 1024;
@@ -74,6 +79,11 @@ pub(super) const fn intervals(spec: Spec, frames: u64) -> u64 {
 pub(super) const fn interval_frames(spec: Spec) -> u64 {
     let frames = spec.sample_rate_hz as u64 * INTERVAL_MS as u64 / 1000;
     if frames == 0 { 1 } else { frames }
+}
+
+/// Whether a recording of `frames` samples of each channel has peaks.
+const fn are_wanted(spec: Spec, frames: u64) -> bool {
+    frames * spec.sample_frame_bytes() as u64 > PEAKS_FROM
 }
 
 fn header(spec: Spec, frames: u64) -> [u8; HEADER_BYTES] {
@@ -193,13 +203,13 @@ impl Meter {
         self.held = Vec::new();
     }
 
-    /// Completes the file of peaks, or makes it. May be called again. A recording without samples gets none.
+    /// Completes the file of peaks, or makes it. May be called again. A short recording gets none.
     ///
     /// # Errors
     /// The system's error, or `AlreadyExists` if another program's file has the name: what is there is no
     /// whole file of peaks.
     pub(super) fn finish(&self, path: &Path) -> io::Result<()> {
-        if self.is_lost || self.frames == 0 {
+        if self.is_lost || !are_wanted(self.spec, self.frames) {
             return Ok(());
         }
         let mut rest = self.held.clone();
@@ -292,10 +302,10 @@ pub(super) fn file_bytes(spec: Spec, frames: u64) -> u64 {
     HEADER_BYTES as u64 + intervals(spec, frames) * u64::from(spec.channels)
 }
 
-/// Whether a recording lacks its peaks, and they can be made: it has samples, and no other program's file
+/// Whether a recording lacks its peaks, and they can be made: it is long enough, and no other program's file
 /// has the name.
 pub(super) fn are_lacking(path: &Path, spec: Spec, frames: u64) -> bool {
-    frames > 0
+    are_wanted(spec, frames)
         && matches!(spec.channels, 1 | 2)
         && read(path, spec, frames).is_none()
         && (fs::symlink_metadata(path).is_err() || is_ours(path))
@@ -396,14 +406,15 @@ mod tests {
         let path = home.path().join("a.peaks");
         fs::write(&path, "somebody's").unwrap();
         let mut meter = Meter::new(SPEC);
-        meter.note(Codec::L16Be, &[1; 4000]);
+        let frames = PEAKS_FROM / 4 + 1;
+        meter.note(Codec::L16Be, &vec![1; frames as usize * 4]);
         assert_eq!(meter.finish(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert!(!remove(&path).unwrap() && !are_lacking(&path, SPEC, 1000));
+        assert!(!remove(&path).unwrap() && !are_lacking(&path, SPEC, frames));
         assert_eq!(fs::read(&path).unwrap(), b"somebody's");
         fs::remove_file(&path).unwrap();
-        assert!(are_lacking(&path, SPEC, 1000));
+        assert!(are_lacking(&path, SPEC, frames) && !are_lacking(&path, SPEC, frames - 1));
         meter.finish(&path).unwrap();
-        assert!(!are_lacking(&path, SPEC, 1000) && are_lacking(&path, SPEC, 999));
+        assert!(!are_lacking(&path, SPEC, frames) && are_lacking(&path, SPEC, frames + 1));
         assert!(remove(&path).unwrap() && !path.exists());
     }
 }
