@@ -13,10 +13,12 @@ pub mod fat;
 pub mod files;
 pub mod gate;
 pub mod http;
+pub mod image;
 #[cfg(not(target_os = "none"))]
 pub mod qemu;
 pub mod queue;
 mod record;
 pub mod retention;
 pub mod settings;
+pub mod starts;
 pub mod store;

@@ -1,6 +1,7 @@
 //! The library for C: its header, its programs on a host and on a Cortex-M3, and Python through `ctypes`.
 
 mod header;
+mod install;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,14 +90,14 @@ fn of_one_recording() -> Vec<(Fixture, Vec<u8>)> {
         .collect()
 }
 
-#[test]
-fn a_program_in_c_records_what_the_product_records() {
+/// Compiles the example for a host, as `link` says, and has it record the fixtures.
+fn record_on_a_host(link: impl FnOnce(&mut Command)) {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("record");
     let mut compiler = Command::new("cc");
     compiler.current_dir(home().join("examples")).args(STRICT).args(["-D_POSIX_C_SOURCE=200809L"]);
-    compiler.args(["-I../include", "record.c", "record_host.c", "-o"]).arg(&program);
-    compiler.arg(host_library().join("libcallreel_c.a")).args(["-lpthread", "-ldl", "-lm"]);
+    compiler.args(["record.c", "record_host.c", "-o"]).arg(&program);
+    link(&mut compiler);
     assert!(compiler.status().unwrap().success());
     let (received, wav) = (dir.path().join("received"), dir.path().join("call.wav"));
     let fixtures = of_one_recording();
@@ -113,6 +114,14 @@ fn a_program_in_c_records_what_the_product_records() {
         let is_good = output.status.success() && output.stdout.starts_with(answer);
         assert!(is_good && fs::read(&wav).unwrap() == expected, "{}: {output:?}", fixture.name);
     }
+}
+
+#[test]
+fn a_program_in_c_records_what_the_product_records() {
+    record_on_a_host(|compiler| {
+        compiler.arg("-I../include").arg(host_library().join("libcallreel_c.a"));
+        compiler.args(["-lpthread", "-ldl", "-lm"]);
+    });
 }
 
 #[test]

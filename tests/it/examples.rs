@@ -85,3 +85,29 @@ fn the_decoder_makes_the_golden_wav_of_each_fixture_with_one_stream() {
     }
     assert!(decoded > 40, "{decoded}");
 }
+
+#[test]
+fn over_embassy_net_each_fixture_of_short_messages_gives_its_golden_wav() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = build(&["--package", "callreel-embassy"]);
+    let mut recorded = 0;
+    for fixture in fixtures::twilio() {
+        let golden = |index| fs::read(fixture.wav(index)).ok();
+        let fits = fixture.messages().iter().all(|message| message.len() <= 2048);
+        let (Some(wav), None, true) = (golden(0), golden(1), fits) else { continue };
+        let made = dir.path().join("made.wav");
+        let capture = fixture.wav(0).with_extension("jsonl");
+        // A stack that loses something waits for a timer of its own, 10 s at most.
+        let output =
+            Command::new("timeout").arg("60").arg(&program).arg(capture).arg(&made).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}: {output:?}", fixture.name);
+        assert!(fs::read(&made).unwrap() == wav, "{}", fixture.name);
+        let said = String::from_utf8(output.stdout).unwrap();
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let [_, _, code, .., told] = words[..] else { panic!("{said}") };
+        assert_eq!(code.trim_end_matches(','), told, "{}", fixture.name);
+        recorded += 1;
+    }
+    assert!(recorded > 40, "{recorded}");
+}
