@@ -14,6 +14,7 @@ mod guesses;
 mod health;
 mod held;
 mod letters;
+mod listing;
 mod parts;
 mod pausing;
 mod people;
@@ -208,11 +209,14 @@ pub(crate) async fn serve(
         began_at: Timestamp::now(),
     }));
     let watch = tasks::spawn(events::watch(admin.clone()));
+    let index = admin.sources.store.as_ref().and_then(|store| store.build_index());
     let (router, ledger) = (router(admin), Arc::default());
     let conversations = Conversations { path_prefix, router, ledger, write_timeout };
     listener::run(listener, limits, certificate, Arc::new(conversations), phase).await;
     watch.abort();
     let _ = watch.await;
+    // It ends with the record that it reads.
+    drop(index);
 }
 
 /// The handlers of a connection's requests.
@@ -296,7 +300,8 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/calls/{key}", get(api::call))
         .route("/api/v1/calls/{key}/listen", get(api::listen))
         .route("/api/v1/events", get(events::stream))
-        .route("/api/v1/recordings", get(recordings::list))
+        .route("/api/v1/recordings", get(listing::list))
+        .route("/api/v1/recordings/days", get(listing::days))
         .route("/api/v1/recordings/{day}/{id}", get(recordings::record).delete(recordings::delete))
         .route("/api/v1/recordings/{day}/{id}/audio", get(recordings::audio))
         .route("/api/v1/recordings/{day}/{id}/peaks", get(recordings::peaks))

@@ -30,7 +30,7 @@ use self::ring::Ring;
 pub use self::talk::Talk;
 use crate::lock::lock;
 use crate::log::Rooms;
-use crate::record::{EventRecord, GapRecord, PauseCause, Record};
+use crate::record::{Brief, EventRecord, GapRecord, PauseCause, Record};
 
 /// Most milliseconds of one gap that count for all calls: a day.
 const MISSING_MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -85,10 +85,6 @@ pub enum News {
     /// A recording is finished.
     Published(Box<Brief>),
 }
-
-/// The record of a finished recording as a list shows it, and the number of its parameters that are not
-/// shown whole.
-pub type Brief = (Record, u64);
 
 impl Board {
     /// Adds a recording that begins now, with the channels and the sample rate of its record, of samples
@@ -184,7 +180,7 @@ impl Board {
             self.counters.finished[index].fetch_add(1, Ordering::Relaxed);
         }
         if self.is_watched() {
-            let brief = Box::new(record.brief());
+            let brief = Box::new(Brief::of(record));
             lock(&self.entries).tell(News::Published(brief));
         }
     }

@@ -16,7 +16,7 @@ use crate::home::{self, Address, Config, Encryption, Fault, Form, Found, Home, P
 use crate::instance::Instance;
 use crate::log::{complain, say};
 use crate::record::{Key, Record, Wav};
-use crate::store::catalog::{Catalog, Cursor, Filter};
+use crate::store::catalog::{Catalog, Cursor, Filter, Order};
 use crate::tasks;
 
 /// Recordings that are looked at, or uploaded, at one time.
@@ -325,7 +325,7 @@ fn recordings(args: &PlacesArgs, home: &Home) -> Result<Vec<Local>, Error> {
     };
     let (mut all, mut after) = (Vec::new(), None::<Cursor>);
     loop {
-        let page = catalog.list(&Filter::default(), after.as_ref(), PAGE, local);
+        let page = catalog.list(&Filter::default(), Order::Newest, after.as_ref(), PAGE, local);
         let page = page.map_err(failed)?;
         all.extend(page.records.into_iter().flatten());
         after = page.next;

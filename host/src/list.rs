@@ -1,4 +1,4 @@
-//! `callreel list`: the finished recordings of a directory, newest first.
+//! `callreel list`: the finished recordings of a directory.
 //!
 //! It reads the directory alone, so it works beside a running server and without one. The two ends of a
 //! call are personal data: they are shown only on demand.
@@ -14,24 +14,37 @@ use serde::Serialize;
 
 use crate::caller_ids::CallerIds;
 use crate::log::{self, ReaderGone};
-use crate::record::{Record, State, Word, day_of, parse_day};
-use crate::store::catalog::{Catalog, Cursor, Filter};
+use crate::record::{Brief, Record, Search, State, Summary, TERMS, Word, csv, day_of, parse_day};
+use crate::store::catalog::{Catalog, Cursor, Filter, Order};
 use crate::units;
 
 /// Records read before the first of them are printed.
 const PAGE: usize = 100;
 
-const EXAMPLES: &str = "\
+/// The examples, and the terms of a search.
+fn notes() -> String {
+    let width = TERMS.iter().map(|(example, _)| example.len()).max().unwrap_or(0);
+    let terms = TERMS.map(|(example, meaning)| format!("  {example:<width$}  {meaning}"));
+    format!(
+        "\
+Terms of a search, all of which must be met:
+{}
+
 Examples:
-  callreel list --state partial --since 24h   Recordings of a day that are not whole
-  callreel list --json | jq -r .wav           Paths of the audio files
+  callreel list --state partial --since 24h    Recordings of a day that are not whole
+  callreel list --search '-has:gaps agent:zoe' --sort -latency
+  callreel list --json | jq -r .wav            Paths of the audio files
+  callreel list --csv --limit 1000000 > all.csv
 
 Exit code: 0, also if there is no recording; 1 if the directory cannot be read; 2 if the command line
-is wrong.";
+is wrong.",
+        terms.join("\n")
+    )
+}
 
 /// Settings of `callreel list`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = notes())]
 pub struct Args {
     /// Directory of the recordings
     #[arg(long, env = "CALLREEL_DIR", value_name = "DIR", default_value = "recordings")]
@@ -49,6 +62,14 @@ pub struct Args {
     #[arg(long, value_name = "STATE", value_parser = state)]
     pub state: Option<State>,
 
+    /// Only recordings that meet all these terms, see below
+    #[arg(long, value_name = "TERMS", allow_hyphen_values = true)]
+    pub search: Option<Search>,
+
+    /// Order: started, duration, trouble or latency; with a hyphen before it, the greatest first
+    #[arg(long, value_name = "ORDER", default_value = "-started", allow_hyphen_values = true)]
+    pub sort: Order,
+
     /// Most recordings to print, at least 1
     #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: u64,
@@ -60,6 +81,10 @@ pub struct Args {
     /// Print each recording as a JSON object in a line
     #[arg(long)]
     pub json: bool,
+
+    /// Print CSV, with the columns of the API
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
 }
 
 /// Earliest start of the recordings to list.
@@ -105,8 +130,8 @@ pub struct Error {
     pub cause: io::Error,
 }
 
-/// Prints the finished recordings of a directory, newest first: the latest day first, and within a day
-/// the one finished last. Ends early when the reader of the output is gone.
+/// Prints the finished recordings of a directory, in the wanted order. Ends early when the reader of the output is
+/// gone.
 ///
 /// # Errors
 /// The directory, or the folder of a day, cannot be read.
@@ -115,8 +140,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
     fs::read_dir(&args.dir).map_err(failed)?;
     match print(args).map_err(failed)? {
         Ok(true) if !args.json => {
-            let limit = args.limit;
-            log::complain(&format!("the newest {limit}; --limit COUNT shows more"));
+            let first = if args.sort == Order::Newest { "newest" } else { "first" };
+            log::complain(&format!("the {first} {}; --limit COUNT shows more", args.limit));
         }
         _ => {}
     }
@@ -132,18 +157,33 @@ fn print(args: &Args) -> io::Result<Result<bool, ReaderGone>> {
         from: args.day.or_else(|| since.map(day_of)),
         to: args.day,
         since,
-        ..Filter::default()
+        search: args.search.clone().unwrap_or_default(),
+        until: None,
     };
     let (mut left, mut after) = (args.limit, None::<Cursor>);
     let mut table = Table { is_begun: false, numbers: args.numbers };
+    if args.csv && log::say_bytes(&csv::head()).is_err() {
+        return Ok(Err(ReaderGone));
+    }
+    let show = |record: &Record| {
+        if args.csv {
+            Shown::Line(line(record, args))
+        } else {
+            Shown::Row(Box::new(Row::new(record, args)))
+        }
+    };
     loop {
-        let page = catalog.list(&filter, after.as_ref(), PAGE, |record| Row::new(record, args))?;
-        for row in page.records {
+        let page = catalog.list(&filter, args.sort, after.as_ref(), PAGE, show)?;
+        for shown in page.records {
             if left == 0 {
                 return Ok(Ok(true));
             }
             left -= 1;
-            let said = if args.json { log::say_json(&row) } else { table.say(&row) };
+            let said = match shown {
+                Shown::Line(line) => log::say_bytes(&line),
+                Shown::Row(row) if args.json => log::say_json(&row),
+                Shown::Row(row) => table.say(&row),
+            };
             if said.is_err() {
                 return Ok(Err(ReaderGone));
             }
@@ -153,6 +193,19 @@ fn print(args: &Args) -> io::Result<Result<bool, ReaderGone>> {
             return Ok(Ok(false));
         }
     }
+}
+
+/// A recording as it is printed.
+enum Shown {
+    /// A line of CSV.
+    Line(Vec<u8>),
+    Row(Box<Row>),
+}
+
+fn line(record: &Record, args: &Args) -> Vec<u8> {
+    let numbers = if args.numbers { csv::Numbers::Shown } else { csv::Numbers::Hidden };
+    let summary = serde_json::to_string(&Summary::of(&Brief::of(record)));
+    csv::line(&summary.unwrap_or_default(), numbers)
 }
 
 /// A recording in the list.

@@ -2,7 +2,10 @@
 
 mod bot;
 mod conversation;
+mod counts;
+pub(crate) mod csv;
 mod events;
+mod facts;
 mod format;
 mod id;
 mod listing;
@@ -29,14 +32,17 @@ pub use self::bot::{BotRecord, UtteranceRecord};
 pub use self::conversation::{
     ConversationRecord, FACTS_MAX, InterruptionRecord, SideRecord, SpanRecord, TurnRecord,
 };
+pub use self::counts::{Counts, Zone};
 pub use self::events::{EventRecord, FilledBy, GapRecord, What};
+pub use self::facts::{Entry, Facts, Has};
 pub use self::format::{Format, InFlac, Made, UnknownEncoding, Wav, ms_at};
 pub use self::id::{Id, Key, NotAnId, day_of, parse_day};
-pub use self::listing::{Cursor, Filter, Page};
+pub use self::listing::{Cursor, Filter, Order, Page};
 pub use self::no_start::NoStart;
 use self::outages::Outages;
 pub use self::pauses::{PauseCause, PauseRecord};
-pub use self::summary::{Head, Summary};
+pub use self::search::{Search, SearchError, TERMS};
+pub use self::summary::{Brief, Head, Summary};
 pub use self::texts::Parameters;
 use self::texts::{TEXTS_BYTES_MAX, bounded, json_bytes};
 pub use self::wire::Wire;
@@ -376,29 +382,6 @@ impl Record {
         let facts = self.conversation.as_deref().map_or(0, ConversationRecord::size);
         let home = self.home.as_deref().map_or(0, str::len);
         FRAME_BYTES + home + texts + facts + numbers * (GAP_JSON_BYTES - GAP_BYTES)
-    }
-
-    /// The record as a list shows it, and the number of parameters that are not shown whole. Gaps, keys
-    /// and marks are only counted, and the facts of a conversation left out; parameters take a few hundred bytes.
-    #[must_use]
-    pub fn brief(&self) -> (Self, u64) {
-        let (parameters, left_out) = self.parameters.brief();
-        let mut brief = Self {
-            gaps_dropped: self.gaps_dropped + self.gaps.len() as u64,
-            events_dropped: self.events_dropped + self.events.len() as u64,
-            pauses_dropped: self.pauses_dropped + self.pauses.len() as u64,
-            parameters,
-            // An earlier build kept ids of any length.
-            stream_id: texts::id(self.stream_id.clone()),
-            call_id: texts::id(self.call_id.clone()),
-            account_id: texts::id(self.account_id.clone()),
-            outages: None,
-            bot: self.bot.as_deref().map(|bot| Box::new(bot.brief())),
-            conversation: None,
-            ..self.clone()
-        };
-        (brief.gaps, brief.events, brief.pauses) = (Vec::new(), Vec::new(), Vec::new());
-        (brief, left_out)
     }
 
     /// Takes over a session's counts.

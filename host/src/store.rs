@@ -16,6 +16,7 @@ mod ending;
 mod evict;
 pub mod file;
 mod house;
+mod index;
 mod keep;
 mod left;
 mod links;

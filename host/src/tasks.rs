@@ -1,4 +1,4 @@
-//! Tasks on the runtime, and work on threads that may wait, with their types in boxes.
+//! Tasks on the runtime, and work on threads that may wait, with their types in boxes; threads that give way.
 //!
 //! The runtime's code for a task is long, and is built once for each type of task. In a box all tasks are of
 //! one type: that makes the program smaller, and sooner built.
@@ -54,4 +54,17 @@ pub(crate) fn run_on<T>(runtime: &Runtime, future: impl Future<Output = T>) -> T
 #[inline(never)]
 fn run_to_end(runtime: &Runtime, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
     runtime.block_on(future);
+}
+
+/// Niceness of threads that give way.
+#[cfg(target_os = "linux")]
+const PATIENT_NICENESS: i32 = 10;
+
+/// Lets all other threads have the processor before the one that this is called on.
+pub(crate) fn give_way() {
+    // Only on Linux does the niceness belong to one thread.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(PATIENT_NICENESS) {
+        tracing::debug!(%error, "a thread cannot give way to others");
+    }
 }

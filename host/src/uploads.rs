@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::home::{self, Audio, Fault, Form, Home, Probe};
 use crate::outbox::Outbox;
 use crate::store::{Evictable, Store};
-use crate::tasks;
+use crate::tasks::{self, give_way};
 
 /// The longest time from the end of another instance that kept house to the uploads of this one, beside
 /// that until the store has noticed.
@@ -34,10 +34,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60 * 60);
 
 /// A look takes at most this share of the time. What it has found is evicted as fast as the home answers.
 const EVICT_SHARE: u32 = 20;
-
-/// Niceness of the thread: others have the processor first.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
 
 /// An open home with its outbox.
 pub(crate) struct Uploads {
@@ -137,11 +133,7 @@ impl Uploads {
         let (end, is_ended) = oneshot::channel();
         let outbox = self.outbox.clone();
         let work = move || {
-            // Only on Linux does the niceness belong to one thread.
-            #[cfg(target_os = "linux")]
-            if let Err(error) = rustix::process::nice(NICENESS) {
-                tracing::debug!(%error, "the thread of the home cannot give way to others");
-            }
+            give_way();
             runtime.block_on(async {
                 tokio::select! {
                     () = self.work(store) => {}

@@ -2,6 +2,7 @@
 
 mod answers;
 mod events;
+mod find;
 mod limits;
 mod listen;
 mod system;
@@ -247,7 +248,7 @@ fn recordings_are_paged_newest_first_and_found() {
             "from=yesterday",
             "`from` and `to` are days like 2026-11-22, or times like 2026-11-22T08:00:00Z",
         ),
-        ("cursor=x", "unknown cursor: pass `next` of the previous page unchanged"),
+        ("cursor=x", "unknown cursor: pass `next` of the previous page unchanged, with its `sort`"),
         ("limit=x", "`limit` is a number from 1 to 200"),
         ("q=a&q=b", "a parameter is given twice"),
     ] {

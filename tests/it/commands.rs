@@ -182,14 +182,26 @@ fn list_shows_finished_recordings_newest_first_beside_a_running_server() {
     }
     assert_eq!(row["wav"], json!(format!("recordings/{day}/MZfirst.wav")));
 
+    assert_eq!(ids(&["--search", "-end:stop"]), ["MZcut"]);
+    assert_eq!(ids(&["--search", "mzfirst longer:1s"]), ["MZfirst"]);
+    assert_eq!(ids(&["--sort", "-duration", "--limit", "1"]), ["MZfirst"]);
+    assert_eq!(ids(&["--sort", "started", "--limit", "1"]), ["MZfirst"]);
+    let (_, said, complaint) = list(&["--csv", "--sort", "duration", "--limit", "2"]);
+    let rows: Vec<&str> = said.split("\r\n").collect();
+    assert!(rows[0].starts_with("day,id,state,") && rows[1].contains(",MZcut,partial,"), "{said}");
+    assert_eq!((rows.len(), complaint.as_str()), (4, "the first 2; --limit COUNT shows more\n"));
+
     for (options, words) in [
+        (["--search", "has:fun"], "`has:` takes gaps, lost, silent, interruptions, keys or marks"),
+        (["--sort", "loudness"], "give one of -started, started"),
         (["--state", "recording"], "give complete, partial, recovered or failed"),
         (["--since", "yesterday"], "give a day like 2026-11-22, or a time"),
         (["--limit", "0"], "1.."),
         (["--dir", "nowhere"], "cannot list the recordings in nowhere: No such file"),
     ] {
         let (code, shown, said) = list(&options);
-        assert!(code != Some(0) && shown.is_empty() && said.contains(words), "{said}");
+        let expected = if options[0] == "--dir" { 1 } else { 2 };
+        assert!(code == Some(expected) && shown.is_empty() && said.contains(words), "{said}");
     }
 }
 
@@ -203,7 +215,7 @@ fn list_shows_the_numbers_of_a_call_only_on_demand_and_nothing_that_a_terminal_o
     record["caller"] = json!({ "from": "+15550100", "to": "sip:\u{1b}[31m@a.example" });
     record["end"] = json!("st\u{9b}op");
     fs::write(&path, record.to_string()).unwrap();
-    for options in [&["list"][..], &["list", "--json"]] {
+    for options in [&["list"][..], &["list", "--json"], &["list", "--csv"]] {
         let (_, said, _) = run(&mut command(dir.path(), options));
         assert!(said.contains("MZ1") && !said.contains("15550100"), "{said}");
         let (_, said, _) = run(&mut command(dir.path(), &[options, &["--numbers"]].concat()));

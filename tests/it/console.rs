@@ -1,5 +1,6 @@
 //! The console in Chromium, as a user sees it.
 
+mod find;
 mod firefox;
 mod live;
 mod player;

@@ -222,7 +222,7 @@ impl Watch {
                 News::Began(entry) => self.tell_start(&mut calls, entry),
                 News::Ended(key) => self.tell_end(&mut calls, key),
                 News::Published(brief) => {
-                    self.tell(Kind::Published, &brief.0.call_id, &Summary::of(&brief));
+                    self.tell(Kind::Published, &brief.record.call_id, &Summary::of(&brief));
                 }
             }
         }

@@ -1,13 +1,9 @@
-//! The finished recordings below `/api/v1/recordings`: those on the disk, and those in the home.
-//!
-//! A recording that is in both is one. What the disk has comes from the disk.
+//! A finished recording below `/api/v1/recordings`: on the disk, or in the home. The disk comes first.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -15,43 +11,22 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
-use jiff::Timestamp;
-use jiff::civil::Date;
 use object_store::path::Path as ObjectPath;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use serde_json::value::{RawValue, to_raw_value};
+use serde::Deserialize;
 
 use super::api::{as_json, asked, count};
 use super::from_home::{self, NO_RECORDING, PIECE_BYTES};
 use super::parts::Part;
 use super::{Admin, Problem, parts, stream};
-use crate::home::index::{Library, Listed};
-use crate::home::{Fault, Home};
+use crate::home::Home;
 use crate::instance::Instance;
-use crate::lock::lock;
-use crate::record::{
-    Cursor, Filter, Key, Page, Record, Summary, UnknownEncoding, Wav, day_of, parse_day,
-};
+use crate::record::{Key, Record, UnknownEncoding, Wav};
 use crate::store::outline::Drawing;
 use crate::tasks;
-
-/// Recordings on one page: the default and the maximum.
-const PAGE: usize = 50;
-const PAGE_MAX: usize = 200;
 
 /// Columns of a waveform: the default and the maximum.
 const COLUMNS: usize = 800;
 const COLUMNS_MAX: usize = 4000;
-
-/// Longest search text, in bytes.
-const SEARCH_BYTES_MAX: usize = 200;
-
-/// The longest wait of a list of the disk for the home.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Time for which lists of the disk do not ask a home that did not answer.
-const REST: Duration = Duration::from_secs(10);
 
 /// The place of a recording.
 enum Place {
@@ -59,20 +34,6 @@ enum Place {
     Disk,
     /// The home, at this URL.
     Home(String),
-}
-
-/// A recording of the list.
-struct Item {
-    place: Cursor,
-    /// Its URL in the home, if it has one.
-    url: Option<Box<str>>,
-    summary: Box<RawValue>,
-}
-
-impl From<Listed> for Item {
-    fn from(Listed { place, url, summary }: Listed) -> Self {
-        Self { place, url: Some(url), summary }
-    }
 }
 
 impl Admin {
@@ -106,174 +67,6 @@ impl Admin {
         let record = library.record(key, &url).await?;
         Ok(record.map(|record| (record, Place::Home(url))))
     }
-
-    /// A page of the recordings in both places, and the trouble of the home if it does not answer.
-    async fn page(
-        &self,
-        filter: Filter,
-        after: Option<Cursor>,
-        limit: usize,
-    ) -> Result<(Page<Item>, Option<String>), Problem> {
-        let (library, has_disk) = (self.sources.library.as_ref(), self.sources.store.is_some());
-        let mut pages = Vec::new();
-        let mut trouble = None;
-        if let Some(library) = library {
-            match self.home_page(library, &filter, after.as_ref(), limit, has_disk).await {
-                Ok(page) => pages.push(page),
-                Err(fault) if has_disk => {
-                    trouble = Some(format!("the recordings in the home are not listed: {fault}"));
-                }
-                Err(fault) => return Err(fault.into()),
-            }
-        }
-        if has_disk {
-            let item = |record: &Record| {
-                let summary = to_raw_value(&Summary::of(&record.brief())).ok()?;
-                Some(Item { place: Cursor::of(record)?, url: record.home.clone(), summary })
-            };
-            let list = move |store: &crate::store::Store| {
-                store.catalog().list(&filter, after.as_ref(), limit, item)
-            };
-            let Page { records, next } = self.read(list).await?;
-            pages.insert(0, Page { records: records.into_iter().flatten().collect(), next });
-        }
-        Ok((joined(pages, limit), trouble))
-    }
-
-    /// A page of the home. Beside a disk it is waited for only a while.
-    async fn home_page(
-        &self,
-        library: &Library,
-        filter: &Filter,
-        after: Option<&Cursor>,
-        limit: usize,
-        has_disk: bool,
-    ) -> Result<Page<Item>, Fault> {
-        let list = async {
-            let Page { records, next } = library.list(filter, after, limit).await?;
-            Ok(Page { records: records.into_iter().map(Item::from).collect(), next })
-        };
-        if !has_disk {
-            return list.await;
-        }
-        let late = |reason: &str| Fault::Away { reason: reason.to_owned(), wait: REST };
-        if lock(&self.home_rests).is_some_and(|until| Instant::now() < until) {
-            return Err(late("it did not answer just now"));
-        }
-        let listed = tokio::time::timeout(PATIENCE, list).await;
-        let listed = listed.unwrap_or_else(|_| Err(late("no answer in time")));
-        if let Err(Fault::Away { .. } | Fault::Unwell(_)) = &listed {
-            *lock(&self.home_rests) = Some(Instant::now() + REST);
-        }
-        listed
-    }
-}
-
-/// One page of several, with each recording once.
-fn joined(pages: Vec<Page<Item>>, limit: usize) -> Page<Item> {
-    // What is behind the end of one page is not known of all.
-    let end = pages.iter().filter_map(|page| page.next.clone()).max();
-    let mut items: Vec<Item> = pages.into_iter().flat_map(|page| page.records).collect();
-    items.sort_by(|a, b| b.place.cmp(&a.place));
-    let mut urls = HashSet::new();
-    items.retain(|item| item.url.as_ref().is_none_or(|url| urls.insert(url.clone())));
-    items.retain(|item| end.as_ref().is_none_or(|end| item.place >= *end));
-    if items.len() <= limit {
-        return Page { records: items, next: end };
-    }
-    items.truncate(limit);
-    let next = items.last().map(|item| item.place.clone());
-    Page { records: items, next }
-}
-
-#[derive(Deserialize)]
-pub(super) struct ListQuery {
-    q: Option<String>,
-    state: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-    limit: Option<String>,
-    cursor: Option<String>,
-}
-
-/// An end of the time that a list is of.
-#[derive(Clone, Copy)]
-enum When {
-    Day(Date),
-    Instant(Timestamp),
-}
-
-impl When {
-    fn read(text: Option<String>) -> Result<Option<Self>, Problem> {
-        let Some(text) = text else { return Ok(None) };
-        let read = parse_day(&text).map(Self::Day);
-        read.or_else(|| text.parse().ok().map(Self::Instant)).map(Some).ok_or_else(|| {
-            let problem =
-                "`from` and `to` are days like 2026-11-22, or times like 2026-11-22T08:00:00Z";
-            Problem::bad_request(problem)
-        })
-    }
-
-    const fn instant(self) -> Option<Timestamp> {
-        match self {
-            Self::Day(_) => None,
-            Self::Instant(instant) => Some(instant),
-        }
-    }
-
-    /// The day in UTC.
-    fn day(self) -> Date {
-        match self {
-            Self::Day(day) => day,
-            Self::Instant(instant) => day_of(instant),
-        }
-    }
-}
-
-impl ListQuery {
-    fn filter(&self) -> Result<Filter, Problem> {
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let state = match given(&self.state) {
-            None => None,
-            Some(state) => Some(serde_json::from_value(Value::String(state)).map_err(|_| {
-                Problem::bad_request("`state` is complete, partial, recovered or failed")
-            })?),
-        };
-        let text = given(&self.q).map(|text| text.trim().to_owned());
-        if text.as_ref().is_some_and(|text| text.len() > SEARCH_BYTES_MAX) {
-            return Err(Problem::bad_request("`q` is too long"));
-        }
-        let (from, to) = (When::read(given(&self.from))?, When::read(given(&self.to))?);
-        let (since, until) = (from.and_then(When::instant), to.and_then(When::instant));
-        Ok(Filter { text, state, from: from.map(When::day), to: to.map(When::day), since, until })
-    }
-}
-
-/// `GET /api/v1/recordings`.
-pub(super) async fn list(
-    State(admin): State<Admin>,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let query = asked(query)?;
-    let filter = query.filter()?;
-    let limit = count("limit", query.limit.as_deref(), PAGE, PAGE_MAX)?;
-    let after: Option<Cursor> = match query.cursor.as_deref().filter(|text| !text.is_empty()) {
-        None => None,
-        Some(text) => Some(text.parse().map_err(|()| {
-            Problem::bad_request("unknown cursor: pass `next` of the previous page unchanged")
-        })?),
-    };
-    let (page, trouble) = admin.page(filter, after, limit).await?;
-    #[derive(Serialize)]
-    struct Recordings {
-        recordings: Vec<Box<RawValue>>,
-        next: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        warning: Option<String>,
-    }
-    let recordings = page.records.into_iter().map(|item| item.summary).collect();
-    let next = page.next.map(|cursor| cursor.to_string());
-    Ok(as_json(&Recordings { recordings, next, warning: trouble }))
 }
 
 #[derive(Deserialize)]

@@ -1,7 +1,8 @@
 //! Streamed answers: events, live audio, files. A client that takes nothing for a while is let go.
 
-use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -55,6 +56,31 @@ pub(super) fn body<F>(produce: impl FnOnce(Feed) -> F) -> Body
 where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
+    start(produce, || true)
+}
+
+/// The same of an answer with an end: it is cut off where `produce` fails, so that no client takes it for whole.
+pub(super) fn whole_body<F>(produce: impl FnOnce(Feed) -> F) -> Body
+where
+    F: Future<Output = Result<(), Gone>> + Send + 'static,
+{
+    let is_whole = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&is_whole);
+    let produce = |feed| {
+        let written = produce(feed);
+        async move {
+            written.await?;
+            ended.store(true, Ordering::Release);
+            Ok(())
+        }
+    };
+    start(produce, move || is_whole.load(Ordering::Acquire))
+}
+
+fn start<F>(produce: impl FnOnce(Feed) -> F, is_whole: impl Fn() -> bool + Send + 'static) -> Body
+where
+    F: Future<Output = Result<(), Gone>> + Send + 'static,
+{
     let (pieces, mut receiver) = mpsc::channel(PIECES_MAX);
     let written = produce(Feed { pieces, guest: Guest::current() });
     tasks::spawn(async { drop(written.await) });
@@ -63,6 +89,11 @@ where
         if piece.is_none() {
             piece = ready!(receiver.poll_recv(cx));
         }
-        Poll::Ready(Piece::next_slice(&mut piece).map(Ok::<_, Infallible>))
+        Poll::Ready(match Piece::next_slice(&mut piece) {
+            None if !is_whole() => {
+                Some(Err(io::Error::other("the answer was not made to its end")))
+            }
+            slice => slice.map(Ok),
+        })
     }))
 }

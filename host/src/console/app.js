@@ -5,6 +5,7 @@ import { follow } from "./feed.js";
 import * as live from "./live.js";
 import * as recordings from "./recordings.js";
 import * as system from "./system.js";
+import * as views from "./views.js";
 
 /** The recorder says something every two seconds; silence for this long means that it is lost. */
 const SILENCE_MAX_MS = 7000;
@@ -88,7 +89,7 @@ function showStatus(status) {
       el("strong", {}, "The webhook does not take messages."),
       ` ${count(hook.pending, "message waits", "messages wait")} and will be tried again: ${hook.error ?? "no answer"}`);
   }
-  recordings.configure({ allowsDelete: status.allows_delete });
+  recordings.configure({ allowsDelete: status.allows_delete, hasDisk: Boolean(status.stream_url) });
   $("logout").hidden = !status.has_token;
   setText($("about"), `callreel ${status.version}`);
   if (status.stream_url) showWays(status);
@@ -158,21 +159,35 @@ function route() {
 }
 
 /** Opens the recording that the address names, if it names one. */
-function reveal() {
+async function reveal() {
   const [view, day, id, instance] = parts();
   if (view === "live") live.reveal(day && decodeURIComponent(day)).catch((error) => say(error.message));
   else live.reveal();
-  // A link of the page itself keeps what is asked for.
-  if (view === "recordings" && location.hash.includes("?") && recordings.fill(searched())) recordings.load();
+  if (view === "recordings" && recordings.fill(searched())) await recordings.load();
+  showAddress();
   if (view === "recordings") recordings.reveal(day && id ? { day, id, ...(instance ? { instance, home: true } : {}) } : null);
 }
 
+/** The way to the list keeps what is asked for. */
+function showAddress() {
+  $("tab-recordings").href = recordings.addressOf();
+  views.show();
+}
+
 let typing = 0;
-$("filters").addEventListener("input", () => {
-  history.replaceState(null, "", recordings.addressOf());
+/** The field that was changed last: a text that is typed in one go is one step of the way back. */
+let typedIn = null;
+function search({ target, type }) {
+  const isSame = typedIn === target && target.type === "search";
+  typedIn = type === "input" ? target : null;
+  const address = recordings.addressOf();
+  if (searched() === (address.split("?")[1] ?? "")) return;
+  history[isSame ? "replaceState" : "pushState"](null, "", address);
+  showAddress();
   clearTimeout(typing);
   typing = setTimeout(recordings.load, 200);
-});
+}
+for (const type of ["input", "change"]) $("filters").addEventListener(type, search);
 $("filters").addEventListener("submit", (event) => {
   event.preventDefault();
   recordings.load();
@@ -187,7 +202,7 @@ addEventListener("themechange", live.schedule);
 addEventListener("keydown", (event) => {
   if (event.key === "/" && !event.target.closest("input, select, textarea")) {
     event.preventDefault();
-    location.hash = "#recordings";
+    location.hash = recordings.addressOf();
     route();
     $("filters").elements.q.focus();
   }
@@ -200,6 +215,7 @@ setInterval(() => {
 }, 1000);
 route();
 recordings.fill(searched());
+showAddress();
 setText($("zone"), `in ${Intl.DateTimeFormat(undefined, { timeZoneName: "short" }).formatToParts().find(({ type }) => type === "timeZoneName").value}`);
 // A page that is kept for the way back takes no events.
 let leave = follow(take);

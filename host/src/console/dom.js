@@ -60,7 +60,7 @@ const STATES = { complete: "Complete", partial: "Partial", recovered: "Recovered
 /** The state of a recording in words. */
 export const stateOf = ({ state }) => STATES[state] ?? state;
 
-export const count = (n, one, many) => `${n} ${n === 1 ? one : many}`;
+export const count = (n, one, many) => `${n} ${String(n) === "1" ? one : many}`;
 
 /** The two ends of a call: "+1555… → +1555…"; `undefined` if neither is known. */
 export const callEnds = (caller) =>
@@ -77,7 +77,7 @@ export async function ask(path, options) {
   const response = await fetch(path, options);
   if (response.status === 401) location.assign("login");
   if (response.ok) return response.status === 204 ? null : response.json();
-  throw new Error(await problemOf(response));
+  throw Object.assign(new Error(await problemOf(response)), { status: response.status });
 }
 
 /** The reason of a refusal in words. */

@@ -98,7 +98,7 @@ export async function reveal(name) {
     $("opened").scrollIntoView({ block: "nearest" });
     return;
   }
-  const { recordings } = await ask(`api/v1/recordings?${new URLSearchParams({ q: name, limit: "1" })}`);
+  const { recordings } = await ask(`api/v1/recordings?${new URLSearchParams({ q: `"${name}"`, limit: "1" })}`);
   const [recording] = recordings;
   if (recording) location.replace(linkTo({ recording }));
   else {

@@ -24,7 +24,7 @@ pub use self::reader::{Library, Listed};
 pub use self::writer::Indexer;
 use super::Address;
 use crate::instance::Instance;
-use crate::record::{Id, Key, Record, Summary};
+use crate::record::{Brief, Id, Key, Record, Summary};
 
 /// The ending of the objects.
 const ENDING: &str = ".ndjson";
@@ -48,7 +48,7 @@ impl Line {
     pub fn new(address: &Address, record: &Record, url: &str) -> Option<Self> {
         let key = Key::new(record.day(), record.id.clone()?);
         let instance = address.instance_of(url, &key)?;
-        let summary = Summary::of(&record.brief()).at(url, instance.as_str());
+        let summary = Summary::of(&Brief::of(record)).at(url, instance.as_str());
         let text = serde_json::to_string(&summary).ok()?;
         Some(Self { key, instance, url: url.to_owned(), text })
     }

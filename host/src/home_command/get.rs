@@ -15,7 +15,7 @@ use crate::home::index::Library;
 use crate::home::{Audio, Digest, Fault, PIECE};
 use crate::instance::Instance;
 use crate::log::complain;
-use crate::record::{Id, Key, parse_day};
+use crate::record::{Id, Key, Search, parse_day};
 use crate::{flac, tasks};
 
 /// Pieces that wait for the disk.
@@ -85,7 +85,7 @@ async fn find(library: &Library, args: &GetArgs) -> Result<Option<(Key, String)>
         let url = library.find(&key, args.instance.as_ref()).await?;
         return Ok(url.map(|url| (key, url)));
     }
-    let mut pages = Pages::new(library, None, Some(id.to_string()));
+    let mut pages = Pages::new(library, None, Search::for_text(id.as_str()));
     while let Some(page) = pages.next().await? {
         for listed in page {
             let key = Key::new(listed.place.day(), id.clone());

@@ -10,7 +10,7 @@ use crate::home::index::{Library, Listed};
 use crate::home::{Address, Audio, Config, Digest, Fault, Form, Home, PIECE, Variables};
 use crate::list::length;
 use crate::log::{complain, say, say_bytes};
-use crate::record::{Cursor, Filter, Id, Key, State, parse_day};
+use crate::record::{Cursor, Filter, Id, Key, Search, State, parse_day};
 use crate::shown;
 
 /// Recordings that are listed with one request for a page.
@@ -106,8 +106,8 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    pub(super) fn new(library: &Library, day: Option<Date>, text: Option<String>) -> Self {
-        let filter = Filter { from: day, to: day, text, ..Filter::default() };
+    pub(super) fn new(library: &Library, day: Option<Date>, search: Search) -> Self {
+        let filter = Filter { from: day, to: day, search, ..Filter::default() };
         Self { library: library.clone(), filter, after: None, is_over: false }
     }
 
@@ -139,7 +139,7 @@ struct Row {
 pub(super) async fn ls(args: &LsArgs) -> Result<bool, Error> {
     let library = open(&args.home)?;
     let failed = failed(&library);
-    let mut pages = Pages::new(&library, args.day, None);
+    let mut pages = Pages::new(&library, args.day, Search::default());
     let (mut left, mut is_begun) = (args.limit, args.json);
     while let Some(page) = pages.next().await.map_err(&failed)? {
         for listed in page {
@@ -225,7 +225,7 @@ async fn compare(library: &Library, listed: &Listed) -> Result<Verdict, Fault> {
 pub(super) async fn verify(args: &VerifyArgs) -> Result<bool, Error> {
     let library = open(&args.home)?;
     let failed = failed(&library);
-    let mut pages = Pages::new(&library, args.day, None);
+    let mut pages = Pages::new(&library, args.day, Search::default());
     let (mut good, mut bad) = (0_u64, 0_u64);
     while let Some(page) = pages.next().await.map_err(&failed)? {
         let looks = futures_util::stream::iter(page).map(|listed| async {

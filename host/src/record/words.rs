@@ -80,6 +80,13 @@ impl Word<Provider> {
     }
 }
 
+impl Word<End> {
+    /// The end in a record that does not tell it.
+    pub(super) fn unknown_end() -> Self {
+        Self::Other("unknown".into())
+    }
+}
+
 impl<T> From<T> for Word<T> {
     fn from(value: T) -> Self {
         Self::Known(value)

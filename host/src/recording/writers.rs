@@ -15,6 +15,7 @@ use crate::board::Board;
 use crate::lock::lock;
 use crate::pulse::Pulse;
 use crate::store::Store;
+use crate::tasks::give_way;
 
 /// A writer is stuck when one job takes longer than this.
 const WRITER_STUCK_AFTER: Duration = Duration::from_secs(5);
@@ -25,11 +26,6 @@ const SYNCER_STUCK_AFTER: Duration = Duration::from_secs(10);
 /// A finisher is stuck when one job takes longer than this. If its file was taken away, it copies the
 /// whole of it, 4 GiB at most.
 const FINISHER_STUCK_AFTER: Duration = Duration::from_secs(60);
-
-/// Niceness of the recovery thread, and of the threads that write the files of relayed calls: those that pass
-/// messages on go first.
-#[cfg(target_os = "linux")]
-const PATIENT_NICENESS: i32 = 10;
 
 /// Interval of the sync that makes everything written durable, and of the store's periodic work.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -182,15 +178,6 @@ impl Drop for Writers {
         for keeper in self.keepers.drain(..) {
             let _ = keeper.join();
         }
-    }
-}
-
-/// Lets other threads have the processor first.
-fn give_way() {
-    // Only on Linux does the niceness belong to one thread.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(PATIENT_NICENESS) {
-        tracing::debug!(%error, "a thread cannot give way to others");
     }
 }
 

@@ -1,27 +1,30 @@
 //! Finished recordings in the directory: found, listed and read, but changed only by [`Store::delete`].
-//! The directory itself is the index, so nothing can be out of step with it. A [`Catalog`] needs no lock:
-//! another process may record to the directory meanwhile.
+//! The directory itself is the truth: the [index](super::index) of a day is made again when its folder has
+//! changed. A [`Catalog`] needs no lock: another process may record to the directory meanwhile.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::civil::Date;
-use serde::Deserialize;
 
+use super::index::{Best, Day, Index};
 use super::links::DeadLinks;
 use super::{Names, Store};
 use crate::disk::{found, open_to_read, read_small};
 use crate::lock::lock;
-pub use crate::record::{Cursor, Filter, Page};
-use crate::record::{Id, Key, Record, parse_day};
 
-/// Most records read for one page of a search; the next page goes on from there.
+pub use crate::record::{Counts, Cursor, Filter, Order, Page};
+use crate::record::{Entry, Id, Key, Record, Zone, parse_day};
+use crate::tasks::give_way;
+
+/// Records read for the index of days that a page passes; the next page goes on from there.
 const SCAN_MAX: usize = 5000;
 
 /// Number of latest records that are read for the end of the newest recording.
@@ -31,75 +34,178 @@ const LATEST: usize = 20;
 /// get the same time stamp.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
-/// Names of a day's records with the starts of their recordings, latest first.
-type DayNames = Arc<Vec<(Timestamp, Id)>>;
-
-/// The day that was listed last. A day may have a hundred thousand recordings: to read the start of each
-/// takes seconds, and finished recordings do not change.
-#[derive(Debug)]
-struct Listed {
-    day: Date,
-    /// Time of the directory's last change, if that was long enough before the directory was read.
-    settled: Option<SystemTime>,
-    names: DayNames,
-}
-
 /// The finished recordings of a directory.
 #[derive(Debug)]
 pub struct Catalog {
     dir: PathBuf,
-    /// Names of the day that was listed last.
-    listed: Mutex<Option<Listed>>,
+    index: Index,
     dead_links: DeadLinks,
 }
 
 impl Catalog {
     /// The catalogue of a directory, which need not exist yet.
     #[must_use]
-    pub const fn new(dir: PathBuf) -> Self {
-        Self { dir, listed: Mutex::new(None), dead_links: DeadLinks::new() }
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir, index: Index::default(), dead_links: DeadLinks::new() }
     }
 
-    /// Lists finished recordings: the one that started last first.
+    /// Reads all days for the index, the latest first, until `is_stopped`. Meanwhile lists in another order than that of
+    /// starts, and counts, are of the days that were read: they say that they are not complete.
     ///
-    /// Costs a read of each record of the days it passes, except those of the day that was listed last,
-    /// and another one of each record it considers. Beside the output of `show`, one record is in memory
-    /// at a time.
+    /// Costs a read of each record.
+    pub fn build(&self, is_stopped: &AtomicBool) {
+        self.index.set_building(true);
+        for day in self.days().unwrap_or_default().into_iter().rev() {
+            // Errors come again when the day is asked for.
+            let _ = self.day(day, is_stopped);
+            if is_stopped.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+        self.index.set_building(false);
+    }
+
+    /// Lists finished recordings, in an order.
+    ///
+    /// Costs a read of each record of the page, and of each one of the days it passes that is not in the index. Other
+    /// orders than those of starts pass all days. Beside the output of `show`, one record is in memory at a time.
     ///
     /// # Errors
     /// A directory cannot be read.
     pub fn list<T>(
         &self,
         filter: &Filter,
+        order: Order,
         after: Option<&Cursor>,
         count_max: usize,
         show: impl Fn(&Record) -> T,
     ) -> io::Result<Page<T>> {
-        let mut page = Page { records: Vec::new(), next: None };
-        let mut scanned = 0;
-        for day in self.days_for(filter, after)? {
-            for (started_at, id) in self.names_of(day)?.iter() {
-                let place = Cursor::new(day, *started_at, id.clone());
-                if after.is_some_and(|after| place >= *after) {
+        if !order.is_by_start() {
+            return self.list_ranked(filter, order, after, count_max, show);
+        }
+        let mut days = self.days_for(filter)?;
+        if order == Order::Newest {
+            days.reverse();
+        }
+        let mut page = Page { records: Vec::new(), next: None, is_complete: true };
+        let (mut read, mut passed) = (0, None);
+        for day in days {
+            let is_before = |after: &Cursor| match order {
+                Order::Newest => day > after.day(),
+                _ => day < after.day(),
+            };
+            if after.is_some_and(is_before) {
+                continue;
+            }
+            if let Some(passed) = passed
+                && (page.records.len() == count_max || read >= SCAN_MAX)
+            {
+                page.next = Some(Cursor::behind(passed, order));
+                return Ok(page);
+            }
+            let (index, new) = self.day(day, &AtomicBool::new(false))?;
+            read += new;
+            let rank = |row: u32| {
+                let (started_at, facts) = index.facts(row);
+                order.rank(started_at, facts)
+            };
+            let mut rows = index.met_by(filter)?;
+            rows.sort_by_key(|row| std::cmp::Reverse(rank(*row)));
+            for row in rows {
+                let rank = rank(row);
+                if after.map_or(Ok(false), |after| reaches(after, rank, day, &index, row))? {
                     continue;
                 }
-                if page.records.len() == count_max || scanned == SCAN_MAX {
+                if page.records.len() == count_max {
                     return Ok(page);
                 }
-                scanned += 1;
-                let key = Key::new(day, id.clone());
-                // A record that is gone meanwhile, or belongs to another program, is passed over.
-                if let Ok(Some(text)) = self.text(&key)
-                    && filter.may_be_met_by(&text)
-                    && let Ok(Some(record)) = record_of(&key, &text)
-                {
-                    page.records.push(show(&record));
-                }
-                page.next = Some(place);
+                let key = Key::new(day, index.id(row)?);
+                page.next =
+                    Some(Cursor::new(day, index.facts(row).0, key.id().clone()).ranked(rank));
+                page.records.extend(self.shown(&key, &show));
             }
+            passed = Some(day);
         }
         page.next = None;
         Ok(page)
+    }
+
+    /// Lists in an order that all days must be looked at for.
+    fn list_ranked<T>(
+        &self,
+        filter: &Filter,
+        order: Order,
+        after: Option<&Cursor>,
+        count_max: usize,
+        show: impl Fn(&Record) -> T,
+    ) -> io::Result<Page<T>> {
+        let mut best = Best::new(count_max + 1);
+        let mut days = HashMap::new();
+        let is_complete = self.fold(filter, |day, index, row| {
+            let (started_at, facts) = index.facts(row);
+            let rank = order.rank(started_at, facts);
+            if !after.map_or(Ok(false), |after| reaches(after, rank, day, index, row))? {
+                best.offer(rank, day, row);
+                days.entry(day).or_insert_with(|| Arc::clone(index));
+            }
+            Ok(())
+        })?;
+        let mut page = Page { records: Vec::new(), next: None, is_complete };
+        let list = best.into_list();
+        for (rank, day, row) in list.iter().take(count_max) {
+            let Some(index) = days.get(day) else { continue };
+            let key = Key::new(*day, index.id(*row)?);
+            let place = Cursor::new(*day, index.facts(*row).0, key.id().clone());
+            page.next = Some(place.ranked(*rank));
+            page.records.extend(self.shown(&key, &show));
+        }
+        if list.len() <= count_max {
+            page.next = None;
+        }
+        Ok(page)
+    }
+
+    /// Counts the recordings that meet a filter, by the days of a zone.
+    ///
+    /// Costs a read of each record that is not in the index.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub fn count(&self, filter: &Filter, zone: &Zone) -> io::Result<Counts> {
+        let mut counts = Counts::default();
+        counts.is_complete = self.fold(filter, |_, index, row| {
+            counts.add(zone.day_of(index.facts(row).0));
+            Ok(())
+        })?;
+        Ok(counts)
+    }
+
+    /// Has `take` look at each recording that meets a filter. Returns whether these were all: while the index is being
+    /// built, days are left out that are not in it yet.
+    fn fold(
+        &self,
+        filter: &Filter,
+        mut take: impl FnMut(Date, &Arc<Day>, u32) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let mut is_complete = true;
+        for day in self.days_for(filter)? {
+            let slot = self.index.slot(day);
+            let is_known = || slot.try_lock().is_ok_and(|known| known.is_some());
+            if self.index.is_building() && !is_known() {
+                is_complete = false;
+                continue;
+            }
+            let (index, _) = self.day(day, &AtomicBool::new(false))?;
+            for row in index.met_by(filter)? {
+                take(day, &index, row)?;
+            }
+        }
+        Ok(is_complete)
+    }
+
+    /// The record, as `show` makes it. One that is gone meanwhile, or belongs to another program, is passed over.
+    fn shown<T>(&self, key: &Key, show: impl Fn(&Record) -> T) -> Option<T> {
+        Some(show(&self.record(key).ok()??))
     }
 
     /// Reads the record of one finished recording.
@@ -146,15 +252,11 @@ impl Catalog {
         Ok(days)
     }
 
-    /// The days that a listing asks for, latest first.
-    fn days_for(&self, filter: &Filter, after: Option<&Cursor>) -> io::Result<Vec<Date>> {
+    /// The days that a listing asks for, oldest first.
+    fn days_for(&self, filter: &Filter) -> io::Result<Vec<Date>> {
         let mut days = self.days()?;
-        days.retain(|day| {
-            filter.from.is_none_or(|from| *day >= from)
-                && filter.to.is_none_or(|to| *day <= to)
-                && after.is_none_or(|cursor| *day <= cursor.day())
-        });
-        days.reverse();
+        self.index.keep(&days);
+        days.retain(|day| filter.wants(*day));
         Ok(days)
     }
 
@@ -176,42 +278,72 @@ impl Catalog {
         Some((published_s, keys.filter_map(|key| self.record(&key).ok()?).collect()))
     }
 
-    /// The start of a recording. `None` if its record is gone meanwhile, or belongs to another program.
-    fn start_of(&self, day: Date, id: &Id) -> Option<Timestamp> {
-        let text = self.text(&Key::new(day, id.clone())).ok()??;
-        let started: Started = serde_json::from_slice(&text).ok()?;
-        Some(started.started_at)
-    }
-
-    fn names_of(&self, day: Date) -> io::Result<DayNames> {
+    /// The index of a day, and the number of records that were read for it. Once `is_stopped`, it lacks those that
+    /// were not read yet, and is not kept.
+    fn day(&self, day: Date, is_stopped: &AtomicBool) -> io::Result<(Arc<Day>, usize)> {
+        let slot = self.index.slot(day);
+        let mut slot = lock(&slot);
         let dir = self.dir_of(day);
         let changed = fs::metadata(&dir)?.modified()?;
-        let mut listed = lock(&self.listed);
-        let last = listed.as_ref().filter(|listed| listed.day == day);
-        if let Some(last) = last.filter(|last| last.settled == Some(changed)) {
-            return Ok(Arc::clone(&last.names));
+        if let Some(known) = slot.as_ref().filter(|known| known.settled == Some(changed)) {
+            return Ok((Arc::clone(known), 0));
         }
         let is_settled = changed.elapsed().is_ok_and(|elapsed| elapsed >= SETTLED_AFTER);
-        let known = last.map(|last| Arc::clone(&last.names)).unwrap_or_default();
-        let known: HashMap<&Id, Timestamp> =
-            known.iter().map(|(started_at, id)| (id, *started_at)).collect();
-        let mut names = Vec::new();
+        let mut ids = Vec::new();
         for entry in fs::read_dir(dir)? {
-            let Some(id) = id_of(&entry?) else {
-                continue;
-            };
-            let started_at = known.get(&id).copied().or_else(|| self.start_of(day, &id));
-            names.extend(started_at.map(|started_at| (started_at, id)));
+            ids.extend(id_of(&entry?));
         }
-        names.sort_unstable_by(|a, b| b.cmp(a));
-        let names = DayNames::new(names);
-        let settled = is_settled.then_some(changed);
-        *listed = Some(Listed { day, settled, names: Arc::clone(&names) });
-        Ok(names)
+        let read = |id: &Id| {
+            let text = (!is_stopped.load(Ordering::Relaxed)).then(|| Key::new(day, id.clone()));
+            let entry = Entry::read(&self.text(&text?).ok()??)?;
+            (*entry.id == *id.as_str()).then_some(entry)
+        };
+        let (mut index, new) = Day::read(&self.index, &self.dir, slot.as_deref(), ids, read);
+        index.settled = is_settled.then_some(changed);
+        let index = Arc::new(index);
+        if !is_stopped.load(Ordering::Relaxed) {
+            *slot = Some(Arc::clone(&index));
+        }
+        Ok((index, new))
+    }
+}
+
+/// Whether a recording is at a place of a list, or earlier.
+fn reaches(after: &Cursor, rank: u64, day: Date, index: &Day, row: u32) -> io::Result<bool> {
+    let coarse = (rank, day, index.facts(row).0);
+    if coarse != after.coarse() {
+        return Ok(coarse > after.coarse());
+    }
+    Ok(index.id(row)? >= *after.id())
+}
+
+/// A thread that reads the recordings for the index. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Building {
+    is_stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
 impl Store {
+    /// Starts to [build](Catalog::build) the index, on a thread that gives way to all others; `None` if the system gives
+    /// no thread: then days are read as they are asked for.
+    pub fn build_index(self: &Arc<Self>) -> Option<Building> {
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let (store, told) = (Arc::clone(self), Arc::clone(&is_stopped));
+        let thread = thread::Builder::new().name("index".to_owned()).spawn(move || {
+            give_way();
+            store.catalog.build(&told);
+        });
+        Some(Building { is_stopped, thread: Some(thread.ok()?) })
+    }
+
     /// The finished recordings.
     #[must_use]
     pub const fn catalog(&self) -> &Catalog {
@@ -255,10 +387,4 @@ fn id_of(entry: &fs::DirEntry) -> Option<Id> {
 fn record_of(key: &Key, text: &[u8]) -> io::Result<Option<Record>> {
     let record: Record = serde_json::from_slice(text)?;
     Ok((record.id.as_ref() == Some(key.id())).then_some(record))
-}
-
-/// The start of a record's recording: a listing reads it of every record of a day.
-#[derive(Deserialize)]
-struct Started {
-    started_at: Timestamp,
 }

@@ -13,7 +13,7 @@ use super::{Config, ConfigError, Url, headers};
 use crate::log::say;
 use crate::outbox::dead;
 use crate::record::{End, Id, Record, State, Wav};
-use crate::store::catalog::{Catalog, Filter};
+use crate::store::catalog::{Catalog, Filter, Order};
 use crate::tasks;
 
 /// Arguments of `callreel webhook`.
@@ -160,7 +160,13 @@ fn test(args: &TestArgs) -> Result<bool, Error> {
 
 /// The end record of the newest recording in a directory, in JSON.
 fn newest_record(dir: &Path) -> io::Result<String> {
-    let page = Catalog::new(dir.to_owned()).list(&Filter::default(), None, 1, Record::clone)?;
+    let page = Catalog::new(dir.to_owned()).list(
+        &Filter::default(),
+        Order::Newest,
+        None,
+        1,
+        Record::clone,
+    )?;
     let newest = page.records.first();
     let newest = newest.ok_or_else(|| io::Error::other("there is no end record in it"))?;
     serde_json::to_string(newest).map_err(io::Error::from)

@@ -73,7 +73,8 @@ fn texts_are_compressed_for_clients_that_take_gzip() {
         assert!(unpacked(&packed) == plain.body, "{path}");
         assert!(packed.body.len() < plain.body.len() / 2, "{path}");
         for answer in [&plain, &packed] {
-            assert_eq!(answer.header("vary"), "accept-encoding", "{path}");
+            let mut varies = answer.headers.get_all("vary").iter();
+            assert!(varies.any(|by| by == "accept-encoding"), "{path}");
         }
         let head = recorder.ask("HEAD", path, &[GZIP]);
         assert_eq!(head.header("content-length"), plain.body.len().to_string(), "{path}");

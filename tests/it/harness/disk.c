@@ -52,11 +52,15 @@ static int is_below(const char *path) {
     return dir && path && strncmp(path, dir, strlen(dir)) == 0;
 }
 
+/* The path of an open file; none of a file without a name, which no end of the process leaves behind. */
 static const char *path_of(int fd, char *into) {
     char link[64];
+    const char gone[] = " (deleted)";
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, into, PATH_MAX - 1);
+    ssize_t name = length - (ssize_t)strlen(gone);
     into[length < 0 ? 0 : length] = 0;
+    if (name > 0 && strcmp(into + name, gone) == 0) into[0] = 0;
     return into;
 }
 

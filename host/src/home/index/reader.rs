@@ -16,7 +16,7 @@ use super::{ENDING, Indexed};
 use crate::home::{Fault, Home};
 use crate::instance::Instance;
 use crate::lock::lock;
-use crate::record::{Cursor, Filter, Id, Key, Page, Record};
+use crate::record::{Cursor, Filter, Id, Key, Order, Page, Record};
 use crate::tasks;
 
 /// Lines of whole days that are looked at for one page of a search; the next page goes on from there.
@@ -122,7 +122,7 @@ impl Library {
         after: Option<&Cursor>,
         count_max: usize,
     ) -> Result<Page<Listed>, Fault> {
-        let mut page = Page { records: Vec::new(), next: None };
+        let mut page = Page { records: Vec::new(), next: None, is_complete: true };
         let mut days = Days::new(self, filter, after);
         let (mut passed, mut scanned) = (0, 0);
         while let Some(day) = days.next().await? {
@@ -140,7 +140,7 @@ impl Library {
                 page.next = goes_on;
                 return Ok(page);
             }
-            page.next = Some(Cursor::behind(day));
+            page.next = Some(Cursor::behind(day, Order::Newest));
         }
         page.next = None;
         Ok(page)
