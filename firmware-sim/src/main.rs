@@ -35,7 +35,7 @@ fn main() -> ! {
     board::start(core.SYST);
     log::start();
     defmt::info!("callreel appliance: {=usize} calls at once", net::CALLS_MAX);
-    let (front, recorder) = start(reset);
+    let (front, recorder) = start(reset, net::make_places());
     let mut is_busy = false;
     loop {
         board::feed_watchdog();
@@ -52,13 +52,16 @@ fn main() -> ! {
 /// for ever.
 #[cfg(target_os = "none")]
 #[inline(never)]
-fn start(reset: board::Reset) -> (&'static RefCell<net::Front>, &'static mut recorder::Recorder) {
+fn start(
+    reset: board::Reset,
+    places: &'static mut net::Places,
+) -> (&'static RefCell<net::Front>, &'static mut recorder::Recorder) {
     static FRONT: StaticCell<RefCell<net::Front>> = StaticCell::new();
     static DEVICE: StaticCell<card::PatientCard> = StaticCell::new();
     static CARD: StaticCell<Card<&card::PatientCard>> = StaticCell::new();
     static RECORDER: StaticCell<recorder::Recorder> = StaticCell::new();
 
-    let front = &*FRONT.init_with(|| RefCell::new(net::Front::start(reset)));
+    let front = &*FRONT.init_with(|| RefCell::new(net::Front::start(reset, places)));
     let device = &*DEVICE.init_with(|| card::PatientCard::start(front));
     let card = &*CARD.init_with(|| RefCell::new(None));
     (front, RECORDER.init_with(|| recorder::Recorder::new(front, device, card)))

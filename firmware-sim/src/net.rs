@@ -140,11 +140,13 @@ pub struct Front {
     pub card: CardStatus,
 }
 
+/// Places of all sockets.
+pub(crate) type Places = [SocketStorage<'static>; CONNECTIONS_MAX + services::SOCKETS];
+
 type Windows = ([u8; RX_BYTES], [u8; TX_BYTES]);
 
 static ENET: ConstStaticCell<Enet> = ConstStaticCell::new(Enet::new());
-static SOCKETS: ConstStaticCell<[SocketStorage<'static>; CONNECTIONS_MAX + services::SOCKETS]> =
-    ConstStaticCell::new([SocketStorage::EMPTY; CONNECTIONS_MAX + services::SOCKETS]);
+static SOCKETS: StaticCell<Places> = StaticCell::new();
 static WINDOWS: ConstStaticCell<[Windows; CONNECTIONS_MAX]> =
     ConstStaticCell::new([([0; RX_BYTES], [0; TX_BYTES]); CONNECTIONS_MAX]);
 static BUFFERS: ConstStaticCell<[[u8; BUFFER_BYTES]; CONNECTIONS_MAX]> =
@@ -157,10 +159,10 @@ impl Front {
     /// Makes the sockets. They are silent until [`configure`](Self::configure). Must be called once. Not
     /// inlined, so that its parts leave the stack.
     #[inline(never)]
-    pub(crate) fn start(reset: Reset) -> Self {
+    pub(crate) fn start(reset: Reset, places: &'static mut Places) -> Self {
         let enet = ENET.take();
         enet.start(board::hardware_address());
-        let mut sockets = SocketSet::new(&mut SOCKETS.take()[..]);
+        let mut sockets = SocketSet::new(&mut places[..]);
         let mut parts = WINDOWS.take().iter_mut().zip(BUFFERS.take());
         let connections = [(); CONNECTIONS_MAX].map(|()| {
             let ((rx, tx), buffer) = parts.next().expect("as many as connections");
@@ -518,6 +520,13 @@ impl Front {
         connection.active_ms = board::uptime_ms();
         connection.phase = Phase::Closing;
     }
+}
+
+/// Makes places for the sockets: an empty one is not all zeros, so as a constant they would take flash. Must be
+/// called once, before much is on the stack.
+#[inline(never)]
+pub(crate) fn make_places() -> &'static mut Places {
+    SOCKETS.init_with(|| [const { SocketStorage::EMPTY }; _])
 }
 
 /// Makes a call in its memory. Not inlined: the stack holds one call at a time.
