@@ -127,6 +127,20 @@ impl Opening {
             codec: Codec::Mulaw,
         }
     }
+
+    /// Provider of the stream.
+    #[cfg(not(feature = "formats"))]
+    #[must_use]
+    pub const fn provider(&self) -> Provider {
+        Provider::Twilio
+    }
+
+    /// Provider of the stream.
+    #[cfg(feature = "formats")]
+    #[must_use]
+    pub const fn provider(&self) -> Provider {
+        self.provider
+    }
 }
 
 /// Counts of a recording's messages and samples.

@@ -19,4 +19,5 @@ pub mod queue;
 mod record;
 pub mod retention;
 pub mod settings;
+pub mod starts;
 pub mod store;

@@ -2,14 +2,14 @@
 
 use core::fmt::{self, Write as _};
 
-use callreel_core::frame::PeerError;
+use callreel_core::frame::{PeerError, Track, Tracks};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::names;
 use callreel_core::wav::Spec;
 use embedded_sdmmc::BlockDevice;
 use heapless::String;
 
-use crate::call::{Id, Origin, Summary};
+use crate::call::{Id, Opening, Origin, Summary};
 use crate::clock::Clock;
 use crate::fat::{self, File, Volume};
 
@@ -74,7 +74,24 @@ pub fn is_record_of(block: &[u8], id: &Id) -> bool {
     })
 }
 
-pub(crate) fn put_origin(text: &mut dyn fmt::Write, origin: &Origin) {
+/// Adds what is known at the start of a recording, each member with a comma. Not inlined: the device has little
+/// flash.
+#[inline(never)]
+pub(crate) fn put_start(text: &mut dyn fmt::Write, opening: &Opening, clock: Clock) {
+    put_word(text, "provider", opening.provider().name());
+    put_origin(text, &opening.origin);
+    if let Some(start) = clock.at(opening.started_ms) {
+        let _ = write!(text, r#""started_at":"{start}","#);
+    }
+    let tracks = match opening.tracks {
+        Tracks::Both => r#""inbound","outbound""#,
+        Tracks::One(Track::Inbound) => r#""inbound""#,
+        Tracks::One(Track::Outbound) => r#""outbound""#,
+    };
+    let _ = write!(text, r#""tracks":[{tracks}],"#);
+}
+
+fn put_origin(text: &mut dyn fmt::Write, origin: &Origin) {
     put_word(text, "stream_id", &origin.stream_id);
     put_word(text, "call_id", &origin.call_id);
     put_word(text, "account_id", &origin.account_id);

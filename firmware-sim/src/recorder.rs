@@ -10,6 +10,7 @@ use callreel_firmware_sim::fat::{self, Entry, Reader, Volume};
 use callreel_firmware_sim::http::Refusal;
 use callreel_firmware_sim::retention::{Retention, Step};
 use callreel_firmware_sim::settings::{self, Settings};
+use callreel_firmware_sim::starts::Starts;
 use callreel_firmware_sim::store::{self, Card, Error, Kind, Maker, Recording, Recovery};
 use embedded_sdmmc::Block;
 use embedded_sdmmc::sdcard::spi::Error as SdError;
@@ -38,6 +39,7 @@ pub(crate) struct Recorder {
     card: &'static Card<Device>,
     recordings: [Option<Recording<'static, Device>>; CALLS_MAX],
     retention: Retention,
+    starts: Starts,
     next_number: u32,
     mount_at_ms: u64,
     /// The second of the uptime for which the card has been told the time.
@@ -58,6 +60,7 @@ impl Recorder {
             card,
             recordings: [const { None }; CALLS_MAX],
             retention: Retention::new(0),
+            starts: Starts::default(),
             next_number: 1,
             mount_at_ms: 0,
             stamped_s: 0,
@@ -147,6 +150,7 @@ impl Recorder {
                     recovery.keep_free_bytes
                 );
                 self.retention = Retention::new(recovery.keep_free_bytes);
+                self.starts = recovery.starts;
                 self.next_number = recovery.next_number;
                 self.status.ready_ms = board::uptime_ms() as u32;
                 self.status.recovered += recovery.recovered;
@@ -186,6 +190,7 @@ impl Recorder {
             Ok(recording) => {
                 defmt::info!("call {=usize}: recording {=u32}, {}", slot, number, spec);
                 self.next_number += 1;
+                self.note_start(slot, &recording);
                 self.recordings[slot] = Some(recording);
             }
             Err(error) => {
@@ -195,6 +200,19 @@ impl Recorder {
             }
         }
         true
+    }
+
+    /// Notes the start of a recording. An error that lasts ends the call at the next write.
+    #[inline(never)]
+    fn note_start(&self, slot: usize, recording: &Recording<'_, Device>) {
+        let clock = self.front.borrow().clock;
+        let mut card = self.card.borrow_mut();
+        let Some(volume) = card.as_mut() else { return };
+        let (number, opening) = (recording.number(), recording.opening());
+        if let Err(error) = self.starts.note(volume, slot, number, opening, clock) {
+            let reason = Error::from(error).reason();
+            defmt::warn!("recording {=u32}: its start is not noted: {=str}", number, reason);
+        }
     }
 
     #[inline(never)]
@@ -411,7 +429,8 @@ fn prepare(
 ) -> Result<Recovery, fat::Error<SdError>> {
     volume.open()?;
     let is_new = read_settings(front, volume)?;
-    let recovery = store::mount(volume)?;
+    let mut recovery = store::mount(volume)?;
+    recovery.starts.begin(volume)?;
     // A full card is of use without a count.
     match is_new.then(|| settings::begin_count(volume)) {
         None | Some(Ok(()) | Err(fat::Error::Full)) => Ok(recovery),

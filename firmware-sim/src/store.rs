@@ -3,7 +3,6 @@
 use core::cell::RefCell;
 use core::fmt::{self, Write as _};
 
-use callreel_core::frame::{Provider, Track, Tracks};
 use callreel_core::g711::SAMPLE_RATE_HZ;
 use callreel_core::names::End;
 use callreel_core::wav::{self, Encoding, Length, Spec};
@@ -12,9 +11,10 @@ use embedded_sdmmc::{Block, BlockDevice};
 
 use crate::call::{Ended, Id, Opening, Origin};
 use crate::fat::{self, Entry, File, Reader, Volume};
-use crate::record::{RECORDER, Text, put, put_content, put_origin, put_word, samples_a_ms};
+use crate::record::{RECORDER, Text, put, put_content, put_start, put_word, samples_a_ms};
 use crate::retention::Removal;
 use crate::settings::BOOTS_FILE;
+use crate::starts::{self, Starts};
 
 pub use crate::files::{Kind, name, parse_name, parse_url_name};
 pub use crate::record::{Maker, is_record_of};
@@ -99,6 +99,8 @@ pub struct Recovery {
     pub next_number: u32,
     /// Bytes to keep free, by the card's [`KEEP_FREE`] file; 0 without that file.
     pub keep_free_bytes: u64,
+    /// The file of the starts of recordings.
+    pub starts: Starts,
 }
 
 /// A file in the recordings' folder, `KEEPFREE.TXT`: a number of MiB in decimal digits. While less is
@@ -177,7 +179,11 @@ fn recover_all<D: BlockDevice>(volume: &mut Volume<D>) -> Result<Recovery, fat::
         if entry.name == KEEP_FREE {
             keep_free = Some(*entry);
         }
-        void_files += u32::from(entry.name == BOOTS_FILE && entry.size == 0);
+        let is_own = [BOOTS_FILE, starts::FILE].contains(&entry.name);
+        void_files += u32::from(is_own && entry.size == 0);
+        if entry.name == starts::FILE && entry.size > 0 {
+            recovery.starts = Starts::found(entry);
+        }
         let Some((number, kind)) = parse_name(&entry.name) else { return };
         if marks.see(number) {
             newest = Some(*entry);
@@ -213,7 +219,7 @@ fn recover_all<D: BlockDevice>(volume: &mut Volume<D>) -> Result<Recovery, fat::
     while void_files > 0
         && let Some(entry) = volume.next_entry(&mut cursor)?
     {
-        let is_small = entry.name == BOOTS_FILE
+        let is_small = [BOOTS_FILE, starts::FILE].contains(&entry.name)
             || matches!(parse_name(&entry.name), Some((_, Kind::EndRecord)));
         if is_small && entry.size == 0 {
             while !volume.delete(&entry)? {}
@@ -226,10 +232,11 @@ fn recover_all<D: BlockDevice>(volume: &mut Volume<D>) -> Result<Recovery, fat::
     {
         let Some((number, Kind::Audio)) = parse_name(&entry.name) else { continue };
         if !marks.has(number) {
-            recovery.recovered += u32::from(recover(volume, &entry, number)?);
+            recovery.recovered += u32::from(recover(volume, &entry, number, &recovery.starts)?);
             unfinished -= 1;
         }
     }
+    recovery.starts.clear(volume)?;
     if let Some(entry) = keep_free {
         recovery.keep_free_bytes = read_mebibytes(volume, &entry)? << 20;
     }
@@ -254,6 +261,7 @@ fn recover<D: BlockDevice>(
     volume: &mut Volume<D>,
     entry: &Entry,
     number: u32,
+    starts: &Starts,
 ) -> Result<bool, fat::Error<D::Error>> {
     let mut block = Block::new();
     volume.read(&mut Reader::new(entry), &mut block)?;
@@ -268,11 +276,15 @@ fn recover<D: BlockDevice>(
     }
     let whole = bytes - bytes % u32::from(spec.sample_frame_bytes());
     volume.patch_start(entry, &wav::header(spec, Length::Bytes(whole)))?;
+    let members = starts.members(volume, number, &mut block)?;
     let mut file = File::new_small(name(number, Kind::EndRecord));
     let mut text = Text { volume, file: &mut file, result: Ok(()) };
     let samples = whole / u32::from(spec.sample_frame_bytes());
     // The text keeps the error.
-    let _ = write!(text, r#"{{"schema":1,"id":"R{number:07}","state":"recovered","end":"none""#);
+    let _ = write!(
+        text,
+        r#"{{"schema":1,{members}"id":"R{number:07}","state":"recovered","end":"none""#
+    );
     put_content(&mut text, spec, samples);
     let _ = text.write_str("}\n");
     text.finish()?;
@@ -364,16 +376,6 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         Ok(())
     }
 
-    #[cfg(not(feature = "formats"))]
-    const fn provider(&self) -> Provider {
-        Provider::Twilio
-    }
-
-    #[cfg(feature = "formats")]
-    const fn provider(&self) -> Provider {
-        self.opening.provider
-    }
-
     /// Completes the file and writes its end record.
     ///
     /// # Errors
@@ -382,7 +384,9 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         let is_last = match ended.end {
             End::Stop => true,
             // Some providers end a stream by closing the connection.
-            End::Close => cfg!(feature = "formats") && !self.provider().habits().ends_with_stop,
+            End::Close => {
+                cfg!(feature = "formats") && !self.opening.provider().habits().ends_with_stop
+            }
             _ => false,
         };
         let is_whole = is_last && ended.summary.lost == 0;
@@ -409,7 +413,6 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         ended: &Ended,
         maker: Maker<'_>,
     ) -> Result<(), Error<D::Error>> {
-        let provider = self.provider().name();
         let Self { writer, number, opening, .. } = self;
         let spec = writer.spec();
         let samples = writer.data_bytes() / u32::from(spec.sample_frame_bytes());
@@ -424,22 +427,21 @@ impl<'a, D: BlockDevice> Recording<'a, D> {
         put_word(view, "instance", maker.instance);
         let _ = write!(view, r#""id":"R{number:07}","state":"{state}","#);
         put_word(view, "reason", reason.unwrap_or_default());
-        let _ = write!(view, r#""end":"{}","provider":"{provider}","#, ended.end.name());
-        put_origin(view, &opening.origin);
-        let (started_ms, ended_ms) = (opening.started_ms, ended.ended_ms);
-        if let Some((start, end)) = maker.clock.at(started_ms).zip(maker.clock.at(ended_ms)) {
-            let _ = write!(view, r#""started_at":"{start}","ended_at":"{end}","#);
+        let _ = write!(view, r#""end":"{}","#, ended.end.name());
+        put_start(view, &opening, maker.clock);
+        if let Some(end) = maker.clock.at(ended.ended_ms) {
+            let _ = write!(view, r#""ended_at":"{end}","#);
         }
-        put(view, "", "elapsed_ms", ended_ms.saturating_sub(started_ms) as u32);
-        let tracks = match opening.tracks {
-            Tracks::Both => r#""inbound","outbound""#,
-            Tracks::One(Track::Inbound) => r#""inbound""#,
-            Tracks::One(Track::Outbound) => r#""outbound""#,
-        };
-        let _ = write!(view, r#","tracks":[{tracks}]"#);
+        let elapsed_ms = ended.ended_ms.saturating_sub(opening.started_ms);
+        put(view, "", "elapsed_ms", elapsed_ms as u32);
         put_content(view, spec, samples);
         ended.summary.put(view, samples_a_ms(spec));
         Ok(text.finish()?)
+    }
+
+    /// Its start.
+    pub const fn opening(&self) -> &Opening {
+        &self.opening
     }
 
     /// Whether the recording is of the stream or call of this id.

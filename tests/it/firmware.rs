@@ -104,6 +104,7 @@ fn main() {
         Trial::test("a_main_loop_that_stands_still_is_restarted", a_standstill),
         Trial::test("power_may_go_between_any_two_writes", cards::a_cut_after_each_write),
         Trial::test("so_it_may_on_a_fat32", cards::a_cut_after_each_write_of_fat32),
+        Trial::test("a_noted_start_is_of_one_recording_alone", cards::a_noted_start),
         Trial::test("a_card_of_32_gb_is_recorded_to", cards::a_card_of_32_gb),
         Trial::test("calls_come_at_once_beside_6000_recordings", cards::six_thousand_recordings),
         Trial::test("the_oldest_recordings_give_way", cards::the_oldest_give_way),
@@ -423,7 +424,18 @@ fn a_power_cut() -> Outcome {
                 .find(|index| mono_file(&codes_of(cut * 10 + index, samples)) == file);
             let index = index.ok_or_else(|| format!("recording {number} has other audio"))?;
             indices.push(index);
-            ensure(bench.end_record(number)?["state"] == "recovered", || "no record".into())?;
+            let (record, call) = (bench.end_record(number)?, cut * 10 + index);
+            let is_told = record["state"] == "recovered"
+                && record["stream_id"] == format!("MZ{call}")
+                && record["call_id"] == format!("CA{call}")
+                && (&record["provider"], &record["tracks"])
+                    == (&json!("twilio"), &json!(["inbound"]));
+            let strange = strange_fields(&record);
+            ensure(is_told && strange.is_empty(), || format!("{record}; {strange:?}"))?;
+            for id in [format!("MZ{call}"), format!("CA{call}")] {
+                let (names, name) = (bench.names_of(&id)?, format!("R{number:07}.wav"));
+                ensure(names == [name.as_str()], || format!("{id}: {names:?}, not {name}"))?;
+            }
             kept.push(file);
         }
         indices.sort_unstable();

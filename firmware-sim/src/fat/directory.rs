@@ -48,7 +48,7 @@ pub struct Cursor {
 }
 
 /// The place of a directory entry on the card.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot {
     block: u32,
     index_in_block: u32,
@@ -62,7 +62,7 @@ impl Slot {
 }
 
 /// A file's entry in its directory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// Eight characters and three of extension, padded with blanks.
     pub name: [u8; 11],

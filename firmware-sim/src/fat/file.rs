@@ -58,6 +58,11 @@ impl File {
         file
     }
 
+    /// The file's entry; `None` before its first bytes are accepted.
+    pub fn entry(&self) -> Option<Entry> {
+        self.entry
+    }
+
     /// Bytes accepted so far. Each has a place on the card.
     pub fn size(&self) -> u32 {
         self.blocks * BLOCK_BYTES as u32 + self.tail_bytes as u32
@@ -205,12 +210,26 @@ impl<D: BlockDevice> Volume<D> {
         if bytes.len() > BLOCK_BYTES || bytes.len() as u64 > u64::from(entry.size) {
             return Err(Error::Position);
         }
-        if !self.layout.holds(entry.cluster) {
-            return Err(Error::Corrupt);
-        }
-        let block = self.layout.data_block(entry.cluster, 0);
-        self.work.load(&self.device, block)?[..bytes.len()].copy_from_slice(bytes);
-        self.work.store(&self.device)
+        self.rewrite(entry, 0, |block| {
+            block[..bytes.len()].copy_from_slice(bytes);
+            true
+        })
+    }
+
+    /// Has `change` change block `index` of a file that is not being written, and writes it if that returns true.
+    /// Bytes behind the file's end stay unread.
+    ///
+    /// # Errors
+    /// `Card`; `Corrupt`, also when the file has no such block.
+    pub fn rewrite(
+        &mut self,
+        entry: &Entry,
+        index: u32,
+        change: impl FnOnce(&mut [u8; BLOCK_BYTES]) -> bool,
+    ) -> Result<(), D> {
+        let at = self.reader_at(entry, index * BLOCK_BYTES as u32, 0)?.block_at(&self.layout);
+        let block = self.work.load(&self.device, at.ok_or(Error::Corrupt)?)?;
+        if change(block) { self.work.store(&self.device) } else { Ok(()) }
     }
 
     fn write_tail(&mut self, file: &File) -> Result<(), D> {

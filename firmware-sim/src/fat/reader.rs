@@ -2,6 +2,7 @@
 
 use embedded_sdmmc::{Block, BlockDevice, BlockIdx};
 
+use super::layout::Layout;
 use super::{BLOCK_BYTES, Entry, Error, Result, Volume};
 
 /// A place in a file that is being read.
@@ -30,6 +31,12 @@ impl Reader {
     /// Whether this reads the file of `entry`.
     pub fn is_of(&self, entry: &Entry) -> bool {
         self.first_cluster == entry.cluster
+    }
+
+    /// The card's block at the place, which must not be the end of a cluster.
+    pub(super) fn block_at(&self, layout: &Layout) -> Option<u32> {
+        let is_there = layout.holds(self.cluster);
+        is_there.then(|| layout.data_block(self.cluster, self.block_in_cluster))
     }
 
     /// Bytes still to read.
@@ -71,10 +78,7 @@ impl<D: BlockDevice> Volume<D> {
             reader.cluster = self.next_in_chain(reader.cluster)?.ok_or(Error::Corrupt)?;
             reader.block_in_cluster = 0;
         }
-        if !self.layout.holds(reader.cluster) {
-            return Err(Error::Corrupt);
-        }
-        let at = self.layout.data_block(reader.cluster, reader.block_in_cluster);
+        let at = reader.block_at(&self.layout).ok_or(Error::Corrupt)?;
         self.device.read(core::slice::from_mut(block), BlockIdx(at))?;
         let skip = core::mem::take(&mut reader.skip);
         let bytes = reader.bytes_left.min(BLOCK_BYTES as u32 - skip);

@@ -8,11 +8,13 @@ use std::process::Command;
 
 use callreel_core::names::End;
 use callreel_firmware_sim::call::{Ended, Id, Opening, Origin, Summary};
+use callreel_firmware_sim::clock::Clock;
 use callreel_firmware_sim::fat::{self, Reader, Volume};
 use callreel_firmware_sim::qemu;
 use callreel_firmware_sim::retention::Retention;
 use callreel_firmware_sim::settings;
-use callreel_firmware_sim::store::{self, Card, Maker, Recording, Recovery};
+use callreel_firmware_sim::starts::Starts;
+use callreel_firmware_sim::store::{self, Card, Kind, Maker, Recording, Recovery};
 use embedded_sdmmc::Block;
 use libtest_mimic::Failed;
 use rustix::fs::{SeekFrom, seek};
@@ -55,8 +57,10 @@ fn cut_after_each_write(name: &str, fat_bits: u32) -> Outcome {
         }
     }
     let mut names = names_on(card).map_err(|error| format!("{error:?}"))?;
-    let count = names.iter().position(|name| name == b"BOOTS   TXT");
-    names.remove(count.ok_or("the count of the boots is lost")?);
+    for own in [b"BOOTS   TXT", b"STARTS  TXT"] {
+        let place = names.iter().position(|name| name == own);
+        names.remove(place.ok_or("a file of the appliance's own is lost")?);
+    }
     let last = [store::Kind::Audio, store::Kind::EndRecord].map(|kind| store::name(LAST, kind));
     ensure(names == last, || format!("the files at the end: {names:?}"))?;
     println!("{} writes; {mended} recordings mended, {removed} removed", writes.len());
@@ -120,11 +124,11 @@ fn mount(disk: &Disk) -> Result<Recovery, String> {
     Ok(recovery)
 }
 
-fn opening() -> Opening {
+fn opening(number: u32) -> Opening {
     let id = Id::try_from("0123456789-123456789-123456789-123456789").expect("40 bytes");
     // With all that fits into it an end record takes two blocks, and on a small card two clusters.
     Opening::new(Origin {
-        stream_id: id.clone(),
+        stream_id: stream_id(number),
         call_id: id.clone(),
         account_id: id,
         parameters: "\"a\":\"0123456789\",".repeat(5).as_str().try_into().expect("80 bytes"),
@@ -132,13 +136,18 @@ fn opening() -> Opening {
     })
 }
 
+/// The id of the stream of a recording.
+fn stream_id(number: u32) -> Id {
+    Id::try_from(format!("MZ23456789-123456789-123456789-{number:09}").as_str()).expect("40 bytes")
+}
+
 fn ended() -> Ended {
     Ended { end: End::Stop, summary: Summary::default(), ended_ms: 0 }
 }
 
-/// Recordings of one frame before the calls of the test of cuts: with those of two calls the first
-/// cluster of the folder is full.
-const SHORT: u32 = 5;
+/// Recordings of one frame before the calls of the test of cuts: with those of two calls, and two files of the
+/// appliance's own, the first cluster of the folder is full.
+const SHORT: u32 = 4;
 const LAST: u32 = SHORT + 3;
 
 /// Frames of the last call: more than the clusters that a recording gets at a time.
@@ -147,15 +156,17 @@ const LAST_FRAMES: usize = 420;
 /// Records short calls, and two by turns, and counts a boot. Then records a last one, while all others are removed.
 fn record_and_remove(disk: &Disk) -> Result<(), store::Error<PowerCut>> {
     let card: Card<&Disk> = RefCell::new(Some(Volume::new(disk)));
-    store::mount(card.borrow_mut().as_mut().expect("just made"))?;
+    let mut starts = store::mount(card.borrow_mut().as_mut().expect("just made"))?.starts;
+    settings::begin_count(card.borrow_mut().as_mut().expect("just made"))?;
+    starts.begin(card.borrow_mut().as_mut().expect("just made"))?;
     for number in 1..=SHORT {
-        let mut short = Recording::begin(&card, number, opening())?;
+        let mut short = begin(&card, &starts, number)?;
         short.write(&voice(number as usize, 0))?;
         short.finish(&ended(), Maker::default())?;
     }
     let mut calls = Vec::new();
     for number in SHORT + 1..LAST {
-        calls.push(Recording::begin(&card, number, opening())?);
+        calls.push(begin(&card, &starts, number)?);
     }
     for frame in 0..60 {
         for call in &mut calls {
@@ -163,12 +174,11 @@ fn record_and_remove(disk: &Disk) -> Result<(), store::Error<PowerCut>> {
         }
     }
     calls.into_iter().try_for_each(|call| call.finish(&ended(), Maker::default()))?;
-    settings::begin_count(card.borrow_mut().as_mut().expect("just made"))?;
     while !card.borrow().as_ref().is_some_and(Volume::is_checked) {
         card.borrow_mut().as_mut().expect("just made").check()?;
     }
     let mut retention = Retention::new(u64::MAX);
-    let mut last = Recording::begin(&card, LAST, opening())?;
+    let mut last = begin(&card, &starts, LAST)?;
     for frame in 0..LAST_FRAMES {
         last.write(&voice(LAST as usize, frame))?;
         let mut card = card.borrow_mut();
@@ -176,6 +186,67 @@ fn record_and_remove(disk: &Disk) -> Result<(), store::Error<PowerCut>> {
         retention.step(volume, |number, _| number == LAST)?;
     }
     last.finish(&ended(), Maker::default())
+}
+
+/// Begins a recording, as the appliance does.
+fn begin<'d>(
+    card: &'d Card<&'d Disk>,
+    starts: &Starts,
+    number: u32,
+) -> Result<Recording<'d, &'d Disk>, store::Error<PowerCut>> {
+    let recording = Recording::begin(card, number, opening(number))?;
+    let (mut card, call) = (card.borrow_mut(), number as usize % 3);
+    let volume = card.as_mut().expect("just made");
+    starts.note(volume, call, number, recording.opening(), Clock::default())?;
+    Ok(recording)
+}
+
+/// The end record of a recording; `None` if there is none.
+fn record_of(
+    volume: &mut Volume<&Disk>,
+    number: u32,
+) -> Result<Option<String>, fat::Error<PowerCut>> {
+    let name = store::name(number, Kind::EndRecord);
+    let Some(entry) = volume.find(name)? else { return Ok(None) };
+    let (mut reader, mut block, mut text) = (Reader::new(&entry), Block::new(), Vec::new());
+    while reader.bytes_left() > 0 {
+        let bytes = volume.read(&mut reader, &mut block)?;
+        text.extend(&block.contents[..bytes]);
+    }
+    Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// A person removes the files of a card, so that its numbers begin again. The start that was noted for the old
+/// recording does not pass for that of the new one, which the power takes before its own is noted.
+pub(crate) fn a_noted_start() -> Outcome {
+    let image = place("starts")?.join("card.img");
+    qemu::make_card(&image, 8)?;
+    let disk = Disk::new(fs::read(&image)?);
+    let told = |is_noted: bool| -> Result<String, store::Error<PowerCut>> {
+        let card: Card<&Disk> = RefCell::new(Some(Volume::new(&disk)));
+        let mut starts = store::mount(card.borrow_mut().as_mut().expect("just made"))?.starts;
+        starts.begin(card.borrow_mut().as_mut().expect("just made"))?;
+        drop(match is_noted {
+            true => begin(&card, &starts, 1)?,
+            false => Recording::begin(&card, 1, opening(1))?,
+        });
+        // The power is cut and comes again.
+        let mut volume = Volume::new(&disk);
+        store::mount(&mut volume)?;
+        let record = record_of(&mut volume, 1)?.unwrap_or_default();
+        for kind in [Kind::Audio, Kind::EndRecord] {
+            let entry = volume.find(store::name(1, kind))?;
+            while !entry.is_none_or(|entry| volume.delete(&entry).expect("no cut")) {}
+        }
+        Ok(record)
+    };
+    for is_noted in [false, true, false] {
+        let record = told(is_noted).map_err(|error| format!("{error:?}"))?;
+        let id = format!(r#""stream_id":"{}""#, stream_id(1));
+        let is_right = record.contains("recovered") && record.contains(&id) == is_noted;
+        ensure(is_right, || format!("noted: {is_noted}, {record}"))?;
+    }
+    Ok(())
 }
 
 /// The names in the recordings' folder, in order.
@@ -187,7 +258,7 @@ fn names_on(card: Vec<u8>) -> Result<Vec<[u8; 11]>, fat::Error<PowerCut>> {
     Ok(names)
 }
 
-/// Checks that each recording is the beginning of its call.
+/// Checks that each recording is the beginning of its call, and that its end record names the stream.
 fn check_audio(card: Vec<u8>, when: &str) -> Outcome {
     let disk = Disk::new(card);
     let mut volume = Volume::new(&disk);
@@ -206,6 +277,12 @@ fn check_audio(card: Vec<u8>, when: &str) -> Outcome {
         ensure(file == mono_file(&codes_of(number as usize, samples)), || {
             format!("{when}: recording {number} has other audio")
         })?;
+        let record = record_of(&mut volume, number).map_err(|error| format!("{error:?}"))?;
+        let record = record.ok_or_else(|| format!("{when}: {number} has no end record"))?;
+        // The start of a file is on the card one write before its note is.
+        let is_told = record.contains(&format!(r#""stream_id":"{}""#, stream_id(number)));
+        ensure(is_told || samples == 0, || format!("{when}: {number} is of no stream: {record}"))?;
+        serde_json::from_str::<serde_json::Value>(&record)?;
     }
     Ok(())
 }
@@ -218,12 +295,14 @@ pub(crate) fn block_writes_a_frame() -> Outcome {
     let disk = Disk::new(fs::read(&image)?);
     let card: Card<&Disk> = RefCell::new(Some(Volume::new(&disk)));
     let mounted = store::mount(card.borrow_mut().as_mut().expect("just made"));
-    mounted.map_err(|error| format!("{error:?}"))?;
+    let mut starts = mounted.map_err(|error| format!("{error:?}"))?.starts;
+    let made = starts.begin(card.borrow_mut().as_mut().expect("just made"));
+    made.map_err(|error| format!("{error:?}"))?;
     let before = disk.writes();
     let record = || -> Result<(), store::Error<PowerCut>> {
         let mut calls = Vec::new();
         for call in 1..=CALLS_MAX {
-            calls.push(Recording::begin(&card, call as u32, opening())?);
+            calls.push(begin(&card, &starts, call as u32)?);
         }
         for frame in 0..FRAMES {
             for (call, recording) in (1..).zip(&mut calls) {
@@ -294,7 +373,7 @@ pub(crate) fn six_thousand_recordings() -> Outcome {
     let record = || -> Result<(), store::Error<PowerCut>> {
         store::mount(card.borrow_mut().as_mut().expect("just made"))?;
         for number in 1..=6000 {
-            let mut recording = Recording::begin(&card, number, opening())?;
+            let mut recording = Recording::begin(&card, number, opening(number))?;
             recording.write(&voice(0, 0))?;
             // The last one is interrupted.
             if number < 6000 {

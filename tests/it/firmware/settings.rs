@@ -320,15 +320,8 @@ pub(crate) fn parts_and_ids() -> Outcome {
         ("2", None),
         ("", None),
     ] {
-        let (got, _, body) = ask(address, &format!("GET /recordings?id={id}"), "", "")?;
-        let list: Value = serde_json::from_slice(&body)?;
-        let names: Vec<&str> = list
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|item| item["name"].as_str())
-            .collect();
-        ensure(got == 200 && names.into_iter().eq(name), || format!("{id}: {list}"))?;
+        let names = bench.names_of(id)?;
+        ensure(names.iter().map(String::as_str).eq(name), || format!("{id}: {names:?}"))?;
     }
     open.send(STOP)?;
     ensure(open.close_code()? == 1000, || "another close code".into())

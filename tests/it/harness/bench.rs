@@ -190,6 +190,15 @@ impl Bench {
         Ok(list.as_array().map_or(0, Vec::len))
     }
 
+    /// Names of the recordings of a stream or call.
+    pub(crate) fn names_of(&self, id: &str) -> Result<Vec<String>, Failed> {
+        let (status, body) = self.appliance.get(&format!("/recordings?id={id}"))?;
+        let list: Vec<Value> = serde_json::from_slice(&body)?;
+        ensure(status == 200, || format!("recordings of {id}: HTTP {status}"))?;
+        let name = |item: &Value| item["name"].as_str().unwrap_or_default().to_owned();
+        Ok(list.iter().map(name).collect())
+    }
+
     /// Waits for a recording's end record.
     pub(crate) fn finished(&self, number: u32) -> Outcome {
         let path = format!("/recordings/R{number:07}.json");
@@ -273,8 +282,8 @@ pub(crate) fn check_volume(card: &[u8], place: &Path, when: &str) -> Outcome {
     let disk = Disk::new(card.to_vec());
     let mut volume = Volume::new(&disk);
     let recovery = store::mount(&mut volume).map_err(|error| format!("{when}: {error:?}"))?;
-    let (next_number, keep_free_bytes) = (recovery.next_number, recovery.keep_free_bytes);
-    let nothing = store::Recovery { next_number, keep_free_bytes, ..Default::default() };
+    let store::Recovery { next_number, keep_free_bytes, starts, .. } = recovery;
+    let nothing = store::Recovery { next_number, keep_free_bytes, starts, ..Default::default() };
     ensure(recovery == nothing, || format!("{when}: {recovery:?} after a repair"))?;
     while !volume.is_checked() {
         let is_changed = volume.check().map_err(|error| format!("{when}: {error:?}"))?;
