@@ -5,6 +5,7 @@
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use callreel_firmware_sim::image::Header;
 use cortex_m::peripheral::{SCB, SYST, syst::SystClkSource};
 use cortex_m_rt::exception;
 
@@ -219,6 +220,16 @@ pub(crate) fn start_note() -> Reset {
 pub(crate) fn quick_restarts() -> u32 {
     // SAFETY: as in `Note::change`.
     unsafe { ptr::read_volatile(Note::place()).quick_restarts }
+}
+
+#[used]
+#[unsafe(link_section = ".image_header")]
+static HEADER: Header = Header::UNSEALED;
+
+/// The checksum of this image, which tells its build; `None` if it is not sealed.
+pub(crate) fn image_crc32() -> Option<u32> {
+    // SAFETY: the header lies in flash. It is read as it is there: the image was sealed after it was compiled.
+    unsafe { ptr::read_volatile(&raw const HEADER) }.crc32()
 }
 
 unsafe extern "C" {

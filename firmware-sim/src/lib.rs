@@ -13,6 +13,7 @@ pub mod fat;
 pub mod files;
 pub mod gate;
 pub mod http;
+pub mod image;
 #[cfg(not(target_os = "none"))]
 pub mod qemu;
 pub mod queue;

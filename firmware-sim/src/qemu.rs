@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::image;
+
 /// Target of the appliance's processor.
 pub const TARGET: &str = "thumbv7m-none-eabi";
 
@@ -82,7 +84,8 @@ impl Program<'_> {
     pub const APPLIANCE: Self =
         Self { name: "callreel-firmware-sim", target: TARGET, features: "", rustflags: "" };
 
-    /// Builds the program and copies its ELF to `image`. Cargo's own files go beside `image`.
+    /// Builds the program and copies its ELF to `image`. Cargo's own files go beside `image`. The appliance's is
+    /// sealed, and its image as it lies in flash goes beside it (`.bin`).
     ///
     /// Panics name places in the sources without the folders of this machine: these would take flash, and
     /// make the image another one on each machine.
@@ -110,7 +113,14 @@ impl Program<'_> {
         if !status.success() {
             return Err(io::Error::other(format!("cannot build {self:?}")));
         }
-        fs::copy(target_dir.join(self.target).join("firmware").join(self.name), image).map(drop)
+        let built = target_dir.join(self.target).join("firmware").join(self.name);
+        if self.name != Self::APPLIANCE.name {
+            return fs::copy(built, image).map(drop);
+        }
+        let mut elf = fs::read(built)?;
+        image::seal(&mut elf)?;
+        fs::write(image, &elf)?;
+        fs::write(image.with_extension("bin"), image::flat(&elf)?)
     }
 
     /// The flags for rustc: those of the program, the limit of inlining, and the folders that are left out of its text.

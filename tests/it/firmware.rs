@@ -22,6 +22,8 @@ mod costs;
 mod device_peer;
 #[path = "harness/fixtures.rs"]
 mod fixtures;
+#[path = "firmware/images.rs"]
+mod images;
 #[path = "firmware/providers.rs"]
 mod providers;
 #[path = "harness/recorder.rs"]
@@ -116,6 +118,7 @@ fn main() {
         Trial::test("a_card_stalled_for_long_loses_what_it_counts", a_long_stall),
         Trial::test("a_card_that_refuses_writes_ends_the_call_and_recovers", a_broken_card),
         Trial::test("a_recording_that_cannot_be_finished_ends_with_1011", a_failed_finish),
+        Trial::test("the_image_has_a_header_for_boot_loaders", images::the_header),
         Trial::test("the_image_keeps_its_budgets", costs::the_image_keeps_its_budgets),
         Trial::test("a_media_frame_keeps_its_budget_of_instructions", costs::instructions_a_frame),
         Trial::test("a_media_frame_keeps_its_budget_on_a_riscv", costs::instructions_on_riscv)

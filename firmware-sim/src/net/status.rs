@@ -50,6 +50,9 @@ impl Front {
             config.name,
             board::uptime_ms(),
         )?;
+        if let Some(sum) = board::image_crc32() {
+            write!(text, r#""image_crc32":{sum},"#)?;
+        }
         if let Some(date) = self.clock.at(board::uptime_ms()) {
             write!(text, r#""time":"{date}","#)?;
         }
