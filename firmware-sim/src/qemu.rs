@@ -87,8 +87,7 @@ impl Program<'_> {
     /// Builds the program and copies its ELF to `image`. Cargo's own files go beside `image`. The appliance's is
     /// sealed, and its image as it lies in flash goes beside it (`.bin`).
     ///
-    /// Panics name places in the sources without the folders of this machine: these would take flash, and
-    /// make the image another one on each machine.
+    /// Panics name places in the sources without the folders of this machine: these would take flash.
     ///
     /// # Errors
     /// The build failed, and cargo has printed the reason on stderr; or the ELF cannot be copied.
