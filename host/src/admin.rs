@@ -17,8 +17,10 @@ mod letters;
 mod listing;
 mod parts;
 mod pausing;
+mod people;
 mod recordings;
 mod stream;
+mod system;
 mod told;
 mod views;
 
@@ -27,11 +29,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -59,6 +61,7 @@ use crate::tasks::{self, Task};
 use crate::tls::Certificate;
 
 pub use access::{Token, TokenError};
+pub use system::{SetBy, Setting};
 
 /// Most connections at one time; each may be a browser that listens to a call.
 const CONNECTIONS_MAX: usize = 512;
@@ -103,6 +106,8 @@ pub struct Config {
     pub connections_max: usize,
     /// Longest time in which a client may read nothing of its answer.
     pub write_timeout: Duration,
+    /// The settings of the recorder, to be shown.
+    pub settings: Vec<Setting>,
 }
 
 impl Default for Config {
@@ -116,6 +121,7 @@ impl Default for Config {
             allows_delete: false,
             connections_max: CONNECTIONS_MAX,
             write_timeout: WRITE_TIMEOUT,
+            settings: Vec::new(),
         }
     }
 }
@@ -284,6 +290,7 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/calls/{key}/pause", post(pausing::pause))
         .route("/api/v1/calls/{key}/resume", post(pausing::resume))
         .route("/api/v1/drain", post(api::drain))
+        .route("/api/v1/system", get(system::system))
         .route("/api/v1/webhook/dead", get(letters::list).post(letters::redeliver))
         .route("/metrics", get(api::metrics));
     let has_recorder = admin.sources.store.is_some();
@@ -314,6 +321,7 @@ fn router(admin: Admin) -> Router {
         })
         .layer(axum::middleware::from_fn_with_state(admin.clone(), compress::gzip))
         .layer(axum::middleware::from_fn_with_state(admin.clone(), access::guard))
+        .layer(axum::middleware::from_fn(people::pages))
         .with_state(admin)
 }
 
@@ -335,7 +343,7 @@ impl Shared {
 }
 
 /// An error in the form of RFC 9457.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Problem {
     status: StatusCode,
     detail: String,
@@ -373,6 +381,6 @@ impl IntoResponse for Problem {
             "detail": self.detail,
         });
         let headers = [(header::CONTENT_TYPE, "application/problem+json")];
-        (self.status, headers, body.to_string()).into_response()
+        (self.status, headers, Extension(self), body.to_string()).into_response()
     }
 }

@@ -8,6 +8,7 @@ mod home;
 mod manual;
 mod relay;
 mod serve;
+mod settings;
 
 use std::ffi::OsString;
 
@@ -167,11 +168,25 @@ impl Cli {
             let matches = shortened(whole()).try_get_matches_from(&args)?;
             return Self::from_arg_matches(&matches);
         }
-        Self::try_parse_from(&args).map_err(|error| {
+        Self::of(&args).map_err(|error| {
             // clap repeats arguments as they came, and a name that a shell filled in may hold anything.
             let shown = args.iter().map(|arg| shown::line(&arg.to_string_lossy()).into_owned());
             Self::try_parse_from(shown).err().unwrap_or(error)
         })
+    }
+
+    fn of(args: &[OsString]) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(args)?;
+        let mut cli =
+            Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        if let Command::Serve(args) = &mut cli.command
+            && let Some((name, matches)) = matches.subcommand()
+            && let Some(command) = command.find_subcommand(name)
+        {
+            args.0.settings = settings::of(matches, command);
+        }
+        Ok(cli)
     }
 }
 

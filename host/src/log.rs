@@ -10,6 +10,7 @@
 mod filter;
 mod line;
 mod printer;
+mod recent;
 mod room;
 
 use std::env;
@@ -27,6 +28,7 @@ use tracing_subscriber::{Registry, reload};
 pub use self::filter::Directives;
 use self::line::Lines;
 pub use self::printer::{Health, Printer, Stream};
+pub use self::recent::warnings;
 pub use self::room::{Room, Rooms};
 use crate::shown;
 

@@ -5,6 +5,7 @@ mod events;
 mod find;
 mod limits;
 mod listen;
+mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -174,7 +175,20 @@ fn peaks_are_those_of_the_samples() {
         assert_eq!(peaks["channels"][channel]["high"][0], high);
         assert_eq!(peaks["channels"][channel]["low"].as_array().unwrap().len(), 100);
     }
-    assert_eq!(recorder.get(&format!("{path}/peaks?columns=x")).status, 400);
+    // A part of it, to the sample: time behind the end counts for nothing.
+    let part = recorder.get(&format!("{path}/peaks?columns=10&from_ms=1000&to_ms=99000")).json();
+    let from = 2 * 8 * 1000;
+    let column = &samples[from..from + 2 * ((samples.len() - from) / 2 / 10)];
+    for channel in 0..2 {
+        let high = column.iter().skip(channel).step_by(2).max().map(|high| (*high).max(0) >> 8);
+        assert_eq!(part["channels"][channel]["high"][0], high.unwrap());
+        assert_eq!(part["channels"][channel]["high"].as_array().unwrap().len(), 10);
+    }
+    let behind = recorder.get(&format!("{path}/peaks?from_ms=90000")).json();
+    assert_eq!(behind["columns"], 0);
+    for wrong in ["columns=x", "from_ms=x", "from_ms=5&to_ms=5"] {
+        assert_eq!(recorder.get(&format!("{path}/peaks?{wrong}")).status, 400, "{wrong}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use callreel::board::{Board, Listener};
 use callreel::finished::Finished;
 use callreel::record::{End, Key, PauseCause, Record};
 use callreel::recording::{AudioFormat, Outcome, Posts, QUEUE_MS_MAX, Recording, Tally, Writers};
+use callreel::store::outline::Drawing;
 use callreel::store::{self, Store};
 use callreel_core::format::{Codec, Format};
 use callreel_core::frame::{Body, Frame, Media, Provider, Start, Text, Track, Tracks};
@@ -283,7 +284,7 @@ fn a_stream_is_recorded_at_its_own_rate_in_its_own_samples() {
             check_record(dir.path(), &id, shape, asked, &expected);
             let key = key_of(dir.path(), &id);
             let record = studio.store.catalog().record(&key).unwrap().unwrap();
-            let peaks = studio.store.peaks(&key, &record, 1).unwrap().unwrap();
+            let peaks = studio.store.peaks(&key, &record, &Drawing::whole(1)).unwrap().unwrap();
             assert_eq!(peaks.channels.len(), shape.channels());
             all.push((id, expected));
         }

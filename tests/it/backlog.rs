@@ -11,7 +11,7 @@ use callreel::outbox::{self, Outbox};
 use callreel::webhook;
 use serde_json::{Value, json};
 
-use crate::harness::process::{PATIENCE, Server, Setup, callreel, eventually};
+use crate::harness::process::{PATIENCE, Server, Setup, body_of, callreel, eventually};
 use crate::harness::receiver::{read_request, receiver};
 
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -87,11 +87,6 @@ fn a_backlog_costs_next_to_nothing_and_is_delivered_from_the_oldest_on() {
     });
     assert_eq!(server.metric("callreel_webhook_pending"), 0.0);
     assert_eq!(fs::read_dir(dir.path().join(".webhooks")).unwrap().count(), 0);
-}
-
-fn body_of(answer: &str) -> Value {
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    serde_json::from_str(body).unwrap()
 }
 
 #[test]

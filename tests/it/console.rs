@@ -1,7 +1,10 @@
 //! The console in Chromium, as a user sees it.
 
 mod find;
+mod firefox;
 mod live;
+mod player;
+mod readers;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -183,6 +186,12 @@ fn the_first_call_appears_moves_is_heard_and_becomes_a_recording() {
         browser.wait(&format!("{bar} > 0.7")).await;
         browser.wait(&format!("{bar} < 0.3")).await;
         browser.wait("document.querySelector('.card kbd')?.textContent === '7'").await;
+        let paused = "document.querySelector('.facts').textContent.includes('paused')";
+        for (word, condition) in [("Resume", paused.to_owned()), ("Pause", format!("!{paused}"))] {
+            browser.click(".card .pause").await;
+            let button = format!("document.querySelector('.card .pause').textContent === '{word}'");
+            browser.wait(&format!("{button} && {condition}")).await;
+        }
         browser
             .eval(
                 "window.heard = []; window.ahead = [];\
@@ -431,7 +440,8 @@ fn a_recording_without_samples_says_so_and_is_not_played() {
         browser.wait("document.querySelectorAll('.row').length === 1").await;
         browser.click(".row").await;
         browser.wait("document.querySelector('.noaudio')?.textContent === 'No audio'").await;
-        let players = "return document.querySelectorAll('audio, .stage, .play').length";
+        let players =
+            "return document.querySelectorAll('audio, .player .stage, .player .play').length";
         assert_eq!(browser.eval(players).await, 0);
         browser.assert_clean(&recorder);
         browser.close().await;

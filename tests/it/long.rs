@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::harness::disk::Disk;
 use crate::harness::peer::Peer;
-use crate::harness::process::{PATIENCE, PROMPT, Server, Setup, eventually};
+use crate::harness::process::{PATIENCE, PROMPT, Server, Setup, body_of, eventually};
 use crate::harness::shelf;
 
 const ALL: std::ops::RangeInclusive<u64> = 1..=u64::MAX;
@@ -158,10 +158,6 @@ fn leave(dir: &Path, id: &str, audio: &[u8], data_bytes: u64) -> PathBuf {
     file.write_all(audio).unwrap();
     file.set_len(44 + data_bytes).unwrap();
     path
-}
-
-fn body_of(answer: &str) -> Value {
-    serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap()
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The metrics, judged by Prometheus' own tools, and what they tell of calls.
+//! The metrics, judged by Prometheus' own tools, and the calls that they tell of.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -14,7 +14,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Name, type and content of each file below `/console/`.
-const FILES: [(&str, &str, &str); 18] = [
+const FILES: [(&str, &str, &str); 21] = [
     ("app.js", SCRIPT, include_str!("../console/app.js")),
     ("call.js", SCRIPT, include_str!("../console/call.js")),
     ("card.js", SCRIPT, include_str!("../console/card.js")),
@@ -27,12 +27,15 @@ const FILES: [(&str, &str, &str); 18] = [
     ("live.js", SCRIPT, include_str!("../console/live.js")),
     ("player.js", SCRIPT, include_str!("../console/player.js")),
     ("recordings.js", SCRIPT, include_str!("../console/recordings.js")),
+    ("sound.js", SCRIPT, include_str!("../console/sound.js")),
     ("style.css", CSS, include_str!("../console/style.css")),
+    ("system.js", SCRIPT, include_str!("../console/system.js")),
     ("talk.js", SCRIPT, include_str!("../console/talk.js")),
     ("theme.js", SCRIPT, include_str!("../console/theme.js")),
     ("trouble.js", SCRIPT, include_str!("../console/trouble.js")),
     ("views.js", SCRIPT, include_str!("../console/views.js")),
     ("wall.js", SCRIPT, include_str!("../console/wall.js")),
+    ("wave.js", SCRIPT, include_str!("../console/wave.js")),
 ];
 
 const INDEX: &str = include_str!("../console/index.html");

@@ -15,7 +15,7 @@ use crate::flac;
 use crate::home::{Fault, Home, PEAKS_FROM, PIECE};
 use crate::lock::lock;
 use crate::record::{Record, Wav};
-use crate::store::outline::{self, Peaks, Source};
+use crate::store::outline::{self, Drawing, Peaks, Source};
 use crate::tasks;
 
 /// Bytes of a file that are read and sent at once.
@@ -48,14 +48,14 @@ pub(super) async fn peaks(
     url: &str,
     record: Record,
     wav: &Wav,
-    columns: usize,
+    mut drawing: Drawing,
 ) -> Result<Peaks, Problem> {
     let wav_bytes = wav.bytes;
     let path = |ending| home.address().path_of(url, ending);
     if wav_bytes > PEAKS_FROM
         && let Some(path) = path(".peaks")
         && let Ok(content) = home.get(&path).await
-        && let Some(peaks) = outline::outline_of_peaks(content.to_vec(), &record, columns)
+        && let Some(peaks) = outline::outline_of_peaks(content.to_vec(), &record, &drawing)
     {
         return Ok(peaks);
     }
@@ -64,10 +64,13 @@ pub(super) async fn peaks(
         return Err(Problem::new(StatusCode::NOT_FOUND, NO_RECORDING));
     };
     if let Some((_, made)) = wav.made() {
-        return peaks_of_flac(admin, home, &path, made.bytes, record, wav_bytes, columns).await;
+        return peaks_of_flac(admin, home, &path, made.bytes, record, wav_bytes, drawing).await;
     }
-    let is_long = wav_bytes > WAVE_BYTES_MAX;
-    let columns = if is_long { columns.min(WAVE_COLUMNS) } else { columns };
+    let part_bytes = outline::bytes_of_part(&record, &drawing).map_err(Problem::internal)?;
+    let is_long = part_bytes > WAVE_BYTES_MAX;
+    if is_long {
+        drawing.columns = drawing.columns.min(WAVE_COLUMNS);
+    }
     let piece = if is_long { WAVE_BYTES_MAX / WAVE_COLUMNS as u64 } else { PIECE };
     let source = InHome {
         home: home.clone(),
@@ -79,7 +82,7 @@ pub(super) async fn peaks(
     };
     let _turn = admin.readers.acquire().await.map_err(Problem::internal)?;
     let drawn = tasks::blocking(move || {
-        outline::outline_of_samples(&source, &record, columns, WAVE_BYTES_MAX)
+        outline::outline_of_samples(&source, &record, &drawing, WAVE_BYTES_MAX)
     });
     let drawn = drawn.await.map_err(Problem::internal)?;
     drawn.map_err(|error| {
@@ -95,7 +98,7 @@ async fn peaks_of_flac(
     bytes: u64,
     record: Record,
     wav_bytes: u64,
-    columns: usize,
+    drawing: Drawing,
 ) -> Result<Peaks, Problem> {
     if wav_bytes.max(bytes) > WAVE_BYTES_MAX {
         let detail = "the recording has no waveform: its peaks are not in the home, and its FLAC is too long to be decoded for it";
@@ -106,7 +109,7 @@ async fn peaks_of_flac(
     let drawn = tasks::blocking(move || {
         let mut wav = Decoded { wav: Vec::with_capacity(wav_bytes as usize), bytes_max: wav_bytes };
         flac::restore(&flac[..], &mut wav).map_err(io::Error::other)?;
-        outline::outline_of_samples(&wav, &record, columns, WAVE_BYTES_MAX)
+        outline::outline_of_samples(&wav, &record, &drawing, WAVE_BYTES_MAX)
     });
     let drawn = drawn.await.map_err(Problem::internal)?;
     drawn.map_err(|error| {

@@ -21,6 +21,7 @@ use super::{Admin, Problem, parts, stream};
 use crate::home::Home;
 use crate::instance::Instance;
 use crate::record::{Key, Record, UnknownEncoding, Wav};
+use crate::store::outline::Drawing;
 use crate::tasks;
 
 /// Columns of a waveform: the default and the maximum.
@@ -117,10 +118,28 @@ pub(super) async fn delete(
 #[derive(Deserialize)]
 pub(super) struct PeaksQuery {
     columns: Option<String>,
+    from_ms: Option<String>,
+    to_ms: Option<String>,
     instance: Option<String>,
 }
 
-/// `GET /api/v1/recordings/{day}/{id}/peaks`: the waveform.
+/// The part of a recording that a waveform is asked for.
+fn part_ms(query: &PeaksQuery) -> Result<Range<u64>, Problem> {
+    let place = |name: &str, text: Option<&str>, default: u64| match text {
+        None => Ok(default),
+        Some(text) => text.parse().map_err(|_| {
+            Problem::bad_request(format!("`{name}` is a whole number of milliseconds"))
+        }),
+    };
+    let from = place("from_ms", query.from_ms.as_deref(), 0)?;
+    let to = place("to_ms", query.to_ms.as_deref(), u64::MAX)?;
+    if from >= to {
+        return Err(Problem::bad_request("`to_ms` must lie behind `from_ms`"));
+    }
+    Ok(from..to)
+}
+
+/// `GET /api/v1/recordings/{day}/{id}/peaks`: the waveform, or a part of it.
 pub(super) async fn peaks(
     State(admin): State<Admin>,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -129,6 +148,7 @@ pub(super) async fn peaks(
     let key = recording_key(path)?;
     let query = asked(query)?;
     let columns = count("columns", query.columns.as_deref(), COLUMNS, COLUMNS_MAX)?;
+    let drawing = Drawing { columns, part_ms: part_ms(&query)? };
     let instance = instance(query.instance.as_deref())?;
     let (record, place) = admin.record(&key, instance.as_ref()).await?;
     let unknown = |error: UnknownEncoding| {
@@ -139,11 +159,11 @@ pub(super) async fn peaks(
     if let (Place::Home(url), Some(library)) = (place, &admin.sources.library) {
         let wav = record.wav.clone().ok_or_else(no_audio)?;
         return Ok(as_json(
-            &from_home::peaks(&admin, library.home(), &url, record, &wav, columns).await?,
+            &from_home::peaks(&admin, library.home(), &url, record, &wav, drawing).await?,
         ));
     }
     let (wanted, drawn) = (key.clone(), record.clone());
-    let peaks = admin.read(move |store| store.peaks(&wanted, &drawn, columns)).await?;
+    let peaks = admin.read(move |store| store.peaks(&wanted, &drawn, &drawing)).await?;
     let peaks = peaks.ok_or_else(no_audio)?;
     if let Some(store) = admin.sources.store.clone().filter(|_| peaks.is_sampled) {
         // So that the next answer is exact. Nobody waits for it.

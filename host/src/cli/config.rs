@@ -166,7 +166,7 @@ impl TryFrom<ServeArgs> for Config {
         let public_url = args.public_url();
         Ok(Self {
             acme,
-            admin: admin_config(args.admin, &args.listening, certificate.as_ref())?,
+            admin: admin_config(args.admin, &args.listening, certificate.as_ref(), args.settings)?,
             webhook: webhook_config(args.webhook)?,
             http: http::Config {
                 certificate,
@@ -354,6 +354,7 @@ fn admin_config(
     args: AdminArgs,
     listening: &ListeningArgs,
     certificate: Option<&Certificate>,
+    settings: Vec<admin::Setting>,
 ) -> Result<admin::Config, Error> {
     let token = args.admin_token.map(admin::Token::new).transpose()?;
     let AdminAddress(address) = args.admin;
@@ -373,6 +374,7 @@ fn admin_config(
         origins: listening.allow_origin.clone(),
         behind_proxy: args.admin_behind_proxy,
         allows_delete: args.allow_delete,
+        settings,
         ..admin::Config::default()
     })
 }

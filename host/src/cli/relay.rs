@@ -37,7 +37,13 @@ pub struct RelayArgs {
 
     /// Header for the bot; like `Authorization: Bearer 7f3a`, in the place of the provider's of that name.
     /// Repeat it for more. Others can see a command line, so better use --relay-header-file for secrets
-    #[arg(long, value_name = "NAME: VALUE", requires = "relay", value_parser = relay::parse_header)]
+    #[arg(
+        long,
+        value_name = "NAME: VALUE",
+        requires = "relay",
+        value_parser = relay::parse_header,
+        hide_env_values = true
+    )]
     pub relay_header: Vec<(HeaderName, HeaderValue)>,
 
     /// File of such headers, one a line

@@ -11,6 +11,7 @@ use clap::builder::BoolishValueParser;
 use super::home::HomeArgs;
 use super::relay::RelayArgs;
 use crate::acme::{Contact, DirectoryUrl, Domain};
+use crate::admin::Setting;
 use crate::call::pause::PauseKey;
 use crate::decode::OutputFormat;
 use crate::log::LogFormat;
@@ -75,6 +76,10 @@ pub struct ServeArgs {
     /// Format of log lines on standard error
     #[arg(long, help_heading = "Log", env = "CALLREEL_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+
+    /// All settings as they are in force, to be shown.
+    #[arg(skip)]
+    pub settings: Vec<Setting>,
 }
 
 impl ServeArgs {

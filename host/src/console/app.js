@@ -4,10 +4,13 @@ import { $, ask, bytes, count, el, say, setText } from "./dom.js";
 import { follow } from "./feed.js";
 import * as live from "./live.js";
 import * as recordings from "./recordings.js";
+import * as system from "./system.js";
 import * as views from "./views.js";
 
 /** The recorder says something every two seconds; silence for this long means that it is lost. */
 const SILENCE_MAX_MS = 7000;
+const VIEWS = ["live", "recordings", "system"];
+const SYSTEM_EVERY_MS = 10_000;
 
 let heard = performance.now();
 let everRecorded = false;
@@ -96,6 +99,7 @@ function showStatus(status) {
 /** A console without a recorder: there are no live calls, and no disk. */
 function showReader() {
   $("tab-live").hidden = true;
+  $("tab-system").hidden = true;
   $("vital-disk").parentElement.hidden = true;
   if (parts()[0] !== "recordings") location.hash = "#recordings";
 }
@@ -144,14 +148,14 @@ const parts = () => location.hash.slice(1).split("?")[0].split("/");
 const searched = () => location.hash.split("?")[1] ?? "";
 
 function route() {
-  const isRecordings = parts()[0] === "recordings";
-  $("view-live").hidden = isRecordings;
-  $("view-recordings").hidden = !isRecordings;
-  for (const [id, isHere] of [["tab-live", !isRecordings], ["tab-recordings", isRecordings]]) {
-    if (isHere) $(id).setAttribute("aria-current", "page");
-    else $(id).removeAttribute("aria-current");
+  const here = VIEWS.includes(parts()[0]) ? parts()[0] : "live";
+  for (const view of VIEWS) {
+    $(`view-${view}`).hidden = view !== here;
+    if (view === here) $(`tab-${view}`).setAttribute("aria-current", "page");
+    else $(`tab-${view}`).removeAttribute("aria-current");
   }
-  if (!isRecordings) live.schedule();
+  if (here === "live") live.schedule();
+  if (here === "system") system.load();
 }
 
 /** Opens the recording that the address names, if it names one. */
@@ -203,6 +207,9 @@ addEventListener("keydown", (event) => {
     $("filters").elements.q.focus();
   }
 });
+setInterval(() => {
+  if (!document.hidden && parts()[0] === "system") system.load();
+}, SYSTEM_EVERY_MS);
 setInterval(() => {
   if (performance.now() - heard > SILENCE_MAX_MS) showLost();
 }, 1000);

@@ -1,6 +1,6 @@
 // The card of a live call.
 
-import { callEnds, canvasOf, clock, colour, el, loudness, setText, span, stateOf } from "./dom.js";
+import { ask, callEnds, canvasOf, clock, colour, el, loudness, setText, span, stateOf } from "./dom.js";
 import { REMEMBERED_MS } from "./call.js";
 import { Listening } from "./listen.js";
 
@@ -35,6 +35,8 @@ export class Card {
       ...["both", ...tracks].map((track) => el("option", { value: track }, track)));
     this.track.hidden = tracks.length < 2;
     this.track.addEventListener("change", () => this.#listening && this.#start());
+    this.pause = el("button.plain.pause", { type: "button", title: "Silence in the file until it goes on: for numbers that must not be recorded" }, "Pause");
+    this.pause.addEventListener("click", () => this.#pause());
     this.said = el("p.error", { role: "alert", hidden: true });
     this.over = el("a.button.over", { hidden: true });
     const close = onClose && el("button.plain.close", { type: "button", "aria-label": "Close the card" }, "✕");
@@ -56,7 +58,7 @@ export class Card {
       this.canvas,
       el("div.meters", {}, ...this.meters.map((meter) => meter.element)),
       this.said,
-      el("div.cardfoot", {}, this.facts, this.keys));
+      el("div.cardfoot", {}, this.facts, this.keys, this.pause));
   }
 
   get isHeard() {
@@ -72,11 +74,13 @@ export class Card {
     this.#showFacts();
     this.#showKeys();
     this.#drawStrip();
+    setText(this.pause, level.is_paused ? "Resume" : "Pause");
     if (call.ended === null) return;
     this.element.classList.add("ended");
     const link = linkTo(call);
     this.listen.hidden = !this.#listening;
     this.track.hidden = true;
+    this.pause.hidden = true;
     this.over.hidden = false;
     if (link) this.over.href = link;
     setText(this.over, link ? `${endOf(call)}: open` : endOf(call));
@@ -141,6 +145,16 @@ export class Card {
       const word = moment.value.slice(0, 12);
       context.fillText(word, Math.min(at + 3, width - 10), 10);
       free = at + 7 + context.measureText(word).width;
+    }
+  }
+
+  async #pause() {
+    this.said.hidden = true;
+    try {
+      await ask(`api/v1/calls/${this.call.key}/${this.call.level.is_paused ? "resume" : "pause"}`, { method: "POST" });
+    } catch (error) {
+      setText(this.said, error.message);
+      this.said.hidden = false;
     }
   }
 

@@ -1,12 +1,10 @@
 // One finished recording: its waveform, its player and what is known of it.
 
-import { $, ask, bytes, callEnds, canvasOf, clock, colour, confirmTwice, count, el, say, setText, span, time } from "./dom.js";
-import { drawStrip, listOf, nameOf, stripOf } from "./talk.js";
+import { ask, bytes, callEnds, clock, confirmTwice, count, el, say, setText, span, time } from "./dom.js";
+import { Sound, pathOf, showPlay } from "./sound.js";
+import { listOf, nameOf } from "./talk.js";
+import { Wave } from "./wave.js";
 
-const SPEEDS = [1, 1.5, 2, 0.75];
-/** Steps between the numbers of the time axis, in ms, and the room that a number wants. */
-const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200].map((seconds) => seconds * 1000);
-const NUMBER_PX = 70;
 const END_WORDS = {
   bot: "the voice bot ended it",
   close: "the peer closed the stream",
@@ -23,48 +21,25 @@ const END_WORDS = {
   shutdown: "the recorder was stopped",
   stop: "the provider said stop",
 };
-let playing = null;
-
-/** The address of a recording, or of a part of it. Two instances may have one id. */
-export function pathOf(recording, part = "", query = {}) {
-  const wanted = new URLSearchParams(query);
-  if (recording.instance && recording.home) wanted.set("instance", recording.instance);
-  const path = `api/v1/recordings/${recording.day}/${encodeURIComponent(recording.id)}${part}`;
-  return wanted.size ? `${path}?${wanted}` : path;
-}
-
 export class Player {
-  #peaks = null;
-  #frame = 0;
-  #thinned = 0;
-  #gains = null;
-
   /** Opens a recording, at a second of it if one is given. */
   constructor(summary, { allowsDelete, at, linkAt, onDelete, onShown }) {
     this.summary = summary;
     this.path = pathOf(summary);
-    this.audioPath = pathOf(summary, "/audio");
     this.element = el("div.player", { role: "group", "aria-label": "Recording" }, el("p.quiet", {}, "Reading …"));
-    this.allowsDelete = allowsDelete;
-    this.at = at;
-    this.linkAt = linkAt;
-    this.onDelete = onDelete;
-    this.onShown = onShown;
-    this.onTheme = () => this.draw();
-    this.sized = new ResizeObserver(() => this.draw());
-    addEventListener("themechange", this.onTheme);
+    Object.assign(this, { allowsDelete, at, linkAt, onDelete, onShown });
     this.#load().catch((error) => this.element.replaceChildren(el("p.error", {}, error.message)));
   }
 
   close() {
-    this.audio?.pause();
-    this.context?.close();
-    this.sized.disconnect();
-    removeEventListener("themechange", this.onTheme);
+    this.isClosed = true;
+    this.sound?.leave();
+    this.wave?.close();
   }
 
   async #load() {
     const record = await ask(this.path);
+    if (this.isClosed) return;
     this.record = record;
     const parts = [];
     // Browsers report a file without samples as damaged.
@@ -79,102 +54,68 @@ export class Player {
     this.element.replaceChildren(...parts);
     this.onShown();
     if (!isAudible) return;
-    if (this.at) this.audio.addEventListener("loadedmetadata", () => this.seek(this.at), { once: true });
-    this.sized.observe(this.canvas);
-    try {
-      this.#peaks = await ask(pathOf(this.summary, "/peaks", { columns: "1200" }));
-    } catch (error) {
-      this.wave.replaceChildren(el("p.error", {}, error.message));
-      return;
-    }
+    this.#show();
+    if (this.at && this.sound.audio.readyState) this.seek(this.at);
+    else if (this.at) this.sound.audio.addEventListener("loadedmetadata", () => this.seek(this.at), { once: true });
+    await this.wave.read();
     this.element.dataset.drawn = "yes";
-    this.draw();
   }
 
   #stage() {
     const { record } = this;
-    this.audio = el("audio", { preload: "metadata", src: this.audioPath });
-    this.canvas = el("canvas.wave");
-    this.strip = stripOf(record);
-    this.wave = el("div.stage", {
-      tabIndex: 0, role: "slider", "aria-label": "Position", "aria-valuemin": "0",
-      "aria-valuemax": String(Math.round(record.duration_ms / 1000)),
-    }, this.canvas, this.#moments(), this.strip);
-    this.axis = el("canvas.axis", { "aria-hidden": "true" });
-    this.pointed = el("span.pointed", { hidden: true });
-    this.wave.append(this.pointed);
-    this.button = el("button.play", { type: "button", "aria-label": "Play" });
-    this.position = el("span.position");
-    this.speed = el("button.plain.speed", { type: "button" });
+    this.sound = Sound.of(this.summary, record, () => this.linkAt());
+    this.wave = new Wave(this.summary, record, this.sound, {
+      " ": () => this.#toggle(), Enter: () => this.#toggle(), n: () => this.#jump(1), p: () => this.#jump(-1), l: () => this.#loop(),
+    });
+    this.button = el("button.play", { type: "button" });
     this.button.addEventListener("click", () => this.#toggle());
-    this.speed.addEventListener("click", () => {
-      this.#hurry(SPEEDS[(SPEEDS.indexOf(this.audio.playbackRate) + 1) % SPEEDS.length]);
+    this.position = el("span.position");
+    this.speed = plain("", "Speed", () => {
+      this.sound.nextSpeed();
+      this.#show();
     });
-    this.#hurry(keptSpeed());
-    const jumps = [[-1, "|◄", "Previous turn, gap, key or mark (p)"], [1, "►|", "Next turn, gap, key or mark (n)"]].map(([way, sign, words]) => {
-      const button = el("button.plain", { type: "button", title: words }, sign);
-      button.setAttribute("aria-label", words);
-      button.addEventListener("click", () => this.#jump(way));
-      return button;
-    });
-    for (const event of ["play", "pause", "ended", "seeked", "timeupdate", "loadedmetadata"]) {
-      this.audio.addEventListener(event, () => this.#show());
-    }
-    this.audio.addEventListener("error", () => setText(this.position, "the audio cannot be played"));
-    this.#listenForSeeks();
-    this.#show();
+    this.speed.classList.add("speed");
+    this.skips = plain("Skip silence", "Skip silence while it plays", () => this.sound.skip(!this.sound.skips));
+    this.loops = plain("Loop", "Loop over the part that is shown (l)", () => this.#loop());
+    const jumps = [
+      plain("|◄", "Previous turn, gap, key or mark (p)", () => this.#jump(-1)),
+      plain("►|", "Next turn, gap, key or mark (n)", () => this.#jump(1)),
+    ];
+    const sizes = [
+      plain("−", "Show more (-)", () => this.wave.zoom(-2)),
+      plain("+", "Show less, larger (+)", () => this.wave.zoom(2)),
+    ];
+    this.sound.audio.addEventListener("error", () => setText(this.position, "the audio cannot be played"));
     const legend = record.tracks.length > 1
-      ? el("span.legend", {}, ...record.tracks.map((track, index) =>
-          this.#switch(index, nameOf(record, track))))
+      ? el("span.legend", {}, ...record.tracks.map((track, index) => this.#switch(index, nameOf(record, track))))
       : null;
-    return el("div", {}, this.wave, this.axis,
-      el("div.transport", {}, this.button, ...jumps, this.position, this.speed, this.#link(), el("span.grow"), legend), this.audio);
-  }
-
-  #hurry(speed) {
-    this.audio.playbackRate = speed;
-    setText(this.speed, `${speed}×`);
-    this.speed.setAttribute("aria-label", `Speed ${speed}×`);
-    try { localStorage.setItem("speed", String(speed)); } catch { /* for this recording only */ }
+    const stage = el("div", {}, this.wave.element,
+      el("div.transport", {}, this.button, ...jumps, this.position, this.speed, this.skips, this.loops, ...sizes, this.#link(),
+        el("span.grow"), legend));
+    this.sound.show(stage, () => this.#show());
+    return stage;
   }
 
   /** A button that silences a track, or lets it be heard again. */
   #switch(index, name) {
-    const button = el(`button.plain.${index === 0 ? "inbound" : "outbound"}`, { type: "button", title: `Silence ${name}` }, name);
-    button.setAttribute("aria-pressed", "false");
-    button.addEventListener("click", () => {
-      const isSilent = button.getAttribute("aria-pressed") !== "true";
-      button.setAttribute("aria-pressed", String(isSilent));
-      this.#mix()[index].gain.value = isSilent ? 0 : 1;
+    const button = plain(name, `Silence ${name}`, () => {
+      this.sound.silence(index, !this.sound.isSilenced(index));
+      press(button, this.sound.isSilenced(index));
     });
+    button.removeAttribute("aria-label");
+    button.classList.add(index === 0 ? "inbound" : "outbound");
+    press(button, this.sound.isSilenced(index));
     return button;
   }
 
-  /** The gain of each channel. Made when a track is silenced for the first time: without it the browser plays alone. */
-  #mix() {
-    if (this.#gains) return this.#gains;
-    this.context = new AudioContext();
-    const [splitter, merger] = [this.context.createChannelSplitter(2), this.context.createChannelMerger(2)];
-    this.context.createMediaElementSource(this.audio).connect(splitter);
-    this.#gains = [0, 1].map((channel) => {
-      const gain = this.context.createGain();
-      splitter.connect(gain, channel);
-      gain.connect(merger, 0, channel);
-      return gain;
-    });
-    merger.connect(this.context.destination);
-    return this.#gains;
-  }
-
   #link() {
-    const button = el("button.plain", { type: "button" }, "Copy link");
-    button.hidden = !navigator.clipboard;
-    button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(new URL(this.linkAt(Math.floor(this.audio.currentTime)), location.href).href);
+    const button = plain("Copy link", "Copy link to this second", async () => {
+      await navigator.clipboard.writeText(new URL(this.linkAt(Math.floor(this.sound.now)), location.href).href);
       say("The link to this second is copied");
       button.textContent = "Copied";
       setTimeout(() => { button.textContent = "Copy link"; }, 1500);
     });
+    button.hidden = !navigator.clipboard;
     return button;
   }
 
@@ -184,147 +125,39 @@ export class Player {
     const times = [record.gaps, record.events, record.conversation?.turns ?? []].flat().map(({ at_ms: at }) => at / 1000);
     times.sort((one, other) => way * (one - other));
     // While it plays, the one before is not the one that has just been reached.
-    const now = this.audio.currentTime;
+    const { now } = this.sound;
     const next = times.find((time) => (way > 0 ? time > now + 0.05 : time < now - 1));
     this.seek(next ?? (way > 0 ? now : 0));
   }
 
-  /** Keys and marks, as words that can be reached with a pointer. */
-  #moments() {
-    const { record } = this;
-    const items = record.events.slice(0, 200).map((event) => {
-      const words = event.dtmf ?? event.mark ?? "";
-      const item = el(`li.${event.dtmf ? "dtmf" : "mark"}`,
-        { title: `${event.dtmf ? "key" : "mark"} ${words} at ${clock(event.at_ms)}` }, words.slice(0, 16));
-      item.style.left = `${(100 * event.at_ms) / Math.max(1, record.duration_ms)}%`;
-      return item;
-    });
-    return el("ul.moments", {}, ...items);
-  }
-
-  /** Hides the words of moments that stand too close behind others; their lines stay. */
-  #thin(width) {
-    if (width === this.#thinned) return;
-    this.#thinned = width;
-    let free = 0;
-    for (const item of this.wave.querySelectorAll(".moments li")) {
-      item.classList.remove("crowded");
-      const left = item.offsetLeft;
-      item.classList.toggle("crowded", left < free);
-      if (left >= free) free = left + item.offsetWidth + 4;
-    }
-  }
-
-  #listenForSeeks() {
-    const place = (event) => {
-      const box = this.wave.getBoundingClientRect();
-      return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-    };
-    const seek = (event) => this.seek((place(event) * this.record.duration_ms) / 1000);
-    this.wave.addEventListener("pointermove", (event) => {
-      this.pointed.hidden = false;
-      this.pointed.style.left = `${100 * place(event)}%`;
-      setText(this.pointed, clock(place(event) * this.record.duration_ms));
-    });
-    this.wave.addEventListener("pointerleave", () => { this.pointed.hidden = true; });
-    this.wave.addEventListener("pointerdown", (event) => {
-      this.wave.setPointerCapture(event.pointerId);
-      seek(event);
-      this.wave.addEventListener("pointermove", seek);
-      const end = () => this.wave.removeEventListener("pointermove", seek);
-      this.wave.addEventListener("pointerup", end, { once: true });
-      this.wave.addEventListener("pointercancel", end, { once: true });
-    });
-    this.wave.addEventListener("keydown", (event) => {
-      const now = this.audio.currentTime;
-      const places = {
-        ArrowLeft: now - 5, ArrowRight: now + 5, ArrowDown: now - 5, ArrowUp: now + 5,
-        PageDown: now - 30, PageUp: now + 30, Home: 0, End: this.record.duration_ms / 1000,
-      };
-      if (event.key === " " || event.key === "Enter") this.#toggle();
-      else if (event.key === "n") this.#jump(1);
-      else if (event.key === "p") this.#jump(-1);
-      else if (event.key in places) this.seek(places[event.key]);
-      else return;
-      event.preventDefault();
-    });
+  /** Repeats the part that is shown, or stops that. */
+  #loop() {
+    this.sound.loop = this.sound.loop ? null : this.wave.part;
+    this.#show();
   }
 
   /** Goes to a second of the audio. */
   seek(seconds) {
-    this.audio.currentTime = Math.min(Math.max(0, seconds), this.record.duration_ms / 1000);
+    this.sound.seek(seconds);
     this.#show();
   }
 
   #toggle() {
-    if (!this.audio.paused) {
-      this.audio.pause();
-      return;
-    }
-    if (playing && playing !== this.audio) playing.pause();
-    playing = this.audio;
-    this.context?.resume();
-    this.audio.play().catch((error) => setText(this.position, error.message));
+    this.sound.toggle().catch((error) => setText(this.position, error.message));
   }
 
   #show() {
-    const { audio } = this;
-    this.button.setAttribute("aria-label", audio.paused ? "Play" : "Pause");
-    this.button.dataset.state = audio.paused ? "paused" : "playing";
-    setText(this.position, `${clock(audio.currentTime * 1000)} / ${clock(this.record.duration_ms)}`);
-    this.wave.setAttribute("aria-valuenow", String(Math.round(audio.currentTime)));
-    this.wave.setAttribute("aria-valuetext", `${clock(audio.currentTime * 1000)} of ${clock(this.record.duration_ms)}`);
-    cancelAnimationFrame(this.#frame);
-    this.draw();
-    if (!audio.paused) this.#frame = requestAnimationFrame(() => this.#show());
-  }
-
-  draw() {
-    if (!this.canvas?.clientWidth) return;
-    const { context, width, height } = canvasOf(this.canvas);
-    const { record } = this;
-    this.#thin(width);
-    const x = (ms) => (width * ms) / Math.max(1, record.duration_ms);
-    const played = x(this.audio.currentTime * 1000);
-    context.fillStyle = colour("played");
-    context.fillRect(0, 0, played, height);
-    context.fillStyle = colour("gap");
-    const lane = height / Math.max(1, record.tracks.length);
-    for (const gap of record.gaps) {
-      const top = lane * Math.max(0, record.tracks.indexOf(gap.track));
-      // What was closed up has no width in the file, but should be seen.
-      context.fillRect(x(gap.at_ms), top, Math.max(2, x(gap.filled_ms)), lane);
-    }
-    const channels = this.#peaks?.channels ?? [];
-    channels.forEach((channel, index) => {
-      const middle = lane * (index + 0.5);
-      const step = width / Math.max(1, channel.low.length);
-      context.fillStyle = colour(index === 0 ? "inbound" : "outbound");
-      channel.low.forEach((low, column) => {
-        const left = column * step;
-        // Telephone speech is quiet: a root makes it visible without hiding what is loud.
-        const scale = (value) => Math.sqrt(Math.abs(value) / 128) * (lane / 2 - 3);
-        const top = middle - Math.max(0.5, scale(channel.high[column]));
-        context.fillRect(left, top, Math.max(0.6, step * 0.8), middle + Math.max(0.5, scale(low)) - top);
-      });
-    });
-    context.fillStyle = colour("ink");
-    for (const event of record.events) context.fillRect(x(event.at_ms), 0, 1, height);
-    context.fillStyle = colour("accent");
-    context.fillRect(Math.min(played, width - 2), 0, 2, height);
-    drawStrip(this.strip, record, this.audio.currentTime * 1000);
-    this.#drawAxis(x);
-  }
-
-  #drawAxis(x) {
-    const { context, width } = canvasOf(this.axis);
-    const step = STEPS.find((ms) => x(ms) >= NUMBER_PX) ?? STEPS.at(-1);
-    context.font = "11px system-ui, sans-serif";
-    context.fillStyle = colour("soft");
-    for (let ms = 0; x(ms) < width; ms += step) {
-      context.fillRect(x(ms), 0, 1, 4);
-      if (x(ms) + 30 < width) context.fillText(clock(ms), x(ms) + 3, 12);
-    }
+    const { sound } = this;
+    const words = [clock(sound.now * 1000), clock(this.record.duration_ms)];
+    showPlay(this.button, sound.audio);
+    setText(this.position, words.join(" / "));
+    setText(this.speed, `${sound.speed}×`);
+    this.speed.setAttribute("aria-label", `Speed ${sound.speed}×`);
+    press(this.skips, sound.skips);
+    press(this.loops, Boolean(sound.loop));
+    this.wave.stage.setAttribute("aria-valuenow", String(Math.round(sound.now)));
+    this.wave.stage.setAttribute("aria-valuetext", words.join(" of "));
+    this.wave.draw();
   }
 
   #actions() {
@@ -334,7 +167,7 @@ export class Player {
     // Of a record from the home, the length of its FLAC is known: that is sent.
     const isFlac = Boolean(record.wav?.flac?.bytes);
     const audio = isFlac ? record.wav.flac : record.wav;
-    if (audio) actions.append(save(this.audioPath, audio.file, `Save ${isFlac ? "FLAC" : "WAV"}, ${bytes(audio.bytes)}`));
+    if (audio) actions.append(save(pathOf(summary, "/audio"), audio.file, `Save ${isFlac ? "FLAC" : "WAV"}, ${bytes(audio.bytes)}`));
     actions.append(save(this.path, `${record.id}.json`, "Save record"));
     if (this.allowsDelete) {
       const button = el("button.button.quietdanger", { type: "button" }, "Delete …");
@@ -353,6 +186,7 @@ export class Player {
     if (!agreed) return;
     try {
       await ask(this.path, { method: "DELETE" });
+      this.sound?.stop();
       say("The recording is deleted");
       this.onDelete();
     } catch (error) {
@@ -361,11 +195,15 @@ export class Player {
   }
 }
 
-function keptSpeed() {
-  let kept = null;
-  try { kept = Number(localStorage.getItem("speed")); } catch { /* none */ }
-  return SPEEDS.includes(kept) ? kept : 1;
+/** A button of the transport. */
+function plain(text, words, act) {
+  const button = el("button.plain", { type: "button", title: words }, text);
+  button.setAttribute("aria-label", words);
+  button.addEventListener("click", act);
+  return button;
 }
+
+const press = (button, isOn) => button.setAttribute("aria-pressed", String(isOn));
 
 /** What a listener should know before trusting the audio. */
 function verdicts(record) {

@@ -1,7 +1,8 @@
 // The finished recordings: searched, sorted and counted on the server; by day where the order is that of starts.
 
 import { $, ask, callEnds, clock, count, el, setText, span, stateOf, time } from "./dom.js";
-import { Player, pathOf } from "./player.js";
+import { Player } from "./player.js";
+import { pathOf } from "./sound.js";
 
 const PAGE = 50;
 /** Pages that are asked for without a click when a search finds little. */
@@ -291,7 +292,7 @@ function unfold(row, recording) {
   const player = new Player(recording, {
     allowsDelete: settings.allowsDelete,
     at: secondOf(location.hash),
-    linkAt: (seconds) => `#recordings/${keyOf(recording)}?t=${seconds}`,
+    linkAt: (seconds) => (seconds === undefined ? addressOf(keyOf(recording)) : `#recordings/${keyOf(recording)}?t=${seconds}`),
     onShown: () => { if (open?.row === row) row.scrollIntoView({ block: "nearest" }); },
     onDelete: () => {
       close();

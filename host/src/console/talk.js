@@ -15,17 +15,17 @@ export const stripOf = (record) => (record.conversation
   ? el("canvas.speech", { role: "img", "aria-label": `Speech of both sides. ${words(record)}` })
   : null);
 
-/** Draws the speech of both sides, the latencies as numbers, and the interruptions. */
-export function drawStrip(canvas, record, playedMs) {
+/** Draws the speech of both sides, the latencies as numbers, and the interruptions, each where `x` puts its time. */
+export function drawStrip(canvas, record, x, playedMs) {
   if (!canvas?.clientWidth) return;
   const { context, width } = canvasOf(canvas);
   const { conversation } = record;
-  const x = (ms) => (width * ms) / Math.max(1, record.duration_ms);
+  const wide = (at, ms) => x(at + ms) - x(at);
   conversation.sides.forEach((side, index) => {
     const top = NUMBERS + index * (LANE + GAP);
     context.fillStyle = colour(index === 0 ? "inbound" : "outbound");
     for (const segment of side.segments) {
-      context.fillRect(x(segment.at_ms), top, Math.max(1.5, x(segment.duration_ms)), LANE);
+      context.fillRect(x(segment.at_ms), top, Math.max(1.5, wide(segment.at_ms, segment.duration_ms)), LANE);
     }
   });
   // Audio of a bot that was sent, and taken back before it was heard.
@@ -33,13 +33,14 @@ export function drawStrip(canvas, record, playedMs) {
   context.setLineDash([3, 3]);
   for (const { at_ms: at, sent_ms: sent, heard_ms: heard, cut } of record.bot?.utterances ?? []) {
     const [from, to] = [x(at + heard), Math.min(width, x(at + sent))];
+    if (to < 0 || from > width) continue;
     if (cut) context.strokeRect(from + 0.5, NUMBERS + LANE + GAP + 0.5, Math.max(2, to - from - 1), LANE - 1);
   }
   context.fillStyle = colour("accent");
   for (const { at_ms: at, by, overlap_ms: overlap } of conversation.interruptions) {
     const index = conversation.sides.findIndex((side) => side.track === by);
     const top = NUMBERS + index * (LANE + GAP);
-    context.fillRect(x(at), top - 2, Math.max(3, x(overlap)), 3);
+    context.fillRect(x(at), top - 2, Math.max(3, wide(at, overlap)), 3);
     context.fillRect(x(at), top - 2, 2, LANE + 4);
   }
   context.font = "11px system-ui, sans-serif";
@@ -50,14 +51,14 @@ export function drawStrip(canvas, record, playedMs) {
     const text = span(turn.latency_ms);
     const { width: length } = context.measureText(text);
     const left = Math.min(x(turn.at_ms), width - length - 2);
-    if (left < free) continue;
+    if (left < free || x(turn.at_ms) > width) continue;
     context.fillStyle = colour("ink");
     context.fillRect(x(turn.at_ms), NUMBERS - 4, 1, 4 + 2 * LANE + GAP);
     context.fillText(text, left, NUMBERS / 2);
     free = left + length + 8;
   }
   context.fillStyle = colour("accent");
-  context.fillRect(Math.min(x(playedMs), width - 2), 0, 2, NUMBERS + 2 * LANE + GAP + 6);
+  context.fillRect(x(playedMs) <= width ? Math.min(x(playedMs), width - 2) : width, 0, 2, NUMBERS + 2 * LANE + GAP + 6);
 }
 
 /** The facts in words, and a list of turns, interruptions and dead air; a click on one seeks. */

@@ -14,7 +14,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::{LogFormat, Printer};
+use super::{LogFormat, Printer, recent};
 use crate::shown;
 
 /// Field of an event that holds its text.
@@ -55,6 +55,9 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        if *event.metadata().level() <= Level::WARN {
+            recent::keep(Line::of(event, &context).text(false, false));
+        }
         let line = Line::of(event, &context);
         let mut text = match self.format {
             LogFormat::Human => line.text(self.is_coloured, self.has_priorities),

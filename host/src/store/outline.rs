@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -27,6 +27,39 @@ const CHEAP_BYTES_MAX: u64 = 4 << 20;
 
 /// The longest pause between two pieces of a WAV whose peaks are made again.
 const REST_MAX: Duration = Duration::from_millis(100);
+
+/// How a recording is to be drawn.
+#[derive(Clone, Debug)]
+pub struct Drawing {
+    /// Most columns.
+    pub columns: usize,
+    /// The part that is drawn, in ms from the first sample. Time behind the end counts for nothing.
+    pub part_ms: Range<u64>,
+}
+
+impl Drawing {
+    /// The whole recording in `columns` columns at most.
+    #[must_use]
+    pub const fn whole(columns: usize) -> Self {
+        Self { columns, part_ms: 0..u64::MAX }
+    }
+
+    /// The part in samples of each channel, of a recording of `samples`.
+    fn samples(&self, spec: Spec, samples: u64) -> Range<u64> {
+        let place = |ms: u64| {
+            let place = u128::from(ms) * u128::from(spec.sample_rate_hz) / 1000;
+            place.min(u128::from(samples)) as u64
+        };
+        place(self.part_ms.start)..place(self.part_ms.end)
+    }
+
+    /// The part in intervals of the recording's peaks: those that it touches.
+    fn intervals(&self, spec: Spec, samples: u64) -> Range<usize> {
+        let Range { start, end } = self.samples(spec, samples);
+        let frames = peaks::interval_frames(spec);
+        (start / frames) as usize..end.div_ceil(frames) as usize
+    }
+}
 
 /// Outline of a recording, to be drawn.
 #[derive(Debug, Serialize)]
@@ -55,27 +88,37 @@ pub struct ChannelPeaks {
 }
 
 impl Store {
-    /// Reads the outline of a finished recording, in `columns` columns at most: from its peaks if it has
-    /// some, its WAV is longer than 4 MiB, and no column is shorter than an interval of them; else from the
-    /// samples.
+    /// Reads the outline of a finished recording, or of a part of it: from its peaks if it has some, the part
+    /// is longer than 4 MiB, and no column is shorter than an interval of them; else from the samples.
     ///
     /// # Errors
     /// `Unsupported` if the record names an encoding that this build does not know; else the WAV cannot
     /// be read.
-    pub fn peaks(&self, key: &Key, record: &Record, columns: usize) -> io::Result<Option<Peaks>> {
+    pub fn peaks(
+        &self,
+        key: &Key,
+        record: &Record,
+        drawing: &Drawing,
+    ) -> io::Result<Option<Peaks>> {
         let Some(file) = self.open_wav(key)? else {
             return Ok(None);
         };
         let spec = spec_of(record)?;
-        let outline =
-            Outline { source: &file, spec, samples: record.samples, bytes_max: READ_BYTES_MAX };
-        if outline.prefers_peaks(columns)
+        let samples = drawing.samples(spec, record.samples);
+        let outline = Outline { source: &file, spec, samples, bytes_max: READ_BYTES_MAX };
+        let intervals = drawing.intervals(spec, record.samples);
+        if outline.prefers_peaks(intervals.len(), drawing.columns)
             && let Some(levels) =
                 peaks::read(&self.names(key.clone()).peaks(), spec, record.samples)
         {
-            return Ok(Some(drawn(&levels, usize::from(spec.channels), columns)));
+            return Ok(Some(drawn(
+                &levels,
+                usize::from(spec.channels),
+                intervals,
+                drawing.columns,
+            )));
         }
-        outline.read(columns).map(Some)
+        outline.read(drawing.columns).map(Some)
     }
 
     /// Makes the peaks of a finished recording that has none, by a read of its whole WAV that leaves the disk
@@ -173,38 +216,52 @@ impl Source for File {
     }
 }
 
-/// The outline of a recording by the content of the file of its [peaks], in `columns` columns at most; `None`
-/// if that is not the one of such a recording, or is too coarse.
+/// The outline of a recording by the content of the file of its [peaks]; `None` if that is not the one of such
+/// a recording, or is too coarse.
 #[must_use]
-pub fn outline_of_peaks(content: Vec<u8>, record: &Record, columns: usize) -> Option<Peaks> {
+pub fn outline_of_peaks(content: Vec<u8>, record: &Record, drawing: &Drawing) -> Option<Peaks> {
     let spec = spec_of(record).ok()?;
-    if peaks::intervals(spec, record.samples) < columns as u64 {
+    let intervals = drawing.intervals(spec, record.samples);
+    if intervals.len() < drawing.columns {
         return None;
     }
     let levels = peaks::levels(content, spec, record.samples)?;
-    Some(drawn(&levels, usize::from(spec.channels), columns))
+    Some(drawn(&levels, usize::from(spec.channels), intervals, drawing.columns))
 }
 
-/// The outline of a recording by its samples, in `columns` columns at most. Reads `bytes_max` bytes at most, the
-/// same part of each column, each with as few reads as it takes.
+/// The bytes of samples that lie in the part to be drawn.
+///
+/// # Errors
+/// `Unsupported` if the record names an encoding that this build does not know.
+pub fn bytes_of_part(record: &Record, drawing: &Drawing) -> io::Result<u64> {
+    let spec = spec_of(record)?;
+    let Range { start, end } = drawing.samples(spec, record.samples);
+    Ok(end.saturating_sub(start) * u64::from(spec.sample_frame_bytes()))
+}
+
+/// The outline of a recording by its samples. Reads `bytes_max` bytes at most, the same part of each column, each
+/// with as few reads as it takes.
 ///
 /// # Errors
 /// As of [`Store::peaks`].
 pub fn outline_of_samples(
     source: &dyn Source,
     record: &Record,
-    columns: usize,
+    drawing: &Drawing,
     bytes_max: u64,
 ) -> io::Result<Peaks> {
-    Outline { source, spec: spec_of(record)?, samples: record.samples, bytes_max }.read(columns)
+    let spec = spec_of(record)?;
+    let samples = drawing.samples(spec, record.samples);
+    Outline { source, spec, samples, bytes_max }.read(drawing.columns)
 }
 
 fn spec_of(record: &Record) -> io::Result<Spec> {
     record.format.spec().map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))
 }
 
-/// The outline that peaks give, the channels in turns, in `columns` columns at most.
-fn drawn(levels: &[u8], channels: usize, columns: usize) -> Peaks {
+/// The outline that some intervals of peaks give, the channels in turns, in `columns` columns at most.
+fn drawn(levels: &[u8], channels: usize, intervals: Range<usize>, columns: usize) -> Peaks {
+    let levels = levels.get(intervals.start * channels..intervals.end * channels).unwrap_or(&[]);
     let intervals = levels.len() / channels;
     let columns = columns.min(intervals);
     let mut drawn: Vec<ChannelPeaks> = Vec::new();
@@ -227,22 +284,27 @@ fn drawn(levels: &[u8], channels: usize, columns: usize) -> Peaks {
 struct Outline<'s> {
     source: &'s dyn Source,
     spec: Spec,
-    samples: u64,
+    /// The part that is drawn.
+    samples: Range<u64>,
     /// Most bytes of samples that are read.
     bytes_max: u64,
 }
 
 impl Outline<'_> {
-    /// Whether peaks show the recording as well as its samples would, at less cost.
-    fn prefers_peaks(&self, columns: usize) -> bool {
-        let bytes = self.samples * u64::from(self.spec.sample_frame_bytes());
-        let is_coarse = peaks::intervals(self.spec, self.samples) >= columns as u64;
-        bytes > READ_BYTES_MAX || bytes > CHEAP_BYTES_MAX && is_coarse
+    /// Samples of each channel in the part.
+    const fn length(&self) -> u64 {
+        self.samples.end.saturating_sub(self.samples.start)
+    }
+
+    /// Whether peaks of so many intervals show the part as well as its samples would, at less cost.
+    fn prefers_peaks(&self, intervals: usize, columns: usize) -> bool {
+        let bytes = self.length() * u64::from(self.spec.sample_frame_bytes());
+        bytes > READ_BYTES_MAX || bytes > CHEAP_BYTES_MAX && intervals >= columns
     }
 
     fn read(&self, columns: usize) -> io::Result<Peaks> {
         let frame_bytes = u64::from(self.spec.sample_frame_bytes());
-        let columns = columns.min(usize::try_from(self.samples).unwrap_or(columns));
+        let columns = columns.min(usize::try_from(self.length()).unwrap_or(columns));
         let room = self.bytes_max / frame_bytes / (columns.max(1) as u64);
         let mut channels: Vec<ChannelPeaks> = Vec::new();
         channels.resize_with(usize::from(self.spec.channels), ChannelPeaks::default);
@@ -250,7 +312,8 @@ impl Outline<'_> {
         let mut is_sampled = false;
         for column in 0..columns as u64 {
             let place = |column: u64| {
-                (u128::from(self.samples) * u128::from(column) / columns as u128) as u64
+                let behind = u128::from(self.length()) * u128::from(column) / columns as u128;
+                self.samples.start + behind as u64
             };
             let (from, to) = (place(column), place(column + 1));
             is_sampled |= to - from > room;

@@ -35,6 +35,27 @@ fn unpacked(answer: &Answer) -> Vec<u8> {
 }
 
 #[test]
+fn errors_are_pages_for_people_and_json_for_programs() {
+    let recorder = Recorder::start(open());
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    for (path, root) in
+        [("/nowhere", "./"), ("/api/v1/recordings/2026-01-01/MZ%3Cb%3E", "../../../../")]
+    {
+        let page = recorder.ask("GET", path, &[("accept", browser)]);
+        assert_eq!((page.status, page.header("content-type")), (404, "text/html; charset=utf-8"));
+        let text = String::from_utf8(page.body.clone()).unwrap();
+        for part in ["<h1>Not Found</h1>", &format!("href=\"{root}\"")] {
+            assert!(text.contains(part), "{path}: {text}");
+        }
+        for accept in ["*/*", "application/json", "application/json, text/html;q=0.5"] {
+            let answer = recorder.ask("GET", path, &[("accept", accept)]);
+            assert_eq!(answer.header("content-type"), "application/problem+json", "{accept}");
+            assert!(text.contains(answer.json()["detail"].as_str().unwrap()));
+        }
+    }
+}
+
+#[test]
 fn texts_are_compressed_for_clients_that_take_gzip() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     (0..200).for_each(|number| shelve(dir.path(), "2026-01-01", &format!("MZ{number}")));

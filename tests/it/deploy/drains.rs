@@ -7,15 +7,10 @@ use serde_json::Value;
 
 use super::{SECOND, check_whole, go_on_and_finish, heard_call};
 use crate::harness::peer::Peer;
-use crate::harness::process::{PATIENCE, Server, Setup};
+use crate::harness::process::{PATIENCE, Server, Setup, body_of};
 use crate::harness::shelf;
 
 const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
-
-fn body_of(answer: &str) -> Value {
-    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
-    serde_json::from_str(body).expect("JSON")
-}
 
 #[test]
 fn calls_go_on_to_their_end_while_new_ones_are_refused() {

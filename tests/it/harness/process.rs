@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use super::line::{House, Line, Target, is_run_over_tls};
 
@@ -430,6 +431,12 @@ fn answer_of(mut socket: impl Read) -> (u16, String) {
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let status = answer.get(9..12).and_then(|digits| digits.parse().ok());
     (status.unwrap_or_else(|| panic!("no answer: {answer:?}")), answer)
+}
+
+/// The body of a whole answer, JSON.
+pub(crate) fn body_of(answer: &str) -> Value {
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    serde_json::from_str(body).expect("JSON")
 }
 
 /// The lines of a log so far, and whether the log has ended.
