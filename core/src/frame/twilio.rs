@@ -333,7 +333,7 @@ pub(super) fn is_mine(message: &members::Members<'_>, start: &members::Members<'
         })
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "json", feature = "relay", feature = "replies")))]
 mod tests {
     use std::format;
 
