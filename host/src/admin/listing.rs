@@ -175,7 +175,7 @@ enum Form {
     Json,
     /// All that is asked for, in lines.
     Csv,
-    NdJson,
+    Lines,
 }
 
 /// An end of the time that a list is of.
@@ -247,10 +247,10 @@ impl ListQuery {
         match given(self.format.as_ref()).map(String::as_str) {
             Some("json") => Ok(Form::Json),
             Some("csv") => Ok(Form::Csv),
-            Some("ndjson") => Ok(Form::NdJson),
+            Some("ndjson") => Ok(Form::Lines),
             Some(_) => Err(Problem::bad_request("`format` is json, csv or ndjson")),
             None => {
-                let forms = [(CSV, Form::Csv), (NDJSON, Form::NdJson)];
+                let forms = [(CSV, Form::Csv), (NDJSON, Form::Lines)];
                 let json = wished("application/json");
                 let best = forms.into_iter().find(|(kind, _)| wished(kind) > json);
                 Ok(best.map_or(Form::Json, |(_, form)| form))

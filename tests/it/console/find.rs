@@ -102,12 +102,12 @@ fn recordings_are_searched_sorted_counted_and_the_search_is_saved_shared_and_gon
         let mut plan = recorder.plan();
         plan.flood = true;
         plan.duration = Some(std::time::Duration::from_secs(1));
-        plan.call_sid = Some("CAnew".into());
-        browser.eval("location.hash = '#recordings?q=canew'").await;
+        plan.call_sid = Some("CAlast".into());
+        browser.eval("location.hash = '#recordings?q=calast'").await;
         browser.wait("document.getElementById('recordings-none').checkVisibility()").await;
         assert!(recorder.place_meanwhile(plan).await.unwrap().is_good());
         browser.wait("document.querySelectorAll('li.new').length === 1").await;
-        shows("CAnew").await;
+        shows("CAlast").await;
 
         // A value that a term does not take is told beside the search.
         browser.eval("location.hash = '#recordings?q=has:fun'").await;
