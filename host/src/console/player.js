@@ -210,6 +210,10 @@ function verdicts(record) {
   const notes = [];
   if (record.reason) notes.push([record.state === "failed" ? "bad" : "warn", capital(record.reason)]);
   if (record.lost_ms) notes.push(["bad", `${span(record.lost_ms)} arrived and became silence: the disk did not take them`]);
+  if (record.paused_ms) {
+    const pauses = record.pauses.length + (record.pauses_dropped ?? 0);
+    notes.push(["warn", `Paused ${pauses === 1 ? "once" : `${pauses} times`}, for ${span(record.paused_ms)} in all: silence in the file`]);
+  }
   for (const track of record.silent_tracks) notes.push(["warn", `Nothing was ever heard on ${track}`]);
   if (record.equal_channels) notes.push(["warn", "Both channels are the same to the bit, which two parties never are"]);
   if (record.missing_ms) {

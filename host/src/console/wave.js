@@ -226,6 +226,7 @@ export class Wave {
       // What was closed up has no width in the file, but should be seen.
       context.fillRect(x(gap.at_ms), top, Math.max(2, x(gap.at_ms + gap.filled_ms) - x(gap.at_ms)), lane);
     }
+    for (const pause of record.pauses ?? []) context.fillRect(x(pause.at_ms), 0, Math.max(2, x(pause.at_ms + pause.duration_ms) - x(pause.at_ms)), height);
     const isFine = this.#detail && this.#detail.from <= this.from && this.#detail.to >= this.to && !this.isWhole;
     drawPeaks(context, isFine ? this.#detail : this.#whole, this.length, x, [0, height], lane);
     context.fillStyle = colour("ink");
