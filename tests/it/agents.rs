@@ -55,7 +55,7 @@ impl Bot {
         of_direction.map(|[_, text]| serde_json::from_str(&text).unwrap()).collect()
     }
 
-    /// What the bot was told: the audio, and the names of the marks. Both are in their order; they come by
+    /// The messages for the bot: the audio, and the names of the marks. Both are in their order; they come by
     /// times of their own.
     fn told(&self) -> [Vec<Value>; 2] {
         let all = self.messages("from the provider");

@@ -223,7 +223,7 @@ fn a_conversation_of_audiocodes_has_streams_one_after_the_other() {
         let stopped = Some(r#"{"type":"userStream.stopped"}"#);
         assert_eq!((event.as_str(), reply.as_deref()), ("Stopped", stopped));
         assert_eq!(talk.audio, [1, 0, 2, 0].repeat(round));
-        // What was agreed on holds for the next stream.
+        // The agreement holds for the next stream.
         talk.session.reset();
     }
     // Of an agent's call, each participant has a stream.

@@ -224,7 +224,7 @@ fn list_shows_the_numbers_of_a_call_only_on_demand_and_nothing_that_a_terminal_o
     }
 }
 
-/// Runs a command whose reader goes away after `lines` lines. Returns its exit code and its complaints.
+/// Runs a command with a reader that goes away after `lines` lines. Returns its exit code and its complaints.
 fn with_a_reader_of(lines: usize, command: &mut Command) -> (Option<i32>, String) {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();

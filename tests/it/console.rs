@@ -224,7 +224,9 @@ fn the_first_call_appears_moves_is_heard_and_becomes_a_recording() {
             .await;
         browser.click(".card .over").await;
         browser.wait("document.querySelector('.player')?.dataset.drawn").await;
-        browser.wait("document.querySelector('.verdicts').textContent.includes('Paused once')").await;
+        browser
+            .wait("document.querySelector('.verdicts').textContent.includes('Paused once')")
+            .await;
         browser.wait("document.querySelectorAll('.row').length === 1").await;
         browser.assert_clean(&recorder);
         browser.close().await;

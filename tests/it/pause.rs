@@ -99,7 +99,7 @@ fn a_call_is_paused_through_the_api_by_any_of_its_names() {
         (&pause["at_ms"], &pause["by"], &pause["keys"]),
         (&json!(1000), &json!("api"), &json!(2))
     );
-    // What was said until the end of the pause was asked for, and 200 ms; not the last second as a whole.
+    // The words until the end of the pause was asked for, and 200 ms; not the last second as a whole.
     let paused_ms = pause["duration_ms"].as_u64().unwrap();
     assert!(paused_ms > 1200 && paused_ms < 2500, "{pause}");
     let capture = std::fs::read_to_string(captures.path().join("MZ1.jsonl")).unwrap();

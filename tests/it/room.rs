@@ -179,7 +179,7 @@ fn a_call_is_refused_before_the_file_system_has_no_inode_left() {
     assert!(status == 503 && answer.contains("--keep-free-inodes"), "{answer}");
     let shown = || server.metric("callreel_disk_free_inodes");
     eventually(PATIENCE, "the figure is that of the last second", || {
-        (shown() < 32.0).then_some(())
+        (shown() == disk.free_inodes() as f64).then_some(())
     });
     let room = json_of(&server, "/api/v1/status")["disk"].clone();
     assert_eq!((&room["total_inodes"], &room["keep_free_inodes"]), (&json!(120), &json!(16)));

@@ -333,8 +333,10 @@ pub(super) fn is_mine(message: &members::Members<'_>, start: &members::Members<'
         })
 }
 
-#[cfg(all(test, any(feature = "json", feature = "relay", feature = "replies")))]
+#[cfg(test)]
 mod tests {
+    #![cfg(any(feature = "json", feature = "relay", feature = "replies"))]
+
     use std::format;
 
     use super::*;
