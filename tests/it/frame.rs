@@ -147,6 +147,23 @@ fn fields_that_are_not_there_are_none() {
 }
 
 #[test]
+fn a_sequence_number_of_any_event_counts_as_long_as_it_fits() {
+    for event in ["dtmf", "mark", "media", "start", "stop", "weather"] {
+        for (number, expected) in [
+            (r#""00018446744073709551615""#, Some(u64::MAX)),
+            ("14784112115037066581", Some(14_784_112_115_037_066_581)),
+            (r#""18446744073709551616""#, None),
+            (r#""12a""#, None),
+        ] {
+            let text = format!(
+                r#"{{"event":"{event}","sequenceNumber":{number},"media":{{"payload":"gA=="}}}}"#
+            );
+            assert_eq!(said(&text).unwrap().0, expected, "{text}");
+        }
+    }
+}
+
+#[test]
 fn a_number_that_is_none_is_not_there_and_its_audio_is() {
     for number in [
         "-1",

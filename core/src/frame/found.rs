@@ -66,7 +66,9 @@ pub(super) fn decode_rare(found: Found, text: &mut [u8]) -> Frame<'_> {
 pub(super) enum Slow {
     Media(Found),
     /// Not media.
-    Other,
+    Other {
+        sequence: Option<u64>,
+    },
     /// Media that cannot be taken; `stream` is the range of its stream id.
     Rejected {
         sequence: Option<u64>,

@@ -25,7 +25,7 @@ pub(super) fn parse_any<'t>(text: &'t mut [u8], names: &Names) -> Result<Frame<'
             let stream_id = text.get(stream.0..stream.1).unwrap_or_default();
             Ok(Frame::new(sequence, stream_id, Body::Rejected(error)))
         }
-        Slow::Other => parse_rare(text, names, odd_fields),
+        Slow::Other { sequence } => parse_rare(text, names, sequence, odd_fields),
     }
 }
 
@@ -43,7 +43,7 @@ fn open<'t>(text: &'t [u8], names: &Names) -> Result<(Members<'t>, Option<Kind>)
 fn parse_media(text: &[u8], names: &Names) -> Result<Slow, PeerError> {
     let (message, kind) = open(text, names)?;
     if kind != Some(Kind::Media) {
-        return Ok(Slow::Other);
+        return Ok(Slow::Other { sequence: number(&message, names.sequence) });
     }
     let mut fields = Fields::default();
     let mut has_object = names.media.is_empty();
@@ -143,7 +143,12 @@ fn number(place: &Members<'_>, name: &str) -> Option<u64> {
 /// Reads any other message, each field by itself.
 #[cold]
 #[inline(never)]
-fn parse_rare<'t>(text: &'t [u8], names: &Names, odd_fields: u32) -> Result<Frame<'t>, PeerError> {
+fn parse_rare<'t>(
+    text: &'t [u8],
+    names: &Names,
+    sequence: Option<u64>,
+    odd_fields: u32,
+) -> Result<Frame<'t>, PeerError> {
     let (message, kind) = open(text, names)?;
     // An event's own object has its name; with some providers, every event has that of a start.
     let own = message.clone().find(names.event).and_then(Value::scalar).unwrap_or_default();
@@ -167,7 +172,6 @@ fn parse_rare<'t>(text: &'t [u8], names: &Names, odd_fields: u32) -> Result<Fram
         Body::Start(start) => start.stream_id,
         _ => field(names.stream_id),
     };
-    let sequence = number(&message, names.sequence);
     let stream_id = stream_id.as_escaped().as_bytes();
     Ok(Frame::new(sequence, stream_id, body))
 }

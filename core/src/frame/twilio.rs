@@ -52,7 +52,7 @@ fn parse_any(text: &mut [u8]) -> Result<Frame<'_>, PeerError> {
             let stream_id = text.get(stream.0..stream.1).unwrap_or_default();
             Ok(Frame::new(sequence, stream_id, Body::Rejected(error)))
         }
-        Slow::Other => parse_rare(text, odd_fields),
+        Slow::Other { sequence } => parse_rare(text, sequence, odd_fields),
     }
 }
 
@@ -170,10 +170,10 @@ fn parse_media(text: &[u8]) -> Result<Slow, PeerError> {
         }
         wire => wire?,
     };
-    if wire.event != "media" {
-        return Ok(Slow::Other);
-    }
     let sequence = wire.sequence_number;
+    if wire.event != "media" {
+        return Ok(Slow::Other { sequence });
+    }
     let stream = members::members(to_str(text)?).find("streamSid").and_then(Value::scalar);
     let stream = range_in(text, stream.map(Text::as_escaped).unwrap_or_default());
     let reject = |error| Ok(Slow::Rejected { sequence, stream, error });
@@ -201,17 +201,14 @@ fn parse_media(text: &[u8]) -> Result<Slow, PeerError> {
     }))
 }
 
-/// Reads any other message, each field by itself. The text is JSON, and has one event and at most one sequence
-/// number: [`parse_media`] has checked that.
+/// Reads any other message, each field by itself. The text is JSON, and has one event: [`parse_media`] has checked
+/// that, and read the sequence number.
 #[cold]
 #[inline(never)]
-fn parse_rare(text: &[u8], odd_fields: u32) -> Result<Frame<'_>, PeerError> {
+fn parse_rare(text: &[u8], sequence: Option<u64>, odd_fields: u32) -> Result<Frame<'_>, PeerError> {
     let message = members::members(to_str(text)?);
-    let names = ["event", "sequenceNumber", "streamSid", "start"];
-    let [event, sequence, stream, inner] = message.clone().find_each(names);
-    let sequence =
-        sequence.and_then(Value::scalar).and_then(|text| digits(text.as_escaped().as_bytes()));
-    let sequence = sequence.map(|(number, _)| number);
+    let names = ["event", "streamSid", "start"];
+    let [event, stream, inner] = message.clone().find_each(names);
     // The text of a key or a mark; some senders leave out a mark's name.
     let field = |object: &str, name: &str| {
         let inner = message.clone().find(object).map(Value::members);
@@ -333,10 +330,9 @@ pub(super) fn is_mine(message: &members::Members<'_>, start: &members::Members<'
         })
 }
 
+#[cfg(any(feature = "json", feature = "relay", feature = "replies"))]
 #[cfg(test)]
 mod tests {
-    #![cfg(any(feature = "json", feature = "relay", feature = "replies"))]
-
     use std::format;
 
     use super::*;

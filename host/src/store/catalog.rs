@@ -1,5 +1,5 @@
 //! Finished recordings in the directory: found, listed and read, but changed only by [`Store::delete`].
-//! The directory itself is the truth: the [index](super::index) of a day is made again when its folder has
+//! The directory itself is the truth: the index of a day is made again when its folder has
 //! changed. A [`Catalog`] needs no lock: another process may record to the directory meanwhile.
 
 use std::collections::HashMap;
