@@ -100,6 +100,14 @@ impl Browser {
         self.driver.find(By::Css(css)).await.unwrap().click().await.unwrap();
     }
 
+    /// Waits until the page fits into a phone, a small and a large window.
+    async fn assert_fits(&self) {
+        for width in [390, 800, 1440] {
+            self.driver.set_window_rect(0, 0, width, 900).await.unwrap();
+            self.wait("document.documentElement.scrollWidth <= innerWidth").await;
+        }
+    }
+
     /// Entries of the browser's log since the last call.
     fn log(&self, kind: &str) -> Vec<Value> {
         let session = self.driver.session_id();
@@ -420,10 +428,7 @@ fn a_conversation_is_drawn_and_a_click_on_a_turn_seeks() {
         browser.wait(&is_at(3.0)).await;
         browser.driver.refresh().await.unwrap();
         browser.wait(&format!("document.querySelector('audio') && {}", is_at(3.0))).await;
-        for width in [390, 800, 1440] {
-            browser.driver.set_window_rect(0, 0, width, 900).await.unwrap();
-            browser.wait("document.documentElement.scrollWidth <= innerWidth").await;
-        }
+        browser.assert_fits().await;
         browser.assert_clean(&recorder);
         browser.close().await;
     });

@@ -90,10 +90,7 @@ fn recordings_are_searched_sorted_counted_and_the_search_is_saved_shared_and_gon
         browser.click("#views a").await;
         shows("CA-MZ07").await;
         assert_eq!(browser.eval("return location.hash").await, hash);
-        for width in [390, 800, 1440] {
-            browser.driver.set_window_rect(0, 0, width, 900).await.unwrap();
-            browser.wait("document.documentElement.scrollWidth <= innerWidth").await;
-        }
+        browser.assert_fits().await;
         browser.click("#views button").await;
         browser.wait("!document.querySelector('#views a')").await;
         browser.assert_clean(&recorder);

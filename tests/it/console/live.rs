@@ -71,10 +71,7 @@ fn live_calls_are_a_table_that_is_searched_and_ordered_and_opens_cards() {
         assert_eq!(browser.eval("return location.hash").await, "#live/MZcalm");
         browser.eval("document.querySelector('.close').click()").await;
         browser.wait("!document.querySelector('#opened .card')").await;
-        for width in [390, 800, 1440] {
-            browser.driver.set_window_rect(0, 0, width, 900).await.unwrap();
-            browser.wait("document.documentElement.scrollWidth <= innerWidth").await;
-        }
+        browser.assert_fits().await;
 
         // A link to a live call leads to its card; one to a call that is over, to its recording.
         browser.driver.goto(recorder.url("/#live/MZtroubled")).await.unwrap();

@@ -73,10 +73,7 @@ fn a_part_is_shown_large_and_repeated_and_silence_is_passed_over() {
         browser.driver.refresh().await.unwrap();
         browser.wait("document.querySelector('.player')?.dataset.drawn").await;
         browser.wait("document.querySelector('.transport [title^=Skip][aria-pressed=true]')").await;
-        for width in [390, 800, 1440] {
-            browser.driver.set_window_rect(0, 0, width, 900).await.unwrap();
-            browser.wait("document.documentElement.scrollWidth <= innerWidth").await;
-        }
+        browser.assert_fits().await;
         browser.assert_clean(&recorder);
         browser.close().await;
     });
